@@ -1,0 +1,65 @@
+# Everything a fresh machine needs: `make demo` and `make test` set themselves up.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The release of torch that is tested. On Linux, to leave out the CUDA packages:
+#   make test PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+PIP_FLAGS ?=
+
+# On a shared machine, threads that spin while they wait cost a neighbour dearly.
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test lint parity bench mutants teacher clean
+
+demo: $(VENV)/.ready
+	$(BIN)/understudy demo
+
+# Fast tests first; then the same games in TextWorld and here.
+test: $(VENV)/.ready-dev $(VENV)-parity/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --ignore=tests/parity --durations=10
+	$(VENV)-parity/bin/python -m pytest tests/parity -p no:cacheprovider
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+parity: $(VENV)-parity/.ready
+	PYTHONPATH=src:tests $(VENV)-parity/bin/python -m parity.run --report docs/parity.md
+
+bench: $(VENV)-parity/.ready
+	$(VENV)-parity/bin/python benchmarks/run.py
+
+mutants: $(VENV)/.ready-dev
+	$(BIN)/python tests/mutants.py
+
+teacher: $(VENV)/.ready
+	$(BIN)/python scripts/build_assets.py
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q $(PIP_FLAGS) "$(TORCH)"
+	touch $@
+
+$(VENV)/.ready: $(VENV)/.made pyproject.toml
+	$(BIN)/pip install -q $(PIP_FLAGS) -e .
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.made pyproject.toml
+	$(BIN)/pip install -q $(PIP_FLAGS) -e ".[dev]"
+	touch $(VENV)/.ready $@
+
+# TextWorld lives apart: it compiles a planner (g++, make, cmake), wants Python 3.11 or 3.12, and
+# no torch. alfworld is taken for two files of rules; what else it depends on is not needed.
+$(VENV)-parity/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-parity
+	$(VENV)-parity/bin/pip install -q "textworld[pddl]==1.7.0" "pytest>=8.3"
+	$(VENV)-parity/bin/pip install -q --no-deps "alfworld==0.4.2"
+	$(VENV)-parity/bin/pip install -q --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV)-parity build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,64 @@
+"""What an environment is: text in, text out, one episode at a time."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from understudy.types import Observation, Task
+
+
+class Env(Protocol):
+    """Implement this. Limits on turns and tokens belong to the rollout, not to the environment."""
+
+    def reset(self, task: Task) -> Observation: ...
+    def step(self, action: str) -> Observation: ...
+    def close(self) -> None: ...
+
+
+class Suite(Protocol):
+    """A family of tasks and the environment they are played in. Must survive pickling."""
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """The tasks of a split, always the same ones in the same order."""
+        ...
+
+    def make(self) -> Env: ...
+
+
+@runtime_checkable
+class Demonstrates(Protocol):
+    """A suite that knows how its tasks are done."""
+
+    def demonstrate(self, task: Task) -> Sequence[str]:
+        """Actions that solve the task using only what the agent can have seen: to imitate."""
+        ...
+
+    def plan(self, task: Task) -> Sequence[str]:
+        """The shortest known way, using everything about the task: privileged information."""
+        ...
+
+
+@runtime_checkable
+class Thinks(Protocol):
+    """A suite whose demonstrator can say what it is after."""
+
+    def thoughts(self, task: Task) -> Sequence[str]:
+        """A thought for each action of `demonstrate(task)`, in order."""
+        ...
+
+
+Render = Callable[[Observation], str]
+"""How an observation is put into words. The rules of an environment never depend on it."""
+
+
+@runtime_checkable
+class Renders(Protocol):
+    """A suite with its own ways to word an observation, besides `text` and `actions`."""
+
+    def renders(self) -> Mapping[str, Render]: ...
+
+
+@runtime_checkable
+class Instructs(Protocol):
+    """A suite that tells the agent, in a system message, how its world works."""
+
+    def instructions(self) -> str: ...

@@ -1,0 +1,170 @@
+"""The household as a suite: tasks, the environment to play them in, demonstrations, wording."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, overload
+
+from understudy.envs.base import Render
+from understudy.envs.household.engine import Game
+from understudy.envs.household.expert import Search, explore, plan, thoughts
+from understudy.envs.household.gamefile import first_game, official, read
+from understudy.envs.household.generate import FAMILIES, SIZES, SPLITS, generate
+from understudy.envs.household.render import compact, marked
+from understudy.envs.household.scene import Scene
+from understudy.envs.household.wording import DEFAULT, NOTHING
+from understudy.types import Observation, Task
+
+INSTRUCTIONS: Final = """\
+You are in a house with one task to do. Each turn, give exactly one command.
+go to R - walk to a piece of furniture, such as "go to fridge 1"
+open R, close R - while it is closed, nothing in it can be seen or taken
+take O from R - with empty hands, from furniture you are at
+{put} - put what you carry in or on furniture you are at
+clean O with R, heat O with R, cool O with R - O in hand, at a sinkbasin, a microwave, a fridge
+use O - switch on a lamp where you are
+slice O with K - K is the knife in your hand
+examine R, look, inventory, help - see again what you know
+You carry one object at a time. "Nothing happens." means that a command is not possible now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated(Sequence[Task]):
+    """The generated tasks of a split; a task exists only when it is asked for."""
+
+    split: str
+    size: str
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
+        if isinstance(index, slice):
+            return [self._task(seed) for seed in range(*index.indices(self.length))]
+        if not -self.length <= index < self.length:
+            raise IndexError(
+                f"There is no task {index}: the split {self.split!r} has {self.length}."
+            )
+        return self._task(index % self.length)
+
+    def __iter__(self) -> Iterator[Task]:
+        return map(self._task, range(self.length))
+
+    def _task(self, seed: int) -> Task:
+        return Task(
+            id=f"household/{self.size}/{self.split}/{seed:07d}",
+            family=FAMILIES[seed % len(FAMILIES)].value,
+            seed=seed,
+            data={"split": self.split, "size": self.size},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Household:
+    """Household tasks in text, under ALFWorld's rules (arXiv:2010.03768), in pure Python.
+
+    `train`, `seen` and `unseen` are how many games each split has; any number can be generated.
+    `size` is "full", rooms as in ALFWorld, or "small", for tiny models. `games` is a folder of
+    ALFWorld's own files (`game.tw-pddl` below train, valid_seen and valid_unseen) to play instead.
+    `search` is how demonstrations look for things: "sensible" or "methodical" (see `explore`).
+    Raises ValueError for a size that does not exist or a count below zero.
+    """
+
+    train: int = 3553
+    seen: int = 140
+    unseen: int = 134
+    size: str = "full"
+    search: Search = "sensible"
+    games: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ValueError(f"There is no size {self.size!r}; the sizes are {', '.join(SIZES)}.")
+        for split, count in zip(SPLITS, (self.train, self.seen, self.unseen), strict=True):
+            if count < 0:
+                raise ValueError(f"{split} = {count}: a split cannot have fewer than 0 games.")
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        if split not in SPLITS:
+            raise ValueError(f"There is no split {split!r}; the splits are {', '.join(SPLITS)}.")
+        if self.games is not None:
+            return official(Path(self.games), split)
+        counts = dict(zip(SPLITS, (self.train, self.seen, self.unseen), strict=True))
+        return Generated(split, self.size, counts[split])
+
+    def make(self) -> "HouseholdEnv":
+        return HouseholdEnv()
+
+    def demonstrate(self, task: Task) -> Sequence[str]:
+        return explore(scene_of(task), search=self.search)
+
+    def thoughts(self, task: Task) -> Sequence[str]:
+        return thoughts(scene_of(task), search=self.search)
+
+    def plan(self, task: Task) -> Sequence[str]:
+        return plan(scene_of(task))
+
+    def renders(self) -> Mapping[str, Render]:
+        return {"compact": compact, "marked": marked}
+
+    def instructions(self) -> str:
+        wording = DEFAULT if self.games is None else read(first_game(Path(self.games))).wording
+        return INSTRUCTIONS.format(put=wording.put.format(o="O", r="R"))
+
+
+def scene_of(task: Task) -> Scene:
+    """The scene of a task.
+
+    Raises ValueError for a task of another suite, GameFileError for a file that cannot be played.
+    """
+    if "game" in task.data:
+        return read(task.data["game"])
+    try:
+        split, size = task.data["split"], task.data["size"]
+    except KeyError as missing:
+        raise ValueError(
+            f"The task {task.id!r} has no {missing} in its data, so it is not a household task: "
+            "take one from Household().tasks(split)."
+        ) from None
+    return generate(split, task.seed, size)
+
+
+class HouseholdEnv:
+    """One game at a time. Reward 1 when the goal holds, else 0."""
+
+    def __init__(self) -> None:
+        self._game: Game | None = None
+        self._task = Task(id="")
+        self._focus: tuple[str, ...] = ()
+
+    def reset(self, task: Task) -> Observation:
+        if self._game is None or self._task != task:
+            self._game, self._task = Game(scene_of(task)), task
+            self._focus = (self._game.scene.goal.thing.lower(),)
+        return self._observe(self._game, self._game.reset())
+
+    def step(self, action: str) -> Observation:
+        if self._game is None:
+            raise RuntimeError("No game has begun: call reset(task) before step(action).")
+        return self._observe(self._game, self._game.step(action))
+
+    def close(self) -> None:
+        self._game = None
+
+    def _observe(self, game: Game, text: str) -> Observation:
+        won = game.won
+        return Observation(
+            text=text,
+            reward=1.0 if won else 0.0,
+            done=won,
+            state=(self._task.id, game.key()),
+            won=True if won else None,
+            valid=text != NOTHING,
+            actions=tuple(game.admissible()),
+            focus=self._focus,
+        )

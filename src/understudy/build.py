@@ -1,0 +1,243 @@
+"""From a configuration to what it describes: the environment's side and the algorithms.
+
+Nothing here loads weights; `models` does.
+"""
+
+import importlib
+import inspect
+import pickle
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from understudy.algorithms import ALGORITHMS
+from understudy.arguments import call
+from understudy.config import AlgorithmSection, Config, ContextSection, EnvSection, EvalSection
+from understudy.configfile import did_you_mean
+from understudy.contexts import GENERIC, Context
+from understudy.envs.base import Instructs, Renders, Suite
+from understudy.envs.check import Broken, attempt
+from understudy.envs.pool import LocalPool, Pool, ProcessPool
+from understudy.errors import ConfigError
+from understudy.evaluate import Panel, panel
+from understudy.objective import Algorithm
+from understudy.rollout import Limits, seed_of
+from understudy.trainer import Update
+from understudy.types import Task
+
+SUITES = {
+    "household": "understudy.envs.household:Household",
+    "doors": "understudy.envs.doors:Doors",
+}
+"""Suites that need no path. They are trusted to run in this process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A part of a run: the warm start, or the main algorithm."""
+
+    name: str  # "warm_start" or "train"
+    algorithm: Algorithm
+    steps: int
+    lr: float
+    seed: int  # of everything random in it
+
+
+def suite_class(name: str) -> type:
+    """The class of a suite by its name or "package.module:Class"."""
+    path = SUITES.get(name, name)
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        raise ConfigError(
+            f"env.suite: there is no suite {name!r}{did_you_mean(name, SUITES)}; there are "
+            f'{", ".join(SUITES)}, and your own as "package.module:Class"'
+        )
+    found = _imported(module, attribute, where="env.suite")
+    if not inspect.isclass(found):
+        raise ConfigError(f"env.suite: {module} has no class {attribute!r}")
+    return found
+
+
+def _imported(module: str, attribute: str, *, where: str) -> object:
+    """Something of a user's own module, which may lie in the working folder."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), attribute, None)
+    except (ImportError, SyntaxError) as error:
+        raise ConfigError(
+            f"{where}: {module} could not be imported ({error}); install it, mend it, or run from "
+            "the folder it is in"
+        ) from error
+
+
+def suite_of(env: EnvSection) -> Suite:
+    kind = suite_class(env.suite)
+    made: object = attempt(env.suite, partial(call, kind, env.options, where="env.options"))
+    if not isinstance(made, object) or not (hasattr(made, "tasks") and hasattr(made, "make")):
+        raise ConfigError(
+            f"env.suite: {type(made).__name__} is not a suite: it has no `tasks(split)` and "
+            "`make()`; `understudy check-env` explains the contract"
+        )
+    return cast(Suite, made)
+
+
+def tasks_of(suite: Suite, split: str, need: int, *, where: str) -> Sequence[Task]:
+    """The tasks of a split, at least `need` of them."""
+    try:
+        tasks = attempt(f"tasks({split!r})", partial(suite.tasks, split))
+    except Broken as error:
+        raise ConfigError(f"{where}.split = {split!r} cannot be used: {error}") from error
+    if len(tasks) < need:
+        asked = "rollout.tasks" if where == "env" else f"{where}.tasks"
+        raise ConfigError(
+            f"{asked} = {need}, but the {split} split has {len(tasks)} tasks; ask for fewer"
+        )
+    return tasks
+
+
+def panel_of(section: EvalSection, suite: Suite) -> Panel:
+    """The tasks of every evaluation, pinned by what they show."""
+    tasks_of(suite, section.split, section.tasks, where="eval")
+    return attempt(
+        "the reset of an evaluation task", partial(panel, suite, section.split, section.tasks)
+    )
+
+
+def workers_of(env: EnvSection) -> int:
+    if isinstance(env.workers, int):
+        return env.workers
+    return 0 if env.suite in SUITES else 1
+
+
+def pool_of(env: EnvSection, suite: Suite) -> Pool:
+    workers = workers_of(env)
+    if workers == 0:
+        return LocalPool(suite)
+    try:
+        pickle.dumps(suite)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"env.suite: {env.suite} cannot be sent to a worker process ({error}); make its "
+            "attributes plain data, or set env.workers = 0"
+        ) from error
+    reset, step = env.deadlines
+    return ProcessPool(
+        suite, workers=workers, reset_seconds=reset, step_seconds=step, order=env.order
+    )
+
+
+def context_of(section: ContextSection, suite: Suite) -> Context:
+    own = suite.renders() if isinstance(suite, Renders) else {}
+    renders = {**GENERIC, **own}
+    if section.render not in renders:
+        raise ConfigError(
+            f"context.render = {section.render!r} does not exist"
+            f"{did_you_mean(section.render, renders)}; there are {', '.join(renders)}"
+        )
+    told = suite.instructions() if section.instructions and isinstance(suite, Instructs) else ""
+    return Context(
+        kind=section.kind,
+        window=section.window,
+        render=renders[section.render],
+        instructions=told,
+    )
+
+
+def limits_of(config: Config) -> Limits:
+    r = config.rollout
+    return Limits(
+        turns=r.turns,
+        new_tokens=r.new_tokens,
+        live=r.live,
+        temperature=r.temperature,
+        invalid_penalty=r.invalid_penalty,
+        invalid=r.invalid,
+        retries=r.retries,
+    )
+
+
+def update_of(config: Config) -> Update:
+    u = config.update
+    return Update(
+        tokens=u.tokens,
+        minibatches=u.minibatches,
+        epochs=u.epochs,
+        grad_clip=u.grad_clip,
+        temperature=config.rollout.temperature,
+    )
+
+
+def algorithm_of(section: AlgorithmSection, steps: int, *, where: str) -> Algorithm:
+    """Call the algorithm's function with the section's other keys as arguments."""
+    function = algorithm_function(section.name, where=where)
+    made = call(function, section.arguments(), where=where, filled={"total_steps": steps})
+    if not isinstance(made, Algorithm):
+        raise ConfigError(
+            f"{where}.name: {section.name} returned {type(made).__name__}, not an Algorithm"
+        )
+    return made
+
+
+def algorithm_function(name: str, *, where: str) -> Callable[..., Algorithm]:
+    """The function behind an algorithm's name, or behind "package.module:function"."""
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ConfigError(
+            f"{where}.name: there is no algorithm {name!r}{did_you_mean(name, ALGORITHMS)}; there "
+            f'are {", ".join(ALGORITHMS)}, and your own as "package.module:function"'
+        )
+    found = _imported(module, attribute, where=f"{where}.name")
+    if not callable(found):
+        raise ConfigError(f"{where}.name: {module} has no function {attribute!r}")
+    return cast(Callable[..., Algorithm], found)
+
+
+def phases_of(config: Config) -> list[Phase]:
+    """What a run does, in order. A replayed file is only ever imitated."""
+    main = algorithm_of(config.algorithm, config.run.steps, where="algorithm")
+    seed = config.run.seed
+    phases = [
+        Phase(name="train", algorithm=main, steps=config.run.steps, lr=config.update.lr, seed=seed)
+    ]
+    if config.warm_start is not None:
+        warm = config.warm_start
+        first = Phase(
+            name="warm_start",
+            algorithm=algorithm_of(warm, warm.steps, where="warm_start"),
+            steps=warm.steps,
+            lr=warm.lr,
+            seed=seed_of("warm_start", seed),
+        )
+        phases.insert(0, first)
+    if config.rollout.replay and not any(p.algorithm.demonstrated for p in phases):
+        raise ConfigError(
+            "rollout.replay names episodes to imitate, but no stage imitates; set [algorithm] or "
+            '[warm_start] name = "sft", or leave rollout.replay out'
+        )
+    return phases
+
+
+def policies_wanted(phases: Sequence[Phase], named: Mapping[str, object]) -> set[str]:
+    """The policies that views name, besides the student; each must exist or be made.
+
+    `reference` needs no section: it is a copy of the student before the main algorithm.
+    """
+    wanted = {v.policy for p in phases for v in p.algorithm.views.values()} - {"self"}
+    for name in sorted(wanted - set(named) - {"reference"}):
+        there = ", ".join(sorted(named)) or "none"
+        raise ConfigError(
+            f"the algorithm wants a policy {name!r}, but there is no section [policies.{name}] "
+            f"(there are: {there}); add it with a `model`{did_you_mean(name, named)}"
+        )
+    if "reference" in {v.policy for v in phases[0].algorithm.views.values()} and len(phases) > 1:
+        raise ConfigError(
+            "warm_start: its algorithm wants a reference, but that is made after the warm start; "
+            "leave its kl at 0"
+        )
+    return wanted

@@ -1,0 +1,230 @@
+"""The command line. Heavy imports wait until a command needs them, so that help comes at once."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from understudy.errors import UnderstudyError
+
+INTERRUPTED, WRONG, FAILED = 130, 2, 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. Every failure that a user can mend is one sentence."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["demo"]:  # it has options of its own
+        command, arguments = _demo, argparse.Namespace(rest=given[1:])
+    else:
+        arguments = _parser().parse_args(given)
+        command = arguments.run
+    try:
+        code = command(arguments)
+        sys.stdout.flush()
+        return code
+    except UnderstudyError as error:
+        return _say(str(error), WRONG)
+    except KeyboardInterrupt:
+        return _say("stopped", INTERRUPTED)
+    except BrokenPipeError:
+        # the reader of our output has gone; Python would complain once more when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _say(text: str, code: int) -> int:
+    print(f"understudy: {text}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="understudy",
+        description="Train small language-model agents over many turns, by distillation from a "
+        "teacher and by reward.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(run=run)
+        return made
+
+    train = command("train", _train, "Train as a TOML file says.")
+    _source(train)
+    train.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+    train.add_argument("--dry-run", action="store_true", help="check everything, show the plan")
+
+    test = command("eval", _eval, "Measure how often policies succeed, with intervals.")
+    _source(test)
+    test.add_argument("--policy", action="append", default=[], metavar="NAME",
+                      help="student (default) or one of [policies]; again to compare")  # fmt: skip
+    test.add_argument("--tasks", type=int, help="how many tasks (default: eval.tasks)")
+    test.add_argument("--split", help="of which split (default: eval.split)")
+    _checkpoint(test)
+    test.add_argument("--json", action="store_true", help="one line of JSON for each policy")
+
+    gather = command("collect", _collect, "Record episodes to imitate (rollout.replay).")
+    _source(gather)
+    gather.add_argument("--policy", default="expert", metavar="NAME",
+                        help="expert (the default), student or one of [policies]")  # fmt: skip
+    gather.add_argument("--episodes", type=int, default=100, help="how many to play (100)")
+    gather.add_argument("--out", type=Path, default=Path("episodes.jsonl"), help="the new file")
+    gather.add_argument("--thoughts", action="store_true", help="with the expert's thoughts")
+    gather.add_argument("--all", action="store_true", help="write lost episodes too")
+    _checkpoint(gather)
+
+    commands.add_parser("demo", help="See a small student learn, in a few minutes.", add_help=False)
+    command("envs", _envs, "List the built-in environments and their options.")
+    named = command(
+        "algorithms", _algorithms, "List the algorithms, or show one with its settings."
+    )
+    named.add_argument("name", nargs="?", help="an algorithm")
+
+    check = command("check-env", _check_env, "Hold an environment to the contract.")
+    check.add_argument("suite", help='"package.module:Class", or the name of a built-in one')
+    check.add_argument("options", nargs="*", metavar="key=value", help="options of the suite")
+    check.add_argument("--split", action="append", default=[], help="default: train, seen, unseen")
+    check.add_argument("--tasks", type=int, default=5, help="tasks of each split to play (5)")
+    return parser
+
+
+def _source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="a TOML file, or the folder of a run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value",
+                        help="settings instead of the file's, such as update.lr=1e-5")  # fmt: skip
+
+
+def _checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", default="", metavar="NAME",
+                        help="a run's checkpoint, such as step-000100 (default: last)")  # fmt: skip
+
+
+# -- commands
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from understudy.configfile import load
+
+    config = load(arguments.file, arguments.overrides)
+    if arguments.dry_run:
+        from rich.console import Console
+
+        from understudy import plan
+
+        plan.show(plan.make(config), Console())
+        return 0
+    from rich.console import Console
+
+    from understudy import run
+    from understudy.progress import watch_for
+
+    try:
+        run.train(config, resume=arguments.resume, watch=watch_for(Console()))
+    except KeyboardInterrupt:
+        from understudy.runfolder import standing
+
+        return _say(f"stopped; {standing(Path(config.run.folder))}", INTERRUPTED)
+    print(f"done: {config.run.folder}")
+    return 0
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    import json
+
+    from rich.console import Console
+
+    from understudy import measure, tables
+    from understudy.configfile import load
+
+    extra = [f"eval.tasks={arguments.tasks}"] if arguments.tasks is not None else []
+    extra += [f"eval.split={json.dumps(arguments.split)}"] if arguments.split else []
+    config = load(arguments.file, [*arguments.overrides, *extra])
+    names = list(dict.fromkeys(arguments.policy)) or [measure.STUDENT]
+    student = measure.trained(arguments.file, arguments.checkpoint)
+    found = measure.evaluations(config, names, student=student, tick=_tick)
+    if arguments.json:
+        step = int(student.rpartition("-")[2]) if student else 0
+        for name, made in found.items():
+            print(json.dumps(made.line(step, name)))
+    else:
+        tables.evaluations(found, Console())
+    return 0
+
+
+def _collect(arguments: argparse.Namespace) -> int:
+    from understudy import measure
+    from understudy.configfile import load
+    from understudy.errors import ConfigError
+    from understudy.progress import percent
+
+    if arguments.episodes < 1:
+        raise ConfigError(f"--episodes must be at least 1, got {arguments.episodes}")
+    made = measure.collect(
+        load(arguments.file, arguments.overrides), arguments.policy, arguments.out,
+        episodes=arguments.episodes, everything=arguments.all, thoughts=arguments.thoughts,
+        student=measure.trained(arguments.file, arguments.checkpoint), tick=_tick,
+    )  # fmt: skip
+    print(f"{percent(made.won, made.played)} won; {made.written} written to {arguments.out}")
+    return 0
+
+
+def _tick(done: int, total: int) -> None:
+    """Progress for people only: nothing of it reaches a pipe."""
+    if sys.stderr.isatty():
+        end = "\r" if done < total else "\r\033[K"
+        sys.stderr.write(f"playing {done}/{total}{end}")
+        sys.stderr.flush()
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    return int(import_module("understudy.demo").main(arguments.rest) or 0)
+
+
+def _envs(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from understudy import tables
+
+    tables.environments(Console())
+    return 0
+
+
+def _algorithms(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from understudy import tables
+
+    if arguments.name:
+        tables.algorithm(arguments.name, Console())
+    else:
+        tables.algorithms(Console())
+    return 0
+
+
+def _check_env(arguments: argparse.Namespace) -> int:
+    from understudy.build import suite_of
+    from understudy.config import EnvSection
+    from understudy.configfile import override
+    from understudy.envs.check import check
+
+    suite = suite_of(EnvSection(suite=arguments.suite, options=override({}, arguments.options)))
+    broken = 0
+    for finding in check(suite, arguments.split or SPLITS, tasks=arguments.tasks):
+        print(f"{'broken' if finding.problems else 'kept  '}  {finding.promise}")
+        for problem in finding.problems:
+            print(f"          {problem}")
+        broken += bool(finding.problems)
+    print(f"{broken} promises are broken" if broken else "every promise is kept")
+    return FAILED if broken else 0
+
+
+SPLITS = ("train", "seen", "unseen")
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""What a run is made of: every setting, its type and its only default. See `configfile` for TOML.
+
+A file has the sections [run] [env] [context] [rollout] [algorithm] [update] [policy] [eval], and
+where wanted [warm_start] and one [policies.NAME] for each further model.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+At0 = Annotated[int, Field(ge=0)]
+At1 = Annotated[int, Field(ge=1)]
+Real = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+
+class RunSection(Section):
+    folder: str = ""
+    """Where everything is written; runs/NAME after the file's name if empty."""
+    seed: int = 0
+    steps: At1
+    """Training steps, the warm start not counted."""
+    eval_every: At0 = 25
+    """Evaluate before the first step, after every so many, and at the end; 0 never does."""
+    checkpoint_every: At1 = 25
+    keep: At0 = 2
+    """The newest checkpoints that are kept; 0 keeps all."""
+    threads: At0 = 0
+    """Processor threads of torch; 0 leaves its own choice. Other numbers, other last digits."""
+    columns: bool = False
+    """Write every signal of every token (columns.jsonl): large, and what plots are made of."""
+
+
+class EnvSection(Section):
+    suite: str
+    """A built-in suite (`understudy envs` lists them) or your own as "package.module:Class"."""
+    options: dict[str, JsonValue] = {}
+    """Keyword arguments of the suite."""
+    split: str = "train"
+    workers: Literal["auto"] | At0 = "auto"
+    """Processes that environments run in; 0 is this one. "auto": 0 for built-in suites, else 1."""
+    deadlines: Annotated[tuple[Positive, Positive], Field(strict=False)] = (60.0, 30.0)
+    """Seconds that a reset and a step may take in a worker before the episode is given up."""
+    order: Literal["fixed", "arrival"] = "fixed"
+    """Whether answers of workers are awaited in a fixed order (reproducible) or taken as they
+    come."""
+
+
+class ContextSection(Section):
+    kind: Literal["transcript", "window"] = "transcript"
+    """The whole conversation, or a fresh prompt every turn."""
+    window: At0 = 2
+    """Turns that a window shows besides the current one."""
+    render: str = "text"
+    """How observations are worded: text, actions (lists what is admissible), or the suite's own."""
+    instructions: bool = True
+    """Whether the suite's instructions go into the system message."""
+
+
+class RolloutSection(Section):
+    tasks: At1 = 16
+    """Different tasks in a step."""
+    copies: At1 = 1
+    """Episodes of each task: the group that group-relative credits compare."""
+    turns: At1 = 50
+    new_tokens: At1 = 512
+    """Tokens of one turn at most."""
+    temperature: Positive = 1.0
+    live: At1 = 64
+    """Episodes played at the same time."""
+    invalid_penalty: NotNegative = 0.0
+    """Taken off the reward of an invalid turn."""
+    invalid: Literal["format", "any"] = "any"
+    """Invalid is what cannot be read, or also what the environment refuses."""
+    retries: At0 = 2
+    """How often an episode is played again whose environment broke."""
+    replay: str = ""
+    """An episodes.jsonl whose won episodes are imitated, instead of playing the expert's."""
+
+
+class AlgorithmSection(Section):
+    """A name from `understudy algorithms`; every other key is an argument of that algorithm."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    def arguments(self) -> dict[str, JsonValue]:
+        return dict(self.model_extra or {})
+
+
+class WarmStartSection(AlgorithmSection):
+    """An algorithm that is run before step 0 of the main one, with [update]'s other settings."""
+
+    steps: At1
+    lr: Positive
+
+
+class UpdateSection(Section):
+    lr: Positive
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What the learning rate does after its warm-up: stay, or fall to 0 at the last step."""
+    warmup: At0 = 0
+    """Steps in which the learning rate rises to its value."""
+    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.9, 0.999)
+    weight_decay: NotNegative = 0.0
+    grad_clip: Positive = 1.0
+    """Largest norm of a gradient."""
+    tokens: At1 = 16_384
+    """Padded tokens of one forward and backward pass: memory, never the result."""
+    minibatches: At1 = 1
+    """Optimiser steps that a step's episodes are dealt into."""
+    epochs: At1 = 1
+    """Passes over a step's episodes."""
+
+
+class BuildSection(Section):
+    """A small model with random weights, of the Qwen3 architecture."""
+
+    layers: At1
+    hidden: At1
+    heads: At1
+    kv_heads: At1
+    ffn: At1
+    context: At1
+
+    @model_validator(mode="after")
+    def _fits(self) -> "BuildSection":
+        if self.hidden % self.heads or self.hidden // self.heads % 2:
+            raise ValueError("hidden must be an even multiple of heads")
+        if self.heads % self.kv_heads:
+            raise ValueError("heads must be a multiple of kv_heads")
+        return self
+
+
+class PolicySection(Section):
+    model: str = ""
+    """A folder, a hub id, a run's folder (its last checkpoint), or "builtin:NAME"."""
+    build: BuildSection | None = None
+    """Instead of `model`: make a new one."""
+    tokenizer: str = ""
+    """Of a built model: a folder, another policy's name, or empty to train one on the suite."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Number format of activations; weights and optimiser stay float32."""
+    device: str = "auto"
+    """"cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one."""
+    rows: At1 = 64
+    """Episodes decoded together."""
+    history: Literal["exact", "append"] = "exact"
+    """What to do with a chat template that rewrites past turns: refuse it, or keep every turn as
+    it was sampled."""
+    options: dict[str, JsonValue] = {}
+    """Switches of the chat template, such as enable_thinking."""
+    chat_template: str = ""
+    """A Jinja file that replaces the tokenizer's own template."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "PolicySection":
+        if bool(self.model) == (self.build is not None):
+            raise ValueError("needs exactly one of model and build")
+        if self.tokenizer and self.build is None:
+            raise ValueError("has a tokenizer, which only a built model takes")
+        return self
+
+
+class EvalSection(Section):
+    split: str = "seen"
+    tasks: At1 = 100
+    """The first so many tasks of the split: always the same."""
+    temperature: NotNegative = 0.0
+    """0 takes the likeliest token."""
+
+
+class Config(Section):
+    run: RunSection
+    env: EnvSection
+    context: ContextSection = ContextSection()
+    rollout: RolloutSection = RolloutSection()
+    algorithm: AlgorithmSection
+    warm_start: WarmStartSection | None = None
+    update: UpdateSection
+    policy: PolicySection
+    """The student."""
+    policies: dict[str, PolicySection] = {}
+    """Further models by name, such as "teacher"."""
+    eval: EvalSection = EvalSection()
+
+    @model_validator(mode="after")
+    def _names(self) -> "Config":
+        for name in ("self", "student", "expert"):
+            if name in self.policies:
+                raise ValueError(f"policies.{name} uses a name that means the student or expert")
+        return self

@@ -1,0 +1,151 @@
+"""What a policy can do: success on a pinned panel of tasks, with intervals."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from understudy.envs.base import Suite
+from understudy.errors import ConfigError
+from understudy.objective import Algorithm
+from understudy.rollout import Stage, play
+from understudy.types import Episode, Task
+
+Z95 = 1.959963984540054
+"""The 97.5th percentile of the standard normal distribution."""
+
+
+def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval for a proportion (Wilson 1927): near 95 % coverage at the default z,
+    on average over proportions; close to 0 and 1 it can be a few per cent less.
+
+    >>> tuple(round(x, 3) for x in wilson(0, 200))
+    (0.0, 0.019)
+    >>> tuple(round(x, 3) for x in wilson(100, 200))
+    (0.431, 0.569)
+    """
+    if n == 0:
+        return 0.0, 1.0
+    p = successes / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    low = 0.0 if successes == 0 else middle - half
+    high = 1.0 if successes == n else middle + half
+    return max(0.0, low), min(1.0, high)
+
+
+def paired(a: Sequence[bool], b: Sequence[bool], z: float = Z95) -> tuple[float, float, float]:
+    """Difference in success, b minus a, on the same tasks, with its interval (Newcombe 1998,
+    method 10: Wilson's limits of each, corrected for their correlation).
+
+    >>> paired([True, False, True, False], [True, False, True, False])[0]
+    0.0
+    """
+    if len(a) != len(b) or not a:
+        raise ValueError(f"a paired comparison needs the same tasks, got {len(a)} and {len(b)}")
+    n = len(a)
+    pa, pb = sum(a) / n, sum(b) / n
+    (la, ua), (lb, ub) = wilson(sum(a), n, z), wilson(sum(b), n, z)
+    both = sum(x and y for x, y in zip(a, b, strict=True))
+    neither = sum(not x and not y for x, y in zip(a, b, strict=True))
+    only_a, only_b = sum(a) - both, sum(b) - both
+    product = (both + only_a) * (both + only_b) * (neither + only_a) * (neither + only_b)
+    phi = 0.0
+    if product:
+        cross = float(both * neither - only_a * only_b)
+        # Newcombe's continuity correction keeps small samples from a too narrow interval
+        cross = max(cross - n / 2, 0.0) if cross > 0 else cross
+        phi = cross / math.sqrt(product)
+    low = math.sqrt(max(0.0, (pb - lb) ** 2 - 2 * phi * (pb - lb) * (ua - pa) + (ua - pa) ** 2))
+    high = math.sqrt(max(0.0, (ub - pb) ** 2 - 2 * phi * (ub - pb) * (pa - la) + (pa - la) ** 2))
+    return pb - pa, pb - pa - low, pb - pa + high
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """The tasks an evaluation runs on, and a fingerprint of what they show: the same panel on any
+    machine, or a different fingerprint."""
+
+    split: str
+    tasks: tuple[Task, ...]
+    fingerprint: str
+
+
+def panel(suite: Suite, split: str, count: int) -> Panel:
+    """The first `count` tasks of a split, pinned by their ids and their first observations."""
+    available = suite.tasks(split)
+    if count > len(available):
+        raise ConfigError(
+            f"the {split} split has {len(available)} tasks, fewer than the {count} asked for; "
+            "ask for fewer, or choose another split"
+        )
+    tasks = tuple(available[i] for i in range(count))
+    digest = hashlib.sha256()
+    for task in tasks:
+        env = suite.make()
+        digest.update(f"{task.id}\n{env.reset(task).text}\n".encode())
+        env.close()
+    return Panel(split=split, tasks=tasks, fingerprint=digest.hexdigest()[:16])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Results on a panel, one entry a task in the panel's order."""
+
+    panel: Panel
+    episodes: tuple[Episode, ...]
+
+    @property
+    def won(self) -> list[bool]:
+        return [e.won for e in self.episodes]
+
+    @property
+    def rate(self) -> tuple[float, float, float]:
+        """Success and its 95 % interval."""
+        n = len(self.episodes)
+        return (sum(self.won) / n if n else 0.0, *wilson(sum(self.won), n))
+
+    def line(self, step: int, name: str) -> Mapping[str, object]:
+        """For the log: the number, its interval, and every task's outcome."""
+        n, rate = len(self.episodes), self.rate
+        turns = [len(e.turns) for e in self.episodes]
+        return {
+            "step": step,
+            "name": name,
+            "panel": self.panel.fingerprint,
+            "split": self.panel.split,
+            "n": n,
+            "won": sum(self.won),
+            "success": rate[0],
+            "low": rate[1],
+            "high": rate[2],
+            "turns": sum(turns) / n if n else 0.0,
+            "invalid": sum(not t.valid for e in self.episodes for t in e.turns)
+            / max(1, sum(turns)),
+            "broken": sum(e.stop.broken for e in self.episodes),
+            "families": self.families(),
+            "outcomes": [int(w) for w in self.won],
+        }
+
+    def families(self) -> dict[str, list[float]]:
+        """Per family: successes, tasks, and the interval."""
+        names = sorted({e.task.family for e in self.episodes})
+        out: dict[str, list[float]] = {}
+        for name in names:
+            mine = [e.won for e in self.episodes if e.task.family == name]
+            out[name or "all"] = [sum(mine), len(mine), *wilson(sum(mine), len(mine))]
+        return out
+
+
+def evaluate(
+    stage: Stage, tested: Panel, *, policy: str = "self", seed: int, temperature: float,
+) -> Evaluation:  # fmt: skip
+    """Play every task of the panel once, the policy alone: no teacher, no hint."""
+    alone = replace(
+        stage,
+        policies={"self": stage.policies[policy]},
+        limits=replace(stage.limits, temperature=temperature),
+    )
+    episodes = play(alone, tested.tasks, Algorithm(terms=()), seed=seed, step=-1)
+    whole = {e.task.id: e for e in reversed(episodes)}
+    return Evaluation(panel=tested, episodes=tuple(whole[task.id] for task in tested.tasks))

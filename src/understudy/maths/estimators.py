@@ -1,0 +1,20 @@
+"""What sampled tokens tell about a divergence: log-probabilities [N] -> [N]."""
+
+from torch import Tensor
+
+
+def k3(student: Tensor, teacher: Tensor) -> Tensor:
+    """Schulman's estimate of reverse KL from the log-probabilities [N] of the sampled tokens:
+    exp(gap) - 1 - gap with gap = min(log teacher - log student, 20). Beyond 20 it is constant;
+    with only the exponential bounded, its gradient would push away from the teacher there."""
+    gap = (teacher.detach() - student).clamp(max=20)
+    return gap.exp() - 1 - gap
+
+
+def log_ratio(student: Tensor, teacher: Tensor) -> Tensor:
+    """log teacher - log student at sampled tokens [N], differentiable: SDAR's ungated loss.
+
+    Not a divergence: it is signed, and unweighted its expected gradient on-policy is zero. Only
+    a weight that depends on the token makes it teach.
+    """
+    return teacher.detach() - student

@@ -1,0 +1,202 @@
+"""From the [policy] sections to models: found, built, loaded."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from understudy import checkpoint, protocol
+from understudy.config import Config, PolicySection
+from understudy.configfile import did_you_mean
+from understudy.contexts import Context
+from understudy.envs.base import Demonstrates, Suite, Thinks
+from understudy.envs.check import attempt
+from understudy.errors import ConfigError
+from understudy.policies.chat import Chat
+from understudy.policies.hf import HFPolicy, load
+from understudy.policies.small import build_model, train_tokenizer
+from understudy.rollout import seed_of
+from understudy.types import Observation
+
+ASSETS = Path(__file__).parent / "assets"
+SAMPLE = 256
+"""Tasks whose texts train a tokenizer."""
+
+
+def locate(model: str, *, where: str) -> str:
+    """What the loader is given for a `model`: a folder, or a hub id as it is."""
+    if model.startswith("builtin:"):
+        name = model.removeprefix("builtin:")
+        there = [p.name for p in ASSETS.glob("*") if (p / "config.json").exists()]
+        if name not in there:
+            raise ConfigError(
+                f"{where}.model: there is no built-in model {name!r}{did_you_mean(name, there)}; "
+                f"there are: {', '.join(sorted(there)) or 'none'}"
+            )
+        return str(ASSETS / name)
+    folder = Path(model).expanduser()
+    if (folder / checkpoint.LATEST).exists():
+        return str(checkpoint.latest(folder))
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise ConfigError(
+            f"{where}.model: {model} is neither a model's folder (no config.json) nor a run's "
+            "with a checkpoint"
+        )
+    if folder.is_dir():
+        return str(folder)
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise ConfigError(f"{where}.model: there is no folder {model}; check the path")
+    return model
+
+
+def quiet() -> None:
+    """Keep the bars and warnings of the libraries below out of this project's output."""
+    from huggingface_hub.utils import logging as hub
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    hub.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
+def device_of(section: PolicySection, *, where: str) -> str:
+    if section.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(section.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{where}.device = {section.device!r} cannot be used here ({reason}); "
+            'set it to "cpu" or "auto"'
+        ) from error
+    return section.device
+
+
+def _template(section: PolicySection, *, where: str) -> str:
+    path = section.chat_template
+    if path and not Path(path).is_file():
+        raise ConfigError(f"{where}.chat_template: there is no file {path}")
+    return path
+
+
+def load_policy(section: PolicySection, *, where: str, tokens: int, folder: str = "") -> HFPolicy:
+    """A policy from its section's model, or with its settings from another `folder`."""
+    return load(
+        folder or locate(section.model, where=where),
+        compute=section.compute,
+        device=device_of(section, where=where),
+        rows=section.rows,
+        tokens=tokens,
+        history=section.history,
+        options=tuple(section.options.items()),
+        chat_template=_template(section, where=where),
+    )
+
+
+def texts(suite: Suite, context: Context, split: str) -> Iterable[str]:
+    """What is said in an environment: observations as worded, and actions as written."""
+    tasks = suite.tasks(split)
+    yield context.instructions
+    for i in range(min(SAMPLE, len(tasks))):
+        task, env = tasks[i], suite.make()
+        seen = env.reset(task)
+        yield from _said(seen, context)
+        script = suite.demonstrate(task) if isinstance(suite, Demonstrates) else seen.actions
+        if isinstance(suite, Thinks):
+            yield from suite.thoughts(task)
+        for action in script:
+            if seen.done:
+                break
+            yield protocol.write(action)
+            seen = env.step(action)
+            yield from _said(seen, context)
+        env.close()
+
+
+def _said(seen: Observation, context: Context) -> Iterable[str]:
+    yield context.render(seen)
+    yield from (protocol.write(action) for action in seen.actions)
+
+
+def _tokenizer(name: str, config: Config, suite: Suite, context: Context) -> Any:
+    """Of a built model: another policy's, a folder's, or a new one."""
+    from transformers import AutoTokenizer
+
+    if not name:
+        said = texts(suite, context, config.env.split)
+        return train_tokenizer(attempt("reading the environment's texts", partial(list, said)))
+    other = config.policies.get(name)
+    if other is not None and other.build is not None:
+        return _tokenizer(other.tokenizer, config, suite, context)
+    folder = locate(other.model if other else name, where=f"policies.{name}" if other else "policy")
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"the tokenizer of {folder!r} could not be loaded "
+            f"({str(error).splitlines()[0].rstrip('.')}); give a folder, or the name of one of "
+            "[policies]"
+        ) from error
+
+
+def build_policy(
+    section: PolicySection, config: Config, suite: Suite, context: Context, *, where: str
+) -> HFPolicy:
+    """A new model with random weights, the same for the same seed."""
+    assert section.build is not None
+    tokenizer = _tokenizer(section.tokenizer, config, suite, context)
+    if section.chat_template:
+        tokenizer.chat_template = Path(_template(section, where=where)).read_text()
+    chat = Chat(tokenizer, section.history, tuple(section.options.items()))
+    shape = section.build
+    model = build_model(
+        entries=chat.size,
+        layers=shape.layers,
+        hidden=shape.hidden,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        ffn=shape.ffn,
+        context=shape.context,
+        seed=seed_of("weights", where, config.run.seed) % 2**31,
+        end=chat.end,
+        pad=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else chat.end,
+    )
+    return HFPolicy(
+        model.to(device_of(section, where=where)).eval(),
+        chat,
+        compute=section.compute,
+        rows=section.rows,
+        tokens=config.update.tokens,
+    )
+
+
+def policy_of(
+    section: PolicySection, config: Config, suite: Suite, context: Context, *, where: str
+) -> HFPolicy:
+    if section.build is not None:
+        return build_policy(section, config, suite, context, where=where)
+    return load_policy(section, where=where, tokens=config.update.tokens)
+
+
+def policies_of(
+    config: Config, wanted: Iterable[str], suite: Suite, context: Context, *, student: str = ""
+) -> dict[str, HFPolicy]:
+    """The student as "self", from the folder `student` where given, and the wanted others."""
+    quiet()
+    tokens = config.update.tokens
+    made = {
+        "self": load_policy(config.policy, where="policy", tokens=tokens, folder=student)
+        if student
+        else policy_of(config.policy, config, suite, context, where="policy")
+    }
+    sections: Mapping[str, PolicySection] = config.policies
+    for name in sorted(set(wanted) & set(sections)):
+        where = f"policies.{name}"
+        made[name] = policy_of(sections[name], config, suite, context, where=where)
+    for name, policy in made.items():
+        policy.model.requires_grad_(name == "self")
+    return made

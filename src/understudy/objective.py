@@ -1,0 +1,273 @@
+"""What an algorithm is: who acts, who is scored, and a sum of terms.
+
+Shapes: N sampled tokens, U turns, E episodes, G groups, V vocabulary, n tokens of a slice.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from understudy.batch import TokenBatch
+from understudy.maths.surrogates import Surrogate, ppo_clip, ratio
+from understudy.maths.vocabulary import Distribution, Divergence, diverge, entropy, sampled_logps
+from understudy.schedules import Schedule, as_schedule
+
+STUDENT = "student"
+
+
+class Scores:
+    """What one view says about the N sampled tokens: their log-probabilities, and where the
+    policy can give them, the distributions they were drawn from."""
+
+    __slots__ = ("_distribution", "_logp", "_token")
+
+    def __init__(
+        self,
+        *,
+        logp: Tensor | None = None,
+        distribution: Distribution | None = None,
+        token: Tensor | None = None,
+    ) -> None:
+        if logp is None and (distribution is None or token is None):
+            raise ValueError("scores need log-probabilities, or a distribution and the tokens")
+        self._logp, self._distribution, self._token = logp, distribution, token
+
+    @property
+    def logp(self) -> Tensor:
+        """[N] log-probability of each sampled token."""
+        if self._logp is None:
+            assert self._distribution is not None
+            assert self._token is not None
+            self._logp = sampled_logps(self._distribution, self._token)
+        return self._logp
+
+    def to(self, device: str) -> "Scores":
+        """The same scores on the device where losses are formed; a teacher may live on another."""
+        of = self._distribution
+        return Scores(
+            logp=None if self._logp is None else self._logp.to(device),
+            distribution=None if of is None else of.to(device),
+            token=None if self._token is None else self._token.to(device),
+        )
+
+    @property
+    def distribution(self) -> Distribution:
+        """The N distributions over V entries."""
+        if self._distribution is None:
+            raise ValueError(
+                "this view was scored on its sampled tokens only, but a term of the algorithm "
+                "needs the whole vocabulary: choose its sampled-token form, or a local teacher"
+            )
+        return self._distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """All that a signal may look at: the batch, every view's scores before the update, the step.
+
+    Signals leave what they computed in `columns`, [N] each, under their names: what is recorded
+    is what was applied. Signals that share a name and differ are told apart by a number.
+    """
+
+    batch: TokenBatch
+    scores: Mapping[str, Scores]
+    step: int
+    columns: dict[str, Tensor] = field(default_factory=dict)
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Record a column."""
+        names = itertools.chain([name], (f"{name} ({k})" for k in itertools.count(2)))
+        free = next(n for n in names if n not in self.columns or self.columns[n].equal(value))
+        self.columns[free] = value
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A number per sampled token, without gradient. Signals add and multiply like the paper's."""
+
+    of: Callable[[Step], Tensor | float]
+    name: str
+
+    def __call__(self, step: Step) -> Tensor:
+        """-> [N] in float32."""
+        with torch.no_grad():
+            value = torch.as_tensor(self.of(step), dtype=torch.float32)
+            value = value.to(step.batch.token.device).expand(len(step.batch.token))
+        step.note(self.name, value)
+        return value
+
+    def __add__(self, other: "Signal") -> "Signal":
+        return Signal(lambda s: self(s) + other(s), f"({self.name} + {other.name})")
+
+    def __mul__(self, other: "Signal") -> "Signal":
+        return Signal(lambda s: self(s) * other(s), f"{self.name} * {other.name}")
+
+    def __rmul__(self, factor: float | Schedule) -> "Signal":
+        scale = as_schedule(factor)
+        label = "schedule" if callable(factor) else f"{factor:g}"
+        return Signal(lambda s: scale(s.step) * self(s), f"{label} * {self.name}")
+
+
+Bound = Callable[[Mapping[str, Scores], Tensor], Tensor]
+"""(live scores of a slice, the slice's token indices [n]) -> loss per token [n]."""
+
+ONE = Signal(lambda s: 1.0, "1")
+
+
+class Term(Protocol):
+    """A part of the loss. `bind` looks at the whole step once; what it returns may be sliced."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def trains(self) -> str: ...  # the view whose scores carry the gradient
+
+    def bind(self, step: Step) -> Bound: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reinforce:
+    """Policy gradient on a credit: surrogate(log p, log p_old, credit).
+
+    `old` says what the ratio's denominator is: the log-probability at sampling, or the one that
+    the same weights give when they score the batch before the first update.
+    """
+
+    credit: Signal
+    surrogate: Surrogate = field(default_factory=ppo_clip)
+    trains: str = STUDENT
+    old: Literal["sampler", "recomputed"] = "sampler"
+    name: str = "reinforce"
+
+    def bind(self, step: Step) -> Bound:
+        credit = self.credit(step)
+        old = step.batch.logp if self.old == "sampler" else step.scores[self.trains].logp.detach()
+        return lambda live, i: self.surrogate(live[self.trains].logp, old[i], credit[i])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distill:
+    """Move one view towards another over the whole vocabulary: the exact gradient."""
+
+    divergence: Divergence  # [n, V], [n, V] -> [n]
+    teacher: str = "teacher"
+    trains: str = STUDENT
+    weight: Signal = ONE
+    name: str = "distill"
+
+    def bind(self, step: Step) -> Bound:
+        weight, goal = self.weight(step), step.scores[self.teacher].distribution
+
+        def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
+            # a token of weight zero costs a forward and a backward over V: skip it
+            on = (weight[i] != 0).nonzero().squeeze(-1)
+            if len(on) == 0:
+                return torch.zeros_like(weight[i])
+            mine = live[self.trains].distribution[on]
+            value = diverge(self.divergence, mine, goal[i[on]])
+            return torch.zeros_like(weight[i]).index_add(0, on, weight[i[on]] * value)
+
+        return loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillSampled:
+    """Move one view towards another using only the sampled tokens: an estimate, and cheap.
+
+    `corrected` multiplies the estimate by p / p_old with gradient, which makes k3's gradient that
+    of reverse KL (without it, on the student's own samples, it is that of forward KL).
+    """
+
+    estimate: Callable[[Tensor, Tensor], Tensor]  # [n], [n] -> [n]
+    teacher: str = "teacher"
+    trains: str = STUDENT
+    weight: Signal = ONE
+    corrected: bool = False
+    name: str = "distill_sampled"
+
+    def bind(self, step: Step) -> Bound:
+        weight, goal, old = self.weight(step), step.scores[self.teacher].logp, step.batch.logp
+
+        def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
+            mine = live[self.trains].logp
+            scale = ratio(mine, old[i]) if self.corrected else 1.0
+            return weight[i] * scale * self.estimate(mine, goal[i])
+
+        return loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entropy:
+    """A bonus for uncertainty: -weight * entropy of the view's own distribution."""
+
+    weight: Signal
+    trains: str = STUDENT
+    name: str = "entropy"
+
+    def bind(self, step: Step) -> Bound:
+        weight = self.weight(step)
+        return lambda live, i: -weight[i] * entropy(live[self.trains].distribution)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A policy in a context. Views act, teach and learn: one notion for all three.
+
+    policy  "self" is the policy being trained, other names are those of the configuration
+    hint    the kind of privileged information put into its system message (see `hints`), or none
+    """
+
+    policy: str = "self"
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Algorithm:
+    """Who acts, who teaches, who learns, and the loss: a value, not a trainer."""
+
+    terms: tuple[Term, ...]
+    views: Mapping[str, View] = field(default_factory=dict)  # besides "student"
+    actors: Mapping[str, Schedule] = field(default_factory=dict)  # view -> chance of a turn
+    reduction: Signal = Signal(lambda s: 1 / len(s.batch.token), "token_mean")
+    demonstrated: bool = False  # the environment's expert takes every turn (imitation)
+    aloud: bool = False  # and says its thoughts
+
+    def __post_init__(self) -> None:
+        names = [term.name for term in self.terms]
+        if len(set(names)) < len(names):
+            raise ValueError(
+                f"terms of one algorithm need different names to be added up and logged under, got "
+                f"{', '.join(names)}: set `name` in one of them"
+            )
+
+    def all_views(self) -> dict[str, View]:
+        return {STUDENT: View(), **self.views}
+
+    def trained(self) -> set[str]:
+        """The views whose scores carry a gradient."""
+        return {term.trains for term in self.terms}
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """The whole loss of a step, still per token: sum it over slices in any partition and it is
+    the same."""
+
+    terms: tuple[tuple[str, Bound], ...]
+    share: Tensor  # [N], sums to 1: what a token counts
+
+    def __call__(self, live: Mapping[str, Scores], i: Tensor) -> dict[str, Tensor]:
+        """Live scores of a slice and its token indices [n] -> each term's part of the loss [n]."""
+        return {name: self.share[i] * term(live, i) for name, term in self.terms}
+
+
+def bind(algorithm: Algorithm, step: Step) -> Objective:
+    """Look at the whole step once: credits, weights and reductions are fixed from here on."""
+    return Objective(
+        tuple((term.name, term.bind(step)) for term in algorithm.terms), algorithm.reduction(step)
+    )

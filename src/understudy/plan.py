@@ -1,0 +1,349 @@
+"""What a run would do and need, worked out without weights and downloads."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from understudy import build, models, sizes
+from understudy.arguments import schedule
+from understudy.build import Phase
+from understudy.config import Config, PolicySection
+from understudy.contexts import Context
+from understudy.envs.base import Demonstrates, Suite
+from understudy.objective import Algorithm, Distill, DistillSampled, Entropy, Reinforce, Term
+from understudy.replay import Replay
+from understudy.run import learning_rate
+from understudy.runfolder import CONFIG
+from understudy.schedules import Schedule
+from understudy.types import Observation
+
+GB = 1e9
+CHARACTERS = 4
+"""Of English to a token of a large vocabulary."""
+ENTRIES = 2048
+"""Of a tokenizer that is trained on a suite, at most."""
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A policy's size. Bytes are estimates; None where its shape is not known."""
+
+    name: str
+    source: str
+    shape: sizes.Shape | None
+    weights: int | None
+    training: int | None  # gradients, Adam's two moments, activations: of the student only
+    cache: int | None
+
+    @property
+    def total(self) -> int | None:
+        if self.weights is None:
+            return None
+        return self.weights + (self.training or 0) + (self.cache or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    models: tuple[Model, ...]
+    facts: tuple[tuple[str, str], ...]
+    terms: tuple[tuple[str, str, str], ...]  # phase, name, what it is
+    schedules: tuple[tuple[str, tuple[float, ...]], ...]  # at 0, 25, 50, 75 and 100 %
+    warnings: tuple[str, ...]
+
+
+def make(config: Config) -> Plan:
+    """Check everything that can be checked without weights, and add it up.
+
+    Raises ConfigError for what a run would refuse.
+    """
+    phases = build.phases_of(config)
+    wanted = build.policies_wanted(phases, config.policies)
+    suite = build.suite_of(config.env)
+    context = build.context_of(config.context, suite)
+    tasks = build.tasks_of(suite, config.env.split, config.rollout.tasks, where="env")
+    if config.run.eval_every:
+        build.tasks_of(suite, config.eval.split, config.eval.tasks, where="eval")
+    if config.rollout.replay:
+        Replay(Path(config.rollout.replay))
+    episode = _episode_tokens(suite, context, config)
+    found = _models(config, wanted, episode)
+    return Plan(
+        models=found,
+        facts=tuple(_facts(config, phases, len(tasks), found[0], episode)),
+        terms=tuple((p.name, t.name, describe(t)) for p in phases for t in p.algorithm.terms),
+        schedules=tuple(_schedules(config, phases)),
+        warnings=tuple(_warnings(config, wanted, found)),
+    )
+
+
+# -- sizes
+
+
+def _shape(name: str, config: Config) -> tuple[str, sizes.Shape | None]:
+    where = "policy" if name == "student" else f"policies.{name}"
+    section: PolicySection = config.policy if name == "student" else config.policies[name]
+    models.device_of(section, where=where)
+    if section.build is not None:
+        entries = _entries(section.tokenizer, config, where)
+        return "built", sizes.built(section.build, entries)
+    place = models.locate(section.model, where=where)
+    local = Path(place)
+    return section.model, sizes.read(local) if local.is_dir() else sizes.named(section.model)
+
+
+def _entries(tokenizer: str, config: Config, where: str) -> int:
+    """Entries of a built model's vocabulary, as far as known without loading a tokenizer."""
+    if tokenizer in config.policies:
+        shape = _shape(tokenizer, config)[1]
+        return shape.vocab if shape else ENTRIES
+    if tokenizer:
+        models.locate(tokenizer, where=where)
+    return ENTRIES
+
+
+def _models(config: Config, wanted: Iterable[str], episode: int) -> tuple[Model, ...]:
+    """The student first."""
+    made = []
+    for name in ("student", *sorted(wanted)):
+        copied = name == "reference" and name not in config.policies
+        owner = "student" if name == "student" or copied else name
+        section = config.policy if owner == "student" else config.policies[owner]
+        source, shape = _shape(owner, config)
+        rows = min(section.rows, config.rollout.live, config.rollout.tasks * config.rollout.copies)
+        made.append(
+            _model(
+                name,
+                "a copy of the student" if copied else source,
+                shape,
+                section,
+                tokens=0 if copied else rows * min(episode, shape.context if shape else episode),
+                trained=config.update.tokens if name == "student" else 0,
+            )
+        )
+    return tuple(made)
+
+
+def _model(
+    name: str, source: str, shape: sizes.Shape | None, section: PolicySection, *, tokens: int,
+    trained: int,
+) -> Model:  # fmt: skip
+    if shape is None:
+        return Model(name=name, source=source, shape=None, weights=None, training=None, cache=None)
+    size, weights = BYTES[section.compute], 4 * shape.parameters()
+    return Model(
+        name=name,
+        source=source,
+        shape=shape,
+        weights=weights,
+        training=3 * weights + shape.activations(trained, size) if trained else 0,
+        cache=shape.cache(tokens, size),
+    )
+
+
+def _episode_tokens(suite: Suite, context: Context, config: Config) -> int:
+    """Tokens of a long episode, estimated from the texts of the first task: in a transcript the
+    whole conversation, in a window the longest single prompt."""
+    task, env = suite.tasks(config.env.split)[0], suite.make()
+    seen, actions = [env.reset(task)], list[str]()
+    script = suite.demonstrate(task) if isinstance(suite, Demonstrates) else []
+    for action in script[: config.rollout.turns]:
+        seen.append(env.step(action))
+        actions.append(action)
+    env.close()
+    system = len(context.system()) // CHARACTERS
+    words = [_words(context, seen[: k + 1], actions[:k]) for k in range(len(seen))]
+    if context.kind == "window":
+        return system + max(words) + config.rollout.new_tokens
+    each = sum(words[1:]) // max(1, len(words) - 1) if len(words) > 1 else words[0]
+    return system + words[0] + config.rollout.turns * (each + config.rollout.new_tokens)
+
+
+def _words(context: Context, seen: list[Observation], actions: list[str]) -> int:
+    return len(context.user(seen, actions)) // CHARACTERS
+
+
+# -- what happens
+
+
+def _facts(
+    config: Config, phases: list[Phase], tasks: int, student: Model, episode: int
+) -> Iterable[tuple[str, str]]:
+    r, every = config.rollout, config.run
+    episodes = r.tasks * r.copies
+    steps = sum(phase.steps for phase in phases)
+    evaluations = (
+        len({0, every.steps, *range(0, every.steps, every.eval_every)}) if (every.eval_every) else 0
+    )
+    yield "folder", every.folder
+    yield "environment", f"{config.env.suite}, {tasks} tasks in {config.env.split!r}"
+    yield "steps", " + ".join(f"{phase.steps} ({phase.name})" for phase in phases)
+    yield (
+        "episodes",
+        f"{episodes} a step ({r.tasks} tasks x {r.copies}), {episodes * steps:,} in all",
+    )
+    at_most = episodes * r.turns * r.new_tokens
+    yield "sampled tokens", f"at most {at_most:,} a step ({r.turns} turns of {r.new_tokens})"
+    yield "episode", f"about {episode:,} tokens if it uses every turn and token"
+    per_task = "0" if not evaluations else f"{evaluations} of {config.eval.tasks} tasks"
+    yield (
+        "evaluations",
+        f"{per_task} ({config.eval.split}, temperature {config.eval.temperature:g})",
+    )
+    saved = len({0, every.steps, *range(0, every.steps, every.checkpoint_every)})
+    disk = f", {_size(3 * student.weights)} each" if student.weights else ""
+    yield "checkpoints", f"{saved}, {min(saved, every.keep or saved)} kept{disk}"
+
+
+def describe(term: Term) -> str:
+    """A part of the loss in words."""
+    if isinstance(term, Reinforce):
+        if term.credit.name == "1":
+            return "likelihood of the tokens"
+        return f"policy gradient on {term.credit.name}"
+    if isinstance(term, Distill):
+        what = f"{_name(term.divergence)} to {term.teacher} over the vocabulary"
+    elif isinstance(term, DistillSampled):
+        what = f"{_name(term.estimate)} to {term.teacher} on sampled tokens"
+    elif isinstance(term, Entropy):
+        what = "a bonus for entropy"
+    else:
+        return type(term).__name__
+    return what if term.weight.name == "1" else f"{what}, times {term.weight.name}"
+
+
+def _name(function: Callable[..., object]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _schedules(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[float, ...]]]:
+    for phase in phases:
+        for actor, chance in phase.algorithm.actors.items():
+            yield f"{phase.name}: chance that {actor} acts", _along(chance, phase.steps)
+    for where, section, phase in _sections(config, phases):
+        for key, value in section.items():
+            if isinstance(value, dict):
+                yield f"{where}.{key}", _along(schedule(value, f"{where}.{key}"), phase.steps)
+    for phase in phases:
+        steps, base = phase.steps, phase.lr
+        rates = tuple(
+            learning_rate(config.update, base, min(steps * k // 4, steps - 1), steps)
+            for k in range(5)
+        )
+        yield f"{phase.name}: learning rate", rates
+
+
+def _sections(
+    config: Config, phases: list[Phase]
+) -> Iterable[tuple[str, dict[str, JsonValue], Phase]]:
+    yield "algorithm", config.algorithm.arguments(), phases[-1]
+    if config.warm_start is not None:
+        yield "warm_start", config.warm_start.arguments(), phases[0]
+
+
+def _along(value: Schedule, steps: int) -> tuple[float, ...]:
+    return tuple(value(steps * k // 4) for k in range(5))
+
+
+# -- what may go wrong
+
+
+def _warnings(config: Config, wanted: set[str], found: tuple[Model, ...]) -> Iterable[str]:
+    for name in sorted(set(config.policies) - wanted):
+        if config.policy.tokenizer != name:
+            yield f"[policies.{name}] is not used by the algorithm"
+    for model in found:
+        if model.weights is None:
+            yield f"the size of {model.name} ({model.source}) is unknown, so its memory is left out"
+        elif model.shape and model.shape.experts:
+            share = model.shape.parameters(experts=model.shape.active) / GB
+            yield f"{model.name} is a mixture of experts: {share:.1f} billion of its parameters act"
+    need, (room, kind) = sum(m.total or 0 for m in found), memory()
+    if room and need > room:
+        yield (
+            f"the models need about {_size(need)}, but this machine has {_size(room)} of {kind}; "
+            "choose smaller ones, lower update.tokens and rows, or use another machine"
+        )
+    if (Path(config.run.folder) / CONFIG).exists():
+        yield f"{config.run.folder} already holds a run: continue it with --resume"
+    grouped = any("group_relative" in describe(t) for t in _main(config).terms)
+    if grouped and config.rollout.copies == 1:
+        yield "rollout.copies = 1 leaves nothing to compare: every group-relative credit will be 0"
+
+
+def _main(config: Config) -> Algorithm:
+    return build.phases_of(config)[-1].algorithm
+
+
+def memory() -> tuple[int, str]:
+    """Bytes that models can use here (0 where the system does not tell), and what they are."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[1], "GPU memory"
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "memory"
+    except (AttributeError, ValueError, OSError):
+        return 0, "memory"
+
+
+# -- on paper
+
+
+def _size(count: float) -> str:
+    """Bytes for people.
+
+    >>> _size(2.4e9), _size(350_000)
+    ('2.4 GB', '0.35 MB')
+    """
+    if count >= GB:
+        return f"{count / GB:.1f} GB"
+    return f"{count / 1e6:.3g} MB"
+
+
+def _count(parameters: int) -> str:
+    """Parameters for people.
+
+    >>> _count(596_049_920), _count(656_128)
+    ('596 million', '0.656 million')
+    """
+    if parameters >= 1e9:
+        return f"{parameters / 1e9:.3g} billion"
+    return f"{parameters / 1e6:.3g} million"
+
+
+def show(plan: Plan, console: Console) -> None:
+    table = Table(title="Models", title_justify="left")
+    for column in ("", "from"):
+        table.add_column(column, overflow="fold")
+    for column in ("parameters", "weights", "training", "KV cache"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for m in plan.models:
+        numbers = [_count(m.shape.parameters())] if m.shape else ["unknown"]
+        numbers += [_size(x) if x else "" for x in (m.weights, m.training, m.cache)]
+        table.add_row(escape(m.name), escape(m.source), *numbers)
+    total = sum(m.total or 0 for m in plan.models)
+    table.caption = (
+        f"about {_size(total)} in all: estimates for float32 weights; training takes gradients, "
+        "Adam's moments and activations"
+    )
+    console.print(table)
+    what = Table(title="The run", title_justify="left", show_header=False)
+    for name, text in plan.facts:
+        what.add_row(name, escape(text))
+    for phase, name, text in plan.terms:
+        what.add_row(f"loss ({phase})", escape(f"{name}: {text}"))
+    console.print(what)
+    along = Table(title="Schedules", title_justify="left")
+    for column in ("", "0 %", "25 %", "50 %", "75 %", "100 %"):
+        along.add_column(column, justify="right" if column else "left")
+    for name, values in plan.schedules:
+        along.add_row(escape(name), *(f"{value:.4g}" for value in values))
+    console.print(along)
+    for text in plan.warnings:
+        console.print(f"[yellow]warning:[/yellow] {escape(text)}")

@@ -1,0 +1,1 @@
+"""Models behind one protocol: they act, they are scored, and one of them learns."""

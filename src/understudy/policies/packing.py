@@ -1,0 +1,59 @@
+"""One row per append-only episode: turns that extend each other are scored in one pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from understudy.policies.base import Sample
+
+
+@dataclass(slots=True)
+class Row:
+    """A sequence and which of its positions are sampled tokens.
+
+    at   positions in `ids` of the sampled tokens, in the order of `out`
+    out  where each of them stands on the flat axis of all samples' tokens
+    """
+
+    ids: list[int] = field(default_factory=list)
+    at: list[int] = field(default_factory=list)
+    out: list[int] = field(default_factory=list)
+
+
+def pack(samples: Sequence[Sample]) -> list[Row]:
+    """Rows that together hold every sample's tokens once. A sample whose prompt begins with all of
+    the last row continues it; any other starts a row of its own (a branch is cut)."""
+    rows: list[Row] = []
+    flat = 0
+    for sample in samples:
+        if not sample.prompt:
+            raise ValueError("a sample needs a prompt: its first token is predicted from one")
+        row = rows[-1] if rows else None
+        if row is None or not extends(sample.prompt, row.ids):
+            row = Row(ids=list(sample.prompt))
+            rows.append(row)
+        else:
+            row.ids.extend(sample.prompt[len(row.ids) :])
+        start = len(row.ids)
+        row.ids.extend(sample.tokens)
+        row.at.extend(range(start, start + len(sample.tokens)))
+        row.out.extend(range(flat, flat + len(sample.tokens)))
+        flat += len(sample.tokens)
+    return rows
+
+
+def extends(prompt: Sequence[int], ids: Sequence[int]) -> bool:
+    """Whether a prompt begins with all of `ids`."""
+    return len(prompt) >= len(ids) and list(prompt[: len(ids)]) == list(ids)
+
+
+def batches(rows: Sequence[Row], budget: int) -> list[list[Row]]:
+    """Rows of like length together, each batch's padded size within `budget` tokens (a row longer
+    than that is alone). Rows are kept in a fixed order, so equal input gives equal batches."""
+    order = sorted(rows, key=lambda row: len(row.ids))
+    made: list[list[Row]] = []
+    for row in order:
+        if made and len(row.ids) * (len(made[-1]) + 1) <= budget:
+            made[-1].append(row)
+        else:
+            made.append([row])
+    return made

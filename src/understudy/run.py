@@ -1,0 +1,364 @@
+"""The loop: play, learn, evaluate, save; and the same again after a crash, byte for byte."""
+
+import contextlib
+import copy
+import inspect
+import math
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from understudy import build, checkpoint, models, runfolder
+from understudy.build import Phase
+from understudy.checkpoint import State
+from understudy.config import Config, UpdateSection
+from understudy.errors import RunError
+from understudy.evaluate import Panel, evaluate
+from understudy.objective import View
+from understudy.policies.hf import HFPolicy
+from understudy.record import Line, episode_line
+from understudy.replay import Replay
+from understudy.rollout import Clock, Stage, play, seed_of
+from understudy.runfolder import RunFolder
+from understudy.selftest import Wiring, run_all
+from understudy.trainer import Report, train_step
+from understudy.types import Episode, Task
+
+
+class Watch(Protocol):
+    """Who is told how a run goes. Lines are what was logged, seconds are by phase of the step."""
+
+    def started(self, config: Config, phase: str, step: int) -> None: ...
+    def tested(self, names: Sequence[str]) -> None: ...
+    def playing(self, done: int, total: int) -> None: ...
+    def stepped(self, line: Line, seconds: Mapping[str, float]) -> None: ...
+    def evaluated(self, line: Line) -> None: ...
+    def closed(self) -> None: ...
+
+
+def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
+    """Run a configuration to its end in its folder, which is returned.
+
+    Raises ConfigError and PolicyError for what cannot be run, RunError for what went wrong later.
+    """
+    phases = build.phases_of(config)
+    wanted = build.policies_wanted(phases, config.policies)
+    suite = build.suite_of(config.env)
+    context = build.context_of(config.context, suite)
+    tasks = build.tasks_of(suite, config.env.split, config.rollout.tasks, where="env")
+    tested = None
+    if config.run.eval_every:
+        tested = build.panel_of(config.eval, suite)
+    replay = Replay(Path(config.rollout.replay)) if config.rollout.replay else None
+    with contextlib.ExitStack() as closing:
+        closing.enter_context(deterministic(config.run.threads))
+        folder = runfolder.claim(config, steps_matter=steps_matter(config), resume=resume)
+        closing.callback(folder.close)
+        student = str(checkpoint.latest(folder.path)) if folder.state else ""
+        policies = models.policies_of(config, wanted, suite, context, student=student)
+        pool = build.pool_of(config.env, suite)
+        closing.callback(pool.shutdown)
+        closing.callback(watch.closed)
+        facts = {name: policy.chat.fingerprint() for name, policy in policies.items()}
+        pinned = {"tokenizers": facts, "panel": tested.fingerprint if tested else ""}
+        stage = Stage(
+            suite=suite, pool=pool, policies=dict(policies), context=context,
+            limits=build.limits_of(config), tick=watch.playing,
+        )  # fmt: skip
+        wiring = Wiring(
+            phases=phases, stage=stage, policies=policies, task=tasks[0], split=config.env.split
+        )
+        watch.tested(run_all(wiring))
+        runfolder.begin(folder, config, pinned)
+        loop = _Loop(
+            config=config, folder=folder, stage=stage, policies=policies, tasks=tasks,
+            tested=tested, replay=replay, watch=watch,
+            makes_reference="reference" in wanted - set(config.policies),
+        )  # fmt: skip
+        with _enough_memory():
+            loop.run(phases)
+    return Path(config.run.folder)
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        # torch's processor allocator has no exception of its own
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise RunError(
+                "there is not enough memory; lower update.tokens, policy.rows or rollout.live and "
+                "start anew, or continue with --resume on a larger machine (`understudy train "
+                "--dry-run` shows what is needed)"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def deterministic(threads: int) -> Iterator[None]:
+    """Equal runs give equal bytes on a processor; graphics cards make no such promise."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    if threads:
+        torch.set_num_threads(threads)
+    if not torch.cuda.is_available():
+        torch.use_deterministic_algorithms(True)
+        # filling fresh memory only helps to find bugs, and costs time
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+
+
+def steps_matter(config: Config) -> bool:
+    """Whether what happens in a step depends on how many there will be."""
+    function = build.algorithm_function(config.algorithm.name, where="algorithm")
+    takes = inspect.signature(function).parameters
+    return "total_steps" in takes or config.update.schedule != "constant"
+
+
+def learning_rate(update: UpdateSection, base: float, step: int, steps: int) -> float:
+    """Rises over `warmup` steps to `base`, then stays or falls so that it would be 0 at `steps`."""
+    if step < update.warmup:
+        return base * (step + 1) / update.warmup
+    done = (step - update.warmup) / max(1, steps - update.warmup)
+    shapes = {
+        "constant": 1.0,
+        "linear": 1.0 - done,
+        "cosine": (1.0 + math.cos(math.pi * done)) / 2,
+    }
+    return base * shapes[update.schedule]
+
+
+@dataclass(kw_only=True)
+class _Loop:
+    config: Config
+    folder: RunFolder
+    stage: Stage
+    policies: dict[str, HFPolicy]
+    tasks: Sequence[Task]
+    tested: Panel | None
+    replay: Replay | None
+    watch: Watch
+    makes_reference: bool
+
+    def run(self, phases: Sequence[Phase]) -> None:
+        state = self.folder.state
+        names = [phase.name for phase in phases]
+        for phase in phases[names.index(state.phase) if state else 0 :]:
+            self._phase(phase, state if state and state.phase == phase.name else None)
+        # a run that was killed after its last checkpoint and before it dropped an old one
+        if self.config.run.keep:
+            last = checkpoint.latest(self.folder.path).name
+            wanted = {last, checkpoint.START if self.makes_reference else ""}
+            checkpoint.prune(self.folder.path, wanted, self.config.run.keep)
+
+    def _phase(self, phase: Phase, state: State | None) -> None:
+        u = self.config.update
+        optimizer = torch.optim.AdamW(
+            self.policies["self"].parameters(), lr=phase.lr, betas=u.betas,
+            weight_decay=u.weight_decay,
+        )  # fmt: skip
+        first = 0
+        if state is not None:
+            first = state.step
+            found = checkpoint.latest(self.folder.path)
+            checkpoint.restore_optimizer(optimizer, found / "optimizer.safetensors")
+        self.watch.started(self.config, phase.name, first)
+        if phase.name == "train":
+            self._begin(phase, optimizer, new=state is None)
+        every = self.config.run
+        for step in range(first, phase.steps):
+            self._step(phase, step, optimizer)
+            done = step + 1
+            last = done == phase.steps
+            if (
+                phase.name == "train"
+                and every.eval_every
+                and (last or done % every.eval_every == 0)
+            ):
+                self._evaluate(done)
+            # a finished warm start is saved as step 0 of what follows
+            if done % every.checkpoint_every == 0 or (last and phase.name == "train"):
+                self._save(phase, done, optimizer)
+
+    def _begin(self, phase: Phase, optimizer: torch.optim.Optimizer, *, new: bool) -> None:
+        """Before the main algorithm's first step: a result, a checkpoint, its reference."""
+        if new:
+            if self.config.run.eval_every:
+                self._evaluate(0)
+            self._save(phase, 0, optimizer)
+        if self.makes_reference:
+            self.policies["reference"] = self._reference(new)
+            self.stage.policies = dict(self.policies)
+
+    def _reference(self, new: bool) -> HFPolicy:
+        section, tokens = self.config.policy, self.config.update.tokens
+        if new:
+            student = self.policies["self"]
+            made = HFPolicy(
+                copy.deepcopy(student.model), student.chat, compute=section.compute,
+                rows=section.rows, tokens=tokens,
+            )  # fmt: skip
+        else:
+            start = self.folder.path / checkpoint.FOLDER / checkpoint.START
+            made = models.load_policy(section, where="policy", tokens=tokens, folder=str(start))
+        made.model.requires_grad_(False)
+        return made
+
+    # -- one step
+
+    def _step(self, phase: Phase, step: int, optimizer: torch.optim.Optimizer) -> None:
+        since = time.perf_counter()
+        clock = self.stage.clock = Clock()
+        rate = learning_rate(self.config.update, phase.lr, step, phase.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        episodes = self._episodes(phase, step)
+        for episode in episodes:
+            self.folder.log("episodes.jsonl").write(_named(phase, episode_line(episode, step)))
+        usable = self._usable(phase, episodes, step)
+        report = train_step(
+            phase.algorithm, usable, self.policies, optimizer, self.stage.prompter,
+            build.update_of(self.config), step=step, seed=phase.seed, clock=clock,
+        )  # fmt: skip
+        line = _named(phase, metrics(phase, step, episodes, usable, report, rate))
+        self.folder.log("metrics.jsonl").write(line)
+        if self.config.run.columns:
+            self._columns(phase, step, usable, report)
+        seconds = {**clock.seconds, "all": time.perf_counter() - since}
+        self.folder.log("timings.jsonl").write(_named(phase, {"step": step, "seconds": seconds}))
+        self.watch.stepped(line, seconds)
+
+    def _episodes(self, phase: Phase, step: int) -> list[Episode]:
+        r = self.config.rollout
+        if self.replay is not None and phase.algorithm.demonstrated:
+            return self.replay.choose(
+                r.tasks * r.copies, lambda task: self.stage.prompter(View(), task),
+                self.stage.suite, seed=phase.seed, step=step,
+            )  # fmt: skip
+        draw = random.Random(seed_of("tasks", phase.seed, step))
+        chosen = [self.tasks[i] for i in draw.sample(range(len(self.tasks)), r.tasks)]
+        return play(
+            self.stage, chosen, phase.algorithm, seed=phase.seed, step=step, copies=r.copies
+        )
+
+    def _usable(self, phase: Phase, episodes: Sequence[Episode], step: int) -> list[Episode]:
+        """What can be learnt from: what did not break, in which something was said, and which
+        every view can read."""
+        whole = [e for e in episodes if not e.stop.broken]
+        if not whole:
+            first = episodes[0]
+            raise RunError(
+                f"all {len(episodes)} episodes of step {step} broke; the first, of task "
+                f"{first.task.id}, with: {first.error}; mend the environment (`understudy "
+                "check-env` helps), then continue with --resume"
+            )
+        usable = [e for e in whole if e.turns and self._fits(phase, e)]
+        if not usable:
+            raise RunError(
+                f"no episode of step {step} fits the models' contexts; lower rollout.turns or "
+                "rollout.new_tokens, or choose a shorter context.render"
+            )
+        return usable
+
+    def _fits(self, phase: Phase, episode: Episode) -> bool:
+        """Whether the episode is within every view's context, its privileged text included."""
+        lengths = [len(t.prompt) + len(t.tokens) for t in episode.turns]
+        longest = max(lengths) if episode.turns[0].fresh else sum(lengths)
+        for view in phase.algorithm.all_views().values():
+            prompter = self.stage.prompter(view, episode.task)
+            shown = [episode.turns[0].observation]
+            added = 0
+            if view.hint:
+                plain = replace(prompter, hint="")
+                added = len(prompter.piece(shown, [], False)) - len(plain.piece(shown, [], False))
+            if longest + added > self.policies[view.policy].context_length:
+                return False
+        return True
+
+    def _columns(self, phase: Phase, step: int, usable: Sequence[Episode], report: Report) -> None:
+        """A line an episode: each signal's value at each of its tokens, in 6 digits."""
+        start = 0
+        for episode in usable:
+            end = start + sum(len(turn.tokens) for turn in episode.turns)
+            line = {
+                "step": step,
+                "task": episode.task.id,
+                "copy": episode.copy,
+                "columns": {
+                    name: [_short(x) for x in column[start:end].tolist()]
+                    for name, column in report.columns.items()
+                },
+            }
+            self.folder.log("columns.jsonl").write(_named(phase, line))
+            start = end
+
+    # -- results and checkpoints
+
+    def _evaluate(self, step: int) -> None:
+        if self.tested is None:
+            return
+        made = evaluate(
+            self.stage, self.tested, seed=self.config.run.seed,
+            temperature=self.config.eval.temperature,
+        )  # fmt: skip
+        line = made.line(step, "student")
+        self.folder.log("evals.jsonl").write(line)
+        self.watch.evaluated(line)
+
+    def _save(self, phase: Phase, done: int, optimizer: torch.optim.Optimizer) -> None:
+        state = State(phase=phase.name, step=done, logs=self.folder.lengths())
+        checkpoint.save(
+            self.folder.path, state, self.policies["self"], optimizer, keep=self.config.run.keep,
+            pinned=checkpoint.START if self.makes_reference else "",
+        )  # fmt: skip
+
+
+def _named(phase: Phase, line: Line) -> Line:
+    return {"phase": phase.name, **line}
+
+
+def _short(x: float) -> float | None:
+    return float(f"{x:.6g}") if math.isfinite(x) else None
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: x if math.isfinite(x) else None for name, x in values.items()}
+
+
+def metrics(
+    phase: Phase, step: int, episodes: Sequence[Episode], usable: Sequence[Episode],
+    report: Report, rate: float,
+) -> Line:  # fmt: skip
+    """A step in numbers. Broken episodes are counted, and in nothing else; those that were left
+    out of training because they were too long, or empty, are in all but the loss."""
+    whole = [e for e in episodes if not e.stop.broken]
+    turns = [turn for e in whole for turn in e.turns]
+    actors = sorted({turn.actor for turn in turns})
+    return {
+        "step": step,
+        "episodes": len(whole),
+        "broken": len(episodes) - len(whole),
+        "unfit": len(whole) - len(usable),
+        "won": sum(e.won for e in whole),
+        "return": sum(e.total_reward for e in whole) / len(whole),
+        "turns": len(turns),
+        "tokens": report.tokens,
+        "invalid": sum(not turn.valid for turn in turns) / max(1, len(turns)),
+        "stops": {s: sum(e.stop == s for e in whole) for s in sorted({e.stop for e in whole})},
+        "actors": {a: sum(turn.actor == a for turn in turns) / max(1, len(turns)) for a in actors},
+        "chances": {name: chance(step) for name, chance in phase.algorithm.actors.items()},
+        "loss": _finite({"": sum(report.losses.values())})[""],
+        "losses": _finite(report.losses),
+        "means": _finite(report.means),
+        "grad_norm": report.grad_norm,
+        "lr": rate,
+    }

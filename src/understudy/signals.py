@@ -1,0 +1,45 @@
+"""The words algorithms are written in: credits and weights read from a step."""
+
+import torch
+
+from understudy.maths import credit
+from understudy.maths.segments import segment_sum
+from understudy.objective import STUDENT, Signal, Step
+
+
+def group_relative(*, std: bool = True) -> Signal:
+    """GRPO's credit: an episode's return against its group's, spread over its tokens."""
+
+    def of(s: Step) -> torch.Tensor:
+        b = s.batch
+        return credit.group_relative(b.outcome, b.group, std=std)[b.owner]
+
+    return Signal(of, "group_relative")
+
+
+def gap(teacher: str = "teacher", student: str = STUDENT) -> Signal:
+    """log teacher - log student at each sampled token: the negated sample of reverse KL."""
+    return Signal(
+        lambda s: s.scores[teacher].logp - s.scores[student].logp, f"gap[{teacher}|{student}]"
+    )
+
+
+def acted_by(actor: str) -> Signal:
+    """1 on the turns of one actor, 0 elsewhere."""
+
+    def of(s: Step) -> torch.Tensor:
+        who = s.batch.actors.index(actor) if actor in s.batch.actors else -1
+        return (s.batch.actor == who).float()[s.batch.turn]
+
+    return Signal(of, f"acted_by[{actor}]")
+
+
+def episode_mean() -> Signal:
+    """Reduction: every episode counts the same, whatever its length."""
+
+    def of(s: Step) -> torch.Tensor:
+        b = s.batch
+        lengths = segment_sum(torch.ones_like(b.logp), b.owner, len(b.group))
+        return 1 / (lengths[b.owner] * len(b.group))
+
+    return Signal(of, "episode_mean")

@@ -1,0 +1,235 @@
+"""One training step, from episodes to an updated policy."""
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from understudy.batch import TokenBatch, collate
+from understudy.errors import RunError
+from understudy.objective import Algorithm, Scores, Step, View, bind
+from understudy.policies.base import Sample, Scorer
+from understudy.policies.packing import extends
+from understudy.policies.prompts import Prompter
+from understudy.rollout import Clock, seed_of
+from understudy.types import Episode, Task
+
+Prompts = Callable[[View, Task], Prompter]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """How a step's data become optimiser steps."""
+
+    tokens: int = 16_384  # padded tokens of one forward and backward pass
+    minibatches: int = 1  # optimiser steps per pass over the data
+    epochs: int = 1
+    grad_clip: float = 1.0
+    temperature: float = 1.0  # of sampling; every score is taken at it
+    device: str = "cpu"  # the student's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a step did: numbers for the log and the columns behind them."""
+
+    losses: Mapping[str, float]
+    grad_norm: float
+    tokens: int
+    columns: Mapping[str, Tensor]
+    means: Mapping[str, float] = field(default_factory=dict)
+
+
+class LazyScores(Mapping[str, Scores]):
+    """A view's scores before the update, taken when a term first asks for them: what no term
+    reads is never computed."""
+
+    def __init__(
+        self, names: Sequence[str], score: Callable[[str], Scores], clock: Clock, device: str
+    ) -> None:
+        self._names, self._score, self._clock = tuple(names), score, clock
+        self._device = device
+        self._made: dict[str, Scores] = {}
+
+    def __getitem__(self, name: str) -> Scores:
+        if name not in self._names:
+            raise KeyError(f"the algorithm has no view {name!r}, only {', '.join(self._names)}")
+        if name not in self._made:
+            since = time.perf_counter()
+            with torch.no_grad():
+                self._made[name] = self._score(name).to(self._device)
+            self._clock.add("teacher", since)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A step's episodes laid out: the flat batch, and each view's prompts by episode."""
+
+    batch: TokenBatch
+    samples: Mapping[str, Sequence[Sequence[Sample]]]  # view -> episode -> turn
+    starts: Sequence[Sequence[int]]  # episode -> turn -> its first token on the flat axis
+
+
+class Stretch(NamedTuple):
+    """Turns `first` to `end` of an episode, which every trained view reads as one row."""
+
+    episode: int
+    first: int
+    end: int
+
+
+def prepare(
+    algorithm: Algorithm, episodes: Sequence[Episode], prompts: Prompts, device: str = "cpu"
+) -> Prepared:
+    """Episodes -> batch and prompts."""
+    samples = {
+        name: [prompts(view, e.task).samples(e) for e in episodes]
+        for name, view in algorithm.all_views().items()
+    }
+    starts, at = [], 0
+    for episode in episodes:
+        starts.append([at])
+        for turn in episode.turns:
+            at += len(turn.tokens)
+            starts[-1].append(at)
+    return Prepared(batch=collate(episodes).to(device), samples=samples, starts=starts)
+
+
+def train_step(
+    algorithm: Algorithm,
+    episodes: Sequence[Episode],
+    policies: Mapping[str, Scorer],
+    optimizer: torch.optim.Optimizer,
+    prompts: Prompts,
+    update: Update,
+    *,
+    step: int,
+    seed: int,
+    clock: Clock,
+) -> Report:
+    """Learn from episodes that are not broken. Credits are computed on all of them at once; slices
+    only ever see parts of what was computed.
+
+    Raises RunError where there is nothing to learn from, or a gradient is not finite: the weights
+    are then as they were after the last whole minibatch.
+    """
+    if not any(turn.tokens for episode in episodes for turn in episode.turns):
+        raise RunError(
+            f"no episode of step {step} has a single sampled token, so there is nothing to learn "
+            "from; lower rollout.new_tokens or shorten the prompts, so that a first turn fits"
+        )
+    ready = prepare(algorithm, episodes, prompts, update.device)
+    views = algorithm.all_views()
+
+    def score(name: str, chosen: Sequence[Stretch]) -> Scores:
+        flat = [sample for e, a, b in chosen for sample in ready.samples[name][e][a:b]]
+        return policies[views[name].policy].score(flat, update.temperature)
+
+    everything = [Stretch(e, 0, len(episode.turns)) for e, episode in enumerate(episodes)]
+    before = LazyScores(tuple(views), lambda name: score(name, everything), clock, update.device)
+    state = Step(ready.batch, before, step)
+    objective = bind(algorithm, state)
+    since, taught = time.perf_counter(), clock.seconds.get("teacher", 0.0)
+    totals: dict[str, float] = {}
+    norms: list[float] = []
+    for epoch in range(update.epochs):
+        for part in _minibatches(episodes, update.minibatches, (seed, step, epoch)):
+            index = _index(ready, [everything[e] for e in part])
+            scale = 1.0 / float(objective.share[index.to(update.device)].sum())
+            for slice_ in _slices(part, ready, sorted(algorithm.trained()), update.tokens):
+                live = {name: score(name, slice_) for name in sorted(algorithm.trained())}
+                parts = objective(live, _index(ready, slice_).to(update.device))
+                loss = scale * torch.stack([p.sum() for p in parts.values()]).sum()
+                if loss.requires_grad:  # not where every token of the slice has weight zero
+                    loss.backward()  # type: ignore[no-untyped-call]
+                for name, value in parts.items():
+                    totals[name] = totals.get(name, 0.0) + float(value.detach().sum())
+            norms.append(_advance(optimizer, update.grad_clip, step))
+    clock.add("update", since + clock.seconds.get("teacher", 0.0) - taught)
+    return Report(
+        losses={name: total / update.epochs for name, total in totals.items()},
+        grad_norm=sum(norms) / len(norms),
+        tokens=len(ready.batch.token),
+        columns=state.columns,
+        means={name: float(column.mean()) for name, column in state.columns.items()},
+    )
+
+
+def _index(ready: Prepared, stretches: Sequence[Stretch]) -> Tensor:
+    """Places of the stretches' tokens on the flat axis, in their order."""
+    return torch.cat(
+        [torch.arange(ready.starts[e][a], ready.starts[e][b]) for e, a, b in stretches]
+    )
+
+
+def _minibatches(episodes: Sequence[Episode], parts: int, name: tuple[int, ...]) -> list[list[int]]:
+    """Episodes dealt into parts: shuffled, as evenly as can be, no episode twice or left out but
+    those in which nothing was said."""
+    order = [e for e, episode in enumerate(episodes) if any(t.tokens for t in episode.turns)]
+    if parts > 1:
+        random.Random(seed_of("minibatches", *name)).shuffle(order)
+    return [sorted(order[i::parts]) for i in range(min(parts, len(order)))]
+
+
+def _slices(
+    part: Sequence[int], ready: Prepared, views: Sequence[str], budget: int
+) -> list[list[Stretch]]:
+    """Rows of like length together, each slice within the budget of padded tokens (a row longer
+    than that is alone)."""
+    rows = [
+        (max(_length(ready.samples[name][row.episode][row.end - 1]) for name in views), row)
+        for e in part
+        for row in _rows(e, [ready.samples[name][e] for name in views])
+    ]
+    made: list[list[Stretch]] = []
+    for length, row in sorted(rows):
+        if made and length * (len(made[-1]) + 1) <= budget:
+            made[-1].append(row)
+        else:
+            made.append([row])
+    return [sorted(group) for group in made]
+
+
+def _length(sample: Sample) -> int:
+    return len(sample.prompt) + len(sample.tokens)
+
+
+def _rows(episode: int, views: Sequence[Sequence[Sample]]) -> list[Stretch]:
+    """An append-only episode is one row; where some view's prompt starts afresh, so does a row."""
+    turns = len(views[0])
+    begins = [
+        k
+        for k in range(turns)
+        if k == 0
+        or any(
+            not extends(view[k].prompt, (*view[k - 1].prompt, *view[k - 1].tokens))
+            for view in views
+        )
+    ]
+    return [Stretch(episode, a, b) for a, b in zip(begins, [*begins[1:], turns], strict=True)]
+
+
+def _advance(optimizer: torch.optim.Optimizer, clip: float, step: int) -> float:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
+    if not math.isfinite(norm):
+        raise RunError(
+            f"the gradient of step {step} is not finite, so the weights were left as they were; "
+            "lower the learning rate or the weight of the largest loss, then resume from the last "
+            "checkpoint"
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm

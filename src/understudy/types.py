@@ -1,0 +1,100 @@
+"""What happened in an episode, in plain Python: no tensors, no models, no environments."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    content: str
+
+
+class Stop(StrEnum):
+    """Why an episode ended."""
+
+    DONE = "done"  # the environment ended the episode
+    TURNS = "turns"  # the turn limit did
+    TOKENS = "tokens"  # the context limit did
+    ERROR = "error"  # the environment raised, or its process died
+    TIMEOUT = "timeout"  # the environment missed a deadline
+
+    @property
+    def broken(self) -> bool:
+        """Whether the episode says nothing about the policy, and so trains nothing."""
+        return self in (Stop.ERROR, Stop.TIMEOUT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One thing to be done. `id` is unique within a suite and stable for ever."""
+
+    id: str
+    family: str = ""  # tasks of one family are reported together
+    seed: int = 0
+    data: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What an environment shows after a reset or a step."""
+
+    text: str
+    reward: float = 0.0  # earned by the action that led here
+    done: bool = False
+    state: Hashable = None  # a key for "the same situation"; None if the environment cannot tell
+    score: float | None = None  # progress in [0, 1] where the environment reports it
+    won: bool | None = None  # whether the task is solved; None while the episode goes on
+    valid: bool = True  # whether the environment understood the action that led here
+    actions: tuple[str, ...] = ()  # the admissible actions, where the environment lists them
+    focus: tuple[str, ...] = ()  # words of the task itself that a wording may mark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One action: what was shown before it, what was sampled, what it earned.
+
+    `tokens` are the ids as sampled, end-of-turn token included, never re-encoded text. `prompt`
+    holds the ids that the actor was shown and that are not already in the turns before: in an
+    append-only transcript, prompt_0 + tokens_0 + prompt_1 + tokens_1 ... is the whole sequence;
+    where `fresh` is set, `prompt` is complete in itself.
+    """
+
+    observation: Observation
+    prompt: tuple[int, ...]
+    text: str
+    tokens: tuple[int, ...]
+    logps: tuple[float, ...]  # log-probability of each token when it was sampled
+    action: str = ""  # what the environment was given
+    actor: str = "student"
+    reward: float = 0.0  # from the environment, for this action
+    penalty: float = 0.0  # taken off the reward for an invalid action
+    valid: bool = True
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != len(self.logps):
+            raise ValueError(f"{len(self.tokens)} tokens but {len(self.logps)} log-probabilities")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """All turns of one attempt at one task."""
+
+    task: Task
+    group: str  # episodes of one group share a task and are compared with each other
+    turns: tuple[Turn, ...]
+    stop: Stop = Stop.DONE
+    won: bool = False
+    score: float | None = None
+    copy: int = 0  # which of the group's attempts this is
+    error: str = ""  # what went wrong, where stop is ERROR or TIMEOUT
+
+    @property
+    def total_reward(self) -> float:
+        """The return: rewards less penalties, undiscounted."""
+        return sum(turn.reward - turn.penalty for turn in self.turns)

@@ -1,0 +1,38 @@
+"""Run the benchmarks and write their tables to docs/benchmarks.md: `make bench`.
+
+Every benchmark is a script beside this one that prints its own section in Markdown. Run them on a
+machine that does nothing else; what counts are ratios within one run.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+SECTIONS = {"household.py": "Environment: household beside TextWorld"}
+HEAD = """# Benchmarks
+
+Written by `make bench` (benchmarks/run.py). Numbers are medians with the range of the repeats, and
+ratios compare things that ran side by side in one process.
+"""
+
+
+def main() -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    parts = [HEAD]
+    for script, title in SECTIONS.items():
+        command = [sys.executable, str(HERE / script)]
+        made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if made.returncode:
+            sys.exit(f"{script} failed:\n{made.stderr}")
+        shown = f"OMP_NUM_THREADS=1 python benchmarks/{script}"
+        parts.append(f"## {title}\n\n`{shown}`\n\n{made.stdout.strip()}\n")
+        print(made.stdout)
+    PAGE.write_text("\n".join(parts))
+    print(f"written to {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Divergences: zero iff equal, positive, bounded, right in direction, right in gradient."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.testing import assert_close
+
+from understudy.maths.divergences import coarsen, forward_kl, jensen_shannon, reverse_kl
+
+SEEDS = st.integers(0, 2**31 - 1)
+ALL = {"forward": forward_kl, "reverse": reverse_kl, "jensen_shannon": jensen_shannon}
+
+
+def logps(seed: int, n: int = 5, v: int = 7, scale: float = 2.0) -> Tensor:
+    gen = torch.Generator().manual_seed(seed)
+    return (torch.randn(n, v, generator=gen, dtype=torch.float64) * scale).log_softmax(-1)
+
+
+def test_the_direction_of_each_divergence_by_hand() -> None:
+    student = torch.tensor([[0.5, 0.5]], dtype=torch.float64).log()
+    teacher = torch.tensor([[0.9, 0.1]], dtype=torch.float64).log()
+    forward = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
+    reverse = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
+    assert float(forward_kl(student, teacher)) == pytest.approx(forward, rel=1e-12)
+    assert float(reverse_kl(student, teacher)) == pytest.approx(reverse, rel=1e-12)
+    beta = 0.3
+    mixed = [beta * q + (1 - beta) * 0.5 for q in (0.9, 0.1)]
+    js = beta * sum(q * math.log(q / m) for q, m in zip((0.9, 0.1), mixed, strict=True))
+    js += (1 - beta) * sum(0.5 * math.log(0.5 / m) for m in mixed)
+    assert float(jensen_shannon(student, teacher, beta)) == pytest.approx(js, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ALL)
+@given(seed=SEEDS)
+def test_a_divergence_is_zero_where_the_two_agree_and_positive_elsewhere(
+    name: str, seed: int
+) -> None:
+    p, q = logps(seed), logps(seed + 1)
+    assert_close(ALL[name](p, p), torch.zeros(5, dtype=p.dtype), atol=1e-12, rtol=0)
+    assert (ALL[name](p, q) > 0).all()
+
+
+@given(seed=SEEDS, beta=st.floats(0.01, 0.99))
+def test_jensen_shannon_is_bounded_by_the_entropy_of_beta(seed: int, beta: float) -> None:
+    bound = -beta * math.log(beta) - (1 - beta) * math.log(1 - beta)
+    made = jensen_shannon(logps(seed, scale=20), logps(seed + 1, scale=20), beta)
+    assert (made <= bound + 1e-12).all()
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, -1.0, 1.5, math.nan])
+def test_jensen_shannon_refuses_the_ends_where_it_is_no_kl(beta: float) -> None:
+    with pytest.raises(ValueError, match="strictly between 0 and 1"):
+        jensen_shannon(logps(0), logps(1), beta)
+
+
+@pytest.mark.parametrize(("beta", "kl"), [(1e-5, forward_kl), (1 - 1e-5, reverse_kl)])
+def test_jensen_shannon_over_beta_tends_to_the_kls(beta: float, kl: object) -> None:
+    p, q = logps(0, scale=0.5), logps(1, scale=0.5)
+    scaled = jensen_shannon(p, q, beta) / min(beta, 1 - beta)
+    assert_close(scaled, kl(p, q), rtol=1e-3, atol=1e-6)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_gradients_agree_with_finite_differences(name: str) -> None:
+    x = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    q = logps(1, 3, 4)
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: ALL[name](z.log_softmax(-1), q), (x,))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_teacher_gets_no_gradient(name: str) -> None:
+    p, q = logps(0).requires_grad_(), logps(1).requires_grad_()
+    ALL[name](p, q).sum().backward()
+    assert p.grad is not None
+    assert q.grad is None
+
+
+@pytest.mark.parametrize("name", ALL)
+@given(seed=SEEDS, k=st.integers(1, 6), peak=st.sampled_from([0.5, 2.0, 10.0]))
+def test_coarsening_never_increases_a_divergence(name: str, seed: int, k: int, peak: float) -> None:
+    p, q = logps(seed, scale=peak), logps(seed + 1, scale=peak)
+    ids = q.topk(k).indices
+    coarse = ALL[name](coarsen(p, ids), coarsen(q, ids))
+    assert (coarse <= ALL[name](p, q) + 1e-9).all()
+
+
+@given(seed=SEEDS, k=st.integers(1, 6), peak=st.sampled_from([0.5, 2.0, 10.0]))
+def test_a_coarsened_distribution_is_normalised_and_keeps_its_entries(
+    seed: int, k: int, peak: float
+) -> None:
+    p = logps(seed, scale=peak)
+    ids = p.topk(k).indices
+    made = coarsen(p, ids)
+    assert_close(made[:, :k], p.gather(-1, ids))
+    assert_close(made.exp().sum(-1), torch.ones(5, dtype=p.dtype), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("k", [2, 4])
+def test_coarsening_in_float32_with_nothing_left_over_is_finite_with_gradient(
+    name: str, k: int
+) -> None:
+    x = torch.tensor([[60.0, 0.0, -5.0, -9.0]], requires_grad=True)
+    q = torch.tensor([[55.0, 1.0, -5.0, -9.0]]).log_softmax(-1)
+    ids = q.topk(k).indices
+    made = ALL[name](coarsen(x.log_softmax(-1), ids), coarsen(q, ids))
+    made.sum().backward()
+    assert torch.isfinite(made).all()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()

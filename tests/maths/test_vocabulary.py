@@ -1,0 +1,129 @@
+"""Chunked is dense: values and gradients of everything that is computed over a vocabulary."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from understudy.maths import vocabulary
+from understudy.maths.divergences import forward_kl, jensen_shannon, reverse_kl
+from understudy.maths.vocabulary import Distribution, diverge, entropy, sampled_logps
+
+V = 11
+N, WIDTH, OTHER = 9, 4, 6
+Numbers = tuple[Tensor, Tensor, Tensor]  # value [N], gradients for hidden and head
+
+
+@pytest.fixture(params=[1, V, 2 * V, 4 * V + 3, 10**6], ids="elements={}".format)
+def elements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(vocabulary, "CHUNK_ELEMENTS", request.param)
+    return int(request.param)
+
+
+def leaf(seed: int, *shape: int) -> Tensor:
+    gen = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=gen).requires_grad_()
+
+
+def dense(hidden: Tensor, head: Tensor, heat: float) -> Tensor:
+    return (hidden @ head.T / heat).log_softmax(-1)
+
+
+def numbers(value: Tensor, hidden: Tensor, head: Tensor) -> Numbers:
+    # unequal weights: a gradient that lands on the wrong token shows
+    weight = torch.arange(1.0, len(value) + 1)
+    return (value.detach(), *torch.autograd.grad((value * weight).sum(), (hidden, head)))
+
+
+@pytest.mark.parametrize("heat", [1.0, 0.4, 2.5])
+def test_sampled_logps(elements: int, heat: float) -> None:
+    hidden, head = leaf(0, N, WIDTH), leaf(1, V, WIDTH)
+    token = torch.arange(N) % V
+    made = sampled_logps(Distribution(hidden=hidden, head=head, temperature=heat), token)
+    want = dense(hidden, head, heat)[torch.arange(N), token]
+    assert_close(numbers(made, hidden, head), numbers(want, hidden, head))
+
+
+@pytest.mark.parametrize("heat", [1.0, 0.4, 2.5])
+def test_entropy(elements: int, heat: float) -> None:
+    hidden, head = leaf(0, N, WIDTH), leaf(1, V, WIDTH)
+    made = entropy(Distribution(hidden=hidden, head=head, temperature=heat))
+    rows = dense(hidden, head, heat)
+    want = -(rows.exp() * rows).sum(-1)
+    assert_close(numbers(made, hidden, head), numbers(want, hidden, head))
+    assert ((made > 0) & (made <= torch.tensor(float(V)).log() + 1e-6)).all()
+
+
+@pytest.mark.parametrize("heat", [1.0, 0.4])
+@pytest.mark.parametrize("divergence", [forward_kl, reverse_kl, jensen_shannon])
+def test_diverge(
+    elements: int, heat: float, divergence: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    hidden, head = leaf(0, N, WIDTH), leaf(1, V, WIDTH)
+    # a teacher is usually wider than its student
+    far, far_head = leaf(2, N, OTHER), leaf(3, V, OTHER)
+    made = diverge(
+        divergence,
+        Distribution(hidden=hidden, head=head, temperature=heat),
+        Distribution(hidden=far, head=far_head, temperature=heat),
+    )
+    want = divergence(dense(hidden, head, heat), dense(far, far_head, heat).detach())
+    assert_close(numbers(made, hidden, head), numbers(want, hidden, head))
+
+
+def test_the_teacher_gets_no_gradient(elements: int) -> None:
+    hidden, head = leaf(0, N, WIDTH), leaf(1, V, WIDTH)
+    far, far_head = leaf(2, N, OTHER), leaf(3, V, OTHER)
+    made = diverge(
+        reverse_kl, Distribution(hidden=hidden, head=head), Distribution(hidden=far, head=far_head)
+    )
+    made.sum().backward()
+    assert hidden.grad is not None
+    assert head.grad is not None
+    assert far.grad is None
+    assert far_head.grad is None
+
+
+def test_without_gradient_the_values_are_the_same(elements: int) -> None:
+    hidden, head = leaf(0, N, WIDTH), leaf(1, V, WIDTH)
+    of = Distribution(hidden=hidden, head=head)
+    token = torch.zeros(N, dtype=torch.long)
+    with torch.no_grad():
+        plain = sampled_logps(of, token), entropy(of), diverge(reverse_kl, of, of)
+    assert not any(p.requires_grad for p in plain)
+    assert_close(plain[0], sampled_logps(of, token).detach())
+    assert_close(plain[1], entropy(of).detach())
+    assert_close(plain[2], torch.zeros(N), atol=1e-6, rtol=0)
+
+
+def test_a_slice_is_the_distribution_of_its_tokens() -> None:
+    of = Distribution(hidden=leaf(0, N, WIDTH), head=leaf(1, V, WIDTH), temperature=0.7)
+    chosen = torch.tensor([5, 0, 0, 8])
+    assert len(of[chosen]) == 4
+    assert_close(of[chosen].logps(), of.logps()[chosen])
+    assert_close(of[2:6].logps(), of.logps()[2:6])
+    assert_close(of.logps().exp().sum(-1), torch.ones(N))
+
+
+def test_no_tokens_at_all(elements: int) -> None:
+    none = Distribution(hidden=leaf(0, 0, WIDTH), head=leaf(1, V, WIDTH))
+    empty = torch.zeros(0, dtype=torch.long)
+    for made in (sampled_logps(none, empty), entropy(none), diverge(forward_kl, none, none)):
+        assert made.shape == (0,)
+        assert made.dtype == torch.float32
+
+
+def test_vocabularies_of_different_size_are_refused() -> None:
+    a = Distribution(hidden=leaf(0, N, WIDTH), head=leaf(1, V, WIDTH))
+    b = Distribution(hidden=leaf(0, N, WIDTH), head=leaf(1, V + 1, WIDTH))
+    with pytest.raises(ValueError, match=r"11 entries and the teacher's 12.*same tokenizer"):
+        diverge(forward_kl, a, b)
+
+
+def test_low_precision_is_turned_into_probabilities_in_float32() -> None:
+    hidden, head = leaf(0, N, WIDTH).bfloat16(), leaf(1, V, WIDTH).bfloat16()
+    rows = Distribution(hidden=hidden, head=head).logps()
+    assert rows.dtype == torch.float32
+    assert_close(rows.exp().sum(-1), torch.ones(N), atol=1e-6, rtol=0)

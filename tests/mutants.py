@@ -1,0 +1,124 @@
+"""Break the core on purpose, one bug at a time: every one must be caught by its tests.
+
+    python tests/mutants.py            all of them, a line each; exit code 1 if one survives
+    python tests/mutants.py credit     those whose file or name contains a word
+
+Each is applied to a temporary copy of the tree, and reverted there.
+"""
+
+import multiprocessing as mp
+import os
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 600
+"""After which a mutant that made its tests hang counts as caught."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One bug: `old` becomes `new`, once, in src/understudy/`file`."""
+
+    file: str
+    name: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def load() -> list[Mutant]:
+    """All of them. The lists are long, so they live beside this file."""
+    from mutations import maths, policies, runs
+
+    return [
+        Mutant(file, name, old, new, tests)
+        for module in (maths, policies, runs)
+        for file, (tests, bugs) in module.BUGS.items()
+        for name, old, new in bugs
+    ]
+
+
+def apply(mutant: Mutant, source: Path) -> str:
+    """The file with the bug in it. Raises ValueError where `old` is not there exactly once."""
+    text = (source / "src" / "understudy" / mutant.file).read_text()
+    if text.count(mutant.old) != 1:
+        raise ValueError(f"{mutant.file}: {mutant.old!r} occurs {text.count(mutant.old)} times")
+    return text.replace(mutant.old, mutant.new)
+
+
+def _child(folder: Path, tests: tuple[str, ...], log: Path) -> None:
+    """Run tests in a forked process, which has the heavy imports behind it already."""
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.chdir(folder)
+    import pytest
+
+    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=no", *tests])
+    sys.stdout.flush()
+    os._exit(int(code))
+
+
+def run(folder: Path, tests: tuple[str, ...]) -> tuple[int, str]:
+    """Exit code of the tests and the first that failed."""
+    log = folder / "log.txt"
+    process = mp.get_context("fork").Process(target=_child, args=(folder, tests, log))
+    process.start()
+    process.join(SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return 1, "(hung)"
+    lines = log.read_text(errors="replace").splitlines()
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return process.exitcode or 0, failed[0].split(" - ")[0] if failed else ""
+
+
+def main(words: list[str]) -> int:
+    os.environ.update(CI="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+    sys.dont_write_bytecode = True
+    import hypothesis  # noqa: F401
+    import transformers.models.auto.modeling_auto
+    import transformers.models.qwen3.modeling_qwen3  # noqa: F401
+
+    chosen = [m for m in load() if all(word in f"{m.file} {m.name}" for word in words)]
+    survived = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for part in ("src", "tests"):
+            ignore = shutil.ignore_patterns("__pycache__", "assets", "parity")
+            shutil.copytree(ROOT / part, folder / part, ignore=ignore)
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        whole = tuple(sorted({test for m in chosen for test in m.tests}))
+        code, first = run(folder, whole)
+        if code:
+            print(f"without any bug the tests already fail: {first or code}")
+            return 1
+        for m in chosen:
+            since = time.perf_counter()
+            path = folder / "src" / "understudy" / m.file
+            clean = path.read_text()
+            try:
+                path.write_text(apply(m, folder))
+                code, first = run(folder, m.tests)
+            except ValueError as error:
+                code, first = 0, str(error)
+            path.write_text(clean)
+            survived += code != 1
+            said = {0: "SURVIVED", 1: "caught"}.get(code, f"exit {code}")
+            print(
+                f"{said:9}{time.perf_counter() - since:6.1f} s  {m.file}: {m.name}  | {first}",
+                flush=True,
+            )
+    print(f"{len(chosen)} mutants, {survived} not caught")
+    return int(survived > 0)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,220 @@
+"""Bugs in formulas: `maths`, `schedules`, `objective`, `signals`, `batch`, `algorithms`."""
+
+Bugs = dict[str, tuple[tuple[str, ...], list[tuple[str, str, str]]]]
+
+FORMULAS = ("tests/algorithms",)
+
+BUGS: Bugs = {
+    "maths/divergences.py": (
+        ("tests/maths/test_divergences.py", "tests/maths/test_gradients.py"),
+        [
+            (
+                "reverse KL of the wrong sign",
+                "return (student.exp() * (student - teacher.detach())).sum(-1)",
+                "return (student.exp() * (teacher.detach() - student)).sum(-1)",
+            ),
+            (
+                "forward KL without the teacher's entropy",
+                "return (teacher.exp() * (teacher - student)).sum(-1)",
+                "return (teacher.exp() * (-student)).sum(-1)",
+            ),
+            ("Jensen-Shannon at its ends", "if not 0 < beta < 1:", "if not 0 <= beta <= 1:"),
+            ("Jensen-Shannon mixed the wrong way", "[beta, 1 - beta]", "[1 - beta, beta]"),
+            (
+                "a gradient for the teacher of forward KL",
+                "    teacher = teacher.detach()\n    return (teacher.exp()",
+                "    return (teacher.exp()",
+            ),
+            (
+                "the rest of a coarsening subtracted from 1",
+                "others.logsumexp(-1, keepdim=True)",
+                "torch.log1p(-kept.exp().sum(-1, keepdim=True).clamp(max=1 - 1e-6))",
+            ),
+        ],
+    ),
+    "maths/estimators.py": (
+        ("tests/maths/test_gradients.py",),
+        [
+            ("k3 of the wrong sign", "return gap.exp() - 1 - gap", "return gap.exp() - 1 + gap"),
+            (
+                "k3 without bound",
+                "(teacher.detach() - student).clamp(max=20)",
+                "(teacher.detach() - student)",
+            ),
+            (
+                "k3 with only its exponential bounded",
+                "    gap = (teacher.detach() - student).clamp(max=20)\n    return gap.exp()",
+                "    gap = teacher.detach() - student\n    return gap.clamp(max=20).exp()",
+            ),
+            (
+                "the log ratio turned round",
+                "return teacher.detach() - student",
+                "return student - teacher.detach()",
+            ),
+        ],
+    ),
+    "maths/surrogates.py": (
+        ("tests/maths/test_surrogates.py", "tests/maths/test_gradients.py"),
+        [
+            ("PPO takes the better", "torch.minimum(r * credit", "torch.maximum(r * credit"),
+            ("clip-higher ignored", "top = low if high is None else high", "top = low"),
+            ("dual clip of good credits", "torch.where(credit < 0,", "torch.where(credit > 0,"),
+            (
+                "a ratio without bound",
+                "(logp - old).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()",
+                "(logp - old).exp()",
+            ),
+            ("the ratio upside down", "return (logp - old).clamp", "return (old - logp).clamp"),
+            (
+                "the score function of the wrong sign",
+                "return lambda logp, old, credit: -credit * logp",
+                "return lambda logp, old, credit: credit * logp",
+            ),
+            ("any clip range", "if not (0 <= low <= 1 and top >= 0):", "if False:"),
+        ],
+    ),
+    "maths/credit.py": (
+        ("tests/maths/test_credit.py",),
+        [
+            ("GRPO forgets std", "+ 1e-6 if std else 1.0", "* 0 + 1.0 if std else 1.0"),
+            ("float32 statistics", "exact = outcome.double()", "exact = outcome"),
+            ("RLOO with its own mean", " * count / (count - 1).clamp(min=1)", ""),
+            ("returns leak between episodes", "if episode[u] == episode[u + 1]:", "if True:"),
+            ("returns without discount", "gamma * out[u + 1]", "out[u + 1]"),
+        ],
+    ),
+    "maths/segments.py": (
+        ("tests/maths/test_credit.py",),
+        [
+            ("a variance for a deviation", "index, size).sqrt()", "index, size)"),
+            ("means of empty segments", "count.clamp(min=1)", "count"),
+        ],
+    ),
+    "schedules.py": (
+        ("tests/maths/test_schedules.py",),
+        [
+            (
+                "the cosine upside down",
+                "(1 - math.cos(math.pi * x)) / 2",
+                "(1 + math.cos(math.pi * x)) / 2",
+            ),
+            (
+                "an end that is computed",
+                "return end if step >= steps else start",
+                "return end if step > 10 * steps else start",
+            ),
+            ("an exponential that rises", "end or min(floor, start)", "end or floor"),
+            (
+                "an exponential that never ends",
+                "        if step >= steps:\n            return end\n",
+                "",
+            ),
+        ],
+    ),
+    "maths/vocabulary.py": (
+        ("tests/maths/test_vocabulary.py",),
+        [
+            (
+                "no temperature for sampled tokens",
+                "rows = log_softmax(hidden, head, of.temperature)\n        return rows.gather",
+                "rows = log_softmax(hidden, head, 1.0)\n        return rows.gather",
+            ),
+            ("no temperature for teachers", "teacher.head, teacher.temperature)",
+             "teacher.head, 1.0)"),
+            ("the last chunk lost", "for i in range(0, len(student), size)",
+             "for i in range(0, len(student) - size + 1, size)"),
+            ("a teacher's first chunk for all", "teacher.hidden[i : i + size]",
+             "teacher.hidden[: len(student.hidden[i : i + size])]"),
+            ("entropy of the wrong sign", "return -(rows.exp() * rows).sum(-1)",
+             "return (rows.exp() * rows).sum(-1)"),
+            ("any two vocabularies", "if len(student.head) != len(teacher.head):", "if False:"),
+            ("probabilities in half precision", "(hidden @ head.T).float()", "(hidden @ head.T)"),
+            (
+                "a gradient for the teacher",
+                "        with torch.no_grad():\n            goal = log_softmax(other, "
+                "teacher.head, teacher.temperature)\n        return divergence(log_softmax("
+                "hidden, head, student.temperature), goal)",
+                "        goal = log_softmax(other, teacher.head, teacher.temperature)\n"
+                "        return divergence(goal, log_softmax(hidden, head, "
+                "student.temperature))",
+            ),
+        ],
+    ),
+    "objective.py": (
+        FORMULAS,
+        [
+            ("a schedule that is logged and never applied", "scale(s.step) * self(s)",
+             "scale(0) * self(s)"),
+            ("the correction of k3 dropped",
+             "scale = ratio(mine, old[i]) if self.corrected else 1.0", "scale = mine * 0 + 1.0"),
+            ("a divergence without its weight", "weight[i[on]] * value", "value"),
+            ("a goal misaligned with its slice", "goal[i[on]]", "goal[on]"),
+            ("a credit misaligned with its slice", "old[i], credit[i])",
+             "old[i], credit[: len(i)])"),
+            ("an entropy that is punished", "-weight[i] * entropy(", "weight[i] * entropy("),
+            ("signals that add for multiply", "self(s) * other(s)", "self(s) + other(s)"),
+            ("a mean per micro-batch", "self.share[i] * term(live, i)", "term(live, i) / len(i)"),
+            ("terms of one name", "if len(set(names)) < len(names):", "if False:"),
+            ("columns overwritten", "step.note(self.name, value)",
+             "step.columns[self.name] = value"),
+            ("the sampler's denominator always", 'if self.old == "sampler" else', "if True else"),
+            ("signals with a graph", "with torch.no_grad():\n            value = torch.as_tensor",
+             "if True:\n            value = torch.as_tensor"),
+            ("every token turned into a distribution", "(weight[i] != 0).nonzero()",
+             "(weight[i] == weight[i]).nonzero()"),
+        ],
+    ),
+    "signals.py": (
+        FORMULAS,
+        [
+            ("the gap turned round", "s.scores[teacher].logp - s.scores[student].logp",
+             "s.scores[student].logp - s.scores[teacher].logp"),
+            ("actors swapped", "(s.batch.actor == who)", "(s.batch.actor != who)"),
+            ("std ignored", "b.group, std=std)[b.owner]", "b.group)[b.owner]"),
+            ("episodes that count by length", "1 / (lengths[b.owner] * len(b.group))",
+             "1 / lengths.sum().expand(len(b.token))"),
+        ],
+    ),
+    "batch.py": (
+        FORMULAS,
+        [
+            ("penalties forgotten", "turn.reward - turn.penalty", "turn.reward"),
+            ("rewards in float32", "dtype=torch.float64", "dtype=torch.float32"),
+            ("states shared between groups", "(episode.group, (", '("", ('),
+            ("the state of the wrong turn", "turn.observation.state)",
+             "turns[u - 1][1].observation.state)"),
+            ("one group for all", "[episode.group for episode in episodes]",
+             '["" for episode in episodes]'),
+        ],
+    ),
+    "algorithms/guided_opd.py": (
+        ("tests/algorithms/test_formulas.py", "tests/maths/test_schedules.py"),
+        [
+            ("the two KLs swapped", 'acted_by(STUDENT), acted_by("teacher")',
+             'acted_by("teacher"), acted_by(STUDENT)'),
+            ("a decay over the whole run", "round(decay * total_steps)", "total_steps"),
+            ("a policy gradient on the teacher's turns", "credit=gap() * mine", "credit=gap()"),
+            ("another curriculum", "SHAPES[curriculum]", 'SHAPES["linear"]'),
+            ("no dual clip", "ppo_clip(clip, dual=dual_clip)", "ppo_clip(clip)"),
+        ],
+    ),
+    "algorithms/grpo.py": (
+        ("tests/algorithms/test_formulas.py",),
+        [
+            ("clip-higher not handed on", "ppo_clip(clip, clip_high, dual_clip)",
+             "ppo_clip(clip, None, dual_clip)"),
+            ("a pull to the teacher", 'DistillSampled(teacher="reference"',
+             'DistillSampled(teacher="teacher"'),
+            ("the denominator not handed on", "old=old, name", "name"),
+        ],
+    ),
+    "algorithms/opd.py": (
+        ("tests/algorithms/test_formulas.py",),
+        [("the other direction of KL", "divergence=reverse_kl",
+          "divergence=lambda s, t: reverse_kl(t, s)")],
+    ),
+    "algorithms/sft.py": (
+        ("tests/algorithms/test_formulas.py",),
+        [("a teacher who takes half the turns", "constant(1.0)", "constant(0.5)")],
+    ),
+}  # fmt: skip

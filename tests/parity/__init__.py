@@ -1,0 +1,1 @@
+"""The household against TextWorld, the engine that ALFWorld runs on."""

@@ -1,0 +1,62 @@
+"""Our attention against the definition, on both of its paths."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from understudy.policies import attention
+
+B, H, K, D = 2, 6, 2, 8
+
+
+def by_definition(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """softmax(q k^T scaling) v, a head and a position at a time."""
+    out = torch.zeros(B, q.shape[2], H, D)
+    for b in range(B):
+        for h in range(H):
+            mine = h // (H // K)
+            for t in range(q.shape[2]):
+                seen = mask[b, 0, t]
+                scores = (k[b, mine] @ q[b, h, t]) * scaling
+                weights = scores[seen].softmax(-1)
+                out[b, t, h] = weights @ v[b, mine][seen]
+    return out
+
+
+def inputs(t: int, s: int) -> tuple[Tensor, Tensor, Tensor]:
+    gen = torch.Generator().manual_seed(t * 100 + s)
+    return (
+        torch.randn(B, H, t, D, generator=gen),
+        torch.randn(B, K, s, D, generator=gen),
+        torch.randn(B, K, s, D, generator=gen),
+    )
+
+
+@pytest.mark.parametrize("elements", [0, 1 << 24], ids=["sdpa", "one product"])
+@pytest.mark.parametrize(("t", "s"), [(1, 1), (1, 9), (4, 9), (5, 5)])
+def test_with_a_mask(t: int, s: int, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "MATRIX_ELEMENTS", elements)
+    q, k, v = inputs(t, s)
+    mask = torch.rand(B, 1, t, s, generator=torch.Generator().manual_seed(0)) < 0.5
+    mask[..., 0] = True
+    made, _ = attention.attend(None, q, k, v, mask, 0.3)
+    assert_close(made, by_definition(q, k, v, mask, 0.3), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("t", [1, 2, 7])
+def test_without_a_mask_nobody_sees_what_comes_after(t: int) -> None:
+    q, k, v = inputs(t, t)
+    mask = torch.ones(t, t, dtype=torch.bool).tril().expand(B, 1, t, t)
+    made, _ = attention.attend(None, q, k, v, None, 0.3)
+    assert_close(made, by_definition(q, k, v, mask, 0.3), atol=1e-5, rtol=1e-5)
+
+
+def test_what_a_mask_hides_never_matters() -> None:
+    q, k, v = inputs(2, 6)
+    mask = torch.ones(B, 1, 2, 6, dtype=torch.bool)
+    mask[..., 4:] = False
+    before, _ = attention.attend(None, q, k, v, mask, 1.0)
+    k[:, :, 4:], v[:, :, 4:] = 1e4, -1e4
+    after, _ = attention.attend(None, q, k, v, mask, 1.0)
+    assert torch.equal(before, after)

@@ -1,0 +1,39 @@
+"""Stages on which doors are played by tables of known distributions."""
+
+from dataclasses import replace
+
+from table import Table
+
+from understudy.contexts import Context
+from understudy.envs.base import Suite
+from understudy.envs.pool import LocalPool
+from understudy.objective import Algorithm, View
+from understudy.policies.base import Actor
+from understudy.rollout import Limits, Stage
+from understudy.schedules import constant
+
+TRANSCRIPT = Context(instructions="Answer each letter with its digit.")
+WINDOW = replace(TRANSCRIPT, kind="window", window=1)
+ALONE = Algorithm(terms=())
+
+
+def stage(
+    suite: Suite, *, context: Context = TRANSCRIPT, policies: dict[str, Actor] | None = None,
+    **limits: object,
+) -> Stage:  # fmt: skip
+    return Stage(
+        suite=suite, pool=LocalPool(suite), policies=policies or {"self": Table(knows=1.0)},
+        context=context,
+        limits=Limits(**{"turns": 9, "new_tokens": 12, **limits}),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def mixed(chance: float, *, hint: str = "") -> Algorithm:
+    return Algorithm(
+        terms=(), views={"teacher": View(policy="teacher", hint=hint)},
+        actors={"teacher": constant(chance)},
+    )  # fmt: skip
+
+
+def pair(**more: object) -> dict[str, Actor]:
+    return {"self": Table(knows=0.5), "teacher": Table(knows=3.0, **more)}  # type: ignore[arg-type]

@@ -1,0 +1,590 @@
+"""The command line: what a user types, sees and gets; never a traceback."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from understudy import build, checkpoint, measure, models, run
+from understudy.algorithms import ALGORITHMS
+from understudy.cli import main
+from understudy.config import Config
+from understudy.configfile import load
+from understudy.envs.doors import Doors, DoorsEnv
+from understudy.hints import hint
+from understudy.maths.estimators import k3
+from understudy.objective import Algorithm, DistillSampled, View
+from understudy.policies.prompts import Prompter
+from understudy.progress import Lines, Track, watch_for
+from understudy.progress import View as LiveView
+from understudy.record import episode_of, read
+from understudy.replay import Replay
+from understudy.types import Episode, Observation, Task
+
+FILE = """
+[run]
+folder = "run"
+steps = 4
+eval_every = 2
+checkpoint_every = 2
+keep = 0
+threads = 1
+[env]
+suite = "doors"
+[rollout]
+tasks = 3
+turns = 3
+new_tokens = 4
+[algorithm]
+name = "guided_opd"
+[update]
+lr = 3e-3
+[policy]
+build = {layers = 1, hidden = 16, heads = 2, kv_heads = 1, ffn = 16, context = 160}
+[policies.teacher]
+build = {layers = 1, hidden = 32, heads = 2, kv_heads = 1, ffn = 32, context = 160}
+[eval]
+tasks = 9
+"""
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a file and its finished run."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "my.toml").write_text(FILE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", "my.toml"]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(home)
+    return home
+
+
+def refused(arguments: Sequence[str], capsys: Captured) -> str:
+    """What a refused command says: one line, on stderr."""
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert told.err.startswith("understudy: ")
+    assert "Traceback" not in told.err
+    return told.err
+
+
+# -- help
+
+
+def test_help_needs_no_heavy_imports() -> None:
+    code = (
+        "import sys\nfrom understudy.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'pydantic', 'rich', 'matplotlib', 'numpy'}\n"
+        "print('heavy:', *sorted(heavy & set(sys.modules)))"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert made.stderr == ""
+    assert made.stdout.endswith("heavy:\n")
+    for command in ("train", "eval", "collect", "demo", "envs", "algorithms", "check-env"):
+        assert command in made.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "collect", "check-env", "algorithms"])
+def test_every_command_has_help(command: str, capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+# -- train
+
+
+def test_a_run_writes_what_was_promised(here: Path) -> None:
+    names = {path.name for path in (here / "run").iterdir()} - {".lock"}
+    assert names == {
+        "config.toml", "meta.json", "episodes.jsonl", "metrics.jsonl", "evals.jsonl",
+        "columns.jsonl", "timings.jsonl", "checkpoints", "latest",
+    }  # fmt: skip
+    assert (here / "run/latest").read_text() == "step-000004\n"
+    kept = sorted(path.name for path in (here / "run/checkpoints").iterdir())
+    assert kept == ["step-000000", "step-000002", "step-000004"]
+    meta = json.loads((here / "run/meta.json").read_text())
+    assert set(meta["tokenizers"]) == {"self", "teacher"}
+    assert len(meta["panel"]) == 16
+    evals = list(read(here / "run/evals.jsonl"))
+    assert [line["step"] for line in evals] == [0, 2, 4]
+    assert {line["panel"] for line in evals} == {meta["panel"]}
+
+
+def test_metrics_say_what_was_played_and_learnt(here: Path) -> None:
+    lines = list(read(here / "run/metrics.jsonl"))
+    episodes = [(line["step"], episode_of(line)) for line in read(here / "run/episodes.jsonl")]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3]
+    for line in lines:
+        mine = [e for step, e in episodes if step == line["step"]]
+        assert line["episodes"] == len(mine) == 3
+        assert len({e.task.id for e in mine}) == 3  # no task twice in a step
+        assert line["won"] == sum(e.won for e in mine)
+        assert line["tokens"] == sum(len(t.tokens) for e in mine for t in e.turns)
+        turns = [turn for e in mine for turn in e.turns]
+        actors = line["actors"]
+        assert isinstance(actors, dict)
+        assert actors.get("teacher", 0.0) == sum(t.actor == "teacher" for t in turns) / len(turns)
+        losses = line["losses"]
+        assert isinstance(losses, dict)
+        assert sum(losses.values()) == pytest.approx(line["loss"])
+    chances = [line["chances"] for line in lines]
+    # cosine over the first 80 % of 4 steps, which are 3
+    assert [c["teacher"] for c in chances] == pytest.approx([1.0, 0.75, 0.25, 0.0])  # type: ignore[index]
+    chosen = {tuple(e.task.id for s, e in episodes if s == k) for k in range(4)}
+    assert len(chosen) == 4  # every step draws its own tasks
+
+
+def test_worker_processes_change_nothing_but_where_environments_run(
+    here: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "workers"
+    assert main(["train", "my.toml", f"run.folder={folder}", "env.workers=2"]) == 0
+    for name in ("episodes.jsonl", "metrics.jsonl", "evals.jsonl", "checkpoints/step-000004"):
+        one, other = here / "run" / name, folder / name
+        if one.is_dir():
+            one, other = one / "model.safetensors", other / "model.safetensors"
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_finished_run_is_not_run_again(here: Path, capsys: Captured) -> None:
+    before = (here / "run/metrics.jsonl").read_bytes()
+    assert "already holds a run" in refused(["train", "my.toml"], capsys)
+    assert main(["train", "run", "--resume"]) == 0
+    assert (here / "run/metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["train", "mi.toml"], "did you mean my.toml?"),
+        (["train", "my.toml", "update.lrr=1"], "did you mean update.lr?"),
+        (["train", "my.toml", "run.folder=new", "rollout.tasks=10"], "rollout.tasks = 10"),
+        (["train", "my.toml", "run.folder=new", "eval.split=later"], "eval.split = 'later'"),
+        (["train", "my.toml", "run.folder=my.toml/x"], "cannot be used"),
+        (["train", "my.toml", "run.folder=new", "rollout.replay=no.jsonl"], "rollout.replay"),
+        (["train", "no-run", "--resume"], "no file no-run"),
+        (["eval", "no-run"], "no file no-run"),
+        (["eval", "run", "--policy", "tutor"], "no policy 'tutor'; there are student, teacher"),
+        (["eval", "run", "--checkpoint", "step-000003"], "did you mean step-00000"),
+        (["eval", "run", "--tasks", "10"], "eval.tasks = 10"),
+        (["eval", "run", "--tasks", "0"], "eval.tasks"),
+        (["collect", "run", "--episodes", "0"], "--episodes"),
+        (["collect", "run", "--policy", "exprt"], "did you mean expert?"),
+        (["collect", "run", "--out", "my.toml"], "exists already"),
+        (["collect", "run", "--policy", "teacher", "--thoughts"], "--thoughts"),
+        (["algorithms", "grop"], "did you mean grpo?"),
+        (["check-env", "dors"], "did you mean doors?"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    here: Path, capsys: Captured, arguments: list[str], part: str
+) -> None:
+    assert part in refused(arguments, capsys)
+    assert not (here / "new" / "config.toml").exists()
+
+
+def test_a_dry_run_makes_nothing(here: Path, capsys: Captured) -> None:
+    before = sorted(here.rglob("*"))
+    assert main(["train", "my.toml", "run.folder=other", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "chance that teacher acts" in shown
+    assert sorted(here.rglob("*")) == before
+
+
+class Faulty(Doors):
+    """Everything that a suite can get wrong before a run has begun."""
+
+    def __init__(self, where: str = "") -> None:
+        object.__setattr__(self, "rooms", 1)
+        object.__setattr__(self, "where", where)
+        if where == "init":
+            raise RuntimeError("no such machine")
+
+    def tasks(self, split: str) -> list[Task]:
+        if vars(self)["where"] == "tasks":
+            raise OSError("no such machine")
+        return super().tasks(split)
+
+    def make(self) -> DoorsEnv:
+        if vars(self)["where"] == "make":
+            raise OSError("no such machine")
+        return super().make()
+
+    def demonstrate(self, task: Task) -> Sequence[str]:
+        if vars(self)["where"] == "demonstrate":
+            raise OSError("no such machine")
+        return super().demonstrate(task)
+
+
+@pytest.mark.parametrize("where", ["init", "tasks", "make", "demonstrate"])
+def test_a_suite_that_raises_is_a_sentence(here: Path, capsys: Captured, where: str) -> None:
+    suite = [f'env={{suite="test_cli:Faulty", options={{where="{where}"}}}}', "rollout.tasks=1"]
+    changes = ["run.folder=faulty", "eval.tasks=1", 'algorithm={name="sft"}', "policies={}"]
+    told = refused(["train", "my.toml", *suite, *changes], capsys)
+    assert "no such machine" in told
+    assert "test_cli.py:" in told
+
+
+def test_broken_environments_stop_a_run_with_their_own_words(
+    here: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, played, down = DoorsEnv.reset, run.play, False
+
+    def reset(self: DoorsEnv, task: Task) -> Observation:
+        if down:
+            raise OSError("the game server is down")
+        return right(self, task)
+
+    def play(*given: object, step: int, **more: object) -> list[Episode]:
+        nonlocal down
+        down = step == 1
+        return played(*given, step=step, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DoorsEnv, "reset", reset)
+    monkeypatch.setattr(run, "play", play)
+    told = refused(["train", "my.toml", "run.folder=down"], capsys)
+    assert "all 9 episodes of step 1 broke" in told  # 3 tasks, each tried 3 times
+    assert "the game server is down" in told
+    # what was played before is kept, and the broken episodes are there to look at
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    lines = [episode_of(line) for line in read(here / "down/episodes.jsonl")]
+    assert any("server is down" in e.error for e in lines)
+    assert main(["train", "down", "--resume"]) == 0
+    lines = [episode_of(line) for line in read(here / "down/episodes.jsonl")]
+    assert not any(e.error for e in lines)
+
+
+def test_an_interrupt_is_not_a_traceback(
+    here: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "train_step", stop)
+    assert main(["train", "my.toml", "run.folder=stopped"]) == 130
+    told = capsys.readouterr().err
+    assert "`understudy train stopped --resume` continues from checkpoint step-000000" in told
+    monkeypatch.setattr(run, "run_all", stop)
+    assert main(["train", "my.toml", "run.folder=early"]) == 130
+    assert "had not begun" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_not_a_traceback(here: Path) -> None:
+    command = f"{sys.executable} -m understudy.cli algorithms grpo | head -c 0"
+    made = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+    assert made.stderr == b""
+
+
+# -- models by every name
+
+
+def test_a_run_is_a_model(here: Path) -> None:
+    assert models.locate("run", where="policy") == "run/checkpoints/step-000004"
+
+
+def test_a_student_starts_from_a_run(here: Path, capsys: Captured) -> None:
+    (here / "next.toml").write_text(
+        FILE.replace('folder = "run"', 'folder = "next"').split("[policy]")[0]
+        + '[policy]\nmodel = "run"\n[policies.teacher]\nmodel = "run"\n[eval]\ntasks = 9\n'
+    )
+    assert main(["train", "next.toml"]) == 0
+    old = list(read(here / "run/evals.jsonl"))[-1]
+    new = next(iter(read(here / "next/evals.jsonl")))
+    assert new["outcomes"] == old["outcomes"]
+
+
+def test_the_teacher_is_another_model_than_the_student(here: Path) -> None:
+    config = load(here / "next.toml")
+    suite = build.suite_of(config.env)
+    made = models.policies_of(config, ["teacher"], suite, build.context_of(config.context, suite))
+    assert made["self"].model is not made["teacher"].model
+    assert all(p.requires_grad for p in made["self"].model.parameters())
+    assert not any(p.requires_grad for p in made["teacher"].model.parameters())
+
+
+def test_built_models_are_equal_for_equal_seeds(here: Path) -> None:
+    def weights(seed: int) -> list[float]:
+        config = load(here / "my.toml", [f"run.seed={seed}"])
+        suite = build.suite_of(config.env)
+        made = models.policies_of(config, [], suite, build.context_of(config.context, suite))
+        return [float(p.detach().double().sum()) for p in made["self"].model.parameters()]
+
+    assert weights(0) == weights(0)
+    assert weights(0) != weights(1)
+
+
+# -- eval and collect
+
+
+def test_eval_repeats_what_the_run_measured(here: Path, capsys: Captured) -> None:
+    assert main(["eval", "run", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    logged = list(read(here / "run/evals.jsonl"))
+    assert made == logged[-1]
+    assert main(["eval", "run", "--json", "--checkpoint", "step-000000"]) == 0
+    assert json.loads(capsys.readouterr().out) == logged[0]
+
+
+def test_eval_compares_on_the_same_tasks(here: Path, capsys: Captured) -> None:
+    assert main(["eval", "run", "--policy", "student", "--policy", "teacher", "--tasks", "6"]) == 0
+    shown = capsys.readouterr().out
+    assert "6 tasks of 'seen'" in shown
+    assert "teacher against student" in shown
+    assert "not distinguishable" in shown
+
+
+def test_what_is_collected_can_be_imitated(here: Path, capsys: Captured) -> None:
+    assert main(["collect", "run", "--episodes", "20", "--out", "expert.jsonl"]) == 0
+    assert "20/20 = 100 %" in capsys.readouterr().out
+    episodes = [episode_of(line) for line in read(here / "expert.jsonl")]
+    assert len(episodes) == 20
+    assert len({e.task.id for e in episodes[:9]}) == 9  # every task once before any twice
+    imitate = [
+        "run.folder=imitated", 'algorithm={name="sft"}', "rollout.replay=expert.jsonl",
+        "rollout.tasks=5", "policy={model=\"run\"}", "policies={}",
+    ]  # fmt: skip
+    assert main(["train", "my.toml", *imitate]) == 0
+    played = [episode_of(line) for line in read(here / "imitated/episodes.jsonl")]
+    assert len(played) == 4 * 5
+    assert all(e.won and t.actor == "expert" for e in played for t in e.turns)
+
+
+def test_only_won_episodes_are_kept_unless_asked(here: Path, capsys: Captured) -> None:
+    def collect(*more: str) -> list[Episode]:
+        path = here / f"by{len(more)}.jsonl"
+        arguments = ["collect", "run", "--policy", "teacher", "--episodes", "9", *more]
+        assert main([*arguments, "--out", str(path)]) == 0
+        return [episode_of(line) for line in read(path)]
+
+    assert all(e.won for e in collect())
+    everything = collect("--all")
+    assert len(everything) == 9
+    assert not all(e.won for e in everything)
+    assert {t.actor for e in everything for t in e.turns} == {"teacher"}
+
+
+def test_a_replay_of_other_words_is_refused(here: Path, capsys: Captured) -> None:
+    assert main(["collect", "run", "--episodes", "9", "--out", "some.jsonl"]) == 0
+    capsys.readouterr()
+    base = ["train", "my.toml", "run.folder=wrong", 'algorithm={name="sft"}', "policies={}"]
+    text = (here / "some.jsonl").read_text()
+    # another tokenizer, other prompts, another world, no episodes
+    (here / "ids.jsonl").write_text(
+        text.replace('"tokens":[', '"tokens":[7,').replace('"logps":[', '"logps":[0.0,')
+    )
+    for changes, part in (
+        (["rollout.replay=ids.jsonl"], "another tokenizer"),
+        (["rollout.replay=some.jsonl", "context.instructions=false"], "other prompts"),
+        (["rollout.replay=changed.jsonl"], "no longer goes as it was recorded"),
+        (["rollout.replay=lost.jsonl"], "holds no won episode"),
+        (["rollout.replay=words.jsonl"], "line 1 of words.jsonl is not an episode"),
+    ):
+        (here / "changed.jsonl").write_text(text.replace('"seen":"a"', '"seen":"b"'))
+        (here / "lost.jsonl").write_text(text.replace('"won":true', '"won":false'))
+        (here / "words.jsonl").write_text("hello\n")
+        told = refused([*base, 'policy={model="run"}', *changes], capsys)
+        assert part in told
+        shutil.rmtree(here / "wrong", ignore_errors=True)
+
+
+def test_a_replay_restores_what_a_record_leaves_out(here: Path) -> None:
+    path = here / "expert2.jsonl"
+    assert (
+        main(["collect", "run", "context.render=actions", "--episodes", "9", "--out", str(path)])
+        == 0
+    )
+    config = load(here / "run", ["context.render=actions"])
+    suite = build.suite_of(config.env)
+    context = build.context_of(config.context, suite)
+    chat = models.policies_of(config, [], suite, context, student=measure.trained(here / "run"))[
+        "self"
+    ].chat
+    assert episode_of(next(iter(read(path)))).turns[0].observation.actions == ()
+    made = Replay(path).choose(
+        4, lambda task: Prompter(chat=chat, context=context), suite, seed=0, step=0
+    )
+    assert len({e.task.id for e in made}) == 4
+    assert all(t.observation.actions for e in made for t in e.turns)
+
+
+# -- tables
+
+
+def test_algorithms_are_listed_and_explained(capsys: Captured) -> None:
+    assert main(["algorithms"]) == 0
+    shown = capsys.readouterr().out
+    for name in ALGORITHMS:
+        assert name in shown
+        assert main(["algorithms", name]) == 0
+        one = capsys.readouterr().out
+        assert f'name = "{name}"' in one
+        assert "total_steps" not in one.split("setting")[-1]
+    assert main(["algorithms", "grpo"]) == 0
+    one = capsys.readouterr().out
+    assert "2402.03300" in one
+    assert '"sampler" or "recomputed"' in one
+
+
+def test_environments_are_listed_with_their_options(capsys: Captured) -> None:
+    assert main(["envs"]) == 0
+    shown = capsys.readouterr().out
+    assert "household" in shown
+    assert 'size = "full"' in shown
+    assert "rooms = 2" in shown
+
+
+# -- progress
+
+
+LINE = {
+    "step": 3, "won": 3, "episodes": 12, "broken": 1, "loss": 0.5, "grad_norm": 1.25,
+    "means": {"gap[teacher|student]": -0.125},
+}  # fmt: skip
+SECONDS = {"all": 10.0, "generate": 5.0, "update": 2.5, "teacher": 1.0, "environment": 0.5}
+
+
+def test_plain_lines_say_it_all(here: Path) -> None:
+    out = io.StringIO()
+    lines = Lines(out)
+    lines.started(load(here / "my.toml"), "train", 0)
+    lines.stepped(LINE, SECONDS)
+    lines.stepped({**LINE, "loss": None, "means": {}}, SECONDS)
+    lines.evaluated({"step": 4, "won": 3, "n": 12})
+    told = out.getvalue()
+    for part in ("step 0 of 4", "won 3/12", "1 broken", "loss 0.5000", "gap -0.125", "10.0 s",
+                 "loss nan", "3/12 = 25 % (9 to 53 %) at step 4"):  # fmt: skip
+        assert part in told
+    assert "\x1b" not in told
+
+
+def test_the_live_view_says_it_all(here: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, record=True)
+    view = watch_for(console)
+    assert isinstance(view, LiveView)
+    view.tested(["one"])
+    view.started(load(here / "my.toml"), "train", 0)
+    view.stepped({**LINE, "step": 0}, SECONDS)
+    view.stepped({**LINE, "step": 1}, SECONDS)
+    view.evaluated({"step": 2, "won": 3, "n": 12})
+    view.playing(5, 12)
+    view.closed()
+    shown = console.export_text()
+    for part in ("2/4", "playing 5/12", "last 2 steps: 6/24 = 25 %", "generate 50 %",
+                 "environment 5 %", "teacher 10 %", "update 25 %", "evaluation: 3/12"):  # fmt: skip
+        assert part in shown
+
+
+def test_a_pipe_gets_lines() -> None:
+    assert isinstance(watch_for(Console(file=io.StringIO())), Lines)
+
+
+def test_rates_and_ends_are_of_the_last_steps(here: Path) -> None:
+    track = Track()
+    config: Config = load(here / "my.toml", ["run.steps=100"])
+    track.begin(config, "train", 20)
+    for step in range(20, 50):
+        track.add({**LINE, "step": step, "won": step % 2, "episodes": 1}, {**SECONDS, "all": 2.0})
+    assert track.success().startswith("5/10")
+    assert track.seconds_left() == 50 * 2.0
+    track.begin(config, "train", 50)
+    assert track.success().startswith("0/0")
+
+
+# -- memory of the loop
+
+
+def test_episodes_that_a_view_cannot_read_are_left_out(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Privileged text makes an episode longer than the student saw it."""
+
+    def spied(*, total_steps: int) -> Algorithm:
+        return Algorithm(
+            terms=(DistillSampled(estimate=k3, teacher="wise"),),
+            views={"wise": View(policy="self", hint="plan")},
+        )
+
+    def train(context: int) -> int:
+        shutil.rmtree(here / "tight", ignore_errors=True)
+        build = f"layers=1, hidden=16, heads=2, kv_heads=1, ffn=16, context={context}"
+        changes = ['algorithm={name="spied"}', "policies={}", f"policy.build={{{build}}}"]
+        return main(["train", "my.toml", "run.folder=tight", "run.eval_every=0", *changes])
+
+    monkeypatch.setitem(ALGORITHMS, "spied", spied)
+    assert train(400) == 0
+    config = load(here / "tight")
+    suite = build.suite_of(config.env)
+    context = build.context_of(config.context, suite)
+    chat = models.policies_of(config, [], suite, context)["self"].chat
+    task = suite.tasks("train")[0]
+    seen = suite.make().reset(task)
+    plain, told = (
+        len(Prompter(chat=chat, context=context, hint=text).piece([seen], [], False))
+        for text in ("", hint(suite, task, "plan"))
+    )
+    lengths = [
+        sum(len(t.prompt) + len(t.tokens) for t in episode_of(line).turns)
+        for line in read(here / "tight/episodes.jsonl")
+        if line["step"] == 0
+    ]
+    # the longest of the first step just fits, then just does not
+    assert train(max(lengths) + told - plain) == 0
+    assert next(iter(read(here / "tight/metrics.jsonl")))["unfit"] == 0
+    capsys.readouterr()
+    code = train(max(lengths) + told - plain - 1)
+    if len(set(lengths)) == 1:
+        assert code == 2
+        assert "no episode of step 0 fits the models' contexts" in capsys.readouterr().err
+    else:
+        unfit = next(iter(read(here / "tight/metrics.jsonl")))["unfit"]
+        assert unfit == lengths.count(max(lengths))
+
+
+def test_a_pruned_run_keeps_its_newest(tmp_path: Path) -> None:
+    for name in ("warm-000010", "step-000000", "step-000090", "step-000100"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "state.json").write_text("{}")
+    assert checkpoint.names(tmp_path)[0] == "warm-000010"
+    assert checkpoint.names(tmp_path)[-1] == "step-000100"
+
+
+def test_memory_that_runs_out_is_a_sentence(
+    here: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def hungry(*args: object, **kwargs: object) -> None:
+        torch.empty(2**62, dtype=torch.uint8)
+
+    monkeypatch.setattr(run, "train_step", hungry)
+    told = refused(["train", "my.toml", "run.folder=hungry"], capsys)
+    assert "not enough memory" in told
+    assert "update.tokens" in told
+
+
+def test_other_errors_are_not_hidden(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("a fault of the project")
+
+    monkeypatch.setattr(run, "train_step", broken)
+    with pytest.raises(RuntimeError, match="a fault of the project"):
+        main(["train", "my.toml", "run.folder=faulty"])

@@ -1,0 +1,95 @@
+"""Demonstrations with thoughts: as many as actions, said before them, refused where none are."""
+
+import pytest
+
+from understudy import protocol
+from understudy.algorithms import ALGORITHMS
+from understudy.contexts import Context
+from understudy.envs.doors import Doors
+from understudy.envs.household import Household
+from understudy.envs.pool import LocalPool
+from understudy.errors import ConfigError
+from understudy.policies.chat import Chat
+from understudy.policies.hf import HFPolicy
+from understudy.policies.small import build_model, train_tokenizer
+from understudy.rollout import Limits, Stage, play
+from understudy.types import Episode
+
+
+def played(suite: Household | Doors, *, thoughts: bool, tasks: int = 12) -> list[Episode]:
+    chat = Chat(train_tokenizer(["go to cabinet 1 ? open take move"] * 9, entries=400))
+    model = build_model(
+        entries=chat.size, layers=1, hidden=16, heads=2, kv_heads=1, ffn=16, context=8192,
+        seed=0, end=chat.end, pad=0,
+    )  # fmt: skip
+    stage = Stage(
+        suite=suite, pool=LocalPool(suite), policies={"self": HFPolicy(model, chat)},
+        context=Context(), limits=Limits(turns=200, new_tokens=64),
+    )  # fmt: skip
+    chosen = [suite.tasks("train")[i] for i in range(min(tasks, len(suite.tasks("train"))))]
+    return play(stage, chosen, ALGORITHMS["sft"](thoughts=thoughts), seed=0)
+
+
+@pytest.mark.parametrize("size", ["small", "full"])
+@pytest.mark.parametrize("split", ["train", "unseen"])
+def test_a_thought_for_every_action(size: str, split: str) -> None:
+    suite = Household(size=size, train=300, unseen=300)
+    for task in suite.tasks(split):
+        actions, thoughts = suite.demonstrate(task), suite.thoughts(task)
+        assert len(actions) == len(thoughts)
+        for action, thought in zip(actions, thoughts, strict=True):
+            assert thought, f"no thought before {action!r}"
+            if action.startswith("take "):
+                assert action.startswith(f"take {thought} from ")
+            if action.startswith(("clean ", "heat ", "cool ")):
+                assert action.startswith(thought)
+            if action.startswith("move "):
+                assert action == f"move {thought}"
+
+
+def test_a_thing_is_numbered_only_once_it_was_seen() -> None:
+    suite = Household(train=120)
+    for task in suite.tasks("train"):
+        env = suite.make()
+        shown = env.reset(task).text
+        for action, thought in zip(suite.demonstrate(task), suite.thoughts(task), strict=True):
+            thing = thought.removeprefix("clean ").removeprefix("heat ").removeprefix("cool ")
+            thing = thing.split(" to ")[0]
+            assert thing.endswith(" ?") or thing in shown, (thought, action)
+            shown += env.step(action).text
+        env.close()
+
+
+def test_thoughts_are_imitated_where_asked_for() -> None:
+    suite = Household(size="small", train=20)
+    for thoughts in (False, True):
+        for episode in played(suite, thoughts=thoughts):
+            assert episode.won
+            said = [protocol.parse(turn.text).thought for turn in episode.turns]
+            wanted = list(suite.thoughts(episode.task)) if thoughts else [""] * len(said)
+            assert said == wanted
+            assert [turn.action for turn in episode.turns] == list(suite.demonstrate(episode.task))
+
+
+def test_an_environment_without_thoughts_is_refused() -> None:
+    with pytest.raises(ConfigError, match="has no `thoughts` method"):
+        played(Doors(), thoughts=True)
+
+
+def test_marks_say_no_more_than_the_words_do() -> None:
+    suite = Household(size="small", train=60)
+    renders = suite.renders()
+    stars = 0
+    for task in suite.tasks("train"):
+        env = suite.make()
+        seen = env.reset(task)
+        named = seen.text
+        for action in suite.demonstrate(task):
+            marked, compact = renders["marked"](seen), renders["compact"](seen)
+            assert marked.replace("* ", "") == compact
+            for thing in marked.split("* ")[1:]:
+                assert thing.split(" ")[0] in named.rsplit("task is to", 1)[1]
+                stars += 1
+            seen = env.step(action)
+        env.close()
+    assert stars > 60

@@ -144,6 +144,8 @@ class BuildSection(Section):
 class PolicySection(Section):
     model: str = ""
     """A folder, a hub id, a run's folder (its last checkpoint), or "builtin:NAME"."""
+    layers: At1 | None = None
+    """Of a `model`: its first so many layers only, to start a smaller student from a bigger one."""
     build: BuildSection | None = None
     """Instead of `model`: make a new one."""
     tokenizer: str = ""
@@ -168,6 +170,8 @@ class PolicySection(Section):
             raise ValueError("needs exactly one of model and build")
         if self.tokenizer and self.build is None:
             raise ValueError("has a tokenizer, which only a built model takes")
+        if self.layers and self.build is not None:
+            raise ValueError("has layers, which a built model takes as build.layers")
         return self
 
 

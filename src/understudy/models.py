@@ -89,6 +89,7 @@ def load_policy(section: PolicySection, *, where: str, tokens: int, folder: str 
         folder or locate(section.model, where=where),
         compute=section.compute,
         device=device_of(section, where=where),
+        layers=section.layers,
         rows=section.rows,
         tokens=tokens,
         history=section.history,

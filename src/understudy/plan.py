@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from understudy import build, models, sizes
 from understudy.arguments import schedule
 from understudy.build import Phase
 from understudy.config import Config, PolicySection
+from understudy.errors import ConfigError
 from understudy.contexts import Context
 from understudy.envs.base import Demonstrates, Suite
 from understudy.objective import Algorithm, Distill, DistillSampled, Entropy, Reinforce, Term
@@ -96,7 +97,14 @@ def _shape(name: str, config: Config) -> tuple[str, sizes.Shape | None]:
         return "built", sizes.built(section.build, entries)
     place = models.locate(section.model, where=where)
     local = Path(place)
-    return section.model, sizes.read(local) if local.is_dir() else sizes.named(section.model)
+    shape = sizes.read(local) if local.is_dir() else sizes.named(section.model)
+    if shape and section.layers:
+        if section.layers > shape.layers:
+            raise ConfigError(
+                f"{where}.layers = {section.layers}: {section.model} has {shape.layers} layers"
+            )
+        shape = replace(shape, layers=section.layers)
+    return section.model, shape
 
 
 def _entries(tokenizer: str, config: Config, where: str) -> int:

@@ -177,18 +177,38 @@ def _not_loaded(name: str, reason: str) -> str:
     )
 
 
+def _shape(name: str, layers: int | None) -> Any:
+    """The model's configuration, with its first `layers` only."""
+    from transformers import AutoConfig
+
+    shape = AutoConfig.from_pretrained(name)
+    if layers is None:
+        return shape
+    if layers > shape.num_hidden_layers:
+        raise PolicyError(
+            f"the model {name!r} has {shape.num_hidden_layers} layers, so its first {layers} "
+            "cannot be taken; lower layers"
+        )
+    shape.num_hidden_layers = layers
+    if getattr(shape, "layer_types", None):
+        shape.layer_types = shape.layer_types[:layers]
+    return shape
+
+
 def load(
     name: str,
     *,
     compute: Compute = "float32",
     device: str = "cpu",
+    layers: int | None = None,
     rows: int = 64,
     tokens: int = 16_384,
     history: History = "exact",
     options: tuple[tuple[str, object], ...] = (),
     chat_template: str = "",
 ) -> HFPolicy:
-    """A policy from a folder or a hub id. Its weights are kept in float32."""
+    """A policy from a folder or a hub id, or from its first `layers`. Its weights are kept in
+    float32."""
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -197,7 +217,7 @@ def load(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model, found = AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True,
+            name, config=_shape(name, layers), dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True,
             ignore_mismatched_sizes=True,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

@@ -13,7 +13,9 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 600
@@ -32,12 +34,13 @@ class Mutant:
 
 
 def load() -> list[Mutant]:
-    """All of them. The lists are long, so they live beside this file."""
-    from mutations import maths, policies, runs
+    """All of them. The lists are long, so they live beside this file, by area."""
+    import mutations
 
+    modules = [import_module(f"mutations.{m.name}") for m in iter_modules(mutations.__path__)]
     return [
         Mutant(file, name, old, new, tests)
-        for module in (maths, policies, runs)
+        for module in modules
         for file, (tests, bugs) in module.BUGS.items()
         for name, old, new in bugs
     ]

@@ -54,6 +54,15 @@ class Scores:
             token=None if self._token is None else self._token.to(device),
         )
 
+    def at(self, i: Tensor) -> "Scores":
+        """Those of the tokens i[n], without gradient."""
+        of = self._distribution
+        return Scores(
+            logp=None if self._logp is None else self._logp[i].detach(),
+            distribution=None if of is None else of[i].detach(),
+            token=None if self._token is None else self._token[i],
+        )
+
     @property
     def distribution(self) -> Distribution:
         """The N distributions over V entries."""
@@ -118,6 +127,11 @@ Bound = Callable[[Mapping[str, Scores], Tensor], Tensor]
 ONE = Signal(lambda s: 1.0, "1")
 
 
+Gate = Callable[[Scores, Scores], Tensor]
+"""(the trained view's scores, the teacher's) of n tokens -> a weight for each [n]: what follows
+the student from one minibatch to the next. Both come without gradient."""
+
+
 class Term(Protocol):
     """A part of the loss. `bind` looks at the whole step once; what it returns may be sliced."""
 
@@ -152,25 +166,37 @@ class Reinforce:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distill:
-    """Move one view towards another over the whole vocabulary: the exact gradient."""
+    """Move one view towards another over the whole vocabulary: the exact gradient.
+
+    The teacher is as it was before the step; with `live` it is as it is now, for two views of one
+    policy that are trained together.
+    """
 
     divergence: Divergence  # [n, V], [n, V] -> [n]
     teacher: str = "teacher"
     trains: str = STUDENT
     weight: Signal = ONE
+    gate: Gate | None = None
+    live: bool = False
     name: str = "distill"
 
     def bind(self, step: Step) -> Bound:
-        weight, goal = self.weight(step), step.scores[self.teacher].distribution
+        weight = self.weight(step)
+        goal = None if self.live else step.scores[self.teacher]
+        if goal is not None:
+            goal.distribution  # noqa: B018 - says at once where there is none
+        note_gate(self, step)
 
         def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
             # a token of weight zero costs a forward and a backward over V: skip it
             on = (weight[i] != 0).nonzero().squeeze(-1)
             if len(on) == 0:
                 return torch.zeros_like(weight[i])
-            mine = live[self.trains].distribution[on]
-            value = diverge(self.divergence, mine, goal[i[on]])
-            return torch.zeros_like(weight[i]).index_add(0, on, weight[i[on]] * value)
+            theirs = live[self.teacher].at(on) if goal is None else goal.at(i[on])
+            mine = live[self.trains]
+            value = diverge(self.divergence, mine.distribution[on], theirs.distribution)
+            scale = weight[i[on]] * (self.gate(mine.at(on), theirs) if self.gate else 1.0)
+            return torch.zeros_like(weight[i]).index_add(0, on, scale * value)
 
         return loss
 
@@ -187,18 +213,33 @@ class DistillSampled:
     teacher: str = "teacher"
     trains: str = STUDENT
     weight: Signal = ONE
+    gate: Gate | None = None
     corrected: bool = False
     name: str = "distill_sampled"
 
     def bind(self, step: Step) -> Bound:
-        weight, goal, old = self.weight(step), step.scores[self.teacher].logp, step.batch.logp
+        weight, goal, old = self.weight(step), step.scores[self.teacher], step.batch.logp
+        note_gate(self, step)
 
         def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
-            mine = live[self.trains].logp
-            scale = ratio(mine, old[i]) if self.corrected else 1.0
-            return weight[i] * scale * self.estimate(mine, goal[i])
+            mine = live[self.trains]
+            value = self.estimate(mine.logp, goal.logp[i])
+            scale = ratio(mine.logp, old[i]) if self.corrected else 1.0
+            if self.gate is not None:
+                here = torch.arange(len(i), device=i.device)
+                scale = scale * self.gate(mine.at(here), goal.at(i))
+            return weight[i] * scale * value
 
         return loss
+
+
+def note_gate(term: Distill | DistillSampled, step: Step) -> None:
+    """Record the gate as the first minibatch applies it."""
+    if term.gate is None:
+        return
+    with torch.no_grad():
+        value = term.gate(step.scores[term.trains], step.scores[term.teacher])
+    step.note(f"gate[{term.name}]", value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

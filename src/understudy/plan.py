@@ -15,9 +15,9 @@ from understudy import build, models, sizes
 from understudy.arguments import schedule
 from understudy.build import Phase
 from understudy.config import Config, PolicySection
-from understudy.errors import ConfigError
 from understudy.contexts import Context
 from understudy.envs.base import Demonstrates, Suite
+from understudy.errors import ConfigError
 from understudy.objective import Algorithm, Distill, DistillSampled, Entropy, Reinforce, Term
 from understudy.replay import Replay
 from understudy.run import learning_rate

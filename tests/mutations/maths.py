@@ -146,9 +146,9 @@ BUGS: Bugs = {
             ("a schedule that is logged and never applied", "scale(s.step) * self(s)",
              "scale(0) * self(s)"),
             ("the correction of k3 dropped",
-             "scale = ratio(mine, old[i]) if self.corrected else 1.0", "scale = mine * 0 + 1.0"),
-            ("a divergence without its weight", "weight[i[on]] * value", "value"),
-            ("a goal misaligned with its slice", "goal[i[on]]", "goal[on]"),
+             "scale = ratio(mine.logp, old[i]) if self.corrected else 1.0", "scale = 1.0"),
+            ("a divergence without its weight", "on, scale * value", "on, value"),
+            ("a goal misaligned with its slice", "goal.at(i[on])", "goal.at(on)"),
             ("a credit misaligned with its slice", "old[i], credit[i])",
              "old[i], credit[: len(i)])"),
             ("an entropy that is punished", "-weight[i] * entropy(", "weight[i] * entropy("),
@@ -164,7 +164,7 @@ BUGS: Bugs = {
              "(weight[i] == weight[i]).nonzero()"),
         ],
     ),
-    "signals.py": (
+    "signals/basic.py": (
         FORMULAS,
         [
             ("the gap turned round", "s.scores[teacher].logp - s.scores[student].logp",

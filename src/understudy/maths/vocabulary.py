@@ -40,6 +40,12 @@ class Distribution:
             temperature=self.temperature,
         )
 
+    def detach(self) -> "Distribution":
+        """The same numbers without gradient."""
+        return Distribution(
+            hidden=self.hidden.detach(), head=self.head.detach(), temperature=self.temperature
+        )
+
     @property
     def chunk(self) -> int:
         """How many tokens to turn into log-probabilities at once."""

@@ -217,8 +217,8 @@ def load(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model, found = AutoModelForCausalLM.from_pretrained(
-            name, config=_shape(name, layers), dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True,
-            ignore_mismatched_sizes=True,
+            name, config=_shape(name, layers), dtype=torch.float32, attn_implementation="sdpa",
+            output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -15,9 +15,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -175,11 +175,14 @@ def finished(log: Path, wanted: Iterable[Job], code: str) -> dict[str, Record]:
 
 
 def results(todo: list[Job], processes: int, code: str) -> Iterator[Record]:
-    """The records as they come. TextWorld leaves memory behind, so workers do not live long."""
+    """The records as they come. TextWorld leaves memory behind, so workers do not live long.
+
+    A pool of `multiprocessing`: replacing workers, the one of `concurrent.futures` can wait for
+    ever on Python 3.11 (https://github.com/python/cpython/issues/115634).
+    """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=40) as pool:
-        for future in as_completed([pool.submit(do, job, code) for job in todo]):
-            yield future.result()
+    with context.Pool(processes, maxtasksperchild=40) as pool:
+        yield from pool.imap_unordered(partial(do, code=code), todo)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

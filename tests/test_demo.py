@@ -1,4 +1,4 @@
-"""`understudy demo --quick` from the first line to the last: what a person sees and is left with."""
+"""`understudy demo --quick`: what a person sees, and is left with."""
 
 import os
 import subprocess

@@ -47,12 +47,16 @@ def test_a_thought_for_every_action(size: str, split: str) -> None:
                 assert action == f"move {thought}"
 
 
-def test_a_thing_is_numbered_only_once_it_was_seen() -> None:
+@pytest.mark.parametrize("way", ["demonstrate", "plan"])
+def test_a_thing_is_numbered_only_once_it_was_seen(way: str) -> None:
     suite = Household(train=120)
     for task in suite.tasks("train"):
         env = suite.make()
         shown = env.reset(task).text
-        for action, thought in zip(suite.demonstrate(task), suite.thoughts(task), strict=True):
+        explored = way == "demonstrate"
+        actions = suite.demonstrate(task) if explored else suite.plan(task)
+        thoughts = suite.thoughts(task) if explored else suite.plan_thoughts(task)
+        for action, thought in zip(actions, thoughts, strict=True):
             thing = thought.removeprefix("clean ").removeprefix("heat ").removeprefix("cool ")
             thing = thing.split(" to ")[0]
             assert thing.endswith(" ?") or thing in shown, (thought, action)

@@ -58,14 +58,25 @@ def plan(scene: Scene) -> list[str]:
 
     Raises UnsolvableError.
     """
+    return _shortest(scene)[0]
+
+
+def plan_thoughts(scene: Scene) -> list[str]:
+    """What each command of `plan` is after, in the words of `thoughts`: a thing has its number
+    once it is in sight, as if it had been looked for."""
+    return _shortest(scene)[1]
+
+
+def _shortest(scene: Scene) -> tuple[list[str], list[str]]:
+    """Commands, and their thoughts."""
     game = Game(scene)
-    best: list[str] | None = [] if game.won else None
+    best: tuple[list[str], list[str]] | None = ([], []) if game.won else None
     for things, stations, target in _choices(game):
         walker = _Walker(game)
         with suppress(UnsolvableError):
             walker.follow(things, stations, target)
-        if game.won and (best is None or len(walker.commands) < len(best)):
-            best = walker.commands
+        if game.won and (best is None or len(walker.commands) < len(best[0])):
+            best = walker.commands, walker.thoughts
     if best is None:
         raise UnsolvableError(f"No way was found to {scene.task!r}: choose another game.")
     return best
@@ -150,14 +161,24 @@ class _Walker:
         self.do(getattr(self.words, _RULE[self.game.scene.goal.family]), thing, station)
 
     def follow(self, things: tuple[int, ...], stations: tuple[int, ...], target: int) -> None:
+        names, kinds = self.world.things, self.world.thing_kinds
+        family = self.game.scene.goal.family
         for thing in things:
-            self.take(thing, self.world.inside[thing][0])
+            where = self.world.inside[thing][0]
+            self.thought = f"{kinds[thing]} ?"
+            self.access(where)
+            self.thought = names[thing]
+            self.take(thing, where)
             for station in stations:
+                self.thought = f"{_RULE[family]} {names[thing]}"
                 self.treat(thing, station)
-            if self.game.scene.goal.family is Family.LIGHT:
+            if family is Family.LIGHT:
+                self.thought = f"{kinds[target]} ?"
                 self.reach(self.world.inside[target][0])
+                self.thought = names[target]
                 self.do(self.words.use, target)
             else:
+                self.thought = f"{names[thing]} to {self.world.receptacles[target]}"
                 self.put(thing, target)
 
 

@@ -7,7 +7,7 @@ from typing import Final, overload
 
 from understudy.envs.base import Render
 from understudy.envs.household.engine import Game
-from understudy.envs.household.expert import Search, explore, plan, thoughts
+from understudy.envs.household.expert import Search, explore, plan, plan_thoughts, thoughts
 from understudy.envs.household.gamefile import first_game, official, read
 from understudy.envs.household.generate import FAMILIES, SIZES, SPLITS, generate
 from understudy.envs.household.render import compact, marked
@@ -108,6 +108,9 @@ class Household:
 
     def plan(self, task: Task) -> Sequence[str]:
         return plan(scene_of(task))
+
+    def plan_thoughts(self, task: Task) -> Sequence[str]:
+        return plan_thoughts(scene_of(task))
 
     def renders(self) -> Mapping[str, Render]:
         return {"compact": compact, "marked": marked}

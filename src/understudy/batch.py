@@ -24,6 +24,7 @@ class TokenBatch:
     group: Tensor  # [E] -> G
     actor: Tensor  # [U] -> index into `actors`
     reward: Tensor  # [U] rewards less penalties, float64: equal sums are equal in any order
+    penalty: Tensor  # [U] what was taken off the reward, float64
     state: Tensor  # [U]; turns of one group in the same environment state share a number
     actors: tuple[str, ...]
 
@@ -65,6 +66,7 @@ def collate(episodes: Sequence[Episode]) -> TokenBatch:
         group=_number([episode.group for episode in episodes]),
         actor=torch.tensor([actors.index(turn.actor) for _, turn in turns], dtype=torch.long),
         reward=torch.tensor([turn.reward - turn.penalty for _, turn in turns], dtype=torch.float64),
+        penalty=torch.tensor([turn.penalty for _, turn in turns], dtype=torch.float64),
         state=_number(
             [
                 _situation(episodes[e], u, turn.observation.state)

@@ -3,6 +3,18 @@
 from torch import Tensor
 
 
+def k1(student: Tensor, teacher: Tensor) -> Tensor:
+    """log student - log teacher at sampled tokens [N]: the plain sample of reverse KL. Unbiased as
+    a value; as a loss, differentiated on the student's own samples, its expected gradient is 0."""
+    return student - teacher.detach()
+
+
+def k2(student: Tensor, teacher: Tensor) -> Tensor:
+    """(log student - log teacher)^2 / 2 at sampled tokens [N]: a biased value of reverse KL, whose
+    gradient on the student's own samples is exactly reverse KL's."""
+    return (student - teacher.detach()).square() / 2
+
+
 def k3(student: Tensor, teacher: Tensor) -> Tensor:
     """Schulman's estimate of reverse KL from the log-probabilities [N] of the sampled tokens:
     exp(gap) - 1 - gap with gap = min(log teacher - log student, 20). Beyond 20 it is constant;
@@ -18,3 +30,12 @@ def log_ratio(student: Tensor, teacher: Tensor) -> Tensor:
     a weight that depends on the token makes it teach.
     """
     return teacher.detach() - student
+
+
+def score(student: Tensor, teacher: Tensor) -> Tensor:
+    """(log student - log teacher) log student at sampled tokens [N], the difference held fixed.
+
+    Only its gradient means something: in expectation over the student's own samples it is that of
+    reverse KL (the policy gradient theorem; the value is no divergence and may be negative).
+    """
+    return (student - teacher).detach() * student

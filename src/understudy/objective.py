@@ -14,6 +14,7 @@ from torch import Tensor
 from understudy.batch import TokenBatch
 from understudy.maths.surrogates import Surrogate, ppo_clip, ratio
 from understudy.maths.vocabulary import Distribution, Divergence, diverge, entropy, sampled_logps
+from understudy.penalties import Penalty
 from understudy.schedules import Schedule, as_schedule
 
 STUDENT = "student"
@@ -275,6 +276,8 @@ class Algorithm:
     views: Mapping[str, View] = field(default_factory=dict)  # besides "student"
     actors: Mapping[str, Schedule] = field(default_factory=dict)  # view -> chance of a turn
     reduction: Signal = Signal(lambda s: 1 / len(s.batch.token), "token_mean")
+    # by name: a finished episode -> what is taken off its last turn's reward (see `penalties`)
+    penalties: Mapping[str, Penalty] = field(default_factory=dict)
     demonstrated: bool = False  # the environment's expert takes every turn (imitation)
     aloud: bool = False  # and says its thoughts
 

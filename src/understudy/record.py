@@ -96,6 +96,7 @@ def episode_line(episode: Episode, step: int) -> Line:
         "score": episode.score,
         "return": episode.total_reward,
         "error": episode.error,
+        "penalties": dict(episode.penalties),
         "turns": [_turn_line(turn) for turn in episode.turns],
     }
 
@@ -131,6 +132,7 @@ def episode_of(line: Mapping[str, object]) -> Episode:
             won=bool(line["won"]),
             score=None if line["score"] is None else float(str(line["score"])),
             error=str(line["error"]),
+            penalties=_numbers(line["penalties"]),
             turns=tuple(_turn_of(turn) for turn in turns),
         )
     except (KeyError, TypeError, ValueError, AssertionError) as error:
@@ -138,6 +140,11 @@ def episode_of(line: Mapping[str, object]) -> Episode:
             f"a recorded episode cannot be read ({type(error).__name__}: {error}); it must be a "
             "line of the episodes.jsonl that `understudy train` and `understudy collect` write"
         ) from error
+
+
+def _numbers(table: object) -> dict[str, float]:
+    assert isinstance(table, dict)
+    return {str(name): float(value) for name, value in table.items()}
 
 
 def _turn_of(line: Mapping[str, object]) -> Turn:

@@ -5,6 +5,7 @@ played again, and trains nothing.
 """
 
 import hashlib
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -317,8 +318,23 @@ class _Game:
             copy=p.job.copy,
             error=error,
         )
-        self.finished.append((p.job, episode))
+        self.finished.append((p.job, self._penalised(episode)))
         if not stop.broken:
             done = sum(not e.stop.broken for _, e in self.finished)
             self.stage.tick(done, done + len(self.live) + len(self.jobs))
         return p.job
+
+    def _penalised(self, episode: Episode) -> Episode:
+        """The episode with the algorithm's penalties taken off its last turn's reward."""
+        if episode.stop.broken or not episode.turns:
+            return episode
+        off = {name: float(of(episode)) for name, of in self.algorithm.penalties.items()}
+        for name, amount in off.items():
+            if not (math.isfinite(amount) and amount >= 0):
+                raise ConfigError(
+                    f"the penalty {name!r} is {amount:g} for task {episode.task.id}; it must "
+                    "return what is to be taken off the reward, 0 or more"
+                )
+        *turns, last = episode.turns
+        last = replace(last, penalty=last.penalty + sum(off.values()))
+        return replace(episode, turns=(*turns, last), penalties=off)

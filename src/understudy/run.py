@@ -355,6 +355,10 @@ def metrics(
         "invalid": sum(not turn.valid for turn in turns) / max(1, len(turns)),
         "stops": {s: sum(e.stop == s for e in whole) for s in sorted({e.stop for e in whole})},
         "actors": {a: sum(turn.actor == a for turn in turns) / max(1, len(turns)) for a in actors},
+        "penalties": {
+            name: sum(e.penalties.get(name, 0.0) for e in whole) / len(whole)
+            for name in phase.algorithm.penalties
+        },
         "chances": {name: chance(step) for name, chance in phase.algorithm.actors.items()},
         "loss": _finite({"": sum(report.losses.values())})[""],
         "losses": _finite(report.losses),

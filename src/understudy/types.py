@@ -72,7 +72,7 @@ class Turn:
     action: str = ""  # what the environment was given
     actor: str = "student"
     reward: float = 0.0  # from the environment, for this action
-    penalty: float = 0.0  # taken off the reward for an invalid action
+    penalty: float = 0.0  # taken off the reward: for an invalid action, or for the whole episode
     valid: bool = True
     fresh: bool = False
 
@@ -93,6 +93,8 @@ class Episode:
     score: float | None = None
     copy: int = 0  # which of the group's attempts this is
     error: str = ""  # what went wrong, where stop is ERROR or TIMEOUT
+    # by name, what the algorithm's penalties took off: a part of the last turn's `penalty`
+    penalties: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def total_reward(self) -> float:

@@ -6,8 +6,8 @@ from typing import TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
 
-from understudy.configfile import did_you_mean, write_value
-from understudy.errors import ConfigError
+from understudy.configfile import write_value
+from understudy.errors import ConfigError, did_you_mean
 from understudy.schedules import SHAPES, Schedule
 
 T = TypeVar("T")

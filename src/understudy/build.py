@@ -16,12 +16,11 @@ from typing import cast
 from understudy.algorithms import ALGORITHMS
 from understudy.arguments import call
 from understudy.config import AlgorithmSection, Config, ContextSection, EnvSection, EvalSection
-from understudy.configfile import did_you_mean
 from understudy.contexts import GENERIC, Context
 from understudy.envs.base import Instructs, Renders, Suite
 from understudy.envs.check import Broken, attempt
 from understudy.envs.pool import LocalPool, Pool, ProcessPool
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, did_you_mean
 from understudy.evaluate import Panel, panel
 from understudy.objective import Algorithm
 from understudy.rollout import Limits, seed_of

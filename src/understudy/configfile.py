@@ -1,6 +1,5 @@
 """TOML in, `Config` out, and back; every mistake is one sentence that names the key."""
 
-import difflib
 import json
 import re
 import tomllib
@@ -10,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from understudy.config import Config, PolicySection
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, did_you_mean
 
 Table = dict[str, JsonValue]
 
@@ -50,16 +49,6 @@ def parse(table: Mapping[str, JsonValue], *, name: str = "run") -> Config:
         return config
     run = config.run.model_copy(update={"folder": f"runs/{name}"})
     return config.model_copy(update={"run": run})
-
-
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """A half-sentence with the nearest choice, empty if none is near.
-
-    >>> did_you_mean("grop", ["grpo", "opd"])
-    '; did you mean grpo?'
-    """
-    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 # -- overrides

@@ -9,8 +9,7 @@ from pathlib import Path
 from understudy import build, checkpoint, models
 from understudy.algorithms.sft import sft
 from understudy.config import Config
-from understudy.configfile import did_you_mean
-from understudy.errors import ConfigError, RunError
+from understudy.errors import ConfigError, RunError, did_you_mean
 from understudy.evaluate import Evaluation, evaluate
 from understudy.objective import Algorithm, View
 from understudy.record import Log, episode_line

@@ -9,11 +9,10 @@ import torch
 
 from understudy import checkpoint, protocol
 from understudy.config import Config, PolicySection
-from understudy.configfile import did_you_mean
 from understudy.contexts import Context
 from understudy.envs.base import Demonstrates, Suite, Thinks
 from understudy.envs.check import attempt
-from understudy.errors import ConfigError
+from understudy.errors import ConfigError, did_you_mean
 from understudy.policies.chat import Chat
 from understudy.policies.hf import HFPolicy, load
 from understudy.policies.small import build_model, train_tokenizer

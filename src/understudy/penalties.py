@@ -1,9 +1,10 @@
 """Penalties: what is taken off an episode's return, computed from the finished episode.
 
 An algorithm names them, `Algorithm(penalties={"leakage": leakage()})`; where an episode ends, each
-is taken off its last turn's reward, so that what is recorded, returned and trained on agree. Both
-are those of pi-Distill (arXiv:2602.04942): a policy that was shown privileged information must
-neither give away that it was, nor talk at length to make use of it.
+is taken off its last turn's reward, so that what is recorded, returned and trained on agree.
+`leakage` and `length` are those of pi-Distill (arXiv:2602.04942): a policy that was shown
+privileged information must neither give away that it was, nor talk at length to make use of it.
+`overlong` is DAPO's (arXiv:2503.14476).
 """
 
 import math
@@ -69,6 +70,25 @@ def length(
             return 0.0
         values = [turn(len(t.tokens)) for t in episode.turns]
         return min(most, sum(values) / len(values))
+
+    return of
+
+
+def overlong(*, limit: int = 20_480, buffer: int = 4_096, most: float = 1.0) -> Penalty:
+    """DAPO's soft overlong punishment (arXiv:2503.14476, eq. 13), by all sampled tokens n of an
+    episode:
+
+        f(n) = 0                                         n <= limit - buffer
+               most (n - (limit - buffer)) / buffer      n <= limit
+               most                                      n > limit
+    """
+    if not 0 < buffer <= limit:
+        raise ValueError(f"0 < buffer <= limit must hold, got {buffer} and {limit}")
+    _not_negative(most=most)
+
+    def of(episode: Episode) -> float:
+        over = sum(len(turn.tokens) for turn in episode.turns) - (limit - buffer)
+        return most * min(max(over / buffer, 0.0), 1.0)
 
     return of
 

@@ -4,7 +4,7 @@ Shapes: N sampled tokens, U turns, E episodes, G groups, V vocabulary, n tokens 
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -16,6 +16,7 @@ from understudy.maths.surrogates import Surrogate, ppo_clip, ratio
 from understudy.maths.vocabulary import Distribution, Divergence, diverge, entropy, sampled_logps
 from understudy.penalties import Penalty
 from understudy.schedules import Schedule, as_schedule
+from understudy.types import Episode
 
 STUDENT = "student"
 
@@ -101,6 +102,7 @@ class Signal:
 
     of: Callable[[Step], Tensor | float]
     name: str
+    schedules: tuple[Schedule, ...] = ()  # that are in it, for a plan to show
 
     def __call__(self, step: Step) -> Tensor:
         """-> [N] in float32."""
@@ -111,15 +113,27 @@ class Signal:
         return value
 
     def __add__(self, other: "Signal") -> "Signal":
-        return Signal(lambda s: self(s) + other(s), f"({self.name} + {other.name})")
+        return Signal(
+            lambda s: self(s) + other(s),
+            f"({self.name} + {other.name})",
+            self.schedules + other.schedules,
+        )
 
     def __mul__(self, other: "Signal") -> "Signal":
-        return Signal(lambda s: self(s) * other(s), f"{self.name} * {other.name}")
+        return Signal(
+            lambda s: self(s) * other(s),
+            f"{self.name} * {other.name}",
+            self.schedules + other.schedules,
+        )
 
     def __rmul__(self, factor: float | Schedule) -> "Signal":
         scale = as_schedule(factor)
         label = "schedule" if callable(factor) else f"{factor:g}"
-        return Signal(lambda s: scale(s.step) * self(s), f"{label} * {self.name}")
+        return Signal(
+            lambda s: scale(s.step) * self(s),
+            f"{label} * {self.name}",
+            ((factor,) if callable(factor) else ()) + self.schedules,
+        )
 
 
 Bound = Callable[[Mapping[str, Scores], Tensor], Tensor]
@@ -256,16 +270,23 @@ class Entropy:
         return lambda live, i: -weight[i] * entropy(live[self.trains].distribution)
 
 
+Hindsight = Callable[[Episode, int, Sequence[Episode]], str]
+"""(a finished episode, the number of a turn, all episodes of its group in order) -> what a scorer
+is told before that turn; empty for nothing. See `understudy.hindsight`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """A policy in a context. Views act, teach and learn: one notion for all three.
 
-    policy  "self" is the policy being trained, other names are those of the configuration
-    hint    the kind of privileged information put into its system message (see `hints`), or none
+    policy     "self" is the policy being trained, other names are those of the configuration
+    hint       the kind of privileged information put into its system message (see `hints`), or none
+    hindsight  what else goes there when finished episodes are scored; such a view cannot act
     """
 
     policy: str = "self"
     hint: str = ""
+    hindsight: Hindsight | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +309,12 @@ class Algorithm:
                 f"terms of one algorithm need different names to be added up and logged under, got "
                 f"{', '.join(names)}: set `name` in one of them"
             )
+        for name in self.actors:
+            if name in self.views and self.views[name].hindsight is not None:
+                raise ValueError(
+                    f"the view {name!r} has hindsight, which is known once an episode is over, so "
+                    "it cannot act: leave it out of the actors, or its hindsight"
+                )
 
     def all_views(self) -> dict[str, View]:
         return {STUDENT: View(), **self.views}

@@ -26,7 +26,7 @@ from understudy.replay import Replay
 from understudy.rollout import Clock, Stage, play, seed_of
 from understudy.runfolder import RunFolder
 from understudy.selftest import Wiring, run_all
-from understudy.trainer import Report, train_step
+from understudy.trainer import Report, read, train_step
 from understudy.types import Episode, Task
 
 
@@ -261,7 +261,10 @@ class _Loop:
                 f"{first.task.id}, with: {first.error}; mend the environment (`understudy "
                 "check-env` helps), then continue with --resume"
             )
-        usable = [e for e in whole if e.turns and self._fits(phase, e)]
+        usable, before = [e for e in whole if e.turns], len(whole) + 1
+        while len(usable) < before:  # what is left out changes what others are told of it
+            before = len(usable)
+            usable = [e for e in usable if self._fits(phase, e, usable)]
         if not usable:
             raise RunError(
                 f"no episode of step {step} fits the models' contexts; lower rollout.turns or "
@@ -269,7 +272,7 @@ class _Loop:
             )
         return usable
 
-    def _fits(self, phase: Phase, episode: Episode) -> bool:
+    def _fits(self, phase: Phase, episode: Episode, usable: Sequence[Episode]) -> bool:
         """Whether the episode is within every view's context, its privileged text included."""
         lengths = [len(t.prompt) + len(t.tokens) for t in episode.turns]
         longest = max(lengths) if episode.turns[0].fresh else sum(lengths)
@@ -280,6 +283,10 @@ class _Loop:
             if view.hint:
                 plain = replace(prompter, hint="")
                 added = len(prompter.piece(shown, [], False)) - len(plain.piece(shown, [], False))
+            if view.hindsight is not None:
+                group = [e for e in usable if e.group == episode.group]
+                read_so = read(view, prompter, episode, group)
+                added = max(len(s.prompt) + len(s.tokens) for s in read_so) - longest
             if longest + added > self.policies[view.policy].context_length:
                 return False
         return True

@@ -7,6 +7,7 @@ Schedule = Callable[[int], float]
 
 
 def constant(value: float) -> Schedule:
+    """The same at every step."""
     return lambda step: value
 
 

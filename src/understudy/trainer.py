@@ -90,12 +90,26 @@ class Stretch(NamedTuple):
     end: int
 
 
+def read(
+    view: View, prompter: Prompter, episode: Episode, group: Sequence[Episode]
+) -> list[Sample]:
+    """Every turn of a finished episode as a view reads it, hindsight included; `group` are the
+    episodes of its task, itself among them."""
+    if view.hindsight is None:
+        return prompter.samples(episode)
+    told = [view.hindsight(episode, k, group) for k in range(len(episode.turns))]
+    return prompter.samples(episode, told)
+
+
 def prepare(
     algorithm: Algorithm, episodes: Sequence[Episode], prompts: Prompts, device: str = "cpu"
 ) -> Prepared:
     """Episodes -> batch and prompts."""
+    groups: dict[str, list[Episode]] = {}
+    for episode in episodes:
+        groups.setdefault(episode.group, []).append(episode)
     samples = {
-        name: [prompts(view, e.task).samples(e) for e in episodes]
+        name: [read(view, prompts(view, e.task), e, groups[e.group]) for e in episodes]
         for name, view in algorithm.all_views().items()
     }
     starts, at = [], 0

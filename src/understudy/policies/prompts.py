@@ -1,7 +1,7 @@
 """Prompts as token ids: the one place where a view's words become what a policy reads."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from understudy.contexts import Context
 from understudy.policies.base import Ids, Sample
@@ -30,14 +30,25 @@ class Prompter:
             return self.chat.open(self.context.system(self.hint), words)
         return self.chat.follow(words, ended=ended)
 
-    def samples(self, episode: Episode) -> list[Sample]:
+    def samples(self, episode: Episode, told: Sequence[str] = ()) -> list[Sample]:
         """Every turn of an episode as this view would have been prompted for it, followed by the
-        tokens that were sampled, whoever sampled them: what makes views comparable."""
-        reader = Reader(prompter=self)
-        return [
-            Sample(prompt=reader.prompt(episode.turns[:k], turn.observation)[0], tokens=turn.tokens)
-            for k, turn in enumerate(episode.turns)
-        ]
+        tokens that were sampled, whoever sampled them: what makes views comparable.
+
+        told  for each turn what the system message says besides, known only by now; turns that
+              are told the same share an append-only prompt
+        """
+        readers: dict[str, Reader] = {}
+        made = []
+        for k, turn in enumerate(episode.turns):
+            text = told[k] if told else ""
+            reader = readers.setdefault(text, Reader(prompter=self._told(text)))
+            prompt, _ = reader.prompt(episode.turns[:k], turn.observation)
+            made.append(Sample(prompt=prompt, tokens=turn.tokens))
+        return made
+
+    def _told(self, text: str) -> "Prompter":
+        parts = [part for part in (self.hint.strip(), text.strip()) if part]
+        return replace(self, hint="\n\n".join(parts)) if text.strip() else self
 
 
 @dataclass(slots=True, kw_only=True)

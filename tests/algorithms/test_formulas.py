@@ -160,8 +160,8 @@ def test_guided_opd_uses_the_divergence_of_whoever_acted(
     made = parts(algorithm, of)
     # one mean over all tokens, so each part is its share of it
     n = len(all_tokens)
-    assert made["reverse_kl"] == pytest.approx(sum(map(mine, reverse)) / n, rel=1e-4, abs=1e-6)
-    assert made["forward_kl"] == pytest.approx(sum(map(theirs, forward)) / n, rel=1e-4, abs=1e-6)
+    assert made["student_turns"] == pytest.approx(sum(map(mine, reverse)) / n, rel=1e-4, abs=1e-6)
+    assert made["teacher_turns"] == pytest.approx(sum(map(theirs, forward)) / n, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("source", ["expert", "teacher"])

@@ -6,12 +6,48 @@ of the training run.
 
 from collections.abc import Callable
 
+from understudy.algorithms.atod import atod
+from understudy.algorithms.dapo import dapo
+from understudy.algorithms.dr_grpo import dr_grpo
+from understudy.algorithms.gated_opsd import gated_opsd
+from understudy.algorithms.gigpo import gigpo
 from understudy.algorithms.grpo import grpo
+from understudy.algorithms.grpo_opsd import grpo_opsd
 from understudy.algorithms.guided_opd import guided_opd
 from understudy.algorithms.opd import opd
+from understudy.algorithms.opsd import opsd
+from understudy.algorithms.pi_distill import pi_distill
+from understudy.algorithms.reinforce_pp import reinforce_pp
+from understudy.algorithms.rloo import rloo
+from understudy.algorithms.rlsd import rlsd
+from understudy.algorithms.sdar import sdar
 from understudy.algorithms.sft import sft
+from understudy.algorithms.skill_sd import skill_sd
+from understudy.algorithms.sod import sod
+from understudy.algorithms.tcod import tcod
 from understudy.objective import Algorithm
 
 ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
-    f.__name__: f for f in (sft, grpo, opd, guided_opd)
+    f.__name__: f
+    for f in (
+        sft,
+        grpo,
+        rloo,
+        dr_grpo,
+        dapo,
+        reinforce_pp,
+        gigpo,
+        opd,
+        guided_opd,
+        opsd,
+        pi_distill,
+        sod,
+        atod,
+        tcod,
+        sdar,
+        gated_opsd,
+        grpo_opsd,
+        skill_sd,
+        rlsd,
+    )
 }

@@ -4,6 +4,9 @@
 reduces over tokens. V may be a vocabulary or its coarsening.
 """
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -43,3 +46,27 @@ def coarsen(logps: Tensor, ids: Tensor) -> Tensor:
     # summed from the rest itself: 1 - sum(kept) would lose all its digits where the rest is small
     others = logps.scatter(-1, ids, torch.finfo(logps.dtype).min)
     return torch.cat([kept, others.logsumexp(-1, keepdim=True)], -1)
+
+
+def top_k(
+    divergence: Callable[[Tensor, Tensor], Tensor],
+    k: int,
+    support: Literal["student", "teacher"] = "student",
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A divergence of two distributions that keep `support`'s k likeliest entries and pool the rest
+    into one: [N, V], [N, V] -> [N].
+
+    It is exact for the pooled distributions, so at most the divergence of the originals, equal to
+    it from k = V - 1 on, and never negative; restricting the sum to k entries is none of these.
+    """
+    if k < 1:
+        raise ValueError(f"a top-k divergence keeps at least one entry, got k = {k}")
+
+    def pooled(student: Tensor, teacher: Tensor) -> Tensor:
+        if k >= student.shape[-1]:
+            return divergence(student, teacher)
+        ids = (student if support == "student" else teacher).detach().topk(k, -1).indices
+        return divergence(coarsen(student, ids), coarsen(teacher, ids))
+
+    pooled.__name__ = f"top-{k} {getattr(divergence, '__name__', 'divergence')}"
+    return pooled

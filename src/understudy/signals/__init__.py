@@ -1,8 +1,55 @@
 """The words algorithms are written in: credits and weights read from a step.
 
-basic     the group-relative credit, the gap to a teacher, who acted, reductions
+basic       the group-relative credit, the gap to a teacher, who acted
+reductions  what a token counts: means over tokens or episodes, of all or of some groups
+rewards     other baselines, turn rows, states, and a pull to a reference within the reward
+gates       what lets a teacher through, token by token
+turns       weights by turn, and credits that look ahead
 """
 
-from understudy.signals.basic import acted_by, episode_mean, gap, group_relative
+from understudy.signals.basic import acted_by, gap, group_relative
+from understudy.signals.gates import GATES, entropy_gate, evidence, gap_gate, soft_or_gate
+from understudy.signals.reductions import episode_mean, episode_sum, token_mean, varied
+from understudy.signals.rewards import (
+    batch_normalised,
+    drift,
+    episode_return,
+    leave_one_out,
+    state_relative,
+    to_come,
+    turn_relative,
+)
+from understudy.signals.turns import (
+    discounted_gap,
+    first_turns,
+    sod_weight,
+    t_dur,
+    token_dur,
+)
 
-__all__ = ["acted_by", "episode_mean", "gap", "group_relative"]
+__all__ = [
+    "GATES",
+    "acted_by",
+    "batch_normalised",
+    "discounted_gap",
+    "drift",
+    "entropy_gate",
+    "episode_mean",
+    "episode_return",
+    "episode_sum",
+    "evidence",
+    "first_turns",
+    "gap",
+    "gap_gate",
+    "group_relative",
+    "leave_one_out",
+    "sod_weight",
+    "soft_or_gate",
+    "state_relative",
+    "t_dur",
+    "to_come",
+    "token_dur",
+    "token_mean",
+    "turn_relative",
+    "varied",
+]

@@ -184,7 +184,7 @@ class Distill:
     """Move one view towards another over the whole vocabulary: the exact gradient.
 
     The teacher is as it was before the step; with `live` it is as it is now, for two views of one
-    policy that are trained together.
+    policy, whether both of them are trained or only one.
     """
 
     divergence: Divergence  # [n, V], [n, V] -> [n]
@@ -296,9 +296,15 @@ class Algorithm:
     terms: tuple[Term, ...]
     views: Mapping[str, View] = field(default_factory=dict)  # besides "student"
     actors: Mapping[str, Schedule] = field(default_factory=dict)  # view -> chance of a turn
+    # what a token counts in the step's loss, and in the size that a minibatch's is divided by where
+    # that is something else: [N], sums to 1
     reduction: Signal = Signal(lambda s: 1 / len(s.batch.token), "token_mean")
+    size: Signal | None = None
     # by name: a finished episode -> what is taken off its last turn's reward (see `penalties`)
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
+    # dynamic sampling: learn only from groups whose returns differ, and play up to so many batches
+    # of tasks until there are enough of them (see `sampling`); 0 learns from all that was played
+    rounds: int = 0
     demonstrated: bool = False  # the environment's expert takes every turn (imitation)
     aloud: bool = False  # and says its thoughts
 
@@ -323,6 +329,11 @@ class Algorithm:
         """The views whose scores carry a gradient."""
         return {term.trains for term in self.terms}
 
+    def followed(self) -> set[str]:
+        """The views that are only read, but as they are now: live goals that no term trains."""
+        live = {term.teacher for term in self.terms if isinstance(term, Distill) and term.live}
+        return live - self.trained()
+
 
 @dataclass(frozen=True, slots=True)
 class Objective:
@@ -330,7 +341,8 @@ class Objective:
     the same."""
 
     terms: tuple[tuple[str, Bound], ...]
-    share: Tensor  # [N], sums to 1: what a token counts
+    share: Tensor  # [N]: what a token counts, sums to 1 in a mean
+    size: Tensor  # [N], sums to 1: what of the step a token is; all 0 where nothing counts
 
     def __call__(self, live: Mapping[str, Scores], i: Tensor) -> dict[str, Tensor]:
         """Live scores of a slice and its token indices [n] -> each term's part of the loss [n]."""
@@ -339,6 +351,6 @@ class Objective:
 
 def bind(algorithm: Algorithm, step: Step) -> Objective:
     """Look at the whole step once: credits, weights and reductions are fixed from here on."""
-    return Objective(
-        tuple((term.name, term.bind(step)) for term in algorithm.terms), algorithm.reduction(step)
-    )
+    terms = tuple((term.name, term.bind(step)) for term in algorithm.terms)
+    share = algorithm.reduction(step)
+    return Objective(terms, share, share if algorithm.size is None else algorithm.size(step))

@@ -156,29 +156,38 @@ def train_step(
     state = Step(ready.batch, before, step)
     objective = bind(algorithm, state)
     since, taught = time.perf_counter(), clock.seconds.get("teacher", 0.0)
-    totals: dict[str, float] = {}
+    trained, followed = sorted(algorithm.trained()), sorted(algorithm.followed())
+    totals = dict.fromkeys((name for name, _ in objective.terms), 0.0)
     norms: list[float] = []
     for epoch in range(update.epochs):
         for part in _minibatches(episodes, update.minibatches, (seed, step, epoch)):
-            index = _index(ready, [everything[e] for e in part])
-            scale = 1.0 / float(objective.share[index.to(update.device)].sum())
-            for slice_ in _slices(part, ready, sorted(algorithm.trained()), update.tokens):
-                live = {name: score(name, slice_) for name in sorted(algorithm.trained())}
-                parts = objective(live, _index(ready, slice_).to(update.device))
-                loss = scale * torch.stack([p.sum() for p in parts.values()]).sum()
-                if loss.requires_grad:  # not where every token of the slice has weight zero
-                    loss.backward()  # type: ignore[no-untyped-call]
-                for name, value in parts.items():
-                    totals[name] = totals.get(name, 0.0) + float(value.detach().sum())
+            index = _index(ready, [everything[e] for e in part]).to(update.device)
+            size = float(objective.size[index].sum())
+            if not size:  # a minibatch in which no token counts
+                continue
+            for slice_ in _slices(part, ready, [*trained, *followed], update.tokens):
+                live = {name: score(name, slice_) for name in trained}
+                with torch.no_grad():
+                    live.update((n, score(n, slice_).to(update.device)) for n in followed)
+                _learn(objective(live, _index(ready, slice_).to(update.device)), 1.0 / size, totals)
             norms.append(_advance(optimizer, update.grad_clip, step))
     clock.add("update", since + clock.seconds.get("teacher", 0.0) - taught)
     return Report(
         losses={name: total / update.epochs for name, total in totals.items()},
-        grad_norm=sum(norms) / len(norms),
+        grad_norm=sum(norms) / max(1, len(norms)),
         tokens=len(ready.batch.token),
         columns=state.columns,
         means={name: float(column.mean()) for name, column in state.columns.items()},
     )
+
+
+def _learn(parts: Mapping[str, Tensor], scale: float, totals: dict[str, float]) -> None:
+    """Add a slice's gradient to the parameters' and its losses to the totals."""
+    loss = scale * torch.stack([p.sum() for p in parts.values()]).sum()
+    if loss.requires_grad:  # not where every token of the slice has weight zero
+        loss.backward()  # type: ignore[no-untyped-call]
+    for name, value in parts.items():
+        totals[name] += float(value.detach().sum())
 
 
 def _index(ready: Prepared, stretches: Sequence[Stretch]) -> Tensor:

@@ -3,7 +3,7 @@ two actors, invalid ones among them, and three views with a distribution at ever
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,11 +48,12 @@ class World:
         return Step(batch, scores, at)
 
     def live(self, step: Step, i: Tensor, *, leaf: Tensor | None = None) -> dict[str, Scores]:
-        """The student's scores of a slice, with gradient for `leaf` in place of its states."""
-        of = self.distribution("student")
+        """Scores of a slice by view, with gradient for `leaf` in place of the student's states."""
+        of = {view: self.distribution(view) for view in self.heads}
         if leaf is not None:
-            of = Distribution(hidden=leaf, head=of.head, temperature=of.temperature)
-        return {"student": Scores(distribution=of[i], token=step.batch.token[i])}
+            of["student"] = replace(of["student"], hidden=leaf)
+        token = step.batch.token[i]
+        return {view: Scores(distribution=d[i], token=token) for view, d in of.items()}
 
 
 def world(seed: int = 0, *, groups: int = 3, copies: int = 3) -> World:

@@ -147,7 +147,7 @@ def test_nobody_but_the_student_gets_a_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", MAKE)
 def test_what_a_token_counts_sums_to_one(name: str) -> None:
     for seed in range(3):
-        assert float(bind(MAKE[name](), world(seed).step()).share.sum()) == pytest.approx(1)
+        assert float(bind(MAKE[name](), world(seed).step()).size.sum()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import torch
 
 from understudy.maths import credit
-from understudy.maths.segments import segment_sum
 from understudy.objective import STUDENT, Signal, Step
 
 
@@ -32,14 +31,3 @@ def acted_by(actor: str) -> Signal:
         return (s.batch.actor == who).float()[s.batch.turn]
 
     return Signal(of, f"acted_by[{actor}]")
-
-
-def episode_mean() -> Signal:
-    """Reduction: every episode counts the same, whatever its length."""
-
-    def of(s: Step) -> torch.Tensor:
-        b = s.batch
-        lengths = segment_sum(torch.ones_like(b.logp), b.owner, len(b.group))
-        return 1 / (lengths[b.owner] * len(b.group))
-
-    return Signal(of, "episode_mean")

@@ -1,0 +1,1 @@
+"""Comparisons of methods that anyone can repeat: each folder is one study."""

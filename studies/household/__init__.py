@@ -1,0 +1,1 @@
+"""The methods of this library on one household panel: one budget, one warm start, several seeds."""

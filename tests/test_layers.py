@@ -18,7 +18,7 @@ ROWS = (
     "objective",
     "signals policies",
     "algorithms rollout plots",
-    "trainer evaluate checkpoint replay",
+    "trainer evaluate checkpoint replay sampling",
     # from here on: settings, runs, and what people type
     "config",
     "configfile sizes",

@@ -214,6 +214,12 @@ def phases_of(config: Config) -> list[Phase]:
             seed=seed_of("warm_start", seed),
         )
         phases.insert(0, first)
+    for phase in phases:
+        if phase.algorithm.rounds and config.rollout.copies == 1:
+            raise ConfigError(
+                "rollout.copies = 1, but the algorithm learns only from groups whose returns "
+                "differ, and those of one episode cannot; set rollout.copies to at least 2"
+            )
     if config.rollout.replay and not any(p.algorithm.demonstrated for p in phases):
         raise ConfigError(
             "rollout.replay names episodes to imitate, but no stage imitates; set [algorithm] or "

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import inspect
 import math
-import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +22,9 @@ from understudy.objective import View
 from understudy.policies.hf import HFPolicy
 from understudy.record import Line, episode_line
 from understudy.replay import Replay
-from understudy.rollout import Clock, Stage, play, seed_of
+from understudy.rollout import Clock, Stage
 from understudy.runfolder import RunFolder
+from understudy.sampling import differing, gather, learnt
 from understudy.selftest import Wiring, run_all
 from understudy.trainer import Report, read, train_step
 from understudy.types import Episode, Task
@@ -225,14 +225,15 @@ class _Loop:
         for episode in episodes:
             self.folder.log("episodes.jsonl").write(_named(phase, episode_line(episode, step)))
         usable = self._usable(phase, episodes, step)
+        used = learnt(phase.algorithm, usable, self.config.rollout.tasks)
         report = train_step(
-            phase.algorithm, usable, self.policies, optimizer, self.stage.prompter,
+            phase.algorithm, used, self.policies, optimizer, self.stage.prompter,
             build.update_of(self.config), step=step, seed=phase.seed, clock=clock,
         )  # fmt: skip
         line = _named(phase, metrics(phase, step, episodes, usable, report, rate))
         self.folder.log("metrics.jsonl").write(line)
         if self.config.run.columns:
-            self._columns(phase, step, usable, report)
+            self._columns(phase, step, used, report)
         seconds = {**clock.seconds, "all": time.perf_counter() - since}
         self.folder.log("timings.jsonl").write(_named(phase, {"step": step, "seconds": seconds}))
         self.watch.stepped(line, seconds)
@@ -244,11 +245,10 @@ class _Loop:
                 r.tasks * r.copies, lambda task: self.stage.prompter(View(), task),
                 self.stage.suite, seed=phase.seed, step=step,
             )  # fmt: skip
-        draw = random.Random(seed_of("tasks", phase.seed, step))
-        chosen = [self.tasks[i] for i in draw.sample(range(len(self.tasks)), r.tasks)]
-        return play(
-            self.stage, chosen, phase.algorithm, seed=phase.seed, step=step, copies=r.copies
-        )
+        return gather(
+            self.stage, self.tasks, phase.algorithm, count=r.tasks, copies=r.copies,
+            seed=phase.seed, step=step,
+        )  # fmt: skip
 
     def _usable(self, phase: Phase, episodes: Sequence[Episode], step: int) -> list[Episode]:
         """What can be learnt from: what did not break, in which something was said, and which
@@ -291,10 +291,10 @@ class _Loop:
                 return False
         return True
 
-    def _columns(self, phase: Phase, step: int, usable: Sequence[Episode], report: Report) -> None:
+    def _columns(self, phase: Phase, step: int, used: Sequence[Episode], report: Report) -> None:
         """A line an episode: each signal's value at each of its tokens, in 6 digits."""
         start = 0
-        for episode in usable:
+        for episode in used:
             end = start + sum(len(turn.tokens) for turn in episode.turns)
             line = {
                 "step": step,
@@ -355,6 +355,8 @@ def metrics(
         "episodes": len(whole),
         "broken": len(episodes) - len(whole),
         "unfit": len(whole) - len(usable),
+        "groups": len({e.group for e in whole}),
+        "varied": len(differing(whole)) / len({e.group for e in whole}),
         "won": sum(e.won for e in whole),
         "return": sum(e.total_reward for e in whole) / len(whole),
         "turns": len(turns),

@@ -2,14 +2,29 @@
 
 A_i = (R_i - mean_group R) / (std_group R + 1e-6),  the same for every token of episode i
 L = mean_t -min(r_t A, clip(r_t, 1 - clip, 1 + clip) A) + kl mean_t k3(p, p_reference)
+
+With statistics = "turn", rows are single turns: s = (return before penalties) - (the turn's own
+penalty), mean and sample standard deviation are over all turns of the group's episodes, and a group
+of one turn has mean 0 and deviation 1. Long episodes then weigh more in both.
 """
 
 from typing import Literal
 
 from understudy.maths.estimators import k3
-from understudy.maths.surrogates import ppo_clip
-from understudy.objective import ONE, Algorithm, DistillSampled, Entropy, Reinforce, Term, View
-from understudy.signals import group_relative
+from understudy.maths.surrogates import Surrogate, ppo_clip
+from understudy.objective import (
+    ONE,
+    Algorithm,
+    DistillSampled,
+    Entropy,
+    Reinforce,
+    Signal,
+    Term,
+    View,
+)
+from understudy.signals import group_relative, turn_relative
+
+Old = Literal["sampler", "recomputed"]
 
 
 def grpo(
@@ -18,15 +33,29 @@ def grpo(
     clip_high: float | None = None,
     dual_clip: float | None = 3.0,
     std: bool = True,
+    statistics: Literal["episode", "turn"] = "episode",
     kl: float = 0.0,
     entropy: float = 0.0,
-    old: Literal["sampler", "recomputed"] = "sampler",
+    old: Old = "sampler",
 ) -> Algorithm:
-    """Statistics are over the group's episodes; `kl` pulls to the weights of the start, by k3."""
+    """`statistics` are over the group's episodes or over their turns; `kl` pulls to the weights of
+    the start, by k3."""
+    credit = {"episode": group_relative, "turn": turn_relative}[statistics](std=std)
     surrogate = ppo_clip(clip, clip_high, dual_clip)
-    terms: list[Term] = [
-        Reinforce(credit=group_relative(std=std), surrogate=surrogate, old=old, name="grpo")
-    ]
+    return policy_gradient(credit, surrogate, name="grpo", kl=kl, entropy=entropy, old=old)
+
+
+def policy_gradient(
+    credit: Signal,
+    surrogate: Surrogate,
+    *,
+    name: str,
+    kl: float = 0.0,
+    entropy: float = 0.0,
+    old: Old = "sampler",
+) -> Algorithm:
+    """A credit's policy gradient, + kl mean k3(p, p_reference) - entropy mean H(p)."""
+    terms: list[Term] = [Reinforce(credit=credit, surrogate=surrogate, old=old, name=name)]
     views = {}
     if kl:
         pull = DistillSampled(teacher="reference", estimate=k3, weight=kl * ONE, name="kl")

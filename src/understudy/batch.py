@@ -26,6 +26,7 @@ class TokenBatch:
     reward: Tensor  # [U] rewards less penalties, float64: equal sums are equal in any order
     penalty: Tensor  # [U] what was taken off the reward, float64
     state: Tensor  # [U]; turns of one group in the same environment state share a number
+    won: Tensor  # [E] bool
     actors: tuple[str, ...]
 
     def to(self, device: str) -> "TokenBatch":
@@ -73,6 +74,7 @@ def collate(episodes: Sequence[Episode]) -> TokenBatch:
                 for u, (e, turn) in enumerate(turns)
             ]
         ),
+        won=torch.tensor([episode.won for episode in episodes], dtype=torch.bool),
         actors=actors,
     )
 

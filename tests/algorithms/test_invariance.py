@@ -96,7 +96,8 @@ def test_the_loss_and_its_gradient_do_not_depend_on_how_the_step_is_sliced(
     objective = bind(MAKE[name](), step)
     whole = gradient(objective, of, step, [torch.arange(n)])
     sliced = gradient(objective, of, step, order.tensor_split(pieces))
-    assert sliced[0] == pytest.approx(whole[0], rel=1e-5, abs=1e-6)
+    # a sum over whole episodes adds numbers of size 10 in float32
+    assert sliced[0] == pytest.approx(whole[0], rel=1e-5, abs=1e-5)
     assert_close(sliced[1], whole[1], atol=1e-6, rtol=1e-4)
     assert float(whole[1].abs().sum()) > 0
 

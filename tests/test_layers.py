@@ -14,17 +14,17 @@ ROOT = Path(__file__).parents[1] / "src" / "understudy"
 ROWS = (
     "errors types schedules maths protocol",
     "envs",
-    "batch contexts hints penalties record",
+    "batch contexts hindsight hints penalties record",
     "objective",
     "signals policies",
     "algorithms rollout plots",
-    "trainer evaluate checkpoint replay sampling",
+    "trainer evaluate checkpoint replay sampling hinting",
     # from here on: settings, runs, and what people type
     "config",
     "configfile sizes",
     "arguments progress runfolder",
     "build models",
-    "selftest",
+    "selftest metrics",
     "run",
     "plan measure tables demo",
     "cli",
@@ -32,9 +32,9 @@ ROWS = (
 )
 ROW = {name: k for k, row in enumerate(ROWS) for name in row.split()}
 WITHOUT_TORCH = (
-    "types", "errors", "schedules", "protocol", "contexts", "hints", "penalties", "record",
-    "config", "configfile", "envs.base", "envs.pool", "envs.doors", "envs.check", "envs.household",
-    "cli",
+    "types", "errors", "schedules", "protocol", "contexts", "hindsight", "hints", "penalties",
+    "record", "config", "configfile", "envs.base", "envs.pool", "envs.doors", "envs.check",
+    "envs.household", "cli",
 )  # fmt: skip
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 EVERY = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -4,7 +4,7 @@ Shapes: N sampled tokens, U turns, E episodes, G groups, V vocabulary, n tokens 
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from understudy.batch import TokenBatch
+from understudy.hindsight import Hindsight
 from understudy.maths.surrogates import Surrogate, ppo_clip, ratio
 from understudy.maths.vocabulary import Distribution, Divergence, diverge, entropy, sampled_logps
 from understudy.penalties import Penalty
 from understudy.schedules import Schedule, as_schedule
-from understudy.types import Episode
 
 STUDENT = "student"
 
@@ -268,11 +268,6 @@ class Entropy:
     def bind(self, step: Step) -> Bound:
         weight = self.weight(step)
         return lambda live, i: -weight[i] * entropy(live[self.trains].distribution)
-
-
-Hindsight = Callable[[Episode, int, Sequence[Episode]], str]
-"""(a finished episode, the number of a turn, all episodes of its group in order) -> what a scorer
-is told before that turn; empty for nothing. See `understudy.hindsight`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

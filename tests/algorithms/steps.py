@@ -1,5 +1,5 @@
 """A training step made of random numbers that every formula can be checked on: ragged turns of
-two actors, invalid ones among them, and three views with a distribution at every token."""
+two actors, invalid ones among them, and views with a distribution at every token."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from understudy.objective import Algorithm, Objective, Scores, Step, bind
 from understudy.types import Episode, Observation, Task, Turn
 
 V, WIDTH = 7, 5
-VIEWS = ("student", "teacher", "reference")
+VIEWS = ("student", "teacher", "reference", "full", "ablated")
 HEAT = 0.8
 
 
@@ -72,8 +72,8 @@ def world(seed: int = 0, *, groups: int = 3, copies: int = 3) -> World:
 
     base = rows("")
     head = torch.randn(V, WIDTH, generator=gen)
-    return World(episodes, {"student": base, "teacher": rows("t"), "reference": rows("r")},
-                 dict.fromkeys(VIEWS, head))  # fmt: skip
+    others = {view: rows(view) for view in VIEWS[1:]}
+    return World(episodes, {"student": base, **others}, dict.fromkeys(VIEWS, head))
 
 
 def _turns(rng: random.Random) -> tuple[Turn, ...]:

@@ -67,6 +67,14 @@ MAKE: dict[str, Callable[[], Algorithm]] = {
     "grpo_opsd published": lambda: ALGORITHMS["grpo_opsd"](form="published"),
     "skill_sd": ALGORITHMS["skill_sd"],
     "rlsd": ALGORITHMS["rlsd"],
+    "step_opsd": ALGORITHMS["step_opsd"],
+    "agent_opsd": ALGORITHMS["agent_opsd"],
+    "ocsd": ALGORITHMS["ocsd"],
+    "adrs": ALGORITHMS["adrs"],
+    "adrs state": lambda: ALGORITHMS["adrs"](units="state", scale="episode"),
+    "opid": lambda: ALGORITHMS["opid"](hindsight="peer_success"),
+    "pcsd": ALGORITHMS["pcsd"],
+    "icsd": ALGORITHMS["icsd"],
     "all terms": lambda: Algorithm(
         terms=(
             Reinforce(credit=linear(1.0, 0.0, 9) * group_relative() + 0.5 * gap()),

@@ -6,6 +6,8 @@ of the training run.
 
 from collections.abc import Callable
 
+from understudy.algorithms.adrs import adrs
+from understudy.algorithms.agent_opsd import agent_opsd
 from understudy.algorithms.atod import atod
 from understudy.algorithms.dapo import dapo
 from understudy.algorithms.dr_grpo import dr_grpo
@@ -14,8 +16,12 @@ from understudy.algorithms.gigpo import gigpo
 from understudy.algorithms.grpo import grpo
 from understudy.algorithms.grpo_opsd import grpo_opsd
 from understudy.algorithms.guided_opd import guided_opd
+from understudy.algorithms.icsd import icsd
+from understudy.algorithms.ocsd import ocsd
 from understudy.algorithms.opd import opd
+from understudy.algorithms.opid import opid
 from understudy.algorithms.opsd import opsd
+from understudy.algorithms.pcsd import pcsd
 from understudy.algorithms.pi_distill import pi_distill
 from understudy.algorithms.reinforce_pp import reinforce_pp
 from understudy.algorithms.rloo import rloo
@@ -24,6 +30,7 @@ from understudy.algorithms.sdar import sdar
 from understudy.algorithms.sft import sft
 from understudy.algorithms.skill_sd import skill_sd
 from understudy.algorithms.sod import sod
+from understudy.algorithms.step_opsd import step_opsd
 from understudy.algorithms.tcod import tcod
 from understudy.objective import Algorithm
 
@@ -49,5 +56,12 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
         grpo_opsd,
         skill_sd,
         rlsd,
+        step_opsd,
+        agent_opsd,
+        ocsd,
+        adrs,
+        opid,
+        pcsd,
+        icsd,
     )
 }

@@ -5,9 +5,21 @@ reductions  what a token counts: means over tokens or episodes, of all or of som
 rewards     other baselines, turn rows, states, and a pull to a reference within the reward
 gates       what lets a teacher through, token by token
 turns       weights by turn, and credits that look ahead
+followups   factors and gates of the methods that came after SDAR
 """
 
 from understudy.signals.basic import acted_by, gap, group_relative
+from understudy.signals.followups import (
+    belief_weight,
+    equal_turns,
+    influence_gate,
+    persistent_gate,
+    relative_support,
+    reliability,
+    residual_weight,
+    support,
+    whitened,
+)
 from understudy.signals.gates import GATES, entropy_gate, evidence, gap_gate, soft_or_gate
 from understudy.signals.reductions import episode_mean, episode_sum, token_mean, varied
 from understudy.signals.rewards import (
@@ -31,25 +43,34 @@ __all__ = [
     "GATES",
     "acted_by",
     "batch_normalised",
+    "belief_weight",
     "discounted_gap",
     "drift",
     "entropy_gate",
     "episode_mean",
     "episode_return",
     "episode_sum",
+    "equal_turns",
     "evidence",
     "first_turns",
     "gap",
     "gap_gate",
     "group_relative",
+    "influence_gate",
     "leave_one_out",
+    "persistent_gate",
+    "relative_support",
+    "reliability",
+    "residual_weight",
     "sod_weight",
     "soft_or_gate",
     "state_relative",
+    "support",
     "t_dur",
     "to_come",
     "token_dur",
     "token_mean",
     "turn_relative",
     "varied",
+    "whitened",
 ]

@@ -1,0 +1,43 @@
+"""ADRS (arXiv:2608.03223): GRPO with a teacher's opinion of each token added to the credit.
+
+    x_t = (log q(y_t) - its mean over the turn) / its deviation,  q: the same weights with a hint
+    m = sigmoid(2 d),  d = mean return weighted by confidence - by its complement, of one group
+    A_t = A_GRPO + eta Z_t,  Z: m x_t, whitened over the group
+
+confidence is sigmoid(mean log q of an episode, or of a turn, - its mean over the step);
+L = mean_t of PPO's clipped surrogate on A_t.
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+from understudy.algorithms.grpo import policy_gradient
+from understudy.maths.surrogates import ppo_clip
+from understudy.objective import Algorithm, View
+from understudy.signals import group_relative, relative_support, reliability, whitened
+
+
+def adrs(
+    *,
+    hint: str = "skills",
+    teacher: str = "self",
+    eta: float = 0.1,
+    units: Literal["episode", "state", "none"] = "episode",
+    scale: Literal["batch", "episode"] = "batch",
+    std: bool = True,
+    clip: float = 0.2,
+    clip_high: float | None = 0.28,
+    dual_clip: float | None = 3.0,
+    kl: float = 0.01,
+    entropy: float = 0.01,
+) -> Algorithm:
+    """`eta` is what the teacher's opinion counts beside the reward; `units` are compared to find
+    out how reliable it is: whole episodes, turns in one state, or none (m = 1); `scale` is over
+    what its deviation is taken."""
+    opinion = relative_support(scale=scale)
+    if units != "none":
+        opinion = reliability(units=units) * opinion
+    credit = group_relative(std=std) + eta * whitened(opinion)
+    surrogate = ppo_clip(clip, clip_high, dual_clip)
+    plain = policy_gradient(credit, surrogate, name="adrs", kl=kl, entropy=entropy)
+    return replace(plain, views={**plain.views, "teacher": View(policy=teacher, hint=hint)})

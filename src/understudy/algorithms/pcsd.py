@@ -1,0 +1,38 @@
+"""PCSD (arXiv:2608.01837): SDAR with a gate that opens where the teacher's support goes on.
+
+L = L_GRPO + coef mean_t w_t (sg log q(y_t) - log p(y_t)),  w_t = sigmoid(beta S_t) T_t
+
+    S_t = (1 - r) D_t + r (exponential mean of D over the next 8 tokens of the turn, ratio `decay`)
+    r   = clip((variance of D over them - .05) / (.5 - .05), 0, 1)
+    T_t = clip(1 - .3 max(0, -slope of D over them / mean |D|), 0, 1)
+
+D_t = log q(y_t) - log p(y_t) before the step; q: the weights of the start, with a hint.
+"""
+
+from understudy.algorithms.grpo import grpo
+from understudy.algorithms.sdar import beside
+from understudy.maths.estimators import log_ratio
+from understudy.objective import Algorithm, DistillSampled, View
+from understudy.schedules import Schedule
+from understudy.signals import persistent_gate
+
+
+def pcsd(
+    *,
+    hint: str = "skills",
+    teacher: str = "reference",
+    coef: float | Schedule = 0.01,
+    beta: float = 5.0,
+    decay: float = 0.8,
+    width: int = 8,
+    std: bool = True,
+    clip: float = 0.2,
+    dual_clip: float | None = 3.0,
+    kl: float = 0.01,
+) -> Algorithm:
+    """`teacher` is the student's own weights at the start; `width` is how many tokens the gate
+    looks at and `decay` the ratio of their weights."""
+    reward = grpo(std=std, clip=clip, dual_clip=dual_clip, kl=kl)
+    gate = persistent_gate(beta=beta, decay=decay, width=width)
+    pull = DistillSampled(estimate=log_ratio, weight=coef * gate, name="pcsd")
+    return beside(reward, pull, View(policy=teacher, hint=hint))

@@ -25,7 +25,9 @@ class TokenBatch:
     actor: Tensor  # [U] -> index into `actors`
     reward: Tensor  # [U] rewards less penalties, float64: equal sums are equal in any order
     penalty: Tensor  # [U] what was taken off the reward, float64
-    state: Tensor  # [U]; turns of one group in the same environment state share a number
+    # [U]; turns of one group in the same environment state share a number, and a turn whose state
+    # the environment does not tell has one of its own
+    state: Tensor
     won: Tensor  # [E] bool
     actors: tuple[str, ...]
 

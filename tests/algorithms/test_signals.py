@@ -153,8 +153,7 @@ def test_a_batch_laid_out_by_hand() -> None:
     assert b.actor.tolist() == [0, 1, 0, 0, 0]
     assert b.reward.tolist() == [0.75, -0.25, -0.25, -0.25, -0.25]
     assert b.outcome.tolist() == [0.5, -0.25, -0.5]
-    # the hall of group g is one situation, whoever is in it; where no state is told, a turn is
-    # compared with the same turn of the others
+    # the hall of group g is one situation, whoever is in it; a turn without a state is alone
     assert b.state[0] == b.state[2]
     assert len(set(b.state.tolist())) == 4
 

@@ -67,11 +67,14 @@ def turn_relative(*, std: bool = True) -> Signal:
 
 def state_relative(gamma: float = 0.95, *, std: bool = True) -> Signal:
     """GiGPO's step credit (arXiv:2505.10978, eq. 7): the discounted return from a turn against
-    those of all turns of its group that began in the same state; 0 where no other did. Where the
-    environment tells no state, turns of one number are taken to share it."""
+    those of all turns of its group that began in the same state; 0 where none did, as in an
+    environment that tells no states. Leaves the column `shared_state`: 1 where others did.
+    """
 
     def of(s: Step) -> torch.Tensor:
         b = s.batch
+        peers = torch.bincount(b.state)[b.state]
+        s.note("shared_state", (peers > 1).float()[b.turn])
         returns = credit.discounted_returns(b.reward, b.episode, gamma)
         return credit.group_relative(returns, b.state, std=std)[b.turn]
 

@@ -14,11 +14,12 @@ ROOT = Path(__file__).parents[1] / "src" / "understudy"
 ROWS = (
     "errors types schedules maths protocol",
     "envs",
-    "batch contexts hindsight hints penalties record",
+    "batch contexts demonstrations handover hindsight hints penalties record",
     "objective",
     "signals policies",
     "algorithms rollout plots",
     "trainer evaluate checkpoint replay sampling hinting",
+    "compare",
     # from here on: settings, runs, and what people type
     "config",
     "configfile sizes",

@@ -8,8 +8,8 @@ BUGS: Bugs = {
     "maths/credit.py": (
         REWARDS,
         [
-            ("rows with a population's deviation", "(count - 1).clamp(min=1)",
-             "count.clamp(min=1)"),
+            ("rows with a population's deviation", "group, size) / (count - 1).clamp(min=1)",
+             "group, size) / count.clamp(min=1)"),
             ("a row alone is centred", ".masked_fill(alone, 0.0)", ""),
             ("a row alone without deviation", ".masked_fill(alone, 1.0)", ""),
             ("batch normalisation forgets the mean", "exact - exact.mean() if len(x) else exact",

@@ -1,0 +1,172 @@
+"""Dynamic sampling: which tasks a step plays, and which groups it learns from."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stages import stage
+from table import Table
+from test_resume import TABLE, Quiet, contents, in_child, kill_at, whole
+
+from understudy import build, run
+from understudy.algorithms.dapo import dapo
+from understudy.algorithms.grpo import grpo
+from understudy.config import Config
+from understudy.configfile import parse
+from understudy.envs.doors import Doors
+from understudy.errors import ConfigError
+from understudy.objective import Algorithm
+from understudy.record import read
+from understudy.sampling import differing, gather, learnt
+from understudy.types import Episode, Observation, Stop, Task, Turn
+
+
+def episode(group: str, reward: float, stop: Stop = Stop.DONE) -> Episode:
+    turn = Turn(
+        observation=Observation(text=""), prompt=(), text="", tokens=(1,), logps=(0.0,),
+        reward=reward,
+    )  # fmt: skip
+    return Episode(task=Task(id=group), group=group, turns=(turn,), stop=stop)
+
+
+def test_groups_whose_returns_differ() -> None:
+    made = [
+        episode("flat", 1.0), episode("mixed", 1.0), episode("alone", 1.0), episode("flat", 1.0),
+        episode("mixed", 0.0), episode("late", 0.0), episode("late", 2.0),
+    ]  # fmt: skip
+    assert differing(made) == ["mixed", "late"]
+    assert differing([]) == []
+
+
+def test_a_broken_episode_makes_no_difference() -> None:
+    made = [episode("g", 1.0), episode("g", 0.0, Stop.ERROR), episode("g", 1.0)]
+    assert differing(made) == []
+
+
+def test_a_difference_of_rounding_is_none() -> None:
+    assert differing([episode("g", 0.1 + 0.2), episode("g", 0.3)]) == []
+
+
+@given(
+    rewards=st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=4), max_size=6),
+    count=st.integers(1, 4),
+)
+def test_what_is_learnt_from(rewards: list[list[float]], count: int) -> None:
+    made = [episode(f"g{k}", r) for k, row in enumerate(rewards) for r in row]
+    assert learnt(grpo(), made, count) == made
+    mixed = [k for k, row in enumerate(rewards) if len(set(row)) > 1][:count]
+    used = learnt(dapo(), made, count)
+    if mixed:
+        assert used == [episode(f"g{k}", r) for k in mixed for r in rewards[k]]
+    else:
+        assert used == made  # nothing of which counts
+
+
+# -- rounds
+
+
+def played(algorithm: Algorithm, *, knows: float = 0.0, count: int = 3, copies: int = 2,
+           step: int = 0, rooms: int = 3) -> list[Episode]:  # fmt: skip
+    suite = Doors(rooms)
+    on = stage(suite, policies={"self": Table(knows=knows)})
+    tasks = suite.tasks("train")
+    return gather(on, tasks, algorithm, count=count, copies=copies, seed=5, step=step)
+
+
+def ids(episodes: list[Episode]) -> list[str]:
+    return list(dict.fromkeys(e.task.id for e in episodes))
+
+
+def test_without_dynamic_sampling_one_batch_is_played() -> None:
+    made = played(grpo())
+    assert len(made) == 6
+    assert len(ids(made)) == 3
+    assert made == played(dapo())  # and with one round the same
+
+
+def test_rounds_go_on_until_enough_groups_differ() -> None:
+    first = played(dapo())
+    everything = played(dapo(rounds=9), count=8, rooms=2)
+    for step in range(6):
+        made = played(dapo(rounds=9), knows=2.0, step=step)
+        batches = [made[i : i + 6] for i in range(0, len(made), 6)]
+        # enough after the last batch, and not before
+        assert len(differing(made)) >= 3
+        before = [e for batch in batches[:-1] for e in batch]
+        assert len(differing(before)) < 3
+        assert len(set(ids(made))) == 3 * len(batches)
+    assert len(ids(first)) == 3
+    assert len(ids(everything)) <= 9
+
+
+def test_rounds_are_bounded_and_no_task_is_played_twice() -> None:
+    """A policy that never fails makes every group flat."""
+    for rounds in (1, 2, 4):
+        made = played(dapo(rounds=rounds), knows=40.0)
+        assert differing(made) == []
+        assert len(ids(made)) == 3 * rounds
+        assert len(made) == 2 * len(ids(made))
+    # nine tasks in all: the rest of them, and then it is over
+    assert len(ids(played(dapo(rounds=50), knows=40.0, count=4, rooms=2))) == 9
+
+
+def test_rounds_draw_other_tasks_at_other_steps_and_the_same_again() -> None:
+    one, two = (played(dapo(rounds=3), knows=40.0, step=s) for s in (0, 1))
+    assert ids(one) != ids(two)
+    assert played(dapo(rounds=3), knows=40.0) == one
+    # the first round is what is played without
+    assert one[:6] == played(grpo(), knows=40.0)
+
+
+# -- in a run
+
+
+def dynamic(**changes: object) -> Config:
+    """DAPO on doors, two groups of three a step."""
+    table = json.loads(json.dumps(TABLE))
+    del table["warm_start"]
+    table["algorithm"] = {"name": "dapo", "rounds": 3}
+    table["rollout"] |= {"copies": 3, **changes}
+    return parse(table)
+
+
+def test_a_run_says_how_many_groups_differed(tmp_path: Path) -> None:
+    whole(tmp_path, dynamic())
+    lines = list(read(tmp_path / "run/metrics.jsonl"))
+    episodes = list(read(tmp_path / "run/episodes.jsonl"))
+    columns = list(read(tmp_path / "run/columns.jsonl"))
+    for line in lines:
+        mine = [e for e in episodes if e["step"] == line["step"]]
+        returns: dict[object, set[object]] = {}
+        for e in mine:
+            returns.setdefault(e["group"], set()).add(e["return"])
+        mixed = [g for g, found in returns.items() if len(found) > 1]
+        assert line["groups"] == len(returns)
+        assert line["varied"] == pytest.approx(len(mixed) / len(returns))
+        assert line["unfit"] == 0
+        # learnt from: the first two that differ, or where none does, nothing of all
+        used = {c["task"] for c in columns if c["step"] == line["step"]}
+        assert used == (set(mixed[:2]) or set(returns))
+        if not mixed:
+            assert line["grad_norm"] == 0
+            assert line["loss"] == 0
+    assert any(line["groups"] > 2 for line in lines)
+
+
+def test_a_killed_run_draws_the_same_rounds_again(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.mkdir()
+    second.mkdir()
+    job = kill_at(-1, lambda: run.train(dynamic(), watch=Quiet()))
+    assert in_child(first, job) == 0
+    operations = int((first / "operations").read_text())
+    in_child(second, kill_at(operations * 2 // 3, lambda: run.train(dynamic(), watch=Quiet())))
+    whole(second, dynamic(), resume=True)
+    assert contents(second / "run") == contents(first / "run")
+
+
+def test_one_copy_can_never_differ() -> None:
+    with pytest.raises(ConfigError, match=r"rollout\.copies = 1.*set rollout\.copies"):
+        build.phases_of(dynamic(copies=1))

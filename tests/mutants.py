@@ -94,7 +94,7 @@ def main(words: list[str]) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for part in ("src", "tests"):
-            ignore = shutil.ignore_patterns("__pycache__", "assets", "parity")
+            ignore = shutil.ignore_patterns("__pycache__", "*.safetensors", "parity")
             shutil.copytree(ROOT / part, folder / part, ignore=ignore)
         shutil.copy(ROOT / "pyproject.toml", folder)
         whole = tuple(sorted({test for m in chosen for test in m.tests}))

@@ -115,7 +115,7 @@ def test_a_run_writes_what_was_promised(here: Path) -> None:
     names = {path.name for path in (here / "run").iterdir()} - {".lock"}
     assert names == {
         "config.toml", "meta.json", "episodes.jsonl", "metrics.jsonl", "evals.jsonl",
-        "columns.jsonl", "timings.jsonl", "checkpoints", "latest",
+        "columns.jsonl", "hints.jsonl", "timings.jsonl", "checkpoints", "latest",
     }  # fmt: skip
     assert (here / "run/latest").read_text() == "step-000004\n"
     kept = sorted(path.name for path in (here / "run/checkpoints").iterdir())

@@ -126,7 +126,7 @@ def test_hints_of_every_kind() -> None:
     assert hint(Kitchen(), task, "actions") == "1. go\n2. take"
     assert hint(Kitchen(), task, "") == ""
     with pytest.raises(ConfigError, match=f"the kinds are {', '.join(KINDS)}"):
-        hint(Kitchen(), task, "answer")
+        hint(Kitchen(), task, "skill")
 
 
 def test_doors_is_a_whole_suite() -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+from understudy import hinting
 from understudy.algorithms import ALGORITHMS
 from understudy.arguments import call
 from understudy.config import AlgorithmSection, Config, ContextSection, EnvSection, EvalSection
@@ -22,8 +23,11 @@ from understudy.envs.check import Broken, attempt
 from understudy.envs.pool import LocalPool, Pool, ProcessPool
 from understudy.errors import ConfigError, did_you_mean
 from understudy.evaluate import Panel, panel
-from understudy.objective import Algorithm
-from understudy.rollout import Limits, seed_of
+from understudy.hints import Hints, check, kinds_in
+from understudy.hints.bank import built_in as bank_names
+from understudy.hints.bank import load as load_bank
+from understudy.objective import Algorithm, View
+from understudy.rollout import Limits, Stage, seed_of
 from understudy.trainer import Update
 from understudy.types import Task
 
@@ -198,7 +202,7 @@ def algorithm_function(name: str, *, where: str) -> Callable[..., Algorithm]:
 
 
 def phases_of(config: Config) -> list[Phase]:
-    """What a run does, in order. A replayed file is only ever imitated."""
+    """What a run does, in order. A replayed file is imitated, or gone on from."""
     main = algorithm_of(config.algorithm, config.run.steps, where="algorithm")
     seed = config.run.seed
     phases = [
@@ -220,12 +224,54 @@ def phases_of(config: Config) -> list[Phase]:
                 "rollout.copies = 1, but the algorithm learns only from groups whose returns "
                 "differ, and those of one episode cannot; set rollout.copies to at least 2"
             )
-    if config.rollout.replay and not any(p.algorithm.demonstrated for p in phases):
+    if config.rollout.replay and not any(
+        p.algorithm.demonstrated or p.algorithm.left is not None for p in phases
+    ):
         raise ConfigError(
             "rollout.replay names episodes to imitate, but no stage imitates; set [algorithm] or "
             '[warm_start] name = "sft", or leave rollout.replay out'
         )
     return phases
+
+
+def hints_of(config: Config, suite: Suite, phases: Sequence[Phase]) -> Hints:
+    """What the hints of a run are made from. Refuses those that the suite can never give."""
+    section, wanted = config.hints, hints_wanted(config, phases)
+    skills = any("skills" in kinds_in(hint) for hint in wanted)
+    bank = None
+    if skills and (section.bank or config.env.suite in bank_names()):
+        bank = load_bank(section.bank or config.env.suite)
+    made = Hints(
+        bank=bank,
+        retrieval=section.retrieval,
+        allow_general=section.allow_general,
+        written_tokens=section.written_tokens,
+        written_temperature=section.written_temperature,
+    )
+    for hint in wanted:
+        check(suite, hint, made)
+    return made
+
+
+def hints_wanted(config: Config, phases: Sequence[Phase]) -> list[str]:
+    """The hints that a run's views and evaluations name."""
+    named = {view.hint for p in phases for view in p.algorithm.all_views().values()}
+    return sorted({*named, config.eval.hint} - {""})
+
+
+def rehearsal_of(
+    config: Config, stage: Stage, phases: Sequence[Phase], tasks: Sequence[Task],
+    tested: Panel | None,
+) -> Stage:  # fmt: skip
+    """A stage to try a run out on. Refuses hints that do not fit, before anything is trained."""
+    hints = hints_wanted(config, phases)
+    trial = hinting.rehearsal(stage, tasks[0], hints, seed=config.run.seed)
+    for phase in phases:
+        hinting.prove(stage, phase.algorithm.all_views(), hinting.sample(tasks))
+    if config.eval.hint and tested is not None:
+        shown = {"the evaluation": View(hint=config.eval.hint)}
+        hinting.prove(stage, shown, hinting.sample(tested.tasks))
+    return trial
 
 
 def policies_wanted(phases: Sequence[Phase], named: Mapping[str, object]) -> set[str]:

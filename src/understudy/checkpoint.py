@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from understudy.policies.hf import HFPolicy
 LATEST = "latest"
 FOLDER = "checkpoints"
 START = "step-000000"
+Skills = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class State:
     phase: str  # "warm_start" or "train"
     step: int  # steps of the phase that are done
     logs: Mapping[str, int]  # file name -> length in bytes
+    skills: Skills = field(default_factory=dict)  # what each skill has earned, by task family
 
     @property
     def name(self) -> str:
@@ -129,7 +131,7 @@ def latest(folder: Path) -> Path:
 def read_state(found: Path) -> State:
     try:
         line = json.loads((found / "state.json").read_text())
-        return State(phase=line["phase"], step=line["step"], logs=line["logs"])
+        return State(**{name: line[name] for name in ("phase", "step", "logs", "skills")})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{found / 'state.json'} cannot be read ({error}); write the name of another "

@@ -1,7 +1,7 @@
 """What a run is made of: every setting, its type and its only default. See `configfile` for TOML.
 
 A file has the sections [run] [env] [context] [rollout] [algorithm] [update] [policy] [eval], and
-where wanted [warm_start] and one [policies.NAME] for each further model.
+where wanted [warm_start], [hints] and one [policies.NAME] for each further model.
 """
 
 from typing import Annotated, Literal
@@ -83,7 +83,7 @@ class RolloutSection(Section):
     retries: At0 = 2
     """How often an episode is played again whose environment broke."""
     replay: str = ""
-    """An episodes.jsonl whose won episodes are imitated, instead of playing the expert's."""
+    """An episodes.jsonl whose won episodes are imitated or gone on from, instead of the expert's."""
 
 
 class AlgorithmSection(Section):
@@ -175,12 +175,29 @@ class PolicySection(Section):
         return self
 
 
+class HintsSection(Section):
+    """Where privileged text comes from: the hints that views name, such as "skills"."""
+
+    bank: str = ""
+    """Skills to show: a built-in bank, or a folder of text files; the suite's own if empty."""
+    retrieval: Literal["family", "keyword", "similarity", "ucb", "random", "full"] = "family"
+    """How skills are chosen for a task where a hint does not say it ("skills:random")."""
+    allow_general: bool = False
+    """Whether the general skills alone will do for a task that nothing matches."""
+    written_tokens: At1 = 96
+    """Tokens of a self-written hint at most."""
+    written_temperature: NotNegative = 0.0
+    """At which hints are written; 0 takes the likeliest token."""
+
+
 class EvalSection(Section):
     split: str = "seen"
     tasks: At1 = 100
     """The first so many tasks of the split: always the same."""
     temperature: NotNegative = 0.0
     """0 takes the likeliest token."""
+    hint: str = ""
+    """Evaluate a second time with this privileged text in the prompt, such as "skills"."""
 
 
 class Config(Section):
@@ -195,6 +212,7 @@ class Config(Section):
     """The student."""
     policies: dict[str, PolicySection] = {}
     """Further models by name, such as "teacher"."""
+    hints: HintsSection = HintsSection()
     eval: EvalSection = EvalSection()
 
     @model_validator(mode="after")

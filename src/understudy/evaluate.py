@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from understudy.envs.base import Suite
 from understudy.errors import ConfigError
-from understudy.objective import Algorithm
+from understudy.objective import Algorithm, View
 from understudy.rollout import Stage, play
+from understudy.schedules import constant
 from understudy.types import Episode, Task
 
 Z95 = 1.959963984540054
@@ -94,6 +95,7 @@ class Evaluation:
 
     panel: Panel
     episodes: tuple[Episode, ...]
+    hint: str = ""  # that the policy was shown
 
     @property
     def won(self) -> list[bool]:
@@ -112,6 +114,7 @@ class Evaluation:
         return {
             "step": step,
             "name": name,
+            "hint": self.hint,
             "panel": self.panel.fingerprint,
             "split": self.panel.split,
             "n": n,
@@ -137,15 +140,31 @@ class Evaluation:
         return out
 
 
+def named(policy: str, hint: str) -> str:
+    """What an evaluation is called.
+
+    >>> named("student", "skills:random"), named("student", "")
+    ('student with skills:random', 'student')
+    """
+    return f"{policy} with {hint}" if hint else policy
+
+
 def evaluate(
-    stage: Stage, tested: Panel, *, policy: str = "self", seed: int, temperature: float,
+    stage: Stage, tested: Panel, *, policy: str = "self", hint: str = "", seed: int,
+    temperature: float,
 ) -> Evaluation:  # fmt: skip
-    """Play every task of the panel once, the policy alone: no teacher, no hint."""
+    """Play every task of the panel once, the policy alone: no teacher, and no privileged text but
+    the `hint` that is asked for. The draws are the same with and without one."""
     alone = replace(
         stage,
         policies={"self": stage.policies[policy]},
         limits=replace(stage.limits, temperature=temperature),
     )
-    episodes = play(alone, tested.tasks, Algorithm(terms=()), seed=seed, step=-1)
+    acting = Algorithm(terms=())
+    if hint:
+        shown = {"hinted": View(hint=hint)}
+        acting = Algorithm(terms=(), views=shown, actors={"hinted": constant(1.0)})
+    episodes = play(alone, tested.tasks, acting, seed=seed, step=-1)
     whole = {e.task.id: e for e in reversed(episodes)}
-    return Evaluation(panel=tested, episodes=tuple(whole[task.id] for task in tested.tasks))
+    made = tuple(whole[task.id] for task in tested.tasks)
+    return Evaluation(panel=tested, episodes=made, hint=hint)

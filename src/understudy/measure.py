@@ -10,7 +10,8 @@ from understudy import build, checkpoint, models
 from understudy.algorithms.sft import sft
 from understudy.config import Config
 from understudy.errors import ConfigError, RunError, did_you_mean
-from understudy.evaluate import Evaluation, evaluate
+from understudy.evaluate import Evaluation, evaluate, named
+from understudy.hinting import Hinter, prove, sample
 from understudy.objective import Algorithm, View
 from understudy.record import Log, episode_line
 from understudy.rollout import EXPERT, Stage, play, seed_of
@@ -51,10 +52,12 @@ def _stage(config: Config, names: Sequence[str], student: str, tick: Tick) -> It
         policies = models.policies_of(config, names, suite, context, student=student)
         pool = build.pool_of(config.env, suite)
         closing.callback(pool.shutdown)
-        yield Stage(
+        stage = Stage(
             suite=suite, pool=pool, policies=dict(policies), context=context,
-            limits=build.limits_of(config), tick=tick,
+            limits=build.limits_of(config), tick=tick, hints=build.hints_of(config, suite, []),
         )  # fmt: skip
+        stage.ready = Hinter(stage=stage, seed=config.run.seed)
+        yield stage
 
 
 def _known(config: Config, names: Sequence[str], others: Sequence[str]) -> None:
@@ -70,19 +73,22 @@ def _known(config: Config, names: Sequence[str], others: Sequence[str]) -> None:
 def evaluations(
     config: Config, names: Sequence[str], *, student: str = "", tick: Tick
 ) -> dict[str, Evaluation]:
-    """Each named policy alone on the configured panel. "student" comes from the folder `student`
-    if that is not empty."""
+    """Each named policy alone on the configured panel, and again with the privileged text of
+    eval.hint. "student" comes from the folder `student` if that is not empty."""
     _known(config, names, [STUDENT])
     suite = build.suite_of(config.env)
     tested = build.panel_of(config.eval, suite)
     others = [name for name in names if name != STUDENT]
     with _stage(config, others, student, tick) as stage:
+        hint = config.eval.hint
+        prove(stage, {"the evaluation": View(hint=hint)}, sample(tested.tasks))
         return {
-            name: evaluate(
-                stage, tested, policy="self" if name == STUDENT else name,
+            named(name, shown): evaluate(
+                stage, tested, policy="self" if name == STUDENT else name, hint=shown,
                 seed=config.run.seed, temperature=config.eval.temperature,
             )
             for name in names
+            for shown in dict.fromkeys(("", hint))
         }  # fmt: skip
 
 

@@ -2,23 +2,30 @@
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
 import torch
-from pydantic import JsonValue
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from understudy import build, models, sizes
-from understudy.arguments import schedule
+from understudy.arguments import annotations, schedule, takes_schedule
 from understudy.build import Phase
-from understudy.config import Config, PolicySection
+from understudy.config import AlgorithmSection, Config, PolicySection
 from understudy.contexts import Context
 from understudy.envs.base import Demonstrates, Suite
 from understudy.errors import ConfigError
-from understudy.objective import Algorithm, Distill, DistillSampled, Entropy, Reinforce, Term
+from understudy.objective import (
+    Algorithm,
+    Distill,
+    DistillSampled,
+    Entropy,
+    Reinforce,
+    Signal,
+    Term,
+)
 from understudy.replay import Replay
 from understudy.run import learning_rate
 from understudy.runfolder import CONFIG
@@ -30,6 +37,8 @@ CHARACTERS = 4
 """Of English to a token of a large vocabulary."""
 ENTRIES = 2048
 """Of a tokenizer that is trained on a suite, at most."""
+GROUPED = ("group_relative", "leave_one_out", "turn_relative", "state_relative")
+"""Credits that compare the episodes of a group."""
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -70,6 +79,7 @@ def make(config: Config) -> Plan:
     suite = build.suite_of(config.env)
     context = build.context_of(config.context, suite)
     tasks = build.tasks_of(suite, config.env.split, config.rollout.tasks, where="env")
+    build.hints_of(config, suite, phases)
     if config.run.eval_every:
         build.tasks_of(suite, config.eval.split, config.eval.tasks, where="eval")
     if config.rollout.replay:
@@ -197,7 +207,10 @@ def _facts(
         "episodes",
         f"{episodes} a step ({r.tasks} tasks x {r.copies}), {episodes * steps:,} in all",
     )
-    at_most = episodes * r.turns * r.new_tokens
+    if rounds := phases[-1].algorithm.rounds:
+        more = f"up to {rounds} batches of tasks a step until " if rounds > 1 else ""
+        yield "dynamic sampling", f"{more}{r.tasks} groups have returns that differ"
+    at_most = max(1, rounds) * episodes * r.turns * r.new_tokens
     yield "sampled tokens", f"at most {at_most:,} a step ({r.turns} turns of {r.new_tokens})"
     yield "episode", f"about {episode:,} tokens if it uses every turn and token"
     per_task = "0" if not evaluations else f"{evaluations} of {config.eval.tasks} tasks"
@@ -224,6 +237,8 @@ def describe(term: Term) -> str:
         what = "a bonus for entropy"
     else:
         return type(term).__name__
+    if isinstance(term, Distill | DistillSampled) and term.gate is not None:
+        what += ", gated"
     return what if term.weight.name == "1" else f"{what}, times {term.weight.name}"
 
 
@@ -235,10 +250,8 @@ def _schedules(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple
     for phase in phases:
         for actor, chance in phase.algorithm.actors.items():
             yield f"{phase.name}: chance that {actor} acts", _along(chance, phase.steps)
-    for where, section, phase in _sections(config, phases):
-        for key, value in section.items():
-            if isinstance(value, dict):
-                yield f"{where}.{key}", _along(schedule(value, f"{where}.{key}"), phase.steps)
+    yield from _settings(config, phases)
+    yield from _within(config, phases)
     for phase in phases:
         steps, base = phase.steps, phase.lr
         rates = tuple(
@@ -248,12 +261,39 @@ def _schedules(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple
         yield f"{phase.name}: learning rate", rates
 
 
-def _sections(
-    config: Config, phases: list[Phase]
-) -> Iterable[tuple[str, dict[str, JsonValue], Phase]]:
-    yield "algorithm", config.algorithm.arguments(), phases[-1]
+def _settings(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[float, ...]]]:
+    """Schedules that the file gives as an algorithm's settings."""
+    for where, section, phase in _sections(config, phases):
+        hints = annotations(build.algorithm_function(section.name, where=where))
+        for key, value in section.arguments().items():
+            if isinstance(value, dict) and takes_schedule(hints.get(key)):
+                yield f"{where}.{key}", _along(schedule(value, f"{where}.{key}"), phase.steps)
+
+
+def _within(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[float, ...]]]:
+    """Schedules that an algorithm's terms contain, and no setting has shown already."""
+    shown = {values for _, values in _settings(config, phases)}
+    for phase in phases:
+        for term in phase.algorithm.terms:
+            for part, value in _signals(term):
+                for each in value.schedules:
+                    values = _along(each, phase.steps)
+                    if values not in shown:
+                        shown.add(values)
+                        yield f"{phase.name}: {term.name}.{part}, {_name(each)}", values
+
+
+def _signals(term: Term) -> Iterable[tuple[str, Signal]]:
+    for part in fields(term) if is_dataclass(term) else ():
+        value = getattr(term, part.name)
+        if isinstance(value, Signal):
+            yield part.name, value
+
+
+def _sections(config: Config, phases: list[Phase]) -> Iterable[tuple[str, AlgorithmSection, Phase]]:
+    yield "algorithm", config.algorithm, phases[-1]
     if config.warm_start is not None:
-        yield "warm_start", config.warm_start.arguments(), phases[0]
+        yield "warm_start", config.warm_start, phases[0]
 
 
 def _along(value: Schedule, steps: int) -> tuple[float, ...]:
@@ -281,8 +321,8 @@ def _warnings(config: Config, wanted: set[str], found: tuple[Model, ...]) -> Ite
         )
     if (Path(config.run.folder) / CONFIG).exists():
         yield f"{config.run.folder} already holds a run: continue it with --resume"
-    grouped = any("group_relative" in describe(t) for t in _main(config).terms)
-    if grouped and config.rollout.copies == 1:
+    credits = " ".join(describe(t) for t in _main(config).terms)
+    if config.rollout.copies == 1 and any(name in credits for name in GROUPED):
         yield "rollout.copies = 1 leaves nothing to compare: every group-relative credit will be 0"
 
 

@@ -23,7 +23,7 @@ class Point:
 
 
 def points(run: Path) -> list[Point]:
-    """The evaluations of a run folder, in order."""
+    """The evaluations of a run folder, in order: the student alone, without a hint."""
     path = run / "evals.jsonl"
     if not path.exists():
         raise RunError(f"{run} holds no evals.jsonl; give the folder of a run that was evaluated")
@@ -36,6 +36,7 @@ def points(run: Path) -> list[Point]:
             n=int(str(line["n"])),
         )
         for line in record.read(path)
+        if not line.get("hint")
     ]
 
 

@@ -98,7 +98,10 @@ def _broken(line: Mapping[str, object]) -> str:
 
 
 def _evaluation(line: Mapping[str, object]) -> str:
-    return f"{percent(int(number(line, 'won')), int(number(line, 'n')))} at step {line['step']}"
+    shown = f" with {line['hint']}" if line.get("hint") else ""
+    return (
+        f"{percent(int(number(line, 'won')), int(number(line, 'n')))} at step {line['step']}{shown}"
+    )
 
 
 class Lines:

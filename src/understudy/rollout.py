@@ -17,7 +17,7 @@ from understudy.contexts import Context
 from understudy.envs.base import Demonstrates, Suite, Thinks
 from understudy.envs.pool import Failure, Pool
 from understudy.errors import ConfigError, EnvError
-from understudy.hints import hint
+from understudy.hints import Hints
 from understudy.objective import STUDENT, Algorithm, View
 from understudy.policies.base import Actor, Completion, Request
 from understudy.policies.prompts import Prompter, Reader
@@ -79,6 +79,9 @@ class Clock:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - since
 
 
+Ready = Callable[[Sequence[Task], Algorithm, int], None]
+
+
 @dataclass(kw_only=True)
 class Stage:
     """All that playing needs: the suite and where it runs, the policies, how they are prompted."""
@@ -90,6 +93,8 @@ class Stage:
     limits: Limits
     clock: Clock = field(default_factory=Clock)
     tick: Callable[[int, int], None] = lambda done, total: None
+    hints: Hints = field(default_factory=Hints)
+    ready: Ready = lambda tasks, algorithm, step: None  # before tasks are played: make hints
 
     def prompter(self, view: View, task: Task) -> Prompter:
         actor = self.policies.get(view.policy)
@@ -99,7 +104,9 @@ class Stage:
                 f"there are {', '.join(sorted(self.policies))}"
             )
         return Prompter(
-            chat=actor.chat, context=self.context, hint=hint(self.suite, task, view.hint)
+            chat=actor.chat,
+            context=self.context,
+            hint=self.hints.text(self.suite, task, view.hint),
         )
 
 
@@ -116,6 +123,7 @@ def play(
     episode that replaced them, or alone where retries ran out."""
     if len({task.id for task in tasks}) < len(tasks):
         raise ValueError("a task is played twice; name each once and ask for `copies`")
+    stage.ready(tasks, algorithm, step)
     game = _Game(stage, algorithm, seed, step)
     jobs = [Job(task=task, copy=copy) for task in tasks for copy in range(copies)]
     return game.run(jobs)

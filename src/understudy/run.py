@@ -12,19 +12,21 @@ from typing import Protocol
 
 import torch
 
-from understudy import build, checkpoint, models, runfolder
+from understudy import build, checkpoint, models, record, runfolder
 from understudy.build import Phase
 from understudy.checkpoint import State
 from understudy.config import Config, UpdateSection
 from understudy.errors import RunError
-from understudy.evaluate import Panel, evaluate
+from understudy.evaluate import Panel, evaluate, named
+from understudy.hinting import Hinter
+from understudy.metrics import metrics
 from understudy.objective import View
 from understudy.policies.hf import HFPolicy
 from understudy.record import Line, episode_line
 from understudy.replay import Replay
-from understudy.rollout import Clock, Stage
+from understudy.rollout import Clock, Stage, play
 from understudy.runfolder import RunFolder
-from understudy.sampling import differing, gather, learnt
+from understudy.sampling import gather, learnt
 from understudy.selftest import Wiring, run_all
 from understudy.trainer import Report, read, train_step
 from understudy.types import Episode, Task
@@ -69,20 +71,33 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
         stage = Stage(
             suite=suite, pool=pool, policies=dict(policies), context=context,
             limits=build.limits_of(config), tick=watch.playing,
+            hints=build.hints_of(config, suite, phases),
         )  # fmt: skip
+        trial = build.rehearsal_of(config, stage, phases, tasks, tested)
         wiring = Wiring(
-            phases=phases, stage=stage, policies=policies, task=tasks[0], split=config.env.split
+            phases=phases, stage=trial, policies=policies, task=tasks[0], split=config.env.split
         )
         watch.tested(run_all(wiring))
         runfolder.begin(folder, config, pinned)
         loop = _Loop(
             config=config, folder=folder, stage=stage, policies=policies, tasks=tasks,
-            tested=tested, replay=replay, watch=watch,
+            tested=tested, replay=replay, watch=watch, hinter=_hinter(config, folder, stage),
             makes_reference="reference" in wanted - set(config.policies),
         )  # fmt: skip
         with _enough_memory():
             loop.run(phases)
     return Path(config.run.folder)
+
+
+def _hinter(config: Config, folder: RunFolder, stage: Stage) -> Hinter:
+    """What makes the run's hints, with those that it made before it stopped."""
+    if folder.state is not None:
+        stage.hints.bandit.restore(folder.state.skills)
+        lines = record.read(folder.path / runfolder.HINTS)
+        stage.hints.written = {str(line["task"]): str(line["text"]) for line in lines}
+    made = Hinter(stage=stage, seed=config.run.seed, note=folder.log(runfolder.HINTS).write)
+    stage.ready = made
+    return made
 
 
 @contextlib.contextmanager
@@ -147,6 +162,7 @@ class _Loop:
     tested: Panel | None
     replay: Replay | None
     watch: Watch
+    hinter: Hinter
     makes_reference: bool
 
     def run(self, phases: Sequence[Phase]) -> None:
@@ -230,7 +246,9 @@ class _Loop:
             phase.algorithm, used, self.policies, optimizer, self.stage.prompter,
             build.update_of(self.config), step=step, seed=phase.seed, clock=clock,
         )  # fmt: skip
-        line = _named(phase, metrics(phase, step, episodes, usable, report, rate))
+        told = self.hinter.report(phase.algorithm, [e.task for e in usable])
+        self.hinter.settle(episodes)
+        line = _named(phase, {**metrics(phase, step, episodes, usable, report, rate), **told})
         self.folder.log("metrics.jsonl").write(line)
         if self.config.run.columns:
             self._columns(phase, step, used, report)
@@ -241,9 +259,20 @@ class _Loop:
     def _episodes(self, phase: Phase, step: int) -> list[Episode]:
         r = self.config.rollout
         if self.replay is not None and phase.algorithm.demonstrated:
-            return self.replay.choose(
+            made = self.replay.choose(
                 r.tasks * r.copies, lambda task: self.stage.prompter(View(), task),
                 self.stage.suite, seed=phase.seed, step=step,
+            )  # fmt: skip
+            self.stage.ready([e.task for e in made], phase.algorithm, step)
+            return made
+        if self.replay is not None and phase.algorithm.left is not None:
+            begun = self.replay.choose(
+                r.tasks, lambda task: self.stage.prompter(View(), task), self.stage.suite,
+                seed=phase.seed, step=step, once=True,
+            )  # fmt: skip
+            return play(
+                self.stage, [e.task for e in begun], phase.algorithm, seed=phase.seed, step=step,
+                copies=r.copies, recorded={e.task.id: e.turns for e in begun},
             )  # fmt: skip
         return gather(
             self.stage, self.tasks, phase.algorithm, count=r.tasks, copies=r.copies,
@@ -313,16 +342,21 @@ class _Loop:
     def _evaluate(self, step: int) -> None:
         if self.tested is None:
             return
-        made = evaluate(
-            self.stage, self.tested, seed=self.config.run.seed,
-            temperature=self.config.eval.temperature,
-        )  # fmt: skip
-        line = made.line(step, "student")
-        self.folder.log("evals.jsonl").write(line)
-        self.watch.evaluated(line)
+        section = self.config.eval
+        for hint in dict.fromkeys(("", section.hint)):
+            made = evaluate(
+                self.stage, self.tested, hint=hint, seed=self.config.run.seed,
+                temperature=section.temperature,
+            )  # fmt: skip
+            line = made.line(step, named("student", hint))
+            self.folder.log("evals.jsonl").write(line)
+            self.watch.evaluated(line)
 
     def _save(self, phase: Phase, done: int, optimizer: torch.optim.Optimizer) -> None:
-        state = State(phase=phase.name, step=done, logs=self.folder.lengths())
+        state = State(
+            phase=phase.name, step=done, logs=self.folder.lengths(),
+            skills=self.stage.hints.bandit.state(),
+        )  # fmt: skip
         checkpoint.save(
             self.folder.path, state, self.policies["self"], optimizer, keep=self.config.run.keep,
             pinned=checkpoint.START if self.makes_reference else "",
@@ -335,43 +369,3 @@ def _named(phase: Phase, line: Line) -> Line:
 
 def _short(x: float) -> float | None:
     return float(f"{x:.6g}") if math.isfinite(x) else None
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: x if math.isfinite(x) else None for name, x in values.items()}
-
-
-def metrics(
-    phase: Phase, step: int, episodes: Sequence[Episode], usable: Sequence[Episode],
-    report: Report, rate: float,
-) -> Line:  # fmt: skip
-    """A step in numbers. Broken episodes are counted, and in nothing else; those that were left
-    out of training because they were too long, or empty, are in all but the loss."""
-    whole = [e for e in episodes if not e.stop.broken]
-    turns = [turn for e in whole for turn in e.turns]
-    actors = sorted({turn.actor for turn in turns})
-    return {
-        "step": step,
-        "episodes": len(whole),
-        "broken": len(episodes) - len(whole),
-        "unfit": len(whole) - len(usable),
-        "groups": len({e.group for e in whole}),
-        "varied": len(differing(whole)) / len({e.group for e in whole}),
-        "won": sum(e.won for e in whole),
-        "return": sum(e.total_reward for e in whole) / len(whole),
-        "turns": len(turns),
-        "tokens": report.tokens,
-        "invalid": sum(not turn.valid for turn in turns) / max(1, len(turns)),
-        "stops": {s: sum(e.stop == s for e in whole) for s in sorted({e.stop for e in whole})},
-        "actors": {a: sum(turn.actor == a for turn in turns) / max(1, len(turns)) for a in actors},
-        "penalties": {
-            name: sum(e.penalties.get(name, 0.0) for e in whole) / len(whole)
-            for name in phase.algorithm.penalties
-        },
-        "chances": {name: chance(step) for name, chance in phase.algorithm.actors.items()},
-        "loss": _finite({"": sum(report.losses.values())})[""],
-        "losses": _finite(report.losses),
-        "means": _finite(report.means),
-        "grad_norm": report.grad_norm,
-        "lr": rate,
-    }

@@ -3,6 +3,7 @@
 config.toml      every setting as resolved
 meta.json        versions, machine, seed, the panel's fingerprint
 episodes.jsonl   every episode that was played; metrics.jsonl, evals.jsonl, columns.jsonl
+hints.jsonl      the hints that the student wrote for itself
 timings.jsonl    the only file besides meta.json that two equal runs do not share
 """
 
@@ -24,7 +25,8 @@ from understudy.configfile import differences, load, write
 from understudy.errors import RunError
 
 CONFIG, META, LOCK = "config.toml", "meta.json", ".lock"
-LOGS = ("episodes.jsonl", "metrics.jsonl", "evals.jsonl", "columns.jsonl")
+HINTS = "hints.jsonl"
+LOGS = ("episodes.jsonl", "metrics.jsonl", "evals.jsonl", "columns.jsonl", HINTS)
 TIMINGS = "timings.jsonl"
 HARMLESS = {"run.folder", "run.keep", "run.checkpoint_every"}
 """Settings that change no result, so that a run may be continued with others."""

@@ -38,8 +38,8 @@ BUGS: Bugs = {
             ("results in order of arrival",
              "self.finished.sort(key=lambda f: (order[f[0].task.id, f[0].copy], -f[0].attempt))",
              "pass"),
-            ("the student's hint for all", "hint(self.suite, task, view.hint)",
-             'hint(self.suite, task, "plan")'),
+            ("the student's hint for all", "self.hints.text(self.suite, task, view.hint)",
+             'self.hints.text(self.suite, task, "plan")'),
             ("tasks named twice", "if len({task.id for task in tasks}) < len(tasks):",
              "if False:"),
         ],
@@ -141,10 +141,6 @@ BUGS: Bugs = {
             ("actions listed at the end", "if not observation.actions or observation.done:",
              "if not observation.actions:"),
         ],
-    ),
-    "hints.py": (
-        ("tests/test_words.py",),
-        [("arguments told with actions", 'if kind == "plan" else', "if True else")],
     ),
     "envs/doors.py": (
         ("tests/test_words.py", "tests/test_rollout.py::"

@@ -38,6 +38,24 @@ class Demonstrates(Protocol):
 
 
 @runtime_checkable
+class Answers(Protocol):
+    """A suite that knows reference answers: privileged information."""
+
+    def answer(self, task: Task) -> str:
+        """The reference answer of a task; empty where none is known."""
+        ...
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """A suite that can say what a task asks for before it is played."""
+
+    def describe(self, task: Task) -> str:
+        """The task alone, in the words in which the agent is told it: nothing of what it sees."""
+        ...
+
+
+@runtime_checkable
 class Thinks(Protocol):
     """A suite whose demonstrator can say what it is after."""
 

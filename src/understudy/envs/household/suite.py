@@ -112,6 +112,9 @@ class Household:
     def plan_thoughts(self, task: Task) -> Sequence[str]:
         return plan_thoughts(scene_of(task))
 
+    def describe(self, task: Task) -> str:
+        return scene_of(task).task
+
     def renders(self) -> Mapping[str, Render]:
         return {"compact": compact, "marked": marked}
 

@@ -8,10 +8,18 @@ Schedule = Callable[[int], float]
 
 def constant(value: float) -> Schedule:
     """The same at every step."""
-    return lambda step: value
+    return _named(lambda step: value, f"constant({value:g})")
 
 
-def _interpolate(start: float, end: float, steps: int, shape: Callable[[float], float]) -> Schedule:
+def _named(at: Schedule, text: str) -> Schedule:
+    """The schedule, which says in a plan how it was made."""
+    at.__name__ = text
+    return at
+
+
+def _interpolate(
+    name: str, start: float, end: float, steps: int, shape: Callable[[float], float]
+) -> Schedule:
     if steps <= 0:
         raise ValueError(f"a schedule needs steps > 0, got {steps}")
 
@@ -19,7 +27,7 @@ def _interpolate(start: float, end: float, steps: int, shape: Callable[[float], 
         # the end is returned, not computed: a curriculum that ends at 0 must be exactly 0
         return end if step >= steps else start + (end - start) * shape(max(step / steps, 0.0))
 
-    return at
+    return _named(at, f"{name}({start:g}, {end:g}, {steps})")
 
 
 def linear(start: float, end: float, steps: int) -> Schedule:
@@ -28,7 +36,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
     >>> [linear(1.0, 0.0, 4)(s) for s in (0, 1, 4, 9)]
     [1.0, 0.75, 0.0, 0.0]
     """
-    return _interpolate(start, end, steps, lambda x: x)
+    return _interpolate("linear", start, end, steps, lambda x: x)
 
 
 def cosine(start: float, end: float, steps: int) -> Schedule:
@@ -37,7 +45,7 @@ def cosine(start: float, end: float, steps: int) -> Schedule:
     >>> [round(cosine(1.0, 0.0, 4)(s), 3) for s in (0, 1, 2, 4)]
     [1.0, 0.854, 0.5, 0.0]
     """
-    return _interpolate(start, end, steps, lambda x: (1 - math.cos(math.pi * x)) / 2)
+    return _interpolate("cosine", start, end, steps, lambda x: (1 - math.cos(math.pi * x)) / 2)
 
 
 def exponential(start: float, end: float, steps: int, *, floor: float = 0.01) -> Schedule:
@@ -64,7 +72,7 @@ def exponential(start: float, end: float, steps: int, *, floor: float = 0.01) ->
             return end
         return start * float((target / start) ** (max(step, 0) / steps))
 
-    return at
+    return _named(at, f"exponential({start:g}, {end:g}, {steps})")
 
 
 def as_schedule(value: float | Schedule) -> Schedule:

@@ -15,7 +15,7 @@ from understudy.algorithms.sdar import beside
 from understudy.maths.estimators import log_ratio
 from understudy.objective import Algorithm, DistillSampled, View
 from understudy.schedules import Schedule
-from understudy.signals import group_relative, influence_gate
+from understudy.signals import group_relative, influence_weight
 
 
 def icsd(
@@ -31,6 +31,6 @@ def icsd(
 ) -> Algorithm:
     """`beta` is the sharpness of the gate that the weight is taken from."""
     reward = grpo(std=std, clip=clip, dual_clip=dual_clip, kl=kl)
-    gate = influence_gate(group_relative(std=std), beta=beta)
+    gate = influence_weight(group_relative(std=std), beta=beta)
     pull = DistillSampled(estimate=log_ratio, weight=coef * gate, name="icsd")
     return beside(reward, pull, View(policy=teacher, hint=hint))

@@ -14,7 +14,7 @@ from understudy.algorithms.sdar import beside
 from understudy.maths.estimators import log_ratio
 from understudy.objective import Algorithm, DistillSampled, View
 from understudy.schedules import Schedule
-from understudy.signals import persistent_gate
+from understudy.signals import persistent_weight
 
 
 def pcsd(
@@ -33,6 +33,6 @@ def pcsd(
     """`teacher` is the student's own weights at the start; `width` is how many tokens the gate
     looks at and `decay` the ratio of their weights."""
     reward = grpo(std=std, clip=clip, dual_clip=dual_clip, kl=kl)
-    gate = persistent_gate(beta=beta, decay=decay, width=width)
+    gate = persistent_weight(beta=beta, decay=decay, width=width)
     pull = DistillSampled(estimate=log_ratio, weight=coef * gate, name="pcsd")
     return beside(reward, pull, View(policy=teacher, hint=hint))

@@ -161,7 +161,7 @@ def whitened(x: Signal) -> Signal:
     return Signal(of, f"whitened[{x.name}]", x.schedules)
 
 
-def persistent_gate(
+def persistent_weight(
     *,
     beta: float = 5.0,
     decay: float = 0.8,
@@ -187,10 +187,10 @@ def persistent_gate(
         )
         return torch.sigmoid(beta * smooth) * trend
 
-    return Signal(of, f"persistent_gate[{teacher}]")
+    return Signal(of, f"persistent_weight[{teacher}]")
 
 
-def influence_gate(
+def influence_weight(
     credit: Signal | None = None,
     *,
     beta: float = 5.0,
@@ -217,4 +217,4 @@ def influence_gate(
         gate = torch.sigmoid(beta * towards)
         return maths.reallocated(gate, high, unclear, b.turn, len(b.episode))
 
-    return Signal(of, f"influence_gate[{a.name}]")
+    return Signal(of, f"influence_weight[{a.name}]")

@@ -1,0 +1,153 @@
+"""compose: an algorithm written in a configuration, from views, actors and terms.
+
+    L = sum over terms of mean_t of the term's loss at token t
+
+    [algorithm.views.NAME]   policy, hint, hindsight
+    [algorithm.actors]       NAME = the chance that this view takes a turn, a schedule
+    [algorithm.terms.NAME]   kind = "reinforce", "distill", "distill_sampled" or "entropy" (NAME if
+                             left out), and that term's parts: credit, surrogate, old, divergence,
+                             estimate, teacher, trains, weight, gate, corrected, live
+
+Credits, weights, gates, surrogates, divergences and schedules are expressions such as
+"linear(1, 0.1, 80) * t_dur() * gap() + group_relative()". docs/compose.md lists the words.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, fields
+from typing import Any, get_type_hints
+
+from understudy.errors import did_you_mean
+from understudy.objective import (
+    STUDENT,
+    Algorithm,
+    Distill,
+    DistillSampled,
+    Entropy,
+    Reinforce,
+    Term,
+    View,
+)
+from understudy.words import Reader, fits, in_words
+
+TERMS: dict[str, type[Reinforce | Distill | DistillSampled | Entropy]] = {
+    "reinforce": Reinforce,
+    "distill": Distill,
+    "distill_sampled": DistillSampled,
+    "entropy": Entropy,
+}
+EXPRESSIONS = {
+    "credit": "signal",
+    "weight": "signal",
+    "gate": "gate",
+    "surrogate": "surrogate",
+    "divergence": "divergence",
+    "estimate": "estimate",
+    "hindsight": "hindsight",
+}
+"""Fields that are written as expressions, and what these must mean."""
+
+Settings = Mapping[str, object]
+
+
+def compose(
+    *,
+    total_steps: int,
+    terms: Mapping[str, Settings],
+    views: Mapping[str, Settings] | None = None,
+    actors: Mapping[str, object] | None = None,
+    reduction: str = "token_mean()",
+    size: str = "",
+    penalties: Mapping[str, str] | None = None,
+    demonstrated: bool = False,
+    aloud: bool = False,
+) -> Algorithm:
+    """`terms` are the parts of the loss, each a table; `views` are the policies in their contexts,
+    each a table; `actors` say which views take turns, and how often; `reduction` is what a token
+    counts; `size` is what of the step a token is, where `reduction` is a sum; `penalties` are taken
+    off episodes' rewards; with `demonstrated` the environment's expert takes every turn, with
+    `aloud` it says its thoughts. `total_steps` may be used in schedules."""
+    numbers = {"total_steps": total_steps}
+    named = {STUDENT, *(views or {})}
+    reader = Reader(numbers=numbers, views=sorted(named))
+    made = {n: _view(s, f"views.{n}", reader) for n, s in (views or {}).items()}
+    if not terms:
+        raise ValueError("terms is empty: add a section [algorithm.terms.NAME] with a kind")
+    return Algorithm(
+        terms=tuple(_term(name, s, reader) for name, s in terms.items()),
+        views=made,
+        actors={
+            _known(n, named, "actors"): reader.read(text, "schedule", f"actors.{n}")
+            for n, text in (actors or {}).items()
+        },
+        reduction=reader.read(reduction, "signal", "reduction"),
+        size=reader.read(size, "signal", "size") if size else None,
+        penalties={
+            n: reader.read(t, "penalty", f"penalties.{n}") for n, t in (penalties or {}).items()
+        },
+        demonstrated=demonstrated,
+        aloud=aloud,
+    )
+
+
+def _view(settings: Settings, where: str, reader: Reader) -> View:
+    return View(**_fields(View, settings, where, reader))
+
+
+def _term(name: str, settings: Settings, reader: Reader) -> Term:
+    where = f"terms.{name}"
+    rest = dict(_table(settings, where))
+    kind = str(rest.pop("kind", name))
+    if kind not in TERMS:
+        raise ValueError(
+            f"{where}.kind must be one of {', '.join(TERMS)}, got {kind!r}"
+            f"{did_you_mean(kind, TERMS)}"
+        )
+    made = _fields(TERMS[kind], rest, where, reader)
+    for field in fields(TERMS[kind]):
+        if field.name in ("teacher", "trains"):
+            view = made.get(field.name, field.default)
+            _known(str(view), reader.views, f"{where}.{field.name}")
+    return TERMS[kind](**made, name=name)
+
+
+def _fields(
+    kind: type[View | Reinforce | Distill | DistillSampled | Entropy],
+    settings: Settings,
+    where: str,
+    reader: Reader,
+) -> dict[str, Any]:
+    """A table of settings as the fields of what is made of them; names are given elsewhere."""
+    hints = get_type_hints(kind)
+    there = {field.name: field for field in fields(kind) if field.name != "name"}
+    made = {}
+    for key, value in _table(settings, where).items():
+        if key not in there:
+            raise ValueError(
+                f"{where}.{key} is not a setting{did_you_mean(key, there)}; there are "
+                f"{', '.join(there)}"
+            )
+        if key in EXPRESSIONS:
+            made[key] = reader.read(value, EXPRESSIONS[key], f"{where}.{key}")
+        elif fits(value, hints[key]):
+            made[key] = value
+        else:
+            raise ValueError(f"{where}.{key} must be {in_words(hints[key])}, got {value!r}")
+    for key, field in there.items():
+        if field.default is MISSING and field.default_factory is MISSING and key not in made:
+            raise ValueError(f"{where}.{key} is missing; a {kind.__name__} needs it")
+    return made
+
+
+def _table(settings: object, where: str) -> Settings:
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"{where} must be a table of settings, got {settings!r}")
+    return settings
+
+
+def _known(view: str, views: Collection[str], where: str) -> str:
+    if view not in views:
+        raise ValueError(
+            f"{where}: there is no view {view!r}{did_you_mean(view, views)}; there are "
+            f"{', '.join(sorted(views))}; add [algorithm.views.{view}]"
+        )
+    return view

@@ -17,6 +17,7 @@ ROWS = (
     "batch contexts demonstrations handover hindsight hints penalties record",
     "objective",
     "signals policies",
+    "words",
     "algorithms rollout plots",
     "trainer evaluate checkpoint replay sampling hinting",
     "compare",

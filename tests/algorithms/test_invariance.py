@@ -75,6 +75,14 @@ MAKE: dict[str, Callable[[], Algorithm]] = {
     "opid": lambda: ALGORITHMS["opid"](hindsight="peer_success"),
     "pcsd": ALGORITHMS["pcsd"],
     "icsd": ALGORITHMS["icsd"],
+    "compose": lambda: ALGORITHMS["compose"](
+        total_steps=10,
+        views={"teacher": {"policy": "teacher"}},
+        terms={
+            "reinforce": {"credit": "linear(1, 0, 9) * t_dur() * gap() + group_relative()"},
+            "distill": {"divergence": "forward_kl", "gate": "gap_gate()"},
+        },
+    ),
     "all terms": lambda: Algorithm(
         terms=(
             Reinforce(credit=linear(1.0, 0.0, 9) * group_relative() + 0.5 * gap()),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from understudy.algorithms.adrs import adrs
 from understudy.algorithms.agent_opsd import agent_opsd
 from understudy.algorithms.atod import atod
+from understudy.algorithms.compose import compose
 from understudy.algorithms.dapo import dapo
 from understudy.algorithms.dr_grpo import dr_grpo
 from understudy.algorithms.gated_opsd import gated_opsd
@@ -63,5 +64,6 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
         opid,
         pcsd,
         icsd,
+        compose,
     )
 }

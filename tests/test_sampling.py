@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stages import stage
 from table import Table
-from test_resume import TABLE, Quiet, contents, in_child, kill_at, whole
+from test_resume import TABLE, Quiet, config, contents, in_child, kill_at, whole
 
-from understudy import build, run
+from understudy import build, plan, run
 from understudy.algorithms.dapo import dapo
 from understudy.algorithms.grpo import grpo
 from understudy.config import Config
@@ -165,6 +165,24 @@ def test_a_killed_run_draws_the_same_rounds_again(tmp_path: Path) -> None:
     in_child(second, kill_at(operations * 2 // 3, lambda: run.train(dynamic(), watch=Quiet())))
     whole(second, dynamic(), resume=True)
     assert contents(second / "run") == contents(first / "run")
+
+
+def test_the_plan_says_what_may_be_played() -> None:
+    facts = dict(plan.make(dynamic()).facts)
+    assert facts["dynamic sampling"].startswith("up to 3 batches of tasks a step until 2 groups")
+    assert facts["sampled tokens"].startswith(f"at most {3 * 6 * 3 * 4} a step")
+    assert "dynamic sampling" not in dict(plan.make(config()).facts)
+
+
+@pytest.mark.parametrize("name", ["grpo", "rloo", "dr_grpo", "gigpo", "reinforce_pp"])
+@pytest.mark.parametrize("copies", [1, 2])
+def test_the_plan_warns_where_nothing_is_compared(name: str, copies: int) -> None:
+    table = json.loads(json.dumps(TABLE))
+    del table["warm_start"]
+    table["algorithm"] = {"name": name}
+    table["rollout"]["copies"] = copies
+    warned = any("rollout.copies = 1" in text for text in plan.make(parse(table)).warnings)
+    assert warned == (copies == 1 and name != "reinforce_pp")
 
 
 def test_one_copy_can_never_differ() -> None:

@@ -284,10 +284,9 @@ def _within(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[fl
 
 
 def _signals(term: Term) -> Iterable[tuple[str, Signal]]:
-    for part in fields(term) if is_dataclass(term) else ():
-        value = getattr(term, part.name)
-        if isinstance(value, Signal):
-            yield part.name, value
+    if is_dataclass(term):
+        parts = ((field.name, getattr(term, field.name)) for field in fields(term))
+        yield from ((name, value) for name, value in parts if isinstance(value, Signal))
 
 
 def _sections(config: Config, phases: list[Phase]) -> Iterable[tuple[str, AlgorithmSection, Phase]]:

@@ -17,6 +17,7 @@ ROWS = (
     "batch contexts demonstrations handover hindsight hints penalties record",
     "objective",
     "signals policies",
+    "stage",
     "words",
     "algorithms rollout plots",
     "trainer evaluate checkpoint replay sampling hinting",
@@ -35,8 +36,8 @@ ROWS = (
 ROW = {name: k for k, row in enumerate(ROWS) for name in row.split()}
 WITHOUT_TORCH = (
     "types", "errors", "schedules", "protocol", "contexts", "hindsight", "hints", "penalties",
-    "record", "config", "configfile", "envs.base", "envs.pool", "envs.doors", "envs.check",
-    "envs.household", "cli",
+    "handover", "demonstrations", "record", "config", "configfile", "envs.base", "envs.pool",
+    "envs.doors", "envs.check", "envs.household", "cli",
 )  # fmt: skip
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 EVERY = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

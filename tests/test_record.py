@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 
 from understudy.errors import RunError
 from understudy.record import Log, cut, dump, episode_line, episode_of, read
-from understudy.types import Episode, Observation, Stop, Task, Turn
+from understudy.types import Episode, Observation, Stop, Taken, Task, Turn
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=30)
-REAL = st.floats(allow_nan=False, allow_infinity=False)
+REAL = st.floats(-1e300, 1e300)  # whose sums are finite too
+
+
+def taken(tokens: int) -> st.SearchStrategy[Taken]:
+    return st.builds(Taken, at=st.integers(0, tokens - 1), by=TEXT)
 
 
 @st.composite
@@ -28,6 +32,7 @@ def turns(draw: st.DrawFn) -> Turn:
         logps=tuple(draw(REAL) for _ in tokens),
         action=draw(TEXT),
         actor=draw(st.sampled_from(["student", "teacher"])),
+        taken=draw(st.none() | taken(len(tokens))) if tokens else None,
         reward=draw(REAL),
         penalty=draw(REAL),
         valid=draw(st.booleans()),

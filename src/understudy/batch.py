@@ -22,7 +22,8 @@ class TokenBatch:
     turn: Tensor  # [N] -> U
     episode: Tensor  # [U] -> E
     group: Tensor  # [E] -> G
-    actor: Tensor  # [U] -> index into `actors`
+    writer: Tensor  # [N] -> index into `actors`: who wrote the token
+    actor: Tensor  # [U] -> index into `actors`: who began the turn
     reward: Tensor  # [U] rewards less penalties, float64: equal sums are equal in any order
     penalty: Tensor  # [U] what was taken off the reward, float64
     # [U]; turns of one group in the same environment state share a number, and a turn whose state
@@ -58,7 +59,9 @@ def _number(keys: Sequence[Hashable]) -> Tensor:
 def collate(episodes: Sequence[Episode]) -> TokenBatch:
     """Lay out the sampled tokens of a step. Broken episodes must have been taken out before."""
     turns = [(e, turn) for e, episode in enumerate(episodes) for turn in episode.turns]
-    actors = tuple(sorted({turn.actor for _, turn in turns}))
+    writers = [name for _, turn in turns for name in turn.writers()]
+    actors = tuple(sorted({*writers, *(turn.actor for _, turn in turns)}))
+    number = {name: k for k, name in enumerate(actors)}
     return TokenBatch(
         token=torch.tensor([t for _, turn in turns for t in turn.tokens], dtype=torch.long),
         logp=torch.tensor([x for _, turn in turns for x in turn.logps], dtype=torch.float32),
@@ -67,7 +70,8 @@ def collate(episodes: Sequence[Episode]) -> TokenBatch:
         ),
         episode=torch.tensor([e for e, _ in turns], dtype=torch.long),
         group=_number([episode.group for episode in episodes]),
-        actor=torch.tensor([actors.index(turn.actor) for _, turn in turns], dtype=torch.long),
+        writer=torch.tensor([number[name] for name in writers], dtype=torch.long),
+        actor=torch.tensor([number[turn.actor] for _, turn in turns], dtype=torch.long),
         reward=torch.tensor([turn.reward - turn.penalty for _, turn in turns], dtype=torch.float64),
         penalty=torch.tensor([turn.penalty for _, turn in turns], dtype=torch.float64),
         state=_number(

@@ -83,7 +83,7 @@ class RolloutSection(Section):
     retries: At0 = 2
     """How often an episode is played again whose environment broke."""
     replay: str = ""
-    """An episodes.jsonl whose won episodes are imitated or gone on from, instead of the expert's."""
+    """An episodes.jsonl whose won episodes stand for the expert's, to imitate or go on from."""
 
 
 class AlgorithmSection(Section):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from understudy.batch import TokenBatch
+from understudy.handover import Switch
 from understudy.hindsight import Hindsight
 from understudy.maths.surrogates import Surrogate, ppo_clip, ratio
 from understudy.maths.vocabulary import Distribution, Divergence, diverge, entropy, sampled_logps
@@ -301,7 +302,9 @@ class Algorithm:
     # of tasks until there are enough of them (see `sampling`); 0 learns from all that was played
     rounds: int = 0
     demonstrated: bool = False  # the environment's expert takes every turn (imitation)
+    left: Schedule | None = None  # it takes all turns but so many of its last ones, then actors do
     aloud: bool = False  # and says its thoughts
+    switch: Switch | None = None  # another view may end a turn that the student began
 
     def __post_init__(self) -> None:
         names = [term.name for term in self.terms]
@@ -310,15 +313,25 @@ class Algorithm:
                 f"terms of one algorithm need different names to be added up and logged under, got "
                 f"{', '.join(names)}: set `name` in one of them"
             )
-        for name in self.actors:
+        for name in self.all_actors():
             if name in self.views and self.views[name].hindsight is not None:
                 raise ValueError(
                     f"the view {name!r} has hindsight, which is known once an episode is over, so "
                     "it cannot act: leave it out of the actors, or its hindsight"
                 )
 
+        if self.switch is not None and self.switch.to not in self.views:
+            raise ValueError(
+                f"the switch hands turns to {self.switch.to!r}, which is none of the algorithm's "
+                f"views: {', '.join(self.views) or 'it has none'}"
+            )
+
     def all_views(self) -> dict[str, View]:
         return {STUDENT: View(), **self.views}
+
+    def all_actors(self) -> set[str]:
+        """The views besides the student that ever write a token."""
+        return set(self.actors) | ({self.switch.to} if self.switch is not None else set())
 
     def trained(self) -> set[str]:
         """The views whose scores carry a gradient."""

@@ -9,8 +9,10 @@ privileged information must neither give away that it was, nor talk at length to
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
+from understudy.errors import ConfigError
 from understudy.types import Episode
 
 Penalty = Callable[[Episode], float]
@@ -102,3 +104,22 @@ def _not_negative(**values: float) -> None:
     for name, value in values.items():
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be at least 0, got {value}")
+
+
+def penalised(episode: Episode, penalties: Mapping[str, Penalty]) -> Episode:
+    """A finished episode with what its algorithm's penalties take off its last turn's reward.
+
+    Raises ConfigError for a penalty that is negative or not finite.
+    """
+    if episode.stop.broken or not episode.turns:
+        return episode
+    off = {name: float(of(episode)) for name, of in penalties.items()}
+    for name, amount in off.items():
+        if not (math.isfinite(amount) and amount >= 0):
+            raise ConfigError(
+                f"the penalty {name!r} is {amount:g} for task {episode.task.id}; it must "
+                "return what is to be taken off the reward, 0 or more"
+            )
+    *turns, last = episode.turns
+    last = replace(last, penalty=last.penalty + sum(off.values()))
+    return replace(episode, turns=(*turns, last), penalties=off)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from understudy.errors import RunError
-from understudy.types import Episode, Observation, Stop, Task, Turn
+from understudy.types import Episode, Observation, Stop, Taken, Task, Turn
 
 Line = Mapping[str, object]
 
@@ -105,6 +105,7 @@ def _turn_line(turn: Turn) -> Line:
     return {
         "seen": turn.observation.text,
         "actor": turn.actor,
+        "taken": turn.taken,
         "text": turn.text,
         "action": turn.action,
         "valid": turn.valid,
@@ -147,6 +148,14 @@ def _numbers(table: object) -> dict[str, float]:
     return {str(name): float(value) for name, value in table.items()}
 
 
+def _taken_of(value: object) -> Taken | None:
+    if value is None:
+        return None
+    assert isinstance(value, list)
+    at, by = value
+    return Taken(at=int(at), by=str(by))
+
+
 def _turn_of(line: Mapping[str, object]) -> Turn:
     def ids(name: str) -> tuple[int, ...]:
         value = line[name]
@@ -158,6 +167,7 @@ def _turn_of(line: Mapping[str, object]) -> Turn:
     return Turn(
         observation=Observation(text=str(line["seen"])),
         actor=str(line["actor"]),
+        taken=_taken_of(line.get("taken")),
         text=str(line["text"]),
         action=str(line["action"]),
         valid=bool(line["valid"]),

@@ -1,4 +1,5 @@
-"""Recorded episodes to imitate, read from their file one by one: it may be larger than memory."""
+"""Recorded episodes to imitate or to go on from, read from their file one by one: it may be larger
+than memory."""
 
 import json
 import random
@@ -19,13 +20,13 @@ class Replay:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.places: list[int] = []
+        self.places: list[tuple[str, int]] = []  # task and where its episode begins
         try:
             with path.open("rb") as file:
                 place = 0
                 for number, raw in enumerate(file, 1):
-                    if raw.endswith(b"\n") and self._won(raw, number):
-                        self.places.append(place)
+                    if raw.endswith(b"\n") and (task := self._won(raw, number)) is not None:
+                        self.places.append((task, place))
                     place += len(raw)
         except OSError as error:
             raise ConfigError(f"rollout.replay: {path} cannot be read ({error.strerror})") from None
@@ -35,9 +36,11 @@ class Replay:
                 "that do"
             )
 
-    def _won(self, raw: bytes, number: int) -> bool:
+    def _won(self, raw: bytes, number: int) -> str | None:
+        """The task of a line, if it was won."""
         try:
-            return bool(json.loads(raw)["won"])
+            line = json.loads(raw)
+            return str(line["task"]["id"]) if line["won"] else None
         except (ValueError, KeyError, TypeError):
             raise ConfigError(
                 f"rollout.replay: line {number} of {self.path} is not an episode; give a file that "
@@ -55,13 +58,17 @@ class Replay:
         *,
         seed: int,
         step: int,
+        once: bool = False,
     ) -> list[Episode]:
-        """Episodes of a step, none twice in it; all of them if there are fewer.
+        """Episodes of a step, none twice in it; all of them if there are fewer. With `once`, no
+        task is twice in it either.
 
         Raises RunError for episodes that this configuration would not have prompted for alike.
         """
         draw = random.Random(seed_of("replay", seed, step))
-        places = draw.sample(self.places, min(count, len(self.places)))
+        order = draw.sample(self.places, len(self.places) if once else min(count, len(self.places)))
+        first = dict(reversed(order))  # of each task, the first episode in this order
+        places = [p for t, p in order if not once or first[t] == p][:count]
         made = []
         with self.path.open("rb") as file:
             for place in places:

@@ -4,39 +4,27 @@ Every episode advances on its own. An environment that breaks ends its episode, 
 played again, and trains nothing.
 """
 
-import hashlib
-import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from types import MappingProxyType
 
 from understudy import protocol
-from understudy.contexts import Context
-from understudy.envs.base import Demonstrates, Suite, Thinks
-from understudy.envs.pool import Failure, Pool
-from understudy.errors import ConfigError, EnvError
-from understudy.hints import Hints
+from understudy.demonstrations import script
+from understudy.envs.pool import Failure
+from understudy.errors import EnvError
 from understudy.objective import STUDENT, Algorithm, View
-from understudy.policies.base import Actor, Completion, Request
-from understudy.policies.prompts import Prompter, Reader
-from understudy.types import Episode, Observation, Stop, Task, Turn
+from understudy.penalties import penalised
+from understudy.policies.base import Completion, Ids, Policy, Request, Sample
+from understudy.policies.compare import divergences
+from understudy.policies.prompts import Reader
+from understudy.stage import Clock, Limits, Stage, seed_of
+from understudy.types import Episode, Observation, Stop, Taken, Task, Turn
+
+__all__ = ["EXPERT", "Clock", "Job", "Limits", "Stage", "play", "seed_of"]
 
 EXPERT = "expert"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What ends a turn or an episode, and what an invalid turn costs."""
-
-    turns: int = 50
-    new_tokens: int = 512  # a turn
-    live: int = 64  # episodes at a time
-    temperature: float = 1.0
-    invalid_penalty: float = 0.0
-    invalid: Literal["format", "any"] = "any"  # "any" counts actions the environment refuses too
-    retries: int = 2  # times that a broken episode is played again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,53 +49,8 @@ class _Playing:
     actor: str = STUDENT
     piece: tuple[int, ...] = ()  # what is new in the prompt of the turn under way
     readers: dict[str, Reader] = field(default_factory=dict)  # by view
-    script: list[str] = field(default_factory=list)
-
-
-def seed_of(*parts: object) -> int:
-    """A number for a name, the same in every process and Python."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big")
-
-
-@dataclass(slots=True)
-class Clock:
-    """Seconds by phase, for people; never part of a result."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    def add(self, phase: str, since: float) -> None:
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - since
-
-
-Ready = Callable[[Sequence[Task], Algorithm, int], None]
-
-
-@dataclass(kw_only=True)
-class Stage:
-    """All that playing needs: the suite and where it runs, the policies, how they are prompted."""
-
-    suite: Suite
-    pool: Pool
-    policies: Mapping[str, Actor]
-    context: Context
-    limits: Limits
-    clock: Clock = field(default_factory=Clock)
-    tick: Callable[[int, int], None] = lambda done, total: None
-    hints: Hints = field(default_factory=Hints)
-    ready: Ready = lambda tasks, algorithm, step: None  # before tasks are played: make hints
-
-    def prompter(self, view: View, task: Task) -> Prompter:
-        actor = self.policies.get(view.policy)
-        if actor is None:
-            raise ConfigError(
-                f"the algorithm wants a policy {view.policy!r}, but there is none; "
-                f"there are {', '.join(sorted(self.policies))}"
-            )
-        return Prompter(
-            chat=actor.chat,
-            context=self.context,
-            hint=self.hints.text(self.suite, task, view.hint),
-        )
+    head: Completion | None = None  # what the student wrote of the turn that was taken from it
+    opening: list[Completion] = field(default_factory=list)  # turns that are there beforehand
 
 
 def play(
@@ -118,13 +61,17 @@ def play(
     seed: int,
     step: int = 0,
     copies: int = 1,
+    recorded: Mapping[str, Sequence[Turn]] = MappingProxyType({}),
 ) -> list[Episode]:
     """`copies` episodes of every task, in the order of tasks and copies; broken attempts after the
-    episode that replaced them, or alone where retries ran out."""
+    episode that replaced them, or alone where retries ran out.
+
+    recorded  by task id, turns that stand for those of the environment's expert
+    """
     if len({task.id for task in tasks}) < len(tasks):
         raise ValueError("a task is played twice; name each once and ask for `copies`")
     stage.ready(tasks, algorithm, step)
-    game = _Game(stage, algorithm, seed, step)
+    game = _Game(stage, algorithm, seed, step, recorded)
     jobs = [Job(task=task, copy=copy) for task in tasks for copy in range(copies)]
     return game.run(jobs)
 
@@ -132,8 +79,12 @@ def play(
 class _Game:
     """One call of `play`."""
 
-    def __init__(self, stage: Stage, algorithm: Algorithm, seed: int, step: int) -> None:
+    def __init__(
+        self, stage: Stage, algorithm: Algorithm, seed: int, step: int,
+        recorded: Mapping[str, Sequence[Turn]],
+    ) -> None:  # fmt: skip
         self.stage, self.algorithm, self.seed, self.step = stage, algorithm, seed, step
+        self.recorded = recorded
         self.views = algorithm.all_views()
         self.chances = {name: chance(step) for name, chance in algorithm.actors.items()}
         self.live: dict[str, _Playing] = {}
@@ -155,7 +106,7 @@ class _Game:
                     since = time.perf_counter()
                     made = actor.poll()
                     self.stage.clock.add("generate", since)
-                    for completion in made:
+                    for completion in self._whole(made):
                         self._acted(completion)
                     moved = moved or bool(made)
                 if not moved and not self._generating():
@@ -221,8 +172,9 @@ class _Game:
     # -- somebody must act
 
     def _choose(self, p: _Playing) -> str:
-        """The view that takes this turn: each actor with its scheduled chance, else the student."""
-        if self.algorithm.demonstrated:
+        """The view that takes this turn: the expert to the end of its opening, then each actor
+        with its scheduled chance, else the student."""
+        if self.algorithm.demonstrated or len(p.turns) < len(p.opening):
             return EXPERT
         lot = random.Random(seed_of("actor", p.rng_name, len(p.turns))).random()
         for name, chance in self.chances.items():
@@ -231,66 +183,119 @@ class _Game:
                 return name
         return STUDENT
 
+    def _view(self, name: str) -> View:
+        return self.views.get(name, View())
+
+    def _read(self, p: _Playing, name: str) -> tuple[Ids, Ids]:
+        """The prompt that a view is shown now, and what is new in it."""
+        if name not in p.readers:
+            prompter = self.stage.prompter(self._view(name), p.job.task)
+            p.readers[name] = Reader(prompter=prompter)
+        return p.readers[name].prompt(p.turns, p.seen[-1])
+
     def _ask(self, key: str, p: _Playing) -> None:
+        if not p.turns:
+            p.opening = self._opening(key, p.job.task)
         p.actor = self._choose(p)
-        view = self.views.get(p.actor, View())
-        if p.actor not in p.readers:
-            p.readers[p.actor] = Reader(prompter=self.stage.prompter(view, p.job.task))
-        prompt, p.piece = p.readers[p.actor].prompt(p.turns, p.seen[-1])
-        actor = self.stage.policies[view.policy]
-        room = min(self.stage.limits.new_tokens, actor.context_length - len(prompt))
+        prompt, p.piece = self._read(p, p.actor)
+        room = self._room(p.actor, prompt)
+        switch = self.algorithm.switch
+        if switch is not None and p.actor == STUDENT:
+            room = min(room, self._room(switch.to, self._read(p, switch.to)[0]))
         if room < self.stage.limits.new_tokens:
             self._finish(key, Stop.TOKENS)
         elif p.actor == EXPERT:
             self._demonstrate(key, p)
         else:
-            actor.submit(
-                Request(
-                    key=key,
-                    prompt=prompt,
-                    seed=seed_of("turn", p.rng_name, len(p.turns)),
-                    max_new=room,
-                    temperature=self.stage.limits.temperature,
-                )
+            self._submit(p, p.actor, prompt, seed=seed_of("turn", p.rng_name, len(p.turns)))
+
+    def _policy(self, name: str) -> Policy:
+        return self.stage.policies[self._view(name).policy]
+
+    def _room(self, name: str, prompt: Ids) -> int:
+        return min(self.stage.limits.new_tokens, self._policy(name).context_length - len(prompt))
+
+    def _submit(self, p: _Playing, name: str, prompt: Ids, *, seed: int, used: int = 0) -> None:
+        limits = self.stage.limits
+        self._policy(name).submit(
+            Request(
+                key=p.job.key,
+                prompt=prompt,
+                seed=seed,
+                max_new=limits.new_tokens - used,
+                temperature=limits.temperature,
             )
+        )
+
+    # -- somebody else begins
+
+    def _opening(self, key: str, task: Task) -> list[Completion]:
+        """The expert's turns, all of them or those that the student does not take over."""
+        a = self.algorithm
+        if not a.demonstrated and a.left is None:
+            return []
+        turns = [(turn.tokens, turn.logps) for turn in self.recorded.get(task.id, ())]
+        if not turns:
+            said = script(self.stage.suite, task, aloud=a.aloud)
+            replies = [self.stage.policies["self"].chat.reply(text) for text in said]
+            turns = [(ids, (0.0,) * len(ids)) for ids in replies]
+        left = 0 if a.left is None else int(a.left(self.step))
+        return [
+            Completion(key=key, tokens=ids, logps=logps, ended=True)
+            for ids, logps in turns[: max(0, len(turns) - left)]
+        ]
 
     def _demonstrate(self, key: str, p: _Playing) -> None:
-        suite = self.stage.suite
-        if not isinstance(suite, Demonstrates):
-            raise ConfigError(
-                f"imitating an expert needs an environment that has one; {type(suite).__name__} "
-                'has no `demonstrate` method: add one, or set algorithm.source = "teacher"'
-            )
-        if not p.turns:
-            p.script = self._script(suite, p.job.task)
-        if len(p.turns) >= len(p.script):
+        if len(p.turns) >= len(p.opening):
             raise EnvError(
-                f"the expert's {len(p.script)} actions did not end task {p.job.task.id}; "
+                f"the expert's {len(p.opening)} actions did not end task {p.job.task.id}; "
                 "its `demonstrate` must solve the task"
             )
-        tokens = p.readers[EXPERT].prompter.chat.reply(p.script[len(p.turns)])
-        zeros = (0.0,) * len(tokens)
-        self._acted(Completion(key=key, tokens=tokens, logps=zeros, ended=True))
+        self._acted(p.opening[len(p.turns)])
 
-    def _script(self, suite: Demonstrates, task: Task) -> list[str]:
-        """The expert's turns in full."""
-        actions = suite.demonstrate(task)
-        if not self.algorithm.aloud:
-            return [protocol.write(action) for action in actions]
-        if not isinstance(suite, Thinks):
-            raise ConfigError(
-                f"imitating an expert's thoughts needs an environment that has them; "
-                f"{type(suite).__name__} has no `thoughts` method: add one, or set "
-                "algorithm.thoughts = false"
-            )
-        return [
-            protocol.write(action, thought)
-            for action, thought in zip(actions, suite.thoughts(task), strict=True)
-        ]
+    # -- somebody else ends
+
+    def _whole(self, made: Sequence[Completion]) -> Sequence[Completion]:
+        """The turns that are finished. Where one is to be taken from the student, another view
+        goes on from there."""
+        switch = self.algorithm.switch
+        begun = [c for c in made if self._begun(self.live[c.key])]
+        if switch is None or not begun:
+            return made
+        since = time.perf_counter()
+        turns = [(self._sample(c, STUDENT), self._sample(c, switch.to)) for c in begun]
+        policies = self._policy(STUDENT), self._policy(switch.to)
+        apart = divergences(*policies, turns, self.stage.limits.temperature)
+        self.stage.clock.add("teacher", since)
+        cuts = {c.key: switch.at(d) for c, d in zip(begun, apart, strict=True)}
+        for c in begun:
+            at = cuts[c.key]
+            if at is not None:
+                self._take(self.live[c.key], c, at, switch.to)
+        return [c for c in made if cuts.get(c.key) is None]
+
+    def _sample(self, made: Completion, name: str) -> Sample:
+        prompt, _ = self._read(self.live[made.key], name)
+        return Sample(prompt=prompt, tokens=made.tokens)
+
+    def _begun(self, p: _Playing) -> bool:
+        """Whether the turn under way has only been the student's so far."""
+        return p.actor == STUDENT and p.head is None
+
+    def _take(self, p: _Playing, made: Completion, at: int, to: str) -> None:
+        """Let another view write the turn from its token `at` on."""
+        p.head = replace(made, tokens=made.tokens[:at], logps=made.logps[:at], ended=False)
+        prompt = (*self._read(p, to)[0], *p.head.tokens)
+        seed = seed_of("taken", p.rng_name, len(p.turns))
+        self._submit(p, to, prompt, seed=seed, used=at)
 
     def _acted(self, made: Completion) -> None:
         p = self.live[made.key]
-        prompter = p.readers[p.actor].prompter
+        prompter, taken = p.readers[p.actor].prompter, None
+        if p.head is not None and self.algorithm.switch is not None:
+            taken = Taken(at=len(p.head.tokens), by=self.algorithm.switch.to)
+            tokens, logps = (*p.head.tokens, *made.tokens), (*p.head.logps, *made.logps)
+            made, p.head = replace(made, tokens=tokens, logps=logps), None
         text = prompter.chat.text(made.tokens)
         parsed = protocol.parse(text)
         p.turns.append(
@@ -302,6 +307,7 @@ class _Game:
                 logps=made.logps,
                 action=parsed.action,
                 actor=p.actor,
+                taken=taken,
                 valid=parsed.valid,
                 fresh=prompter.fresh,
             )
@@ -313,7 +319,8 @@ class _Game:
     def _finish(self, key: str, stop: Stop, error: str = "") -> Job:
         p = self.live.pop(key)
         self.stage.pool.close(key)
-        for view in {self.views[t.actor].policy for t in p.turns if t.actor in self.views}:
+        wrote = {t.actor for t in p.turns} | {t.taken.by for t in p.turns if t.taken}
+        for view in {self.views[name].policy for name in wrote if name in self.views}:
             self.stage.policies[view].release(key)
         last = p.seen[-1] if p.seen else Observation(text="")
         episode = Episode(
@@ -326,23 +333,8 @@ class _Game:
             copy=p.job.copy,
             error=error,
         )
-        self.finished.append((p.job, self._penalised(episode)))
+        self.finished.append((p.job, penalised(episode, self.algorithm.penalties)))
         if not stop.broken:
             done = sum(not e.stop.broken for _, e in self.finished)
             self.stage.tick(done, done + len(self.live) + len(self.jobs))
         return p.job
-
-    def _penalised(self, episode: Episode) -> Episode:
-        """The episode with the algorithm's penalties taken off its last turn's reward."""
-        if episode.stop.broken or not episode.turns:
-            return episode
-        off = {name: float(of(episode)) for name, of in self.algorithm.penalties.items()}
-        for name, amount in off.items():
-            if not (math.isfinite(amount) and amount >= 0):
-                raise ConfigError(
-                    f"the penalty {name!r} is {amount:g} for task {episode.task.id}; it must "
-                    "return what is to be taken off the reward, 0 or more"
-                )
-        *turns, last = episode.turns
-        last = replace(last, penalty=last.penalty + sum(off.values()))
-        return replace(episode, turns=(*turns, last), penalties=off)

@@ -75,8 +75,9 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
         )  # fmt: skip
         trial = build.rehearsal_of(config, stage, phases, tasks, tested)
         wiring = Wiring(
-            phases=phases, stage=trial, policies=policies, task=tasks[0], split=config.env.split
-        )
+            phases=phases, stage=trial, policies=policies, task=tasks[0], split=config.env.split,
+            replayed=replay is not None,
+        )  # fmt: skip
         watch.tested(run_all(wiring))
         runfolder.begin(folder, config, pinned)
         loop = _Loop(
@@ -304,19 +305,16 @@ class _Loop:
     def _fits(self, phase: Phase, episode: Episode, usable: Sequence[Episode]) -> bool:
         """Whether the episode is within every view's context, its privileged text included."""
         lengths = [len(t.prompt) + len(t.tokens) for t in episode.turns]
-        longest = max(lengths) if episode.turns[0].fresh else sum(lengths)
-        for view in phase.algorithm.all_views().values():
-            prompter = self.stage.prompter(view, episode.task)
-            shown = [episode.turns[0].observation]
-            added = 0
-            if view.hint:
-                plain = replace(prompter, hint="")
-                added = len(prompter.piece(shown, [], False)) - len(plain.piece(shown, [], False))
-            if view.hindsight is not None:
-                group = [e for e in usable if e.group == episode.group]
-                read_so = read(view, prompter, episode, group)
-                added = max(len(s.prompt) + len(s.tokens) for s in read_so) - longest
-            if longest + added > self.policies[view.policy].context_length:
+        shown = max(lengths) if episode.turns[0].fresh else sum(lengths)
+        group = [e for e in usable if e.group == episode.group]
+        views = list(phase.algorithm.all_views().values())
+        alike = not any(view.hint or view.hindsight for view in views)
+        for view in views:
+            if not alike:  # who acted was told other things than who reads
+                prompter = self.stage.prompter(view, episode.task)
+                turns = read(view, prompter, episode, group)
+                shown = max(len(turn.prompt) + len(turn.tokens) for turn in turns)
+            if shown > self.policies[view.policy].context_length:
                 return False
         return True
 

@@ -52,6 +52,7 @@ class Wiring:
     policies: Mapping[str, HFPolicy]
     task: Task
     split: str
+    replayed: bool = False  # recorded episodes stand for the expert's
 
     def views(self) -> dict[str, View]:
         """Every view of every phase whose policy is there (a reference is made later)."""
@@ -84,7 +85,8 @@ def environment(wiring: Wiring) -> None:
 
 def expert(wiring: Wiring) -> None:
     """the expert that is imitated wins within the turn limit."""
-    if not any(phase.algorithm.demonstrated for phase in wiring.phases):
+    needed = any(p.algorithm.demonstrated or p.algorithm.left is not None for p in wiring.phases)
+    if not needed or wiring.replayed:
         return
     suite, task, limit = wiring.stage.suite, wiring.task, wiring.stage.limits.turns
     if not isinstance(suite, Demonstrates):

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -54,6 +54,13 @@ class Observation:
     focus: tuple[str, ...] = ()  # words of the task itself that a wording may mark
 
 
+class Taken(NamedTuple):
+    """A turn that changed hands: from token `at` on, the view `by` wrote it."""
+
+    at: int
+    by: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """One action: what was shown before it, what was sampled, what it earned.
@@ -70,7 +77,8 @@ class Turn:
     tokens: tuple[int, ...]
     logps: tuple[float, ...]  # log-probability of each token when it was sampled
     action: str = ""  # what the environment was given
-    actor: str = "student"
+    actor: str = "student"  # who began it
+    taken: Taken | None = None  # and who ended it, where that was somebody else
     reward: float = 0.0  # from the environment, for this action
     penalty: float = 0.0  # taken off the reward: for an invalid action, or for the whole episode
     valid: bool = True
@@ -79,6 +87,17 @@ class Turn:
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.logps):
             raise ValueError(f"{len(self.tokens)} tokens but {len(self.logps)} log-probabilities")
+        if self.taken is not None and not 0 <= self.taken.at < len(self.tokens):
+            raise ValueError(
+                f"a turn of {len(self.tokens)} tokens cannot change hands at token {self.taken.at}"
+            )
+
+    def writers(self) -> tuple[str, ...]:
+        """Who wrote each of its tokens."""
+        if self.taken is None:
+            return (self.actor,) * len(self.tokens)
+        rest = len(self.tokens) - self.taken.at
+        return (self.actor,) * self.taken.at + (self.taken.by,) * rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,11 @@ MAKE: dict[str, Callable[[], Algorithm]] = {
     "guided sampled": lambda: ALGORITHMS["guided_opd"](
         total_steps=10, student_turns="sampled", teacher_turns="sampled"
     ),
+    "adaswitch": ALGORITHMS["adaswitch"],
+    "adaswitch sampled": lambda: ALGORITHMS["adaswitch"](
+        student_tokens="sampled", teacher_tokens="sampled"
+    ),
+    "tcod b2f": lambda: ALGORITHMS["tcod"](direction="b2f"),
     "opsd": ALGORITHMS["opsd"],
     "pi_distill": lambda: ALGORITHMS["pi_distill"](total_steps=10),
     "opd topk": lambda: ALGORITHMS["opd"](vocabulary="topk", k=2),

@@ -6,6 +6,7 @@ of the training run.
 
 from collections.abc import Callable
 
+from understudy.algorithms.adaswitch import adaswitch
 from understudy.algorithms.adrs import adrs
 from understudy.algorithms.agent_opsd import agent_opsd
 from understudy.algorithms.atod import atod
@@ -29,6 +30,7 @@ from understudy.algorithms.rloo import rloo
 from understudy.algorithms.rlsd import rlsd
 from understudy.algorithms.sdar import sdar
 from understudy.algorithms.sft import sft
+from understudy.algorithms.skill_grpo import skill_grpo
 from understudy.algorithms.skill_sd import skill_sd
 from understudy.algorithms.sod import sod
 from understudy.algorithms.step_opsd import step_opsd
@@ -47,6 +49,7 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
         gigpo,
         opd,
         guided_opd,
+        adaswitch,
         opsd,
         pi_distill,
         sod,
@@ -55,6 +58,7 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
         sdar,
         gated_opsd,
         grpo_opsd,
+        skill_grpo,
         skill_sd,
         rlsd,
         step_opsd,

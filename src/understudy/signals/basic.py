@@ -24,10 +24,10 @@ def gap(teacher: str = "teacher", student: str = STUDENT) -> Signal:
 
 
 def acted_by(actor: str) -> Signal:
-    """1 on the turns of one actor, 0 elsewhere."""
+    """1 on the tokens that one actor wrote, 0 elsewhere."""
 
     def of(s: Step) -> torch.Tensor:
         who = s.batch.actors.index(actor) if actor in s.batch.actors else -1
-        return (s.batch.actor == who).float()[s.batch.turn]
+        return (s.batch.writer == who).float()
 
     return Signal(of, f"acted_by[{actor}]")

@@ -100,7 +100,8 @@ def write(stage: Stage, tasks: Sequence[Task], *, seed: int) -> list[Line]:
             raise ConfigError(
                 f"the student cannot write a hint for task {task.id}: the request has "
                 f"{len(prompt)} tokens, which with hints.written_tokens = {hints.written_tokens} "
-                f"exceeds its context of {student.context_length}; choose a longer context or another hint"
+                f"exceeds its context of {student.context_length}; choose a longer context, or "
+                "another hint"
             )
         draw = seed_of("written", seed, task.id)
         student.submit(

@@ -47,7 +47,8 @@ BUGS: Bugs = {
              "segment_sum(weight, index, size) / segment_sum(torch.ones_like(count), index, size)"),
             ("balanced without bounds", ".clamp(low, high)", ""),
             ("a rare token that flattens all", "h.clamp(max=float(h.quantile(quantile)))", "h"),
-            ("SOD turned round", "((d[first] + EPS) / (d + EPS))", "((d + EPS) / (d[first] + EPS))"),
+            ("SOD turned round", "((d[first] + EPS) / (d + EPS))",
+             "((d + EPS) / (d[first] + EPS))"),
             ("SOD without a cap", ".clamp(max=1 + headroom)", ""),
         ],
     ),
@@ -55,13 +56,15 @@ BUGS: Bugs = {
         TURNS,
         [
             ("a turn's signed gap", "s.scores[teacher].logp).abs()", "s.scores[teacher].logp)"),
-            ("certainty for uncertainty", "h = segment_mean(-s.scores", "h = segment_mean(s.scores"),
-            ("a turn's sum for its mean", "d = segment_mean(_disagreement(s, teacher, student), turn, "
-             "turns)", "d = segment_sum(_disagreement(s, teacher, student), turn, turns)"),
+            ("certainty for uncertainty", "h = segment_mean(-s.scores",
+             "h = segment_mean(s.scores"),
+            ("a turn's sum for its mean",
+             "d = segment_mean(_disagreement(s, teacher, student), turn, turns)",
+             "d = segment_sum(_disagreement(s, teacher, student), turn, turns)"),
             ("guards not handed on", "min_turns=min_turns, min_gap=min_gap)", ")"),
             ("a window off by one", "turns.position < max", "turns.position <= max"),
-            ("a window over the step", "return torch.arange(len(self.first), device=self.first.device)"
-             " - self.first", "return torch.arange(len(self.first), device=self.first.device)"),
+            ("a window over the step", "device=self.first.device) - self.first",
+             "device=self.first.device)"),
             ("a window that is logged and stays", "math.floor(number(s.step))",
              "math.floor(number(0))"),
             ("silent turns counted", "kept, turn = torch.unique(batch.turn, return_inverse=True)",
@@ -147,8 +150,8 @@ BUGS: Bugs = {
     "algorithms/sdar.py": (
         GATES,
         [
-            ("the coefficient lost", "gate=gate, weight=coef * ONE, name=name)\n    return Distill(",
-             "gate=gate, name=name)\n    return Distill("),
+            ("the coefficient lost", "estimate=log_ratio, gate=gate, weight=coef * ONE",
+             "estimate=log_ratio, gate=gate"),
             ("the directions swapped", '"forward": forward_kl, "reverse": reverse_kl',
              '"forward": reverse_kl, "reverse": forward_kl'),
             ("no gate over the vocabulary", "divergence=DIVERGENCES[loss], gate=gate",

@@ -6,6 +6,7 @@ of the training run.
 
 from collections.abc import Callable
 
+from understudy.algorithms.adaswitch import adaswitch
 from understudy.algorithms.adrs import adrs
 from understudy.algorithms.agent_opsd import agent_opsd
 from understudy.algorithms.atod import atod
@@ -48,6 +49,7 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
         gigpo,
         opd,
         guided_opd,
+        adaswitch,
         opsd,
         pi_distill,
         sod,

@@ -75,8 +75,10 @@ def render(records: Sequence[Record], *, stock: bool) -> str:
         _table("form of game", played, lambda record, _: record["form"]),
         FORMS,
     ]
-    if any(record["form"] == "published" for record in records):
-        parts += [PUBLISHED + _refusals(records)]
+    published = [record for record in records if record["form"] == "published"]
+    parts += [_refusals([record for record in records if record not in published], "made games")]
+    if published:
+        parts += [PUBLISHED + _refusals(published, "files")]
     parts += [LIMITS, _circumstances(records, stock)]
     differences = [record["mismatch"] for record in played if record["mismatch"]]
     if differences:
@@ -108,15 +110,14 @@ def _row(name: str, walks: Sequence[tuple[str, WalkRecord]]) -> Row:
     )
 
 
-def _refusals(records: Sequence[Record]) -> str:
+def _refusals(records: Sequence[Record], what: str) -> str:
     refused = [record["refused"] for record in records if record["refused"]]
     if not refused:
         return ""
-    files = sum(record["form"] == "published" for record in records)
     theirs, ours, both = (refused.count(who) for who in ("TextWorld", "ours", "both"))
     return (
-        f"Of {files} files {len(refused)} are not played: TextWorld alone cannot load {theirs},"
-        f" our reader alone refuses\n{ours}, neither takes {both}.\n"
+        f"Of {len(records)} {what} {len(refused)} are not played: TextWorld alone cannot load "
+        f"{theirs},\nour reader alone refuses {ours}, neither takes {both}.\n"
     )
 
 

@@ -30,12 +30,3 @@ def log_ratio(student: Tensor, teacher: Tensor) -> Tensor:
     a weight that depends on the token makes it teach.
     """
     return teacher.detach() - student
-
-
-def score(student: Tensor, teacher: Tensor) -> Tensor:
-    """(log student - log teacher) log student at sampled tokens [N], the difference held fixed.
-
-    Only its gradient means something: in expectation over the student's own samples it is that of
-    reverse KL (the policy gradient theorem; the value is no divergence and may be negative).
-    """
-    return (student - teacher).detach() * student

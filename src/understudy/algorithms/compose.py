@@ -17,6 +17,7 @@ from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
 from understudy.errors import did_you_mean
+from understudy.handover import Switch
 from understudy.objective import (
     STUDENT,
     Algorithm,
@@ -58,14 +59,20 @@ def compose(
     reduction: str = "token_mean()",
     size: str = "",
     penalties: Mapping[str, str] | None = None,
+    rounds: int = 0,
     demonstrated: bool = False,
+    left: float | str | None = None,
     aloud: bool = False,
+    switch: Settings | None = None,
 ) -> Algorithm:
     """`terms` are the parts of the loss, each a table; `views` are the policies in their contexts,
     each a table; `actors` say which views take turns, and how often; `reduction` is what a token
     counts; `size` is what of the step a token is, where `reduction` is a sum; `penalties` are taken
-    off episodes' rewards; with `demonstrated` the environment's expert takes every turn, with
-    `aloud` it says its thoughts. `total_steps` may be used in schedules."""
+    off episodes' rewards; `rounds` are the batches of tasks that may be played until enough groups
+    have returns that differ; with `demonstrated` the environment's expert takes every turn, or all
+    but the last `left` (a schedule); with `aloud` it says its thoughts; `switch` is a table (to,
+    factor, ema, floor): where the student strays, the view `to` ends its turn. `total_steps` may be
+    used in schedules."""
     numbers = {"total_steps": total_steps}
     named = {STUDENT, *(views or {})}
     reader = Reader(numbers=numbers, views=sorted(named))
@@ -84,8 +91,11 @@ def compose(
         penalties={
             n: reader.read(t, "penalty", f"penalties.{n}") for n, t in (penalties or {}).items()
         },
+        rounds=rounds,
         demonstrated=demonstrated,
+        left=None if left is None else reader.read(left, "schedule", "left"),
         aloud=aloud,
+        switch=Switch(**_fields(Switch, switch, "switch", reader)) if switch else None,
     )
 
 
@@ -95,7 +105,7 @@ def _view(settings: Settings, where: str, reader: Reader) -> View:
 
 def _term(name: str, settings: Settings, reader: Reader) -> Term:
     where = f"terms.{name}"
-    rest = dict(_table(settings, where))
+    rest = dict(settings)
     kind = str(rest.pop("kind", name))
     if kind not in TERMS:
         raise ValueError(
@@ -111,7 +121,7 @@ def _term(name: str, settings: Settings, reader: Reader) -> Term:
 
 
 def _fields(
-    kind: type[View | Reinforce | Distill | DistillSampled | Entropy],
+    kind: type[View | Switch | Reinforce | Distill | DistillSampled | Entropy],
     settings: Settings,
     where: str,
     reader: Reader,
@@ -120,7 +130,7 @@ def _fields(
     hints = get_type_hints(kind)
     there = {field.name: field for field in fields(kind) if field.name != "name"}
     made = {}
-    for key, value in _table(settings, where).items():
+    for key, value in settings.items():
         if key not in there:
             raise ValueError(
                 f"{where}.{key} is not a setting{did_you_mean(key, there)}; there are "
@@ -136,12 +146,6 @@ def _fields(
         if field.default is MISSING and field.default_factory is MISSING and key not in made:
             raise ValueError(f"{where}.{key} is missing; a {kind.__name__} needs it")
     return made
-
-
-def _table(settings: object, where: str) -> Settings:
-    if not isinstance(settings, Mapping):
-        raise ValueError(f"{where} must be a table of settings, got {settings!r}")
-    return settings
 
 
 def _known(view: str, views: Collection[str], where: str) -> str:

@@ -11,7 +11,7 @@ PIP_FLAGS ?=
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint parity bench mutants teacher clean
+.PHONY: demo test lint parity bench mutants teacher study study-render study-smoke clean
 
 demo: $(VENV)/.ready
 	$(BIN)/understudy demo
@@ -35,6 +35,17 @@ bench: $(VENV)-parity/.ready
 
 mutants: $(VENV)/.ready-dev
 	$(BIN)/python tests/mutants.py
+
+# The comparison of docs/studies/household.md: hours; it goes on after any interruption.
+JOBS ?= 2
+study: $(VENV)/.ready
+	$(BIN)/python -m studies.household run --jobs $(JOBS)
+
+study-render: $(VENV)/.ready
+	$(BIN)/python -m studies.household render
+
+study-smoke: $(VENV)/.ready
+	$(BIN)/python -m studies.household smoke
 
 teacher: $(VENV)/.ready
 	$(BIN)/python scripts/build_assets.py

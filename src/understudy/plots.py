@@ -3,9 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from understudy import record
 from understudy.errors import RunError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's palette: told apart by people who see colours differently."""
@@ -48,14 +53,12 @@ def learning_curve(
     teacher: Point | None = None,
     note: str = "",
 ) -> None:
-    """Success on the panel against training steps, one line a run, 95 % Wilson bands, as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """Success on the panel against training steps, one line a run, 95 % bands, as a PNG."""
     from matplotlib.ticker import PercentFormatter
 
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    if len(curves) > len(COLOURS):
+        raise ValueError(f"at most {len(COLOURS)} curves can be told apart, got {len(curves)}")
+    figure, axes = _empty((8, 5))
     if teacher is not None:
         axes.axhspan(teacher.low, teacher.high, color="0.9", linewidth=0)
         axes.axhline(teacher.success, color="0.45", linestyle="--", linewidth=1.2)
@@ -86,6 +89,60 @@ def learning_curve(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", frameon=False)
+    _save(figure, path, note)
+
+
+def intervals(
+    rows: Mapping[str, Point],
+    path: Path,
+    *,
+    title: str,
+    marks: Mapping[str, float] | None = None,
+    note: str = "",
+) -> None:
+    """Success and its interval, a row a name from the top, as a PNG. `marks` are values to compare
+    with, such as the teacher's, drawn across all rows."""
+    from matplotlib.ticker import PercentFormatter
+
+    figure, axes = _empty((8, 1.4 + 0.34 * len(rows)))
+    for at, (name, value) in enumerate((marks or {}).items()):
+        axes.axvline(value, color="0.45", linestyle=("--", ":", "-.")[at % 3], lw=1.2, label=name)
+    middles = [p.success for p in rows.values()]
+    axes.errorbar(
+        middles,
+        range(len(rows)),
+        xerr=[
+            [p.success - p.low for p in rows.values()],
+            [p.high - p.success for p in rows.values()],
+        ],
+        fmt="o",
+        color=COLOURS[0],
+        markersize=5,
+        capsize=3,
+    )
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    sizes = ", ".join(map(str, sorted({p.n for p in rows.values()})))
+    axes.set(title=title, xlabel=f"tasks solved (n = {sizes}; bars: 95 % intervals)", xlim=(0, 1))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if marks:
+        axes.legend(loc="best", frameon=False)
+    _save(figure, path, note)
+
+
+def _empty(size: tuple[float, float]) -> "tuple[Figure, Axes]":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _save(figure: "Figure", path: Path, note: str) -> None:
     if note:
         figure.supxlabel(note, fontsize=8, color="0.4", x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)

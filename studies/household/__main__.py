@@ -15,7 +15,7 @@ from types import FrameType
 
 from studies.household import plan, results, runner
 from studies.household.plan import Study
-from understudy.errors import UnderstudyError
+from understudy.errors import ConfigError, UnderstudyError
 
 DOCS = Path("docs/studies")
 
@@ -68,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _study(arguments: argparse.Namespace) -> Study:
+    if arguments.over and arguments.results == results.FILE:
+        raise ConfigError("--over makes another study; give it its own --results and --folder")
     return plan.load(arguments.study, folder=arguments.folder, over=arguments.over)
 
 

@@ -7,6 +7,7 @@
 [methods.NAME]     group, title, and what is put over that; algorithm.name is NAME unless given
 [automatic]        the same for registered algorithms that have no entry
 [pictures.NAME]    title and methods of a figure
+[notes]            what people add to the page, by claim
 """
 
 import hashlib
@@ -74,6 +75,7 @@ class Study:
     titles: Mapping[str, str]
     groups: Mapping[str, tuple[int, ...]]
     pictures: Mapping[str, tuple[str, tuple[str, ...]]]
+    notes: Mapping[str, str]
     starts: tuple[Run, ...]
     runs: tuple[Run, ...]
     base: Config
@@ -134,6 +136,7 @@ def load(path: Path = FILE, *, folder: Path | None = None, over: str = "") -> St
             name: (str(picture["title"]), tuple(cast(list[str], picture["methods"])))
             for name, picture in _tables(table, "pictures").items()
         },
+        notes={name: str(text) for name, text in _table(table, "notes").items()},
         starts=tuple(starts.values()),
         runs=tuple(runs),
         base=parse(_merged(layers.base, extra, _FIRST)),  # type: ignore[arg-type]

@@ -137,7 +137,7 @@ def _result(run: Run, panel: str) -> Result:
                 invalid=round(float(str(line["invalid"])), 4),
             )
             for line in lines
-            if line["name"] == STUDENT
+            if line["name"] == STUDENT and not line.get("hint")
         ),
     )
 

@@ -1,0 +1,291 @@
+"""The parts of the study's page, as Markdown."""
+
+from collections.abc import Sequence
+
+from studies.household.analysis import Panel, result, spread, start, totals, verdict
+from studies.household.claims import CLAIMS, judged, summary
+from studies.household.plan import Study, episodes_of
+from studies.household.results import Result, Results
+from understudy.compare import Estimate
+
+
+def methods_of(study: Study, *groups: str) -> list[str]:
+    """The methods of some groups in the study's order."""
+    return list(dict.fromkeys(run.method for run in study.runs if run.group in groups))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown; the first column to the left, the others to the right."""
+    marks = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, marks, *rows])
+
+
+def percent(x: float) -> str:
+    return f"{100 * x:.1f} %"
+
+
+def ends(found: Estimate) -> str:
+    return f"{100 * found.low:.1f} to {100 * found.high:.1f} %"
+
+
+def signed(found: Estimate) -> str:
+    return f"{100 * found.mean:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
+def link(run: Result) -> str:
+    return f"[{run.seed}](#{anchor(run)})"
+
+
+def anchor(run: Result) -> str:
+    return f"{run.method}-{run.seed}".replace("_", "-")
+
+
+def count(n: float) -> str:
+    """A number of tokens, short.
+
+    >>> count(0), count(950), count(123_456), count(2_345_678)
+    ('0', '950', '123 k', '2.35 M')
+    """
+    if n < 1000:
+        return f"{n:.0f}"
+    return f"{n / 1e3:.0f} k" if n < 1e6 else f"{n / 1e6:.2f} M"
+
+
+# -- the sections
+
+
+def head(study: Study, results: Results) -> str:
+    machine = results.machine
+    commits = sorted({run.commit[:10] for run in results.runs})
+    seeds = [f"{name}: {', '.join(map(str, n))}" for name, n in study.groups.items()]
+    return f"""# Methods on the household tasks
+
+<!-- Written by `python -m studies.household render` from studies/household/results.json. -->
+
+Every method starts from the same checkpoint (one for each seed), trains on equally many episodes of
+tasks drawn from the training split, and is measured on one pinned panel of {len(results.families)}
+unseen tasks, the student alone at temperature {results.temperature:g}. Models have less than a million
+parameters: nothing here says how the methods compare at the size of the papers' models.
+
+```
+make study                              # run what is not finished; go on after any interruption
+make study-render                       # this page, from studies/household/results.json alone
+python -m studies.household status      # what is finished
+```
+
+| | |
+|---|---|
+| settings | [studies/household/study.toml](../../studies/household/study.toml) |
+| results | [studies/household/results.json](../../studies/household/results.json) |
+| panel | `{results.panel}`: the first {len(results.families)} tasks of the split `{results.split}` |
+| seeds | {"; ".join(seeds)} |
+| machine | {machine["processor"]}, one thread a run; {machine["system"]}, Python {machine["python"]}, torch {machine["torch"]} |
+| commit | {", ".join(f"`{c}`" for c in commits) or "no run yet"} |
+| runs | {len(results.runs)} of {len(study.runs)} finished |"""  # noqa: E501
+
+
+HEAD = ("", "result", "95 % interval", "by seed", "seconds", "sampled by student",
+        "by a teacher", "scored by a teacher", "runs")  # fmt: skip
+
+
+def _row(study: Study, panel: Panel, method: str) -> list[str]:
+    runs = panel.results.of(method)
+    found = panel.rate(method)
+    if not runs or found is None:
+        return [study.titles[method], "not run", *[""] * (len(HEAD) - 2)]
+    cost = totals(runs)
+    others = sum(
+        v for k, v in cost.items() if k not in ("seconds", "episodes", "student", "scored")
+    )
+    return [
+        study.titles[method],
+        percent(found.mean),
+        ends(found),
+        ", ".join(f"{100 * x:.0f}" for x in spread(runs, panel.last)),
+        f"{cost['seconds']:.0f}",
+        count(cost.get("student", 0)),
+        count(others),
+        count(cost["scored"]),
+        ", ".join(link(run) for run in runs),
+    ]
+
+
+def _others(panel: Panel) -> list[list[str]]:
+    """The teacher and the shared start, which are no methods."""
+    found = {"*teacher, alone*": panel.rate("teacher"), "*shared start*": panel.start()}
+    return [
+        [name, percent(e.mean), ends(e), *[""] * (len(HEAD) - 3)] for name, e in found.items() if e
+    ]
+
+
+def main(study: Study, panel: Panel, note: str) -> str:
+    rows = [_row(study, panel, m) for m in methods_of(study, "main")]
+    budget = _budget(study, "main")
+    return (
+        f"## Results\n\n{budget} Success is the mean of the last {panel.last} evaluations; "
+        "seconds (by the clock, beside other runs) and tokens are of training alone, a run's mean; "
+        "those of the shared start are not in them.\n\n"
+        + table(HEAD, [*_others(panel), *rows])
+        + (f"\n\n{note}" if note else "")
+    )
+
+
+def _budget(study: Study, group: str) -> str:
+    config = next((r.config for r in study.runs if r.group == group and r.config), None)
+    if config is None:
+        return ""
+    return (
+        f"{episodes_of(config)} training episodes a run in {config.run.steps} steps, an evaluation "
+        f"every {config.run.eval_every} steps."
+    )
+
+
+def paired(study: Study, panel: Panel) -> str:
+    """Differences to the baselines; empty where no baseline was run."""
+    there = [b for b in study.baselines if panel.results.of(b)]
+    rows = []
+    for m in methods_of(study, "main", "ablation"):
+        if not panel.results.of(m):
+            continue
+        cells = []
+        for b in there:
+            found = panel.gap(m, b) if m != b else None
+            cells.append(f"{signed(found)}: {verdict(found)}" if found else "")
+        rows.append([study.titles[m], *cells])
+    if not there:
+        return ""
+    return (
+        "## Paired differences\n\nMethod minus baseline in points of success, on the same tasks "
+        "and seeds, with 95 % intervals. Each interval stands for itself: among twenty, one is "
+        "expected to miss.\n\n" + table(["", *(f"minus {study.titles[b]}" for b in there)], rows)
+    )
+
+
+def families(study: Study, panel: Panel) -> str:
+    names = sorted(set(panel.results.families))
+    sizes = {name: panel.results.families.count(name) for name in names}
+    rows = []
+    for m in ["teacher", *methods_of(study, "main")]:
+        found = [panel.rate(m, family=name) for name in names]
+        if any(found):
+            cells = [f"{100 * e.mean:.0f} ({ends(e)})" if e else "" for e in found]
+            rows.append([study.titles.get(m, f"*{m}*"), *cells])
+    if not rows:
+        return ""
+    head = ["", *(f"{name.replace('_', ' ')} ({sizes[name]})" for name in names)]
+    return (
+        "## By family\n\nSuccess in per cent and its 95 % interval; the number of tasks is in "
+        "brackets.\n\n" + table(head, rows)
+    )
+
+
+def claimed(study: Study, panel: Panel) -> str:
+    """The papers' claims, each test with what its interval allows."""
+    parts = [
+        "## The papers' claims at this scale\n\nEach is turned into differences that were fixed "
+        "before the runs (studies/household/claims.py). *As claimed* and *the reverse* are said "
+        "where the interval leaves zero out, *not distinguishable* where it holds zero: that is no "
+        "proof that two methods are equal."
+    ]
+    for claim in CLAIMS:
+        rows = []
+        for test in claim.tests:
+            found = test.found(panel)
+            rows.append([test.says, signed(found) if found else "", judged(test, found)])
+        text = f"### {claim.says}\n\nClaimed in {claim.source}. {summary(claim, panel)}\n\n"
+        text += table(["difference, in points", "estimate (95 % interval)", ""], rows)
+        if note := study.notes.get(claim.name):
+            text += f"\n\n{note}"
+        parts.append(text)
+    return "\n\n".join(parts)
+
+
+def further(study: Study, panel: Panel) -> str:
+    """The ablations, and the short runs with whether they learn."""
+    parts = []
+    if rows := [_row(study, panel, m) for m in methods_of(study, "ablation")]:
+        parts.append(f"## Ablations\n\n{_budget(study, 'ablation')}\n\n{table(HEAD, rows)}")
+    short = []
+    for m in methods_of(study, "short"):
+        runs = panel.results.of(m)
+        found, gap = panel.rate(m), panel.gap(m, m, result, start)
+        if not runs or found is None or gap is None:
+            short.append([study.titles[m], "not run", *[""] * 5])
+            continue
+        first = panel.rate(m, start)
+        short.append(
+            [
+                study.titles[m],
+                percent(first.mean) if first else "",
+                percent(found.mean),
+                signed(gap),
+                verdict(gap, "learns", "gets worse"),
+                f"{totals(runs)['seconds']:.0f}",
+                ", ".join(link(run) for run in runs),
+            ]
+        )
+    if short:
+        head = ["", "start", "result", "gain (95 % interval)", "", "seconds", "runs"]
+        parts.append(
+            f"## Every other method: does it learn?\n\n{_budget(study, 'short')} The gain is over "
+            "the run's own start, on the same tasks.\n\n" + table(head, short)
+        )
+    if panel.results.failed:
+        lines = [f"- `{name}`: {told}" for name, told in sorted(panel.results.failed.items())]
+        parts.append("## What did not run\n\n" + "\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def method(study: Study, results: Results) -> str:
+    odd = Panel(results, study.last).starts_differ()
+    checked = (
+        "Before its first step every run of a seed solved exactly the same tasks."
+        if not odd
+        else f"With seed {', '.join(map(str, odd))} not all runs solved the same tasks before "
+        "their first step, although their weights are the same: they were measured on machines "
+        "that round differently, or with other versions."
+    )
+    return (
+        "## How the numbers are made\n\n"
+        f"- **One start.** {checked}\n"
+        "- **One budget.** The same number of training episodes (tasks x copies x steps). Methods "
+        "differ in what an episode costs; seconds and tokens say how much. *Scored by a teacher* "
+        "counts each training token once for each other view that was asked about it, be it a "
+        "bigger model or the student with privileged text.\n"
+        f"- **A run's result** is the mean of its last {study.last} evaluations, task by task, so "
+        "that no lucky evaluation is picked.\n"
+        "- **Intervals** are two-way bootstraps: seeds and tasks are both drawn anew, 10,000 "
+        "times, with the correction for few draws that makes three seeds as uncertain as they are "
+        "(`understudy.compare`). With one seed an interval knows the tasks only, and the text "
+        "says so. A rate's interval is nowhere narrower than Wilson's.\n"
+        "- **Differences** are paired: the same tasks, seeds and starts.\n"
+        "- **Settings** that are not in study.toml are the library's defaults "
+        "(`understudy algorithms NAME`)."
+    )
+
+
+def every_run(study: Study, panel: Panel) -> str:
+    rows = []
+    for run in panel.results.runs:
+        solved = ", ".join(str(sum(e.won)) for e in run.evaluations)
+        rows.append(
+            [
+                f'<a id="{anchor(run)}"></a>{study.titles.get(run.method, run.method)}',
+                str(run.seed),
+                f"`{run.key}`",
+                f"`{run.commit[:10]}`",
+                f"{run.seconds:.0f}",
+                str(run.episodes),
+                solved,
+                f"`python -m studies.household run --method {run.method} --seed {run.seed}`",
+            ]
+        )
+    if not rows:
+        return ""
+    head = ["", "seed", "settings", "commit", "seconds", "episodes", "solved, by evaluation",
+            "command"]  # fmt: skip
+    return (
+        "## Every run\n\n*Settings* is the hash of all that a run's result follows from: its "
+        "settings, the built-in weights and the shared start. A run with the same hash is not run "
+        "again.\n\n" + table(head, rows)
+    )

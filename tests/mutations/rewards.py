@@ -110,8 +110,8 @@ BUGS: Bugs = {
     "sampling.py": (
         ("tests/test_sampling.py",),
         [
-            ("the same tasks in every round", 'seed_of("tasks", seed, step, number)',
-             'seed_of("tasks", seed, step)'),
+            ("rounds that chance draws", 'random.Random(seed_of("tasks", seed, step, number))',
+             "random.Random()"),
             ("tasks played twice in a step", "if task.id not in played", "if True"),
             ("every round, always", "if len(differing(made)) >= count or not left:",
              "if not left:"),

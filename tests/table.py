@@ -72,6 +72,11 @@ class Table(nn.Module):
         """Which letter was seen last."""
         return next((self.rows[t] for t in reversed(prompt) if t in self.rows), 0)
 
+    def begun(self, prompt: Sequence[int]) -> int:
+        """How much of an answer a prompt ends with: a turn that somebody else began."""
+        first = answer(DIGITS[0])[0]
+        return next((k for k in range(1, ANSWER) if prompt[-k] == first), 0)
+
     # -- acting
 
     def submit(self, request: Request) -> None:
@@ -89,10 +94,11 @@ class Table(nn.Module):
         """All of them at once, a token of each at a time; each from its own seed."""
         rngs = [random.Random(request.seed) for request in requests]
         rows = [self.row(request.prompt) for request in requests]
+        begun = [self.begun(request.prompt) for request in requests]
         made: list[list[tuple[int, float]]] = [[] for _ in requests]
         going = list(range(len(requests)))
         while going:
-            at = [(rows[i], min(len(made[i]), ANSWER - 1)) for i in going]
+            at = [(rows[i], min(begun[i] + len(made[i]), ANSWER - 1)) for i in going]
             logits = self.logits[[r for r, _ in at], [k for _, k in at]]
             heats = [requests[i].temperature for i in going]
             drawn = draw(logits, heats, [rngs[i].random() for i in going])

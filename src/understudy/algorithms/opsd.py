@@ -14,6 +14,7 @@ from typing import Literal
 from understudy.maths.divergences import reverse_kl
 from understudy.maths.surrogates import ppo_clip
 from understudy.objective import ONE, Algorithm, Distill, Reinforce, View
+from understudy.penalties import leakage, length
 from understudy.signals import episode_mean, episode_sum, group_relative, token_mean, varied
 
 
@@ -24,9 +25,11 @@ def opsd(
     clip: float = 0.2,
     flat_groups: Literal["leave_out", "keep"] = "leave_out",
     reduction: Literal["token", "sum"] = "token",
+    penalties: bool = False,
 ) -> Algorithm:
     """`reduction` takes one mean over tokens, or sums an episode's and takes the mean over
-    episodes. Groups of equal returns are left out of every term, or only without a credit."""
+    episodes. Groups of equal returns are left out of every term, or only without a credit.
+    `penalties` takes those of the paper, for leakage and length, off the reward."""
     kept = varied() if flat_groups == "leave_out" else ONE
     return Algorithm(
         terms=(
@@ -36,4 +39,5 @@ def opsd(
         views={"teacher": View(policy="self", hint=hint)},
         reduction=token_mean(kept) if reduction == "token" else episode_sum(kept),
         size=None if reduction == "token" else episode_mean(kept),
+        penalties={"leakage": leakage(), "length": length()} if penalties else {},
     )

@@ -16,6 +16,7 @@ from typing import Literal
 from understudy.maths.divergences import forward_kl, reverse_kl
 from understudy.maths.surrogates import ppo_clip
 from understudy.objective import ONE, STUDENT, Algorithm, Distill, Reinforce, View
+from understudy.penalties import leakage, length
 from understudy.schedules import constant, linear
 from understudy.signals import episode_mean, episode_sum, group_relative, token_mean, varied
 
@@ -30,10 +31,12 @@ def pi_distill(
     clip: float = 0.2,
     flat_groups: Literal["leave_out", "keep"] = "leave_out",
     reduction: Literal["token", "sum"] = "token",
+    penalties: bool = False,
 ) -> Algorithm:
     """`alpha` is the teacher's share of the loss; it rises to that from 0 over the first `ramp` of
     training. `reduction` takes one mean over tokens, or sums an episode's and takes the mean over
-    episodes. Groups of equal returns are left out of every term, or only without a credit."""
+    episodes. Groups of equal returns are left out of every term, or only without a credit.
+    `penalties` takes those of the paper, for leakage and length, off the reward."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is the teacher's share of the loss, from 0 to 1; got {alpha}")
     if not 0 <= ramp <= 1:
@@ -57,4 +60,5 @@ def pi_distill(
         actors={"teacher": constant(1.0)},
         reduction=token_mean(kept) if reduction == "token" else episode_sum(kept),
         size=None if reduction == "token" else episode_mean(kept),
+        penalties={"leakage": leakage(), "length": length()} if penalties else {},
     )  # fmt: skip

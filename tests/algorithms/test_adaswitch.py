@@ -1,0 +1,85 @@
+"""AdaSwitch and TCOD from the back against their formulas: each token by whoever wrote it."""
+
+from dataclasses import replace
+
+import pytest
+from steps import World, parts, world
+from test_formulas import clipped, tokens
+
+from understudy.algorithms.adaswitch import adaswitch
+from understudy.algorithms.tcod import tcod
+from understudy.types import Taken
+
+
+def handed(seed: int) -> World:
+    """A world in which every other turn of the student's is ended by the teacher."""
+    of = world(seed)
+    episodes = tuple(
+        replace(
+            e,
+            turns=tuple(
+                replace(t, taken=Taken(at=len(t.tokens) // 2, by="teacher"))
+                if t.actor == "student" and k % 2 == 0
+                else t
+                for k, t in enumerate(e.turns)
+            ),
+        )
+        for e in of.episodes
+    )
+    return World(episodes, of.hidden, of.heads)
+
+
+def writers(of: World) -> list[str]:
+    return [who for e in of.episodes for t in e.turns for who in t.writers()]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("own", ["sampled", "full"])
+@pytest.mark.parametrize("rest", ["sampled", "full"])
+def test_adaswitch(seed: int, own: str, rest: str) -> None:
+    of = handed(seed)
+    made = parts(
+        adaswitch(student_tokens=own, teacher_tokens=rest, clip=0.3, dual_clip=2.0),  # type: ignore[arg-type]
+        of,
+    )
+    every, who = tokens(of), writers(of)
+    mine = [t for t, w in zip(every, who, strict=True) if w == "student"]
+    theirs = [t for t, w in zip(every, who, strict=True) if w == "teacher"]
+    assert any(t.actor == "student" for t in theirs)  # inside turns that the student began
+    n = len(every)
+    reverse = [
+        t.reverse_kl if own == "full" else clipped(t.ratio, t.gap, 0.3, 0.3, 2.0) for t in mine
+    ]
+    forward = [t.forward_kl if rest == "full" else -t.logp for t in theirs]
+    want = {"student_tokens": sum(reverse) / n, "teacher_tokens": sum(forward) / n}
+    assert made == pytest.approx(want, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("vocabulary", ["sampled", "full"])
+def test_tcod_from_the_back_is_opd_on_the_students_own_tokens(seed: int, vocabulary: str) -> None:
+    of = world(seed)
+    episodes = tuple(
+        replace(e, turns=tuple(
+            replace(t, actor="expert" if t.actor == "teacher" else "student") for t in e.turns
+        ))
+        for e in of.episodes
+    )  # fmt: skip
+    of = World(episodes, of.hidden, of.heads)
+    made = parts(tcod(direction="b2f", vocabulary=vocabulary), of)["opd"]  # type: ignore[arg-type]
+    mine = [t for t in tokens(of) if t.actor == "student"]
+    values = [t.reverse_kl if vocabulary == "full" else -t.gap * t.ratio for t in mine]
+    assert made == pytest.approx(sum(values) / len(mine), rel=1e-4, abs=1e-6)
+
+
+def test_settings_of_the_rule_reach_it() -> None:
+    switch = adaswitch(factor=2.0, ema=0.5, floor=0.2).switch
+    assert switch is not None
+    assert (switch.to, switch.factor, switch.ema, switch.floor) == ("teacher", 2.0, 0.5, 0.2)
+    with pytest.raises(ValueError, match="factor > 0"):
+        adaswitch(factor=0.0)
+    assert adaswitch(teacher="big").views["teacher"].policy == "big"
+    left = tcod(direction="b2f", start=2, every=5).left
+    assert left is not None
+    assert [left(s) for s in (0, 4, 5, 50)] == [2, 2, 3, 12]
+    assert tcod().left is None

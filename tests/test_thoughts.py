@@ -13,10 +13,12 @@ from understudy.policies.chat import Chat
 from understudy.policies.hf import HFPolicy
 from understudy.policies.small import build_model, train_tokenizer
 from understudy.rollout import Limits, Stage, play
-from understudy.types import Episode
+from understudy.types import Episode, Task
 
 
-def played(suite: Household | Doors, *, thoughts: bool, tasks: int = 12) -> list[Episode]:
+def played(
+    suite: Household | Doors, *, thoughts: bool, tasks: int = 12, **more: object
+) -> list[Episode]:
     chat = Chat(train_tokenizer(["go to cabinet 1 ? open take move"] * 9, entries=400))
     model = build_model(
         entries=chat.size, layers=1, hidden=16, heads=2, kv_heads=1, ffn=16, context=8192,
@@ -27,7 +29,14 @@ def played(suite: Household | Doors, *, thoughts: bool, tasks: int = 12) -> list
         context=Context(), limits=Limits(turns=200, new_tokens=64),
     )  # fmt: skip
     chosen = [suite.tasks("train")[i] for i in range(min(tasks, len(suite.tasks("train"))))]
-    return play(stage, chosen, ALGORITHMS["sft"](thoughts=thoughts), seed=0)
+    return play(stage, chosen, ALGORITHMS["sft"](thoughts=thoughts, **more), seed=0)
+
+
+class Talking(Doors):
+    """Doors whose expert thinks, and whose plan does not."""
+
+    def thoughts(self, task: Task) -> list[str]:
+        return ["hm"] * len(self.demonstrate(task))
 
 
 @pytest.mark.parametrize("size", ["small", "full"])
@@ -97,3 +106,29 @@ def test_marks_say_no_more_than_the_words_do() -> None:
             seen = env.step(action)
         env.close()
     assert stars > 60
+
+
+def test_a_share_of_the_episodes_follows_the_plan_and_is_imitated_under_the_hint() -> None:
+    suite = Household(train=60)
+    made = played(suite, thoughts=True, tasks=40, hint="plan", hinted=0.6, told="plan")
+    actors = [{turn.actor for turn in episode.turns} for episode in made]
+    assert all(len(who) == 1 for who in actors)
+    planned = [e for e, who in zip(made, actors, strict=True) if who == {"hinted"}]
+    assert 14 <= len(planned) <= 34
+    for episode in made:
+        told = episode in planned
+        want = suite.plan(episode.task) if told else suite.demonstrate(episode.task)
+        assert [turn.action for turn in episode.turns] == list(want)
+        assert episode.won
+    algorithm = ALGORITHMS["sft"](hint="plan", told="plan")
+    assert {term.trains for term in algorithm.terms} == {"student", "hinted"}
+
+
+def test_a_teacher_has_no_plan_to_follow() -> None:
+    with pytest.raises(ValueError, match='set source = "expert"'):
+        ALGORITHMS["sft"](source="teacher", hint="plan", told="plan")
+
+
+def test_a_plan_without_thoughts_is_refused() -> None:
+    with pytest.raises(ConfigError, match="has no `plan_thoughts` method"):
+        played(Talking(), thoughts=True, hint="plan", hinted=1.0, told="plan")

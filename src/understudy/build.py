@@ -34,6 +34,7 @@ from understudy.types import Task
 SUITES = {
     "household": "understudy.envs.household:Household",
     "doors": "understudy.envs.doors:Doors",
+    "tau_bench": "understudy.envs.tau_bench:TauBench",
 }
 """Suites that need no path. They are trusted to run in this process."""
 
@@ -224,6 +225,11 @@ def phases_of(config: Config) -> list[Phase]:
                 "rollout.copies = 1, but the algorithm learns only from groups whose returns "
                 "differ, and those of one episode cannot; set rollout.copies to at least 2"
             )
+    if config.rollout.replay and any(p.algorithm.planned for p in phases):
+        raise ConfigError(
+            "rollout.replay names episodes to imitate, and a stage imitates the environment's plan "
+            'instead; set told = "same", or leave rollout.replay out'
+        )
     if config.rollout.replay and not any(
         p.algorithm.demonstrated or p.algorithm.left is not None for p in phases
     ):

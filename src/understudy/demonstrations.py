@@ -1,13 +1,16 @@
 """What the environment's expert says, turn by turn: to be imitated, or gone on from."""
 
+from collections.abc import Sequence
+
 from understudy import protocol
-from understudy.envs.base import Demonstrates, Suite, Thinks
+from understudy.envs.base import Demonstrates, PlansAloud, Suite, Thinks
 from understudy.errors import ConfigError
 from understudy.types import Task
 
 
-def script(suite: Suite, task: Task, *, aloud: bool) -> list[str]:
-    """The expert's turns in full, with its thoughts where it speaks `aloud`.
+def script(suite: Suite, task: Task, *, aloud: bool, planned: bool = False) -> list[str]:
+    """The expert's turns in full, with its thoughts where it speaks `aloud`; or, `planned`, those
+    of the environment's plan, which knows everything.
 
     Raises ConfigError where the suite has no expert, or its expert no thoughts.
     """
@@ -16,16 +19,31 @@ def script(suite: Suite, task: Task, *, aloud: bool) -> list[str]:
             f"imitating an expert needs an environment that has one; {type(suite).__name__} "
             'has no `demonstrate` method: add one, or set algorithm.source = "teacher"'
         )
-    actions = suite.demonstrate(task)
+    actions = suite.plan(task) if planned else suite.demonstrate(task)
     if not aloud:
         return [protocol.write(action) for action in actions]
+    if planned:
+        return _aloud(actions, _plan_thoughts(suite, task))
     if not isinstance(suite, Thinks):
         raise ConfigError(
             f"imitating an expert's thoughts needs an environment that has them; "
             f"{type(suite).__name__} has no `thoughts` method: add one, or set "
             "algorithm.thoughts = false"
         )
+    return _aloud(actions, suite.thoughts(task))
+
+
+def _plan_thoughts(suite: Suite, task: Task) -> Sequence[str]:
+    if not isinstance(suite, PlansAloud):
+        raise ConfigError(
+            f"imitating a plan's thoughts needs an environment that has them; "
+            f"{type(suite).__name__} has no `plan_thoughts` method: add one, or set "
+            "algorithm.thoughts = false"
+        )
+    return suite.plan_thoughts(task)
+
+
+def _aloud(actions: Sequence[str], thoughts: Sequence[str]) -> list[str]:
     return [
-        protocol.write(action, thought)
-        for action, thought in zip(actions, suite.thoughts(task), strict=True)
+        protocol.write(action, thought) for action, thought in zip(actions, thoughts, strict=True)
     ]

@@ -303,7 +303,10 @@ class Algorithm:
     rounds: int = 0
     demonstrated: bool = False  # the environment's expert takes every turn (imitation)
     left: Schedule | None = None  # it takes all turns but so many of its last ones, then actors do
-    aloud: bool = False  # and says its thoughts
+    # view -> share of the demonstrated episodes that follow the environment's plan instead of its
+    # expert, as if that view had acted
+    planned: Mapping[str, float] = field(default_factory=dict)
+    aloud: bool = False  # the expert says its thoughts
     switch: Switch | None = None  # another view may end a turn that the student began
 
     def __post_init__(self) -> None:

@@ -51,6 +51,7 @@ class _Playing:
     readers: dict[str, Reader] = field(default_factory=dict)  # by view
     head: Completion | None = None  # what the student wrote of the turn that was taken from it
     opening: list[Completion] = field(default_factory=list)  # turns that are there beforehand
+    opener: str = EXPERT  # whose they are
 
 
 def play(
@@ -174,14 +175,17 @@ class _Game:
     def _choose(self, p: _Playing) -> str:
         """The view that takes this turn: the expert to the end of its opening, then each actor
         with its scheduled chance, else the student."""
-        if self.algorithm.demonstrated or len(p.turns) < len(p.opening):
-            return EXPERT
+        if self._opens(p):
+            return p.opener
         lot = random.Random(seed_of("actor", p.rng_name, len(p.turns))).random()
         for name, chance in self.chances.items():
             lot -= chance
             if lot < 0:
                 return name
         return STUDENT
+
+    def _opens(self, p: _Playing) -> bool:
+        return self.algorithm.demonstrated or len(p.turns) < len(p.opening)
 
     def _view(self, name: str) -> View:
         return self.views.get(name, View())
@@ -195,7 +199,8 @@ class _Game:
 
     def _ask(self, key: str, p: _Playing) -> None:
         if not p.turns:
-            p.opening = self._opening(key, p.job.task)
+            p.opener = self._opener(p)
+            p.opening = self._opening(key, p.job.task, planned=p.opener != EXPERT)
         p.actor = self._choose(p)
         prompt, p.piece = self._read(p, p.actor)
         room = self._room(p.actor, prompt)
@@ -204,7 +209,7 @@ class _Game:
             room = min(room, self._room(switch.to, self._read(p, switch.to)[0]))
         if room < self.stage.limits.new_tokens:
             self._finish(key, Stop.TOKENS)
-        elif p.actor == EXPERT:
+        elif self._opens(p):
             self._demonstrate(key, p)
         else:
             self._submit(p, p.actor, prompt, seed=seed_of("turn", p.rng_name, len(p.turns)))
@@ -229,14 +234,24 @@ class _Game:
 
     # -- somebody else begins
 
-    def _opening(self, key: str, task: Task) -> list[Completion]:
+    def _opener(self, p: _Playing) -> str:
+        """The expert, or with its share of the demonstrated episodes a view that follows the
+        plan."""
+        lot = random.Random(seed_of("planned", p.rng_name)).random()
+        for name, share in self.algorithm.planned.items():
+            lot -= share
+            if lot < 0:
+                return name
+        return EXPERT
+
+    def _opening(self, key: str, task: Task, *, planned: bool) -> list[Completion]:
         """The expert's turns, all of them or those that the student does not take over."""
         a = self.algorithm
         if not a.demonstrated and a.left is None:
             return []
         turns = [(turn.tokens, turn.logps) for turn in self.recorded.get(task.id, ())]
         if not turns:
-            said = script(self.stage.suite, task, aloud=a.aloud)
+            said = script(self.stage.suite, task, aloud=a.aloud, planned=planned)
             replies = [self.stage.policies["self"].chat.reply(text) for text in said]
             turns = [(ids, (0.0,) * len(ids)) for ids in replies]
         left = 0 if a.left is None else int(a.left(self.step))

@@ -64,6 +64,15 @@ class Thinks(Protocol):
         ...
 
 
+@runtime_checkable
+class PlansAloud(Protocol):
+    """A suite whose plan says what it is after, in the words of `Thinks.thoughts`."""
+
+    def plan_thoughts(self, task: Task) -> Sequence[str]:
+        """A thought for each action of `plan(task)`, in order."""
+        ...
+
+
 Render = Callable[[Observation], str]
 """How an observation is put into words. The rules of an environment never depend on it."""
 

@@ -37,7 +37,7 @@ ROW = {name: k for k, row in enumerate(ROWS) for name in row.split()}
 WITHOUT_TORCH = (
     "types", "errors", "schedules", "protocol", "contexts", "hindsight", "hints", "penalties",
     "handover", "demonstrations", "record", "config", "configfile", "envs.base", "envs.pool",
-    "envs.doors", "envs.check", "envs.household", "cli",
+    "envs.doors", "envs.check", "envs.household", "envs.tau_bench", "cli",
 )  # fmt: skip
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 EVERY = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

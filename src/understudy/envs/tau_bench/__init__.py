@@ -1,0 +1,20 @@
+"""tau_bench: tau-bench's customer service (arXiv:2406.12045), its rules, tools and files, in pure
+Python."""
+
+from understudy.envs.tau_bench.customers import STOP, Customer, Scripted, Simulated
+from understudy.envs.tau_bench.env import TauBenchEnv
+from understudy.envs.tau_bench.files import load
+from understudy.envs.tau_bench.generate import scenario, shop
+from understudy.envs.tau_bench.suite import TauBench
+
+__all__ = [
+    "STOP",
+    "Customer",
+    "Scripted",
+    "Simulated",
+    "TauBench",
+    "TauBenchEnv",
+    "load",
+    "scenario",
+    "shop",
+]

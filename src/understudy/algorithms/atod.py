@@ -1,8 +1,9 @@
 """ATOD (arXiv:2606.27814): a teacher's grades hand over to the reward, and count by turn.
 
 A_t = kappa(s) w_k gap_t + rho(s) A_GRPO,  gap_t = log q(y_t) - log p(y_t)
-kappa falls from 1 to .1 and rho rises from 1 to 2 over `anneal_steps`, then both stay
-w_k = 1 - (1 - d_k)(1 - h_k): mean |gap| and mean -log p of turn k, min-max over the episode's turns
+kappa falls from 1 to .1, rho rises from 1 to 2 over `anneal_steps`, then stay
+w_k = 1 - (1 - d_k)(1 - h_k)
+d_k, h_k = mean |gap|, mean -log p of turn k, each min-max over the episode
 L = mean_t of PPO's clipped surrogate on A_t
 """
 

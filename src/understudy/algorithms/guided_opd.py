@@ -3,8 +3,8 @@
 Each turn is the teacher's with chance beta(step), drawn independently; beta falls from `start` to
 exactly `end` over the first `decay` of training (section 3.3). Per token, in one mean over all:
 
-    student's turns   KL(p || q), reverse    full, top-k, or the sampled-token policy gradient
-    teacher's turns   KL(q || p), forward    full, or cross-entropy on the teacher's tokens
+    student's turns   KL(p || q), reverse    full, top-k, or policy gradient
+    teacher's turns   KL(q || p), forward    full, or cross-entropy
 
 Either direction may be the other one: that is the paper's ablation.
 """

@@ -1,11 +1,13 @@
 """OPD, on-policy distillation: the student acts, a teacher grades every token it samples.
 
-    sampled   A_t = sum_{u >= t} gamma_kl^(u - t) (log q(y_u) - log p(y_u)), with gamma_kl = 0 only
-              its own; policy gradient weighted by r_t = p / p_old, clipped where `clip` is given
-    full      L = mean_t KL(p || q) over the vocabulary: the gradient of gamma_kl = 0, no noise
-    topk      the same KL between p and q that keep k entries and pool the rest into one
+    sampled   A_t = sum_{u >= t} gamma_kl^(u - t) (log q(y_u) - log p(y_u))
+              L = -mean_t A_t p / p_old
+    full      L = mean_t KL(p || q) over the vocabulary
+    topk      the same KL, of p and q that pool all words but k into one
 
 p is the student, q the teacher (GKD, arXiv:2306.13649, with student data only and reverse KL).
+With gamma_kl = 0 a token has its own gap as credit, and full is the same gradient without noise;
+`clip` makes sampled PPO's surrogate.
 """
 
 from typing import Literal

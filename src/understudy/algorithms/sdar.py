@@ -1,13 +1,13 @@
 """SDAR (arXiv:2605.15155): GRPO, and a gated pull to the same policy shown privileged information.
 
-L = L_GRPO + coef mean_t g_t (sg log q(y_t) - log p(y_t)),  q: the same weights, hint in the prompt
+L = L_GRPO + coef mean_t g_t (sg log q(y_t) - log p(y_t))
 
     gap       g_t = sigmoid(beta D_t),  D_t = log q(y_t) - log p(y_t)
     entropy   g_t = sigmoid(beta h_t),  h_t = the student's entropy
     soft_or   g_t = sigmoid(beta (1 - (1 - h_t)(1 - D_t))),  h_t over log V
 
-Gates pass no gradient and follow the student; q is that of the weights before the step. With `loss`
-the gated token loss is KL(q || p), KL(p || q) or Jensen-Shannon over the vocabulary instead.
+q is the same weights with the hint in the prompt, as they were before the step. Gates pass no
+gradient and follow the student. With `loss` the gated token loss is KL(q || p), KL(p || q) or Jensen-Shannon over the vocabulary instead.
 """
 
 from dataclasses import replace

@@ -1,7 +1,8 @@
 """SOD (arXiv:2605.07725): GRPO plus a teacher who counts less on turns that went further astray.
 
 A_t = A_GRPO + coef w_k gap_t,  gap_t = log q(y_t) - log p(y_t)
-w_k = min((d_1 + 1e-6) / (d_k + 1e-6), 1 + headroom),  d_k the mean |gap| of turn k,  w_1 = 1
+w_k = min((d_1 + 1e-6) / (d_k + 1e-6), 1 + headroom),  w_1 = 1
+d_k = mean |gap| of turn k's tokens
 L = mean_t of PPO's clipped surrogate on A_t
 """
 

@@ -1,9 +1,11 @@
 """GRPO+OPSD (arXiv:2605.15155, a baseline): GRPO, and an ungated pull to the hinted same policy.
 
-score       L = L_GRPO + coef mean_t (log p - log q)^2 / 2, whose gradient at the sampled token,
-            sg(log p - log q) grad log p, is in expectation that of KL(p || q)
-published   L = L_GRPO + coef mean_t (sg log q - log p) / 2, SDAR's loss with beta = 0: on the
-            student's own samples its expected gradient is zero
+    score       L = L_GRPO + coef mean_t (log p - log q)^2 / 2
+    published   L = L_GRPO + coef mean_t (sg log q - log p) / 2
+
+The gradient of score at a sampled token is sg(log p - log q) grad log p, in expectation that of
+KL(p || q). Published is SDAR's loss with beta = 0: on the student's own samples its expected
+gradient is zero.
 """
 
 from typing import Literal

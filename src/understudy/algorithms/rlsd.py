@@ -1,7 +1,8 @@
 """RLSD (arXiv:2604.03128): the reward says which way, a hinted view of the same policy how far.
 
-A_t = A_GRPO ((1 - s) + s clip(exp(sign(A_GRPO) gap_t), 1 - width, 1 + width))
-gap_t = log q(y_t) - log p(y_t) before the step; s falls from `strength` to 0 over `decay_steps`
+A_t = A_GRPO (1 - s + s clip(exp(sign(A_GRPO) gap_t), 1 - width, 1 + width))
+gap_t = log q(y_t) - log p(y_t) before the step
+s falls from `strength` to 0 over `decay_steps`
 L = mean_t of PPO's clipped surrogate on A_t
 """
 

@@ -7,7 +7,8 @@ L = L_GRPO + coef mean_t g_t (sg log q(y_t) - log p(y_t))
     soft_or   g_t = sigmoid(beta (1 - (1 - h_t)(1 - D_t))),  h_t over log V
 
 q is the same weights with the hint in the prompt, as they were before the step. Gates pass no
-gradient and follow the student. With `loss` the gated token loss is KL(q || p), KL(p || q) or Jensen-Shannon over the vocabulary instead.
+gradient and follow the student. With `loss` the gated token loss is KL(q || p), KL(p || q) or
+Jensen-Shannon over the vocabulary instead.
 """
 
 from dataclasses import replace

@@ -3,8 +3,8 @@
 L = L_GRPO + coef mean_t r_t k3_t,  r_t = p / p_old with gradient
 k3_t = exp(gap) - 1 - gap,  gap = log q(y_t) - log p(y_t)
 
-r_t is what makes the gradient reverse KL's: r_t k3_t has gradient r_t (log p - log q) grad log p,
-k3_t alone that of forward KL.
+r_t is what makes the gradient reverse KL's, r_t (log p - log q) grad log p; k3_t alone would have
+that of forward KL.
 """
 
 from understudy.algorithms.grpo import grpo

@@ -30,7 +30,7 @@ class Hinter:
     stage: Stage
     seed: int
     note: Callable[[Line], None] = lambda line: None  # keeps what was written
-    lines: list[Line] = field(default_factory=list)  # written since the last report
+    lines: list[Line] = field(default_factory=list)  # written in the step under way
 
     def __call__(self, tasks: Sequence[Task], algorithm: Algorithm, step: int) -> None:
         """Make ready for all views of an algorithm. Steps below 0 only look: nothing is learnt
@@ -41,8 +41,9 @@ class Hinter:
             mine.bandit.begin(tasks, [skill.name for skill in mine.bank.skills])
         if any("written" in kinds_in(hint) for hint in hints.values()):
             for line in write(self.stage, tasks, seed=self.seed):
-                self.lines.append(line)
                 self.note(line)
+                if step >= 0:  # a count that went on past a checkpoint would be lost with a crash
+                    self.lines.append(line)
 
     def report(self, algorithm: Algorithm, tasks: Iterable[Task]) -> Line:
         """Of a step, for the log: tokens that each hinted view carried, hints that were written,

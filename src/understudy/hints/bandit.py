@@ -37,8 +37,7 @@ class Bandit:
     now: dict[str, str] = field(default_factory=dict)  # task id -> skill, in the step under way
 
     def begin(self, tasks: Iterable[Task], skills: Sequence[str]) -> None:
-        """Choose a skill for each task of a step."""
-        self.now = {}
+        """Choose a skill for each task that is about to be played and has none in this step."""
         for task in tasks:
             if task.id not in self.now:
                 name = self._choose(task.family, skills)

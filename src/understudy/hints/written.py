@@ -32,5 +32,5 @@ def kept(text: str, *, ended: bool, tokens: Callable[[str], int], most: int) -> 
         words = words[: ends[-1]]
     while tokens(words) > most:
         # text that is encoded again may have more tokens than were sampled
-        words = words.rpartition(" ")[0]
+        words = words.rpartition(" ")[0] or words[:-1]  # not every script has blanks
     return words

@@ -9,7 +9,7 @@ import pytest
 
 from understudy import record
 
-ROWS = ("teacher", "student before", "student after Guided-OPD", "student after plain OPD")
+ROWS = ("teacher", "before", "after Guided-OPD", "after plain OPD")
 
 
 def demo(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from pydantic import JsonValue
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -153,10 +154,8 @@ def results_of(configs: Mapping[str, Config]) -> list[Result]:
         folder = Path(config.run.folder)
         lines = list(record.read(folder / "evals.jsonl"))
         if not rows:
-            rows.append(Result(name="student before", line=lines[0]))
-        rows.append(
-            Result(name=f"student after {RUNS[name]}", line=lines[-1], seconds=_seconds(folder))
-        )
+            rows.append(Result(name="before", line=lines[0]))
+        rows.append(Result(name=f"after {RUNS[name]}", line=lines[-1], seconds=_seconds(folder)))
     return rows
 
 
@@ -193,19 +192,21 @@ def _cells(result: Result) -> list[str]:
     return [
         result.name,
         f"{result.number('won'):.0f}/{result.number('n'):.0f}",
-        f"{result.number('success'):.1%}",
-        f"{result.number('low'):.1%} to {result.number('high'):.1%}",
+        f"{100 * result.number('success'):.1f} %",
+        f"{100 * result.number('low'):.1f} to {100 * result.number('high'):.1f}",
         f"{result.number('turns'):.1f}",
-        f"{result.number('invalid'):.1%}",
+        f"{100 * result.number('invalid'):.1f} %",
         "" if result.seconds is None else f"{result.seconds:.0f} s",
     ]
 
 
-HEAD = ("", "solved", "rate", "95 % interval", "turns", "invalid turns", "training")
+HEAD = ("", "solved", "rate", "95 % interval", "turns", "invalid", "training")
 
 
 def table_of(results: Sequence[Result]) -> Table:
-    table = Table(title="Success on the pinned panel of unseen tasks (Wilson intervals)")
+    table = Table(
+        title="The student on the pinned panel of unseen tasks (Wilson intervals)", box=box.SIMPLE
+    )
     for name in HEAD:
         table.add_column(name, justify="left" if not name else "right")
     for result in results:
@@ -216,7 +217,7 @@ def table_of(results: Sequence[Result]) -> Table:
 def verdict(results: Sequence[Result]) -> str:
     """The two methods on the same tasks, with the words that the interval allows."""
     by_name = {r.name: r for r in results}
-    guided, plain = (by_name[f"student after {name}"] for name in RUNS.values())
+    guided, plain = (by_name[f"after {name}"] for name in RUNS.values())
     gain, low, high = paired(plain.outcomes, guided.outcomes, Z95)
     words = (
         "not distinguishable on this panel" if low <= 0 <= high else

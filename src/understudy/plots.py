@@ -121,7 +121,7 @@ def intervals(
         capsize=3,
     )
     axes.set_yticks(range(len(rows)), list(rows))
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     sizes = ", ".join(map(str, sorted({p.n for p in rows.values()})))
     axes.set(title=title, xlabel=f"tasks solved (n = {sizes}; bars: 95 % intervals)", xlim=(0, 1))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))

@@ -18,7 +18,7 @@ from studies.household.plan import Run, Study
 from understudy.errors import RunError
 
 Say = Callable[[str], None]
-PATIENCE = 300.0
+PATIENCE = 1200.0
 """Seconds in which some run must have come to a checkpoint."""
 EQUAL = ("episodes.jsonl", "metrics.jsonl", "evals.jsonl")
 

@@ -16,6 +16,7 @@ from test_formulas import Token, advantages, clipped, tokens
 from torch import Tensor
 from torch.testing import assert_close
 
+from understudy import trainer
 from understudy.algorithms.grpo import grpo
 from understudy.algorithms.opsd import opsd
 from understudy.algorithms.pi_distill import pi_distill
@@ -446,21 +447,31 @@ def test_the_ratio_crosses_prompts() -> None:
 @pytest.mark.parametrize("reduction", ["token", "sum"])
 def test_a_minibatch_is_reduced_like_a_step(reduction: Any) -> None:
     """Each optimiser step takes the mean over its own tokens, or over its own episodes of their
-    sums, of those that count."""
+    sums, of those that count: weighted by how many they are, its gradients add up to the step's."""
     suite = Doors(2)
     on, student, played = without_hint(suite, "plan")
     algorithm = opsd(reduction=reduction)
-    episodes = played(algorithm)
-    seen, report = step_on(algorithm, on, student, episodes, minibatches=3)
-    kept = varied()
-    whole, _ = step_on(algorithm, on, student, episodes)
-    batch = [len([t for turn in e.turns for t in turn.tokens]) for e in episodes]
-    assert len(seen) == 3
-    # dealt evenly: the mean over minibatches is close to, and for one minibatch equal to, the step
-    mean = torch.stack(seen).mean(0)
-    assert_close(mean, whole[0], atol=0.3 * float(whole[0].abs().max()), rtol=0)
-    assert kept.name == "varied"
-    assert sum(batch) == report.tokens
+    episodes = [
+        replace(e, turns=tuple(replace(t, reward=0.5) for t in e.turns)) if k < 12 else e
+        for k, e in enumerate(played(algorithm))
+    ]
+    differing = {
+        g for g in {e.group for e in episodes}
+        if len({e.total_reward for e in episodes if e.group == g}) > 1
+    }  # fmt: skip
+    sizes = [
+        (e.group in differing)
+        * (sum(len(t.tokens) for t in e.turns) if reduction == "token" else 1)
+        for e in episodes
+    ]
+    seen, _ = step_on(algorithm, on, student, episodes, minibatches=5)
+    (whole,), _ = step_on(algorithm, on, student, episodes)
+    dealt = trainer._minibatches(episodes, 5, (0, 0, 0))
+    assert len(seen) == 5
+    assert len({sum(sizes[e] > 0 for e in part) / len(part) for part in dealt}) > 1
+    weights = [sum(sizes[e] for e in part) / sum(sizes) for part in dealt]
+    summed = torch.stack([w * g for w, g in zip(weights, seen, strict=True)]).sum(0)
+    assert_close(summed, whole, atol=1e-6, rtol=1e-4)
 
 
 def test_a_step_in_which_no_group_counts_changes_nothing() -> None:

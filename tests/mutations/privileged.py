@@ -1,4 +1,4 @@
-"""Bugs in pi-Distill, OPSD and hinted imitation, and in episodes that somebody else begins or ends."""
+"""Bugs in pi-Distill, OPSD, hinted imitation, and episodes that somebody else begins or ends."""
 
 Bugs = dict[str, tuple[tuple[str, ...], list[tuple[str, str, str]]]]
 
@@ -50,7 +50,8 @@ BUGS: Bugs = {
     "trainer.py": (
         (*FORMULAS, "tests/test_trainer.py"),
         [
-            ("a gradient through what is only read", "with torch.no_grad():\n                    live",
+            ("a gradient through what is only read",
+             "with torch.no_grad():\n                    live",
              "if True:\n                    live"),
             ("an update from nothing", "            if not size:  # a minibatch in which no token "
              "counts\n                continue\n", "            size = size or 1.0\n"),

@@ -62,7 +62,7 @@ _TOPICS: Final = (
     (re.compile(r"address|where", re.I), ("address1", "address2", "city", "state", "zip")),
     (re.compile(r"order|reservation", re.I), ("order_id", "reservation_id")),
 )
-MORE, NO_EMAIL = "All right.", "I do not remember my e-mail address."
+MORE, NO_EMAIL, NOBODY = "All right.", "I do not remember my e-mail address.", "I do not remember."
 
 
 class Scripted:
@@ -113,7 +113,7 @@ class Scripted:
 
     def _who(self, content: str) -> str:
         self._known = True
-        identity = self._scenario.identity
+        identity = self._scenario.identity or NOBODY
         only_email = re.search(r"e-?mail", content, re.I) and not re.search(
             r"\bzip|\bname\b|user id", content, re.I
         )
@@ -121,7 +121,7 @@ class Scripted:
 
     def _fact(self, content: str) -> str:
         if _WHO.search(content):
-            return self._scenario.identity
+            return self._who(content)
         for topic, names in _TOPICS:
             if topic.search(content):
                 found = self._arguments(names)

@@ -161,10 +161,9 @@ def _report(talk: Talk, told: str, *, changed: bool) -> str:
 def _identify(talk: Talk) -> None:
     scenario, users = talk.scenario, talk.world.store.tables["users"]
     user = users.get(scenario.user_id)
-    if user is None:  # tau2-bench's tasks do not name their user apart from their actions
-        for call in [c for c in scenario.actions if c.name.startswith("find_user")][:1]:
-            talk.call("Look the customer up.", call)
-    elif "find_user_id_by_email" not in talk.world.tools:
+    if user is None:
+        return
+    if "find_user_id_by_email" not in talk.world.tools:
         talk.look("Look the customer up.", "get_user_details", user_id=scenario.user_id)
     elif user["email"] in talk.seen:
         talk.look("Look the customer up.", "find_user_id_by_email", email=user["email"])
@@ -200,23 +199,37 @@ def _act(talk: Talk, call: Call) -> None:
 
 
 def _prepare(talk: Talk, kwargs: Any, call: Call) -> None:
-    """Look up the order, the products of its items, and the customer, as far as it is needed."""
+    """Look up the customer, the order and the products of its items, as far as it is needed."""
+    profile = talk.world.store.tables["users"].get(talk.scenario.user_id, {})
     order: Record | None = talk.world.store.tables.get("orders", {}).get(kwargs.get("order_id"))
     if order is not None:
-        talk.look("I must see the order.", "get_order_details", order_id=order["order_id"])
+        _find(talk, order["order_id"], profile.get("orders", ()))
         for item in order["items"] if "new_item_ids" in kwargs else ():
             if item["item_id"] in kwargs["item_ids"]:
                 product = item["product_id"]
                 thought = f"Which {item['name']} is meant?"
                 talk.look(thought, "get_product_details", product_id=product)
-    if not talk.shown(call) and talk.scenario.user_id:
-        thought = "The profile may tell more."
-        talk.look(thought, "get_user_details", user_id=talk.scenario.user_id)
-    profile = talk.world.store.tables["users"].get(talk.scenario.user_id, {})
+    if not talk.shown(call):
+        _profile(talk)
     for id in profile.get("orders", ()):  # an address may be that of another order
         if talk.shown(call):
             break
         talk.look("Perhaps another order tells.", "get_order_details", order_id=id)
+
+
+def _profile(talk: Talk) -> None:
+    if talk.scenario.user_id:
+        thought = "The profile may tell more."
+        talk.look(thought, "get_user_details", user_id=talk.scenario.user_id)
+
+
+def _find(talk: Talk, order_id: str, owned: Sequence[str]) -> None:
+    """See an order. One that was not named is searched among all of the customer's."""
+    if order_id not in talk.seen:
+        _profile(talk)
+        for id in owned[: owned.index(order_id)] if order_id in owned else ():
+            talk.look("Which order is meant?", "get_order_details", order_id=id)
+    talk.look("I must see the order.", "get_order_details", order_id=order_id)
 
 
 def thought_of(action: str) -> str:

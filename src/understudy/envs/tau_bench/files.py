@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from understudy.envs.tau_bench import shapes
 from understudy.envs.tau_bench.airline import AIRLINE
-from understudy.envs.tau_bench.database import Record, Store
+from understudy.envs.tau_bench.database import Database, Record, Store
 from understudy.envs.tau_bench.retail import RETAIL
 from understudy.envs.tau_bench.scenario import Scenario, World, facts, first_person
 from understudy.envs.tau_bench.tau2 import TAU2
-from understudy.envs.tau_bench.tools import Call, Tools
+from understudy.envs.tau_bench.tools import Call, Tools, perform
 from understudy.errors import EnvError
 
 SPLITS: Final = ("train", "dev", "test")
@@ -104,7 +104,8 @@ def _tasks(
     for k, task in enumerate(made):
         identity, requests = facts(task["instruction"])
         calls = [Call(name=a["name"], kwargs=a["kwargs"]) for a in task["actions"]]
-        shapes.task(f"{path}: task {k}", task["user_id"], calls, tables["users"], TOOLS[domain])
+        shapes.known(task["user_id"], tables["users"], f"{path}: task {k}", "user")
+        shapes.calls(calls, TOOLS[domain], f"{path}: task {k}")
         yield Scenario(
             id=f"tau_bench/{domain}/{split}/{k:04d}",
             user_id=task["user_id"],
@@ -157,7 +158,8 @@ def _tau2(root: Path) -> World:
     shapes.tables("retail", tables, root)
     made = read_json(root / "tasks.json")
     shapes.fits(made, [shapes.TASK2], str(root / "tasks.json"))
-    by_id = {task["id"]: _scenario2(root, task) for task in made}
+    store = Store(tables)
+    by_id = {task["id"]: _scenario2(root, task, store) for task in made}
     listed = root / "split_tasks.json"
     splits = read_json(listed) if listed.is_file() else {"base": list(by_id)}
     shapes.fits(splits, {"*": [str]}, str(listed))
@@ -167,15 +169,14 @@ def _tau2(root: Path) -> World:
             raise EnvError(f"{listed}: {split} names {unknown[0]!r}, which is not in tasks.json")
     return World(
         domain="retail",
-        store=Store(tables),
+        store=store,
         tools=TAU2,
         policy=_policy(root),
-        judged="database only",
         splits={split: tuple(by_id[id] for id in ids) for split, ids in splits.items()},
     )
 
 
-def _scenario2(root: Path, task: Record) -> Scenario:
+def _scenario2(root: Path, task: Record, store: Store) -> Scenario:
     where = f"{root / 'tasks.json'}: task {task['id']}"
     criteria, told = task["evaluation_criteria"], task["user_scenario"]["instructions"]
     if "DB" not in criteria["reward_basis"] or task.get("initial_state"):
@@ -183,13 +184,22 @@ def _scenario2(root: Path, task: Record) -> Scenario:
             f"{where} is not judged by the database, or begins with a changed one; only tasks of "
             "the plain database criterion can be played"
         )
-    calls = tuple(Call(name=a["name"], kwargs=a["arguments"]) for a in criteria["actions"] or ())
+    calls = tuple(Call(name=a["name"], kwargs=a["arguments"]) for a in criteria["actions"])
+    shapes.calls(calls, TAU2, where)
     parts = ("known_info", "unknown_info", "reason_for_call", "task_instructions")
     return Scenario(
         id=f"tau2_bench/retail/{task['id']}",
-        user_id="",
+        user_id=_owner(calls, store),
         instruction=" ".join(told[part] for part in parts if told.get(part)),
         actions=calls,
-        identity=first_person(told["known_info"] or ""),
+        identity=first_person(told["known_info"]),
         requests=(first_person(told["reason_for_call"]),),
     )
+
+
+def _owner(calls: tuple[Call, ...], store: Store) -> str:
+    """Whom a task is about: those of tau2-bench say it only by how the customer is looked up."""
+    for call in calls:
+        if call.name.startswith("find_user"):
+            return perform(TAU2, Database(store), call)
+    return ""

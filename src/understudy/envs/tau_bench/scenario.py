@@ -82,7 +82,6 @@ class World:
     store: Store
     tools: Tools
     policy: str = ""  # empty where only our own words tell the rules
-    judged: str = "database and outputs"
     splits: Mapping[str, Sequence[Scenario]] = field(default_factory=dict)
     goals: dict[str, dict[Key, str]] = field(default_factory=dict, repr=False)
 

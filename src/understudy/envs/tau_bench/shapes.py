@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from understudy.envs.tau_bench.database import Record
 from understudy.envs.tau_bench.tools import Call, Tools
 from understudy.errors import EnvError, did_you_mean
 
@@ -18,8 +17,11 @@ TASK: Final = {
 }
 TASK2: Final = {
     "id": str,
-    "user_scenario": {"instructions": {"reason_for_call": str}},
-    "evaluation_criteria": {"reward_basis": list},
+    "user_scenario": {"instructions": {"reason_for_call": str, "known_info": str}},
+    "evaluation_criteria": {
+        "reward_basis": [str],
+        "actions": [{"name": str, "arguments": dict}],
+    },
 }
 _ADDRESS: Final = {"zip": str}
 _NAME: Final = {"first_name": str, "last_name": str}
@@ -111,14 +113,15 @@ def tables(domain: str, made: Mapping[str, Any], folder: Path) -> None:
     owned = "orders" if domain == "retail" else "reservations"
     for key, record in made[owned].items():
         where = f"{folder / owned}.json: {key}"
-        _known(record["user_id"], made["users"], where, "user")
+        known(record["user_id"], made["users"], where, "user")
         if domain == "retail":
             _must(bool(record["payment_history"]), f"{where}: payment_history", "not empty")
             for item in record["items"]:
-                _known(item["product_id"], made["products"], where, "product")
+                known(item["product_id"], made["products"], where, "product")
 
 
-def _known(id: str, there: Iterable[str], where: str, what: str) -> None:
+def known(id: str, there: Iterable[str], where: str, what: str) -> None:
+    """Refuse an id that refers to nothing. Raises EnvError."""
     if id not in there:
         raise EnvError(
             f"{where} names the {what} {id}, which is in no file beside it; the files must be of "
@@ -126,12 +129,9 @@ def _known(id: str, there: Iterable[str], where: str, what: str) -> None:
         )
 
 
-def task(
-    where: str, user_id: str, calls: Iterable[Call], users: Mapping[str, Record], tools: Tools
-) -> None:
-    """Hold a task to the tables and tools it is about. Raises EnvError."""
-    _known(user_id, users, where, "user")
-    for call in calls:
+def calls(made: Iterable[Call], tools: Tools, where: str) -> None:
+    """Hold a task's actions to the tools there are. Raises EnvError."""
+    for call in made:
         if call.name not in tools:
             raise EnvError(
                 f"{where} has the action {call.name!r}, which is no tool of this domain"

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -123,20 +124,26 @@ def test_rounds_draw_other_tasks_at_other_steps_and_the_same_again() -> None:
 # -- in a run
 
 
-def dynamic(**changes: object) -> Config:
-    """DAPO on doors, two groups of three a step."""
+def dynamic(*, warm: bool = False, **changes: object) -> Config:
+    """DAPO on doors, two groups of three a step; without a warm start no episode is ever won."""
     table = json.loads(json.dumps(TABLE))
-    del table["warm_start"]
+    table["warm_start"] = {"name": "sft", "steps": 20, "lr": 2e-2}
+    if not warm:
+        del table["warm_start"]
     table["algorithm"] = {"name": "dapo", "rounds": 3}
     table["rollout"] |= {"copies": 3, **changes}
     return parse(table)
 
 
-def test_a_run_says_how_many_groups_differed(tmp_path: Path) -> None:
-    whole(tmp_path, dynamic())
-    lines = list(read(tmp_path / "run/metrics.jsonl"))
-    episodes = list(read(tmp_path / "run/episodes.jsonl"))
-    columns = list(read(tmp_path / "run/columns.jsonl"))
+def logged(folder: Path, name: str) -> list[dict[str, Any]]:
+    lines = read(folder / "run" / f"{name}.jsonl")
+    return [line for line in lines if line["phase"] == "train"]
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_run_says_how_many_groups_differed(tmp_path: Path, warm: bool) -> None:
+    whole(tmp_path, dynamic(warm=warm))
+    lines, episodes, columns = (logged(tmp_path, n) for n in ("metrics", "episodes", "columns"))
     for line in lines:
         mine = [e for e in episodes if e["step"] == line["step"]]
         returns: dict[object, set[object]] = {}
@@ -149,21 +156,28 @@ def test_a_run_says_how_many_groups_differed(tmp_path: Path) -> None:
         # learnt from: the first two that differ, or where none does, nothing of all
         used = {c["task"] for c in columns if c["step"] == line["step"]}
         assert used == (set(mixed[:2]) or set(returns))
+        said = [len(turn["tokens"]) for e in mine if e["group"] in used for turn in e["turns"]]
+        assert line["tokens"] == sum(said)
         if not mixed:
             assert line["grad_norm"] == 0
             assert line["loss"] == 0
+    # the cases there are: nothing differs; more was played than is learnt from; more differs
+    assert {line["varied"] > 0 for line in lines} == {warm}
     assert any(line["groups"] > 2 for line in lines)
+    assert any(line["groups"] * line["varied"] > 2 for line in lines) == warm
 
 
 def test_a_killed_run_draws_the_same_rounds_again(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     first.mkdir()
     second.mkdir()
-    job = kill_at(-1, lambda: run.train(dynamic(), watch=Quiet()))
+    job = kill_at(-1, lambda: run.train(dynamic(warm=True), watch=Quiet()))
     assert in_child(first, job) == 0
     operations = int((first / "operations").read_text())
-    in_child(second, kill_at(operations * 2 // 3, lambda: run.train(dynamic(), watch=Quiet())))
-    whole(second, dynamic(), resume=True)
+    in_child(
+        second, kill_at(operations * 2 // 3, lambda: run.train(dynamic(warm=True), watch=Quiet()))
+    )
+    whole(second, dynamic(warm=True), resume=True)
     assert contents(second / "run") == contents(first / "run")
 
 

@@ -21,8 +21,9 @@ from understudy.algorithms.grpo import grpo
 from understudy.algorithms.opsd import opsd
 from understudy.algorithms.pi_distill import pi_distill
 from understudy.algorithms.sft import sft
+from understudy.batch import collate
 from understudy.envs.doors import Doors
-from understudy.objective import ONE, Algorithm, Scores, Signal, View, bind
+from understudy.objective import ONE, Algorithm, Scores, Signal, Step, View, bind
 from understudy.policies.base import Completion, Request, Sample
 from understudy.rollout import Clock, Stage, play
 from understudy.schedules import Schedule
@@ -294,8 +295,17 @@ def test_a_group_counts_where_its_returns_differ() -> None:
         step = of.step()
         kept = counted(of, "leave_out")
         assert varied()(step).tolist() == [float(kept[e]) for e in step.batch.owner.tolist()]
-    # 0.1 summed ten times is not 1: the same return by another way is no difference
     assert not varied()(flat(world(4), "t0", "t1", "t2").step()).any()
+    # 0.1 + 0.2 is not quite 0.3: the same return by another way is no difference
+    turn = world(0).episodes[0].turns[0]
+    ways = [
+        Episode(task=Task(id="t"), group="t", copy=k, turns=tuple(
+            replace(turn, reward=r, penalty=0.0) for r in rewards
+        ))
+        for k, rewards in enumerate(((0.1, 0.2), (0.3,)))
+    ]  # fmt: skip
+    assert ways[0].total_reward != ways[1].total_reward
+    assert not varied()(Step(collate(ways), {}, 0)).any()
     alone = world(5, groups=4, copies=1)
     assert not varied()(alone.step()).any()
 

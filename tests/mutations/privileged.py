@@ -44,7 +44,7 @@ BUGS: Bugs = {
         [
             ("flat by rounding", "high - low > 1e-9", "high > low"),
             ("sums over all episodes", "(whole != 0).sum()", "(whole == whole).sum()"),
-            ("0 / 0", "torch.where(by == 0, 0.0, x", "torch.where(by != by, 0.0, x"),
+            ("0 / 0", "x / torch.where(by == 0, 1.0, by)", "x / by"),
         ],
     ),
     "trainer.py": (

@@ -12,8 +12,8 @@ from understudy.objective import ONE, Signal, Step
 
 
 def _divided(x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
-    """x / by, and 0 where there is nothing to divide by."""
-    return torch.where(by == 0, 0.0, x / torch.where(by == 0, 1.0, by))
+    """x / by, where x is 0 wherever `by` is: there the quotient is 0 too."""
+    return x / torch.where(by == 0, 1.0, by)
 
 
 def _named(name: str, of: Signal) -> str:

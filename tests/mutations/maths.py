@@ -169,7 +169,7 @@ BUGS: Bugs = {
         [
             ("the gap turned round", "s.scores[teacher].logp - s.scores[student].logp",
              "s.scores[student].logp - s.scores[teacher].logp"),
-            ("actors swapped", "(s.batch.actor == who)", "(s.batch.actor != who)"),
+            ("actors swapped", "(s.batch.writer == who)", "(s.batch.writer != who)"),
             ("std ignored", "b.group, std=std)[b.owner]", "b.group)[b.owner]"),
         ],
     ),
@@ -184,7 +184,9 @@ BUGS: Bugs = {
         FORMULAS,
         [
             ("penalties forgotten", "turn.reward - turn.penalty", "turn.reward"),
-            ("rewards in float32", "dtype=torch.float64", "dtype=torch.float32"),
+            ("rewards in float32", "turn.penalty for _, turn in turns], dtype=torch.float64),\n"
+             "        penalty", "turn.penalty for _, turn in turns], dtype=torch.float32),\n"
+             "        penalty"),
             ("states shared between groups", "(episode.group, (", '("", ('),
             ("the state of the wrong turn", "turn.observation.state)",
              "turns[u - 1][1].observation.state)"),

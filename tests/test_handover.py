@@ -41,7 +41,9 @@ def writers(episode: Episode) -> list[tuple[str, ...]]:
 
 
 @BOTH
-@pytest.mark.parametrize(("step", "mine"), [(0, 1), (1, 1), (2, 2), (5, 3), (6, 4), (8, 4), (99, 4)])
+@pytest.mark.parametrize(
+    ("step", "mine"), [(0, 1), (1, 1), (2, 2), (5, 3), (6, 4), (8, 4), (99, 4)]
+)
 def test_the_expert_takes_all_turns_but_the_last_ones(
     context: Context, step: int, mine: int
 ) -> None:

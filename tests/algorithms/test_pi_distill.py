@@ -454,13 +454,17 @@ def test_the_ratio_crosses_prompts() -> None:
     assert report.losses["student"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["opsd", "pi_distill"])
 @pytest.mark.parametrize("reduction", ["token", "sum"])
-def test_a_minibatch_is_reduced_like_a_step(reduction: Any) -> None:
+def test_a_minibatch_is_reduced_like_a_step(name: str, reduction: Any) -> None:
     """Each optimiser step takes the mean over its own tokens, or over its own episodes of their
     sums, of those that count: weighted by how many they are, its gradients add up to the step's."""
     suite = Doors(2)
     on, student, played = without_hint(suite, "plan")
-    algorithm = opsd(reduction=reduction)
+    algorithm = {
+        "opsd": opsd(reduction=reduction),
+        "pi_distill": pi_distill(total_steps=1, reduction=reduction),
+    }[name]
     episodes = [
         replace(e, turns=tuple(replace(t, reward=0.5) for t in e.turns)) if k < 12 else e
         for k, e in enumerate(played(algorithm))

@@ -34,6 +34,7 @@ from understudy.types import Task
 SUITES = {
     "household": "understudy.envs.household:Household",
     "doors": "understudy.envs.doors:Doors",
+    "webshop": "understudy.envs.webshop:WebShop",
     "tau_bench": "understudy.envs.tau_bench:TauBench",
 }
 """Suites that need no path. They are trusted to run in this process."""

@@ -8,10 +8,11 @@ from typing import Final
 
 from understudy.envs.webshop.porter import stem
 
-STOP_WORDS: Final = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then "
-    "there these they this to was will with".split()
-)
+_STOP_WORDS: Final = """
+    a an and are as at be but by for if in into is it no not of on or such that the their then
+    there these they this to was will with
+"""
+STOP_WORDS: Final = frozenset(_STOP_WORDS.split())
 LONGEST: Final = 255
 """Longer words are cut into pieces of this length."""
 
@@ -30,13 +31,15 @@ _WORD: Final = re.compile(
     r"|R[xZs]*R[xZs]*"
 )
 _MARKS: Final = {
-    **dict.fromkeys(map(ord, ":·˗·״‧︓﹕："), ":"),
-    **dict.fromkeys(map(ord, "'.‘’․﹒＇．"), "."),
-    **dict.fromkeys(map(ord, ",;;։،؍٬߸⁄︐︔﹐﹔，；"), ","),
+    **dict.fromkeys((0x3A, 0xB7, 0x2D7, 0x387, 0x5F4, 0x2027, 0xFE13, 0xFE55, 0xFF1A), ":"),
+    **dict.fromkeys((0x27, 0x2E, 0x2018, 0x2019, 0x2024, 0xFE52, 0xFF07, 0xFF0E), "."),
+    **dict.fromkeys((0x2C, 0x3B, 0x37E, 0x589, 0x60C, 0x60D, 0x66C, 0x7F8, 0x2044), ","),
+    **dict.fromkeys((0xFE10, 0xFE14, 0xFE50, 0xFE54, 0xFF0C, 0xFF1B), ","),
     0x200B: " ",
     0x200D: "Z",
     0x202F: "_",
 }
+_APOSTROPHES: Final = "'\u2019\uff07"
 _RANGES: Final = (
     (0x0E01, 0x0EDF, "S"), (0x1000, 0x109F, "S"), (0x1780, 0x17DD, "S"), (0x1950, 0x19DF, "S"),
     (0x1A20, 0x1AAD, "S"), (0xA9E0, 0xA9FE, "S"), (0xAA60, 0xAADF, "S"),
@@ -114,7 +117,7 @@ def terms(text: str) -> list[str]:
     """
     made = []
     for word in words(text.lower()):
-        if len(word) > 1 and word[-1] == "s" and word[-2] in "'’＇":
+        if len(word) > 1 and word[-1] == "s" and word[-2] in _APOSTROPHES:
             word = word[:-2]
         if word not in STOP_WORDS:
             made.append(stem(word))

@@ -74,10 +74,14 @@ def _object(path: Path) -> Mapping[str, object]:
             'setup.sh says (without instructions of people, set goals = "synthetic")'
         ) from None
     except (OSError, ValueError) as error:
-        raise CatalogueError(f"{path} is not JSON that can be read: {error}") from None
+        raise _not_json(path, error) from None
     if not isinstance(made, dict):
         raise CatalogueError(f"{path} must hold an object whose keys are asins")
     return made
+
+
+def _not_json(path: Path, error: Exception) -> CatalogueError:
+    return CatalogueError(f"{path} is not JSON that can be read ({error}); download it again")
 
 
 def stream(path: Path) -> Iterator[Any]:
@@ -98,7 +102,7 @@ def stream(path: Path) -> Iterator[Any]:
                 except ValueError as error:
                     more = file.read(max(CHUNK, len(text) - at))
                     if not more:
-                        raise CatalogueError(f"{path} is not JSON that can be read: {error}") from None
+                        raise _not_json(path, error) from None
                     text, at = text[at:] + more, 0
                     continue
                 yield entry

@@ -8,13 +8,13 @@ instruction; so a careful shopper can always know what to buy.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
-from string import ascii_uppercase, digits
 from typing import Any
 
 from understudy.envs.webshop.goods import (
     ASKING,
     CHOICES,
     CHOOSING,
+    CODES,
     OPENINGS,
     PRAISE,
     SYLLABLES,
@@ -41,7 +41,7 @@ def generate(products: int, seed: int = 0) -> Catalogue:
         rng = Random(f"webshop {seed} {number}")
         ware = rng.choice(WARES)
         like = rng.sample(ware.attributes, rng.randint(3, 6))
-        entry = _entry(ware, like, _asin(number, rng), rng)
+        entry = _entry(ware, like, _asin(number), rng)
         made.products.append(entry)
         asked = rng.sample(like, rng.choice((1, 2, 2, 3)))
         made.attributes[entry["asin"]] = {
@@ -70,12 +70,10 @@ def source(products: int, seed: int = 0) -> Source:
     )
 
 
-def _asin(number: int, rng: Random) -> str:
-    """Ten characters, the last four of which count, so that no two are equal."""
-    letters = digits + ascii_uppercase
-    head = "".join(rng.choice(letters) for _ in range(4))
-    tail = "".join(letters[number // 36**k % 36] for k in (3, 2, 1, 0))
-    return f"B{number // 36**4 % 10}{head}{tail}"
+def _asin(number: int) -> str:
+    """Ten characters, different for the first 327,680 products; a few pieces to a tokenizer."""
+    place, digit = number * 12_345 % 32_768, number // 32_768 % 10
+    return "".join(CODES[place >> shift & 31] for shift in (10, 5, 0)).upper() + str(digit)
 
 
 def _entry(ware: Ware, like: list[str], asin: str, rng: Random) -> dict[str, Any]:
@@ -91,7 +89,8 @@ def _entry(ware: Ware, like: list[str], asin: str, rng: Random) -> dict[str, Any
     told = rng.randint(shown, len(like))
     description = rng.choice(OPENINGS).format(name=ware.name, brand=brand) + ". "
     description += " ".join(f"{a.capitalize()}: {rng.choice(PRAISE)}." for a in like[shown:told])
-    bullets = [f"{attribute.capitalize()}: {rng.choice(PRAISE)}" for attribute in like[told:]]
+    # of the features, only the first is searched
+    bullets = [", ".join((*like[told:], rng.choice(PRAISE))).capitalize()]
     bullets.append(f"{name} by {brand}, {rng.choice(PRAISE)}")
     return {
         "asin": asin,

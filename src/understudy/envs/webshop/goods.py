@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from understudy.envs.webshop.product import BELOW
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ware:
@@ -70,7 +72,7 @@ _ATTRIBUTES: Final[dict[str, str]] = {
 # category, pool of attributes, path above the kind; then name, words before it, lowest and highest
 # price, choices
 _WARES: Final[tuple[tuple[str, str, str, str], ...]] = (
-    ("fashion", "fashion", "Clothing, Shoes & Jewelry › Clothing", """
+    ("fashion", "fashion", "Clothing, Shoes & Jewelry > Clothing", """
         polo shirt; a; 12 45; color, size
         hooded sweatshirt; a; 20 70; color, size
         cargo pants; ; 18 65; color, size
@@ -80,54 +82,54 @@ _WARES: Final[tuple[tuple[str, str, str, str], ...]] = (
         pajama set; a; 16 60; color, size
         swim trunks; ; 12 40; color, size
         wool socks; ; 8 30; color, quantity"""),
-    ("fashion", "shoes", "Clothing, Shoes & Jewelry › Shoes", """
+    ("fashion", "shoes", "Clothing, Shoes & Jewelry > Shoes", """
         running shoes; a pair of; 30 140; color, shoe size
         hiking boots; a pair of; 45 190; color, shoe size
         house slippers; a pair of; 12 45; color, shoe size
         platform sandals; a pair of; 18 75; color, shoe size"""),
-    ("grocery", "grocery", "Grocery & Gourmet Food › Snacks", """
+    ("grocery", "grocery", "Grocery & Gourmet Food > Snacks", """
         granola bars; ; 6 35; flavor, quantity
         trail mix; some; 6 40; flavor, quantity
         protein cookies; ; 10 45; flavor, quantity
         rice crackers; ; 4 30; flavor, quantity
         popcorn kernels; ; 5 30; flavor, quantity
         fruit gummies; ; 4 28; flavor, quantity"""),
-    ("grocery", "grocery", "Grocery & Gourmet Food › Beverages", """
+    ("grocery", "grocery", "Grocery & Gourmet Food > Beverages", """
         ground coffee; some; 8 50; flavor, quantity
         herbal tea; some; 5 35; flavor, quantity
         oat milk; some; 4 40; flavor, quantity
         sparkling water; some; 5 36; flavor, quantity"""),
-    ("beauty", "beauty", "Beauty & Personal Care › Skin Care", """
+    ("beauty", "beauty", "Beauty & Personal Care > Skin Care", """
         face serum; a; 10 75; volume
         body lotion; a; 7 45; scent, volume
         night cream; a; 10 80; volume
         lip balm; a; 4 22; scent, quantity
         sunscreen spray; a; 8 40; volume"""),
-    ("beauty", "beauty", "Beauty & Personal Care › Hair Care", """
+    ("beauty", "beauty", "Beauty & Personal Care > Hair Care", """
         shampoo bar; a; 6 30; scent, quantity
         hair conditioner; a; 7 45; scent, volume
         hair mask; a; 8 50; scent, volume
         styling gel; a; 5 35; scent, volume"""),
-    ("electronics", "electronics", "Electronics › Audio & Video", """
+    ("electronics", "electronics", "Electronics > Audio & Video", """
         bluetooth speaker; a; 20 160; color
         wireless earbuds; ; 15 140; color
         studio headphones; ; 30 250; color
         home projector; a; 70 420; color
         hdmi cable; an; 6 60; color, length"""),
-    ("electronics", "electronics", "Electronics › Computers & Accessories", """
+    ("electronics", "electronics", "Electronics > Computers & Accessories", """
         mechanical keyboard; a; 30 180; color
         laptop stand; a; 15 90; color
         phone charger; a; 8 60; color, length
         security camera; a; 25 220; storage
         tablet case; a; 10 60; color
         memory card; a; 8 160; storage"""),
-    ("garden", "furniture", "Home & Kitchen › Furniture", """
+    ("garden", "furniture", "Home & Kitchen > Furniture", """
         coffee table; a; 60 380; color
         bar stools; a set of; 50 320; color
         bookshelf; a; 40 260; color
         office chair; an; 70 390; color
         storage ottoman; a; 30 160; color"""),
-    ("garden", "bedding", "Home & Kitchen › Bedding & Decor", """
+    ("garden", "bedding", "Home & Kitchen > Bedding & Decor", """
         area rug; an; 25 290; color, dimensions
         throw pillow; a; 8 45; color, quantity
         blackout curtains; ; 15 90; color, length
@@ -148,7 +150,7 @@ def _wares() -> tuple[Ware, ...]:
                     category=category,
                     name=name,
                     some=some,
-                    path=f"{path} › {name.title()}",
+                    path=f"{path} > {name.title()}".replace(">", BELOW),
                     prices=(float(low), float(high)),
                     attributes=tuple(_ATTRIBUTES[pool].split(", ")),
                     choices=tuple(choices.split(", ")),
@@ -163,6 +165,12 @@ SYLLABLES: Final = (
     "bel", "cor", "dan", "el", "fen", "gar", "hal", "in", "jor", "kel", "lum", "mar", "nor", "ol",
     "pen", "quil", "ros", "sel", "tam", "ul", "ven", "wil", "xan", "yor", "zel",
 )  # fmt: skip
+_CODES: Final = """
+    bak bem bir bod buf dag dek dim dov dul fab fen fip fog fud gam ged gik gor gup kaf kel kib kom
+    kuv lag lep lim lod luk mab mez
+"""
+CODES: Final = _CODES.split()
+"""Syllables of product codes, 32 of them."""
 WHOM: Final = ("Men", "Women", "Adults", "Beginners", "Gifts", "Travel", "Everyday Use")
 PRAISE: Final = (
     "made to be used every day and to last",

@@ -4,7 +4,8 @@ lengths in one byte, as Anserini's defaults are (arXiv:2207.01206 searches with 
 A query is a bag of terms; a document's score is
 
     sum over terms t of  w_t - w_t / (1 + f(t, d) c(|d|))
-    w_t = n(t, query) ln(1 + (D - D_t + 0.5) / (D_t + 0.5)),  c(l) = 1 / (k1 (1 - b + b l / average))
+    w_t  = n(t, query) ln(1 + (D - D_t + 0.5) / (D_t + 0.5))
+    c(l) = 1 / (k1 (1 - b + b l / average))
 
 with D documents, D_t of which have t, f(t, d) times in d. Equal scores are in the order of names.
 """

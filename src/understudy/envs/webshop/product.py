@@ -23,6 +23,8 @@ Goals = Literal["human", "synthetic"]
 NO_PRICE = 100.0
 """What a product costs that has no price."""
 LONGEST_ASIN = 10
+BELOW = "\u203a"
+"""What stands between the parts of a product's category."""
 NO_ATTRIBUTES = ("DUMMY_ATTR",)
 
 

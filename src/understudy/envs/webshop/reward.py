@@ -13,22 +13,23 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Final
 
-from understudy.envs.webshop.product import Goal, Product
+from understudy.envs.webshop.product import BELOW, Goal, Product
 
 MATCH: Final = 85
 """Texts match that are more alike than this, out of 100."""
 SIMILAR: Final = 0.2
 """Titles are of one kind that share more of their nouns than this."""
-COLOURS: Final = (
-    "alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown "
-    "burgundy camel camo caramel champagne charcoal cheetah chestnut chocolate christmas coffee "
-    "cognac copper coral cranberry cream crystal dark denim eggplant elephant espresso fuchsia "
-    "gold granite grape graphite grass gray green grey heather indigo ivory ivy khaki lavender "
-    "lemon leopard light lilac lime magenta maroon mauve merlot midnight mint mocha multicolor "
-    "mushroom mustard natural navy nude olive orange peach pewter pink plum purple rainbow red "
-    "rose royal rust sand sapphire seashell silver skull slate steel stone stonewash sunflower tan "
-    "taupe teal tiger turquoise violet walnut wheat white wine yellow"
-).split()
+_COLOURS: Final = """
+    alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze
+    brown burgundy camel camo caramel champagne charcoal cheetah chestnut chocolate christmas
+    coffee cognac copper coral cranberry cream crystal dark denim eggplant elephant espresso
+    fuchsia gold granite grape graphite grass gray green grey heather indigo ivory ivy khaki
+    lavender lemon leopard light lilac lime magenta maroon mauve merlot midnight mint mocha
+    multicolor mushroom mustard natural navy nude olive orange peach pewter pink plum purple
+    rainbow red rose royal rust sand sapphire seashell silver skull slate steel stone
+    stonewash sunflower tan taupe teal tiger turquoise violet walnut wheat white wine yellow
+"""
+COLOURS: Final = _COLOURS.split()
 _LATIN_1: Final = dict.fromkeys(range(128, 256))
 
 Nouns = Callable[[str], tuple[str, ...]]
@@ -104,7 +105,7 @@ def has_attribute(product: Product, attribute: str) -> bool:
 
 
 def _type_reward(bought: Product, wanted: Product, nouns: Nouns) -> float:
-    kinds = [{part.strip() for part in p.product_category.split("›")} for p in (bought, wanted)]
+    kinds = [{part.strip() for part in p.product_category.split(BELOW)} for p in (bought, wanted)]
     have, want = nouns(bought.title), nouns(wanted.title)
     shared = len(set(have) & set(want)) / len(want) if want else SIMILAR
     if shared == 0:

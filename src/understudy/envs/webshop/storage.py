@@ -56,7 +56,9 @@ class Memory:
 
     def buffer(self, name: str) -> Buffer:
         file = self._files[name]
-        return file.getbuffer() if isinstance(file, BytesIO) else memoryview(file).cast("B")
+        if isinstance(file, BytesIO):
+            return file.getbuffer()
+        return memoryview(file.tobytes())
 
 
 class _Kept(BytesIO):

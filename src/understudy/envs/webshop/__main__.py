@@ -1,0 +1,60 @@
+"""Build a shop in a folder, once, for many runs and processes:
+
+python -m understudy.envs.webshop DATA FOLDER [--goals human] [--seed 0] [--products N]
+
+DATA is the folder of WebShop's files. Products are read one by one, so the full catalogue of
+1.18 million needs little memory; set env.options.data to FOLDER afterwards.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import get_args
+
+from understudy.envs.webshop import files, shop
+from understudy.envs.webshop.product import CatalogueError, Goals
+from understudy.envs.webshop.storage import Folder
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m understudy.envs.webshop",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--goals", choices=get_args(Goals), default="human")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--products", type=int, help="only so many, from the beginning")
+    given = parser.parse_args(arguments)
+    try:
+        made = build(
+            given.data, given.folder, goals=given.goals, seed=given.seed, products=given.products
+        )
+    except CatalogueError as error:
+        sys.exit(str(error))
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.info("%s: %d products, %d goals", given.folder, len(made.products), len(made))
+
+
+def build(data: Path, folder: Path, *, goals: Goals, seed: int, products: int | None) -> shop.Shop:
+    """Build a shop beside its folder, which appears when it is whole."""
+    if folder.exists():
+        raise CatalogueError(f"{folder} is there already; remove it, or name another folder")
+    source = files.source(data, goals=goals, products=products)
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        shop.build(source, Folder(partial), goals=goals, seed=seed)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return shop.built(folder)
+
+
+if __name__ == "__main__":
+    main()

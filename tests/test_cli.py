@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from understudy import build, checkpoint, measure, models, run
+from understudy import build, checkpoint, measure, models, run, sampling
 from understudy.algorithms import ALGORITHMS
 from understudy.cli import main
 from understudy.config import Config
@@ -246,7 +246,7 @@ def test_a_suite_that_raises_is_a_sentence(here: Path, capsys: Captured, where: 
 def test_broken_environments_stop_a_run_with_their_own_words(
     here: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right, played, down = DoorsEnv.reset, run.play, False
+    right, played, down = DoorsEnv.reset, sampling.play, False
 
     def reset(self: DoorsEnv, task: Task) -> Observation:
         if down:
@@ -259,7 +259,7 @@ def test_broken_environments_stop_a_run_with_their_own_words(
         return played(*given, step=step, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DoorsEnv, "reset", reset)
-    monkeypatch.setattr(run, "play", play)
+    monkeypatch.setattr(sampling, "play", play)
     told = refused(["train", "my.toml", "run.folder=down"], capsys)
     assert "all 9 episodes of step 1 broke" in told  # 3 tasks, each tried 3 times
     assert "the game server is down" in told

@@ -233,7 +233,8 @@ def _starts(
 def _run(layers: _Layers, name: str, method: Table, group: Table, start: Run) -> Run:
     table = _merged(layers.base, group, method, layers.over, {"run": {"seed": start.seed}})
     key = key_of(table, start.key)
-    policy = {k: v for k, v in cast(Table, table["policy"]).items() if k not in ("layers", "build")}
+    made = ("layers", "build", "tokenizer")  # the start has them already
+    policy = {k: v for k, v in cast(Table, table["policy"]).items() if k not in made}
     table["policy"] = {**policy, "model": str(start.folder)}
     return _checked(
         table, method=name, group=str(method["group"]), seed=start.seed, key=key,

@@ -3,7 +3,10 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,6 +17,7 @@ from understudy.arguments import annotations, describe
 from understudy.build import SUITES, algorithm_function, suite_class
 from understudy.configfile import write_value
 from understudy.evaluate import Evaluation, paired
+from understudy.meanings import meaning
 from understudy.progress import percent
 
 
@@ -27,38 +31,117 @@ def _first(text: str) -> str:
 
 
 def _paper(doc: str) -> str:
+    """The first arXiv number of a text."""
     found = re.search(r"arXiv:(\d{4}\.\d{4,5})", doc)
-    return f"arxiv.org/abs/{found.group(1)}" if found else ""
+    return found.group(1) if found else ""
+
+
+def _line(doc: str) -> str:
+    """What a method does, without its name and paper, which have columns of their own."""
+    first = _first(doc)
+    head, colon, tail = first.partition(": ")
+    said = tail if colon and len(head) < 60 else re.sub(r"\s*\(arXiv:[^)]*\)", "", first)
+    return said[:1].upper() + said[1:]
 
 
 def algorithms(console: Console) -> None:
-    table = Table("name", "what it is", "paper")
+    """A row for each: its name, its paper and what it does."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("name", no_wrap=True)
+    table.add_column("arXiv", no_wrap=True)
+    table.add_column("what it does")
     for name, function in ALGORITHMS.items():
         doc = _module_doc(function)
-        table.add_row(name, escape(_first(doc)), _paper(doc))
+        table.add_row(name, _paper(doc), escape(_line(doc)))
     console.print(table)
-    console.print("understudy algorithms NAME shows an algorithm's settings")
+    console.print(
+        "\nunderstudy algorithms NAME: its formula, its settings and an example", highlight=False
+    )
 
 
 def algorithm(name: str, console: Console) -> None:
-    """One algorithm: its text, its arguments with their defaults."""
+    """One algorithm: idea and formula, its settings, where to read on, a file to run."""
     function = algorithm_function(name, where="algorithm")
-    console.print(escape(_module_doc(function)), highlight=False)
-    if function.__doc__:
-        console.print("\n" + escape(inspect.cleandoc(function.__doc__)), highlight=False)
-    console.print(f'\n[bold]\\[algorithm][/bold]\nname = "{name}"', highlight=False)
-    table = arguments(function, without=("total_steps",))
-    console.print(table if table.row_count else "It takes no settings.")
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    say(escape(fill(_module_doc(function), console.width)))
+    say("\n[bold]In a run's file[/bold]\n")
+    say(escape(f'[algorithm]\nname = "{name}"'))
+    table = settings(function)
+    if table.row_count:
+        console.print("\n[bold]Settings[/bold]\n")
+        console.print(table)
+    else:
+        say("\nIt takes no settings.")
+    for what, path in _elsewhere(name):
+        say(f"\n[bold]{what}[/bold]\n\n{escape(path)}")
 
 
-def arguments(function: Callable[..., object], *, without: tuple[str, ...] = ()) -> Table:
+def fill(text: str, width: int) -> str:
+    """A docstring within a width: sentences flow, formulas keep their lines where they fit.
+
+    >>> print(fill("One sentence that\\nis long.\\n\\n    L = a + b", 16))
+    One sentence
+    that is long.
+    <BLANKLINE>
+        L = a + b
+    """
+    made = []
+    for part in text.split("\n\n"):
+        lines = part.splitlines()
+        if not any(line.startswith(" ") or " = " in line for line in lines):
+            lines = [" ".join(lines)]
+        for line in lines:
+            indent = " " * (len(line) - len(line.lstrip()))
+            more = indent + "    " if len(lines) > 1 or indent else ""
+            made += textwrap.wrap(
+                line, width, subsequent_indent=more, break_long_words=False, break_on_hyphens=False
+            )
+        made.append("")
+    return "\n".join(made).strip("\n")
+
+
+def settings(function: Callable[..., object]) -> Table:
+    """An algorithm's settings with their defaults and what they mean."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("name", no_wrap=True)
+    table.add_column("default")
+    table.add_column("meaning")
+    hints = annotations(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name != "total_steps":
+            default = parameter.default
+            shown = "required" if default is parameter.empty else _toml(default)
+            choices = _choices(hints.get(name, object))
+            said = meaning(function, name).replace("`", "")
+            text = "; ".join(part for part in (choices, said) if part)
+            table.add_row(name, escape(shown), escape(text))
+    return table
+
+
+def _choices(hint: object) -> str:
+    """What a setting of few values may be; for all others the default shows the kind."""
+    text = describe(hint)
+    return text if text.startswith('"') else ""
+
+
+def _elsewhere(name: str) -> Iterator[tuple[str, str]]:
+    """The page and the example of a method, where the repository is at hand."""
+    root = Path(__file__).parents[2]
+    pages = [f"docs/methods/{name}.md", f"docs/{name}.md"]
+    files = [f"examples/household_{name}.toml"]
+    yield from (("More", path) for path in pages if (root / path).is_file())
+    yield from (
+        ("Example", f"understudy train {path}") for path in files if (root / path).is_file()
+    )
+
+
+def arguments(function: Callable[..., object]) -> Table:
     table = Table("setting", "default", "values")
     hints = annotations(function)
     for name, parameter in inspect.signature(function).parameters.items():
-        if name not in without:
-            default = parameter.default
-            shown = "required" if default is parameter.empty else _toml(default)
-            table.add_row(name, escape(shown), escape(describe(hints.get(name, object))))
+        default = parameter.default
+        shown = "required" if default is parameter.empty else _toml(default)
+        table.add_row(name, escape(shown), escape(describe(hints.get(name, object))))
     return table
 
 

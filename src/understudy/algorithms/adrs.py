@@ -1,11 +1,12 @@
 """ADRS (arXiv:2608.03223): GRPO with a teacher's opinion of each token added to the credit.
 
-    x_t = (log q(y_t) - its mean over the turn) / its deviation,  q: the same weights with a hint
-    m = sigmoid(2 d),  d = mean return weighted by confidence - by its complement, of one group
-    A_t = A_GRPO + eta Z_t,  Z: m x_t, whitened over the group
+    x_t = (log q(y_t) - its mean over the turn) / its deviation
+    d   = mean return weighted by confidence c - mean weighted by 1 - c
+    A_t = A_GRPO + eta Z_t,  Z: sigmoid(2 d) x_t, whitened over the group
+    L   = mean_t of PPO's clipped surrogate on A_t
 
-confidence is sigmoid(mean log q of an episode, or of a turn, - its mean over the step);
-L = mean_t of PPO's clipped surrogate on A_t.
+q is the same weights with a hint. The confidence of an episode, or of a turn, is a sigmoid of its
+mean log q less the step's mean; d compares those of one group, or of one state.
 """
 
 from dataclasses import replace

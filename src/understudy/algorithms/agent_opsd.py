@@ -1,11 +1,15 @@
 """AgentOPSD (arXiv:2608.05987): GRPO whose credit goes to turns that change a belief in success.
 
-    e_k = sum of D_t over turn k,  D_t = log q(y_t) - log p(y_t),  q: the same weights with a hint
-    logit B_k = logit B_0 + sum_{j <= k} gamma^(k - j) e_j,  B_0: the group's success rate
+    D_t = log q(y_t) - log p(y_t),  q: the same weights with a hint
+    e_k = sum of D_t over turn k
+    logit B_k = logit B_0 + sum_{j <= k} gamma^(k - j) e_j
+    B_0 = the group's success rate
     z_k = standardised sign(A) (B_k - B_{k-1}) within the episode
-    A_k = A_GRPO ((1 - strength) + strength clip(1 + band z_k, 1 - band, 1 + band))
+    w_k = clip(1 + band z_k, 1 - band, 1 + band)
+    A_k = A_GRPO ((1 - strength) + strength w_k)
+    L   = mean_t of PPO's clipped surrogate on A_k
 
-L = mean_t of PPO's clipped surrogate on A_k. There is no distillation loss.
+There is no distillation loss.
 """
 
 from dataclasses import replace

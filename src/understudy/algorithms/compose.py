@@ -2,13 +2,15 @@
 
     L = sum over terms of mean_t of the term's loss at token t
 
-    [algorithm.views.NAME]   policy, hint, hindsight
-    [algorithm.actors]       NAME = the chance that this view takes a turn, a schedule
-    [algorithm.terms.NAME]   kind = "reinforce", "distill", "distill_sampled" or "entropy" (NAME if
-                             left out), and that term's parts: credit, surrogate, old, divergence,
-                             estimate, teacher, trains, weight, gate, corrected, live
+    [algorithm.views.NAME]  policy, hint, hindsight
+    [algorithm.actors]      NAME = the chance that this view takes a turn
+    [algorithm.terms.NAME]  kind (NAME if left out), and its parts:
+      reinforce             credit, surrogate, old, trains
+      distill               divergence, teacher, weight, gate, live, trains
+      distill_sampled       estimate, teacher, weight, gate, corrected, trains
+      entropy               weight, trains
 
-Credits, weights, gates, surrogates, divergences and schedules are expressions such as
+Chances, credits, weights, gates, surrogates, estimates and divergences are expressions such as
 "linear(1, 0.1, 80) * t_dur() * gap() + group_relative()". docs/compose.md lists the words.
 """
 

@@ -1,13 +1,14 @@
 """ICSD (arXiv:2608.14945): SDAR whose weight goes to tokens where the teacher and the reward agree.
 
-L = L_GRPO + coef mean_t c_t (sg log q(y_t) - log p(y_t))
-
-    u_t = A_GRPO (p / p_old) D_t,  D_t = log q(y_t) - log p(y_t),  g_t = sigmoid(beta D_t)
+    L   = L_GRPO + coef mean_t c_t (sg log q(y_t) - log p(y_t))
+    D_t = log q(y_t) - log p(y_t)
+    g_t = sigmoid(beta D_t)
+    u_t = A_GRPO (p / p_old) D_t
     c_t = g_t where A < 0 and D_t < 0, else alpha g_t F(u_t)
 
 F is the distribution function of an asymmetric Laplace fitted to the turn's u: its median, and the
-mean distance from it on either side. alpha keeps the turn's sum of weights. q: the same weights
-with a hint; everything in c_t is taken before the step.
+mean distance from it on either side. alpha keeps the turn's sum of weights. q is the same weights
+with a hint; all of c_t is taken before the step.
 """
 
 from understudy.algorithms.grpo import grpo

@@ -1,11 +1,14 @@
 """OCSD (arXiv:2608.04788): GRPO, moved by what the coming observations say of the tokens.
 
-    e_t = log F(y_t) - log B(y_t)     F: the same weights, told the next two observations
-                                      B: told the same with the observations withheld
-    A_t = A_GRPO (1 + strength sign(A) tanh(e_t / 2))
+    e_t = log F(y_t) - log B(y_t)
+    F: the same weights, told the next two observations
+    B: told the same with the observations withheld
+    A_t = A_GRPO (1 + strength sign(A) tanh(e_t / 2)) in uncertain turns
+    A_t = A_GRPO in all others
+    L   = mean_t of PPO's clipped surrogate on A_t
 
-on the `share` of an episode's turns that were least certain (mean -log p), A_t = A_GRPO elsewhere;
-L = mean_t of PPO's clipped surrogate on A_t. No skills and no teacher are needed.
+Uncertain is the `share` of an episode's turns with the largest mean -log p. No skills and no
+teacher are needed.
 """
 
 from dataclasses import replace

@@ -1,9 +1,10 @@
 """OPID's credit (arXiv:2606.26790): GRPO plus a little of what a hint changes at each token.
 
     A_t = A_GRPO + strength D_t,  D_t = log q(y_t) - log p(y_t) before the step
+    L   = mean_t of PPO's clipped surrogate on A_t
 
-q is the same weights with a hint or hindsight in the prompt; L = mean_t of PPO's clipped surrogate
-on A_t. The paper's hints are written for every episode by a large model: here they are any kind.
+q is the same weights with a hint or hindsight in the prompt. The paper's hints are written for
+every episode by a large model; here they are of any kind.
 """
 
 from dataclasses import replace

@@ -1,12 +1,14 @@
 """PCSD (arXiv:2608.01837): SDAR with a gate that opens where the teacher's support goes on.
 
-L = L_GRPO + coef mean_t w_t (sg log q(y_t) - log p(y_t)),  w_t = sigmoid(beta S_t) T_t
+    L   = L_GRPO + coef mean_t w_t (sg log q(y_t) - log p(y_t))
+    w_t = sigmoid(beta S_t) T_t
+    S_t = (1 - r) D_t + r sum_j decay^j D_{t+j} / sum_j decay^j
+    r   = clip((variance of D - .05) / (.5 - .05), 0, 1)
+    T_t = clip(1 - .3 max(0, -slope of D / mean |D|), 0, 1)
+    D_t = log q(y_t) - log p(y_t) before the step
 
-    S_t = (1 - r) D_t + r (exponential mean of D over the next 8 tokens of the turn, ratio `decay`)
-    r   = clip((variance of D over them - .05) / (.5 - .05), 0, 1)
-    T_t = clip(1 - .3 max(0, -slope of D over them / mean |D|), 0, 1)
-
-D_t = log q(y_t) - log p(y_t) before the step; q: the weights of the start, with a hint.
+Sum, variance, slope and mean are over the token and those after it in its turn, 8 in all; q is the
+weights of the start, with a hint.
 """
 
 from understudy.algorithms.grpo import grpo

@@ -2,10 +2,12 @@
 
     w_t = clip(2 sigmoid(sign(A) D_t), 1 - bound, 1 + bound)
     D_t = log q(y_t) - log p(y_t),  q: the same weights, told of the first attempt that won
-    A_t = A_GRPO ((1 - s) + s w_t),  s falls from `mix` to 0 over `mix_steps`
+    A_t = A_GRPO ((1 - s) + s w_t),  s falls from mix to 0 over mix_steps
 
-then each turn's A_t is scaled so that mean |A_t| is the same in all turns of an episode, and
-L = mean_t of PPO's clipped surrogate on A_t. Episodes that won are told nothing.
+Then each turn's A_t is scaled so that mean |A_t| is the same in all turns of an episode; episodes
+that won are told nothing.
+
+    L = mean_t of PPO's clipped surrogate on A_t
 """
 
 from dataclasses import replace

@@ -1,0 +1,72 @@
+"""What `understudy algorithms` prints: short, complete, and within 80 columns."""
+
+import inspect
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from understudy import tables
+from understudy.algorithms import ALGORITHMS
+from understudy.meanings import meaning
+
+ROOT = Path(__file__).parents[1]
+EVERY = pytest.mark.parametrize("name", ALGORITHMS)
+
+
+def printed(name: str = "", width: int = 80) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=width)
+    tables.algorithm(name, console) if name else tables.algorithms(console)
+    return out.getvalue()
+
+
+@EVERY
+def test_every_algorithm_has_a_line_in_the_list(name: str) -> None:
+    shown = printed()
+    row = next(line for line in shown.splitlines() if line.split()[:1] == [name])
+    doc = sys.modules[ALGORITHMS[name].__module__].__doc__ or ""
+    paper = tables._paper(doc)
+    assert paper in row
+    assert "arXiv:" not in row
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@EVERY
+def test_every_setting_is_explained(name: str) -> None:
+    function = ALGORITHMS[name]
+    for setting in inspect.signature(function).parameters:
+        if setting != "total_steps":
+            assert len(meaning(function, setting)) > 5, f"{name}.{setting}: say what it means"
+
+
+@EVERY
+def test_an_algorithm_is_explained_within_80_columns(name: str) -> None:
+    shown = printed(name)
+    assert [line for line in shown.splitlines() if len(line.rstrip()) > 80] == []
+    assert f'name = "{name}"' in shown
+    rows = {line.split()[0] for line in shown.partition("Settings")[2].splitlines() if line.strip()}
+    assert set(inspect.signature(ALGORITHMS[name]).parameters) - {"total_steps"} <= rows
+    assert (f"docs/methods/{name}.md" in shown) == (ROOT / f"docs/methods/{name}.md").is_file()
+    example = f"examples/household_{name}.toml"
+    assert (f"understudy train {example}" in shown) == (ROOT / example).is_file()
+
+
+def test_defaults_choices_and_the_docstrings_own_words_are_shown() -> None:
+    shown = " ".join(printed("grpo").split())
+    assert '"sampler" or "recomputed"' in shown
+    assert "clip 0.2 how far p / p_old" in shown
+    assert "kl 0.0 kl pulls to the weights of the start, by k3" in shown
+
+
+def test_a_text_is_filled_but_its_formulas_stand() -> None:
+    text = (
+        "Some words that are\nlong enough.\n\n    A = b\n    C = d + eeeeeeee + f\n\nx = y\nz = w"
+    )
+    made = tables.fill(text, 20).splitlines()
+    assert made == [
+        "Some words that are", "long enough.", "", "    A = b", "    C = d + eeeeeeee",
+        "        + f", "", "x = y", "z = w",
+    ]  # fmt: skip

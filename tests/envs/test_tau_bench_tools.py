@@ -79,6 +79,7 @@ def test_customers_are_found_by_any_case_and_the_first_of_equals() -> None:
          "Error: non-pending order cannot be modified"),
         ("modify_pending_order_items", {**SWAP, "item_ids": ["101", "101", "101"]},
          "Error: 101 not found"),
+        ("modify_pending_order_items", {**SWAP, "item_ids": [None, "x"]}, "Error: None not found"),
         ("modify_pending_order_items", {**SWAP, "item_ids": ["101", "101"]},
          "Error: the number of items to be exchanged should match"),
         ("modify_pending_order_items", {**SWAP, "new_item_ids": ["103"]},

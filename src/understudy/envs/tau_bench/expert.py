@@ -38,6 +38,7 @@ class Talk:
     scenario: Scenario
     env: TauBenchEnv
     last: Observation
+    transfer: bool
     moves: list[Move] = field(default_factory=list)
     seen: str = ""
     made: set[str] = field(default_factory=set)
@@ -46,7 +47,9 @@ class Talk:
     def begin(cls, world: World, scenario: Scenario, *, transfer: bool) -> "Talk":
         env = TauBenchEnv(lambda task: (world, scenario), Scripted(), transfer=transfer)
         first = env.reset(Task(id=scenario.id))
-        return cls(world=world, scenario=scenario, env=env, last=first, seen=first.text)
+        return cls(
+            world=world, scenario=scenario, env=env, last=first, transfer=transfer, seen=first.text
+        )
 
     def call(self, thought: str, call: Call, *, again: bool = False) -> None:
         """Do a call, looking nothing up twice."""
@@ -66,6 +69,10 @@ class Talk:
 
     def say(self, thought: str, content: str) -> None:
         self.call(thought, Call(name=RESPOND, kwargs={"content": content}), again=True)
+
+    def hand_over(self) -> list[Call]:
+        """The call that the task ends with, where a person must take over and may."""
+        return [c for c in self.scenario.actions if c.name == TRANSFER and self.transfer][:1]
 
     def shown(self, call: Call) -> bool:
         """Whether every value of a call was seen already."""
@@ -92,8 +99,7 @@ def plan(world: World, scenario: Scenario, *, transfer: bool = True) -> list[str
         talk.call("", call, again=True)
     if scenario.outputs:
         talk.say("", " ; ".join(scenario.outputs))
-    hand_over = [c for c in scenario.actions if c.name == TRANSFER] if transfer else []
-    for call in hand_over[:1]:
+    for call in talk.hand_over():
         talk.call("", call)
     while not talk.last.done:
         talk.say("", ELSE)
@@ -141,8 +147,7 @@ def _converse(talk: Talk, *, late: bool) -> Talk:
             _act(talk, call)
         told = " ; ".join(scenario.outputs) if last else ""
         asked = _report(talk, told, changed=bool(now))
-    hand_over = [c for c in scenario.actions if c.name == TRANSFER]
-    for call in hand_over[:1]:
+    for call in talk.hand_over():
         talk.call("A person must take over.", call)
     while not talk.last.done:
         talk.say("The customer may have more to ask.", ELSE)
@@ -153,7 +158,7 @@ def _report(talk: Talk, told: str, *, changed: bool) -> str:
     """Say what was done or found; the customer's next words."""
     if told:
         talk.say("I have found what was asked.", f"{told} . {ELSE}")
-    elif not any(call.name == TRANSFER for call in talk.scenario.actions):
+    elif not talk.hand_over():
         talk.say("That is done." if changed else "I have looked.", f"Done. {ELSE}")
     return talk.last.text
 

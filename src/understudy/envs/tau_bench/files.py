@@ -131,7 +131,7 @@ def literals(path: Path) -> list[Record]:
 
 def _literal(node: ast.expr, path: Path) -> Any:
     """A value: calls become objects of their keyword arguments."""
-    if isinstance(node, ast.Call) and not node.args:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
         return {word.arg or "": _literal(word.value, path) for word in node.keywords}
     if isinstance(node, ast.List):
         return [_literal(part, path) for part in node.elts]

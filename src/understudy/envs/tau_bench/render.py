@@ -12,7 +12,7 @@ from understudy.types import Observation
 _ID: Final = re.compile(
     r"(?<![\w\"#])(#W\d+|(?:credit_card|gift_card|paypal|certificate)_\d+|\S+@\S+\w|\d{5})(?![\w\"])"
 )
-_STOP: Final = re.compile(r"(?<=\w)([.,;:?!])(?=\s|$)")
+_STOP: Final = re.compile(r"(?<=[\w\"])([.,;:?!])(?=\s|$)")
 
 
 def compact(observation: Observation) -> str:
@@ -25,7 +25,7 @@ def compact(observation: Observation) -> str:
     """
     text = observation.text
     if not text.startswith(TOOL_SAYS):
-        return _STOP.sub(r" \1", _ID.sub(r'"\1"', text)).replace('".', '" .')
+        return _STOP.sub(r" \1", _ID.sub(r'"\1"', text))
     body = text.removeprefix(TOOL_SAYS)
     try:
         made = json.loads(body)

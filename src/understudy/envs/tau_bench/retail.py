@@ -220,22 +220,19 @@ def _item(order: Record, item_id: str) -> Record:
     return found[0]
 
 
-def _lacks(order: Record, item_ids: list[str]) -> str | None:
-    """The first item id that is asked for more often than an order has it."""
+def _lacking(order: Record, item_ids: list[str]) -> list[str]:
+    """The first id that is asked for more often than an order has it, in a list, or none."""
     held = [item["item_id"] for item in order["items"]]
-    for item_id in item_ids:
-        if item_ids.count(item_id) > held.count(item_id):
-            return item_id
-    return None
+    return next(([id] for id in item_ids if item_ids.count(id) > held.count(id)), [])
 
 
 def _swap(
     data: Database, order: Record, item_ids: list[str], new_item_ids: list[str]
 ) -> float | str:
     """What a swap costs, or why it cannot be."""
-    lacking = _lacks(order, item_ids)
-    if lacking is not None:
-        return f"Error: {lacking} not found"
+    lacking = _lacking(order, item_ids)
+    if lacking:
+        return f"Error: {lacking[0]} not found"
     if len(item_ids) != len(new_item_ids):
         return "Error: the number of items to be exchanged should match"
     cost: float = 0
@@ -300,7 +297,7 @@ def return_delivered_order_items(
     paid_with = order["payment_history"][0]["payment_method_id"]
     if "gift_card" not in payment_method_id and payment_method_id != paid_with:
         return "Error: payment method should be either the original payment method or a gift card"
-    if _lacks(order, item_ids) is not None:
+    if _lacking(order, item_ids):
         return "Error: some item not found"
     returned = sorted(item_ids)
     data["orders"].edit(order_id).update(

@@ -124,6 +124,30 @@ def test_a_share_of_the_episodes_follows_the_plan_and_is_imitated_under_the_hint
     assert {term.trains for term in algorithm.terms} == {"student", "hinted"}
 
 
+def test_wrong_turns_are_mended_and_not_imitated() -> None:
+    suite = Household(train=60)
+    made = played(suite, thoughts=True, tasks=30, hint="plan", hinted=1.0, told="stray")
+    straight = astray = 0
+    for episode in made:
+        assert episode.won
+        right = [t.action for t in episode.turns if t.actor == "hinted"]
+        wrong = [t.action for t in episode.turns if t.actor == "astray"]
+        assert len(right) + len(wrong) == len(episode.turns)
+        assert right == list(suite.plan(episode.task)) or wrong
+        assert all(action.startswith("go to ") for action in wrong)
+        assert set(suite.plan(episode.task)) <= set(right), "the plan is carried out all the same"
+        straight, astray = straight + (not wrong), astray + len(wrong)
+    assert straight < len(made)
+    assert astray > len(made)
+    again = played(suite, thoughts=True, tasks=30, hint="plan", hinted=1.0, told="stray")
+    assert again == made
+
+
+def test_an_environment_that_cannot_stray_is_refused() -> None:
+    with pytest.raises(ConfigError, match="has no `stray` method"):
+        played(Doors(), thoughts=False, hint="plan", hinted=1.0, told="stray")
+
+
 def test_a_teacher_has_no_plan_to_follow() -> None:
     with pytest.raises(ValueError, match='set source = "expert"'):
         ALGORITHMS["sft"](source="teacher", hint="plan", told="plan")

@@ -306,6 +306,7 @@ class Algorithm:
     # view -> share of the demonstrated episodes that follow the environment's plan instead of its
     # expert, as if that view had acted
     planned: Mapping[str, float] = field(default_factory=dict)
+    strays: bool = False  # with wrong turns in it, which nobody imitates
     aloud: bool = False  # the expert says its thoughts
     switch: Switch | None = None  # another view may end a turn that the student began
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from understudy import protocol
-from understudy.demonstrations import script
+from understudy.demonstrations import ASTRAY, Way, script
 from understudy.envs.pool import Failure
 from understudy.errors import EnvError
 from understudy.objective import STUDENT, Algorithm, View
@@ -51,7 +51,7 @@ class _Playing:
     readers: dict[str, Reader] = field(default_factory=dict)  # by view
     head: Completion | None = None  # what the student wrote of the turn that was taken from it
     opening: list[Completion] = field(default_factory=list)  # turns that are there beforehand
-    opener: str = EXPERT  # whose they are
+    openers: list[str] = field(default_factory=list)  # whose each of them is
 
 
 def play(
@@ -176,7 +176,7 @@ class _Game:
         """The view that takes this turn: the expert to the end of its opening, then each actor
         with its scheduled chance, else the student."""
         if self._opens(p):
-            return p.opener
+            return p.openers[len(p.turns)] if len(p.turns) < len(p.openers) else EXPERT
         lot = random.Random(seed_of("actor", p.rng_name, len(p.turns))).random()
         for name, chance in self.chances.items():
             lot -= chance
@@ -199,8 +199,7 @@ class _Game:
 
     def _ask(self, key: str, p: _Playing) -> None:
         if not p.turns:
-            p.opener = self._opener(p)
-            p.opening = self._opening(key, p.job.task, planned=p.opener != EXPERT)
+            p.opening, p.openers = self._opening(p)
         p.actor = self._choose(p)
         prompt, p.piece = self._read(p, p.actor)
         room = self._room(p.actor, prompt)
@@ -244,21 +243,25 @@ class _Game:
                 return name
         return EXPERT
 
-    def _opening(self, key: str, task: Task, *, planned: bool) -> list[Completion]:
-        """The expert's turns, all of them or those that the student does not take over."""
-        a = self.algorithm
+    def _opening(self, p: _Playing) -> tuple[list[Completion], list[str]]:
+        """The expert's turns, all of them or those that the student does not take over, and whose
+        each is."""
+        a, task, opener = self.algorithm, p.job.task, self._opener(p)
         if not a.demonstrated and a.left is None:
-            return []
-        turns = [(turn.tokens, turn.logps) for turn in self.recorded.get(task.id, ())]
+            return [], []
+        turns = [(opener, t.tokens, t.logps) for t in self.recorded.get(task.id, ())]
         if not turns:
-            said = script(self.stage.suite, task, aloud=a.aloud, planned=planned)
-            replies = [self.stage.policies["self"].chat.reply(text) for text in said]
-            turns = [(ids, (0.0,) * len(ids)) for ids in replies]
+            way: Way = "expert" if opener == EXPERT else "stray" if a.strays else "plan"
+            chat = self.stage.policies["self"].chat
+            for text, meant in script(self.stage.suite, task, aloud=a.aloud, way=way):
+                ids = chat.reply(text)
+                turns.append((opener if meant else ASTRAY, ids, (0.0,) * len(ids)))
         left = 0 if a.left is None else int(a.left(self.step))
-        return [
-            Completion(key=key, tokens=ids, logps=logps, ended=True)
-            for ids, logps in turns[: max(0, len(turns) - left)]
+        kept = turns[: max(0, len(turns) - left)]
+        made = [
+            Completion(key=p.job.key, tokens=ids, logps=logps, ended=True) for _, ids, logps in kept
         ]
+        return made, [who for who, *_ in kept]
 
     def _demonstrate(self, key: str, p: _Playing) -> None:
         if len(p.turns) >= len(p.opening):

@@ -73,6 +73,16 @@ class PlansAloud(Protocol):
         ...
 
 
+@runtime_checkable
+class Strays(Protocol):
+    """A suite that can show how its plan goes on after wrong turns."""
+
+    def stray(self, task: Task) -> Sequence[tuple[str, str, bool]]:
+        """(action, thought, whether it is to be imitated): the plan with wrong turns in it, which
+        whoever follows the plan in somebody else's steps must know how to mend."""
+        ...
+
+
 Render = Callable[[Observation], str]
 """How an observation is put into words. The rules of an environment never depend on it."""
 

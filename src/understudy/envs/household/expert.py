@@ -67,22 +67,37 @@ def plan_thoughts(scene: Scene) -> list[str]:
     return _shortest(scene)[1]
 
 
-def _shortest(scene: Scene) -> tuple[list[str], list[str]]:
-    """Commands, and their thoughts."""
+def stray(scene: Scene, seed: int) -> list[tuple[str, str, bool]]:
+    """`plan` with wrong turns: (command, thought, whether it is the plan's). Before the plan goes
+    somewhere, none to three other places are gone to, drawn from `seed`."""
+    *_, choice = _shortest(scene)
+    if choice is None:
+        return []
+    walker = _Walker(Game(scene), Random(f"stray {seed}"))
+    walker.follow(*choice)
+    return list(zip(walker.commands, walker.thoughts, walker.planned, strict=True))
+
+
+_Choice = tuple[tuple[int, ...], tuple[int, ...], int]
+
+
+def _shortest(scene: Scene) -> tuple[list[str], list[str], _Choice | None]:
+    """Commands, their thoughts, and what they follow."""
     game = Game(scene)
-    best: tuple[list[str], list[str]] | None = ([], []) if game.won else None
-    for things, stations, target in _choices(game):
+    best: tuple[list[str], list[str], _Choice | None] | None
+    best = ([], [], None) if game.won else None
+    for choice in _choices(game):
         walker = _Walker(game)
         with suppress(UnsolvableError):
-            walker.follow(things, stations, target)
+            walker.follow(*choice)
         if game.won and (best is None or len(walker.commands) < len(best[0])):
-            best = walker.commands, walker.thoughts
+            best = walker.commands, walker.thoughts, choice
     if best is None:
         raise UnsolvableError(f"No way was found to {scene.task!r}: choose another game.")
     return best
 
 
-def _choices(game: Game) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], int]]:
+def _choices(game: Game) -> Iterator[_Choice]:
     """(things in the order to fetch them, stations, where to put them or, for LIGHT, the lamp)."""
     goal, world = game.scene.goal, game.world
     if goal.sliced:
@@ -115,10 +130,12 @@ def _choices(game: Game) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], int
 
 
 class _Walker:
-    """Commands one after the other, leaving out those that are not needed."""
+    """Commands one after the other, leaving out those that are not needed; with `lots`, wrong
+    turns before going somewhere."""
 
-    def __init__(self, game: Game) -> None:
-        self.game = game
+    def __init__(self, game: Game, lots: Random | None = None) -> None:
+        self.game, self.lots = game, lots
+        self.planned: list[bool] = []
         self.world = game.world
         self.words = game.world.wording
         self.commands: list[str] = []
@@ -137,10 +154,26 @@ class _Walker:
             )
         self.commands.append(command)
         self.thoughts.append(self.thought)
+        self.planned.append(True)
 
     def reach(self, receptacle: int) -> None:
-        if not self.game.at(receptacle):
-            self.do(self.words.go, receptacle=receptacle)
+        if self.game.at(receptacle):
+            return
+        for _ in range(self.lots.choice((0, 0, 1, 1, 2, 3)) if self.lots else 0):
+            self.wander(receptacle)
+        self.do(self.words.go, receptacle=receptacle)
+
+    def wander(self, goal: int) -> None:
+        """Go anywhere but to the goal."""
+        assert self.lots is not None
+        place = self.world.place_of
+        others = [
+            r for r, p in enumerate(place)
+            if p >= 0 and p != place[goal] and not self.game.at(r)
+        ]  # fmt: skip
+        if others:
+            self.do(self.words.go, receptacle=self.lots.choice(others))
+            self.planned[-1] = False
 
     def access(self, receptacle: int) -> None:
         self.reach(receptacle)

@@ -7,7 +7,7 @@ from typing import Final, overload
 
 from understudy.envs.base import Render
 from understudy.envs.household.engine import Game
-from understudy.envs.household.expert import Search, explore, plan, plan_thoughts, thoughts
+from understudy.envs.household.expert import Search, explore, plan, plan_thoughts, stray, thoughts
 from understudy.envs.household.gamefile import first_game, official, read
 from understudy.envs.household.generate import FAMILIES, SIZES, SPLITS, generate
 from understudy.envs.household.render import compact, marked
@@ -111,6 +111,9 @@ class Household:
 
     def plan_thoughts(self, task: Task) -> Sequence[str]:
         return plan_thoughts(scene_of(task))
+
+    def stray(self, task: Task) -> Sequence[tuple[str, str, bool]]:
+        return stray(scene_of(task), task.seed)
 
     def describe(self, task: Task) -> str:
         return scene_of(task).task

@@ -11,7 +11,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-SECTIONS = {"household.py": "Environment: household beside TextWorld"}
+SECTIONS = {
+    "household.py": "Environment: household beside TextWorld",
+    "tau_bench.py": "Environment: tau_bench beside tau-bench",
+}
 HEAD = """# Benchmarks
 
 Written by `make bench` (benchmarks/run.py). Numbers are medians with the range of the repeats, and

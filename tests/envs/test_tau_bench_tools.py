@@ -134,6 +134,14 @@ def test_a_cancelled_order_is_refunded_gift_cards_at_once() -> None:
     assert set(data.changes()) - set(before) == {("orders", "#W4")}
 
 
+def test_balances_are_kept_in_cents() -> None:
+    data = shop()
+    card = data["users"].edit("ada_1")["payment_methods"]["gift_card_1"]
+    card["balance"] = 0.1
+    call(data, "cancel_pending_order", order_id="#W1", reason="no longer needed")
+    assert card["balance"] == 50.3 != 0.1 + 50.2
+
+
 def test_a_payment_moves_between_methods_and_only_once() -> None:
     data = shop()
     call(data, "modify_pending_order_payment", order_id="#W4", payment_method_id="gift_card_1")

@@ -35,12 +35,9 @@ class Tool:
 
     name: str
     run: Callable[..., str]
+    arguments: tuple[str, ...]
     about: str
     writes: bool = False
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        return tuple(signature(self.run).parameters)[1:]
 
     def line(self) -> str:
         """The tool as an agent is told about it."""
@@ -61,7 +58,10 @@ class Kit(dict[str, Tool]):
             # Python names the function in its errors, and agents read those: in tau-bench a tool
             # is a class with a method `invoke`
             function.__qualname__ = "".join(w.title() for w in name.split("_")) + ".invoke"
-            self[name] = Tool(name=name, run=function, about=about, writes=writes)
+            arguments = tuple(signature(function).parameters)[1:]
+            self[name] = Tool(
+                name=name, run=function, arguments=arguments, about=about, writes=writes
+            )
             return function
 
         return add

@@ -404,6 +404,8 @@ def test_everything_that_an_algorithm_can_be_told_can_be_told_here() -> None:
         rounds = 2
         demonstrated = true
         aloud = true
+        planned.teacher = 0.5
+        strays = true
         left = "linear(1, 9, total_steps)"
         switch = { to = "teacher", factor = 2.0 }
         [terms.distill]

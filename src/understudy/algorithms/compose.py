@@ -64,6 +64,8 @@ def compose(
     rounds: int = 0,
     demonstrated: bool = False,
     left: float | str | None = None,
+    planned: Mapping[str, float] | None = None,
+    strays: bool = False,
     aloud: bool = False,
     switch: Settings | None = None,
 ) -> Algorithm:
@@ -71,10 +73,11 @@ def compose(
     each a table; `actors` say which views take turns, and how often; `reduction` is what a token
     counts; `size` is what of the step a token is, where `reduction` is a sum; `penalties` are taken
     off episodes' rewards; `rounds` are the batches of tasks that may be played until enough groups
-    have returns that differ; with `demonstrated` the environment's expert takes every turn, or all
-    but the last `left` (a schedule); with `aloud` it says its thoughts; `switch` is a table (to,
-    factor, ema, floor): where the student strays, the view `to` ends its turn. `total_steps` may be
-    used in schedules."""
+    have returns that differ; with `demonstrated` the environment's expert takes every turn; `left`
+    is a schedule: it takes all but so many of the last ones; `planned` says for which share of its
+    episodes each view's plan is followed instead; with `strays` they hold wrong turns that nobody
+    imitates; with `aloud` it says its thoughts; `switch` is a table (to, factor, ema, floor): where
+    the student strays, the view `to` ends its turn. `total_steps` may be used in schedules."""
     numbers = {"total_steps": total_steps}
     named = {STUDENT, *(views or {})}
     reader = Reader(numbers=numbers, views=sorted(named))
@@ -96,6 +99,8 @@ def compose(
         rounds=rounds,
         demonstrated=demonstrated,
         left=None if left is None else reader.read(left, "schedule", "left"),
+        planned={_known(n, named, "planned"): share for n, share in (planned or {}).items()},
+        strays=strays,
         aloud=aloud,
         switch=Switch(**_fields(Switch, switch, "switch", reader)) if switch else None,
     )

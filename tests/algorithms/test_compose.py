@@ -26,7 +26,6 @@ from understudy.objective import Algorithm, Reinforce, Signal, bind
 from understudy.schedules import SHAPES
 from understudy.signals import acted_by, gap, gap_gate, group_relative, t_dur
 
-ROOT = Path(__file__).parents[2]
 TEACHER = "[views.teacher]\npolicy = 'teacher'\n"
 PAIRS: dict[str, tuple[Callable[[], Algorithm], str]] = {
     "grpo": (
@@ -522,23 +521,6 @@ def test_every_word_says_what_it_means(name: str) -> None:
     word = words.words()[name]
     assert len(word.meaning) > 15
     assert ast.parse(word.usage.replace("|", ""), mode="eval")
-
-
-def test_the_documentation_lists_every_word() -> None:
-    text = (ROOT / "docs" / "compose.md").read_text(encoding="utf-8")
-    _, mark, rest = text.partition("<!-- words -->\n")
-    assert mark
-    assert rest.strip() == words.table().strip(), "stale: run `python scripts/write_words.py`"
-
-
-def test_the_examples_in_the_documentation_are_true() -> None:
-    text = (ROOT / "docs" / "compose.md").read_text(encoding="utf-8")
-    blocks = [part.split("```")[0] for part in text.split("```toml\n")[1:]]
-    assert blocks
-    for block in blocks:
-        section = tomllib.loads(block)["algorithm"]
-        made = algorithm_of(AlgorithmSection.model_validate(section), 100, where="algorithm")
-        assert parts(made, world(0))
 
 
 def test_the_settings_are_those_that_are_explained() -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from understudy import tables
 from understudy.algorithms import ALGORITHMS
-from understudy.meanings import meaning
+from understudy.meanings import COMMON, meaning
 
 ROOT = Path(__file__).parents[1]
 EVERY = pytest.mark.parametrize("name", ALGORITHMS)
@@ -59,6 +59,11 @@ def test_defaults_choices_and_the_docstrings_own_words_are_shown() -> None:
     assert '"sampler" or "recomputed"' in shown
     assert "clip 0.2 how far p / p_old" in shown
     assert "kl 0.0 kl pulls to the weights of the start, by k3" in shown
+
+
+def test_what_is_said_to_be_another_algorithms_is_explained_all_the_same() -> None:
+    assert "`kl` and `entropy` are grpo's" in (ALGORITHMS["sdar"].__doc__ or "")
+    assert meaning(ALGORITHMS["sdar"], "kl") == COMMON["kl"]
 
 
 def test_a_text_is_filled_but_its_formulas_stand() -> None:

@@ -13,6 +13,7 @@ HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 SECTIONS = {
     "household.py": "Environment: household beside TextWorld",
+    "webshop.py": "Environment: webshop",
     "tau_bench.py": "Environment: tau_bench beside tau-bench",
 }
 HEAD = """# Benchmarks

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from understudy.envs.webshop.game import Game
-from understudy.envs.webshop.pages import PER_PAGE
+from understudy.envs.webshop.pages import BUTTONS, PER_PAGE
 from understudy.envs.webshop.product import Goal, Product
 from understudy.envs.webshop.reward import matched_options
 from understudy.envs.webshop.wish import Wish, choose, read, within, words
@@ -112,7 +112,9 @@ def plan(game: Game, shop: "Shop") -> list[str]:
     ]
     place, query = min(ways, key=lambda way: way[0] // PER_PAGE)
     turns = ["click[next >]"] * (place // PER_PAGE)
-    options = [f"click[{value}]" for value in _gold_options(wanted, goal)]
+    # a value that is called like a button, or cannot be said, cannot be chosen
+    values = [v for v in _gold_options(wanted, goal) if v not in BUTTONS and not set("[\n") & {*v}]
+    options = [f"click[{value}]" for value in values if value]
     link = f"click[{wanted.asin.lower()}]"
     return [f"search[{query}]", *turns, link, *options, "click[buy now]"]
 

@@ -41,7 +41,7 @@ def generate(products: int, seed: int = 0) -> Catalogue:
         rng = Random(f"webshop {seed} {number}")
         ware = rng.choice(WARES)
         like = rng.sample(ware.attributes, rng.randint(3, 6))
-        entry = _entry(ware, like, _asin(number), rng)
+        entry = _entry(ware, like, code(number), rng)
         made.products.append(entry)
         asked = rng.sample(like, rng.choice((1, 2, 2, 3)))
         made.attributes[entry["asin"]] = {
@@ -70,7 +70,7 @@ def source(products: int, seed: int = 0) -> Source:
     )
 
 
-def _asin(number: int) -> str:
+def code(number: int) -> str:
     """Ten characters, different for the first 327,680 products; a few pieces to a tokenizer."""
     place, digit = number * 12_345 % 32_768, number // 32_768 % 10
     return "".join(CODES[place >> shift & 31] for shift in (10, 5, 0)).upper() + str(digit)

@@ -32,7 +32,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "quantity": ("single", "pack of 2", "pack of 3", "pack of 6", "pack of 12", "pack of 24"),
     "scent": (
-        "lavender", "eucalyptus mint", "rose petal", "sandalwood", "citrus burst", "unscented",
+        "lavender", "eucalyptus mint", "rose petal", "pine needle", "citrus burst", "unscented",
         "jasmine", "cedar", "tea tree", "honey almond",
     ),
     "volume": ("1 fl oz", "2 fl oz", "4 fl oz", "8 fl oz", "16 fl oz", "32 fl oz"),
@@ -49,7 +49,7 @@ _ATTRIBUTES: Final[dict[str, str]] = {
     "loose fit, slim fit, stretch fabric, quick drying, wrinkle free, elastic waist, high waist, "
     "button closure, drawstring closure, tumble dry, breathable mesh, faux leather, cotton lining",
     "shoes": "rubber sole, memory foam, arch support, slip resistant, lace up, steel toe, "
-    "ankle support, shock absorbing, faux leather, breathable mesh, ethylene vinyl, wide toe box, "
+    "ankle support, shock absorbing, faux leather, breathable mesh, ethylene vinyl, roomy toe box, "
     "low heel, water resistant, quick drying, leather lining",
     "grocery": "gluten free, sugar free, non gmo, low sodium, dairy free, keto friendly, "
     "plant based, high protein, fat free, kosher certified, usda organic, artificial colors free, "

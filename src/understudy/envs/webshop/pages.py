@@ -28,6 +28,8 @@ SUB_PAGES: Final = {
     name.lower(): name for name in ("Description", "Features", "Reviews", "Attributes")
 }
 
+BUTTONS: Final = frozenset({SEARCH, BACK, PREVIOUS, NEXT, BUY, *SUB_PAGES})
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -78,9 +80,9 @@ class Page:
     def actions(self) -> tuple[str, ...]:
         """Everything that can be done here, as commands."""
         bar = ("search[<your query>]",) if self.search_bar else ()
-        return bar + tuple(
-            f"click[{c}]" for c in self.clicks if c and c != SEARCH and "\n" not in c
-        )
+        # a name with a bracket or a line break cannot be said, so it cannot be clicked
+        names = (c for c in self.clicks if c and c != SEARCH and not {"[", "\n"} & set(c))
+        return bar + tuple(f"click[{name}]" for name in names)
 
     def rich(self, head: Sequence[Node], url: str, visited: frozenset[str]) -> str:
         """In the wording "text_rich"; what was clicked is read off the address, as there."""

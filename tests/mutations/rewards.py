@@ -34,7 +34,7 @@ BUGS: Bugs = {
         REWARDS,
         [
             ("a drift of the student of now", "made(s.batch.logp, s.scores",
-             's.scores["student"].logp.sub(s.batch.logp * 0) - s.scores'),
+             'made(s.scores["student"].logp, s.scores'),
             ("a cost that pays", "outcome = outcome - segment_sum(",
              "outcome = outcome + segment_sum("),
             ("a KL of single tokens", "credit.sum_to_end(of(s), s.batch.owner)", "of(s)"),

@@ -19,6 +19,7 @@ from understudy.types import Message
 PLOT = Scenario(
     id="t", user_id="u", instruction="You are Ann from zip code 12345. Be brief.",
     actions=(
+        Call(name="look", kwargs={"order_id": "#W1"}),
         Call(name="cancel_pending_order", kwargs={"order_id": "#W1", "reason": "bored"}),
         Call(name="x", kwargs={"order_id": "#W2", "payment_method_id": "paypal_1",
                                "address1": "1 Road", "zip": "54321"}),
@@ -181,9 +182,11 @@ def test_a_busy_server_is_asked_again(server: str, monkeypatch: pytest.MonkeyPat
     Handler.answers = [(503, b""), (429, b""), (200, said("Yes."))]
     assert reply([Message("user", "u")]) == "Yes."
     assert waited == [1.0, 2.0]
+    waited.clear()
     Handler.answers = [(500, b"")] * 3
     with pytest.raises(EnvError, match=r"did not answer \(HTTP 500\)"):
         reply([Message("user", "u")])
+    assert waited == [1.0, 2.0], "after the last there is nothing to wait for"
     Handler.answers = [(401, b""), (200, said("no"))]
     with pytest.raises(EnvError, match=r"did not answer \(HTTP 401\); check user_options.url"):
         reply([Message("user", "u")])

@@ -104,7 +104,9 @@ def test_the_same_shop_and_tasks_in_every_process() -> None:
         ).stdout.strip()
         for seed in ("0", "1")
     }  # fmt: skip
-    assert answers == {"1dc6126afb17ed5b"}, "tasks are named for ever: a new shop needs a new size's name"
+    assert answers == {"1dc6126afb17ed5b"}, (
+        "tasks are named for ever: a new shop needs a new size's name"
+    )
 
 
 def test_test_customers_are_never_met_in_training() -> None:
@@ -114,7 +116,8 @@ def test_test_customers_are_never_met_in_training() -> None:
         assert not set(customers("train", how)) & set(customers("test", how))
         owners = {p: {scenario(p, k, size).user_id for k in range(40)} for p in SPLITS}
         assert not owners["test"] & (owners["train"] | owners["dev"])
-        assert scenario("train", 3, size) != scenario("dev", 3, size)
+        plots = [scenario(split, 3, size).instruction for split in ("train", "dev")]
+        assert plots[0] != plots[1]
 
 
 def test_what_cannot_be_is_refused_in_a_sentence() -> None:
@@ -238,6 +241,10 @@ def test_outputs_must_be_told_with_commas_or_without() -> None:
         reply = write("respond", content=content)
         shown = told(task, reply, *["Is there anything else?"] * (not won))
         assert (shown[-1].done, shown[-1].won) == (True, won)
+    env = SMALL.make()
+    env.reset(task)
+    assert env.step(write("respond", content=output)).score == 1.0
+    assert env.reset(task).score == 0.0, "what an earlier customer was told is forgotten"
     assert said("AB", "xab")
     assert not said("1,0", "1,0"), "commas are taken out of the reply alone"
 

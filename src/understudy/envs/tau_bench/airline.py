@@ -101,7 +101,7 @@ def _connections(data: Database, origin: str, destination: str) -> Iterator[tupl
 # -- changing
 
 
-def _fare(data: Database, flight: Record, cabin: str, seats: int) -> str:
+def _fare(data: Database, flight: Record, cabin: str, passengers: list[Record]) -> str:
     """Put price and airports into a flight that is asked for; why it cannot be had, or nothing."""
     number = flight["flight_number"]
     if number not in data["flights"]:
@@ -112,7 +112,7 @@ def _fare(data: Database, flight: Record, cabin: str, seats: int) -> str:
     day = known["dates"][date]
     if day["status"] != "available":
         return f"Error: flight {number} not available on date {date}"
-    if day["available_seats"][cabin] < seats:
+    if day["available_seats"][cabin] < len(passengers):
         return f"Error: not enough seats on flight {number}"
     flight["price"] = day["prices"][cabin]
     flight["origin"] = known["origin"]
@@ -158,7 +158,7 @@ def book_reservation(
     }
     price: Any = 0
     for flight in reservation["flights"]:
-        if problem := _fare(data, flight, cabin, len(passengers)):
+        if problem := _fare(data, flight, cabin, passengers):
             return problem
         price += flight["price"] * len(passengers)
     if insurance == "yes":
@@ -285,7 +285,7 @@ def update_reservation_flights(
         ]
         if kept:
             flight.update({k: kept[0][k] for k in ("price", "origin", "destination")})
-        elif problem := _fare(data, flight, cabin, seats):
+        elif problem := _fare(data, flight, cabin, now["passengers"]):
             return problem
         price += flight["price"] * seats
     price -= sum(flight["price"] for flight in now["flights"]) * seats

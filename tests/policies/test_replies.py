@@ -1,15 +1,18 @@
 """A policy that plays a customer: the prompt it is given, and what it must not do besides."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+import understudy
 from understudy.errors import PolicyError
 from understudy.policies.base import Actor, Completion, Request
 from understudy.policies.replies import replies
 from understudy.types import Message
 
+TEACHER = Path(understudy.__file__).parent / "assets" / "household-teacher"
 TALK = (
     Message("system", "s"), Message("user", "a"), Message("assistant", "b"), Message("user", "c"),
 )  # fmt: skip
@@ -84,10 +87,11 @@ def test_it_plays_no_other_part() -> None:
         made(Fake(foreign=True), tokens=5)(TALK)
 
 
+@pytest.mark.skipif(not TEACHER.is_dir(), reason=f"there is no {TEACHER}")
 def test_a_model_of_this_project_plays_a_customer() -> None:
     from understudy.envs.tau_bench import TauBench
 
-    folder = "src/understudy/assets/household-teacher"
+    folder = str(TEACHER)
     suite = TauBench(size="small", user="policy", user_options={"model": folder, "tokens": 4})
     env, again = suite.make(), suite.make()
     task = suite.tasks("train")[0]

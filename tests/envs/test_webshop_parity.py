@@ -69,6 +69,7 @@ def test_goals_their_limits_and_their_order_are_those_of_the_original(part: dict
 def test_terms_are_those_of_lucene() -> None:
     for text, expected in RECORDED["terms"]:
         assert terms(text.lower()) == expected, text
+    assert terms("snowing boxing religion adoption") == ["snow", "box", "religion", "adopt"]
 
 
 def test_likeness_is_that_of_thefuzz() -> None:

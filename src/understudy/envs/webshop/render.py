@@ -10,6 +10,7 @@ from understudy.types import Observation
 
 SEPARATOR: Final = " [SEP] "
 _PAGE: Final = re.compile(r"Page (-?\d+) \(Total results: (\d+)\)")
+_MARK: Final = re.compile(r"(?<=\S)([,.;:])(?=\s|$)")
 Words = Callable[[str], str]
 
 
@@ -20,7 +21,7 @@ def compact(observation: Observation) -> str:
     >>> compact(Observation(text=f"{text} [SEP] Next > [SEP] B01 [SEP] Green Tea [SEP] $4.5"))
     'page 1 , 1 found\\nb01 : green tea , $4.5'
     """
-    return _worded(observation, str.lower, lambda value: value, lambda tag: tag)
+    return _worded(observation, _plain, lambda value: value, lambda tag: tag)
 
 
 def marked(observation: Observation) -> str:
@@ -38,7 +39,7 @@ def marked(observation: Observation) -> str:
 
     def star_words(text: str) -> str:
         return " ".join(
-            f"* {word}" if asked & set(words(word)) else word for word in text.lower().split()
+            f"* {word}" if asked & set(words(word)) else word for word in _plain(text).split()
         )
 
     def star_option(value: str) -> str:
@@ -50,12 +51,21 @@ def marked(observation: Observation) -> str:
     return _worded(observation, star_words, star_option, star_price)
 
 
+def _plain(text: str) -> str:
+    """In lower case, with blanks before the marks between words.
+
+    >>> _plain("Tea, 2.5 oz. New")
+    'tea , 2.5 oz . new'
+    """
+    return _MARK.sub(r" \1", text.lower())
+
+
 def _worded(seen: Observation, text: Words, option: Words, price: Words) -> str:
     parts = seen.text.split(SEPARATOR)
     if seen.done:
         return f"bought : score {seen.score}"
     if parts[0] == "WebShop":
-        return f"wanted : {SEPARATOR.join(parts[2:-1]).lower()}"
+        return f"wanted : {_plain(SEPARATOR.join(parts[2:-1]))}"
     if parts[0] != "Instruction:" or "Back to Search" not in parts:
         return seen.text
     body = parts[parts.index("Back to Search") + 1 :]

@@ -204,7 +204,11 @@ BUGS: Bugs = {
         ],
     ),
     "policies/replies.py": (
-        ("tests/policies/test_replies.py",),
+        (
+            "tests/policies/test_replies.py::test_the_whole_conversation_is_its_prompt",
+            "tests/policies/test_replies.py::test_a_conversation_that_no_longer_fits_is_refused",
+            "tests/policies/test_replies.py::test_it_plays_no_other_part",
+        ),
         [
             ("what was said forgotten", "prompt += policy.chat.reply(agent)",
              "prompt = policy.chat.reply(agent)"),

@@ -205,10 +205,11 @@ HEAD = ("", "solved", "rate", "95 % interval", "turns", "invalid", "training")
 
 def table_of(results: Sequence[Result]) -> Table:
     table = Table(
-        title="The student on the pinned panel of unseen tasks (Wilson intervals)", box=box.SIMPLE
-    )
+        title="The student on the pinned panel of unseen tasks (Wilson intervals)", box=box.SIMPLE,
+        pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
     for name in HEAD:
-        table.add_column(name, justify="left" if not name else "right")
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for result in results:
         table.add_row(*_cells(result))
     return table

@@ -1,9 +1,9 @@
 """The household as a suite: tasks, the environment to play them in, demonstrations, wording."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, overload
+from typing import Final
 
 from understudy.envs.base import Render
 from understudy.envs.household.engine import Game
@@ -13,6 +13,7 @@ from understudy.envs.household.generate import FAMILIES, SIZES, SPLITS, generate
 from understudy.envs.household.render import compact, marked
 from understudy.envs.household.scene import Scene
 from understudy.envs.household.wording import DEFAULT, NOTHING
+from understudy.envs.lazy import LazyTasks
 from understudy.types import Observation, Task
 
 INSTRUCTIONS: Final = """\
@@ -29,31 +30,12 @@ You carry one object at a time. "Nothing happens." means that a command is not p
 
 
 @dataclass(frozen=True, slots=True)
-class Generated(Sequence[Task]):
+class Generated(LazyTasks):
     """The generated tasks of a split; a task exists only when it is asked for."""
 
     split: str
     size: str
     length: int
-
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
-        if isinstance(index, slice):
-            return [self._task(seed) for seed in range(*index.indices(self.length))]
-        if not -self.length <= index < self.length:
-            raise IndexError(
-                f"There is no task {index}: the split {self.split!r} has {self.length}."
-            )
-        return self._task(index % self.length)
-
-    def __iter__(self) -> Iterator[Task]:
-        return map(self._task, range(self.length))
 
     def _task(self, seed: int) -> Task:
         return Task(

@@ -1,10 +1,11 @@
 """tau-bench as a suite: tasks, the environment, demonstrations, plans, wording."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any
 
 from understudy.envs.base import Render
+from understudy.envs.lazy import LazyTasks
 from understudy.envs.tau_bench import customers, expert, generate, wording
 from understudy.envs.tau_bench.catalogue import SIZES
 from understudy.envs.tau_bench.env import TauBenchEnv, usable
@@ -16,31 +17,12 @@ from understudy.types import Task
 
 
 @dataclass(frozen=True, slots=True)
-class Generated(Sequence[Task]):
+class Generated(LazyTasks):
     """The generated tasks of a split; a task exists only when it is asked for."""
 
     split: str
     size: str
     length: int
-
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
-        if isinstance(index, slice):
-            return [self._task(seed) for seed in range(*index.indices(self.length))]
-        if not -self.length <= index < self.length:
-            raise IndexError(
-                f"There is no task {index}: the split {self.split!r} has {self.length}."
-            )
-        return self._task(index % self.length)
-
-    def __iter__(self) -> Iterator[Task]:
-        return map(self._task, range(self.length))
 
     def _task(self, seed: int) -> Task:
         return Task(

@@ -1,12 +1,13 @@
 """WebShop as a suite: tasks, the environment to play them in, demonstrations, wording."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, overload
+from typing import TYPE_CHECKING, Final, Literal
 
 from understudy.envs.base import Render
+from understudy.envs.lazy import LazyTasks
 from understudy.envs.webshop.game import Game
 from understudy.envs.webshop.nouns import Tagger, tagger
 from understudy.envs.webshop.pages import Mode, Pages
@@ -33,32 +34,13 @@ its kind, what is said of it, its options and its price fit what was asked for."
 
 
 @dataclass(frozen=True, slots=True)
-class Part(Sequence[Task]):
+class Part(LazyTasks):
     """The goals of a split as tasks; a task exists only when it is asked for."""
 
     suite: "WebShop"
     split: str
     start: int
     length: int
-
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
-        if isinstance(index, slice):
-            return [self._task(i) for i in range(*index.indices(self.length))]
-        if not -self.length <= index < self.length:
-            raise IndexError(
-                f"There is no task {index}: the split {self.split!r} has {self.length}."
-            )
-        return self._task(index % self.length)
-
-    def __iter__(self) -> Iterator[Task]:
-        return map(self._task, range(self.length))
 
     def _task(self, index: int) -> Task:
         shop, goal = self.suite.shop(), self.start + index

@@ -9,8 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from understudy.maths.credit import discounted_returns, group_relative, leave_one_out
-from understudy.maths.segments import segment_mean, segment_min_max, segment_std, segment_sum
+from understudy.maths.credit import group_relative, leave_one_out
+from understudy.maths.segments import (
+    future_sum,
+    segment_mean,
+    segment_min_max,
+    segment_std,
+    segment_sum,
+)
 
 VALUES = st.lists(
     st.tuples(st.floats(-100, 100, width=32), st.integers(0, 4)), min_size=1, max_size=25
@@ -95,7 +101,7 @@ def test_discounted_returns_as_a_loop(rewards: list[list[float]], gamma: float) 
         for episode in rewards
         for k in range(len(episode))
     ]
-    assert discounted_returns(flat, owner, gamma).tolist() == pytest.approx(want, abs=1e-9)
+    assert future_sum(flat, owner, gamma).tolist() == pytest.approx(want, abs=1e-9)
     assert flat.tolist() == [r for episode in rewards for r in episode]  # the input is kept
 
 
@@ -103,4 +109,4 @@ def test_nothing_at_all_has_no_credit() -> None:
     none, index = torch.zeros(0), torch.zeros(0, dtype=torch.long)
     for made in (group_relative(none, index), leave_one_out(none, index)):
         assert made.shape == (0,)
-    assert discounted_returns(none, index, 0.9).shape == (0,)
+    assert future_sum(none, index, 0.9).shape == (0,)

@@ -79,8 +79,6 @@ BUGS: Bugs = {
             ("GRPO forgets std", "+ 1e-6 if std else 1.0", "* 0 + 1.0 if std else 1.0"),
             ("float32 statistics", "exact = outcome.double()", "exact = outcome"),
             ("RLOO with its own mean", " * count / (count - 1).clamp(min=1)", ""),
-            ("returns leak between episodes", "if episode[u] == episode[u + 1]:", "if True:"),
-            ("returns without discount", "gamma * out[u + 1]", "out[u + 1]"),
         ],
     ),
     "maths/segments.py": (

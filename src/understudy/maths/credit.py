@@ -72,16 +72,3 @@ def sum_to_end(x: Tensor, index: Tensor) -> Tensor:
     total = segment_sum(exact, index, size)
     later = total.flip(0).cumsum(0).flip(0) - total  # what follows the segment
     return (after - later[index]).to(x.dtype)
-
-
-def discounted_returns(reward: Tensor, episode: Tensor, gamma: float) -> Tensor:
-    """reward[U] of consecutive turns -> discounted return from each turn to its episode's end.
-
-    >>> discounted_returns(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0, 0, 1]), 0.5).tolist()
-    [0.5, 1.0, 1.0]
-    """
-    out = reward.clone()
-    for u in range(len(reward) - 2, -1, -1):
-        if episode[u] == episode[u + 1]:
-            out[u] = reward[u] + gamma * out[u + 1]
-    return out

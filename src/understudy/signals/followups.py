@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from understudy.maths import followups as maths
-from understudy.maths.credit import discounted_returns
-from understudy.maths.segments import segment_mean, segment_std, segment_sum
+from understudy.maths.segments import future_sum, segment_mean, segment_std, segment_sum
 from understudy.maths.surrogates import ratio
 from understudy.objective import STUDENT, Signal, Step
 from understudy.signals.basic import gap, group_relative
@@ -142,7 +141,7 @@ def reliability(
         else:
             spoke = torch.unique(b.turn)
             mean = segment_mean(said, b.turn, len(b.episode))[spoke]
-            outcome = discounted_returns(b.reward, b.episode, gamma)[spoke]
+            outcome = future_sum(b.reward, b.episode, gamma)[spoke]
             level, group, place = said.mean(), b.state[spoke], b.state[b.turn]
         size = int(place.max()) + 1
         d = maths.covariance(torch.sigmoid(mean - level), outcome, group, size)

@@ -7,7 +7,7 @@ import torch
 
 from understudy.maths import credit
 from understudy.maths.estimators import k1, k2, k3
-from understudy.maths.segments import segment_sum
+from understudy.maths.segments import future_sum, segment_sum
 from understudy.objective import Signal, Step
 
 Estimate = Literal["k1", "k2", "k3"]
@@ -75,7 +75,7 @@ def state_relative(gamma: float = 0.95, *, std: bool = True) -> Signal:
         b = s.batch
         peers = torch.bincount(b.state)[b.state]
         s.note("shared_state", (peers > 1).float()[b.turn])
-        returns = credit.discounted_returns(b.reward, b.episode, gamma)
+        returns = future_sum(b.reward, b.episode, gamma)
         return credit.group_relative(returns, b.state, std=std)[b.turn]
 
     return Signal(of, "state_relative")

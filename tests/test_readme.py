@@ -97,7 +97,7 @@ def test_a_command_of_the_readme(command: str, tmp_path: Path) -> None:
 
 def test_every_method_and_environment_has_its_row() -> None:
     from understudy.algorithms import ALGORITHMS
-    from understudy.build import SUITES
+    from understudy.envs.registry import SUITES
 
     for name in (*ALGORITHMS, *SUITES):
         assert f"| `{name}` |" in README, f"{name} is missing in a table of the README"

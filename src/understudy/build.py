@@ -21,6 +21,7 @@ from understudy.contexts import GENERIC, Context
 from understudy.envs.base import Instructs, Renders, Suite
 from understudy.envs.check import Broken, attempt
 from understudy.envs.pool import LocalPool, Pool, ProcessPool
+from understudy.envs.registry import SUITES
 from understudy.errors import ConfigError, did_you_mean
 from understudy.evaluate import Panel, panel
 from understudy.hints import Hints, check, kinds_in
@@ -30,14 +31,6 @@ from understudy.objective import Algorithm, View
 from understudy.rollout import Limits, Stage, seed_of
 from understudy.trainer import Update
 from understudy.types import Task
-
-SUITES = {
-    "household": "understudy.envs.household:Household",
-    "doors": "understudy.envs.doors:Doors",
-    "webshop": "understudy.envs.webshop:WebShop",
-    "tau_bench": "understudy.envs.tau_bench:TauBench",
-}
-"""Suites that need no path. They are trusted to run in this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

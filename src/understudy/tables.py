@@ -14,8 +14,9 @@ from rich.table import Table
 
 from understudy.algorithms import ALGORITHMS
 from understudy.arguments import annotations, describe
-from understudy.build import SUITES, algorithm_function, suite_class
+from understudy.build import algorithm_function, suite_class
 from understudy.configfile import write_value
+from understudy.envs.registry import SUITES
 from understudy.evaluate import Evaluation, paired
 from understudy.meanings import meaning
 from understudy.progress import percent

@@ -1,0 +1,98 @@
+"""What a world needs from the machine, said by the world itself and told by `understudy doctor`.
+
+The module that a suite's name leads to ("package.module" of "package.module:Class") may have a
+function beside the class:
+
+    def needs(options: Mapping[str, object]) -> Iterable[Need]:
+        yield package("spacy", "nouns", wanted=options.get("nouns") == "spacy", use="exact nouns")
+        if "data" in options:
+            yield file("data", options["data"], "git clone https://...")
+
+`options` are those of a run's file, empty where nobody has a run in mind. It looks and never
+imports what it looks for, so that all worlds together answer at once.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+Needs = Callable[[Mapping[str, object]], "Iterable[Need]"]
+JAVA_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """One thing that a world wants, always or for some of its options."""
+
+    name: str
+    found: str  # what is here, such as a version or a path; empty if it is missing
+    get: str  # the one command, or sentence, that mends it
+    wanted: bool = True  # whether it is needed with these options
+    use: str = ""  # what it is for, where the world does without
+
+    @property
+    def missing(self) -> bool:
+        return self.wanted and not self.found
+
+
+def package(
+    name: str, extra: str = "", *, module: str = "", wanted: bool = True, use: str = "",
+    get: str = "",
+) -> Need:  # fmt: skip
+    """A distribution of PyPI, which `extra` of understudy brings."""
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        found = ""
+    command = get or f"pip install 'understudy[{extra}]'"
+    return Need(name=module or name, found=found, get=command, wanted=wanted, use=use)
+
+
+def file(option: str, path: object, get: str, *, wanted: bool = True) -> Need:
+    """A file or folder that the user names."""
+    place = Path(str(path)).expanduser()
+    return Need(
+        name=f"{option} = {path}",
+        found="there" if place.exists() else "",
+        get=get,
+        wanted=wanted,
+    )
+
+
+def variable(name: str, get: str, *, wanted: bool = True) -> Need:
+    """An environment variable; its value is never shown."""
+    return Need(name=name, found="set" if os.environ.get(name) else "", get=get, wanted=wanted)
+
+
+def java(least: int, *, wanted: bool = True, use: str = "") -> Need:
+    """A Java runtime of at least a major version, as the command `java` starts it."""
+    now = java_version()
+    found = now if now and int(now.split(".")[0]) >= least else ""
+    got = f" (here is {now})" if now and not found else ""
+    return Need(
+        name=f"Java {least} or newer",
+        found=found,
+        get=f"apt install openjdk-{max(least, 17)}-jre-headless{got}",
+        wanted=wanted,
+        use=use,
+    )
+
+
+def java_version() -> str:
+    """Of the `java` on the path, such as "17.0.9"; empty if there is none. 1.8 counts as 8."""
+    command = shutil.which("java")
+    if command is None:
+        return ""
+    try:
+        made = subprocess.run(
+            [command, "-version"], capture_output=True, text=True, timeout=JAVA_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    said = re.search(r'version "(?:1\.)?(\d+[^"]*)"', made.stderr + made.stdout)
+    return said[1] if said else ""

@@ -9,9 +9,10 @@ import pytest
 
 from understudy.cli import main
 from understudy.envs.base import Env, Render, Suite
-from understudy.envs.check import check, quick
+from understudy.envs.check import check, quick, splits_of
 from understudy.envs.doors import Doors, DoorsEnv
 from understudy.envs.household import Household
+from understudy.envs.webshop import WebShop
 from understudy.types import Observation, Task
 
 Change = Callable[[Observation], Observation]
@@ -57,6 +58,16 @@ class Wrong:
             return ["a", "b"]  # type: ignore[list-item]
         if self.how == "empty":
             return []
+        if self.how == "a stream":
+            return iter(tasks)  # type: ignore[return-value]
+        if self.how == "a set":
+            return {task.id for task in tasks}  # type: ignore[return-value]
+        if self.how == "no family":
+            return [replace(task, family=None) for task in tasks]  # type: ignore[arg-type]
+        if self.how == "textual seed":
+            return [replace(task, seed="7") for task in tasks]  # type: ignore[arg-type]
+        if self.how == "listed data":
+            return [replace(task, data=["path"]) for task in tasks]  # type: ignore[arg-type]
         if self.how == "tasks raise":
             raise KeyError(split)
         return tasks
@@ -82,6 +93,13 @@ class Wrong:
         if self.how == "unpicklable":
             raise TypeError("cannot pickle a socket")
         return self.__dict__
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        if state["how"] == "stays away":
+            raise OSError("no such file")
+        if state["how"] == "forgets":
+            state = {**state, "how": "silent at first"}
+        self.__dict__.update(state)
 
 
 class Leaking(DoorsEnv):
@@ -115,6 +133,7 @@ class Special(DoorsEnv):
 
 
 CHANGES: Mapping[str, tuple[Change, Change]] = {
+    "silent at first": (lambda s: replace(s, text="?"), same),
     "early reward": (lambda s: replace(s, reward=1.0), same),
     "done at once": (lambda s: replace(s, done=True, won=False), same),
     "refused reset": (lambda s: replace(s, valid=False), same),
@@ -132,6 +151,12 @@ CHANGES: Mapping[str, tuple[Change, Change]] = {
     "won never": (same, lambda s: replace(s, won=None)),
     "score": (same, lambda s: replace(s, score=7.0)),
     "action list": (same, lambda s: replace(s, actions=list(s.actions))),
+    "focus string": (same, lambda s: replace(s, focus="door")),
+    "half a letter": (same, lambda s: replace(s, text="\ud83d")),
+    "half a letter in an action": (
+        lambda s: replace(s, actions=("\udeaa",)),
+        same,
+    ),
     "action numbers": (same, lambda s: replace(s, actions=(1, 2) if s.actions else ())),
     "list state": (same, lambda s: replace(s, state=[1])),
     "false promises": (lambda s: replace(s, actions=("sing",)), same),
@@ -160,6 +185,15 @@ class Teaches(Wrong):
 
     def thoughts(self, task: Task) -> Sequence[str]:
         return [] if self.how == "thoughtless" else ["so" for _ in Doors().plan(task)]
+
+    def plan_thoughts(self, task: Task) -> Sequence[str]:
+        return ["so"] if self.how == "half planned" else ["so" for _ in Doors().plan(task)]
+
+    def describe(self, task: Task) -> str:
+        return " " if self.how == "tells nothing" else "Open two doors."
+
+    def answer(self, task: Task) -> str:
+        return 31 if self.how == "answers a number" else ""  # type: ignore[return-value]
 
     def instructions(self) -> str:
         return "" if self.how == "speechless" else "Open the doors."
@@ -191,6 +225,16 @@ FINDINGS = {
     "numbered": "data are strings",
     "strings": "tasks[0] is str; it must be a Task",
     "empty": "the split has no tasks",
+    "a stream": "tasks returned list_iterator; it must return a sequence",
+    "a set": "tasks returned set; it must return a sequence",
+    "no family": "has a family that is NoneType, not str",
+    "textual seed": "has a seed that is str, not int",
+    "listed data": "has a data that is list, not Mapping",
+    "focus string": "whose focus are not a tuple of strings",
+    "half a letter": "whose text holds half a surrogate pair",
+    "half a letter in an action": "whose actions hold half a surrogate pair",
+    "stays away": "unpickling the suite raised OSError: no such file",
+    "forgets": "a pickled copy plays doors/aa differently: its text is 'a' once and '?' another",
     "tasks raise": "tasks raised KeyError",
     "make raises": "make raised OSError: no display",
     "shared": "goes differently beside others",
@@ -230,6 +274,9 @@ TAUGHT = {
     "cannot": "demonstrate raised NotImplementedError: later",
     "no plan": "plan of doors/aa does not win",
     "thoughtless": "0 thoughts for 2 actions",
+    "half planned": "1 plan_thoughts for 2 actions",
+    "tells nothing": "describe of doors/aa returned ' '",
+    "answers a number": "answer of doors/aa returned 31",
     "speechless": "instructions returned ''",
     "blind": "render 'short' made ''",
 }
@@ -268,6 +315,38 @@ def test_only_the_split_that_is_wrong_is_named() -> None:
     assert all(text.startswith("unseen: tasks raised ValueError: no unseen") for text in found)
 
 
+@dataclass
+class Closing(Wrong):
+    """Counts the environments that are open."""
+
+    open: int = 0
+
+    def make(self) -> Env:
+        self.open += 1
+        return Counted(self)
+
+
+class Counted(DoorsEnv):
+    def __init__(self, suite: Closing) -> None:
+        super().__init__()
+        self.suite = suite
+
+    def close(self) -> None:
+        self.suite.open -= 1
+
+
+def test_every_environment_is_closed_again() -> None:
+    suite = Closing()
+    assert problems(suite, ("train", "seen")) == []
+    assert suite.open == 0
+
+
+def test_splits_are_found_by_their_names() -> None:
+    assert splits_of(Doors()) == ["train", "seen", "unseen"]
+    assert splits_of(WebShop(products=20, test=3, dev=0)) == ["train", "test"]
+    assert splits_of(Wrong("tasks raise")) == splits_of(Wrong("a stream")) == ["train"]
+
+
 def test_the_command_explains_and_fails(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,8 +355,11 @@ def test_the_command_explains_and_fails(
     told = capsys.readouterr().out
     assert "broken  the same actions lead to the same observations" in told
     assert "differs after a reset at step 1" in told
-    assert "1 promises are broken" in told
-    assert main(["check-env", "doors", "rooms=1"]) == 0
-    assert "every promise is kept" in capsys.readouterr().out
+    assert "1 promise is broken (train: 5 tasks of each)" in told
+    assert main(["check-env", "test_check_env:Wrong", "how=silent"]) == 1
+    assert "promises are broken (train, " in capsys.readouterr().out
+    assert main(["check-env", "doors", "rooms=1", "--tasks", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "every promise is kept (train, seen, unseen: 2 tasks of each)" in told
     assert main(["check-env", "doors", "rooms=many"]) == 2
     assert "env.options.rooms" in capsys.readouterr().err

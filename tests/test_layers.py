@@ -37,7 +37,9 @@ ROW = {name: k for k, row in enumerate(ROWS) for name in row.split()}
 WITHOUT_TORCH = (
     "types", "errors", "schedules", "protocol", "contexts", "hindsight", "hints", "penalties",
     "handover", "demonstrations", "record", "config", "configfile", "envs.base", "envs.pool",
-    "envs.doors", "envs.check", "envs.household", "envs.tau_bench", "envs.webshop",
+    "envs.doors", "envs.check", "envs.needs", "envs.registry", "envs.adapters.gem",
+    "envs.adapters.gymnasium", "envs.adapters.openenv", "envs.adapters.own",
+    "envs.adapters.verifiers", "envs.household", "envs.tau_bench", "envs.webshop",
     "cli",
 )  # fmt: skip
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

@@ -4,7 +4,6 @@ Nothing here loads weights; `models` does.
 """
 
 import importlib
-import inspect
 import pickle
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +17,11 @@ from understudy.algorithms import ALGORITHMS
 from understudy.arguments import call
 from understudy.config import AlgorithmSection, Config, ContextSection, EnvSection, EvalSection
 from understudy.contexts import GENERIC, Context
+from understudy.envs.adapters.own import Own, is_own
 from understudy.envs.base import Instructs, Renders, Suite
 from understudy.envs.check import Broken, attempt
 from understudy.envs.pool import LocalPool, Pool, ProcessPool
-from understudy.envs.registry import SUITES
+from understudy.envs.registry import ADAPTERS, SUITES
 from understudy.errors import ConfigError, did_you_mean
 from understudy.evaluate import Panel, panel
 from understudy.hints import Hints, check, kinds_in
@@ -44,17 +44,18 @@ class Phase:
     seed: int  # of everything random in it
 
 
-def suite_class(name: str) -> type:
-    """The class of a suite by its name or "package.module:Class"."""
-    path = SUITES.get(name, name)
+def suite_class(name: str) -> Callable[..., object]:
+    """The class of a suite, or a function that makes one, by name or as "package.module:Class"."""
+    path = {**SUITES, **ADAPTERS}.get(name, name)
     module, colon, attribute = path.partition(":")
     if not colon:
+        known = (*SUITES, *ADAPTERS)
         raise ConfigError(
-            f"env.suite: there is no suite {name!r}{did_you_mean(name, SUITES)}; there are "
-            f'{", ".join(SUITES)}, and your own as "package.module:Class"'
+            f"env.suite: there is no suite {name!r}{did_you_mean(name, known)}; there are "
+            f'{", ".join(known)}, and your own as "package.module:Class"'
         )
     found = _imported(module, attribute, where="env.suite")
-    if not inspect.isclass(found):
+    if not callable(found):
         raise ConfigError(f"env.suite: {module} has no class {attribute!r}")
     return found
 
@@ -74,11 +75,13 @@ def _imported(module: str, attribute: str, *, where: str) -> object:
 
 def suite_of(env: EnvSection) -> Suite:
     kind = suite_class(env.suite)
-    made: object = attempt(env.suite, partial(call, kind, env.options, where="env.options"))
-    if not isinstance(made, object) or not (hasattr(made, "tasks") and hasattr(made, "make")):
+    new = partial(call, kind, env.options, where="env.options")
+    made: object = attempt(env.suite, partial(Own, new) if is_own(kind) else new)
+    if not (hasattr(made, "tasks") and hasattr(made, "make")):
         raise ConfigError(
-            f"env.suite: {type(made).__name__} is not a suite: it has no `tasks(split)` and "
-            "`make()`; `understudy check-env` explains the contract"
+            f"env.suite: {type(made).__name__} is not a suite: it has neither `tasks(split)` and "
+            "`make()` nor `reset(task)` and `step(action)`; `understudy check-env` explains the "
+            "contract"
         )
     return cast(Suite, made)
 

@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     check = command("check-env", _check_env, "Hold an environment to the contract.")
     check.add_argument("suite", help='"package.module:Class", or the name of a built-in one')
     check.add_argument("options", nargs="*", metavar="key=value", help="options of the suite")
-    check.add_argument("--split", action="append", default=[], help="default: train, seen, unseen")
+    check.add_argument("--split", action="append", default=[], help="default: all that it has")
     check.add_argument("--tasks", type=int, default=5, help="tasks of each split to play (5)")
     return parser
 
@@ -211,20 +211,23 @@ def _check_env(arguments: argparse.Namespace) -> int:
     from understudy.build import suite_of
     from understudy.config import EnvSection
     from understudy.configfile import override
-    from understudy.envs.check import check
+    from understudy.envs.check import check, splits_of
 
     suite = suite_of(EnvSection(suite=arguments.suite, options=override({}, arguments.options)))
     broken = 0
-    for finding in check(suite, arguments.split or SPLITS, tasks=arguments.tasks):
+    splits = arguments.split or splits_of(suite)
+    for finding in check(suite, splits, tasks=arguments.tasks):
         print(f"{'broken' if finding.problems else 'kept  '}  {finding.promise}")
         for problem in finding.problems:
             print(f"          {problem}")
         broken += bool(finding.problems)
-    print(f"{broken} promises are broken" if broken else "every promise is kept")
+    looked = f"({', '.join(splits)}: {arguments.tasks} tasks of each)"
+    if broken:
+        print(f"{broken} {'promise is' if broken == 1 else 'promises are'} broken {looked}")
+    else:
+        print(f"every promise is kept {looked}")
     return FAILED if broken else 0
 
-
-SPLITS = ("train", "seen", "unseen")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -16,7 +16,7 @@ from understudy.algorithms import ALGORITHMS
 from understudy.arguments import annotations, describe
 from understudy.build import algorithm_function, suite_class
 from understudy.configfile import write_value
-from understudy.envs.registry import SUITES
+from understudy.envs.registry import ADAPTERS, SUITES
 from understudy.evaluate import Evaluation, paired
 from understudy.meanings import meaning
 from understudy.progress import percent
@@ -166,6 +166,7 @@ def environments(console: Console) -> None:
         ]
         table.add_row(name, escape(_first(inspect.getdoc(kind) or "")), "\n".join(listed))
     console.print(table)
+    console.print(f"Other libraries' (docs/environments/your_own.md): {', '.join(ADAPTERS)}")
     console.print('Your own: env.suite = "package.module:Class"; understudy check-env tests it')
 
 

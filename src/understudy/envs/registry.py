@@ -7,3 +7,11 @@ SUITES = {
     "tau_bench": "understudy.envs.tau_bench:TauBench",
 }
 """Suites that need no path. They are trusted to run in this process."""
+
+ADAPTERS = {
+    "gymnasium": "understudy.envs.adapters.gymnasium:Gymnasium",
+    "gem": "understudy.envs.adapters.gem:Gem",
+    "openenv": "understudy.envs.adapters.openenv:OpenEnv",
+    "verifiers": "understudy.envs.adapters.verifiers:Verifiers",
+}
+"""Suites of somebody else's environments, which run in a worker process like a user's own."""

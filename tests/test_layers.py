@@ -24,7 +24,7 @@ ROWS = (
     "compare",
     # from here on: settings, runs, and what people type
     "config",
-    "configfile sizes",
+    "configfile doctor sizes",
     "arguments meanings progress runfolder",
     "build models",
     "selftest metrics",
@@ -36,10 +36,12 @@ ROWS = (
 ROW = {name: k for k, row in enumerate(ROWS) for name in row.split()}
 WITHOUT_TORCH = (
     "types", "errors", "schedules", "protocol", "contexts", "hindsight", "hints", "penalties",
-    "handover", "demonstrations", "record", "config", "configfile", "envs.base", "envs.pool",
+    "handover", "demonstrations", "record", "config", "configfile", "doctor",
+    "envs.base", "envs.pool",
     "envs.doors", "envs.check", "envs.needs", "envs.registry", "envs.adapters.gem",
     "envs.adapters.gymnasium", "envs.adapters.openenv", "envs.adapters.own",
     "envs.adapters.verifiers", "envs.household", "envs.tau_bench", "envs.webshop",
+    "envs.search_qa",
     "cli",
 )  # fmt: skip
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

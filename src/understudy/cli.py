@@ -84,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     named.add_argument("name", nargs="?", help="an algorithm")
 
+    doctor = command("doctor", _doctor, "Say what is installed, what is missing, how to get it.")
+    doctor.add_argument("file", type=Path, nargs="?", help="look only at what this run needs")
+    doctor.add_argument("overrides", nargs="*", metavar="key=value", help="settings instead of it")
+    doctor.add_argument("--torch", action="store_true", help="ask torch too, which takes seconds")
+
     check = command("check-env", _check_env, "Hold an environment to the contract.")
     check.add_argument("suite", help='"package.module:Class", or the name of a built-in one')
     check.add_argument("options", nargs="*", metavar="key=value", help="options of the suite")
@@ -205,6 +210,23 @@ def _algorithms(arguments: argparse.Namespace) -> int:
     else:
         tables.algorithms(Console())
     return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from understudy import doctor
+
+    if arguments.file is None:
+        doctor.show(doctor.everything(torch=arguments.torch), Console())
+        return 0
+    from understudy.configfile import load
+
+    parts = doctor.needed(load(arguments.file, arguments.overrides), torch=arguments.torch)
+    doctor.show(parts, Console())
+    well = doctor.mended(parts)
+    print("nothing is missing" if well else "something that this run needs is missing")
+    return 0 if well else FAILED
 
 
 def _check_env(arguments: argparse.Namespace) -> int:

@@ -41,16 +41,15 @@ class Need:
 
 
 def package(
-    name: str, extra: str = "", *, module: str = "", wanted: bool = True, use: str = "",
-    get: str = "",
-) -> Need:  # fmt: skip
-    """A distribution of PyPI, which `extra` of understudy brings."""
+    name: str, extra: str = "", *, wanted: bool = True, use: str = "", get: str = ""
+) -> Need:
+    """A distribution of PyPI, which `extra` of understudy brings, or the command `get`."""
     try:
         found = version(name)
     except PackageNotFoundError:
         found = ""
     command = get or f"pip install 'understudy[{extra}]'"
-    return Need(name=module or name, found=found, get=command, wanted=wanted, use=use)
+    return Need(name=name, found=found, get=command, wanted=wanted, use=use)
 
 
 def file(option: str, path: object, get: str, *, wanted: bool = True) -> Need:
@@ -72,7 +71,8 @@ def variable(name: str, get: str, *, wanted: bool = True) -> Need:
 def java(least: int, *, wanted: bool = True, use: str = "") -> Need:
     """A Java runtime of at least a major version, as the command `java` starts it."""
     now = java_version()
-    found = now if now and int(now.split(".")[0]) >= least else ""
+    major = re.match(r"\d+", now)
+    found = now if major and int(major[0]) >= least else ""
     got = f" (here is {now})" if now and not found else ""
     return Need(
         name=f"Java {least} or newer",

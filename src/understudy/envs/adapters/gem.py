@@ -6,16 +6,21 @@ states of its own for them, so that episodes played side by side do not touch ea
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from understudy.envs.adapters.common import DEV, TEST, TRAIN, Won, imported, is_won, seeds
+from understudy.envs.needs import Need, package
 from understudy.errors import EnvError, did_you_mean
 from understudy.types import Observation, Task
 
-INSTALL: Final = "pip install gem-llm (Python 3.10 to 3.12)"
+INSTALL: Final = "pip install 'understudy[gem]'"
 T = TypeVar("T")
+
+
+def needs(options: Mapping[str, object]) -> Iterator[Need]:
+    yield package("gem-llm", "gem")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 or a text space's; what the environment shows as text."""
 
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Literal
@@ -17,6 +17,7 @@ from understudy.envs.adapters.common import (
     seeds,
     short,
 )
+from understudy.envs.needs import Need, package
 from understudy.errors import EnvError
 from understudy.types import Observation, Task
 
@@ -24,6 +25,10 @@ INSTALL: Final = "pip install 'understudy[gymnasium]'"
 _COLOURED: Final = re.compile(r"\x1b\[[\d;]*m(.*?)\x1b\[0?m", re.DOTALL)
 
 Words = Callable[[Any, Any], str]
+
+
+def needs(options: Mapping[str, object]) -> Iterator[Need]:
+    yield package("gymnasium", "gymnasium")
 
 
 @dataclass(frozen=True, kw_only=True)

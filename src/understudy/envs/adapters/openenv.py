@@ -1,15 +1,20 @@
 """OpenEnv servers (meta-pytorch/OpenEnv): each environment is a session of its own, over a
 WebSocket, spoken by OpenEnv's generic client."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from understudy.envs.adapters.common import DEV, TEST, TRAIN, Won, imported, is_won, seeds
+from understudy.envs.needs import Need, package
 from understudy.errors import EnvError
 from understudy.types import Observation, Task
 
-INSTALL: Final = "pip install openenv"
+INSTALL: Final = "pip install 'understudy[openenv]'"
+
+
+def needs(options: Mapping[str, object]) -> Iterator[Need]:
+    yield package("openenv", "openenv")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,22 +10,27 @@ import contextlib
 import inspect
 import itertools
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, Final
 
 from understudy.envs.adapters.common import DEV, SPLITS, TEST, TRAIN, Won, imported, is_won
+from understudy.envs.needs import Need, package
 from understudy.errors import EnvError
 from understudy.types import Observation, Task
 
-INSTALL: Final = "pip install 'verifiers>=0.4'"
+INSTALL: Final = "pip install 'understudy[verifiers]'"
 OVER: Final = "The end."
 
 
 def _vf(module: str) -> Any:
     return imported(f"verifiers.v1.{module}", INSTALL)
+
+
+def needs(options: Mapping[str, object]) -> Iterator[Need]:
+    yield package("verifiers", "verifiers")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from understudy.envs.household.engine import Game
 from understudy.envs.household.expert import explore, plan
 from understudy.envs.household.gamefile import GameFileError, read, write
 from understudy.envs.household.generate import generate
+from understudy.envs.household.needs import needs
 from understudy.envs.household.scene import Scene
 from understudy.envs.household.suite import Household
 
@@ -14,6 +15,7 @@ __all__ = [
     "Scene",
     "explore",
     "generate",
+    "needs",
     "plan",
     "read",
     "write",

@@ -5,6 +5,7 @@ from understudy.envs.tau_bench.customers import STOP, Customer, Scripted, Simula
 from understudy.envs.tau_bench.env import TauBenchEnv
 from understudy.envs.tau_bench.files import load
 from understudy.envs.tau_bench.generate import scenario, shop
+from understudy.envs.tau_bench.needs import needs
 from understudy.envs.tau_bench.suite import TauBench
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "TauBench",
     "TauBenchEnv",
     "load",
+    "needs",
     "scenario",
     "shop",
 ]

@@ -1,0 +1,37 @@
+"""Index the flights of TravelPlanner's database, once for many runs:
+
+python -m understudy.envs.travelplanner FOLDER
+
+FOLDER holds flights/clean_Flights_2022.csv.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from understudy.envs.travelplanner.database import PATHS, index
+from understudy.envs.travelplanner.tables import Flight
+from understudy.errors import EnvError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m understudy.envs.travelplanner",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args(arguments).folder
+    try:
+        if not (folder / PATHS[Flight]).is_file():
+            raise EnvError(f"there is no {PATHS[Flight]} in {folder}; name the database's folder")
+        count = index(folder)
+    except EnvError as error:
+        sys.exit(str(error))
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.info("%s: %d flights", folder, count)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""TravelPlanner's own files, read from a folder and checked before anything is played.
+
+Two layouts are known by what lies in the folder:
+
+train_ref_info.jsonl            of the repository's `database`, with std_travelplanner.jsonl of its
+                                `finetuning_data` (also as train_gold_plans.jsonl): the 45 tasks
+                                for training, over what their reference information tells
+accommodations/, flights/, ...  the database that the repository's README links to, with the
+                                queries as train.csv, validation.csv or the same as .jsonl, columns
+                                as in the data set osunlp/TravelPlanner
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from understudy.envs.travelplanner import database, itinerary, queries, sentences
+from understudy.envs.travelplanner.env import Trip
+from understudy.envs.travelplanner.query import LEVELS
+from understudy.envs.travelplanner.records import lines, rows_of
+from understudy.envs.travelplanner.tables import (
+    Attraction,
+    Flight,
+    Hotel,
+    Listed,
+    Restaurant,
+    Road,
+    World,
+)
+from understudy.errors import EnvError
+
+REFERENCE: Final = "train_ref_info.jsonl"
+GOLD: Final = ("std_travelplanner.jsonl", "train_gold_plans.jsonl")
+HOW: Final = (
+    "put TravelPlanner's database/train_ref_info.jsonl and "
+    "finetuning_data/std_travelplanner.jsonl into it, or its whole database with train.csv or "
+    "validation.csv"
+)
+Splits = Mapping[str, tuple[Trip, ...]]
+
+
+@cache
+def load(folder: str) -> Splits:
+    """The tasks of a folder by split, read once in a process.
+
+    Raises EnvError, naming file, place and fix, for what is missing or does not fit.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise EnvError(f"there is no folder {folder} with TravelPlanner's data; {HOW}")
+    if (root / REFERENCE).is_file():
+        return {"train": tuple(_training(root))}
+    found = queries.splits(root, database.world(root, HOW))
+    if not found:
+        raise EnvError(f"{folder} has no train.csv or validation.csv with queries; {HOW}")
+    return found
+
+
+def _training(root: Path) -> Iterator[Trip]:
+    gold = next((root / name for name in GOLD if (root / name).is_file()), None)
+    if gold is None:
+        raise EnvError(f"{root} has no {GOLD[0]} beside {REFERENCE}; {HOW}")
+    known = list(lines(root / REFERENCE))
+    plans = list(lines(gold))
+    if len(known) != len(plans):
+        raise EnvError(
+            f"{gold} has {len(plans)} tasks and {REFERENCE} {len(known)}; get both files again"
+        )
+    said_of = [_messages(told, f"{gold}:{k}") for k, told in enumerate(plans, 1)]
+    world = _world(root / REFERENCE, known, [made for _, made in said_of])
+    for k, (entry, (said, made)) in enumerate(zip(known, said_of, strict=True)):
+        where = f"{gold}:{k + 1}"
+        route = [name.removeprefix("Attractions in ") for name in entry if name.startswith("Attr")]
+        information, _, text = said.removeprefix("Given Information:").rpartition("\nQuery:")
+        try:
+            query = sentences.read(
+                text.strip(), level=LEVELS[3 * k // len(known)], route=route,
+                org=_origin(entry), dates=_dates(entry), state=world.states[route[0]],
+            )  # fmt: skip
+        except (ValueError, LookupError) as wrong:
+            raise EnvError(f"{where}: its query cannot be used ({wrong}); get it again") from None
+        yield Trip(world=world, query=query, route=tuple(route), gold=made, information=information)
+
+
+def _messages(told: Any, where: str) -> tuple[str, itinerary.Itinerary]:
+    """What the planner was told, and its answer."""
+    try:
+        said = {message["role"]: message["content"] for message in told["messages"]}
+        plan = itinerary.read(said["assistant"])
+        if plan is not None:
+            return said["user"], plan
+    except (KeyError, TypeError, AttributeError):
+        pass
+    raise EnvError(f"{where} is no conversation that ends with a plan; get the file again")
+
+
+def _legs(entry: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for name in entry:
+        if name.startswith("Flight from "):
+            cities, _, day = name.removeprefix("Flight from ").rpartition(" on ")
+            origin, _, destination = cities.partition(" to ")
+            yield origin, destination, day
+
+
+def _origin(entry: Mapping[str, Any]) -> str:
+    return next(_legs(entry))[0]
+
+
+def _dates(entry: Mapping[str, Any]) -> list[str]:
+    days = [date.fromisoformat(day) for _, _, day in _legs(entry)]
+    return [(days[0] + timedelta(k)).isoformat() for k in range((days[-1] - days[0]).days + 1)]
+
+
+def _states(plans: Iterable[itinerary.Itinerary]) -> dict[str, str]:
+    """The states of cities, which plans of several cities write as "Elm(Ohio)"."""
+    found = {}
+    for day in (day for plan in plans for day in plan if day):
+        for city in itinerary.cities_of(day.get("current_city") or "") or ():
+            name, _, state = city.partition("(")
+            if state:
+                found[name] = state.rstrip(") ")
+    return found
+
+
+def _world(path: Path, known: list[Any], plans: Iterable[itinerary.Itinerary]) -> World:
+    attractions: dict[str, tuple[Attraction, ...]] = {}
+    restaurants: dict[str, tuple[Restaurant, ...]] = {}
+    hotels: dict[str, tuple[Hotel, ...]] = {}
+    flights: dict[Flight, None] = {}
+    roads: dict[tuple[str, str], Road] = {}
+    cities: dict[str, str] = {}
+    for k, entry in enumerate(known, 1):
+        if not isinstance(entry, dict) or not any(_legs(entry)):
+            raise EnvError(f"{path}:{k} is no reference information; get the file again")
+        for name, content in entry.items():
+            where = f"{path}:{k}, {name!r}"
+            kind, _, city = name.partition(" in ")
+            if kind == "Attractions":
+                attractions[city] = rows_of(Attraction, content, where)
+            elif kind == "Restaurants":
+                restaurants[city] = rows_of(Restaurant, content, where)
+            elif kind == "Accommodations":
+                hotels[city] = rows_of(Hotel, content, where)
+            elif kind.startswith("Flight from "):
+                flights.update(dict.fromkeys(rows_of(Flight, content, where)))
+            elif kind.startswith(("Self-driving from ", "Taxi from ")):
+                roads.update(_road(kind.partition(" from ")[2], content, where))
+        cities.update(dict.fromkeys((c for leg in _legs(entry) for c in leg[:2]), ""))
+    cities.update({city: state for city, state in _states(plans).items() if city in cities})
+    return World(
+        name="train", states=cities, cities=tuple(cities), attractions=attractions,
+        restaurants=restaurants, hotels=hotels, roads=roads, flights=Listed(tuple(flights)),
+    )  # fmt: skip
+
+
+def _road(cities: str, content: Any, where: str) -> dict[tuple[str, str], Road]:
+    origin, _, destination = cities.partition(" to ")
+    if not isinstance(content, str):
+        raise EnvError(f"{where} must be a text; get the file again")
+    parts = dict(part.partition(": ")[::2] for part in content.replace(", cost", "; cost")
+                 .replace(", distance", "; distance").replace(", duration", "; duration")
+                 .split("; "))  # fmt: skip
+    road = Road(parts.get("duration", ""), parts.get("distance", ""))
+    return {(origin, destination): road}

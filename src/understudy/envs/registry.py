@@ -5,6 +5,7 @@ SUITES = {
     "doors": "understudy.envs.doors:Doors",
     "webshop": "understudy.envs.webshop:WebShop",
     "tau_bench": "understudy.envs.tau_bench:TauBench",
+    "search_qa": "understudy.envs.search_qa:SearchQA",
     "travelplanner": "understudy.envs.travelplanner:TravelPlanner",
 }
 """Suites that need no path. They are trusted to run in this process."""

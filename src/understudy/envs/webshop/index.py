@@ -136,8 +136,11 @@ class Index:
         found: list[int] = self._documents[self._starts[place] : self._starts[place + 1]].tolist()
         return found
 
-    def search(self, terms: Iterable[str], limit: int, rank: NDArray[np.generic]) -> list[int]:
-        """The `limit` documents of the highest scores; `rank` [documents] orders equal ones."""
+    def __len__(self) -> int:
+        return len(self._norms)
+
+    def scores(self, terms: Iterable[str]) -> NDArray[np.float64]:
+        """The score of every document [documents], 0 for one without any of the terms."""
         scores = np.zeros(len(self._norms), np.float64)
         for term, count in Counter(terms).items():
             place = self._terms.get(term)
@@ -150,6 +153,11 @@ class Index:
             weight = np.float32(count) * idf
             tf = self._counts[part].astype(np.float32) * self._inverse[self._norms[documents]]
             scores[documents] += weight - weight / (np.float32(1) + tf)
+        return scores
+
+    def search(self, terms: Iterable[str], limit: int, rank: NDArray[np.generic]) -> list[int]:
+        """The `limit` documents of the highest scores; `rank` [documents] orders equal ones."""
+        scores = self.scores(terms)
         found = np.flatnonzero(scores)
         values = scores[found].astype(np.float32)
         if len(found) > limit:

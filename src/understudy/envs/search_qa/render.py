@@ -1,0 +1,33 @@
+"""The same in few words, for small models: what the text says, less tags and marks."""
+
+import re
+from typing import Final
+
+from understudy.envs.search_qa import wording
+from understudy.types import Observation
+
+_MARK: Final = re.compile(r"(?<=\w)([,.;:?!])(?=\s|$)")
+
+
+def compact(observation: Observation) -> str:
+    """An observation in few words, of either protocol.
+
+    >>> compact(Observation(text="Question: What is the river of Oslo?"))
+    'Question : What is the river of Oslo ?'
+    >>> text = '<information>Doc 1(Title: "Oslo") A town.</information>'
+    >>> compact(Observation(text=text))
+    'Oslo : A town .'
+    """
+    text = observation.text.strip()
+    if text == wording.REFUSED.strip() or text == wording.EMPTY.strip():
+        return "invalid"
+    if not text.startswith("<information>"):
+        return _spaced(text)
+    found = wording.results(text)
+    if not found:
+        return "nothing found"
+    return "\n".join(f"{title} : {_spaced(said)}" for title, said in found)
+
+
+def _spaced(text: str) -> str:
+    return _MARK.sub(r" \1", text)

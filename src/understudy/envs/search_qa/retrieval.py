@@ -1,0 +1,146 @@
+"""Search in this process: words with bm25s, tantivy or an index of our own, meanings with faiss or
+usearch over vectors of an encoder. Or a server elsewhere (`client`)."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, Protocol
+
+from understudy.envs.search_qa.passages import Corpus, Passage
+from understudy.envs.search_qa.rows import DataError
+from understudy.errors import ConfigError
+
+Engine = Literal["bm25s", "lucene", "tantivy", "faiss", "usearch"]
+ENGINES: Final = ("bm25s", "lucene", "tantivy", "faiss", "usearch")
+DENSE: Final = ("faiss", "usearch")
+EXTRAS: Final = {"bm25s": "search"}
+"""The extra that brings an engine, where it is not called like it."""
+MANIFEST: Final = "search_qa.json"
+TOP: Final = 3
+"""Passages for a query, as in Search-R1."""
+
+Numbered = tuple[int, float]
+
+
+class Hit(NamedTuple):
+    passage: Passage
+    score: float
+
+
+class Retriever(Protocol):
+    """Finds passages for queries."""
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """At most k passages for each query, the best first."""
+        ...
+
+
+class Index(Protocol):
+    """Finds the numbers of passages."""
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Numbered]]: ...
+
+
+class Local:
+    """An index and the corpus it was made of."""
+
+    def __init__(self, corpus: Corpus, index: Index, engine: Engine) -> None:
+        self.corpus, self.index, self.engine = corpus, index, engine
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        # what no encoding can hold is not worth an exception
+        asked = [query.encode("utf-8", "replace").decode() for query in queries]
+        found = self.index.search(asked, min(k, len(self.corpus)))
+        return [[Hit(self.corpus[n], score) for n, score in hits] for hits in found]
+
+
+def build(
+    corpus: Corpus, engine: Engine, *, encoder: str = "", folder: Path | None = None
+) -> Local:
+    """Index a corpus: in memory, or in a folder for many runs and processes.
+
+    encoder  what makes vectors (see `encoders`), for faiss and usearch
+
+    Raises ConfigError for a missing package or encoder.
+    """
+    made = _module(engine)
+    settings: dict[str, Any] = {"encoder": encoder} if engine in DENSE else {}
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    index: Index = made.build(corpus, folder=folder, **settings)
+    if folder is not None:
+        says = {"engine": engine, "corpus": corpus.name, "passages": len(corpus), **settings}
+        (folder / MANIFEST).write_text(json.dumps(says), encoding="utf-8")
+    return Local(corpus, index, engine)
+
+
+def opened(corpus: Corpus, folder: Path) -> Local:
+    """An index that `build` left in a folder. Raises DataError if it is of another corpus."""
+    says = _manifest(folder)
+    if (says["corpus"], says["passages"]) != (corpus.name, len(corpus)):
+        raise DataError(
+            f"the index in {folder} was built of {says['corpus']} with {says['passages']} "
+            f"passages, not of {corpus.name} with {len(corpus)}; build it again"
+        )
+    engine = says["engine"]
+    settings = {"encoder": says["encoder"]} if engine in DENSE else {}
+    return Local(corpus, _module(engine).load(folder, **settings), engine)
+
+
+def _manifest(folder: Path) -> Mapping[str, Any]:
+    try:
+        says = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if says["engine"] not in ENGINES or {"corpus", "passages"} - set(says):
+            raise ValueError("it says too little")
+        if says["engine"] in DENSE and not isinstance(says["encoder"], str):
+            raise ValueError("it names no encoder")
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{folder} holds no index that can be used ({error}); build one: "
+            "python -m understudy.envs.search_qa index CORPUS FOLDER"
+        ) from None
+    return dict(says)
+
+
+def _module(engine: Engine) -> Any:
+    if engine in DENSE:
+        from understudy.envs.search_qa import dense
+
+        return dense.FAISS if engine == "faiss" else dense.USEARCH
+    from understudy.envs.search_qa import sparse
+
+    return {"bm25s": sparse.BM25S, "lucene": sparse.LUCENE, "tantivy": sparse.TANTIVY}[engine]
+
+
+class Kind(NamedTuple):
+    """How indexes of an engine are made: in memory or in a folder, and opened there."""
+
+    build: Callable[..., Index]
+    load: Callable[..., Index]
+
+
+def package(name: str, engine: str) -> Any:
+    """An optional package. Raises ConfigError with the command that brings it."""
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError:
+        extra = EXTRAS.get(engine, engine)
+        raise ConfigError(
+            f"the retriever {engine!r} needs the package {name}: pip install "
+            f"'understudy[{extra}]', or set env.options.retriever = \"lucene\", which needs none"
+        ) from None
+
+
+def best(scores: Any, k: int) -> list[Numbered]:
+    """The k highest of an array of scores above 0, equal ones in the order of the corpus."""
+    import numpy as np
+
+    found = np.flatnonzero(scores > 0)
+    if len(found) > k:
+        values = scores[found]
+        least = np.partition(values, len(values) - k)[len(values) - k]
+        found = found[values >= least]
+    order = found[np.lexsort((found, -scores[found]))][:k]
+    return [(int(n), float(scores[n])) for n in order]

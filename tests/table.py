@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from understudy.envs.doors import RULE
 from understudy.maths.vocabulary import Distribution
-from understudy.objective import Scores
 from understudy.policies.base import Completion, Request, Sample
 from understudy.policies.chat import Chat
 from understudy.policies.slots import draw
 from understudy.policies.small import train_tokenizer
 from understudy.protocol import write
+from understudy.scores import Scores
 
 LETTERS = tuple(RULE)
 DIGITS = ("1", "3", "4", "7")  # the last opens no door

@@ -20,13 +20,14 @@ from understudy.envs.doors import RULE, Doors
 from understudy.errors import ConfigError
 from understudy.handover import Switch
 from understudy.maths.divergences import reverse_kl
-from understudy.objective import Algorithm, Reinforce, Scores, Step, View
+from understudy.objective import Algorithm, Reinforce, Step, View
 from understudy.policies.base import Actor, Sample
 from understudy.policies.compare import divergences
 from understudy.record import dump, episode_line, episode_of
 from understudy.replay import Replay
 from understudy.rollout import play, seed_of
 from understudy.schedules import constant
+from understudy.scores import Scores
 from understudy.signals import acted_by, group_relative
 from understudy.types import Episode, Observation, Stop, Taken, Task, Turn
 

@@ -89,7 +89,10 @@ def test_kinds_join_in_their_order() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("plam", "there is no hint 'plam'; the kinds are plan, actions, answer, skills, written"),
+        (
+            "plam",
+            "there is no hint 'plam'; the kinds are plan, actions, trace, answer, skills, written",
+        ),
         ("plan+", "there is no hint ''"),
         ("skills:best", "skills:best does not exist; only skills are retrieved"),
         ("plan:ucb", "plan:ucb does not exist"),
@@ -116,6 +119,13 @@ def test_a_task_of_which_nothing_is_known_has_the_plain_prompt(kind: str) -> Non
         assert (told.piece([seen], [], False) != plain.piece([seen], [], False)) == known
 
 
+def test_a_trace_is_what_the_expert_does_who_must_search() -> None:
+    for some in HOUSE.tasks("unseen")[:4]:
+        told = hint(HOUSE, some, "trace").splitlines()
+        assert told == [f"{k}. {a}" for k, a in enumerate(HOUSE.demonstrate(some), 1)]
+        assert len(told) >= len(HOUSE.plan(some))
+
+
 def test_what_a_suite_can_never_give_is_refused() -> None:
     class Bare:
         def tasks(self, split: str) -> list[Task]:
@@ -128,6 +138,7 @@ def test_what_a_suite_can_never_give_is_refused() -> None:
     for kind, said in {
         "plan": "knows its solutions; Bare has no",
         "actions": "knows its solutions; Bare has no",
+        "trace": "knows its solutions; Bare has no",
         "written": "knows its solutions; Bare has no",
         "answer": "reference answers; Bare has no `answer` method",
         "skills:keyword": "chosen by the task's text, and Bare has no `describe` method",

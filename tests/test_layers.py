@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1] / "src" / "understudy"
 ROWS = (
     "errors types schedules maths protocol",
     "envs",
-    "batch contexts demonstrations handover hindsight hints penalties record",
+    "batch contexts demonstrations handover hindsight hints penalties record scores",
     "objective",
     "signals policies",
     "stage",

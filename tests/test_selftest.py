@@ -16,13 +16,14 @@ from understudy.configfile import override, parse
 from understudy.envs.doors import Doors, DoorsEnv
 from understudy.errors import ConfigError, EnvError, PolicyError, UnderstudyError
 from understudy.maths.estimators import k3
-from understudy.objective import STUDENT, Algorithm, DistillSampled, Scores, Signal, View
+from understudy.objective import STUDENT, Algorithm, DistillSampled, Signal, View
 from understudy.policies.base import Sample
 from understudy.policies.chat import Chat
 from understudy.policies.hf import HFPolicy
 from understudy.policies.small import train_tokenizer
 from understudy.rollout import Stage
 from understudy.schedules import constant
+from understudy.scores import Scores
 from understudy.selftest import Wiring, run_all
 from understudy.types import Observation, Task
 

@@ -1,5 +1,7 @@
 """Demonstrations with thoughts: as many as actions, said before them, refused where none are."""
 
+from collections import Counter
+
 import pytest
 
 from understudy import protocol
@@ -110,49 +112,82 @@ def test_marks_say_no_more_than_the_words_do() -> None:
 
 def test_a_share_of_the_episodes_follows_the_plan_and_is_imitated_under_the_hint() -> None:
     suite = Household(train=60)
-    made = played(suite, thoughts=True, tasks=40, hint="plan", hinted=0.6, told="plan")
+    made = played(suite, thoughts=True, tasks=40, mixture={"plan": 0.6})
     actors = [{turn.actor for turn in episode.turns} for episode in made]
     assert all(len(who) == 1 for who in actors)
-    planned = [e for e, who in zip(made, actors, strict=True) if who == {"hinted"}]
+    planned = [e for e, who in zip(made, actors, strict=True) if who == {"with_plan"}]
     assert 14 <= len(planned) <= 34
     for episode in made:
         told = episode in planned
         want = suite.plan(episode.task) if told else suite.demonstrate(episode.task)
         assert [turn.action for turn in episode.turns] == list(want)
         assert episode.won
-    algorithm = ALGORITHMS["sft"](hint="plan", told="plan")
-    assert {term.trains for term in algorithm.terms} == {"student", "hinted"}
+    algorithm = ALGORITHMS["sft"](mixture={"plan": 0.4, "trace": 0.6})
+    trained = {term.trains: term.name for term in algorithm.terms}
+    assert trained == {
+        "student": "imitate",
+        "with_plan": "imitate_with_plan",
+        "with_trace": "imitate_with_trace",
+    }
+    assert {name: view.hint for name, view in algorithm.views.items()} == {
+        "with_plan": "plan",
+        "with_trace": "trace",
+    }
 
 
-def test_wrong_turns_are_mended_and_not_imitated() -> None:
+def test_every_hint_of_a_mixture_has_its_share_and_is_done_as_it_tells() -> None:
+    suite = Household(train=120)
+    shares = {"plan": 0.25, "trace": 0.25, "actions": 0.25}
+    made = played(suite, thoughts=True, tasks=80, mixture=shares)
+    count = Counter(next(iter({turn.actor for turn in e.turns})) for e in made)
+    assert set(count) == {"expert", "with_plan", "with_trace", "with_actions"}
+    assert all(8 <= n <= 34 for n in count.values())
+    for e in made:
+        told = suite.plan if e.turns[0].actor == "with_plan" else suite.demonstrate
+        assert [turn.action for turn in e.turns] == list(told(e.task))
+
+
+@pytest.mark.parametrize("told", ["plan", "trace"])
+def test_wrong_turns_are_mended_and_not_imitated(told: str) -> None:
     suite = Household(train=60)
-    made = played(suite, thoughts=True, tasks=30, hint="plan", hinted=1.0, told="stray")
+    follow = suite.plan if told == "plan" else suite.demonstrate
+    made = played(suite, thoughts=True, tasks=30, mixture={told: 1.0}, strays=True)
     straight = astray = 0
     for episode in made:
         assert episode.won
-        right = [t.action for t in episode.turns if t.actor == "hinted"]
+        right = [t.action for t in episode.turns if t.actor == f"with_{told}"]
         wrong = [t.action for t in episode.turns if t.actor == "astray"]
         assert len(right) + len(wrong) == len(episode.turns)
-        assert right == list(suite.plan(episode.task)) or wrong
+        assert right == list(follow(episode.task)) or wrong
         assert all(action.startswith("go to ") for action in wrong)
-        assert set(suite.plan(episode.task)) <= set(right), "the plan is carried out all the same"
+        assert set(follow(episode.task)) <= set(right), "what was told is carried out all the same"
         straight, astray = straight + (not wrong), astray + len(wrong)
     assert straight < len(made)
     assert astray > len(made)
-    again = played(suite, thoughts=True, tasks=30, hint="plan", hinted=1.0, told="stray")
+    again = played(suite, thoughts=True, tasks=30, mixture={told: 1.0}, strays=True)
     assert again == made
 
 
 def test_an_environment_that_cannot_stray_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no `stray` method"):
-        played(Doors(), thoughts=False, hint="plan", hinted=1.0, told="stray")
-
-
-def test_a_teacher_has_no_plan_to_follow() -> None:
-    with pytest.raises(ValueError, match='set source = "expert"'):
-        ALGORITHMS["sft"](source="teacher", hint="plan", told="plan")
+        played(Doors(), thoughts=False, mixture={"plan": 1.0}, strays=True)
 
 
 def test_a_plan_without_thoughts_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no `plan_thoughts` method"):
-        played(Talking(), thoughts=True, hint="plan", hinted=1.0, told="plan")
+        played(Talking(), thoughts=True, mixture={"plan": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"mixture": {"plan": 0.7, "trace": 0.4}}, "at most 1 in all"),
+        ({"mixture": {"plan": -0.1}}, "shares of the episodes"),
+        ({"mixture": {"plan": 0.5}, "hint": "plan"}, "set one of them"),
+        ({"mixture": {"plan": 0.5}, "source": "teacher"}, 'set source = "expert"'),
+        ({"strays": True}, "set mixture"),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ALGORITHMS["sft"](**settings)

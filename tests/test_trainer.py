@@ -18,9 +18,10 @@ from understudy.envs.pool import LocalPool
 from understudy.errors import RunError
 from understudy.maths.divergences import reverse_kl
 from understudy.maths.estimators import k3
-from understudy.objective import ONE, Algorithm, Distill, DistillSampled, Reinforce, Scores, View
+from understudy.objective import ONE, Algorithm, Distill, DistillSampled, Reinforce, View
 from understudy.policies.base import Actor, Sample, Scorer
 from understudy.rollout import Clock, Limits, Stage, play
+from understudy.scores import Scores
 from understudy.signals import gap, group_relative
 from understudy.trainer import Report, Update, train_step
 from understudy.types import Episode, Observation, Task, Turn

@@ -1,40 +1,39 @@
 """What the environment's expert says, turn by turn: to be imitated, or gone on from."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from understudy import protocol
-from understudy.envs.base import Demonstrates, PlansAloud, Strays, Suite, Thinks
+from understudy.envs.base import Demonstrates, PlansAloud, Strays, Suite, Thinks, Told
 from understudy.errors import ConfigError
 from understudy.types import Task
 
 ASTRAY = "astray"
 """Who takes a wrong turn, which nobody imitates."""
 
-Way = Literal["expert", "plan", "stray"]
 
-
-def script(suite: Suite, task: Task, *, aloud: bool, way: Way = "expert") -> list[tuple[str, bool]]:
+def script(
+    suite: Suite, task: Task, *, aloud: bool, told: Told = "trace", strays: bool = False
+) -> list[tuple[str, bool]]:
     """The expert's turns in full, with its thoughts where it speaks `aloud`, and whether each is
-    to be imitated; or those of the environment's plan, which knows everything, or of the plan with
-    wrong turns in it.
+    to be imitated; or those of the environment's plan, which knows everything; or either with wrong
+    turns in it.
 
     Raises ConfigError where the suite has no expert, or its expert no thoughts.
     """
-    if way == "stray":
-        return _stray(suite, task, aloud=aloud)
-    return [(text, True) for text in _straight(suite, task, aloud=aloud, planned=way == "plan")]
+    if strays:
+        return _stray(suite, task, aloud=aloud, told=told)
+    return [(text, True) for text in _straight(suite, task, aloud=aloud, planned=told == "plan")]
 
 
-def _stray(suite: Suite, task: Task, *, aloud: bool) -> list[tuple[str, bool]]:
+def _stray(suite: Suite, task: Task, *, aloud: bool, told: Told) -> list[tuple[str, bool]]:
     if not isinstance(suite, Strays):
         raise ConfigError(
             f"imitating how wrong turns are mended needs an environment that shows it; "
-            f'{type(suite).__name__} has no `stray` method: add one, or set told = "plan"'
+            f"{type(suite).__name__} has no `stray` method: add one, or set strays = false"
         )
     return [
         (protocol.write(action, thought if aloud else ""), meant)
-        for action, thought, meant in suite.stray(task)
+        for action, thought, meant in suite.stray(task, told)
     ]
 
 

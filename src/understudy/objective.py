@@ -15,66 +15,12 @@ from understudy.batch import TokenBatch
 from understudy.handover import Switch
 from understudy.hindsight import Hindsight
 from understudy.maths.surrogates import Surrogate, ppo_clip, ratio
-from understudy.maths.vocabulary import Distribution, Divergence, diverge, entropy, sampled_logps
+from understudy.maths.vocabulary import Divergence, diverge, entropy
 from understudy.penalties import Penalty
 from understudy.schedules import Schedule, as_schedule
+from understudy.scores import Scores
 
 STUDENT = "student"
-
-
-class Scores:
-    """What one view says about the N sampled tokens: their log-probabilities, and where the
-    policy can give them, the distributions they were drawn from."""
-
-    __slots__ = ("_distribution", "_logp", "_token")
-
-    def __init__(
-        self,
-        *,
-        logp: Tensor | None = None,
-        distribution: Distribution | None = None,
-        token: Tensor | None = None,
-    ) -> None:
-        if logp is None and (distribution is None or token is None):
-            raise ValueError("scores need log-probabilities, or a distribution and the tokens")
-        self._logp, self._distribution, self._token = logp, distribution, token
-
-    @property
-    def logp(self) -> Tensor:
-        """[N] log-probability of each sampled token."""
-        if self._logp is None:
-            assert self._distribution is not None
-            assert self._token is not None
-            self._logp = sampled_logps(self._distribution, self._token)
-        return self._logp
-
-    def to(self, device: str) -> "Scores":
-        """The same scores on the device where losses are formed; a teacher may live on another."""
-        of = self._distribution
-        return Scores(
-            logp=None if self._logp is None else self._logp.to(device),
-            distribution=None if of is None else of.to(device),
-            token=None if self._token is None else self._token.to(device),
-        )
-
-    def at(self, i: Tensor) -> "Scores":
-        """Those of the tokens i[n], without gradient."""
-        of = self._distribution
-        return Scores(
-            logp=None if self._logp is None else self._logp[i].detach(),
-            distribution=None if of is None else of[i].detach(),
-            token=None if self._token is None else self._token[i],
-        )
-
-    @property
-    def distribution(self) -> Distribution:
-        """The N distributions over V entries."""
-        if self._distribution is None:
-            raise ValueError(
-                "this view was scored on its sampled tokens only, but a term of the algorithm "
-                "needs the whole vocabulary: choose its sampled-token form, or a local teacher"
-            )
-        return self._distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +83,22 @@ class Signal:
         )
 
 
-Bound = Callable[[Mapping[str, Scores], Tensor], Tensor]
-"""(live scores of a slice, the slice's token indices [n]) -> loss per token [n]."""
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A term of one step. Called with the live scores of a slice and its token indices [n], it
+    gives the loss per token [n].
+
+    counts  [N]: tokens whose loss is not 0 whatever the scores; only they need to be scored
+    reads   the views whose live scores it takes
+    """
+
+    loss: Callable[[Mapping[str, Scores], Tensor], Tensor]
+    counts: Tensor
+    reads: tuple[str, ...]
+
+    def __call__(self, live: Mapping[str, Scores], i: Tensor) -> Tensor:
+        return self.loss(live, i)
+
 
 ONE = Signal(lambda s: 1.0, "1")
 
@@ -162,7 +122,7 @@ class Term(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reinforce:
-    """Policy gradient on a credit: surrogate(log p, log p_old, credit).
+    """Policy gradient on a credit: surrogate(log p, log p_old, credit), 0 where the credit is.
 
     `old` says what the ratio's denominator is: the log-probability at sampling, or the one that
     the same weights give when they score the batch before the first update.
@@ -177,7 +137,11 @@ class Reinforce:
     def bind(self, step: Step) -> Bound:
         credit = self.credit(step)
         old = step.batch.logp if self.old == "sampler" else step.scores[self.trains].logp.detach()
-        return lambda live, i: self.surrogate(live[self.trains].logp, old[i], credit[i])
+        return Bound(
+            lambda live, i: self.surrogate(live[self.trains].logp, old[i], credit[i]),
+            credit != 0,
+            (self.trains,),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +178,8 @@ class Distill:
             scale = weight[i[on]] * (self.gate(mine.at(on), theirs) if self.gate else 1.0)
             return torch.zeros_like(weight[i]).index_add(0, on, scale * value)
 
-        return loss
+        reads = (self.trains, self.teacher) if self.live else (self.trains,)
+        return Bound(loss, weight != 0, reads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +211,7 @@ class DistillSampled:
                 scale = scale * self.gate(mine.at(here), goal.at(i))
             return weight[i] * scale * value
 
-        return loss
+        return Bound(loss, weight != 0, (self.trains,))
 
 
 def note_gate(term: Distill | DistillSampled, step: Step) -> None:
@@ -268,7 +233,11 @@ class Entropy:
 
     def bind(self, step: Step) -> Bound:
         weight = self.weight(step)
-        return lambda live, i: -weight[i] * entropy(live[self.trains].distribution)
+        return Bound(
+            lambda live, i: -weight[i] * entropy(live[self.trains].distribution),
+            weight != 0,
+            (self.trains,),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,8 +272,8 @@ class Algorithm:
     rounds: int = 0
     demonstrated: bool = False  # the environment's expert takes every turn (imitation)
     left: Schedule | None = None  # it takes all turns but so many of its last ones, then actors do
-    # view -> share of the demonstrated episodes that follow the environment's plan instead of its
-    # expert, as if that view had acted
+    # view -> share of the demonstrated episodes that do what its hint tells, as if it had acted:
+    # the environment's plan where that is in it, else what the expert does
     planned: Mapping[str, float] = field(default_factory=dict)
     strays: bool = False  # with wrong turns in it, which nobody imitates
     aloud: bool = False  # the expert says its thoughts
@@ -358,7 +327,20 @@ class Objective:
 
     def __call__(self, live: Mapping[str, Scores], i: Tensor) -> dict[str, Tensor]:
         """Live scores of a slice and its token indices [n] -> each term's part of the loss [n]."""
-        return {name: self.share[i] * term(live, i) for name, term in self.terms}
+        share = self.share[i]
+        return {
+            name: share * term(live, i) if self._counts(term, i) else torch.zeros_like(share)
+            for name, term in self.terms
+        }
+
+    def reads(self, i: Tensor) -> frozenset[str]:
+        """The views whose live scores the tokens i[n] need: none where nothing counts."""
+        return frozenset(
+            view for _, term in self.terms if self._counts(term, i) for view in term.reads
+        )
+
+    def _counts(self, term: Bound, i: Tensor) -> bool:
+        return bool((term.counts[i] & (self.share[i] != 0)).any())
 
 
 def bind(algorithm: Algorithm, step: Step) -> Objective:

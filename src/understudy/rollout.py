@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from understudy import protocol
-from understudy.demonstrations import ASTRAY, Way, script
+from understudy.demonstrations import ASTRAY, script
+from understudy.envs.base import Told
 from understudy.envs.pool import Failure
 from understudy.errors import EnvError
+from understudy.hints import kinds_in
 from understudy.objective import STUDENT, Algorithm, View
 from understudy.penalties import penalised
 from understudy.policies.base import Completion, Ids, Policy, Request, Sample
@@ -234,8 +236,8 @@ class _Game:
     # -- somebody else begins
 
     def _opener(self, p: _Playing) -> str:
-        """The expert, or with its share of the demonstrated episodes a view that follows the
-        plan."""
+        """The expert, or with its share of the demonstrated episodes a view that does what it is
+        told."""
         lot = random.Random(seed_of("planned", p.rng_name)).random()
         for name, share in self.algorithm.planned.items():
             lot -= share
@@ -251,9 +253,13 @@ class _Game:
             return [], []
         turns = [(opener, t.tokens, t.logps) for t in self.recorded.get(task.id, ())]
         if not turns:
-            way: Way = "expert" if opener == EXPERT else "stray" if a.strays else "plan"
+            view = a.views.get(opener)
+            told: Told = "plan" if view and "plan" in kinds_in(view.hint) else "trace"
+            strays = a.strays and view is not None
             chat = self.stage.policies["self"].chat
-            for text, meant in script(self.stage.suite, task, aloud=a.aloud, way=way):
+            for text, meant in script(
+                self.stage.suite, task, aloud=a.aloud, told=told, strays=strays
+            ):
                 ids = chat.reply(text)
                 turns.append((opener if meant else ASTRAY, ids, (0.0,) * len(ids)))
         left = 0 if a.left is None else int(a.left(self.step))

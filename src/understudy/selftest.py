@@ -296,7 +296,9 @@ def _gradient(wiring: Wiring, episode: Episode, terms: tuple[Term, ...]) -> list
     objective = bind(Algorithm(terms=terms, views=views), Step(batch, before, 0))
     trained = {term.trains for term in terms}
     live = {n: wiring.policies[views[n].policy].score(samples[n], heat) for n in sorted(trained)}
-    parts = objective(live, torch.arange(len(batch.token)))
+    everything = torch.arange(len(batch.token))
+    # every term is called, though none of its tokens counts: beside tokens that do, it would be
+    parts = {name: objective.share * term(live, everything) for name, term in objective.terms}
     parameters = list(wiring.policies["self"].parameters())
     loss = torch.stack([part.sum() for part in parts.values()]).sum()
     made = torch.autograd.grad(loss, parameters, allow_unused=True)

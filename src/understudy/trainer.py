@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from understudy.batch import TokenBatch, collate
 from understudy.errors import RunError
-from understudy.objective import Algorithm, Scores, Step, View, bind
+from understudy.objective import Algorithm, Objective, Step, View, bind
 from understudy.policies.base import Sample, Scorer
 from understudy.policies.packing import extends
 from understudy.policies.prompts import Prompter
 from understudy.rollout import Clock, seed_of
+from understudy.scores import Cut, Scores
 from understudy.types import Episode, Task
 
 Prompts = Callable[[View, Task], Prompter]
@@ -156,7 +157,8 @@ def train_step(
     state = Step(ready.batch, before, step)
     objective = bind(algorithm, state)
     since, taught = time.perf_counter(), clock.seconds.get("teacher", 0.0)
-    trained, followed = sorted(algorithm.trained()), sorted(algorithm.followed())
+    followed = algorithm.followed()
+    rows = _needed(ready, objective, algorithm.trained() | followed, update.device)
     totals = dict.fromkeys((name for name, _ in objective.terms), 0.0)
     norms: list[float] = []
     for epoch in range(update.epochs):
@@ -165,11 +167,12 @@ def train_step(
             size = float(objective.size[index].sum())
             if not size:  # a minibatch in which no token counts
                 continue
-            for slice_ in _slices(part, ready, [*trained, *followed], update.tokens):
-                live = {name: score(name, slice_) for name in trained}
+            for needed, slice_ in _slices(part, rows, update.tokens):
+                live = {name: score(name, slice_) for name in sorted(needed - followed)}
                 with torch.no_grad():
-                    live.update((n, score(n, slice_).to(update.device)) for n in followed)
-                _learn(objective(live, _index(ready, slice_).to(update.device)), 1.0 / size, totals)
+                    live.update((n, score(n, slice_).to(update.device)) for n in needed & followed)
+                where = _index(ready, slice_).to(update.device)
+                _learn(objective, live, where, 1.0 / size, totals)
             norms.append(_advance(optimizer, update.grad_clip, step))
     clock.add("update", since + clock.seconds.get("teacher", 0.0) - taught)
     return Report(
@@ -181,13 +184,20 @@ def train_step(
     )
 
 
-def _learn(parts: Mapping[str, Tensor], scale: float, totals: dict[str, float]) -> None:
+def _learn(
+    objective: Objective, live: Mapping[str, Scores], index: Tensor, scale: float,
+    totals: dict[str, float],
+) -> None:  # fmt: skip
     """Add a slice's gradient to the parameters' and its losses to the totals."""
-    loss = scale * torch.stack([p.sum() for p in parts.values()]).sum()
-    if loss.requires_grad:  # not where every token of the slice has weight zero
-        loss.backward()  # type: ignore[no-untyped-call]
-    for name, value in parts.items():
-        totals[name] += float(value.detach().sum())
+    cut = Cut(live)
+    for part, scores in cut.pieces():
+        parts = objective(scores, index[part])
+        loss = scale * torch.stack([p.sum() for p in parts.values()]).sum()
+        if loss.requires_grad:  # not where every token of the piece has weight zero
+            loss.backward()  # type: ignore[no-untyped-call]
+        for name, value in parts.items():
+            totals[name] += float(value.detach().sum())
+    cut.send()
 
 
 def _index(ready: Prepared, stretches: Sequence[Stretch]) -> Tensor:
@@ -206,23 +216,42 @@ def _minibatches(episodes: Sequence[Episode], parts: int, name: tuple[int, ...])
     return [sorted(order[i::parts]) for i in range(min(parts, len(order)))]
 
 
+class Row(NamedTuple):
+    """A stretch to be scored, with the views that its tokens need and its length under them."""
+
+    needed: tuple[str, ...]
+    length: int
+    stretch: Stretch
+
+
+def _needed(
+    ready: Prepared, objective: Objective, live: Collection[str], device: str
+) -> list[list[Row]]:
+    """Each episode's rows, without those in which no token counts."""
+    made: list[list[Row]] = []
+    for e, starts in enumerate(ready.starts):
+        made.append([])
+        if starts[0] == starts[-1]:  # nothing was said
+            continue
+        for row in _rows(e, [ready.samples[name][e] for name in sorted(live)]):
+            if needed := tuple(sorted(objective.reads(_index(ready, [row]).to(device)))):
+                ends = [ready.samples[name][e][row.end - 1] for name in needed]
+                made[-1].append(Row(needed, max(map(_length, ends)), row))
+    return made
+
+
 def _slices(
-    part: Sequence[int], ready: Prepared, views: Sequence[str], budget: int
-) -> list[list[Stretch]]:
-    """Rows of like length together, each slice within the budget of padded tokens (a row longer
-    than that is alone)."""
-    rows = [
-        (max(_length(ready.samples[name][row.episode][row.end - 1]) for name in views), row)
-        for e in part
-        for row in _rows(e, [ready.samples[name][e] for name in views])
-    ]
-    made: list[list[Stretch]] = []
-    for length, row in sorted(rows):
-        if made and length * (len(made[-1]) + 1) <= budget:
-            made[-1].append(row)
+    part: Sequence[int], rows: Sequence[Sequence[Row]], budget: int
+) -> list[tuple[frozenset[str], list[Stretch]]]:
+    """Rows that need the same views together, and of like length, each slice within the budget of
+    padded tokens (a row longer than that is alone)."""
+    made: list[tuple[tuple[str, ...], list[Stretch]]] = []
+    for needed, length, row in sorted(row for e in part for row in rows[e]):
+        if made and needed == made[-1][0] and length * (len(made[-1][1]) + 1) <= budget:
+            made[-1][1].append(row)
         else:
-            made.append([row])
-    return [sorted(group) for group in made]
+            made.append((needed, [row]))
+    return [(frozenset(needed), sorted(stretches)) for needed, stretches in made]
 
 
 def _length(sample: Sample) -> int:

@@ -9,7 +9,8 @@ from turnwise import written
 
 from understudy.maths.divergences import forward_kl, reverse_kl
 from understudy.maths.vocabulary import Distribution
-from understudy.objective import Scores, Step, Term
+from understudy.objective import Step, Term
+from understudy.scores import Scores
 
 V = 8
 

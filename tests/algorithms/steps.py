@@ -10,7 +10,8 @@ from torch import Tensor
 
 from understudy.batch import collate
 from understudy.maths.vocabulary import Distribution
-from understudy.objective import Algorithm, Objective, Scores, Step, bind
+from understudy.objective import Algorithm, Objective, Step, bind
+from understudy.scores import Scores
 from understudy.types import Episode, Observation, Task, Turn
 
 V, WIDTH = 7, 5

@@ -13,7 +13,8 @@ from understudy.algorithms.guided_opd import guided_opd
 from understudy.algorithms.opd import opd
 from understudy.algorithms.sft import sft
 from understudy.maths.estimators import k3
-from understudy.objective import ONE, Algorithm, DistillSampled, Scores
+from understudy.objective import ONE, Algorithm, DistillSampled
+from understudy.scores import Scores
 
 
 @dataclass(frozen=True)

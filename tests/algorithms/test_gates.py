@@ -20,8 +20,9 @@ from understudy.algorithms.grpo_opsd import grpo_opsd
 from understudy.algorithms.rlsd import rlsd
 from understudy.algorithms.sdar import sdar
 from understudy.algorithms.skill_sd import skill_sd
-from understudy.objective import Algorithm, Scores, Term, bind
+from understudy.objective import Algorithm, Term, bind
 from understudy.schedules import linear
+from understudy.scores import Scores
 from understudy.signals import (
     entropy_gate,
     evidence,

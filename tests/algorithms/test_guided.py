@@ -18,7 +18,8 @@ from turnwise import written
 from understudy.algorithms.guided_opd import guided_opd
 from understudy.algorithms.opd import opd
 from understudy.maths.divergences import forward_kl, jensen_shannon, reverse_kl, top_k
-from understudy.objective import Scores, Step, Term, bind
+from understudy.objective import Step, Term, bind
+from understudy.scores import Scores
 
 SEEDS = st.integers(0, 2**31 - 1)
 

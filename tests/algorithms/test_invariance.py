@@ -19,12 +19,12 @@ from understudy.objective import (
     Distill,
     DistillSampled,
     Reinforce,
-    Scores,
     Signal,
     Step,
     bind,
-)  # fmt: skip
+)
 from understudy.schedules import linear
+from understudy.scores import Scores  # fmt: skip
 from understudy.signals import acted_by, episode_mean, gap, group_relative
 
 MAKE: dict[str, Callable[[], Algorithm]] = {

@@ -23,10 +23,11 @@ from understudy.algorithms.pi_distill import pi_distill
 from understudy.algorithms.sft import sft
 from understudy.batch import collate
 from understudy.envs.doors import Doors
-from understudy.objective import ONE, Algorithm, Scores, Signal, Step, View, bind
+from understudy.objective import ONE, Algorithm, Signal, Step, View, bind
 from understudy.policies.base import Completion, Request, Sample
 from understudy.rollout import Clock, Stage, play
 from understudy.schedules import Schedule
+from understudy.scores import Scores
 from understudy.signals import episode_mean, episode_sum, token_mean, varied
 from understudy.trainer import Report, Update, train_step
 from understudy.types import Episode, Task

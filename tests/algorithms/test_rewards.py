@@ -20,8 +20,9 @@ from understudy.algorithms.reinforce_pp import reinforce_pp
 from understudy.algorithms.rloo import rloo
 from understudy.maths.credit import normalised, row_relative, sum_to_end
 from understudy.maths.estimators import k1, k2
-from understudy.objective import Algorithm, Scores, Step, bind
+from understudy.objective import Algorithm, Step, bind
 from understudy.penalties import overlong
+from understudy.scores import Scores
 from understudy.signals import (
     batch_normalised,
     drift,

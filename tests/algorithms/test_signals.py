@@ -12,8 +12,9 @@ from understudy.algorithms.guided_opd import guided_opd
 from understudy.algorithms.opd import opd
 from understudy.batch import collate
 from understudy.maths.divergences import reverse_kl
-from understudy.objective import ONE, Algorithm, Distill, Reinforce, Scores, Signal, Step, bind
+from understudy.objective import ONE, Algorithm, Distill, Reinforce, Signal, Step, bind
 from understudy.schedules import linear
+from understudy.scores import Scores
 from understudy.signals import acted_by, episode_mean, gap, group_relative
 from understudy.types import Episode, Observation, Task, Turn
 

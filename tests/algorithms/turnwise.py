@@ -7,7 +7,8 @@ from steps import World
 from test_formulas import Token, tokens
 
 from understudy.batch import collate
-from understudy.objective import Scores, Step
+from understudy.objective import Step
+from understudy.scores import Scores
 from understudy.types import Episode, Observation, Task, Turn
 
 Pair = tuple[float, float]  # log-probabilities of a sampled token: student's, teacher's

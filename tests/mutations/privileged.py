@@ -27,16 +27,17 @@ BUGS: Bugs = {
         FORMULAS,
         [
             ("the KL of the other direction", "divergence=reverse_kl", "divergence=forward_kl"),
-            ("a teacher of yesterday", "weight=beta * ONE, live=True", "weight=beta * ONE"),
+            ("a teacher of yesterday", "live=teacher == \"self\"", "live=False"),
             ("advantages over their deviation", "group_relative(std=False)", "group_relative()"),
         ],
     ),
     "algorithms/sft.py": (
         FORMULAS,
         [
-            ("the shares swapped", "(1.0 - hinted) * ONE, hinted * ONE",
-             "hinted * ONE, (1.0 - hinted) * ONE"),
-            ("the hinted term trains the plain view", ', trains="hinted")', ")"),
+            ("the shares swapped", "(1.0 - hinted if hint", "(hinted if hint"),
+            ("the hinted term trains the plain view", ', trains="hinted"', ""),
+            ("a mixture trains the plain view", ", trains=view", ""),
+            ("a mixture imitates everything under each", "credit=acted_by(view)", "credit=ONE"),
         ],
     ),
     "signals/reductions.py": (
@@ -53,6 +54,10 @@ BUGS: Bugs = {
             ("a gradient through what is only read",
              "with torch.no_grad():\n                    live",
              "if True:\n                    live"),
+            ("views that nothing needs are read",
+             "objective.reads(_index(ready, [row]).to(device))",
+             "live"),
+            ("needed views are not all read", "sorted(needed - followed)", "sorted(needed)[:1]"),
             ("an update from nothing", "            if not size:  # a minibatch in which no token "
              "counts\n                continue\n", "            size = size or 1.0\n"),
         ],

@@ -75,7 +75,7 @@ def compose(
     off episodes' rewards; `rounds` are the batches of tasks that may be played until enough groups
     have returns that differ; with `demonstrated` the environment's expert takes every turn; `left`
     is a schedule: it takes all but so many of the last ones; `planned` says for which share of its
-    episodes each view's plan is followed instead; with `strays` they hold wrong turns that nobody
+    episodes what each view's hint tells is done; with `strays` they hold wrong turns that nobody
     imitates; with `aloud` it says its thoughts; `switch` is a table (to, factor, ema, floor): where
     the student strays, the view `to` ends its turn. `total_steps` may be used in schedules."""
     numbers = {"total_steps": total_steps}

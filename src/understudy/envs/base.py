@@ -1,7 +1,7 @@
 """What an environment is: text in, text out, one episode at a time."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from understudy.types import Observation, Task
 
@@ -73,13 +73,17 @@ class PlansAloud(Protocol):
         ...
 
 
+Told = Literal["plan", "trace"]
+"""What somebody was told: what solves the task, or what an expert did who knew no more."""
+
+
 @runtime_checkable
 class Strays(Protocol):
-    """A suite that can show how its plan goes on after wrong turns."""
+    """A suite that can show how what somebody was told goes on after wrong turns."""
 
-    def stray(self, task: Task) -> Sequence[tuple[str, str, bool]]:
-        """(action, thought, whether it is to be imitated): the plan with wrong turns in it, which
-        whoever follows the plan in somebody else's steps must know how to mend."""
+    def stray(self, task: Task, told: Told) -> Sequence[tuple[str, str, bool]]:
+        """(action, thought, whether it is to be imitated): `plan` or `demonstrate` with wrong turns
+        in it, which whoever follows them in somebody else's steps must know how to mend."""
         ...
 
 

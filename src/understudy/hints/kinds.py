@@ -11,7 +11,7 @@ from understudy.hints.bank import Bank
 from understudy.hints.retrieval import RETRIEVALS, Retrieval, retrieve
 from understudy.types import Task
 
-KINDS = ("plan", "actions", "answer", "skills", "written")
+KINDS = ("plan", "actions", "trace", "answer", "skills", "written")
 KEPT = 1024
 """Texts that are remembered, because a plan takes a search."""
 
@@ -111,7 +111,7 @@ def check(suite: Suite, kind: str, hints: Hints) -> None:
 
 def _possible(suite: Suite, part: Part, hints: Hints) -> None:
     name, way = type(suite).__name__, hints.way(part)
-    if part.kind in ("plan", "actions", "written") and not isinstance(suite, Demonstrates):
+    if part.kind in ("plan", "actions", "trace", "written") and not isinstance(suite, Demonstrates):
         raise ConfigError(
             f"the hint {part.kind!r} needs an environment that knows its solutions; "
             f"{name} has no `demonstrate` and `plan` methods: add them, or choose an algorithm "
@@ -151,6 +151,8 @@ def _text(suite: Suite, task: Task, part: Part, hints: Hints) -> str:
             )
         return hints.written[task.id]
     assert isinstance(suite, Demonstrates)
+    if part.kind == "trace":
+        return steps(suite.demonstrate(task))
     return steps(suite.plan(task), whole=part.kind == "plan")
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from understudy.objective import Scores
 from understudy.policies.chat import Chat
+from understudy.scores import Scores
 
 Ids = tuple[int, ...]
 

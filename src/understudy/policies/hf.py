@@ -9,12 +9,12 @@ from torch import Tensor
 
 from understudy.errors import PolicyError
 from understudy.maths.vocabulary import Distribution
-from understudy.objective import Scores
 from understudy.policies.attention import register
 from understudy.policies.base import Completion, Request, Sample
 from understudy.policies.chat import Chat, History
 from understudy.policies.packing import Row, batches, pack
 from understudy.policies.slots import SlotEngine
+from understudy.scores import Scores
 
 Compute = Literal["float32", "bfloat16"]
 PROBE = 16

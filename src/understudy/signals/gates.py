@@ -11,8 +11,9 @@ from torch import Tensor
 
 from understudy.maths.vocabulary import entropy
 from understudy.maths.weights import soft_or
-from understudy.objective import STUDENT, Gate, Scores, Signal, Step
+from understudy.objective import STUDENT, Gate, Signal, Step
 from understudy.schedules import Schedule, as_schedule
+from understudy.scores import Scores
 from understudy.signals.basic import gap
 
 

@@ -6,6 +6,7 @@ from itertools import permutations, product
 from random import Random
 from typing import Literal
 
+from understudy.envs.base import Told
 from understudy.envs.household.engine import Game
 from understudy.envs.household.scene import Family, Scene
 from understudy.envs.household.tables import OPENABLE, THINGS
@@ -67,14 +68,21 @@ def plan_thoughts(scene: Scene) -> list[str]:
     return _shortest(scene)[1]
 
 
-def stray(scene: Scene, seed: int) -> list[tuple[str, str, bool]]:
-    """`plan` with wrong turns: (command, thought, whether it is the plan's). Before the plan goes
-    somewhere, none to three other places are gone to, drawn from `seed`."""
-    *_, choice = _shortest(scene)
-    if choice is None:
-        return []
-    walker = _Walker(Game(scene), Random(f"stray {seed}"))
-    walker.follow(*choice)
+def stray(
+    scene: Scene, seed: int, told: Told = "plan", search: Search = "sensible"
+) -> list[tuple[str, str, bool]]:
+    """`plan`, or what `explore` does, with wrong turns: (command, thought, whether it is meant).
+    Before it goes somewhere, none to three other places are gone to, drawn from `seed`."""
+    lots = Random(f"stray {seed}")
+    walker: _Walker
+    if told == "trace":
+        walker = explorer = _Explorer(scene, None, search, lots)
+        explorer.solve()
+    else:
+        *_, choice = _shortest(scene)
+        walker = _Walker(Game(scene), lots)
+        if choice is not None:
+            walker.follow(*choice)
     return list(zip(walker.commands, walker.thoughts, walker.planned, strict=True))
 
 
@@ -218,8 +226,10 @@ class _Walker:
 class _Explorer(_Walker):
     """A walker that knows of a receptacle's contents only what it has been shown: `seen`."""
 
-    def __init__(self, scene: Scene, seed: int | None, search: Search) -> None:
-        super().__init__(Game(scene))
+    def __init__(
+        self, scene: Scene, seed: int | None, search: Search, lots: Random | None = None
+    ) -> None:
+        super().__init__(Game(scene), lots)
         self.order: Search = search
         self.goal = scene.goal
         order = [r for r, place in enumerate(self.world.place_of) if place >= 0]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from understudy.envs.base import Render
+from understudy.envs.base import Render, Told
 from understudy.envs.household.engine import Game
 from understudy.envs.household.expert import Search, explore, plan, plan_thoughts, stray, thoughts
 from understudy.envs.household.gamefile import first_game, official, read
@@ -94,8 +94,8 @@ class Household:
     def plan_thoughts(self, task: Task) -> Sequence[str]:
         return plan_thoughts(scene_of(task))
 
-    def stray(self, task: Task) -> Sequence[tuple[str, str, bool]]:
-        return stray(scene_of(task), task.seed)
+    def stray(self, task: Task, told: Told) -> Sequence[tuple[str, str, bool]]:
+        return stray(scene_of(task), task.seed, told, self.search)
 
     def describe(self, task: Task) -> str:
         return scene_of(task).task

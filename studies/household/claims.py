@@ -134,9 +134,33 @@ CLAIMS = (
         says="OPSD depends on how informative the privileged information is.",
         source="arXiv:2602.04942",
         tests=(
-            Test(says="whole plan minus action names", method="opsd", baseline="opsd_actions"),
-            Test(says="whole plan minus no hint", method="opsd", baseline="opsd_none"),
-            Test(says="action names minus no hint", method="opsd_actions", baseline="opsd_none"),
+            Test(says="OPSD: action names minus no hint", method="opsd", baseline="opsd_none"),
+            Test(says="OPSD: whole plan minus no hint", method="opsd_plan", baseline="opsd_none"),
+            Test(says="OPSD: action names minus whole plan", method="opsd", baseline="opsd_plan"),
+            Test(
+                says="pi-Distill: action names minus whole plan",
+                method="pi_distill",
+                baseline="pi_distill_plan",
+            ),
+        ),
+    ),
+    Claim(
+        name="runaway",
+        says="OPSD falls because its teacher shares the weights it pulls; a frozen one holds.",
+        source="asked here",
+        tests=(
+            Test(
+                says="fall from the best evaluation to the result: teacher of now minus teacher "
+                "frozen at the start",
+                method="opsd",
+                baseline="opsd_frozen",
+                measure=fall,
+            ),
+            Test(
+                says="teacher frozen at the start minus teacher of now",
+                method="opsd_frozen",
+                baseline="opsd",
+            ),
         ),
     ),
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 SECTIONS = {
+    "environments.py": "Environments: steps, resets and memory of every world",
     "household.py": "Environment: household beside TextWorld",
     "webshop.py": "Environment: webshop",
     "tau_bench.py": "Environment: tau_bench beside tau-bench",

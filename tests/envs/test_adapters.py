@@ -141,6 +141,12 @@ def test_what_is_missing_is_filled_in() -> None:
     assert env.step("1") == Observation(text="at 1", reward=0.0)
     assert env.step("2") == Observation(text="at 2", reward=1.0, done=True, won=True)
     assert problems(suite, SPLITS) == []
+    beside = suite.make()
+    beside.reset(suite.tasks("train")[1])
+    env.reset(suite.tasks("train")[0])
+    env.step("1")
+    assert beside.step("2").text == "at 0"
+    assert env.step("2").done
     env.close()
     assert env._inner.closed
     assert not isinstance(suite, Demonstrates | Instructs | Renders | Thinks)
@@ -343,7 +349,8 @@ def test_spaces_of_actions() -> None:
     env = Gymnasium(id=Echo, won="good").make()
     assert env.reset(Task(id="x", seed=7)) == Observation(text="ready")
     assert env._env.seed == 7
-    assert not env.step("abc").valid
+    env.step("b")
+    assert (env.step("abc").valid, env.step("abc").reward) == (False, 0.0)
     assert env.step("b").text == "got 'b'"
     assert env.step("ab").won is True
     assert env.step("ba") == Observation(text="got 'ba'", reward=0.5, done=True, won=False)

@@ -206,7 +206,8 @@ def test_a_built_in_bank_has_one_form(name: str) -> None:
 
 
 def test_each_environment_has_its_bank() -> None:
-    assert built_in() == ["household", "scienceworld", "search", "tau_bench", "webshop"]
+    assert built_in() == ["household", "scienceworld", "search", "tau_bench", "travelplanner",
+                          "webshop"]  # fmt: skip
     assert sum(len(skill.families) for skill in load("scienceworld").skills) == 30
     assert {f for s in load("household").skills for f in s.families} == {f.value for f in Family}
 

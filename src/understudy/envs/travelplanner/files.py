@@ -2,10 +2,11 @@
 
 Two layouts are known by what lies in the folder:
 
-train_ref_info.jsonl            of the repository's `database`, with std_travelplanner.jsonl of its
-                                `finetuning_data` (also as train_gold_plans.jsonl): the 45 tasks
-                                for training, over what their reference information tells
-accommodations/, flights/, ...  the database that the repository's README links to, with the
+database/train_ref_info.jsonl   as in a clone of the repository, with std_travelplanner.jsonl of
+                                its `finetuning_data` (both may lie in the folder itself, the latter
+                                also as train_gold_plans.jsonl): the 45 tasks for training, over
+                                what their reference information tells
+database/flights/, ...          the database that the repository's README links to, with the
                                 queries as train.csv, validation.csv or the same as .jsonl, columns
                                 as in the data set osunlp/TravelPlanner
 """
@@ -34,9 +35,8 @@ from understudy.errors import EnvError
 REFERENCE: Final = "train_ref_info.jsonl"
 GOLD: Final = ("std_travelplanner.jsonl", "train_gold_plans.jsonl")
 HOW: Final = (
-    "put TravelPlanner's database/train_ref_info.jsonl and "
-    "finetuning_data/std_travelplanner.jsonl into it, or its whole database with train.csv or "
-    "validation.csv"
+    "get it with `git clone https://github.com/OSU-NLP-Group/TravelPlanner`, which has the queries "
+    "for training, and for others put its database and train.csv or validation.csv into the folder"
 )
 Splits = Mapping[str, tuple[Trip, ...]]
 
@@ -50,26 +50,29 @@ def load(folder: str) -> Splits:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise EnvError(f"there is no folder {folder} with TravelPlanner's data; {HOW}")
-    if (root / REFERENCE).is_file():
-        return {"train": tuple(_training(root))}
-    found = queries.splits(root, database.world(root, HOW))
-    if not found:
-        raise EnvError(f"{folder} has no train.csv or validation.csv with queries; {HOW}")
-    return found
-
-
-def _training(root: Path) -> Iterator[Trip]:
-    gold = next((root / name for name in GOLD if (root / name).is_file()), None)
+    if any(queries.files(root)):
+        return queries.splits(root, database.world(root, HOW))
+    told = _first(root, REFERENCE, f"database/{REFERENCE}")
+    if told is None:
+        raise EnvError(f"{folder} has neither {REFERENCE} nor validation.csv; {HOW}")
+    gold = _first(root, *GOLD, *(f"finetuning_data/{name}" for name in GOLD))
     if gold is None:
-        raise EnvError(f"{root} has no {GOLD[0]} beside {REFERENCE}; {HOW}")
-    known = list(lines(root / REFERENCE))
-    plans = list(lines(gold))
+        raise EnvError(f"{folder} has no {GOLD[0]} to go with {REFERENCE}; {HOW}")
+    return {"train": tuple(_training(told, gold))}
+
+
+def _first(root: Path, *names: str) -> Path | None:
+    return next((root / name for name in names if (root / name).is_file()), None)
+
+
+def _training(told: Path, gold: Path) -> Iterator[Trip]:
+    known, plans = list(lines(told)), list(lines(gold))
     if len(known) != len(plans):
         raise EnvError(
             f"{gold} has {len(plans)} tasks and {REFERENCE} {len(known)}; get both files again"
         )
-    said_of = [_messages(told, f"{gold}:{k}") for k, told in enumerate(plans, 1)]
-    world = _world(root / REFERENCE, known, [made for _, made in said_of])
+    said_of = [_messages(plan, f"{gold}:{k}") for k, plan in enumerate(plans, 1)]
+    world = _world(told, known, [made for _, made in said_of])
     for k, (entry, (said, made)) in enumerate(zip(known, said_of, strict=True)):
         where = f"{gold}:{k + 1}"
         route = [name.removeprefix("Attractions in ") for name in entry if name.startswith("Attr")]
@@ -146,7 +149,9 @@ def _world(path: Path, known: list[Any], plans: Iterable[itinerary.Itinerary]) -
             elif kind.startswith("Flight from "):
                 flights.update(dict.fromkeys(rows_of(Flight, content, where)))
             elif kind.startswith(("Self-driving from ", "Taxi from ")):
-                roads.update(_road(kind.partition(" from ")[2], content, where))
+                ends, road = _road(kind.partition(" from ")[2], content, where)
+                if road.usable or ends not in roads:
+                    roads[ends] = road
         cities.update(dict.fromkeys((c for leg in _legs(entry) for c in leg[:2]), ""))
     cities.update({city: state for city, state in _states(plans).items() if city in cities})
     return World(
@@ -155,7 +160,7 @@ def _world(path: Path, known: list[Any], plans: Iterable[itinerary.Itinerary]) -
     )  # fmt: skip
 
 
-def _road(cities: str, content: Any, where: str) -> dict[tuple[str, str], Road]:
+def _road(cities: str, content: Any, where: str) -> tuple[tuple[str, str], Road]:
     origin, _, destination = cities.partition(" to ")
     if not isinstance(content, str):
         raise EnvError(f"{where} must be a text; get the file again")
@@ -163,4 +168,4 @@ def _road(cities: str, content: Any, where: str) -> dict[tuple[str, str], Road]:
                  .replace(", distance", "; distance").replace(", duration", "; duration")
                  .split("; "))  # fmt: skip
     road = Road(parts.get("duration", ""), parts.get("distance", ""))
-    return {(origin, destination): road}
+    return (origin, destination), road

@@ -25,18 +25,24 @@ _WISHES: Final[Mapping[str, tuple[str, ...]]] = {
 _ROUTE: Final = re.compile(r"Attractions in ([^'\"\\]+)")
 
 
+def files(root: Path) -> list[Path]:
+    """The queries that lie in a folder, a file for each split."""
+    found = [
+        [path for path in (root / f"{split}.csv", root / f"{split}.jsonl") if path.is_file()]
+        for split in SPLITS
+    ]
+    return [paths[0] for paths in found if paths]
+
+
 def splits(root: Path, world: World) -> dict[str, tuple[Trip, ...]]:
-    """The queries of each split that lies in a folder."""
-    found = {}
-    for split in SPLITS:
-        for path in (root / f"{split}.csv", root / f"{split}.jsonl"):
-            if path.is_file():
-                rows = _csv(path) if path.suffix == ".csv" else lines(path)
-                found[split] = tuple(
-                    _trip(world, entry, f"{path}, query {k}") for k, entry in enumerate(rows, 1)
-                )
-                break
-    return found
+    """The queries of each split."""
+    return {
+        path.stem: tuple(
+            _trip(world, entry, f"{path}, query {k}")
+            for k, entry in enumerate(_csv(path) if path.suffix == ".csv" else lines(path), 1)
+        )
+        for path in files(root)
+    }
 
 
 def _csv(path: Path) -> Iterator[dict[str, Any]]:

@@ -151,7 +151,7 @@ BUGS: Bugs = {
              "old[i], credit[: len(i)])"),
             ("an entropy that is punished", "-weight[i] * entropy(", "weight[i] * entropy("),
             ("signals that add for multiply", "self(s) * other(s)", "self(s) + other(s)"),
-            ("a mean per micro-batch", "self.share[i] * term(live, i)", "term(live, i) / len(i)"),
+            ("a mean per micro-batch", "share * term(live, i) if", "term(live, i) / len(i) if"),
             ("terms of one name", "if len(set(names)) < len(names):", "if False:"),
             ("columns overwritten", "step.note(self.name, value)",
              "step.columns[self.name] = value"),

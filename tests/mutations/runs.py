@@ -84,10 +84,10 @@ BUGS: Bugs = {
             ("gradients that pile up", "optimizer.zero_grad(set_to_none=True)", "pass"),
             ("views scored again and again", "if name not in self._made:", "if True:"),
             ("the temperature of scores", "score(flat, update.temperature)", "score(flat, 1.0)"),
-            ("a budget ignored", "if made and length * (len(made[-1]) + 1) <= budget:", "if made:"),
+            ("a budget ignored", " and length * (len(made[-1][1]) + 1) <= budget", ""),
             ("windows as one row", "k == 0\n        or any(", "k == 0\n        or False and any("),
-            ("slices of the wrong tokens", "objective(live, _index(ready, slice_)",
-             "objective(live, _index(ready, sorted(slice_, reverse=True))"),
+            ("slices of the wrong tokens", "where = _index(ready, slice_)",
+             "where = _index(ready, sorted(slice_, reverse=True))"),
             ("losses without a gradient", "if loss.requires_grad:", "if True:"),
             ("nothing to learn from", "if not any(turn.tokens for episode in episodes for turn in "
              "episode.turns):", "if False:"),

@@ -28,6 +28,16 @@ TABLE: dict[str, object] = {
 Captured = pytest.CaptureFixture[str]
 
 
+def toml(folder: Path, suite: str) -> str:
+    """A run's file, in which nothing is missing."""
+    path = folder / f"{suite}.toml"
+    path.write_text(
+        f'[run]\nsteps = 1\n[env]\nsuite = "{suite}"\n[algorithm]\nname = "sft"\n'
+        '[update]\nlr = 1e-3\n[policy]\nmodel = "builtin:household-teacher"\n'
+    )
+    return str(path)
+
+
 def lines(**changes: object) -> list[Line]:
     """What a run needs that differs from TABLE, without the machine and the packages."""
     parts = doctor.needed(parse({**TABLE, **changes}))  # type: ignore[dict-item]
@@ -100,17 +110,17 @@ def test_it_fits_80_columns(capsys: Captured, tmp_path: Path) -> None:
     assert len(wide) <= 1
 
 
-def test_a_run_that_has_everything(capsys: Captured) -> None:
-    for name in ("tau_bench_sft", "webshop_sft", "household_sft"):
-        assert main(["doctor", str(ROOT / f"examples/{name}.toml")]) == 0
+def test_a_run_that_has_everything(capsys: Captured, tmp_path: Path) -> None:
+    for suite in ("tau_bench", "webshop", "household"):
+        assert main(["doctor", toml(tmp_path, suite)]) == 0
         told = capsys.readouterr().out
         assert told.endswith("nothing is missing\n")
         assert "spacy" not in told
         assert "[dev]" not in told
 
 
-def test_a_run_that_lacks_something(capsys: Captured) -> None:
-    file, lacking = str(ROOT / "examples/webshop_sft.toml"), 'env.options.nouns="spacy"'
+def test_a_run_that_lacks_something(capsys: Captured, tmp_path: Path) -> None:
+    file, lacking = toml(tmp_path, "webshop"), 'env.options.nouns="spacy"'
     assert main(["doctor", file, lacking]) == 1
     told = capsys.readouterr().out
     assert "> pip install 'understudy[nouns]'" in told
@@ -119,8 +129,8 @@ def test_a_run_that_lacks_something(capsys: Captured) -> None:
     assert main(["doctor", "nothing.toml"]) == 2
 
 
-def test_torch_is_asked_when_it_is_wanted(capsys: Captured) -> None:
-    assert main(["doctor", "--torch", str(ROOT / "examples/tau_bench_sft.toml")]) == 0
+def test_torch_is_asked_when_it_is_wanted(capsys: Captured, tmp_path: Path) -> None:
+    assert main(["doctor", "--torch", toml(tmp_path, "doors")]) == 0
     assert "torch says" in capsys.readouterr().out
 
 
@@ -388,6 +398,6 @@ def test_how_it_is_written() -> None:
     assert doctor.mended([Part(title="", lines=parts[0].lines[:1])])
 
 
-def test_settings_are_read_as_in_a_run() -> None:
-    config = load(ROOT / "examples/webshop_sft.toml", ['env.options.nouns="spacy"'])
+def test_settings_are_read_as_in_a_run(tmp_path: Path) -> None:
+    config = load(Path(toml(tmp_path, "webshop")), ['env.options.nouns="spacy"'])
     assert not doctor.mended(doctor.needed(config))

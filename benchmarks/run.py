@@ -16,6 +16,7 @@ SECTIONS = {
     "household.py": "Environment: household beside TextWorld",
     "webshop.py": "Environment: webshop",
     "tau_bench.py": "Environment: tau_bench beside tau-bench",
+    "travelplanner.py": "Environment: travelplanner",
 }
 HEAD = """# Benchmarks
 

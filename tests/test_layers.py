@@ -40,7 +40,8 @@ WITHOUT_TORCH = (
     "envs.base", "envs.pool",
     "envs.doors", "envs.check", "envs.needs", "envs.registry", "envs.adapters.gem",
     "envs.adapters.gymnasium", "envs.adapters.openenv", "envs.adapters.own",
-    "envs.adapters.verifiers", "envs.household", "envs.tau_bench", "envs.webshop",
+    "envs.adapters.verifiers", "envs.household", "envs.tau_bench",
+    "envs.travelplanner", "envs.webshop",
     "envs.search_qa",
     "cli",
 )  # fmt: skip

@@ -238,7 +238,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         load(str(tmp_path / "nowhere"))
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(EnvError, match="has neither train_ref_info.jsonl nor validation.csv"):
+    with pytest.raises(EnvError, match=r"has neither train_ref_info.jsonl nor validation.csv"):
         load(str(empty))
     (small(tmp_path) / "std_travelplanner.jsonl").unlink()
     with pytest.raises(EnvError, match="has no std_travelplanner"):

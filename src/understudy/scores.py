@@ -1,8 +1,11 @@
 """What one view of a policy says about sampled tokens."""
 
+from collections.abc import Iterator, Mapping
+
+import torch
 from torch import Tensor
 
-from understudy.maths.vocabulary import Distribution, sampled_logps
+from understudy.maths.vocabulary import Distribution, Pieces, sampled_logps
 
 
 class Scores:
@@ -49,6 +52,11 @@ class Scores:
             token=None if self._token is None else self._token[i],
         )
 
+    def like(self, of: Distribution, part: slice) -> "Scores":
+        """The tokens of `part` with another distribution: theirs, cut off from its source."""
+        assert self._token is not None
+        return Scores(distribution=of, token=self._token[part])
+
     @property
     def distribution(self) -> Distribution:
         """The N distributions over V entries."""
@@ -58,3 +66,35 @@ class Scores:
                 "needs the whole vocabulary: choose its sampled-token form, or a local teacher"
             )
         return self._distribution
+
+
+class Cut:
+    """Live scores of the same N tokens under several views, cut into pieces: a loss is formed, and
+    its gradient taken, a few tokens at a time, and `send` hands on what was gathered. The gradient
+    is that of the whole; memory over a vocabulary does not grow with N."""
+
+    def __init__(self, live: Mapping[str, Scores]) -> None:
+        self.live = live
+        self.cut = {name: Pieces(scores.distribution) for name, scores in live.items()}
+
+    def pieces(self) -> Iterator[tuple[slice, dict[str, Scores]]]:
+        """Which tokens, and every view's scores of them. Call `backward` on a piece's loss, if it
+        has a gradient, before the next is asked for."""
+        of = [scores.distribution for scores in self.live.values()]
+        count = len(of[0])
+        size = min(distribution.chunk for distribution in of)
+        for start in range(0, count, size):
+            part = slice(start, min(start + size, count))
+            yield (
+                part,
+                {
+                    name: scores.like(self.cut[name][part], part)
+                    for name, scores in self.live.items()
+                },
+            )
+
+    def send(self) -> None:
+        """The gradients of all pieces, through the passes that made the scores."""
+        made = [pair for cut in self.cut.values() for pair in cut.send()]
+        if made:
+            torch.autograd.backward([to for to, _ in made], [gradient for _, gradient in made])

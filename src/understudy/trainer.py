@@ -17,7 +17,7 @@ from understudy.policies.base import Sample, Scorer
 from understudy.policies.packing import extends
 from understudy.policies.prompts import Prompter
 from understudy.rollout import Clock, seed_of
-from understudy.scores import Scores
+from understudy.scores import Cut, Scores
 from understudy.types import Episode, Task
 
 Prompts = Callable[[View, Task], Prompter]
@@ -171,7 +171,8 @@ def train_step(
                 live = {name: score(name, slice_) for name in sorted(needed - followed)}
                 with torch.no_grad():
                     live.update((n, score(n, slice_).to(update.device)) for n in needed & followed)
-                _learn(objective(live, _index(ready, slice_).to(update.device)), 1.0 / size, totals)
+                where = _index(ready, slice_).to(update.device)
+                _learn(objective, live, where, 1.0 / size, totals)
             norms.append(_advance(optimizer, update.grad_clip, step))
     clock.add("update", since + clock.seconds.get("teacher", 0.0) - taught)
     return Report(
@@ -183,13 +184,20 @@ def train_step(
     )
 
 
-def _learn(parts: Mapping[str, Tensor], scale: float, totals: dict[str, float]) -> None:
+def _learn(
+    objective: Objective, live: Mapping[str, Scores], index: Tensor, scale: float,
+    totals: dict[str, float],
+) -> None:  # fmt: skip
     """Add a slice's gradient to the parameters' and its losses to the totals."""
-    loss = scale * torch.stack([p.sum() for p in parts.values()]).sum()
-    if loss.requires_grad:  # not where every token of the slice has weight zero
-        loss.backward()  # type: ignore[no-untyped-call]
-    for name, value in parts.items():
-        totals[name] += float(value.detach().sum())
+    cut = Cut(live)
+    for part, scores in cut.pieces():
+        parts = objective(scores, index[part])
+        loss = scale * torch.stack([p.sum() for p in parts.values()]).sum()
+        if loss.requires_grad:  # not where every token of the piece has weight zero
+            loss.backward()  # type: ignore[no-untyped-call]
+        for name, value in parts.items():
+            totals[name] += float(value.detach().sum())
+    cut.send()
 
 
 def _index(ready: Prepared, stretches: Sequence[Stretch]) -> Tensor:

@@ -4,22 +4,77 @@
 reduces over tokens. V may be a vocabulary or its coarsening.
 """
 
+import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Each is a function of its own to autograd: what is kept for the backward pass are the two inputs,
+# where autograd's own record of these formulas would keep five to eight tensors of their size.
+
+
+class _ForwardKL(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        ctx.save_for_backward(teacher)
+        return (teacher - student).mul_(teacher.exp()).sum(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (teacher,) = ctx.saved_tensors
+        return teacher.exp().mul_(-grad[..., None]), None
+
+
+class _ReverseKL(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        ctx.save_for_backward(student, teacher)
+        return (student - teacher).mul_(student.exp()).sum(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        student, teacher = ctx.saved_tensors
+        made = (student - teacher).add_(1).mul_(student.exp())
+        return made.mul_(grad[..., None]), None
+
+
+def _mixture(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
+    return torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
+
+
+class _JensenShannon(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, beta: float) -> Tensor:
+        ctx.save_for_backward(student, teacher)
+        ctx.beta = beta
+        mixture = _mixture(student, teacher, beta)
+        far = (teacher - mixture).mul_(teacher.exp()).sum(-1)
+        return beta * far + (1 - beta) * (student - mixture).mul_(student.exp()).sum(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        student, teacher = ctx.saved_tensors
+        # what the mixture adds to the derivative cancels: it is 1 - beta times the student there
+        made = _mixture(student, teacher, ctx.beta).neg_().add_(student).mul_(student.exp())
+        return made.mul_((1 - ctx.beta) * grad[..., None]), None, None
 
 
 def forward_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(teacher || student) from log-probabilities [N, V] -> [N]. Mode-covering."""
-    teacher = teacher.detach()
-    return (teacher.exp() * (teacher - student)).sum(-1)
+    made: Tensor = _ForwardKL.apply(student, teacher.detach())  # type: ignore[no-untyped-call]
+    return made
 
 
 def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(student || teacher) from log-probabilities [N, V] -> [N]. Mode-seeking."""
-    return (student.exp() * (student - teacher.detach())).sum(-1)
+    made: Tensor = _ReverseKL.apply(student, teacher.detach())  # type: ignore[no-untyped-call]
+    return made
 
 
 def jensen_shannon(student: Tensor, teacher: Tensor, beta: float = 0.5) -> Tensor:
@@ -29,12 +84,8 @@ def jensen_shannon(student: Tensor, teacher: Tensor, beta: float = 0.5) -> Tenso
     """
     if not 0 < beta < 1:
         raise ValueError(f"beta must lie strictly between 0 and 1, got {beta}")
-    teacher = teacher.detach()
-    weights = torch.tensor([beta, 1 - beta], dtype=student.dtype, device=student.device).log()
-    mixture = torch.logsumexp(torch.stack([teacher, student], -1) + weights, -1)
-    return beta * (teacher.exp() * (teacher - mixture)).sum(-1) + (1 - beta) * (
-        student.exp() * (student - mixture)
-    ).sum(-1)
+    made: Tensor = _JensenShannon.apply(student, teacher.detach(), beta)  # type: ignore[no-untyped-call]
+    return made
 
 
 def coarsen(logps: Tensor, ids: Tensor) -> Tensor:

@@ -2,18 +2,50 @@
 
 N tokens over V entries in float32 are 4NV bytes: 600 kB a token at V = 151,936. Here a distribution
 is kept as what it is computed from, hidden states [N, H] and an output head [V, H], and turned
-into log-probabilities a chunk at a time; in the backward pass each chunk is computed again.
+into log-probabilities a chunk at a time.
+
+Gradients come in two ways. Of a whole distribution, each chunk is computed again in the backward
+pass. `Pieces` cuts it into chunks of tokens, each of which has its loss formed and its gradient
+taken before the next one is begun: nothing is computed twice, and terms that read the same piece
+share its log-probabilities. Both are flat in N; the second is as fast as holding everything.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 CHUNK_ELEMENTS = 1 << 24
 """Log-probabilities made at once: 64 MB in float32."""
+
+
+@dataclass(slots=True)
+class _Sum:
+    """A gradient [V, H] that is added up in place."""
+
+    value: Tensor | None = None
+
+    def add(self, logits: Tensor, hidden: Tensor) -> None:
+        """logits^T hidden, from gradients for logits [n, V]; in float32 at least."""
+        if hidden.dtype != torch.float32 and hidden.dtype != torch.float64:
+            more = (logits.T @ hidden).float()
+            self.value = more if self.value is None else self.value.add_(more)
+        elif self.value is None:
+            self.value = logits.T @ hidden
+        else:
+            self.value.addmm_(logits.T, hidden)
+
+
+@dataclass(slots=True)
+class _Piece:
+    """What the terms of a loss share about a chunk of tokens."""
+
+    head: _Sum
+    rows: Tensor | None = None  # log-probabilities [n, V]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +58,21 @@ class Distribution:
     hidden: Tensor
     head: Tensor
     temperature: float = 1.0
+    piece: _Piece | None = None  # where these tokens are one of `Pieces`
 
     def __len__(self) -> int:
         return len(self.hidden)
 
     def __getitem__(self, index: Tensor | slice) -> "Distribution":
-        return Distribution(hidden=self.hidden[index], head=self.head, temperature=self.temperature)
+        piece = self.piece
+        if piece is not None and isinstance(index, Tensor):
+            if len(index) == len(self) and index.equal(torch.arange(len(index)).to(index.device)):
+                return self
+            rows = None if piece.rows is None else piece.rows.index_select(0, index)
+            piece = _Piece(piece.head, rows)
+        return Distribution(
+            hidden=self.hidden[index], head=self.head, temperature=self.temperature, piece=piece
+        )
 
     def to(self, device: str) -> "Distribution":
         return Distribution(
@@ -42,8 +83,12 @@ class Distribution:
 
     def detach(self) -> "Distribution":
         """The same numbers without gradient."""
+        rows = None if self.piece is None else self.piece.rows
         return Distribution(
-            hidden=self.hidden.detach(), head=self.head.detach(), temperature=self.temperature
+            hidden=self.hidden.detach(),
+            head=self.head.detach(),
+            temperature=self.temperature,
+            piece=None if rows is None else _Piece(_Sum(), rows.detach()),
         )
 
     @property
@@ -52,39 +97,93 @@ class Distribution:
         return max(1, CHUNK_ELEMENTS // len(self.head))
 
     def logps(self) -> Tensor:
-        """All log-probabilities [N, V] in float32: 4NV bytes."""
-        return log_softmax(self.hidden, self.head, self.temperature)
+        """All log-probabilities [N, V] in float32: 4NV bytes. A piece keeps them."""
+        if self.piece is None:
+            return log_softmax(self.hidden, self.head, self.temperature)
+        if self.piece.rows is None:
+            rows: Tensor = _LogSoftmax.apply(  # type: ignore[no-untyped-call]
+                self.hidden, self.head, self.temperature, self.piece.head
+            )
+            self.piece.rows = rows
+        return self.piece.rows
 
 
 def log_softmax(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
-    """hidden [n, H], head [V, H] -> log-probabilities [n, V] in float32."""
-    logits = (hidden @ head.T).float()
+    """hidden [n, H], head [V, H] -> log-probabilities [n, V], in float32 at least."""
+    logits = hidden @ head.T
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     return torch.log_softmax(logits if temperature == 1 else logits / temperature, -1)
+
+
+class _LogSoftmax(torch.autograd.Function):
+    """`log_softmax` whose gradient for the head goes into a `_Sum`: autograd would make a new
+    [V, H] for every chunk before it adds it to the last."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, temperature: float, into: _Sum) -> Tensor:
+        rows = log_softmax(hidden, head, temperature)
+        ctx.save_for_backward(hidden, head, rows)
+        ctx.temperature, ctx.into = temperature, into
+        return rows
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
+        hidden, head, rows = ctx.saved_tensors
+        # d logits = (grad - p sum(grad)) / temperature
+        logits = rows.exp().mul_(grad.sum(-1, keepdim=True)).sub_(grad).div_(-ctx.temperature)
+        logits = logits.to(hidden.dtype)
+        if ctx.needs_input_grad[1]:
+            ctx.into.add(logits, hidden)
+        return logits @ head if ctx.needs_input_grad[0] else None, None, None, None
+
+
+class Pieces:
+    """A distribution [N, V] cut into chunks of tokens, whose gradients are taken one at a time.
+
+    Every piece is cut off from what made the hidden states and the head: call `backward` on its
+    loss before the next is asked for, then `send` once for all of them.
+    """
+
+    def __init__(self, of: Distribution) -> None:
+        self.of, self.head = of, _Sum()
+        self.leaves: list[Tensor] = []
+
+    def __getitem__(self, part: slice) -> Distribution:
+        """The next tokens; pieces are taken in order."""
+        of = self.of
+        leaf = of.hidden[part].detach().requires_grad_(of.hidden.requires_grad)
+        self.leaves.append(leaf)
+        return Distribution(
+            hidden=leaf,
+            head=of.head.detach().requires_grad_(of.head.requires_grad),
+            temperature=of.temperature,
+            piece=_Piece(self.head),
+        )
+
+    def send(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(tensor, its gradient) for the hidden states and the head, where any piece had one."""
+        if any(leaf.grad is not None for leaf in self.leaves):
+            parts = [torch.zeros_like(x) if x.grad is None else x.grad for x in self.leaves]
+            yield self.of.hidden, torch.cat(parts)
+        if self.head.value is not None:
+            # not kept here: a second [V, H] would be made where the first is still in use
+            made, self.head.value = self.head.value, None
+            yield self.of.head, made.to(self.of.head.dtype)
 
 
 def sampled_logps(of: Distribution, token: Tensor) -> Tensor:
     """Log-probability of token[N] -> [N]."""
 
-    def pick(hidden: Tensor, head: Tensor, token: Tensor) -> Tensor:
-        rows = log_softmax(hidden, head, of.temperature)
+    def pick(rows: Tensor, token: Tensor) -> Tensor:
         return rows.gather(-1, token[:, None]).squeeze(-1)
 
-    parts = [
-        _again(pick, of.hidden[i : i + of.chunk], of.head, token[i : i + of.chunk])
-        for i in range(0, len(of), of.chunk)
-    ]
-    return torch.cat(parts) if parts else of.hidden.new_zeros(0, dtype=torch.float32)
+    return _by_chunk(pick, of, token)
 
 
 def entropy(of: Distribution) -> Tensor:
     """-sum_v p log p per token -> [N], in nats."""
-
-    def one(hidden: Tensor, head: Tensor) -> Tensor:
-        rows = log_softmax(hidden, head, of.temperature)
-        return -(rows.exp() * rows).sum(-1)
-
-    parts = [_again(one, of.hidden[i : i + of.chunk], of.head) for i in range(0, len(of), of.chunk)]
-    return torch.cat(parts) if parts else of.hidden.new_zeros(0, dtype=torch.float32)
+    return _by_chunk(lambda rows: -(rows.exp() * rows).sum(-1), of)
 
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
@@ -98,18 +197,31 @@ def diverge(divergence: Divergence, student: Distribution, teacher: Distribution
             f"the student's vocabulary has {len(student.head)} entries and the teacher's "
             f"{len(teacher.head)}: a divergence over the vocabulary needs the same tokenizer"
         )
+    if student.piece is not None:
+        return divergence(student.logps(), teacher.detach().logps())
 
-    def one(hidden: Tensor, head: Tensor, other: Tensor) -> Tensor:
+    def against(rows: Tensor, other: Tensor) -> Tensor:
         with torch.no_grad():
             goal = log_softmax(other, teacher.head, teacher.temperature)
-        return divergence(log_softmax(hidden, head, student.temperature), goal)
+        return divergence(rows, goal)
 
-    size = min(student.chunk, teacher.chunk)
+    return _by_chunk(against, student, teacher.hidden)
+
+
+def _by_chunk(function: Callable[..., Tensor], of: Distribution, *more: Tensor) -> Tensor:
+    """function(log-probabilities [n, V], *more [n, ...]) -> [n], over all tokens: [N]. Where a
+    gradient is wanted, the inside is forgotten and computed again for the backward."""
+    if of.piece is not None:
+        return function(of.logps(), *more)
+
+    def one(hidden: Tensor, head: Tensor, *rest: Tensor) -> Tensor:
+        return function(log_softmax(hidden, head, of.temperature), *rest)
+
     parts = [
-        _again(one, student.hidden[i : i + size], student.head, teacher.hidden[i : i + size])
-        for i in range(0, len(student), size)
+        _again(one, of.hidden[i : i + of.chunk], of.head, *(x[i : i + of.chunk] for x in more))
+        for i in range(0, len(of), of.chunk)
     ]
-    return torch.cat(parts) if parts else student.hidden.new_zeros(0, dtype=torch.float32)
+    return torch.cat(parts) if parts else of.hidden.new_zeros(0, dtype=torch.float32)
 
 
 def _again(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:

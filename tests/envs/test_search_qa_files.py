@@ -25,8 +25,8 @@ def flash(tmp_path: Path) -> Path:
     """FlashRAG's folders: some data sets have a test split, some only dev."""
     for source in SOURCES:
         split = "test" if source in ("nq", "triviaqa", "popqa", "bamboogle") else "dev"
-        lines(tmp_path / "qa" / source / f"{split}.jsonl",
-              [asked(f"{source} {k}", "Alna", "the Alna", metadata=SUPPORT) for k in range(3)])  # fmt: skip
+        made = [asked(f"{source} {k}", "Alna", "the Alna", metadata=SUPPORT) for k in range(3)]
+        lines(tmp_path / "qa" / source / f"{split}.jsonl", made)
     for source in ("nq", "hotpotqa"):
         lines(tmp_path / "qa" / source / "train.jsonl", [asked(f"{source}", "Alna")])
     lines(tmp_path / "corpus.jsonl", rows(TOWNS))

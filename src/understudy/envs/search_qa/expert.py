@@ -162,7 +162,7 @@ def _queries(name: str, relation: Relation) -> Iterator[str]:
     yield f"{name} {relation.name}"
     yield name
     yield f"{name} {relation.kind}"
-    yield from (f"{name} {other.name}" for other in OF_KIND[relation.kind])
+    yield from (f"{name} {o.name}" for o in OF_KIND[relation.kind] if o is not relation)
 
 
 def plan(question: Question) -> list[str]:

@@ -20,7 +20,7 @@ class Move(NamedTuple):
 
     ends      whether the episode is over
     valid     whether the turn was one that the protocol asks for
-    flawless  whether it held nothing else
+    flawless  whether it held nothing else before the end of its block
     """
 
     kind: Kind
@@ -54,7 +54,7 @@ def _search_r1(action: str) -> Move:
     """`<(search|answer)>(.*?)</\\1>`, the first; of answers, the last block counts."""
     said = _cut(action)
     search, answer = _first(said, SEARCH), _first(said, ANSWER)
-    flawless = _flawless(action)
+    flawless = _flawless(said)
     if search is not None and (answer is None or search[0] < answer[0]):
         return Move("search", search[1].strip(), ends=False, valid=True, flawless=flawless)
     if answer is not None:
@@ -81,8 +81,8 @@ def _verl_agent(action: str) -> Move:
         last = _last(block, ANSWER)
         # an answer's tags the wrong way round end the episode without an answer
         said_as: Kind = "" if last is None else "answer"
-        return Move(said_as, (last or "").strip(), True, valid, _flawless(action))
-    return Move("search", content, ends=False, valid=valid, flawless=_flawless(action))
+        return Move(said_as, (last or "").strip(), True, valid, _flawless(said))
+    return Move("search", content, ends=False, valid=valid, flawless=_flawless(said))
 
 
 def _cut(action: str) -> str:

@@ -19,7 +19,7 @@ def compact(observation: Observation) -> str:
     'Oslo : A town .'
     """
     text = observation.text.strip()
-    if text == wording.REFUSED.strip() or text == wording.EMPTY.strip():
+    if not observation.valid and text in (wording.REFUSED.strip(), wording.EMPTY.strip()):
         return "invalid"
     if not text.startswith("<information>"):
         return _spaced(text)

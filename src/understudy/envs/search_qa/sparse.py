@@ -41,8 +41,9 @@ def _build_bm25s(corpus: Corpus, *, folder: Path | None) -> Index:
         [vocabulary.setdefault(word, len(vocabulary)) for word in terms(p.contents)]
         for p in each(corpus)
     ]
-    # the empty word keeps a corpus without any word usable
-    vocabulary.setdefault("", len(vocabulary))
+    if not vocabulary:
+        # a corpus without any word has no average length: give it the empty one, never asked for
+        texts[0] = [vocabulary.setdefault("", 0)]
     model.index((texts, vocabulary), show_progress=False)
     if folder is not None:
         model.save(folder, show_progress=False)

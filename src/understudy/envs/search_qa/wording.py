@@ -93,11 +93,12 @@ def results(text: str) -> list[tuple[str, str]] | None:
     if block is None:
         return None
     body, form = block[1], _DOCUMENT
-    if body.startswith("{"):
-        try:
+    try:
+        if body.startswith("{"):
             body, form = json.loads(body)["result"], _VERL_DOCUMENT
-        except (ValueError, LookupError, TypeError):
-            return []
-    parts = form.split(body)
+        parts = form.split(body)
+    except (ValueError, LookupError, TypeError):
+        # what is left of a result that was cut, or a text of somebody else's
+        return []
     pairs = zip(parts[1::2], parts[2::2], strict=True)
     return [(title.strip('"'), said.strip()) for title, said in pairs]

@@ -42,7 +42,7 @@ WITHOUT_TORCH = (
     "envs.adapters.gymnasium", "envs.adapters.openenv", "envs.adapters.own",
     "envs.adapters.verifiers", "envs.household", "envs.tau_bench",
     "envs.travelplanner", "envs.webshop",
-    "envs.search_qa",
+    "envs.search_qa", "envs.scienceworld",
     "cli",
 )  # fmt: skip
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

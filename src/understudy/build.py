@@ -21,7 +21,7 @@ from understudy.envs.adapters.own import Own, is_own
 from understudy.envs.base import Instructs, Renders, Suite
 from understudy.envs.check import Broken, attempt
 from understudy.envs.pool import LocalPool, Pool, ProcessPool
-from understudy.envs.registry import ADAPTERS, SUITES
+from understudy.envs.registry import ADAPTERS, APART, SUITES
 from understudy.errors import ConfigError, did_you_mean
 from understudy.evaluate import Panel, panel
 from understudy.hints import Hints, check, kinds_in
@@ -111,7 +111,7 @@ def panel_of(section: EvalSection, suite: Suite) -> Panel:
 def workers_of(env: EnvSection) -> int:
     if isinstance(env.workers, int):
         return env.workers
-    return 0 if env.suite in SUITES else 1
+    return 0 if env.suite in SUITES and env.suite not in APART else 1
 
 
 def pool_of(env: EnvSection, suite: Suite) -> Pool:

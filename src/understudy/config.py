@@ -46,7 +46,8 @@ class EnvSection(Section):
     """Keyword arguments of the suite."""
     split: str = "train"
     workers: Literal["auto"] | At0 = "auto"
-    """Processes that environments run in; 0 is this one. "auto": 0 for built-in suites, else 1."""
+    """Processes that environments run in; 0 is this one. "auto": 0 for built-in suites
+    (but 1 for scienceworld, which starts Java), else 1."""
     deadlines: Annotated[tuple[Positive, Positive], Field(strict=False)] = (60.0, 30.0)
     """Seconds that a reset and a step may take in a worker before the episode is given up."""
     order: Literal["fixed", "arrival"] = "fixed"

@@ -7,8 +7,12 @@ SUITES = {
     "tau_bench": "understudy.envs.tau_bench:TauBench",
     "search_qa": "understudy.envs.search_qa:SearchQA",
     "travelplanner": "understudy.envs.travelplanner:TravelPlanner",
+    "scienceworld": "understudy.envs.scienceworld:ScienceWorld",
 }
-"""Suites that need no path. They are trusted to run in this process."""
+"""Suites that need no path. They are trusted to run in this process, except:"""
+
+APART = ("scienceworld",)
+"""Suites that run in a worker process, with deadlines, as a user's own do."""
 
 ADAPTERS = {
     "gymnasium": "understudy.envs.adapters.gymnasium:Gymnasium",

@@ -7,7 +7,6 @@ asks torch itself. With a run's file it looks at what that run needs, and at not
 import importlib
 import os
 import platform
-import re
 import shutil
 import sys
 import textwrap
@@ -189,10 +188,9 @@ def _declared() -> dict[str, list[str]]:
         return {"": project["dependencies"], **project["optional-dependencies"]}
     about = metadata(NAME)
     texts = about.get_all("Requires-Dist") or []
-    made = {"": [text for text in texts if "extra ==" not in text]}
-    for extra in about.get_all("Provides-Extra") or []:
-        made[extra] = [t for t in texts if re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", t)]
-    return made
+    # a marker says which extra a text is of, and is looked at by who asks
+    of_extras = [text for text in texts if "extra ==" in text]
+    return {"": texts} | dict.fromkeys(about.get_all("Provides-Extra") or [], of_extras)
 
 
 def _lacks(needs: Iterable[Requirement]) -> list[str]:

@@ -130,7 +130,7 @@ BUGS: Bugs = {
                 "not need.specifier.contains(here, prereleases=True)",
                 "False",
             ),
-            ("an extra's packages are everybody's", 'if "extra ==" not in text', "if text"),
+            ("everybody's packages are an extra's", 'if "extra ==" in text', "if text"),
             ("offline makes no difference", '"missing" if offline else "note"', '"note"'),
             ("an empty download is a model", '.glob("*/config.json")', '.glob("*")'),
             ("quotas are unseen", "share < (count or 1)", "False"),

@@ -1,0 +1,70 @@
+"""What is done to a model's layers to fit them into less memory; none of it changes what they say.
+
+recompute  activations inside a layer are forgotten, and computed again in the backward pass
+halve      frozen weights are kept in the format in which products take them
+quantize   frozen weights are kept in 4 bits (NF4, arXiv:2305.14314, section 3), which is lossy
+"""
+
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from understudy.errors import PolicyError
+
+
+def layers_of(base: nn.Module, config: Any) -> nn.ModuleList:
+    """The list of a model's layers."""
+    for module in base.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
+            return module
+    raise PolicyError(
+        f"the layers of {type(base).__name__} were not found, so they cannot be computed again; "
+        "set gradient_checkpointing = false, or choose a model such as Qwen3 or Llama"
+    )
+
+
+def recompute(base: nn.Module, config: Any) -> None:
+    """Keep of each layer only what goes into it, where a gradient is wanted."""
+    for layer in layers_of(base, config):
+        layer.forward = partial(_again, layer.forward)
+
+
+def _again(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*inputs, **named)
+    return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
+
+
+def halve(base: nn.Module) -> None:
+    """Frozen weights of linear layers in bfloat16: autocast would make the same of them in every
+    pass. Embeddings, norms and what is trained stay in float32."""
+    for module in base.modules():
+        if isinstance(module, nn.Linear) and not module.weight.requires_grad:
+            module.weight.data = module.weight.data.bfloat16()
+
+
+def quantize(base: nn.Module, compute: torch.dtype) -> None:
+    """Every linear layer's weights in 4 bits, frozen; products are formed in `compute`. The
+    numbers are packed when the model is moved to its device."""
+    if find_spec("bitsandbytes") is None:
+        raise PolicyError(
+            'quantize = "nf4" needs bitsandbytes, which is not installed; install it with '
+            "`pip install 'understudy[qlora]'`, or leave quantize out"
+        )
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    for parent in list(base.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear:
+                made = Linear4bit(
+                    child.in_features, child.out_features, bias=child.bias is not None,
+                    compute_dtype=compute, quant_type="nf4", device="meta",
+                )  # fmt: skip
+                made.weight = Params4bit(child.weight.data, requires_grad=False, quant_type="nf4")
+                made.bias = child.bias
+                setattr(parent, name, made)

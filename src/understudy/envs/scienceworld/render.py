@@ -32,10 +32,8 @@ _RULES: Final = tuple(
         (r"you ", ""),
         (r"\b(?:a\(n\)|an?|the)(?= )", ""),
         (r"([,.;:()?])", r" \1 "),
-        (r" (?:\. )+(?=\n|$)", ""),
     )
 )
-_ITEM: Final = re.compile(r"\s*\n\s*")
 
 
 def compact(observation: Observation) -> str:
@@ -51,7 +49,7 @@ def compact(observation: Observation) -> str:
     for pattern, words in _RULES:
         text = pattern.sub(words, text)
     lines: list[str] = []
-    for line in filter(None, (part.strip() for part in text.split("\n"))):
+    for line in filter(None, (part.strip(" .") for part in text.split("\n"))):
         heads = lines[-1].endswith(" :") if lines else True
         starts = line.endswith(" :") or line.startswith("task :") or not lines
         if starts or lines[-1].startswith("task :"):

@@ -136,6 +136,14 @@ class Simulator:
         """The machine's process, while it lives."""
         return self._java.process.pid if self._java is not None and self._java.alive else None
 
+    def __enter__(self) -> Java:
+        """The machine itself, for one who must ask it something; nobody else has it meanwhile."""
+        self._lock.acquire()
+        return self._running()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
     def shutdown(self) -> None:
         """End the machine; another one starts when it is needed."""
         with self._lock:

@@ -46,8 +46,8 @@ If a command could mean several things you are given a list; answer with a numbe
 class ScienceWorld:
     """Experiments of elementary school in ScienceWorld's own simulator (arXiv:2203.07540).
 
-    families    which of the thirty tasks, by their names or those of groups: "all", "short", or a topic
-                such as "matter" or "classification"
+    families    which of the thirty tasks, by their names or those of groups: "all", "short", or a
+                topic such as "matter" or "classification"
     simplify    "easy", or simplifications separated by commas, as the simulator names them
     variations  of each task in each split, so many at most (all)
     reward      "score", by how much the score rose or fell in [-1, 1], or "won", 1 at success

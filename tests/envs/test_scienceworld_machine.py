@@ -1,0 +1,254 @@
+"""Many games in one Java machine: apart from each other, always the same, and outliving it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from understudy.envs.pool import Failure, ProcessPool
+from understudy.envs.scienceworld import ScienceWorld, simulator
+from understudy.envs.scienceworld.hashing import numbered, overlay
+from understudy.envs.scienceworld.java import Gone, Java, Late, Thrown, ref
+from understudy.envs.scienceworld.simulator import Shown, Simulator
+from understudy.errors import ConfigError, EnvError
+from understudy.types import Observation
+
+LACKING = find_spec("scienceworld") is None or shutil.which("java") is None
+pytestmark = pytest.mark.skipif(
+    LACKING, reason="needs Java and pip install 'understudy[scienceworld]'"
+)
+Which = tuple[str, int, str]
+PAINT: Which = ("chemistry-mix-paint-tertiary-color", 3, "")
+LIVES: Which = ("identify-life-stages-2", 3, "easy")
+HEAT: Which = ("use-thermometer", 3, "")
+WAYS: dict[Which, list[str]] = {}
+
+
+@pytest.fixture(scope="module")
+def machine() -> Simulator:
+    return simulator.simulator(512)
+
+
+def way(machine: Simulator, which: Which) -> list[str]:
+    """The first steps of the simulator's own way."""
+    if which not in WAYS:
+        WAYS[which] = machine.gold(*which)[:18]
+    return WAYS[which]
+
+
+def walk(machine: Simulator, which: Which) -> list[Shown]:
+    game, _, shown = machine.begin(*which)
+    path = [shown, *(machine.act(game, action) for action in way(machine, which))]
+    game.end()
+    return path
+
+
+def test_the_same_actions_always_lead_to_the_same(machine: Simulator) -> None:
+    """These three go differently from time to time in the simulator as it is."""
+    for which in (PAINT, LIVES, HEAT):
+        paths = [walk(machine, which) for _ in range(3)]
+        assert paths[0] == paths[1] == paths[2]
+
+
+def test_games_side_by_side_do_not_touch_each_other(machine: Simulator) -> None:
+    """Simplifications, random numbers and numbers of objects are each game's own."""
+    those = (PAINT, LIVES, HEAT)
+    alone = {which: walk(machine, which) for which in those}
+    games = {which: machine.begin(*which) for which in those}
+    for k in range(18):
+        if k == 9:
+            machine.gold("find-animal", 0, "easy")
+            machine.actions(games[PAINT][0])
+        for which in those:
+            if k < len(way(machine, which)):
+                shown = machine.act(games[which][0], way(machine, which)[k])
+                assert shown == alone[which][k + 1], (which, k)
+
+
+def test_lean_steps_say_what_the_interface_says(machine: Simulator) -> None:
+    """The interface's own step also looks, lists what can be named, and keeps a history."""
+    for which in (PAINT, LIVES):
+        ours = walk(machine, which)
+        with machine as java:
+            machine._leave(java)
+            maker = java.new(simulator.MAKER)
+            java.call(maker, "load", *which, False)
+            for action, shown in zip(["look around", *way(machine, which)], ours, strict=True):
+                text = java.call(maker, "step", action)
+                look, carried = (
+                    java.call(maker, f"freeAction{what}") for what in ("Look", "Inventory")
+                )
+                score, done, moves = (
+                    java.call(maker, f"get{what}") for what in ("Score", "Completed", "NumMoves")
+                )
+                assert shown == Shown(
+                    str(text), float(str(score)), bool(done), int(str(moves)), str(look),
+                    str(carried),
+                )  # fmt: skip
+            java.drop(maker)
+
+
+def test_a_machine_that_is_killed_is_replaced_and_nobody_notices(machine: Simulator) -> None:
+    alone = {which: walk(machine, which) for which in (PAINT, LIVES)}
+    games = {which: machine.begin(*which)[0] for which in alone}
+    starts = machine.starts
+    for k in range(10):
+        if k == 5:
+            assert machine.process is not None
+            os.kill(machine.process, signal.SIGKILL)
+        for which, game in games.items():
+            assert machine.act(game, way(machine, which)[k]) == alone[which][k + 1]
+    assert machine.starts == starts + 1
+
+
+def test_a_machine_that_dies_twice_at_the_same_place_ends_the_episode(
+    machine: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    game, _, _ = machine.begin(*LIVES)
+    there = len(game.said)
+
+    def die(self: Simulator, java: Java, *_: object) -> None:
+        java.process.kill()
+        java.call(self._maker, "getScore")
+
+    monkeypatch.setattr(Simulator, "_step", die)
+    monkeypatch.setattr(Simulator, "_build", lambda *_: setattr(game, "place", (0,) * 4))
+    with pytest.raises(EnvError, match=r"failed twice at the same place .*set env.options.heap"):
+        machine.act(game, "look around")
+    monkeypatch.undo()
+    game.place = None
+    assert len(game.said) == there
+    assert machine.act(game, "look around").text
+
+
+def test_a_full_heap_is_a_reason_for_another_machine(
+    machine: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = walk(machine, LIVES)
+    game, _, _ = machine.begin(*LIVES)
+    starts = machine.starts
+    monkeypatch.setattr(simulator, "GAMES", 1)
+    machine.begin(*LIVES)
+    assert machine.starts == starts
+    monkeypatch.setattr(simulator, "FULL", 0.0)
+    machine.begin(*LIVES)
+    assert machine.starts == starts + 1
+    assert machine.act(game, way(machine, LIVES)[0]) == expected[1]
+
+
+def test_games_that_are_over_leave_nothing_in_the_machine(machine: Simulator) -> None:
+    kept = machine.begin(*LIVES)[0]
+    machine.begin(*LIVES)[0].end()
+    machine.begin(*LIVES)  # lost at once, without an end
+    assert len(machine._freed) >= 1
+    with machine as java:
+        machine._relieve()
+        assert not machine._freed
+        assert kept.place is not None
+        assert java.call(kept.place.world, "getCurIterations") == 0
+
+
+def test_what_java_throws_is_said(machine: Simulator) -> None:
+    with machine as java:
+        with pytest.raises(Thrown, match="NumberFormatException"):
+            java.call("z:java.lang.Integer", "parseInt", "seven")
+        with pytest.raises(Gone, match="OutOfMemoryError: full"):
+            raise java._thrown(java.new("java.lang.OutOfMemoryError", "full"))
+        with pytest.raises(Thrown, match="an object was expected, and 7 came"):
+            ref(java.call("z:java.lang.Integer", "parseInt", "7"))
+        for text in ("a\\n\n\r\\b", "", "日本語 \\"):
+            assert java.call("z:java.lang.String", "valueOf", text) == text
+        assert java.call("z:java.lang.Math", "abs", -(2**40)) == 2**40
+    with pytest.raises(EnvError, match="could not set up find-animal 4000"):
+        machine.begin("find-animal", 4000, "")
+    assert machine.begin("find-animal", 0, "")[2].text
+
+
+def test_a_machine_that_hangs_is_given_up() -> None:
+    bridge, jar = simulator.files()
+    java = Java(("-Xmx64m",), (bridge,), jar.parent, deadline=1.0)
+    with pytest.raises(Late, match="no answer within 1 s"):
+        java.call("z:java.lang.Thread", "sleep", 2**33)
+    assert not java.alive
+    with pytest.raises(Gone, match="it was ended"):
+        java.call("z:java.lang.Math", "abs", 1)
+
+
+def test_a_machine_that_does_not_start_says_why() -> None:
+    bridge, jar = simulator.files()
+    with pytest.raises(ConfigError, match=r"Java did not start .*Invalid maximum heap size"):
+        Java(("-Xmxlots",), (bridge,), jar.parent, deadline=1.0)
+
+
+def test_objects_are_hashed_by_their_numbers(tmp_path: Path) -> None:
+    _, jar = simulator.files()
+    overlay(jar, tmp_path)
+    made = next(tmp_path.rglob("*.class")).read_bytes()
+    assert b"hashCode" in made
+    (tmp_path / "no.jar").write_bytes(b"PK\x05\x06" + bytes(18))
+    with pytest.raises(EnvError, match=r"install scienceworld 1\.2\.3"):
+        overlay(tmp_path / "no.jar", tmp_path)
+    with pytest.raises(Exception, match="unknown tag"):
+        numbered(bytes(9) + b"\x05" + b"\x63" * 20)
+
+
+def test_another_process_sees_the_same_and_takes_its_machine_with_it(machine: Simulator) -> None:
+    code = (
+        "from understudy.envs.scienceworld.simulator import simulator\n"
+        "import sys, time\n"
+        "s = simulator(512)\n"
+        f"g, d, shown = s.begin(*{LIVES!r})\n"
+        f"for action in {way(machine, LIVES)!r}: shown = s.act(g, action)\n"
+        "print(s.process, repr(tuple(shown)), flush=True)\n"
+        "time.sleep(600)"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "7"},
+    )  # fmt: skip
+    assert child.stdout is not None
+    process, _, said = child.stdout.readline().partition(" ")
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    assert said.strip() == repr(tuple(walk(machine, LIVES)[-1]))
+    until = time.monotonic() + 60
+    while _lives(int(process)):
+        assert time.monotonic() < until, "the machine outlived its process"
+        time.sleep(0.05)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_it_plays_in_worker_processes() -> None:
+    suite = ScienceWorld(families="lifespan", simplify="easy")
+    tasks = suite.tasks("dev")[:2]
+    pool = ProcessPool(suite, workers=1, reset_seconds=300.0, step_seconds=300.0)
+    try:
+        for task in tasks:
+            pool.open(task.id, task)
+        opened = dict(pool.poll(block=True))
+        for task in tasks:
+            pool.act(task.id, "go to kitchen")
+        seen = {**dict(pool.poll(block=True))}
+    finally:
+        pool.shutdown()
+    for task in tasks:
+        assert not isinstance(opened[task.id], Failure), opened[task.id]
+        assert isinstance(seen[task.id], Observation)
+        env = suite.make()
+        assert env.reset(task) == opened[task.id]
+        assert env.step("go to kitchen") == seen[task.id]

@@ -20,7 +20,7 @@ ROWS = (
     "stage",
     "words",
     "algorithms rollout plots",
-    "trainer evaluate checkpoint replay sampling hinting",
+    "trainer evaluate checkpoint optimizer replay sampling hinting",
     "compare",
     # from here on: settings, runs, and what people type
     "config",
@@ -29,7 +29,7 @@ ROWS = (
     "build models",
     "selftest metrics",
     "run",
-    "plan measure tables demo",
+    "plan measure tables demo serve",
     "cli",
     "__main__",
 )

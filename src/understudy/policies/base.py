@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from understudy.policies.chat import Chat
 from understudy.scores import Scores
@@ -40,14 +40,8 @@ class Sample:
     tokens: Ids
 
 
-class Actor(Protocol):
+class Engine(Protocol):
     """Samples turns. Submit what is ready, poll for what is finished: continuous batching."""
-
-    @property
-    def chat(self) -> Chat: ...
-
-    @property
-    def context_length(self) -> int: ...
 
     def submit(self, request: Request) -> None: ...
 
@@ -64,6 +58,16 @@ class Actor(Protocol):
         ...
 
 
+class Actor(Engine, Protocol):
+    """An engine, and what prompts for it are made with."""
+
+    @property
+    def chat(self) -> Chat: ...
+
+    @property
+    def context_length(self) -> int: ...
+
+
 class Scorer(Protocol):
     @property
     def chat(self) -> Chat: ...
@@ -75,3 +79,12 @@ class Scorer(Protocol):
 
 class Policy(Actor, Scorer, Protocol):
     """Both: what a view of an algorithm may name."""
+
+
+@runtime_checkable
+class Foresees(Protocol):
+    """A scorer that can begin before it is asked: one that another machine works for."""
+
+    def expect(self, samples: Sequence[Sample]) -> None:
+        """These will be scored soon, in such rows."""
+        ...

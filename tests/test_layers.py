@@ -16,7 +16,7 @@ ROWS = (
     "envs",
     "batch contexts demonstrations handover hindsight hints penalties record scores",
     "objective",
-    "signals policies",
+    "signals policies mismatch",
     "stage",
     "words",
     "algorithms rollout plots",

@@ -12,7 +12,7 @@ import pytest
 from envs.travelplanner_plans import DATA
 
 from understudy.envs.check import check
-from understudy.envs.travelplanner import TravelPlanner, database, judge, rates
+from understudy.envs.travelplanner import TravelPlanner, database, judge, needs, rates
 from understudy.envs.travelplanner.__main__ import main
 from understudy.envs.travelplanner.database import PATHS
 from understudy.envs.travelplanner.env import Trip
@@ -231,6 +231,13 @@ def test_what_is_wrong_in_a_file_is_named(
         load(str(small(tmp_path, **changes)))
     assert said in str(error.value)
     assert str(tmp_path) in str(error.value)
+
+
+def test_the_doctor_is_told_what_the_data_are() -> None:
+    assert list(needs({})) == []
+    (need,) = needs({"data": "/none"})
+    assert need.missing
+    assert need.get.startswith("git clone ")
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

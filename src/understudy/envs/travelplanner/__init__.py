@@ -2,6 +2,7 @@
 
 from understudy.envs.travelplanner.env import TravelPlannerEnv, Trip
 from understudy.envs.travelplanner.judge import Rates, Verdict, judge, rates
+from understudy.envs.travelplanner.needs import needs
 from understudy.envs.travelplanner.query import Query
 from understudy.envs.travelplanner.suite import TravelPlanner
 
@@ -13,5 +14,6 @@ __all__ = [
     "Trip",
     "Verdict",
     "judge",
+    "needs",
     "rates",
 ]

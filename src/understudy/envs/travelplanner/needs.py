@@ -1,0 +1,13 @@
+"""What travelplanner wants from the machine."""
+
+from collections.abc import Iterator, Mapping
+
+from understudy.envs.needs import Need, file
+
+
+def needs(options: Mapping[str, object]) -> Iterator[Need]:
+    """Nothing, unless the original's own queries are to be played."""
+    if options.get("data"):
+        yield file(
+            "data", options["data"], "git clone https://github.com/OSU-NLP-Group/TravelPlanner"
+        )

@@ -12,10 +12,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 SECTIONS = {
+    "divergences.py": "Losses over a vocabulary: memory and time",
     "environments.py": "Environments: steps, resets and memory of every world",
     "household.py": "Environment: household beside TextWorld",
     "webshop.py": "Environment: webshop",
     "tau_bench.py": "Environment: tau_bench beside tau-bench",
+    "scienceworld.py": "Environment: scienceworld beside its own API",
     "travelplanner.py": "Environment: travelplanner",
 }
 HEAD = """# Benchmarks

@@ -1,0 +1,120 @@
+"""How fast and large ScienceWorld is here: gold paths, resets, memory, beside its own interface.
+
+    OMP_NUM_THREADS=1 python benchmarks/scienceworld.py
+
+prints a table in Markdown. Every task's gold path is played once to warm the machine up and then
+measured. Seconds are seconds of the processor, of this process and the Java machine together (with
+its compiler and its garbage collection), so that neighbours on the computer matter less.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from understudy.envs.scienceworld import simulator
+from understudy.envs.scienceworld.catalogue import TASKS
+from understudy.envs.scienceworld.simulator import Simulator
+
+Row = tuple[str, str, str]
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def seconds(process: int | None) -> float:
+    """Of the processor, that this process and another have taken."""
+    times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return time.process_time() + sum(map(int, times)) / TICKS
+
+
+def resident(process: int | None) -> float:
+    """MB of memory that a process holds."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def gold(machine: Simulator, passes: int) -> Iterator[Row]:
+    """Every gold path, the last of so many passes measured."""
+    rates, resets, steps, total, won = {}, [], 0, 0.0, 0
+    for task in TASKS:
+        way = machine.gold(task, 0, "")
+        for k in range(passes):
+            before = seconds(machine.process)
+            game, _, shown = machine.begin(task, 0, "")
+            begun = seconds(machine.process)
+            for action in way:
+                shown = machine.act(game, action)
+            taken = seconds(machine.process) - begun
+            game.end()
+            if k == passes - 1:
+                resets.append(begun - before)
+                rates[task] = len(way) / taken
+                steps, total = steps + len(way), total + taken
+                won += shown.done and shown.score == 1.0
+    slow = min(rates, key=rates.__getitem__)
+    fast = max(rates, key=rates.__getitem__)
+    yield "gold paths that end at 100", f"{won} of {len(TASKS)}", "variation 0"
+    mean = statistics.mean(rates.values())
+    yield "steps/s on gold paths, mean of the tasks", f"{mean:,.0f}", f"{steps} steps"
+    spread = f"{rates[slow]:,.0f} ({slow}) to {rates[fast]:,.0f} ({fast})"
+    yield "steps/s, slowest and fastest task", spread, "steps with look, inventory and state"
+    yield "steps/s, all steps together", f"{steps / total:,.0f}", ""
+    yield "resets/s", f"{1 / statistics.median(resets):,.1f}", "median of the tasks"
+
+
+def memory(live: int, heap: int) -> Row:
+    """Of a machine that holds so many games, each of which was played for twenty steps."""
+    machine = Simulator(heap)
+    games = [machine.begin(TASKS[k % len(TASKS)], k // len(TASKS), "")[0] for k in range(live)]
+    for game in games:
+        for action in ("look around", "open door to kitchen", "wait1", "inventory") * 5:
+            machine.act(game, action)
+    size = resident(machine.process)
+    machine.shutdown()
+    return f"MB per live game, {live:,} of them", f"{size / live:,.0f}", f"{size:,.0f} MB in all"
+
+
+def original(passes: int) -> Iterator[Row]:
+    """ScienceWorldEnv.step, which lists all valid actions each time."""
+    from scienceworld import ScienceWorldEnv
+
+    env = ScienceWorldEnv()
+    process = env._gateway.java_process.pid
+    for task in ("find-animal", "power-component"):
+        for k in range(passes):
+            env.load(task, 0, "", generateGoldPath=True)
+            way = env.get_gold_action_sequence()
+            env.reset()
+            before = seconds(process)
+            for action in way:
+                env.step(action)
+            taken = seconds(process) - before
+            if k == passes - 1:
+                yield f"steps/s of ScienceWorldEnv, {task}", f"{len(way) / taken:,.0f}", ""
+    yield "MB of its machine", f"{resident(process):,.0f}", "one game to a machine"
+    env.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--passes", type=int, default=3, help="over each gold path")
+    parser.add_argument("--live", type=int, nargs="*", default=(1, 8, 64))
+    options = parser.parse_args()
+    machine = simulator.simulator(512)
+    rows = list(gold(machine, options.passes))
+    rows.append(("MB of the machine after all of it", f"{resident(machine.process):,.0f}", ""))
+    machine.shutdown()
+    rows += [memory(live, 1024 if live > 16 else 512) for live in options.live]
+    rows += original(2)
+    print(f"Python {platform.python_version()}, a heap of 512 MB (1,024 for 64 games)\n")
+    print("| scienceworld | measured | over |\n|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -35,7 +35,7 @@ def cut(action: str) -> str:
     return action
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SAID)
 def test_search_r1_reads_the_first_block(action: str) -> None:
     move = moves.read(action, "search_r1")
@@ -49,7 +49,7 @@ def test_search_r1_reads_the_first_block(action: str) -> None:
         assert move.content == re.findall(ANSWERS, cut(action), re.DOTALL)[-1].strip()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SAID)
 def test_verl_agent_reads_searches_first_and_in_any_case(action: str) -> None:
     move = moves.read(action, "verl_agent")
@@ -90,7 +90,7 @@ def test_a_flaw_is_anything_but_one_block() -> None:
         assert not moves.read(action, "search_r1").flawless, action
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=40) | SAID)
 def test_answers_are_normalised_as_squad_does(text: str) -> None:
     bare = "".join(c for c in text.lower() if c not in set(string.punctuation))
@@ -194,20 +194,21 @@ def test_an_answer_within_a_query_ends_verl_agents_visit() -> None:
 
 
 def test_rewards() -> None:
-    cases = {
-        "em": (1.0, 0.0, 0.0), "f1": (1.0, 0.5, 0.0), "format": (1.0, 0.2, 0.2),
-    }  # fmt: skip
-    for reward, expected in cases.items():
-        for answer, worth in zip(("Alna", "Alna of Oslo town", "no"), expected, strict=True):
+    worth = {
+        "em": {"Alna": 1.0, "Alna of Oslo town": 0.0, "no": 0.0},
+        "f1": {"Alna": 1.0, "Alna of Oslo town": 0.4, "no": 0.0},
+        "format": {"Alna": 1.0, "Alna of Oslo town": 0.2, "no": 0.2},
+    }
+    for reward, cases in worth.items():
+        for answer, expected in cases.items():
             seen = env(reward=reward).step(f"<answer>{answer}</answer>")
-            assert seen.reward == pytest.approx(worth if answer != "Alna of Oslo town" else
-                                                {"em": 0, "f1": 0.4, "format": 0.2}[reward])  # fmt: skip
+            assert seen.reward == pytest.approx(expected)
             assert seen.won == (answer == "Alna")
-            assert seen.score == pytest.approx({"Alna": 1, "no": 0}.get(answer, 0.4))
-    for answer, worth in (("Alna", 0.8), ("no", 0.1)):
+            assert seen.score == pytest.approx(worth["f1"][answer])
+    for answer, expected in (("Alna", 0.8), ("no", 0.1)):
         made = env(reward="format")
         made.step("words <search>oslo</search>")
-        assert made.step(f"<answer>{answer}</answer>").reward == pytest.approx(worth)
+        assert made.step(f"<answer>{answer}</answer>").reward == pytest.approx(expected)
 
 
 def test_an_answer_of_nothing_is_one() -> None:
@@ -242,7 +243,8 @@ def test_the_compact_wording_says_the_same_for_both() -> None:
     for protocol in ("search_r1", "verl_agent"):
         made = env(protocol)  # type: ignore[arg-type]
         assert compact(made.step("<search>oslo</search>")) == (
-            "Oslo : A town on the river Alna .\nLima : A town on the river Rimac . Oslo is far away ."
+            "Oslo : A town on the river Alna .\n"
+            "Lima : A town on the river Rimac . Oslo is far away ."
         )
         assert compact(made.step("<search>zzz</search>")) == "nothing found"
         assert compact(made.step("hm")) == "invalid"

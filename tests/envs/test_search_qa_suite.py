@@ -98,6 +98,24 @@ def test_questions_are_answered_by_the_passages_that_they_name() -> None:
     assert 0.5 < answers["yes"] / answers["no"] < 2
 
 
+def test_comparisons_are_right() -> None:
+    things, seen = world("full", 2400, 0).things, set()
+    for number in range(300):
+        asked = FULL.question(FULL.task("compare", "train", number))
+        one, other = (things[title].facts for title in asked.titles)
+        kind = next(word for word in ("born", "younger", "appeared", "profession", "country")
+                    if word in asked.text)  # fmt: skip
+        seen.add(kind)
+        if kind in ("profession", "country"):
+            assert asked.golds == ("yes" if one[kind] == other[kind] else "no",)
+            continue
+        fact = {"born": "birth year", "younger": "founding year", "appeared": "publication year"}
+        years = [int(facts[fact[kind]]) for facts in (one, other)]
+        wanted = max(years) if kind == "younger" else min(years)
+        assert asked.golds == (asked.titles[years.index(wanted)],)
+    assert len(seen) == 5
+
+
 @pytest.mark.parametrize("suite", [FULL, SMALL], ids=["full", "small"])
 def test_the_reader_wins_and_so_does_the_plan(suite: SearchQA) -> None:
     for split in ("train", "test"):

@@ -21,9 +21,9 @@ def compact(observation: Observation) -> str:
     text = observation.text.strip()
     if not observation.valid and text in (wording.REFUSED.strip(), wording.EMPTY.strip()):
         return "invalid"
-    if not text.startswith("<information>"):
-        return _spaced(text)
     found = wording.results(text)
+    if found is None:
+        return _spaced(text)
     if not found:
         return "nothing found"
     return "\n".join(f"{title} : {_spaced(said)}" for title, said in found)

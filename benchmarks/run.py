@@ -16,6 +16,7 @@ SECTIONS = {
     "environments.py": "Environments: steps, resets and memory of every world",
     "household.py": "Environment: household beside TextWorld",
     "webshop.py": "Environment: webshop",
+    "search_qa.py": "Environment: search_qa",
     "tau_bench.py": "Environment: tau_bench beside tau-bench",
     "scienceworld.py": "Environment: scienceworld beside its own API",
     "travelplanner.py": "Environment: travelplanner",

@@ -5,7 +5,8 @@
 prints a table in Markdown. A step is one action of the reader's walk; walks are played once before
 they are measured, so that their searches are remembered, as those of a group's episodes are. New
 searches are measured apart. Seconds are seconds of the processor, so that neighbours on the machine
-matter less; a retriever whose package is not installed is left out.
+matter less, of client and server together for HTTP; a retriever whose package is not installed is
+left out.
 """
 
 import argparse
@@ -28,13 +29,13 @@ LIVE = (1, 64, 1024)
 Row = tuple[str, str, str]
 
 
-def timed(act: Callable[[], int], repeats: int, clock: Callable[[], float]) -> str:
+def timed(act: Callable[[], int], repeats: int) -> str:
     """How many things a second `act` does: the median and the range of the repeats."""
     rates = []
     for _ in range(repeats):
-        start = clock()
+        start = time.process_time()
         count = act()
-        rates.append(count / (clock() - start))
+        rates.append(count / (time.process_time() - start))
     return f"{statistics.median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
 
 
@@ -63,9 +64,9 @@ def play(visits: int, repeats: int) -> Iterator[Row]:
 
     steps()
     over = f"{visits} visits, 2,400 passages"
-    yield "steps/s, resets included", timed(steps, repeats, time.process_time), over
-    yield "resets/s", timed(resets, repeats, time.process_time), over
-    yield "demonstrations/s", timed(experts, repeats, time.process_time), over
+    yield "steps/s, resets included", timed(steps, repeats), over
+    yield "resets/s", timed(resets, repeats), over
+    yield "demonstrations/s", timed(experts, repeats), over
 
 
 def retrievers(corpus: Corpus, queries: list[str], repeats: int) -> Iterator[Row]:
@@ -81,7 +82,7 @@ def retrievers(corpus: Corpus, queries: list[str], repeats: int) -> Iterator[Row
                 local.search([query], TOP)
             return len(queries)
 
-        rate = timed(find, repeats, time.process_time)
+        rate = timed(find, repeats)
         over = f"{len(corpus):,} passages; built in {seconds:.1f} s"
         yield f"new searches/s, {engine}", rate, over
 
@@ -96,7 +97,7 @@ def served(corpus: Corpus, queries: list[str], repeats: int) -> Iterator[Row]:
                     remote.search([query], TOP)
                 return len(queries)
 
-            rate = timed(ask, repeats, time.perf_counter)
+            rate = timed(ask, repeats)
             yield (
                 f'searches/s over loopback, dialect "{dialect}"',
                 rate,

@@ -21,7 +21,8 @@ from understudy.types import Observation, Task
 BITS = st.sampled_from(
     ["<search>", "</search>", "<answer>", "</answer>", "<SEARCH>", "</Search>", "<Answer>",
      "</ANSWER>", "<\u017fearch>", "</an\u017fwer>", "<think>", "</think>", "</information>",
-     " ", "\n", "Oslo", "The", "<", "é"]
+     " ", "\n", "Oslo", "The", "<", "é", "<search>a</search>", "<answer> b </answer>",
+     "<answer>c</answer></search>"]
 )  # fmt: skip
 SAID = st.lists(BITS, max_size=12).map("".join)
 ACTION = r"<(search|answer)>(.*?)</\1>"
@@ -68,6 +69,23 @@ def test_verl_agent_reads_searches_first_and_in_any_case(action: str) -> None:
         assert move.content == (told[-1].strip() if told else "")
     elif kind:
         assert (move.kind, move.content) == ("search", found["search"][1].strip())  # type: ignore[index]
+
+
+def test_turns_with_several_blocks() -> None:
+    cases = {
+        "<answer>a</answer> <search>b</search>": ("answer", "a", "search", "b"),
+        "<search>a</search> <answer>b</answer>": ("search", "a", "search", "a"),
+        "<answer>a</answer><answer>b</answer></search>": ("answer", "b", "answer", "a"),
+        "<answer>a</answer><answer>b</answer>": ("answer", "a", "answer", "a"),
+        "<search>a <answer>b</answer>": ("answer", "b", "answer", "b"),
+        "<answer>a <search>b</search>": ("search", "b", "search", "b"),
+        "<search>a <search>b</search>": ("search", "a <search>b", "search", "a <search>b"),
+    }
+    for action, expected in cases.items():
+        first, second = moves.read(action, "search_r1"), moves.read(action, "verl_agent")
+        assert (first.kind, first.content, second.kind, second.content) == expected, action
+        assert first.valid
+        assert second.valid == (action.count("<search>") + action.count("<answer>") == 1)
 
 
 @pytest.mark.parametrize("protocol", ["search_r1", "verl_agent"])

@@ -21,12 +21,7 @@ from understudy.types import Observation, Task
 
 REMEMBERED: Final = 8192
 """Ways and descriptions that a process remembers, each of which costs a new world."""
-REFUSED: Final = (
-    "No known action matches that input.",
-    "Unknown action.",
-    "ERROR: Unknown response",
-    "ERROR: Value out of range",
-)
+REFUSED: Final = ("No known action matches that input.", "Unknown action.")
 """How the simulator begins when it has not understood."""
 INSTRUCTIONS: Final = """\
 You are in a house with a garden, workshop and laboratory things, and have an experiment to do. Give

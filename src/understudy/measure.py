@@ -13,6 +13,7 @@ from understudy.errors import ConfigError, RunError, did_you_mean
 from understudy.evaluate import Evaluation, evaluate, named
 from understudy.hinting import Hinter, prove, sample
 from understudy.objective import Algorithm, View
+from understudy.policies.hf import load
 from understudy.record import Log, episode_line
 from understudy.rollout import EXPERT, Stage, play, seed_of
 from understudy.run import deterministic
@@ -40,6 +41,18 @@ def trained(where: Path, name: str = "") -> str:
             f"{', '.join(there)}"
         )
     return str(where / checkpoint.FOLDER / name)
+
+
+def export(where: Path, name: str, out: Path) -> None:
+    """Write the student of a run's checkpoint, adapters merged into its weights, as a folder that
+    transformers reads. Raises RunError rather than overwrite one."""
+    found = trained(where, name)
+    if not found:
+        raise ConfigError(f"{where} is not the folder of a run; name the one that holds `latest`")
+    if out.exists():
+        raise RunError(f"{out} exists already; choose another folder, or remove it")
+    models.quiet()
+    load(found).save(out)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,9 @@ CONFIG, META, LOCK = "config.toml", "meta.json", ".lock"
 HINTS = "hints.jsonl"
 LOGS = ("episodes.jsonl", "metrics.jsonl", "evals.jsonl", "columns.jsonl", HINTS)
 TIMINGS = "timings.jsonl"
-HARMLESS = {"run.folder", "run.keep", "run.checkpoint_every"}
+HARMLESS = {
+    "run.folder", "run.keep", "run.checkpoint_every", "policy.gradient_checkpointing",
+}  # fmt: skip
 """Settings that change no result, so that a run may be continued with others."""
 
 

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from understudy.config import BuildSection
+from understudy.config import BuildSection, PolicySection
 from understudy.errors import ConfigError
+
+BYTES = {"float32": 4, "bfloat16": 2}
+NF4 = 4.127 / 8
+"""Bytes of a weight in 4 bits with its share of scales (arXiv:2305.14314, section 3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +44,46 @@ class Shape:
         embeddings = self.vocab * h * (1 if self.tied else 2)
         return embeddings + self.layers * (attention + mlp + 2 * h) + h
 
+    def linear(self) -> int:
+        """Parameters of linear layers, the head left out."""
+        norms = self.layers * (2 * self.hidden + (2 * self.head_dim if self.qk_norm else 0))
+        embeddings = self.vocab * self.hidden * (1 if self.tied else 2)
+        return self.parameters() - embeddings - norms - self.hidden
+
+    def adapters(self, rank: int) -> int:
+        """Parameters of low-rank adapters on every linear layer of a dense model."""
+        h, d = self.hidden, self.head_dim
+        attention = 2 * (h + self.heads * d) + 2 * (h + self.kv_heads * d)
+        mlp = 3 * (h + self.ffn) * max(1, self.experts)
+        return self.layers * rank * (attention + mlp)
+
     def cache(self, tokens: int, size: int) -> int:
         """Bytes of keys and values of so many tokens, `size` bytes a number."""
         return 2 * self.layers * self.kv_heads * self.head_dim * tokens * size
 
-    def activations(self, tokens: int, size: int) -> int:
+    def activations(self, tokens: int, size: int, *, recompute: bool = False) -> int:
         """Bytes kept for a backward pass: 34 bytes a token and hidden entry at 2 bytes a number
-        (arXiv:2205.05198, eq. 2, attention scores not kept); a rough figure."""
-        return 17 * self.layers * self.hidden * tokens * size
+        (arXiv:2205.05198, eq. 2, attention scores not kept); where layers are computed again,
+        that of one, and what goes into each. A rough figure."""
+        of_one = 17 * self.hidden * tokens * size
+        if recompute:
+            return of_one + self.layers * self.hidden * tokens * 4
+        return self.layers * of_one
+
+    def weights(self, section: PolicySection, *, frozen: bool) -> int:
+        """Bytes of the weights as they are kept while a run goes on."""
+        frozen = frozen or section.lora > 0
+        each = 4.0
+        if section.quantize == "nf4":
+            each = NF4
+        elif frozen and section.compute == "bfloat16":
+            each = 2.0
+        kept = 4 * (self.parameters() - self.linear()) + int(each * self.linear())
+        return kept + 4 * (self.adapters(section.lora) if section.lora else 0)
+
+    def trained(self, section: PolicySection) -> int:
+        """Parameters that are trained."""
+        return self.adapters(section.lora) if section.lora else self.parameters()
 
 
 def _qwen3(hidden: int, layers: int, heads: int, ffn: int, *, tied: bool) -> Shape:

@@ -1,6 +1,8 @@
 """Divergences: zero iff equal, positive, bounded, right in direction, right in gradient."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -62,6 +64,33 @@ def test_jensen_shannon_over_beta_tends_to_the_kls(beta: float, kl: object) -> N
     p, q = logps(0, scale=0.5), logps(1, scale=0.5)
     scaled = jensen_shannon(p, q, beta) / min(beta, 1 - beta)
     assert_close(scaled, kl(p, q), rtol=1e-3, atol=1e-6)  # type: ignore[operator]
+
+
+PLAIN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "forward": lambda p, q: (q.exp() * (q - p)).sum(-1),
+    "reverse": lambda p, q: (p.exp() * (p - q)).sum(-1),
+    "jensen_shannon": lambda p, q: _plain_jensen_shannon(p, q, 0.5),
+    "jensen_shannon of 0.2": lambda p, q: _plain_jensen_shannon(p, q, 0.2),
+}
+
+
+def _plain_jensen_shannon(p: Tensor, q: Tensor, beta: float) -> Tensor:
+    m = (beta * q.exp() + (1 - beta) * p.exp()).log()
+    return beta * (q.exp() * (q - m)).sum(-1) + (1 - beta) * (p.exp() * (p - m)).sum(-1)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@given(seed=SEEDS)
+def test_gradients_are_those_of_the_formulas(name: str, seed: int) -> None:
+    """Also for log-probabilities that are not normalised, as autograd may move them."""
+    made = partial(jensen_shannon, beta=0.2) if "of" in name else ALL[name]
+    weight = torch.linspace(-1, 2, 5, dtype=torch.float64)
+    numbers = []
+    for function in (made, PLAIN[name]):
+        p, q = logps(seed).requires_grad_(), logps(seed + 1)
+        value = function(p, q)
+        numbers.append((value.detach(), *torch.autograd.grad((weight * value).sum(), p)))
+    assert_close(numbers[0], numbers[1], atol=1e-12, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", ALL)

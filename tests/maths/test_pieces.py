@@ -68,7 +68,8 @@ def pieces(loss: Loss, seed: int, heat: float, dtype: torch.dtype, size: int) ->
     hidden.requires_grad_()
     head.requires_grad_()
     theirs = Distribution(hidden=far, head=far_head, temperature=heat)
-    cut = Pieces(Distribution(hidden=hidden, head=head, temperature=heat))
+    # a head is a parameter, or computed from one, as where a vocabulary is padded
+    cut = Pieces(Distribution(hidden=hidden, head=head[:] if size % 2 else head, temperature=heat))
     values = []
     for start in range(0, N, size):
         part = slice(start, min(N, start + size))
@@ -128,7 +129,7 @@ def test_the_heads_gradient_is_added_up_in_float32_where_the_head_is_not() -> No
     """In bfloat16, a sum over many pieces would stop growing."""
     n = 600
     hidden = torch.ones(n, 1, dtype=torch.bfloat16).requires_grad_()
-    head = torch.zeros(2, 1, dtype=torch.bfloat16).requires_grad_()
+    head = torch.zeros(2, 1).requires_grad_().bfloat16()
     cut = Pieces(Distribution(hidden=hidden, head=head))
     for k in range(n):
         sampled_logps(cut[slice(k, k + 1)], torch.zeros(1, dtype=torch.long)).sum().backward()
@@ -143,10 +144,11 @@ def test_what_has_no_gradient_is_sent_none() -> None:
     for frozen in (hidden, head):
         for x in (hidden, head):
             x.requires_grad_(x is not frozen)
-        cut = Pieces(Distribution(hidden=hidden, head=head))
+        rows = head[:]
+        cut = Pieces(Distribution(hidden=hidden, head=rows))
         sampled_logps(cut[slice(0, N)], token).sum().backward()
         ((to, _),) = cut.send()
-        assert to is (head if frozen is hidden else hidden)
+        assert to is (rows if frozen is hidden else hidden)
     cut = Pieces(Distribution(hidden=hidden.detach(), head=head.detach()))
     assert not sampled_logps(cut[slice(0, N)], token).requires_grad
     assert list(cut.send()) == []
@@ -158,6 +160,25 @@ def test_what_has_no_gradient_is_sent_none() -> None:
     sent = {id(to): gradient for to, gradient in cut.send()}
     assert not sent[id(hidden)][:4].any()
     assert sent[id(hidden)][4:].any(-1).all()
+
+
+def test_the_gradient_of_a_parameter_is_added_to_what_it_has() -> None:
+    """From passes before, and from another view of the same weights."""
+    hidden, head, _, _, token, _ = tensors(0)
+    hidden.requires_grad_()
+    head.requires_grad_()
+    sampled_logps(Distribution(hidden=hidden, head=head), token).sum().backward()
+    assert head.grad is not None
+    once = head.grad.clone()
+    for before in (0, 1):  # with a gradient at the start, and without
+        if not before:
+            head.grad = None
+        both = [Pieces(Distribution(hidden=hidden, head=head)) for _ in range(2)]
+        for cut in both:
+            sampled_logps(cut[slice(0, N)], token).sum().backward()
+        for cut in both:
+            assert [to is hidden for to, _ in cut.send()] == [True]
+        assert_close(head.grad, once * 2 * (1 + before))
 
 
 def test_terms_that_read_one_piece_share_its_product_with_the_head(

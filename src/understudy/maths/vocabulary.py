@@ -146,7 +146,8 @@ class Pieces:
     """
 
     def __init__(self, of: Distribution) -> None:
-        self.of, self.head = of, _Sum()
+        # a parameter's gradient is added to where it lies: one [V, H] less
+        self.of, self.head = of, _Sum(of.head.grad if of.head.is_leaf else None)
         self.leaves: list[Tensor] = []
 
     def __getitem__(self, part: slice) -> Distribution:
@@ -162,14 +163,16 @@ class Pieces:
         )
 
     def send(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """(tensor, its gradient) for the hidden states and the head, where any piece had one."""
+        """(tensor, its gradient) for the hidden states and the head, where any piece had one; that
+        of a head which is itself a parameter has been added to the parameter's."""
         if any(leaf.grad is not None for leaf in self.leaves):
             parts = [torch.zeros_like(x) if x.grad is None else x.grad for x in self.leaves]
             yield self.of.hidden, torch.cat(parts)
-        if self.head.value is not None:
-            # not kept here: a second [V, H] would be made where the first is still in use
-            made, self.head.value = self.head.value, None
-            yield self.of.head, made.to(self.of.head.dtype)
+        head, made = self.of.head, self.head.value
+        if made is not None and not head.is_leaf:
+            yield head, made.to(head.dtype)
+        elif made is not None and head.grad is not made:
+            head.grad = made.to(head.dtype) if head.grad is None else head.grad.add_(made)
 
 
 def sampled_logps(of: Distribution, token: Tensor) -> Tensor:

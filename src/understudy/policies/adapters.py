@@ -5,7 +5,6 @@ A folder with adapters holds them and the name of the model that they belong to,
 """
 
 import json
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,21 +38,19 @@ class Adapters:
     def __init__(self, model: Any, *, rank: int, base: str, seed: int) -> None:
         peft = _peft()
         config = peft.LoraConfig(
-            r=rank, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM",
-            base_model_name_or_path=base,
-        )  # fmt: skip
+            r=rank, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
+        # what peft asks a model before it takes layers of 4 bits for what they are
+        model.is_loaded_in_4bit = any(hasattr(m, "compute_dtype") for m in model.modules())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._wrapped = peft.get_peft_model(model, config)
+        self._wrapped.peft_config["default"].base_model_name_or_path = base
         self._wrapped.eval()
 
     def tensors(self) -> dict[str, Tensor]:
         """A and B of every layer, under peft's names."""
-        made: dict[str, Tensor] = _peft().get_peft_model_state_dict(self._wrapped)
-        return made
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        return (p for p in self._wrapped.parameters() if p.requires_grad)
+        return _tensors(self._wrapped)
 
     def save(self, folder: Path) -> None:
         """As peft's save_pretrained, with lists in order: equal adapters are equal bytes."""
@@ -72,15 +69,19 @@ class Adapters:
         restore(self._wrapped, folder)
 
 
+def _tensors(wrapped: Any) -> dict[str, Tensor]:
+    # left to itself, peft compares vocabularies with the base's, which it may have to download
+    made = _peft().get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    return {str(name): x for name, x in made.items()}
+
+
 def restore(wrapped: Any, folder: Path) -> None:
     """Load a folder's adapters into a model that has such adapters."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    peft = _peft()
     try:
-        made = load_file(folder / WEIGHTS)
-        wanted = peft.get_peft_model_state_dict(wrapped)
+        made, wanted = load_file(folder / WEIGHTS), _tensors(wrapped)
         if {k: v.shape for k, v in made.items()} != {k: v.shape for k, v in wanted.items()}:
             raise ValueError("they are of another model or rank")
     except (OSError, ValueError, SafetensorError) as error:
@@ -88,7 +89,7 @@ def restore(wrapped: Any, folder: Path) -> None:
             f"the adapters in {folder} could not be loaded ({str(error).splitlines()[0]}); give "
             "another checkpoint, or set lora to the rank they were trained with"
         ) from error
-    peft.set_peft_model_state_dict(wrapped, made)
+    _peft().set_peft_model_state_dict(wrapped, made)
 
 
 def base_of(folder: str) -> str:
@@ -106,9 +107,12 @@ def base_of(folder: str) -> str:
 
 def merged(model: Any, folder: str) -> Any:
     """The model with a folder's adapters added to its weights: W + (ALPHA / rank) B A."""
+    from safetensors import SafetensorError
+
+    peft = _peft()
     try:
-        wrapped = _peft().PeftModel.from_pretrained(model, folder)
-    except (OSError, ValueError, RuntimeError) as error:
+        wrapped = peft.PeftModel.from_pretrained(model, folder)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise PolicyError(
             f"the adapters in {folder} could not be loaded ({str(error).splitlines()[0]}); give "
             "the folder of another checkpoint"

@@ -1,7 +1,7 @@
-"""What is done to a model's layers to fit them into less memory; none of it changes what they say.
+"""What is done to a model's layers to fit them into less memory.
 
-recompute  activations inside a layer are forgotten, and computed again in the backward pass
-halve      frozen weights are kept in the format in which products take them
+recompute  activations inside a layer are forgotten, and computed again in the backward pass; exact
+halve      frozen weights are kept in the 2 bytes in which products take them; exact under autocast
 quantize   frozen weights are kept in 4 bits (NF4, arXiv:2305.14314, section 3), which is lossy
 """
 
@@ -44,13 +44,17 @@ def halve(base: nn.Module) -> None:
     """Frozen weights of linear layers in bfloat16: autocast would make the same of them in every
     pass. Embeddings, norms and what is trained stay in float32."""
     for module in base.modules():
-        if isinstance(module, nn.Linear) and not module.weight.requires_grad:
+        if not isinstance(module, nn.Linear) or module.weight.requires_grad:
+            continue
+        if module.weight.dtype == torch.float32:
             module.weight.data = module.weight.data.bfloat16()
+        elif hasattr(module, "compute_dtype"):  # 4 bits, unpacked into this
+            module.compute_dtype = torch.bfloat16
 
 
-def quantize(base: nn.Module, compute: torch.dtype) -> None:
-    """Every linear layer's weights in 4 bits, frozen; products are formed in `compute`. The
-    numbers are packed when the model is moved to its device."""
+def quantize(base: nn.Module) -> None:
+    """Every linear layer's weights in 4 bits, frozen. They are packed when the model is moved to
+    its device."""
     if find_spec("bitsandbytes") is None:
         raise PolicyError(
             'quantize = "nf4" needs bitsandbytes, which is not installed; install it with '
@@ -63,7 +67,7 @@ def quantize(base: nn.Module, compute: torch.dtype) -> None:
             if type(child) is nn.Linear:
                 made = Linear4bit(
                     child.in_features, child.out_features, bias=child.bias is not None,
-                    compute_dtype=compute, quant_type="nf4", device="meta",
+                    compute_dtype=torch.float32, quant_type="nf4", device="meta",
                 )  # fmt: skip
                 made.weight = Params4bit(child.weight.data, requires_grad=False, quant_type="nf4")
                 made.bias = child.bias

@@ -1,0 +1,24 @@
+"""The page on memory names every setting that saves some, with its default."""
+
+from pathlib import Path
+
+import pytest
+
+from understudy.config import PolicySection, UpdateSection
+from understudy.configfile import write_value
+
+PAGE = (Path(__file__).parents[1] / "docs/memory.md").read_text(encoding="utf-8")
+NAMED = ["lora", "quantize", "gradient_checkpointing", "compute", "compile"]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_setting_of_a_policy_is_there_with_its_default(name: str) -> None:
+    default = write_value(PolicySection.model_fields[name].default)
+    assert f"| `policy.{name}` | `{default}` |" in PAGE
+
+
+@pytest.mark.parametrize("name", ["offload", "tokens"])
+def test_every_setting_of_the_update_is_there_with_its_default(name: str) -> None:
+    assert (
+        f"| `update.{name}` | `{write_value(UpdateSection.model_fields[name].default)}` |" in PAGE
+    )

@@ -1,6 +1,7 @@
 """ScienceWorld as a suite: tasks, games, words; what is missing without Java or the package."""
 
 import pickle
+from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from shutil import which
 
@@ -80,7 +81,11 @@ def test_what_does_not_exist_is_refused_in_a_sentence() -> None:
 def test_without_java_or_the_package_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(simulator, "find_spec", lambda name: None)
+
+    def lacking(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(simulator, "distribution", lacking)
     with pytest.raises(ConfigError, match=r"pip install 'understudy\[scienceworld\]'"):
         simulator.files()
     monkeypatch.undo()

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from threading import RLock
 from typing import Final, NamedTuple, TypeVar
@@ -91,16 +91,18 @@ class Game:
 
 def files() -> tuple[Path, Path]:
     """py4j's classes and the simulator's. Raises ConfigError where they are not installed."""
-    found = find_spec("scienceworld")
-    if found is None or found.origin is None or find_spec("py4j") is None:
+    try:
+        package = distribution("scienceworld")
+        distribution("py4j")
+    except PackageNotFoundError:
         raise ConfigError(
             "the package in which ScienceWorld's simulator comes is not installed: "
             "pip install 'understudy[scienceworld]'"
-        )
+        ) from None
     from py4j.java_gateway import find_jar_path
 
     # the simulator's own file has an older py4j in it, to which anybody on this computer can talk
-    return Path(find_jar_path()), Path(found.origin).parent / "scienceworld.jar"
+    return Path(find_jar_path()), Path(str(package.locate_file("scienceworld/scienceworld.jar")))
 
 
 def simulator(heap: int) -> "Simulator":

@@ -169,6 +169,8 @@ def update_of(config: Config) -> Update:
         epochs=u.epochs,
         grad_clip=u.grad_clip,
         temperature=config.rollout.temperature,
+        mismatch=u.mismatch,
+        truncate=None if config.policy.sampler is None else config.policy.sampler.truncate,
     )
 
 

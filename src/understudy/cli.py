@@ -77,6 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     gather.add_argument("--all", action="store_true", help="write lost episodes too")
     _checkpoint(gather)
 
+    export = command("export", _export, "Write a run's student as a model's folder.")
+    export.add_argument("folder", type=Path, help="the folder of a run")
+    export.add_argument("out", type=Path, help="the new folder, of whole weights")
+    _checkpoint(export)
+
     commands.add_parser("demo", help="See a small student learn, in a few minutes.", add_help=False)
     command("envs", _envs, "List the built-in environments and their options.")
     named = command(
@@ -88,6 +93,18 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("file", type=Path, nargs="?", help="look only at what this run needs")
     doctor.add_argument("overrides", nargs="*", metavar="key=value", help="settings instead of it")
     doctor.add_argument("--torch", action="store_true", help="ask torch too, which takes seconds")
+
+    serve = command("serve", _serve, "Serve a model over HTTP, as a teacher for other machines.")
+    serve.add_argument("model", help='a folder, a hub id, a run\'s folder, or "builtin:NAME"')
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    serve.add_argument("--port", type=int, default=8000, help="port to listen on (8000)")
+    serve.add_argument("--name", help="what the model is called (default: as it was given)")
+    serve.add_argument("--device", default="auto", help='"cpu", "cuda", "auto" (the default)')
+    serve.add_argument("--compute", choices=["float32", "bfloat16"], default="float32")
+    serve.add_argument("--key", default="", metavar="VARIABLE",
+                       help="the environment variable that holds a key to ask for")  # fmt: skip
+    serve.add_argument("--reload", action="store_true",
+                       help="let clients load weights from folders of this machine")  # fmt: skip
 
     check = command("check-env", _check_env, "Hold an environment to the contract.")
     check.add_argument("suite", help='"package.module:Class", or the name of a built-in one')
@@ -177,6 +194,14 @@ def _collect(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _export(arguments: argparse.Namespace) -> int:
+    from understudy import measure
+
+    measure.export(arguments.folder, arguments.checkpoint, arguments.out)
+    print(f"written to {arguments.out}")
+    return 0
+
+
 def _tick(done: int, total: int) -> None:
     """Progress for people only: nothing of it reaches a pipe."""
     if sys.stderr.isatty():
@@ -227,6 +252,22 @@ def _doctor(arguments: argparse.Namespace) -> int:
     well = doctor.mended(parts)
     print("nothing is missing" if well else "something that this run needs is missing")
     return 0 if well else FAILED
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from understudy import serve
+    from understudy.config import PolicySection
+
+    section = PolicySection(
+        model=arguments.model, device=arguments.device, compute=arguments.compute, history="append"
+    )
+    server = serve.server_of(
+        section, name=arguments.name or arguments.model, host=arguments.host, port=arguments.port,
+        key=arguments.key, reload=arguments.reload,
+    )  # fmt: skip
+    print(f"serving {server.name} at http://{arguments.host}:{server.port}", flush=True)
+    server.serve_forever()
+    return 0
 
 
 def _check_env(arguments: argparse.Namespace) -> int:

@@ -121,6 +121,10 @@ class UpdateSection(Section):
     """Optimiser steps that a step's episodes are dealt into."""
     epochs: At1 = 1
     """Passes over a step's episodes."""
+    offload: bool = False
+    """Keep the optimiser's moments in main memory, and take its steps there."""
+    mismatch: Positive = 0.1
+    """Nats by which the sampler's log-probabilities may differ from the trainer's on average."""
 
 
 class BuildSection(Section):
@@ -142,17 +146,71 @@ class BuildSection(Section):
         return self
 
 
+class ServerSection(Section):
+    """How a server is asked. Settings of the server itself are given to it when it is started."""
+
+    dialect: Literal["vllm", "sglang"] = "vllm"
+    """Whose requests it understands; `understudy serve` understands vLLM's."""
+    key: str = ""
+    """The environment variable that holds its key, if it wants one."""
+    concurrent: At1 = 16
+    """Requests under way at a time."""
+    deadline: Positive = 120.0
+    """Seconds that an attempt may take."""
+    retries: At0 = 5
+    """Attempts after the first, with growing pauses between them."""
+    context: At0 = 0
+    """Its context in tokens; 0 believes what it says."""
+
+
+class SamplerSection(Section):
+    """vLLM samples the student's turns, and is given its weights before it plays."""
+
+    url: str = ""
+    """A server's address; vLLM in this process if empty."""
+    model: str = ""
+    """The student's name on the server; the first that it lists if empty."""
+    server: ServerSection = ServerSection()
+    folder: str = ""
+    """Where weights are handed over, seen by both sides; memory of this machine if empty."""
+    options: dict[str, JsonValue] = {}
+    """In this process: arguments of vllm.LLM, such as gpu_memory_utilization."""
+    truncate: Positive = 2.0
+    """Largest importance weight of a token: trainer's probability over sampler's."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "SamplerSection":
+        if self.url and self.options:
+            raise ValueError("has options, which only vLLM in this process takes: remove its url")
+        return self
+
+
 class PolicySection(Section):
     model: str = ""
     """A folder, a hub id, a run's folder (its last checkpoint), or "builtin:NAME"."""
+    url: str = ""
+    """Of a model on a server: its address. `model` is then its name there, or empty."""
+    server: ServerSection | None = None
+    """Of a model on a server: how it is asked."""
+    sampler: SamplerSection | None = None
+    """Of the student: vLLM, to sample its turns."""
     layers: At1 | None = None
     """Of a `model`: its first so many layers only, to start a smaller student from a bigger one."""
     build: BuildSection | None = None
     """Instead of `model`: make a new one."""
     tokenizer: str = ""
-    """Of a built model: a folder, another policy's name, or empty to train one on the suite."""
+    """Of a built model: a folder, another policy's name, or empty to train one on the suite. Of
+    one on a server: a folder or another policy's name, or empty for the student's."""
     compute: Literal["float32", "bfloat16"] = "float32"
-    """Number format of activations; weights and optimiser stay float32."""
+    """Number format of activations; weights that are trained, and the optimiser, stay float32."""
+    lora: At0 = 0
+    """Of the student: the rank of low-rank adapters to train instead of its weights; 0 has none."""
+    quantize: Literal["none", "nf4"] = "none"
+    """Keep weights of linear layers in 4 bits: of further models, or of a student with lora."""
+    gradient_checkpointing: bool = False
+    """Of the student: forget activations inside layers, compute them again in the backward pass."""
+    compile: bool = False
+    """Use torch.compile for scoring and training (not for sampling): minutes at the start."""
     device: str = "auto"
     """"cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one."""
     rows: At1 = 64
@@ -167,12 +225,29 @@ class PolicySection(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> "PolicySection":
+        if self.url:
+            return self._remote()
         if bool(self.model) == (self.build is not None):
-            raise ValueError("needs exactly one of model and build")
+            raise ValueError("needs exactly one of model and build, or a url")
+        if self.server is not None:
+            raise ValueError("has a server, but no url")
         if self.tokenizer and self.build is None:
-            raise ValueError("has a tokenizer, which only a built model takes")
+            raise ValueError("has a tokenizer, which only a built model or one on a server takes")
         if self.layers and self.build is not None:
             raise ValueError("has layers, which a built model takes as build.layers")
+        if self.build is not None and (self.lora or self.quantize != "none"):
+            raise ValueError("has lora or quantize, which are for a `model`, not for a built one")
+        if self.lora and self.sampler is not None:
+            raise ValueError("has lora and a sampler, which is given whole weights: leave one out")
+        return self
+
+    def _remote(self) -> "PolicySection":
+        for name in (
+            "build", "layers", "compute", "device", "rows", "sampler", "lora", "quantize",
+            "gradient_checkpointing", "compile",
+        ):  # fmt: skip
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"has {name}, which a model on a server does not take")
         return self
 
 
@@ -221,4 +296,21 @@ class Config(Section):
         for name in ("self", "student", "expert"):
             if name in self.policies:
                 raise ValueError(f"policies.{name} uses a name that means the student or expert")
+        if self.policy.quantize != "none" and not self.policy.lora:
+            raise ValueError(
+                "policy.quantize without policy.lora: weights in 4 bits cannot be trained"
+            )
+        for name, section in self.policies.items():
+            if section.lora or section.gradient_checkpointing:
+                raise ValueError(
+                    f"policies.{name} has lora or gradient_checkpointing, but only the student, "
+                    "[policy], is trained"
+                )
+            if section.sampler is not None:
+                raise ValueError(f"policies.{name}.sampler: only the student has a sampler")
+        if self.policy.url:
+            raise ValueError(
+                "policy.url: the student is trained in this process; give it a model, and to "
+                "sample on a server policy.sampler.url"
+            )
         return self

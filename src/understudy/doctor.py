@@ -290,6 +290,9 @@ def _files(config: Config) -> Iterator[Line]:
 
 
 def _model(where: str, section: PolicySection) -> Line:
+    if section.url:
+        said = f"{section.url}, which is asked when the run starts"
+        return Line(state="note", name=where, said=said)
     if section.build is not None:
         return Line(state="ok", name=where, said="built from nothing")
     model = section.model

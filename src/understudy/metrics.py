@@ -47,6 +47,7 @@ def metrics(
         "loss": finite({"": sum(report.losses.values())})[""],
         "losses": finite(report.losses),
         "means": finite(report.means),
+        "mismatch": finite(report.mismatch),
         "grad_norm": report.grad_norm,
         "lr": rate,
     }

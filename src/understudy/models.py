@@ -1,5 +1,8 @@
-"""From the [policy] sections to models: found, built, loaded."""
+"""From the [policy] sections to models: found, built, loaded, reached on a server."""
 
+import atexit
+import copy
+import os
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -8,20 +11,24 @@ from typing import Any
 import torch
 
 from understudy import checkpoint, protocol
-from understudy.config import Config, PolicySection
+from understudy.config import Config, PolicySection, SamplerSection, ServerSection
 from understudy.contexts import Context
 from understudy.envs.base import Demonstrates, Suite, Thinks
 from understudy.envs.check import attempt
 from understudy.errors import ConfigError, did_you_mean
 from understudy.policies.chat import Chat
 from understudy.policies.hf import HFPolicy, load
+from understudy.policies.http import Client, Manners
+from understudy.policies.remote import RemotePolicy
 from understudy.policies.small import build_model, train_tokenizer
+from understudy.policies.vllm import InProcess, Sampler, Served, VllmEngine, hand_over, write
 from understudy.rollout import seed_of
 from understudy.types import Observation
 
 ASSETS = Path(__file__).parent / "assets"
 SAMPLE = 256
 """Tasks whose texts train a tokenizer."""
+Model = HFPolicy | RemotePolicy
 
 
 def locate(model: str, *, where: str) -> str:
@@ -82,10 +89,20 @@ def _template(section: PolicySection, *, where: str) -> str:
     return path
 
 
-def load_policy(section: PolicySection, *, where: str, tokens: int, folder: str = "") -> HFPolicy:
-    """A policy from its section's model, or with its settings from another `folder`."""
+def load_policy(
+    section: PolicySection, *, where: str, tokens: int, seed: int = 0, folder: str = ""
+) -> HFPolicy:
+    """A policy from its section's model, or with its settings from another `folder`: one of
+    adapters, where it has them."""
+    own = section.lora or not folder
     return load(
-        folder or locate(section.model, where=where),
+        locate(section.model, where=where) if own else folder,
+        lora=section.lora,
+        adapters=folder if section.lora else "",
+        seed=seed_of("adapters", where, seed) % 2**31,
+        quantize=section.quantize,
+        recompute=section.gradient_checkpointing,
+        compiled=section.compile,
         compute=section.compute,
         device=device_of(section, where=where),
         layers=section.layers,
@@ -130,6 +147,10 @@ def _tokenizer(name: str, config: Config, suite: Suite, context: Context) -> Any
         said = texts(suite, context, config.env.split)
         return train_tokenizer(attempt("reading the environment's texts", partial(list, said)))
     other = config.policies.get(name)
+    if other is not None and other.url:
+        raise ConfigError(
+            f"policies.{name} is on a server, which gives no tokenizer away; name the folder of one"
+        )
     if other is not None and other.build is not None:
         return _tokenizer(other.tokenizer, config, suite, context)
     folder = locate(other.model if other else name, where=f"policies.{name}" if other else "policy")
@@ -171,6 +192,8 @@ def build_policy(
         compute=section.compute,
         rows=section.rows,
         tokens=config.update.tokens,
+        recompute=section.gradient_checkpointing,
+        compiled=section.compile,
     )
 
 
@@ -179,24 +202,108 @@ def policy_of(
 ) -> HFPolicy:
     if section.build is not None:
         return build_policy(section, config, suite, context, where=where)
-    return load_policy(section, where=where, tokens=config.update.tokens)
+    return load_policy(section, where=where, tokens=config.update.tokens, seed=config.run.seed)
+
+
+# -- on servers
+
+
+def client_of(server: ServerSection, url: str, *, where: str, seed: int) -> Client:
+    if server.key and server.key not in os.environ:
+        raise ConfigError(
+            f"{where}.server.key names the environment variable {server.key}, which is not set; "
+            "set it to the server's key"
+        )
+    return Client(
+        url,
+        name=where,
+        key=os.environ.get(server.key, "") if server.key else "",
+        manners=Manners(
+            concurrent=server.concurrent,
+            deadline=server.deadline,
+            retries=server.retries,
+            seed=seed_of("jitter", where, seed) % 2**31,
+        ),
+    )
+
+
+def remote_of(
+    section: PolicySection, config: Config, suite: Suite, context: Context, student: HFPolicy, *,
+    where: str,
+) -> RemotePolicy:  # fmt: skip
+    """A model on a server, with a tokenizer of ours, tried out."""
+    server = section.server or ServerSection()
+    tokenizer = student.chat.tokenizer
+    if section.tokenizer:
+        tokenizer = _tokenizer(section.tokenizer, config, suite, context)
+    if section.chat_template:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.chat_template = Path(_template(section, where=where)).read_text()
+    made = RemotePolicy(
+        client_of(server, section.url, where=where, seed=config.run.seed),
+        Chat(tokenizer, section.history, tuple(section.options.items())),
+        model=section.model,
+        dialect=server.dialect,
+        context=server.context,
+    )
+    made.connect()
+    return made
+
+
+def give_sampler(student: HFPolicy, section: SamplerSection, *, seed: int) -> None:
+    """Let vLLM play in the student's place from now on."""
+    folder, remove = hand_over(section.folder)
+    atexit.register(remove)
+    where = "policy.sampler"
+    sampler: Sampler
+    if section.url:
+        server = section.server
+        remote = RemotePolicy(
+            client_of(server, section.url, where=where, seed=seed), student.chat,
+            model=section.model, dialect=server.dialect, context=server.context, heated=True,
+        )  # fmt: skip
+        remote.connect()
+        sampler = Served(remote)
+    else:
+        student.save(folder)
+        write(student, folder)
+        sampler = InProcess(
+            folder, end=student.chat.end, context=student.context_length,
+            compute=student.compute, options=section.options,
+        )  # fmt: skip
+    student.engine = VllmEngine(student, sampler, folder=folder, name=where)
 
 
 def policies_of(
     config: Config, wanted: Iterable[str], suite: Suite, context: Context, *, student: str = ""
-) -> dict[str, HFPolicy]:
+) -> dict[str, Model]:
     """The student as "self", from the folder `student` where given, and the wanted others."""
     quiet()
     tokens = config.update.tokens
-    made = {
-        "self": load_policy(config.policy, where="policy", tokens=tokens, folder=student)
+    own = (
+        load_policy(config.policy, where="policy", tokens=tokens, folder=student)
         if student
         else policy_of(config.policy, config, suite, context, where="policy")
-    }
+    )
+    made: dict[str, Model] = {"self": own}
     sections: Mapping[str, PolicySection] = config.policies
     for name in sorted(set(wanted) & set(sections)):
-        where = f"policies.{name}"
-        made[name] = policy_of(sections[name], config, suite, context, where=where)
-    for name, policy in made.items():
-        policy.model.requires_grad_(name == "self")
+        section, where = sections[name], f"policies.{name}"
+        made[name] = (
+            remote_of(section, config, suite, context, own, where=where)
+            if section.url
+            else policy_of(section, config, suite, context, where=where)
+        )
+    for policy in made.values():
+        if isinstance(policy, HFPolicy) and policy is not own:
+            policy.freeze()
+    if config.policy.sampler is not None:
+        give_sampler(own, config.policy.sampler, seed=config.run.seed)
     return made
+
+
+def student_of(policies: Mapping[str, Model]) -> HFPolicy:
+    """The one that is trained."""
+    own = policies["self"]
+    assert isinstance(own, HFPolicy)
+    return own

@@ -27,6 +27,9 @@ STUDENT = "student"
 class Step:
     """All that a signal may look at: the batch, every view's scores before the update, the step.
 
+    `importance` is what a sampled token counts [N] where another engine than the trainer drew it
+    (see `mismatch`), None where it did not.
+
     Signals leave what they computed in `columns`, [N] each, under their names: what is recorded
     is what was applied. Signals that share a name and differ are told apart by a number.
     """
@@ -35,6 +38,7 @@ class Step:
     scores: Mapping[str, Scores]
     step: int
     columns: dict[str, Tensor] = field(default_factory=dict)
+    importance: Tensor | None = None
 
     def note(self, name: str, value: Tensor) -> None:
         """Record a column."""
@@ -83,6 +87,9 @@ class Signal:
         )
 
 
+Loss = Callable[[Mapping[str, Scores], Tensor], Tensor]
+
+
 @dataclass(frozen=True, slots=True)
 class Bound:
     """A term of one step. Called with the live scores of a slice and its token indices [n], it
@@ -92,7 +99,7 @@ class Bound:
     reads   the views whose live scores it takes
     """
 
-    loss: Callable[[Mapping[str, Scores], Tensor], Tensor]
+    loss: Loss
     counts: Tensor
     reads: tuple[str, ...]
 
@@ -137,11 +144,11 @@ class Reinforce:
     def bind(self, step: Step) -> Bound:
         credit = self.credit(step)
         old = step.batch.logp if self.old == "sampler" else step.scores[self.trains].logp.detach()
-        return Bound(
-            lambda live, i: self.surrogate(live[self.trains].logp, old[i], credit[i]),
-            credit != 0,
-            (self.trains,),
-        )
+
+        def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
+            return self.surrogate(live[self.trains].logp, old[i], credit[i])
+
+        return Bound(_drawn(step, loss), credit != 0, (self.trains,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +218,13 @@ class DistillSampled:
                 scale = scale * self.gate(mine.at(here), goal.at(i))
             return weight[i] * scale * value
 
-        return Bound(loss, weight != 0, (self.trains,))
+        return Bound(_drawn(step, loss), weight != 0, (self.trains,))
+
+
+def _drawn(step: Step, loss: Loss) -> Loss:
+    """An expectation over sampled tokens, from those that were drawn."""
+    weight = step.importance
+    return loss if weight is None else lambda live, i: weight[i] * loss(live, i)
 
 
 def note_gate(term: Distill | DistillSampled, step: Step) -> None:

@@ -39,7 +39,6 @@ ENTRIES = 2048
 """Of a tokenizer that is trained on a suite, at most."""
 GROUPED = ("group_relative", "leave_one_out", "turn_relative", "state_relative")
 """Credits that compare the episodes of a group."""
-BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +51,7 @@ class Model:
     weights: int | None
     training: int | None  # gradients, Adam's two moments, activations: of the student only
     cache: int | None
+    saved: int = 0  # of a checkpoint: what is trained, and its moments
 
     @property
     def total(self) -> int | None:
@@ -101,6 +101,8 @@ def make(config: Config) -> Plan:
 def _shape(name: str, config: Config) -> tuple[str, sizes.Shape | None]:
     where = "policy" if name == "student" else f"policies.{name}"
     section: PolicySection = config.policy if name == "student" else config.policies[name]
+    if section.url:
+        return f"{section.model or 'a model'} at {section.url}", None
     models.device_of(section, where=where)
     if section.build is not None:
         entries = _entries(section.tokenizer, config, where)
@@ -144,6 +146,7 @@ def _models(config: Config, wanted: Iterable[str], episode: int) -> tuple[Model,
                 section,
                 tokens=0 if copied else rows * min(episode, shape.context if shape else episode),
                 trained=config.update.tokens if name == "student" else 0,
+                moments=0 if config.update.offload else 2,
             )
         )
     return tuple(made)
@@ -151,18 +154,20 @@ def _models(config: Config, wanted: Iterable[str], episode: int) -> tuple[Model,
 
 def _model(
     name: str, source: str, shape: sizes.Shape | None, section: PolicySection, *, tokens: int,
-    trained: int,
+    trained: int, moments: int,
 ) -> Model:  # fmt: skip
     if shape is None:
         return Model(name=name, source=source, shape=None, weights=None, training=None, cache=None)
-    size, weights = BYTES[section.compute], 4 * shape.parameters()
+    size, recompute = sizes.BYTES[section.compute], section.gradient_checkpointing
+    state = (1 + moments) * 4 * shape.trained(section)
     return Model(
         name=name,
         source=source,
         shape=shape,
-        weights=weights,
-        training=3 * weights + shape.activations(trained, size) if trained else 0,
+        weights=shape.weights(section, frozen=not trained),
+        training=state + shape.activations(trained, size, recompute=recompute) if trained else 0,
         cache=shape.cache(tokens, size),
+        saved=12 * shape.trained(section),
     )
 
 
@@ -219,7 +224,7 @@ def _facts(
         f"{per_task} ({config.eval.split}, temperature {config.eval.temperature:g})",
     )
     saved = len({0, every.steps, *range(0, every.steps, every.checkpoint_every)})
-    disk = f", {_size(3 * student.weights)} each" if student.weights else ""
+    disk = f", {_size(student.saved)} each" if student.saved else ""
     yield "checkpoints", f"{saved}, {min(saved, every.keep or saved)} kept{disk}"
 
 
@@ -376,8 +381,8 @@ def show(plan: Plan, console: Console) -> None:
         table.add_row(escape(m.name), escape(m.source), *numbers)
     total = sum(m.total or 0 for m in plan.models)
     table.caption = (
-        f"about {_size(total)} in all: estimates for float32 weights; training takes gradients, "
-        "Adam's moments and activations"
+        f"about {_size(total)} in all: estimates; training takes gradients, Adam's moments and "
+        "activations"
     )
     console.print(table)
     what = Table(title="The run", title_justify="left", show_header=False)

@@ -21,7 +21,7 @@ from understudy.penalties import penalised
 from understudy.policies.base import Completion, Ids, Policy, Request, Sample
 from understudy.policies.compare import divergences
 from understudy.policies.prompts import Reader
-from understudy.stage import Clock, Limits, Stage, seed_of
+from understudy.stage import Clock, Limits, Stage, foresee, seed_of
 from understudy.types import Episode, Observation, Stop, Taken, Task, Turn
 
 __all__ = ["EXPERT", "Clock", "Job", "Limits", "Stage", "play", "seed_of"]
@@ -358,6 +358,7 @@ class _Game:
             error=error,
         )
         self.finished.append((p.job, penalised(episode, self.algorithm.penalties)))
+        foresee(self.stage, self.algorithm, episode)
         if not stop.broken:
             done = sum(not e.stop.broken for _, e in self.finished)
             self.stage.tick(done, done + len(self.live) + len(self.jobs))

@@ -1,7 +1,6 @@
 """The loop: play, learn, evaluate, save; and the same again after a crash, byte for byte."""
 
 import contextlib
-import copy
 import inspect
 import math
 import time
@@ -20,7 +19,9 @@ from understudy.errors import RunError
 from understudy.evaluate import Panel, evaluate, named
 from understudy.hinting import Hinter
 from understudy.metrics import metrics
+from understudy.models import Model
 from understudy.objective import View
+from understudy.optimizer import adamw
 from understudy.policies.hf import HFPolicy
 from understudy.record import Line, episode_line
 from understudy.replay import Replay
@@ -81,8 +82,9 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
         watch.tested(run_all(wiring))
         runfolder.begin(folder, config, pinned)
         loop = _Loop(
-            config=config, folder=folder, stage=stage, policies=policies, tasks=tasks,
-            tested=tested, replay=replay, watch=watch, hinter=_hinter(config, folder, stage),
+            config=config, folder=folder, stage=stage, policies=policies,
+            student=models.student_of(policies), tasks=tasks, tested=tested, replay=replay,
+            watch=watch, hinter=_hinter(config, folder, stage),
             makes_reference="reference" in wanted - set(config.policies),
         )  # fmt: skip
         with _enough_memory():
@@ -109,8 +111,9 @@ def _enough_memory() -> Iterator[None]:
         # torch's processor allocator has no exception of its own
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise RunError(
-                "there is not enough memory; lower update.tokens, policy.rows or rollout.live and "
-                "start anew, or continue with --resume on a larger machine (`understudy train "
+                "there is not enough memory; continue with --resume and "
+                "policy.gradient_checkpointing=true or on a larger machine, or lower "
+                "update.tokens, policy.rows or rollout.live and start anew (`understudy train "
                 "--dry-run` shows what is needed)"
             ) from error
         raise
@@ -158,7 +161,8 @@ class _Loop:
     config: Config
     folder: RunFolder
     stage: Stage
-    policies: dict[str, HFPolicy]
+    policies: dict[str, Model]
+    student: HFPolicy
     tasks: Sequence[Task]
     tested: Panel | None
     replay: Replay | None
@@ -179,9 +183,9 @@ class _Loop:
 
     def _phase(self, phase: Phase, state: State | None) -> None:
         u = self.config.update
-        optimizer = torch.optim.AdamW(
-            self.policies["self"].parameters(), lr=phase.lr, betas=u.betas,
-            weight_decay=u.weight_decay,
+        optimizer = adamw(
+            self.student.parameters(), lr=phase.lr, betas=u.betas, weight_decay=u.weight_decay,
+            offload=u.offload,
         )  # fmt: skip
         first = 0
         if state is not None:
@@ -217,17 +221,15 @@ class _Loop:
             self.stage.policies = dict(self.policies)
 
     def _reference(self, new: bool) -> HFPolicy:
+        start = self.folder.path / checkpoint.FOLDER / checkpoint.START
+        if new or self.student.adapters is not None:
+            made = self.student.copied()
+            if made.adapters is not None and not new:
+                made.adapters.restore(start)
+            return made
         section, tokens = self.config.policy, self.config.update.tokens
-        if new:
-            student = self.policies["self"]
-            made = HFPolicy(
-                copy.deepcopy(student.model), student.chat, compute=section.compute,
-                rows=section.rows, tokens=tokens,
-            )  # fmt: skip
-        else:
-            start = self.folder.path / checkpoint.FOLDER / checkpoint.START
-            made = models.load_policy(section, where="policy", tokens=tokens, folder=str(start))
-        made.model.requires_grad_(False)
+        made = models.load_policy(section, where="policy", tokens=tokens, folder=str(start))
+        made.freeze()
         return made
 
     # -- one step
@@ -356,7 +358,7 @@ class _Loop:
             skills=self.stage.hints.bandit.state(),
         )  # fmt: skip
         checkpoint.save(
-            self.folder.path, state, self.policies["self"], optimizer, keep=self.config.run.keep,
+            self.folder.path, state, self.student, optimizer, keep=self.config.run.keep,
             pinned=checkpoint.START if self.makes_reference else "",
         )  # fmt: skip
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from understudy.errors import ConfigError
 from understudy.maths.vocabulary import Distribution, Pieces, sampled_logps
 
 
@@ -61,7 +62,7 @@ class Scores:
     def distribution(self) -> Distribution:
         """The N distributions over V entries."""
         if self._distribution is None:
-            raise ValueError(
+            raise ConfigError(
                 "this view was scored on its sampled tokens only, but a term of the algorithm "
                 "needs the whole vocabulary: choose its sampled-token form, or a local teacher"
             )

@@ -16,6 +16,7 @@ from understudy.envs.base import Demonstrates, Thinks
 from understudy.envs.check import attempt, quick
 from understudy.errors import ConfigError, EnvError, PolicyError
 from understudy.maths.surrogates import score_function
+from understudy.models import Model, student_of
 from understudy.objective import (
     ONE,
     STUDENT,
@@ -30,7 +31,6 @@ from understudy.objective import (
     bind,
 )
 from understudy.policies.base import Sample
-from understudy.policies.hf import HFPolicy
 from understudy.rollout import Stage, play
 from understudy.schedules import constant
 from understudy.signals import gap
@@ -49,7 +49,7 @@ class Wiring:
 
     phases: Sequence[Phase]
     stage: Stage
-    policies: Mapping[str, HFPolicy]
+    policies: Mapping[str, Model]
     task: Task
     split: str
     replayed: bool = False  # recorded episodes stand for the expert's
@@ -204,7 +204,7 @@ def _played(wiring: Wiring, name: str, view: View) -> Episode:
     return episode
 
 
-def _logp(policy: HFPolicy, samples: Sequence[Sample], temperature: float) -> Tensor:
+def _logp(policy: Model, samples: Sequence[Sample], temperature: float) -> Tensor:
     with torch.no_grad():
         return policy.score(samples, temperature).logp.float().cpu()
 
@@ -299,7 +299,7 @@ def _gradient(wiring: Wiring, episode: Episode, terms: tuple[Term, ...]) -> list
     everything = torch.arange(len(batch.token))
     # every term is called, though none of its tokens counts: beside tokens that do, it would be
     parts = {name: objective.share * term(live, everything) for name, term in objective.terms}
-    parameters = list(wiring.policies["self"].parameters())
+    parameters = list(student_of(wiring.policies).parameters())
     loss = torch.stack([part.sum() for part in parts.values()]).sum()
     made = torch.autograd.grad(loss, parameters, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, made, strict=True)]

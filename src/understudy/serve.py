@@ -10,6 +10,7 @@ in between. The dialect is vLLM's (repository vllm-project/vllm), the rest of it
 """
 
 import json
+import os
 import queue
 import threading
 import time
@@ -24,6 +25,8 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from understudy import models
+from understudy.config import PolicySection
 from understudy.errors import ConfigError, PolicyError
 from understudy.policies.base import Completion, Request, Sample
 from understudy.policies.hf import HFPolicy
@@ -155,15 +158,18 @@ class Worker(threading.Thread):
         from safetensors.torch import load_file
 
         own = self.policy.model.state_dict()
-        seen = set()
+        made: dict[str, torch.Tensor] = {}
         for path in sorted(folder.glob("*.safetensors")):
-            for name, value in load_file(path).items():
-                if name not in own or own[name].shape != value.shape:
-                    raise PolicyError(f"{path} holds {name}, which is not in this model")
-                own[name].copy_(value)
-                seen.add(own[name].data_ptr())
-        if seen != {value.data_ptr() for value in own.values()}:
+            made |= load_file(path)
+        for name, value in made.items():
+            if name not in own or own[name].shape != value.shape:
+                raise PolicyError(f"{folder} holds {name}, which is not in this model")
+        # a tied head may be told once or twice
+        told = {own[name].data_ptr() for name in made}
+        if told != {value.data_ptr() for value in own.values()}:
             raise PolicyError(f"{folder} does not hold all weights of this model")
+        for name, value in made.items():
+            own[name].copy_(value)
         self.policy.refresh()
 
 
@@ -201,6 +207,20 @@ class Server(ThreadingHTTPServer):
         self.shutdown()
         self.worker.jobs.put(None)
         self.server_close()
+
+
+def server_of(
+    section: PolicySection, *, name: str, host: str, port: int, key: str, reload: bool
+) -> Server:
+    """A server of a model; `key` is the environment variable that holds the key it asks for."""
+    if key and not os.environ.get(key):
+        raise ConfigError(f"--key names the environment variable {key}, which is not set")
+    models.quiet()
+    policy = models.load_policy(section, where="model", tokens=16_384)
+    policy.model.requires_grad_(False)
+    return Server(
+        policy, name=name, host=host, port=port, key=os.environ.get(key, ""), reload=reload
+    )
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -12,9 +12,9 @@ from understudy.envs.pool import Pool
 from understudy.errors import ConfigError
 from understudy.hints import Hints
 from understudy.objective import Algorithm, View
-from understudy.policies.base import Policy
+from understudy.policies.base import Foresees, Policy
 from understudy.policies.prompts import Prompter
-from understudy.types import Task
+from understudy.types import Episode, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,3 +74,14 @@ class Stage:
             context=self.context,
             hint=self.hints.text(self.suite, task, view.hint),
         )
+
+
+def foresee(stage: Stage, algorithm: Algorithm, episode: Episode) -> None:
+    """Let policies that work elsewhere begin to score a finished episode while others are played.
+    Where hindsight is told, it takes all episodes of the task, and scoring waits for them."""
+    if not algorithm.terms or episode.stop.broken:
+        return
+    for view in algorithm.views.values():
+        policy = stage.policies.get(view.policy)
+        if isinstance(policy, Foresees) and view.hindsight is None:
+            policy.expect(stage.prompter(view, episode.task).samples(episode))

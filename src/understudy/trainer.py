@@ -12,6 +12,7 @@ from torch import Tensor
 
 from understudy.batch import TokenBatch, collate
 from understudy.errors import RunError
+from understudy.mismatch import ENOUGH, Mismatch, corrected, own_tokens
 from understudy.objective import Algorithm, Objective, Step, View, bind
 from understudy.policies.base import Sample, Scorer
 from understudy.policies.packing import extends
@@ -33,6 +34,8 @@ class Update:
     grad_clip: float = 1.0
     temperature: float = 1.0  # of sampling; every score is taken at it
     device: str = "cpu"  # the student's
+    mismatch: float = math.inf  # of sampler and trainer on average, in nats, before a step stops
+    truncate: float | None = None  # importance weights are cut here; None: the trainer samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,7 @@ class Report:
     tokens: int
     columns: Mapping[str, Tensor]
     means: Mapping[str, float] = field(default_factory=dict)
+    mismatch: Mapping[str, float] = field(default_factory=dict)
 
 
 class LazyScores(Mapping[str, Scores]):
@@ -72,6 +76,10 @@ class LazyScores(Mapping[str, Scores]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def made(self, name: str) -> Scores | None:
+        """A view's scores if a term has asked for them."""
+        return self._made.get(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,8 +162,16 @@ def train_step(
 
     everything = [Stretch(e, 0, len(episode.turns)) for e, episode in enumerate(episodes)]
     before = LazyScores(tuple(views), lambda name: score(name, everything), clock, update.device)
-    state = Step(ready.batch, before, step)
+    batch, importance = ready.batch, None
+    if update.truncate is not None:
+        batch, importance = corrected(algorithm, batch, before, update.truncate)
+    state = Step(batch, before, step, importance=importance)
+    if importance is not None:
+        state.note("importance", importance)
     objective = bind(algorithm, state)
+    apart = Mismatch(update.mismatch)
+    unseen = _compare(algorithm, ready.batch, before, apart)
+    apart.check(step)
     since, taught = time.perf_counter(), clock.seconds.get("teacher", 0.0)
     followed = algorithm.followed()
     rows = _needed(ready, objective, algorithm.trained() | followed, update.device)
@@ -172,7 +188,10 @@ def train_step(
                 with torch.no_grad():
                     live.update((n, score(n, slice_).to(update.device)) for n in needed & followed)
                 where = _index(ready, slice_).to(update.device)
+                if not norms:  # the weights are still those that sampled
+                    _glimpse(unseen, ready.batch, live, where, apart)
                 _learn(objective, live, where, 1.0 / size, totals)
+            apart.check(step)
             norms.append(_advance(optimizer, update.grad_clip, step))
     clock.add("update", since + clock.seconds.get("teacher", 0.0) - taught)
     return Report(
@@ -181,7 +200,36 @@ def train_step(
         tokens=len(ready.batch.token),
         columns=state.columns,
         means={name: float(column.mean()) for name, column in state.columns.items()},
+        mismatch=apart.numbers(),
     )
+
+
+def _compare(
+    algorithm: Algorithm, batch: TokenBatch, before: LazyScores, apart: Mismatch
+) -> dict[str, Tensor]:
+    """Hold what was sampled against scores that are there already. What is left: views of which
+    there are none, and [N] which tokens they sampled."""
+    unseen: dict[str, Tensor] = {}
+    for name, where in own_tokens(algorithm, batch):
+        made = before.made(name)
+        if made is None:
+            unseen[name] = torch.zeros_like(batch.token, dtype=torch.bool).index_fill(0, where, 1)
+        else:
+            apart.add(made.at(where).logp, batch.logp[where])
+    return unseen
+
+
+@torch.no_grad()
+def _glimpse(
+    unseen: Mapping[str, Tensor], batch: TokenBatch, live: Mapping[str, Scores], index: Tensor,
+    apart: Mismatch,
+) -> None:  # fmt: skip
+    """Hold some of what was sampled against the live scores of the tokens index[n]: no pass more,
+    and the head on a few tokens only."""
+    for name in unseen.keys() & live.keys():
+        here = unseen[name][index].nonzero().squeeze(-1)[: max(0, ENOUGH - apart.count)]
+        if len(here):
+            apart.add(live[name].at(here).logp, batch.logp[index[here]])
 
 
 def _learn(

@@ -1,5 +1,6 @@
 """A transformers causal model in this process: acts, is scored, and can be trained."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,14 +10,17 @@ from torch import Tensor
 
 from understudy.errors import PolicyError
 from understudy.maths.vocabulary import Distribution
+from understudy.policies import layers as savings
+from understudy.policies.adapters import Adapters, base_of, merged
 from understudy.policies.attention import register
-from understudy.policies.base import Completion, Request, Sample
+from understudy.policies.base import Completion, Engine, Request, Sample
 from understudy.policies.chat import Chat, History
 from understudy.policies.packing import Row, batches, pack
 from understudy.policies.slots import SlotEngine
 from understudy.scores import Scores
 
 Compute = Literal["float32", "bfloat16"]
+Quantize = Literal["none", "nf4"]
 PROBE = 16
 """Tokens on which a model's own logits are compared with ours when it is wrapped."""
 
@@ -24,32 +28,68 @@ PROBE = 16
 class HFPolicy:
     """Wraps `model` (transformers.PreTrainedModel, float32 weights) and its `chat`.
 
-    compute  the number format of activations and matrix products; weights stay float32
-    rows     episodes decoded together
-    tokens   padded tokens of one forward pass when scoring
+    compute   the number format of activations and matrix products; weights that are trained, and
+              the head's product and softmax, stay in float32
+    rows      episodes decoded together
+    tokens    padded tokens of one forward pass when scoring
+    adapters  of the model: what is trained, and saved, instead of its weights
+    recompute, compiled
+              of passes that score: forget activations inside layers, use torch.compile
     """
 
     def __init__(
         self, model: Any, chat: Chat, *, compute: Compute = "float32", rows: int = 64,
-        tokens: int = 16_384,
+        tokens: int = 16_384, adapters: Adapters | None = None, recompute: bool = False,
+        compiled: bool = False,
     ) -> None:  # fmt: skip
         self.model, self.chat, self.compute, self.tokens = model, chat, compute, tokens
+        self.adapters, self.rows, self.compiled = adapters, rows, compiled
         model.eval()  # with dropout, nothing would be scored as it was sampled
         self.device = str(next(model.parameters()).device)
         self._refuse_misfits()
-        self.base = getattr(model, model.base_model_prefix)
         self._fit()
-        self.engine = SlotEngine(
-            self._forward, lambda: self.head.detach(), model.config, end=chat.end, rows=rows,
-            context=self.context_length, device=self.device,
-            compute=torch.bfloat16 if compute == "bfloat16" else torch.float32,
+        if recompute:
+            savings.recompute(self.base, model.config)
+        self._thin()
+        self._begin()
+
+    def _begin(self) -> None:
+        self.scoring = torch.compile(self.base, dynamic=True) if self.compiled else self.base
+        self.engine: Engine = SlotEngine(
+            self._forward, lambda: self.head.detach(), self.model.config, end=self.chat.end,
+            rows=self.rows, context=self.context_length, device=self.device,
+            compute=torch.bfloat16 if self.compute == "bfloat16" else torch.float32,
         )  # fmt: skip
+
+    def _thin(self) -> None:
+        if self.compute == "bfloat16":
+            savings.halve(self.base)
+
+    def freeze(self) -> None:
+        """Nothing of it is trained from here on."""
+        self.model.requires_grad_(False)
+        self._thin()
+
+    def copied(self) -> "HFPolicy":
+        """A frozen copy of it as it is now. What is frozen in it already, as all but its adapters,
+        is shared."""
+        made = copy.copy(self)
+        shared = {id(p): p for p in self.model.parameters() if not p.requires_grad}
+        made.model, made.adapters = copy.deepcopy((self.model, self.adapters), shared)
+        made.freeze()
+        made._begin()
+        return made
+
+    @property
+    def base(self) -> Any:
+        """The model without its head."""
+        return getattr(self.model, self.model.base_model_prefix)
 
     @property
     def head(self) -> Tensor:
         """The output head [V, H]; entries past the tokenizer's are left out: no text means them."""
         weight: Tensor = self.model.get_output_embeddings().weight
-        return weight[: self.chat.size]
+        return weight if len(weight) == self.chat.size else weight[: self.chat.size]
 
     @property
     def context_length(self) -> int:
@@ -103,9 +143,10 @@ class HFPolicy:
 
     def _forward(self, **inputs: Any) -> Tensor:
         """Hidden states [B, T, H] after the last layer."""
+        body = self.base if inputs["use_cache"] else self.scoring
         kind = self.device.split(":")[0]
         with torch.autocast(kind, torch.bfloat16, enabled=self.compute == "bfloat16"):
-            hidden: Tensor = self.base(**inputs).last_hidden_state
+            hidden: Tensor = body(**inputs).last_hidden_state
         return hidden
 
     # -- acting
@@ -159,8 +200,12 @@ class HFPolicy:
     # -- storage
 
     def save(self, folder: Path) -> None:
-        """Weights as safetensors, configuration and tokenizer: a folder `load` reads."""
-        self.model.save_pretrained(folder, safe_serialization=True)
+        """Weights or adapters as safetensors, configuration, tokenizer: a folder `load` reads."""
+        if self.adapters is None:
+            self.model.save_pretrained(folder, safe_serialization=True)
+        else:
+            self.adapters.save(folder)
+            self.model.config.save_pretrained(folder)
         self.chat.tokenizer.save_pretrained(folder)
 
 
@@ -195,27 +240,19 @@ def _shape(name: str, layers: int | None) -> Any:
     return shape
 
 
-def load(
-    name: str,
-    *,
-    compute: Compute = "float32",
-    device: str = "cpu",
-    layers: int | None = None,
-    rows: int = 64,
-    tokens: int = 16_384,
-    history: History = "exact",
-    options: tuple[tuple[str, object], ...] = (),
-    chat_template: str = "",
-) -> HFPolicy:
-    """A policy from a folder or a hub id, or from its first `layers`. Its weights are kept in
-    float32."""
+def _weights(name: str, layers: int | None) -> Any:
+    """The model of a folder or a hub id, in float32; one of adapters has them merged."""
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise PolicyError(f"there is no model folder {name!r}; check the path")
+    if base := base_of(name):
+        if layers is not None:
+            raise PolicyError(
+                f"{name} holds adapters, which go with all its layers; write its whole weights "
+                "with `understudy export`, then take the first of those"
+            )
+        return merged(_weights(base, _shape(name, None).num_hidden_layers), name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
         model, found = AutoModelForCausalLM.from_pretrained(
             name, config=_shape(name, layers), dtype=torch.float32, attn_implementation="sdpa",
             output_loading_info=True, ignore_mismatched_sizes=True,
@@ -229,7 +266,59 @@ def load(
         raise PolicyError(
             _not_loaded(name, f"{len(lost)} of its weights are missing or of another shape")
         )
+    return model
+
+
+def load(
+    name: str,
+    *,
+    compute: Compute = "float32",
+    device: str = "cpu",
+    layers: int | None = None,
+    rows: int = 64,
+    tokens: int = 16_384,
+    history: History = "exact",
+    options: tuple[tuple[str, object], ...] = (),
+    chat_template: str = "",
+    lora: int = 0,
+    adapters: str = "",
+    seed: int = 0,
+    quantize: Quantize = "none",
+    recompute: bool = False,
+    compiled: bool = False,
+) -> HFPolicy:
+    """A policy from a folder or a hub id, or from its first `layers`. Its weights are kept in
+    float32.
+
+    lora      rank of adapters to train instead of its weights: those of the folder `adapters`, or
+              new ones, drawn with `seed`
+    quantize  how the weights of linear layers are kept, which are frozen then
+    """
+    from transformers import AutoTokenizer
+
+    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise PolicyError(f"there is no model folder {name!r}; check the path")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise PolicyError(_not_loaded(name, str(error).strip().splitlines()[0])) from error
+    model = _weights(name, layers)
     if chat_template:
         tokenizer.chat_template = Path(chat_template).read_text()
-    chat = Chat(tokenizer, history, options)
-    return HFPolicy(model.to(device).eval(), chat, compute=compute, rows=rows, tokens=tokens)
+    if quantize == "nf4":
+        savings.quantize(getattr(model, model.base_model_prefix))
+    model = model.to(device)
+    added = None
+    if lora:
+        added = Adapters(model, rank=lora, base=_named(name), seed=seed)
+        if adapters:
+            added.restore(Path(adapters))
+    return HFPolicy(
+        model, Chat(tokenizer, history, options), compute=compute, rows=rows, tokens=tokens,
+        adapters=added, recompute=recompute, compiled=compiled,
+    )  # fmt: skip
+
+
+def _named(name: str) -> str:
+    """A model's name that holds in any working folder."""
+    return str(Path(name).resolve()) if Path(name).exists() else name

@@ -196,6 +196,7 @@ def _whole(line: http.client.HTTPConnection, answer: http.client.HTTPResponse, e
         if not part:
             if answer.length:
                 raise http.client.IncompleteRead(b"".join(parts), answer.length)
+            answer.close()  # which read1 leaves to others, and without which the line is not free
             return b"".join(parts)
         parts.append(part)
 

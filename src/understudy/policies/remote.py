@@ -113,7 +113,7 @@ class RemotePolicy:
         """Ids from all over the vocabulary, its last one and the end-of-turn token among them."""
         count = min(GOLDEN, self.context - 2)
         spread = [k * (self.chat.size - 1) // (count - 1) for k in range(count)]
-        return (*spread, self.chat.end)
+        return (spread[0], *spread, self.chat.end)  # of the first token, nothing is told
 
     def _text(self, token: int) -> str:
         return str(self.chat.tokenizer.decode([token], skip_special_tokens=False))

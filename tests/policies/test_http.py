@@ -1,0 +1,148 @@
+"""Requests to a server that fails in every way one can: tried again where that helps, a few at a
+time, never longer than was said, and one sentence in the end."""
+
+import re
+import socket
+import time
+from dataclasses import replace
+
+import pytest
+from servers import HASTY, client, listed
+
+from understudy.errors import PolicyError
+from understudy.policies.http import Client
+
+GOOD = {"well": 1}
+
+
+@pytest.mark.parametrize("bad", [408, 429, 500, 502, 503, 504, "drop"])
+def test_what_may_pass_is_tried_again(bad: object) -> None:
+    with listed(bad, bad, GOOD) as server:
+        assert client(server.port).ask("/x", {"a": 1}).result(20) == GOOD
+        # a line that breaks on its first request is tried again like any failure
+        assert [(path, body) for path, body, _ in server.asked] == [("/x", {"a": 1})] * 3
+
+
+@pytest.mark.parametrize("bad", [400, 401, 403, 404, 422])
+def test_what_will_not_pass_is_not(bad: int) -> None:
+    with listed(bad, GOOD) as server:
+        error = client(server.port).ask("/x").exception(20)
+        assert isinstance(error, PolicyError)
+        assert f"answered {bad} (no {bad})" in str(error)
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "fix"),
+    [
+        (401, "policies.teacher.server.key"),
+        (404, "mend policies.teacher.url, or policies.teacher.model"),
+        (429, "lower policies.teacher.server.concurrent"),
+        (500, "--resume"),
+        ("drop", "start it or mend policies.teacher.url"),
+        (b"<html>", "mend policies.teacher.url"),
+    ],
+)
+def test_an_error_is_a_sentence_with_a_cure(bad: object, fix: str) -> None:
+    with listed(bad) as server:
+        said = str(client(server.port).ask("/x").exception(20))
+        assert said.startswith(f"the server of policies.teacher at http://127.0.0.1:{server.port} ")
+        assert fix in said
+        assert "\n" not in said
+
+
+def test_attempts_are_counted_and_end() -> None:
+    with listed(503) as server:
+        said = str(client(server.port, manners=replace(HASTY, retries=2)).ask("/x").exception(20))
+        assert len(server.asked) == 3
+        assert "answered 503 (no 503), 3 times" in said
+
+
+def test_a_server_that_is_not_there() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        said = str(client(free.getsockname()[1]).ask("/x").exception(20))
+    assert "refused the connection, 4 times" in said
+
+
+@pytest.mark.parametrize("slow", ["stall", "drip"])
+def test_an_attempt_has_a_deadline_even_where_an_answer_comes_in_drops(slow: str) -> None:
+    manners = replace(HASTY, deadline=0.3, retries=1)
+    with listed(slow) as server:
+        since = time.monotonic()
+        said = str(client(server.port, manners=manners).ask("/x").exception(20))
+        took = time.monotonic() - since
+        assert "did not answer within 0.3 s, 2 times" in said
+        assert "server.deadline" in said
+        assert 0.6 <= took < 1.0 + 0.9
+
+
+def test_a_deadline_that_passed_once_may_be_met_the_next_time() -> None:
+    with listed("stall", GOOD) as server:
+        asked = client(server.port, manners=replace(HASTY, deadline=0.3)).ask("/x")
+        assert asked.result(20) == GOOD
+
+
+def test_pauses_grow_with_jitter_that_a_seed_fixes(monkeypatch: pytest.MonkeyPatch) -> None:
+    manners = replace(HASTY, retries=9, pause=0.5)
+    slept: list[float] = []
+    monkeypatch.setattr("understudy.policies.http.time.sleep", slept.append)
+
+    def pauses(seed: int) -> list[float]:
+        slept.clear()
+        with listed(500) as server:
+            client(server.port, manners=replace(manners, seed=seed)).ask("/x").exception(20)
+        return [*slept]
+
+    one, again, other = pauses(1), pauses(1), pauses(2)
+    assert one == again != other
+    assert len(one) == 9
+    for k, pause in enumerate(one):
+        assert min(30, 0.25 * 2**k) <= pause <= min(30, 0.5 * 2**k)
+    assert len({pause / 2**k for k, pause in enumerate(one[:6])}) == 6
+
+
+def test_a_server_says_how_long_it_wants_to_be_left_alone() -> None:
+    with listed((429, {"Retry-After": "1"}), GOOD) as server:
+        assert client(server.port).ask("/x").result(20) == GOOD
+        assert server.at[1] - server.at[0] >= 1.0
+
+
+def test_only_so_many_are_under_way() -> None:
+    with listed("stall") as server:
+        of = client(server.port, manners=replace(HASTY, concurrent=3))
+        for answer in [of.ask("/x", {"k": k}) for k in range(5)]:
+            assert answer.result(20) == "stall"
+        assert server.most == 3
+        assert len(of.workers) == 3
+
+
+def test_lines_are_kept_and_renewed() -> None:
+    with listed(GOOD, "drop", GOOD) as server:
+        of = client(server.port, manners=replace(HASTY, retries=0, concurrent=1))
+        for _ in range(3):  # the second finds its line closed, and takes a new one at once
+            assert of.ask("/x").result(20) == GOOD
+
+
+def test_requests_that_nobody_waits_for_are_not_made() -> None:
+    with listed("stall", GOOD) as server:
+        of = client(server.port, manners=replace(HASTY, concurrent=1))
+        first, second, third = of.ask("/1"), of.ask("/2"), of.ask("/3")
+        second.cancel()
+        assert first.result(20) == "stall"
+        assert third.result(20) == GOOD
+        assert [path for path, _, _ in server.asked] == ["/1", "/3"]
+
+
+def test_the_key_is_sent_and_a_path_before_v1_is_kept() -> None:
+    with listed(GOOD) as server:
+        client(server.port, key="s3cret", path="/proxy/v1/").ask("/v1/models").result(20)
+        path, _, headers = server.asked[0]
+        assert path == "/proxy/v1/models"
+        assert headers["Authorization"] == "Bearer s3cret"
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "nonsense"])
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(PolicyError, match=re.escape(f"policies.teacher.url = {url!r}")):
+        Client(url, name="policies.teacher")

@@ -1,0 +1,281 @@
+"""A policy on a server does what the same policy here does, and says plainly where it cannot."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from servers import HASTY, client, listed, remote, serving
+from tiny import policy, run, small_chat
+
+from understudy.errors import ConfigError, PolicyError
+from understudy.policies.base import Request, Sample
+from understudy.policies.chat import Chat
+from understudy.policies.dialects import DIALECTS, Unreadable
+from understudy.policies.http import Client
+from understudy.policies.remote import RemotePolicy
+
+END = small_chat().end
+MODELS = {"data": [{"id": "small", "max_model_len": 512}]}
+TURNS = [
+    Sample(prompt=(3, 9, 30), tokens=(41, 7, END)),
+    Sample(prompt=(3, 9, 30, 41, 7, END, 50, 51), tokens=(60, END)),  # goes on from the last
+    Sample(prompt=(4, 9), tokens=(5,)),
+    Sample(prompt=(4, 8), tokens=()),
+    Sample(prompt=(9, 9, 9, 9), tokens=(1, 2, 3, 4)),
+]
+
+
+def answer(ids: list[int], logp: float = -1.0) -> dict[str, Any]:
+    entries = [None, *({str(t): {"logprob": logp, "decoded_token": None}} for t in ids[1:])]
+    return {"choices": [{"prompt_logprobs": entries}]}
+
+
+# -- as if it were here
+
+
+def test_scores_are_those_of_the_same_policy_here() -> None:
+    of = policy()
+    with torch.no_grad():
+        here = of.score(TURNS, 1.0).logp
+    with serving(policy()) as server:
+        there = remote(server.port, small_chat()).score(TURNS, 1.0).logp
+    assert there.shape == here.shape == (10,)
+    assert (there - here).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_turns_are_those_of_the_same_policy_here(temperature: float) -> None:
+    requests = [
+        Request(key=str(k), prompt=(k + 3, 9), seed=k, max_new=9, temperature=temperature)
+        for k in range(8)
+    ]
+    here = run(policy(), requests)
+    with serving(policy()) as server:
+        there = run(remote(server.port, small_chat()), requests)  # type: ignore[arg-type]
+    for key, made in here.items():
+        assert (there[key].tokens, there[key].ended) == (made.tokens, made.ended)
+        assert there[key].logps == pytest.approx(made.logps, abs=1e-5)
+
+
+def test_a_row_is_asked_for_once_and_perhaps_early() -> None:
+    bodies = [[3, 9, 30, 41, 7, END, 50, 51, 60, END], [4, 9, 5], [9, 9, 9, 9, 1, 2, 3, 4]]
+    with listed(*(answer(ids, -k) for k, ids in enumerate(bodies))) as server:
+        of = RemotePolicy(
+            client(server.port, manners=replace(HASTY, concurrent=1)), small_chat(), context=500
+        )
+        of.expect(TURNS[:2])
+        of.expect(TURNS[:2])
+        of.expect(TURNS[2:3])
+        logp = of.score(TURNS, 1.0).logp
+        assert logp.tolist() == [0.0] * 5 + [-1.0] + [-2.0] * 4
+        assert [body["prompt"] for _, body, _ in server.asked] == bodies
+        assert not of.early
+
+
+def test_what_is_expected_in_vain_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("understudy.policies.remote.EARLY", 2)
+    with listed("stall") as server:
+        of = RemotePolicy(client(server.port), small_chat(), context=500)
+        for k in range(5):
+            of.expect([Sample(prompt=(k,), tokens=(1,))])
+        assert [ids for ids, _ in of.early] == [(3, 1), (4, 1)]
+
+
+def test_refresh_forgets_turns_nobody_waits_for() -> None:
+    with listed("stall") as server:
+        of = RemotePolicy(client(server.port), small_chat(), context=500)
+        of.submit(Request(key="a", prompt=(1,), seed=0, max_new=3))
+        of.refresh()
+        assert of.poll() == []
+        of.release("a")
+
+
+# -- the first look
+
+
+def test_it_takes_the_first_model_and_its_context() -> None:
+    with serving(policy()) as server:
+        of = remote(server.port, small_chat())
+        # a token less: a prompt cannot be scored without one being sampled
+        assert (of.model, of.context_length) == ("small", 511)
+        longest = Sample(prompt=(1,), tokens=(2,) * 510)
+        assert len(of.score([longest], 1.0).logp) == 510
+        assert remote(server.port, small_chat(), context=99).context_length == 99
+
+
+def test_an_unsteady_server_is_refused() -> None:
+    with listed(MODELS) as server:
+        of = RemotePolicy(client(server.port), small_chat(), context=511)
+        ids = list(of._golden())
+    for apart, fine in ((0.05, True), (0.3, False)):
+        with listed(MODELS, answer(ids, -1.0), answer(ids, -1.0 - apart)) as server:
+            if fine:
+                remote(server.port, small_chat())
+                continue
+            with pytest.raises(PolicyError, match="scores the same tokens differently each time"):
+                remote(server.port, small_chat())
+
+
+def test_the_whole_vocabulary_is_looked_at() -> None:
+    of = RemotePolicy(Client("http://x", name="policies.teacher"), small_chat(), context=511)
+    ids = of._golden()
+    assert ids[0] == 0
+    assert small_chat().size - 1 in ids
+    assert END in ids
+    assert len(set(ids)) > 40
+
+
+def test_another_tokenizer_is_refused() -> None:
+    other = copy.deepcopy(small_chat().tokenizer)
+    with serving(policy()) as server:
+        other.add_tokens(["a new word"])
+        with pytest.raises(PolicyError, match="out of vocabulary"):
+            remote(server.port, Chat(other))
+
+    with serving(policy()) as server:
+        of = RemotePolicy(client(server.port), small_chat())
+        mine = of._text
+        of._text = lambda token: mine(token or 300)  # type: ignore[method-assign]
+        with pytest.raises(PolicyError, match=r"token 0 is .* set policies.teacher.tokenizer"):
+            of.connect()
+
+
+@pytest.mark.parametrize(
+    ("models", "settings", "said"),
+    [
+        ({"data": []}, {}, "lists no model under /v1/models"),
+        ([], {}, "lists no model under /v1/models"),
+        (404, {}, "answered 404"),
+        (401, {}, "policies.teacher.server.key"),
+        (b"<html>", {}, "sent something that is not JSON"),
+        (MODELS, {"model": "big"}, "has no model 'big', only small"),
+        ({"data": [{"id": "x"}]}, {}, "policies.teacher.server.context"),
+    ],
+)
+def test_a_server_that_is_none_of_ours(models: Any, settings: Any, said: str) -> None:
+    with listed(models) as server, pytest.raises(PolicyError) as error:
+        remote(server.port, small_chat(), **settings)
+    assert said in str(error.value)
+
+
+# -- what it cannot
+
+
+def test_there_is_no_whole_distribution() -> None:
+    with serving(policy()) as server:
+        scores = remote(server.port, small_chat()).score(TURNS, 1.0)
+        with pytest.raises(ConfigError, match="choose its sampled-token form, or a local teacher"):
+            _ = scores.distribution
+
+
+def test_only_temperature_1_is_told() -> None:
+    of = RemotePolicy(Client("http://x", name="policies.teacher"), small_chat(), context=500)
+    with pytest.raises(PolicyError, match=r"not at 0\.7; set rollout\.temperature = 1\.0"):
+        of.score(TURNS, 0.7)
+    with pytest.raises(PolicyError, match=r"not at 0\.7"):
+        of.submit(Request(key="a", prompt=(1,), seed=0, max_new=3, temperature=0.7))
+    with listed("stall") as server:
+        hot = RemotePolicy(client(server.port), small_chat(), context=500, heated=True)
+        hot.submit(Request(key="a", prompt=(1,), seed=0, max_new=3, temperature=0.7))
+
+
+def test_a_prompt_that_is_too_long() -> None:
+    of = RemotePolicy(Client("http://x", name="policies.teacher"), small_chat(), context=9)
+    with pytest.raises(PolicyError, match="4 new ones exceed the 9 of"):
+        of.submit(Request(key="a", prompt=(1,) * 6, seed=0, max_new=4))
+
+
+BAD_SCORES: list[tuple[Callable[[Any], Any], str]] = [
+    (lambda a: {}, "has no choices"),
+    (lambda a: {"choices": [{}]}, "it can act but not be scored"),
+    (lambda a: {"choices": [{"prompt_logprobs": a[:-1]}]}, "3 tokens were sent and 2 scored"),
+    (lambda a: {"choices": [{"prompt_logprobs": [a[0], a[2], a[1]]}]}, "others were scored"),
+    (lambda a: {"choices": [{"prompt_logprobs": [a[0], a[1], None]}]}, "has no log-probability"),
+    (lambda a: {"choices": [{"prompt_logprobs": [None, a[1], {"5": {}}]}]}, "None stands where"),
+    (lambda a: {"choices": [{"prompt_logprobs": [None, a[1], {"5": {"logprob": 2.0}}]}]}, "2.0 st"),
+    (lambda a: [1], "has no choices"),
+]
+
+
+@pytest.mark.parametrize(("break_", "said"), BAD_SCORES)
+def test_scores_that_are_not_what_was_asked_for(break_: Any, said: str) -> None:
+    good = answer([4, 9, 5])["choices"][0]["prompt_logprobs"]
+    with listed(break_(good)) as server:
+        of = RemotePolicy(client(server.port), small_chat(), context=500)
+        with pytest.raises(PolicyError, match=r"policies\.teacher\.server\.dialect") as error:
+            of.score([Sample(prompt=(4,), tokens=(9, 5))], 1.0)
+    assert said in str(error.value)
+
+
+def choice(tokens: list[int], logps: list[float], **more: Any) -> dict[str, Any]:
+    return {"choices": [{"token_ids": tokens, "logprobs": {"token_logprobs": logps}, **more}]}
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (choice([5, 6], [-1.0]), "sampled 2 tokens and gave 1 log-probabilities"),
+        (choice([5, 6, 7, 8, 9], [-1.0] * 5), "4 tokens at most were asked for"),
+        (choice([5, END, 7], [-1.0] * 3), "4 tokens at most were asked for"),
+        (choice([], []), "sampled 0"),
+        (choice([5, 6], [-1.0] * 2), "without the end-of-turn token"),
+        (choice([5, END], [-1.0, math.inf]), "stands where a log-probability should"),
+        (choice([5000, END], [-1.0] * 2), "sampled token 5000, which is not among the"),
+        ({"choices": [{"logprobs": {"tokens": ["the"], "token_logprobs": [0.0]}}]}, "as text"),
+    ],
+)
+def test_turns_that_are_not_what_was_asked_for(made: Any, said: str) -> None:
+    with listed(made) as server:
+        of = RemotePolicy(client(server.port), small_chat(), context=500)
+        of.submit(Request(key="a", prompt=(4,), seed=0, max_new=4))
+        with pytest.raises(PolicyError) as error:
+            list(iter(of.poll, [1]))
+    assert said in str(error.value)
+
+
+# -- what is said on the wire
+
+
+def test_vllm_is_told_to_sample_plainly() -> None:
+    request = Request(key="a", prompt=(4, 5), seed=2**63 + 5, max_new=4, temperature=0.5)
+    path, body = DIALECTS["vllm"].ask("m", request, END)
+    assert path == "/v1/completions"
+    assert body["seed"] == 5  # signed numbers of 64 bits
+    plain = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+    assert plain.items() <= body.items()
+    assert (body["ignore_eos"], body["stop_token_ids"]) == (True, [END])
+
+
+def test_tokens_by_their_names_serve_where_ids_are_not_told() -> None:
+    told = {"tokens": ["token_id:5", f"token_id:{END}"], "token_logprobs": [-1.0, -2.0]}
+    request = Request(key="a", prompt=(4,), seed=0, max_new=4)
+    made = DIALECTS["vllm"].completion({"choices": [{"logprobs": told}]}, request, END)
+    assert (made.tokens, made.logps, made.ended) == ((5, END), (-1.0, -2.0), True)
+
+
+def test_sglang() -> None:
+    """Its answers as its own tests and users describe them: [log-probability, id, text]."""
+    of = DIALECTS["sglang"]
+    ids, start = (4, 9, 5, 6), 2
+    path, body = of.ask_scores("m", ids, start)
+    assert (path, body["logprob_start_len"], body["input_ids"]) == ("/generate", 1, [4, 9, 5, 6])
+    told = [[None, 9, None], [-0.5, 5, None], [-0.25, 6, None]]
+    made = of.scores({"meta_info": {"input_token_logprobs": told}}, ids, start)
+    assert [x for x, _ in made] == [None, None, -0.5, -0.25]
+    for wrong, said in (
+        (told[::-1], "not those that were sent"),
+        (told[1:], "2 tokens were asked for and 2 scored"),
+        (None, "it can act but not be scored"),
+    ):
+        with pytest.raises(Unreadable, match=said):
+            of.scores({"meta_info": {"input_token_logprobs": wrong}}, ids, start)
+    request = Request(key="a", prompt=(4,), seed=0, max_new=4)
+    sampled = {"meta_info": {"output_token_logprobs": [[-0.5, 5, None], [-0.1, END, None]]}}
+    assert of.completion(sampled, request, END).tokens == (5, END)
+    assert of.ask("m", request, END)[1]["sampling_params"]["stop_token_ids"] == [END]
+    with pytest.raises(Unreadable, match="no meta_info"):
+        of.completion({}, request, END)

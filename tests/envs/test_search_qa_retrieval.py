@@ -59,7 +59,10 @@ def test_any_query_is_searched(engine: str) -> None:
         assert len(row) <= 3
         assert all(math.isfinite(hit.score) for hit in row)
     assert len(made.search(["river"], 100)[0]) == 3
+    assert made.search(["river", "x"], 0) == [[], []]
     if engine in ("bm25s", "lucene", "tantivy"):
+        assert made.search(["zzz " * 1023 + "oslo", "zzz " * 1024 + "oslo"], 1)[1] == []
+        assert len(made.search(["zzz " * 1023 + "oslo"], 1)[0]) == 1
         assert made.search(["the zzz"], 3) == [[]]
 
 
@@ -147,6 +150,18 @@ def test_vectors_have_length_one_and_queries_are_told_apart() -> None:
     encode = encoders.encoder(f"{__name__}:turned")
     assert encode(["abc"], True)[0] == pytest.approx([1 / 10**0.5, 3 / 10**0.5])
     assert encode(["abc"], False)[0] == pytest.approx([3 / 10**0.5, 1 / 10**0.5])
+
+
+def test_what_no_encoding_can_hold_is_replaced() -> None:
+    asked = []
+
+    class Kept:
+        def search(self, queries: Sequence[str], k: int) -> list[list[tuple[int, float]]]:
+            asked.extend(queries)
+            return [[] for _ in queries]
+
+    retrieval.Local(towns(), Kept(), "lucene").search(["\ud800 é"], 3)
+    assert asked == ["? é"]
 
 
 def test_encoders_that_are_none() -> None:

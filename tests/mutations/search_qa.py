@@ -109,8 +109,7 @@ BUGS: Bugs = {
              "ids = [known[word] for word in dict.fromkeys(words) if word in known]"),
             ("tantivy's ties",
              "key=lambda hit: (-hit[1], hit[0])", "key=lambda hit: (-hit[1], -hit[0])"),
-            ("empty queries", "if not words or not k:",
-             "if not k:"),
+            ("any length", "LONGEST: Final = 1024", "LONGEST: Final = 1 << 40"),
         ],
     ),
     "envs/search_qa/encoders.py": (

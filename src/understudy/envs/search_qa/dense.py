@@ -23,8 +23,8 @@ class Faiss:
         self._index, self._encode = index, encode
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Numbered]]:
-        if not queries or not k:
-            return [[] for _ in queries]
+        if not queries:
+            return []
         vectors = _fitting(self._encode(queries, True), self._index.d)
         scores, numbers = self._index.search(vectors, k)
         return [
@@ -38,8 +38,6 @@ class Usearch:
         self._index, self._encode = index, encode
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Numbered]]:
-        if not k:
-            return [[] for _ in queries]
         vectors = _fitting(self._encode(queries, True), self._index.ndim) if queries else []
         # one by one: results of a batch depend on its threads
         found = [self._index.search(vector, k, threads=1) for vector in vectors]

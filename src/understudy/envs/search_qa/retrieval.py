@@ -48,6 +48,8 @@ class Local:
         self.corpus, self.index, self.engine = corpus, index, engine
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        if k < 1:
+            return [[] for _ in queries]
         # what no encoding can hold is not worth an exception
         asked = [query.encode("utf-8", "replace").decode() for query in queries]
         found = self.index.search(asked, min(k, len(self.corpus)))

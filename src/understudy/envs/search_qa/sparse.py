@@ -76,8 +76,6 @@ class Tantivy:
         return [self._one(terms(query)[:LONGEST], k) for query in queries]
 
     def _one(self, words: list[str], k: int) -> list[Numbered]:
-        if not words or not k:
-            return []
         query, occur = self._package.Query, self._package.Occur.Should
         parts = [(occur, query.term_query(self._index.schema, "text", word)) for word in words]
         # more than k, so that equal scores can be put in the order of the corpus

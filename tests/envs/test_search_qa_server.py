@@ -126,6 +126,7 @@ class Odd(BaseHTTPRequestHandler):
     """Answers what it is told, and counts."""
 
     protocol_version = "HTTP/1.1"
+    timeout = 3  # a test that fails keeps its connection open
     answers: ClassVar[list[tuple[int, str]]] = []
     asked: ClassVar[list[dict[str, Any]]] = []
     keep = True

@@ -94,7 +94,17 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("overrides", nargs="*", metavar="key=value", help="settings instead of it")
     doctor.add_argument("--torch", action="store_true", help="ask torch too, which takes seconds")
 
-    serve = command("serve", _serve, "Serve a model over HTTP, as a teacher for other machines.")
+    _serving(command("serve", _serve, "Serve a model over HTTP, as a teacher for other machines."))
+
+    check = command("check-env", _check_env, "Hold an environment to the contract.")
+    check.add_argument("suite", help='"package.module:Class", or the name of a built-in one')
+    check.add_argument("options", nargs="*", metavar="key=value", help="options of the suite")
+    check.add_argument("--split", action="append", default=[], help="default: all that it has")
+    check.add_argument("--tasks", type=int, default=5, help="tasks of each split to play (5)")
+    return parser
+
+
+def _serving(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("model", help='a folder, a hub id, a run\'s folder, or "builtin:NAME"')
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, default=8000, help="port to listen on (8000)")
@@ -105,13 +115,6 @@ def _parser() -> argparse.ArgumentParser:
                        help="the environment variable that holds a key to ask for")  # fmt: skip
     serve.add_argument("--reload", action="store_true",
                        help="let clients load weights from folders of this machine")  # fmt: skip
-
-    check = command("check-env", _check_env, "Hold an environment to the contract.")
-    check.add_argument("suite", help='"package.module:Class", or the name of a built-in one')
-    check.add_argument("options", nargs="*", metavar="key=value", help="options of the suite")
-    check.add_argument("--split", action="append", default=[], help="default: all that it has")
-    check.add_argument("--tasks", type=int, default=5, help="tasks of each split to play (5)")
-    return parser
 
 
 def _source(parser: argparse.ArgumentParser) -> None:

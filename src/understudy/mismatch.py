@@ -11,7 +11,7 @@ rho is cut in the same way); ratios of the update are then taken to p and not to
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -38,19 +38,31 @@ def own_tokens(algorithm: Algorithm, batch: TokenBatch) -> Iterator[tuple[str, T
                 yield name, where
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Mismatch:
     """Collects |log p - log q| of a step's tokens until the first update.
 
-    limit  of the mean, in nats
+    limit   of the mean, in nats
+    unseen  by view: which tokens [N] it sampled, where nothing has scored them yet
     """
 
     limit: float = math.inf
+    unseen: dict[str, Tensor] = field(default_factory=dict)
     found: list[Tensor] = field(default_factory=list)
 
     def add(self, trainer: Tensor, sampler: Tensor) -> None:
         """Log-probabilities [n] of the same tokens."""
         self.found.append((trainer.detach().float() - sampler.float()).abs().cpu())
+
+    @torch.no_grad()
+    def glimpse(self, batch: TokenBatch, live: Mapping[str, Scores], index: Tensor) -> None:
+        """Hold some of what was sampled against live scores of the tokens index[n], taken before
+        the first update: no pass more, and the head on a few tokens only."""
+        for name in self.unseen.keys() & live.keys():
+            room = max(0, ENOUGH - self.count)
+            here = self.unseen[name][index].nonzero().squeeze(-1)[:room]
+            if len(here):
+                self.add(live[name].at(here).logp, batch.logp[index[here]])
 
     @property
     def count(self) -> int:
@@ -75,6 +87,21 @@ class Mismatch:
                 "samples from another model than is trained: look whether it got the weights and "
                 "computes in the same number format, or raise update.mismatch"
             )
+
+
+def compare(
+    algorithm: Algorithm, batch: TokenBatch, made: Callable[[str], Scores | None], limit: float
+) -> Mismatch:
+    """Hold what was sampled against scores that a view has already, if it has been `made`."""
+    apart = Mismatch(limit=limit)
+    for name, where in own_tokens(algorithm, batch):
+        scores = made(name)
+        if scores is None:
+            empty = torch.zeros_like(batch.token, dtype=torch.bool)
+            apart.unseen[name] = empty.index_fill(0, where, True)
+        else:
+            apart.add(scores.at(where).logp, batch.logp[where])
+    return apart
 
 
 def corrected(

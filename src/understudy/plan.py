@@ -379,18 +379,16 @@ def show(plan: Plan, console: Console) -> None:
         numbers = [_count(m.shape.parameters())] if m.shape else ["unknown"]
         numbers += [_size(x) if x else "" for x in (m.weights, m.training, m.cache)]
         table.add_row(escape(m.name), escape(m.source), *numbers)
-    total = sum(m.total or 0 for m in plan.models)
-    table.caption = (
-        f"about {_size(total)} in all: estimates; training takes gradients, Adam's moments and "
-        "activations"
-    )
+    total = _size(sum(m.total or 0 for m in plan.models))
+    what = "training takes gradients, Adam's moments and activations"
+    table.caption = f"about {total} in all: estimates; {what}"
     console.print(table)
-    what = Table(title="The run", title_justify="left", show_header=False)
+    run = Table(title="The run", title_justify="left", show_header=False)
     for name, text in plan.facts:
-        what.add_row(name, escape(text))
+        run.add_row(name, escape(text))
     for phase, name, text in plan.terms:
-        what.add_row(f"loss ({phase})", escape(f"{name}: {text}"))
-    console.print(what)
+        run.add_row(f"loss ({phase})", escape(f"{name}: {text}"))
+    console.print(run)
     along = Table(title="Schedules", title_justify="left")
     for column in ("", "0 %", "25 %", "50 %", "75 %", "100 %"):
         along.add_column(column, justify="right" if column else "left")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from understudy.batch import TokenBatch, collate
 from understudy.errors import RunError
-from understudy.mismatch import ENOUGH, Mismatch, corrected, own_tokens
+from understudy.mismatch import compare, corrected
 from understudy.objective import Algorithm, Objective, Step, View, bind
 from understudy.policies.base import Sample, Scorer
 from understudy.policies.packing import extends
@@ -148,11 +148,7 @@ def train_step(
     Raises RunError where there is nothing to learn from, or a gradient is not finite: the weights
     are then as they were after the last whole minibatch.
     """
-    if not any(turn.tokens for episode in episodes for turn in episode.turns):
-        raise RunError(
-            f"no episode of step {step} has a single sampled token, so there is nothing to learn "
-            "from; lower rollout.new_tokens or shorten the prompts, so that a first turn fits"
-        )
+    _refuse_silence(episodes, step)
     ready = prepare(algorithm, episodes, prompts, update.device)
     views = algorithm.all_views()
 
@@ -162,37 +158,25 @@ def train_step(
 
     everything = [Stretch(e, 0, len(episode.turns)) for e, episode in enumerate(episodes)]
     before = LazyScores(tuple(views), lambda name: score(name, everything), clock, update.device)
-    batch, importance = ready.batch, None
-    if update.truncate is not None:
-        batch, importance = corrected(algorithm, batch, before, update.truncate)
-    state = Step(batch, before, step, importance=importance)
-    if importance is not None:
-        state.note("importance", importance)
+    state = _state(algorithm, ready.batch, before, step, update.truncate)
     objective = bind(algorithm, state)
-    apart = Mismatch(update.mismatch)
-    unseen = _compare(algorithm, ready.batch, before, apart)
-    apart.check(step)
+    apart = compare(algorithm, ready.batch, before.made, update.mismatch)
     since, taught = time.perf_counter(), clock.seconds.get("teacher", 0.0)
     followed = algorithm.followed()
     rows = _needed(ready, objective, algorithm.trained() | followed, update.device)
     totals = dict.fromkeys((name for name, _ in objective.terms), 0.0)
     norms: list[float] = []
-    for epoch in range(update.epochs):
-        for part in _minibatches(episodes, update.minibatches, (seed, step, epoch)):
-            index = _index(ready, [everything[e] for e in part]).to(update.device)
-            size = float(objective.size[index].sum())
-            if not size:  # a minibatch in which no token counts
-                continue
-            for needed, slice_ in _slices(part, rows, update.tokens):
-                live = {name: score(name, slice_) for name in sorted(needed - followed)}
-                with torch.no_grad():
-                    live.update((n, score(n, slice_).to(update.device)) for n in needed & followed)
-                where = _index(ready, slice_).to(update.device)
-                if not norms:  # the weights are still those that sampled
-                    _glimpse(unseen, ready.batch, live, where, apart)
-                _learn(objective, live, where, 1.0 / size, totals)
-            apart.check(step)
-            norms.append(_advance(optimizer, update.grad_clip, step))
+    for part, size in _parts(ready, episodes, objective, update, (seed, step)):
+        for needed, slice_ in _slices(part, rows, update.tokens):
+            live = {name: score(name, slice_) for name in sorted(needed - followed)}
+            with torch.no_grad():
+                live.update((n, score(n, slice_).to(update.device)) for n in needed & followed)
+            where = _index(ready, slice_).to(update.device)
+            if not norms:  # the weights are still those that sampled
+                apart.glimpse(ready.batch, live, where)
+            _learn(objective, live, where, 1.0 / size, totals)
+        apart.check(step)
+        norms.append(_advance(optimizer, update.grad_clip, step))
     clock.add("update", since + clock.seconds.get("teacher", 0.0) - taught)
     return Report(
         losses={name: total / update.epochs for name, total in totals.items()},
@@ -204,32 +188,24 @@ def train_step(
     )
 
 
-def _compare(
-    algorithm: Algorithm, batch: TokenBatch, before: LazyScores, apart: Mismatch
-) -> dict[str, Tensor]:
-    """Hold what was sampled against scores that are there already. What is left: views of which
-    there are none, and [N] which tokens they sampled."""
-    unseen: dict[str, Tensor] = {}
-    for name, where in own_tokens(algorithm, batch):
-        made = before.made(name)
-        if made is None:
-            unseen[name] = torch.zeros_like(batch.token, dtype=torch.bool).index_fill(0, where, 1)
-        else:
-            apart.add(made.at(where).logp, batch.logp[where])
-    return unseen
+def _refuse_silence(episodes: Sequence[Episode], step: int) -> None:
+    if not any(turn.tokens for episode in episodes for turn in episode.turns):
+        raise RunError(
+            f"no episode of step {step} has a single sampled token, so there is nothing to learn "
+            "from; lower rollout.new_tokens or shorten the prompts, so that a first turn fits"
+        )
 
 
-@torch.no_grad()
-def _glimpse(
-    unseen: Mapping[str, Tensor], batch: TokenBatch, live: Mapping[str, Scores], index: Tensor,
-    apart: Mismatch,
-) -> None:  # fmt: skip
-    """Hold some of what was sampled against the live scores of the tokens index[n]: no pass more,
-    and the head on a few tokens only."""
-    for name in unseen.keys() & live.keys():
-        here = unseen[name][index].nonzero().squeeze(-1)[: max(0, ENOUGH - apart.count)]
-        if len(here):
-            apart.add(live[name].at(here).logp, batch.logp[index[here]])
+def _state(
+    algorithm: Algorithm, batch: TokenBatch, before: LazyScores, step: int, truncate: float | None
+) -> Step:
+    """What terms are bound to: the batch as it was sampled, or as if the trainer had."""
+    if truncate is None:
+        return Step(batch, before, step)
+    batch, importance = corrected(algorithm, batch, before, truncate)
+    made = Step(batch, before, step, importance=importance)
+    made.note("importance", importance)
+    return made
 
 
 def _learn(
@@ -253,6 +229,19 @@ def _index(ready: Prepared, stretches: Sequence[Stretch]) -> Tensor:
     return torch.cat(
         [torch.arange(ready.starts[e][a], ready.starts[e][b]) for e, a, b in stretches]
     )
+
+
+def _parts(
+    ready: Prepared, episodes: Sequence[Episode], objective: Objective, update: Update,
+    name: tuple[int, ...],
+) -> Iterator[tuple[list[int], float]]:  # fmt: skip
+    """The minibatches of every epoch in which a token counts, and what of the step each is."""
+    for epoch in range(update.epochs):
+        for part in _minibatches(episodes, update.minibatches, (*name, epoch)):
+            whole = [Stretch(e, 0, len(episodes[e].turns)) for e in part]
+            size = float(objective.size[_index(ready, whole).to(update.device)].sum())
+            if size:
+                yield part, size
 
 
 def _minibatches(episodes: Sequence[Episode], parts: int, name: tuple[int, ...]) -> list[list[int]]:

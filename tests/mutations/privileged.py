@@ -52,14 +52,14 @@ BUGS: Bugs = {
         (*FORMULAS, "tests/test_trainer.py"),
         [
             ("a gradient through what is only read",
-             "with torch.no_grad():\n                    live",
-             "if True:\n                    live"),
+             "with torch.no_grad():\n                live",
+             "if True:\n                live"),
             ("views that nothing needs are read",
              "objective.reads(_index(ready, [row]).to(device))",
              "live"),
             ("needed views are not all read", "sorted(needed - followed)", "sorted(needed)[:1]"),
-            ("an update from nothing", "            if not size:  # a minibatch in which no token "
-             "counts\n                continue\n", "            size = size or 1.0\n"),
+            ("an update from nothing", "            if size:\n                yield part, size",
+             "            yield part, size or 1.0"),
         ],
     ),
     "handover.py": (

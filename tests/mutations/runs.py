@@ -79,7 +79,7 @@ BUGS: Bugs = {
         ("tests/test_trainer.py",),
         [
             ("a minibatch that is no mean", "loss = scale * torch.stack", "loss = torch.stack"),
-            ("the same minibatches every epoch", "(seed, step, epoch)", "(seed, step, 0)"),
+            ("the same minibatches every epoch", "(*name, epoch)", "(*name, 0)"),
             ("gradients that are not finite", "if not math.isfinite(norm):", "if False:"),
             ("gradients that pile up", "optimizer.zero_grad(set_to_none=True)", "pass"),
             ("views scored again and again", "if name not in self._made:", "if True:"),

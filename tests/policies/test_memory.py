@@ -20,6 +20,7 @@ from understudy.policies import adapters, layers
 from understudy.policies.adapters import ALPHA, Adapters
 from understudy.policies.base import Request
 from understudy.policies.hf import HFPolicy, load
+from understudy.policies.small import build_model
 
 RANK = 3
 
@@ -187,21 +188,45 @@ def test_what_is_not_installed_is_named(saved: str, monkeypatch: pytest.MonkeyPa
 # -- 4 bits
 
 
-def test_weights_in_4_bits_are_those_that_their_numbers_stand_for(saved: str) -> None:
-    pytest.importorskip("peft")
-    from bitsandbytes.functional import dequantize_4bit  # type: ignore[import-untyped,unused-ignore]
+def wide() -> HFPolicy:
+    """Large enough for blocks of weights."""
+    chat = small_chat()
+    return HFPolicy(
+        build_model(
+            entries=chat.size, layers=2, hidden=64, heads=4, kv_heads=2, ffn=128, context=512,
+            seed=0, end=chat.end, pad=0,
+        ),
+        chat,
+    )  # fmt: skip
 
+
+def test_a_model_too_narrow_for_4_bits_is_refused(saved: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    with pytest.raises(PolicyError, match="keeps weights in blocks of 64"):
+        load(saved, quantize="nf4")
+
+
+def test_weights_in_4_bits_are_those_that_their_numbers_stand_for(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    pytest.importorskip("bitsandbytes")
+    saved = str(tmp_path / "wide")
+    wide().save(Path(saved))
     of, exact = load(saved, lora=RANK, quantize="nf4"), load(saved)
-    packed = {n: m for n, m in of.model.named_modules() if type(m).__name__ == "Linear4bit"}
+    packed = {
+        n: m
+        for n, m in of.model.named_modules()
+        if type(m).__name__ == "Linear4bit" and type(m).__module__.startswith("bitsandbytes")
+    }
     assert len(packed) == 2 * 7
-    plain = tiny()
+    plain = wide().model
     with torch.no_grad():
         for name, module in packed.items():
-            made = dequantize_4bit(module.weight.data, module.weight.quant_state)
+            # asked of the layer: how it packs them differs from processor to processor
+            made = module(torch.eye(module.in_features)).T.float()
             place = plain.get_submodule(name.removesuffix(".base_layer"))
             assert 0 < float((made - place.weight).abs().max()) < float(place.weight.abs().max())
             place.weight.copy_(made)
-    assert_close(logps(of), logps(HFPolicy(plain, small_chat())), atol=1e-3, rtol=1e-3)
+    assert_close(logps(of), logps(HFPolicy(plain, small_chat())), atol=2e-2, rtol=1e-2)
     assert float((logps(of) - logps(exact)).abs().mean()) < 1.0
     size = sum(m.weight.numel() * m.weight.element_size() for m in packed.values())
     whole = sum(p.numel() for n, p in exact.model.named_parameters() if "_proj" in n)

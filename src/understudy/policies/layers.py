@@ -49,7 +49,11 @@ def halve(base: nn.Module) -> None:
         if module.weight.dtype == torch.float32:
             module.weight.data = module.weight.data.bfloat16()
         elif hasattr(module, "compute_dtype"):  # 4 bits, unpacked into this
-            module.compute_dtype = torch.bfloat16
+            module.compute_dtype = torch.bfloat16  # type: ignore[assignment]
+
+
+BLOCK = 64
+"""Weights of a row that share a scale."""
 
 
 def quantize(base: nn.Module) -> None:
@@ -65,6 +69,11 @@ def quantize(base: nn.Module) -> None:
     for parent in list(base.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
+                if child.in_features % BLOCK:
+                    raise PolicyError(
+                        f'quantize = "nf4" keeps weights in blocks of {BLOCK}, but {name} of this '
+                        f"model takes {child.in_features} inputs; leave quantize out"
+                    )
                 made = Linear4bit(
                     child.in_features, child.out_features, bias=child.bias is not None,
                     compute_dtype=torch.float32, quant_type="nf4", device="meta",

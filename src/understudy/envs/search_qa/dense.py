@@ -8,7 +8,7 @@ from typing import Any, Final
 from understudy.envs.search_qa import encoders
 from understudy.envs.search_qa.encoders import Encoder
 from understudy.envs.search_qa.passages import Corpus
-from understudy.envs.search_qa.retrieval import Index, Kind, Numbered, package
+from understudy.envs.search_qa.ranked import Index, Kind, Numbered, package
 from understudy.envs.search_qa.rows import DataError
 
 FAISS_FILE, USEARCH_FILE = "faiss.index", "usearch.index"

@@ -2,24 +2,21 @@
 usearch over vectors of an encoder. Or a server elsewhere (`client`)."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
+from understudy.envs.search_qa import dense, sparse
 from understudy.envs.search_qa.passages import Corpus, Passage
+from understudy.envs.search_qa.ranked import Index, Kind
 from understudy.envs.search_qa.rows import DataError
-from understudy.errors import ConfigError
 
 Engine = Literal["bm25s", "lucene", "tantivy", "faiss", "usearch"]
 ENGINES: Final = ("bm25s", "lucene", "tantivy", "faiss", "usearch")
 DENSE: Final = ("faiss", "usearch")
-EXTRAS: Final = {"bm25s": "search"}
-"""The extra that brings an engine, where it is not called like it."""
 MANIFEST: Final = "search_qa.json"
 TOP: Final = 3
 """Passages for a query, as in Search-R1."""
-
-Numbered = tuple[int, float]
 
 
 class Hit(NamedTuple):
@@ -33,12 +30,6 @@ class Retriever(Protocol):
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """At most k passages for each query, the best first."""
         ...
-
-
-class Index(Protocol):
-    """Finds the numbers of passages."""
-
-    def search(self, queries: Sequence[str], k: int) -> list[list[Numbered]]: ...
 
 
 class Local:
@@ -104,45 +95,12 @@ def _manifest(folder: Path) -> Mapping[str, Any]:
     return dict(says)
 
 
-def _module(engine: Engine) -> Any:
-    if engine in DENSE:
-        from understudy.envs.search_qa import dense
-
-        return dense.FAISS if engine == "faiss" else dense.USEARCH
-    from understudy.envs.search_qa import sparse
-
-    return {"bm25s": sparse.BM25S, "lucene": sparse.LUCENE, "tantivy": sparse.TANTIVY}[engine]
-
-
-class Kind(NamedTuple):
-    """How indexes of an engine are made: in memory or in a folder, and opened there."""
-
-    build: Callable[..., Index]
-    load: Callable[..., Index]
-
-
-def package(name: str, engine: str) -> Any:
-    """An optional package. Raises ConfigError with the command that brings it."""
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ImportError:
-        extra = EXTRAS.get(engine, engine)
-        raise ConfigError(
-            f"the retriever {engine!r} needs the package {name}: pip install "
-            f"'understudy[{extra}]', or set env.options.retriever = \"lucene\", which needs none"
-        ) from None
-
-
-def best(scores: Any, k: int) -> list[Numbered]:
-    """The k highest of an array of scores above 0, equal ones in the order of the corpus."""
-    import numpy as np
-
-    found = np.flatnonzero(scores > 0)
-    if len(found) > k:
-        values = scores[found]
-        least = np.partition(values, len(values) - k)[len(values) - k]
-        found = found[values >= least]
-    order = found[np.lexsort((found, -scores[found]))][:k]
-    return [(int(n), float(scores[n])) for n in order]
+def _module(engine: Engine) -> Kind:
+    kinds: dict[str, Kind] = {
+        "bm25s": sparse.BM25S,
+        "lucene": sparse.LUCENE,
+        "tantivy": sparse.TANTIVY,
+        "faiss": dense.FAISS,
+        "usearch": dense.USEARCH,
+    }
+    return kinds[engine]

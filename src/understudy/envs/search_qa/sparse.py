@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from understudy.envs.search_qa.passages import Corpus, each
-from understudy.envs.search_qa.retrieval import Index, Kind, Numbered, best, package
+from understudy.envs.search_qa.ranked import Index, Kind, Numbered, best, package
 from understudy.envs.webshop.analysis import terms
 
 K1, B = 0.9, 0.4

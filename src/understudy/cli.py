@@ -68,14 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("--json", action="store_true", help="one line of JSON for each policy")
 
     gather = command("collect", _collect, "Record episodes to imitate (rollout.replay).")
-    _source(gather)
-    gather.add_argument("--policy", default="expert", metavar="NAME",
-                        help="expert (the default), student or one of [policies]")  # fmt: skip
-    gather.add_argument("--episodes", type=int, default=100, help="how many to play (100)")
-    gather.add_argument("--out", type=Path, default=Path("episodes.jsonl"), help="the new file")
-    gather.add_argument("--thoughts", action="store_true", help="with the expert's thoughts")
-    gather.add_argument("--all", action="store_true", help="write lost episodes too")
-    _checkpoint(gather)
+    _gathering(gather)
 
     export = command("export", _export, "Write a run's student as a model's folder.")
     export.add_argument("folder", type=Path, help="the folder of a run")
@@ -102,6 +95,17 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--split", action="append", default=[], help="default: all that it has")
     check.add_argument("--tasks", type=int, default=5, help="tasks of each split to play (5)")
     return parser
+
+
+def _gathering(gather: argparse.ArgumentParser) -> None:
+    _source(gather)
+    gather.add_argument("--policy", default="expert", metavar="NAME",
+                        help="expert (the default), student or one of [policies]")  # fmt: skip
+    gather.add_argument("--episodes", type=int, default=100, help="how many to play (100)")
+    gather.add_argument("--out", type=Path, default=Path("episodes.jsonl"), help="the new file")
+    gather.add_argument("--thoughts", action="store_true", help="with the expert's thoughts")
+    gather.add_argument("--all", action="store_true", help="write lost episodes too")
+    _checkpoint(gather)
 
 
 def _serving(serve: argparse.ArgumentParser) -> None:

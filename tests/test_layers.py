@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "understudy"
 ROWS = (
-    "errors types schedules maths protocol",
+    "errors types schedules maths processor protocol",
     "envs",
     "batch contexts demonstrations handover hindsight hints penalties record scores",
     "objective",
@@ -36,7 +36,7 @@ ROWS = (
 ROW = {name: k for k, row in enumerate(ROWS) for name in row.split()}
 WITHOUT_TORCH = (
     "types", "errors", "schedules", "protocol", "contexts", "hindsight", "hints", "penalties",
-    "handover", "demonstrations", "record", "config", "configfile", "doctor",
+    "handover", "demonstrations", "record", "config", "configfile", "doctor", "processor",
     "envs.base", "envs.pool",
     "envs.doors", "envs.check", "envs.needs", "envs.registry", "envs.adapters.gem",
     "envs.adapters.gymnasium", "envs.adapters.openenv", "envs.adapters.own",

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from understudy.errors import UnderstudyError
+from understudy.processor import wait_passively
 
 INTERRUPTED, WRONG, FAILED = 130, 2, 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Every failure that a user can mend is one sentence."""
+    wait_passively()
     given = list(sys.argv[1:] if argv is None else argv)
     if given[:1] == ["demo"]:  # it has options of its own
         command, arguments = _demo, argparse.Namespace(rest=given[1:])

@@ -34,7 +34,11 @@ class RunSection(Section):
     keep: At0 = 2
     """The newest checkpoints that are kept; 0 keeps all."""
     threads: At0 = 0
-    """Processor threads of torch; 0 leaves its own choice. Other numbers, other last digits."""
+    """Processor threads of torch; 0 leaves its own choice, within a container's quota. Other
+    numbers, other last digits."""
+    matmul: Literal["float32", "bfloat16"] = "float32"
+    """How float32 matrices are multiplied on a processor. "bfloat16" allows oneDNN to round their
+    entries: often faster, and where the processor has no such units still in float32."""
     columns: bool = False
     """Write every signal of every token (columns.jsonl): large, and what plots are made of."""
 

@@ -119,7 +119,7 @@ def taught_by(config: Config, path: Path, console: Console) -> Result:
     console.rule("[bold]the teacher, on tasks nobody was trained on")
     suite = build.suite_of(config.env)
     context = build.context_of(config.context, suite)
-    with deterministic(config.run.threads):
+    with deterministic(config.run):
         models.quiet()
         tokens = config.update.tokens
         policy = models.load_policy(

@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
 
-from understudy import __version__
+from understudy import __version__, processor
 from understudy.config import Config, PolicySection
 from understudy.envs.needs import Need
 from understudy.envs.registry import ADAPTERS, SUITES
@@ -33,7 +33,6 @@ WIDTH: Final = 80
 ASSETS: Final = Path(__file__).parent / "assets"
 PYPROJECT: Final = Path(__file__).parents[2] / "pyproject.toml"
 GPUS: Final = Path("/proc/driver/nvidia/gpus")
-QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 CUDA: Final = (
     "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130"
 )
@@ -100,28 +99,19 @@ def machine() -> Iterator[Line]:
 
 def _processors() -> Iterator[Line]:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    share = _share()
+    share = processor.share()
     less = f", {share:g} of them by quota" if share and share < (count or 1) else ""
     yield Line(state="ok", name="processors", said=f"{count}{less}")
     threads, wait = os.environ.get("OMP_NUM_THREADS"), os.environ.get("OMP_WAIT_POLICY")
-    if threads and (wait or "").upper() == "PASSIVE":
-        said = f"OMP_NUM_THREADS = {threads}, OMP_WAIT_POLICY = PASSIVE"
-        yield Line(state="ok", name="threads", said=said)
-    else:
-        said = "torch takes all processors, and its threads spin while they wait"
-        if threads:
-            said = f"OMP_NUM_THREADS = {threads}; threads spin while they wait"
-        how = f"export OMP_NUM_THREADS={threads or 1} OMP_WAIT_POLICY=PASSIVE"
-        yield Line(state="note", name="threads", said=f"{said}; to share the machine:", how=how)
-
-
-def _share() -> float:
-    """Processors that a container may use at a time; 0 where nothing limits it."""
-    try:
-        quota, period = QUOTA.read_text().split()
-    except (OSError, ValueError):
-        return 0.0
-    return int(quota) / int(period) if quota.isdigit() else 0.0
+    said = f"OMP_NUM_THREADS = {threads}" if threads else "torch takes all processors"
+    how = [] if threads else ["OMP_NUM_THREADS=1"]
+    if wait and wait.upper() != "PASSIVE":  # where it is not set, `understudy` sets it
+        said += f", and OMP_WAIT_POLICY = {wait} lets threads spin while they wait"
+        how.append("OMP_WAIT_POLICY=PASSIVE")
+    if how:
+        said += "; to share the machine:"
+    command = f"export {' '.join(how)}" if how else ""
+    yield Line(state="note" if how else "ok", name="threads", said=said, how=command)
 
 
 def _memory() -> int:

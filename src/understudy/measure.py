@@ -61,7 +61,7 @@ def _stage(config: Config, names: Sequence[str], student: str, tick: Tick) -> It
     suite = build.suite_of(config.env)
     context = build.context_of(config.context, suite)
     with contextlib.ExitStack() as closing:
-        closing.enter_context(deterministic(config.run.threads))
+        closing.enter_context(deterministic(config.run))
         policies = models.policies_of(config, names, suite, context, student=student)
         pool = build.pool_of(config.env, suite)
         closing.callback(pool.shutdown)

@@ -11,10 +11,10 @@ from typing import Protocol
 
 import torch
 
-from understudy import build, checkpoint, models, record, runfolder
+from understudy import build, checkpoint, models, processor, record, runfolder
 from understudy.build import Phase
 from understudy.checkpoint import State
-from understudy.config import Config, UpdateSection
+from understudy.config import Config, RunSection, UpdateSection
 from understudy.errors import RunError
 from understudy.evaluate import Panel, evaluate, named
 from understudy.hinting import Hinter
@@ -59,7 +59,7 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
         tested = build.panel_of(config.eval, suite)
     replay = Replay(Path(config.rollout.replay)) if config.rollout.replay else None
     with contextlib.ExitStack() as closing:
-        closing.enter_context(deterministic(config.run.threads))
+        closing.enter_context(deterministic(config.run))
         folder = runfolder.claim(config, steps_matter=steps_matter(config), resume=resume)
         closing.callback(folder.close)
         student = str(checkpoint.latest(folder.path)) if folder.state else ""
@@ -120,17 +120,19 @@ def _enough_memory() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deterministic(threads: int) -> Iterator[None]:
+def deterministic(run: RunSection) -> Iterator[None]:
     """Equal runs give equal bytes on a processor; graphics cards make no such promise."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    if threads:
+    threads = processor.threads(run.threads)
+    if threads != before[0]:
         torch.set_num_threads(threads)
     if not torch.cuda.is_available():
         torch.use_deterministic_algorithms(True)
         # filling fresh memory only helps to find bugs, and costs time
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
-        yield
+        with processor.products(run.matmul):
+            yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])

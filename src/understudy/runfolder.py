@@ -173,6 +173,7 @@ def begin(folder: RunFolder, config: Config, facts: Mapping[str, object]) -> Non
         "platform": platform.platform(),
         "processor": platform.machine(),
         "threads": torch.get_num_threads(),
+        "matmul": config.run.matmul,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "commit": _commit(),
         "seed": config.run.seed,

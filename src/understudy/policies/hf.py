@@ -17,6 +17,7 @@ from understudy.policies.base import Completion, Engine, Request, Sample
 from understudy.policies.chat import Chat, History
 from understudy.policies.packing import Row, batches, pack
 from understudy.policies.slots import SlotEngine
+from understudy.processor import products
 from understudy.scores import Scores
 
 Compute = Literal["float32", "bfloat16"]
@@ -123,6 +124,7 @@ class HFPolicy:
             )
 
     @torch.no_grad()
+    @products("float32")
     def _fit(self) -> None:
         """Give the model our attention, and see that this and the bare head change no logit."""
         ids = torch.arange(1, PROBE + 1, device=self.device)[None] % self.chat.size

@@ -1,0 +1,58 @@
+"""How a processor is used: how many threads, how they wait, how float32 matrices are multiplied."""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+Matmul = Literal["float32", "bfloat16"]
+PRECISIONS: Final = {"float32": "ieee", "bfloat16": "bf16"}  # torch's names
+
+
+def wait_passively() -> None:
+    """Let OpenMP's threads sleep while they wait, unless the user chose otherwise: threads that
+    spin take the processor from the thread they wait for as soon as anything else runs beside
+    them. OpenMP reads this when torch is imported, so it must be said before."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def share() -> float:
+    """Processors that a container may use at a time; 0 where nothing limits it."""
+    try:
+        quota, period = QUOTA.read_text().split()
+    except (OSError, ValueError):
+        return 0.0
+    return int(quota) / int(period) if quota.isdigit() else 0.0
+
+
+def threads(wanted: int) -> int:
+    """How many a run takes: `wanted`, or where that is 0 torch's own choice. That knows
+    OMP_NUM_THREADS and the processors a process may run on, but no container's quota: threads
+    beyond it are put to sleep in the middle of their work."""
+    import torch
+
+    if wanted:
+        return wanted
+    own, quota = torch.get_num_threads(), share()
+    if "OMP_NUM_THREADS" in os.environ or not quota:
+        return own
+    return min(own, max(1, math.floor(quota)))
+
+
+@contextlib.contextmanager
+def products(kind: Matmul) -> Iterator[None]:
+    """Multiply float32 matrices on a processor in float32, or with leave to round their entries to
+    bfloat16: oneDNN then takes such products over from the BLAS that torch was built with. Where a
+    processor has no units for bfloat16 it may go on in float32, and only be faster."""
+    import torch
+
+    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = settings.fp32_precision
+    settings.fp32_precision = PRECISIONS[kind]
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before

@@ -183,7 +183,8 @@ class Distill:
             mine = live[self.trains]
             value = diverge(self.divergence, mine.distribution[on], theirs.distribution)
             scale = weight[i[on]] * (self.gate(mine.at(on), theirs) if self.gate else 1.0)
-            return torch.zeros_like(weight[i]).index_add(0, on, scale * value)
+            weighted = scale * value
+            return weighted.new_zeros(len(i)).index_add(0, on, weighted)
 
         reads = (self.trains, self.teacher) if self.live else (self.trains,)
         return Bound(loss, weight != 0, reads)

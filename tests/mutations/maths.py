@@ -134,7 +134,7 @@ BUGS: Bugs = {
              "scale(0) * self(s)"),
             ("the correction of k3 dropped",
              "scale = ratio(mine.logp, old[i]) if self.corrected else 1.0", "scale = 1.0"),
-            ("a divergence without its weight", "on, scale * value", "on, value"),
+            ("a divergence without its weight", "weighted = scale * value", "weighted = value"),
             ("a goal misaligned with its slice", "goal.at(i[on])", "goal.at(on)"),
             ("a credit misaligned with its slice", "old[i], credit[i])",
              "old[i], credit[: len(i)])"),

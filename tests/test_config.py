@@ -427,7 +427,7 @@ def test_there_are_few_settings() -> None:
         and issubclass(field.annotation, BaseModel)
         for key in field.annotation.model_fields
     }
-    assert len(counted) == 48
+    assert len(counted) == 49
 
 
 def test_every_limit_can_be_set() -> None:

@@ -43,8 +43,7 @@ BUGS: Bugs = {
     "envs/scienceworld/catalogue.py": (
         SUITE,
         [
-            ("half a test split", "min(5 * quarter, count)", "min(4 * quarter, count)"),
-            ("all that is left is tested", "min(5 * quarter, count)", "count"),
+            ("half a test split", "range(3 * quarter, count)", "range(3 * quarter, 4 * quarter)"),
             ("electrical tasks without electricity", 'if "noElectricalAction" in parts and',
              "if False and"),
         ],

@@ -40,7 +40,7 @@ def compact(observation: Observation) -> str:
     """An observation in few words, a room in one line and its doors in another.
 
     >>> compact(Observation(text="You move to the kitchen."))
-    'move to kitchen'
+    'now kitchen'
     """
     text = observation.text.lower().replace("in it, you see: ", "in it you see:")
     text = text.replace("here you see: ", "here you see:").replace(

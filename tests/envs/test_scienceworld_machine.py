@@ -71,6 +71,25 @@ def test_games_side_by_side_do_not_touch_each_other(machine: Simulator) -> None:
                 assert shown == alone[which][k + 1], (which, k)
 
 
+def test_what_all_games_share_is_put_aside_and_comes_back(machine: Simulator) -> None:
+    def shared() -> tuple[object, ...]:
+        with machine as java:
+            return (
+                java.call(simulator.COUNTER, "count"),
+                machine._drawn(java),
+                java.call(simulator.SIMPLIFIER, "getSimplificationsUsed"),
+            )
+
+    games, before = [], []
+    for which in (PAINT, LIVES, HEAT):
+        games.append(machine.begin(*which)[0])
+        before.append(shared())
+    assert len(set(before)) == 3
+    for game, expected in zip(games, before, strict=True):
+        machine.act(game, "look around")
+        assert shared() == expected
+
+
 def test_lean_steps_say_what_the_interface_says(machine: Simulator) -> None:
     """The interface's own step also looks, lists what can be named, and keeps a history."""
     for which in (PAINT, LIVES):

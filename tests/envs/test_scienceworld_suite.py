@@ -220,7 +220,10 @@ def test_doing_nothing_changes_nothing_and_never_wins() -> None:
         seen = env.step(action)
         assert (seen.done, seen.reward, seen.state) == (False, 0.0, start.state)
         assert seen.valid == (action not in ("", "fly", "7"))
-    assert env.step("go to kitchen").state != start.state
+    eaten = env.step("eat orange")  # the room stays as it is, and nothing is carried any more
+    assert eaten.state != start.state
+    assert env.step("look around").state == eaten.state
+    assert env.step("go to kitchen").state not in (start.state, eaten.state)
 
 
 @played

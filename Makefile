@@ -30,8 +30,10 @@ lint: $(VENV)/.ready-dev
 parity: $(VENV)-parity/.ready
 	PYTHONPATH=src:tests $(VENV)-parity/bin/python -m parity.run --report docs/parity.md
 
-bench: $(VENV)-parity/.ready
-	$(VENV)-parity/bin/python benchmarks/run.py
+# TRL=PYTHON names one that has trl==1.16.0, to be measured beside.
+TRL ?=
+bench: $(VENV)/.ready $(VENV)-parity/.ready
+	$(VENV)-parity/bin/python benchmarks/run.py --torch $(BIN)/python --trl "$(TRL)"
 
 mutants: $(VENV)/.ready-dev
 	$(BIN)/python tests/mutants.py

@@ -4,6 +4,7 @@ Every benchmark is a script beside this one that prints its own section in Markd
 machine that does nothing else; what counts are ratios within one run.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 SECTIONS = {
+    "step.py": "A whole training step beside TRL",
     "divergences.py": "Losses over a vocabulary: memory and time",
     "environments.py": "Environments: steps, resets and memory of every world",
     "household.py": "Environment: household beside TextWorld",
@@ -21,6 +23,7 @@ SECTIONS = {
     "scienceworld.py": "Environment: scienceworld beside its own API",
     "travelplanner.py": "Environment: travelplanner",
 }
+WITH_TORCH = ("step.py", "divergences.py")
 HEAD = """# Benchmarks
 
 Written by `make bench` (benchmarks/run.py). Numbers are medians with the range of the repeats, and
@@ -29,10 +32,22 @@ ratios compare things that ran side by side in one process.
 
 
 def main() -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--torch", default=sys.executable, help="the Python that has torch, where it is another"
+    )
+    parser.add_argument("--trl", default="", help="a Python that has TRL 1.16")
+    arguments = parser.parse_args()
+    environment = {
+        **os.environ,
+        "TRL_PYTHON": arguments.trl,
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
     parts = [HEAD]
     for script, title in SECTIONS.items():
-        command = [sys.executable, str(HERE / script)]
+        python = arguments.torch if script in WITH_TORCH else sys.executable
+        command = [python, str(HERE / script)]
         made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if made.returncode:
             sys.exit(f"{script} failed:\n{made.stderr}")

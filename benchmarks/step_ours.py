@@ -1,0 +1,262 @@
+"""understudy's side of step.py: the archive as a suite, its models, and a run that steps when told.
+
+    python benchmarks/step_ours.py models FOLDER [--steps 120]
+    python benchmarks/step_ours.py run WORK MODELS ...
+
+`models` makes a tokenizer and the same model after half and after all of a short imitation of an
+expert: a student and a teacher that both call the tool. `run` is started by step.py.
+"""
+
+import argparse
+import json
+import math
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tools_world as world
+
+from understudy.types import Observation, Task
+
+SHAPE = {"layers": 6, "hidden": 384, "heads": 6, "kv_heads": 2, "ffn": 1024, "context": 4096}
+SMALL = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 1, "ffn": 64, "context": 4096}
+ENTRIES = 4096
+TASKS = 4096
+PEAK_LR = 3e-3
+
+
+def worded(text: str) -> str:
+    """A tool's answer as the chat template words it."""
+    return f"<tool_response>\n{text}\n</tool_response>"
+
+
+class Stories:
+    """The suite: an episode goes on until a message holds no call."""
+
+    def tasks(self, split: str) -> list[Task]:
+        return [Task(id=f"story/{k}", data={"task": str(k)}) for k in range(TASKS)]
+
+    def make(self) -> "Story":
+        return Story()
+
+    def instructions(self) -> str:
+        return world.RULES
+
+
+class Story:
+    def __init__(self) -> None:
+        self.at = world.first(0)
+
+    def reset(self, task: Task) -> Observation:
+        number = int(task.data["task"])
+        self.at = world.first(number)
+        return Observation(text=world.question(number))
+
+    def step(self, action: str) -> Observation:
+        arguments = world.called(action)
+        if arguments is None:
+            return Observation(text="That was no call.", done=True, won=False)
+        reward = world.right(arguments, self.at)
+        if set(arguments) == {"drawer", "folder", "page"}:
+            self.at = world.record(**arguments)[1]
+        return Observation(text=worded(world.answer(arguments)), reward=reward)
+
+    def close(self) -> None:
+        pass
+
+
+# -- the models
+
+
+def tokenizer() -> Any:
+    """A byte-level BPE of the world's own texts, with the marks of messages and calls."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    special = [world.PAD, world.ROLE, world.END]
+    trainer = trainers.BpeTrainer(
+        vocab_size=ENTRIES - len(world.MARKS), special_tokens=special, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    core.train_from_iterator(world.texts(1500), trainer)
+    core.add_tokens([AddedToken(mark, normalized=False, special=False) for mark in world.MARKS])
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=world.PAD, eos_token=world.END,
+        additional_special_tokens=[world.ROLE],
+    )  # fmt: skip
+    made.chat_template = world.TEMPLATE
+    return made
+
+
+def shown(chat: Any, number: int, turns: int) -> Any:
+    """An expert's episode."""
+    from understudy.types import Episode, Stop, Turn
+
+    at, said = world.first(number), Observation(text=world.question(number))
+    made = []
+    for _ in range(turns):
+        text = world.call(at)
+        ids = chat.reply(text)
+        made.append(
+            Turn(observation=said, prompt=(), text=text, tokens=ids, logps=(0.0,) * len(ids),
+                 action=text, actor="expert")
+        )  # fmt: skip
+        answer, at = world.record(*at)
+        said = Observation(text=worded(answer))
+    task = Task(id=f"story/{number}", data={"task": str(number)})
+    return Episode(task=task, group=task.id, turns=tuple(made), stop=Stop.TURNS)
+
+
+def make_models(folder: Path, shape: Mapping[str, int], steps: int, turns: int) -> None:
+    """`folder`/student and `folder`/teacher, as transformers saves them."""
+    import torch
+
+    from understudy.algorithms.sft import sft
+    from understudy.contexts import Context
+    from understudy.policies.chat import Chat
+    from understudy.policies.hf import HFPolicy
+    from understudy.policies.prompts import Prompter
+    from understudy.policies.small import build_model
+    from understudy.processor import products
+    from understudy.rollout import Clock
+    from understudy.trainer import Update, train_step
+
+    encoder = tokenizer()
+    chat = Chat(encoder)
+    model = build_model(
+        entries=chat.size, seed=0, end=chat.end, pad=int(encoder.pad_token_id), **shape
+    )
+    policy = HFPolicy(model, chat)
+    prompter = Prompter(chat=chat, context=Context(instructions=world.RULES))
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=PEAK_LR, weight_decay=0.0)
+    for step in range(steps):
+        rise, fall = (step + 1) / 10, 0.5 + 0.5 * math.cos(math.pi * step / steps)
+        optimizer.param_groups[0]["lr"] = PEAK_LR * min(rise, 1.0) * fall
+        episodes = [shown(chat, TASKS + 2 * step + k, turns) for k in range(2)]
+        with products("bfloat16"):
+            report = train_step(
+                sft(), episodes, {"self": policy}, optimizer, lambda view, task: prompter,
+                Update(tokens=2048), step=step, seed=0, clock=Clock(),
+            )  # fmt: skip
+        if step % 10 == 9 or step + 1 == steps:
+            print(f"step {step + 1}: {sum(report.losses.values()):.3f}", file=sys.stderr)
+        if 2 * (step + 1) == steps - steps % 2:
+            policy.save(folder / "student")
+    policy.save(folder / "teacher")
+
+
+# -- the run
+
+
+class Paced:
+    """A watch that lets the run step only when a line comes in, and says what each step took."""
+
+    def __init__(self) -> None:
+        self.wall = self.cpu = 0.0
+
+    def started(self, config: Any, phase: str, step: int) -> None:
+        say({"ready": True})
+        self._wait()
+
+    def tested(self, names: Sequence[str]) -> None:
+        pass
+
+    def playing(self, done: int, total: int) -> None:
+        pass
+
+    def stepped(self, line: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
+        wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+        say({"wall": wall, "cpu": cpu, "generate": seconds.get("generate", 0.0),
+             "tokens": line["tokens"], "turns": line["turns"], "loss": line["loss"],
+             "reward": line["return"], "peak": peak()})  # fmt: skip
+        self._wait()
+
+    def evaluated(self, line: Mapping[str, Any]) -> None:
+        pass
+
+    def closed(self) -> None:
+        pass
+
+    def _wait(self) -> None:
+        if not sys.stdin.readline():
+            sys.exit()
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+
+def say(line: Mapping[str, Any]) -> None:
+    print(f"@@ {json.dumps(line)}", flush=True)
+
+
+def peak() -> float:
+    """Megabytes that this process held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
+    from understudy.configfile import parse
+    from understudy.contexts import Context
+    from understudy.policies.chat import Chat
+    from understudy.policies.prompts import Prompter
+    from understudy.run import train
+
+    grpo = work == "grpo"
+    copies = min(4, arguments.episodes) if grpo else 1
+    algorithm = {"name": "grpo"} if grpo else {"name": "opd", "vocabulary": "full"}
+    teacher = {} if grpo else {"teacher": {"model": str(models / "teacher")}}
+    with tempfile.TemporaryDirectory() as folder:
+        config = parse({
+            "run": {
+                "folder": f"{folder}/run", "steps": arguments.steps, "eval_every": 0,
+                "checkpoint_every": arguments.steps, "threads": arguments.threads,
+                "matmul": arguments.matmul,
+            },
+            "env": {"suite": "step_ours:Stories", "workers": 0},
+            "rollout": {
+                "tasks": arguments.episodes // copies, "copies": copies,
+                "turns": arguments.turns, "new_tokens": arguments.new_tokens,
+            },
+            "algorithm": algorithm,
+            "update": {"lr": 1e-5, "tokens": arguments.tokens},
+            "policy": {"model": str(models / "student")},
+            "policies": teacher,
+        })  # fmt: skip
+        from transformers import AutoTokenizer
+
+        chat = Chat(AutoTokenizer.from_pretrained(models / "student"))
+        prompter = Prompter(chat=chat, context=Context(instructions=world.RULES))
+        one = shown(chat, 0, 2)
+        say({"prompt": [list(sample.prompt) for sample in prompter.samples(one)]})
+        train(config, watch=Paced())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(required=True, dest="command")
+    models = commands.add_parser("models")
+    models.add_argument("folder", type=Path)
+    models.add_argument("--steps", type=int, default=120)
+    models.add_argument("--turns", type=int, default=10)
+    models.add_argument("--small", action="store_true", help="a shape for a try")
+    given = commands.add_parser("run")
+    given.add_argument("work", choices=["distillation", "grpo"])
+    given.add_argument("models", type=Path)
+    for name in ("steps", "episodes", "turns", "new-tokens", "threads", "tokens"):
+        given.add_argument(f"--{name}", type=int, required=True)
+    given.add_argument("--matmul", required=True)
+    arguments = parser.parse_args()
+    if arguments.command == "models":
+        shape = SMALL if arguments.small else SHAPE
+        make_models(arguments.folder, shape, arguments.steps, arguments.turns)
+    else:
+        run(arguments.work, arguments.models, arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 SECTIONS = {
+    "generation.py": "Generation: turns over a kept cache",
     "step.py": "A whole training step beside TRL",
     "divergences.py": "Losses over a vocabulary: memory and time",
     "environments.py": "Environments: steps, resets and memory of every world",

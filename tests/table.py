@@ -12,7 +12,7 @@ from understudy.envs.doors import RULE
 from understudy.maths.vocabulary import Distribution
 from understudy.policies.base import Completion, Request, Sample
 from understudy.policies.chat import Chat
-from understudy.policies.slots import draw
+from understudy.policies.drawing import draw
 from understudy.policies.small import train_tokenizer
 from understudy.protocol import write
 from understudy.scores import Scores
@@ -101,8 +101,11 @@ class Table(nn.Module):
             at = [(rows[i], min(begun[i] + len(made[i]), ANSWER - 1)) for i in going]
             logits = self.logits[[r for r, _ in at], [k for _, k in at]]
             heats = [requests[i].temperature for i in going]
-            drawn = draw(logits, heats, [rngs[i].random() for i in going])
-            for i, token, logp in zip(going, *drawn, strict=True):
+            lots = [rngs[i].random() for i in going]
+            tokens, logps = draw(
+                logits, torch.tensor(heats), torch.tensor(lots, dtype=torch.float64)
+            )
+            for i, token, logp in zip(going, tokens.tolist(), logps.tolist(), strict=True):
                 made[i].append((token, logp))
             going = [
                 i

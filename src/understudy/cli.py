@@ -91,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
 
     _serving(command("serve", _serve, "Serve a model over HTTP, as a teacher for other machines."))
 
+    _timing(command("bench", _bench, "Say how fast a run goes here, and what would help."))
+
     check = command("check-env", _check_env, "Hold an environment to the contract.")
     check.add_argument("suite", help='"package.module:Class", or the name of a built-in one')
     check.add_argument("options", nargs="*", metavar="key=value", help="options of the suite")
@@ -121,6 +123,13 @@ def _serving(serve: argparse.ArgumentParser) -> None:
                        help="the environment variable that holds a key to ask for")  # fmt: skip
     serve.add_argument("--reload", action="store_true",
                        help="let clients load weights from folders of this machine")  # fmt: skip
+
+
+def _timing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, nargs="?", help="a TOML file, or a run's folder")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings instead of it")
+    parser.add_argument("--seconds", type=float, default=100.0,
+                        help="to take, about, once models are loaded (100)")  # fmt: skip
 
 
 def _source(parser: argparse.ArgumentParser) -> None:
@@ -276,6 +285,23 @@ def _serve(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     print(f"serving {server.name} at http://{arguments.host}:{server.port}", flush=True)
     server.serve_forever()
+    return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from understudy import bench, measure
+    from understudy.configfile import load
+    from understudy.errors import ConfigError
+
+    if arguments.seconds <= 0:
+        raise ConfigError(f"--seconds must be above 0, got {arguments.seconds:g}")
+    file = arguments.file
+    config = bench.usual() if file is None else load(file, arguments.overrides)
+    student = "" if file is None else measure.trained(file)
+    found = bench.measure(config, student=student, seconds=arguments.seconds, tick=_tick)
+    bench.show(found, Console())
     return 0
 
 

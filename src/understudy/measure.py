@@ -56,7 +56,7 @@ def export(where: Path, name: str, out: Path) -> None:
 
 
 @contextlib.contextmanager
-def _stage(config: Config, names: Sequence[str], student: str, tick: Tick) -> Iterator[Stage]:
+def staged(config: Config, names: Sequence[str], student: str, tick: Tick) -> Iterator[Stage]:
     """A stage with the named policies; the student is always there, as "self"."""
     suite = build.suite_of(config.env)
     context = build.context_of(config.context, suite)
@@ -92,7 +92,7 @@ def evaluations(
     suite = build.suite_of(config.env)
     tested = build.panel_of(config.eval, suite)
     others = [name for name in names if name != STUDENT]
-    with _stage(config, others, student, tick) as stage:
+    with staged(config, others, student, tick) as stage:
         hint = config.eval.hint
         prove(stage, {"the evaluation": View(hint=hint)}, sample(tested.tasks))
         return {
@@ -131,7 +131,7 @@ def collect(
     played = won = written = 0
     path.parent.mkdir(parents=True, exist_ok=True)
     others = [] if policy in (EXPERT, STUDENT) else [policy]
-    with _stage(config, others, student, tick) as stage, contextlib.closing(Log(path)) as log:
+    with staged(config, others, student, tick) as stage, contextlib.closing(Log(path)) as log:
         while played < episodes:
             # rounds over the split, each with its own draws, in portions that fit into memory
             lap, at = divmod(played, len(order))

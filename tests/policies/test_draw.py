@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny import own_logits, policy, run
 
 from understudy.policies.base import Request
-from understudy.policies.slots import draw
+from understudy.policies.drawing import draw
 
 LARGEST = 1 - 2**-53  # what random.random() can give at most
 # the 99.9th percentiles of chi-square: a fair sampler fails such a test once in a thousand seeds,
@@ -18,8 +18,15 @@ LARGEST = 1 - 2**-53  # what random.random() can give at most
 CHI_SQUARE = {5: 20.52, 6: 22.46, 7: 24.32}
 
 
+def drawn(
+    logits: torch.Tensor, heat: list[float], uniform: list[float]
+) -> tuple[list[int], list[float]]:
+    tokens, logps = draw(logits, torch.tensor(heat), torch.tensor(uniform, dtype=torch.float64))
+    return tokens.tolist(), logps.tolist()
+
+
 def one(logits: list[float], heat: float, uniform: float) -> tuple[int, float]:
-    tokens, logps = draw(torch.tensor([logits]), [heat], [uniform])
+    tokens, logps = drawn(torch.tensor([logits]), [heat], [uniform])
     return tokens[0], logps[0]
 
 
@@ -76,7 +83,7 @@ def test_at_temperature_zero_the_likeliest_token_is_taken_and_logged_at_one() ->
 
 def test_rows_are_drawn_apart() -> None:
     logits = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]])
-    tokens, logps = draw(logits, [1.0, 0.0, 10.0], [0.75, 0.99, 0.01])
+    tokens, logps = drawn(logits, [1.0, 0.0, 10.0], [0.75, 0.99, 0.01])
     assert tokens == [1, 0, 0]
     assert logps[0] == pytest.approx(math.log(0.5))
     assert logps[2] == pytest.approx(math.log(1 / (1 + math.exp(0.5))), abs=1e-6)
@@ -91,7 +98,7 @@ def chi_square(counts: list[int], chances: list[float]) -> float:
 def test_frequencies_are_those_of_the_distribution(heat: float) -> None:
     logits = torch.randn(8, generator=torch.Generator().manual_seed(3))
     rng, n = random.Random(0), 20_000
-    tokens, _ = draw(logits.expand(n, 8), [heat] * n, [rng.random() for _ in range(n)])
+    tokens, _ = drawn(logits.expand(n, 8), [heat] * n, [rng.random() for _ in range(n)])
     counts = [tokens.count(k) for k in range(8)]
     chances = (logits / heat).softmax(-1).tolist()
     assert chi_square(counts, chances) < CHI_SQUARE[7]

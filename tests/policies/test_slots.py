@@ -1,96 +1,12 @@
 """Generation over a kept cache, against the model's own forward pass over every whole prefix."""
 
-import random
-from dataclasses import dataclass, field
-
 import pytest
 import torch
-from tiny import own_logits, policy, run
+from talks import Fed, assert_same, play, reference, request, talks
+from tiny import policy, run
 
 from understudy.errors import PolicyError
-from understudy.policies.base import Completion, Request
-from understudy.policies.hf import HFPolicy
-
-V = 400
-
-
-def reference(of: HFPolicy, request: Request) -> Completion:
-    """One token at a time, everything computed again for each."""
-    ids, rng = list(request.prompt), random.Random(request.seed)
-    tokens: list[int] = []
-    logps: list[float] = []
-    while len(tokens) < request.max_new and of.chat.end not in tokens:
-        logits = own_logits(of, [*ids, *tokens])[-1].double()
-        rows = (logits / (request.temperature or 1.0)).log_softmax(-1)
-        mass = rows.exp().cumsum(-1)
-        uniform = rng.random() * float(mass[-1])
-        token = int((mass <= uniform).sum()) if request.temperature else int(rows.argmax())
-        tokens.append(token)
-        logps.append(float(rows[token]))
-    ended = tokens[-1] == of.chat.end
-    return Completion(key=request.key, tokens=tuple(tokens), logps=tuple(logps), ended=ended)
-
-
-def assert_same(made: Completion, want: Completion) -> None:
-    assert made.key == want.key
-    assert made.tokens == want.tokens
-    assert made.ended == want.ended
-    assert made.logps == pytest.approx(want.logps, abs=2e-5)
-
-
-@dataclass
-class Talk:
-    """An episode by script: what is said to it is fixed, what it says is sampled."""
-
-    name: str
-    says: list[tuple[int, ...]]
-    window: bool
-    temperature: float
-    ids: tuple[int, ...] = ()
-    turn: int = 0
-    asked: list[Request] = field(default_factory=list)
-
-    def ask(self, said: tuple[int, ...]) -> Request:
-        """The next request: the transcript so far, or a fresh prompt under the same opening."""
-        new = self.says[self.turn]
-        self.ids = (*self.says[0][:8], *new) if self.window else (*self.ids, *said, *new)
-        request = Request(
-            key=self.name, prompt=self.ids, seed=31 * len(self.ids) + self.turn, max_new=6,
-            temperature=self.temperature,
-        )  # fmt: skip
-        self.turn += 1
-        self.asked.append(request)
-        return request
-
-
-def talks(seed: int, count: int) -> list[Talk]:
-    """Ragged: 1 to 5 turns, 1 to 90 ids said in each; transcripts, windows, all temperatures."""
-    rng = random.Random(seed)
-    made = []
-    for k in range(count):
-        says = [
-            tuple(rng.randrange(10, V) for _ in range(rng.choice((1, 3, 17, 40, 90))))
-            for _ in range(rng.randint(1, 5))
-        ]
-        made.append(Talk(f"e{k}", says, window=k % 3 == 2, temperature=(1.0, 0.0, 0.6, 2.0)[k % 4]))
-    return made
-
-
-def play(of: HFPolicy, episodes: list[Talk]) -> list[tuple[Request, Completion]]:
-    by_name = {t.name: t for t in episodes}
-    for talk in episodes:
-        of.submit(talk.ask(()))
-    open_, made = set(by_name), []
-    while open_:
-        for completion in of.poll():
-            talk = by_name[completion.key]
-            made.append((talk.asked[-1], completion))
-            if talk.turn < len(talk.says):
-                of.submit(talk.ask(completion.tokens))
-            else:
-                of.release(talk.name)
-                open_.remove(talk.name)
-    return made
+from understudy.policies.base import Request
 
 
 @pytest.mark.parametrize("rows", [1, 3, 64])
@@ -100,8 +16,8 @@ def test_ragged_conversations_equal_the_models_own_forward_pass(rows: int) -> No
     episodes = talks(seed=rows, count=9)
     made = play(of, episodes)
     assert len(made) == sum(len(t.says) for t in episodes)
-    for request, completion in made:
-        assert_same(completion, reference(of, request))
+    for asked, completion in made:
+        assert_same(completion, reference(of, asked))
 
 
 def test_the_number_of_rows_changes_no_token() -> None:
@@ -110,22 +26,6 @@ def test_the_number_of_rows_changes_no_token() -> None:
         made = play(policy(rows=rows, context=768), talks(seed=7, count=8))
         seen.append(sorted((r.key, r.prompt, c.tokens) for r, c in made))
     assert seen[0] == seen[1] == seen[2] == seen[3]
-
-
-class Fed:
-    """What the engine hands to the model: how many ids in each pass."""
-
-    def __init__(self, of: HFPolicy) -> None:
-        self.inner, self.shapes = of.engine.forward, []
-        of.engine.forward = self
-
-    def __call__(self, **inputs: torch.Tensor) -> torch.Tensor:
-        self.shapes.append(tuple(inputs["input_ids"].shape))
-        return self.inner(**inputs)
-
-
-def request(prompt: tuple[int, ...], *, key: str = "a", max_new: int = 4) -> Request:
-    return Request(key=key, prompt=prompt, seed=1, max_new=max_new)
 
 
 def test_only_what_is_new_is_computed() -> None:
@@ -155,6 +55,19 @@ def test_a_prompt_that_branches_off_is_computed_from_the_branch() -> None:
     assert fed.shapes[0] == (1, 1)
 
 
+def test_a_window_context_keeps_the_head_that_its_prompts_share() -> None:
+    """Each turn is a fresh prompt under the same opening, of which nothing is computed twice."""
+    of = policy()
+    fed = Fed(of)
+    opening = tuple(range(10, 50))
+    for turn in range(4):
+        prompt = (*opening, *range(100 + 20 * turn, 115 + 20 * turn))
+        fed.shapes.clear()
+        made = request(prompt, max_new=5)
+        assert_same(run(of, [made])["a"], reference(of, made))
+        assert fed.shapes[0] == (1, 15 if turn else 55)
+
+
 def test_an_episode_whose_row_was_given_away_is_computed_again() -> None:
     of = policy(rows=1)
     fed = Fed(of)
@@ -182,9 +95,10 @@ def test_an_episode_that_waits_keeps_its_own_row_when_others_come() -> None:
     of = policy(rows=2)
     fed = Fed(of)
     said = run(of, [request(tuple(range(10, 40)))])["a"].tokens
+    run(of, [request((48, 49), key="c")])  # the other row, and not the longest idle
     fed.shapes.clear()
     run(of, [request((50, 51), key="b"), request((*range(10, 40), *said, 60))])
-    assert fed.shapes[0] == (2, 2)
+    assert fed.shapes[0] == (1, 4)  # two of each, on one axis
 
 
 def test_new_weights_are_used_once_the_policy_is_refreshed() -> None:

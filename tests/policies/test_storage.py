@@ -57,7 +57,7 @@ def test_settings_of_the_policy_are_kept(saved: Path, tmp_path: Path) -> None:
         str(saved), rows=3, tokens=77, history="append", options=(("x", 1),),
         chat_template=str(template), compute="bfloat16",
     )  # fmt: skip
-    assert len(of.engine.rows) == 3
+    assert of.engine.count == 3
     assert of.tokens == 77
     assert of.compute == "bfloat16"
     assert of.chat.history == "append"

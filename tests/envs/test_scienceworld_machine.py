@@ -168,9 +168,12 @@ def test_games_that_are_over_leave_nothing_in_the_machine(machine: Simulator) ->
     machine.begin(*LIVES)  # lost without an end
     machine.act(kept, "look around")
     assert len(machine._freed) == 1
+    lost = machine._freed[0].world
     with machine as java:
         machine._relieve()
         assert not machine._freed
+        with pytest.raises(Thrown, match="does not exist"):
+            java.call(lost, "getCurIterations")
         assert kept.place is not None
         assert java.call(kept.place.world, "getCurIterations") == 0
 

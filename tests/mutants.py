@@ -6,6 +6,7 @@
 Each is applied to a temporary copy of the tree, and reverted there.
 """
 
+import argparse
 import multiprocessing as mp
 import os
 import shutil
@@ -16,8 +17,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
+RAW = argparse.RawDescriptionHelpFormatter
 SECONDS = 600
 """After which a mutant that made its tests hang counts as caught."""
 
@@ -82,7 +85,38 @@ def run(folder: Path, tests: tuple[str, ...]) -> tuple[int, str]:
     return process.exitcode or 0, failed[0].split(" - ")[0] if failed else ""
 
 
-def main(words: list[str]) -> int:
+def copied(folder: Path) -> None:
+    """Lay what the tests need into a folder."""
+    for part in ("src", "tests"):
+        ignore = shutil.ignore_patterns("__pycache__", "*.safetensors", "parity")
+        shutil.copytree(ROOT / part, folder / part, ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+
+
+def verdict(m: Mutant, folder: Path) -> tuple[bool, str]:
+    """Whether the tests notice a bug, and a line that says so."""
+    since = time.perf_counter()
+    path = folder / "src" / "understudy" / m.file
+    clean = path.read_text()
+    try:
+        path.write_text(apply(m, folder))
+        code, first = run(folder, m.tests)
+    except ValueError as error:
+        code, first = 0, str(error)
+    path.write_text(clean)
+    said = {0: "SURVIVED", 1: "caught"}.get(code, f"exit {code}")
+    seconds = time.perf_counter() - since
+    return code == 1, f"{said:9}{seconds:6.1f} s  {m.file}: {m.name}  | {first}"
+
+
+def work(folder: Path, todo: Any, done: Any) -> None:
+    """Take bugs until there are none. One process of several, with a copy of the tree to itself."""
+    copied(folder)
+    for m in iter(todo.get, None):
+        done.put(verdict(m, folder))
+
+
+def main(words: list[str], jobs: int) -> int:
     os.environ.update(CI="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
     sys.dont_write_bytecode = True
     import hypothesis  # noqa: F401
@@ -90,38 +124,37 @@ def main(words: list[str]) -> int:
     import transformers.models.qwen3.modeling_qwen3  # noqa: F401
 
     chosen = [m for m in load() if all(word in f"{m.file} {m.name}" for word in words)]
-    survived = 0
+    fork, survived = mp.get_context("fork"), 0
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for part in ("src", "tests"):
-            ignore = shutil.ignore_patterns("__pycache__", "*.safetensors", "parity")
-            shutil.copytree(ROOT / part, folder / part, ignore=ignore)
-        shutil.copy(ROOT / "pyproject.toml", folder)
-        whole = tuple(sorted({test for m in chosen for test in m.tests}))
-        code, first = run(folder, whole)
+        first = Path(temporary) / "clean"
+        copied(first)
+        code, failed = run(first, tuple(sorted({test for m in chosen for test in m.tests})))
         if code:
-            print(f"without any bug the tests already fail: {first or code}")
+            print(f"without any bug the tests already fail: {failed or code}")
             return 1
-        for m in chosen:
-            since = time.perf_counter()
-            path = folder / "src" / "understudy" / m.file
-            clean = path.read_text()
-            try:
-                path.write_text(apply(m, folder))
-                code, first = run(folder, m.tests)
-            except ValueError as error:
-                code, first = 0, str(error)
-            path.write_text(clean)
-            survived += code != 1
-            said = {0: "SURVIVED", 1: "caught"}.get(code, f"exit {code}")
-            print(
-                f"{said:9}{time.perf_counter() - since:6.1f} s  {m.file}: {m.name}  | {first}",
-                flush=True,
-            )
+        todo, done = fork.Queue(), fork.Queue()
+        for m in [*chosen, *[None] * jobs]:
+            todo.put(m)
+        workers = [
+            fork.Process(target=work, args=(Path(temporary) / str(i), todo, done))
+            for i in range(jobs)
+        ]
+        for worker in workers:
+            worker.start()
+        for _ in chosen:
+            caught, line = done.get()
+            survived += not caught
+            print(line, flush=True)
+        for worker in workers:
+            worker.join()
     print(f"{len(chosen)} mutants, {survived} not caught")
     return int(survived > 0)
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
-    sys.exit(main(sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=RAW)
+    parser.add_argument("words", nargs="*", help="only bugs whose file or name has all of them")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    given = parser.parse_args()
+    sys.exit(main(given.words, given.jobs))

@@ -35,6 +35,7 @@ steps = 10
 suite = "doors"
 [rollout]
 tasks = 4
+copies = 2
 [algorithm]
 name = "grpo"
 [update]
@@ -70,7 +71,7 @@ def test_the_least_file_is_completed_and_named_after_itself(tmp_path: Path) -> N
     config = load(tmp_path / "mine.toml")
     assert config.run.folder == "runs/mine"
     assert config.run.steps == 10
-    assert config.rollout.copies == 1
+    assert config.rollout.turns == Limits().turns
 
 
 def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
@@ -412,7 +413,7 @@ def test_devices_that_are_not_there_are_refused(device: str) -> None:
 
 
 def test_the_file_and_the_library_have_the_same_defaults() -> None:
-    config = parse(tomllib.loads(LEAST.replace("[rollout]\ntasks = 4\n", "")))
+    config = parse(tomllib.loads(LEAST.replace("[rollout]\ntasks = 4\ncopies = 2\n", "")))
     assert build.limits_of(config) == Limits()
     # a run stops where sampler and trainer differ; who calls the library looks at the numbers
     assert build.update_of(config) == Update(mismatch=config.update.mismatch)
@@ -549,13 +550,12 @@ def test_a_plan_adds_up(teacher: Path) -> None:
         (["algorithm={name='opd'}", "policies.teacher.model=some/thing"], "size of teacher"),
         (["algorithm={name='opd'}", "policies.teacher.model=Qwen/Qwen3-30B-A3B"], "mixture"),
         (["policy={model='Qwen/Qwen3-14B'}"], "the models need about"),
-        (["rollout.copies=1"], "rollout.copies = 1"),
     ],
 )
 def test_a_plan_warns(changes: list[str], part: str) -> None:
     warnings = plan.make(least(*changes)).warnings
     assert any(part in text for text in warnings), warnings
-    quiet = plan.make(least("rollout.copies=2")).warnings
+    quiet = plan.make(least()).warnings
     assert not any(part in text for text in quiet)
 
 

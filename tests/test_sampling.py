@@ -188,15 +188,18 @@ def test_the_plan_says_what_may_be_played() -> None:
     assert "dynamic sampling" not in dict(plan.make(config()).facts)
 
 
-@pytest.mark.parametrize("name", ["grpo", "rloo", "dr_grpo", "gigpo", "reinforce_pp"])
+@pytest.mark.parametrize("name", ["grpo", "rloo", "dr_grpo", "gigpo", "sod", "reinforce_pp"])
 @pytest.mark.parametrize("copies", [1, 2])
-def test_the_plan_warns_where_nothing_is_compared(name: str, copies: int) -> None:
+def test_a_reward_that_nothing_is_compared_with_is_refused(name: str, copies: int) -> None:
     table = json.loads(json.dumps(TABLE))
     del table["warm_start"]
     table["algorithm"] = {"name": name}
     table["rollout"]["copies"] = copies
-    warned = any("rollout.copies = 1" in text for text in plan.make(parse(table)).warnings)
-    assert warned == (copies == 1 and name != "reinforce_pp")
+    if copies == 1 and name != "reinforce_pp":
+        with pytest.raises(ConfigError, match=r"rollout\.copies = 1 makes .* set rollout\.copies"):
+            build.phases_of(parse(table))
+    else:
+        assert build.phases_of(parse(table))
 
 
 def test_one_copy_can_never_differ() -> None:

@@ -27,10 +27,13 @@ from understudy.evaluate import Panel, panel
 from understudy.hints import Hints, check, kinds_in
 from understudy.hints.bank import built_in as bank_names
 from understudy.hints.bank import load as load_bank
-from understudy.objective import Algorithm, View
+from understudy.objective import ONE, Algorithm, Reinforce, View
 from understudy.rollout import Limits, Stage, seed_of
 from understudy.trainer import Update
 from understudy.types import Task
+
+GROUPED = ("group_relative", "leave_one_out", "turn_relative", "state_relative")
+"""Credits that compare the episodes of a group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,12 +221,8 @@ def phases_of(config: Config) -> list[Phase]:
             seed=seed_of("warm_start", seed),
         )
         phases.insert(0, first)
-    for phase in phases:
-        if phase.algorithm.rounds and config.rollout.copies == 1:
-            raise ConfigError(
-                "rollout.copies = 1, but the algorithm learns only from groups whose returns "
-                "differ, and those of one episode cannot; set rollout.copies to at least 2"
-            )
+    if config.rollout.copies == 1:
+        _check_alone(phases)
     if config.rollout.replay and any(p.algorithm.planned for p in phases):
         raise ConfigError(
             "rollout.replay names episodes to imitate, and a stage imitates the environment's plan "
@@ -237,6 +236,23 @@ def phases_of(config: Config) -> list[Phase]:
             '[warm_start] name = "sft", or leave rollout.replay out'
         )
     return phases
+
+
+def _check_alone(phases: Sequence[Phase]) -> None:
+    """Refuse to compare the episodes of a group with each other where a group holds one."""
+    for phase in phases:
+        if phase.algorithm.rounds:
+            raise ConfigError(
+                "rollout.copies = 1, but the algorithm learns only from groups whose returns "
+                "differ, and those of one episode cannot; set rollout.copies to at least 2"
+            )
+        for term in phase.algorithm.terms:
+            signal = term.credit if isinstance(term, Reinforce) else getattr(term, "weight", ONE)
+            if dead := [name for name in GROUPED if name in signal.name]:
+                raise ConfigError(
+                    f"rollout.copies = 1 makes {dead[0]} 0 everywhere, so the reward would teach "
+                    f"nothing in {signal.name}; set rollout.copies to at least 2"
+                )
 
 
 def hints_of(config: Config, suite: Suite, phases: Sequence[Phase]) -> Hints:

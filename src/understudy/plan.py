@@ -18,7 +18,6 @@ from understudy.contexts import Context
 from understudy.envs.base import Demonstrates, Suite
 from understudy.errors import ConfigError
 from understudy.objective import (
-    Algorithm,
     Distill,
     DistillSampled,
     Entropy,
@@ -37,8 +36,6 @@ CHARACTERS = 4
 """Of English to a token of a large vocabulary."""
 ENTRIES = 2048
 """Of a tokenizer that is trained on a suite, at most."""
-GROUPED = ("group_relative", "leave_one_out", "turn_relative", "state_relative")
-"""Credits that compare the episodes of a group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,13 +322,6 @@ def _warnings(config: Config, wanted: set[str], found: tuple[Model, ...]) -> Ite
         )
     if (Path(config.run.folder) / CONFIG).exists():
         yield f"{config.run.folder} already holds a run: continue it with --resume"
-    credits = " ".join(describe(t) for t in _main(config).terms)
-    if config.rollout.copies == 1 and any(name in credits for name in GROUPED):
-        yield "rollout.copies = 1 leaves nothing to compare: every group-relative credit will be 0"
-
-
-def _main(config: Config) -> Algorithm:
-    return build.phases_of(config)[-1].algorithm
 
 
 def memory() -> tuple[int, str]:

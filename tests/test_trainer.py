@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -124,11 +125,15 @@ def test_a_pass_keeps_to_its_budget_of_tokens(context: Context) -> None:
     recorder = Recorder(list(policies["self"].parameters()))
     step(on, {**policies, "self": student}, MAKE["opd"](), episodes, recorder, tokens=180)
     assert len(student.passes) > 2
+    lengths = []
     for samples in student.passes:
         rows = trainer._rows(0, [samples])
-        longest = max(len(samples[r.end - 1].prompt) + len(samples[r.end - 1].tokens) for r in rows)
-        assert len(rows) == 1 or len(rows) * longest <= 180
+        lengths.append(
+            [len(samples[r.end - 1].prompt) + len(samples[r.end - 1].tokens) for r in rows]
+        )
+        assert len(rows) == 1 or sum(lengths[-1]) <= 180
         assert (len(rows) == len(samples)) == (context.kind == "window")
+    assert all(sum(a) + min(b) > 180 for a, b in pairwise(lengths))  # and uses it up
     every = [s for samples in student.passes for s in samples]
     want = [s for e in episodes for s in on.prompter(View(), e.task).samples(e)]
     assert sorted(map(repr, every)) == sorted(map(repr, want))

@@ -28,7 +28,7 @@ Prompts = Callable[[View, Task], Prompter]
 class Update:
     """How a step's data become optimiser steps."""
 
-    tokens: int = 16_384  # padded tokens of one forward and backward pass
+    tokens: int = 16_384  # of one forward and backward pass
     minibatches: int = 1  # optimiser steps per pass over the data
     epochs: int = 1
     grad_clip: float = 1.0
@@ -280,14 +280,17 @@ def _needed(
 def _slices(
     part: Sequence[int], rows: Sequence[Sequence[Row]], budget: int
 ) -> list[tuple[frozenset[str], list[Stretch]]]:
-    """Rows that need the same views together, and of like length, each slice within the budget of
-    padded tokens (a row longer than that is alone)."""
+    """Rows that need the same views together, each slice within the budget of tokens (a row longer
+    than that is alone), and of like length, so that one that pads them wastes little."""
     made: list[tuple[tuple[str, ...], list[Stretch]]] = []
+    size = 0
     for needed, length, row in sorted(row for e in part for row in rows[e]):
-        if made and needed == made[-1][0] and length * (len(made[-1][1]) + 1) <= budget:
+        size += length
+        if made and needed == made[-1][0] and size <= budget:
             made[-1][1].append(row)
         else:
             made.append((needed, [row]))
+            size = length
     return [(frozenset(needed), sorted(stretches)) for needed, stretches in made]
 
 

@@ -70,7 +70,7 @@ BUGS: Bugs = {
              "        if self.recordings is not None:\n            self.recordings.forget()\n\n",
              "\n"),
             ("a model that keeps arguments to itself",
-             "if flat.layers != self.layout.layers:", "if False:"),
+             "        check_handed_on(flat, self.layout.layers)\n", ""),
             ("heads found where they are not", "        middle = (low + high + 1) // 2\n"
              "        if tuple(a[low:middle]) == tuple(b[low:middle]):",
              "        middle = (low + high + 1) // 2\n        if a[middle - 1] == b[middle - 1]:"),
@@ -124,8 +124,9 @@ BUGS: Bugs = {
             ("heads shared the wrong way", "q = (query * scaling).reshape(b, k, h // k * t, d)",
              "q = (query * scaling).reshape(b, h // k, k, t, d).transpose(1, 2).reshape("
              "b, k, h // k * t, d)"),
-            ("a first prompt that sees ahead", "scale=scaling, is_causal=True",
-             "scale=scaling, is_causal=False"),
+            ("a first prompt that sees ahead",
+             "is_causal=True, enable_gqa=True\n            )",
+             "is_causal=False, enable_gqa=True\n            )"),
             ("tokens of a row that see ahead", "made = key <= torch.arange(",
              "made = key <= 1 + torch.arange("),
             ("keys of another row", "key[span.row, None, :, :high]", "key[0, None, :, :high]"),

@@ -3,6 +3,17 @@
 Bugs = dict[str, tuple[tuple[str, ...], list[tuple[str, str, str]]]]
 
 BUGS: Bugs = {
+    "policies/attention.py": (
+        ("tests/policies/test_hf.py", "tests/policies/test_attention.py"),
+        [
+            ("rows in line that see each other", "x.split_with_sizes(packed.lengths, 2)",
+             "x.split_with_sizes([x.shape[2]], 2)"),
+            ("rows in line that see ahead",
+             "q, k, v, scale=scaling, is_causal=True, enable_gqa=True)\n",
+             "q, k, v, scale=scaling, is_causal=False, enable_gqa=True)\n"),
+            ("layers that hand nothing on", "if way.layers != layers:", "if False:"),
+        ],
+    ),
     "policies/chat.py": (
         ("tests/policies/test_chat.py",),
         [
@@ -40,15 +51,21 @@ BUGS: Bugs = {
              "if row is None or len(sample.prompt) < len(row.ids):"),
             ("places off by one", "row.at.extend(range(start, start + len(sample.tokens)))",
              "row.at.extend(range(start + 1, start + 1 + len(sample.tokens)))"),
-            ("batches over budget", "if made and len(row.ids) * (len(made[-1]) + 1) <= budget:",
-             "if made and len(row.ids) * len(made[-1]) <= budget:"),
+            ("padded batches over budget", "size = length * (len(made[-1]) + 1) if",
+             "size = length * len(made[-1]) if"),
+            ("batches over budget", "else size + length", "else length"),
             ("samples without prompts", "if not sample.prompt:", "if False:"),
         ],
     ),
     "policies/hf.py": (
         ("tests/policies/test_hf.py", "tests/policies/test_storage.py"),
         [
-            ("a token read at its own place", "r * width + t - 1", "r * width + t"),
+            ("a token read at its own place", "start + t - 1", "start + t"),
+            ("positions that go on from row to row",
+             "torch.cat([torch.arange(n, device=self.device) for n in lengths])",
+             "torch.arange(sum(lengths), device=self.device)"),
+            ("rows in line looked for side by side", "[0, *accumulate(lengths)][:-1]",
+             "[i * max(lengths) for i in range(len(lengths))]"),
             ("a head that follows the update",
              "head.detach().clone() if head.requires_grad else head.detach()", "head.detach()"),
             ("a model that computes more", "> 3e-4 * own.abs().max()", "> 3e4 * own.abs().max()"),

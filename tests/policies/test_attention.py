@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from understudy.errors import PolicyError
 from understudy.policies import attention
 
 B, H, K, D = 2, 6, 2, 8
@@ -60,3 +61,24 @@ def test_what_a_mask_hides_never_matters() -> None:
     k[:, :, 4:], v[:, :, 4:] = 1e4, -1e4
     after, _ = attention.attend(None, q, k, v, mask, 1.0)
     assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("lengths", [(7,), (1, 4, 2), (3, 3, 1)])
+def test_sequences_on_one_axis_see_themselves_alone(lengths: tuple[int, ...]) -> None:
+    total = sum(lengths)
+    q, k, v = inputs(total, total)
+    row = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    mask = (row[:, None] == row) & torch.ones(total, total, dtype=torch.bool).tril()
+    way = attention.Packed(lengths, "cpu")
+    made, _ = attention.attend(None, q[:1], k[:1], v[:1], None, 0.3, packed=way)
+    every = by_definition(q, k, v, mask[None, None].expand(B, 1, -1, -1), 0.3)
+    assert_close(made, every[:1], atol=1e-5, rtol=1e-5)
+
+
+def test_layers_that_were_told_nothing_are_noticed() -> None:
+    way = attention.Packed([2, 3], "cpu")
+    q, k, v = inputs(5, 5)
+    attention.attend(None, q[:1], k[:1], v[:1], None, 0.3, packed=way)
+    attention.check_handed_on(way, 1)
+    with pytest.raises(PolicyError, match=r"do not hand on.*choose"):
+        attention.check_handed_on(way, 2)

@@ -55,9 +55,12 @@ def own_logps(of: HFPolicy, samples: list[Sample], heat: float) -> Tensor:
 
 
 @pytest.mark.parametrize("heat", HEATS)
+@pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("tokens", [1, 200, 16_384])
-def test_scores_are_the_models_own_whatever_shares_a_pass(tokens: int, heat: float) -> None:
-    of = policy(tokens=tokens)
+def test_scores_are_the_models_own_whatever_shares_a_pass(
+    tokens: int, heat: float, padded: bool
+) -> None:
+    of = policy(tokens=tokens, padded=padded)
     samples = flat(conversations(0))
     assert len(pack(samples)) < len(samples)
     with torch.no_grad():
@@ -69,8 +72,9 @@ def test_scores_are_the_models_own_whatever_shares_a_pass(tokens: int, heat: flo
     assert_close(rows.gather(-1, token[:, None]).squeeze(-1), made.logp, atol=1e-5, rtol=1e-5)
 
 
-def test_the_order_of_samples_is_the_order_of_scores() -> None:
-    of = policy()
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_order_of_samples_is_the_order_of_scores(padded: bool) -> None:
+    of = policy(padded=padded)
     episodes = conversations(1)
     with torch.no_grad():
         apart = {id(turns): of.score(turns, 1.0).logp for turns in episodes}
@@ -85,10 +89,11 @@ def gradients(of: HFPolicy, loss: Tensor) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in of.model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("tokens", [1, 100, 16_384])
-def test_the_gradient_of_packed_turns_is_that_of_turns_apart(tokens: int) -> None:
+def test_the_gradient_of_packed_turns_is_that_of_turns_apart(tokens: int, padded: bool) -> None:
     """The reference is the model's own forward pass, a turn at a time."""
-    of = policy(tokens=tokens)
+    of = policy(tokens=tokens, padded=padded)
     samples = flat(conversations(2))
     weight = torch.linspace(-1, 2, sum(len(s.tokens) for s in samples))
     packed = gradients(of, (weight * of.score(samples, 0.7).logp).sum())

@@ -231,6 +231,17 @@ def test_weights_in_4_bits_are_those_that_their_numbers_stand_for(tmp_path: Path
     size = sum(m.weight.numel() * m.weight.element_size() for m in packed.values())
     whole = sum(p.numel() for n, p in exact.model.named_parameters() if "_proj" in n)
     assert size == whole / 2
+    unadapted = logps(of)
+    twin = HFPolicy(plain, small_chat(), adapters=Adapters(plain, rank=RANK, base="", seed=0))
+    for mine, its in zip(of.parameters(), twin.parameters(), strict=True):
+        with torch.no_grad():  # B begins as zeros, which let nothing through
+            its.copy_(mine.copy_(0.1 * torch.randn(mine.shape)))
+    samples = flat(conversations(3))
+    theirs = gradients(twin, twin.score(samples, 1.0).logp.sum())
+    made = gradients(of, of.score(samples, 1.0).logp.sum())  # after passes without a gradient
+    assert {n for n in made if "lora_" in n} == set(theirs)
+    for name, g in theirs.items():
+        assert_close(made[name], g, atol=3e-2 * float(g.abs().max()), rtol=1e-2)
     before = logps(of)
     kept = of.copied()
     assert {n for n, p in of.model.named_parameters() if p.requires_grad} == {
@@ -244,7 +255,7 @@ def test_weights_in_4_bits_are_those_that_their_numbers_stand_for(tmp_path: Path
     assert {m.compute_dtype for m in low.model.modules() if type(m).__name__ == "Linear4bit"} == {
         torch.bfloat16
     }
-    assert float((logps(low) - before).abs().mean()) < 0.1
+    assert float((logps(low) - unadapted).abs().mean()) < 0.1
 
 
 # -- layers computed again

@@ -66,12 +66,21 @@ def test_every_token_is_in_one_row_after_its_own_prompt(
             seen[out] = tuple(row.ids[:at]), row.ids[at]
     assert [seen[n] for n in range(len(flat))] == flat
     made = batches(rows, budget)
+    assert [row for batch in made for row in batch] == rows
+    for batch in made:
+        assert len(batch) == 1 or sum(len(r.ids) for r in batch) <= budget
+    made = batches(rows, budget, padded=True)
     assert sorted(id(row) for batch in made for row in batch) == sorted(id(row) for row in rows)
     for batch in made:
         assert len(batch) == 1 or len(batch) * max(len(r.ids) for r in batch) <= budget
 
 
-def test_batches_fill_their_budget_with_rows_of_like_length() -> None:
+def test_batches_fill_their_budget() -> None:
     rows = [Row(ids=[0] * n) for n in (9, 2, 3, 2, 30, 3)]
-    assert [[len(r.ids) for r in b] for b in batches(rows, 12)] == [[2, 2, 3, 3], [9], [30]]
-    assert batches([], 10) == []
+    assert [[len(r.ids) for r in b] for b in batches(rows, 12)] == [[9, 2], [3, 2], [30], [3]]
+    assert [[len(r.ids) for r in b] for b in batches(rows, 12, padded=True)] == [
+        [2, 2, 3, 3],
+        [9],
+        [30],
+    ]
+    assert batches([], 10) == batches([], 10, padded=True) == []

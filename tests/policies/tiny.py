@@ -113,9 +113,10 @@ def policy(
     compute: Compute = "float32",
     layers: int = 2,
     context: int = 512,
+    padded: bool = False,
 ) -> HFPolicy:
     model = tiny(seed, layers=layers, context=context)
-    return HFPolicy(model, small_chat(), rows=rows, tokens=tokens, compute=compute)
+    return HFPolicy(model, small_chat(), rows=rows, tokens=tokens, compute=compute, padded=padded)
 
 
 def own_logits(of: HFPolicy, ids: Sequence[int]) -> Tensor:

@@ -1,16 +1,20 @@
-"""Attention for the three shapes that occur here: whole sequences, one new token of each of many
-rows over a cache, and new tokens of some rows one after another on a single axis.
+"""Attention for the shapes that occur here: whole sequences, side by side or one after another on
+a single axis; one new token of each of many rows over a cache, and new tokens of some of them.
 
 transformers' own sdpa path copies keys and values once per query head before it attends with a
 mask, which at one new token per row costs more than everything else in a small model.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+
+from understudy.errors import PolicyError
 
 NAME = "understudy"
 MATRIX_ELEMENTS = 1 << 24
@@ -44,6 +48,25 @@ class Flat:
         return self.masks[span]
 
 
+class Packed:
+    """A pass over whole sequences one after another on one axis of tokens [1, N]: nothing is
+    padded, and none sees another."""
+
+    def __init__(self, lengths: Sequence[int], device: str) -> None:
+        self.lengths, self.longest = tuple(lengths), max(lengths)
+        self.ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+        self.layers = 0  # that have attended
+
+
+def check_handed_on(way: Flat | Packed, layers: int) -> None:
+    """Raise PolicyError unless every layer of a model attended in the way it was told."""
+    if way.layers != layers:
+        raise PolicyError(
+            "this model's layers do not hand on what attention is told of rows on one axis; choose "
+            "a model such as Qwen3 or Llama"
+        )
+
+
 def attend(
     module: Any,
     query: Tensor,
@@ -53,13 +76,18 @@ def attend(
     scaling: float,
     dropout: float = 0.0,
     flat: Flat | None = None,
+    packed: Packed | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """query [B, H, T, D], key and value [B, K, S, D] with K dividing H -> [B, T, H, D].
 
     `attention_mask` is True where attention may look, [B, 1, T, S]; without one it is causal. With
-    `flat`, query is [1, H, N, D], and key and value are those of all rows of the cache.
+    `flat`, query is [1, H, N, D], and key and value are those of all rows of the cache; with
+    `packed` all three are of one axis of N tokens.
     """
+    if packed is not None:
+        packed.layers += 1
+        return _sequences(query, key, value, scaling, packed), None
     if flat is not None:
         flat.layers += 1
         return _spans(query, key, value, scaling, flat), None
@@ -116,6 +144,27 @@ def _spans(query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: Flat
         made[:, start:end] = part.transpose(1, 2)
         start = end
     return made
+
+
+def _sequences(query: Tensor, key: Tensor, value: Tensor, scaling: float, packed: Packed) -> Tensor:
+    """Every sequence over itself -> [1, N, H, D]: in one kernel on a graphics card, which has it
+    for 16 bits, else one after another."""
+    if query.is_cuda and value.dtype in (torch.bfloat16, torch.float16):
+        q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
+        ends, longest = packed.ends, packed.longest
+        made = varlen_attn(
+            q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0),
+            enable_gqa=True,
+        )  # fmt: skip
+        assert isinstance(made, Tensor)
+        return made[None]
+    parts = [
+        F.scaled_dot_product_attention(q, k, v, scale=scaling, is_causal=True, enable_gqa=True)
+        for q, k, v in zip(
+            *(x.split_with_sizes(packed.lengths, 2) for x in (query, key, value)), strict=True
+        )
+    ]
+    return torch.cat(parts, 2).transpose(1, 2)
 
 
 def register() -> str:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from understudy.errors import PolicyError
 from understudy.maths.vocabulary import Distribution
 from understudy.policies import layers as savings
 from understudy.policies.adapters import Adapters, base_of, merged
-from understudy.policies.attention import register
+from understudy.policies.attention import Packed, check_handed_on, register
 from understudy.policies.base import Completion, Engine, Request, Sample
 from understudy.policies.chat import Chat, History
 from understudy.policies.packing import Row, batches, pack
@@ -32,18 +33,21 @@ class HFPolicy:
     compute   the number format of activations and matrix products; weights that are trained, and
               the head's product and softmax, stay in float32
     rows      episodes decoded together
-    tokens    padded tokens of one forward pass when scoring
+    tokens    of one forward pass when scoring
     adapters  of the model: what is trained, and saved, instead of its weights
     recompute, compiled
               of passes that score: forget activations inside layers, use torch.compile
+    padded    rows of a pass that scores lie side by side, each as long as the longest, instead of
+              one after another on one axis; always so where it is compiled, for shapes that repeat
     """
 
     def __init__(
         self, model: Any, chat: Chat, *, compute: Compute = "float32", rows: int = 64,
         tokens: int = 16_384, adapters: Adapters | None = None, recompute: bool = False,
-        compiled: bool = False,
+        compiled: bool = False, padded: bool = False,
     ) -> None:  # fmt: skip
         self.model, self.chat, self.compute, self.tokens = model, chat, compute, tokens
+        self.padded = padded or compiled
         self.adapters, self.rows, self.compiled = adapters, rows, compiled
         model.eval()  # with dropout, nothing would be scored as it was sampled
         self.device = str(next(model.parameters()).device)
@@ -170,17 +174,16 @@ class HFPolicy:
     def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
         """Scores of every sampled token; with gradient where the caller has it switched on.
 
-        One row per append-only episode, rows of like length together, the head on sampled
-        positions only.
+        One row per append-only episode, several of them in a pass, the head on sampled positions
+        only.
         """
         token = torch.tensor([t for s in samples for t in s.tokens], device=self.device)
         parts, places = [], []
-        for group in batches(pack(samples), self.tokens):
-            hidden = self._forward(input_ids=_padded(group, self.device), use_cache=False)
-            width = hidden.shape[1]
+        for group in batches(pack(samples), self.tokens, padded=self.padded):
+            hidden, starts = self._side_by_side(group) if self.padded else self._in_line(group)
             # position t is predicted from the hidden state before it
-            flat = [r * width + t - 1 for r, row in enumerate(group) for t in row.at]
-            parts.append(hidden.flatten(0, 1)[torch.tensor(flat, device=self.device)])
+            at = [start + t - 1 for start, row in zip(starts, group, strict=True) for t in row.at]
+            parts.append(hidden.index_select(0, torch.tensor(at, device=self.device)))
             places += [o for row in group for o in row.out]
         order = torch.tensor(places, device=self.device).argsort()
         head = self.head
@@ -196,6 +199,27 @@ class HFPolicy:
             token=token,
         )
 
+    def _side_by_side(self, rows: Sequence[Row]) -> tuple[Tensor, list[int]]:
+        """Hidden states of rows that are padded to the longest, on one axis, and where on it each
+        row begins. Causal attention never looks at what comes after."""
+        width = max(len(row.ids) for row in rows)
+        ids = torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in rows])
+        hidden = self._forward(input_ids=ids.to(self.device), use_cache=False)
+        return hidden.flatten(0, 1), [i * width for i in range(len(rows))]
+
+    def _in_line(self, rows: Sequence[Row]) -> tuple[Tensor, list[int]]:
+        """The same of rows one after another: nothing is computed that nobody reads."""
+        lengths = [len(row.ids) for row in rows]
+        packed = Packed(lengths, self.device)
+        ids = torch.tensor([t for row in rows for t in row.ids], device=self.device)
+        position = torch.cat([torch.arange(n, device=self.device) for n in lengths])
+        hidden = self._forward(
+            input_ids=ids[None], attention_mask=None, position_ids=position[None],
+            use_cache=False, packed=packed,
+        )  # fmt: skip
+        check_handed_on(packed, self.model.config.num_hidden_layers)
+        return hidden[0], [0, *accumulate(lengths)][:-1]
+
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         return (p for p in self.model.parameters() if p.requires_grad)
 
@@ -209,12 +233,6 @@ class HFPolicy:
             self.adapters.save(folder)
             self.model.config.save_pretrained(folder)
         self.chat.tokenizer.save_pretrained(folder)
-
-
-def _padded(rows: Sequence[Row], device: str) -> Tensor:
-    """ids [B, T], right-padded: causal attention never looks at what comes after."""
-    width = max(len(row.ids) for row in rows)
-    return torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in rows], device=device)
 
 
 def _not_loaded(name: str, reason: str) -> str:

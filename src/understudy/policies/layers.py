@@ -80,4 +80,6 @@ def quantize(base: nn.Module) -> None:
                 )  # fmt: skip
                 made.weight = Params4bit(child.weight.data, requires_grad=False, quant_type="nf4")
                 made.bias = child.bias
+                # packs weights again on a processor, in a form without a gradient for the input
+                made.support_avx512bf16_for_cpu = False
                 setattr(parent, name, made)

@@ -46,14 +46,18 @@ def extends(prompt: Sequence[int], ids: Sequence[int]) -> bool:
     return len(prompt) >= len(ids) and list(prompt[: len(ids)]) == list(ids)
 
 
-def batches(rows: Sequence[Row], budget: int) -> list[list[Row]]:
-    """Rows of like length together, each batch's padded size within `budget` tokens (a row longer
-    than that is alone). Rows are kept in a fixed order, so equal input gives equal batches."""
-    order = sorted(rows, key=lambda row: len(row.ids))
+def batches(rows: Sequence[Row], budget: int, *, padded: bool = False) -> list[list[Row]]:
+    """Rows for one pass each, within `budget` tokens (a row longer than that is alone): in their
+    order, or, where all are to be `padded` to the longest of a pass, those of like length together.
+    Equal input gives equal batches."""
     made: list[list[Row]] = []
-    for row in order:
-        if made and len(row.ids) * (len(made[-1]) + 1) <= budget:
+    size = 0
+    for row in sorted(rows, key=lambda row: len(row.ids)) if padded else rows:
+        length = len(row.ids)
+        size = length * (len(made[-1]) + 1) if padded and made else size + length
+        if made and size <= budget:
             made[-1].append(row)
         else:
             made.append([row])
+            size = length
     return made

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from understudy.errors import PolicyError
-from understudy.policies.attention import Flat, Span
+from understudy.policies.attention import Flat, Span, check_handed_on
 from understudy.policies.base import Completion, Request
 from understudy.policies.cache import Layout, SlotCache, memory
 from understudy.policies.drawing import Draws
@@ -268,11 +268,7 @@ class SlotEngine:
             use_cache=True,
             flat=flat,
         )
-        if flat.layers != self.layout.layers:
-            raise PolicyError(
-                "this model's layers do not hand on what attention over a kept cache is told; "
-                "choose a model such as Qwen3 or Llama"
-            )
+        check_handed_on(flat, self.layout.layers)
         return self._logits(hidden[0, new.cumsum(0) - 1])
 
     def _logits(self, hidden: Tensor) -> Tensor:

@@ -30,10 +30,13 @@ lint: $(VENV)/.ready-dev
 parity: $(VENV)-parity/.ready
 	PYTHONPATH=src:tests $(VENV)-parity/bin/python -m parity.run --report docs/parity.md
 
-# TRL=PYTHON names one that has trl==1.16.0, to be measured beside.
+# ONLY="step generation" names benchmarks; TRL=PYTHON one that has trl==1.16.0 and VLLM=PYTHON one
+# that has vllm, to be measured beside.
+ONLY ?=
 TRL ?=
+VLLM ?=
 bench: $(VENV)/.ready $(VENV)-parity/.ready
-	$(VENV)-parity/bin/python benchmarks/run.py --torch $(BIN)/python --trl "$(TRL)"
+	$(VENV)-parity/bin/python benchmarks/run.py $(ONLY) --torch $(BIN)/python --trl "$(TRL)" --vllm "$(VLLM)"
 
 mutants: $(VENV)/.ready-dev
 	$(BIN)/python tests/mutants.py

@@ -298,7 +298,7 @@ def _rollout(
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--full", action="store_true")
-    parser.add_argument("--vllm", default="", metavar="PYTHON")
+    parser.add_argument("--vllm", default=os.environ.get("VLLM_PYTHON", ""), metavar="PYTHON")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--matmul", choices=("float32", "bfloat16"), default="float32",
                         help="how float32 matrices are multiplied, by both sides")  # fmt: skip

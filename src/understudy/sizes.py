@@ -71,7 +71,11 @@ class Shape:
         return self.layers * of_one
 
     def weights(self, section: PolicySection, *, frozen: bool) -> int:
-        """Bytes of the weights as they are kept while a run goes on."""
+        """Bytes of the weights as they are kept while a run goes on: those that are trained twice
+        where the products that act are in 2 bytes."""
+        acts = 0
+        if section.compute == "bfloat16" and not frozen:
+            acts = 2 * (self.adapters(section.lora) if section.lora else self.linear())
         frozen = frozen or section.lora > 0
         each = 4.0
         if section.quantize == "nf4":
@@ -79,7 +83,7 @@ class Shape:
         elif frozen and section.compute == "bfloat16":
             each = 2.0
         kept = 4 * (self.parameters() - self.linear()) + int(each * self.linear())
-        return kept + 4 * (self.adapters(section.lora) if section.lora else 0)
+        return kept + acts + 4 * (self.adapters(section.lora) if section.lora else 0)
 
     def trained(self, section: PolicySection) -> int:
         """Parameters that are trained."""

@@ -84,6 +84,11 @@ python -m studies.household status      # what is finished
 | runs | {len(results.runs)} of {len(study.runs)} finished |"""  # noqa: E501
 
 
+LEARNS = {
+    "short": "Every other method: does it learn?",
+    "longer": "Those that need longer, or smaller steps",
+}
+"""Groups of which that is all they are asked."""
 HEAD = ("", "result", "95 % interval", "by seed", "seconds", "sampled by student",
         "by a teacher", "scored by a teacher", "runs")  # fmt: skip
 
@@ -201,19 +206,30 @@ def claimed(study: Study, panel: Panel) -> str:
 
 
 def further(study: Study, panel: Panel) -> str:
-    """The ablations, and the short runs with whether they learn."""
+    """The ablations, and the other methods with whether they learn."""
     parts = []
     if rows := [_row(study, panel, m) for m in methods_of(study, "ablation")]:
         parts.append(f"## Ablations\n\n{_budget(study, 'ablation')}\n\n{table(HEAD, rows)}")
-    short = []
-    for m in methods_of(study, "short"):
+    for group, title in LEARNS.items():
+        if found := _learning(study, panel, group):
+            parts.append(f"## {title}\n\n{found}")
+    if panel.results.failed:
+        lines = [f"- `{name}`: {told}" for name, told in sorted(panel.results.failed.items())]
+        parts.append("## What did not run\n\n" + "\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _learning(study: Study, panel: Panel, group: str) -> str:
+    """Whether the methods of a group pass their own start; empty where there are none."""
+    rows = []
+    for m in methods_of(study, group):
         runs = panel.results.of(m)
         found, gap = panel.rate(m), panel.gap(m, m, result, start)
         if not runs or found is None or gap is None:
-            short.append([study.titles[m], "not run", *[""] * 5])
+            rows.append([study.titles[m], "not run", *[""] * 5])
             continue
         first = panel.rate(m, start)
-        short.append(
+        rows.append(
             [
                 study.titles[m],
                 percent(first.mean) if first else "",
@@ -224,16 +240,13 @@ def further(study: Study, panel: Panel) -> str:
                 ", ".join(link(run) for run in runs),
             ]
         )
-    if short:
-        head = ["", "start", "result", "gain (95 % interval)", "", "seconds", "runs"]
-        parts.append(
-            f"## Every other method: does it learn?\n\n{_budget(study, 'short')} The gain is over "
-            "the run's own start, on the same tasks.\n\n" + table(head, short)
-        )
-    if panel.results.failed:
-        lines = [f"- `{name}`: {told}" for name, told in sorted(panel.results.failed.items())]
-        parts.append("## What did not run\n\n" + "\n".join(lines))
-    return "\n\n".join(parts)
+    head = ["", "start", "result", "gain (95 % interval)", "", "seconds", "runs"]
+    return (
+        f"{_budget(study, group)} The gain is over the run's own start, on the same tasks.\n\n"
+        + table(head, rows)
+        if rows
+        else ""
+    )
 
 
 def method(study: Study, results: Results) -> str:

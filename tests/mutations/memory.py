@@ -97,7 +97,7 @@ BUGS: Bugs = {
             ("adapters that are not merged",
              "return merged(_weights(base, _shape(name, None).num_hidden_layers), name)",
              "return _weights(base, _shape(name, None).num_hidden_layers)"),
-            ("sampling that is compiled", 'self.base if inputs["use_cache"] else self.scoring',
+            ("sampling that is compiled", 'self._acting() if inputs["use_cache"] else self.scoring',
              "self.scoring"),
             ("whole weights beside adapters", "        if self.adapters is None:\n"
              "            self.model.save_pretrained", "        if True:\n"

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import own_logits, policy, small_chat, tiny, words
+from tiny import own_logits, policy, run, small_chat, tiny, words
 from torch import Tensor
 from torch.testing import assert_close
 
 from understudy.errors import PolicyError
 from understudy.maths.divergences import reverse_kl
 from understudy.maths.vocabulary import diverge
-from understudy.policies.base import Sample
+from understudy.policies.base import Request, Sample
 from understudy.policies.hf import HFPolicy
 from understudy.policies.packing import pack
 
@@ -161,16 +161,36 @@ def test_lower_precision_is_near_and_keeps_weights_in_float32() -> None:
 
 
 def test_what_lower_precision_samples_it_scores_alike() -> None:
-    from tiny import run
-
-    from understudy.policies.base import Request
-
     low = policy(compute="bfloat16")
     prompt = tuple(range(10, 90))
     made = run(low, [Request(key="a", prompt=prompt, seed=0, max_new=20)])["a"]
     with torch.no_grad():
         again = low.score([Sample(prompt=prompt, tokens=made.tokens)], 1.0).logp
     assert_close(torch.tensor(made.logps), again, atol=0.1, rtol=0)
+
+
+def test_what_acts_in_two_bytes_follows_the_weights_and_changes_no_number() -> None:
+    low, plain = policy(compute="bfloat16"), policy(compute="bfloat16")
+    plain.frozen = True  # autocast makes the two bytes in every pass
+    prompt = tuple(range(10, 90))
+    asked = [Request(key=k, prompt=(*prompt, n), seed=n, max_new=12) for n, k in enumerate("abc")]
+    for step in range(3):
+        made, want = run(low, asked), run(plain, asked)
+        assert {k: (c.tokens, c.logps) for k, c in made.items()} == {
+            k: (c.tokens, c.logps) for k, c in want.items()
+        }
+        assert plain.halved is None
+        assert low.halved is not None
+        with torch.no_grad():
+            for mine, theirs in zip(low.parameters(), plain.parameters(), strict=True):
+                assert mine.dtype == torch.float32
+                mine.add_(0.01 * (step + 1) * torch.randn_like(mine))
+                theirs.copy_(mine)
+        low.refresh()
+        plain.refresh()
+    low.freeze()
+    assert run(low, asked).keys() == made.keys()
+    assert low.halved is None
 
 
 def test_entries_that_no_text_means_are_neither_sampled_nor_scored() -> None:

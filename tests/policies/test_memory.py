@@ -75,11 +75,15 @@ def test_sizes_on_paper_are_those_of_the_models(saved: str) -> None:
     assert shape.adapters(RANK) == sum(x.numel() for x in of.adapters.tensors().values())
     products = [p for n, p in load(saved).model.named_parameters() if "_proj" in n]
     assert shape.linear() == sum(p.numel() for p in products)
-    section = PolicySection(model=saved, lora=RANK, compute="bfloat16")
-    low = load(saved, lora=RANK, compute="bfloat16")
-    kept = sum(p.numel() * p.element_size() for p in low.model.parameters())
-    assert shape.weights(section, frozen=False) == kept
-    assert shape.trained(section) == sum(p.numel() for p in low.parameters())
+    for lora in (RANK, 0):
+        section = PolicySection(model=saved, lora=lora, compute="bfloat16")
+        low = load(saved, lora=lora, compute="bfloat16")
+        run(low, [Request(key="a", prompt=(10, 11), seed=0, max_new=2)])
+        assert low.halved is not None
+        every = {id(p): p for m in (low.model, low.halved.base) for p in m.parameters()}
+        kept = sum(p.numel() * p.element_size() for p in every.values())
+        assert shape.weights(section, frozen=False) == kept
+        assert shape.trained(section) == sum(p.numel() for p in low.parameters())
     assert shape.activations(100, 4, recompute=True) < shape.activations(100, 4)
 
 

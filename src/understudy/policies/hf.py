@@ -49,6 +49,8 @@ class HFPolicy:
         self.model, self.chat, self.compute, self.tokens = model, chat, compute, tokens
         self.padded = padded or compiled
         self.adapters, self.rows, self.compiled = adapters, rows, compiled
+        self.frozen = False
+        self.halved: savings.Halved | None = None
         model.eval()  # with dropout, nothing would be scored as it was sampled
         self.device = str(next(model.parameters()).device)
         self._refuse_misfits()
@@ -63,16 +65,21 @@ class HFPolicy:
         self.engine: Engine = SlotEngine(
             self._forward, lambda: self.head.detach(), self.model.config, end=self.chat.end,
             rows=self.rows, context=self.context_length, device=self.device,
-            compute=torch.bfloat16 if self.compute == "bfloat16" else torch.float32,
+            compute=torch.bfloat16 if self._low else torch.float32,
         )  # fmt: skip
 
+    @property
+    def _low(self) -> bool:
+        return self.compute == "bfloat16"
+
     def _thin(self) -> None:
-        if self.compute == "bfloat16":
+        if self._low:
             savings.halve(self.base)
 
     def freeze(self) -> None:
         """Nothing of it is trained from here on."""
         self.model.requires_grad_(False)
+        self.frozen, self.halved = True, None
         self._thin()
 
     def copied(self) -> "HFPolicy":
@@ -149,13 +156,19 @@ class HFPolicy:
 
     def _forward(self, **inputs: Any) -> Tensor:
         """Hidden states [B, T, H] after the last layer."""
-        body = self.base if inputs["use_cache"] else self.scoring
+        body = self._acting() if inputs["use_cache"] else self.scoring
         kind = self.device.split(":")[0]
-        with torch.autocast(kind, torch.bfloat16, enabled=self.compute == "bfloat16"):
+        with torch.autocast(kind, torch.bfloat16, enabled=self._low):
             hidden: Tensor = body(**inputs).last_hidden_state
         return hidden
 
     # -- acting
+
+    def _acting(self) -> Any:
+        """What the engine asks: made when it first does, since a teacher may never act."""
+        if self._low and not self.frozen and self.halved is None:
+            self.halved = savings.Halved(self.base)
+        return self.base if self.halved is None else self.halved.base
 
     def submit(self, request: Request) -> None:
         self.engine.submit(request)
@@ -167,6 +180,8 @@ class HFPolicy:
         self.engine.release(key)
 
     def refresh(self) -> None:
+        if self.halved is not None:
+            self.halved.refresh()
         self.engine.refresh()
 
     # -- scoring and training

@@ -2,16 +2,18 @@
 
 recompute  activations inside a layer are forgotten, and computed again in the backward pass; exact
 halve      frozen weights are kept in the 2 bytes in which products take them; exact under autocast
+Halved     the same of weights that are trained, for passes without a gradient
 quantize   frozen weights are kept in 4 bits (NF4, arXiv:2305.14314, section 3), which is lossy
 """
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from understudy.errors import PolicyError
@@ -50,6 +52,28 @@ def halve(base: nn.Module) -> None:
             module.weight.data = module.weight.data.bfloat16()
         elif hasattr(module, "compute_dtype"):  # 4 bits, unpacked into this
             module.compute_dtype = torch.bfloat16  # type: ignore[assignment]
+
+
+class Halved:
+    """A model that only acts, while its weights are trained in float32: its linear layers are read
+    in bfloat16, which autocast would make of them in every pass again, at a cost that a pass over
+    a few tokens is lost in. All else is the model's own."""
+
+    def __init__(self, base: nn.Module) -> None:
+        same = {id(x): x for x in (*base.parameters(), *base.buffers())}
+        self.base = copy.deepcopy(base, same)
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+        for module in self.base.modules():
+            if isinstance(module, nn.Linear) and module.weight.requires_grad:
+                made = nn.Parameter(module.weight.detach().bfloat16(), requires_grad=False)
+                self._pairs.append((made, module.weight))
+                module.weight = made
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over what the weights have become, in place."""
+        for made, trained in self._pairs:
+            made.copy_(trained)
 
 
 BLOCK = 64

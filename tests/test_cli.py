@@ -234,6 +234,19 @@ class Faulty(Doors):
         return super().demonstrate(task)
 
 
+def test_settings_may_stand_on_both_sides_of_options(here: Path, capsys: Captured) -> None:
+    given = ["train", "my.toml", "run.folder=other", "--dry-run", "rollout.turns=0"]
+    assert main(given) == 2
+    assert "rollout.turns" in capsys.readouterr().err
+    for wrong in ("rollout.turns", "--no-such-option"):
+        with pytest.raises(SystemExit):
+            main(["train", "my.toml", "--dry-run", wrong])
+        assert f"unrecognized arguments: {wrong}" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["envs", "a=b"])
+    assert "unrecognized arguments: a=b" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("where", ["init", "tasks", "make", "demonstrate"])
 def test_a_suite_that_raises_is_a_sentence(here: Path, capsys: Captured, where: str) -> None:
     suite = [f'env={{suite="test_cli:Faulty", options={{where="{where}"}}}}', "rollout.tasks=1"]

@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given[:1] == ["demo"]:  # it has options of its own
         command, arguments = _demo, argparse.Namespace(rest=given[1:])
     else:
-        arguments = _parser().parse_args(given)
+        arguments = _parsed(given)
         command = arguments.run
     try:
         code = command(arguments)
@@ -38,6 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _say(text: str, code: int) -> int:
     print(f"understudy: {text}", file=sys.stderr)
     return code
+
+
+def _parsed(given: Sequence[str]) -> argparse.Namespace:
+    """The arguments, with settings before and after options: argparse takes them in one place."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(given)
+    settings = getattr(arguments, "overrides", getattr(arguments, "options", None))
+    wrong = [text for text in rest if text.startswith("-") or "=" not in text]
+    if wrong or (rest and settings is None):
+        parser.error(f"unrecognized arguments: {' '.join(wrong or rest)}")
+    if rest:
+        settings.extend(rest)
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -114,7 +114,7 @@ def refusal(wiring: Wiring, kind: type[UnderstudyError]) -> str:
         ("context.kind=window",),
         ("algorithm.name=opd",),
         ("algorithm.name=sft",),
-        ("algorithm.name=grpo",),
+        ("algorithm.name=grpo", "rollout.copies=2"),
         ("rollout.temperature=0.7",),
         ("rollout.new_tokens=1", "rollout.turns=1"),
         ("policy.compute=bfloat16", "policies.teacher.compute=bfloat16"),
@@ -302,7 +302,12 @@ def test_a_prompt_that_is_scored_differently(wiring: Make, monkeypatch: pytest.M
 
 
 def test_a_first_prompt_without_room(wiring: Make) -> None:
-    changes = ("policy.build.context=32", "rollout.new_tokens=30", "algorithm.name=grpo")
+    changes = (
+        "policy.build.context=32",
+        "rollout.new_tokens=30",
+        "rollout.copies=2",
+        "algorithm.name=grpo",
+    )
     assert "leaves no room for 24 new tokens" in refusal(wiring(*changes), ConfigError)
 
 

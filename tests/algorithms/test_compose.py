@@ -441,6 +441,7 @@ policies.teacher.model = "builtin:household-teacher"
 eval.tasks = 5
 [rollout]
 tasks = 4
+copies = 2
 [algorithm]
 name = "compose"
 """

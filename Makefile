@@ -11,7 +11,7 @@ PIP_FLAGS ?=
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint parity bench mutants teacher study study-render study-smoke clean
+.PHONY: demo test lint parity bench mutants teacher study study-render study-smoke worlds clean
 
 demo: $(VENV)/.ready
 	$(BIN)/understudy demo
@@ -51,6 +51,11 @@ study-render: $(VENV)/.ready
 
 study-smoke: $(VENV)/.ready
 	$(BIN)/python -m studies.household smoke
+
+# A few training steps in every world: for a nightly run, minutes. Curves: python -m studies.worlds run
+worlds: $(VENV)/.ready
+	$(BIN)/pip install -q $(PIP_FLAGS) -e ".[scienceworld]"
+	$(BIN)/python -m studies.worlds smoke
 
 teacher: $(VENV)/.ready
 	$(BIN)/python scripts/build_assets.py

@@ -46,9 +46,11 @@ def _parsed(given: Sequence[str]) -> argparse.Namespace:
     arguments, rest = parser.parse_known_args(given)
     settings = getattr(arguments, "overrides", getattr(arguments, "options", None))
     wrong = [text for text in rest if text.startswith("-") or "=" not in text]
-    if wrong or (rest and settings is None):
-        parser.error(f"unrecognized arguments: {' '.join(wrong or rest)}")
-    if rest:
+    if settings is None:
+        wrong = rest
+    if wrong:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+    if settings is not None:
         settings.extend(rest)
     return arguments
 

@@ -5,7 +5,7 @@
 [warm_starts.NAME] what is put over the base for the shared start
 [groups.NAME]      seeds, and what is put over the base for the group's runs
 [methods.NAME]     group, title, and what is put over that; algorithm.name is NAME unless given
-[automatic]        the same for registered algorithms that have no entry
+[automatic]        the same for registered algorithms without an entry; else they are left out
 [pictures.NAME]    title and methods of a figure
 [notes]            what people add to the page, by claim
 """
@@ -109,7 +109,7 @@ def load(path: Path = FILE, *, folder: Path | None = None, over: str = "") -> St
         base=_table(table, "base"), over=extra, folder=folder or Path(str(top["folder"]))
     )
     groups = _tables(table, "groups")
-    methods = _methods(_tables(table, "methods"), _table(table, "automatic"))
+    methods = _methods(_tables(table, "methods"), table.get("automatic"))
     if chosen := extra.get("methods"):
         methods = {name: methods[name] for name in cast(list[str], chosen)}
     seeds = {
@@ -178,10 +178,12 @@ def _merged(*layers: Mapping[str, object]) -> Table:
     return made
 
 
-def _methods(given: Mapping[str, Table], automatic: Table) -> dict[str, Table]:
-    """The file's entries, and one for each registered algorithm that none of them runs."""
+def _methods(given: Mapping[str, Table], automatic: object) -> dict[str, Table]:
+    """The file's entries and, with [automatic], one for each registered algorithm that none of them
+    runs."""
     named = {str(_algorithm(name, method)["name"]) for name, method in given.items()}
-    more = {name: automatic for name in ALGORITHMS if name not in named}
+    rest = [name for name in ALGORITHMS if name not in named] if automatic is not None else []
+    more = {name: cast(Table, automatic) for name in rest}
     return {
         name: {**method, "algorithm": _algorithm(name, method)}
         for name, method in {**given, **more}.items()

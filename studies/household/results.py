@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
-from studies.household.plan import Run, Study, episodes_of
+from studies.household.plan import TEACHER, Run, Study, episodes_of
 from studies.household.runner import Journal, put, teacher_path
 from understudy import build, record
 from understudy.errors import RunError
@@ -84,7 +84,8 @@ def collect(study: Study, journal: Journal, before: Results | None) -> Results:
         elif old:
             runs.append(old)
     teacher = dict(same.teacher) if same else {}
-    for seed in sorted({run.seed for run in study.runs}):
+    taught = TEACHER in study.base.policies
+    for seed in sorted({run.seed for run in study.runs if taught}):
         if (path := teacher_path(study, seed)).exists():
             teacher[seed] = _bits(json.loads(path.read_text())["outcomes"])
     there = {f"{r.method}-{r.seed}" for r in runs}

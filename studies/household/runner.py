@@ -48,11 +48,13 @@ class Job:
 
 
 def jobs_of(study: Study, runs: Sequence[Run]) -> list[Job]:
-    """The wanted runs and, before them, the starts and the teacher's evaluations they need."""
+    """The wanted runs and, before them, the starts and the evaluations of [policies.teacher], if
+    there is one, that they need."""
     seeds = {run.seed for run in runs if not run.problem}
     starts = {run.seed: _training(study, run, None) for run in study.starts if run.seed in seeds}
     wanted = [_training(study, r, starts[r.seed]) for r in runs if not r.problem]
-    return [*starts.values(), *(_teacher(study, seed) for seed in sorted(seeds)), *wanted]
+    taught = sorted(seeds) if TEACHER in study.base.policies else []
+    return [*starts.values(), *(_teacher(study, seed) for seed in taught), *wanted]
 
 
 def _training(study: Study, run: Run, after: Job | None) -> Job:

@@ -1,0 +1,1 @@
+"""A learning curve in every world beside household."""

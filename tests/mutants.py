@@ -86,11 +86,12 @@ def run(folder: Path, tests: tuple[str, ...]) -> tuple[int, str]:
 
 
 def copied(folder: Path) -> None:
-    """Lay what the tests need into a folder."""
-    for part in ("src", "tests"):
-        ignore = shutil.ignore_patterns("__pycache__", "*.safetensors", "parity")
+    """Lay what the tests need into a folder: some hold pages against the code."""
+    ignore = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.png", "parity")
+    for part in ("src", "tests", "docs", "examples", "studies", "benchmarks"):
         shutil.copytree(ROOT / part, folder / part, ignore=ignore)
-    shutil.copy(ROOT / "pyproject.toml", folder)
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "Makefile"):
+        shutil.copy(ROOT / name, folder)
 
 
 def verdict(m: Mutant, folder: Path) -> tuple[bool, str]:

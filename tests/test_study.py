@@ -1,6 +1,7 @@
 """The study's machinery: what is planned, run, stopped, continued, counted and said."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -96,6 +97,17 @@ def test_a_study_that_is_killed_goes_on_and_is_rendered(tmp_path: Path) -> None:
     for path in (tmp_path / "docs").rglob("*.*"):
         other = tmp_path / "more" / path.relative_to(tmp_path / "docs")
         assert other.read_bytes() == path.read_bytes()
+    # the page of a method gets its results, and keeps the rest
+    of_one, without = tmp_path / "methods/grpo.md", tmp_path / "methods/sod.md"
+    text = "# GRPO\n\n## Measured here\n\nOld. To repeat the small run:\n\nthis way\n"
+    of_one.parent.mkdir()
+    for path in (of_one, without):
+        path.write_text(text)
+    assert command.main(again) == 0
+    assert re.search(
+        r"^# GRPO\n.*\| GRPO \| .* 40, 1 \|\n\nTo repeat", of_one.read_text(), re.DOTALL
+    )
+    assert "has no run of it.\n\nTo repeat the small run:\n\nthis way\n" in without.read_text()
     # what is known of a run outlives its folder
     study = plan.load(tmp_path / "study.toml", folder=tmp_path / "elsewhere", over="try")
     journal = Journal(path=tmp_path / "journal.jsonl")

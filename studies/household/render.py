@@ -12,10 +12,13 @@ from understudy import plots
 from understudy.compare import Estimate
 
 PAGE, PICTURES = "household.md", "household"
+HERE, REPEAT = "## Measured here\n\n", "To repeat the small run:\n"
+"""Between these, the page of a method has its results."""
 
 
 def render(study: Study, results: Results, out: Path) -> Path:
-    """Write `out`/household.md and its pictures in `out`/household; the page."""
+    """Write `out`/household.md and its pictures in `out`/household, and into the pages of methods
+    beside `out` what each of them came to; the page."""
     panel = Panel(results, study.last)
     pictures = _pictures(study, panel, out / PICTURES)
     parts = [
@@ -31,6 +34,12 @@ def render(study: Study, results: Results, out: Path) -> Path:
     ]
     page = out / PAGE
     put(page, "\n\n".join(part for part in parts if part) + "\n")
+    for path in sorted((out.parent / "methods").glob("*.md")):
+        before, here, rest = path.read_text(encoding="utf-8").partition(HERE)
+        _, repeat, after = rest.partition(REPEAT)
+        if here and repeat:
+            found = sections.of_algorithm(study, panel, path.stem)
+            put(path, f"{before}{here}{found}\n\n{repeat}{after}")
     return page
 
 

@@ -249,6 +249,33 @@ def _learning(study: Study, panel: Panel, group: str) -> str:
     )
 
 
+def of_algorithm(study: Study, panel: Panel, name: str) -> str:
+    """What an algorithm's runs came to, for its own page."""
+    page = "[The household study](../studies/household.md)"
+    rows = []
+    for m in study.titles:
+        named = any(
+            r.config and r.config.algorithm.name == name for r in study.runs if r.method == m
+        )
+        found, gap = panel.rate(m), panel.gap(m, m, result, start)
+        if not named or found is None or gap is None:
+            continue
+        first, runs = panel.rate(m, start), panel.results.of(m)
+        rows.append(
+            [
+                study.titles[m],
+                percent(first.mean) if first else "",
+                percent(found.mean),
+                f"{signed(gap)}: {verdict(gap, 'learns', 'gets worse')}",
+                f"{runs[0].steps}, {len(runs)}",
+            ]
+        )
+    if not rows:
+        return f"{page} has no run of it."
+    head = ["", "start", "result", "gain in points (95 % interval)", "steps, seeds"]
+    return f"{page}, success on {len(panel.results.families)} unseen tasks:\n\n{table(head, rows)}"
+
+
 def method(study: Study, results: Results) -> str:
     odd = Panel(results, study.last).starts_differ()
     checked = (

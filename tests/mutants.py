@@ -9,6 +9,7 @@ Each is applied to a temporary copy of the tree, and reverted there.
 import argparse
 import multiprocessing as mp
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -21,8 +22,10 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RAW = argparse.RawDescriptionHelpFormatter
+MEMORY = 12 << 30
+"""Bytes that a test process may ask for: a bug may make one grow without end."""
 SECONDS = 600
-"""After which a mutant that made its tests hang counts as caught."""
+"""After which a mutant that made its tests hang counts as caught, as does one that ends them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ def _child(folder: Path, tests: tuple[str, ...], log: Path) -> None:
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.chdir(folder)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    os.environ["PYTHONPATH"] = str(folder / "src")  # of commands that tests start
     import pytest
 
     code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=no", *tests])
@@ -80,6 +85,8 @@ def run(folder: Path, tests: tuple[str, ...]) -> tuple[int, str]:
         process.kill()
         process.join()
         return 1, "(hung)"
+    if (process.exitcode or 0) < 0:
+        return 1, f"(ended by signal {-(process.exitcode or 0)})"
     lines = log.read_text(errors="replace").splitlines()
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
     return process.exitcode or 0, failed[0].split(" - ")[0] if failed else ""

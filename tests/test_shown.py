@@ -1,6 +1,7 @@
 """What a policy is shown: the ids that it acted on, for whichever view is asked."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 from stages import ALONE, TRANSCRIPT, WINDOW, mixed, pair, stage
@@ -28,6 +29,21 @@ class Shouting:
             "{{ m.content }}{%- endif -%}", "{{ m.content }}the end{%- endif -%}"
         )
         return Chat(copied)
+
+
+def test_every_turn_is_closed_once_whether_it_ended_or_was_cut_off() -> None:
+    suite, policies = Doors(4), {"self": Table(clumsy=12), "teacher": Table(clumsy=12)}
+    algorithm = mixed(0.5)
+    on = stage(suite, policies=dict(policies), new_tokens=3, temperature=2.0)
+    cases = set()
+    for episode in play(on, suite.tasks("train")[:20], algorithm, seed=0):
+        samples = on.prompter(algorithm.all_views()["student"], episode.task).samples(episode)
+        for before, after in pairwise(samples):
+            between = after.prompt[len(before.prompt) + len(before.tokens) :]
+            ended = before.tokens[-1] == chat().end
+            assert (between[0] == chat().end) == (not ended)
+            cases.add(ended)
+    assert cases == {True, False}
 
 
 @pytest.mark.parametrize("context", [TRANSCRIPT, WINDOW], ids=["transcript", "window"])

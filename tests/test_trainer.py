@@ -139,6 +139,25 @@ def test_a_pass_keeps_to_its_budget_of_tokens(context: Context) -> None:
     assert sorted(map(repr, every)) == sorted(map(repr, want))
 
 
+def test_a_row_is_scored_under_the_views_whose_losses_count_there_alone() -> None:
+    """Each episode of a mixture is imitated under one prompt, with its hint or without."""
+    on, policies = world(rooms=4)
+    mixture = ALGORITHMS["sft"](mixture={"plan": 0.5})
+    episodes = play(on, on.suite.tasks("train")[:12], mixture, seed=0)
+    student = Counting(policies["self"])
+    recorder = Recorder(list(policies["self"].parameters()))
+    step(on, {**policies, "self": student}, mixture, episodes, recorder, tokens=180)
+    made = sorted(sample.prompt for samples in student.passes for sample in samples)
+    who = [next(iter({turn.actor for turn in e.turns})) for e in episodes]
+    assert set(who) == {"expert", "with_plan"}
+    views = {"expert": View(), "with_plan": mixture.views["with_plan"]}
+    assert made == sorted(
+        sample.prompt
+        for e, actor in zip(episodes, who, strict=True)
+        for sample in on.prompter(views[actor], e.task).samples(e)
+    )
+
+
 def test_a_long_row_is_alone() -> None:
     whole, _ = gradient("grpo", tokens=1)
     assert torch.isfinite(whole).all()

@@ -148,6 +148,28 @@ def test_sft_imitates_with_and_without_the_hint(of: World, hinted: float) -> Non
     assert [t.name for t in sft(hinted=hinted).terms] == ["imitate"]
 
 
+def test_a_mixture_imitates_an_episode_under_its_own_prompt_alone(of: World) -> None:
+    who = ("expert", "with_plan")
+    told = replace(
+        of,
+        episodes=tuple(
+            replace(e, turns=tuple(replace(t, actor=who[n % 2]) for t in e.turns))
+            for n, e in enumerate(of.episodes)
+        ),
+    )
+    step = told.step()
+    everything = torch.arange(len(step.batch.token))
+    views = told.live(step, everything)
+    live = {"student": views["student"], "with_plan": views["teacher"]}
+    made = bind(sft(mixture={"plan": 0.5}), step)(live, everything)
+    every = tokens(told)
+    assert {name: value.sum().item() for name, value in made.items()} == pytest.approx({
+        "imitate": -sum(t.logp for t in every if t.actor == "expert") / len(every),
+        "imitate_with_plan":
+            -sum(t.teacher[t.token] for t in every if t.actor == "with_plan") / len(every),
+    }, rel=1e-4)  # fmt: skip
+
+
 # -- gradients
 
 

@@ -149,6 +149,11 @@ def test_what_has_no_gradient_is_sent_none() -> None:
         sampled_logps(cut[slice(0, N)], token).sum().backward()
         ((to, _),) = cut.send()
         assert to is (rows if frozen is hidden else hidden)
+    frozen_leaf = head.detach()
+    cut = Pieces(Distribution(hidden=hidden.requires_grad_(), head=frozen_leaf))
+    sampled_logps(cut[slice(0, N)], token).sum().backward()
+    assert [to is hidden for to, _ in cut.send()] == [True]
+    assert frozen_leaf.grad is None
     cut = Pieces(Distribution(hidden=hidden.detach(), head=head.detach()))
     assert not sampled_logps(cut[slice(0, N)], token).requires_grad
     assert list(cut.send()) == []

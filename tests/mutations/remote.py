@@ -45,7 +45,7 @@ BUGS: Bugs = {
             (
                 "abandoned requests are made",
                 "if not made.set_running_or_notify_cancel():",
-                "if made.done():",
+                "if False:",
             ),
             ("half an answer is one", "            if answer.length:\n", "            if False:\n"),
         ],

@@ -48,6 +48,7 @@ class Listed(ThreadingHTTPServer):
     "drop"            closes the line
     "stall"           answers after a second
     "drip"            a byte every tenth of a second
+    "half"            announces more than it sends, and closes the line
     anything else     200 and this as JSON; bytes as they are
     """
 
@@ -110,7 +111,9 @@ class _Lists(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(raw)))
+        half = answer == "half"
+        self.close_connection = self.close_connection or half
+        self.send_header("Content-Length", str(len(raw) * 2 if half else len(raw)))
         self.end_headers()
         for k in range(len(raw)) if answer == "drip" else [slice(None)]:
             self.wfile.write(raw[k : k + 1] if isinstance(k, int) else raw)

@@ -211,6 +211,40 @@ def test_rows_beyond_the_budget_are_the_longest_idle_ones() -> None:
     assert fed.shapes[0] == (1, 2)  # its row has moved with all that it held
 
 
+def test_a_row_in_a_turn_is_never_the_one_that_goes() -> None:
+    of = policy(rows=3, context=768)
+    for key in "bc":
+        run(of, [request((10, 11, 12), key=key)])
+    under_way = request(tuple(range(20, 40)), key="a", max_new=40)
+    of.submit(under_way)
+    for _ in range(5):
+        assert not of.poll()
+    of.engine.budget = 2 * of.engine.layout.row(640)
+    long = request(tuple(10 + k % 90 for k in range(600)), key="b")
+    made = run(of, [long, under_way][:1])  # the other goes on beside it
+    assert_same(made["b"], reference(of, long))
+    while "a" not in made:
+        made |= {completion.key: completion for completion in of.poll()}
+    assert_same(made["a"], reference(of, under_way))
+
+
+def test_a_turn_goes_on_reading_all_that_it_holds_when_another_ends() -> None:
+    """From the prompts alone, fewer keys would be read than the turn has by then."""
+    of = policy(rows=2)
+    asked = [request(tuple(range(10, 60)), key="a", max_new=40),
+             request(tuple(range(90, 140)), key="b", max_new=20)]  # fmt: skip
+    made = run(of, asked)
+    assert len(made["b"].tokens) <= 20 < 30 <= len(made["a"].tokens)
+    for one in asked:
+        assert_same(made[one.key], reference(of, one))
+
+
+@given(st.lists(st.integers(0, 2), max_size=9), st.lists(st.integers(0, 2), max_size=9))
+def test_the_common_head_ends_at_the_first_difference(a: list[int], b: list[int]) -> None:
+    want = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
+    assert slots._common(a, b) == (min(len(a), len(b)) if want is None else want)
+
+
 def test_the_cache_is_given_back_when_no_episode_is_left() -> None:
     of = policy()
     run(of, [request((10, 11)), request((12, 13), key="b")])
@@ -260,8 +294,9 @@ def test_few_shapes_are_recorded_and_each_is_used_again() -> None:
     of.engine.recordings = Recordings(counted)
     prompts = [tuple(10 + (7 * k + j) % 300 for j in range(90)) for k in range(3)]
     requests = [request(p, key=str(k), max_new=40) for k, p in enumerate(prompts)]
-    for r, made in zip(requests, run(of, requests).values(), strict=True):
-        assert made.key == r.key or made.tokens
+    made, plain = run(of, requests), run(policy(context=768), requests)
+    for key, completion in plain.items():
+        assert made[key].tokens == completion.tokens
     assert 1 <= len(runs) <= 3  # 96 and 128 slots, and fewer rows when some are over
     assert sum(runs) >= 10
 

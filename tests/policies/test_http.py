@@ -15,7 +15,7 @@ from understudy.policies.http import Client
 GOOD = {"well": 1}
 
 
-@pytest.mark.parametrize("bad", [408, 429, 500, 502, 503, 504, "drop"])
+@pytest.mark.parametrize("bad", [408, 429, 500, 502, 503, 504, "drop", "half"])
 def test_what_may_pass_is_tried_again(bad: object) -> None:
     with listed(bad, bad, GOOD) as server:
         assert client(server.port).ask("/x", {"a": 1}).result(20) == GOOD

@@ -29,7 +29,7 @@ from understudy.contexts import Context
 from understudy.envs.doors import Doors
 from understudy.envs.pool import LocalPool
 from understudy.errors import ConfigError, PolicyError, RunError
-from understudy.objective import Algorithm
+from understudy.objective import Algorithm, View
 from understudy.policies.hf import HFPolicy
 from understudy.policies.remote import RemotePolicy
 from understudy.rollout import Limits, Stage, play
@@ -138,7 +138,8 @@ def test_nothing_is_begun_for_those_who_only_play() -> None:
         teacher = remote(server.port, small_chat())
         on, _ = world(teacher)
         asked = teacher.client.count
-        play(on, on.suite.tasks("train")[:2], Algorithm(terms=()), seed=0)
+        seen = {"teacher": View(policy="teacher")}
+        play(on, on.suite.tasks("train")[:2], Algorithm(terms=(), views=seen), seed=0)
         assert teacher.client.count == asked
 
 

@@ -90,6 +90,7 @@ def test_refresh_forgets_turns_nobody_waits_for() -> None:
         of = RemotePolicy(client(server.port), small_chat(), context=500)
         of.submit(Request(key="a", prompt=(1,), seed=0, max_new=3))
         of.refresh()
+        assert not of.turns
         assert of.poll() == []
         of.release("a")
 

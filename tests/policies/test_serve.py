@@ -154,8 +154,10 @@ def test_many_at_once() -> None:
 def test_other_weights_are_loaded_where_that_is_allowed(tmp_path: Path) -> None:
     other = policy(seed=1)
     write(other, tmp_path)
-    body = {"prompt": list(PROMPT), "max_tokens": 6, "seed": 1, "return_token_ids": True}
-    want = run(other, [Request(key="a", prompt=PROMPT, seed=1, max_new=6)])["a"]
+    # so long that its head would be kept for whoever begins with it too
+    prompt = tuple(range(3, 60))
+    body = {"prompt": list(prompt), "max_tokens": 6, "seed": 1, "return_token_ids": True}
+    want = run(other, [Request(key="a", prompt=prompt, seed=1, max_new=6)])["a"]
     told = {"method": "reload_weights", "kwargs": {"weights_path": str(tmp_path)}}
     with serving(policy(), reload=True) as server:
         assert asked(server, **body)["token_ids"] != list(want.tokens)

@@ -11,6 +11,7 @@ import multiprocessing as mp
 import os
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -66,6 +67,7 @@ def _child(folder: Path, tests: tuple[str, ...], log: Path) -> None:
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background lacks
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     os.environ["PYTHONPATH"] = str(folder / "src")  # of commands that tests start
     import pytest

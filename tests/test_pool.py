@@ -133,7 +133,9 @@ def test_an_episode_that_is_closed_owes_no_answer(local: bool, slow: ProcessPool
     begin(pool, "a", "b", "c")
     pool.act("a", f"{LATE} old")
     pool.act("c", f"{LATE} old")  # waits behind a
+    busy = slow.workers[0].process.pid
     pool.close("a")
+    assert local or slow.workers[0].process.pid != busy  # nobody waits for it to be done
     pool.close("c")
     begin(pool, "a", "c")
     got = dict(ask(pool, ("a", f"{SOON} new"), ("b", f"{SOON} new"), ("c", f"{SOON} new")))

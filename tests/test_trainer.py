@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from policies.tiny import policy
 from table import Table, answer
 from torch import Tensor
 from torch.testing import assert_close
@@ -156,6 +157,27 @@ def test_a_row_is_scored_under_the_views_whose_losses_count_there_alone() -> Non
         for e, actor in zip(episodes, who, strict=True)
         for sample in on.prompter(views[actor], e.task).samples(e)
     )
+
+
+def test_pieces_of_a_loss_in_which_nothing_counts_are_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the first turn of each episode is graded: a later token alone has no gradient."""
+    made = []
+    for elements in (1 << 24, 1):  # everything at once, and a token at a time
+        monkeypatch.setattr("understudy.maths.vocabulary.CHUNK_ELEMENTS", elements)
+        suite, policies = Doors(3), {"self": policy(0), "teacher": policy(1)}
+        on = Stage(
+            suite=suite, pool=LocalPool(suite), policies=dict[str, Actor](policies),
+            context=TRANSCRIPT, limits=Limits(turns=3, new_tokens=5),
+        )  # fmt: skip
+        algorithm = ALGORITHMS["tcod"](start=1, every=99)
+        episodes = play(on, suite.tasks("train")[:3], algorithm, seed=0)
+        recorder = Recorder(list(policies["self"].parameters()))
+        step(on, policies, algorithm, episodes, recorder)
+        made.append(recorder.seen[0])
+    assert float(made[0].abs().max()) > 1e-3
+    assert_close(made[1], made[0], atol=1e-5, rtol=1e-3)
 
 
 def test_a_long_row_is_alone() -> None:

@@ -155,11 +155,6 @@ BUGS: Bugs = {
             ("no key is asked for", "if key and self.headers", "if False and self.headers"),
             ("weights are always taken", "if self.server.reload:", "if True:"),
             ("weights are taken in part", "if told != {", "if False and told != {"),
-            (
-                "the cache of other weights",
-                "            own[name].copy_(value)\n        self.policy.refresh()",
-                "            own[name].copy_(value)",
-            ),
             ("unknown settings are ignored", 'extra="forbid"', 'extra="ignore"'),
             (
                 "other models are served",

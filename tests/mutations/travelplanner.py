@@ -5,10 +5,11 @@ Bugs = dict[str, tuple[tuple[str, ...], list[tuple[str, str, str]]]]
 RULES = "tests/envs/test_travelplanner_rules.py"
 SUITE = "tests/envs/test_travelplanner_suite.py"
 FILES = "tests/envs/test_travelplanner_files.py"
+CORNERS = "tests/envs/test_travelplanner_corners.py"
 
 BUGS: Bugs = {
     "envs/travelplanner/commonsense.py": (
-        (RULES,),
+        (RULES, CORNERS),
         [
             ("a journey that begins anywhere", "if i == 0 and there[0] != query.org:", "if False:"),
             ("a journey that stays away", "if route[0] != route[-1]:", "if False:"),
@@ -116,7 +117,7 @@ BUGS: Bugs = {
         ],
     ),
     "envs/travelplanner/brief.py": (
-        (RULES,),
+        (RULES, CORNERS),
         [
             ("nights where the day begins", "cities[::-1]", "cities"),
             ("places without their city", 'return f"{name}, {(found or cities)[0]}"',
@@ -144,7 +145,7 @@ BUGS: Bugs = {
         ],
     ),
     "envs/travelplanner/tools.py": (
-        (SUITE,),
+        (SUITE, CORNERS),
         [
             ("patience", "PATIENCE: Final = 3", "PATIENCE: Final = 4"),
             ("lists of cities noted", 'if name != "CitySearch":', "if True:"),
@@ -160,7 +161,7 @@ BUGS: Bugs = {
         ],
     ),
     "envs/travelplanner/texts.py": (
-        (SUITE, FILES),
+        (SUITE, FILES, CORNERS),
         [
             ("any date", "if not _DATE.fullmatch(date):", "if False:"),
             ("any city", "if city not in world.cities:", "if False:"),
@@ -172,11 +173,10 @@ BUGS: Bugs = {
         ],
     ),
     "envs/travelplanner/env.py": (
-        (SUITE,),
+        (SUITE, CORNERS),
         [
             ("a reward for all that is met", 'worth = verdict.share if self._reward == "score"',
              'worth = verdict.share if self._reward != "score"'),
-            ("rewards on the way", "reward=worth if self._over else 0.0", "reward=worth"),
             ("won by less", "won=verdict.passed if self._over",
              "won=verdict.sensible if self._over"),
             ("plans that do not end", "        self._over = True\n        self.verdict = judge(",

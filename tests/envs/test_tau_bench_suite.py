@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from understudy.envs.base import Demonstrates, Describes, Instructs, Renders, Thinks
 from understudy.envs.check import check
-from understudy.envs.tau_bench import STOP, TauBench, TauBenchEnv, scenario, shop
+from understudy.envs.tau_bench import STOP, TauBench, TauBenchEnv, expert, scenario, shop
 from understudy.envs.tau_bench.calls import DEEPEST, Misread, read, write
 from understudy.envs.tau_bench.catalogue import SIZES
 from understudy.envs.tau_bench.env import TOOL_SAYS
@@ -145,6 +146,24 @@ def test_what_cannot_be_is_refused_in_a_sentence() -> None:
 
 
 # -- demonstrations and plans
+
+
+class Looking:
+    """What the expert is told of a conversation, and what it looks at."""
+
+    def __init__(self, *seen: str) -> None:
+        self.scenario, self.seen = SimpleNamespace(user_id=""), set(seen)
+        self.looked: list[object] = []
+
+    def look(self, thought: str, tool: str, **arguments: object) -> None:
+        self.looked.append(arguments["order_id"])
+
+
+@pytest.mark.parametrize(("named", "want"), [((), ["#1", "#2"]), (("#2",), ["#2"])])
+def test_an_order_that_nobody_named_is_looked_for(named: tuple[str, ...], want: list[str]) -> None:
+    talk = Looking(*named)
+    expert._find(talk, "#2", ["#1", "#2", "#3"])  # type: ignore[arg-type]
+    assert talk.looked == want
 
 
 @pytest.mark.parametrize("size", list(SIZES))

@@ -23,7 +23,7 @@ from understudy import build, checkpoint
 from understudy.algorithms import ALGORITHMS
 from understudy.config import Config
 from understudy.configfile import parse, read_table
-from understudy.errors import ConfigError, UnderstudyError
+from understudy.errors import ConfigError, UnderstudyError, did_you_mean
 from understudy.models import ASSETS
 from understudy.runfolder import HARMLESS
 
@@ -31,6 +31,10 @@ HERE = Path(__file__).parent
 FILE = HERE / "study.toml"
 Table = dict[str, object]
 WARM, TEACHER = "warm_start", "teacher"
+TABLES = (
+    "study", "base", "warm_starts", "groups", "methods", "automatic", "pictures", "notes",
+)  # fmt: skip
+"""What a file may hold, besides tables that `over` names."""
 NOT_SETTINGS = {"seeds", "group", "title", "about"}
 
 
@@ -103,6 +107,9 @@ def load(path: Path = FILE, *, folder: Path | None = None, over: str = "") -> St
     Raises ConfigError for a file that cannot be used, or groups whose runs differ in budget.
     """
     table = cast(Table, read_table(path))
+    for name in table:
+        if name not in TABLES and (meant := did_you_mean(name, TABLES)):
+            raise ConfigError(f"the study's table [{name}] means nothing{meant}")
     top = _table(table, "study")
     extra = _table(table, over) if over else {}
     layers = _Layers(

@@ -7,6 +7,7 @@ python -m studies.household smoke     all of it in a few minutes, killed once on
 """
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UnderstudyError as error:
         print(f"study: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("study: stopped; the same command goes on", file=sys.stderr)
         return 130

@@ -31,10 +31,7 @@ HERE = Path(__file__).parent
 FILE = HERE / "study.toml"
 Table = dict[str, object]
 WARM, TEACHER = "warm_start", "teacher"
-TABLES = (
-    "study", "base", "warm_starts", "groups", "methods", "automatic", "pictures", "notes",
-)  # fmt: skip
-"""What a file may hold, besides tables that `over` names."""
+OPTIONAL = "automatic"
 NOT_SETTINGS = {"seeds", "group", "title", "about"}
 
 
@@ -107,8 +104,8 @@ def load(path: Path = FILE, *, folder: Path | None = None, over: str = "") -> St
     Raises ConfigError for a file that cannot be used, or groups whose runs differ in budget.
     """
     table = cast(Table, read_table(path))
-    for name in table:
-        if name not in TABLES and (meant := did_you_mean(name, TABLES)):
+    for name in set(table) - {OPTIONAL}:  # a misspelt one would be left out unseen
+        if meant := did_you_mean(name, [OPTIONAL]):
             raise ConfigError(f"the study's table [{name}] means nothing{meant}")
     top = _table(table, "study")
     extra = _table(table, over) if over else {}
@@ -116,7 +113,7 @@ def load(path: Path = FILE, *, folder: Path | None = None, over: str = "") -> St
         base=_table(table, "base"), over=extra, folder=folder or Path(str(top["folder"]))
     )
     groups = _tables(table, "groups")
-    methods = _methods(_tables(table, "methods"), table.get("automatic"))
+    methods = _methods(_tables(table, "methods"), table.get(OPTIONAL))
     if chosen := extra.get("methods"):
         methods = {name: methods[name] for name in cast(list[str], chosen)}
     seeds = {

@@ -7,9 +7,11 @@ from envs.test_travelplanner_rules import QUERY, WORLD, hotels
 
 from understudy.envs.travelplanner import TravelPlanner, brief, commonsense, env
 from understudy.envs.travelplanner.judge import Verdict
+from understudy.envs.travelplanner.render import compact
 from understudy.envs.travelplanner.tables import Hotel
 from understudy.envs.travelplanner.texts import legs
 from understudy.envs.travelplanner.tools import Desk
+from understudy.types import Observation
 
 
 def test_a_journey_begins_where_the_query_says() -> None:
@@ -76,3 +78,8 @@ def test_a_plan_that_makes_sense_but_does_not_fit_the_query_is_lost(
     playing = suite.make()
     playing.reset(task)
     assert playing.step(suite.demonstrate(task)[-1]).won is False
+
+
+def test_few_words_say_dates_as_searches_take_them() -> None:
+    said = "Given information: []\nQuery: Leave on March 5th, 2022, with $1,200."
+    assert compact(Observation(text=said)).endswith("Leave on 2022-03-05 , with 1200 .")

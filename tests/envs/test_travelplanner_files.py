@@ -195,6 +195,13 @@ def test_small_files_are_read(tmp_path: Path) -> None:
     assert one.information == "[]"
 
 
+def test_tasks_for_training_come_by_level(tmp_path: Path) -> None:
+    for name, one in (("train_ref_info.jsonl", REFERENCE), ("std_travelplanner.jsonl", GOLD)):
+        (tmp_path / name).write_text(f"{json.dumps(one)}\n" * 6)
+    found = [one.query.level for one in load(str(tmp_path))["train"]]
+    assert found == ["easy", "easy", "medium", "medium", "hard", "hard"]
+
+
 def without(key: str, name: str) -> Any:
     return {
         **REFERENCE,
@@ -318,6 +325,16 @@ def test_a_database_is_the_country_it_was_made_of(country_folder: Path) -> None:
     suite = TravelPlanner(data=str(country_folder), mode="two-stage")
     for finding in check(suite, ["validation"], tasks=4):
         assert not finding.problems, finding
+
+
+def test_of_two_rows_about_a_road_the_first_counts(tmp_path: Path) -> None:
+    path = whole(tmp_path, ENTRIES[:1]) / "database" / database.ROADS
+    with path.open(newline="") as file:
+        first = next(row for row in csv.DictReader(file) if row["distance"])
+    with path.open("a", newline="") as file:
+        csv.DictWriter(file, list(first)).writerow({**first, "distance": "1 km"})
+    (one,) = load(str(tmp_path))["validation"]
+    assert one.world.roads[first["origin"], first["destination"]].distance == first["distance"]
 
 
 def test_indexed_flights_are_the_same(tmp_path: Path) -> None:

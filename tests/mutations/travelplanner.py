@@ -212,7 +212,7 @@ BUGS: Bugs = {
         ],
     ),
     "envs/travelplanner/render.py": (
-        (SUITE,),
+        (SUITE, CORNERS),
         [
             ("nights left out", "min {nights}", "min"),
             ("dates as they are said", "text = _DAY.sub(", "_ = _DAY.sub("),

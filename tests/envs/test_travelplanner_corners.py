@@ -8,6 +8,7 @@ from envs.test_travelplanner_rules import QUERY, WORLD, hotels
 from understudy.envs.travelplanner import TravelPlanner, brief, commonsense, env
 from understudy.envs.travelplanner.judge import Verdict
 from understudy.envs.travelplanner.render import compact
+from understudy.envs.travelplanner.suite import find
 from understudy.envs.travelplanner.tables import Hotel
 from understudy.envs.travelplanner.texts import legs
 from understudy.envs.travelplanner.tools import Desk
@@ -83,3 +84,11 @@ def test_a_plan_that_makes_sense_but_does_not_fit_the_query_is_lost(
 def test_few_words_say_dates_as_searches_take_them() -> None:
     said = "Given information: []\nQuery: Leave on March 5th, 2022, with $1,200."
     assert compact(Observation(text=said)).endswith("Leave on 2022-03-05 , with 1200 .")
+
+
+def test_nobody_travels_within_the_state_where_they_live() -> None:
+    suite = TravelPlanner(size="small", train=200)
+    for task in suite.tasks("train"):
+        one = find(task)
+        states = one.world.states
+        assert states[one.query.org] != states[one.route[0]]

@@ -186,7 +186,7 @@ BUGS: Bugs = {
         ],
     ),
     "envs/travelplanner/requests.py": (
-        (SUITE,),
+        (SUITE, CORNERS),
         [
             ("test where others go", 'states[cut:] if split == "test" else states[:cut]', "states"),
             ("easy ones are tight", 'first.cost if level == "easy" else least.cost', "least.cost"),

@@ -92,3 +92,14 @@ def test_nobody_travels_within_the_state_where_they_live() -> None:
         one = find(task)
         states = one.world.states
         assert states[one.query.org] != states[one.route[0]]
+
+
+def test_what_a_planner_was_asked_is_part_of_the_state() -> None:
+    suite = TravelPlanner(size="small", train=36, mode="two-stage")
+    task = next(iter(suite.tasks("train")))
+    states = []
+    for asked in ("one", "two"):
+        playing = suite.make()
+        playing.reset(task)
+        states.append(playing.step(f"Planner[{asked}]").state)
+    assert states[0] != states[1]

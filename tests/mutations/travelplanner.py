@@ -181,8 +181,6 @@ BUGS: Bugs = {
              "won=verdict.sensible if self._over"),
             ("plans that do not end", "        self._over = True\n        self.verdict = judge(",
              "        self.verdict = judge("),
-            ("states without what was said", "told = repr((self._desk.key(), self._answer))",
-             "told = repr(self._desk.key())"),
         ],
     ),
     "envs/travelplanner/requests.py": (

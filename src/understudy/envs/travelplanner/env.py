@@ -53,7 +53,6 @@ class TravelPlannerEnv:
         self._desk = tools.Desk(self._trip.world)
         self._planning, self._over = self._mode == "sole", False
         self.verdict = Verdict(asked=self._trip.query.hard)
-        self._answer = ""
         trip = self._trip
         if not self._planning:
             return self._observe(trip.query.text)
@@ -72,7 +71,7 @@ class TravelPlannerEnv:
         self._over = answer.over
         if answer.planner is None:
             return self._observe(answer.text, valid=answer.valid)
-        self._planning, self._answer = True, answer.planner
+        self._planning = True
         return self._observe(texts.given(self._desk.notebook(), answer.planner))
 
     def _plan(self, action: str) -> Observation:
@@ -106,7 +105,7 @@ class TravelPlannerEnv:
 
     def _mark(self) -> str:
         """A short name for all that was gathered and said."""
-        told = repr((self._desk.key(), self._answer)).encode("utf-8", "surrogatepass")
+        told = repr(self._desk.key()).encode("utf-8", "surrogatepass")
         return blake2b(told, digest_size=8).hexdigest()
 
 

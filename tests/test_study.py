@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from studies import plan, results, runner
+from studies.analysis import Panel, early, fall, middle, result, start, verdict
+from studies.household import STUDY, render, smoke
 from studies.household import __main__ as command
-from studies.household import plan, render, results, runner, smoke
-from studies.household.analysis import Panel, early, fall, middle, result, start, verdict
 from studies.household.claims import CLAIMS, Test, judged, summary
-from studies.household.results import Evaluated, Result, Results
-from studies.household.runner import Job, Journal
+from studies.results import Evaluated, Result, Results
+from studies.runner import Job, Journal
 from understudy.algorithms import ALGORITHMS
 from understudy.compare import Estimate, difference, mean_of_last, rate
 from understudy.errors import ConfigError, RunError
@@ -134,7 +135,7 @@ def test_no_results_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_the_real_study_is_what_it_says() -> None:
-    study = plan.load()
+    study = plan.load(STUDY)
     main = [run for run in study.runs if run.group == "main"]
     assert {run.method for run in main} == {
         "sft", "grpo", "opd", "guided_opd", "opsd", "pi_distill", "sdar", "atod",
@@ -448,7 +449,7 @@ def test_results_are_read_back_equal(tmp_path: Path) -> None:
 
 
 def test_the_page_says_what_was_not_run(tmp_path: Path) -> None:
-    study = plan.load()
+    study = plan.load(STUDY)
     wins = [bits * 2 for bits in WINS]
     made = results_of(
         *(run_of("opd", seed, wins) for seed in (0, 1, 2)),

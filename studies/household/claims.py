@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from studies.household.analysis import Measure, Panel, early, fall, middle, result
+from studies.analysis import Measure, Panel, early, fall, middle, result
 from understudy.compare import Estimate
 
 Expected = Literal["more", "less", "not less", "not more"]

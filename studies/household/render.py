@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from studies.analysis import Panel
 from studies.household import sections
-from studies.household.analysis import Panel
-from studies.household.plan import Study
-from studies.household.results import Results
-from studies.household.runner import put
+from studies.plan import Study
+from studies.results import Results
+from studies.runner import put
 from understudy import plots
 from understudy.compare import Estimate
 

@@ -1,35 +1,15 @@
 """The parts of the study's page, as Markdown."""
 
-from collections.abc import Sequence
-
-from studies.household.analysis import Panel, result, spread, start, totals, verdict
+from studies.analysis import Panel, result, spread, start, totals, verdict
 from studies.household.claims import CLAIMS, judged, summary
-from studies.household.plan import Study, episodes_of
-from studies.household.results import Result, Results
-from understudy.compare import Estimate
+from studies.plan import Study, episodes_of
+from studies.results import Result, Results
+from studies.tables import count, ends, percent, signed, table
 
 
 def methods_of(study: Study, *groups: str) -> list[str]:
     """The methods of some groups in the study's order."""
     return list(dict.fromkeys(run.method for run in study.runs if run.group in groups))
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; the first column to the left, the others to the right."""
-    marks = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, marks, *rows])
-
-
-def percent(x: float) -> str:
-    return f"{100 * x:.1f} %"
-
-
-def ends(found: Estimate) -> str:
-    return f"{100 * found.low:.1f} to {100 * found.high:.1f} %"
-
-
-def signed(found: Estimate) -> str:
-    return f"{100 * found.mean:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
 
 
 def link(run: Result) -> str:
@@ -38,17 +18,6 @@ def link(run: Result) -> str:
 
 def anchor(run: Result) -> str:
     return f"{run.method}-{run.seed}".replace("_", "-")
-
-
-def count(n: float) -> str:
-    """A number of tokens, short.
-
-    >>> count(0), count(950), count(123_456), count(2_345_678)
-    ('0', '950', '123 k', '2.35 M')
-    """
-    if n < 1000:
-        return f"{n:.0f}"
-    return f"{n / 1e3:.0f} k" if n < 1e6 else f"{n / 1e6:.2f} M"
 
 
 # -- the sections

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from studies.household import plan, results
-from studies.household.plan import Run, Study
+from studies import plan, results
+from studies.household import STUDY
+from studies.plan import Run, Study
 from understudy.errors import RunError
 
 Say = Callable[[str], None]
@@ -24,7 +25,7 @@ EQUAL = ("episodes.jsonl", "metrics.jsonl", "evals.jsonl")
 
 
 def main(
-    folder: Path | None, *, say: Say, study: Path = plan.FILE, over: str = "smoke",
+    folder: Path | None, *, say: Say, study: Path = STUDY, over: str = "smoke",
     jobs: int = 2,
 ) -> int:  # fmt: skip
     """Try everything in a folder, a temporary one if none is given. Raises RunError for what is

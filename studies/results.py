@@ -12,13 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
-from studies.household.plan import TEACHER, Run, Study, episodes_of
-from studies.household.runner import Journal, put, teacher_path
+from studies.plan import TEACHER, Run, Study, episodes_of
+from studies.runner import Journal, put, teacher_path
 from understudy import build, record
 from understudy.errors import RunError
 from understudy.objective import STUDENT
-
-FILE = Path(__file__).with_name("results.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +188,7 @@ def save(results: Results, path: Path) -> None:
     put(path, f'{{\n{facts} "runs": [\n{runs}\n ]\n}}\n')
 
 
-def read(path: Path = FILE) -> Results:
+def read(path: Path) -> Results:
     """What `save` wrote. Raises RunError for a file that cannot be read."""
     try:
         made = json.loads(path.read_text(encoding="utf-8"))
@@ -203,7 +201,7 @@ def read(path: Path = FILE) -> Results:
         return Results(**{**made, "runs": runs, "teacher": teacher, "families": families})
     except FileNotFoundError:
         raise RunError(
-            f"there are no results in {path}; `python -m studies.household run` makes them"
+            f"there are no results in {path}; the study's command `run` makes them"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} does not hold a study's results: {error}") from error

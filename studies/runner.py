@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from studies.household.plan import TEACHER, Run, Study, key_of
+from studies.plan import TEACHER, Run, Study, key_of
 from understudy import record
 from understudy.checkpoint import write_whole
 from understudy.configfile import write

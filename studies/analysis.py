@@ -7,7 +7,7 @@ the tasks (`understudy.compare`).
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from studies.household.results import Result, Results
+from studies.results import Result, Results
 from understudy.compare import Estimate, difference, mean_of_last, rate
 
 Measure = Callable[[Result, int], list[float]]

@@ -27,8 +27,6 @@ from understudy.errors import ConfigError, UnderstudyError, did_you_mean
 from understudy.models import ASSETS
 from understudy.runfolder import HARMLESS
 
-HERE = Path(__file__).parent
-FILE = HERE / "study.toml"
 Table = dict[str, object]
 WARM, TEACHER = "warm_start", "teacher"
 OPTIONAL = "automatic"
@@ -98,7 +96,7 @@ class Study:
         ]
 
 
-def load(path: Path = FILE, *, folder: Path | None = None, over: str = "") -> Study:
+def load(path: Path, *, folder: Path | None = None, over: str = "") -> Study:
     """The study of a file; `over` names a table of it that is put over every run (`smoke`).
 
     Raises ConfigError for a file that cannot be used, or groups whose runs differ in budget.

@@ -1,0 +1,96 @@
+"""docs/environments/learning.md and its pictures, from the worlds' results."""
+
+from pathlib import Path
+
+from studies import plan, results, runner
+from studies.analysis import Panel, result, start, verdict
+from studies.plan import Study, episodes_of
+from studies.results import Results
+from studies.tables import ends, percent, signed, table
+from studies.worlds import WORLDS, results_file, study_file
+from understudy import plots
+
+HEAD = """# Learning curves
+
+<!-- Written by `python -m studies.worlds render` from studies/worlds/*.json. -->
+
+In every world a small model built from nothing imitates demonstrations for a while: the shared
+start, one for each seed. From there methods go on with one budget of episodes, and are measured on
+that world's own pinned panel, the student alone. Intervals (95 %) are two-way bootstraps over seeds
+and tasks; a result is the mean of the last evaluations, the start that of step 0. These are small
+worlds of our own making, with the originals' rules: the curves show that the whole loop learns in
+each, not what a language model reaches on the papers' data. Household has
+[a study of its own](../studies/household.md).
+
+```
+python -m studies.worlds run WORLD     # goes on after any interruption
+python -m studies.worlds render
+```"""
+COLUMNS = ["", "success", "95 % interval", "gain over the start, in points", "", "seeds"]
+
+
+def render(out: Path) -> Path:
+    """Write `out`/learning.md and its pictures; the page."""
+    parts = [HEAD]
+    for world in WORLDS:
+        path = results_file(world)
+        if path.exists():
+            parts.append(section(world, plan.load(study_file(world)), results.read(path), out))
+        else:
+            parts.append(f"## {world}\n\nNot run yet.")
+    page = out / "learning.md"
+    runner.put(page, "\n\n".join(parts) + "\n")
+    return page
+
+
+def section(world: str, study: Study, found: Results, out: Path) -> str:
+    """A world's heading, table and picture."""
+    panel = Panel(found, study.last)
+    methods = [m for m in study.titles if found.of(m)]
+    config = next(run.config for run in study.runs if run.config)
+    warm = study.starts[0].config
+    assert warm is not None
+    commits = ", ".join(sorted({f"`{r.commit[:10]}`" for r in found.runs}))
+    parts = [
+        f"## {world}",
+        study.notes.get("world", ""),
+        f"[studies/worlds/{world}.toml](../../studies/worlds/{world}.toml): the start saw "
+        f"{episodes_of(warm):,} demonstrations; then {episodes_of(config):,} training episodes in "
+        f"{config.run.steps} steps. Panel {found.panel}, {len(found.families)} tasks of the split "
+        f"{found.split}, temperature {found.temperature:g}; {found.machine['processor']}, one "
+        f"thread a run; commit {commits}.",
+        table(COLUMNS, _rows(study, panel, methods)),
+        _picture(world, study, panel, methods, out),
+        study.notes.get("found", ""),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _rows(study: Study, panel: Panel, methods: list[str]) -> list[list[str]]:
+    rows = []
+    if first := panel.start():
+        rows.append(["*shared start*", percent(first.mean), ends(first), "", "", ""])
+    for m in methods:
+        rate, gain = panel.rate(m), panel.gap(m, m, result, start)
+        if rate and gain:
+            seeds = str(len(panel.results.of(m)))
+            said = verdict(gain, "learns", "gets worse")
+            row = [study.titles[m], percent(rate.mean), ends(rate), signed(gain), said, seeds]
+            rows.append(row)
+    return rows
+
+
+def _picture(world: str, study: Study, panel: Panel, methods: list[str], out: Path) -> str:
+    curves = {
+        study.titles[m]: [
+            plots.Point(step=s, success=e.mean, low=e.low, high=e.high, n=e.tasks)
+            for s, e in panel.curve(m)
+        ]
+        for m in methods
+    }
+    if not curves:
+        return ""
+    title = f"{world}: success on the panel, mean over seeds"
+    note = f"panel {panel.results.panel}, {len(panel.results.families)} tasks"
+    plots.learning_curve(curves, out / "learning" / f"{world}.png", title=title, note=note)
+    return f"![{title}](learning/{world}.png)"

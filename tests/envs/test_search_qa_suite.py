@@ -15,8 +15,9 @@ from understudy.envs.search_qa import SearchQA, wording
 from understudy.envs.search_qa.expert import understand
 from understudy.envs.search_qa.generate import FAMILIES, specs
 from understudy.envs.search_qa.moves import Protocol
+from understudy.envs.search_qa.relations import OF_KIND
 from understudy.envs.search_qa.scores import normalise
-from understudy.envs.search_qa.world import world
+from understudy.envs.search_qa.world import Size, world
 from understudy.hints.bank import load as load_bank
 from understudy.types import Observation, Task
 
@@ -52,6 +53,19 @@ def test_the_default_world_is_large_enough() -> None:
     ]
     assert len(set(texts)) > 2500
     assert Counter(task.family for task in FULL.tasks("test")) == dict.fromkeys(FAMILIES, 75)
+
+
+@pytest.mark.parametrize("size", ["full", "small"])
+@pytest.mark.parametrize("count", [60, 655, 1600, 6000])
+def test_a_world_of_any_size_has_names_for_all_its_things(size: Size, count: int) -> None:
+    made = world(size, count, 0)
+    assert len(made.things) == len(made.passages) == count
+    for thing in made.things.values():
+        for relation in OF_KIND[thing.kind]:
+            if relation.target:
+                fact = made.things[thing.facts[relation.name]]
+                assert fact.kind == relation.target
+                assert fact is not thing
 
 
 def test_tasks_have_names_for_ever() -> None:

@@ -52,6 +52,14 @@ BUGS: Bugs = {
              "return FINAL"),
         ],
     ),
+    "envs/search_qa/world.py": (
+        (SUITE,),
+        [
+            ("things lead to themselves",
+             "others[drawn + (own and drawn >= place)]", "others[drawn]"),
+            ("the last name is never drawn", "len(others) - own", "len(others) - 1"),
+        ],
+    ),
     "envs/search_qa/wording.py": (
         (RULES,),
         [

@@ -84,7 +84,8 @@ def _names(rng: Random, size: Size, count: int) -> dict[str, list[str]]:
     counts["person"] += count - sum(counts.values())
     words = _words(rng)
     # few first and family names: that is what makes people hard to tell apart
-    pool = 24 if size == "small" else 12 + int(counts["person"] ** 0.5) * 2
+    root = int(counts["person"] ** 0.5)
+    pool = max(24, 2 * root) if size == "small" else 12 + 2 * root
     given, family = ([next(words) for _ in range(pool)] for _ in range(2))
     used: set[str] = set()
 
@@ -151,8 +152,9 @@ def _facts(
         elif name == "country" and place < len(names["country"]):
             made[name] = names["country"][place]
         elif relation.target:
-            others = [other for other in names[relation.target] if other != names[kind][place]]
-            made[name] = rng.choice(others)
+            others, own = names[relation.target], relation.target == kind
+            drawn = rng.randrange(len(others) - own)
+            made[name] = others[drawn + (own and drawn >= place)]
         elif name in VALUES:
             made[name] = rng.choice(VALUES[name])
         elif name.endswith("year"):

@@ -66,7 +66,9 @@ class _Shopper:
     def fits(self, number: int) -> bool:
         """Open a product and find out whether it has everything; if so, its page is shown."""
         product = self.shop.product(number)
-        self.act(f"click[{product.asin.lower()}]", f"{' '.join(words(product.title))} may fit")
+        # a page has the code before the title: who reads the code out first need not look back
+        code, title = product.asin.lower(), " ".join(words(product.title))
+        self.act(f"click[{code}]", f"{code} {title} may fit")
         chosen = " ".join(choose(product.options, self.wish.text).values())
         have = {*words(product.title), *words(chosen)}
         lacking = sum(word not in have for word in self.wish.rest)

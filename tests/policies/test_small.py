@@ -86,6 +86,14 @@ def test_tags_are_ordinary_tokens_and_roles_are_special() -> None:
     assert words().decode(sorted(special), skip_special_tokens=True) == ""
 
 
+def test_an_argument_in_brackets_is_the_tokens_of_its_words_elsewhere() -> None:
+    for text in ("go[fridge 1]", "look[go to fridge 1]", write("go[fridge 1]", "fridge 1")):
+        assert words().decode(list(encode(text))).count("[fridge 1]") == text.count("[fridge 1]")
+        inside = text.partition("[")[2].partition("]")[0]
+        whole, part = encode(text), encode(inside)
+        assert any(whole[k : k + len(part)] == part for k in range(len(whole)))
+
+
 def test_training_a_tokenizer_twice_gives_the_same_one() -> None:
     again = train_tokenizer(TEXTS, entries=420)
     assert again.get_vocab() == words().get_vocab()

@@ -22,7 +22,9 @@ def train_tokenizer(texts: Iterable[str], *, entries: int = 2048) -> Any:
     """A byte-fallback BPE over words, with the roles and tags as single tokens.
 
     Words common in `texts` become one token each; anything else falls back to bytes, so that every
-    string can be encoded. Runs of blanks count as one.
+    string can be encoded. Runs of blanks count as one, and none count beside square brackets: an
+    argument such as that of click[b01] is the same tokens as the word elsewhere, which a small
+    model has to copy.
     """
     from tokenizers import AddedToken, Tokenizer, models, trainers
     from transformers import PreTrainedTokenizerFast
@@ -75,12 +77,20 @@ def _pipeline(core: Any) -> Any:
         [
             normalizers.Replace(Regex("[ \\t]+"), " "),
             normalizers.Replace(Regex(" ?\\n ?"), " \n "),
+            normalizers.Replace(Regex(" ?\\[ ?"), " [ "),
+            normalizers.Replace(Regex(" ?\\] ?"), " ] "),
             normalizers.Strip(),
         ]
     )
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     core.decoder = decoders.Sequence(
-        [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="always")]
+        [
+            decoders.ByteFallback(),
+            decoders.Metaspace(prepend_scheme="always"),
+            decoders.Fuse(),
+            decoders.Replace(" [ ", "["),
+            decoders.Replace(" ]", "]"),
+        ]
     )
     return core
 

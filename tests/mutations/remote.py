@@ -33,6 +33,12 @@ BUGS: Bugs = {
                 "left = 1.0",
             ),
             (
+                "what the last request left of its time",
+                "        _allow(line, end)\n        headers",
+                "        headers",
+            ),
+            ("first come, first sent", "self.jobs.put((later, ", "self.jobs.put((False, "),
+            (
                 "no limit of what is under way",
                 "min(self.manners.concurrent, self.count)",
                 "self.count",
@@ -111,6 +117,9 @@ BUGS: Bugs = {
             ("ids beyond ours", "if max(made.tokens) >= self.chat.size:", "if False:"),
             ("another model", "        if self.model not in there:\n", "        if False:\n"),
             ("early scores are asked for again", "if key in self.early else", "if False else"),
+            ("turns wait for early scores", "self._ask(*key, later=True)", "self._ask(*key)"),
+            ("every poll waits", "time.monotonic() - self.polled < PASS", "True"),
+            ("no poll waits", "time.monotonic() - self.polled < PASS", "False"),
             ("early scores are begun twice", "if row.at and key not in self.early:", "if row.at:"),
             ("early scores pile up", "while len(self.early) > EARLY:", "while False:"),
             (

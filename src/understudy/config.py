@@ -178,7 +178,7 @@ class SamplerSection(Section):
     folder: str = ""
     """Where weights are handed over, seen by both sides; memory of this machine if empty."""
     options: dict[str, JsonValue] = {}
-    """In this process: arguments of vllm.LLM, such as gpu_memory_utilization."""
+    """In this process: arguments of vllm.LLM, such as gpu_memory_utilization (0.35 if left out)."""
     truncate: Positive = 2.0
     """Largest importance weight of a token: trainer's probability over sampler's."""
 

@@ -137,8 +137,24 @@ BUGS: Bugs = {
         ],
     ),
     "policies/vllm.py": (
-        ("tests/test_remote_runs.py",),
+        ("tests/policies/test_vllm.py", "tests/test_remote_runs.py"),
         [
+            ("vLLM takes the whole card", "SHARE = 0.35", "SHARE = 0.9"),
+            ("weights in 4 bytes", '.to("cpu", to, copy=True)', '.to("cpu", copy=True)'),
+            (
+                "numbers at temperature 1",
+                '"logprobs_mode": "processed_logprobs"',
+                '"logprobs_mode": "raw_logprobs"',
+            ),
+            ("what is cached stays", "        self.llm.reset_prefix_cache()\n", ""),
+            ("no seed", "seed=request.seed % SEEDS", "seed=0"),
+            ("an end that is not one", "tokens[-1:] == (self.end,)", "False"),
+            ("scores a token off", "zip(ids[1:], entries[1:]", "zip(ids[:-1], entries[1:]"),
+            (
+                "turns go on",
+                "        self.llm.llm_engine.abort_request(list(self.turns))\n",
+                "",
+            ),
             (
                 "weights are given once",
                 "        if now == self.given:\n",
@@ -151,6 +167,21 @@ BUGS: Bugs = {
             ),
             ("nothing arrives", "        self.sampler.load(self.folder)\n", ""),
         ],
+    ),
+    "build.py": (
+        ("tests/test_remote_runs.py",),
+        [
+            ("a weight without end", "config.policy.sampler.truncate,", "9e9,"),
+            (
+                "nothing is made up for",
+                "None if config.policy.sampler is None else config.policy.sampler.truncate",
+                "None",
+            ),
+        ],
+    ),
+    "config.py": (
+        ("tests/test_remote_runs.py",),
+        [("any mismatch passes", "mismatch: Positive = 0.1", "mismatch: Positive = 9.0")],
     ),
     "serve.py": (
         ("tests/policies/test_serve.py",),

@@ -215,6 +215,9 @@ class PolicySection(Section):
     """Of the student: forget activations inside layers, compute them again in the backward pass."""
     compile: bool = False
     """Use torch.compile for scoring and training (not for sampling): minutes at the start."""
+    kernels: Literal["torch", "liger"] = "torch"
+    """On a card: whose code computes normalisation, rotary positions and SwiGLU; "liger" needs the
+    extra of that name."""
     device: str = "auto"
     """"cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one."""
     rows: At1 = 64
@@ -248,7 +251,7 @@ class PolicySection(Section):
     def _remote(self) -> "PolicySection":
         for name in (
             "build", "layers", "compute", "device", "rows", "sampler", "lora", "quantize",
-            "gradient_checkpointing", "compile",
+            "gradient_checkpointing", "compile", "kernels",
         ):  # fmt: skip
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"has {name}, which a model on a server does not take")

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from fake_vllm import LLM, module
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny import policy, run, small_chat
 from torch.testing import assert_close
 
@@ -36,9 +35,7 @@ def sampled(
     options: Mapping[str, object] = {},
 ) -> InProcess:  # fmt: skip
     of.save(folder)
-    made = InProcess(
-        folder, end=END, context=of.context_length, compute=compute, options=options
-    )
+    made = InProcess(folder, end=END, context=of.context_length, compute=compute, options=options)
     of.engine = VllmEngine(of, made, folder=folder, name="policy.sampler")
     of.engine.refresh()
     return made

@@ -90,8 +90,8 @@ class VllmEngine:
 
 
 def write(policy: HFPolicy, folder: Path) -> None:
-    """All weights as safetensors, in the policy's number format, at once: a reader sees the old file
-    or the new one."""
+    """All weights as safetensors, in the number format that the policy computes in, at once: a
+    reader sees the old file or the new one."""
     from safetensors.torch import save_file
 
     # a tied head is written out a second time: a reload may not follow the tie

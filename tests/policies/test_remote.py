@@ -123,12 +123,12 @@ def test_a_poll_waits_only_where_nobody_else_has_work() -> None:
         of = RemotePolicy(client(server.port), small_chat(), context=500)
         of.submit(Request(key="a", prompt=(1,), seed=0, max_new=3))
         waits = []
-        for _ in range(51):
+        for _ in range(21):
             time.sleep(0.001)  # somebody decodes
             since = time.perf_counter()
             assert of.poll() == []
             waits.append(time.perf_counter() - since)
-        assert sorted(waits)[25] < 0.001
+        assert sorted(waits)[10] < 0.001
         since, polls = time.perf_counter(), 0
         while time.perf_counter() - since < 0.1:
             assert of.poll() == []

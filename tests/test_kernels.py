@@ -66,12 +66,12 @@ def test_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         fuse(on_a_card(), LIGER, where="policy")
 
 
-@pytest.mark.parametrize("source", [{"build": SHAPE}, {"model": "builtin:household-teacher"}])
-def test_a_section_that_asks_for_it(
-    source: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("built", [True, False])
+def test_a_section_that_asks_for_it(built: bool, tmp_path: Path) -> None:
+    policy().save(tmp_path / "model")
+    source = {"build": SHAPE} if built else {"model": str(tmp_path / "model")}
     section = {**source, "kernels": "liger", "device": "cpu"}
-    settings = config(Path("x"), policies={"teacher": section})
+    settings = config(tmp_path / "x", policies={"teacher": section})
     with pytest.raises(ConfigError, match=r"policies\.teacher\.kernels"):
         policies_of(settings)
 

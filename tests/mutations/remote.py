@@ -117,6 +117,7 @@ BUGS: Bugs = {
             ("ids beyond ours", "if max(made.tokens) >= self.chat.size:", "if False:"),
             ("another model", "        if self.model not in there:\n", "        if False:\n"),
             ("early scores are asked for again", "if key in self.early else", "if False else"),
+            ("equal rows are asked for again", "for key in dict.fromkeys(keys)", "for key in keys"),
             ("turns wait for early scores", "self._ask(*key, later=True)", "self._ask(*key)"),
             ("every poll waits", "time.monotonic() - self.polled < PASS", "True"),
             ("no poll waits", "time.monotonic() - self.polled < PASS", "False"),

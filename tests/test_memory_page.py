@@ -8,7 +8,7 @@ from understudy.config import PolicySection, UpdateSection
 from understudy.configfile import write_value
 
 PAGE = (Path(__file__).parents[1] / "docs/memory.md").read_text(encoding="utf-8")
-NAMED = ["lora", "quantize", "gradient_checkpointing", "compute", "compile"]
+NAMED = ["lora", "quantize", "gradient_checkpointing", "compute", "compile", "kernels"]
 
 
 @pytest.mark.parametrize("name", NAMED)

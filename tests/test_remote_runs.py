@@ -2,6 +2,7 @@
 while others play, a server that dies, and a student that is sampled elsewhere."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from policies.fake_vllm import LLM, module
 from policies.servers import client, remote, serving
 from policies.tiny import policy, small_chat
 from test_resume import Quiet
@@ -32,6 +34,7 @@ from understudy.errors import ConfigError, PolicyError, RunError
 from understudy.objective import Algorithm, View
 from understudy.policies.hf import HFPolicy
 from understudy.policies.remote import RemotePolicy
+from understudy.policies.vllm import InProcess
 from understudy.rollout import Limits, Stage, play
 from understudy.serve import Server
 
@@ -223,6 +226,62 @@ def test_a_student_is_sampled_elsewhere(tmp_path: Path) -> None:
         assert not alike(now, started, 1e-6)
         assert alike(weights(tmp_path / "away"), now, 0.05)
     assert not list(tmp_path.glob("understudy-*/.model.safetensors"))
+
+
+def in_process(folder: Path, monkeypatch: pytest.MonkeyPatch, **sections: Any) -> Config:
+    """A run that a fake of vLLM samples, which computes with the weights it was given."""
+    monkeypatch.setitem(sys.modules, "vllm", module())
+    sampler = {"folder": str(folder), **sections.pop("sampler", {})}
+    return config(
+        folder / "away", algorithm=GRPO, policies={}, run={"steps": 3},
+        policy={"build": SHAPE, "sampler": sampler}, **sections,
+    )  # fmt: skip
+
+
+class Drifting(Quiet):
+    """From a run's start on, what the sampler tells of its tokens is wrong by so many nats."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, drift: float) -> None:
+        self.drift, self.monkeypatch = drift, monkeypatch
+
+    def tested(self, names: object) -> None:
+        self.monkeypatch.setattr(LLM, "drift", self.drift)
+
+
+def test_a_student_is_sampled_by_vllm_in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[Path] = []
+    load = InProcess.load
+    monkeypatch.setattr(InProcess, "load", lambda self, f: (loads.append(f), load(self, f)))
+    run.train(in_process(tmp_path, monkeypatch), watch=Quiet())
+    lines = metrics(tmp_path / "away")
+    assert len(lines) == len(loads) == 3  # before every step is played
+    for line in lines:
+        assert line["mismatch"].keys() == {"mean", "p99", "max"}
+        assert line["mismatch"]["max"] < 1e-4
+        assert line["means"]["importance"] == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "weight"), [({}, 2.0), ({"truncate": 9.0}, math.e), ({"truncate": 1.25}, 1.25)]
+)
+def test_a_sampler_that_is_not_the_trainer_is_made_up_for(
+    sampler: dict[str, Any], weight: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = in_process(tmp_path, monkeypatch, sampler=sampler, update={"mismatch": 1.5})
+    run.train(settings, watch=Drifting(monkeypatch, -1.0))
+    for line in metrics(tmp_path / "away"):
+        for number in line["mismatch"].values():
+            assert number == pytest.approx(1.0, abs=1e-4)
+        assert line["means"]["importance"] == pytest.approx(weight, rel=1e-4)
+
+
+def test_a_sampler_that_is_too_far_from_the_trainer_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RunError, match=r"in step 0 .* at most update\.mismatch = 0\.1\)"):
+        run.train(in_process(tmp_path, monkeypatch), watch=Drifting(monkeypatch, -0.11))
 
 
 def test_weights_that_do_not_arrive_stop_the_run(

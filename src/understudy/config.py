@@ -178,7 +178,7 @@ class SamplerSection(Section):
     folder: str = ""
     """Where weights are handed over, seen by both sides; memory of this machine if empty."""
     options: dict[str, JsonValue] = {}
-    """In this process: arguments of vllm.LLM, such as gpu_memory_utilization."""
+    """In this process: arguments of vllm.LLM, such as gpu_memory_utilization (0.35 if left out)."""
     truncate: Positive = 2.0
     """Largest importance weight of a token: trainer's probability over sampler's."""
 
@@ -215,6 +215,9 @@ class PolicySection(Section):
     """Of the student: forget activations inside layers, compute them again in the backward pass."""
     compile: bool = False
     """Use torch.compile for scoring and training (not for sampling): minutes at the start."""
+    kernels: Literal["torch", "liger"] = "torch"
+    """On a card: whose code computes normalisation, rotary positions and SwiGLU; "liger" needs the
+    extra of that name."""
     device: str = "auto"
     """"cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one."""
     rows: At1 = 64
@@ -248,7 +251,7 @@ class PolicySection(Section):
     def _remote(self) -> "PolicySection":
         for name in (
             "build", "layers", "compute", "device", "rows", "sampler", "lora", "quantize",
-            "gradient_checkpointing", "compile",
+            "gradient_checkpointing", "compile", "kernels",
         ):  # fmt: skip
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"has {name}, which a model on a server does not take")

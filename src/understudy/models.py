@@ -89,13 +89,44 @@ def _template(section: PolicySection, *, where: str) -> str:
     return path
 
 
+def fuse(policy: HFPolicy, section: PolicySection, *, where: str) -> HFPolicy:
+    """Exchange parts of a policy's model for Liger's kernels, where its section asks for them. The
+    head and the loss stay ours: they are formed in pieces for any sum of terms."""
+    if section.kernels == "torch":
+        return policy
+    if not policy.device.startswith("cuda"):
+        raise ConfigError(
+            f'{where}.kernels = "liger" is for NVIDIA cards, and {where} is on {policy.device}; '
+            f'leave it out, or set {where}.device = "cuda"'
+        )
+    try:
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance as apply
+        from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN as KNOWN
+    except ImportError as error:
+        raise ConfigError(
+            f'{where}.kernels = "liger" needs liger-kernel, which cannot be imported ({error}); '
+            f"install it with `pip install 'understudy[liger]'`, or leave {where}.kernels out"
+        ) from error
+    kind = policy.model.config.model_type
+    if kind not in KNOWN:  # it would go on without a word
+        raise ConfigError(
+            f'{where}.kernels = "liger": liger-kernel has none for models of type {kind!r}; leave '
+            f"{where}.kernels out, or install a newer liger-kernel"
+        )
+    apply(
+        model=policy.model, rope=True, rms_norm=True, swiglu=True, cross_entropy=False,
+        fused_linear_cross_entropy=False,
+    )  # fmt: skip
+    return policy
+
+
 def load_policy(
     section: PolicySection, *, where: str, tokens: int, seed: int = 0, folder: str = ""
 ) -> HFPolicy:
     """A policy from its section's model, or with its settings from another `folder`: one of
     adapters, where it has them."""
     own = section.lora or not folder
-    return load(
+    policy = load(
         locate(section.model, where=where) if own else folder,
         lora=section.lora,
         adapters=folder if section.lora else "",
@@ -112,6 +143,7 @@ def load_policy(
         options=tuple(section.options.items()),
         chat_template=_template(section, where=where),
     )
+    return fuse(policy, section, where=where)
 
 
 def texts(suite: Suite, context: Context, split: str) -> Iterable[str]:
@@ -186,7 +218,7 @@ def build_policy(
         end=chat.end,
         pad=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else chat.end,
     )
-    return HFPolicy(
+    policy = HFPolicy(
         model.to(device_of(section, where=where)).eval(),
         chat,
         compute=section.compute,
@@ -195,6 +227,7 @@ def build_policy(
         recompute=section.gradient_checkpointing,
         compiled=section.compile,
     )
+    return fuse(policy, section, where=where)
 
 
 def policy_of(

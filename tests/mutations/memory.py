@@ -123,4 +123,16 @@ BUGS: Bugs = {
             ("a reference that follows", "made.adapters.restore(start)", "pass"),
         ],
     ),
+    "models.py": (
+        ("tests/test_kernels.py",),
+        [
+            ("Liger's loss", "fused_linear_cross_entropy=False", "fused_linear_cross_entropy=True"),
+            ("kernels on a processor", 'not policy.device.startswith("cuda")', "False"),
+            ("kernels that are not there", "if kind not in KNOWN:", "if False:"),
+            ("kernels that nobody asked for", 'section.kernels == "torch"', "False"),
+            ("none for a built model", "        compiled=section.compile,\n    )\n    return fuse("
+             "policy, section, where=where)",
+             "        compiled=section.compile,\n    )\n    return policy"),
+        ],
+    ),
 }  # fmt: skip

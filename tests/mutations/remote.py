@@ -33,6 +33,12 @@ BUGS: Bugs = {
                 "left = 1.0",
             ),
             (
+                "what the last request left of its time",
+                "        _allow(line, end)\n        headers",
+                "        headers",
+            ),
+            ("first come, first sent", "self.jobs.put((later, ", "self.jobs.put((False, "),
+            (
                 "no limit of what is under way",
                 "min(self.manners.concurrent, self.count)",
                 "self.count",
@@ -111,6 +117,10 @@ BUGS: Bugs = {
             ("ids beyond ours", "if max(made.tokens) >= self.chat.size:", "if False:"),
             ("another model", "        if self.model not in there:\n", "        if False:\n"),
             ("early scores are asked for again", "if key in self.early else", "if False else"),
+            ("equal rows are asked for again", "for key in dict.fromkeys(keys)", "for key in keys"),
+            ("turns wait for early scores", "self._ask(*key, later=True)", "self._ask(*key)"),
+            ("every poll waits", "time.monotonic() - self.polled < PASS", "True"),
+            ("no poll waits", "time.monotonic() - self.polled < PASS", "False"),
             ("early scores are begun twice", "if row.at and key not in self.early:", "if row.at:"),
             ("early scores pile up", "while len(self.early) > EARLY:", "while False:"),
             (
@@ -128,8 +138,24 @@ BUGS: Bugs = {
         ],
     ),
     "policies/vllm.py": (
-        ("tests/test_remote_runs.py",),
+        ("tests/policies/test_vllm.py", "tests/test_remote_runs.py"),
         [
+            ("vLLM takes the whole card", "SHARE = 0.35", "SHARE = 0.9"),
+            ("weights in 4 bytes", '.to("cpu", to, copy=True)', '.to("cpu", copy=True)'),
+            (
+                "numbers at temperature 1",
+                '"logprobs_mode": "processed_logprobs"',
+                '"logprobs_mode": "raw_logprobs"',
+            ),
+            ("what is cached stays", "        self.llm.reset_prefix_cache()\n", ""),
+            ("no seed", "seed=request.seed % SEEDS", "seed=0"),
+            ("an end that is not one", "tokens[-1:] == (self.end,)", "False"),
+            ("scores a token off", "zip(ids[1:], entries[1:]", "zip(ids[:-1], entries[1:]"),
+            (
+                "turns go on",
+                "        self.llm.llm_engine.abort_request(list(self.turns))\n",
+                "",
+            ),
             (
                 "weights are given once",
                 "        if now == self.given:\n",
@@ -142,6 +168,21 @@ BUGS: Bugs = {
             ),
             ("nothing arrives", "        self.sampler.load(self.folder)\n", ""),
         ],
+    ),
+    "build.py": (
+        ("tests/test_remote_runs.py",),
+        [
+            ("a weight without end", "config.policy.sampler.truncate,", "9e9,"),
+            (
+                "nothing is made up for",
+                "None if config.policy.sampler is None else config.policy.sampler.truncate",
+                "None",
+            ),
+        ],
+    ),
+    "config.py": (
+        ("tests/test_remote_runs.py",),
+        [("any mismatch passes", "mismatch: Positive = 0.1", "mismatch: Positive = 9.0")],
     ),
     "serve.py": (
         ("tests/policies/test_serve.py",),

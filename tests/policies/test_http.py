@@ -77,6 +77,13 @@ def test_an_attempt_has_a_deadline_even_where_an_answer_comes_in_drops(slow: str
         assert 0.6 <= took < 1.0 + 0.9
 
 
+def test_every_request_on_a_line_has_the_whole_deadline() -> None:
+    manners = replace(HASTY, deadline=1.7, retries=0, concurrent=1)
+    with listed("stall") as server:  # a second
+        of = client(server.port, manners=manners)
+        assert [of.ask("/x").result(20) for _ in range(2)] == ["stall", "stall"]
+
+
 def test_a_deadline_that_passed_once_may_be_met_the_next_time() -> None:
     with listed("stall", GOOD) as server:
         asked = client(server.port, manners=replace(HASTY, deadline=0.3)).ask("/x")
@@ -115,6 +122,20 @@ def test_only_so_many_are_under_way() -> None:
             assert answer.result(20) == "stall"
         assert server.most == 3
         assert len(of.workers) == 3
+
+
+def test_what_may_come_later_is_sent_last() -> None:
+    with listed("stall", GOOD) as server:
+        of = client(server.port, manners=replace(HASTY, concurrent=1))
+        first = of.ask("/first")
+        while not server.asked:
+            time.sleep(0.001)
+        later = [of.ask(f"/later{k}", later=True) for k in range(2)]
+        now = [of.ask(f"/now{k}") for k in range(2)]
+        for answer in (first, *later, *now):
+            answer.result(20)
+        paths = [path for path, _, _ in server.asked]
+        assert paths == ["/first", "/now0", "/now1", "/later0", "/later1"]
 
 
 def test_lines_are_kept_and_renewed() -> None:

@@ -2,7 +2,9 @@
 
 import copy
 import math
+import time
 from collections.abc import Callable
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from servers import HASTY, client, listed, remote, serving
 from tiny import policy, run, small_chat
+from torch.testing import assert_close
 
 from understudy.errors import ConfigError, PolicyError
 from understudy.policies.base import Request, Sample
@@ -17,6 +20,7 @@ from understudy.policies.chat import Chat
 from understudy.policies.dialects import DIALECTS, Unreadable
 from understudy.policies.http import Client
 from understudy.policies.remote import RemotePolicy
+from understudy.serve import Worker
 
 END = small_chat().end
 MODELS = {"data": [{"id": "small", "max_model_len": 512}]}
@@ -70,10 +74,66 @@ def test_a_row_is_asked_for_once_and_perhaps_early() -> None:
         of.expect(TURNS[:2])
         of.expect(TURNS[:2])
         of.expect(TURNS[2:3])
+        wait(of.early.values())
         logp = of.score(TURNS, 1.0).logp
         assert logp.tolist() == [0.0] * 5 + [-1.0] + [-2.0] * 4
         assert [body["prompt"] for _, body, _ in server.asked] == bodies
         assert not of.early
+
+
+def test_equal_rows_are_asked_for_once() -> None:
+    one, other = Sample(prompt=(4, 9), tokens=(5,)), Sample(prompt=(8, 8), tokens=(1, 2))
+    bodies = [[4, 9, 5], [8, 8, 1, 2]]
+    with listed(*(answer(ids, -k) for k, ids in enumerate(bodies))) as server:
+        of = RemotePolicy(
+            client(server.port, manners=replace(HASTY, concurrent=1)), small_chat(), context=500
+        )
+        of.expect([one])
+        wait(of.early.values())  # what was begun early serves all of them
+        logp = of.score([one, other, one, one, other], 1.0).logp
+        assert logp.tolist() == [0.0, -1.0, -1.0, 0.0, 0.0, -1.0, -1.0]
+        assert [body["prompt"] for _, body, _ in server.asked] == bodies
+
+
+def test_a_turn_does_not_wait_for_scores_that_are_begun_early(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    score = Worker._score
+
+    def late(self: Worker, ids: tuple[int, ...], top: int) -> Any:
+        time.sleep(0.2)
+        return score(self, ids, top)
+
+    rows = [Sample(prompt=(k, 9), tokens=(5, 6)) for k in range(6)]
+    with serving(policy()) as server:
+        of = remote(server.port, small_chat(), manners=replace(HASTY, concurrent=1))
+        monkeypatch.setattr(Worker, "_score", late)
+        of.expect(rows)
+        of.submit(Request(key="a", prompt=(3, 9), seed=0, max_new=2))
+        while not (made := of.poll()):
+            pass
+        assert [completion.key for completion in made] == ["a"]
+        assert sum(begun.done() for begun in of.early.values()) <= 2
+        with torch.no_grad():
+            assert_close(of.score(rows, 1.0).logp, policy().score(rows, 1.0).logp)
+
+
+def test_a_poll_waits_only_where_nobody_else_has_work() -> None:
+    with listed("stall") as server:
+        of = RemotePolicy(client(server.port), small_chat(), context=500)
+        of.submit(Request(key="a", prompt=(1,), seed=0, max_new=3))
+        waits = []
+        for _ in range(21):
+            time.sleep(0.001)  # somebody decodes
+            since = time.perf_counter()
+            assert of.poll() == []
+            waits.append(time.perf_counter() - since)
+        assert sorted(waits)[10] < 0.001
+        since, polls = time.perf_counter(), 0
+        while time.perf_counter() - since < 0.1:
+            assert of.poll() == []
+            polls += 1
+        assert polls < 100  # which would be a millisecond each
 
 
 def test_what_is_expected_in_vain_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,17 +67,21 @@ class Client:
         self.base = parts.path.rstrip("/").removesuffix("/v1")
         self.url, self.name, self.key = url, name, key
         self.manners = manners or Manners()
-        self.jobs: queue.SimpleQueue[tuple[Future[Any], int, str, Any]] = queue.SimpleQueue()
+        self.jobs: queue.PriorityQueue[tuple[bool, int, Future[Any], str, Any]] = (
+            queue.PriorityQueue()
+        )
         self.workers: list[threading.Thread] = []
         self.count = 0
         self.local = threading.local()
 
-    def ask(self, path: str, body: Mapping[str, Any] | None = None) -> "Future[Any]":
+    def ask(
+        self, path: str, body: Mapping[str, Any] | None = None, *, later: bool = False
+    ) -> "Future[Any]":
         """Post JSON, or get where there is no body; the future holds the JSON that came back, or a
-        PolicyError."""
+        PolicyError. What may come `later` is sent after everything that may not."""
         made: Future[Any] = Future()
         self.count += 1
-        self.jobs.put((made, self.count, path, body))
+        self.jobs.put((later, self.count, made, path, body))
         if len(self.workers) < min(self.manners.concurrent, self.count):
             # threads that do not keep a process alive which nobody waits for any more
             worker = threading.Thread(target=self._work, daemon=True)
@@ -87,7 +91,7 @@ class Client:
 
     def _work(self) -> None:
         while True:
-            made, number, path, body = self.jobs.get()
+            _, number, made, path, body = self.jobs.get()
             if not made.set_running_or_notify_cancel():
                 continue
             try:
@@ -160,8 +164,9 @@ class Client:
         fresh = getattr(self.local, "line", None) is None
         if fresh:
             kind = http.client.HTTPSConnection if self.secure else http.client.HTTPConnection
-            self.local.line = kind(self.host, self.port, timeout=self.manners.deadline)
+            self.local.line = kind(self.host, self.port)
         line: http.client.HTTPConnection = self.local.line
+        _allow(line, end)
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -183,15 +188,21 @@ class Client:
             line.close()
 
 
+def _allow(line: http.client.HTTPConnection, end: float) -> None:
+    """Let a line wait until the deadline, whatever an earlier request has left of its own."""
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    line.timeout = left
+    if line.sock is not None:
+        line.sock.settimeout(left)
+
+
 def _whole(line: http.client.HTTPConnection, answer: http.client.HTTPResponse, end: float) -> bytes:
     """The body, by the deadline even where it comes in drops."""
     parts: list[bytes] = []
     while True:
-        left = end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        if line.sock is not None:
-            line.sock.settimeout(left)
+        _allow(line, end)
         part = answer.read1(1 << 16)
         if not part:
             if answer.length:

@@ -4,6 +4,7 @@ Only sampled tokens are scored: the probabilities of a whole vocabulary would be
 Nothing is kept between turns here; the server's prefix cache does that.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -25,7 +26,10 @@ GOLDEN = 48
 STEADY = 0.1
 """Nats by which two scores of it may differ on average: rounding of bfloat16 in other batches."""
 PATIENCE = 0.002
-"""Seconds that a poll waits for an answer."""
+"""Seconds that a poll waits for an answer where nobody else has work."""
+PASS = 0.0005
+"""Seconds between two polls above which somebody else had: a pass over idle actors takes less, the
+decoding of one token more."""
 EARLY = 8192
 """Rows at most that are scored before they are asked for."""
 BROKEN = "\ufffd"
@@ -56,6 +60,7 @@ class RemotePolicy:
         self.context = context
         self.turns: dict[Future[Any], Request] = {}
         self.early: OrderedDict[Key, Future[Any]] = OrderedDict()
+        self.polled = 0.0
 
     @property
     def context_length(self) -> int:
@@ -135,9 +140,13 @@ class RemotePolicy:
     def poll(self) -> list[Completion]:
         if not self.turns:
             return []
-        done, _ = wait(self.turns, timeout=PATIENCE, return_when=FIRST_COMPLETED)
+        if time.monotonic() - self.polled < PASS:
+            # the caller does nothing but ask, and would keep the threads that read answers from it
+            wait(self.turns, timeout=PATIENCE, return_when=FIRST_COMPLETED)
         # in the order in which they were asked for
-        return [self._completion(answer) for answer in list(self.turns) if answer in done]
+        made = [self._completion(answer) for answer in list(self.turns) if answer.done()]
+        self.polled = time.monotonic()
+        return made
 
     def _completion(self, answer: "Future[Any]") -> Completion:
         request = self.turns.pop(answer)
@@ -166,23 +175,27 @@ class RemotePolicy:
         for row in pack(samples):
             key = tuple(row.ids), row.at[0] if row.at else 0
             if row.at and key not in self.early:
-                self.early[key] = self._ask(*key)
+                self.early[key] = self._ask(*key, later=True)
         while len(self.early) > EARLY:
             self.early.popitem(last=False)[1].cancel()
 
     def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
-        """Log-probabilities of the sampled tokens, a request for each append-only episode."""
+        """Log-probabilities of the sampled tokens, a request for each append-only episode; equal
+        ones share theirs."""
         if temperature != 1:
             raise PolicyError(self._heat(temperature))
         rows = [row for row in pack(samples) if row.at]
         keys = [(tuple(row.ids), row.at[0]) for row in rows]
-        asked = [self.early.pop(key) if key in self.early else self._ask(*key) for key in keys]
+        asked = {
+            key: self.early.pop(key) if key in self.early else self._ask(*key)
+            for key in dict.fromkeys(keys)
+        }
         logp = torch.empty(sum(len(row.at) for row in rows))
         try:
-            for row, answer in zip(rows, asked, strict=True):
-                logp[row.out] = torch.tensor(self._row(row, answer))
+            for row, key in zip(rows, keys, strict=True):
+                logp[row.out] = torch.tensor(self._row(row, asked[key]))
         finally:
-            for answer in asked:
+            for answer in asked.values():
                 answer.cancel()
         return Scores(logp=logp)
 
@@ -196,8 +209,8 @@ class RemotePolicy:
     def _score_row(self, ids: Ids, start: int) -> Scored:
         return self._read(self._ask(ids, start), lambda x: self.dialect.scores(x, ids, start))
 
-    def _ask(self, ids: Ids, start: int) -> "Future[Any]":
-        return self.client.ask(*self.dialect.ask_scores(self.model, ids, start))
+    def _ask(self, ids: Ids, start: int, *, later: bool = False) -> "Future[Any]":
+        return self.client.ask(*self.dialect.ask_scores(self.model, ids, start), later=later)
 
     def _read(self, answer: "Future[Any]", read: Callable[[Any], T]) -> T:
         try:

@@ -26,6 +26,9 @@ PROBE = 32
 """Tokens on which both sides must agree after the weights were handed over."""
 AGREEMENT: dict[Compute, float] = {"float32": 0.01, "bfloat16": 0.2}
 """Nats by which they may differ on average."""
+SHARE = 0.35
+"""Of a card's memory, what vLLM takes in this process: the trainer is on the same card."""
+DTYPES: dict[Compute, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MEMORY = Path("/dev/shm")
 """Where a folder costs no disk."""
 
@@ -87,12 +90,14 @@ class VllmEngine:
 
 
 def write(policy: HFPolicy, folder: Path) -> None:
-    """All weights as safetensors, at once: a reader sees the old file or the new one."""
+    """All weights as safetensors, in the number format that the policy computes in, at once: a
+    reader sees the old file or the new one."""
     from safetensors.torch import save_file
 
     # a tied head is written out a second time: a reload may not follow the tie
+    to = DTYPES[policy.compute]
     tensors = {
-        name: value.detach().to("cpu", copy=True).contiguous()
+        name: value.detach().to("cpu", to, copy=True).contiguous()
         for name, value in policy.model.state_dict().items()
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +149,7 @@ class InProcess:
     """vLLM in this process: the extra `vllm`.
 
     folder   a model as save_pretrained writes it, to start from
-    options  further arguments of vllm.LLM, such as gpu_memory_utilization
+    options  further arguments of vllm.LLM, such as gpu_memory_utilization, here 0.35 if left out
     """
 
     def __init__(
@@ -163,6 +168,7 @@ class InProcess:
         settings: dict[str, object] = {
             "dtype": compute,
             "max_model_len": context,
+            "gpu_memory_utilization": SHARE,
             "seed": 0,
             "enable_prefix_caching": True,
             # nothing of the model's own generation_config.json, such as a top_p

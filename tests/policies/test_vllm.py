@@ -1,0 +1,176 @@
+"""vLLM in this process, over a fake of it whose distributions are known: what it samples, how it is
+scored, and when it is given weights."""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from fake_vllm import LLM, module
+from safetensors.torch import load_file
+from tiny import policy, run, small_chat
+from torch.testing import assert_close
+
+from understudy.errors import PolicyError
+from understudy.policies.base import Request, Sample
+from understudy.policies.hf import Compute, HFPolicy
+from understudy.policies.vllm import InProcess, VllmEngine, write
+
+END = small_chat().end
+REQUESTS = [
+    Request(key=str(k), prompt=tuple(range(3, 6 + k)), seed=2**63 + k, max_new=9) for k in range(12)
+]
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", module())
+
+
+def sampled(
+    of: HFPolicy, folder: Path, *, compute: Compute = "float32",
+    options: Mapping[str, object] = {},
+) -> InProcess:  # fmt: skip
+    of.save(folder)
+    made = InProcess(folder, end=END, context=of.context_length, compute=compute, options=options)
+    of.engine = VllmEngine(of, made, folder=folder, name="policy.sampler")
+    of.engine.refresh()
+    return made
+
+
+def shaken(of: HFPolicy, by: float = 0.3) -> None:
+    chance = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in of.model.parameters():
+            parameter.add_(by * torch.randn(parameter.shape, generator=chance))
+
+
+@torch.no_grad()
+def scored(of: HFPolicy, request: Request, tokens: tuple[int, ...], heat: float) -> torch.Tensor:
+    return of.score([Sample(prompt=request.prompt, tokens=tokens)], heat).logp
+
+
+@pytest.mark.parametrize("heat", [1.0, 0.5, 0.0])
+def test_turns_have_the_probabilities_they_were_drawn_with(heat: float, tmp_path: Path) -> None:
+    of = policy()
+    engine = sampled(of, tmp_path)
+    requests = [replace(request, temperature=heat) for request in REQUESTS]
+    often = Counter(token for got in run(of, requests).values() for token in got.tokens)
+    engine.end = end = often.most_common(1)[0][0]
+    made = run(of, requests)
+    assert {completion.ended for completion in made.values()} == {False, True}
+    for request in requests:
+        got = made[request.key]
+        assert got.ended == (got.tokens[-1] == end)
+        assert got.ended or len(got.tokens) == request.max_new
+        assert end not in got.tokens[:-1]
+        assert_close(torch.tensor(got.logps), scored(of, request, got.tokens, heat or 1.0),
+                     atol=1e-4, rtol=1e-4)  # fmt: skip
+    again = run(of, requests)
+    assert again == made
+    other = run(of, [replace(request, seed=request.seed + 99) for request in requests])
+    assert (other == made) == (heat == 0)
+
+
+def test_scores_are_those_of_the_policy(tmp_path: Path) -> None:
+    of = policy()
+    ids = (3, 9, 30, 8, 41, END, 4)
+    told = sampled(of, tmp_path).logps(ids)
+    mine = scored(of, Request(key="", prompt=ids[:1], seed=0, max_new=1), ids[1:], 1.0)
+    assert_close(told, mine, atol=1e-4, rtol=1e-4)
+
+
+def test_new_weights_arrive_and_nothing_of_the_old_ones_stays(tmp_path: Path) -> None:
+    of = policy()
+    sampled(of, tmp_path)
+    before = run(of, REQUESTS)
+    shaken(of)
+    of.refresh()
+    after = run(of, REQUESTS)
+    for request in REQUESTS:
+        got = after[request.key]
+        assert_close(torch.tensor(got.logps), scored(of, request, got.tokens, 1.0),
+                     atol=1e-4, rtol=1e-4)  # fmt: skip
+    assert after != before
+
+
+def test_weights_go_over_only_where_they_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = policy()
+    made, folders = sampled(of, tmp_path), list[Path]()
+    load = made.load
+    monkeypatch.setattr(made, "load", lambda folder: (folders.append(folder), load(folder)))
+    of.refresh()
+    assert folders == []
+    shaken(of)
+    of.refresh()
+    of.refresh()
+    assert folders == [tmp_path]
+
+
+def test_weights_that_arrive_in_part_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = policy()
+    made = sampled(of, tmp_path)
+    shaken(of)
+    monkeypatch.setattr(made, "load", lambda folder: None)
+    with pytest.raises(PolicyError, match=r"policy\.sampler and the trainer differ by"):
+        of.refresh()
+
+
+def test_turns_that_nobody_waits_for_are_given_up(tmp_path: Path) -> None:
+    of = policy()
+    made = sampled(of, tmp_path)
+    of.submit(replace(REQUESTS[0], max_new=200))
+    assert of.poll() == []
+    assert made.llm.running
+    of.refresh()
+    assert not made.llm.running
+    assert of.poll() == []
+
+
+def test_it_leaves_the_trainer_room_on_the_card(tmp_path: Path) -> None:
+    sampled(policy(), tmp_path)
+    assert LLM.given["gpu_memory_utilization"] == 0.35
+    plain = {"generation_config": "vllm", "logprobs_mode": "processed_logprobs"}
+    assert plain.items() <= LLM.given.items()
+    sampled(policy(), tmp_path, options={"gpu_memory_utilization": 0.6, "enforce_eager": True})
+    assert LLM.given["gpu_memory_utilization"] == 0.6
+    assert LLM.given["enforce_eager"]
+
+
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_weights_travel_in_the_number_format_of_both(compute: Compute, tmp_path: Path) -> None:
+    of = policy(compute=compute)
+    write(of, tmp_path)
+    found = load_file(tmp_path / "model.safetensors")
+    own = of.model.state_dict()
+    assert found.keys() == own.keys()
+    for name, value in found.items():
+        assert value.dtype == getattr(torch, compute)
+        assert torch.equal(value, own[name].to(value.dtype))
+    assert all(value.dtype == torch.float32 for value in own.values())
+    size = sum(value.numel() for value in own.values()) * (2 if compute == "bfloat16" else 4)
+    assert size <= (tmp_path / "model.safetensors").stat().st_size < size + 8000
+
+
+def test_bfloat16_on_both_sides(tmp_path: Path) -> None:
+    of = policy(compute="bfloat16")
+    made = sampled(of, tmp_path, compute="bfloat16")
+    shaken(of, 0.05)
+    of.refresh()
+    assert next(made.llm.model.parameters()).dtype == torch.bfloat16
+    for key, got in run(of, REQUESTS).items():
+        apart = torch.tensor(got.logps) - scored(of, REQUESTS[int(key)], got.tokens, 1.0).float()
+        assert float(apart.abs().mean()) < 0.2
+
+
+def test_no_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(PolicyError, match=r"pip install 'understudy\[vllm\]', or set policy"):
+        sampled(policy(), tmp_path)

@@ -52,8 +52,8 @@ BUGS: Bugs = {
         (*FORMULAS, "tests/test_trainer.py"),
         [
             ("a gradient through what is only read",
-             "with torch.no_grad():\n                live",
-             "if True:\n                live"),
+             "with torch.no_grad():\n                    live",
+             "if True:\n                    live"),
             ("views that nothing needs are read",
              "objective.reads(_index(ready, [row]).to(device))",
              "live"),

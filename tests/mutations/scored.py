@@ -5,6 +5,27 @@ Bugs = dict[str, tuple[tuple[str, ...], list[tuple[str, str, str]]]]
 SCORED = ("tests/algorithms/test_scored.py",)
 
 BUGS: Bugs = {
+    "policies/compare.py": (
+        ("tests/policies/test_compare.py",),
+        [
+            (
+                "every turn from its beginning",
+                "held, row = engine._keep(at, requests[i])",
+                "held, row = 0",
+            ),
+            (
+                "turns that an engine forgets",
+                "row.ids, row.request = ids, None",
+                "row.ids, row.request = (), None",
+            ),
+            (
+                "hidden states of the tokens themselves",
+                "[-len(sample.tokens) :]",
+                "[: len(sample.tokens)]",
+            ),
+            ("rows that moved and are still read", "    engine._settle()\n", ""),
+        ],
+    ),
     "lazy.py": (
         SCORED,
         [

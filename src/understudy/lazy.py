@@ -160,3 +160,14 @@ def joined(first: Scores, second: Scores) -> Scores:
         distribution=replace(one, hidden=torch.cat([one.hidden, other.hidden])),
         token=torch.cat([first.token, second.token]),
     )
+
+
+def kept(made: Scores, heads: list[Tensor]) -> Scores:
+    """Scores that a later minibatch reads must not follow the head through the update: one copy of
+    it a step, which is put into `heads`, stands in all of them."""
+    if not made.thick:
+        return made
+    of = made.distribution
+    if not heads:
+        heads.append(of.head.clone())
+    return made.like(replace(of, head=heads[0]), slice(None))

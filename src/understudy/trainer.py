@@ -5,7 +5,7 @@ import random
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from understudy.batch import TokenBatch, collate
 from understudy.errors import RunError
-from understudy.lazy import LazyScores
+from understudy.lazy import LazyScores, kept
 from understudy.mismatch import compare, corrected
 from understudy.objective import Algorithm, Objective, Step, View, bind
 from understudy.policies.base import Foresees, Sample, Scorer
@@ -111,17 +111,10 @@ def prepare(
 
 
 def train_step(
-    algorithm: Algorithm,
-    episodes: Sequence[Episode],
-    policies: Mapping[str, Scorer],
-    optimizer: torch.optim.Optimizer,
-    prompts: Prompts,
-    update: Update,
-    *,
-    step: int,
-    seed: int,
-    clock: Clock,
-) -> Report:
+    algorithm: Algorithm, episodes: Sequence[Episode], policies: Mapping[str, Scorer],
+    optimizer: torch.optim.Optimizer, prompts: Prompts, update: Update, *,
+    step: int, seed: int, clock: Clock,
+) -> Report:  # fmt: skip
     """Learn from episodes that are not broken. Credits are computed on all of them at once; slices
     only ever see parts of what was computed.
 
@@ -143,8 +136,8 @@ def train_step(
         rows = _asked(ready, name, tokens.tolist(), whole=foreseen)
         with torch.no_grad():
             made = score(name, rows).to(update.device)
-            if view.policy == "self" and update.epochs * update.minibatches > 1:
-                made = _kept(made, heads)
+        if view.policy == "self" and update.epochs * update.minibatches > 1:
+            made = kept(made, heads)
         clock.add("teacher", since)
         return made, _index(ready, rows).to(update.device)
 
@@ -153,19 +146,14 @@ def train_step(
     objective = bind(algorithm, state)
     apart = compare(algorithm, ready.batch, before.made, update.mismatch)
     since, taught = time.perf_counter(), clock.seconds.get("teacher", 0.0)
-    followed = algorithm.followed()
-    read = algorithm.trained() | followed
+    followed, read = algorithm.followed(), algorithm.trained() | algorithm.followed()
     rows = _needed(ready, objective, read, update.device)
     padded = any(getattr(policies[views[name].policy], "padded", False) for name in read)
     totals = dict.fromkeys((name for name, _ in objective.terms), 0.0)
     norms: list[float] = []
     for part, size in _parts(ready, episodes, objective, update, (seed, step)):
         for needed, slice_ in _slices(part, rows, update.tokens, padded=padded):
-            live = {name: score(name, slice_) for name in sorted(needed - followed)}
-            for name in sorted(needed & followed):
-                twin = _twin(ready, views, name, live, slice_)
-                with torch.no_grad():
-                    live[name] = live[twin] if twin else score(name, slice_).to(update.device)
+            live = _live(ready, views, score, needed, followed, slice_, update.device)
             where = _index(ready, slice_).to(update.device)
             if not norms:  # the weights are still those that sampled
                 apart.glimpse(ready.batch, live, where)
@@ -178,22 +166,9 @@ def train_step(
         grad_norm=sum(norms) / max(1, len(norms)),
         tokens=len(ready.batch.token),
         columns=state.columns,
-        means={
-            name: float(column[~column.isnan()].mean()) for name, column in state.columns.items()
-        },
+        means={name: float(x[~x.isnan()].mean()) for name, x in state.columns.items()},
         mismatch=apart.numbers(),
     )
-
-
-def _kept(made: Scores, heads: list[Tensor]) -> Scores:
-    """Scores that a later minibatch reads must not follow the head through the update: one copy of
-    it a step, which is put into `heads`, stands in all of them."""
-    if not made.thick:
-        return made
-    of = made.distribution
-    if not heads:
-        heads.append(of.head.clone())
-    return made.like(replace(of, head=heads[0]), slice(None))
 
 
 def _refuse_silence(episodes: Sequence[Episode], step: int) -> None:
@@ -368,14 +343,20 @@ def _rows(ready: Prepared, episode: int, views: Collection[str]) -> list[Stretch
     return [Stretch(episode, a, b, starts[b]) for a, b in zip(begins, ends, strict=True)]
 
 
-def _twin(
-    ready: Prepared, views: Mapping[str, View], name: str, live: Mapping[str, Scores],
-    rows: Sequence[Stretch],
-) -> str | None:  # fmt: skip
-    """A view that has been scored on the same ids with the same weights, if there is one."""
-    mine = [ready.cut(name, row) for row in rows]
-    alike = (other for other in live if views[other].policy == views[name].policy)
-    return next((o for o in alike if [ready.cut(o, row) for row in rows] == mine), None)
+def _live(
+    ready: Prepared, views: Mapping[str, View], score: Callable[[str, Sequence[Stretch]], Scores],
+    needed: Collection[str], followed: Collection[str], rows: Sequence[Stretch], device: str,
+) -> dict[str, Scores]:  # fmt: skip
+    """Scores of a slice as the weights are now, with gradient but for views that are followed. One
+    of these that reads what a trained view of its policy reads takes that view's pass."""
+    live = {name: score(name, rows) for name in sorted(set(needed) - set(followed))}
+    for name in sorted(set(needed) & set(followed)):
+        mine = [ready.cut(name, row) for row in rows]
+        alike = (other for other in live if views[other].policy == views[name].policy)
+        twin = next((o for o in alike if [ready.cut(o, row) for row in rows] == mine), None)
+        with torch.no_grad():
+            live[name] = live[twin] if twin else score(name, rows).to(device)
+    return live
 
 
 def _advance(optimizer: torch.optim.Optimizer, clip: float, step: int) -> float:

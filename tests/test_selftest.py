@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from understudy import build, models, run, runfolder, selftest
 from understudy.config import Config
@@ -16,7 +15,17 @@ from understudy.configfile import override, parse
 from understudy.envs.doors import Doors, DoorsEnv
 from understudy.errors import ConfigError, EnvError, PolicyError, UnderstudyError
 from understudy.maths.estimators import k3
-from understudy.objective import STUDENT, Algorithm, DistillSampled, Signal, View
+from understudy.objective import (
+    ONE,
+    STUDENT,
+    Algorithm,
+    Bound,
+    DistillSampled,
+    Entropy,
+    Signal,
+    Step,
+    View,
+)
 from understudy.policies.base import Sample
 from understudy.policies.chat import Chat
 from understudy.policies.hf import HFPolicy
@@ -328,14 +337,14 @@ def test_a_hint_that_is_too_long(wiring: Make) -> None:
     assert "exceeds the context of 96" in told
 
 
-def test_a_silent_loss_that_is_not_silent(wiring: Make) -> None:
-    def explodes(student: Tensor, teacher: Tensor) -> Tensor:
-        return student * float("inf")
+class Loud(Entropy):
+    def bind(self, step: Step) -> Bound:
+        bound = super().bind(step)
+        return replace(bound, loss=lambda live, i: float("inf") * bound(live, i))
 
-    loud = Algorithm(
-        terms=(DistillSampled(estimate=explodes, teacher="wise"),),
-        views={"wise": View(policy="self")},
-    )
+
+def test_a_silent_loss_that_is_not_silent(wiring: Make) -> None:
+    loud = Algorithm(terms=(Loud(weight=ONE),))
     assert "coefficient 0 changes the gradient" in refusal(wiring(algorithm=loud), PolicyError)
 
 

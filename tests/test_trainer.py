@@ -12,7 +12,6 @@ from table import Table, answer
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy import trainer
 from understudy.algorithms import ALGORITHMS
 from understudy.contexts import Context
 from understudy.envs.doors import RULE, Doors
@@ -22,6 +21,7 @@ from understudy.maths.divergences import reverse_kl
 from understudy.maths.estimators import k3
 from understudy.objective import ONE, Algorithm, Distill, DistillSampled, Reinforce, View
 from understudy.policies.base import Actor, Sample, Scorer
+from understudy.policies.packing import pack
 from understudy.rollout import Clock, Limits, Stage, play
 from understudy.scores import Scores
 from understudy.signals import gap, group_relative
@@ -124,14 +124,12 @@ def test_a_pass_keeps_to_its_budget_of_tokens(context: Context) -> None:
     episodes = play(on, on.suite.tasks("train")[:12], MAKE["grpo"](), seed=0)
     student = Counting(policies["self"])
     recorder = Recorder(list(policies["self"].parameters()))
-    step(on, {**policies, "self": student}, MAKE["opd"](), episodes, recorder, tokens=180)
+    step(on, {**policies, "self": student}, MAKE["sft"](), episodes, recorder, tokens=180)
     assert len(student.passes) > 2
     lengths = []
     for samples in student.passes:
-        rows = trainer._rows(0, [samples])
-        lengths.append(
-            [len(samples[r.end - 1].prompt) + len(samples[r.end - 1].tokens) for r in rows]
-        )
+        rows = pack(samples)
+        lengths.append([len(row.ids) for row in rows])
         assert len(rows) == 1 or sum(lengths[-1]) <= 180
         assert (len(rows) == len(samples)) == (context.kind == "window")
     assert all(sum(a) + min(b) > 180 for a, b in pairwise(lengths))  # and uses it up

@@ -120,7 +120,8 @@ class UpdateSection(Section):
     grad_clip: Positive = 1.0
     """Largest norm of a gradient."""
     tokens: At1 = 16_384
-    """Padded tokens of one forward and backward pass: memory, never the result."""
+    """Tokens of one forward and backward pass, with policy.compile padded ones: memory, never the
+    result."""
     minibatches: At1 = 1
     """Optimiser steps that a step's episodes are dealt into."""
     epochs: At1 = 1

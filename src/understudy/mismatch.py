@@ -96,11 +96,12 @@ def compare(
     apart = Mismatch(limit=limit)
     for name, where in own_tokens(algorithm, batch):
         scores = made(name)
-        if scores is None:
+        seen = where[:0] if scores is None else where[scores.scored[where]]
+        if scores is None or not len(seen):
             empty = torch.zeros_like(batch.token, dtype=torch.bool)
             apart.unseen[name] = empty.index_fill(0, where, True)
         else:
-            apart.add(scores.at(where).logp, batch.logp[where])
+            apart.add(scores.at(seen).logp, batch.logp[seen])
     return apart
 
 

@@ -3,7 +3,6 @@
 Shapes: N sampled tokens, U turns, E episodes, G groups, V vocabulary, n tokens of a slice.
 """
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -11,80 +10,37 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from understudy.batch import TokenBatch
 from understudy.handover import Switch
 from understudy.hindsight import Hindsight
 from understudy.maths.surrogates import Surrogate, ppo_clip, ratio
 from understudy.maths.vocabulary import Divergence, diverge, entropy
 from understudy.penalties import Penalty
-from understudy.schedules import Schedule, as_schedule
+from understudy.schedules import Schedule
 from understudy.scores import Scores
+from understudy.step import ONE, Signal, Step
+
+__all__ = [
+    "ONE",
+    "STUDENT",
+    "Algorithm",
+    "Bound",
+    "Distill",
+    "DistillSampled",
+    "Entropy",
+    "Gate",
+    "Loss",
+    "Objective",
+    "Reinforce",
+    "Signal",
+    "Step",
+    "Term",
+    "View",
+    "bind",
+    "note_gate",
+]
 
 STUDENT = "student"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """All that a signal may look at: the batch, every view's scores before the update, the step.
-
-    `importance` is what a sampled token counts [N] where another engine than the trainer drew it
-    (see `mismatch`), None where it did not.
-
-    Signals leave what they computed in `columns`, [N] each, under their names: what is recorded
-    is what was applied. Signals that share a name and differ are told apart by a number.
-    """
-
-    batch: TokenBatch
-    scores: Mapping[str, Scores]
-    step: int
-    columns: dict[str, Tensor] = field(default_factory=dict)
-    importance: Tensor | None = None
-
-    def note(self, name: str, value: Tensor) -> None:
-        """Record a column."""
-        names = itertools.chain([name], (f"{name} ({k})" for k in itertools.count(2)))
-        free = next(n for n in names if n not in self.columns or self.columns[n].equal(value))
-        self.columns[free] = value
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """A number per sampled token, without gradient. Signals add and multiply like the paper's."""
-
-    of: Callable[[Step], Tensor | float]
-    name: str
-    schedules: tuple[Schedule, ...] = ()  # that are in it, for a plan to show
-
-    def __call__(self, step: Step) -> Tensor:
-        """-> [N] in float32."""
-        with torch.no_grad():
-            value = torch.as_tensor(self.of(step), dtype=torch.float32)
-            value = value.to(step.batch.token.device).expand(len(step.batch.token))
-        step.note(self.name, value)
-        return value
-
-    def __add__(self, other: "Signal") -> "Signal":
-        return Signal(
-            lambda s: self(s) + other(s),
-            f"({self.name} + {other.name})",
-            self.schedules + other.schedules,
-        )
-
-    def __mul__(self, other: "Signal") -> "Signal":
-        return Signal(
-            lambda s: self(s) * other(s),
-            f"{self.name} * {other.name}",
-            self.schedules + other.schedules,
-        )
-
-    def __rmul__(self, factor: float | Schedule) -> "Signal":
-        scale = as_schedule(factor)
-        label = "schedule" if callable(factor) else f"{factor:g}"
-        return Signal(
-            lambda s: scale(s.step) * self(s),
-            f"{label} * {self.name}",
-            ((factor,) if callable(factor) else ()) + self.schedules,
-        )
+EVENLY = Signal(lambda s: 1 / len(s.batch.token), "token_mean")
 
 
 Loss = Callable[[Mapping[str, Scores], Tensor], Tensor]
@@ -97,17 +53,16 @@ class Bound:
 
     counts  [N]: tokens whose loss is not 0 whatever the scores; only they need to be scored
     reads   the views whose live scores it takes
+    settle  takes what it reads of views as they were before the update, once all terms are bound
     """
 
     loss: Loss
     counts: Tensor
     reads: tuple[str, ...]
+    settle: Callable[[], object] = lambda: None
 
     def __call__(self, live: Mapping[str, Scores], i: Tensor) -> Tensor:
         return self.loss(live, i)
-
-
-ONE = Signal(lambda s: 1.0, "1")
 
 
 Gate = Callable[[Scores, Scores], Tensor]
@@ -142,13 +97,16 @@ class Reinforce:
     name: str = "reinforce"
 
     def bind(self, step: Step) -> Bound:
-        credit = self.credit(step)
-        old = step.batch.logp if self.old == "sampler" else step.scores[self.trains].logp.detach()
+        credit, old = step.weight(self.credit), step.batch.logp
+        counts = credit != 0
+        if self.old == "recomputed":
+            said = step.within(counts).scores[self.trains].logp.detach()
+            old = torch.where(counts, said, old)
 
         def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
             return self.surrogate(live[self.trains].logp, old[i], credit[i])
 
-        return Bound(_drawn(step, loss), credit != 0, (self.trains,))
+        return Bound(_drawn(step, loss), counts, (self.trains,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,26 +126,28 @@ class Distill:
     name: str = "distill"
 
     def bind(self, step: Step) -> Bound:
-        weight = self.weight(step)
-        goal = None if self.live else step.scores[self.teacher]
-        if goal is not None:
-            goal.distribution  # noqa: B018 - says at once where there is none
-        note_gate(self, step)
+        weight = step.weight(self.weight)
+        counts = weight != 0
+        goal = None if self.live else step.want(self.teacher, counts)
+        note_gate(self, step, counts)
+
+        def settle() -> None:
+            if goal is not None and counts.any():
+                goal().check()  # says at once where there is no distribution
 
         def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
             # a token of weight zero costs a forward and a backward over V: skip it
-            on = (weight[i] != 0).nonzero().squeeze(-1)
+            on = counts[i].nonzero().squeeze(-1)
             if len(on) == 0:
                 return torch.zeros_like(weight[i])
-            theirs = live[self.teacher].at(on) if goal is None else goal.at(i[on])
+            theirs = live[self.teacher].at(on) if goal is None else goal().at(i[on])
             mine = live[self.trains]
             value = diverge(self.divergence, mine.distribution[on], theirs.distribution)
             scale = weight[i[on]] * (self.gate(mine.at(on), theirs) if self.gate else 1.0)
-            weighted = scale * value
-            return weighted.new_zeros(len(i)).index_add(0, on, weighted)
+            return _spread(scale * value, on, len(i))
 
         reads = (self.trains, self.teacher) if self.live else (self.trains,)
-        return Bound(loss, weight != 0, reads)
+        return Bound(loss, counts, reads, settle)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,19 +167,20 @@ class DistillSampled:
     name: str = "distill_sampled"
 
     def bind(self, step: Step) -> Bound:
-        weight, goal, old = self.weight(step), step.scores[self.teacher], step.batch.logp
-        note_gate(self, step)
+        weight, old = step.weight(self.weight), step.batch.logp
+        counts = weight != 0
+        goal = step.want(self.teacher, counts)
+        note_gate(self, step, counts)
 
         def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
-            mine = live[self.trains]
-            value = self.estimate(mine.logp, goal.logp[i])
-            scale = ratio(mine.logp, old[i]) if self.corrected else 1.0
+            mine, on = live[self.trains], counts[i].nonzero().squeeze(-1)
+            logp, said = mine.logp[on], goal().logp[i[on]]
+            scale = ratio(logp, old[i[on]]) if self.corrected else 1.0
             if self.gate is not None:
-                here = torch.arange(len(i), device=i.device)
-                scale = scale * self.gate(mine.at(here), goal.at(i))
-            return weight[i] * scale * value
+                scale = scale * self.gate(mine.at(on), goal().at(i[on]))
+            return _spread(weight[i[on]] * scale * self.estimate(logp, said), on, len(i))
 
-        return Bound(_drawn(step, loss), weight != 0, (self.trains,))
+        return Bound(_drawn(step, loss), counts, (self.trains,), goal)
 
 
 def _drawn(step: Step, loss: Loss) -> Loss:
@@ -228,12 +189,23 @@ def _drawn(step: Step, loss: Loss) -> Loss:
     return loss if weight is None else lambda live, i: weight[i] * loss(live, i)
 
 
-def note_gate(term: Distill | DistillSampled, step: Step) -> None:
-    """Record the gate as the first minibatch applies it."""
+def _spread(value: Tensor, on: Tensor, count: int) -> Tensor:
+    """Losses of the tokens on[m] of `count`, 0 elsewhere."""
+    return value.new_zeros(count).index_add(0, on, value)
+
+
+def note_gate(term: Distill | DistillSampled, step: Step, counts: Tensor) -> None:
+    """Record the gate of the tokens that count [N] as the first minibatch applies it."""
     if term.gate is None:
         return
+    scores, on = step.within(counts).scores, counts.nonzero().squeeze(-1)
+    mine, theirs = scores[term.trains], scores[term.teacher]
     with torch.no_grad():
-        value = term.gate(step.scores[term.trains], step.scores[term.teacher])
+        if len(on) == len(counts):
+            value = term.gate(mine, theirs)
+        else:
+            value = torch.full_like(step.batch.logp, torch.nan)
+            value[on] = term.gate(mine.at(on), theirs.at(on)).to(value)
     step.note(f"gate[{term.name}]", value)
 
 
@@ -246,7 +218,7 @@ class Entropy:
     name: str = "entropy"
 
     def bind(self, step: Step) -> Bound:
-        weight = self.weight(step)
+        weight = step.weight(self.weight)
         return Bound(
             lambda live, i: -weight[i] * entropy(live[self.trains].distribution),
             weight != 0,
@@ -277,7 +249,7 @@ class Algorithm:
     actors: Mapping[str, Schedule] = field(default_factory=dict)  # view -> chance of a turn
     # what a token counts in the step's loss, and in the size that a minibatch's is divided by where
     # that is something else: [N], sums to 1
-    reduction: Signal = Signal(lambda s: 1 / len(s.batch.token), "token_mean")
+    reduction: Signal = EVENLY
     size: Signal | None = None
     # by name: a finished episode -> what is taken off its last turn's reward (see `penalties`)
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
@@ -353,12 +325,21 @@ class Objective:
             view for _, term in self.terms if self._counts(term, i) for view in term.reads
         )
 
+    @property
+    def counting(self) -> Tensor:
+        """[N] bool: the tokens at which any term counts."""
+        none = torch.zeros_like(self.share, dtype=torch.bool)
+        return sum((term.counts for _, term in self.terms), none) & (self.share != 0)
+
     def _counts(self, term: Bound, i: Tensor) -> bool:
         return bool((term.counts[i] & (self.share[i] != 0)).any())
 
 
 def bind(algorithm: Algorithm, step: Step) -> Objective:
     """Look at the whole step once: credits, weights and reductions are fixed from here on."""
-    terms = tuple((term.name, term.bind(step)) for term in algorithm.terms)
     share = algorithm.reduction(step)
+    counting = step.within(share != 0)
+    terms = tuple((term.name, term.bind(counting)) for term in algorithm.terms)
+    for _, bound in terms:
+        bound.settle()
     return Objective(terms, share, share if algorithm.size is None else algorithm.size(step))

@@ -289,7 +289,8 @@ class _Game:
         since = time.perf_counter()
         turns = [(self._sample(c, STUDENT), self._sample(c, switch.to)) for c in begun]
         policies = self._policy(STUDENT), self._policy(switch.to)
-        apart = divergences(*policies, turns, self.stage.limits.temperature)
+        keys = [c.key for c in begun]
+        apart = divergences(*policies, turns, self.stage.limits.temperature, keys)
         self.stage.clock.add("teacher", since)
         cuts = {c.key: switch.at(d) for c, d in zip(begun, apart, strict=True)}
         for c in begun:
@@ -344,6 +345,8 @@ class _Game:
         p = self.live.pop(key)
         self.stage.pool.close(key)
         wrote = {t.actor for t in p.turns} | {t.taken.by for t in p.turns if t.taken}
+        if self.algorithm.switch is not None:  # who could have taken a turn has read them all
+            wrote.add(self.algorithm.switch.to)
         for view in {self.views[name].policy for name in wrote if name in self.views}:
             self.stage.policies[view].release(key)
         last = p.seen[-1] if p.seen else Observation(text="")

@@ -35,6 +35,14 @@ class Scores:
             self._logp = sampled_logps(self._distribution, self._token)
         return self._logp
 
+    def __len__(self) -> int:
+        return len(self.token if self._logp is None else self._logp)
+
+    @property
+    def scored(self) -> Tensor:
+        """[N] bool: the tokens whose scores are known."""
+        return torch.ones_like(self.token if self._logp is None else self._logp, dtype=torch.bool)
+
     def to(self, device: str) -> "Scores":
         """The same scores on the device where losses are formed; a teacher may live on another."""
         of = self._distribution
@@ -55,17 +63,32 @@ class Scores:
 
     def like(self, of: Distribution, part: slice) -> "Scores":
         """The tokens of `part` with another distribution: theirs, cut off from its source."""
-        assert self._token is not None
-        return Scores(distribution=of, token=self._token[part])
+        return Scores(distribution=of, token=self.token[part])
 
     @property
-    def distribution(self) -> Distribution:
-        """The N distributions over V entries."""
-        if self._distribution is None:
+    def token(self) -> Tensor:
+        """[N] the sampled tokens, where there are distributions."""
+        assert self._token is not None
+        return self._token
+
+    @property
+    def thick(self) -> bool:
+        """Whether there are distributions."""
+        return self._distribution is not None
+
+    def check(self) -> None:
+        """Raises ConfigError where there are no distributions."""
+        if not self.thick:
             raise ConfigError(
                 "this view was scored on its sampled tokens only, but a term of the algorithm "
                 "needs the whole vocabulary: choose its sampled-token form, or a local teacher"
             )
+
+    @property
+    def distribution(self) -> Distribution:
+        """The N distributions over V entries."""
+        self.check()
+        assert self._distribution is not None
         return self._distribution
 
 
@@ -76,7 +99,9 @@ class Cut:
 
     def __init__(self, live: Mapping[str, Scores]) -> None:
         self.live = live
-        self.cut = {name: Pieces(scores.distribution) for name, scores in live.items()}
+        # views may share their scores, and then share the pieces too
+        self.one = {id(scores): scores for scores in live.values()}
+        self.cut = {key: Pieces(scores.distribution) for key, scores in self.one.items()}
 
     def pieces(self) -> Iterator[tuple[slice, dict[str, Scores]]]:
         """Which tokens, and every view's scores of them. Call `backward` on a piece's loss, if it
@@ -86,13 +111,8 @@ class Cut:
         size = min(distribution.chunk for distribution in of)
         for start in range(0, count, size):
             part = slice(start, min(start + size, count))
-            yield (
-                part,
-                {
-                    name: scores.like(self.cut[name][part], part)
-                    for name, scores in self.live.items()
-                },
-            )
+            made = {key: x.like(self.cut[key][part], part) for key, x in self.one.items()}
+            yield part, {name: made[id(scores)] for name, scores in self.live.items()}
 
     def send(self) -> None:
         """The gradients of all pieces, through the passes that made the scores."""

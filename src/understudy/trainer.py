@@ -3,6 +3,7 @@
 import math
 import random
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from understudy.batch import TokenBatch, collate
 from understudy.errors import RunError
+from understudy.lazy import LazyScores, kept
 from understudy.mismatch import compare, corrected
 from understudy.objective import Algorithm, Objective, Step, View, bind
-from understudy.policies.base import Sample, Scorer
+from understudy.policies.base import Foresees, Sample, Scorer
 from understudy.policies.packing import extends
 from understudy.policies.prompts import Prompter
 from understudy.rollout import Clock, seed_of
@@ -50,38 +52,6 @@ class Report:
     mismatch: Mapping[str, float] = field(default_factory=dict)
 
 
-class LazyScores(Mapping[str, Scores]):
-    """A view's scores before the update, taken when a term first asks for them: what no term
-    reads is never computed."""
-
-    def __init__(
-        self, names: Sequence[str], score: Callable[[str], Scores], clock: Clock, device: str
-    ) -> None:
-        self._names, self._score, self._clock = tuple(names), score, clock
-        self._device = device
-        self._made: dict[str, Scores] = {}
-
-    def __getitem__(self, name: str) -> Scores:
-        if name not in self._names:
-            raise KeyError(f"the algorithm has no view {name!r}, only {', '.join(self._names)}")
-        if name not in self._made:
-            since = time.perf_counter()
-            with torch.no_grad():
-                self._made[name] = self._score(name).to(self._device)
-            self._clock.add("teacher", since)
-        return self._made[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def made(self, name: str) -> Scores | None:
-        """A view's scores if a term has asked for them."""
-        return self._made.get(name)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A step's episodes laid out: the flat batch, and each view's prompts by episode."""
@@ -90,13 +60,23 @@ class Prepared:
     samples: Mapping[str, Sequence[Sequence[Sample]]]  # view -> episode -> turn
     starts: Sequence[Sequence[int]]  # episode -> turn -> its first token on the flat axis
 
+    def cut(self, view: str, row: "Stretch") -> list[Sample]:
+        """A stretch as a view reads it."""
+        e, first, end, until = row
+        made = list(self.samples[view][e][first:end])
+        last = made[-1].tokens[: until - self.starts[e][end - 1]]
+        made[-1] = Sample(prompt=made[-1].prompt, tokens=last)
+        return made
+
 
 class Stretch(NamedTuple):
-    """Turns `first` to `end` of an episode, which every trained view reads as one row."""
+    """Turns `first` to `end` of an episode, which some views read as one row, up to the token that
+    stands before `until` on the flat axis: in the last of them, perhaps not its last."""
 
     episode: int
     first: int
     end: int
+    until: int
 
 
 def read(
@@ -131,17 +111,10 @@ def prepare(
 
 
 def train_step(
-    algorithm: Algorithm,
-    episodes: Sequence[Episode],
-    policies: Mapping[str, Scorer],
-    optimizer: torch.optim.Optimizer,
-    prompts: Prompts,
-    update: Update,
-    *,
-    step: int,
-    seed: int,
-    clock: Clock,
-) -> Report:
+    algorithm: Algorithm, episodes: Sequence[Episode], policies: Mapping[str, Scorer],
+    optimizer: torch.optim.Optimizer, prompts: Prompts, update: Update, *,
+    step: int, seed: int, clock: Clock,
+) -> Report:  # fmt: skip
     """Learn from episodes that are not broken. Credits are computed on all of them at once; slices
     only ever see parts of what was computed.
 
@@ -150,27 +123,37 @@ def train_step(
     """
     _refuse_silence(episodes, step)
     ready = prepare(algorithm, episodes, prompts, update.device)
-    views = algorithm.all_views()
+    views, heads = algorithm.all_views(), list[Tensor]()
 
     def score(name: str, chosen: Sequence[Stretch]) -> Scores:
-        flat = [sample for e, a, b in chosen for sample in ready.samples[name][e][a:b]]
+        flat = [sample for row in chosen for sample in ready.cut(name, row)]
         return policies[views[name].policy].score(flat, update.temperature)
 
-    everything = [Stretch(e, 0, len(episode.turns)) for e, episode in enumerate(episodes)]
-    before = LazyScores(tuple(views), lambda name: score(name, everything), clock, update.device)
+    def take(name: str, tokens: Tensor) -> tuple[Scores, Tensor]:
+        since, view = time.perf_counter(), views[name]
+        # who was told beforehand of whole rows has begun with those
+        foreseen = isinstance(policies[view.policy], Foresees) and view.hindsight is None
+        rows = _asked(ready, name, tokens.tolist(), whole=foreseen)
+        with torch.no_grad():
+            made = score(name, rows).to(update.device)
+        if view.policy == "self" and update.epochs * update.minibatches > 1:
+            made = kept(made, heads)
+        clock.add("teacher", since)
+        return made, _index(ready, rows).to(update.device)
+
+    before = LazyScores(_twins(ready, views), take, ready.batch.token)
     state = _state(algorithm, ready.batch, before, step, update.truncate)
     objective = bind(algorithm, state)
     apart = compare(algorithm, ready.batch, before.made, update.mismatch)
     since, taught = time.perf_counter(), clock.seconds.get("teacher", 0.0)
-    followed = algorithm.followed()
-    rows = _needed(ready, objective, algorithm.trained() | followed, update.device)
+    followed, read = algorithm.followed(), algorithm.trained() | algorithm.followed()
+    rows = _needed(ready, objective, read, update.device)
+    padded = any(getattr(policies[views[name].policy], "padded", False) for name in read)
     totals = dict.fromkeys((name for name, _ in objective.terms), 0.0)
     norms: list[float] = []
     for part, size in _parts(ready, episodes, objective, update, (seed, step)):
-        for needed, slice_ in _slices(part, rows, update.tokens):
-            live = {name: score(name, slice_) for name in sorted(needed - followed)}
-            with torch.no_grad():
-                live.update((n, score(n, slice_).to(update.device)) for n in needed & followed)
+        for needed, slice_ in _slices(part, rows, update.tokens, padded=padded):
+            live = _live(ready, views, score, needed, followed, slice_, update.device)
             where = _index(ready, slice_).to(update.device)
             if not norms:  # the weights are still those that sampled
                 apart.glimpse(ready.batch, live, where)
@@ -183,7 +166,7 @@ def train_step(
         grad_norm=sum(norms) / max(1, len(norms)),
         tokens=len(ready.batch.token),
         columns=state.columns,
-        means={name: float(column.mean()) for name, column in state.columns.items()},
+        means={name: float(x[~x.isnan()].mean()) for name, x in state.columns.items()},
         mismatch=apart.numbers(),
     )
 
@@ -226,9 +209,7 @@ def _learn(
 
 def _index(ready: Prepared, stretches: Sequence[Stretch]) -> Tensor:
     """Places of the stretches' tokens on the flat axis, in their order."""
-    return torch.cat(
-        [torch.arange(ready.starts[e][a], ready.starts[e][b]) for e, a, b in stretches]
-    )
+    return torch.cat([torch.arange(ready.starts[e][a], until) for e, a, _, until in stretches])
 
 
 def _parts(
@@ -238,7 +219,7 @@ def _parts(
     """The minibatches of every epoch in which a token counts, and what of the step each is."""
     for epoch in range(update.epochs):
         for part in _minibatches(episodes, update.minibatches, (*name, epoch)):
-            whole = [Stretch(e, 0, len(episodes[e].turns)) for e in part]
+            whole = [_whole(ready, e) for e in part]
             size = float(objective.size[_index(ready, whole).to(update.device)].sum())
             if size:
                 yield part, size
@@ -264,28 +245,74 @@ class Row(NamedTuple):
 def _needed(
     ready: Prepared, objective: Objective, live: Collection[str], device: str
 ) -> list[list[Row]]:
-    """Each episode's rows, without those in which no token counts."""
+    """Each episode's rows up to the last token that counts, without those in which none does."""
     made: list[list[Row]] = []
-    for e, starts in enumerate(ready.starts):
+    counting = objective.counting.tolist()
+    for e in range(len(ready.starts)):
         made.append([])
-        if starts[0] == starts[-1]:  # nothing was said
-            continue
-        for row in _rows(e, [ready.samples[name][e] for name in sorted(live)]):
-            if needed := tuple(sorted(objective.reads(_index(ready, [row]).to(device)))):
-                ends = [ready.samples[name][e][row.end - 1] for name in needed]
+        for whole in _rows(ready, e, live):
+            if row := _until(ready, whole, counting):
+                needed = tuple(sorted(objective.reads(_index(ready, [row]).to(device))))
+                ends = [ready.cut(name, row)[-1] for name in needed]
                 made[-1].append(Row(needed, max(map(_length, ends)), row))
     return made
 
 
+def _asked(ready: Prepared, view: str, tokens: Sequence[bool], *, whole: bool) -> list[Stretch]:
+    """A view's rows up to the last of some tokens [N], or the whole of them, without those that
+    hold none."""
+    made = []
+    for e in range(len(ready.starts)):
+        for row in _rows(ready, e, [view]):
+            if cut := _until(ready, row, tokens):
+                made.append(row if whole else cut)
+    return made
+
+
+def _until(ready: Prepared, row: Stretch, counts: Sequence[bool]) -> Stretch | None:
+    """A stretch up to the last of its tokens that counts; None where none does."""
+    starts = ready.starts[row.episode]
+    until = next((t + 1 for t in range(row.until - 1, starts[row.first] - 1, -1) if counts[t]), 0)
+    return Stretch(row.episode, row.first, bisect_left(starts, until), until) if until else None
+
+
+def _whole(ready: Prepared, episode: int) -> Stretch:
+    starts = ready.starts[episode]
+    return Stretch(episode, 0, len(starts) - 1, starts[-1])
+
+
+def _twins(ready: Prepared, views: Mapping[str, View]) -> dict[str, list[tuple[str, Tensor]]]:
+    """By view, which tokens [N] an earlier view of the same policy reads after the same prompt: of
+    each, the first such view."""
+    made: dict[str, list[tuple[str, Tensor]]] = {}
+    device = ready.batch.token.device
+    for name, view in views.items():
+        free, made[name] = [True] * ready.starts[-1][-1], []
+        for other in list(made)[:-1]:
+            if views[other].policy != view.policy:
+                continue
+            alike = [False] * len(free)
+            for e, starts in enumerate(ready.starts):
+                pairs = zip(ready.samples[name][e], ready.samples[other][e], strict=True)
+                for (mine, theirs), a, b in zip(pairs, starts, starts[1:], strict=False):
+                    if mine.prompt == theirs.prompt:
+                        alike[a:b] = free[a:b]
+                        free[a:b] = [False] * (b - a)
+            if any(alike):
+                made[name].append((other, torch.tensor(alike, device=device)))
+    return made
+
+
 def _slices(
-    part: Sequence[int], rows: Sequence[Sequence[Row]], budget: int
+    part: Sequence[int], rows: Sequence[Sequence[Row]], budget: int, *, padded: bool = False
 ) -> list[tuple[frozenset[str], list[Stretch]]]:
     """Rows that need the same views together, each slice within the budget of tokens (a row longer
-    than that is alone), and of like length, so that one that pads them wastes little."""
+    than that is alone), and of like length, so that one that pads them wastes little. Where rows
+    are `padded` to the longest of a slice, which is the last, that counts too."""
     made: list[tuple[tuple[str, ...], list[Stretch]]] = []
     size = 0
     for needed, length, row in sorted(row for e in part for row in rows[e]):
-        size += length
+        size = length * (len(made[-1][1]) + 1) if padded and made else size + length
         if made and needed == made[-1][0] and size <= budget:
             made[-1][1].append(row)
         else:
@@ -298,19 +325,38 @@ def _length(sample: Sample) -> int:
     return len(sample.prompt) + len(sample.tokens)
 
 
-def _rows(episode: int, views: Sequence[Sequence[Sample]]) -> list[Stretch]:
+def _rows(ready: Prepared, episode: int, views: Collection[str]) -> list[Stretch]:
     """An append-only episode is one row; where some view's prompt starts afresh, so does a row."""
-    turns = len(views[0])
+    starts = ready.starts[episode]
+    if starts[0] == starts[-1]:  # nothing was said
+        return []
+    read = [ready.samples[name][episode] for name in sorted(views)]
     begins = [
         k
-        for k in range(turns)
+        for k in range(len(starts) - 1)
         if k == 0
         or any(
-            not extends(view[k].prompt, (*view[k - 1].prompt, *view[k - 1].tokens))
-            for view in views
+            not extends(view[k].prompt, (*view[k - 1].prompt, *view[k - 1].tokens)) for view in read
         )
     ]
-    return [Stretch(episode, a, b) for a, b in zip(begins, [*begins[1:], turns], strict=True)]
+    ends = [*begins[1:], len(starts) - 1]
+    return [Stretch(episode, a, b, starts[b]) for a, b in zip(begins, ends, strict=True)]
+
+
+def _live(
+    ready: Prepared, views: Mapping[str, View], score: Callable[[str, Sequence[Stretch]], Scores],
+    needed: Collection[str], followed: Collection[str], rows: Sequence[Stretch], device: str,
+) -> dict[str, Scores]:  # fmt: skip
+    """Scores of a slice as the weights are now, with gradient but for views that are followed. One
+    of these that reads what a trained view of its policy reads takes that view's pass."""
+    live = {name: score(name, rows) for name in sorted(set(needed) - set(followed))}
+    for name in sorted(set(needed) & set(followed)):
+        mine = [ready.cut(name, row) for row in rows]
+        alike = (other for other in live if views[other].policy == views[name].policy)
+        twin = next((o for o in alike if [ready.cut(o, row) for row in rows] == mine), None)
+        with torch.no_grad():
+            live[name] = live[twin] if twin else score(name, rows).to(device)
+    return live
 
 
 def _advance(optimizer: torch.optim.Optimizer, clip: float, step: int) -> float:

@@ -83,7 +83,7 @@ BUGS: Bugs = {
              "torch.sigmoid(beta * entropy(theirs.distribution))"),
             ("an entropy that is not a share",
              " / math.log(len(mine.distribution.head))", ""),
-            ("the sign of the credit forgotten", "(credit(s).sign() * said(s))", "said(s)"),
+            ("the sign of the credit forgotten", "(credit(s).sign() * said(asked))", "said(s)"),
             ("evidence without bounds", ".exp().clamp(1 - width, 1 + width)", ".exp()"),
             ("evidence logged and not annealed", "share(s.step)", "share(0)"),
             ("any width", "if not 0 < width < 1:", "if False:"),

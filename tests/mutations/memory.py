@@ -50,8 +50,8 @@ BUGS: Bugs = {
     "scores.py": (
         ("tests/algorithms/test_loss_pieces.py",),
         [
-            ("tokens of the first piece", "token=self._token[part]",
-             "token=self._token[: part.stop - part.start]"),
+            ("tokens of the first piece", "token=self.token[part]",
+             "token=self.token[: part.stop - part.start]"),
             ("one piece", "for start in range(0, count, size):", "for start in range(0, 1, size):"),
         ],
     ),

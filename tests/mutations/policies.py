@@ -69,8 +69,6 @@ BUGS: Bugs = {
              "torch.arange(sum(lengths), device=self.device)"),
             ("rows in line looked for side by side", "[0, *accumulate(lengths)][:-1]",
              "[i * max(lengths) for i in range(len(lengths))]"),
-            ("a head that follows the update",
-             "head.detach().clone() if head.requires_grad else head.detach()", "head.detach()"),
             ("a model that computes more", "> 3e-4 * own.abs().max()", "> 3e4 * own.abs().max()"),
             ("scores in the order of rows",
              "order = torch.tensor(places, device=self.device).argsort()",

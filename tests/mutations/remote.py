@@ -270,18 +270,18 @@ BUGS: Bugs = {
         [
             (
                 "no weight for a policy gradient",
-                "Bound(_drawn(step, loss), credit != 0",
-                "Bound(loss, credit != 0",
+                "Bound(_drawn(step, loss), counts, (self.trains,))",
+                "Bound(loss, counts, (self.trains,))",
             ),
             (
                 "no weight for an estimate",
-                "Bound(_drawn(step, loss), weight != 0, (self.trains,))",
-                "Bound(loss, weight != 0, (self.trains,))",
+                "Bound(_drawn(step, loss), counts, (self.trains,), goal)",
+                "Bound(loss, counts, (self.trains,), goal)",
             ),
             (
                 "a weight for a divergence",
-                "        return Bound(loss, weight != 0, reads)",
-                "        return Bound(_drawn(step, loss), weight != 0, reads)",
+                "        return Bound(loss, counts, reads, settle)",
+                "        return Bound(_drawn(step, loss), counts, reads, settle)",
             ),
             (
                 "weights of other tokens",

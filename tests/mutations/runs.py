@@ -82,7 +82,6 @@ BUGS: Bugs = {
             ("the same minibatches every epoch", "(*name, epoch)", "(*name, 0)"),
             ("gradients that are not finite", "if not math.isfinite(norm):", "if False:"),
             ("gradients that pile up", "optimizer.zero_grad(set_to_none=True)", "pass"),
-            ("views scored again and again", "if name not in self._made:", "if True:"),
             ("the temperature of scores", "score(flat, update.temperature)", "score(flat, 1.0)"),
             ("a budget ignored", "needed == made[-1][0] and size <= budget",
              "needed == made[-1][0]"),
@@ -95,8 +94,8 @@ BUGS: Bugs = {
             ("nothing to learn from", "if not any(turn.tokens for episode in episodes for turn in "
              "episode.turns):", "if False:"),
             ("episodes left out", "sorted(order[i::parts])", "sorted(order[i::parts][:1])"),
-            ("views scored with gradient", "with torch.no_grad():\n                self._made",
-             "if True:\n                self._made"),
+            ("views scored with gradient", "with torch.no_grad():\n            made = score",
+             "if True:\n            made = score"),
             ("clipping forgotten", "clip_grad_norm_(parameters, clip)",
              "clip_grad_norm_(parameters, 1e9)"),
         ],

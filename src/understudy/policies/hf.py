@@ -190,7 +190,7 @@ class HFPolicy:
         """Scores of every sampled token; with gradient where the caller has it switched on.
 
         One row per append-only episode, several of them in a pass, the head on sampled positions
-        only.
+        only. It is not copied: who reads the scores after an update must keep the head as it was.
         """
         token = torch.tensor([t for s in samples for t in s.tokens], device=self.device)
         parts, places = [], []
@@ -201,10 +201,7 @@ class HFPolicy:
             parts.append(hidden.index_select(0, torch.tensor(at, device=self.device)))
             places += [o for row in group for o in row.out]
         order = torch.tensor(places, device=self.device).argsort()
-        head = self.head
-        if not torch.is_grad_enabled():
-            # a view of the same weights that teaches must not follow them through the update
-            head = head.detach().clone() if head.requires_grad else head.detach()
+        head = self.head if torch.is_grad_enabled() else self.head.detach()
         return Scores(
             distribution=Distribution(
                 hidden=torch.cat(parts)[order],

@@ -19,7 +19,9 @@ def group_relative(*, std: bool = True) -> Signal:
 def gap(teacher: str = "teacher", student: str = STUDENT) -> Signal:
     """log teacher - log student at each sampled token: the negated sample of reverse KL."""
     return Signal(
-        lambda s: s.scores[teacher].logp - s.scores[student].logp, f"gap[{teacher}|{student}]"
+        lambda s: s.scores[teacher].logp - s.scores[student].logp,
+        f"gap[{teacher}|{student}]",
+        tokenwise=True,
     )
 
 

@@ -31,7 +31,7 @@ def support(
     def of(s: Step) -> Tensor:
         return (2 * torch.sigmoid(a(s).sign() * said(s))).clamp(1 - bound, 1 + bound)
 
-    return Signal(of, f"support[{a.name}]")
+    return Signal(of, f"support[{a.name}]", tokenwise=True)
 
 
 def equal_turns(x: Signal, *, limit: float = 2.0) -> Signal:
@@ -96,9 +96,11 @@ def residual_weight(
         turn, episode, _ = spoken(s.batch)
         unsure = segment_mean(-s.batch.logp, turn, len(episode))
         chosen = maths.most(unsure, episode, len(s.batch.group), share)[turn]
-        return 1 + strength * chosen * a(s).sign() * torch.tanh(residual(s) / 2)
+        scale = strength * chosen * a(s).sign()
+        said = torch.where(scale != 0, residual(s.within(scale != 0)), 0.0)
+        return 1 + scale * torch.tanh(said / 2)
 
-    return Signal(of, f"residual_weight[{a.name}]")
+    return Signal(of, f"residual_weight[{a.name}]", tokenwise=True)
 
 
 def relative_support(

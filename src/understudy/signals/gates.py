@@ -61,7 +61,9 @@ def evidence(
     share, said = as_schedule(strength), gap(teacher, student)
 
     def of(s: Step) -> Tensor:
-        likely = (credit(s).sign() * said(s)).exp().clamp(1 - width, 1 + width)
-        return 1 + share(s.step) * (likely - 1)
+        now = share(s.step)
+        asked = s.within(torch.full_like(s.batch.token, now != 0, dtype=torch.bool))
+        likely = (credit(s).sign() * said(asked)).exp().clamp(1 - width, 1 + width)
+        return 1 + now * (likely - 1) if now else torch.ones_like(s.batch.logp)
 
-    return Signal(of, f"evidence[{credit.name}]")
+    return Signal(of, f"evidence[{credit.name}]", tokenwise=True)

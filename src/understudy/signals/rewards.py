@@ -24,7 +24,9 @@ def drift(reference: str = "reference", estimate: Estimate = "k1") -> Signal:
     k1 = log p_old - log p_reference, k2 = k1^2 / 2, k3 = exp(-k1) - 1 + k1."""
     made = ESTIMATES[estimate]
     return Signal(
-        lambda s: made(s.batch.logp, s.scores[reference].logp), f"drift[{estimate}|{reference}]"
+        lambda s: made(s.batch.logp, s.scores[reference].logp),
+        f"drift[{estimate}|{reference}]",
+        tokenwise=True,
     )
 
 

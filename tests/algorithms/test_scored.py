@@ -1,0 +1,237 @@
+"""Which tokens a step scores: those that something reads, once, and none after the last of them."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+import pytest
+import torch
+from policies.tiny import policy, small_chat
+from test_invariance import MAKE
+from test_trainer import Recorder
+from torch import Tensor
+from torch.testing import assert_close
+
+from understudy import trainer
+from understudy.algorithms import ALGORITHMS
+from understudy.contexts import Context
+from understudy.errors import ConfigError
+from understudy.lazy import LazyScores
+from understudy.objective import Algorithm, View
+from understudy.policies.base import Sample, Scorer
+from understudy.policies.hf import HFPolicy
+from understudy.policies.packing import pack
+from understudy.policies.prompts import Prompter
+from understudy.rollout import Clock
+from understudy.scores import Scores
+from understudy.trainer import Report, Update, train_step
+from understudy.types import Episode, Observation, Task, Turn
+
+TURNS = 6
+
+
+def episode(
+    seed: int, *, turns: int = TURNS, group: str = "g", hand: str = "", more: float = 0.0
+) -> Episode:
+    """Turns of random tokens; `hand` names who takes every other one."""
+    rng, chat = random.Random(seed), small_chat()
+    made = []
+    for k in range(turns):
+        tokens = (*(rng.randrange(10, chat.size - 10) for _ in range(rng.randint(1, 4))), chat.end)
+        made.append(
+            Turn(
+                observation=Observation(text=rng.choice(("a door", "no door")), won=k == turns - 1),
+                prompt=(1,), text="", tokens=tokens, logps=tuple(-3 * rng.random() for _ in tokens),
+                actor=hand if hand and k % 2 else "student",
+                reward=float(rng.choice((0, 0, 1))) + more,
+            )
+        )  # fmt: skip
+    return Episode(
+        task=Task(id=group), group=group, turns=tuple(made), won=rng.random() < 0.5, copy=seed
+    )
+
+
+class Watched:
+    """A policy that notes how many tokens its rows hold, with gradient and without."""
+
+    def __init__(self, inner: HFPolicy) -> None:
+        self.inner, self.chat = inner, inner.chat
+        self.tokens = {True: 0, False: 0}
+
+    def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
+        self.tokens[torch.is_grad_enabled()] += sum(len(row.ids) for row in pack(samples))
+        return self.inner.score(samples, temperature)
+
+
+def policies() -> dict[str, Watched]:
+    made = {name: Watched(policy(k)) for k, name in enumerate(("self", "teacher", "reference"))}
+    for name in ("teacher", "reference"):
+        made[name].inner.freeze()
+    return made
+
+
+def prompts(view: View, task: Task) -> Prompter:
+    return Prompter(chat=small_chat(), context=Context(), hint=view.hint)
+
+
+def step(
+    algorithm: Algorithm, episodes: Sequence[Episode], of: Mapping[str, Scorer], at: int = 0,
+    **update: float,
+) -> tuple[Report, list[Tensor]]:  # fmt: skip
+    recorder = Recorder(list(of["self"].inner.parameters()))  # type: ignore[attr-defined]
+    report = train_step(
+        algorithm, episodes, of, recorder, prompts,
+        Update(**{"grad_clip": 1e9, **update}),  # type: ignore[arg-type]
+        step=at, seed=0, clock=Clock(),
+    )  # fmt: skip
+    return report, recorder.seen
+
+
+def length(episode: Episode, turns: int) -> int:
+    """Tokens of a student's row that ends with so many turns."""
+    last = prompts(View(), episode.task).samples(episode)[turns - 1]
+    return len(last.prompt) + len(last.tokens)
+
+
+@pytest.mark.parametrize("vocabulary", ["sampled", "full"])
+def test_a_window_of_turns_is_all_that_tcod_scores(vocabulary: str) -> None:
+    of, episodes = policies(), [episode(k) for k in range(3)]
+    step(ALGORITHMS["tcod"](start=2, vocabulary=vocabulary), episodes, of)
+    want = sum(length(e, 2) for e in episodes)
+    assert want < sum(length(e, TURNS) for e in episodes) / 2
+    assert of["self"].tokens == {True: want, False: want if vocabulary == "sampled" else 0}
+    assert of["teacher"].tokens == {True: 0, False: want}
+
+
+def test_rewards_that_are_equal_cost_a_teacher_nothing() -> None:
+    """RLSD moves a credit by a teacher: where there is none, there is nothing to move."""
+    of = policies()
+    won, lost = episode(0, group="a", more=1.0), episode(1, group="a")
+    same = [episode(5, group="b"), episode(5, group="b")]
+    assert won.total_reward != lost.total_reward
+    rlsd = ALGORITHMS["rlsd"](teacher="teacher", hint="", kl=0.0)
+    step(rlsd, [won, *same, lost], of)
+    assert of["teacher"].tokens[False] == length(won, TURNS) + length(lost, TURNS)
+    of = policies()
+    step(rlsd, [won, *same, lost], of, at=100)  # its strength has fallen to 0
+    assert of["teacher"].tokens[False] == 0
+    assert of["self"].tokens == {True: length(won, TURNS) + length(lost, TURNS), False: 0}
+
+
+def test_what_is_no_signal_of_single_tokens_finds_all_of_them_scored() -> None:
+    """SOD compares a turn with the first: a window of turns takes none of that away."""
+    of, episodes = policies(), [episode(k) for k in range(2)]
+    compose = ALGORITHMS["compose"]
+    weighed = {"reinforce": {"credit": "first_turns(1) * sod_weight() * gap()"}}
+    algorithm = compose(total_steps=3, views={"teacher": {"policy": "teacher"}}, terms=weighed)
+    report, _ = step(algorithm, episodes, of)
+    assert of["teacher"].tokens[False] == sum(length(e, TURNS) for e in episodes)
+    assert not report.columns["sod_weight"].isnan().any()
+
+
+def everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Score all tokens of all views, each on its own, as if each were read."""
+    narrow, until = LazyScores.of, trainer._until
+    monkeypatch.setattr(
+        LazyScores, "of", lambda self, name, tokens: narrow(self, name, ~self._nothing)
+    )
+    monkeypatch.setattr(trainer, "_twins", lambda ready, views: dict.fromkeys(views, ()))
+    monkeypatch.setattr(
+        trainer, "_until", lambda ready, row, counts: row if until(ready, row, counts) else None
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(MAKE) - {"all terms"}))  # which has no views
+def test_what_is_left_out_changes_no_loss_and_no_gradient(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    episodes = [
+        episode(k, turns=2 + k % 3, group=f"g{k // 2}", hand="teacher") for k in range(4)
+    ] + [episode(9, turns=2, group="g3"), episode(9, turns=2, group="g3")]
+    made = []
+    for whole in (False, True):
+        if whole:
+            everything(monkeypatch)
+        of = policies()
+        made.append((*step(MAKE[name](), episodes, of, at=1, minibatches=2), of))
+    (report, gradients, of), (full, wanted, more) = made
+    for mine, theirs in zip(gradients, wanted, strict=True):
+        assert_close(mine, theirs, atol=2e-6 * float(theirs.abs().max()) + 1e-9, rtol=1e-3)
+    assert report.losses == pytest.approx(full.losses, rel=1e-4, abs=1e-6)
+    for who, scored in of.items():
+        assert scored.tokens[False] <= more[who].tokens[False]
+        assert scored.tokens[True] <= more[who].tokens[True]
+
+
+def test_views_that_read_the_same_ids_share_their_scores() -> None:
+    """A hint where there is one, and for other tasks the student's own prompt."""
+    of, episodes = policies(), [episode(k, group=f"g{k}") for k in range(2)]
+
+    def told(view: View, task: Task) -> Prompter:
+        hint = view.hint if task.id == "g0" else ""
+        return Prompter(chat=small_chat(), context=Context(), hint=hint)
+
+    rlsd = ALGORITHMS["opd"](teacher="self")
+    algorithm = Algorithm(terms=rlsd.terms, views={"teacher": View(policy="self", hint="go on")})
+    recorder = Recorder(list(of["self"].inner.parameters()))
+    report = train_step(
+        algorithm, episodes, of, recorder, told, Update(grad_clip=1e9), step=0, seed=0,
+        clock=Clock(),
+    )  # fmt: skip
+    hinted = told(View(hint="go on"), episodes[0].task).samples(episodes[0])[-1]
+    own = [length(e, TURNS) for e in episodes]
+    assert of["self"].tokens[False] == sum(own) + len(hinted.prompt) + len(hinted.tokens)
+    gap, first = (
+        report.columns["gap[teacher|student]"],
+        sum(len(t.tokens) for t in episodes[0].turns),
+    )
+    assert float(gap[:first].abs().max()) > 1e-3
+    assert torch.equal(gap[first:], torch.zeros_like(gap[first:]))
+
+
+@pytest.mark.parametrize("hint", ["", "go on"])
+def test_a_live_teacher_without_a_hint_is_the_students_own_pass(hint: str) -> None:
+    of, episodes = policies(), [episode(k, more=float(k)) for k in range(2)]
+    report, (gradient,) = step(ALGORITHMS["opsd"](hint=hint), episodes, of)
+    assert (of["self"].tokens[False] > 0) == (hint == "go on")
+    assert of["self"].tokens[True] == sum(length(e, TURNS) for e in episodes)
+    assert (report.losses["kl"] > 1e-6) == (hint == "go on")
+    assert float(gradient.abs().max()) > 0
+
+
+def scorer(log: list[int]) -> Callable[[str, Tensor], tuple[Scores, Tensor]]:
+    def take(name: str, tokens: Tensor) -> tuple[Scores, Tensor]:
+        log.append(int(tokens.sum()))
+        index = tokens.nonzero().squeeze(-1)
+        return Scores(logp=-index.float()), index
+
+    return take
+
+
+def test_what_is_wanted_is_taken_once_and_what_comes_later_is_added() -> None:
+    log: list[int] = []
+    made = LazyScores({"a": []}, scorer(log), torch.zeros(5))
+
+    def some(*index: int) -> Tensor:
+        return torch.zeros(5, dtype=torch.bool).index_fill(0, torch.tensor(index), True)
+
+    wanted = made.want("a", some(3))
+    assert made.within(some(0, 1))["a"].logp.isnan().tolist() == [False, False, True, False, True]
+    assert wanted().at(torch.tensor([3])).logp.tolist() == [-3]
+    assert log == [3]
+    with pytest.raises(ValueError, match="leave `tokenwise` out"):
+        made.within(some(0))["a"].at(torch.tensor([2]))
+    assert made["a"].logp.tolist() == [0, -1, -2, -3, -4]
+    assert log == [3, 2]
+    with pytest.raises(ConfigError, match="whole vocabulary"):
+        made["a"].check()
+
+
+def test_a_pass_that_pads_its_rows_counts_the_padding() -> None:
+    """Rows of 3, 4 and 10 tokens in passes of 20: as many as fit side by side at full length."""
+    rows = [
+        [trainer.Row(("student",), size, trainer.Stretch(e, 0, 1, size))]
+        for e, size in enumerate((3, 4, 10, 10, 3))
+    ]
+    for padded, want in ((False, [[0, 1, 4, 2], [3]]), (True, [[0, 1, 4], [2, 3]])):
+        made = trainer._slices(range(5), rows, 20, padded=padded)
+        assert [[row.episode for row in part] for _, part in made] == [sorted(w) for w in want]

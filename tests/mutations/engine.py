@@ -113,6 +113,10 @@ BUGS: Bugs = {
             ("recorded every time", "if shape not in self.made:", "if True:"),
             ("shapes too small", "while size < count:", "while size * 2 < count:"),
             ("addresses kept", "self.made.clear()", "pass"),
+            ("a pool that is never given back", "self.last = weakref.ref(graph)",
+             "self.last = lambda: graph"),
+            ("a stream for all engines", "stream=self.stream):", "stream=None):"),
+            ("a pool for each recording", "pool=pool, stream", "pool=None, stream"),
         ],
     ),
     "policies/attention.py": (

@@ -72,7 +72,7 @@ class SlotEngine:
         self.layout = Layout.of(config, compute, device)
         self.budget = memory(device) if budget is None else budget
         if recorder is None and device.startswith("cuda"):
-            recorder = CudaRecorder()
+            recorder = CudaRecorder(device)
         self.recordings = None if recorder is None else Recordings(recorder)
         self.cache = SlotCache(self.layout)
         self.draws = Draws(rows, end, device)

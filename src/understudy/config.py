@@ -219,6 +219,9 @@ class PolicySection(Section):
     """"cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one."""
     rows: At1 = 64
     """Episodes decoded together."""
+    fast: bool = True
+    """false takes the slow twin of every fast way to sample and score (docs/policies.md): to see
+    whether one of them is to blame."""
     history: Literal["exact", "append"] = "exact"
     """What to do with a chat template that rewrites past turns: refuse it, or keep every turn as
     it was sampled."""
@@ -248,7 +251,7 @@ class PolicySection(Section):
     def _remote(self) -> "PolicySection":
         for name in (
             "build", "layers", "compute", "device", "rows", "sampler", "lora", "quantize",
-            "gradient_checkpointing", "compile",
+            "gradient_checkpointing", "compile", "fast",
         ):  # fmt: skip
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"has {name}, which a model on a server does not take")

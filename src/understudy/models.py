@@ -103,6 +103,7 @@ def load_policy(
         quantize=section.quantize,
         recompute=section.gradient_checkpointing,
         compiled=section.compile,
+        fast=section.fast,
         compute=section.compute,
         device=device_of(section, where=where),
         layers=section.layers,
@@ -194,6 +195,7 @@ def build_policy(
         tokens=config.update.tokens,
         recompute=section.gradient_checkpointing,
         compiled=section.compile,
+        fast=section.fast,
     )
 
 

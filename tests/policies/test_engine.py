@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from cuda import Cuda
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from cuda import Cuda
 from talks import Fed, assert_same, play, reference, request, talks
 from tape import tape
 from tiny import policy, run
@@ -339,7 +339,8 @@ def test_engines_record_on_streams_of_their_own(monkeypatch: pytest.MonkeyPatch)
     assert student.stream.device == teacher.stream.device == "cuda:1"
     assert student.stream.waits == 2 * [cuda.usual]
     assert cuda.usual.waits == [student.stream, teacher.stream, student.stream]
-    assert len(graphs) == 3 and cuda.now is cuda.usual
+    assert len(graphs) == 3
+    assert cuda.now is cuda.usual
 
 
 def test_shapes_grow_by_a_half_or_a_third() -> None:

@@ -20,7 +20,7 @@ def test_every_setting_of_a_policy_is_there_with_its_default(name: str) -> None:
     assert f"| `policy.{name}` | `{default}` |" in PAGE
 
 
-@pytest.mark.parametrize("name", ["rows", "fast"])
+@pytest.mark.parametrize("name", ["rows", "cache", "fast"])
 def test_every_setting_of_sampling_is_there_with_its_default(name: str) -> None:
     default = write_value(PolicySection.model_fields[name].default)
     assert f"| `policy.{name}` | `{default}` |" in MODELS

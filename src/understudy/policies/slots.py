@@ -15,7 +15,8 @@ from torch import Tensor
 from understudy.errors import PolicyError
 from understudy.policies.attention import Flat, Span, check_handed_on
 from understudy.policies.base import Completion, Request
-from understudy.policies.cache import Layout, SlotCache, memory
+from understudy.policies.cache import Layout, SlotCache
+from understudy.policies.cache import budget as usual
 from understudy.policies.drawing import Draws
 from understudy.policies.graphs import CudaRecorder, Recorder, Recordings, rounded
 
@@ -55,7 +56,7 @@ class SlotEngine:
 
     forward  the model without its head: ids, mask, positions, cache -> hidden states [B, T, H]
     head     the output head [V, H] of now
-    budget   bytes that keys and values may take; a third of the machine's memory if None
+    budget   bytes that keys and values may take; those of the only engine if None
     recorder of decode steps, which then have few shapes; CUDA graphs if None and on a graphics card
     fast     if False, the slow twin of all that: nothing is kept when a turn is over, copied from
              another row, recorded, or read together with other rows
@@ -72,7 +73,7 @@ class SlotEngine:
         self.forward, self.head, self.context = forward, head, context
         self.count, self.device, self.fast = rows, device, fast
         self.layout = Layout.of(config, compute, device)
-        self.budget = memory(device) if budget is None else budget
+        self.budget = usual(device) if budget is None else budget
         if recorder is None and device.startswith("cuda") and fast:
             recorder = CudaRecorder(device)
         self.recordings = Recordings(recorder) if recorder is not None and fast else None

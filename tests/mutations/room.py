@@ -1,4 +1,4 @@
-"""Bugs of how much memory keys and values may take, and whose rows are given away for lack of it."""
+"""Bugs of how much memory keys and values may take, and of whose rows go for lack of it."""
 
 Bugs = dict[str, tuple[tuple[str, ...], list[tuple[str, str, str]]]]
 
@@ -18,6 +18,17 @@ BUGS: Bugs = {
             ("a budget that cannot be set", "    if wanted:\n", "    if False:\n"),
             ("a card's budget from the machine's memory",
              'cuda = device.startswith("cuda")\n    whole', "cuda = False\n    whole"),
+        ],
+    ),
+    "policies/slots.py": (
+        TESTS,
+        [
+            ("a row taken while its episode goes on", "if patient and request.key not in own",
+             "if False and request.key not in own"),
+            ("new episodes are not counted", "            owned += request.key not in own\n", ""),
+            ("an owner that is not waited for",
+             "patient = busy > 0 or any(request.key in own for request in self.waiting)",
+             "patient = busy > 0"),
         ],
     ),
     "build.py": (

@@ -1,20 +1,24 @@
 """What keys and values may take: as much as the machine and a container have, shared by the
-engines that act; a plan counts the same."""
+engines that act; a plan counts the same. And who waits where that is little."""
 
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from talks import Fed, Talk, V, assert_same, play, reference, request
+from tiny import policy, run
 
-from understudy import build, models, plan, processor, run
+from understudy import build, models, plan, processor
 from understudy.config import Config
 from understudy.configfile import parse
 from understudy.errors import PolicyError
 from understudy.policies.cache import budget
 from understudy.policies.hf import HFPolicy
 from understudy.policies.slots import SlotEngine
+from understudy.run import train
 
 SMALL = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "ffn": 16, "context": 4096}
 
@@ -110,8 +114,8 @@ def test_a_plan_counts_what_the_engines_may_take(monkeypatch: pytest.MonkeyPatch
     roomy = config(rollout={"copies": 4})
     student, teacher = plan.make(roomy).models
     assert student.cache == teacher.cache == 10_000_000  # much less than 64 episodes would fill
-    for policy in made(roomy, len(acting(roomy))).values():
-        assert engine(policy).budget == 10_000_000
+    for each in made(roomy, len(acting(roomy))).values():
+        assert engine(each).budget == 10_000_000
     told = config(policy={"cache": 0.003}, rollout={"copies": 4})
     assert [m.cache for m in plan.make(told).models] == [3_000_000, 10_000_000]
     assert engine(made(told, 2)["self"]).budget == 3_000_000
@@ -135,5 +139,56 @@ def test_a_run_tells_its_engines_how_many_they_are(
     for algorithm in ("opd", "guided_opd"):
         folder = {"folder": str(tmp_path / algorithm)}
         with pytest.raises(PolicyError, match="enough"):
-            run.train(config(algorithm, run=folder), watch=None)  # type: ignore[arg-type]
+            train(config(algorithm, run=folder), watch=None)  # type: ignore[arg-type]
     assert told == [1, 2]
+
+
+# -- fewer rows than episodes
+
+
+def computed(rows: int, count: int = 12, turns: int = 6) -> int:
+    """Tokens that the model is fed while so many episodes are played at the same time."""
+    rng = random.Random(0)
+    says = [[tuple(rng.choices(range(10, V), k=9)) for _ in range(turns)] for _ in range(count)]
+    of = policy(rows=rows, context=768)
+    fed = Fed(of)
+    made = play(of, [Talk(f"e{k}", said, False, 1.0) for k, said in enumerate(says)])
+    assert len(made) == count * turns
+    for asked, completion in made:
+        assert_same(completion, reference(of, asked))
+    return sum(b * t for b, t in fed.shapes)
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+def test_nothing_is_computed_twice_for_lack_of_rows(rows: int, plenty: int) -> None:
+    """Rows that decode beside a longer one are counted whether they sit out or not, so that fewer
+    rows may even compute less."""
+    assert computed(rows) <= plenty
+
+
+@pytest.fixture(scope="module")
+def plenty() -> int:
+    return computed(12)
+
+
+def test_two_engines_that_wait_for_each_others_rows_go_on() -> None:
+    """An episode with a row in one engine wants one in the other, and the other way round."""
+    engines = [policy(rows=1), policy(rows=1)]
+    for k, of in enumerate(engines):
+        run(of, [request((10, 11), key="ab"[k])])
+    for k, of in enumerate(engines):
+        asked = request((10, 11, 12), key="ba"[k])
+        assert_same(run(of, [asked])[asked.key], reference(of, asked))
+
+
+def test_a_new_episode_waits_while_others_have_the_rows() -> None:
+    of = policy(rows=2)
+    said = {key: run(of, [request((*range(10, 40), 50 + ord(key)), key=key)])[key] for key in "ab"}
+    of.submit(request((7, 8, 9), key="c"))
+    back = request((*range(10, 40), 50 + ord("a"), *said["a"].tokens, 60), key="a")
+    of.submit(back)
+    of.poll()
+    assert {row.key for row in engine(of).rows} == {"a", "b"}
+    of.release("b")
+    of.poll()
+    assert {row.key for row in engine(of).rows} == {"a", "c"}

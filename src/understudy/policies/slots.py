@@ -61,8 +61,9 @@ class SlotEngine:
     fast     if False, the slow twin of all that: nothing is kept when a turn is over, copied from
              another row, recorded, or read together with other rows
 
-    Requests beyond that wait; the row that was idle for longest is given away, and its episode,
-    if it comes back, is computed again from its prompt. One row there is always.
+    Requests beyond that wait for rows of episodes that are over. Only where nothing else could be
+    done is the row that was idle for longest given away, and its episode, if it comes back,
+    computed again from its prompt. One row there is always.
     """
 
     def __init__(
@@ -145,16 +146,22 @@ class SlotEngine:
 
     def _admit(self, busy: int) -> list[Request]:
         """The first that wait, as far as rows, budget and a pass go. One that begins as another of
-        them does is left for the next pass, which finds the head computed."""
+        them does is left for the next pass, which finds the head computed. One without a row does
+        not take another episode's while there is anything else to do: that one would come back."""
         own = {row.key: row.ids for row in self.rows if row.request is None and row.key}
         taken: list[Request] = []
         later: list[Request] = []
         slots, tokens, self.urgent = self.cache.slots, 0, False
+        owned = sum(bool(row.key) for row in self.rows)
+        patient = busy > 0 or any(request.key in own for request in self.waiting)
         for at, request in enumerate(self.waiting):
             slots = max(slots, self._grown(len(request.prompt) + request.max_new))
             if busy + len(taken) >= self._most(slots):
                 later += self.waiting[at:]
                 break
+            if patient and request.key not in own and owned >= self._most(slots):
+                later.append(request)
+                continue
             if request.key in own:
                 kept = _common(own[request.key], request.prompt)
             else:
@@ -169,6 +176,7 @@ class SlotEngine:
                 later += self.waiting[at:]
                 self.urgent = True
                 break
+            owned += request.key not in own
             taken.append(request)
         self.waiting = later
         return taken

@@ -182,13 +182,14 @@ def test_two_engines_that_wait_for_each_others_rows_go_on() -> None:
 
 
 def test_a_new_episode_waits_while_others_have_the_rows() -> None:
-    of = policy(rows=2)
+    of = policy(rows=3)
     said = {key: run(of, [request((*range(10, 40), 50 + ord(key)), key=key)])[key] for key in "ab"}
-    of.submit(request((7, 8, 9), key="c"))
+    for key in "cd":
+        of.submit(request((7, 8, 9), key=key))
     back = request((*range(10, 40), 50 + ord("a"), *said["a"].tokens, 60), key="a")
     of.submit(back)
     of.poll()
-    assert {row.key for row in engine(of).rows} == {"a", "b"}
+    assert {row.key for row in engine(of).rows} == {"a", "b", "c"}
     of.release("b")
     of.poll()
-    assert {row.key for row in engine(of).rows} == {"a", "c"}
+    assert {row.key for row in engine(of).rows} == {"a", "c", "d"}

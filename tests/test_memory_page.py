@@ -1,4 +1,5 @@
-"""The page on memory names every setting that saves some, with its default."""
+"""The page on memory names every setting that saves some, with its default, and the page on models
+those of sampling."""
 
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 from understudy.config import PolicySection, UpdateSection
 from understudy.configfile import write_value
 
-PAGE = (Path(__file__).parents[1] / "docs/memory.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "memory.md").read_text(encoding="utf-8")
+MODELS = (DOCS / "policies.md").read_text(encoding="utf-8")
 NAMED = ["lora", "quantize", "gradient_checkpointing", "compute", "compile", "kernels"]
 
 
@@ -15,6 +18,12 @@ NAMED = ["lora", "quantize", "gradient_checkpointing", "compute", "compile", "ke
 def test_every_setting_of_a_policy_is_there_with_its_default(name: str) -> None:
     default = write_value(PolicySection.model_fields[name].default)
     assert f"| `policy.{name}` | `{default}` |" in PAGE
+
+
+@pytest.mark.parametrize("name", ["rows", "cache", "fast"])
+def test_every_setting_of_sampling_is_there_with_its_default(name: str) -> None:
+    default = write_value(PolicySection.model_fields[name].default)
+    assert f"| `policy.{name}` | `{default}` |" in MODELS
 
 
 @pytest.mark.parametrize("name", ["offload", "tokens"])

@@ -295,6 +295,18 @@ def rehearsal_of(
     return trial
 
 
+def acting(config: Config, phases: Sequence[Phase]) -> set[str]:
+    """The policies that sample turns in this process and on its memory: "self" is the student."""
+    views = [(p.algorithm.all_views(), p.algorithm.all_actors()) for p in phases]
+    named = {there.get(name, View()).policy for there, actors in views for name in actors}
+    made = {name for name in named - {"self"} if not _away(config, name)}
+    return made | (set() if config.policy.sampler is not None else {"self"})
+
+
+def _away(config: Config, name: str) -> bool:
+    return name in config.policies and bool(config.policies[name].url)
+
+
 def policies_wanted(phases: Sequence[Phase], named: Mapping[str, object]) -> set[str]:
     """The policies that views name, besides the student; each must exist or be made.
 

@@ -90,7 +90,7 @@ def mended(parts: Iterable[Part]) -> bool:
 def machine() -> Iterator[Line]:
     yield Line(state="ok", name="Python", said=f"{platform.python_version()} on {sys.platform}")
     yield from _processors()
-    size = _memory()
+    size = processor.memory()
     yield Line(state="ok", name="memory", said=f"{size / 1e9:.1f} GB" if size else "not told")
     free = shutil.disk_usage(Path.cwd()).free
     yield Line(state="ok", name="disk", said=f"{free / 1e9:.1f} GB free here")
@@ -112,13 +112,6 @@ def _processors() -> Iterator[Line]:
         said += "; to share the machine:"
     command = f"export {' '.join(how)}" if how else ""
     yield Line(state="note" if how else "ok", name="threads", said=said, how=command)
-
-
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 0
 
 
 def gpus() -> list[str]:

@@ -113,9 +113,9 @@ def write(stage: Stage, tasks: Sequence[Task], *, seed: int) -> list[Line]:
         )  # fmt: skip
         pending += 1
     while len(made) < pending:
-        made |= {completion.key: completion for completion in student.poll()}
-    for key in made:
-        student.release(key)
+        for completion in student.poll():
+            made[completion.key] = completion
+            student.release(completion.key)  # others wait for its row
     stage.clock.add("generate", since)
     return [_kept(stage, task, made.get(key)) for key, task in new.items()]
 

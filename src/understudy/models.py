@@ -16,6 +16,7 @@ from understudy.contexts import Context
 from understudy.envs.base import Demonstrates, Suite, Thinks
 from understudy.envs.check import attempt
 from understudy.errors import ConfigError, did_you_mean
+from understudy.policies.cache import budget
 from understudy.policies.chat import Chat
 from understudy.policies.hf import HFPolicy, load
 from understudy.policies.http import Client, Manners
@@ -121,11 +122,13 @@ def fuse(policy: HFPolicy, section: PolicySection, *, where: str) -> HFPolicy:
 
 
 def load_policy(
-    section: PolicySection, *, where: str, tokens: int, seed: int = 0, folder: str = ""
-) -> HFPolicy:
+    section: PolicySection, *, where: str, tokens: int, seed: int = 0, folder: str = "",
+    engines: int = 1,
+) -> HFPolicy:  # fmt: skip
     """A policy from its section's model, or with its settings from another `folder`: one of
-    adapters, where it has them."""
+    adapters, where it has them. It is one of so many `engines` that share the memory."""
     own = section.lora or not folder
+    device = device_of(section, where=where)
     policy = load(
         locate(section.model, where=where) if own else folder,
         lora=section.lora,
@@ -134,8 +137,10 @@ def load_policy(
         quantize=section.quantize,
         recompute=section.gradient_checkpointing,
         compiled=section.compile,
+        fast=section.fast,
         compute=section.compute,
-        device=device_of(section, where=where),
+        device=device,
+        budget=budget(device, wanted=section.cache, engines=engines),
         layers=section.layers,
         rows=section.rows,
         tokens=tokens,
@@ -197,8 +202,9 @@ def _tokenizer(name: str, config: Config, suite: Suite, context: Context) -> Any
 
 
 def build_policy(
-    section: PolicySection, config: Config, suite: Suite, context: Context, *, where: str
-) -> HFPolicy:
+    section: PolicySection, config: Config, suite: Suite, context: Context, *, where: str,
+    engines: int = 1,
+) -> HFPolicy:  # fmt: skip
     """A new model with random weights, the same for the same seed."""
     assert section.build is not None
     tokenizer = _tokenizer(section.tokenizer, config, suite, context)
@@ -218,24 +224,29 @@ def build_policy(
         end=chat.end,
         pad=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else chat.end,
     )
+    device = device_of(section, where=where)
     policy = HFPolicy(
-        model.to(device_of(section, where=where)).eval(),
+        model.to(device).eval(),
         chat,
         compute=section.compute,
         rows=section.rows,
         tokens=config.update.tokens,
         recompute=section.gradient_checkpointing,
         compiled=section.compile,
+        fast=section.fast,
+        budget=budget(device, wanted=section.cache, engines=engines),
     )
     return fuse(policy, section, where=where)
 
 
 def policy_of(
-    section: PolicySection, config: Config, suite: Suite, context: Context, *, where: str
-) -> HFPolicy:
+    section: PolicySection, config: Config, suite: Suite, context: Context, *, where: str,
+    engines: int = 1,
+) -> HFPolicy:  # fmt: skip
     if section.build is not None:
-        return build_policy(section, config, suite, context, where=where)
-    return load_policy(section, where=where, tokens=config.update.tokens, seed=config.run.seed)
+        return build_policy(section, config, suite, context, where=where, engines=engines)
+    tokens, seed = config.update.tokens, config.run.seed
+    return load_policy(section, where=where, tokens=tokens, seed=seed, engines=engines)
 
 
 # -- on servers
@@ -308,15 +319,17 @@ def give_sampler(student: HFPolicy, section: SamplerSection, *, seed: int) -> No
 
 
 def policies_of(
-    config: Config, wanted: Iterable[str], suite: Suite, context: Context, *, student: str = ""
-) -> dict[str, Model]:
-    """The student as "self", from the folder `student` where given, and the wanted others."""
+    config: Config, wanted: Iterable[str], suite: Suite, context: Context, *, student: str = "",
+    engines: int = 1,
+) -> dict[str, Model]:  # fmt: skip
+    """The student as "self", from the folder `student` where given, and the wanted others; so many
+    of them are `engines` that sample at the same time."""
     quiet()
     tokens = config.update.tokens
     own = (
-        load_policy(config.policy, where="policy", tokens=tokens, folder=student)
+        load_policy(config.policy, where="policy", tokens=tokens, folder=student, engines=engines)
         if student
-        else policy_of(config.policy, config, suite, context, where="policy")
+        else policy_of(config.policy, config, suite, context, where="policy", engines=engines)
     )
     made: dict[str, Model] = {"self": own}
     sections: Mapping[str, PolicySection] = config.policies
@@ -325,7 +338,7 @@ def policies_of(
         made[name] = (
             remote_of(section, config, suite, context, own, where=where)
             if section.url
-            else policy_of(section, config, suite, context, where=where)
+            else policy_of(section, config, suite, context, where=where, engines=engines)
         )
     for policy in made.values():
         if isinstance(policy, HFPolicy) and policy is not own:

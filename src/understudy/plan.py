@@ -1,6 +1,5 @@
 """What a run would do and need, worked out without weights and downloads."""
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from understudy import build, models, sizes
+from understudy import build, models, processor, sizes
 from understudy.arguments import annotations, schedule, takes_schedule
 from understudy.build import Phase
 from understudy.config import AlgorithmSection, Config, PolicySection
@@ -25,13 +24,13 @@ from understudy.objective import (
     Signal,
     Term,
 )
+from understudy.policies.cache import GB, budget
 from understudy.replay import Replay
 from understudy.run import learning_rate
 from understudy.runfolder import CONFIG
 from understudy.schedules import Schedule
 from understudy.types import Observation
 
-GB = 1e9
 CHARACTERS = 4
 """Of English to a token of a large vocabulary."""
 ENTRIES = 2048
@@ -82,7 +81,7 @@ def make(config: Config) -> Plan:
     if config.rollout.replay:
         Replay(Path(config.rollout.replay))
     episode = _episode_tokens(suite, context, config)
-    found = _models(config, wanted, episode)
+    found = _models(config, wanted, build.acting(config, phases), episode)
     return Plan(
         models=found,
         facts=tuple(_facts(config, phases, len(tasks), found[0], episode)),
@@ -126,7 +125,9 @@ def _entries(tokenizer: str, config: Config, where: str) -> int:
     return ENTRIES
 
 
-def _models(config: Config, wanted: Iterable[str], episode: int) -> tuple[Model, ...]:
+def _models(
+    config: Config, wanted: Iterable[str], acting: set[str], episode: int
+) -> tuple[Model, ...]:
     """The student first."""
     made = []
     for name in ("student", *sorted(wanted)):
@@ -134,14 +135,15 @@ def _models(config: Config, wanted: Iterable[str], episode: int) -> tuple[Model,
         owner = "student" if name == "student" or copied else name
         section = config.policy if owner == "student" else config.policies[owner]
         source, shape = _shape(owner, config)
-        rows = min(section.rows, config.rollout.live, config.rollout.tasks * config.rollout.copies)
         made.append(
             _model(
                 name,
                 "a copy of the student" if copied else source,
                 shape,
                 section,
-                tokens=0 if copied else rows * min(episode, shape.context if shape else episode),
+                cache=_cache(config, section, shape, episode, len(acting))
+                if shape and ("self" if name == "student" else name) in acting
+                else 0,
                 trained=config.update.tokens if name == "student" else 0,
                 moments=0 if config.update.offload else 2,
             )
@@ -150,7 +152,7 @@ def _models(config: Config, wanted: Iterable[str], episode: int) -> tuple[Model,
 
 
 def _model(
-    name: str, source: str, shape: sizes.Shape | None, section: PolicySection, *, tokens: int,
+    name: str, source: str, shape: sizes.Shape | None, section: PolicySection, *, cache: int,
     trained: int, moments: int,
 ) -> Model:  # fmt: skip
     if shape is None:
@@ -163,9 +165,20 @@ def _model(
         shape=shape,
         weights=shape.weights(section, frozen=not trained),
         training=state + shape.activations(trained, size, recompute=recompute) if trained else 0,
-        cache=shape.cache(tokens, size),
+        cache=cache,
         saved=12 * shape.trained(section),
     )
+
+
+def _cache(
+    config: Config, section: PolicySection, shape: sizes.Shape, episode: int, engines: int
+) -> int:
+    """Bytes of keys and values at most, within their engine's budget. One row there is always."""
+    r = config.rollout
+    rows = min(section.rows, r.live, r.tasks * r.copies)
+    row = shape.cache(min(episode, shape.context), sizes.BYTES[section.compute])
+    device = models.device_of(section, where="policy")
+    return max(row, min(rows * row, budget(device, wanted=section.cache, engines=engines)))
 
 
 def _episode_tokens(suite: Suite, context: Context, config: Config) -> int:
@@ -328,10 +341,7 @@ def memory() -> tuple[int, str]:
     """Bytes that models can use here (0 where the system does not tell), and what they are."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[1], "GPU memory"
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "memory"
-    except (AttributeError, ValueError, OSError):
-        return 0, "memory"
+    return processor.memory(), "memory"
 
 
 # -- on paper

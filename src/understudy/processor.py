@@ -1,4 +1,5 @@
-"""How a processor is used: how many threads, how they wait, how float32 matrices are multiplied."""
+"""How a processor is used: how many threads, how they wait, how float32 matrices are multiplied;
+and how much memory it has."""
 
 import contextlib
 import math
@@ -8,6 +9,10 @@ from pathlib import Path
 from typing import Final, Literal
 
 QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+LIMITS: Final = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),  # of older systems
+)
 Matmul = Literal["float32", "bfloat16"]
 PRECISIONS: Final = {"float32": "ieee", "bfloat16": "bf16"}  # torch's names
 
@@ -26,6 +31,18 @@ def share() -> float:
     except (OSError, ValueError):
         return 0.0
     return int(quota) / int(period) if quota.isdigit() else 0.0
+
+
+def memory() -> int:
+    """Bytes that a process may use: the machine's, or a container's limit where that is less; 0
+    where neither is told."""
+    known = []
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in LIMITS:
+        with contextlib.suppress(ValueError, OSError):
+            known.append(int(path.read_text()))  # "max" is none
+    return min(known, default=0)
 
 
 def threads(wanted: int) -> int:

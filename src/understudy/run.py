@@ -63,7 +63,10 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
         folder = runfolder.claim(config, steps_matter=steps_matter(config), resume=resume)
         closing.callback(folder.close)
         student = str(checkpoint.latest(folder.path)) if folder.state else ""
-        policies = models.policies_of(config, wanted, suite, context, student=student)
+        policies = models.policies_of(
+            config, wanted, suite, context, student=student,
+            engines=len(build.acting(config, phases)),
+        )  # fmt: skip
         pool = build.pool_of(config.env, suite)
         closing.callback(pool.shutdown)
         closing.callback(watch.closed)

@@ -74,7 +74,7 @@ class Shape:
         """Bytes of the weights as they are kept while a run goes on: those that are trained twice
         where the products that act are in 2 bytes."""
         acts = 0
-        if section.compute == "bfloat16" and not frozen:
+        if section.compute == "bfloat16" and section.fast and not frozen:
             acts = 2 * (self.adapters(section.lora) if section.lora else self.linear())
         frozen = frozen or section.lora > 0
         each = 4.0

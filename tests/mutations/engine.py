@@ -92,7 +92,8 @@ BUGS: Bugs = {
     "policies/drawing.py": (
         ("tests/policies/test_draw.py", *SLOTS),
         [
-            ("one seed for all", "random.Random(request.seed).random", "random.Random(0).random"),
+            ("one seed for all", "random.Random(seed).randbytes", "random.Random(0).randbytes"),
+            ("numbers of too few bits", "low).double() / 2", "low) / 2"),
             ("a token of probability zero", "right=True", "right=False"),
             ("greedy is ignored", "token = torch.where(greedy, logps.argmax(-1), token)\n", "\n"),
             ("temperature forgotten in drawing",
@@ -113,6 +114,10 @@ BUGS: Bugs = {
             ("recorded every time", "if shape not in self.made:", "if True:"),
             ("shapes too small", "while size < count:", "while size * 2 < count:"),
             ("addresses kept", "self.made.clear()", "pass"),
+            ("a pool that is never given back", "self.last = weakref.ref(graph)",
+             "self.last = lambda: graph"),
+            ("a stream for all engines", "stream=self.stream):", "stream=None):"),
+            ("a pool for each recording", "pool=pool, stream", "pool=None, stream"),
         ],
     ),
     "policies/attention.py": (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny import own_logits, policy, run
 
 from understudy.policies.base import Request
-from understudy.policies.drawing import draw
+from understudy.policies.drawing import draw, uniforms
 
 LARGEST = 1 - 2**-53  # what random.random() can give at most
 # the 99.9th percentiles of chi-square: a fair sampler fails such a test once in a thousand seeds,
@@ -117,3 +117,9 @@ def test_a_model_samples_its_own_distribution() -> None:
     counts = [tokens.count(k) for k in top.indices.tolist()]
     expected = top.values.tolist()
     assert chi_square([*counts, n - sum(counts)], [*expected, 1 - sum(expected)]) < CHI_SQUARE[6]
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=5), st.integers(1, 40))
+def test_numbers_drawn_at_once_are_those_drawn_one_by_one(seeds: list[int], count: int) -> None:
+    lots = [random.Random(seed) for seed in seeds]
+    assert uniforms(seeds, count).tolist() == [[r.random() for _ in range(count)] for r in lots]

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from cuda import Cuda
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from talks import Fed, assert_same, play, reference, request, talks
@@ -19,7 +20,7 @@ from understudy.policies.attention import Flat, Span
 from understudy.policies.base import Request
 from understudy.policies.cache import Layout, SlotCache
 from understudy.policies.drawing import Draws
-from understudy.policies.graphs import Recordings, rounded
+from understudy.policies.graphs import WARM, CudaRecorder, Recordings, rounded
 from understudy.policies.hf import HFPolicy
 
 Play = list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[float, ...]]]
@@ -310,6 +311,36 @@ def test_recordings_are_forgotten_when_tensors_move() -> None:
         assert_same(run(of, [r])["a"], reference(of, r))
     wide = request(tuple(range(10, 40)), key="b", max_new=60)
     assert_same(run(of, [wide])["b"], reference(of, wide))
+
+
+def test_recordings_share_a_pool_as_long_as_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And take a new one after: torch refuses one whose graphs are all gone."""
+    cuda = Cuda(monkeypatch)
+    made = Recordings(CudaRecorder("cuda:0"))
+    for high in (64, 96):
+        made.get((1, high), cuda.step)()
+    made.forget()
+    assert not +cuda.used
+    for high in (64, 96):
+        made.get((1, high), cuda.step)()
+    assert cuda.replayed == [1, 1, 2, 2]
+    assert cuda.used[2] == 2
+
+
+def test_engines_record_on_streams_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Cuda(monkeypatch)
+    student, teacher = CudaRecorder("cuda:1"), CudaRecorder("cuda:1")
+    graphs = [record(cuda.step) for record in (student, teacher, student)]
+    assert [(s, pool) for s, pool in cuda.ran if pool] == [
+        (student.stream, 1), (teacher.stream, 2), (student.stream, 1),
+    ]  # fmt: skip
+    # what libraries keep for a stream is there before a step is recorded on it
+    assert cuda.ran[:WARM] == [(student.stream, 0)] * WARM
+    assert student.stream.device == teacher.stream.device == "cuda:1"
+    assert student.stream.waits == 2 * [cuda.usual]
+    assert cuda.usual.waits == [student.stream, teacher.stream, student.stream]
+    assert len(graphs) == 3
+    assert cuda.now is cuda.usual
 
 
 def test_shapes_grow_by_a_half_or_a_third() -> None:

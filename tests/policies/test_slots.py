@@ -92,12 +92,17 @@ def test_the_longest_idle_row_is_given_away_and_a_released_one_first() -> None:
 
 
 def test_an_episode_that_waits_keeps_its_own_row_when_others_come() -> None:
-    of = policy(rows=2)
+    """Though there were three rows when the other was let in, and two are left of them."""
+    of = policy(rows=3, context=768)
     fed = Fed(of)
     said = run(of, [request(tuple(range(10, 40)))])["a"].tokens
-    run(of, [request((48, 49), key="c")])  # the other row, and not the longest idle
+    run(of, [request((48, 49), key="c")])  # another row, and not the longest idle
     fed.shapes.clear()
-    run(of, [request((50, 51), key="b"), request((*range(10, 40), *said, 60))])
+    of.engine.budget = 2 * of.engine.layout.row(640)
+    long = request((*range(10, 40), *said, 60), max_new=590)
+    of.submit(request((50, 51), key="b"))
+    of.submit(long)
+    of.poll()
     assert fed.shapes[0] == (1, 4)  # two of each, on one axis
 
 

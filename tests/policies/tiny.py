@@ -114,9 +114,12 @@ def policy(
     layers: int = 2,
     context: int = 512,
     padded: bool = False,
+    fast: bool = True,
 ) -> HFPolicy:
     model = tiny(seed, layers=layers, context=context)
-    return HFPolicy(model, small_chat(), rows=rows, tokens=tokens, compute=compute, padded=padded)
+    return HFPolicy(
+        model, small_chat(), rows=rows, tokens=tokens, compute=compute, padded=padded, fast=fast
+    )
 
 
 def own_logits(of: HFPolicy, ids: Sequence[int]) -> Tensor:

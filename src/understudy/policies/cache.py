@@ -1,6 +1,5 @@
 """Keys and values by row and position, in the place of a transformers model's own cache."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from understudy import processor
+from understudy.errors import PolicyError
+
 SHARE = 1 / 3
-"""Of a machine's memory, what keys and values may take where nobody says."""
+"""Of a machine's memory, what the keys and values of all engines may take where nobody says."""
+GB = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +42,23 @@ class Layout:
         return 2 * self.layers * self.heads * self.size * (slots + 1) * self.dtype.itemsize
 
 
-def memory(device: str) -> int:
-    """Bytes for keys and values where nobody says: the same at every start on a machine, because
-    which rows are computed together decides the last digits."""
-    if device.startswith("cuda"):
-        return int(SHARE * torch.cuda.mem_get_info(device)[1])
-    return int(SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+def budget(device: str, *, wanted: float = 0.0, engines: int = 1) -> int:
+    """Bytes for the keys and values of one of `engines`: `wanted` GB, or where that is 0 its part
+    of what a device has. The same at every start on a machine, because which rows are computed
+    together decides the last digits.
+
+    Raises PolicyError where `wanted` is 0 and the system does not tell its memory.
+    """
+    if wanted:
+        return int(wanted * GB)
+    cuda = device.startswith("cuda")
+    whole = torch.cuda.mem_get_info(device)[1] if cuda else processor.memory()
+    if not whole:
+        raise PolicyError(
+            "this system does not tell how much memory it has; set policy.cache to the GB that "
+            "keys and values may take"
+        )
+    return int(SHARE * whole / engines)
 
 
 class SlotCache:

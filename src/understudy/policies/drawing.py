@@ -25,6 +25,14 @@ def draw(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, 
     return token, logps.gather(-1, token[:, None]).squeeze(-1)
 
 
+def uniforms(seeds: Sequence[int], count: int) -> Tensor:
+    """[B, count] in float64: what `random.Random(seed).random()` gives, time after time."""
+    drawn = bytearray().join(random.Random(seed).randbytes(8 * count) for seed in seeds)
+    words = torch.frombuffer(drawn, dtype=torch.int32).long() & 0xFFFFFFFF
+    high, low = (words.view(len(seeds), count, 2) >> torch.tensor([5, 6])).unbind(-1)
+    return (high * 2**26 + low).double() / 2**53
+
+
 class Draws:
     """What each row samples with, and what it has sampled: tensors, so that a pass over many rows
     is a handful of calls whatever their number. Their addresses stay until `begin` widens them.
@@ -58,12 +66,7 @@ class Draws:
         ):
             state: Tensor = getattr(self, name)
             state[rows] = torch.tensor(values, dtype=state.dtype, device=self.device)
-        for row, request in zip(at, requests, strict=True):
-            lot = random.Random(request.seed).random
-            numbers = [lot() for _ in range(request.max_new)]
-            self.uniforms[row, : request.max_new] = torch.tensor(
-                numbers, dtype=torch.float64, device=self.device
-            )
+        self.uniforms[rows, :most] = uniforms([r.seed for r in requests], most).to(self.device)
         return wider
 
     def _widen(self, width: int) -> None:

@@ -4,6 +4,7 @@ At one token a row a small model's kernels are shorter than the time a processor
 them one by one.
 """
 
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -23,24 +24,31 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """Recordings that share one pool of memory: they never run at the same time."""
+    """Recordings that share one pool of memory: they never run at the same time.
 
-    def __init__(self) -> None:
-        self.pool: Any = None  # a handle of torch's
+    The stream is this recorder's own. Libraries keep their working memory by stream, and that of
+    two engines must not be the same.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.last: Callable[[], Any] = lambda: None  # the newest graph, as long as it is there
 
     def __call__(self, step: Step) -> Step:
-        # allocations and choices of kernels must lie behind the step before it is recorded, and
-        # not on the stream that everything else waits for
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        # allocations and choices of kernels must lie behind the step before it is recorded, on the
+        # stream that records it, and not on the one that everything else waits for
+        now = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(now)
+        with torch.cuda.stream(self.stream):
             for _ in range(WARM):
                 step()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
+        now.wait_stream(self.stream)
+        # torch asserts that a pool it is given has a graph, and a pool ends with its last one
+        other, graph = self.last(), torch.cuda.CUDAGraph()
+        pool = None if other is None else other.pool()
+        with torch.cuda.graph(graph, pool=pool, stream=self.stream):
             step()
-        self.pool = graph.pool()
+        self.last = weakref.ref(graph)
         return graph.replay
 
 

@@ -39,15 +39,19 @@ class HFPolicy:
               of passes that score: forget activations inside layers, use torch.compile
     padded    rows of a pass that scores lie side by side, each as long as the longest, instead of
               one after another on one axis; always so where it is compiled, for shapes that repeat
+    budget    bytes that keys and values may take; those of the only engine if None
+    fast      if False, the slow twins of what samples and scores: turns as SlotEngine says, from
+              the weights that are trained, and padded rows
     """
 
     def __init__(
         self, model: Any, chat: Chat, *, compute: Compute = "float32", rows: int = 64,
         tokens: int = 16_384, adapters: Adapters | None = None, recompute: bool = False,
-        compiled: bool = False, padded: bool = False,
+        compiled: bool = False, padded: bool = False, fast: bool = True, budget: int | None = None,
     ) -> None:  # fmt: skip
         self.model, self.chat, self.compute, self.tokens = model, chat, compute, tokens
-        self.padded = padded or compiled
+        self.padded, self.fast = padded or compiled or not fast, fast
+        self.budget = budget
         self.adapters, self.rows, self.compiled = adapters, rows, compiled
         self.frozen = False
         self.halved: savings.Halved | None = None
@@ -65,7 +69,8 @@ class HFPolicy:
         self.engine: Engine = SlotEngine(
             self._forward, lambda: self.head.detach(), self.model.config, end=self.chat.end,
             rows=self.rows, context=self.context_length, device=self.device,
-            compute=torch.bfloat16 if self._low else torch.float32,
+            compute=torch.bfloat16 if self._low else torch.float32, fast=self.fast,
+            budget=self.budget,
         )  # fmt: skip
 
     @property
@@ -166,7 +171,7 @@ class HFPolicy:
 
     def _acting(self) -> Any:
         """What the engine asks: made when it first does, since a teacher may never act."""
-        if self._low and not self.frozen and self.halved is None:
+        if self.fast and self._low and not self.frozen and self.halved is None:
             self.halved = savings.Halved(self.base)
         return self.base if self.halved is None else self.halved.base
 
@@ -318,6 +323,8 @@ def load(
     quantize: Quantize = "none",
     recompute: bool = False,
     compiled: bool = False,
+    fast: bool = True,
+    budget: int | None = None,
 ) -> HFPolicy:
     """A policy from a folder or a hub id, or from its first `layers`. Its weights are kept in
     float32.
@@ -347,7 +354,7 @@ def load(
             added.restore(Path(adapters))
     return HFPolicy(
         model, Chat(tokenizer, history, options), compute=compute, rows=rows, tokens=tokens,
-        adapters=added, recompute=recompute, compiled=compiled,
+        adapters=added, recompute=recompute, compiled=compiled, fast=fast, budget=budget,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ and only what is new is computed. Rows decode together; those that finished wait
 prompt while the others go on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import Tensor
 from understudy.errors import PolicyError
 from understudy.policies.attention import Flat, Span, check_handed_on
 from understudy.policies.base import Completion, Request
-from understudy.policies.cache import Layout, SlotCache, memory
+from understudy.policies.cache import Layout, SlotCache
+from understudy.policies.cache import budget as usual
 from understudy.policies.drawing import Draws
 from understudy.policies.graphs import CudaRecorder, Recorder, Recordings, rounded
 
@@ -55,25 +56,28 @@ class SlotEngine:
 
     forward  the model without its head: ids, mask, positions, cache -> hidden states [B, T, H]
     head     the output head [V, H] of now
-    budget   bytes that keys and values may take; a third of the machine's memory if None
+    budget   bytes that keys and values may take; those of the only engine if None
     recorder of decode steps, which then have few shapes; CUDA graphs if None and on a graphics card
+    fast     if False, the slow twin of all that: nothing is kept when a turn is over, copied from
+             another row, recorded, or read together with other rows
 
-    Requests beyond that wait; the row that was idle for longest is given away, and its episode,
-    if it comes back, is computed again from its prompt. One row there is always.
+    Requests beyond that wait for rows of episodes that are over. Only where nothing else could be
+    done is the row that was idle for longest given away, and its episode, if it comes back,
+    computed again from its prompt. One row there is always.
     """
 
     def __init__(
         self, forward: Callable[..., Tensor], head: Callable[[], Tensor], config: Any, *,
         end: int, rows: int, context: int, compute: torch.dtype, device: str,
-        budget: int | None = None, recorder: Recorder | None = None,
+        budget: int | None = None, recorder: Recorder | None = None, fast: bool = True,
     ) -> None:  # fmt: skip
         self.forward, self.head, self.context = forward, head, context
-        self.count, self.device = rows, device
+        self.count, self.device, self.fast = rows, device, fast
         self.layout = Layout.of(config, compute, device)
-        self.budget = memory(device) if budget is None else budget
-        if recorder is None and device.startswith("cuda"):
-            recorder = CudaRecorder()
-        self.recordings = None if recorder is None else Recordings(recorder)
+        self.budget = usual(device) if budget is None else budget
+        if recorder is None and device.startswith("cuda") and fast:
+            recorder = CudaRecorder(device)
+        self.recordings = Recordings(recorder) if recorder is not None and fast else None
         self.cache = SlotCache(self.layout)
         self.draws = Draws(rows, end, device)
         self.held = torch.zeros(rows, dtype=torch.long, device=device)
@@ -142,21 +146,27 @@ class SlotEngine:
 
     def _admit(self, busy: int) -> list[Request]:
         """The first that wait, as far as rows, budget and a pass go. One that begins as another of
-        them does is left for the next pass, which finds the head computed."""
+        them does is left for the next pass, which finds the head computed. One without a row does
+        not take another episode's while there is anything else to do: that one would come back."""
         own = {row.key: row.ids for row in self.rows if row.request is None and row.key}
         taken: list[Request] = []
         later: list[Request] = []
         slots, tokens, self.urgent = self.cache.slots, 0, False
+        owned = sum(bool(row.key) for row in self.rows)
+        patient = busy > 0 or any(request.key in own for request in self.waiting)
         for at, request in enumerate(self.waiting):
             slots = max(slots, self._grown(len(request.prompt) + request.max_new))
             if busy + len(taken) >= self._most(slots):
                 later += self.waiting[at:]
                 break
+            if patient and request.key not in own and owned >= self._most(slots):
+                later.append(request)
+                continue
             if request.key in own:
                 kept = _common(own[request.key], request.prompt)
             else:
-                kept = max((_common(row.ids, request.prompt) for row in self.rows), default=0)
-                coming = max((_common(r.prompt, request.prompt) for r in taken), default=0)
+                kept = self._head(request, (row.ids for row in self.rows))
+                coming = self._head(request, (r.prompt for r in taken))
                 if coming - kept >= SHARED:
                     later.append(request)
                     self.urgent = True
@@ -166,6 +176,7 @@ class SlotEngine:
                 later += self.waiting[at:]
                 self.urgent = True
                 break
+            owned += request.key not in own
             taken.append(request)
         self.waiting = later
         return taken
@@ -205,12 +216,16 @@ class SlotEngine:
             return max(empty, key=lambda i: _common(self.rows[i].ids, request.prompt))
         return min(idle, key=lambda i: self.rows[i].used)
 
+    def _head(self, request: Request, others: Iterable[Sequence[int]]) -> int:
+        """How much of a request begins as one of the others does, and can be copied from it."""
+        return max((_common(ids, request.prompt) for ids in others), default=0) if self.fast else 0
+
     def _keep(self, at: int, request: Request) -> int:
         """How many tokens of a request its row holds, those copied from another row included. The
         last must be fed for its logits."""
         row, most = self.rows[at], len(request.prompt) - 1
         held = min(_common(row.ids, request.prompt), most)
-        if row.key == request.key:
+        if row.key == request.key or not self.fast:
             return held
         heads = [min(_common(other.ids, request.prompt), most) for other in self.rows]
         source = max(range(len(heads)), key=heads.__getitem__)
@@ -287,6 +302,7 @@ class SlotEngine:
         # neighbours are read in one product, as far as the longest of them; what others hold in
         # between, or beyond a shorter row's end, is read in vain
         whole = 2 * len(at) > size and size * made.high <= sum(lengths) + ALONE * len(at)
+        whole = whole and self.fast
         made.part = span if whole else torch.tensor(at, device=self.device)
         if self.recordings is not None or (whole and len(at) < size):
             live = torch.zeros(self.count, dtype=torch.bool, device=self.device)
@@ -363,6 +379,8 @@ class SlotEngine:
         for i, completion in zip(rows, made, strict=True):
             row = self.rows[i]
             row.ids, row.request = (*row.ids, *completion.tokens[:-1]), None
+            if not self.fast:
+                row.key, row.ids = "", ()
         return made
 
 

@@ -53,6 +53,11 @@ def test_the_first_products_of_a_file_may_be_enough(data: Path) -> None:
     assert shop.name == "items_shuffle-7"
 
 
+def test_data_may_lie_at_home(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(data.parent))
+    assert WebShop(data=f"~/{data.name}").shop().name == "items_shuffle"
+
+
 def test_the_small_files_have_names_of_their_own(data: Path) -> None:
     for stem in ("items_shuffle", "items_ins_v2"):
         (data / f"{stem}.json").rename(data / f"{stem}_1000.json")

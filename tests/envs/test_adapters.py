@@ -203,10 +203,44 @@ def test_other_answers_are_explained() -> None:
             return "text", 0.0, False, False, {}
 
     env = Own(Five).make()
-    with pytest.raises(EnvError, match=r"reset returned tuple; .*understudy\.envs\.adapters"):
+    like = r".*Gymnasium\(id=YOUR_CLASS\) of understudy\.envs\.adapters\.gymnasium"
+    with pytest.raises(EnvError, match=r"reset returned \(observation, info\), as Gym" + like):
         env.reset(Task(id="x"))
-    with pytest.raises(EnvError, match=r"step returned 5 values"):
+    with pytest.raises(EnvError, match=r"step returned 5 values, as Gym" + like):
         env.step("x")
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (("a", None, True), "reward is NoneType, not a number"),
+        (("a", "1", True), "reward is str, not a number"),
+        ((None, 1.0, True), "text is NoneType, not a string"),
+        (("a", 1.0, "yes"), "done is str, not True or False"),
+    ],
+)
+def test_three_values_of_other_types_are_explained(made: Any, said: str) -> None:
+    class Odd(Count):
+        def step(self, action: str) -> Any:
+            return made
+
+    env = Own(Odd).make()
+    env.reset(Task(id="x"))
+    with pytest.raises(EnvError, match=f"whose {said}"):
+        env.step("1")
+
+
+class Square(Count):
+    """In Gymnasium's shape."""
+
+    def reset(self, task: Task) -> Any:
+        return "text", {}
+
+
+def test_every_promise_is_looked_at_where_no_episode_begins() -> None:
+    found = list(check(own("Square"), ["train"]))
+    assert [bool(f.problems) for f in found] == [False, *[True] * 5, False, False]
+    assert all("as Gymnasium's environments do" in text for f in found for text in f.problems)
 
 
 def test_whose_class_is_filled_in() -> None:

@@ -24,6 +24,7 @@ BUGS: Bugs = {
             ("one object for all episodes", "OwnEnv(self._new())", "OwnEnv(self._first)"),
             ("the class's own tasks are ignored", 'hasattr(self._first, "tasks")', "False"),
             ("tuples of any length", " or len(made) != 3", ""),
+            ("rewards of any type", '("reward", reward, int | float, "a number"),', ""),
             ("close is forgotten", "            self._inner.close()", "            pass"),
             (
                 "suites are filled in too",
@@ -75,6 +76,16 @@ BUGS: Bugs = {
     "envs/check.py": (
         ("tests/test_check_env.py",),
         [
+            (
+                "our own errors end it",
+                "except UnderstudyError as problem:",
+                "except Broken as problem:",
+            ),
+            (
+                "it may be ended",
+                "except (Exception, SystemExit) as error:",
+                "except Exception as error:",
+            ),
             ("streams for tasks", "if not isinstance(every, Sequence):", "if False:"),
             ("half letters", 'return any("\\ud800" <=', 'return False and any("\\ud800" <='),
             ("families of any type", '("family", str), ', ""),
@@ -150,7 +161,20 @@ BUGS: Bugs = {
                 "return 0 if env.suite in SUITES and env.suite not in APART else 1",
                 "return 0",
             ),
-            ("classes that only play are refused", "if is_own(kind) else new", "if False else new"),
+        ],
+    ),
+    "envs/suites.py": (
+        ADAPTERS,
+        [("classes that only play are refused", "if is_own(kind) else new", "if False else new")],
+    ),
+    "envs/watch.py": (
+        ("tests/test_check_env.py",),
+        [
+            ("what hangs is waited for", "if not self.pipe.poll(self.limit):", "if False:"),
+            ("the rest is not looked at", "if number + 1 < len(CHECKS):", "if False:"),
+            ("begun anew", "first=number + 1", "first=0"),
+            ("splits without tasks", "and not len(every)", "and False"),
+            ("what cannot be made is a finding", "except Broken:", "except UnderstudyError:"),
         ],
     ),
 }

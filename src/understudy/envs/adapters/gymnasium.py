@@ -166,7 +166,7 @@ class GymnasiumEnv:
             return str(int(seen))
         raise EnvError(
             f"{self._suite.name} shows {type(seen).__name__}, which is no text, nor the whole "
-            'number of a discrete space; set words = "render" where it can render as "ansi", or let '
+            'number of a discrete space; set words = "render" where that is text, or let '
             "a function of yours return Gymnasium(words=...) with one of (observation, "
             "environment) that returns text, as pole.py in docs/environments/your_own.md does"
         )

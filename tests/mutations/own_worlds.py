@@ -106,6 +106,11 @@ BUGS: Bugs = {
     "envs/needs.py": (
         ("tests/test_doctor.py",),
         [
+            (
+                "JAVA_HOME is ignored",
+                'if home else shutil.which("java")',
+                'if False else shutil.which("java")',
+            ),
             ("wanted or not", "self.wanted and not self.found", "not self.found"),
             ("a newer Java is too new", "int(major[0]) >= least", "int(major[0]) == least"),
             ("1.8 is 1", "(?:1\\.)?", ""),

@@ -147,4 +147,4 @@ def _plainly(error: UnderstudyError) -> str:
     """What was wrong in the words of who found it, where these are meant for people."""
     cause = error.__cause__
     meant = isinstance(error, Broken) and isinstance(cause, ValueError | OSError | UnderstudyError)
-    return str(cause if meant else error)
+    return str(cause if meant else error).removesuffix(".")

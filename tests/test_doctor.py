@@ -217,6 +217,14 @@ def test_an_installation_without_its_sources(
     assert [each.state for each in doctor.extras()] == ["ok", "ok", "-"]
 
 
+def test_every_world_has_an_extra_of_its_name() -> None:
+    found = doctor._declared()
+    assert {*SUITES, "alfworld"} - {"doors"} <= set(found)
+    assert set(found["search_qa"]) == {*found["search"], *found["parquet"]}
+    index = (ROOT / "docs/environments/README.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in index or f"`[{name}]`" in index for name in SUITES)
+
+
 def test_an_extra_that_is_not_there_is_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     versions(monkeypatch, gymnasium="")
     found = {each.name: each for each in doctor.extras()}

@@ -68,9 +68,16 @@ def panel_of(section: EvalSection, suite: Suite) -> Panel:
     )
 
 
+ASKING = 8
+"""Workers of a suite that asks a server: episodes wait for its answers beside each other."""
+
+
 def workers_of(env: EnvSection) -> int:
     if isinstance(env.workers, int):
         return env.workers
+    tables = [env.options, *(v for v in env.options.values() if isinstance(v, dict))]
+    if env.suite in SUITES and any(table.get("url") for table in tables):
+        return ASKING
     return 0 if env.suite in SUITES and env.suite not in APART else 1
 
 

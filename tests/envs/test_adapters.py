@@ -276,6 +276,17 @@ def test_a_function_may_make_the_suite() -> None:
 def test_where_they_run() -> None:
     for name, workers in (("doors", 0), ("gymnasium", 1), ("test_adapters:Count", 1)):
         assert build.workers_of(EnvSection(suite=name)) == workers
+    asked: list[tuple[str, dict[str, Any], int]] = [
+        ("search_qa", {"url": "http://localhost:8000/retrieve"}, build.ASKING),
+        ("search_qa", {"url": ""}, 0),
+        ("tau_bench", {"user": "endpoint", "user_options": {"url": "http://x"}}, build.ASKING),
+        ("tau_bench", {"user_options": {}}, 0),
+        ("openenv", {"url": "http://x"}, 1),
+    ]
+    for name, options, workers in asked:
+        assert build.workers_of(EnvSection(suite=name, options=options)) == workers
+    alone = EnvSection(suite="search_qa", options={"url": "http://x"}, workers=0)
+    assert build.workers_of(alone) == 0
     with pytest.raises(ConfigError, match="did you mean gymnasium"):
         build.suite_of(EnvSection(suite="gymnasum"))
 

@@ -1,6 +1,9 @@
 """The conformance check of environments: whoever keeps the contract passes, and every way of
 breaking it is found and explained."""
 
+import os
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +16,7 @@ from understudy.envs.check import check, quick, splits_of
 from understudy.envs.doors import Doors, DoorsEnv
 from understudy.envs.household import Household
 from understudy.envs.webshop import WebShop
+from understudy.errors import EnvError
 from understudy.types import Observation, Task
 
 Change = Callable[[Observation], Observation]
@@ -68,6 +72,8 @@ class Wrong:
             return [replace(task, seed="7") for task in tasks]  # type: ignore[arg-type]
         if self.how == "listed data":
             return [replace(task, data=["path"]) for task in tasks]  # type: ignore[arg-type]
+        if self.how == "hangs at once":
+            time.sleep(60)
         if self.how == "tasks raise":
             raise KeyError(split)
         return tasks
@@ -85,7 +91,9 @@ class Wrong:
             return Bent(same, lambda seen: replace(seen, text=f"{seen.text} {number}"))
         if how == "leaking":
             return Leaking()
-        if how in ("fragile", "listens", "slow close"):
+        if how == "no screen":
+            raise EnvError("there is no screen here; plug one in")
+        if how in ("fragile", "listens", "slow close", "exits", "dry", "hangs", "dies"):
             return Special(how)
         return Bent(*CHANGES.get(how, (same, same)))
 
@@ -122,6 +130,14 @@ class Special(DoorsEnv):
     def step(self, action: str) -> Observation:
         if self.how == "fragile" and not action.isascii():
             raise UnicodeError("bad action")
+        if self.how == "exits":
+            sys.exit("bye")
+        if self.how == "dry":
+            raise EnvError("the kettle is dry; fill it")
+        if self.how == "hangs" and action == "":
+            time.sleep(60)
+        if self.how == "dies" and action == "":
+            os._exit(3)
         seen = super().step(action)
         if self.how == "listens" and not action.strip():
             return replace(seen, done=True, won=True)
@@ -242,6 +258,8 @@ FINDINGS = {
     "leaking": "differs after a reset",
     "fragile": "raised UnicodeError: bad action",
     "listens": "is won by ''",
+    "exits": "raised SystemExit: bye",
+    "dry": "the kettle is dry; fill it",
     "slow close": "close raised RuntimeError: still busy",
     "unpicklable": "cannot pickle a socket",
     "early reward": "gives a reward of 1.0",
@@ -347,10 +365,14 @@ def test_splits_are_found_by_their_names() -> None:
     assert splits_of(Wrong("tasks raise")) == splits_of(Wrong("a stream")) == ["train"]
 
 
-def test_the_command_explains_and_fails(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def findable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This file can be imported by the process that checks."""
     monkeypatch.syspath_prepend(Path(__file__).parent)
+
+
+@pytest.mark.usefixtures("findable")
+def test_the_command_explains_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-env", "test_check_env:Wrong", "how=leaking", "--split", "train"]) == 2 - 1
     told = capsys.readouterr().out
     assert "broken  the same actions lead to the same observations" in told
@@ -363,3 +385,51 @@ def test_the_command_explains_and_fails(
     assert "every promise is kept (train, seen, unseen: 2 tasks of each)" in told
     assert main(["check-env", "doors", "rooms=many"]) == 2
     assert "env.options.rooms" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        (["doors", "--tasks", "-3"], ["--tasks must be at least 1, got -3"]),
+        (["doors", "--tasks", "0"], ["--tasks must be at least 1, got 0"]),
+        (["doors", "--seconds", "0"], ["--seconds must be above 0"]),
+        (["doors", "--split", "trian"], ["'trian' cannot be opened (doors has no split 'trian'; it "
+                                         "has train, seen, unseen); did you mean train?"]),
+        (["household", "games=/nowhere"], ["'train' cannot be opened (No game.tw-pddl was found"]),
+        (["webshop", "products=0"], ["'train' has no tasks with these options"]),
+        (["webshop", "products=9", "--split", "train"], ["'train' has no tasks"]),
+        (["test_check_env:Wrong", "how=no screen"], ["cannot be made: there is no screen here"]),
+        (["test_check_env:Wrong", "how=tasks raise"], ["tasks('train') raised KeyError"]),
+        (["test_check_env:Wrong", "how=hangs at once", "--seconds", "0.5"],
+         ["test_check_env:Wrong cannot be opened: tasks did not return within 0.5 s"]),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("findable")
+def test_what_cannot_be_opened_is_one_sentence(
+    given: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check-env", *given]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert all(part in told.err for part in parts), told.err
+
+
+@pytest.mark.parametrize(
+    ("how", "part"),
+    [
+        ("hangs", "train: step('') did not return within 2 s; mend what it waits for"),
+        ("dies", "train: step('') ended its process (exit code 3)"),
+    ],
+)
+@pytest.mark.usefixtures("findable")
+def test_a_call_that_never_returns_is_found_and_the_rest_is_checked(
+    how: str, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["test_check_env:Wrong", f"how={how}", "--split", "train", "--tasks", "1"]
+    assert main(["check-env", *given, "--seconds", "2"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("broken  anything may be said to it: nonsense is answered, never raised, and "
+                     "never wins")  # fmt: skip
+    assert part in lines[at + 1]
+    assert [text.split()[0] for text in lines[-3:-1]] == ["kept", "kept"]

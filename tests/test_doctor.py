@@ -16,6 +16,7 @@ from understudy.doctor import Line, Part
 from understudy.envs import needs
 from understudy.envs.needs import Need
 from understudy.envs.registry import ADAPTERS, SUITES
+from understudy.envs.scienceworld.java import program
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE: dict[str, object] = {
@@ -55,7 +56,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "GPUS", tmp_path / "no cards")
     monkeypatch.setattr(processor, "QUOTA", tmp_path / "no quota")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    for name in ("HF_HUB_OFFLINE", "OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
+    for name in ("JAVA_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -93,6 +94,16 @@ def test_every_world_and_every_extra_is_told(capsys: Captured) -> None:
     starts = {text[11:].split()[0] for text in told.splitlines() if text[11:].strip()}
     assert {*SUITES, *ADAPTERS, "Python", "processors", "memory", "GPU", "understudy"} <= starts
     assert {"[dev]", "[nouns]", "[gymnasium]", "[openenv]", "[verifiers]", "[gem]"} <= starts
+
+
+def test_the_originals_data_is_named(capsys: Captured) -> None:
+    """One line for each world that has some, and none of them is missing."""
+    assert main(["doctor"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count("the original's data, for env.options.") == 5
+    for part in ("alfworld-download", "princeton-nlp/WebShop", "sierra-research/tau-bench",
+                 "FlashRAG_datasets", "OSU-NLP-Group/TravelPlanner"):  # fmt: skip
+        assert part in told
 
 
 def test_it_fits_80_columns(capsys: Captured, tmp_path: Path) -> None:
@@ -204,6 +215,14 @@ def test_an_installation_without_its_sources(
     found = {name: [str(n.name) for n in needs] for name, needs in doctor._requirements().items()}
     assert found == {"": ["torch"], "some": ["pytest"], "some-more": ["no-such-thing"]}
     assert [each.state for each in doctor.extras()] == ["ok", "ok", "-"]
+
+
+def test_every_world_has_an_extra_of_its_name() -> None:
+    found = doctor._declared()
+    assert {*SUITES, "alfworld"} - {"doors"} <= set(found)
+    assert set(found["search_qa"]) == {*found["search"], *found["parquet"]}
+    index = (ROOT / "docs/environments/README.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in index or f"`[{name}]`" in index for name in SUITES)
 
 
 def test_an_extra_that_is_not_there_is_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +345,21 @@ def test_java_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert time.monotonic() - start < 2
     fake_java(tmp_path, monkeypatch, "exit 1")
     assert needs.java_version() == ""
+
+
+def test_java_home_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in ScienceWorld's simulator."""
+    for name, major in (("path", 8), ("home/bin", 21)):
+        (tmp_path / name).mkdir(parents=True)
+        fake_java(tmp_path / name, monkeypatch, f"echo 'java version \"{major}\"' >&2")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
+    assert needs.java_version() == "8"
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
+    assert needs.java_version() == "21"
+    assert program() == str(tmp_path / "home/bin/java")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert needs.java_version() == ""
+    assert needs.java(11).get.endswith(f"unset JAVA_HOME = {tmp_path} or set it to that Java")
 
 
 def test_packages() -> None:

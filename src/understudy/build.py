@@ -3,13 +3,10 @@
 Nothing here loads weights; `models` does.
 """
 
-import importlib
 import pickle
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import cast
 
 from understudy import hinting
@@ -17,11 +14,13 @@ from understudy.algorithms import ALGORITHMS
 from understudy.arguments import call
 from understudy.config import AlgorithmSection, Config, ContextSection, EnvSection, EvalSection
 from understudy.contexts import GENERIC, Context
-from understudy.envs.adapters.own import Own, is_own
 from understudy.envs.base import Instructs, Renders, Suite
 from understudy.envs.check import Broken, attempt
 from understudy.envs.pool import LocalPool, Pool, ProcessPool
-from understudy.envs.registry import ADAPTERS, APART, SUITES
+from understudy.envs.registry import APART, SUITES
+from understudy.envs.suites import imported
+from understudy.envs.suites import suite_class as suite_class
+from understudy.envs.suites import suite_of as suite_of
 from understudy.errors import ConfigError, did_you_mean
 from understudy.evaluate import Panel, panel
 from understudy.hints import Hints, check, kinds_in
@@ -47,48 +46,6 @@ class Phase:
     seed: int  # of everything random in it
 
 
-def suite_class(name: str) -> Callable[..., object]:
-    """The class of a suite, or a function that makes one, by name or as "package.module:Class"."""
-    path = {**SUITES, **ADAPTERS}.get(name, name)
-    module, colon, attribute = path.partition(":")
-    if not colon:
-        known = (*SUITES, *ADAPTERS)
-        raise ConfigError(
-            f"env.suite: there is no suite {name!r}{did_you_mean(name, known)}; there are "
-            f'{", ".join(known)}, and your own as "package.module:Class"'
-        )
-    found = _imported(module, attribute, where="env.suite")
-    if not callable(found):
-        raise ConfigError(f"env.suite: {module} has no class {attribute!r}")
-    return found
-
-
-def _imported(module: str, attribute: str, *, where: str) -> object:
-    """Something of a user's own module, which may lie in the working folder."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        return getattr(importlib.import_module(module), attribute, None)
-    except (ImportError, SyntaxError) as error:
-        raise ConfigError(
-            f"{where}: {module} could not be imported ({error}); install it, mend it, or run from "
-            "the folder it is in"
-        ) from error
-
-
-def suite_of(env: EnvSection) -> Suite:
-    kind = suite_class(env.suite)
-    new = partial(call, kind, env.options, where="env.options")
-    made: object = attempt(env.suite, partial(Own, new) if is_own(kind) else new)
-    if not (hasattr(made, "tasks") and hasattr(made, "make")):
-        raise ConfigError(
-            f"env.suite: {type(made).__name__} is not a suite: it has neither `tasks(split)` and "
-            "`make()` nor `reset(task)` and `step(action)`; `understudy check-env` explains the "
-            "contract"
-        )
-    return cast(Suite, made)
-
-
 def tasks_of(suite: Suite, split: str, need: int, *, where: str) -> Sequence[Task]:
     """The tasks of a split, at least `need` of them."""
     try:
@@ -111,9 +68,16 @@ def panel_of(section: EvalSection, suite: Suite) -> Panel:
     )
 
 
+ASKING = 8
+"""Workers of a suite that asks a server: episodes wait for its answers beside each other."""
+
+
 def workers_of(env: EnvSection) -> int:
     if isinstance(env.workers, int):
         return env.workers
+    tables = [env.options, *(v for v in env.options.values() if isinstance(v, dict))]
+    if env.suite in SUITES and any(table.get("url") for table in tables):
+        return ASKING
     return 0 if env.suite in SUITES and env.suite not in APART else 1
 
 
@@ -198,7 +162,7 @@ def algorithm_function(name: str, *, where: str) -> Callable[..., Algorithm]:
             f"{where}.name: there is no algorithm {name!r}{did_you_mean(name, ALGORITHMS)}; there "
             f'are {", ".join(ALGORITHMS)}, and your own as "package.module:function"'
         )
-    found = _imported(module, attribute, where=f"{where}.name")
+    found = imported(module, attribute, where=f"{where}.name")
     if not callable(found):
         raise ConfigError(f"{where}.name: {module} has no function {attribute!r}")
     return cast(Callable[..., Algorithm], found)

@@ -108,11 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _timing(command("bench", _bench, "Say how fast a run goes here, and what would help."))
 
-    check = command("check-env", _check_env, "Hold an environment to the contract.")
-    check.add_argument("suite", help='"package.module:Class", or the name of a built-in one')
-    check.add_argument("options", nargs="*", metavar="key=value", help="options of the suite")
-    check.add_argument("--split", action="append", default=[], help="default: all that it has")
-    check.add_argument("--tasks", type=int, default=5, help="tasks of each split to play (5)")
+    _checking(command("check-env", _check_env, "Hold an environment to the contract."))
     return parser
 
 
@@ -145,6 +141,14 @@ def _timing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings instead of it")
     parser.add_argument("--seconds", type=float, default=100.0,
                         help="to take, about, once models are loaded (100)")  # fmt: skip
+
+
+def _checking(check: argparse.ArgumentParser) -> None:
+    check.add_argument("suite", help='"package.module:Class", or the name of a built-in one')
+    check.add_argument("options", nargs="*", metavar="key=value", help="options of the suite")
+    check.add_argument("--split", action="append", default=[], help="default: all that it has")
+    check.add_argument("--tasks", type=int, default=5, help="tasks of each split to play (5)")
+    check.add_argument("--seconds", type=float, help="that each call of it may take (60)")
 
 
 def _source(parser: argparse.ArgumentParser) -> None:
@@ -321,18 +325,23 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _check_env(arguments: argparse.Namespace) -> int:
-    from understudy.build import suite_of
     from understudy.config import EnvSection
     from understudy.configfile import override
-    from understudy.envs.check import check, splits_of
+    from understudy.envs.watch import SECONDS, Asked, watched
+    from understudy.errors import ConfigError
 
-    suite = suite_of(EnvSection(suite=arguments.suite, options=override({}, arguments.options)))
+    seconds = SECONDS if arguments.seconds is None else arguments.seconds
+    if arguments.tasks < 1:
+        raise ConfigError(f"--tasks must be at least 1, got {arguments.tasks}")
+    if not seconds > 0:
+        raise ConfigError(f"--seconds must be above 0, got {seconds:g}")
+    env = EnvSection(suite=arguments.suite, options=override({}, arguments.options))
+    splits, findings = watched(Asked(env, tuple(arguments.split), arguments.tasks), seconds)
     broken = 0
-    splits = arguments.split or splits_of(suite)
-    for finding in check(suite, splits, tasks=arguments.tasks):
-        print(f"{'broken' if finding.problems else 'kept  '}  {finding.promise}")
+    for finding in findings:
+        print(f"{'broken' if finding.problems else 'kept  '}  {finding.promise}", flush=True)
         for problem in finding.problems:
-            print(f"          {problem}")
+            print(f"          {problem}", flush=True)
         broken += bool(finding.problems)
     looked = f"({', '.join(splits)}: {arguments.tasks} tasks of each)"
     if broken:

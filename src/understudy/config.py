@@ -51,7 +51,8 @@ class EnvSection(Section):
     split: str = "train"
     workers: Literal["auto"] | At0 = "auto"
     """Processes that environments run in; 0 is this one. "auto": 0 for built-in suites
-    (but 1 for scienceworld, which starts Java), else 1."""
+    (but 1 for scienceworld, which starts Java, and 8 where an option `url` names a server that
+    is asked), else 1."""
     deadlines: Annotated[tuple[Positive, Positive], Field(strict=False)] = (60.0, 30.0)
     """Seconds that a reset and a step may take in a worker before the episode is given up."""
     order: Literal["fixed", "arrival"] = "fixed"

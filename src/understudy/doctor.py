@@ -208,7 +208,7 @@ def _bundle(name: str, needs: list[Requirement], *, how: str, needed: bool) -> L
         state: State = "missing" if needed else "-"
         return Line(state=state, name=name, said=f"without {', '.join(lacks)}", how=how)
     said = ", ".join(f"{need.name} {_installed(need.name)}" for need in needs)
-    said = said or "nothing for this Python"
+    said = said or "nothing more for this Python"
     return Line(state="ok", name=name, said=f"{__version__}: {said}" if name == NAME else said)
 
 

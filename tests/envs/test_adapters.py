@@ -203,10 +203,44 @@ def test_other_answers_are_explained() -> None:
             return "text", 0.0, False, False, {}
 
     env = Own(Five).make()
-    with pytest.raises(EnvError, match=r"reset returned tuple; .*understudy\.envs\.adapters"):
+    like = r".*Gymnasium\(id=YOUR_CLASS\) of understudy\.envs\.adapters\.gymnasium"
+    with pytest.raises(EnvError, match=r"reset returned \(observation, info\), as Gym" + like):
         env.reset(Task(id="x"))
-    with pytest.raises(EnvError, match=r"step returned 5 values"):
+    with pytest.raises(EnvError, match=r"step returned 5 values, as Gym" + like):
         env.step("x")
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (("a", None, True), "reward is NoneType, not a number"),
+        (("a", "1", True), "reward is str, not a number"),
+        ((None, 1.0, True), "text is NoneType, not a string"),
+        (("a", 1.0, "yes"), "done is str, not True or False"),
+    ],
+)
+def test_three_values_of_other_types_are_explained(made: Any, said: str) -> None:
+    class Odd(Count):
+        def step(self, action: str) -> Any:
+            return made
+
+    env = Own(Odd).make()
+    env.reset(Task(id="x"))
+    with pytest.raises(EnvError, match=f"whose {said}"):
+        env.step("1")
+
+
+class Square(Count):
+    """In Gymnasium's shape."""
+
+    def reset(self, task: Task) -> Any:
+        return "text", {}
+
+
+def test_every_promise_is_looked_at_where_no_episode_begins() -> None:
+    found = list(check(own("Square"), ["train"]))
+    assert [bool(f.problems) for f in found] == [False, *[True] * 5, False, False]
+    assert all("as Gymnasium's environments do" in text for f in found for text in f.problems)
 
 
 def test_whose_class_is_filled_in() -> None:
@@ -242,6 +276,17 @@ def test_a_function_may_make_the_suite() -> None:
 def test_where_they_run() -> None:
     for name, workers in (("doors", 0), ("gymnasium", 1), ("test_adapters:Count", 1)):
         assert build.workers_of(EnvSection(suite=name)) == workers
+    asked: list[tuple[str, dict[str, Any], int]] = [
+        ("search_qa", {"url": "http://localhost:8000/retrieve"}, build.ASKING),
+        ("search_qa", {"url": ""}, 0),
+        ("tau_bench", {"user": "endpoint", "user_options": {"url": "http://x"}}, build.ASKING),
+        ("tau_bench", {"user_options": {}}, 0),
+        ("openenv", {"url": "http://x"}, 1),
+    ]
+    for name, options, workers in asked:
+        assert build.workers_of(EnvSection(suite=name, options=options)) == workers
+    alone = EnvSection(suite="search_qa", options={"url": "http://x"}, workers=0)
+    assert build.workers_of(alone) == 0
     with pytest.raises(ConfigError, match="did you mean gymnasium"):
         build.suite_of(EnvSection(suite="gymnasum"))
 

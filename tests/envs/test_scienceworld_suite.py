@@ -55,7 +55,8 @@ def test_what_no_quarter_holds_is_tested_or_left_out() -> None:
 
 def test_what_does_not_exist_is_refused_in_a_sentence() -> None:
     for wrong, said in (
-        ({"families": "find"}, "no task or group 'find'"),
+        ({"families": "find"}, "families: there is no task or group 'find'"),
+        ({"families": "mater"}, "'mater'; did you mean matter?"),
         ({"families": ()}, "at least one"),
         ({"simplify": "easy,openDoors"}, "no simplification 'easy'"),
         ({"simplify": "openDoors, noElectricalAction"}, "power-component cannot be done"),

@@ -171,15 +171,20 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load(str(tmp_path), "test")
 
 
-def test_what_a_run_needs() -> None:
+def test_what_a_run_needs(tmp_path: Path) -> None:
     def wanted(**options: object) -> list[Need]:
         return [need for need in needs(options) if need.wanted]
 
-    assert wanted() == []
+    assert [n.name for n in wanted()] == ["bm25s"]
     assert [n.name for n in wanted(size="small")] == ["bm25s"]
     assert [n.name for n in wanted(retriever="faiss")] == ["faiss-cpu"]
     assert wanted(retriever="lucene") == []
     assert wanted(url="http://x") == []
+    (tmp_path / "nq").mkdir()
+    (tmp_path / "nq/test.jsonl").write_text("x")
+    assert "pyarrow" not in [n.name for n in wanted(data=tmp_path, corpus="c.jsonl")]
+    (tmp_path / "nq/dev.parquet").write_text("x")
+    assert "pyarrow" in [n.name for n in wanted(data=tmp_path, corpus="c.jsonl")]
     named = wanted(retriever="lucene", data="no", corpus="no.parquet", index="no")
     assert [n.name for n in named] == ["pyarrow", "data = no", "corpus = no.parquet", "index = no"]
     assert [n.missing for n in named[1:]] == [True] * 3
@@ -197,4 +202,4 @@ def test_settings_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) ->
         with pytest.raises(ValueError, match=said):
             SearchQA(**settings)
     assert main(["check-env", "search_qa", "--split", "all"]) != 0
-    assert "the splits are train, dev, test" in " ".join(capsys.readouterr().out.split())
+    assert "the splits are train, dev, test" in capsys.readouterr().err

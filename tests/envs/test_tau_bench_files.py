@@ -154,6 +154,18 @@ def test_tau2_has_retail_only(tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
+@pytest.mark.parametrize("domain", ["airline", "retail"])
+def test_tau2_without_its_tables(domain: str, tmp_path: Path) -> None:
+    folder = tmp_path / "domains" / domain
+    folder.mkdir(parents=True)
+    (folder / "tasks.json").write_text("[]")
+    with pytest.raises(EnvError, match=r"tau2-bench without db\.json.*sierra-research/tau2-bench"):
+        load(str(folder))
+    with pytest.raises(EnvError) as error:
+        load(str(folder))
+    assert ("not its airline" in str(error.value)) == (domain == "airline")
+
+
 # -- what is wrong
 
 

@@ -24,6 +24,7 @@ BUGS: Bugs = {
             ("one object for all episodes", "OwnEnv(self._new())", "OwnEnv(self._first)"),
             ("the class's own tasks are ignored", 'hasattr(self._first, "tasks")', "False"),
             ("tuples of any length", " or len(made) != 3", ""),
+            ("rewards of any type", '("reward", reward, int | float, "a number"),', ""),
             ("close is forgotten", "            self._inner.close()", "            pass"),
             (
                 "suites are filled in too",
@@ -75,6 +76,16 @@ BUGS: Bugs = {
     "envs/check.py": (
         ("tests/test_check_env.py",),
         [
+            (
+                "our own errors end it",
+                "except UnderstudyError as problem:",
+                "except Broken as problem:",
+            ),
+            (
+                "it may be ended",
+                "except (Exception, SystemExit) as error:",
+                "except Exception as error:",
+            ),
             ("streams for tasks", "if not isinstance(every, Sequence):", "if False:"),
             ("half letters", 'return any("\\ud800" <=', 'return False and any("\\ud800" <='),
             ("families of any type", '("family", str), ', ""),
@@ -95,6 +106,11 @@ BUGS: Bugs = {
     "envs/needs.py": (
         ("tests/test_doctor.py",),
         [
+            (
+                "JAVA_HOME is ignored",
+                'if home else shutil.which("java")',
+                'if False else shutil.which("java")',
+            ),
             ("wanted or not", "self.wanted and not self.found", "not self.found"),
             ("a newer Java is too new", "int(major[0]) >= least", "int(major[0]) == least"),
             ("1.8 is 1", "(?:1\\.)?", ""),
@@ -145,12 +161,52 @@ BUGS: Bugs = {
     "build.py": (
         ADAPTERS,
         [
+            ("servers are asked one call after another", "return ASKING", "return 0"),
             (
                 "adapters are trusted",
                 "return 0 if env.suite in SUITES and env.suite not in APART else 1",
                 "return 0",
             ),
-            ("classes that only play are refused", "if is_own(kind) else new", "if False else new"),
+        ],
+    ),
+    "envs/command.py": (
+        ("tests/envs/test_commands.py",),
+        [
+            (
+                "folders that cannot be written",
+                "except OSError as error:",
+                "except EOFError as error:",
+            ),
+            (
+                "it failed and says that it did not",
+                "WRONG, INTERRUPTED = 2,",
+                "WRONG, INTERRUPTED = 0,",
+            ),
+        ],
+    ),
+    "envs/search_qa/__main__.py": (
+        ("tests/envs/test_commands.py",),
+        [
+            (
+                "encoders that nobody asks",
+                "if given.encoder and given.retriever not in DENSE:",
+                "if False:",
+            ),
+            ("any port", "if not 0 <= given.port <= LAST_PORT:", "if False:"),
+        ],
+    ),
+    "envs/suites.py": (
+        ADAPTERS,
+        [("classes that only play are refused", "if is_own(kind) else new", "if False else new")],
+    ),
+    "envs/watch.py": (
+        ("tests/test_check_env.py",),
+        [
+            ("what hangs is waited for", "if not self.pipe.poll(self.limit):", "if False:"),
+            ("the rest is not looked at", "if number + 1 < len(CHECKS):", "if False:"),
+            ("begun anew", "first=number + 1", "first=0"),
+            ("splits without tasks", "and not len(every)", "and False"),
+            ("what cannot be made is a finding", "except Broken:", "except UnderstudyError:"),
         ],
     ),
 }

@@ -145,6 +145,7 @@ BUGS: Bugs = {
         [
             ("splits that share goals", "return Part(self, split, cuts[at],",
              "return Part(self, split, 0,"),
+            ("data of nobody's home", "Path(data).expanduser()", "Path(data)"),
             ("paid twice", "bought=self._game.worth != before", "bought=True"),
             ("near enough is won", "worth == 1.0\n        earned", "worth > 0.4\n        earned"),
             ("tasks of any shop", 'if task.id != f"{self.prefix()}/{task.seed:07d}" or not',

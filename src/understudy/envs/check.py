@@ -57,11 +57,30 @@ class Finding:
     problems: tuple[str, ...]
 
 
-def check(suite: Suite, splits: Sequence[str], *, tasks: int = 5) -> Iterator[Finding]:
-    """Hold a suite to the contract, `tasks` of every split played."""
-    for promise, run in CHECKS:
+@dataclass(slots=True)
+class _Now:
+    """What is being called, for whoever waits for it in another process."""
+
+    tell: Callable[[str], None] = lambda what: None
+    split: str = ""
+
+
+_NOW = _Now()
+
+
+def listen(tell: Callable[[str], None]) -> None:
+    """From now on `tell` is given the name of every call of foreign code before it is made."""
+    _NOW.tell = tell
+
+
+def check(
+    suite: Suite, splits: Sequence[str], *, tasks: int = 5, first: int = 0
+) -> Iterator[Finding]:
+    """Hold a suite to the contract, `tasks` of every split played; from promise `first` on."""
+    for promise, run in CHECKS[first:]:
         problems: list[str] = []
         for split in splits:
+            _NOW.split = f"{split}: "
             problems += [f"{split}: {text}" for text in _problems(run, suite, split, tasks)]
         yield Finding(promise=promise, problems=tuple(dict.fromkeys(problems)))
 
@@ -102,18 +121,20 @@ def _problems(run: Check, suite: Suite, split: str, count: int) -> list[str]:
         # the whole sequence is for the check of tasks, the others play a few
         some = every if run is _tasks else [_task(every, i) for i in range(min(count, len(every)))]
         found += run(suite, some)
-    except Broken as problem:
+    except UnderstudyError as problem:
         found.append(str(problem))
     return found
 
 
 def attempt(what: str, call: Callable[[], T]) -> T:
-    """Call foreign code, which may raise anything: whatever it raises becomes a sentence."""
+    """Call foreign code, which may raise anything, even what would end this process: whatever it
+    raises becomes a sentence. Our own errors are sentences already."""
+    _NOW.tell(f"{_NOW.split}{what}")
     try:
         return call()
     except UnderstudyError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         where = f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
         raise Broken(f"{what} raised {type(error).__name__}: {error}{where}") from error

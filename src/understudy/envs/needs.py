@@ -63,29 +63,42 @@ def file(option: str, path: object, get: str, *, wanted: bool = True) -> Need:
     )
 
 
+def official(option: str, get: str) -> Need:
+    """The original's data, which the user may get; without it, there is a world of our own."""
+    use = f"the original's data, for env.options.{option}; without it, tasks of our own"
+    return Need(name=option, found="", get=get, wanted=False, use=use)
+
+
 def variable(name: str, get: str, *, wanted: bool = True) -> Need:
     """An environment variable; its value is never shown."""
     return Need(name=name, found="set" if os.environ.get(name) else "", get=get, wanted=wanted)
 
 
 def java(least: int, *, wanted: bool = True, use: str = "") -> Need:
-    """A Java runtime of at least a major version, as the command `java` starts it."""
-    now = java_version()
+    """A Java runtime of at least a major version, that of JAVA_HOME or else the PATH's."""
+    now, home = java_version(), os.environ.get("JAVA_HOME")
     major = re.match(r"\d+", now)
     found = now if major and int(major[0]) >= least else ""
     got = f" (here is {now})" if now and not found else ""
+    unset = f", and unset JAVA_HOME = {home} or set it to that Java" if home else ""
     return Need(
         name=f"Java {least} or newer",
         found=found,
-        get=f"apt install openjdk-{max(least, 17)}-jre-headless{got}",
+        get=f"apt install openjdk-{max(least, 17)}-jre-headless{got}{unset}",
         wanted=wanted,
         use=use,
     )
 
 
+def java_command() -> str | None:
+    """The `java` of JAVA_HOME where that is set, else the one on the PATH; None without one."""
+    home = os.environ.get("JAVA_HOME")
+    return shutil.which(str(Path(home, "bin", "java"))) if home else shutil.which("java")
+
+
 def java_version() -> str:
-    """Of the `java` on the path, such as "17.0.9"; empty if there is none. 1.8 counts as 8."""
-    command = shutil.which("java")
+    """Of `java_command`, such as "17.0.9"; empty if there is none. 1.8 counts as 8."""
+    command = java_command()
     if command is None:
         return ""
     try:

@@ -165,8 +165,10 @@ class GymnasiumEnv:
         if type(self._env.observation_space).__name__ == "Discrete":
             return str(int(seen))
         raise EnvError(
-            f"{self._suite.name} shows {type(seen).__name__}, which is no text; set `words` to "
-            '"render" or to your own function of (observation, environment)'
+            f"{self._suite.name} shows {type(seen).__name__}, which is no text, nor the whole "
+            'number of a discrete space; set words = "render" where that is text, or let '
+            "a function of yours return Gymnasium(words=...) with one of (observation, "
+            "environment) that returns text, as pole.py in docs/environments/your_own.md does"
         )
 
 

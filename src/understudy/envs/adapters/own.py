@@ -30,6 +30,12 @@ EXTRAS: Final = (
 )  # fmt: skip
 """What a suite may know besides, as `envs.base` has it."""
 
+GYMNASIUM: Final = (
+    ", as Gymnasium's environments do, and a class of your own returns text alone from reset and "
+    "(text, reward, done) from step; change it, or keep it and let a function return "
+    "Gymnasium(id=YOUR_CLASS) of understudy.envs.adapters.gymnasium (docs/environments/your_own.md)"
+)
+
 
 def is_own(kind: object) -> bool:
     """Whether a class plays episodes, and leaves the rest of a suite to us."""
@@ -71,6 +77,8 @@ class OwnEnv:
             return Observation(text=made)
         if isinstance(made, Observation):
             return made
+        if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], dict):
+            raise EnvError(f"reset returned (observation, info){GYMNASIUM}")
         raise EnvError(
             f"reset returned {type(made).__name__}; it must return the text that the agent reads "
             "first, or an Observation (understudy.envs.adapters has others' environments)"
@@ -80,12 +88,24 @@ class OwnEnv:
         made = self._inner.step(action)
         if isinstance(made, Observation):
             return made
+        if isinstance(made, tuple) and len(made) == 5:
+            raise EnvError(f"step returned 5 values{GYMNASIUM}")
         if not isinstance(made, tuple) or len(made) != 3:
             what = f"{len(made)} values" if isinstance(made, tuple) else type(made).__name__
             raise EnvError(
                 f"step returned {what}; it must return (text, reward, done), or an Observation"
             )
         text, reward, done = made
+        for name, value, kind, word in (
+            ("text", text, str, "a string"),
+            ("reward", reward, int | float, "a number"),
+            ("done", done, bool, "True or False"),
+        ):
+            if not isinstance(value, kind):
+                raise EnvError(
+                    f"step returned (text, reward, done) whose {name} is {type(value).__name__}, "
+                    f"not {word}; return that"
+                )
         return Observation(text=text, reward=reward, done=done, won=reward > 0 if done else None)
 
     def close(self) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+from understudy.errors import did_you_mean
+
 SPLITS: Final = ("train", "dev", "test")
 TOPICS: Final = {
     "matter": ("boil", "melt", "freeze", "change-the-state-of-matter-of"),
@@ -79,12 +81,13 @@ def chosen(names: str | Sequence[str]) -> tuple[str, ...]:
     for name in (names,) if isinstance(names, str) else names:
         if name not in VARIATIONS and name not in GROUPS:
             raise ValueError(
-                f"tasks: there is no task or group {name!r}; there are {', '.join(GROUPS)} and "
-                f"the tasks {', '.join(TASKS)}"
+                f"families: there is no task or group {name!r}"
+                f"{did_you_mean(name, (*GROUPS, *TASKS))}; there are the groups "
+                f"{', '.join(GROUPS)} and the tasks {', '.join(TASKS)}"
             )
         made.update(dict.fromkeys(GROUPS.get(name, (name,))))
     if not made:
-        raise ValueError('tasks: name at least one task or group, such as "all"')
+        raise ValueError('families: name at least one task or group, such as "all"')
     return tuple(made)
 
 

@@ -13,9 +13,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from shutil import which
 from typing import Final
 
+from understudy.envs.needs import java_command
 from understudy.errors import ConfigError, EnvError
 
 START_SECONDS: Final = 180.0
@@ -45,7 +45,7 @@ class Thrown(EnvError):
 def program() -> str:
     """The Java to be used. Raises ConfigError where there is none."""
     home = os.environ.get("JAVA_HOME")
-    found = which(str(Path(home, "bin", "java"))) if home else which("java")
+    found = java_command()
     if found is None:
         where = f"in JAVA_HOME = {home}" if home else "on the PATH"
         raise ConfigError(

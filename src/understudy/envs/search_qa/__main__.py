@@ -14,31 +14,28 @@ import json
 import logging
 import os
 import shutil
-import sys
 from pathlib import Path
 
+from understudy.envs.command import run
 from understudy.envs.search_qa.passages import Corpus, each, load
 from understudy.envs.search_qa.passages import write as write_passages
 from understudy.envs.search_qa.questions import SPLITS
-from understudy.envs.search_qa.retrieval import ENGINES, TOP, Local, build, opened
+from understudy.envs.search_qa.retrieval import DENSE, ENGINES, TOP, Local, build, opened
 from understudy.envs.search_qa.rows import DataError
 from understudy.envs.search_qa.server import PORT, Server
 from understudy.envs.search_qa.suite import SearchQA
 from understudy.envs.search_qa.world import PASSAGES, world
-from understudy.errors import UnderstudyError
+from understudy.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
+LAST_PORT = 65_535
 
 
 def main(arguments: list[str] | None = None) -> None:
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    try:
-        given.run(given)
-    except UnderstudyError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(parser, lambda: given.run(given))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _index(given: argparse.Namespace) -> None:
+    _check_encoder(given)
     corpus = load(given.corpus)
     made_in_folder(corpus, given.folder, given.retriever, given.encoder)
     LOG.info("%s: %d passages of %s", given.folder, len(corpus), given.corpus)
@@ -98,26 +96,49 @@ def served(given: argparse.Namespace) -> Local:
     return build(corpus, given.retriever, encoder=given.encoder)
 
 
+def _check_encoder(given: argparse.Namespace) -> None:
+    if given.encoder and given.retriever not in DENSE:
+        raise ConfigError(
+            f"--encoder makes vectors, and the retriever {given.retriever!r} searches by words; "
+            f"leave it out, or set --retriever to {' or '.join(DENSE)}"
+        )
+
+
 def _own() -> Corpus:
     return world("full", PASSAGES["full"], 0).passages
 
 
 def _serve(given: argparse.Namespace) -> None:
+    _check_encoder(given)
+    if not 0 <= given.port <= LAST_PORT:
+        raise ConfigError(f"--port must be from 0 (any that is free) to {LAST_PORT}")
+    if given.topk < 1:
+        raise ConfigError(f"--topk must be at least 1, got {given.topk}")
     retriever = served(given)
-    server = Server(retriever, host=given.host, port=given.port, k=given.topk)
+    try:
+        server = Server(retriever, host=given.host, port=given.port, k=given.topk)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"cannot listen on {given.host} with port {given.port} ({error}); give another --port, "
+            "0 for any that is free, or an address of this machine as --host"
+        ) from error
     LOG.info("%s: %d passages, %s", server.address, len(retriever.corpus), retriever.engine)
     with server.socket:
         server.serve_forever()
 
 
 def _write(given: argparse.Namespace) -> None:
-    suite = SearchQA(passages=given.passages, seed=given.seed)
+    try:
+        suite = SearchQA(passages=given.passages, seed=given.seed)
+        tasks = {split: suite.tasks(split) for split in SPLITS}
+    except ValueError as error:
+        raise ConfigError(f"--passages {given.passages} cannot be written: {error}") from error
     given.folder.mkdir(parents=True, exist_ok=True)
     passages = world("full", given.passages, given.seed).passages
     write_passages(given.folder / "corpus.jsonl", each(passages))
     for split in SPLITS:
         with (given.folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
-            for task in suite.tasks(split):
+            for task in tasks[split]:
                 asked = suite.question(task)
                 row = {
                     "id": f"{asked.source}_{asked.number}",

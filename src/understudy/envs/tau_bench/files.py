@@ -35,6 +35,10 @@ HOW = (
     "get it with `git clone https://github.com/sierra-research/tau-bench` and name its folder "
     "tau_bench/envs/retail"
 )
+NO_AIRLINE: Final = (
+    "of tau2-bench only the retail domain can be played, not its airline, whose rules are others; "
+    "tau-bench's own airline is in its folder tau_bench/envs/airline"
+)
 
 
 @cache
@@ -51,6 +55,13 @@ def load(folder: str) -> World:
     data = root / "data" if (root / "data").is_dir() else root
     found = [d for d, names in TABLES.items() if (data / f"{names[0]}.json").is_file()]
     if not found:
+        if root.parent.name == "domains" or (root / "split_tasks.json").is_file():
+            known = "" if root.name != "airline" else f"; {NO_AIRLINE}"
+            raise EnvError(
+                f"{folder} is a folder of tau2-bench without db.json{known}; get the files again "
+                "with `git clone https://github.com/sierra-research/tau2-bench` and name its "
+                "folder data/tau2/domains/retail"
+            )
         raise EnvError(
             f"{folder} holds neither orders.json (retail) nor flights.json (airline) nor db.json "
             f"(tau2-bench); {HOW}"
@@ -151,8 +162,7 @@ def _tau2(root: Path) -> World:
     tables = read_json(root / "db.json")
     if not isinstance(tables, dict) or not set(TABLES["retail"]) <= set(tables):
         raise EnvError(
-            f"{root / 'db.json'} has not the tables {', '.join(TABLES['retail'])}; of tau2-bench "
-            "only the retail domain is known"
+            f"{root / 'db.json'} has not the tables {', '.join(TABLES['retail'])}; {NO_AIRLINE}"
         )
     tables = {name: tables[name] for name in TABLES["retail"]}
     shapes.tables("retail", tables, root)

@@ -7,9 +7,9 @@ FOLDER holds flights/clean_Flights_2022.csv.
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
+from understudy.envs.command import run
 from understudy.envs.travelplanner.database import PATHS, index
 from understudy.envs.travelplanner.tables import Flight
 from understudy.errors import EnvError
@@ -23,14 +23,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args(arguments).folder
-    try:
-        if not (folder / PATHS[Flight]).is_file():
-            raise EnvError(f"there is no {PATHS[Flight]} in {folder}; name the database's folder")
-        count = index(folder)
-    except EnvError as error:
-        sys.exit(str(error))
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    logging.info("%s: %d flights", folder, count)
+    run(parser, lambda: _index(folder))
+
+
+def _index(folder: Path) -> None:
+    if not (folder / PATHS[Flight]).is_file():
+        raise EnvError(f"there is no {PATHS[Flight]} in {folder}; name the database's folder")
+    logging.info("%s: %d flights", folder, index(folder))
 
 
 if __name__ == "__main__":

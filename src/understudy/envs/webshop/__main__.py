@@ -10,10 +10,10 @@ import argparse
 import logging
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import get_args
 
+from understudy.envs.command import run
 from understudy.envs.webshop import files, shop
 from understudy.envs.webshop.product import CatalogueError, Goals
 from understudy.envs.webshop.storage import Folder
@@ -31,13 +31,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--products", type=int, help="only so many, from the beginning")
     given = parser.parse_args(arguments)
-    try:
-        made = build(
-            given.data, given.folder, goals=given.goals, seed=given.seed, products=given.products
-        )
-    except CatalogueError as error:
-        sys.exit(str(error))
     logging.basicConfig(format="%(message)s", level=logging.INFO)
+    run(parser, lambda: _build(given))
+
+
+def _build(given: argparse.Namespace) -> None:
+    if given.products is not None and given.products < 0:
+        raise CatalogueError(f"--products must not be below 0, got {given.products}")
+    made = build(
+        given.data, given.folder, goals=given.goals, seed=given.seed, products=given.products
+    )
     logging.info("%s: %d products, %d goals", given.folder, len(made.products), len(made))
 
 

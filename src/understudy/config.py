@@ -134,7 +134,8 @@ class UpdateSection(Section):
 
 
 class BuildSection(Section):
-    """A small model with random weights, of the Qwen3 architecture."""
+    """A small model with random weights, of the Qwen3 architecture. Its tokenizer is made of the
+    environment's texts, with at most so many `entries`, unless policy.tokenizer names another."""
 
     layers: At1
     hidden: At1
@@ -142,6 +143,7 @@ class BuildSection(Section):
     kv_heads: At1
     ffn: At1
     context: At1
+    entries: Annotated[int, Field(ge=512)] = 2048
 
     @model_validator(mode="after")
     def _fits(self) -> "BuildSection":

@@ -176,20 +176,25 @@ def _said(seen: Observation, context: Context) -> Iterable[str]:
     yield from (protocol.write(action) for action in seen.actions)
 
 
-def _tokenizer(name: str, config: Config, suite: Suite, context: Context) -> Any:
+def _tokenizer(section: PolicySection, config: Config, suite: Suite, context: Context) -> Any:
     """Of a built model: another policy's, a folder's, or a new one."""
     from transformers import AutoTokenizer
 
+    name = section.tokenizer
     if not name:
-        said = texts(suite, context, config.env.split)
-        return train_tokenizer(attempt("reading the environment's texts", partial(list, said)))
+        assert section.build is not None
+        said: list[str] = attempt(
+            "reading the environment's texts",
+            partial(list, texts(suite, context, config.env.split)),
+        )
+        return train_tokenizer(said, entries=section.build.entries)
     other = config.policies.get(name)
     if other is not None and other.url:
         raise ConfigError(
             f"policies.{name} is on a server, which gives no tokenizer away; name the folder of one"
         )
     if other is not None and other.build is not None:
-        return _tokenizer(other.tokenizer, config, suite, context)
+        return _tokenizer(other, config, suite, context)
     folder = locate(other.model if other else name, where=f"policies.{name}" if other else "policy")
     try:
         return AutoTokenizer.from_pretrained(folder)
@@ -207,7 +212,7 @@ def build_policy(
 ) -> HFPolicy:  # fmt: skip
     """A new model with random weights, the same for the same seed."""
     assert section.build is not None
-    tokenizer = _tokenizer(section.tokenizer, config, suite, context)
+    tokenizer = _tokenizer(section, config, suite, context)
     if section.chat_template:
         tokenizer.chat_template = Path(_template(section, where=where)).read_text()
     chat = Chat(tokenizer, section.history, tuple(section.options.items()))
@@ -279,7 +284,7 @@ def remote_of(
     server = section.server or ServerSection()
     tokenizer = student.chat.tokenizer
     if section.tokenizer:
-        tokenizer = _tokenizer(section.tokenizer, config, suite, context)
+        tokenizer = _tokenizer(section, config, suite, context)
     if section.chat_template:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.chat_template = Path(_template(section, where=where)).read_text()

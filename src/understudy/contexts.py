@@ -33,12 +33,14 @@ GENERIC: dict[str, Render] = {"text": text, "actions": with_actions}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """How prompts are built. `instructions` go into the system message, and so does a hint."""
+    """How prompts are built and answers read. `instructions` go into the system message, and so
+    does a hint; `tags` are the environment's own (see `protocol.parse`)."""
 
     kind: Literal["transcript", "window"] = "transcript"
     window: int = 2
     render: Render = text
     instructions: str = ""
+    tags: tuple[str, ...] = ()
 
     def system(self, hint: str = "") -> str:
         """The system message; a hint is a part of it that nothing may cut."""

@@ -103,3 +103,12 @@ class Instructs(Protocol):
     """A suite that tells the agent, in a system message, how its world works."""
 
     def instructions(self) -> str: ...
+
+
+@runtime_checkable
+class Tagged(Protocol):
+    """A suite whose actions are blocks with tags of their own, as `<search>Lima</search>`."""
+
+    def action_tags(self) -> Sequence[str]:
+        """The names of the tags, without brackets: a block of one is an action as it stands."""
+        ...

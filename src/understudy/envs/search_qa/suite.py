@@ -7,7 +7,7 @@ from pathlib import Path
 
 from understudy.envs.base import Render
 from understudy.envs.lazy import LazyTasks
-from understudy.envs.search_qa import expert, generate, questions, wording
+from understudy.envs.search_qa import expert, generate, moves, questions, wording
 from understudy.envs.search_qa.client import Dialect
 from understudy.envs.search_qa.env import Library, Reward, Rules, SearchQAEnv
 from understudy.envs.search_qa.moves import Protocol
@@ -218,6 +218,9 @@ class SearchQA:
 
     def instructions(self) -> str:
         return wording.INSTRUCTIONS
+
+    def action_tags(self) -> Sequence[str]:
+        return moves.SEARCH, moves.ANSWER
 
 
 @lru_cache(maxsize=4)

@@ -1,8 +1,11 @@
 """Intervals against published values and against coverage counted out, and panels that pin a
 world."""
 
+import json
 import math
+import tomllib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +16,7 @@ from trouble import Trouble
 from understudy.contexts import Context
 from understudy.envs.base import Suite
 from understudy.envs.doors import Doors, DoorsEnv
+from understudy.envs.household import Household
 from understudy.envs.pool import LocalPool
 from understudy.errors import ConfigError
 from understudy.evaluate import Z95, Evaluation, Panel, evaluate, paired, panel, wilson
@@ -166,6 +170,16 @@ def test_a_panel_is_the_first_tasks_of_a_split_and_known_by_what_they_show() -> 
     ]
     assert len({made.fingerprint, *(o.fingerprint for o in others)}) == 5
     assert made.fingerprint == panel(Renamed(3, "{}"), "unseen", 10).fingerprint
+
+
+def test_the_panel_of_the_published_study_is_still_made() -> None:
+    root = Path(__file__).parents[1] / "studies" / "household"
+    base = tomllib.loads((root / "study.toml").read_text())["base"]
+    published = json.loads((root / "results.json").read_text())
+    made = panel(
+        Household(**base["env"]["options"]), published["split"], len(published["families"])
+    )
+    assert made.fingerprint == published["panel"]
 
 
 def test_a_panel_larger_than_its_split_is_refused() -> None:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from understudy.envs.base import Suite
+from understudy.envs.base import Identifies, Suite
 from understudy.errors import ConfigError
 from understudy.objective import Algorithm, View
 from understudy.rollout import Stage, play
@@ -64,8 +64,8 @@ def paired(a: Sequence[bool], b: Sequence[bool], z: float = Z95) -> tuple[float,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """The tasks an evaluation runs on, and a fingerprint of what they show: the same panel on any
-    machine, or a different fingerprint."""
+    """The tasks an evaluation runs on, and a fingerprint of what they show and of what the suite
+    says they depend on: the same panel on any machine, or a different fingerprint."""
 
     split: str
     tasks: tuple[Task, ...]
@@ -82,6 +82,8 @@ def panel(suite: Suite, split: str, count: int) -> Panel:
         )
     tasks = tuple(available[i] for i in range(count))
     digest = hashlib.sha256()
+    if isinstance(suite, Identifies):
+        digest.update(suite.identity().encode())
     for task in tasks:
         env = suite.make()
         digest.update(f"{task.id}\n{env.reset(task).text}\n".encode())

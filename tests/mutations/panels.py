@@ -19,4 +19,23 @@ BUGS: Bugs = {
             ("own tags forgotten", "        tags=tags,\n", ""),
         ],
     ),
+    "envs/lazy.py": (
+        ("tests/envs/test_search_qa_files.py", "tests/envs/test_household_files.py"),
+        [
+            ("families one after the other", "(rounds[i], first[families[i]])",
+             "(first[families[i]], rounds[i])"),
+        ],
+    ),
+    "envs/search_qa/suite.py": (
+        ("tests/envs/test_search_qa_files.py",),
+        [("a corpus known by its name alone", "-{path.stat().st_size}", "")],
+    ),
+    "evaluate.py": (
+        ("tests/envs/test_search_qa_files.py",),
+        [("a panel that knows no corpus", "suite.identity().encode()", 'b""')],
+    ),
+    "envs/household/gamefile.py": (
+        ("tests/envs/test_household_files.py",),
+        [("games read again and again", "@lru_cache(maxsize=8)\n", "")],
+    ),
 }  # fmt: skip

@@ -25,6 +25,15 @@ class Suite(Protocol):
 
 
 @runtime_checkable
+class Identifies(Protocol):
+    """A suite whose tasks depend on something that no first observation shows."""
+
+    def identity(self) -> str:
+        """What that is, such as the name and size of a corpus; empty where there is nothing."""
+        ...
+
+
+@runtime_checkable
 class Demonstrates(Protocol):
     """A suite that knows how its tasks are done."""
 

@@ -26,7 +26,7 @@ from understudy.types import Observation, Task
 
 EXTRAS: Final = (
     "demonstrate", "plan", "thoughts", "plan_thoughts", "stray", "answer", "describe",
-    "renders", "instructions", "action_tags",
+    "renders", "instructions", "action_tags", "identity",
 )  # fmt: skip
 """What a suite may know besides, as `envs.base` has it."""
 

@@ -36,7 +36,7 @@ class Generated(LazyTasks):
 
 @dataclass(frozen=True, slots=True)
 class Loaded(LazyTasks):
-    """The questions of local files, in their order."""
+    """The questions of local files, the data sets taking turns."""
 
     suite: "SearchQA"
     split: str
@@ -182,6 +182,13 @@ class SearchQA:
         own = None if self.data is not None else (self.size, self._count(), self.seed)
         corpus, index = (None if p is None else str(p) for p in (self.corpus, self.index))
         return _local(own, corpus, self.retriever, index, self.encoder, self.topk)
+
+    def identity(self) -> str:
+        """What is searched; our own world's passages are told by the ids of its tasks."""
+        if self.data is None or self.url:
+            return self.url
+        path = Path(str(self.corpus)).expanduser()
+        return f"{path.name}-{path.stat().st_size}" if path.is_file() else path.name
 
     def make(self) -> SearchQAEnv:
         rules = Rules(self.protocol, self.reward, self.words)

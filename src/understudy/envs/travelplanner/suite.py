@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import get_args
 
 from understudy.envs.base import Render
-from understudy.envs.lazy import LazyTasks
+from understudy.envs.lazy import LazyTasks, in_turns
 from understudy.envs.travelplanner import wording
 from understudy.envs.travelplanner.env import Mode, Reward, TravelPlannerEnv, Trip
 from understudy.envs.travelplanner.generate import SIZES
@@ -125,7 +125,7 @@ class TravelPlanner:
 def _listed(
     folder: str, split: str, levels: tuple[str, ...], days: tuple[int, ...]
 ) -> Sequence[Task]:
-    """The tasks of the user's data."""
+    """The tasks of the user's data, levels and lengths taking turns."""
     from understudy.envs.travelplanner.files import load
 
     splits = load(folder)
@@ -133,7 +133,7 @@ def _listed(
         raise ValueError(
             f"{folder} has no queries of a split {split!r}; it has {', '.join(splits)}."
         )
-    return [
+    found = [
         Task(
             id=f"travelplanner/{split}/{k:04d}",
             family=f"{trip.query.level}-{trip.query.days}",
@@ -143,6 +143,7 @@ def _listed(
         for k, trip in enumerate(splits[split])
         if trip.query.level in levels and trip.query.days in days
     ]
+    return [found[i] for i in in_turns([task.family for task in found])]
 
 
 def find(task: Task) -> Trip:

@@ -55,13 +55,15 @@ class Context:
         """
         if self.kind == "transcript" or len(seen) == 1:
             return self.render(seen[-1])
-        first = self.render(seen[0])
+        # what is admissible changes with every turn: the list of now is the one that counts
+        past_render = text if self.render is with_actions else self.render
+        first = past_render(seen[0])
         past = list(zip(seen[:-1], actions, strict=True))[-self.window :] if self.window else []
         start = len(actions) - len(past)
         lines = [
             # the first observation is shown above already
             (
-                f"[{start + k}] " + (self.render(o) if start + k else "(the start)"),
+                f"[{start + k}] " + (past_render(o) if start + k else "(the start)"),
                 f"[{start + k}] > {a}",
             )
             for k, (o, a) in enumerate(past)

@@ -16,8 +16,8 @@ from understudy.envs.household.grammar import (
     load_grammar,
     strange_signs,
 )
-from understudy.envs.lazy import in_turns
 from understudy.envs.household.scene import Family, Scene
+from understudy.envs.lazy import in_turns
 from understudy.types import Task
 
 FOLDERS: Final = {"train": "train", "seen": "valid_seen", "unseen": "valid_unseen"}

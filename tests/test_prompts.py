@@ -6,8 +6,7 @@ from importlib.util import find_spec
 from shutil import which
 
 import pytest
-from stages import ALONE
-from table import chat
+from stages import ALONE, Says
 
 from understudy import build, protocol
 from understudy.config import ContextSection
@@ -21,7 +20,6 @@ from understudy.envs.search_qa import SearchQA
 from understudy.envs.tau_bench import TauBench
 from understudy.envs.travelplanner import TravelPlanner
 from understudy.envs.webshop import WebShop
-from understudy.policies.base import Completion, Request
 from understudy.rollout import Limits, Stage, play
 from understudy.types import Task, Turn
 
@@ -78,30 +76,6 @@ def test_a_turn_written_as_the_prompt_says_is_valid_and_acts(name: str) -> None:
 
 
 # -- in a rollout
-
-
-class Says:
-    """Writes one text after the other, whatever it is shown."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.chat, self.context_length = chat(), 100_000
-        self.texts, self.asked = list(texts), list[Request]()
-
-    def refresh(self) -> None: ...
-
-    def release(self, key: str) -> None: ...
-
-    def submit(self, request: Request) -> None:
-        self.asked.append(request)
-
-    def poll(self) -> list[Completion]:
-        asked, self.asked = self.asked, []
-        made = []
-        for request in asked:
-            ids = self.chat.reply(self.texts.pop(0))
-            logps = (0.0,) * len(ids)
-            made.append(Completion(key=request.key, tokens=ids, logps=logps, ended=True))
-        return made
 
 
 def turns_of(suite: Suite, task: Task, texts: Sequence[str]) -> tuple[Turn, ...]:

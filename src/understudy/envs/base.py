@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from understudy.types import Observation, Task
+from understudy.types import Episode, Observation, Task
 
 
 class Env(Protocol):
@@ -112,6 +112,15 @@ class Instructs(Protocol):
     """A suite that tells the agent, in a system message, how its world works."""
 
     def instructions(self) -> str: ...
+
+
+@runtime_checkable
+class Summarises(Protocol):
+    """A suite with numbers of its own for an evaluation, besides success and score."""
+
+    def summarise(self, episodes: Sequence[Episode]) -> Mapping[str, float]:
+        """By name, what is said of the episodes of a panel, one for each task."""
+        ...
 
 
 @runtime_checkable

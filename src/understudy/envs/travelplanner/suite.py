@@ -1,7 +1,7 @@
 """TravelPlanner as a suite: tasks, the environment, demonstrations, plans, wording."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import get_args
 
@@ -10,10 +10,11 @@ from understudy.envs.lazy import LazyTasks, in_turns
 from understudy.envs.travelplanner import wording
 from understudy.envs.travelplanner.env import Mode, Reward, TravelPlannerEnv, Trip
 from understudy.envs.travelplanner.generate import SIZES
+from understudy.envs.travelplanner.judge import Verdict, rates
 from understudy.envs.travelplanner.query import DAYS, LEVELS
 from understudy.envs.travelplanner.render import compact
 from understudy.envs.travelplanner.requests import SPLITS, trip
-from understudy.types import Task
+from understudy.types import Episode, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,20 @@ class TravelPlanner:
 
     def describe(self, task: Task) -> str:
         return find(task).query.text
+
+    def summarise(self, episodes: Sequence[Episode]) -> Mapping[str, float]:
+        """The table of the paper, over the plans that the episodes handed in."""
+        return asdict(rates(map(self._judged, episodes))) if episodes else {}
+
+    def _judged(self, episode: Episode) -> Verdict:
+        """What the environment found in the end; the same actions lead there again."""
+        env = self.make()
+        seen = env.reset(episode.task)
+        for turn in () if episode.stop.broken else episode.turns:
+            if not seen.done:
+                seen = env.step(turn.action)
+        env.close()
+        return env.verdict
 
     def renders(self) -> Mapping[str, Render]:
         return {"compact": compact}

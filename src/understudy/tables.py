@@ -183,8 +183,8 @@ def evaluations(found: Mapping[str, Evaluation], console: Console) -> None:
     for family in families if len(families) > 1 else ():
         cells = [e.families()[family] for e in found.values()]
         table.add_row(f"  {family}", *(percent(int(c[0]), int(c[1])) for c in cells))
-    for name, cells in _numbers(list(found.values())):
-        table.add_row(name, *cells)
+    for name, shown in _numbers(list(found.values())):
+        table.add_row(name, *shown)
     lines = [e.line(0, "") for e in found.values()]
     for name in ("turns", "invalid", "broken"):
         table.add_row(name, *(f"{float(str(line[name])):.3g}" for line in lines))

@@ -110,8 +110,8 @@ def test_search_r1s_own_tables(tmp_path: Path) -> None:
     lines(tmp_path / "corpus.jsonl", rows(TOWNS))
     made = suite(tmp_path)
     assert [t.id for t in made.tasks("train")] == [
-        "search_qa/nq/train/0000000", "search_qa/nq/train/0000001",
-        "search_qa/hotpotqa/train/0000000",
+        "search_qa/nq/train/0000000", "search_qa/hotpotqa/train/0000000",
+        "search_qa/nq/train/0000001",
     ]  # fmt: skip
     assert made.question(made.tasks("train")[2]).golds == ("Alna", "b")
     with pytest.raises(DataError, match="has no questions for 'test'"):

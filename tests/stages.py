@@ -1,14 +1,15 @@
 """Stages on which doors are played by tables of known distributions."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from table import Table
+from table import Table, chat
 
 from understudy.contexts import Context
 from understudy.envs.base import Suite
 from understudy.envs.pool import LocalPool
 from understudy.objective import Algorithm, View
-from understudy.policies.base import Actor
+from understudy.policies.base import Actor, Completion, Request
 from understudy.rollout import Limits, Stage
 from understudy.schedules import constant
 
@@ -37,3 +38,27 @@ def mixed(chance: float, *, hint: str = "") -> Algorithm:
 
 def pair(**more: object) -> dict[str, Actor]:
     return {"self": Table(knows=0.5), "teacher": Table(knows=3.0, **more)}  # type: ignore[arg-type]
+
+
+class Says:
+    """An actor that writes one text after the other, whatever it is shown."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.chat, self.context_length = chat(), 1_000_000
+        self.texts, self.asked = list(texts), list[Request]()
+
+    def refresh(self) -> None: ...
+
+    def release(self, key: str) -> None: ...
+
+    def submit(self, request: Request) -> None:
+        self.asked.append(request)
+
+    def poll(self) -> list[Completion]:
+        asked, self.asked = self.asked, []
+        made = []
+        for request in asked:
+            ids = self.chat.reply(self.texts.pop(0))
+            logps = (0.0,) * len(ids)
+            made.append(Completion(key=request.key, tokens=ids, logps=logps, ended=True))
+        return made

@@ -1,8 +1,11 @@
 """Intervals against published values and against coverage counted out, and panels that pin a
 world."""
 
+import json
 import math
+import tomllib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,9 +16,10 @@ from trouble import Trouble
 from understudy.contexts import Context
 from understudy.envs.base import Suite
 from understudy.envs.doors import Doors, DoorsEnv
+from understudy.envs.household import Household
 from understudy.envs.pool import LocalPool
 from understudy.errors import ConfigError
-from understudy.evaluate import Z95, Evaluation, Panel, evaluate, paired, panel, wilson
+from understudy.evaluate import Z95, Evaluation, Panel, evaluate, mean, paired, panel, wilson
 from understudy.rollout import Limits, Stage
 from understudy.types import Episode, Observation, Stop, Task
 
@@ -168,6 +172,16 @@ def test_a_panel_is_the_first_tasks_of_a_split_and_known_by_what_they_show() -> 
     assert made.fingerprint == panel(Renamed(3, "{}"), "unseen", 10).fingerprint
 
 
+def test_the_panel_of_the_published_study_is_still_made() -> None:
+    root = Path(__file__).parents[1] / "studies" / "household"
+    base = tomllib.loads((root / "study.toml").read_text())["base"]
+    published = json.loads((root / "results.json").read_text())
+    made = panel(
+        Household(**base["env"]["options"]), published["split"], len(published["families"])
+    )
+    assert made.fingerprint == published["panel"]
+
+
 def test_a_panel_larger_than_its_split_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"seen split has 9 tasks, fewer than the 10"):
         panel(Doors(2), "seen", 10)
@@ -197,6 +211,41 @@ def test_an_evaluation_counts_every_task_of_its_panel() -> None:
         "put": [1, 2, *wilson(1, 2)],
     }
     assert (line["success"], line["low"], line["high"]) == made.rate
+
+
+def test_the_mean_of_scores_as_computed_by_hand() -> None:
+    # s = sqrt(0.2 / 3), and 1.96 s / 2 to each side
+    assert mean([0.2, 0.4, 0.6, 0.8]) == pytest.approx((0.5, 0.24697, 0.75303), abs=1e-5)
+    assert mean([]) == (0.0, 0.0, 1.0)
+    assert mean([0.25]) == (0.25, *wilson(0.25, 1))
+    assert mean([1.0, 0.0, 1.0])[2] == 1.0
+
+
+@given(scores=st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_an_interval_of_scores_is_of_scores_and_holds_their_mean(scores: list[float]) -> None:
+    middle, low, high = mean(scores)
+    assert 0 <= low <= middle + 1e-12
+    assert middle - 1e-12 <= high <= 1
+    assert low < high or len(set(scores)) > 1
+
+
+def test_scores_are_reported_over_all_tasks_and_by_family() -> None:
+    scores = [1.0, 0.5, None, 0.9]
+    episodes = [
+        replace(episode(k == 0, family="ab"[k // 2], k=k), score=score)
+        for k, score in enumerate(scores)
+    ]
+    episodes[3] = replace(episodes[3], stop=Stop.ERROR)
+    tested = Panel(split="seen", tasks=tuple(e.task for e in episodes), fingerprint="f")
+    made = Evaluation(panel=tested, episodes=tuple(episodes), summary={"pass_rate": 0.75})
+    line = made.line(0, "student")
+    # what was not scored or broke is worth nothing, and is never left out
+    assert line["scores"] == [1.0, 0.5, 0.0, 0.0]
+    assert (line["score"], line["score_low"], line["score_high"]) == mean([1.0, 0.5, 0.0, 0.0])
+    assert line["score_families"] == {"a": [*mean([1.0, 0.5])], "b": [*mean([0.0, 0.0])]}
+    assert line["summary"] == {"pass_rate": 0.75}
+    silent = Evaluation(panel=tested, episodes=tuple(replace(e, score=None) for e in episodes))
+    assert not {"score", "scores", "score_families", "summary"} & silent.line(0, "x").keys()
 
 
 def run(suite: Suite, tested: Panel, retries: int = 1) -> Evaluation:

@@ -3,6 +3,7 @@
 import inspect
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from rich.console import Console
 
 from understudy import tables
 from understudy.algorithms import ALGORITHMS
+from understudy.evaluate import Evaluation, Panel
 from understudy.meanings import COMMON, meaning
+from understudy.progress import Lines
+from understudy.types import Episode, Task
 
 ROOT = Path(__file__).parents[1]
 EVERY = pytest.mark.parametrize("name", ALGORITHMS)
@@ -75,3 +79,60 @@ def test_a_text_is_filled_but_its_formulas_stand() -> None:
         "Some words that are", "long enough.", "", "    A = b", "    C = d + eeeeeeee",
         "        + f", "", "x = y", "z = w",
     ]  # fmt: skip
+
+
+# -- evaluations
+
+
+def evaluation(scores: Sequence[float | None], **summary: float) -> Evaluation:
+    episodes = tuple(
+        Episode(
+            task=Task(id=str(k), family="ab"[k % 2]), group=str(k), turns=(), score=score,
+            won=score == 1,
+        )
+        for k, score in enumerate(scores)
+    )  # fmt: skip
+    tested = Panel(split="test", tasks=tuple(e.task for e in episodes), fingerprint="f")
+    return Evaluation(panel=tested, episodes=episodes, summary=summary)
+
+
+def shown(**found: Evaluation) -> str:
+    out = io.StringIO()
+    tables.evaluations(found, Console(file=out, width=120))
+    return out.getvalue()
+
+
+def said(made: Evaluation) -> str:
+    out = io.StringIO()
+    Lines(out).evaluated({**made.line(4, "student")})
+    return out.getvalue()
+
+
+def test_scores_are_shown_beside_success_where_they_say_more() -> None:
+    some = evaluation([1.0, 0.5, 1.0, 0.25])
+    rows = [line.split("│")[1:3] for line in shown(student=some).splitlines() if "│" in line]
+    cells = {name.strip(): cell.strip() for name, cell in rows}
+    assert cells["score"] == "69 % (32 to 100 %)"
+    at = [name.strip() for name, _ in rows].index("score")
+    assert [cell.strip() for _, cell in rows[at + 1 : at + 3]] == [
+        "100 % (34 to 100 %)", "38 % (13 to 62 %)",
+    ]  # fmt: skip
+    assert "2/4 = 50 % (15 to 85 %), score 69 % (32 to 100 %) at step 4" in said(some)
+    for same in (evaluation([1.0, 0.0]), evaluation([None, None])):
+        assert "score" not in shown(student=same) + said(same)
+    assert "score" in shown(student=some, teacher=evaluation([None] * 4))
+
+
+def test_what_the_suite_says_is_shown() -> None:
+    made = evaluation([1.0, 0.0], final_pass=0.125)
+    assert "final pass" in shown(student=made)
+    assert "0.125" in shown(student=made)
+    assert ", final pass 0.125 at step 4" in said(made)
+
+
+def test_lines_of_older_runs_can_still_be_shown() -> None:
+    line = evaluation([1.0, 0.5]).line(4, "student")
+    old = {name: line[name] for name in line if not name.startswith("score")}
+    out = io.StringIO()
+    Lines(out).evaluated(old)
+    assert out.getvalue() == "evaluation: 1/2 = 50 % (9 to 91 %) at step 4\n"

@@ -113,6 +113,16 @@ def test_a_window_holds_the_start_the_last_turns_and_now(count: int, window: int
         assert order == sorted(order)
 
 
+def test_a_window_lists_what_is_admissible_once_with_what_is_seen_now() -> None:
+    seen = [Observation(text=f"room {k}", actions=("go", f"take {k}")) for k in range(4)]
+    made = Context(kind="window", window=2, render=with_actions).user(seen, ["go"] * 3)
+    assert made.count("Admissible actions:") == 1
+    assert made.endswith(f"Now:\n{with_actions(seen[3])}")
+    assert all(f"room {k}" in made for k in range(4))
+    own = Context(kind="window", window=2, render=lambda o: f"{o.text}: {len(o.actions)}")
+    assert "[2] room 2: 2" in own.user(seen, ["go"] * 3)
+
+
 # -- hints and doors
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
-from understudy import hinting
+from understudy import hinting, protocol
 from understudy.algorithms import ALGORITHMS
 from understudy.arguments import call
 from understudy.config import AlgorithmSection, Config, ContextSection, EnvSection, EvalSection
 from understudy.contexts import GENERIC, Context
-from understudy.envs.base import Instructs, Renders, Suite
+from understudy.envs.base import Instructs, Renders, Suite, Tagged
 from understudy.envs.check import Broken, attempt
 from understudy.envs.pool import LocalPool, Pool, ProcessPool
 from understudy.envs.registry import APART, SUITES
@@ -106,12 +106,17 @@ def context_of(section: ContextSection, suite: Suite) -> Context:
             f"context.render = {section.render!r} does not exist"
             f"{did_you_mean(section.render, renders)}; there are {', '.join(renders)}"
         )
-    told = suite.instructions() if section.instructions and isinstance(suite, Instructs) else ""
+    tags = tuple(suite.action_tags()) if isinstance(suite, Tagged) else ()
+    told: list[str] = []
+    if section.instructions:
+        rules = [suite.instructions().strip()] if isinstance(suite, Instructs) else []
+        told = [*rules, protocol.told(tags)]
     return Context(
         kind=section.kind,
         window=section.window,
         render=renders[section.render],
-        instructions=told,
+        instructions="\n\n".join(told),
+        tags=tags,
     )
 
 

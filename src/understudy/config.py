@@ -68,7 +68,7 @@ class ContextSection(Section):
     render: str = "text"
     """How observations are worded: text, actions (lists what is admissible), or the suite's own."""
     instructions: bool = True
-    """Whether the suite's instructions go into the system message."""
+    """Whether the suite's instructions, and how an answer is written, are the system message."""
 
 
 class RolloutSection(Section):

@@ -33,12 +33,14 @@ GENERIC: dict[str, Render] = {"text": text, "actions": with_actions}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """How prompts are built. `instructions` go into the system message, and so does a hint."""
+    """How prompts are built and answers read. `instructions` go into the system message, and so
+    does a hint; `tags` are the environment's own (see `protocol.parse`)."""
 
     kind: Literal["transcript", "window"] = "transcript"
     window: int = 2
     render: Render = text
     instructions: str = ""
+    tags: tuple[str, ...] = ()
 
     def system(self, hint: str = "") -> str:
         """The system message; a hint is a part of it that nothing may cut."""
@@ -53,13 +55,15 @@ class Context:
         """
         if self.kind == "transcript" or len(seen) == 1:
             return self.render(seen[-1])
-        first = self.render(seen[0])
+        # what is admissible changes with every turn: the list of now is the one that counts
+        past_render = text if self.render is with_actions else self.render
+        first = past_render(seen[0])
         past = list(zip(seen[:-1], actions, strict=True))[-self.window :] if self.window else []
         start = len(actions) - len(past)
         lines = [
             # the first observation is shown above already
             (
-                f"[{start + k}] " + (self.render(o) if start + k else "(the start)"),
+                f"[{start + k}] " + (past_render(o) if start + k else "(the start)"),
                 f"[{start + k}] > {a}",
             )
             for k, (o, a) in enumerate(past)

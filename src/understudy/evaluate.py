@@ -1,11 +1,14 @@
-"""What a policy can do: success on a pinned panel of tasks, with intervals."""
+"""What a policy can do: success and score on a pinned panel of tasks, with intervals."""
 
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from statistics import fmean, stdev
 
-from understudy.envs.base import Suite
+from understudy.envs.base import Identifies, Suite, Summarises
+from understudy.envs.check import attempt
 from understudy.errors import ConfigError
 from understudy.objective import Algorithm, View
 from understudy.rollout import Stage, play
@@ -16,7 +19,7 @@ Z95 = 1.959963984540054
 """The 97.5th percentile of the standard normal distribution."""
 
 
-def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
+def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
     """Wilson's score interval for a proportion (Wilson 1927): near 95 % coverage at the default z,
     on average over proportions; close to 0 and 1 it can be a few per cent less.
 
@@ -33,6 +36,25 @@ def wilson(successes: int, n: int, z: float = Z95) -> tuple[float, float]:
     low = 0.0 if successes == 0 else middle - half
     high = 1.0 if successes == n else middle + half
     return max(0.0, low), min(1.0, high)
+
+
+def mean(scores: Sequence[float], z: float = Z95) -> tuple[float, float, float]:
+    """The mean of scores in [0, 1] and its interval by the normal approximation, z standard errors
+    to each side and within [0, 1]. Where all are alike, which tells nothing of how they spread,
+    Wilson's limits of a proportion stand for it: no scores of that mean spread more.
+
+    >>> tuple(round(x, 3) for x in mean([0.2, 0.4, 0.6, 0.8]))
+    (0.5, 0.247, 0.753)
+    >>> mean([0.0] * 200) == (0.0, *wilson(0, 200))
+    True
+    """
+    n = len(scores)
+    if n == 0:
+        return 0.0, 0.0, 1.0
+    if min(scores) == max(scores):
+        return scores[0], *wilson(scores[0] * n, n, z)
+    middle, half = fmean(scores), z * stdev(scores) / math.sqrt(n)
+    return middle, max(0.0, middle - half), min(1.0, middle + half)
 
 
 def paired(a: Sequence[bool], b: Sequence[bool], z: float = Z95) -> tuple[float, float, float]:
@@ -64,8 +86,8 @@ def paired(a: Sequence[bool], b: Sequence[bool], z: float = Z95) -> tuple[float,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """The tasks an evaluation runs on, and a fingerprint of what they show: the same panel on any
-    machine, or a different fingerprint."""
+    """The tasks an evaluation runs on, and a fingerprint of what they show and of what the suite
+    says they depend on: the same panel on any machine, or a different fingerprint."""
 
     split: str
     tasks: tuple[Task, ...]
@@ -82,6 +104,8 @@ def panel(suite: Suite, split: str, count: int) -> Panel:
         )
     tasks = tuple(available[i] for i in range(count))
     digest = hashlib.sha256()
+    if isinstance(suite, Identifies):
+        digest.update(suite.identity().encode())
     for task in tasks:
         env = suite.make()
         digest.update(f"{task.id}\n{env.reset(task).text}\n".encode())
@@ -96,6 +120,7 @@ class Evaluation:
     panel: Panel
     episodes: tuple[Episode, ...]
     hint: str = ""  # that the policy was shown
+    summary: Mapping[str, float] = field(default_factory=dict)  # the suite's own numbers
 
     @property
     def won(self) -> list[bool]:
@@ -107,8 +132,17 @@ class Evaluation:
         n = len(self.episodes)
         return (sum(self.won) / n if n else 0.0, *wilson(sum(self.won), n))
 
+    @property
+    def scores(self) -> list[float]:
+        """Each task's score in [0, 1] at the end, 0 for one that broke; empty where the
+        environment reports none."""
+        if all(e.score is None for e in self.episodes):
+            return []
+        return [0.0 if e.stop.broken else e.score or 0.0 for e in self.episodes]
+
     def line(self, step: int, name: str) -> Mapping[str, object]:
-        """For the log: the number, its interval, and every task's outcome."""
+        """For the log: the numbers, their intervals, and every task's outcome. What the
+        environment does not report is left out."""
         n, rate = len(self.episodes), self.rate
         turns = [len(e.turns) for e in self.episodes]
         return {
@@ -128,7 +162,22 @@ class Evaluation:
             "broken": sum(e.stop.broken for e in self.episodes),
             "families": self.families(),
             "outcomes": [int(w) for w in self.won],
+            **self._scored(),
+            **({"summary": dict(self.summary)} if self.summary else {}),
         }
+
+    def _scored(self) -> Mapping[str, object]:
+        if not self.scores:
+            return {}
+        whole = dict(zip(("score", "score_low", "score_high"), mean(self.scores), strict=True))
+        return {**whole, "score_families": self.score_families(), "scores": self.scores}
+
+    def score_families(self) -> dict[str, list[float]]:
+        """Per family: the mean score and its interval; empty where there are no scores."""
+        mine: dict[str, list[float]] = {}
+        for episode, score in zip(self.episodes, self.scores, strict=False):
+            mine.setdefault(episode.task.family or "all", []).append(score)
+        return {name: [*mean(mine[name])] for name in sorted(mine)}
 
     def families(self) -> dict[str, list[float]]:
         """Per family: successes, tasks, and the interval."""
@@ -167,4 +216,7 @@ def evaluate(
     episodes = play(alone, tested.tasks, acting, seed=seed, step=-1)
     whole = {e.task.id: e for e in reversed(episodes)}
     made = tuple(whole[task.id] for task in tested.tasks)
-    return Evaluation(panel=tested, episodes=made, hint=hint)
+    summary: Mapping[str, float] = {}
+    if isinstance(stage.suite, Summarises):
+        summary = attempt("summarise", partial(stage.suite.summarise, made))
+    return Evaluation(panel=tested, episodes=made, hint=hint, summary=summary)

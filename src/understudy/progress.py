@@ -40,9 +40,16 @@ def percent(won: int, n: int) -> str:
     >>> percent(3, 12)
     '3/12 = 25 % (9 to 53 %)'
     """
-    low, high = wilson(won, n)
-    rate = 100 * won / n if n else 0.0
-    return f"{won}/{n} = {rate:.0f} % ({100 * low:.0f} to {100 * high:.0f} %)"
+    return f"{won}/{n} = {rate(won / n if n else 0.0, *wilson(won, n))}"
+
+
+def rate(middle: float, low: float, high: float) -> str:
+    """A number in [0, 1] with its interval.
+
+    >>> rate(0.25, 0.09, 0.53)
+    '25 % (9 to 53 %)'
+    """
+    return f"{100 * middle:.0f} % ({100 * low:.0f} to {100 * high:.0f} %)"
 
 
 @dataclass(slots=True)
@@ -99,9 +106,14 @@ def _broken(line: Mapping[str, object]) -> str:
 
 def _evaluation(line: Mapping[str, object]) -> str:
     shown = f" with {line['hint']}" if line.get("hint") else ""
-    return (
-        f"{percent(int(number(line, 'won')), int(number(line, 'n')))} at step {line['step']}{shown}"
-    )
+    said = percent(int(number(line, "won")), int(number(line, "n")))
+    if line.get("scores") and line["scores"] != line["outcomes"]:
+        ends = (number(line, name) for name in ("score", "score_low", "score_high"))
+        said += f", score {rate(*ends)}"
+    own = line.get("summary")
+    for name, value in own.items() if isinstance(own, dict) else ():
+        said += f", {name.replace('_', ' ')} {value:.3g}"
+    return f"{said} at step {line['step']}{shown}"
 
 
 class Lines:

@@ -2,11 +2,13 @@
 
     <think>the apple must be cold first</think><action>go to fridge 1</action>
 
-The thought is optional. A completion that does not hold exactly one action is invalid: the
-environment is given its bare text, and the turn is counted and can be penalised.
+The thought is optional. An environment may name tags of its own, whose blocks are then actions as
+they stand: `<search>Lima</search>`. A completion that does not hold exactly one action is invalid:
+the environment is given its bare text, and the turn is counted and can be penalised.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
@@ -23,17 +25,29 @@ class Parsed:
     valid: bool = True
 
 
-def parse(text: str) -> Parsed:
-    """Read a completion.
+def told(own: Sequence[str] = ()) -> str:
+    """How a completion is to be written, for a system message: what `parse` reads.
+
+    >>> told(("search", "answer")).partition("then ")[2]
+    'give exactly one action inside <search> </search> or <answer> </answer>.'
+    """
+    inside = " or ".join(f"<{tag}> </{tag}>" for tag in own or ("action",))
+    return f"First reason inside <think> </think>, then give exactly one action inside {inside}."
+
+
+def parse(text: str, own: Sequence[str] = ()) -> Parsed:
+    """Read a completion; `own` are the names of the environment's own tags.
 
     >>> parse("<think>hot?</think> <action> go to fridge 1 </action>")
     Parsed(action='go to fridge 1', thought='hot?', valid=True)
     >>> parse("go to fridge 1").valid
     False
+    >>> parse("<think>where?</think><search>Lima</search>", ("search", "answer"))
+    Parsed(action='<search>Lima</search>', thought='where?', valid=True)
     """
     thought = THINK.search(text)
     rest = THINK.sub("", text, count=1)
-    actions = ACTION.findall(rest)
+    actions = ACTION.findall(rest) or _blocks(rest, own)
     if len(actions) == 1 and actions[0].strip():
         return Parsed(
             action=actions[0].strip()[:LONGEST_ACTION],
@@ -43,6 +57,14 @@ def parse(text: str) -> Parsed:
     for tag in TAGS:
         bare = bare.replace(tag, " ")
     return Parsed(action=bare.strip()[:LONGEST_ACTION], valid=False)
+
+
+def _blocks(text: str, own: Sequence[str]) -> list[str]:
+    """The blocks of an environment's own tags that lie one after the other, tags included."""
+    if not own:
+        return []
+    names = "|".join(map(re.escape, own))
+    return [found.group() for found in re.finditer(rf"<({names})>.*?</\1>", text, re.DOTALL)]
 
 
 def write(action: str, thought: str = "") -> str:

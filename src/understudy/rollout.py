@@ -322,7 +322,7 @@ class _Game:
             tokens, logps = (*p.head.tokens, *made.tokens), (*p.head.logps, *made.logps)
             made, p.head = replace(made, tokens=tokens, logps=logps), None
         text = prompter.chat.text(made.tokens)
-        parsed = protocol.parse(text)
+        parsed = protocol.parse(text, self.stage.context.tags)
         p.turns.append(
             Turn(
                 observation=p.seen[-1],

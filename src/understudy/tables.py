@@ -4,7 +4,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from understudy.arguments import annotations, describe
 from understudy.build import algorithm_function, suite_class
 from understudy.configfile import write_value
 from understudy.envs.registry import ADAPTERS, SUITES
-from understudy.evaluate import Evaluation, paired
+from understudy.evaluate import Evaluation, mean, paired
 from understudy.meanings import meaning
-from understudy.progress import percent
+from understudy.progress import percent, rate
 
 
 def _module_doc(function: Callable[..., object]) -> str:
@@ -171,7 +171,8 @@ def environments(console: Console) -> None:
 
 
 def evaluations(found: Mapping[str, Evaluation], console: Console) -> None:
-    """Success by policy and task family, each with its interval; differences on the same tasks."""
+    """Success and score by policy and task family, each with its interval; the suite's own
+    numbers; differences in success on the same tasks."""
     first = next(iter(found.values()))
     split, print_ = first.panel.split, first.panel.fingerprint
     table = Table(title=f"{len(first.episodes)} tasks of {split!r}, panel {print_}")
@@ -182,6 +183,8 @@ def evaluations(found: Mapping[str, Evaluation], console: Console) -> None:
     for family in families if len(families) > 1 else ():
         cells = [e.families()[family] for e in found.values()]
         table.add_row(f"  {family}", *(percent(int(c[0]), int(c[1])) for c in cells))
+    for name, shown in _numbers(list(found.values())):
+        table.add_row(name, *shown)
     lines = [e.line(0, "") for e in found.values()]
     for name in ("turns", "invalid", "broken"):
         table.add_row(name, *(f"{float(str(line[name])):.3g}" for line in lines))
@@ -195,3 +198,17 @@ def evaluations(found: Mapping[str, Evaluation], console: Console) -> None:
             f"({100 * low:+.1f} to {100 * high:+.1f}) on the same tasks{verdict}",
             soft_wrap=True,
         )
+
+
+def _numbers(found: Sequence[Evaluation]) -> Iterator[tuple[str, list[str]]]:
+    """Rows of scores, where they say more than success does, and of what the suite says."""
+    if any(e.scores and e.scores != e.won for e in found):
+        yield "score", [rate(*mean(e.scores)) if e.scores else "" for e in found]
+        parts = [e.score_families() for e in found]
+        families = list(dict.fromkeys(name for part in parts for name in part))
+        for family in families if len(families) > 1 else ():
+            cells = [rate(*part[family]) if family in part else "" for part in parts]
+            yield f"  {family}", cells
+    for name in dict.fromkeys(name for e in found for name in e.summary):
+        cells = [f"{e.summary[name]:.3g}" if name in e.summary else "" for e in found]
+        yield name.replace("_", " "), cells

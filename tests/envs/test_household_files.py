@@ -360,6 +360,24 @@ def test_rules_and_sentences_that_the_engine_does_not_know_are_refused(
     assert str(path) in str(caught.value)
 
 
+def test_families_of_a_folder_take_turns_and_it_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = ("pick_and_place_simple", "pick_heat_then_place_in_recep", "pick_two_obj_and_place")
+    counts = dict(zip(kinds, (4, 1, 2), strict=True))
+    for kind, count in counts.items():
+        for k in range(count):
+            folder = tmp_path / "valid_seen" / f"{kind}-A-None-B-1" / f"trial_{k}"
+            folder.mkdir(parents=True)
+            (folder / "game.tw-pddl").write_text('{"solvable": true}')
+    tasks = Household(games=tmp_path).tasks("seen")
+    assert [kinds.index(task.family) for task in tasks] == [0, 1, 2, 0, 2, 0, 0]
+    assert [task.seed for task in tasks] == [0, 4, 5, 1, 6, 2, 3]
+    assert len({task.id for task in tasks}) == 7
+    monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("read again"))
+    assert Household(games=tmp_path).tasks("seen") == tasks
+
+
 @needs_alfworld
 def test_a_folder_of_games_is_a_suite(tmp_path: Path) -> None:
     names = {

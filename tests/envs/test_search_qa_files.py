@@ -11,6 +11,7 @@ from understudy.envs.needs import Need
 from understudy.envs.search_qa import DataError, SearchQA, needs
 from understudy.envs.search_qa.questions import SOURCES, load
 from understudy.errors import ConfigError
+from understudy.evaluate import panel
 
 
 def asked(text: str, *golds: str, **more: Any) -> dict[str, Any]:
@@ -37,23 +38,24 @@ def suite(folder: Path, **more: Any) -> SearchQA:
     return SearchQA(data=folder / "qa", corpus=folder / "corpus.jsonl", retriever="lucene", **more)
 
 
-def test_the_seven_data_sets_are_read_in_order(flash: Path) -> None:
+def test_the_seven_data_sets_take_turns(flash: Path) -> None:
     made = suite(flash)
     tasks = list(made.tasks("test"))
-    assert [t.family for t in tasks] == [s for s in SOURCES for _ in range(3)]
+    assert [t.family for t in tasks] == [*SOURCES] * 3
     assert tasks[10].id == "search_qa/hotpotqa/test/0000001"
     assert len({t.id for t in tasks}) == 21
     assert made.describe(tasks[10]) == "hotpotqa 1"
+    assert {t.family for t in panel(made, "test", 7).tasks} == {*SOURCES}
     assert [t.family for t in made.tasks("train")] == ["nq", "hotpotqa"]
     assert len(made.tasks("dev")) == 9
     few = suite(flash, families=["popqa", "nq"])
-    assert [t.family for t in few.tasks("test")] == ["nq"] * 3 + ["popqa"] * 3
+    assert [t.family for t in few.tasks("test")] == ["nq", "popqa"] * 3
     assert few.tasks("test")[0] == made.tasks("test")[0]
 
 
 def test_a_loaded_question_is_played_and_won_by_its_plan(flash: Path) -> None:
     made = suite(flash)
-    task = made.tasks("test")[9]
+    task = made.tasks("test")[3]
     assert made.answer(task) == "Alna"
     assert made.plan(task) == [
         "<search> Lima </search>", "<search> Oslo </search>", "<answer> Alna </answer>",
@@ -67,6 +69,18 @@ def test_a_loaded_question_is_played_and_won_by_its_plan(flash: Path) -> None:
     assert made.plan(made.tasks("train")[0])[0] == "<search> nq </search>"
     with pytest.raises(ValueError, match="not one of these questions"):
         env.reset(suite(flash, families=["nq"]).tasks("test")[0].__class__(id="x"))
+
+
+def test_another_corpus_is_another_panel(flash: Path) -> None:
+    made = panel(suite(flash), "test", 7)
+    lines(flash / "fewer.jsonl", rows(TOWNS)[1:])
+    fewer = SearchQA(data=flash / "qa", corpus=flash / "fewer.jsonl", retriever="lucene")
+    served = SearchQA(data=flash / "qa", url="http://localhost:9")
+    found = [panel(kind, "test", 7) for kind in (suite(flash, topk=1), fewer, served)]
+    assert [other.tasks == made.tasks for other in found] == [True] * 3
+    assert [other.fingerprint == made.fingerprint for other in found] == [True, False, False]
+    lines(flash / "fewer.jsonl", rows(TOWNS)[2:])
+    assert panel(fewer, "test", 7).fingerprint not in {other.fingerprint for other in found}
 
 
 def test_questions_of_others_are_guessed_at(tmp_path: Path) -> None:
@@ -96,8 +110,8 @@ def test_search_r1s_own_tables(tmp_path: Path) -> None:
     lines(tmp_path / "corpus.jsonl", rows(TOWNS))
     made = suite(tmp_path)
     assert [t.id for t in made.tasks("train")] == [
-        "search_qa/nq/train/0000000", "search_qa/nq/train/0000001",
-        "search_qa/hotpotqa/train/0000000",
+        "search_qa/nq/train/0000000", "search_qa/hotpotqa/train/0000000",
+        "search_qa/nq/train/0000001",
     ]  # fmt: skip
     assert made.question(made.tasks("train")[2]).golds == ("Alna", "b")
     with pytest.raises(DataError, match="has no questions for 'test'"):

@@ -3,16 +3,20 @@
 import pickle
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stages import Says
 
+from understudy import protocol
+from understudy.contexts import Context
 from understudy.envs.base import Demonstrates, Describes, Instructs, Renders, Thinks
 from understudy.envs.check import check
-from understudy.envs.travelplanner import TravelPlanner, judge
+from understudy.envs.pool import LocalPool
+from understudy.envs.travelplanner import TravelPlanner, judge, rates
 from understudy.envs.travelplanner.expert import finish
 from understudy.envs.travelplanner.generate import DATES, SIZES, Timetable, country
 from understudy.envs.travelplanner.itinerary import write
@@ -23,7 +27,9 @@ from understudy.envs.travelplanner.suite import find
 from understudy.envs.travelplanner.tables import named
 from understudy.envs.travelplanner.texts import listed, reference
 from understudy.envs.travelplanner.tools import NULL, VALID
-from understudy.types import Observation, Task
+from understudy.evaluate import evaluate, panel
+from understudy.rollout import Limits, Stage
+from understudy.types import Observation, Stop, Task
 
 SMALL = TravelPlanner(size="small", train=36, validation=18, test=18)
 BRIEF = replace(SMALL, brief=True)
@@ -437,3 +443,31 @@ def test_what_is_given_can_be_read_back() -> None:
     trip = find(of("easy-3"))
     assert trip.known() == listed(list(reference(trip.world, trip.query, trip.route)))
     assert replace(trip, information="[]").known() == "[]"
+
+
+def test_an_evaluation_has_the_rates_of_the_paper() -> None:
+    """Two plans that pass, one that holds nothing, and one that was never given."""
+    tested = panel(BRIEF, "validation", 4)
+    plans = [BRIEF.plan(task)[0] for task in tested.tasks]
+    empty = plans[2].partition(";")[0] + "; - ; - ; - ; - ; - ; -]"
+    texts = [plans[0], plans[1], empty, "I do not know."]
+    on = Stage(
+        suite=BRIEF, pool=LocalPool(BRIEF), policies={"self": Says([*map(protocol.write, texts)])},
+        context=Context(), limits=Limits(turns=1, new_tokens=9),
+    )  # fmt: skip
+    made = evaluate(on, tested, seed=0, temperature=0.0)
+    verdicts = []
+    for task, text in zip(tested.tasks, texts, strict=True):
+        env = BRIEF.make()
+        env.reset(task)
+        env.step(text)
+        verdicts.append(env.verdict)
+    assert made.won == [True, True, False, False]
+    assert made.summary == asdict(rates(verdicts))
+    assert made.line(0, "x")["summary"] == made.summary
+    assert (made.summary["delivery"], made.summary["final_pass"]) == (0.75, 0.5)
+    assert 0.5 < made.summary["commonsense_micro"] < 0.75
+    # an environment that broke in the end says nothing, and counts as no plan
+    broken = [replace(e, stop=Stop.ERROR) for e in made.episodes]
+    assert set(BRIEF.summarise(broken).values()) == {0.0}
+    assert BRIEF.summarise([]) == {}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from understudy.types import Observation, Task
+from understudy.types import Episode, Observation, Task
 
 
 class Env(Protocol):
@@ -22,6 +22,15 @@ class Suite(Protocol):
         ...
 
     def make(self) -> Env: ...
+
+
+@runtime_checkable
+class Identifies(Protocol):
+    """A suite whose tasks depend on something that no first observation shows."""
+
+    def identity(self) -> str:
+        """What that is, such as the name and size of a corpus; empty where there is nothing."""
+        ...
 
 
 @runtime_checkable
@@ -103,3 +112,21 @@ class Instructs(Protocol):
     """A suite that tells the agent, in a system message, how its world works."""
 
     def instructions(self) -> str: ...
+
+
+@runtime_checkable
+class Summarises(Protocol):
+    """A suite with numbers of its own for an evaluation, besides success and score."""
+
+    def summarise(self, episodes: Sequence[Episode]) -> Mapping[str, float]:
+        """By name, what is said of the episodes of a panel, one for each task."""
+        ...
+
+
+@runtime_checkable
+class Tagged(Protocol):
+    """A suite whose actions are blocks with tags of their own, as `<search>Lima</search>`."""
+
+    def action_tags(self) -> Sequence[str]:
+        """The names of the tags, without brackets: a block of one is an action as it stands."""
+        ...

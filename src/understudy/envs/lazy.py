@@ -7,6 +7,22 @@ from typing import overload
 from understudy.types import Task
 
 
+def in_turns(families: Sequence[str]) -> list[int]:
+    """Positions in an order in which families take turns, each in its own order: the first tasks
+    of a split, which are the panel of an evaluation, then are of every family.
+
+    >>> in_turns(["nq", "nq", "nq", "popqa", "popqa"])
+    [0, 3, 1, 4, 2]
+    """
+    rounds: list[int] = []
+    counts: dict[str, int] = {}
+    for family in families:
+        rounds.append(counts.get(family, 0))
+        counts[family] = rounds[-1] + 1
+    first = {family: k for k, family in enumerate(counts)}
+    return sorted(range(len(families)), key=lambda i: (rounds[i], first[families[i]]))
+
+
 class LazyTasks(Sequence[Task]):
     """A split. Subclasses say what its tasks are, by `_task`."""
 

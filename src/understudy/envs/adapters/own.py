@@ -26,7 +26,8 @@ from understudy.types import Observation, Task
 
 EXTRAS: Final = (
     "demonstrate", "plan", "thoughts", "plan_thoughts", "stray", "answer", "describe",
-    "renders", "instructions",
+    "renders", "instructions", "action_tags", "identity",
+    "summarise",
 )  # fmt: skip
 """What a suite may know besides, as `envs.base` has it."""
 

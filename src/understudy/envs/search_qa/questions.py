@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from understudy.envs.lazy import in_turns
 from understudy.envs.search_qa.rows import SUFFIXES, DataError, rows
 from understudy.errors import did_you_mean
 
@@ -36,7 +37,7 @@ class Question(NamedTuple):
 
 @lru_cache(maxsize=8)
 def load(data: str, split: str, sources: tuple[str, ...] = ()) -> tuple[Question, ...]:
-    """The questions of a split, of all data sets that are there or those named, in their order.
+    """The questions of a split, of all data sets that are there or those named, which take turns.
 
     A data set without `test` is tested on its `dev`, as in Search-R1. Raises DataError for files
     that are missing or wrong.
@@ -56,7 +57,8 @@ def load(data: str, split: str, sources: tuple[str, ...] = ()) -> tuple[Question
                 f"{folder} has no questions of {name!r} for {split!r}{did_you_mean(name, there)}; "
                 f"it has {', '.join(there)}"
             )
-    return tuple(q for q in found if not sources or q.source in sources)
+    wanted = [q for q in found if not sources or q.source in sources]
+    return tuple(wanted[i] for i in in_turns([q.source for q in wanted]))
 
 
 def _files(folder: Path, split: str) -> Sequence[tuple[Path, str]]:

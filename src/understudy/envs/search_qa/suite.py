@@ -7,7 +7,7 @@ from pathlib import Path
 
 from understudy.envs.base import Render
 from understudy.envs.lazy import LazyTasks
-from understudy.envs.search_qa import expert, generate, questions, wording
+from understudy.envs.search_qa import expert, generate, moves, questions, wording
 from understudy.envs.search_qa.client import Dialect
 from understudy.envs.search_qa.env import Library, Reward, Rules, SearchQAEnv
 from understudy.envs.search_qa.moves import Protocol
@@ -36,7 +36,7 @@ class Generated(LazyTasks):
 
 @dataclass(frozen=True, slots=True)
 class Loaded(LazyTasks):
-    """The questions of local files, in their order."""
+    """The questions of local files, the data sets taking turns."""
 
     suite: "SearchQA"
     split: str
@@ -183,6 +183,13 @@ class SearchQA:
         corpus, index = (None if p is None else str(p) for p in (self.corpus, self.index))
         return _local(own, corpus, self.retriever, index, self.encoder, self.topk)
 
+    def identity(self) -> str:
+        """What is searched; our own world's passages are told by the ids of its tasks."""
+        if self.data is None or self.url:
+            return self.url
+        path = Path(str(self.corpus)).expanduser()
+        return f"{path.name}-{path.stat().st_size}" if path.is_file() else path.name
+
     def make(self) -> SearchQAEnv:
         rules = Rules(self.protocol, self.reward, self.words)
         return SearchQAEnv(self.question, self.library, rules)
@@ -218,6 +225,9 @@ class SearchQA:
 
     def instructions(self) -> str:
         return wording.INSTRUCTIONS
+
+    def action_tags(self) -> Sequence[str]:
+        return moves.SEARCH, moves.ANSWER
 
 
 @lru_cache(maxsize=4)

@@ -1,19 +1,20 @@
 """TravelPlanner as a suite: tasks, the environment, demonstrations, plans, wording."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import get_args
 
 from understudy.envs.base import Render
-from understudy.envs.lazy import LazyTasks
+from understudy.envs.lazy import LazyTasks, in_turns
 from understudy.envs.travelplanner import wording
 from understudy.envs.travelplanner.env import Mode, Reward, TravelPlannerEnv, Trip
 from understudy.envs.travelplanner.generate import SIZES
+from understudy.envs.travelplanner.judge import Verdict, rates
 from understudy.envs.travelplanner.query import DAYS, LEVELS
 from understudy.envs.travelplanner.render import compact
 from understudy.envs.travelplanner.requests import SPLITS, trip
-from understudy.types import Task
+from understudy.types import Episode, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,20 @@ class TravelPlanner:
     def describe(self, task: Task) -> str:
         return find(task).query.text
 
+    def summarise(self, episodes: Sequence[Episode]) -> Mapping[str, float]:
+        """The table of the paper, over the plans that the episodes handed in."""
+        return asdict(rates(map(self._judged, episodes))) if episodes else {}
+
+    def _judged(self, episode: Episode) -> Verdict:
+        """What the environment found in the end; the same actions lead there again."""
+        env = self.make()
+        seen = env.reset(episode.task)
+        for turn in () if episode.stop.broken else episode.turns:
+            if not seen.done:
+                seen = env.step(turn.action)
+        env.close()
+        return env.verdict
+
     def renders(self) -> Mapping[str, Render]:
         return {"compact": compact}
 
@@ -125,7 +140,7 @@ class TravelPlanner:
 def _listed(
     folder: str, split: str, levels: tuple[str, ...], days: tuple[int, ...]
 ) -> Sequence[Task]:
-    """The tasks of the user's data."""
+    """The tasks of the user's data, levels and lengths taking turns."""
     from understudy.envs.travelplanner.files import load
 
     splits = load(folder)
@@ -133,7 +148,7 @@ def _listed(
         raise ValueError(
             f"{folder} has no queries of a split {split!r}; it has {', '.join(splits)}."
         )
-    return [
+    found = [
         Task(
             id=f"travelplanner/{split}/{k:04d}",
             family=f"{trip.query.level}-{trip.query.days}",
@@ -143,6 +158,7 @@ def _listed(
         for k, trip in enumerate(splits[split])
         if trip.query.level in levels and trip.query.days in days
     ]
+    return [found[i] for i in in_turns([task.family for task in found])]
 
 
 def find(task: Task) -> Trip:

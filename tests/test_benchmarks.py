@@ -1,0 +1,90 @@
+"""The scripts of benchmarks/ work, in their smallest form. What they measure is not judged."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(script: str, *words: str) -> str:
+    """What a script prints."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    command = [sys.executable, str(SCRIPTS / script), *words]
+    made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr[-2000:]
+    return made.stdout
+
+
+# -- run.py and `make bench`
+
+
+def test_options_reach_the_script_and_its_output_is_kept(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text("# Benchmarks\n\n## Environment: webshop\n\nas it was\n")
+    small = ["--games", "2", "--steps", "3", "--repeats", "1", "--live", "2"]
+    run("run.py", "household", "--page", str(page), "--", *small)
+    written = page.read_text()
+    command = f"OMP_NUM_THREADS=1 python benchmarks/household.py {' '.join(small)}"
+    assert f"`{command}`" in written
+    assert "2 games x 3 steps" in written
+    assert "## Environment: webshop\n\nas it was\n" in written  # the others stay
+    raw = (tmp_path / "benchmarks" / "household.txt").read_text()
+    assert raw.startswith(f"$ {command}\n# 20")
+    assert raw.split("\n\n", 1)[1].strip() in written
+
+
+def test_options_are_for_one_script() -> None:
+    command = [sys.executable, str(SCRIPTS / "run.py"), "step", "generation", "--", "--full"]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert made.returncode == 2
+    assert "what stands after -- is for one script; name that one" in made.stderr
+
+
+@pytest.mark.parametrize(("only", "builds"), [("generation", False), ("step household", True),
+                                              ("", True)])  # fmt: skip
+def test_textworld_is_built_for_the_household_alone(
+    tmp_path: Path, only: str, builds: bool
+) -> None:
+    words = ["make", "-n", "bench", f"ONLY={only}", "ARGS=--full", f"VENV={tmp_path}/v"]
+    made = subprocess.run(words, cwd=SCRIPTS.parent, capture_output=True, text=True, check=True)
+    assert ("textworld[pddl]" in made.stdout) is builds
+    assert ("--textworld" in made.stdout) is builds
+    assert f"run.py {only}" in made.stdout
+    assert "-- --full" in made.stdout
+
+
+# -- gpu.py
+
+
+def test_the_card_s_measurements_run_on_a_processor(tmp_path: Path) -> None:
+    kept = tmp_path / "gpu.jsonl"
+    words = ("--tiny", "--device", "cpu", "--repeats", "1", "--save", str(kept))
+    said = run("gpu.py", *words)
+    lines = [json.loads(text) for text in said.splitlines()]
+    cases = [(line["part"], line["case"]) for line in lines]
+    assert cases == [("decode", 1), ("decode", 4), ("train", 260), ("step", 4)]
+    assert kept.read_text() == said
+    for line in lines[:2]:
+        assert (line["ended"], line["repeats"]) == (0, 1)
+        rate, least, most = line["tokens_per_second"]
+        assert 0 < least <= rate <= most < line["limit"]
+        assert line["share"] == pytest.approx(rate / line["limit"], rel=1e-3)
+    train, step = lines[2:]
+    assert train["rows"] == 4
+    assert 0 < train["utilisation"][0] < 1
+    assert step["turns"] == 4 * 3  # random weights are never done
+    assert step["action_tokens"] == 4 * 3 * 8
+    assert {"generate", "teacher", "update"} <= step["share"].keys()
+    assert 0.5 < sum(step["share"].values()) <= 1
+    # what was cut off goes on: only what is not there is measured
+    kept.write_text("".join(said.splitlines(keepends=True)[1:]))
+    assert [json.loads(t)["case"] for t in run("gpu.py", *words).splitlines()] == [1]
+    table = run("gpu.py", "--table", "--save", str(kept))
+    assert [line for line in table.splitlines() if "###" in line] == [
+        "### decode", "### train", "### step",
+    ]  # fmt: skip

@@ -1,9 +1,11 @@
 """The scripts of benchmarks/ work, in their smallest form. What they measure is not judged."""
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,10 @@ SCRIPTS = Path(__file__).parents[1] / "benchmarks"
 
 def run(script: str, *words: str) -> str:
     """What a script prints."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": str(SCRIPTS.parent / "src"),
+    }  # fmt: skip
     command = [sys.executable, str(SCRIPTS / script), *words]
     made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr[-2000:]
@@ -56,6 +61,28 @@ def test_textworld_is_built_for_the_household_alone(
     assert ("--textworld" in made.stdout) is builds
     assert f"run.py {only}" in made.stdout
     assert "-- --full" in made.stdout
+
+
+# -- divergences.py
+
+
+def test_losses_say_their_range_and_what_does_not_fit() -> None:
+    """A billion tokens of the naive form: refused from their number, never begun."""
+    words = ("--losses", "reverse KL", "--entries", "500", "--hidden", "8", "16")
+    said = run("divergences.py", *words, "--tokens", "64", "--repeats", "2")
+    rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| reverse KL")]
+    assert [row[2:4] for row in rows] == [["naive", "2"], ["checkpointed", "2"], ["pieces", "2"]]
+    assert all(" to " in row[4] and " to " in row[5] for row in rows)  # the ranges
+    assert "hidden sizes 8 (student) and 16 (teacher)" in said
+    divergences = import_module("benchmarks.divergences")
+    given = argparse.Namespace(
+        entries=151_936, hidden=(128, 320), device="cpu", repeats=5, minutes=0.0
+    )
+    sheet = divergences.Sheet(given)
+    told = sheet.cells("naive", "Jensen-Shannon", 10**9)
+    assert told.startswith("0 | not begun: needs about 4,86")  # 8 tensors [N, V] of 4 bytes
+    assert sheet.cells("pieces", "reverse KL", 1024) == "0 | not begun: 0 minutes are over | "
+    assert [divergences.repeats_of(5, n) for n in (512, 1024, 4096, 16_384)] == [5, 5, 1, 1]
 
 
 # -- gpu.py

@@ -148,7 +148,8 @@ def needed(form: str, loss: str, tokens: int, arguments: argparse.Namespace) -> 
     what is held of all tokens at once. The other forms hold hidden states and pieces."""
     student, teacher = arguments.hidden
     heads = 4e-6 * (arguments.entries + tokens) * (2 * student + teacher)
-    return heads + (4e-6 * HELD[loss] * tokens * arguments.entries if form == "naive" else 0.0)
+    held = HELD[loss] if form == "naive" else 0
+    return float(heads + 4e-6 * held * tokens * arguments.entries)
 
 
 def elsewhere(form: str, loss: str, tokens: int, arguments: argparse.Namespace) -> dict[str, float]:

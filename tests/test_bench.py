@@ -1,6 +1,7 @@
 """`understudy bench`: what it measures, what it recommends, how it looks."""
 
 import io
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from understudy import bench, trials
+from understudy import bench, build, trials
 from understudy.bench import Part, Report, show
 from understudy.build import limits_of, phases_of, workers_of
 from understudy.cli import main
@@ -158,7 +159,7 @@ def test_workers_are_tried_with_as_many_episodes_as_are_live(
     with at(path) as (config, stage):
         before = stage.pool
         monkeypatch.setattr(trials, "play", played)
-        monkeypatch.setattr(trials.build, "pool_of", pool_of)
+        monkeypatch.setattr(build, "pool_of", pool_of)
         rollout = config.rollout.model_copy(update={"tasks": 16, "copies": 1, "live": 8})
         env = config.env.model_copy(update={"workers": 1})
         config = config.model_copy(update={"rollout": rollout, "env": env})
@@ -274,7 +275,7 @@ def test_what_helps_is_what_makes_a_slow_phase_faster() -> None:
 def test_settings_are_held_against_things_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three runs each, taken in turns, after one that does not count."""
     now, order, on = [0.0], list[str](), [""]
-    monkeypatch.setattr(trials.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
     class Slower(AbstractContextManager[None]):
         def __init__(self, name: str) -> None:

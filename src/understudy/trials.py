@@ -344,8 +344,8 @@ def _workers(
                 stage.pool.shutdown()
     finally:
         stage.pool, stage.limits = before, whole
-    for (workers, order), took in taken.items():
-        if (workers, order) != (now, own):
-            named = f"env.workers = {workers}" if workers != now else f'env.order = "{order}"'
+    for (workers, answers), took in taken.items():
+        if (workers, answers) != (now, own):
+            named = f"env.workers = {workers}" if workers != now else f'env.order = "{answers}"'
             faster = taken[now, own] / took
             yield Trial(setting=named, phase=PLAYING, part="playing", faster=faster)

@@ -63,6 +63,35 @@ def test_textworld_is_built_for_the_household_alone(
     assert "-- --full" in made.stdout
 
 
+# -- generation.py and step.py
+
+
+def test_the_shares_of_a_whole_step_are_told() -> None:
+    said = run("generation.py", "--only", "5", "--repeats", "1", "--small")
+    assert "the goal of 3.5 was missed" in said
+    rows = [line.split(" | ") for line in said.splitlines() if " ms |" in line]
+    assert [row[1] for row in rows] == ["none", "none", "2"]
+    header = next(line for line in said.splitlines() if line.startswith("| pause"))
+    assert header.split(" | ")[4:] == ["generate", "environment", "teacher", "update |"]
+    for row in rows:
+        shares = [float(cell.split(" %")[0]) for cell in row[4:]]
+        assert len(shares) == 4
+        assert 50 < sum(shares) <= 100.5
+
+
+def test_a_compiled_step_is_a_row_of_its_own() -> None:
+    step = import_module("benchmarks.step")
+    given = argparse.Namespace(
+        models=Path("m"), episodes=8, turns=10, new_tokens=64, threads=1, repeats=5, tokens=2048,
+        trl="", compile=True,
+    )  # fmt: skip
+    made = step.commands(given, "grpo", "float32")
+    assert list(made) == ["understudy", "understudy, compiled"]
+    assert made["understudy, compiled"] == [*made["understudy"], "--compile"]
+    given.compile = False
+    assert list(step.commands(given, "grpo", "float32")) == ["understudy"]
+
+
 # -- divergences.py
 
 

@@ -30,13 +30,17 @@ lint: $(VENV)/.ready-dev
 parity: $(VENV)-parity/.ready
 	PYTHONPATH=src:tests $(VENV)-parity/bin/python -m parity.run --report docs/parity.md
 
-# ONLY="step generation" names benchmarks; TRL=PYTHON one that has trl==1.16.0 and VLLM=PYTHON one
-# that has vllm, to be measured beside.
+# ONLY="step generation" names benchmarks, ARGS are for the one that is named (ONLY=generation
+# ARGS=--full). TRL=PYTHON has trl==1.16.0 and VLLM=PYTHON has vllm, to be measured beside. TextWorld
+# is built for the household alone.
 ONLY ?=
+ARGS ?=
 TRL ?=
 VLLM ?=
-bench: $(VENV)/.ready $(VENV)-parity/.ready
-	$(VENV)-parity/bin/python benchmarks/run.py $(ONLY) --torch $(BIN)/python --trl "$(TRL)" --vllm "$(VLLM)"
+BESIDE := $(if $(ONLY),$(filter household,$(ONLY)),household)
+bench: $(VENV)/.ready $(if $(BESIDE),$(VENV)-parity/.ready)
+	$(BIN)/python benchmarks/run.py $(ONLY) $(if $(BESIDE),--textworld $(VENV)-parity/bin/python) \
+		--trl "$(TRL)" --vllm "$(VLLM)" $(if $(ARGS),-- $(ARGS))
 
 mutants: $(VENV)/.ready-dev
 	$(BIN)/python tests/mutants.py

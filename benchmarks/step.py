@@ -1,6 +1,6 @@
 """One whole training step beside TRL: play, score, learn, of the same agent in the same world.
 
-    python benchmarks/step.py [--trl PYTHON] [--threads 1] [--matmul float32 bfloat16]
+    python benchmarks/step.py [--trl PYTHON] [--threads 1] [--matmul float32 bfloat16] [--compile]
 
 prints a table in Markdown. 8 episodes of 10 tool calls in a toy archive (tools_world.py), a Qwen3
 shape of 11 million parameters, float32, on a processor. Two pieces of work:
@@ -108,6 +108,8 @@ def commands(arguments: argparse.Namespace, work: str, matmul: str) -> dict[str,
     common += ["--steps", str(arguments.repeats + 1)]
     ours = [sys.executable, "step_ours.py", "run", *common, "--tokens", str(arguments.tokens)]
     made = {OURS: ours}
+    if arguments.compile:
+        made[f"{OURS}, compiled"] = [*ours, "--compile"]
     if arguments.trl:
         theirs = [arguments.trl, "step_trl.py", *common]
         for rows in arguments.trl_rows:
@@ -199,6 +201,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2048, help="update.tokens of understudy")
     parser.add_argument("--models", type=Path, default=MODELS, help="made if they are not there")
     parser.add_argument("--practice", type=int, default=120, help="steps that make the teacher")
+    parser.add_argument("--compile", action="store_true", help="a row more: policy.compile")
     parser.add_argument("--small", action="store_true", help="a small shape, for a try")
     arguments = parser.parse_args()
     arguments.models = arguments.models.resolve()

@@ -200,6 +200,8 @@ def peak() -> float:
 
 
 def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
+    from pydantic import JsonValue
+
     from understudy.configfile import parse
     from understudy.contexts import Context
     from understudy.policies.chat import Chat
@@ -208,8 +210,10 @@ def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
 
     grpo = work == "grpo"
     copies = min(4, arguments.episodes) if grpo else 1
-    algorithm = {"name": "grpo"} if grpo else {"name": "opd", "vocabulary": "full"}
-    teacher = {} if grpo else {"teacher": {"model": str(models / "teacher")}}
+    algorithm: dict[str, JsonValue] = (
+        {"name": "grpo"} if grpo else {"name": "opd", "vocabulary": "full"}
+    )
+    teacher: dict[str, JsonValue] = {} if grpo else {"teacher": {"model": str(models / "teacher")}}
     with tempfile.TemporaryDirectory() as folder:
         config = parse({
             "run": {
@@ -224,7 +228,7 @@ def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
             },
             "algorithm": algorithm,
             "update": {"lr": 1e-5, "tokens": arguments.tokens},
-            "policy": {"model": str(models / "student")},
+            "policy": {"model": str(models / "student"), "compile": arguments.compile},
             "policies": teacher,
         })  # fmt: skip
         from transformers import AutoTokenizer
@@ -250,6 +254,7 @@ def main() -> None:
     for name in ("steps", "episodes", "turns", "new-tokens", "threads", "tokens"):
         given.add_argument(f"--{name}", type=int, required=True)
     given.add_argument("--matmul", required=True)
+    given.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     if arguments.command == "models":
         shape = SMALL if arguments.small else SHAPE

@@ -416,7 +416,8 @@ def test_the_file_and_the_library_have_the_same_defaults() -> None:
     config = parse(tomllib.loads(LEAST.replace("[rollout]\ntasks = 4\ncopies = 2\n", "")))
     assert build.limits_of(config) == Limits()
     # a run stops where sampler and trainer differ; who calls the library looks at the numbers
-    assert build.update_of(config) == Update(mismatch=config.update.mismatch)
+    assert build.update_of(config, "cpu") == Update(mismatch=config.update.mismatch)
+    assert build.update_of(config, "cuda:1").device == "cuda:1"
 
 
 def test_there_are_few_settings() -> None:

@@ -30,6 +30,7 @@ ROWS = (
     "selftest metrics",
     "run",
     "plan measure tables demo serve",
+    "trials",
     "bench",
     "cli",
     "__main__",

@@ -3,58 +3,38 @@
 Nothing is written, and what is learnt is thrown away.
 """
 
-import itertools
-import os
-import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
 from pydantic import JsonValue
 from rich.console import Console
 from rich.table import Table
 
-from understudy import build, models, processor
+from understudy import build, models
 from understudy.build import Phase
 from understudy.config import Config
 from understudy.configfile import parse, read_table
 from understudy.demonstrations import ASTRAY
-from understudy.errors import ConfigError, RunError
+from understudy.errors import RunError
 from understudy.measure import Tick, staged
 from understudy.objective import View
 from understudy.optimizer import adamw
-from understudy.policies.base import Request, Sample
-from understudy.policies.hf import Compute, HFPolicy
+from understudy.policies.hf import HFPolicy
 from understudy.policies.packing import pack
-from understudy.policies.slots import SlotEngine
 from understudy.progress import PHASES
-from understudy.rollout import EXPERT, Clock, Stage, play
+from understudy.rollout import EXPERT, Clock, Limits, Stage, play
 from understudy.trainer import train_step
-from understudy.types import Episode
+from understudy.trials import PLAYING, WORTH, Trial, tried
+from understudy.types import Episode, Stop
 
 SECONDS = 100.0
 """What it takes, about: the rest of two minutes goes into loading models."""
-WORTH = 1.1
-"""A setting that makes its part less than so many times faster is not recommended."""
-REPEATS = 3
-BURST = 8
-"""Tokens of the turns that settings are tried out on."""
-Settings = dict[str, Callable[[], AbstractContextManager[None]]]
-"""By what a user would write, how to have it for a while."""
-PRODUCTS = """
-import time, torch
-x = torch.randn(64, 512); w = torch.randn(512, 512)
-for _ in range(200): x @ w
-since = time.perf_counter()
-for _ in range(2000): x @ w
-print(time.perf_counter() - since)
-"""
-"""Many small products: what threads that wait for each other do to a decode step."""
+FIRST = 8
+"""Tokens of the one turn that is tried first."""
+GROWTH = 6.0
+"""What twice the turns of twice the tokens take, at most: attention grows faster than they do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,19 +48,10 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """A setting tried out: how many times faster than now, or slower where below 1."""
-
-    setting: str
-    phase: str  # the one that it changes
-    part: str  # what was timed
-    faster: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     played: int  # episodes
     step: int  # episodes of a step
+    cut: str = ""  # what was left out of the episodes, where there was no time for whole ones
     parts: tuple[Part, ...]
     trials: tuple[Trial, ...]
 
@@ -97,6 +68,7 @@ class Report:
         def gain(trial: Trial) -> float:
             return share[trial.phase] * (1 - 1 / trial.faster)
 
+        share[PLAYING] = share.get("generate", 0.0) + share.get("environment", 0.0)
         slow = {name for name, part in share.items() if part >= 0.1}
         worth = [t for t in self.trials if t.faster >= WORTH and t.phase in slow]
         best: dict[str, Trial] = {}
@@ -123,226 +95,129 @@ def measure(config: Config, *, student: str = "", seconds: float = SECONDS, tick
         assert isinstance(own, HFPolicy)
         if "reference" in wanted - set(config.policies):
             stage.policies = {**stage.policies, "reference": own.copied()}
-        parts, episodes = _step(config, stage, phases[-1], seconds / 2)
-        size = config.rollout.tasks * config.rollout.copies
+        small = _step(config, stage, phases[-1], seconds / 2)
+        size, episodes = config.rollout.tasks * config.rollout.copies, small.episodes
         scale = size / len(episodes)
-        grown = tuple(replace(part, seconds=part.seconds * scale) for part in parts)
-        samples = [s for e in episodes for s in stage.prompter(View(), e.task).samples(e)]
-        trials = [
-            *_passes(config, own, samples, seconds / 8),
-            *_decoding(config, own, samples, seconds / 8),
-            *(_waiting() if own.device == "cpu" and torch.get_num_threads() > 1 else ()),
-            *_workers(config, stage, phases[-1], grown),
-        ]
-    return Report(played=len(episodes), step=size, parts=grown, trials=tuple(trials))
+        grown = tuple(replace(part, seconds=part.seconds * scale) for part in small.parts)
+        whole = {part.name: part.seconds for part in grown}
+        made = tried(config, stage, phases[-1], episodes, whole, limit=seconds / 2)
+        return Report(
+            played=len(episodes), step=size, cut=small.cut, parts=grown, trials=tuple(made)
+        )
 
 
 # -- a step
 
 
-def _step(
-    config: Config, stage: Stage, phase: Phase, seconds: float
-) -> tuple[list[Part], list[Episode]]:
-    """As many tasks of a step as are played and learnt from in about so many seconds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Small:
+    """A step in the small: its seconds are those of whole episodes, cut or not."""
+
+    episodes: list[Episode]
+    parts: list[Part]
+    cut: str
+
+
+def _step(config: Config, stage: Stage, phase: Phase, seconds: float) -> Small:
+    """As much of a step as is played and learnt from in about so many seconds: whole tasks, or
+    where not even one can be, one with fewer turns and tokens."""
     tasks = build.tasks_of(stage.suite, config.env.split, config.rollout.tasks, where="env")
-    student = stage.policies["self"]
+    student, end = stage.policies["self"], time.perf_counter() + seconds
     assert isinstance(student, HFPolicy)
     optimizer = adamw(
         student.parameters(), lr=phase.lr, betas=config.update.betas,
         weight_decay=config.update.weight_decay, offload=config.update.offload,
     )  # fmt: skip
-    count, episodes = 1, list[Episode]()
-    for last in (False, True):  # the first warms up, and says for how many there is time
+    update = build.update_of(config, student.device)
+    whole = stage.limits
+
+    def work(count: int) -> float:
         stage.clock, since = Clock(), time.perf_counter()
         made = play(
             stage, tasks[:count], phase.algorithm, seed=phase.seed, copies=config.rollout.copies
         )
-        episodes = [e for e in made if e.turns and not e.stop.broken]
+        episodes[:] = [e for e in made if e.turns and not e.stop.broken]
         if not episodes:
             raise RunError(
                 "no episode could be played: " + (made[0].error or "its first prompt is too long")
             )
         train_step(
-            phase.algorithm, episodes, stage.policies, optimizer, stage.prompter,
-            build.update_of(config), step=0, seed=phase.seed, clock=stage.clock,
+            phase.algorithm, episodes, stage.policies, optimizer, stage.prompter, update, step=0,
+            seed=phase.seed, clock=stage.clock,
         )  # fmt: skip
-        if not last:
-            fits = int(seconds / (time.perf_counter() - since))
-            count = max(1, min(config.rollout.tasks, fits))
-    return _parts(stage, episodes), episodes
+        return time.perf_counter() - since
+
+    episodes: list[Episode] = []
+    stage.limits = cut = _least(whole)
+    try:
+        work(1)  # warms up
+        while (took := work(1)) * GROWTH < end - time.perf_counter() and cut != whole:
+            stage.limits = cut = _twice(cut, whole)
+        work(max(1, min(config.rollout.tasks, int((end - time.perf_counter()) / took))))
+    finally:
+        stage.limits = whole
+    return Small(episodes=list(episodes), parts=_parts(stage, episodes, cut), cut=_said(cut, whole))
 
 
-def _parts(stage: Stage, episodes: Sequence[Episode]) -> list[Part]:
+def _least(whole: Limits) -> Limits:
+    return replace(whole, turns=1, new_tokens=min(FIRST, whole.new_tokens))
+
+
+def _twice(cut: Limits, whole: Limits) -> Limits:
+    """Twice the turns of twice the tokens, at most those of whole episodes."""
+    turns, tokens = min(2 * cut.turns, whole.turns), min(2 * cut.new_tokens, whole.new_tokens)
+    return replace(cut, turns=turns, new_tokens=tokens)
+
+
+def _said(cut: Limits, whole: Limits) -> str:
+    if cut == whole:
+        return ""
+    return (
+        f"cut to {cut.turns} of {whole.turns} turns and {cut.new_tokens} of {whole.new_tokens} "
+        "tokens a turn; seconds are scaled to the whole, as if every episode that was cut used it"
+    )
+
+
+def _left_out(episodes: Sequence[Episode], cut: Limits, whole: Limits) -> tuple[float, float]:
+    """How many times the sampled tokens, and the turns, whole episodes have: those that reached
+    what they were cut to are taken to go on to the end."""
+    turns = tokens = sampled = played = 0.0
+    for episode in episodes:
+        longer = whole.turns / cut.turns if episode.stop is Stop.TURNS else 1.0
+        played, turns = played + len(episode.turns), turns + longer * len(episode.turns)
+        for turn in episode.turns:
+            if turn.actor in (EXPERT, ASTRAY):
+                continue
+            wordier = whole.new_tokens / cut.new_tokens
+            full = len(turn.tokens) >= cut.new_tokens
+            sampled += len(turn.tokens)
+            tokens += longer * len(turn.tokens) * (wordier if full else 1.0)
+    return (tokens / sampled if sampled else 1.0), turns / played
+
+
+def _parts(stage: Stage, episodes: Sequence[Episode], cut: Limits) -> list[Part]:
+    """Each phase, its seconds as of whole episodes; rates are those that were measured."""
     turns = [turn for e in episodes for turn in e.turns]
     sampled = sum(len(turn.tokens) for turn in turns if turn.actor not in (EXPERT, ASTRAY))
     rows = [row for e in episodes for row in pack(stage.prompter(View(), e.task).samples(e))]
     read = sum(len(row.ids) for row in rows)
+    wordier, longer = _left_out(episodes, cut, stage.limits)
+    scored = (wordier * sampled + longer * (read - sampled)) / read
     counts = {
-        "generate": (sampled, "sampled tokens"),
-        "environment": (len(turns), "turns"),
-        "teacher": (read, "tokens read"),
-        "update": (read, "tokens read"),
+        "generate": (sampled, wordier, "sampled tokens"),
+        "environment": (len(turns), longer, "turns"),
+        "teacher": (read, scored, "tokens read"),
+        "update": (read, scored, "tokens read"),
     }
     seconds = stage.clock.seconds
     return [
-        Part(name=n, seconds=seconds[n], rate=counts[n][0] / seconds[n], unit=counts[n][1])
+        Part(
+            name=n, seconds=seconds[n] * counts[n][1], rate=counts[n][0] / seconds[n],
+            unit=counts[n][2],
+        )
         for n in PHASES
         if seconds.get(n, 0.0) > 0
-    ]
-
-
-# -- settings tried out
-
-
-def race(settings: Settings, work: Callable[[], object]) -> dict[str, float]:
-    """How many times faster the work is under each setting than as things are. They take turns, so
-    that a busy neighbour disturbs all alike; medians."""
-    taken: dict[str, list[float]] = {"": [], **{name: [] for name in settings}}
-    for round_ in range(REPEATS + 1):
-        for name, times in taken.items():
-            with settings[name]() if name else nullcontext():
-                since = time.perf_counter()
-                work()
-                if round_:  # the first warms up
-                    times.append(time.perf_counter() - since)
-    now = statistics.median(taken.pop(""))
-    return {name: now / statistics.median(times) for name, times in taken.items()}
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _compute(of: HFPolicy, kind: Compute) -> Iterator[None]:
-    before, of.compute = of.compute, kind
-    try:
-        yield
-    finally:
-        of.compute = before
-
-
-def _alternatives(config: Config, device: str) -> Settings:
-    """Settings of a processor's products that are not those of now."""
-    if device != "cpu":
-        return {}
-    counts = {1, os.cpu_count() or 1, (os.cpu_count() or 1) // 2} - {0, torch.get_num_threads()}
-    made: Settings = {f"run.threads = {n}": partial(_threads, n) for n in sorted(counts)}
-    other: processor.Matmul = "bfloat16" if config.run.matmul == "float32" else "float32"
-    made[f'run.matmul = "{other}"'] = partial(processor.products, other)
-    return made
-
-
-def _passes(
-    config: Config, own: HFPolicy, samples: Sequence[Sample], seconds: float
-) -> Iterator[Trial]:
-    """Scoring passes, which learning consists of as well."""
-    settings = _alternatives(config, own.device)
-    if own.compute == "float32" and config.policy.quantize == "none":
-        settings['policy.compute = "bfloat16"'] = partial(_compute, own, "bfloat16")
-    since = time.perf_counter()
-    _score(own, samples[:1])
-    one = time.perf_counter() - since
-    fits = seconds / one / (REPEATS + 1) / (len(settings) + 1)
-    some = samples[: max(1, min(len(samples), int(fits)))]
-    for name, faster in race(settings, lambda: _score(own, some)).items():
-        yield Trial(setting=name, phase="update", part="scoring", faster=faster)
-
-
-@torch.no_grad()
-def _score(own: HFPolicy, samples: Sequence[Sample]) -> None:
-    float(own.score(samples, 1.0).logp.sum())
-
-
-def _decoding(
-    config: Config, own: HFPolicy, samples: Sequence[Sample], seconds: float
-) -> Iterator[Trial]:
-    """Short turns of as many episodes as are live; and of half of them, to see whether more pay."""
-    if not isinstance(own.engine, SlotEngine):
-        return
-    r = config.rollout
-    live = min(own.rows, r.live, r.tasks * r.copies)
-    short = [s.prompt for s in samples if len(s.prompt) + BURST <= own.context_length]
-    if not short:
-        return
-    prompts = list(itertools.islice(itertools.cycle(short), live))
-
-    def turns(count: int) -> float:
-        since = time.perf_counter()
-        for k, prompt in enumerate(prompts[:count]):
-            own.submit(Request(key=str(k), prompt=prompt, seed=k, max_new=BURST))
-        left = count
-        while left:
-            left -= len(own.poll())
-        own.refresh()
-        return time.perf_counter() - since
-
-    turns(1)
-    settings = _alternatives(config, own.device)
-    if turns(live) * (REPEATS + 1) * (len(settings) + 1) > 2 * seconds:
-        settings = {}  # a scoring pass has to speak for it
-    for name, faster in race(settings, lambda: turns(live)).items():
-        yield Trial(setting=name, phase="generate", part="sampling", faster=faster)
-    if live > 1 and live < r.tasks * r.copies:
-        rates = [n / statistics.median(turns(n) for _ in range(REPEATS)) for n in (live // 2, live)]
-        more = f"rollout.live = policy.rows = {2 * live}"
-        # half as much gain by the next doubling as by the last: no more than a guess
-        faster = 1 + (rates[1] / rates[0] - 1) / 2
-        yield Trial(setting=more, phase="generate", part="guessed from half", faster=faster)
-
-
-def _waiting() -> Iterator[Trial]:
-    """OpenMP's threads sleeping or spinning while they wait, each in a new process."""
-    now = os.environ.get("OMP_WAIT_POLICY", "PASSIVE").upper()
-    other = "ACTIVE" if now == "PASSIVE" else "PASSIVE"
-    taken: dict[str, list[float]] = {now: [], other: []}
-    threads = str(torch.get_num_threads())
-    for policy in (now, other) * 2:
-        environment = {**os.environ, "OMP_WAIT_POLICY": policy, "OMP_NUM_THREADS": threads}
-        made = subprocess.run(
-            [sys.executable, "-c", PRODUCTS], env=environment, capture_output=True, text=True,
-            check=True,
-        )  # fmt: skip
-        taken[policy].append(float(made.stdout))
-    faster = min(taken[now]) / min(taken[other])
-    yield Trial(
-        setting=f"OMP_WAIT_POLICY = {other}", phase="generate", part="small products", faster=faster
-    )
-
-
-def _workers(config: Config, stage: Stage, phase: Phase, parts: Sequence[Part]) -> Iterator[Trial]:
-    """Other numbers of worker processes, where environments are waited for."""
-    share = {part.name: part.seconds for part in parts}
-    if share.get("environment", 0.0) < 0.1 * sum(share.values()):
-        return
-    now, before = build.workers_of(config.env), stage.pool
-    tasks = build.tasks_of(stage.suite, config.env.split, 1, where="env")[:1]
-    taken: dict[int, float] = {}
-    for count in sorted({now, 1, 2}):
-        section = config.env.model_copy(update={"workers": count})
-        try:
-            stage.pool = build.pool_of(section, stage.suite)
-        except ConfigError:  # a suite that cannot be sent to another process
-            continue
-        try:
-            for _ in range(2):  # in the first, processes start
-                stage.clock = Clock()
-                play(stage, tasks, phase.algorithm, seed=phase.seed, copies=config.rollout.copies)
-            taken[count] = stage.clock.seconds["environment"]
-        finally:
-            stage.pool.shutdown()
-            stage.pool = before
-    for count in taken.keys() - {now}:
-        yield Trial(
-            setting=f"env.workers = {count}", phase="environment", part="waiting",
-            faster=taken[now] / taken[count],
-        )  # fmt: skip
+    ]  # fmt: skip
 
 
 # -- on paper
@@ -353,7 +228,7 @@ def show(report: Report, console: Console) -> None:
     say = partial(console.print, highlight=False)
     say(
         f"A step of {report.step} episodes takes about {whole:.3g} s here, by "
-        f"{report.played} of them.\n"
+        f"{report.played} of them{f', {report.cut}' if report.cut else ''}.\n"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("phase")

@@ -133,9 +133,11 @@ def limits_of(config: Config) -> Limits:
     )
 
 
-def update_of(config: Config) -> Update:
+def update_of(config: Config, device: str) -> Update:
+    """How a student on a device learns."""
     u = config.update
     return Update(
+        device=device,
         tokens=u.tokens,
         minibatches=u.minibatches,
         epochs=u.epochs,

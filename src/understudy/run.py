@@ -252,7 +252,8 @@ class _Loop:
         used = learnt(phase.algorithm, usable, self.config.rollout.tasks)
         report = train_step(
             phase.algorithm, used, self.policies, optimizer, self.stage.prompter,
-            build.update_of(self.config), step=step, seed=phase.seed, clock=clock,
+            build.update_of(self.config, self.student.device), step=step, seed=phase.seed,
+            clock=clock,
         )  # fmt: skip
         told = self.hinter.report(phase.algorithm, [e.task for e in usable])
         self.hinter.settle(episodes)

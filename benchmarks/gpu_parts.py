@@ -1,0 +1,366 @@
+"""The measurements of gpu.py, and the models that they are taken on."""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+from understudy import build
+from understudy.algorithms.sft import sft
+from understudy.config import Config
+from understudy.configfile import parse
+from understudy.contexts import Context
+from understudy.hinting import Hinter
+from understudy.optimizer import adamw
+from understudy.plan import memory
+from understudy.policies.base import Request
+from understudy.policies.chat import Chat
+from understudy.policies.hf import HFPolicy
+from understudy.policies.packing import Row, pack
+from understudy.policies.prompts import Prompter
+from understudy.policies.small import train_tokenizer
+from understudy.rollout import Clock, Stage, play
+from understudy.sizes import KNOWN, Shape
+from understudy.trainer import Update, train_step
+from understudy.types import Episode, Observation, Stop, Task, Turn
+
+TINY = Shape(
+    vocab=4096, hidden=64, layers=2, heads=2, kv_heads=1, head_dim=32, ffn=128, context=4096,
+    tied=True, qk_norm=True,
+)  # fmt: skip
+REAL = ("Qwen3-0.6B", "Qwen3-1.7B", "Qwen3-4B")
+SHAPES = {**{name: KNOWN[name] for name in REAL}, "tiny": TINY}
+PUBLISHED = "63 to 128 episodes an hour and card: the SDAR stack on A100s"
+GOAL = 0.45
+"""Of the bfloat16 limit, on packed rows at 1.7B."""
+WARM = 16
+"""Tokens of a turn before the clock runs: its prompts are read, and steps recorded, by then."""
+Line = dict[str, Any]
+
+
+class Wide(Chat):
+    """A chat with a small tokenizer, of a model whose vocabulary is larger: what is sampled beyond
+    the tokenizer has no text."""
+
+    entries: int
+
+    @property
+    def size(self) -> int:
+        return self.entries
+
+
+def chat_of(shape: Shape, texts: Sequence[str]) -> Wide:
+    made = Wide(train_tokenizer(texts, entries=1024))
+    object.__setattr__(made, "entries", shape.vocab)
+    return made
+
+
+def policy_of(shape: Shape, chat: Chat, device: str, **settings: Any) -> HFPolicy:
+    """Random weights in a model's own shape."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = Qwen3Config(
+        vocab_size=shape.vocab, hidden_size=shape.hidden, num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim, intermediate_size=shape.ffn, tie_word_embeddings=shape.tied,
+        max_position_embeddings=shape.context, bos_token_id=None, eos_token_id=chat.end,
+        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    with torch.device(device):  # billions of numbers are drawn slowly on a processor
+        model = Qwen3ForCausalLM(config)
+    return HFPolicy(model.eval(), chat, compute="bfloat16", **settings)
+
+
+# -- the clock and the limits
+
+
+def settled(device: str) -> float:
+    """The time when the device has nothing left to do."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def timed(work: Callable[[], object], device: str, repeats: int, until: float) -> list[float]:
+    """Seconds of some repeats: fewer where the time is over, at least one."""
+    taken: list[float] = []
+    while not taken or (len(taken) < repeats and time.perf_counter() < until):
+        since = settled(device)
+        work()
+        taken.append(settled(device) - since)
+    return taken
+
+
+def spread(values: Sequence[float]) -> list[float]:
+    """Median, least, most."""
+    return [rounded(x) for x in (statistics.median(values), min(values), max(values))]
+
+
+def rounded(value: float) -> float:
+    """To four digits, which say enough of a time."""
+    return float(f"{value:.4g}")
+
+
+class Limits(NamedTuple):
+    bandwidth: float  # bytes a second
+    product: float  # operations a second
+
+
+def limits_of(device: str) -> Limits:
+    """What the device reaches on one large copy and one large product: the best of some."""
+    card = device.startswith("cuda")
+    size, edge = (1 << 30, 8192) if card else (1 << 25, 512)
+    source = torch.empty(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    a = torch.randn(edge, edge, device=device).bfloat16()
+    b = torch.randn(edge, edge, device=device).bfloat16()
+    end = time.perf_counter() + 10
+    copying = timed(lambda: target.copy_(source), device, 20, end)
+    timed(lambda: a @ b, device, 5, end)
+    products = timed(lambda: a @ b, device, 20, end)
+    return Limits(bandwidth=2 * size / min(copying), product=2 * edge**3 / min(products))
+
+
+class Job(NamedTuple):
+    """What every part is given."""
+
+    name: str  # of the shape
+    shape: Shape
+    limits: Limits
+    arguments: argparse.Namespace
+    until: float  # the part's end
+
+    @property
+    def device(self) -> str:
+        return str(self.arguments.device)
+
+    @property
+    def tiny(self) -> bool:
+        return bool(self.arguments.tiny)
+
+
+# -- decoding
+
+
+def decode(job: Job, batch: int) -> Line:
+    """Tokens of a turn that every row of a batch is in. The policy is frozen, as a teacher is: a
+    student acts with the same kernels."""
+    repeats, each = job.arguments.repeats, 4 if job.tiny else 20
+    prompt = 64 if job.tiny else 256
+    chat = chat_of(job.shape, ["a b c"])
+    policy = policy_of(job.shape, chat, job.device, rows=batch)
+    policy.freeze()
+    draw = torch.Generator().manual_seed(0)
+    for k in range(batch):
+        ids = torch.randint(3, job.shape.vocab, (prompt,), generator=draw).tolist()
+        policy.submit(
+            Request(key=str(k), prompt=tuple(ids), seed=k, max_new=2 * WARM + each * repeats)
+        )
+    while policy.engine.waiting:  # type: ignore[attr-defined]  # rows that are not in a turn yet
+        policy.poll()
+    for _ in range(WARM):
+        policy.poll()
+    ended = 0
+
+    def some() -> None:
+        nonlocal ended
+        for _ in range(each):
+            ended += len(policy.poll())
+
+    taken = timed(some, job.device, repeats, job.until)
+    policy.refresh()
+    held = prompt + WARM + each * len(taken) // 2
+    moved = 2 * job.shape.parameters() + batch * job.shape.cache(held, 2)
+    limit = batch * job.limits.bandwidth / moved
+    rate = spread([batch * each / seconds for seconds in taken])
+    return {
+        "batch": batch, "prompt": prompt, "tokens_per_second": rate, "limit": rounded(limit),
+        "share": rounded(rate[0] / limit), "ended": ended, "repeats": len(taken),
+    }  # fmt: skip
+
+
+# -- learning
+
+
+def episode(chat: Chat, number: int, length: int, vocab: int) -> Episode:
+    """Turns of 32 words and 96 sampled ids, until there are about so many tokens."""
+    draw = torch.Generator().manual_seed(number)
+    turns = []
+    for _ in range(max(1, length // 130)):
+        ids = tuple(torch.randint(3, vocab, (96,), generator=draw).tolist())
+        turns.append(
+            Turn(observation=Observation(text="a b " * 16), prompt=(), text="", tokens=ids,
+                 logps=(0.0,) * len(ids))
+        )  # fmt: skip
+    task = Task(id=str(number))
+    return Episode(task=task, group=task.id, turns=tuple(turns), stop=Stop.TURNS)
+
+
+def operations(shape: Shape, rows: Sequence[Row]) -> float:
+    """Forward and backward of rows, nothing twice: 2 for a weight and token forward, attention
+    over half of a row on average, and twice that backward."""
+    forward = 0.0
+    for row in rows:
+        count, learnt = len(row.ids), len(row.out)
+        forward += 2 * shape.linear() * count + 2 * shape.vocab * shape.hidden * learnt
+        forward += 2 * shape.layers * shape.heads * shape.head_dim * count**2
+    return 3 * forward
+
+
+class Saved(NamedTuple):
+    """What a model has to do without, to be trained here."""
+
+    recompute: bool
+    offload: bool
+
+
+def saved_of(job: Job, tokens: int, beside: float = 0.0) -> Saved:
+    """So that learning in passes of so many tokens takes nine tenths of the card's memory, less
+    the bytes of what else is there."""
+    if not job.device.startswith("cuda"):
+        return Saved(recompute=False, offload=False)
+    room, state = 0.9 * memory()[0] - beside, 16 * job.shape.parameters()
+    if state + job.shape.activations(tokens, 2) < room:
+        return Saved(recompute=False, offload=False)
+    kept = job.shape.activations(tokens, 2, recompute=True)
+    return Saved(recompute=True, offload=state + kept >= room)
+
+
+def learner(job: Job, saved: Saved, chat: Chat, tokens: int, rows: int = 1) -> HFPolicy:
+    return policy_of(
+        job.shape, chat, job.device, rows=rows, tokens=tokens, recompute=saved.recompute,
+        compiled=job.arguments.compile,
+    )  # fmt: skip
+
+
+def optimizer_of(policy: HFPolicy, saved: Saved) -> torch.optim.Optimizer:
+    return adamw(
+        policy.parameters(), lr=1e-6, betas=(0.9, 0.999), weight_decay=0.0, offload=saved.offload
+    )
+
+
+def train(job: Job, length: int) -> Line:
+    tokens = length * (2 if job.tiny else 4)  # of a pass
+    saved, chat = saved_of(job, tokens), chat_of(job.shape, ["a b c"])
+    policy = learner(job, saved, chat, tokens)
+    optimizer = optimizer_of(policy, saved)
+    prompter = Prompter(chat=chat, context=Context())
+    count = 4 if job.tiny else 32
+    episodes = [episode(chat, k, length, job.shape.vocab) for k in range(count)]
+    rows = [row for e in episodes for row in pack(prompter.samples(e))]
+
+    def step() -> None:
+        train_step(
+            sft(), episodes, {"self": policy}, optimizer, lambda view, task: prompter,
+            Update(tokens=tokens, device=job.device), step=0, seed=0, clock=Clock(),
+        )  # fmt: skip
+
+    step()
+    taken = timed(step, job.device, job.arguments.repeats, job.until)
+    read, done = sum(len(row.ids) for row in rows), operations(job.shape, rows)
+    rate = spread([done / seconds for seconds in taken])
+    return {
+        "rows": len(rows), "row_tokens": read // len(rows), "pass_tokens": tokens,
+        **saved._asdict(), "compile": job.arguments.compile,
+        "tokens_per_second": spread([read / seconds for seconds in taken]),
+        "teraflops": rounded(rate[0] / 1e12), "limit_teraflops": rounded(job.limits.product / 1e12),
+        "utilisation": [rounded(value / job.limits.product) for value in rate],
+        "goal": GOAL, "repeats": len(taken),
+    }  # fmt: skip
+
+
+# -- a whole step
+
+
+def config_of(job: Job) -> Config:
+    """sdar on ALFWorld's tasks: 16 of them, 8 episodes each, which know the plan as teachers."""
+    a, tiny = job.arguments, job.tiny
+    return parse({
+        "run": {"steps": 1},
+        "env": {"suite": "household", "options": {"size": "small" if tiny else "full"}},
+        "context": {"kind": a.context, "render": "actions" if a.context == "window" else "text"},
+        "rollout": {
+            "tasks": 2 if tiny else 16, "copies": 2 if tiny else 8, "turns": 3 if tiny else a.turns,
+            "new_tokens": 8 if tiny else a.new_tokens, "live": 128,
+        },
+        "algorithm": {"name": "sdar", "hint": "skills"},
+        "update": {"lr": 1e-6, "tokens": 8192},
+        "policy": {"model": "builtin:household-teacher"},  # in whose place a larger one is put
+    })  # fmt: skip
+
+
+def stage_of(job: Job, config: Config, saved: Saved) -> Stage:
+    suite, tokens = build.suite_of(config.env), config.update.tokens
+    context = build.context_of(config.context, suite)
+    policy = learner(job, saved, chat_of(job.shape, [context.instructions]), tokens, rows=128)
+    stage = Stage(
+        suite=suite, pool=build.pool_of(config.env, suite), context=context,
+        policies={"self": policy, "reference": policy.copied()}, limits=build.limits_of(config),
+        hints=build.hints_of(config, suite, build.phases_of(config)),
+    )  # fmt: skip
+    stage.ready = Hinter(stage=stage, seed=0)
+    return stage
+
+
+def step(job: Job, episodes: int) -> Line:
+    """The repeats are whole steps: play, scores under every view, update."""
+    config = config_of(job)
+    algorithm = build.phases_of(config)[-1].algorithm
+    # the copy that acts, the reference, and what keys and values may take
+    beside = 4 * job.shape.parameters() + memory()[0] / 3
+    saved = saved_of(job, config.update.tokens, beside)
+    stage = stage_of(job, config, saved)
+    policy = stage.policies["self"]
+    assert isinstance(policy, HFPolicy)
+    optimizer = optimizer_of(policy, saved)
+    update = build.update_of(config, job.device)
+    tasks = build.tasks_of(stage.suite, config.env.split, config.rollout.tasks, where="env")
+    turns: list[Turn] = []
+
+    def whole(count: int) -> None:
+        played = play(stage, tasks[:count], algorithm, seed=0, copies=config.rollout.copies)
+        made = [mixed(e, k) for k, e in enumerate(played)]
+        turns[:] = [turn for e in made for turn in e.turns]
+        train_step(
+            algorithm, made, stage.policies, optimizer, stage.prompter, update, step=0, seed=0,
+            clock=stage.clock,
+        )  # fmt: skip
+
+    try:
+        whole(1)
+        stage.clock = Clock()
+        work = partial(whole, episodes // config.rollout.copies)
+        taken = timed(work, job.device, job.arguments.repeats, job.until)
+    finally:
+        stage.pool.shutdown()
+    return {
+        "episodes": episodes, "context": config.context.kind, **saved._asdict(),
+        "compile": job.arguments.compile, "turns": len(turns),
+        "action_tokens": sum(len(turn.tokens) for turn in turns),
+        "episodes_per_hour": spread([3600 * episodes / seconds for seconds in taken]),
+        "seconds": spread(taken), "published": PUBLISHED, "repeats": len(taken),
+        "share": {name: rounded(s / sum(taken)) for name, s in stage.clock.seconds.items()},
+    }  # fmt: skip
+
+
+def mixed(episode: Episode, number: int) -> Episode:
+    """Half of a group's episodes with a reward: nobody wins with random weights, and where returns
+    do not differ there is nothing to learn from, nor anything to compute."""
+    if not episode.turns or number % 2:
+        return episode
+    last = replace(episode.turns[-1], reward=1.0)
+    return replace(episode, turns=(*episode.turns[:-1], last))
+
+
+CASES: Mapping[str, tuple[Callable[[Job, int], Line], Sequence[int], Sequence[int]]] = {
+    "decode": (decode, (1, 32, 128, 256), (1, 4)),
+    "train": (train, (2048,), (260,)),
+    "step": (step, (128,), (4,)),
+}
+"""By part: the function, its cases (a batch, a row's length, episodes), and the tiny ones."""

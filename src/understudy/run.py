@@ -65,7 +65,7 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
         student = str(checkpoint.latest(folder.path)) if folder.state else ""
         policies = models.policies_of(
             config, wanted, suite, context, student=student,
-            engines=len(build.acting(config, phases)),
+            engines=max(1, len(build.acting(config, phases))),
         )  # fmt: skip
         pool = build.pool_of(config.env, suite)
         closing.callback(pool.shutdown)

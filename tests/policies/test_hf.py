@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from understudy.errors import PolicyError
+from understudy.lazy import kept
 from understudy.maths.divergences import reverse_kl
 from understudy.maths.vocabulary import diverge
 from understudy.policies.base import Request, Sample
@@ -221,7 +222,7 @@ def test_a_view_of_the_weights_being_trained_teaches_what_it_was_scored_as() -> 
     of = policy()
     samples = flat(conversations(6, count=1))
     with torch.no_grad():
-        before = of.score(samples, 1.0).distribution
+        before = kept(of.score(samples, 1.0), []).distribution
         rows = before.logps()
         of.head.add_(1.0)
         for p in of.model.parameters():
@@ -230,8 +231,8 @@ def test_a_view_of_the_weights_being_trained_teaches_what_it_was_scored_as() -> 
     frozen = policy()
     frozen.model.requires_grad_(False)
     with torch.no_grad():
-        kept = frozen.score(samples, 1.0).distribution
-    assert kept.head.data_ptr() == frozen.head.data_ptr()  # a teacher's head is not copied
+        taught = frozen.score(samples, 1.0).distribution
+    assert taught.head.data_ptr() == frozen.head.data_ptr()  # a teacher's head is not copied
 
 
 def test_only_what_may_be_trained_is_handed_to_the_optimizer() -> None:

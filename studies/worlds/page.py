@@ -15,18 +15,19 @@ HEAD = """# Learning curves
 <!-- Written by `python -m studies.worlds render` from studies/worlds/*.json. -->
 
 In every world a small model built from nothing imitates demonstrations for a while: the shared
-start, one for each seed. From there methods go on with one budget of episodes, and are measured on
-that world's own pinned panel, the student alone. Intervals (95 %) are two-way bootstraps over seeds
-and tasks; a result is the mean of the last evaluations, the start that of step 0. These are small
-worlds of our own making, with the originals' rules: the curves show that the whole loop learns in
-each, not what a language model reaches on the papers' data. Household has
-[a study of its own](../studies/household.md).
+start, one for each seed. From there methods go on, and are measured on that world's own pinned
+panel, the student alone. Intervals (95 %) are two-way bootstraps over seeds and tasks; a result is
+the mean of the last evaluations, the start that of step 0. These are small worlds of our own making
+with the originals' rules: the curves show that the whole loop learns in each, not what a language
+model reaches on the papers' data. Household has [a study of its own](../studies/household.md).
 
 ```
 python -m studies.worlds run WORLD     # goes on after any interruption
 python -m studies.worlds render
 ```"""
-COLUMNS = ["", "success", "95 % interval", "gain over the start, in points", "", "seeds"]
+COLUMNS = [
+    "", "episodes", "success", "95 % interval", "gain over the start, in points", "", "seeds",
+]  # fmt: skip
 
 
 def render(out: Path) -> Path:
@@ -47,7 +48,6 @@ def section(world: str, study: Study, found: Results, out: Path) -> str:
     """A world's heading, table and picture."""
     panel = Panel(found, study.last)
     methods = [m for m in study.titles if found.of(m)]
-    config = next(run.config for run in study.runs if run.config)
     warm = study.starts[0].config
     assert warm is not None
     commits = ", ".join(sorted({f"`{r.commit[:10]}`" for r in found.runs}))
@@ -55,10 +55,9 @@ def section(world: str, study: Study, found: Results, out: Path) -> str:
         f"## {world}",
         study.notes.get("world", ""),
         f"[studies/worlds/{world}.toml](../../studies/worlds/{world}.toml): the start saw "
-        f"{episodes_of(warm):,} demonstrations; then {episodes_of(config):,} training episodes in "
-        f"{config.run.steps} steps. Panel {found.panel}, {len(found.families)} tasks of the split "
-        f"{found.split}, temperature {found.temperature:g}; {found.machine['processor']}, one "
-        f"thread a run; commit {commits}.",
+        f"{episodes_of(warm):,} demonstrations. Panel {found.panel}, {len(found.families)} tasks "
+        f"of the split {found.split}, temperature {found.temperature:g}; "
+        f"{found.machine['processor']}, one thread a run; commit {commits}.",
         table(COLUMNS, _rows(study, panel, methods)),
         _picture(world, study, panel, methods, out),
         study.notes.get("found", ""),
@@ -68,15 +67,16 @@ def section(world: str, study: Study, found: Results, out: Path) -> str:
 
 def _rows(study: Study, panel: Panel, methods: list[str]) -> list[list[str]]:
     rows = []
+    played = {run.method: episodes_of(run.config) for run in study.runs if run.config}
     if first := panel.start():
-        rows.append(["*shared start*", percent(first.mean), ends(first), "", "", ""])
+        rows.append(["*shared start*", "", percent(first.mean), ends(first), "", "", ""])
     for m in methods:
         rate, gain = panel.rate(m), panel.gap(m, m, result, start)
         if rate and gain:
             seeds = str(len(panel.results.of(m)))
             said = verdict(gain, "learns", "gets worse")
-            row = [study.titles[m], percent(rate.mean), ends(rate), signed(gain), said, seeds]
-            rows.append(row)
+            row = [percent(rate.mean), ends(rate), signed(gain), said, seeds]
+            rows.append([study.titles[m], f"{played[m]:,}", *row])
     return rows
 
 

@@ -35,7 +35,7 @@ parity: $(VENV)-parity/.ready
 ONLY ?=
 TRL ?=
 VLLM ?=
-bench: $(VENV)/.ready $(VENV)-parity/.ready
+bench: $(VENV)/.ready-dev $(VENV)-parity/.ready
 	$(VENV)-parity/bin/python benchmarks/run.py $(ONLY) --torch $(BIN)/python --trl "$(TRL)" --vllm "$(VLLM)"
 
 mutants: $(VENV)/.ready-dev

@@ -28,7 +28,7 @@ SECTIONS = {
     "scienceworld.py": "Environment: scienceworld beside its own API",
     "travelplanner.py": "Environment: travelplanner",
 }
-WITH_TORCH = ("generation.py", "step.py", "divergences.py")
+WITH_TEXTWORLD = ("household.py",)
 HEAD = """# Benchmarks
 
 Written by `make bench` (benchmarks/run.py). Numbers are medians with the range of the repeats, and
@@ -71,7 +71,7 @@ def main() -> None:
     }
     for name in arguments.names or names:
         script = f"{name}.py"
-        python = arguments.torch if script in WITH_TORCH else sys.executable
+        python = sys.executable if script in WITH_TEXTWORLD else arguments.torch
         command = [python, str(HERE / script)]
         made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if made.returncode:

@@ -16,12 +16,17 @@ export TOKENIZERS_PARALLELISM ?= false
 demo: $(VENV)/.ready
 	$(BIN)/understudy demo
 
+# ALFWorld's rules and grammar, for the tests of its files, come with the alfworld of the parity
+# environment. The shell finds them when the tests run: that environment may not be there before.
+ALFWORLD_FILES ?= $$(realpath $(VENV)-parity/lib/python*/site-packages/alfworld/data)
+
 # Fast tests first; then the same games in TextWorld and here.
 test: $(VENV)/.ready-dev $(VENV)-parity/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --ignore=tests/parity --durations=10
+	ALFWORLD_FILES="$(ALFWORLD_FILES)" \
+		$(BIN)/python -m pytest --ignore=tests/parity --durations=10
 	$(VENV)-parity/bin/python -m pytest tests/parity -p no:cacheprovider
 
 lint: $(VENV)/.ready-dev

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from parity.report import ALONE
 
 from understudy.envs.base import Demonstrates, Instructs, Renders
-from understudy.envs.household import Game, Household, generate
+from understudy.envs.household import Game, Household, generate, needs, textworld
 from understudy.envs.household.gamefile import FOLDERS
 from understudy.envs.household.generate import FAMILIES, SIZES
 from understudy.envs.household.render import compact, marked
+from understudy.errors import EnvError
 from understudy.types import Observation, Task
 
 NAME = re.compile(r"[a-z]+ \d+")
@@ -67,6 +68,22 @@ def test_splits_are_as_long_as_alfworlds_and_the_page_says_so() -> None:
 
 def test_the_page_of_parity_names_the_files_that_we_alone_refuse() -> None:
     assert ALONE in (Path(__file__).parents[2] / "docs" / "parity.md").read_text()
+
+
+def test_textworld_is_asked_for_by_name_and_never_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ValueError, match="no engine 'inform'; the engines are native, textworld"):
+        Household(engine="inform")  # type: ignore[arg-type]
+    suite = Household(engine="textworld")
+    assert set(suite.renders()) == {"compact"}
+    monkeypatch.setattr(textworld, "find_spec", lambda _: None)
+    with pytest.raises(EnvError, match=r"textworld is not installed: .*understudy\[textworld\]"):
+        suite.make()
+    wanted = {need.name: need.wanted for need in needs({"engine": "textworld"})}
+    assert wanted == {"textworld": True, "alfworld": True}
+    assert [need.wanted for need in needs({})] == [False]
+    assert "alfworld" not in {n.name for n in needs({"engine": "textworld", "games": "here"})}
 
 
 def test_what_cannot_be_is_refused_in_a_sentence(suite: Household) -> None:

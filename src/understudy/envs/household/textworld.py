@@ -33,6 +33,7 @@ _SIGNS: Final = (
     ("_bar_", "|"), ("_minus_", "-"), ("_plus_", "+"), ("_dot_", "."), ("_comma_", ","),
 )  # fmt: skip
 _KEYS: Final = itertools.count()
+_POOLS: Final[dict[Suite, ProcessPool]] = {}
 
 
 class Shown(NamedTuple):
@@ -223,9 +224,11 @@ def make(suite: Suite) -> Env:
     return TextWorldEnv() if mp.current_process().daemon else ApartEnv(suite)
 
 
-@cache
 def _pool(suite: Suite) -> ProcessPool:
-    return ProcessPool(suite, workers=1, reset_seconds=SECONDS, step_seconds=SECONDS)
+    if suite not in _POOLS:
+        made = ProcessPool(suite, workers=1, reset_seconds=SECONDS, step_seconds=SECONDS)
+        _POOLS[suite] = made
+    return _POOLS[suite]
 
 
 def _game(task: Task) -> TextWorldGame:

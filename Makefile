@@ -11,17 +11,22 @@ PIP_FLAGS ?=
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint parity bench mutants teacher study study-render study-smoke worlds clean
+.PHONY: demo test lint parity bench mutants teacher study study-render study-smoke worlds pythons adapters clean
 
 demo: $(VENV)/.ready
 	$(BIN)/understudy demo
+
+# ALFWorld's rules and grammar, for the tests of its files, come with the alfworld of the parity
+# environment. The shell finds them when the tests run: that environment may not be there before.
+ALFWORLD_FILES ?= $$(realpath $(VENV)-parity/lib/python*/site-packages/alfworld/data)
 
 # Fast tests first; then the same games in TextWorld and here.
 test: $(VENV)/.ready-dev $(VENV)-parity/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --ignore=tests/parity --durations=10
+	ALFWORLD_FILES="$(ALFWORLD_FILES)" \
+		$(BIN)/python -m pytest --ignore=tests/parity --durations=10
 	$(VENV)-parity/bin/python -m pytest tests/parity -p no:cacheprovider
 
 lint: $(VENV)/.ready-dev
@@ -38,7 +43,7 @@ ARGS ?=
 TRL ?=
 VLLM ?=
 BESIDE := $(if $(ONLY),$(filter household,$(ONLY)),household)
-bench: $(VENV)/.ready $(if $(BESIDE),$(VENV)-parity/.ready)
+bench: $(VENV)/.ready-dev $(if $(BESIDE),$(VENV)-parity/.ready)
 	$(BIN)/python benchmarks/run.py $(ONLY) $(if $(BESIDE),--textworld $(VENV)-parity/bin/python) \
 		--trl "$(TRL)" --vllm "$(VLLM)" $(if $(ARGS),-- $(ARGS))
 
@@ -57,9 +62,28 @@ study-smoke: $(VENV)/.ready
 	$(BIN)/python -m studies.household smoke
 
 # A few training steps in every world: for a nightly run, minutes. Curves: python -m studies.worlds run
-worlds: $(VENV)/.ready
-	$(BIN)/pip install -q $(PIP_FLAGS) -e ".[scienceworld]"
+worlds: $(VENV)/.ready-dev
 	$(BIN)/python -m studies.worlds smoke
+
+# The worlds in other Pythons, each with numpy alone: those of PYTHONS that are installed.
+PYTHONS ?= python3.12 python3.13
+pythons: $(VENV)/.ready-dev
+	for python in $(PYTHONS); do command -v $$python >/dev/null || continue; \
+		$$python -m venv $(VENV)-$$python && \
+		$(VENV)-$$python/bin/pip install -q numpy || exit 1; done
+	UNDERSTUDY_PYTHONS="$$(ls -d $(VENV)-python3*/bin/python 2>/dev/null | tr '\n' ' ')" \
+		$(BIN)/python -m pytest -rs tests/envs/test_every_python.py
+
+# Each adapter beside the library that it adapts, whose packages do not all go together. As resolved
+# on 2026-11-21: gymnasium 1.4.0, gem-llm 0.1.0 (Python 3.11 only), openenv 0.10.0, verifiers 0.4.0.
+ADAPTERS ?= gymnasium gem openenv verifiers
+adapters: $(VENV)/.ready-dev
+	for name in $(ADAPTERS); do \
+		$(PYTHON) -m venv $(VENV)-adapter-$$name && \
+		$(VENV)-adapter-$$name/bin/pip install -q $(PIP_FLAGS) "$(TORCH)" && \
+		$(VENV)-adapter-$$name/bin/pip install -q $(PIP_FLAGS) \
+			-e ".[$$name]" "pytest>=8.3" "hypothesis>=6.120" && \
+		$(VENV)-adapter-$$name/bin/python -m pytest -rs tests/envs/test_adapters.py || exit 1; done
 
 teacher: $(VENV)/.ready
 	$(BIN)/python scripts/build_assets.py
@@ -87,4 +111,4 @@ $(VENV)-parity/.ready: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-parity build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-parity $(VENV)-python3* $(VENV)-adapter-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -32,6 +32,12 @@ from understudy.types import Task
 LIVE, LIVE_JAVA = (1, 64, 1024), (1, 8)
 POOL = 64
 """Tasks that are played; their demonstrations are looked for before anything is measured."""
+CAPTION = """\
+Steps with the resets between episodes. Worlds of this process have 1, 64 and 1,024 alive at once;
+those in a Java machine 1 and 8, since games there are alive in one machine of a bounded heap, play
+one at a time, and take long to reset. The originals are measured beside these worlds in the
+sections of the worlds themselves.
+"""
 WARM = 3
 """Steps of every environment before memory is looked at."""
 
@@ -175,8 +181,7 @@ def main() -> None:
             worlds.remove(world)
             print(f"{world} was not measured: it lacks {', '.join(lacking)}.\n")
     print(f"Python {platform.python_version()}, one process, median of {options.repeats} (range)\n")
-    print("Steps with the resets between episodes. The originals are measured beside these worlds")
-    print("in the sections of the worlds themselves.\n")
+    print(CAPTION)
     print("| world | alive | steps/s | resets/s | KiB each |\n|---|---:|---:|---:|---:|")
     for world in worlds:
         print("\n".join(rows(world, options)), flush=True)

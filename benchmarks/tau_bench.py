@@ -4,9 +4,13 @@
 
 prints a table in Markdown. Steps are those of demonstrations (replies, look-ups and changes), the
 final reward is the step that ends a conversation. `--data` measures tau-bench's own tasks, a folder
-as `env.options.data` takes it; `--clone` names a clone of sierra-research/tau-bench, which plays
-the same calls with the same scripted customer in the same process. Seconds are seconds of the
-processor, so that neighbours on the machine matter less.
+as `env.options.data` takes it, or the environment variable TAU_BENCH_DATA; `--clone`, or TAU_BENCH,
+names a clone of sierra-research/tau-bench, which plays the same calls with the same scripted
+customer in the same process, and without which only this world is measured. Through make:
+
+    TAU_BENCH=CLONE TAU_BENCH_DATA=CLONE/tau_bench/envs/retail make bench ONLY=tau_bench
+
+Seconds are seconds of the processor, so that neighbours on the machine matter less.
 """
 
 import argparse
@@ -186,8 +190,12 @@ def main() -> None:
     )
     parser.add_argument("--tasks", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--data", default=os.environ.get("TAU_BENCH_DATA", ""))
-    parser.add_argument("--clone", default=os.environ.get("TAU_BENCH", ""))
+    parser.add_argument(
+        "--data", default=os.environ.get("TAU_BENCH_DATA", ""), help="tasks (TAU_BENCH_DATA)"
+    )
+    parser.add_argument(
+        "--clone", default=os.environ.get("TAU_BENCH", ""), help="the original (TAU_BENCH)"
+    )
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory:
@@ -208,7 +216,7 @@ def main() -> None:
     if options.clone:
         rows += original(options.clone, options.repeats)
     else:
-        print("tau-bench itself was not measured: --clone names no clone of it.\n")
+        print("tau-bench itself was not measured: no clone of it was named.\n")
     print(f"Python {platform.python_version()}, one process, median of {options.repeats} (range)\n")
     print("| tau_bench | measured | over |\n|---|---|---|")
     for row in rows:

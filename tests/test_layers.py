@@ -15,6 +15,8 @@ ROWS = (
     "errors types schedules maths processor protocol",
     "envs",
     "batch contexts demonstrations handover hindsight hints penalties record scores",
+    "lazy",
+    "step",
     "objective",
     "signals policies mismatch",
     "stage",
@@ -26,7 +28,8 @@ ROWS = (
     "config",
     "configfile doctor sizes",
     "arguments meanings progress runfolder",
-    "build models",
+    "suites",
+    "build models watch",
     "selftest metrics",
     "run",
     "plan measure tables demo serve",
@@ -136,8 +139,10 @@ def test_nothing_is_printed_and_nothing_swallowed(path: Path) -> None:
 
 def _swallows(handler: ast.ExceptHandler) -> bool:
     """Whether it catches everything and does not raise it again."""
-    everything = handler.type is None or (
-        isinstance(handler.type, ast.Name) and handler.type.id in ("Exception", "BaseException")
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    everything = any(
+        kind is None or isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException")
+        for kind in kinds
     )
     last = handler.body[-1]
     return everything and not (isinstance(last, ast.Raise) and last.exc is None)

@@ -18,9 +18,6 @@ from understudy.envs.base import Instructs, Renders, Suite, Tagged
 from understudy.envs.check import Broken, attempt
 from understudy.envs.pool import LocalPool, Pool, ProcessPool
 from understudy.envs.registry import APART, SUITES
-from understudy.envs.suites import imported
-from understudy.envs.suites import suite_class as suite_class
-from understudy.envs.suites import suite_of as suite_of
 from understudy.errors import ConfigError, did_you_mean
 from understudy.evaluate import Panel, panel
 from understudy.hints import Hints, check, kinds_in
@@ -28,6 +25,9 @@ from understudy.hints.bank import built_in as bank_names
 from understudy.hints.bank import load as load_bank
 from understudy.objective import ONE, Algorithm, Reinforce, View
 from understudy.rollout import Limits, Stage, seed_of
+from understudy.suites import imported
+from understudy.suites import suite_class as suite_class
+from understudy.suites import suite_of as suite_of
 from understudy.trainer import Update
 from understudy.types import Task
 

@@ -327,8 +327,8 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _check_env(arguments: argparse.Namespace) -> int:
     from understudy.config import EnvSection
     from understudy.configfile import override
-    from understudy.envs.watch import SECONDS, Asked, watched
     from understudy.errors import ConfigError
+    from understudy.watch import SECONDS, Asked, watched
 
     seconds = SECONDS if arguments.seconds is None else arguments.seconds
     if arguments.tasks < 1:

@@ -3,7 +3,8 @@
 python -m studies.worlds run [WORLD ...]     run what is not finished, then write WORLD.json
 python -m studies.worlds status [WORLD ...]  what is finished, how far the others are
 python -m studies.worlds render              all WORLD.json -> docs/environments/learning.md
-python -m studies.worlds smoke [WORLD ...]   a few steps of every world's examples, in minutes
+python -m studies.worlds smoke [WORLD ...]   a few steps of every world's examples, household's
+                                             too, in minutes
 
 Each world is a study like that of the household tasks (studies/plan.py says how its file is read),
 with a page of its own kind.
@@ -21,6 +22,8 @@ from studies.worlds import HERE, WORLDS, results_file, study_file
 
 DOCS = Path("docs/environments")
 EXAMPLES = HERE.parents[1] / "examples"
+SMOKED = ("household", *WORLDS)
+"""Worlds with examples to try; the household's learning curves are a study of their own."""
 SHORT = (
     "run.steps=3", "run.eval_every=3", "run.checkpoint_every=3", "rollout.tasks=2", "eval.tasks=8",
 )  # fmt: skip
@@ -32,14 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("command", choices=["run", "status", "render", "smoke"])
-    parser.add_argument("worlds", nargs="*", metavar="WORLD", help=f"of {', '.join(WORLDS)}")
+    parser.add_argument("worlds", nargs="*", metavar="WORLD", help=f"of {', '.join(SMOKED)}")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time, a thread each")
     parser.add_argument("--seed", action="append", default=[], type=int, help="only these")
     parser.add_argument("--out", type=Path, default=DOCS, help=f"folder of the page ({DOCS})")
     given = parser.parse_args(argv)
-    if unknown := set(given.worlds) - set(WORLDS):
-        parser.error(f"there is no world {min(unknown)!r}; there are {', '.join(WORLDS)}")
-    return command.guarded(lambda: _done(given, given.worlds or WORLDS))
+    known = SMOKED if given.command == "smoke" else WORLDS
+    if unknown := set(given.worlds) - set(known):
+        parser.error(f"there is no world {min(unknown)!r}; there are {', '.join(known)}")
+    return command.guarded(lambda: _done(given, given.worlds or known))
 
 
 def _done(given: argparse.Namespace, worlds: Sequence[str]) -> int:

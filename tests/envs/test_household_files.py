@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -54,6 +56,17 @@ needs_alfworld = pytest.mark.skipif(
     FILES is None,
     reason="alfworld is not installed and ALFWORLD_FILES does not say where alfred.pddl is",
 )
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_test_knows_where_the_rules_are() -> None:
+    """Without, every test of ALFWorld's files is skipped where they are installed."""
+    root = Path(__file__).parents[2]
+    said = subprocess.run(
+        ["make", "-n", "test"], cwd=root, capture_output=True, text=True, check=True,
+        env={k: v for k, v in os.environ.items() if k != "ALFWORLD_FILES"},
+    ).stdout  # fmt: skip
+    assert re.search(r"ALFWORLD_FILES=\S*realpath \S*-parity/lib/\S+/alfworld/data", said)
 
 
 def rules() -> tuple[str, str]:

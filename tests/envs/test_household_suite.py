@@ -2,17 +2,21 @@
 
 import pickle
 import re
+from pathlib import Path
 from random import Random
 
 import pytest
 from envs.household_scenes import kitchen
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity.report import ALONE
 
 from understudy.envs.base import Demonstrates, Instructs, Renders
-from understudy.envs.household import Game, Household, generate
+from understudy.envs.household import Game, Household, generate, needs, textworld
+from understudy.envs.household.gamefile import FOLDERS
 from understudy.envs.household.generate import FAMILIES, SIZES
 from understudy.envs.household.render import compact, marked
+from understudy.errors import EnvError
 from understudy.types import Observation, Task
 
 NAME = re.compile(r"[a-z]+ \d+")
@@ -51,6 +55,35 @@ def test_tasks_have_names_for_ever_and_exist_only_when_asked_for(suite: Househol
     endless = Household(train=10**12).tasks("train")
     assert endless[10**11].id == "household/full/train/100000000000"
     assert pickle.loads(pickle.dumps((suite, tasks))) == (suite, tasks)
+
+
+def test_splits_are_as_long_as_alfworlds_and_the_page_says_so() -> None:
+    suite = Household()
+    counts = {split: len(suite.tasks(split)) for split in FOLDERS}
+    assert counts == {"train": 3553, "seen": 140, "unseen": 134}
+    page = (Path(__file__).parents[2] / "docs" / "environments" / "household.md").read_text()
+    for split, folder in FOLDERS.items():
+        assert f"| `{split}` | `{folder}` | {counts[split]:,} |" in page
+
+
+def test_the_page_of_parity_names_the_files_that_we_alone_refuse() -> None:
+    assert ALONE in (Path(__file__).parents[2] / "docs" / "parity.md").read_text()
+
+
+def test_textworld_is_asked_for_by_name_and_never_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ValueError, match="no engine 'inform'; the engines are native, textworld"):
+        Household(engine="inform")  # type: ignore[arg-type]
+    suite = Household(engine="textworld")
+    assert set(suite.renders()) == {"compact"}
+    monkeypatch.setattr(textworld, "find_spec", lambda _: None)
+    with pytest.raises(EnvError, match=r"textworld is not installed: .*understudy\[textworld\]"):
+        suite.make()
+    wanted = {need.name: need.wanted for need in needs({"engine": "textworld"})}
+    assert wanted == {"textworld": True, "alfworld": True}
+    assert [need.wanted for need in needs({})] == [False]
+    assert "alfworld" not in {n.name for n in needs({"engine": "textworld", "games": "here"})}
 
 
 def test_what_cannot_be_is_refused_in_a_sentence(suite: Household) -> None:

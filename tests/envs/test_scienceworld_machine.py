@@ -13,6 +13,7 @@ import pytest
 
 from understudy.envs.pool import Failure, ProcessPool
 from understudy.envs.scienceworld import ScienceWorld, simulator
+from understudy.envs.scienceworld.catalogue import TASKS
 from understudy.envs.scienceworld.hashing import numbered, overlay
 from understudy.envs.scienceworld.java import Gone, Java, Late, Thrown, ref
 from understudy.envs.scienceworld.simulator import Shown, Simulator
@@ -91,27 +92,30 @@ def test_what_all_games_share_is_put_aside_and_comes_back(machine: Simulator) ->
         assert shared() == expected
 
 
-def test_lean_steps_say_what_the_interface_says(machine: Simulator) -> None:
+@pytest.mark.parametrize("task", TASKS)
+def test_lean_steps_say_what_the_interface_says(machine: Simulator, task: str) -> None:
     """The interface's own step also looks, lists what can be named, and keeps a history."""
-    for which in (PAINT, LIVES):
-        ours = walk(machine, which)
-        with machine as java:
-            machine._leave(java)
-            maker = java.new(simulator.MAKER)
-            java.call(maker, "load", *which, False)
-            for action, shown in zip(["look around", *way(machine, which)], ours, strict=True):
-                text = java.call(maker, "step", action)
-                look, carried = (
-                    java.call(maker, f"freeAction{what}") for what in ("Look", "Inventory")
-                )
-                score, done, moves = (
-                    java.call(maker, f"get{what}") for what in ("Score", "Completed", "NumMoves")
-                )
-                assert shown == Shown(
-                    str(text), float(str(score)), bool(done), int(str(moves)), str(look),
-                    str(carried),
-                )  # fmt: skip
-            java.drop(maker)
+    which, long = (task, 3, "easy" if task == LIVES[0] else ""), task in (PAINT[0], LIVES[0])
+    actions = [*machine.gold(*which)[: 18 if long else 4], "inventory", "focus on nothing"]
+    game, _, shown = machine.begin(*which)
+    ours = [shown, *(machine.act(game, action) for action in actions)]
+    game.end()
+    with machine as java:
+        machine._leave(java)
+        maker = java.new(simulator.MAKER)
+        java.call(maker, "load", *which, False)
+        for action, shown in zip(["look around", *actions], ours, strict=True):
+            text = java.call(maker, "step", action)
+            look, carried = (
+                java.call(maker, f"freeAction{what}") for what in ("Look", "Inventory")
+            )
+            score, done, moves = (
+                java.call(maker, f"get{what}") for what in ("Score", "Completed", "NumMoves")
+            )
+            assert shown == Shown(
+                str(text), float(str(score)), bool(done), int(str(moves)), str(look), str(carried),
+            )  # fmt: skip
+        java.drop(maker)
 
 
 def test_a_machine_that_is_killed_is_replaced_and_nobody_notices(machine: Simulator) -> None:

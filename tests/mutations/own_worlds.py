@@ -195,11 +195,11 @@ BUGS: Bugs = {
             ("any port", "if not 0 <= given.port <= LAST_PORT:", "if False:"),
         ],
     ),
-    "envs/suites.py": (
+    "suites.py": (
         ADAPTERS,
         [("classes that only play are refused", "if is_own(kind) else new", "if False else new")],
     ),
-    "envs/watch.py": (
+    "watch.py": (
         ("tests/test_check_env.py",),
         [
             ("what hangs is waited for", "if not self.pipe.poll(self.limit):", "if False:"),

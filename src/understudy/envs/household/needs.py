@@ -9,9 +9,13 @@ GET: Final = "pip install alfworld && alfworld-download"
 
 
 def needs(options: Mapping[str, object]) -> Iterator[Need]:
-    """Nothing, unless official games are to be played."""
+    """Nothing, unless official games are to be played, or TextWorld is to play them."""
+    wanted = options.get("engine") == "textworld"
     if options.get("games"):
         yield file("games", options["games"], GET)
     else:
         yield official("games", GET)
-    yield package("textworld", "parity", wanted=False, use="to compare with TextWorld itself")
+    use = 'for engine = "textworld", TextWorld itself (Python 3.11 or 3.12)'
+    yield package("textworld", "textworld", wanted=wanted, use=use)
+    if wanted and not options.get("games"):
+        yield package("alfworld", get="pip install --no-deps alfworld==0.4.2")

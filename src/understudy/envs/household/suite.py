@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
-from understudy.envs.base import Render, Told
+from understudy.envs.base import Env, Render, Told
+from understudy.envs.household import textworld
 from understudy.envs.household.engine import Game
 from understudy.envs.household.expert import Search, explore, plan, plan_thoughts, stray, thoughts
 from understudy.envs.household.gamefile import first_game, official, read
@@ -16,6 +17,7 @@ from understudy.envs.household.wording import DEFAULT, NOTHING
 from understudy.envs.lazy import LazyTasks
 from understudy.types import Observation, Task
 
+Engine = Literal["native", "textworld"]
 INSTRUCTIONS: Final = """\
 You are in a house with one task to do. Each turn, give exactly one command.
 go to R - walk to a piece of furniture, such as "go to fridge 1"
@@ -54,7 +56,8 @@ class Household:
     `size` is "full", rooms as in ALFWorld, or "small", for tiny models. `games` is a folder of
     ALFWorld's own files (`game.tw-pddl` below train, valid_seen and valid_unseen) to play instead.
     `search` is how demonstrations look for things: "sensible" or "methodical" (see `explore`).
-    Raises ValueError for a size that does not exist or a count below zero.
+    `engine` plays them: "native", or "textworld", TextWorld itself, slowly and in a process apart.
+    Raises ValueError for a size or engine that does not exist or a count below zero.
     """
 
     train: int = 3553
@@ -63,8 +66,12 @@ class Household:
     size: str = "full"
     search: Search = "sensible"
     games: str | Path | None = None
+    engine: Engine = "native"
 
     def __post_init__(self) -> None:
+        if self.engine not in get_args(Engine):
+            known = ", ".join(get_args(Engine))
+            raise ValueError(f"There is no engine {self.engine!r}; the engines are {known}.")
         if self.size not in SIZES:
             raise ValueError(f"There is no size {self.size!r}; the sizes are {', '.join(SIZES)}.")
         for split, count in zip(SPLITS, (self.train, self.seen, self.unseen), strict=True):
@@ -79,8 +86,8 @@ class Household:
         counts = dict(zip(SPLITS, (self.train, self.seen, self.unseen), strict=True))
         return Generated(split, self.size, counts[split])
 
-    def make(self) -> "HouseholdEnv":
-        return HouseholdEnv()
+    def make(self) -> Env:
+        return textworld.make(self) if self.engine == "textworld" else HouseholdEnv()
 
     def demonstrate(self, task: Task) -> Sequence[str]:
         return explore(scene_of(task), search=self.search)
@@ -101,6 +108,8 @@ class Household:
         return scene_of(task).task
 
     def renders(self) -> Mapping[str, Render]:
+        if self.engine == "textworld":  # which does not say what is to be found
+            return {"compact": compact}
         return {"compact": compact, "marked": marked}
 
     def instructions(self) -> str:

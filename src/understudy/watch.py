@@ -12,8 +12,8 @@ from understudy.config import EnvSection
 from understudy.envs.base import Suite
 from understudy.envs.check import CHECKS, Broken, Finding, attempt, check, listen, splits_of
 from understudy.envs.pool import START_SECONDS
-from understudy.envs.suites import suite_of
 from understudy.errors import ConfigError, EnvError, UnderstudyError, did_you_mean
+from understudy.suites import suite_of
 
 SECONDS: Final = 60.0
 """That one call of an environment may take."""

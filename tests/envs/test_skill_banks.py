@@ -1,0 +1,35 @@
+"""Skill banks name the families of their suites, all of them, and no others."""
+
+from collections.abc import Collection
+
+import pytest
+
+from understudy.envs.household.scene import Family
+from understudy.envs.scienceworld.catalogue import TASKS
+from understudy.envs.search_qa.generate import FAMILIES as QUESTIONS
+from understudy.envs.tau_bench.generate import FAMILIES as REQUESTS
+from understudy.envs.travelplanner.requests import FAMILIES as TRIPS
+from understudy.envs.webshop import WebShop
+from understudy.hints.bank import load
+
+# families of tasks that come from a user's files, in the words of those who made them
+DATA_SETS = {"nq", "triviaqa", "popqa", "hotpotqa", "2wikimultihopqa", "musique", "bamboogle"}
+OF_TAU_BENCH = {
+    "tell", "cancel_reservation", "book_reservation", "update_reservation_flights",
+    "update_reservation_passengers", "update_reservation_baggages", "send_certificate",
+}  # fmt: skip
+FAMILIES: dict[str, tuple[Collection[str], set[str]]] = {
+    "household": ([family.value for family in Family], set()),
+    "scienceworld": (TASKS, set()),
+    "search": (QUESTIONS, DATA_SETS),
+    "tau_bench": (REQUESTS, OF_TAU_BENCH),
+    "travelplanner": (TRIPS, set()),
+    "webshop": ({t.family for t in WebShop(products=400, test=0, dev=0).tasks("train")}, set()),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_families_of_a_bank_are_those_of_its_suite(name: str) -> None:
+    made, from_files = FAMILIES[name]
+    named = [family for skill in load(name).skills for family in skill.families]
+    assert sorted(named) == sorted({*made, *from_files})

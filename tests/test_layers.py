@@ -141,7 +141,7 @@ def _swallows(handler: ast.ExceptHandler) -> bool:
     """Whether it catches everything and does not raise it again."""
     kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     everything = any(
-        kind is None or isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException")
+        kind is None or (isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException"))
         for kind in kinds
     )
     last = handler.body[-1]

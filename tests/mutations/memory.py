@@ -130,9 +130,9 @@ BUGS: Bugs = {
             ("kernels on a processor", 'not policy.device.startswith("cuda")', "False"),
             ("kernels that are not there", "if kind not in KNOWN:", "if False:"),
             ("kernels that nobody asked for", 'section.kernels == "torch"', "False"),
-            ("none for a built model", "        compiled=section.compile,\n    )\n    return fuse("
-             "policy, section, where=where)",
-             "        compiled=section.compile,\n    )\n    return policy"),
+            ("none for a built model",
+             "engines=engines),\n    )\n    return fuse(policy, section, where=where)",
+             "engines=engines),\n    )\n    return policy"),
         ],
     ),
 }  # fmt: skip

@@ -53,7 +53,7 @@ BUGS: Bugs = {
         TESTS,
         [
             ("engines that do not know of each other",
-             "            engines=len(build.acting(config, phases)),\n",
+             "            engines=max(1, len(build.acting(config, phases))),\n",
              "            engines=1,\n"),
         ],
     ),

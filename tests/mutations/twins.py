@@ -30,7 +30,7 @@ BUGS: Bugs = {
         TESTS,
         [
             ("a setting that nobody reads",
-             "        fast=section.fast,\n    )\n\n\ndef policy_of", "    )\n\n\ndef policy_of"),
+             "        fast=section.fast,\n        budget=", "        budget="),
         ],
     ),
 }  # fmt: skip

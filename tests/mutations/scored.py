@@ -6,7 +6,7 @@ SCORED = ("tests/algorithms/test_scored.py",)
 
 BUGS: Bugs = {
     "policies/compare.py": (
-        ("tests/policies/test_compare.py",),
+        ("tests/policies/test_follow.py",),
         [
             (
                 "every turn from its beginning",

@@ -53,14 +53,14 @@ def section(world: str, study: Study, found: Results, out: Path) -> str:
     commits = ", ".join(sorted({f"`{r.commit[:10]}`" for r in found.runs}))
     parts = [
         f"## {world}",
-        study.notes.get("world", ""),
+        study.notes.get("world", "").strip(),
         f"[studies/worlds/{world}.toml](../../studies/worlds/{world}.toml): the start saw "
         f"{episodes_of(warm):,} demonstrations. Panel {found.panel}, {len(found.families)} tasks "
         f"of the split {found.split}, temperature {found.temperature:g}; "
         f"{found.machine['processor']}, one thread a run; commit {commits}.",
         table(COLUMNS, _rows(study, panel, methods)),
         _picture(world, study, panel, methods, out),
-        study.notes.get("found", ""),
+        study.notes.get("found", "").strip(),
     ]
     return "\n\n".join(part for part in parts if part)
 

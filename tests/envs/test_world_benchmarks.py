@@ -31,12 +31,11 @@ def test_only_what_needs_textworld_runs_in_textworlds_python(
         used[Path(command[1]).stem] = command[0]
         return subprocess.CompletedProcess(command, 0, "a table", "")
 
-    monkeypatch.setattr(run, "PAGE", tmp_path / "benchmarks.md")
-    (tmp_path / "benchmarks.md").write_text(run.HEAD)
     monkeypatch.setattr(run.subprocess, "run", ran)
-    monkeypatch.setattr(sys, "argv", ["run.py", "household", *OF_WORLDS, "--torch", "ordinary"])
+    words = ["household", *OF_WORLDS, "--textworld", "theirs", "--page", str(tmp_path / "page.md")]
+    monkeypatch.setattr(sys, "argv", ["run.py", *words])
     run.main()
-    assert used == {"household": sys.executable, **dict.fromkeys(OF_WORLDS, "ordinary")}
+    assert used == {"household": "theirs", **dict.fromkeys(OF_WORLDS, sys.executable)}
 
 
 @pytest.mark.parametrize("name", OF_WORLDS)

@@ -160,7 +160,8 @@ def test_a_row_is_scored_under_the_views_whose_losses_count_there_alone() -> Non
 def test_pieces_of_a_loss_in_which_nothing_counts_are_passed_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Only the first turn of each episode is graded: a later token alone has no gradient."""
+    """An expert opens each episode, and the student's last turn is graded: of what comes before it,
+    a token alone has no gradient."""
     made = []
     for elements in (1 << 24, 1):  # everything at once, and a token at a time
         monkeypatch.setattr("understudy.maths.vocabulary.CHUNK_ELEMENTS", elements)
@@ -169,8 +170,9 @@ def test_pieces_of_a_loss_in_which_nothing_counts_are_passed_over(
             suite=suite, pool=LocalPool(suite), policies=dict[str, Actor](policies),
             context=TRANSCRIPT, limits=Limits(turns=3, new_tokens=5),
         )  # fmt: skip
-        algorithm = ALGORITHMS["tcod"](start=1, every=99)
+        algorithm = ALGORITHMS["tcod"](direction="b2f", start=1, every=99)
         episodes = play(on, suite.tasks("train")[:3], algorithm, seed=0)
+        assert all(e.turns[0].actor == "expert" for e in episodes)
         recorder = Recorder(list(policies["self"].parameters()))
         step(on, policies, algorithm, episodes, recorder)
         made.append(recorder.seen[0])

@@ -16,7 +16,7 @@ from understudy.algorithms import ALGORITHMS
 from understudy.contexts import Context
 from understudy.errors import ConfigError
 from understudy.lazy import LazyScores
-from understudy.objective import Algorithm, View
+from understudy.objective import Algorithm, Reinforce, Signal, View
 from understudy.policies.base import Sample, Scorer
 from understudy.policies.hf import HFPolicy
 from understudy.policies.packing import pack
@@ -100,6 +100,17 @@ def test_a_window_of_turns_is_all_that_tcod_scores(vocabulary: str) -> None:
     assert want < sum(length(e, TURNS) for e in episodes) / 2
     assert of["self"].tokens == {True: want, False: want if vocabulary == "sampled" else 0}
     assert of["teacher"].tokens == {True: 0, False: want}
+
+
+def test_a_turn_is_scored_up_to_its_last_token_that_counts() -> None:
+    of, made = policies(), episode(0)
+    while len(made.turns[-1].tokens) < 3:
+        made = episode(made.copy + 1)
+    ends = torch.tensor([len(turn.tokens) for turn in made.turns]).cumsum(0)
+    first = torch.zeros(int(ends[-1])).index_fill(0, ends[:-1], 1.0)
+    credit = Signal(of=lambda step: first, name="first token", tokenwise=True)
+    step(Algorithm(terms=(Reinforce(credit=credit),)), [made], of)
+    assert of["self"].tokens[True] == length(made, TURNS) - len(made.turns[-1].tokens) + 1
 
 
 def test_rewards_that_are_equal_cost_a_teacher_nothing() -> None:

@@ -21,7 +21,7 @@ from understudy.config import Config
 from understudy.errors import ConfigError
 from understudy.objective import View
 from understudy.policies.base import Request, Sample
-from understudy.policies.hf import Compute, HFPolicy
+from understudy.policies.hf import HFPolicy
 from understudy.policies.packing import pack
 from understudy.policies.slots import SlotEngine
 from understudy.rollout import Clock, Stage, play
@@ -114,21 +114,13 @@ def _threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def _compute(of: HFPolicy, kind: Compute) -> Iterator[None]:
-    before, of.compute = of.compute, kind
+def _changed(of: HFPolicy, name: str, value: object) -> Iterator[None]:
+    before = getattr(of, name)
+    setattr(of, name, value)
     try:
         yield
     finally:
-        of.compute = before
-
-
-@contextmanager
-def _tokens(of: HFPolicy, count: int) -> Iterator[None]:
-    before, of.tokens = of.tokens, count
-    try:
-        yield
-    finally:
-        of.tokens = before
+        setattr(of, name, before)
 
 
 @contextmanager
@@ -174,7 +166,7 @@ def _passes(
     """Scoring passes, which learning consists of as well."""
     settings = _alternatives(config, own.device)
     if own.compute == "float32" and config.policy.quantize == "none":
-        settings['policy.compute = "bfloat16"'] = partial(_compute, own, "bfloat16")
+        settings['policy.compute = "bfloat16"'] = partial(_changed, own, "compute", "bfloat16")
     if not config.policy.compile and 5 * seconds >= COMPILING and compiler(own.device):
         settings["policy.compile = true"] = partial(_compiled, own)
     if not settings:
@@ -218,7 +210,7 @@ def _updates(own: HFPolicy, rows: Sequence[Sequence[Sample]], seconds: float) ->
         if min(now, tokens) >= sum(sizes) or max(now, tokens) < 2 * max(sizes):
             continue
         setting = f"update.tokens = {tokens}"
-        settings: Settings = {setting: partial(_tokens, own, tokens)}
+        settings: Settings = {setting: partial(_changed, own, "tokens", tokens)}
         part, faster = "does not fit", 0.0
         try:
             faster = race(settings, partial(_learn, own, some))[setting]
@@ -240,7 +232,7 @@ def _teachers(
         view = View(policy=name)
         samples = [s for e in episodes for s in stage.prompter(view, e.task).samples(e)]
         setting = f'policies.{name}.compute = "bfloat16"'
-        settings: Settings = {setting: partial(_compute, policy, "bfloat16")}
+        settings: Settings = {setting: partial(_changed, policy, "compute", "bfloat16")}
         work = partial(_score, policy)
         some = samples[: _fitting(partial(work, samples[:1]), 2, seconds, len(samples))]
         yield Trial(

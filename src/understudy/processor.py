@@ -73,3 +73,11 @@ def products(kind: Matmul) -> Iterator[None]:
         yield
     finally:
         settings.fp32_precision = before
+
+
+def rounds() -> bool:
+    """Whether they are multiplied with that leave now."""
+    import torch
+
+    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    return bool(settings.fp32_precision == PRECISIONS["bfloat16"])

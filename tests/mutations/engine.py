@@ -124,7 +124,17 @@ BUGS: Bugs = {
         ("tests/policies/test_attention.py", "tests/policies/test_engine.py"),
         [
             ("no scale", "(query * scaling)", "query"),
-            ("the mask upside down", "masked_fill(~mask[:, None]", "masked_fill(mask[:, None]"),
+            ("the mask upside down", "masked_fill_(~mask[:, None]", "masked_fill_(mask[:, None]"),
+            ("many keys read the wrong way", "(key @ query.transpose(2, 3)).transpose(2, 3)",
+             "(key @ query.transpose(2, 3)).view_as(query @ key.transpose(2, 3))"),
+            ("blocks without a scale", "query = query * scaling", "query = query * 1.0"),
+            ("a block that sees ahead", "dtype=torch.bool, device=query.device).triu(1)",
+             "dtype=torch.bool, device=query.device).triu(2)"),
+            ("a block that sees too little", "n, high = end - start, held + end",
+             "n, high = end - start, held + end - 1"),
+            ("blocks of another head's keys", "@ key[0, head, :high].T", "@ key[0, 0, :high].T"),
+            ("a block over what others hold", "[:, :, held + start :]",
+             "[:, :, start : start + n]"),
             ("no causality", "is_causal=query.shape[2] > 1", "is_causal=False"),
             ("heads shared the wrong way", "q = (query * scaling).reshape(b, k, h // k * t, d)",
              "q = (query * scaling).reshape(b, h // k, k, t, d).transpose(1, 2).reshape("

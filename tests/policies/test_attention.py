@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from understudy.errors import PolicyError
 from understudy.policies import attention
+from understudy.processor import Matmul, products
 
 B, H, K, D = 2, 6, 2, 8
 
@@ -34,10 +35,16 @@ def inputs(t: int, s: int) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-@pytest.mark.parametrize("elements", [0, 1 << 24], ids=["sdpa", "one product"])
+@pytest.mark.parametrize(
+    ("elements", "many"), [(0, 0), (1 << 24, 1 << 24), (1 << 24, 0)],
+    ids=["sdpa", "one product", "one product of many keys"],
+)  # fmt: skip
 @pytest.mark.parametrize(("t", "s"), [(1, 1), (1, 9), (4, 9), (5, 5)])
-def test_with_a_mask(t: int, s: int, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_mask(
+    t: int, s: int, elements: int, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(attention, "MATRIX_ELEMENTS", elements)
+    monkeypatch.setattr(attention, "MANY", many)
     q, k, v = inputs(t, s)
     mask = torch.rand(B, 1, t, s, generator=torch.Generator().manual_seed(0)) < 0.5
     mask[..., 0] = True
@@ -73,6 +80,33 @@ def test_sequences_on_one_axis_see_themselves_alone(lengths: tuple[int, ...]) ->
     made, _ = attention.attend(None, q[:1], k[:1], v[:1], None, 0.3, packed=way)
     every = by_definition(q, k, v, mask[None, None].expand(B, 1, -1, -1), 0.3)
     assert_close(made, every[:1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("block", [2, 64])
+@pytest.mark.parametrize("new", [(1, 3), (20, 1), (7, 19), (40, 33)])
+def test_new_tokens_see_what_their_row_holds_and_themselves(
+    new: tuple[int, int], block: int, kind: Matmul, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a cache, in float32 and where a processor may round: torch's kernel, and blocks."""
+    monkeypatch.setattr(attention, "BLOCK", block)
+    monkeypatch.setattr(attention, "FEW", 4)
+    held = (9, 5)
+    q, k, v = inputs(max(new), 50)
+    spans = [attention.Span(row, held[row], new[row]) for row in (1, 0)]
+    q = torch.cat([q[span.row, None, :, : span.new] for span in spans], 2)
+    with products(kind):
+        made, _ = attention.attend(None, q, k, v, None, 0.3, flat=attention.Flat(spans))
+    start = 0
+    for span in spans:
+        t, s = span.new, span.held + span.new
+        mask = torch.ones(t, s, dtype=torch.bool).tril(span.held).expand(B, 1, t, s)
+        mine = q[:, :, start : start + t].expand(B, -1, -1, -1)
+        right = by_definition(mine, k[:, :, :s], v[:, :, :s], mask, 0.3)[span.row]
+        # a processor with units for bfloat16 rounds in earnest
+        close = 1e-5 if kind == "float32" else 3e-2
+        assert_close(made[0, start : start + t], right, atol=close, rtol=close)
+        start += t
 
 
 def test_layers_that_were_told_nothing_are_noticed() -> None:

@@ -15,12 +15,17 @@ from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
 from understudy.errors import PolicyError
+from understudy.processor import products, rounds
 
 NAME = "understudy"
 MATRIX_ELEMENTS = 1 << 24
 """Scores [B, heads, T, S] up to this many (64 MB in float32) may be formed in one product."""
 FEW = 16
 """New tokens of a row for which that is faster than torch's kernel, which takes blocks of them."""
+MANY = 1 << 20
+"""Entries of keys from which on they are read as rows."""
+BLOCK = 64
+"""New tokens of a row that are scored against its keys in one product."""
 
 
 class Span(NamedTuple):
@@ -114,15 +119,47 @@ def _masked(
 def _grouped(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
 ) -> Tensor:
-    """The query heads that share a key head as rows of one product: nothing is copied."""
+    """The query heads that share a key head as rows of one product: nothing is copied. oneDNN
+    takes three times as long for products of so few rows, so they never go there."""
     b, h, t, d = query.shape
     k = key.shape[1]
     q = (query * scaling).reshape(b, k, h // k * t, d)
-    scores = (q @ key.transpose(2, 3)).view(b, k, h // k, t, -1)
-    if mask is not None:
-        scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
-    weights = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)
-    return (weights.view(b, k, h // k * t, -1) @ value).view(b, h, t, d)
+    with products("float32"):
+        scores = _scores(q, key).view(b, k, h // k, t, -1)
+        if mask is not None:
+            scores.masked_fill_(~mask[:, None], torch.finfo(scores.dtype).min)
+        weights = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)
+        return (weights.view(b, k, h // k * t, -1) @ value).view(b, h, t, d)
+
+
+def _scores(query: Tensor, key: Tensor) -> Tensor:
+    """query [B, K, R, D] over key [B, K, S, D] -> [B, K, R, S]. A processor reads many keys faster
+    as the rows of a product than as its columns."""
+    if key.is_cuda or key.numel() < MANY:
+        return query @ key.transpose(2, 3)
+    return (key @ query.transpose(2, 3)).transpose(2, 3).contiguous()
+
+
+def _blocked(query: Tensor, key: Tensor, value: Tensor, scaling: float, held: int) -> Tensor:
+    """One row's new tokens, a block of them at a time over no more keys than they may look at:
+    [1, H, T, D] over [1, K, held + T, D] -> [1, H, T, D]. torch's kernel with a mask computes what
+    is masked, and takes twice as long where oneDNN has the products."""
+    _, h, t, d = query.shape
+    shared = h // key.shape[1]
+    made = torch.empty_like(query, dtype=value.dtype)
+    query = query * scaling
+    for head in range(key.shape[1]):
+        rows = slice(head * shared, (head + 1) * shared)
+        for start in range(0, t, BLOCK):
+            end = min(t, start + BLOCK)
+            n, high = end - start, held + end
+            scores = query[0, rows, start:end].reshape(-1, d) @ key[0, head, :high].T
+            later = torch.ones(n, n, dtype=torch.bool, device=query.device).triu(1)
+            own = scores.view(shared, n, high)[:, :, held + start :]
+            own.masked_fill_(later, torch.finfo(scores.dtype).min)
+            part = torch.softmax(scores, -1) @ value[0, head, :high]
+            made[0, rows, start:end] = part.view(shared, n, d)
+    return made
 
 
 def _spans(query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: Flat) -> Tensor:
@@ -139,6 +176,8 @@ def _spans(query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: Flat
             part = F.scaled_dot_product_attention(
                 q, k, v, scale=scaling, is_causal=True, enable_gqa=True
             )
+        elif span.new > FEW and key.dtype == torch.float32 and not key.is_cuda and rounds():
+            part = _blocked(q, k, v, scaling, span.held)
         else:
             part = _masked(q, k, v, flat.mask(span, q.device), scaling)
         made[:, start:end] = part.transpose(1, 2)

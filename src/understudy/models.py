@@ -318,7 +318,7 @@ def give_sampler(student: HFPolicy, section: SamplerSection, *, seed: int) -> No
         write(student, folder)
         sampler = InProcess(
             folder, end=student.chat.end, context=student.context_length,
-            compute=student.compute, options=section.options,
+            compute=student.compute, unused=student.unused, options=section.options,
         )  # fmt: skip
     student.engine = VllmEngine(student, sampler, folder=folder, name=where)
 

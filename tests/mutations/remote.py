@@ -149,6 +149,7 @@ BUGS: Bugs = {
             ),
             ("what is cached stays", "        self.llm.reset_prefix_cache()\n", ""),
             ("no seed", "seed=request.seed % SEEDS", "seed=0"),
+            ("entries nobody knows", "logit_bias=self.bias or None", "logit_bias=None"),
             ("an end that is not one", "tokens[-1:] == (self.end,)", "False"),
             ("scores a token off", "zip(ids[1:], entries[1:]", "zip(ids[:-1], entries[1:]"),
             (

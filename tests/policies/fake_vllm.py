@@ -27,6 +27,7 @@ class SamplingParams:
     ignore_eos: bool = False
     stop_token_ids: list[int] = field(default_factory=list)
     detokenize: bool = True
+    logit_bias: Mapping[int, float] | None = None
 
 
 class Logprob(NamedTuple):
@@ -97,7 +98,9 @@ class LLM:
 
     def _one(self, out: RequestOutput) -> None:
         made, params = out.outputs[0], out.params
-        logits = self._logits((*out.prompt, *made.token_ids))
+        logits = self._logits((*out.prompt, *made.token_ids)).clone()
+        for entry, more in (params.logit_bias or {}).items():
+            logits[entry] += more
         heated = logits / (params.temperature or 1.0)
         greedy = params.temperature == 0
         drawn = torch.multinomial(heated.softmax(-1), 1, generator=out.chance)

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from understudy.errors import PolicyError
 from understudy.policies.base import Request, Sample
 from understudy.policies.hf import Compute, HFPolicy
-from understudy.policies.vllm import InProcess, VllmEngine, write
+from understudy.policies.vllm import AGREEMENT, InProcess, VllmEngine, write
 
 END = small_chat().end
 REQUESTS = [
@@ -35,7 +35,8 @@ def sampled(
     options: Mapping[str, object] = {},
 ) -> InProcess:  # fmt: skip
     of.save(folder)
-    made = InProcess(folder, end=END, context=of.context_length, compute=compute, options=options)
+    made = InProcess(folder, end=END, context=of.context_length, compute=compute,
+                     unused=of.unused, options=options)  # fmt: skip
     of.engine = VllmEngine(of, made, folder=folder, name="policy.sampler")
     of.engine.refresh()
     return made
@@ -73,6 +74,25 @@ def test_turns_have_the_probabilities_they_were_drawn_with(heat: float, tmp_path
     assert again == made
     other = run(of, [replace(request, seed=request.seed + 99) for request in requests])
     assert (other == made) == (heat == 0)
+
+
+@pytest.mark.parametrize("heat", [1.0, 0.0])
+def test_entries_that_the_tokenizer_does_not_know_are_never_sampled(
+    heat: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(AGREEMENT, "float32", 1.0)  # prompts are scored with them
+    of = policy()
+    known, requests = of.chat.size, [replace(request, temperature=heat) for request in REQUESTS]
+    of.model.resize_token_embeddings(known + 40, mean_resizing=False)
+    with torch.no_grad():  # as likely as the likeliest
+        of.model.get_input_embeddings().weight[known:] = of.head[:40]
+    sampled(of, tmp_path)
+    made = run(of, requests)
+    for request in requests:
+        got = made[request.key]
+        assert max(got.tokens) < known
+        assert_close(torch.tensor(got.logps), scored(of, request, got.tokens, heat or 1.0),
+                     atol=1e-4, rtol=1e-4)  # fmt: skip
 
 
 def test_scores_are_those_of_the_policy(tmp_path: Path) -> None:

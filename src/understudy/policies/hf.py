@@ -109,6 +109,11 @@ class HFPolicy:
         return weight if len(weight) == self.chat.size else weight[: self.chat.size]
 
     @property
+    def unused(self) -> range:
+        """Entries past the tokenizer's."""
+        return range(self.chat.size, len(self.model.get_output_embeddings().weight))
+
+    @property
     def context_length(self) -> int:
         return int(self.model.config.max_position_embeddings)
 

@@ -9,7 +9,7 @@ was (seen in vLLM 0.32 on a CPU, with an output head tied to the embeddings) rai
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +28,8 @@ AGREEMENT: dict[Compute, float] = {"float32": 0.01, "bfloat16": 0.2}
 """Nats by which they may differ on average."""
 SHARE = 0.35
 """Of a card's memory, what vLLM takes in this process: the trainer is on the same card."""
+NEVER = -100.0
+"""Added to a logit: the least that vLLM takes."""
 DTYPES: dict[Compute, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MEMORY = Path("/dev/shm")
 """Where a folder costs no disk."""
@@ -149,11 +151,12 @@ class InProcess:
     """vLLM in this process: the extra `vllm`.
 
     folder   a model as save_pretrained writes it, to start from
+    unused   entries that the model embeds and the tokenizer does not know: they are never sampled
     options  further arguments of vllm.LLM, such as gpu_memory_utilization, here 0.35 if left out
     """
 
     def __init__(
-        self, folder: Path, *, end: int, context: int, compute: Compute,
+        self, folder: Path, *, end: int, context: int, compute: Compute, unused: Iterable[int],
         options: Mapping[str, object],
     ) -> None:  # fmt: skip
         try:
@@ -164,7 +167,7 @@ class InProcess:
                 f"imported ({error}); pip install 'understudy[vllm]', or set policy.sampler.url"
             ) from error
         self.parameters: Callable[..., Any] = vllm.SamplingParams
-        self.end = end
+        self.end, self.bias = end, dict.fromkeys(unused, NEVER)
         settings: dict[str, object] = {
             "dtype": compute,
             "max_model_len": context,
@@ -187,7 +190,7 @@ class InProcess:
         settings = self.parameters(
             temperature=request.temperature, max_tokens=request.max_new,
             seed=request.seed % SEEDS, logprobs=0, ignore_eos=True, stop_token_ids=[self.end],
-            detokenize=False,
+            detokenize=False, logit_bias=self.bias or None,
         )  # fmt: skip
         self.llm.llm_engine.add_request(name, {"prompt_token_ids": list(request.prompt)}, settings)
 

@@ -15,11 +15,11 @@ from understudy.envs.check import check
 from understudy.envs.webshop import WebShop
 from understudy.envs.webshop.expert import plan
 from understudy.envs.webshop.game import Game, parse
-from understudy.envs.webshop.generate import Catalogue, code
+from understudy.envs.webshop.generate import MOST, Catalogue, code
 from understudy.envs.webshop.goods import CHOICES
 from understudy.envs.webshop.nouns import by_model, by_rules, tagger
 from understudy.envs.webshop.pages import Mode, Pages
-from understudy.envs.webshop.product import Goal, Product
+from understudy.envs.webshop.product import CatalogueError, Goal, Product
 from understudy.envs.webshop.render import compact, marked
 from understudy.envs.webshop.reward import has_attribute, matched_options, reward
 from understudy.envs.webshop.shop import in_memory
@@ -71,7 +71,8 @@ def test_more_products_keep_the_first_ones_and_codes_are_different() -> None:
     shop = SUITE.shop()
     asins = [shop.product(i).asin for i in range(600)]
     assert all(len(a) == 10 and a == a.upper() and shop.number(a) == i for i, a in enumerate(asins))
-    assert len({code(number) for number in range(0, 327_680, 7)}) == len(range(0, 327_680, 7))
+    assert len({code(number) for number in range(0, MOST, 5)}) == len(range(0, MOST, 5))
+    assert len(code(MOST - 1)) == 10
 
 
 def test_choices_of_generated_products_are_ones_that_a_purchase_can_match() -> None:
@@ -85,6 +86,8 @@ def test_choices_of_generated_products_are_ones_that_a_purchase_can_match() -> N
 def test_what_cannot_be_is_refused_in_a_sentence() -> None:
     with pytest.raises(ValueError, match="dev = -1"):
         WebShop(dev=-1)
+    with pytest.raises(CatalogueError, match=r"products = 1179649: 1,179,648 can be .*; ask for"):
+        WebShop(products=MOST + 1).tasks("train")
     with pytest.raises(ValueError, match="the splits are test, dev, train"):
         SUITE.tasks("seen")
     env = SUITE.make()

@@ -1,10 +1,11 @@
-"""A shop of our own making, in the format of WebShop's files: any number of products, drawn from a
-seed, with what people would ask for.
+"""A shop of our own making, in the format of WebShop's files: up to about as many products as the
+original's, drawn from a seed, with what people would ask for.
 
 What a product is like stands in its title, its description or its features, in the words of the
 instruction; so a careful shopper can always know what to buy.
 """
 
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
@@ -22,7 +23,12 @@ from understudy.envs.webshop.goods import (
     WHOM,
     Ware,
 )
+from understudy.envs.webshop.product import CatalogueError
 from understudy.envs.webshop.shop import Source
+
+LAST = string.digits + string.ascii_uppercase
+MOST = 32**3 * len(LAST)
+"""Products that have a code each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +41,13 @@ class Catalogue:
 
 
 def generate(products: int, seed: int = 0) -> Catalogue:
-    """A catalogue of so many products; the first of them are the same in a larger one."""
+    """A catalogue of so many products, MOST at most; the first of them are the same in a larger
+    one."""
+    if products > MOST:
+        raise CatalogueError(
+            f"products = {products}: {MOST:,} can be generated; ask for fewer, or give a shop's "
+            "own files as data"
+        )
     made = Catalogue(products=[], attributes={}, humans={})
     for number in range(products):
         rng = Random(f"webshop {seed} {number}")
@@ -71,9 +83,10 @@ def source(products: int, seed: int = 0) -> Source:
 
 
 def code(number: int) -> str:
-    """Ten characters, different for the first 327,680 products; a few pieces to a tokenizer."""
-    place, digit = number * 12_345 % 32_768, number // 32_768 % 10
-    return "".join(CODES[place >> shift & 31] for shift in (10, 5, 0)).upper() + str(digit)
+    """Ten characters, different for MOST products; a few pieces to a tokenizer."""
+    last, place = divmod(number, MOST // len(LAST))
+    place = place * 12_345 % 32_768
+    return "".join(CODES[place >> shift & 31] for shift in (10, 5, 0)).upper() + LAST[last]
 
 
 def _entry(ware: Ware, like: list[str], asin: str, rng: Random) -> dict[str, Any]:

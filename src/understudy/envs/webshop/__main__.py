@@ -2,8 +2,8 @@
 
 python -m understudy.envs.webshop DATA FOLDER [--goals human] [--seed 0] [--products N]
 
-DATA is the folder of WebShop's files. Products are read one by one, so the full catalogue of
-1.18 million needs little memory; set env.options.data to FOLDER afterwards.
+DATA is the folder of WebShop's files. Products are read one by one: the full catalogue of 1.18
+million takes minutes and about 4 GB of memory. Set env.options.data to FOLDER afterwards.
 """
 
 import argparse

@@ -52,11 +52,19 @@ Goals and predictions: re-prefill takes at least 3.5 times as long as the kept c
 a token once; the cost of an episode grows with a slope of at most 1.1 up to 4,000 tokens. vLLM
 stands beside, since its prefix cache saves the same tokens.
 
-Came out, in the small: 2.94 times, so the goal of 3.5 was missed, with short turns of two episodes
-(what `--full` measures has not been run). vLLM took 0.76 of our time there: it is ahead, and the
-reason has not been found yet. The slope was 1.11 (1.11 to 1.13) and missed 1.1 narrowly: over an
-episode of 4,000 tokens attention alone is about 18 million operations a token, beside 22 for the
-weights of a model of this size, so that some growth is inherent."""
+Came out, `--full --matmul bfloat16` (oneDNN multiplies on both sides, as vLLM always does; the
+processor stays in float32): re-prefill takes 5.05 times as long. vLLM takes 0.91 of our time for 8
+episodes that grow to 5,120 tokens. With turns of 112 + 16 tokens it is behind: 8 episodes take 3.0
+s here and took 3.8 and 5.5 there in two tries, 32 take 9.7 here and took 13.1 and 15.0 there
+(medians of 3, another process on the second core). With torch's own products (`--matmul float32`)
+it was ahead everywhere: 22 s beside 34 for the 8 long ones. So the reason was found to be the
+library that multiplies, and, for long contexts, the products of single tokens with many keys, which
+read 12 to 17 GB/s where this core can read 45.
+
+The slope is 1.15 and missed 1.1; with torch's own products it was 1.11, since what the faster ones
+make cheaper is what grows linearly. Over an episode of 4,000 tokens attention alone is about 18
+million operations a token, beside 22 for the weights of a model of this size: some growth is
+inherent."""
 ENTRIES, CONTEXT = 4096, 8192
 SHAPE = {"layers": 6, "hidden": 384, "heads": 6, "kv_heads": 2, "ffn": 1024, "context": CONTEXT}
 NEVER = -1

@@ -39,6 +39,7 @@ def test_what_is_written_is_read_back(action: str, thought: str) -> None:
         ("<action>a", Parsed(action="a", valid=False)),
         ("<think>x</think>", Parsed(action="", thought="", valid=False)),
         ("<think>x</think> go", Parsed(action="go", valid=False)),
+        ("<action>a<think>hm</think>b</action>", Parsed(action="a b", thought="", valid=False)),
         ("<ACTION>a</ACTION>", Parsed(action="<ACTION>a</ACTION>", valid=False)),
     ],
 )  # fmt: skip

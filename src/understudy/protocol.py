@@ -3,8 +3,9 @@
     <think>the apple must be cold first</think><action>go to fridge 1</action>
 
 The thought is optional. An environment may name tags of its own, whose blocks are then actions as
-they stand: `<search>Lima</search>`. A completion that does not hold exactly one action is invalid:
-the environment is given its bare text, and the turn is counted and can be penalised.
+they stand: `<search>Lima</search>`. A completion that does not hold exactly one action, or has the
+thought in the middle of it, is invalid: the environment is given its bare text, and the turn is
+counted and can be penalised.
 """
 
 import re
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
 TAGS = ("<think>", "</think>", "<action>", "</action>")
+NO_THOUGHT = "<think></think>"
 LONGEST_ACTION = 10_000
 """Characters handed to an environment at most: a runaway completion is cut here."""
 
@@ -46,9 +48,10 @@ def parse(text: str, own: Sequence[str] = ()) -> Parsed:
     Parsed(action='<search>Lima</search>', thought='where?', valid=True)
     """
     thought = THINK.search(text)
-    rest = THINK.sub("", text, count=1)
+    rest = THINK.sub(NO_THOUGHT, text, count=1)
     actions = ACTION.findall(rest) or _blocks(rest, own)
-    if len(actions) == 1 and actions[0].strip():
+    # what stands around a thought is not one action
+    if len(actions) == 1 and actions[0].strip() and NO_THOUGHT not in actions[0]:
         return Parsed(
             action=actions[0].strip()[:LONGEST_ACTION],
             thought=thought.group(1).strip() if thought else "",

@@ -134,9 +134,11 @@ BUGS: Bugs = {
         ("tests/test_words.py",),
         [
             ("two actions for one", "if len(actions) == 1 and", "if actions and"),
-            ("actions inside thoughts", 'rest = THINK.sub("", text, count=1)', "rest = text"),
+            ("actions inside thoughts", "THINK.sub(NO_THOUGHT, text, count=1)", "text"),
+            ("words around a thought joined", "THINK.sub(NO_THOUGHT,", 'THINK.sub("",'),
+            ("a thought inside an action", " and NO_THOUGHT not in actions[0]:", ":"),
             ("runaway actions", "actions[0].strip()[:LONGEST_ACTION]", "actions[0].strip()"),
-            ("empty actions", "and actions[0].strip():", "and True:"),
+            ("empty actions", "and actions[0].strip() and", "and"),
         ],
     ),
     "contexts.py": (

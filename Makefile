@@ -68,7 +68,7 @@ worlds: $(VENV)/.ready-dev
 # The worlds in other Pythons, each with numpy alone: those of PYTHONS that are installed.
 PYTHONS ?= python3.12 python3.13
 pythons: $(VENV)/.ready-dev
-	for python in $(PYTHONS); do command -v $$python >/dev/null || continue; \
+	for python in $(PYTHONS); do $$python -c "" 2>/dev/null || continue; \
 		$$python -m venv $(VENV)-$$python && \
 		$(VENV)-$$python/bin/pip install -q numpy || exit 1; done
 	UNDERSTUDY_PYTHONS="$$(ls -d $(VENV)-python3*/bin/python 2>/dev/null | tr '\n' ' ')" \

@@ -56,10 +56,10 @@ Came out, `--full --matmul bfloat16` (oneDNN multiplies on both sides, as vLLM a
 processor stays in float32): re-prefill takes 5.05 times as long. vLLM takes 0.91 of our time for 8
 episodes that grow to 5,120 tokens. With turns of 112 + 16 tokens it is behind: 8 episodes take 3.0
 s here and took 3.8 and 5.5 there in two tries, 32 take 9.7 here and took 13.1 and 15.0 there
-(medians of 3, another process on the second core). With torch's own products (`--matmul float32`)
-it was ahead everywhere: 22 s beside 34 for the 8 long ones. So the reason was found to be the
-library that multiplies, and, for long contexts, the products of single tokens with many keys, which
-read 12 to 17 GB/s where this core can read 45.
+(medians of 3, another process on the second core), 64 take 21.2 beside 28.6 (median of 3, alone).
+With torch's own products (`--matmul float32`) it was ahead everywhere: 22 s beside 34 for the 8
+long ones. So the reason was found to be the library that multiplies, and, for long contexts, the
+products of single tokens with many keys, which read 12 to 17 GB/s where this core can read 45.
 
 The slope is 1.15 and missed 1.1; with torch's own products it was 1.11, since what the faster ones
 make cheaper is what grows linearly. Over an episode of 4,000 tokens attention alone is about 18

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 LIMITS: Final = (
@@ -64,9 +64,7 @@ def products(kind: Matmul) -> Iterator[None]:
     """Multiply float32 matrices on a processor in float32, or with leave to round their entries to
     bfloat16: oneDNN then takes such products over from the BLAS that torch was built with. Where a
     processor has no units for bfloat16 it may go on in float32, and only be faster."""
-    import torch
-
-    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    settings = _settings()
     before = settings.fp32_precision
     settings.fp32_precision = PRECISIONS[kind]
     try:
@@ -76,8 +74,11 @@ def products(kind: Matmul) -> Iterator[None]:
 
 
 def rounds() -> bool:
-    """Whether they are multiplied with that leave now."""
+    """Whether float32 matrices are multiplied with leave to round now."""
+    return bool(_settings().fp32_precision == PRECISIONS["bfloat16"])
+
+
+def _settings() -> Any:
     import torch
 
-    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    return bool(settings.fp32_precision == PRECISIONS["bfloat16"])
+    return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]

@@ -27,7 +27,8 @@ from understudy.envs.webshop.product import CatalogueError
 from understudy.envs.webshop.shop import Source
 
 LAST = string.digits + string.ascii_uppercase
-MOST = 32**3 * len(LAST)
+PLACES = 32**3
+MOST = PLACES * len(LAST)
 """Products that have a code each."""
 
 
@@ -84,8 +85,8 @@ def source(products: int, seed: int = 0) -> Source:
 
 def code(number: int) -> str:
     """Ten characters, different for MOST products; a few pieces to a tokenizer."""
-    last, place = divmod(number, MOST // len(LAST))
-    place = place * 12_345 % 32_768
+    last, place = divmod(number, PLACES)
+    place = place * 12_345 % PLACES
     return "".join(CODES[place >> shift & 31] for shift in (10, 5, 0)).upper() + LAST[last]
 
 

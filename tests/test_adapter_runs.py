@@ -15,7 +15,8 @@ from understudy.cli import main
 from understudy.config import Config
 from understudy.errors import ConfigError, RunError
 from understudy.policies.base import Sample
-from understudy.policies.hf import HFPolicy, load
+from understudy.policies.hf import HFPolicy
+from understudy.policies.loading import load
 
 pytest.importorskip("peft")
 

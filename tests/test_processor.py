@@ -12,7 +12,7 @@ from policies.tiny import policy
 from understudy import processor
 from understudy.config import RunSection
 from understudy.policies.base import Sample
-from understudy.processor import products, threads
+from understudy.processor import Matmul, products, threads
 from understudy.run import deterministic
 
 
@@ -62,12 +62,104 @@ def test_a_run_sets_how_matrices_are_multiplied_and_puts_it_back() -> None:
     before = of.fp32_precision, torch.get_num_threads()
     with deterministic(RunSection(steps=1, matmul="bfloat16", threads=2)):
         assert (of.fp32_precision, torch.get_num_threads()) == ("bf16", 2)
-        with products("float32"):
+        assert processor.onednn()
+        with products("blas"):
             assert of.fp32_precision == "ieee"
+            assert not processor.onednn()
         assert of.fp32_precision == "bf16"
     assert (of.fp32_precision, torch.get_num_threads()) == before
-    with deterministic(RunSection(steps=1)):
+    with deterministic(RunSection(steps=1, matmul="blas")):
         assert of.fp32_precision == "ieee"
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+def test_float32_takes_onednn_only_where_that_does_not_round(
+    rounds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    multiply = torch.Tensor.__matmul__
+
+    def asked(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """A processor with units for bfloat16, or without them."""
+        if processor.onednn() and rounds and len(a) > 64:  # small products may stay as they are
+            a, b = a.bfloat16().float(), b.bfloat16().float()
+        return multiply(a, b)
+
+    processor.exact.cache_clear()
+    monkeypatch.setattr(torch.Tensor, "__matmul__", asked)
+    try:
+        assert processor.exact() is (not rounds and torch.backends.mkldnn.is_available())
+        with products("float32"):
+            assert processor.onednn() is processor.exact()
+        assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
+    finally:
+        processor.exact.cache_clear()
+
+
+def test_without_onednn_products_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor.exact.cache_clear()
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    try:
+        assert not processor.exact()
+    finally:
+        processor.exact.cache_clear()
+
+
+@pytest.mark.parametrize("kind", ["float32", "blas"])
+def test_products_in_float32_are_not_rounded(kind: Matmul) -> None:
+    torch.manual_seed(0)
+    for rows in (1, 8, 33, 700):
+        a, b = torch.randn(rows, 96), torch.randn(96, 48)
+        with products(kind):
+            made = a @ b
+        want = a.double() @ b.double()
+        # 96 terms with an error of 2^-24 each
+        assert (made - want).abs().max() <= 96 * 2**-24 * (a.abs() @ b.abs()).max()
+
+
+@pytest.mark.parametrize("own", ["", "7"])
+def test_few_shapes_of_products_are_kept_unless_the_user_chose(
+    own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+    for name in names:
+        monkeypatch.setenv(name, own) if own else monkeypatch.delenv(name, raising=False)
+    with products("bfloat16"):
+        assert [os.environ[name] for name in names] == [own or "64"] * 2
+
+
+GROWTH = """
+import random, resource, sys, torch
+from understudy.processor import products
+torch.set_num_threads(1)
+rng, weights = random.Random(0), [torch.randn(256, n) for n in (256, 512)]
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+with products("bfloat16"):
+    for k in range(700):
+        rows = torch.randn(rng.randrange(200, 900), 256)
+        for w in weights:
+            rows @ w
+        if k == 100:
+            before = peak()
+print(peak() - before)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_shapes() -> None:
+    """Each kept shape of products is some 100 kB to a megabyte."""
+
+    def grown(**more: str) -> float:
+        made = subprocess.run(
+            [sys.executable, "-c", GROWTH], env={**os.environ, **more}, text=True,
+            capture_output=True, check=True,
+        )  # fmt: skip
+        return float(made.stdout)
+
+    few = grown(ONEDNN_PRIMITIVE_CACHE_CAPACITY="64", LRU_CACHE_CAPACITY="64")
+    assert few < 40
+    if processor.exact():  # oneDNN is there, and has the products
+        many = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024", "LRU_CACHE_CAPACITY": "1024"}
+        assert grown(**many) > 3 * few
 
 
 def test_rounded_products_are_the_float32_ones_but_for_rounding() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from understudy.errors import UnderstudyError
-from understudy.processor import wait_passively
+from understudy.processor import products, wait_passively
 
 INTERRUPTED, WRONG, FAILED = 130, 2, 1
 
@@ -303,7 +303,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         key=arguments.key, reload=arguments.reload,
     )  # fmt: skip
     print(f"serving {server.name} at http://{arguments.host}:{server.port}", flush=True)
-    server.serve_forever()
+    with products("float32"):
+        server.serve_forever()
     return 0
 
 

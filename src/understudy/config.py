@@ -36,9 +36,10 @@ class RunSection(Section):
     threads: At0 = 0
     """Processor threads of torch; 0 leaves its own choice, within a container's quota. Other
     numbers, other last digits."""
-    matmul: Literal["float32", "bfloat16"] = "float32"
-    """How float32 matrices are multiplied on a processor. "bfloat16" allows oneDNN to round their
-    entries: often faster, and where the processor has no such units still in float32."""
+    matmul: Literal["float32", "bfloat16", "blas"] = "float32"
+    """How float32 matrices are multiplied on a processor. "float32" never rounds them, and takes
+    oneDNN where that does not either; "bfloat16" takes oneDNN, and allows it to round their
+    entries; "blas" takes the library torch was built with."""
     columns: bool = False
     """Write every signal of every token (columns.jsonl): large, and what plots are made of."""
 

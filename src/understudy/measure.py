@@ -13,7 +13,7 @@ from understudy.errors import ConfigError, RunError, did_you_mean
 from understudy.evaluate import Evaluation, evaluate, named
 from understudy.hinting import Hinter, prove, sample
 from understudy.objective import Algorithm, View
-from understudy.policies.hf import load
+from understudy.policies.loading import load
 from understudy.record import Log, episode_line
 from understudy.rollout import EXPERT, Stage, play, seed_of
 from understudy.run import deterministic

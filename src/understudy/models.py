@@ -18,8 +18,9 @@ from understudy.envs.check import attempt
 from understudy.errors import ConfigError, did_you_mean
 from understudy.policies.cache import budget
 from understudy.policies.chat import Chat
-from understudy.policies.hf import HFPolicy, load
+from understudy.policies.hf import HFPolicy
 from understudy.policies.http import Client, Manners
+from understudy.policies.loading import load
 from understudy.policies.remote import RemotePolicy
 from understudy.policies.small import build_model, train_tokenizer
 from understudy.policies.vllm import InProcess, Sampler, Served, VllmEngine, hand_over, write

@@ -2,6 +2,7 @@
 and how much memory it has."""
 
 import contextlib
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ LIMITS: Final = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),  # of older systems
 )
-Matmul = Literal["float32", "bfloat16"]
-PRECISIONS: Final = {"float32": "ieee", "bfloat16": "bf16"}  # torch's names
+Matmul = Literal["float32", "bfloat16", "blas"]
+EXACT, ROUNDED = "ieee", "bf16"  # torch's names
+PROBES: Final = (4, 64, 1024)  # rows of products: what multiplies them may depend on how many
+DEPTH: Final = 256
+SHAPES: Final = "64"  # of products that are kept compiled
 
 
 def wait_passively() -> None:
@@ -22,6 +26,14 @@ def wait_passively() -> None:
     spin take the processor from the thread they wait for as soon as anything else runs beside
     them. OpenMP reads this when torch is imported, so it must be said before."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def forget_shapes() -> None:
+    """Let oneDNN keep what it compiled for the last few shapes of products, unless the user chose
+    otherwise: by itself it keeps 1,024, and torch as many, for each of which the length of a row
+    makes others. Read when it first multiplies."""
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, SHAPES)
 
 
 def share() -> float:
@@ -61,21 +73,51 @@ def threads(wanted: int) -> int:
 
 @contextlib.contextmanager
 def products(kind: Matmul) -> Iterator[None]:
-    """Multiply float32 matrices on a processor in float32, or with leave to round their entries to
-    bfloat16: oneDNN then takes such products over from the BLAS that torch was built with. Where a
-    processor has no units for bfloat16 it may go on in float32, and only be faster."""
+    """How float32 matrices are multiplied on a processor.
+
+    float32   in float32: by oneDNN where that is `exact`, else by the BLAS torch was built with
+    bfloat16  by oneDNN, with leave to round entries to bfloat16
+    blas      in float32, by that BLAS everywhere
+    """
+    with _leave(kind == "bfloat16" or (kind == "float32" and exact())):
+        yield
+
+
+@functools.cache
+def exact() -> bool:
+    """Whether oneDNN, which torch hands no product in float32 without leave to round it, stays in
+    float32 all the same: so it does on processors without units for bfloat16 matrices."""
+    import torch
+
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    with _leave(True):
+        return all(_kept(rows) for rows in PROBES)
+
+
+def _kept(rows: int) -> bool:
+    """Whether entries that bfloat16 cannot tell from 1 are told from it in a product."""
+    import torch
+
+    a, b = torch.full((rows, DEPTH), 1 + 2**-12), torch.full((DEPTH, DEPTH), 1 + 2**-12)
+    return bool(((a @ b) / DEPTH > 1 + 2**-12).all())
+
+
+def onednn() -> bool:
+    """Whether oneDNN multiplies float32 matrices now, where torch has it."""
+    return bool(_settings().fp32_precision == ROUNDED)
+
+
+@contextlib.contextmanager
+def _leave(given: bool) -> Iterator[None]:
+    forget_shapes()
     settings = _settings()
     before = settings.fp32_precision
-    settings.fp32_precision = PRECISIONS[kind]
+    settings.fp32_precision = ROUNDED if given else EXACT
     try:
         yield
     finally:
         settings.fp32_precision = before
-
-
-def rounds() -> bool:
-    """Whether float32 matrices are multiplied with leave to round now."""
-    return bool(_settings().fp32_precision == PRECISIONS["bfloat16"])
 
 
 def _settings() -> Any:

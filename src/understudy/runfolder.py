@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from understudy import checkpoint, record
+from understudy import checkpoint, processor, record
 from understudy.config import Config
 from understudy.configfile import differences, load, write
 from understudy.errors import RunError
@@ -174,6 +174,7 @@ def begin(folder: RunFolder, config: Config, facts: Mapping[str, object]) -> Non
         "processor": platform.machine(),
         "threads": torch.get_num_threads(),
         "matmul": config.run.matmul,
+        "onednn": processor.onednn(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "commit": _commit(),
         "seed": config.run.seed,

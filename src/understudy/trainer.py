@@ -5,6 +5,7 @@ import random
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from understudy.errors import RunError
 from understudy.lazy import LazyScores, kept
 from understudy.mismatch import compare, corrected
 from understudy.objective import Algorithm, Objective, Step, View, bind
-from understudy.policies.base import Foresees, Sample, Scorer
+from understudy.policies.base import Foresees, Sample, Scorer, Shares
 from understudy.policies.packing import extends
 from understudy.policies.prompts import Prompter
 from understudy.rollout import Clock, seed_of
@@ -152,7 +153,8 @@ def train_step(
     totals = dict.fromkeys((name for name, _ in objective.terms), 0.0)
     norms: list[float] = []
     for part, size in _parts(ready, episodes, objective, update, (seed, step)):
-        for needed, slice_ in _slices(part, rows, update.tokens, padded=padded):
+        slices = _slices(part, rows, update.tokens, padded=padded)
+        for needed, slice_ in _sharing(ready, views, policies, slices, followed):
             live = _live(ready, views, score, needed, followed, slice_, update.device)
             where = _index(ready, slice_).to(update.device)
             if not norms:  # the weights are still those that sampled
@@ -234,6 +236,10 @@ def _minibatches(episodes: Sequence[Episode], parts: int, name: tuple[int, ...])
     return [sorted(order[i::parts]) for i in range(min(parts, len(order)))]
 
 
+Slice = tuple[tuple[str, ...], list[Stretch]]
+"""Rows of one pass, and the views that they need."""
+
+
 class Row(NamedTuple):
     """A stretch to be scored, with the views that its tokens need and its length under them."""
 
@@ -305,11 +311,11 @@ def _twins(ready: Prepared, views: Mapping[str, View]) -> dict[str, list[tuple[s
 
 def _slices(
     part: Sequence[int], rows: Sequence[Sequence[Row]], budget: int, *, padded: bool = False
-) -> list[tuple[frozenset[str], list[Stretch]]]:
+) -> list[Slice]:
     """Rows that need the same views together, each slice within the budget of tokens (a row longer
     than that is alone), and of like length, so that one that pads them wastes little. Where rows
     are `padded` to the longest of a slice, which is the last, that counts too."""
-    made: list[tuple[tuple[str, ...], list[Stretch]]] = []
+    made: list[Slice] = []
     size = 0
     for needed, length, row in sorted(row for e in part for row in rows[e]):
         size = length * (len(made[-1][1]) + 1) if padded and made else size + length
@@ -318,7 +324,7 @@ def _slices(
         else:
             made.append((needed, [row]))
             size = length
-    return [(frozenset(needed), sorted(stretches)) for needed, stretches in made]
+    return [(needed, sorted(stretches)) for needed, stretches in made]
 
 
 def _length(sample: Sample) -> int:
@@ -357,6 +363,25 @@ def _live(
         with torch.no_grad():
             live[name] = live[twin] if twin else score(name, rows).to(device)
     return live
+
+
+def _sharing(
+    ready: Prepared, views: Mapping[str, View], policies: Mapping[str, Scorer],
+    slices: Sequence[Slice], followed: Collection[str],
+) -> Iterator[Slice]:  # fmt: skip
+    """The slices of a minibatch, whose rows' common heads are computed before the first of them:
+    gradients are whole after the last. Trained views come first, since others of their policy may
+    read the same."""
+    names = {name for needed, _ in slices for name in needed}
+    with ExitStack() as stack:
+        for name in sorted(names, key=lambda name: (name in followed, name)):
+            policy = policies[views[name].policy]
+            if isinstance(policy, Shares):
+                rows = [row for needed, part in slices if name in needed for row in part]
+                samples = [sample for row in rows for sample in ready.cut(name, row)]
+                with torch.set_grad_enabled(name not in followed):
+                    stack.enter_context(policy.sharing(samples))
+        yield from slices
 
 
 def _advance(optimizer: torch.optim.Optimizer, clip: float, step: int) -> float:

@@ -140,7 +140,8 @@ def _alternatives(config: Config, device: str) -> Settings:
         return {}
     counts = {1, os.cpu_count() or 1, (os.cpu_count() or 1) // 2} - {0, torch.get_num_threads()}
     made: Settings = {f"run.threads = {n}": partial(_threads, n) for n in sorted(counts)}
-    other: processor.Matmul = "bfloat16" if config.run.matmul == "float32" else "float32"
+    default: processor.Matmul = "blas" if processor.exact() else "bfloat16"
+    other: processor.Matmul = default if config.run.matmul == "float32" else "float32"
     made[f'run.matmul = "{other}"'] = partial(processor.products, other)
     return made
 

@@ -93,15 +93,20 @@ BUGS: Bugs = {
              "        made.freeze()\n        made._begin()", "        made.freeze()"),
             ("a copy with weights of its own", "copy.deepcopy((self.model, self.adapters), shared)",
              "copy.deepcopy((self.model, self.adapters))"),
-            ("adapters forgotten when loaded", "added.restore(Path(adapters))", "pass"),
-            ("adapters that are not merged",
-             "return merged(_weights(base, _shape(name, None).num_hidden_layers), name)",
-             "return _weights(base, _shape(name, None).num_hidden_layers)"),
             ("sampling that is compiled", 'self._acting() if inputs["use_cache"] else self.scoring',
              "self.scoring"),
             ("whole weights beside adapters", "        if self.adapters is None:\n"
              "            self.model.save_pretrained", "        if True:\n"
              "            self.model.save_pretrained"),
+        ],
+    ),
+    "policies/loading.py": (
+        ("tests/policies/test_memory.py",),
+        [
+            ("adapters forgotten when loaded", "added.restore(Path(adapters))", "pass"),
+            ("adapters that are not merged",
+             "return merged(_weights(base, _shape(name, None).num_hidden_layers), name)",
+             "return _weights(base, _shape(name, None).num_hidden_layers)"),
         ],
     ),
     "optimizer.py": (

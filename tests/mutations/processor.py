@@ -26,7 +26,36 @@ BUGS: Bugs = {
                 "        settings.fp32_precision = before\n",
                 "        pass\n",
             ),
-            ("never rounded", '"bfloat16": "bf16"', '"bfloat16": "ieee"'),
+            ("never rounded", 'EXACT, ROUNDED = "ieee", "bf16"', 'EXACT, ROUNDED = "ieee", "ieee"'),
+            ("rounded in float32", '(kind == "float32" and exact())', 'kind == "float32"'),
+            ("float32 as torch has it", '(kind == "float32" and exact())', "False"),
+            (
+                "entries that bfloat16 holds",
+                "torch.full((rows, DEPTH), 1 + 2**-12)",
+                "torch.full((rows, DEPTH), 1.0)",
+            ),
+            ("a probe without leave", "    with _leave(True):\n", "    with _leave(False):\n"),
+            (
+                "a probe of small products",
+                "PROBES: Final = (4, 64, 1024)",
+                "PROBES: Final = (4, 64)",
+            ),
+            (
+                "oneDNN where there is none",
+                "        return False\n    with _leave",
+                "        pass\n    with _leave",
+            ),
+            ("every shape is kept", "    forget_shapes()\n", "    pass\n"),
+            (
+                "the user's choice of shapes",
+                "os.environ.setdefault(name, SHAPES)",
+                "os.environ[name] = SHAPES",
+            ),
+            (
+                "one of two caches",
+                '"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"',
+                '"ONEDNN_PRIMITIVE_CACHE_CAPACITY",',
+            ),
         ],
     ),
     "cli.py": (

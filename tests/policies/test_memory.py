@@ -19,7 +19,8 @@ from understudy.errors import PolicyError
 from understudy.policies import adapters, layers
 from understudy.policies.adapters import ALPHA, Adapters
 from understudy.policies.base import Request
-from understudy.policies.hf import HFPolicy, load
+from understudy.policies.hf import HFPolicy
+from understudy.policies.loading import load
 from understudy.policies.small import build_model
 
 RANK = 3

@@ -10,7 +10,8 @@ from tiny import CHATML, policy, small_chat
 
 from understudy.errors import PolicyError
 from understudy.policies.base import Sample
-from understudy.policies.hf import HFPolicy, load
+from understudy.policies.hf import HFPolicy
+from understudy.policies.loading import load
 
 SAMPLE = Sample(prompt=(20, 30, 40, 50), tokens=(60, 70, 2))
 

@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
 from understudy.errors import PolicyError
-from understudy.processor import products, rounds
+from understudy.policies import prefixes
+from understudy.policies.prefixes import Prefix
+from understudy.processor import onednn, products
 
 NAME = "understudy"
 MATRIX_ELEMENTS = 1 << 24
@@ -55,9 +57,14 @@ class Flat:
 
 class Packed:
     """A pass over whole sequences one after another on one axis of tokens [1, N]: nothing is
-    padded, and none sees another."""
+    padded, and none sees another. After a `prefix` they are what follows it; `into` one, the only
+    sequence is it."""
 
-    def __init__(self, lengths: Sequence[int], device: str) -> None:
+    def __init__(
+        self, lengths: Sequence[int], device: str, *, prefix: Prefix | None = None,
+        into: Prefix | None = None,
+    ) -> None:  # fmt: skip
+        self.prefix, self.into = prefix, into
         self.lengths, self.longest = tuple(lengths), max(lengths)
         self.ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
         self.layers = 0  # that have attended
@@ -92,7 +99,11 @@ def attend(
     """
     if packed is not None:
         packed.layers += 1
-        return _sequences(query, key, value, scaling, packed), None
+        if packed.into is not None:
+            packed.into.take(module.layer_idx, key, value)
+        prefix = packed.prefix
+        before = None if prefix is None else prefix.leaves[module.layer_idx]
+        return _sequences(query, key, value, scaling, packed, before), None
     if flat is not None:
         flat.layers += 1
         return _spans(query, key, value, scaling, flat), None
@@ -124,7 +135,7 @@ def _grouped(
     b, h, t, d = query.shape
     k = key.shape[1]
     q = (query * scaling).reshape(b, k, h // k * t, d)
-    with products("float32"):
+    with products("blas"):
         scores = _scores(q, key).view(b, k, h // k, t, -1)
         if mask is not None:
             scores.masked_fill_(~mask[:, None], torch.finfo(scores.dtype).min)
@@ -176,7 +187,7 @@ def _spans(query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: Flat
             part = F.scaled_dot_product_attention(
                 q, k, v, scale=scaling, is_causal=True, enable_gqa=True
             )
-        elif span.new > FEW and key.dtype == torch.float32 and not key.is_cuda and rounds():
+        elif span.new > FEW and key.dtype == torch.float32 and not key.is_cuda and onednn():
             part = _blocked(q, k, v, scaling, span.held)
         else:
             part = _masked(q, k, v, flat.mask(span, q.device), scaling)
@@ -185,9 +196,12 @@ def _spans(query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: Flat
     return made
 
 
-def _sequences(query: Tensor, key: Tensor, value: Tensor, scaling: float, packed: Packed) -> Tensor:
-    """Every sequence over itself -> [1, N, H, D]: in one kernel on a graphics card, which has it
-    for 16 bits, else one after another."""
+def _sequences(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, packed: Packed,
+    before: tuple[Tensor, Tensor] | None,
+) -> Tensor:  # fmt: skip
+    """Every sequence over what is before all of them, and itself -> [1, N, H, D]: in one kernel on
+    a graphics card, which has it for 16 bits, else one after another."""
     if query.is_cuda and value.dtype in (torch.bfloat16, torch.float16):
         q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
         ends, longest = packed.ends, packed.longest
@@ -199,6 +213,8 @@ def _sequences(query: Tensor, key: Tensor, value: Tensor, scaling: float, packed
         return made[None]
     parts = [
         F.scaled_dot_product_attention(q, k, v, scale=scaling, is_causal=True, enable_gqa=True)
+        if before is None
+        else prefixes.attend(q, k, v, before, scaling)
         for q, k, v in zip(
             *(x.split_with_sizes(packed.lengths, 2) for x in (query, key, value)), strict=True
         )

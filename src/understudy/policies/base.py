@@ -1,6 +1,7 @@
 """What a language model must be able to do here: continue token ids, and score them."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -87,4 +88,14 @@ class Foresees(Protocol):
 
     def expect(self, samples: Sequence[Sample]) -> None:
         """These will be scored soon, in such rows."""
+        ...
+
+
+@runtime_checkable
+class Shares(Protocol):
+    """A scorer that computes once what samples have in common."""
+
+    def sharing(self, samples: Sequence[Sample]) -> AbstractContextManager[None]:
+        """These are scored within, under the weights of now. Gradients of parameters are whole when
+        the context has ended."""
         ...

@@ -1,5 +1,6 @@
 """A transformers causal model in this process: acts, is scored, and can be trained."""
 
+import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -12,17 +13,17 @@ from torch import Tensor
 from understudy.errors import PolicyError
 from understudy.maths.vocabulary import Distribution
 from understudy.policies import layers as savings
-from understudy.policies.adapters import Adapters, base_of, merged
+from understudy.policies.adapters import Adapters
 from understudy.policies.attention import Packed, check_handed_on, register
 from understudy.policies.base import Completion, Engine, Request, Sample
-from understudy.policies.chat import Chat, History
+from understudy.policies.chat import Chat
 from understudy.policies.packing import Row, batches, pack
+from understudy.policies.prefixes import LEAST, Prefix, common, longest
 from understudy.policies.slots import SlotEngine
 from understudy.processor import products
 from understudy.scores import Scores
 
 Compute = Literal["float32", "bfloat16"]
-Quantize = Literal["none", "nf4"]
 PROBE = 16
 """Tokens on which a model's own logits are compared with ours when it is wrapped."""
 
@@ -41,7 +42,7 @@ class HFPolicy:
               one after another on one axis; always so where it is compiled, for shapes that repeat
     budget    bytes that keys and values may take; those of the only engine if None
     fast      if False, the slow twins of what samples and scores: turns as SlotEngine says, from
-              the weights that are trained, and padded rows
+              the weights that are trained, and padded rows, each computed from its first token
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class HFPolicy:
         self.budget = budget
         self.adapters, self.rows, self.compiled = adapters, rows, compiled
         self.frozen = False
+        self.prefixes: list[Prefix] = []
         self.halved: savings.Halved | None = None
         model.eval()  # with dropout, nothing would be scored as it was sampled
         self.device = str(next(model.parameters()).device)
@@ -203,9 +205,13 @@ class HFPolicy:
         only. It is not copied: who reads the scores after an update must keep the head as it was.
         """
         token = torch.tensor([t for s in samples for t in s.tokens], device=self.device)
-        parts, places = [], []
-        for group in batches(pack(samples), self.tokens, padded=self.padded):
-            hidden, starts = self._side_by_side(group) if self.padded else self._in_line(group)
+        parts, places, rows = [], [], pack(samples)
+        prefix = self._prefix(rows) if self._shares else None
+        for group in batches(rows, self.tokens, padded=self.padded):
+            if self.padded:
+                hidden, starts = self._side_by_side(group)
+            else:
+                hidden, starts = self._in_line(group, prefix)
             # position t is predicted from the hidden state before it
             at = [start + t - 1 for start, row in zip(starts, group, strict=True) for t in row.at]
             parts.append(hidden.index_select(0, torch.tensor(at, device=self.device)))
@@ -229,18 +235,63 @@ class HFPolicy:
         hidden = self._forward(input_ids=ids.to(self.device), use_cache=False)
         return hidden.flatten(0, 1), [i * width for i in range(len(rows))]
 
-    def _in_line(self, rows: Sequence[Row]) -> tuple[Tensor, list[int]]:
-        """The same of rows one after another: nothing is computed that nobody reads."""
-        lengths = [len(row.ids) for row in rows]
-        packed = Packed(lengths, self.device)
-        ids = torch.tensor([t for row in rows for t in row.ids], device=self.device)
-        position = torch.cat([torch.arange(n, device=self.device) for n in lengths])
+    def _in_line(
+        self, rows: Sequence[Row], prefix: Prefix | None = None, into: Prefix | None = None
+    ) -> tuple[Tensor, list[int]]:
+        """The same of rows one after another, without what all of them begin with: nothing is
+        computed that nobody reads. Where a row begins on the axis may then lie before it."""
+        known = len(prefix.ids) if prefix else 0
+        lengths = [len(row.ids) - known for row in rows]
+        packed = Packed(lengths, self.device, prefix=prefix, into=into)
+        ids = torch.tensor([t for row in rows for t in row.ids[known:]], device=self.device)
+        position = torch.cat([torch.arange(known, known + n, device=self.device) for n in lengths])
         hidden = self._forward(
             input_ids=ids[None], attention_mask=None, position_ids=position[None],
             use_cache=False, packed=packed,
         )  # fmt: skip
         check_handed_on(packed, self.model.config.num_hidden_layers)
-        return hidden[0], [0, *accumulate(lengths)][:-1]
+        return hidden[0], [at - known for at in [0, *accumulate(lengths)][:-1]]
+
+    # -- what rows have in common
+
+    @contextlib.contextmanager
+    def sharing(self, samples: Sequence[Sample]) -> Iterator[None]:
+        """These are scored within, in any number of passes, and the weights stay as they are: what
+        all their rows begin with is computed once. With gradient where the caller has it switched
+        on; it is whole when the context has ended."""
+        rows = pack(samples) if self._shares else []
+        size = common(rows)
+        found = longest(self.prefixes, rows) if size >= LEAST else None
+        if size < LEAST or (found is not None and len(found.ids) == size):
+            yield
+            return
+        made = self._begun(rows[0], size)
+        self.prefixes.append(made)
+        try:
+            yield
+        finally:
+            self.prefixes.remove(made)
+        made.send()
+
+    @property
+    def _shares(self) -> bool:
+        """A graphics card takes rows one after another in one kernel, which knows no prefix."""
+        return not self.padded and self.device == "cpu"
+
+    def _prefix(self, rows: Sequence[Row]) -> Prefix | None:
+        """What these rows begin with, where that was computed; or, where no gradient has to find
+        its way to it, is computed now."""
+        found = longest(self.prefixes, rows) if rows else None
+        size = common(rows)
+        if torch.is_grad_enabled() or size < LEAST or (found and len(found.ids) == size):
+            return found
+        return self._begun(rows[0], size)
+
+    def _begun(self, row: Row, size: int) -> Prefix:
+        """The first tokens of a row as a prefix."""
+        made = Prefix(row.ids[:size])
+        self._in_line([Row(ids=row.ids[:size])], into=made)
+        return made
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         return (p for p in self.model.parameters() if p.requires_grad)
@@ -255,114 +306,3 @@ class HFPolicy:
             self.adapters.save(folder)
             self.model.config.save_pretrained(folder)
         self.chat.tokenizer.save_pretrained(folder)
-
-
-def _not_loaded(name: str, reason: str) -> str:
-    return (
-        f"the model {name!r} could not be loaded ({reason}); give a folder written by "
-        "save_pretrained, or the id of a model that this machine can download"
-    )
-
-
-def _shape(name: str, layers: int | None) -> Any:
-    """The model's configuration, with its first `layers` only."""
-    from transformers import AutoConfig
-
-    shape = AutoConfig.from_pretrained(name)
-    if layers is None:
-        return shape
-    if layers > shape.num_hidden_layers:
-        raise PolicyError(
-            f"the model {name!r} has {shape.num_hidden_layers} layers, so its first {layers} "
-            "cannot be taken; lower layers"
-        )
-    shape.num_hidden_layers = layers
-    if getattr(shape, "layer_types", None):
-        shape.layer_types = shape.layer_types[:layers]
-    return shape
-
-
-def _weights(name: str, layers: int | None) -> Any:
-    """The model of a folder or a hub id, in float32; one of adapters has them merged."""
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    if base := base_of(name):
-        if layers is not None:
-            raise PolicyError(
-                f"{name} holds adapters, which go with all its layers; write its whole weights "
-                "with `understudy export`, then take the first of those"
-            )
-        return merged(_weights(base, _shape(name, None).num_hidden_layers), name)
-    try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            name, config=_shape(name, layers), dtype=torch.float32, attn_implementation="sdpa",
-            output_loading_info=True, ignore_mismatched_sizes=True,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise PolicyError(_not_loaded(name, reason)) from error
-    # transformers would go on with random numbers in their place
-    lost = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
-    if lost:
-        raise PolicyError(
-            _not_loaded(name, f"{len(lost)} of its weights are missing or of another shape")
-        )
-    return model
-
-
-def load(
-    name: str,
-    *,
-    compute: Compute = "float32",
-    device: str = "cpu",
-    layers: int | None = None,
-    rows: int = 64,
-    tokens: int = 16_384,
-    history: History = "exact",
-    options: tuple[tuple[str, object], ...] = (),
-    chat_template: str = "",
-    lora: int = 0,
-    adapters: str = "",
-    seed: int = 0,
-    quantize: Quantize = "none",
-    recompute: bool = False,
-    compiled: bool = False,
-    fast: bool = True,
-    budget: int | None = None,
-) -> HFPolicy:
-    """A policy from a folder or a hub id, or from its first `layers`. Its weights are kept in
-    float32.
-
-    lora      rank of adapters to train instead of its weights: those of the folder `adapters`, or
-              new ones, drawn with `seed`
-    quantize  how the weights of linear layers are kept, which are frozen then
-    """
-    from transformers import AutoTokenizer
-
-    if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise PolicyError(f"there is no model folder {name!r}; check the path")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise PolicyError(_not_loaded(name, str(error).strip().splitlines()[0])) from error
-    model = _weights(name, layers)
-    if chat_template:
-        tokenizer.chat_template = Path(chat_template).read_text()
-    if quantize == "nf4":
-        savings.quantize(getattr(model, model.base_model_prefix))
-    model = model.to(device)
-    added = None
-    if lora:
-        added = Adapters(model, rank=lora, base=_named(name), seed=seed)
-        if adapters:
-            added.restore(Path(adapters))
-    return HFPolicy(
-        model, Chat(tokenizer, history, options), compute=compute, rows=rows, tokens=tokens,
-        adapters=added, recompute=recompute, compiled=compiled, fast=fast, budget=budget,
-    )  # fmt: skip
-
-
-def _named(name: str) -> str:
-    """A model's name that holds in any working folder."""
-    return str(Path(name).resolve()) if Path(name).exists() else name

@@ -53,7 +53,7 @@ def local(
     seed: int = 0,
 ) -> Reply:
     """Replies of a model from a folder or a hub id, loaded into this process."""
-    from understudy.policies.hf import load
+    from understudy.policies.loading import load
 
     policy = load(model, device=device, history="append")
     return replies(policy, tokens=tokens, temperature=temperature, seed=seed)

@@ -3,8 +3,8 @@
 An archive of records. The only tool, `open_record`, takes a drawer, a folder and a page, and
 answers with the record that lies there: 40 words or so, and where the next one is. What it says
 depends on its arguments alone, so that a library whose tools cannot remember plays the same game.
-Going wherever the last record pointed is right; nothing ever ends an episode but its limit of
-turns, or a message without a call.
+Every place is worth a reward of its own; nothing ever ends an episode but its limit of turns, or a
+message without a call.
 """
 
 import json
@@ -104,10 +104,9 @@ def answer(arguments: dict[str, Any]) -> str:
     return record(**arguments)[0]
 
 
-def right(arguments: dict[str, Any], at: Place) -> float:
-    """The share of the arguments that are those of the record which was pointed to."""
-    wanted = dict(zip(("drawer", "folder", "page"), at, strict=True))
-    return sum(str(arguments.get(name)) == str(x) for name, x in wanted.items()) / 3
+def worth(arguments: dict[str, Any]) -> float:
+    """What an answer is worth: a number of its own below 1, so that returns of a group differ."""
+    return random.Random(f"worth of {sorted(arguments.items())}").random()
 
 
 SCHEMA = {
@@ -172,10 +171,10 @@ class Archive:
     """One episode, for a library that calls a method as a tool and asks for the reward after."""
 
     def __init__(self) -> None:
-        self.at, self.reward = first(0), 0.0
+        self.reward = 0.0
 
     def reset(self, **row: Any) -> None:
-        self.at, self.reward = first(int(row["task"])), 0.0
+        self.reward = 0.0
 
     def get_reward(self) -> float:
         return self.reward
@@ -188,6 +187,5 @@ class Archive:
             folder: The folder in it, two words.
             page: The page in it, a number below 100.
         """
-        self.reward += right({"drawer": drawer, "folder": folder, "page": page}, self.at)
-        text, self.at = record(drawer, folder, page)
-        return text
+        self.reward += worth({"drawer": drawer, "folder": folder, "page": page})
+        return record(drawer, folder, page)[0]

@@ -150,8 +150,7 @@ def train_step(
     followed, read = algorithm.followed(), algorithm.trained() | algorithm.followed()
     rows = _needed(ready, objective, read, update.device)
     padded = any(getattr(policies[views[name].policy], "padded", False) for name in read)
-    totals = dict.fromkeys((name for name, _ in objective.terms), 0.0)
-    norms: list[float] = []
+    totals, norms = dict.fromkeys((name for name, _ in objective.terms), 0.0), list[float]()
     for part, size in _parts(ready, episodes, objective, update, (seed, step)):
         slices = _slices(part, rows, update.tokens, padded=padded)
         for needed, slice_ in _sharing(ready, views, policies, slices, followed):

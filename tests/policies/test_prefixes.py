@@ -225,6 +225,9 @@ def test_it_goes_with_what_saves_memory(kind: str) -> None:
     fast, slow = made(True), made(False)
     close = 0.1 if kind == "bfloat16" else 1e-4
     one, other = gradient(fast, samples, share=True), gradient(slow, samples, share=False)
+    with fast.sharing(samples):
+        for key, value in fast.prefixes[0].leaves.values():
+            assert key.dtype == value.dtype == torch.float32  # many gradients add up there
     if kind == "bfloat16":  # rounded everywhere: alike as vectors
         a, b = (torch.cat([g.flatten() for _, g in sorted(x.items())]) for x in (one, other))
         assert float(torch.cosine_similarity(a, b, 0)) > 0.99

@@ -3,7 +3,7 @@ of the slow twin, in which every row is computed from its first token."""
 
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from understudy.algorithms import ALGORITHMS
 from understudy.contexts import Context
 from understudy.envs.doors import Doors
 from understudy.envs.pool import LocalPool
-from understudy.objective import Algorithm
+from understudy.objective import STUDENT, Algorithm
 from understudy.policies import prefixes
 from understudy.policies.adapters import Adapters
 from understudy.policies.base import Actor, Sample
@@ -27,7 +27,8 @@ from understudy.policies.hf import HFPolicy
 from understudy.policies.packing import Row, pack
 from understudy.policies.prefixes import LEAST, Prefix, common, longest
 from understudy.rollout import Clock, Limits, Stage, play
-from understudy.trainer import Update, train_step
+from understudy.scores import Scores
+from understudy.trainer import Stretch, Update, _sharing, prepare, train_step
 from understudy.types import Episode
 
 
@@ -339,3 +340,45 @@ def test_a_step_has_the_gradient_of_its_slow_twin(name: str, tokens: int) -> Non
     assert max(float(g.abs().max()) for g in other) > 0
     for a, b in zip(one, other, strict=True):
         assert_close(a, b, atol=2e-4 * float(b.abs().max()), rtol=1e-3)
+
+
+class Noting:
+    """A scorer that notes what it is told will be scored."""
+
+    chat = small_chat()
+
+    def __init__(self) -> None:
+        self.told: list[tuple[list[Sample], bool]] = []
+
+    def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
+        raise AssertionError
+
+    @contextlib.contextmanager
+    def sharing(self, samples: Sequence[Sample]) -> Iterator[None]:
+        self.told.append((list(samples), torch.is_grad_enabled()))
+        yield
+        self.told.clear()
+
+
+def test_a_policy_is_told_of_the_rows_that_are_scored_under_each_view() -> None:
+    """Those that learn first, with gradient."""
+    algorithm, suite = ALGORITHMS["opsd"](hint="plan"), Doors(rooms=3)
+    context = Context(instructions=TOLD)
+    acting = policy()
+    on = Stage(
+        suite=suite, pool=LocalPool(suite), policies={"self": acting}, context=context,
+        limits=Limits(turns=2, new_tokens=5),
+    )  # fmt: skip
+    played = play(on, suite.tasks("train")[:3], algorithm, seed=0, step=0)
+    ready = prepare(algorithm, played, on.prompter)
+    whole = [Stretch(e, 0, len(s) - 1, s[-1]) for e, s in enumerate(ready.starts)]
+    (teacher,) = set(algorithm.all_views()) - {STUDENT}
+    slices = [((STUDENT,), whole[:1]), ((STUDENT, teacher), whole[1:])]
+    noting = Noting()
+    passes = _sharing(ready, algorithm.all_views(), {"self": noting}, slices, {teacher})
+    assert next(passes) == slices[0]
+    mine = [s for row in whole for s in ready.cut(STUDENT, row)]
+    theirs = [s for row in whole[1:] for s in ready.cut(teacher, row)]
+    assert noting.told == [(mine, True), (theirs, False)]
+    assert list(passes) == slices[1:]
+    assert noting.told == []

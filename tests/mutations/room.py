@@ -23,6 +23,10 @@ BUGS: Bugs = {
     "policies/slots.py": (
         TESTS,
         [
+            ("long rows that double", "if long or self.count", "if self.count"),
+            ("recordings that are made anew",
+             "self.cache.slots >= LONG and self.recordings is None",
+             "self.cache.slots >= LONG"),
             ("a row taken while its episode goes on", "if patient and request.key not in own",
              "if False and request.key not in own"),
             ("new episodes are not counted", "            owned += request.key not in own\n", ""),

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from understudy import processor
 from understudy.errors import PolicyError
 from understudy.policies import attention
 from understudy.processor import Matmul, products
@@ -70,6 +71,48 @@ def test_what_a_mask_hides_never_matters() -> None:
     assert torch.equal(before, after)
 
 
+@pytest.mark.parametrize("kind", ["blas", "bfloat16"])
+@pytest.mark.parametrize("slots", [9, 11, 40])
+def test_whole_rows_of_a_cache_may_be_read_and_what_is_beyond_never_matters(
+    slots: int, kind: Matmul, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "FAR", 0)
+    q, k, v = inputs(1, 9)
+    room = torch.full((B + 1, K, slots, D), 1e4)
+    room[1:, :, :9] = v
+    mask = torch.rand(B, 1, 1, 9, generator=torch.Generator().manual_seed(0)) < 0.6
+    mask[..., 0] = True
+    with products(kind):
+        whole = attention._whole(room[1:, :, :9])
+        made, _ = attention.attend(None, q, k, room[1:, :, :9], mask, 0.3)
+    # a processor with units for bfloat16 rounds in earnest
+    close = 1e-5 if kind == "blas" or processor.exact() else 3e-2
+    assert_close(made, by_definition(q, k, v, mask, 0.3), atol=close, rtol=close)
+    assert (whole is not None) == (kind == "bfloat16" and slots <= 11)
+    if whole is not None:
+        assert torch.equal(whole, room[1:])
+        assert whole.data_ptr() == room[1:].data_ptr()
+
+
+def test_values_that_lie_apart_or_are_few_are_read_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, _, v = inputs(1, 9)
+    with products("bfloat16"):
+        assert attention._whole(v) is None  # few
+        monkeypatch.setattr(attention, "FAR", 0)
+        assert attention._whole(v) is not None
+        assert attention._whole(v.double()) is None
+        apart = {
+            "copies": v[:1, :1].expand(B, K, -1, -1),
+            "every second": v[:, :, ::2],
+            "by place": v.transpose(1, 2).contiguous().transpose(1, 2),
+            "some rows": torch.stack([v, v], 1)[:, 0],
+        }
+        for name, x in apart.items():
+            assert attention._whole(x) is None, name
+
+
 @pytest.mark.parametrize("lengths", [(7,), (1, 4, 2), (3, 3, 1)])
 def test_sequences_on_one_axis_see_themselves_alone(lengths: tuple[int, ...]) -> None:
     total = sum(lengths)
@@ -83,13 +126,14 @@ def test_sequences_on_one_axis_see_themselves_alone(lengths: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
-@pytest.mark.parametrize("block", [2, 64])
+@pytest.mark.parametrize(("block", "scores"), [(2, 1 << 20), (64, 1 << 20), (64, 300)])
 @pytest.mark.parametrize("new", [(1, 3), (20, 1), (7, 19), (40, 33)])
 def test_new_tokens_see_what_their_row_holds_and_themselves(
-    new: tuple[int, int], block: int, kind: Matmul, monkeypatch: pytest.MonkeyPatch
+    new: tuple[int, int], block: int, scores: int, kind: Matmul, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of a cache, in float32 and where a processor may round: torch's kernel, and blocks."""
     monkeypatch.setattr(attention, "BLOCK", block)
+    monkeypatch.setattr(attention, "SCORES", scores)
     monkeypatch.setattr(attention, "FEW", 4)
     held = (9, 5)
     q, k, v = inputs(max(new), 50)
@@ -107,6 +151,26 @@ def test_new_tokens_see_what_their_row_holds_and_themselves(
         close = 1e-5 if kind == "float32" else 3e-2
         assert_close(made[0, start : start + t], right, atol=close, rtol=close)
         start += t
+
+
+def test_blocks_have_a_bound_of_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    inner = torch.softmax
+
+    def watched(scores: Tensor, dim: int) -> Tensor:
+        sizes.append(scores.numel())
+        return inner(scores, dim)
+
+    monkeypatch.setattr(attention, "SCORES", 20_000)
+    monkeypatch.setattr(torch, "softmax", watched)
+    q, k, v = inputs(300, 500)
+    attention._blocked(q[:1], k[:1], v[:1], 0.3, 200)
+    assert max(sizes) <= max(20_000, attention.FEW * H // K * 500)
+    assert len(sizes) < 300 * K / 8
+    sizes.clear()
+    monkeypatch.setattr(attention, "SCORES", 1 << 30)
+    attention._blocked(q[:1], k[:1], v[:1], 0.3, 200)
+    assert len(sizes) == K * -(-300 // attention.BLOCK)
 
 
 def test_layers_that_were_told_nothing_are_noticed() -> None:

@@ -16,6 +16,7 @@ from understudy.config import Config
 from understudy.configfile import parse
 from understudy.errors import PolicyError
 from understudy.policies.cache import budget
+from understudy.policies.graphs import Recordings
 from understudy.policies.hf import HFPolicy
 from understudy.policies.slots import SlotEngine
 from understudy.run import train
@@ -193,3 +194,20 @@ def test_a_new_episode_waits_while_others_have_the_rows() -> None:
     of.release("b")
     of.poll()
     assert {row.key for row in engine(of).rows} == {"a", "c", "d"}
+
+
+@pytest.mark.parametrize(
+    ("slots", "recorded", "want"),
+    [(0, False, 256), (256, False, 512), (640, False, 832), (640, True, 1280), (1280, False, 1600)],
+)
+def test_long_rows_grow_by_a_quarter_where_no_change_is_recorded(
+    slots: int, recorded: bool, want: int
+) -> None:
+    """They are read whole, so what nobody wrote yet must be little of them."""
+    of = policy(context=4096).engine
+    assert isinstance(of, SlotEngine)
+    of.cache.slots = slots
+    if recorded:
+        of.recordings = Recordings(lambda step: step)
+    assert of._grown(slots + 1) == want
+    assert of._grown(slots) == slots

@@ -26,8 +26,13 @@ FEW = 16
 """New tokens of a row for which that is faster than torch's kernel, which takes blocks of them."""
 MANY = 1 << 20
 """Entries of keys from which on they are read as rows."""
-BLOCK = 64
-"""New tokens of a row that are scored against its keys in one product."""
+FAR = 1 << 19
+"""Entries of values from which on oneDNN reads them faster, if they lie in one piece."""
+WASTE = 1.3
+"""Times as many values as are wanted that may be read to have them in one piece."""
+BLOCK, SCORES = 128, 3 << 18
+"""New tokens of a row that are scored against its keys in one product, at most, and the scores of
+a key head in it (3 MB): beyond that memory is mapped anew for each."""
 
 
 class Span(NamedTuple):
@@ -131,16 +136,32 @@ def _grouped(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
 ) -> Tensor:
     """The query heads that share a key head as rows of one product: nothing is copied. oneDNN
-    takes three times as long for products of so few rows, so they never go there."""
+    takes three times as long for products of so few rows with keys, so they never go there."""
     b, h, t, d = query.shape
     k = key.shape[1]
     q = (query * scaling).reshape(b, k, h // k * t, d)
+    whole = _whole(value)
     with products("blas"):
         scores = _scores(q, key).view(b, k, h // k, t, -1)
         if mask is not None:
             scores.masked_fill_(~mask[:, None], torch.finfo(scores.dtype).min)
         weights = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)
-        return (weights.view(b, k, h // k * t, -1) @ value).view(b, h, t, d)
+        weights = weights.view(b, k, h // k * t, -1)
+        if whole is None:
+            return (weights @ value).view(b, h, t, d)
+    return (F.pad(weights, (0, whole.shape[2] - weights.shape[3])) @ whole).view(b, h, t, d)
+
+
+def _whole(value: Tensor) -> Tensor | None:
+    """The rows of a cache [B, K, S, D] as far as they go: in one piece, which oneDNN reads twice as
+    fast as the BLAS, and copies otherwise. None where that is not so, or not worth it."""
+    b, k, s, d = value.shape
+    slots = value.stride(1) // d
+    if value.is_cuda or value.dtype != torch.float32 or value.numel() < FAR or not onednn():
+        return None
+    if value.stride() != (k * slots * d, slots * d, d, 1) or not s <= slots <= WASTE * s:
+        return None
+    return value.as_strided((b, k, slots, d), value.stride())
 
 
 def _scores(query: Tensor, key: Tensor) -> Tensor:
@@ -157,12 +178,13 @@ def _blocked(query: Tensor, key: Tensor, value: Tensor, scaling: float, held: in
     is masked, and takes twice as long where oneDNN has the products."""
     _, h, t, d = query.shape
     shared = h // key.shape[1]
+    block = max(FEW, min(BLOCK, SCORES // (shared * (held + t))))
     made = torch.empty_like(query, dtype=value.dtype)
     query = query * scaling
     for head in range(key.shape[1]):
         rows = slice(head * shared, (head + 1) * shared)
-        for start in range(0, t, BLOCK):
-            end = min(t, start + BLOCK)
+        for start in range(0, t, block):
+            end = min(t, start + block)
             n, high = end - start, held + end
             scores = query[0, rows, start:end].reshape(-1, d) @ key[0, head, :high].T
             later = torch.ones(n, n, dtype=torch.bool, device=query.device).triu(1)

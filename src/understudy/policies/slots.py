@@ -22,6 +22,8 @@ from understudy.policies.graphs import CudaRecorder, Recorder, Recordings, round
 
 BUCKET = 64
 """Keys read are rounded up to this many, so that shapes repeat."""
+LONG = 512
+"""Slots from which on rows grow by a quarter: whole rows are read, and copying them is little."""
 PASS = 4096
 """New tokens of one pass at most: what it needs besides the cache stays small."""
 SHARED = 32
@@ -140,7 +142,8 @@ class SlotEngine:
         if need <= self.cache.slots:
             return self.cache.slots
         slots = max(need, 2 * self.cache.slots, 4 * BUCKET)
-        if self.count * self.layout.row(slots) > self.budget:
+        long = self.cache.slots >= LONG and self.recordings is None
+        if long or self.count * self.layout.row(slots) > self.budget:
             slots = max(need, self.cache.slots * 5 // 4)
         return -(-min(slots, self.context) // BUCKET) * BUCKET
 

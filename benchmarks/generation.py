@@ -349,7 +349,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a small shape, for a try")
     parser.add_argument("--vllm", default=os.environ.get("VLLM_PYTHON", ""), metavar="PYTHON")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--matmul", choices=("float32", "bfloat16"), default="float32",
+    parser.add_argument("--matmul", choices=("float32", "bfloat16", "blas"), default="float32",
                         help="how float32 matrices are multiplied, by both sides")  # fmt: skip
     parser.add_argument("--only", nargs="+", type=int, choices=(1, 2, 3, 4, 5),
                         default=[1, 2, 3, 4, 5],

@@ -9,7 +9,8 @@ distillation  reverse KL to a teacher over the whole vocabulary, which scores th
 grpo          policy gradient on rewards of the world, groups of 4
 
 The libraries get the same folders of models and see the same token ids (which is checked for the
-first two turns). Each runs in a process of its own, and they take turns, a step at a time, after
+first two turns). --matmul is torch's setting on both sides: "float32" is its default for TRL, and
+understudy's, which takes oneDNN where that does not round; "bfloat16" takes oneDNN for both. Each runs in a process of its own, and they take turns, a step at a time, after
 one that is not counted. Rates are of action tokens, those that the student sampled; seconds of the
 clock, and of the processor, which matter less to neighbours on the machine. Memory is the most
 that a process ever held, Python and libraries included.

@@ -193,8 +193,9 @@ def _learn(own: HFPolicy, rows: Sequence[Sequence[Sample]]) -> None:
             room = own.tokens
         parts[-1] += row
         room -= size
-    for part in parts:
-        own.score(part, 1.0).logp.sum().backward()  # type: ignore[no-untyped-call]
+    with own.sharing([sample for row in rows for sample in row]):
+        for part in parts:
+            own.score(part, 1.0).logp.sum().backward()  # type: ignore[no-untyped-call]
     own.model.zero_grad(set_to_none=True)
     if own.device.startswith("cuda"):
         torch.cuda.synchronize()

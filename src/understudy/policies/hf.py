@@ -275,8 +275,10 @@ class HFPolicy:
 
     @property
     def _shares(self) -> bool:
-        """A graphics card takes rows one after another in one kernel, which knows no prefix."""
-        return not self.padded and self.device == "cpu"
+        """A graphics card takes rows one after another in one kernel, which knows no prefix; a
+        processor's wants keys and values of one size."""
+        sizes = getattr(self.model.config, "v_head_dim", None)
+        return not self.padded and self.device == "cpu" and sizes is None
 
     def _prefix(self, rows: Sequence[Row]) -> Prefix | None:
         """What these rows begin with, where that was computed; or, where no gradient has to find

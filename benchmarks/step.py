@@ -9,11 +9,12 @@ distillation  reverse KL to a teacher over the whole vocabulary, which scores th
 grpo          policy gradient on rewards of the world, groups of 4
 
 The libraries get the same folders of models and see the same token ids (which is checked for the
-first two turns). --matmul is torch's setting on both sides: "float32" is its default for TRL, and
-understudy's, which takes oneDNN where that does not round; "bfloat16" takes oneDNN for both. Each runs in a process of its own, and they take turns, a step at a time, after
-one that is not counted. Rates are of action tokens, those that the student sampled; seconds of the
-clock, and of the processor, which matter less to neighbours on the machine. Memory is the most
-that a process ever held, Python and libraries included.
+first two turns). --matmul is torch's setting on both sides: "float32" is the default of both, with
+which understudy takes oneDNN where that does not round; "bfloat16" takes oneDNN for both. Each runs
+in a process of its own, and they take turns, a step at a time, after one that is not counted. Rates
+are of action tokens, those that the student sampled; seconds of the clock, and of the processor,
+which matter less to neighbours on the machine. Memory is the most that a process ever held, Python
+and libraries included.
 
 TRL is measured in two ways: all 8 episodes in one pass, and one at a time (its gradient
 accumulation), as understudy does on a processor. PYTHON is that of an environment with TRL 1.16:

@@ -52,16 +52,21 @@ Goals and predictions: re-prefill takes at least 3.5 times as long as the kept c
 a token once; the cost of an episode grows with a slope of at most 1.1 up to 4,000 tokens. vLLM
 stands beside, since its prefix cache saves the same tokens.
 
-Came out, `--full --matmul bfloat16` (oneDNN multiplies on both sides, as vLLM always does; the
-processor stays in float32): re-prefill takes 5.05 times as long. vLLM takes 0.91 of our time for 8
-episodes that grow to 5,120 tokens. With turns of 112 + 16 tokens it is behind: 8 episodes take 3.0
-s here and took 3.8 and 5.5 there in two tries, 32 take 9.7 here and took 13.1 and 15.0 there
-(medians of 3, another process on the second core), 64 take 21.2 beside 28.6 (median of 3, alone).
-With torch's own products (`--matmul float32`) it was ahead everywhere: 22 s beside 34 for the 8
-long ones. So the reason was found to be the library that multiplies, and, for long contexts, the
-products of single tokens with many keys, which read 12 to 17 GB/s where this core can read 45.
+Came out, `--full` (oneDNN multiplies on both sides, as vLLM always does; this processor stays in
+float32): re-prefill takes 5.35 times as long. vLLM takes 0.99 of our time for 8 episodes that grow
+to 5,120 tokens (n = 5). With turns of 112 + 16 tokens it was behind before the last of the changes
+below: 8 episodes took 3.0 s here and 3.8 and 5.5 there in two tries, 32 took 9.7 here and 13.1 and
+15.0 there (medians of 3, another process on the second core), 64 took 21.2 beside 28.6 (median of
+3, alone).
 
-The slope is 1.15 and missed 1.1; with torch's own products it was 1.11, since what the faster ones
+It had been ahead everywhere: 22 s beside 34 for the 8 long ones, when torch's own library had the
+products (`--matmul blas`); 19.3 beside 21.4 when oneDNN had them, but for those of single tokens
+with many keys and values, which read 12 to 17 GB/s where this core can read 45. Predicted: values
+that are read as whole rows of the cache, which oneDNN takes at 35 GB/s, save a tenth at 1,000 keys
+and a fifth at 4,000. Came out: decoding at 4,000 tokens takes 0.90 of the time, 8 long episodes
+0.92 of it when vLLM's is the measure. Keys are read as before.
+
+The slope is 1.14 and missed 1.1; with torch's own products it was 1.11, since what the faster ones
 make cheaper is what grows linearly. Over an episode of 4,000 tokens attention alone is about 18
 million operations a token, beside 22 for the weights of a model of this size: some growth is
 inherent."""

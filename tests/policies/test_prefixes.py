@@ -209,6 +209,9 @@ def test_the_prefix_has_a_gradient_of_its_own() -> None:
 
 @pytest.mark.parametrize("kind", ["recompute", "lora", "bfloat16"])
 def test_it_goes_with_what_saves_memory(kind: str) -> None:
+    if kind == "lora":
+        pytest.importorskip("peft")
+
     def made(fast: bool) -> HFPolicy:
         plain = policy(fast=fast)
         added = Adapters(plain.model, rank=4, base="", seed=0) if kind == "lora" else None

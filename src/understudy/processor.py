@@ -110,7 +110,8 @@ def onednn() -> bool:
 
 @contextlib.contextmanager
 def _leave(given: bool) -> Iterator[None]:
-    forget_shapes()
+    if given:
+        forget_shapes()
     settings = _settings()
     before = settings.fp32_precision
     settings.fp32_precision = ROUNDED if given else EXACT

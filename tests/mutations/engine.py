@@ -139,9 +139,13 @@ BUGS: Bugs = {
             ("heads shared the wrong way", "q = (query * scaling).reshape(b, k, h // k * t, d)",
              "q = (query * scaling).reshape(b, h // k, k, t, d).transpose(1, 2).reshape("
              "b, k, h // k * t, d)"),
-            ("a first prompt that sees ahead",
-             "is_causal=True, enable_gqa=True\n            )",
-             "is_causal=False, enable_gqa=True\n            )"),
+            ("a first prompt that sees ahead", "            part = _causal(q, k, v, scaling)\n",
+             "            part = _masked(q, k, v, None, scaling)\n"),
+            ("blocks of small products", "* key.shape[2] >= ROUGH", "* key.shape[2] >= 0"),
+            ("small masked products with oneDNN", "            with products(\"blas\"):\n"
+             "                part", "            if True:\n                part"),
+            ("short rows with oneDNN", 'products("blas") if short else',
+             "nullcontext() if short else"),
             ("tokens of a row that see ahead", "made = key <= torch.arange(",
              "made = key <= 1 + torch.arange("),
             ("keys of another row", "key[span.row, None, :, :high]", "key[0, None, :, :high]"),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -134,6 +135,7 @@ def test_new_tokens_see_what_their_row_holds_and_themselves(
     """Rows of a cache, in float32 and where a processor may round: torch's kernel, and blocks."""
     monkeypatch.setattr(attention, "BLOCK", block)
     monkeypatch.setattr(attention, "SCORES", scores)
+    monkeypatch.setattr(attention, "ROUGH", 0)
     monkeypatch.setattr(attention, "FEW", 4)
     held = (9, 5)
     q, k, v = inputs(max(new), 50)
@@ -171,6 +173,32 @@ def test_blocks_have_a_bound_of_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "SCORES", 1 << 30)
     attention._blocked(q[:1], k[:1], v[:1], 0.3, 200)
     assert len(sizes) == K * -(-300 // attention.BLOCK)
+
+
+def test_small_products_stay_with_the_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN begins each slowly."""
+    q, k, v = inputs(30, 40)
+    seen: list[tuple[int, bool]] = []
+    kernel = F.scaled_dot_product_attention
+
+    def watched(query: Tensor, *args: Tensor, **kwargs: object) -> Tensor:
+        seen.append((query.shape[2], processor.onednn()))
+        return kernel(query, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    spans = [attention.Span(0, 10, 30)]
+    with products("bfloat16"):
+        assert not attention._worth(q[:1], k[:1])
+        attention.attend(None, q[:1], k[:1], v[:1], None, 0.3, flat=attention.Flat(spans))
+        for length in (attention.SHORT - 1, attention.SHORT):
+            a, b, c = (x[:1] for x in inputs(length, length))
+            way = attention.Packed([length], "cpu")
+            attention.attend(None, a, b, c, None, 0.3, packed=way)
+        a, b, _ = inputs(300, 5000)
+        assert attention._worth(a[:1], b[:1])
+        assert not attention._worth(a[:1].double(), b[:1].double())
+    few, last = attention.SHORT - 1, attention.SHORT
+    assert seen == [(30, False), (few, False), (last, True)]
 
 
 def test_layers_that_were_told_nothing_are_noticed() -> None:

@@ -12,13 +12,16 @@ from tiny import own_logits, policy, run, small_chat, tiny, words
 from torch import Tensor
 from torch.testing import assert_close
 
+from understudy import processor
 from understudy.errors import PolicyError
 from understudy.lazy import kept
 from understudy.maths.divergences import reverse_kl
 from understudy.maths.vocabulary import diverge
+from understudy.policies import hf
 from understudy.policies.base import Request, Sample
 from understudy.policies.hf import HFPolicy
 from understudy.policies.packing import pack
+from understudy.processor import products
 
 HEATS = [1.0, 0.4]
 
@@ -120,6 +123,21 @@ def test_a_divergence_over_the_vocabulary_reaches_every_parameter() -> None:
     made = gradients(of, diverge(reverse_kl, of.score(samples, 1.0).distribution, goal).sum())
     assert all(float(g.abs().sum()) > 0 for g in made.values())
     assert set(made) == {n for n, _ in of.model.named_parameters()}
+
+
+@pytest.mark.parametrize("small", [0, 1 << 40])
+def test_a_pass_of_small_products_stays_with_the_blas(
+    small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hf, "SMALL", small)
+    of, seen = policy(), list[bool]()
+    first = of.base.layers[0].mlp
+    first.register_forward_hook(lambda *inputs: seen.append(processor.onednn()))
+    with products("bfloat16"), torch.no_grad():
+        of.score(flat(conversations(4, count=1)), 1.0)
+        run(of, [Request(key="a", prompt=(30, 31, 32), seed=0, max_new=2)])
+        assert processor.onednn()
+    assert set(seen) == {small == 0}
 
 
 def test_the_loss_reads_the_places_before_sampled_tokens_and_no_others() -> None:

@@ -6,6 +6,7 @@ mask, which at one new token per row costs more than everything else in a small 
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -30,6 +31,10 @@ FAR = 1 << 19
 """Entries of values from which on oneDNN reads them faster, if they lie in one piece."""
 WASTE = 1.3
 """Times as many values as are wanted that may be read to have them in one piece."""
+ROUGH = 1 << 21
+"""Multiplications of a key head's scores from which on blocks are."""
+SHORT = 256
+"""Tokens of a row up to which the kernel's small products are faster without oneDNN."""
 BLOCK, SCORES = 128, 3 << 18
 """New tokens of a row that are scored against its keys in one product, at most, and the scores of
 a key head in it (3 MB): beyond that memory is mapped anew for each."""
@@ -172,6 +177,12 @@ def _scores(query: Tensor, key: Tensor) -> Tensor:
     return (key @ query.transpose(2, 3)).transpose(2, 3).contiguous()
 
 
+def _worth(query: Tensor, key: Tensor) -> bool:
+    """Whether oneDNN has products of blocks, and they are large enough for it."""
+    fits = key.dtype == torch.float32 and not key.is_cuda and onednn()
+    return fits and query.numel() // key.shape[1] * key.shape[2] >= ROUGH
+
+
 def _blocked(query: Tensor, key: Tensor, value: Tensor, scaling: float, held: int) -> Tensor:
     """One row's new tokens, a block of them at a time over no more keys than they may look at:
     [1, H, T, D] over [1, K, held + T, D] -> [1, H, T, D]. torch's kernel with a mask computes what
@@ -206,13 +217,12 @@ def _spans(query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: Flat
         if span.new == 1:
             part = _grouped(q, k, v, None, scaling)
         elif span.held == 0:
-            part = F.scaled_dot_product_attention(
-                q, k, v, scale=scaling, is_causal=True, enable_gqa=True
-            )
-        elif span.new > FEW and key.dtype == torch.float32 and not key.is_cuda and onednn():
+            part = _causal(q, k, v, scaling)
+        elif span.new > FEW and _worth(q, k):
             part = _blocked(q, k, v, scaling, span.held)
         else:
-            part = _masked(q, k, v, flat.mask(span, q.device), scaling)
+            with products("blas"):
+                part = _masked(q, k, v, flat.mask(span, q.device), scaling)
         made[:, start:end] = part.transpose(1, 2)
         start = end
     return made
@@ -234,14 +244,21 @@ def _sequences(
         assert isinstance(made, Tensor)
         return made[None]
     parts = [
-        F.scaled_dot_product_attention(q, k, v, scale=scaling, is_causal=True, enable_gqa=True)
-        if before is None
-        else prefixes.attend(q, k, v, before, scaling)
+        _causal(q, k, v, scaling) if before is None else prefixes.attend(q, k, v, before, scaling)
         for q, k, v in zip(
             *(x.split_with_sizes(packed.lengths, 2) for x in (query, key, value)), strict=True
         )
     ]
     return torch.cat(parts, 2).transpose(1, 2)
+
+
+def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """A row over itself [1, H, T, D], by torch's kernel."""
+    short = query.shape[2] < SHORT and not query.is_cuda
+    with products("blas") if short else nullcontext():
+        return F.scaled_dot_product_attention(
+            query, key, value, scale=scaling, is_causal=True, enable_gqa=True
+        )
 
 
 def register() -> str:

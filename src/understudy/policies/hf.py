@@ -24,6 +24,8 @@ from understudy.processor import products
 from understudy.scores import Scores
 
 Compute = Literal["float32", "bfloat16"]
+SMALL = 1 << 20
+"""Multiplications of a product up to which torch's BLAS is faster than oneDNN."""
 PROBE = 16
 """Tokens on which a model's own logits are compared with ours when it is wrapped."""
 
@@ -54,6 +56,8 @@ class HFPolicy:
         self.padded, self.fast = padded or compiled or not fast, fast
         self.budget = budget
         self.adapters, self.rows, self.compiled = adapters, rows, compiled
+        sizes = [x.weight.numel() for x in self.base.modules() if isinstance(x, torch.nn.Linear)]
+        self.weights = sum(sizes) / max(1, len(sizes))  # of a product, on average
         self.frozen = False
         self.prefixes: list[Prefix] = []
         self.halved: savings.Halved | None = None
@@ -170,7 +174,11 @@ class HFPolicy:
         """Hidden states [B, T, H] after the last layer."""
         body = self._acting() if inputs["use_cache"] else self.scoring
         kind = self.device.split(":")[0]
-        with torch.autocast(kind, torch.bfloat16, enabled=self._low):
+        small = kind == "cpu" and inputs["input_ids"].numel() * self.weights < SMALL
+        with (
+            torch.autocast(kind, torch.bfloat16, enabled=self._low),
+            products("blas") if small else contextlib.nullcontext(),
+        ):
             hidden: Tensor = body(**inputs).last_hidden_state
         return hidden
 

@@ -63,8 +63,9 @@ It had been ahead everywhere: 22 s beside 34 for the 8 long ones, when torch's o
 products (`--matmul blas`); 19.3 beside 21.4 when oneDNN had them, but for those of single tokens
 with many keys and values, which read 12 to 17 GB/s where this core can read 45. Predicted: values
 that are read as whole rows of the cache, which oneDNN takes at 35 GB/s, save a tenth at 1,000 keys
-and a fifth at 4,000. Came out: decoding at 4,000 tokens takes 0.90 of the time, 8 long episodes
-0.92 of it when vLLM's is the measure. Keys are read as before.
+and a fifth at 4,000. Came out: decoding in 8 episodes of 40 turns took 6.3 and 6.4 s where it took
+7.0 and 7.2 (two tries each, beside another process), 8 long episodes 0.92 of the time when vLLM's
+is the measure. Keys are read as before.
 
 The slope is 1.14 and missed 1.1; with torch's own products it was 1.11, since what the faster ones
 make cheaper is what grows linearly. Over an episode of 4,000 tokens attention alone is about 18

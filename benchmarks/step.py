@@ -10,11 +10,11 @@ grpo          policy gradient on rewards of the world, groups of 4
 
 The libraries get the same folders of models and see the same token ids (which is checked for the
 first two turns). --matmul is torch's setting on both sides: "float32" is the default of both, with
-which understudy takes oneDNN where that does not round; "bfloat16" takes oneDNN for both. Each runs
-in a process of its own, and they take turns, a step at a time, after one that is not counted. Rates
-are of action tokens, those that the student sampled; seconds of the clock, and of the processor,
-which matter less to neighbours on the machine. Memory is the most that a process ever held, Python
-and libraries included.
+which understudy takes oneDNN where that does not round; "bfloat16" takes oneDNN for both, "blas"
+for neither. Each runs in a process of its own, and they take turns, a step at a time, after one
+that is not counted. Rates are of action tokens, those that the student sampled; seconds of the
+clock, and of the processor, which matter less to neighbours on the machine. Memory is the most that
+a process ever held, Python and libraries included.
 
 TRL is measured in two ways: all 8 episodes in one pass, and one at a time (its gradient
 accumulation), as understudy does on a processor. PYTHON is that of an environment with TRL 1.16:
@@ -53,10 +53,11 @@ GFLOP/s, which is what torch's own library has on this core, and 38 % in torch's
 Predicted: oneDNN, where it stays in float32, takes half of the time. Came out: 21.6 s of
 processor time became 12.5. Predicted: the 548 of 1,857 tokens that are the same in all episodes,
 scored once, save a quarter of the products. Came out: 12.5 s became 10.3, since attention to them
-stays. Ratios of five steps in turn: 1.74 (1.70 to 1.80), 1.21 (1.15 to 1.30), both 2.09 (2.01 to
-2.21); 1.24 (1.22 to 1.26) for the second with torch's own library. oneDNN's memory was a gigabyte
-more, kept for shapes that do not come again; with 64 of them it is 45 MB (1,407 beside 1,362, one
-run each).
+stays. Ratios of five steps in turn, of 8 episodes that an expert took, in one process with and
+without each (a script of its own, no command here; `--matmul blas` shows the first): 1.74 (1.70
+to 1.80), 1.21 (1.15 to 1.30), both 2.09 (2.01 to 2.21); 1.24 (1.22 to 1.26) for the second with
+torch's own library. oneDNN's memory was a gigabyte more, kept for shapes that do not come again;
+with 64 of them it is 45 MB (1,407 beside 1,362, one run each).
 
 `--compile --work distillation --matmul float32` without TRL: 157 tokens a second (153 to 161)
 beside 166 (160 to 173), memory 0.96 (n = 5). It fuses what goes over memory element by element,
@@ -208,7 +209,7 @@ def main() -> None:
     parser.add_argument("--trl", default=os.environ.get("TRL_PYTHON", ""), metavar="PYTHON")
     parser.add_argument("--trl-rows", type=int, nargs="+", default=[8, 1])
     parser.add_argument("--work", nargs="+", choices=WORKS, default=list(WORKS))
-    parser.add_argument("--matmul", nargs="+", choices=["float32", "bfloat16"],
+    parser.add_argument("--matmul", nargs="+", choices=["float32", "bfloat16", "blas"],
                         default=["float32", "bfloat16"])  # fmt: skip
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)

@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--matmul", required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    precision = {"float32": "ieee", "bfloat16": "bf16"}[arguments.matmul]
+    precision = {"float32": "ieee", "bfloat16": "bf16", "blas": "ieee"}[arguments.matmul]
     torch.backends.mkldnn.matmul.fp32_precision = precision
     paced = Paced()
     with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ BUGS: Bugs = {
         SLOTS,
         [
             ("a cache kept past a branch",
-             "held = min(_common(row.ids, request.prompt), most)\n        if row.key",
+             "held = min(head_of(row.ids, request.prompt), most)\n        if row.key",
              "held = min(len(row.ids), most)\n        if row.key"),
             ("nothing fed where all is cached",
              "row, most = self.rows[at], len(request.prompt) - 1",
@@ -71,6 +71,11 @@ BUGS: Bugs = {
              "\n"),
             ("a model that keeps arguments to itself",
              "        check_handed_on(flat, self.layout.layers)\n", ""),
+        ],
+    ),
+    "policies/packing.py": (
+        ("tests/policies/test_engine.py",),
+        [
             ("heads found where they are not", "        middle = (low + high + 1) // 2\n"
              "        if tuple(a[low:middle]) == tuple(b[low:middle]):",
              "        middle = (low + high + 1) // 2\n        if a[middle - 1] == b[middle - 1]:"),

@@ -7,12 +7,13 @@ BUGS: Bugs = {
     "policies/prefixes.py": (
         TESTS,
         [
-            ("a head that takes what predicts", "default=len(row.ids)) - 1 for row in rows)\n"
-             "    for row", "default=len(row.ids)) for row in rows)\n    for row"),
-            ("a use that takes what predicts", "default=len(row.ids)) - 1 for row in rows)\n"
-             "    best", "default=len(row.ids)) for row in rows)\n    best"),
+            ("a head that takes what predicts", "default=len(row.ids)) - 1 for row in rows)",
+             "default=len(row.ids)) for row in rows)"),
+            ("a head that is read", "return min(_unread(rows), *", "return min(10**9, *"),
+            ("a use of what is read", "fits = min(_unread(rows), *", "fits = min(10**9, *"),
             ("a row that is alone", "    if len(rows) < 2:\n        return 0\n", ""),
-            ("the first row's word for all", "fits = min(shared(", "fits = max(shared("),
+            ("the first row's word for all", "for row in rows))\n        if fits",
+             "for row in rows[:1]))\n        if fits"),
             ("anything is used", "best, most = None, LEAST - 1", "best, most = None, 0"),
             ("the first that fits", "best, most = prefix, fits",
              "best, most = best or prefix, fits"),

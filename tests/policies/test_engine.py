@@ -22,6 +22,7 @@ from understudy.policies.cache import Layout, SlotCache
 from understudy.policies.drawing import Draws
 from understudy.policies.graphs import WARM, CudaRecorder, Recordings, rounded
 from understudy.policies.hf import HFPolicy
+from understudy.policies.packing import head_of
 
 Play = list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[float, ...]]]
 
@@ -242,7 +243,7 @@ def test_a_turn_goes_on_reading_all_that_it_holds_when_another_ends() -> None:
 @given(st.lists(st.integers(0, 2), max_size=9), st.lists(st.integers(0, 2), max_size=9))
 def test_the_common_head_ends_at_the_first_difference(a: list[int], b: list[int]) -> None:
     want = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
-    assert slots._common(a, b) == (min(len(a), len(b)) if want is None else want)
+    assert head_of(a, b) == (min(len(a), len(b)) if want is None else want)
 
 
 def test_the_cache_is_given_back_when_no_episode_is_left() -> None:

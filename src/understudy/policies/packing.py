@@ -46,6 +46,18 @@ def extends(prompt: Sequence[int], ids: Sequence[int]) -> bool:
     return len(prompt) >= len(ids) and list(prompt[: len(ids)]) == list(ids)
 
 
+def head_of(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common head."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if tuple(a[low:middle]) == tuple(b[low:middle]):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
 def batches(rows: Sequence[Row], budget: int, *, padded: bool = False) -> list[list[Row]]:
     """Rows for one pass each, within `budget` tokens (a row longer than that is alone): in their
     order, or, where all are to be `padded` to the longest of a pass, those of like length together.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from understudy.policies.packing import Row
+from understudy.policies.packing import Row, head_of
 
 LEAST = 32
 """Tokens from which on a pass of their own is worth it."""
@@ -69,25 +69,19 @@ def common(rows: Sequence[Row]) -> int:
     """How many tokens all rows begin with, short of the place where a first token is predicted."""
     if len(rows) < 2:
         return 0
-    first = rows[0].ids
-    size = min(min(row.at, default=len(row.ids)) - 1 for row in rows)
-    for row in rows[1:]:
-        size = shared(first, row.ids, size)
-    return size
+    return min(_unread(rows), *(head_of(rows[0].ids, row.ids) for row in rows[1:]))
 
 
-def shared(a: Sequence[int], b: Sequence[int], most: int) -> int:
-    """How many of their first tokens are equal, `most` or fewer."""
-    pairs = zip(a[:most], b[:most], strict=False)
-    return next((at for at, (x, y) in enumerate(pairs) if x != y), min(most, len(a), len(b)))
+def _unread(rows: Sequence[Row]) -> int:
+    """Tokens before the first place whose state is read in any row: it predicts the next one."""
+    return min(min(row.at, default=len(row.ids)) - 1 for row in rows)
 
 
 def longest(prefixes: Sequence[Prefix], rows: Sequence[Row]) -> Prefix | None:
     """What can be used of those that are there, by all of these rows; None if it is too little."""
-    size = min(min(row.at, default=len(row.ids)) - 1 for row in rows)
     best, most = None, LEAST - 1
     for prefix in prefixes:
-        fits = min(shared(prefix.ids, row.ids, size) for row in rows)
+        fits = min(_unread(rows), *(head_of(prefix.ids, row.ids) for row in rows))
         if fits > most:
             best, most = prefix, fits
     return None if best is None else best.upto(most)

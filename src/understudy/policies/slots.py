@@ -19,6 +19,7 @@ from understudy.policies.cache import Layout, SlotCache
 from understudy.policies.cache import budget as usual
 from understudy.policies.drawing import Draws
 from understudy.policies.graphs import CudaRecorder, Recorder, Recordings, rounded
+from understudy.policies.packing import head_of
 
 BUCKET = 64
 """Keys read are rounded up to this many, so that shapes repeat."""
@@ -166,7 +167,7 @@ class SlotEngine:
                 later.append(request)
                 continue
             if request.key in own:
-                kept = _common(own[request.key], request.prompt)
+                kept = head_of(own[request.key], request.prompt)
             else:
                 kept = self._head(request, (row.ids for row in self.rows))
                 coming = self._head(request, (r.prompt for r in taken))
@@ -216,21 +217,21 @@ class SlotEngine:
             return own[0]
         empty = [i for i in idle if not self.rows[i].key]
         if empty:
-            return max(empty, key=lambda i: _common(self.rows[i].ids, request.prompt))
+            return max(empty, key=lambda i: head_of(self.rows[i].ids, request.prompt))
         return min(idle, key=lambda i: self.rows[i].used)
 
     def _head(self, request: Request, others: Iterable[Sequence[int]]) -> int:
         """How much of a request begins as one of the others does, and can be copied from it."""
-        return max((_common(ids, request.prompt) for ids in others), default=0) if self.fast else 0
+        return max((head_of(ids, request.prompt) for ids in others), default=0) if self.fast else 0
 
     def _keep(self, at: int, request: Request) -> int:
         """How many tokens of a request its row holds, those copied from another row included. The
         last must be fed for its logits."""
         row, most = self.rows[at], len(request.prompt) - 1
-        held = min(_common(row.ids, request.prompt), most)
+        held = min(head_of(row.ids, request.prompt), most)
         if row.key == request.key or not self.fast:
             return held
-        heads = [min(_common(other.ids, request.prompt), most) for other in self.rows]
+        heads = [min(head_of(other.ids, request.prompt), most) for other in self.rows]
         source = max(range(len(heads)), key=heads.__getitem__)
         if heads[source] - held < SHARED:
             return held
@@ -385,15 +386,3 @@ class SlotEngine:
             if not self.fast:
                 row.key, row.ids = "", ()
         return made
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common head."""
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if tuple(a[low:middle]) == tuple(b[low:middle]):
-            low = middle
-        else:
-            high = middle - 1
-    return low

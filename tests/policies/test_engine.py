@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from cuda import Cuda
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from talks import Fed, assert_same, play, reference, request, talks
 from tape import tape
@@ -241,6 +241,7 @@ def test_a_turn_goes_on_reading_all_that_it_holds_when_another_ends() -> None:
 
 
 @given(st.lists(st.integers(0, 2), max_size=9), st.lists(st.integers(0, 2), max_size=9))
+@example(a=[1, 2, 3, 4], b=[0, 2, 3, 4])  # alike again after it
 def test_the_common_head_ends_at_the_first_difference(a: list[int], b: list[int]) -> None:
     want = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
     assert head_of(a, b) == (min(len(a), len(b)) if want is None else want)

@@ -14,7 +14,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: demo test lint parity bench mutants teacher study study-render study-smoke worlds pythons adapters clean
 
 demo: $(VENV)/.ready
-	$(BIN)/understudy demo
+	$(BIN)/tutelage demo
 
 # ALFWorld's rules and grammar, for the tests of its files, come with the alfworld of the parity
 # environment. The shell finds them when the tests run: that environment may not be there before.
@@ -71,7 +71,7 @@ pythons: $(VENV)/.ready-dev
 	for python in $(PYTHONS); do $$python -c "" 2>/dev/null || continue; \
 		$$python -m venv $(VENV)-$$python && \
 		$(VENV)-$$python/bin/pip install -q numpy || exit 1; done
-	UNDERSTUDY_PYTHONS="$$(ls -d $(VENV)-python3*/bin/python 2>/dev/null | tr '\n' ' ')" \
+	TUTELAGE_PYTHONS="$$(ls -d $(VENV)-python3*/bin/python 2>/dev/null | tr '\n' ' ')" \
 		$(BIN)/python -m pytest -rs tests/envs/test_every_python.py
 
 # Each adapter beside the library that it adapts, whose packages do not all go together. As resolved

@@ -30,8 +30,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from understudy.maths.divergences import forward_kl, jensen_shannon, reverse_kl
-from understudy.maths.vocabulary import Distribution, Pieces, diverge, sampled_logps
+from tutelage.maths.distributions import Distribution, Pieces, diverge, sampled_logps
+from tutelage.maths.divergences import forward_kl, jensen_shannon, reverse_kl
 
 FORMS = ("naive", "checkpointed", "pieces")
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {

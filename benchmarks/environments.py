@@ -24,10 +24,10 @@ import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from understudy.envs.base import Demonstrates, Env, Suite
-from understudy.envs.needs import Need
-from understudy.envs.registry import SUITES
-from understudy.types import Task
+from tutelage.envs.base import Demonstrates, Env, Suite
+from tutelage.envs.registry import SUITES
+from tutelage.envs.requirements import Need
+from tutelage.types import Task
 
 LIVE, LIVE_JAVA = (1, 64, 1024), (1, 8)
 POOL = 64

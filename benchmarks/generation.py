@@ -31,21 +31,21 @@ from typing import Any
 
 import torch
 
-from understudy.configfile import parse
-from understudy.contexts import Context
-from understudy.envs.pool import LocalPool, ProcessPool
-from understudy.objective import Algorithm
-from understudy.policies.attention import register
-from understudy.policies.base import Request
-from understudy.policies.chat import Chat
-from understudy.policies.hf import HFPolicy
-from understudy.policies.slots import SlotEngine
-from understudy.policies.small import build_model, train_tokenizer
-from understudy.processor import products
-from understudy.progress import PHASES, Lines
-from understudy.rollout import Limits, Stage, play
-from understudy.run import train
-from understudy.types import Observation, Task
+from tutelage.cli.progress import PHASES, Lines
+from tutelage.config.toml_file import parse
+from tutelage.cpu import products
+from tutelage.envs.pool import LocalPool, ProcessPool
+from tutelage.objective.algorithm import Algorithm
+from tutelage.policies.base import Request
+from tutelage.policies.hf.attention import register
+from tutelage.policies.hf.generation import SlotEngine
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.hf.tiny import build_model, train_tokenizer
+from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.context import Context
+from tutelage.rollout.play import Limits, Stage, play
+from tutelage.runs.train import train
+from tutelage.types import Observation, Task
 
 STORY = """\
 Goals and predictions: re-prefill takes at least 3.5 times as long as the kept cache, which computes

@@ -10,24 +10,24 @@ from typing import Any, NamedTuple
 
 import torch
 
-from understudy import build
-from understudy.algorithms.sft import sft
-from understudy.config import Config
-from understudy.configfile import parse
-from understudy.contexts import Context
-from understudy.hinting import Hinter
-from understudy.optimizer import adamw
-from understudy.plan import memory
-from understudy.policies.base import Request
-from understudy.policies.chat import Chat
-from understudy.policies.hf import HFPolicy
-from understudy.policies.packing import Row, pack
-from understudy.policies.prompts import Prompter
-from understudy.policies.small import train_tokenizer
-from understudy.rollout import Clock, Stage, play
-from understudy.sizes import KNOWN, Shape
-from understudy.trainer import Update, train_step
-from understudy.types import Episode, Observation, Stop, Task, Turn
+from tutelage.algorithms.sft import sft
+from tutelage.cli.dry_run import memory
+from tutelage.cli.model_sizes import KNOWN, Shape
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import parse
+from tutelage.policies.base import Request
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.hf.tiny import train_tokenizer
+from tutelage.policies.packing import Row, pack
+from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.context import Context
+from tutelage.prompts.prompter import Prompter
+from tutelage.rollout.hint_preparation import Hinter
+from tutelage.rollout.play import Clock, Stage, play
+from tutelage.runs import assemble
+from tutelage.training.optimizer import adamw
+from tutelage.training.train_step import Update, train_step
+from tutelage.types import Episode, Observation, Stop, Task, Turn
 
 TINY = Shape(
     vocab=4096, hidden=64, layers=2, heads=2, kv_heads=1, head_dim=32, ffn=128, context=4096,
@@ -296,13 +296,13 @@ def config_of(job: Job) -> Config:
 
 
 def stage_of(job: Job, config: Config, saved: Saved) -> Stage:
-    suite, tokens = build.suite_of(config.env), config.update.tokens
-    context = build.context_of(config.context, suite)
+    suite, tokens = assemble.suite_of(config.env), config.update.tokens
+    context = assemble.context_of(config.context, suite)
     policy = learner(job, saved, chat_of(job.shape, [context.instructions]), tokens, rows=128)
     stage = Stage(
-        suite=suite, pool=build.pool_of(config.env, suite), context=context,
-        policies={"self": policy, "reference": policy.copied()}, limits=build.limits_of(config),
-        hints=build.hints_of(config, suite, build.phases_of(config)),
+        suite=suite, pool=assemble.pool_of(config.env, suite), context=context,
+        policies={"self": policy, "reference": policy.copied()}, limits=assemble.limits_of(config),
+        hints=assemble.hints_of(config, suite, assemble.phases_of(config)),
     )  # fmt: skip
     stage.ready = Hinter(stage=stage, seed=0)
     return stage
@@ -311,7 +311,7 @@ def stage_of(job: Job, config: Config, saved: Saved) -> Stage:
 def step(job: Job, episodes: int) -> Line:
     """The repeats are whole steps: play, scores under every view, update."""
     config = config_of(job)
-    algorithm = build.phases_of(config)[-1].algorithm
+    algorithm = assemble.phases_of(config)[-1].algorithm
     # the copy that acts, the reference, and what keys and values may take
     beside = 4 * job.shape.parameters() + memory()[0] / 3
     saved = saved_of(job, config.update.tokens, beside)
@@ -319,8 +319,8 @@ def step(job: Job, episodes: int) -> Line:
     policy = stage.policies["self"]
     assert isinstance(policy, HFPolicy)
     optimizer = optimizer_of(policy, saved)
-    update = build.update_of(config, job.device)
-    tasks = build.tasks_of(stage.suite, config.env.split, config.rollout.tasks, where="env")
+    update = assemble.update_of(config, job.device)
+    tasks = assemble.tasks_of(stage.suite, config.env.split, config.rollout.tasks, where="env")
     turns: list[Turn] = []
 
     def whole(count: int) -> None:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from understudy.envs.household import Game, Household, Scene, generate, write
+from tutelage_worlds.household import Game, Household, Scene, generate, write
 
 REFERENCE = Path(__file__).parents[1] / "tests" / "parity" / "reference.py"
 SIZES = ("small", "full")

@@ -16,9 +16,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from understudy.envs.scienceworld import simulator
-from understudy.envs.scienceworld.catalogue import TASKS
-from understudy.envs.scienceworld.simulator import Simulator
+from tutelage_worlds.scienceworld import simulator
+from tutelage_worlds.scienceworld.catalogue import TASKS
+from tutelage_worlds.scienceworld.simulator import Simulator
 
 Row = tuple[str, str, str]
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -17,13 +17,13 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 
-from understudy.envs.search_qa import SearchQA
-from understudy.envs.search_qa.client import Remote
-from understudy.envs.search_qa.env import Library
-from understudy.envs.search_qa.passages import Corpus
-from understudy.envs.search_qa.retrieval import DENSE, ENGINES, TOP, Local, build
-from understudy.envs.search_qa.server import Server
-from understudy.envs.search_qa.world import world
+from tutelage_worlds.search_qa import SearchQA
+from tutelage_worlds.search_qa.client import Remote
+from tutelage_worlds.search_qa.env import Library
+from tutelage_worlds.search_qa.passages import Corpus
+from tutelage_worlds.search_qa.retrieval import DENSE, ENGINES, TOP, Local, build
+from tutelage_worlds.search_qa.server import Server
+from tutelage_worlds.search_qa.world import world
 
 LIVE = (1, 64, 1024)
 Row = tuple[str, str, str]

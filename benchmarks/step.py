@@ -10,14 +10,14 @@ grpo          policy gradient on rewards of the world, groups of 4
 
 The libraries get the same folders of models and see the same token ids (which is checked for the
 first two turns). --matmul is torch's setting on both sides: "float32" is the default of both, with
-which understudy takes oneDNN where that does not round; "bfloat16" takes oneDNN for both, "blas"
+which tutelage takes oneDNN where that does not round; "bfloat16" takes oneDNN for both, "blas"
 for neither. Each runs in a process of its own, and they take turns, a step at a time, after one
 that is not counted. Rates are of action tokens, those that the student sampled; seconds of the
 clock, and of the processor, which matter less to neighbours on the machine. Memory is the most that
 a process ever held, Python and libraries included.
 
 TRL is measured in two ways: all 8 episodes in one pass, and one at a time (its gradient
-accumulation), as understudy does on a processor. PYTHON is that of an environment with TRL 1.16:
+accumulation), as tutelage does on a processor. PYTHON is that of an environment with TRL 1.16:
 
     pip install torch==2.13.0 trl==1.16.0
 """
@@ -41,7 +41,7 @@ holds one episode.
 
 Came out, with the defaults of both, which never round: 4.5 times in distillation and 4.8 in GRPO,
 memory 1/4.4 and 1/4.3. With oneDNN for both (`--matmul bfloat16`) they are 3.1 and 3.4, memory
-1/5.6 for either. So of the 4.5 a factor of 1.45 is that understudy's default takes the faster
+1/5.6 for either. So of the 4.5 a factor of 1.45 is that tutelage's default takes the faster
 library; the rest is work that is not done. Both sides play nearly all of 80 turns and train on
 all of them: the student is as sure as at a temperature of a quarter, and a group's rewards
 differ. (Before, episodes ended at calls that could not be read, 42 to 53 turns a step, and groups
@@ -70,7 +70,7 @@ for 1,300 tokens over 548)."""
 HERE = Path(__file__).resolve().parent
 MODELS = HERE.parent / "runs" / "benchmarks" / "step"
 WORKS = ("distillation", "grpo")
-OURS = "understudy"
+OURS = "tutelage"
 
 
 class Runner:
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=8)
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=2048, help="update.tokens of understudy")
+    parser.add_argument("--tokens", type=int, default=2048, help="update.tokens of tutelage")
     parser.add_argument("--models", type=Path, default=MODELS, help="made if they are not there")
     parser.add_argument("--practice", type=int, default=120, help="steps that make the teacher")
     parser.add_argument("--compile", action="store_true", help="a row more: policy.compile")
@@ -247,7 +247,7 @@ def main() -> None:
     print(f"steps (range); other load on the machine about {max(0.0, load - 1):.1f}\n")
     print("| work | products | library | action tokens/s | per processor second | peak MB "
           "| share of the step in generation | turns, action tokens a step "
-          "| understudy over it: tokens per processor second; memory |")  # fmt: skip
+          "| tutelage over it: tokens per processor second; memory |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
     print("\n".join(made))
 

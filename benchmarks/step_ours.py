@@ -1,4 +1,4 @@
-"""understudy's side of step.py: the archive as a suite, its models, and a run that steps when told.
+"""tutelage's side of step.py: the archive as a suite, its models, and a run that steps when told.
 
     python benchmarks/step_ours.py models FOLDER [--steps 120]
     python benchmarks/step_ours.py run WORK MODELS ...
@@ -20,7 +20,7 @@ from typing import Any
 
 import tools_world as world
 
-from understudy.types import Observation, Task
+from tutelage.types import Observation, Task
 
 SHAPE = {"layers": 6, "hidden": 384, "heads": 6, "kv_heads": 2, "ffn": 1024, "context": 4096}
 SMALL = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 1, "ffn": 64, "context": 4096}
@@ -91,7 +91,7 @@ def tokenizer() -> Any:
 
 def shown(chat: Any, number: int, turns: int) -> Any:
     """An expert's episode."""
-    from understudy.types import Episode, Stop, Turn
+    from tutelage.types import Episode, Stop, Turn
 
     at, said = world.first(number), Observation(text=world.question(number))
     made = []
@@ -112,15 +112,15 @@ def make_models(folder: Path, shape: Mapping[str, int], steps: int, turns: int) 
     """`folder`/student and `folder`/teacher, as transformers saves them."""
     import torch
 
-    from understudy.algorithms.sft import sft
-    from understudy.contexts import Context
-    from understudy.policies.chat import Chat
-    from understudy.policies.hf import HFPolicy
-    from understudy.policies.prompts import Prompter
-    from understudy.policies.small import build_model
-    from understudy.processor import products
-    from understudy.rollout import Clock
-    from understudy.trainer import Update, train_step
+    from tutelage.algorithms.sft import sft
+    from tutelage.cpu import products
+    from tutelage.policies.hf.policy import HFPolicy
+    from tutelage.policies.hf.tiny import build_model
+    from tutelage.prompts.chat_template import Chat
+    from tutelage.prompts.context import Context
+    from tutelage.prompts.prompter import Prompter
+    from tutelage.rollout.play import Clock
+    from tutelage.training.train_step import Update, train_step
 
     encoder = tokenizer()
     chat = Chat(encoder)
@@ -205,11 +205,11 @@ def peak() -> float:
 def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
     from pydantic import JsonValue
 
-    from understudy.configfile import parse
-    from understudy.contexts import Context
-    from understudy.policies.chat import Chat
-    from understudy.policies.prompts import Prompter
-    from understudy.run import train
+    from tutelage.config.toml_file import parse
+    from tutelage.prompts.chat_template import Chat
+    from tutelage.prompts.context import Context
+    from tutelage.prompts.prompter import Prompter
+    from tutelage.runs.train import train
 
     grpo = work == "grpo"
     copies = min(4, arguments.episodes) if grpo else 1

@@ -128,7 +128,7 @@ def made(work: str, models: Path, folder: str, arguments: argparse.Namespace, pa
             model=model, teacher_model=teacher, processing_class=encoder, train_dataset=rows,
             callbacks=[paced], tools=[world.open_record], args=trl.DistillationConfig(**settings),
         )  # fmt: skip
-    # of a turn, as understudy has it; the setting above is the whole conversation's
+    # of a turn, as tutelage has it; the setting above is the whole conversation's
     trainer.generation_config.max_new_tokens = arguments.new_tokens
     return encoder, trainer
 

@@ -26,10 +26,10 @@ from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from understudy.envs.tau_bench import Scripted, TauBench, load
-from understudy.envs.tau_bench.scenario import Scenario
-from understudy.envs.tau_bench.suite import find
-from understudy.types import Task
+from tutelage.types import Task
+from tutelage_worlds.tau_bench import Scripted, TauBench, load
+from tutelage_worlds.tau_bench.scenario import Scenario
+from tutelage_worlds.tau_bench.suite import find
 
 LIVE = (1, 64, 1024)
 Row = tuple[str, str, str]

@@ -13,11 +13,11 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 
-from understudy.envs.travelplanner import TravelPlanner, Trip, judge
-from understudy.envs.travelplanner.generate import country
-from understudy.envs.travelplanner.requests import trip
-from understudy.envs.travelplanner.solver import solve
-from understudy.envs.travelplanner.suite import find
+from tutelage_worlds.travelplanner import TravelPlanner, Trip, judge
+from tutelage_worlds.travelplanner.generate import country
+from tutelage_worlds.travelplanner.requests import trip
+from tutelage_worlds.travelplanner.solver import solve
+from tutelage_worlds.travelplanner.suite import find
 
 LIVE = (1, 64, 1024)
 Row = tuple[str, str, str]

@@ -20,8 +20,8 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from understudy.envs.webshop import WebShop, files
-from understudy.envs.webshop.generate import generate
+from tutelage_worlds.webshop import WebShop, files
+from tutelage_worlds.webshop.generate import generate
 
 LIVE = (1, 64, 1024)
 Row = tuple[str, str, str]
@@ -88,7 +88,7 @@ def speed(suite: WebShop, what: str, count: int, steps: int, repeats: int) -> It
 def starts(products: int, repeats: int) -> Row:
     code = (
         "import time\nbegin = time.process_time()\n"
-        "from understudy.envs.webshop import WebShop\n"
+        "from tutelage_worlds.webshop import WebShop\n"
         f"WebShop(products={products}).shop()\nprint(time.process_time() - begin)"
     )
     seconds = [
@@ -129,7 +129,7 @@ def on_disk(products: int) -> Iterator[Row]:
         files.write(data, made.products, made.attributes, made.humans)
         code = (
             "import sys, time\n"
-            "from understudy.envs.webshop.__main__ import main\n"
+            "from tutelage_worlds.webshop.__main__ import main\n"
             "main(sys.argv[1:])\n"
             "status = open('/proc/self/status').read().partition('VmHWM:')[2]\n"
             "print(time.process_time(), int(status.split()[0]) / 1e3)"
@@ -140,7 +140,7 @@ def on_disk(products: int) -> Iterator[Row]:
         size = sum(path.stat().st_size for path in (data / "shop").iterdir()) / 1e6
         code = (
             "import resource, sys, time\n"
-            "from understudy.envs.webshop import WebShop\n"
+            "from tutelage_worlds.webshop import WebShop\n"
             "import numpy\n"
             "now = lambda: int(open('/proc/self/statm').read().split()[1])\n"
             "before, begin = now(), time.process_time()\n"

@@ -1,19 +1,19 @@
 """Rebuild the weights that the package ships: `make teacher`, about half an hour on one CPU core.
 
 Runs examples/household_teacher.toml, or goes on with it, and copies the last checkpoint to
-src/understudy/assets/household-teacher.
+src/tutelage/assets/household-teacher.
 """
 
 import shutil
 from pathlib import Path
 
-from understudy import checkpoint
-from understudy.configfile import load
-from understudy.progress import Lines
-from understudy.run import train
+from tutelage.cli.progress import Lines
+from tutelage.config.toml_file import load
+from tutelage.runs import checkpoint
+from tutelage.runs.train import train
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGET = ROOT / "src/understudy/assets/household-teacher"
+TARGET = ROOT / "src/tutelage/assets/household-teacher"
 RECIPE = ROOT / "examples/household_teacher.toml"
 MODEL = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
          "chat_template.jinja")  # fmt: skip

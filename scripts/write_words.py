@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from understudy.words import table
+from tutelage.algorithms.expressions import table
 
 MARK = "<!-- words -->\n"
 

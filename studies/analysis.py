@@ -1,14 +1,14 @@
 """From outcomes to estimates: a method's result, its difference to another's, its families.
 
 Everything is a table seed -> values of the panel's tasks, so that each estimate knows the seeds and
-the tasks (`understudy.compare`).
+the tasks (`tutelage.evaluation.statistics`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from studies.results import Result, Results
-from understudy.compare import Estimate, difference, mean_of_last, rate
+from tutelage.evaluation.statistics import Estimate, difference, mean_of_last, rate
 
 Measure = Callable[[Result, int], list[float]]
 """A run and how many last evaluations make its result -> a value for each task."""

@@ -9,7 +9,7 @@ from types import FrameType
 
 from studies import results, runner
 from studies.plan import Run, Study
-from understudy.errors import UnderstudyError
+from tutelage.errors import TutelageError
 
 
 def guarded(work: Callable[[], int]) -> int:
@@ -17,7 +17,7 @@ def guarded(work: Callable[[], int]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return work()
-    except UnderstudyError as error:
+    except TutelageError as error:
         print(f"study: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output has gone

@@ -19,13 +19,13 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
-from understudy import build, checkpoint
-from understudy.algorithms import ALGORITHMS
-from understudy.config import Config
-from understudy.configfile import parse, read_table
-from understudy.errors import ConfigError, UnderstudyError, did_you_mean
-from understudy.models import ASSETS
-from understudy.runfolder import HARMLESS
+from tutelage.algorithms import ALGORITHMS
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import parse, read_table
+from tutelage.errors import ConfigError, TutelageError, did_you_mean
+from tutelage.runs import assemble, checkpoint
+from tutelage.runs.folder import HARMLESS
+from tutelage.runs.models import ASSETS
 
 Table = dict[str, object]
 WARM, TEACHER = "warm_start", "teacher"
@@ -257,8 +257,8 @@ def _checked(
     config, problem = None, ""
     try:
         config = parse(table)  # type: ignore[arg-type]
-        build.policies_wanted(build.phases_of(config), config.policies)
-    except UnderstudyError as error:
+        assemble.policies_wanted(assemble.phases_of(config), config.policies)
+    except TutelageError as error:
         problem = str(error)
     return Run(
         method=method, group=group, seed=seed, key=key, folder=folder,

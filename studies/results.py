@@ -14,9 +14,10 @@ from typing import cast
 
 from studies.plan import TEACHER, Run, Study, episodes_of
 from studies.runner import Journal, put, teacher_path
-from understudy import build, record
-from understudy.errors import RunError
-from understudy.objective import STUDENT
+from tutelage.errors import RunError
+from tutelage.objective.algorithm import STUDENT
+from tutelage.rollout import record
+from tutelage.runs import assemble
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ class Results:
 def collect(study: Study, journal: Journal, before: Results | None) -> Results:
     """What the folder holds; a run that is planned as it was, but whose folder is gone, keeps what
     was known of it. Raises RunError where results were made on another panel."""
-    panel = build.panel_of(study.base.eval, build.suite_of(study.base.env))
+    panel = assemble.panel_of(study.base.eval, assemble.suite_of(study.base.env))
     same = before if before and before.panel == panel.fingerprint else None
     known = {(r.method, r.seed, r.key): r for r in same.runs} if same else {}
     runs = []
@@ -158,7 +159,7 @@ def _tokens(run: Run) -> dict[str, int]:
         for turn in cast(list[dict[str, object]], line["turns"]):
             sampled[str(turn["actor"])] += len(cast(list[int], turn["tokens"]))
     assert run.config is not None
-    algorithm = build.phases_of(run.config)[-1].algorithm
+    algorithm = assemble.phases_of(run.config)[-1].algorithm
     others = [n for n, v in algorithm.views.items() if n != STUDENT and v.policy != "reference"]
     learnt = sum(int(str(x["tokens"])) for x in record.read(run.folder / "metrics.jsonl"))
     return {**dict(sorted(sampled.items())), "scored": learnt * len(others)}

@@ -1,6 +1,6 @@
 """Running a study: one process a run, a few at a time; what is finished is never run again.
 
-Every run is `understudy train` with a file of its own, so each can also be repeated by hand. The
+Every run is `tutelage train` with a file of its own, so each can also be repeated by hand. The
 journal says what happened; where a run stands is read from its folder, not from the journal.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import IO
 
 from studies.plan import TEACHER, Run, Study, key_of
-from understudy import record
-from understudy.checkpoint import write_whole
-from understudy.configfile import write
-from understudy.runfolder import CONFIG, LOCK
+from tutelage.config.toml_file import write
+from tutelage.rollout import record
+from tutelage.runs.checkpoint import write_whole
+from tutelage.runs.folder import CONFIG, LOCK
 
 POLL = 0.2
 GRACE = 30.0
@@ -65,7 +65,7 @@ def _training(study: Study, run: Run, after: Job | None) -> Job:
 
     def command() -> list[str]:
         resume = ["--resume"] if (run.folder / CONFIG).exists() else []
-        return [sys.executable, "-m", "understudy", "train", str(path), *resume]
+        return [sys.executable, "-m", "tutelage", "train", str(path), *resume]
 
     return Job(
         name=run.name,
@@ -94,7 +94,7 @@ def _teacher(study: Study, seed: int) -> Job:
     file = study.folder / "configs" / f"{path.stem}.toml"
     run = study.base.run.model_copy(update={"seed": seed})
     put(file, write(study.base.model_copy(update={"run": run})))
-    command = [sys.executable, "-m", "understudy", "eval", str(file), "--policy", TEACHER, "--json"]
+    command = [sys.executable, "-m", "tutelage", "eval", str(file), "--policy", TEACHER, "--json"]
     return Job(
         name=f"{TEACHER}-{seed}",
         command=lambda: command,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from understudy.compare import Estimate
+from tutelage.evaluation.statistics import Estimate
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -31,7 +31,7 @@ SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One bug: `old` becomes `new`, once, in src/understudy/`file`."""
+    """One bug: `old` becomes `new`, once, in src/tutelage/`file`."""
 
     file: str
     name: str
@@ -55,7 +55,7 @@ def load() -> list[Mutant]:
 
 def apply(mutant: Mutant, source: Path) -> str:
     """The file with the bug in it. Raises ValueError where `old` is not there exactly once."""
-    text = (source / "src" / "understudy" / mutant.file).read_text()
+    text = (source / "src" / "tutelage" / mutant.file).read_text()
     if text.count(mutant.old) != 1:
         raise ValueError(f"{mutant.file}: {mutant.old!r} occurs {text.count(mutant.old)} times")
     return text.replace(mutant.old, mutant.new)
@@ -106,7 +106,7 @@ def copied(folder: Path) -> None:
 def verdict(m: Mutant, folder: Path) -> tuple[bool, str]:
     """Whether the tests notice a bug, and a line that says so."""
     since = time.perf_counter()
-    path = folder / "src" / "understudy" / m.file
+    path = folder / "src" / "tutelage" / m.file
     clean = path.read_text()
     try:
         path.write_text(apply(m, folder))

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from table import Table, chat
 
-from understudy.contexts import Context
-from understudy.envs.base import Suite
-from understudy.envs.pool import LocalPool
-from understudy.objective import Algorithm, View
-from understudy.policies.base import Actor, Completion, Request
-from understudy.rollout import Limits, Stage
-from understudy.schedules import constant
+from tutelage.envs.base import Suite
+from tutelage.envs.pool import LocalPool
+from tutelage.objective.algorithm import Algorithm, View
+from tutelage.policies.base import Actor, Completion, Request
+from tutelage.prompts.context import Context
+from tutelage.rollout.play import Limits, Stage
+from tutelage.schedules import constant
 
 TRANSCRIPT = Context(instructions="Answer each letter with its digit.")
 WINDOW = replace(TRANSCRIPT, kind="window", window=1)

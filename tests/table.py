@@ -8,14 +8,14 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from understudy.envs.doors import RULE
-from understudy.maths.vocabulary import Distribution
-from understudy.policies.base import Completion, Request, Sample
-from understudy.policies.chat import Chat
-from understudy.policies.drawing import draw
-from understudy.policies.small import train_tokenizer
-from understudy.protocol import write
-from understudy.scores import Scores
+from tutelage.envs.doors import RULE
+from tutelage.maths.distributions import Distribution
+from tutelage.objective.scores import Scores
+from tutelage.policies.base import Completion, Request, Sample
+from tutelage.policies.hf.sampling import draw
+from tutelage.policies.hf.tiny import train_tokenizer
+from tutelage.prompts.answer_format import write
+from tutelage.prompts.chat_template import Chat
 
 LETTERS = tuple(RULE)
 DIGITS = ("1", "3", "4", "7")  # the last opens no door

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 from test_resume import Quiet, config, contents, in_child, kill_at, whole
 
-from understudy import checkpoint, models, run
-from understudy.cli import main
-from understudy.config import Config
-from understudy.errors import ConfigError, RunError
-from understudy.policies.base import Sample
-from understudy.policies.hf import HFPolicy
-from understudy.policies.loading import load
+from tutelage.cli.main import main
+from tutelage.config.schema import Config
+from tutelage.errors import ConfigError, RunError
+from tutelage.policies.base import Sample
+from tutelage.policies.hf.loading import load
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.runs import checkpoint, models, train
 
 pytest.importorskip("peft")
 
@@ -62,7 +62,7 @@ def test_checkpoints_hold_adapters_and_their_moments_only(finished: Path, base: 
 def test_a_killed_run_of_adapters_resumes_to_the_same_bytes(
     finished: Path, base: Path, tmp_path: Path
 ) -> None:
-    job = kill_at(-1, lambda: run.train(settings(base), watch=Quiet()))
+    job = kill_at(-1, lambda: train.train(settings(base), watch=Quiet()))
     (tmp_path / "count").mkdir()
     assert in_child(tmp_path / "count", job) == 0
     assert contents(tmp_path / "count" / "run") == contents(finished / "run")
@@ -70,7 +70,7 @@ def test_a_killed_run_of_adapters_resumes_to_the_same_bytes(
     # after the reference was made, so that it is made again
     folder = tmp_path / "killed"
     folder.mkdir()
-    job = kill_at(operations * 4 // 5, lambda: run.train(settings(base), watch=Quiet()))
+    job = kill_at(operations * 4 // 5, lambda: train.train(settings(base), watch=Quiet()))
     assert os.WIFSIGNALED(in_child(folder, job))
     assert (folder / "run" / checkpoint.LATEST).read_text().startswith("step")
     whole(folder, settings(base), resume=True)
@@ -84,10 +84,10 @@ def test_less_memory_may_be_asked_for_when_a_run_is_continued(
     config = settings(base, run__folder=str(tmp_path / "run"))
     policy = config.policy.model_copy(update={"gradient_checkpointing": True})
     again = config.model_copy(update={"policy": policy})
-    run.train(again, resume=True, watch=Quiet())
+    train.train(again, resume=True, watch=Quiet())
     policy = config.policy.model_copy(update={"lora": 3})
     with pytest.raises(RunError, match=r"policy\.lora"):
-        run.train(config.model_copy(update={"policy": policy}), resume=True, watch=Quiet())
+        train.train(config.model_copy(update={"policy": policy}), resume=True, watch=Quiet())
 
 
 def test_a_students_whole_weights_are_exported(
@@ -113,7 +113,7 @@ def test_a_students_whole_weights_are_exported(
 
 
 def checkpoint_settings(found: Path) -> Config:
-    from understudy.configfile import load as read
+    from tutelage.config.toml_file import load as read
 
     return read(found.parents[1])
 

@@ -1,4 +1,4 @@
-"""`understudy bench`: what it measures, what it recommends, how it looks."""
+"""`tutelage bench`: what it measures, what it recommends, how it looks."""
 
 import io
 import time
@@ -10,19 +10,21 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from understudy import bench, build, processor, trials
-from understudy.bench import Part, Report, show
-from understudy.build import limits_of, phases_of, workers_of
-from understudy.cli import main
-from understudy.config import Config, EnvSection
-from understudy.configfile import load
-from understudy.envs.pool import Pool
-from understudy.measure import staged
-from understudy.policies.base import Sample
-from understudy.policies.hf import HFPolicy
-from understudy.rollout import Limits, Stage, play
-from understudy.trials import PLAYING, Trial, race
-from understudy.types import Episode, Observation, Stop, Task, Turn
+from tutelage import cpu
+from tutelage.cli import bench, trials
+from tutelage.cli.bench import Part, Report, show
+from tutelage.cli.main import main
+from tutelage.cli.trials import PLAYING, Trial, race
+from tutelage.config.schema import Config, EnvSection
+from tutelage.config.toml_file import load
+from tutelage.envs.pool import Pool
+from tutelage.policies.base import Sample
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.rollout.play import Limits, Stage, play
+from tutelage.runs import assemble
+from tutelage.runs.assemble import limits_of, phases_of, workers_of
+from tutelage.runs.offline import staged
+from tutelage.types import Episode, Observation, Stop, Task, Turn
 
 FILE = """
 [run]
@@ -63,7 +65,7 @@ def test_a_file_is_measured_within_its_time(
     (tmp_path / "my.toml").write_text(FILE)
     assert main(["bench", "my.toml", "--seconds", "8"]) == 0
     told = capsys.readouterr().out
-    other = "blas" if processor.exact() else "bfloat16"
+    other = "blas" if cpu.exact() else "bfloat16"
     assert told.startswith("A step of 6 episodes takes about ")
     for word in ("generate", "environment", "teacher", "update", "share", "It waits most for: ",
                  f'run.matmul = "{other}"', 'policy.compute = "bfloat16"', "rollout.live",
@@ -160,7 +162,7 @@ def test_workers_are_tried_with_as_many_episodes_as_are_live(
     with at(path) as (config, stage):
         before = stage.pool
         monkeypatch.setattr(trials, "play", played)
-        monkeypatch.setattr(build, "pool_of", pool_of)
+        monkeypatch.setattr(assemble, "pool_of", pool_of)
         rollout = config.rollout.model_copy(update={"tasks": 16, "copies": 1, "live": 8})
         env = config.env.model_copy(update={"workers": 1})
         config = config.model_copy(update={"rollout": rollout, "env": env})

@@ -86,10 +86,10 @@ def test_a_compiled_step_is_a_row_of_its_own() -> None:
         trl="", compile=True,
     )  # fmt: skip
     made = step.commands(given, "grpo", "float32")
-    assert list(made) == ["understudy", "understudy, compiled"]
-    assert made["understudy, compiled"] == [*made["understudy"], "--compile"]
+    assert list(made) == ["tutelage", "tutelage, compiled"]
+    assert made["tutelage, compiled"] == [*made["tutelage"], "--compile"]
     given.compile = False
-    assert list(step.commands(given, "grpo", "float32")) == ["understudy"]
+    assert list(step.commands(given, "grpo", "float32")) == ["tutelage"]
 
 
 # -- divergences.py

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from understudy.cli import main
-from understudy.envs.base import Env, Render, Suite
-from understudy.envs.check import check, quick, splits_of
-from understudy.envs.doors import Doors, DoorsEnv
-from understudy.envs.household import Household
-from understudy.envs.webshop import WebShop
-from understudy.errors import EnvError
-from understudy.types import Observation, Task
+from tutelage.cli.main import main
+from tutelage.envs.base import Env, Render, Suite
+from tutelage.envs.check import check, quick, splits_of
+from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.errors import EnvError
+from tutelage.types import Observation, Task
+from tutelage_worlds.household import Household
+from tutelage_worlds.webshop import WebShop
 
 Change = Callable[[Observation], Observation]
 

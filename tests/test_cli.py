@@ -11,21 +11,22 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from understudy import build, checkpoint, measure, models, run, sampling
-from understudy.algorithms import ALGORITHMS
-from understudy.cli import main
-from understudy.config import Config
-from understudy.configfile import load
-from understudy.envs.doors import Doors, DoorsEnv
-from understudy.hints import hint
-from understudy.maths.estimators import k3
-from understudy.objective import Algorithm, DistillSampled, View
-from understudy.policies.prompts import Prompter
-from understudy.progress import Lines, Track, watch_for
-from understudy.progress import View as LiveView
-from understudy.record import episode_of, read
-from understudy.replay import Replay
-from understudy.types import Episode, Observation, Task
+from tutelage.algorithms import ALGORITHMS
+from tutelage.cli.main import main
+from tutelage.cli.progress import Lines, Track, watch_for
+from tutelage.cli.progress import View as LiveView
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import load
+from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.hints import hint
+from tutelage.maths.estimators import k3
+from tutelage.objective.algorithm import Algorithm, DistillSampled, View
+from tutelage.prompts.prompter import Prompter
+from tutelage.rollout import task_sampling
+from tutelage.rollout.record import episode_of, read
+from tutelage.rollout.replay import Replay
+from tutelage.runs import assemble, checkpoint, models, offline, train
+from tutelage.types import Episode, Observation, Task
 
 FILE = """
 [run]
@@ -78,7 +79,7 @@ def refused(arguments: Sequence[str], capsys: Captured) -> str:
     assert main(arguments) == 2
     told = capsys.readouterr()
     assert told.err.count("\n") == 1
-    assert told.err.startswith("understudy: ")
+    assert told.err.startswith("tutelage: ")
     assert "Traceback" not in told.err
     return told.err
 
@@ -88,7 +89,7 @@ def refused(arguments: Sequence[str], capsys: Captured) -> str:
 
 def test_help_needs_no_heavy_imports() -> None:
     code = (
-        "import sys\nfrom understudy.cli import main\n"
+        "import sys\nfrom tutelage.cli.main import main\n"
         "try: main(['--help'])\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'transformers', 'pydantic', 'rich', 'matplotlib', 'numpy'}\n"
         "print('heavy:', *sorted(heavy & set(sys.modules)))"
@@ -259,7 +260,7 @@ def test_a_suite_that_raises_is_a_sentence(here: Path, capsys: Captured, where: 
 def test_broken_environments_stop_a_run_with_their_own_words(
     here: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right, played, down = DoorsEnv.reset, sampling.play, False
+    right, played, down = DoorsEnv.reset, task_sampling.play, False
 
     def reset(self: DoorsEnv, task: Task) -> Observation:
         if down:
@@ -272,7 +273,7 @@ def test_broken_environments_stop_a_run_with_their_own_words(
         return played(*given, step=step, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DoorsEnv, "reset", reset)
-    monkeypatch.setattr(sampling, "play", play)
+    monkeypatch.setattr(task_sampling, "play", play)
     told = refused(["train", "my.toml", "run.folder=down"], capsys)
     assert "all 9 episodes of step 1 broke" in told  # 3 tasks, each tried 3 times
     assert "the game server is down" in told
@@ -292,17 +293,17 @@ def test_an_interrupt_is_not_a_traceback(
     def stop(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "train_step", stop)
+    monkeypatch.setattr(train, "train_step", stop)
     assert main(["train", "my.toml", "run.folder=stopped"]) == 130
     told = capsys.readouterr().err
-    assert "`understudy train stopped --resume` continues from checkpoint step-000000" in told
-    monkeypatch.setattr(run, "run_all", stop)
+    assert "`tutelage train stopped --resume` continues from checkpoint step-000000" in told
+    monkeypatch.setattr(train, "run_all", stop)
     assert main(["train", "my.toml", "run.folder=early"]) == 130
     assert "had not begun" in capsys.readouterr().err
 
 
 def test_a_closed_pipe_is_not_a_traceback(here: Path) -> None:
-    command = f"{sys.executable} -m understudy.cli algorithms grpo | head -c 0"
+    command = f"{sys.executable} -m tutelage.cli.main algorithms grpo | head -c 0"
     made = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
     assert made.stderr == b""
 
@@ -327,8 +328,10 @@ def test_a_student_starts_from_a_run(here: Path, capsys: Captured) -> None:
 
 def test_the_teacher_is_another_model_than_the_student(here: Path) -> None:
     config = load(here / "next.toml")
-    suite = build.suite_of(config.env)
-    made = models.policies_of(config, ["teacher"], suite, build.context_of(config.context, suite))
+    suite = assemble.suite_of(config.env)
+    made = models.policies_of(
+        config, ["teacher"], suite, assemble.context_of(config.context, suite)
+    )
     assert made["self"].model is not made["teacher"].model
     assert all(p.requires_grad for p in made["self"].model.parameters())
     assert not any(p.requires_grad for p in made["teacher"].model.parameters())
@@ -337,8 +340,8 @@ def test_the_teacher_is_another_model_than_the_student(here: Path) -> None:
 def test_built_models_are_equal_for_equal_seeds(here: Path) -> None:
     def weights(seed: int) -> list[float]:
         config = load(here / "my.toml", [f"run.seed={seed}"])
-        suite = build.suite_of(config.env)
-        made = models.policies_of(config, [], suite, build.context_of(config.context, suite))
+        suite = assemble.suite_of(config.env)
+        made = models.policies_of(config, [], suite, assemble.context_of(config.context, suite))
         return [float(p.detach().double().sum()) for p in made["self"].model.parameters()]
 
     assert weights(0) == weights(0)
@@ -426,9 +429,9 @@ def test_a_replay_restores_what_a_record_leaves_out(here: Path) -> None:
         == 0
     )
     config = load(here / "run", ["context.render=actions"])
-    suite = build.suite_of(config.env)
-    context = build.context_of(config.context, suite)
-    chat = models.policies_of(config, [], suite, context, student=measure.trained(here / "run"))[
+    suite = assemble.suite_of(config.env)
+    context = assemble.context_of(config.context, suite)
+    chat = models.policies_of(config, [], suite, context, student=offline.trained(here / "run"))[
         "self"
     ].chat
     assert episode_of(next(iter(read(path)))).turns[0].observation.actions == ()
@@ -545,8 +548,8 @@ def test_episodes_that_a_view_cannot_read_are_left_out(
     monkeypatch.setitem(ALGORITHMS, "spied", spied)
     assert train(400) == 0
     config = load(here / "tight")
-    suite = build.suite_of(config.env)
-    context = build.context_of(config.context, suite)
+    suite = assemble.suite_of(config.env)
+    context = assemble.context_of(config.context, suite)
     chat = models.policies_of(config, [], suite, context)["self"].chat
     task = suite.tasks("train")[0]
     seen = suite.make().reset(task)
@@ -588,7 +591,7 @@ def test_memory_that_runs_out_is_a_sentence(
     def hungry(*args: object, **kwargs: object) -> None:
         torch.empty(2**62, dtype=torch.uint8)
 
-    monkeypatch.setattr(run, "train_step", hungry)
+    monkeypatch.setattr(train, "train_step", hungry)
     told = refused(["train", "my.toml", "run.folder=hungry"], capsys)
     assert "not enough memory" in told
     assert "update.tokens" in told
@@ -598,6 +601,6 @@ def test_other_errors_are_not_hidden(here: Path, monkeypatch: pytest.MonkeyPatch
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("a fault of the project")
 
-    monkeypatch.setattr(run, "train_step", broken)
+    monkeypatch.setattr(train, "train_step", broken)
     with pytest.raises(RuntimeError, match="a fault of the project"):
         main(["train", "my.toml", "run.folder=faulty"])

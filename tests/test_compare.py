@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.compare import (
+from tutelage.evaluation.evaluate import wilson
+from tutelage.evaluation.statistics import (
     Estimate,
     Values,
     difference,
@@ -19,7 +20,6 @@ from understudy.compare import (
     rate,
     student_t,
 )
-from understudy.evaluate import wilson
 
 
 # the usual tables, 97.5th percentile

@@ -8,10 +8,10 @@ import transformers.models.auto.modeling_auto
 import transformers.models.qwen3.modeling_qwen3  # noqa: F401 - once, not in every child
 from test_resume import Quiet, config, contents, in_child, kill_at, whole
 
-from understudy import run
-from understudy.config import Config
-from understudy.configfile import parse, resolved
-from understudy.errors import RunError
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import parse, resolved
+from tutelage.errors import RunError
+from tutelage.runs import train
 
 ALGORITHM = {
     "name": "compose",
@@ -35,7 +35,7 @@ def composed(context: int = 512, algorithm: dict[str, object] | None = None) -> 
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """A run that never stopped, and its operations on files."""
     folder = tmp_path_factory.mktemp("whole")
-    job = kill_at(10**9, lambda: run.train(composed(), resume=False, watch=Quiet()))
+    job = kill_at(10**9, lambda: train.train(composed(), resume=False, watch=Quiet()))
     assert in_child(folder, job) == 0
     return folder, int((folder / "operations").read_text())
 
@@ -44,7 +44,7 @@ def test_a_composed_run_that_is_killed_goes_on_to_the_same_bytes(
     finished: tuple[Path, int], tmp_path: Path
 ) -> None:
     folder, operations = finished
-    job = kill_at(round(0.7 * operations), lambda: run.train(composed(), watch=Quiet()))
+    job = kill_at(round(0.7 * operations), lambda: train.train(composed(), watch=Quiet()))
     assert in_child(tmp_path, job) != 0
     whole(tmp_path, composed(), resume=True)
     assert contents(tmp_path / "run") == contents(folder / "run")
@@ -71,7 +71,7 @@ def test_hindsight_that_does_not_fit_leaves_its_episode_out_and_is_counted(tmp_p
         (tmp_path / str(context)).mkdir()
     assert unfit(tmp_path / "512", 512)[0] == 0
     with pytest.raises(RunError, match="no episode of step 0 fits"):
-        run.train(
+        train.train(
             composed(64, {"name": "ocsd", "kl": 0.0}).model_copy(
                 update={"run": config().run.model_copy(update={"folder": str(tmp_path / "64")})}
             ),

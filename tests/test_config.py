@@ -13,19 +13,28 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from rich.console import Console
 
-from understudy import build, models, plan, sizes
-from understudy.arguments import call, describe
-from understudy.config import Config
-from understudy.configfile import differences, load, override, parse, resolved, write, write_value
-from understudy.envs.base import Suite
-from understudy.envs.doors import Doors, DoorsEnv
-from understudy.envs.pool import LocalPool, ProcessPool
-from understudy.errors import ConfigError, UnderstudyError
-from understudy.policies.small import build_model
-from understudy.rollout import Limits
-from understudy.run import learning_rate, steps_matter
-from understudy.schedules import Schedule
-from understudy.trainer import Update
+from tutelage.cli import dry_run, model_sizes
+from tutelage.config.schema import Config
+from tutelage.config.signature import call, describe
+from tutelage.config.toml_file import (
+    differences,
+    load,
+    override,
+    parse,
+    resolved,
+    write,
+    write_value,
+)
+from tutelage.envs.base import Suite
+from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.envs.pool import LocalPool, ProcessPool
+from tutelage.errors import ConfigError, TutelageError
+from tutelage.policies.hf.tiny import build_model
+from tutelage.rollout.play import Limits
+from tutelage.runs import assemble, models
+from tutelage.runs.train import learning_rate, steps_matter
+from tutelage.schedules import Schedule
+from tutelage.training.train_step import Update
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.toml"))
 LEAST = """
@@ -272,7 +281,7 @@ def test_a_missing_argument_is_named() -> None:
 
 def test_what_the_function_refuses_is_a_sentence_too() -> None:
     with pytest.raises(ConfigError, match=r"\[algorithm\] does not fit grpo.*dual clip"):
-        build.phases_of(least("algorithm.dual_clip=0.5"))
+        assemble.phases_of(least("algorithm.dual_clip=0.5"))
 
 
 def test_annotations_in_words() -> None:
@@ -295,14 +304,14 @@ def test_annotations_in_words() -> None:
 def test_stages_that_do_not_fit_together_are_refused(changes: list[str], parts: list[str]) -> None:
     config = least(*changes)
     with pytest.raises(ConfigError) as error:
-        build.policies_wanted(build.phases_of(config), config.policies)
+        assemble.policies_wanted(assemble.phases_of(config), config.policies)
     for part in parts:
         assert part in str(error.value)
 
 
 def test_a_reference_needs_no_section() -> None:
-    phases = build.phases_of(least("algorithm.kl=0.1"))
-    assert build.policies_wanted(phases, {}) == {"reference"}
+    phases = assemble.phases_of(least("algorithm.kl=0.1"))
+    assert assemble.policies_wanted(phases, {}) == {"reference"}
 
 
 # -- environments
@@ -325,8 +334,10 @@ NOTHING = 3
 
 
 def test_suites_are_found_by_name_and_by_path() -> None:
-    assert isinstance(build.suite_of(least("env.suite=doors", "env.options={rooms=3}").env), Doors)
-    suite: Suite = build.suite_of(least("env.suite=understudy.envs.doors:Doors").env)
+    assert isinstance(
+        assemble.suite_of(least("env.suite=doors", "env.options={rooms=3}").env), Doors
+    )
+    suite: Suite = assemble.suite_of(least("env.suite=tutelage.envs.doors:Doors").env)
     assert isinstance(suite.make(), DoorsEnv)
 
 
@@ -335,9 +346,9 @@ def test_suites_are_found_by_name_and_by_path() -> None:
     [
         (["env.suite=door"], ["env.suite", "did you mean doors?"]),
         (["env.suite=no.such:Thing"], ["no.such", "could not be imported"]),
-        (["env.suite=understudy.envs.doors:Dors"], ["has no class 'Dors'"]),
+        (["env.suite=tutelage.envs.doors:Dors"], ["has no class 'Dors'"]),
         (["env.suite=test_config:NOTHING"], ["has no class"]),
-        (["env.suite=understudy.types:Task", "env.options={id='x'}"], ["is not a suite"]),
+        (["env.suite=tutelage.types:Task", "env.options={id='x'}"], ["is not a suite"]),
         (["env.options={room=3}"], ["env.options.room", "did you mean rooms?"]),
         (["env.options={rooms='x'}"], ["env.options.rooms", "a whole number"]),
         (["env.suite=test_config:Picky", "env.options={size=9}"], ["at most 3"]),
@@ -345,7 +356,7 @@ def test_suites_are_found_by_name_and_by_path() -> None:
 )
 def test_wrong_suites_are_sentences(changes: list[str], parts: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
-        build.suite_of(least(*changes).env)
+        assemble.suite_of(least(*changes).env)
     for part in parts:
         assert part in str(error.value)
 
@@ -353,28 +364,28 @@ def test_wrong_suites_are_sentences(changes: list[str], parts: list[str]) -> Non
 def test_wrong_splits_counts_and_renders_are_sentences() -> None:
     suite = Doors()
     with pytest.raises(ConfigError, match=r"env.split = 'trian'.*train, seen"):
-        build.tasks_of(suite, "trian", 1, where="env")
+        assemble.tasks_of(suite, "trian", 1, where="env")
     with pytest.raises(ConfigError, match=r"eval.tasks = 10, but the seen split has 9"):
-        build.tasks_of(suite, "seen", 10, where="eval")
+        assemble.tasks_of(suite, "seen", 10, where="eval")
     with pytest.raises(ConfigError, match=r"context.render = 'action'.*did you mean actions"):
-        build.context_of(least("context.render=action").context, suite)
+        assemble.context_of(least("context.render=action").context, suite)
 
 
 def test_foreign_suites_get_a_process_of_their_own() -> None:
     config = least("env.suite=test_config:Picky")
-    pool = build.pool_of(config.env, build.suite_of(config.env))
+    pool = assemble.pool_of(config.env, assemble.suite_of(config.env))
     assert isinstance(pool, ProcessPool)
     pool.shutdown()
-    assert isinstance(build.pool_of(least().env, Doors()), LocalPool)
-    assert isinstance(build.pool_of(least("env.workers=0").env, Picky()), LocalPool)
+    assert isinstance(assemble.pool_of(least().env, Doors()), LocalPool)
+    assert isinstance(assemble.pool_of(least("env.workers=0").env, Picky()), LocalPool)
     with pytest.raises(ConfigError, match=r"env\.workers = 0"):
-        build.pool_of(config.env, Unpicklable())
+        assemble.pool_of(config.env, Unpicklable())
 
 
 def test_instructions_can_be_left_out() -> None:
-    assert build.context_of(least().context, Doors()).instructions
+    assert assemble.context_of(least().context, Doors()).instructions
     off = least("context.instructions=false").context
-    assert build.context_of(off, Doors()).instructions == ""
+    assert assemble.context_of(off, Doors()).instructions == ""
 
 
 # -- models
@@ -414,10 +425,10 @@ def test_devices_that_are_not_there_are_refused(device: str) -> None:
 
 def test_the_file_and_the_library_have_the_same_defaults() -> None:
     config = parse(tomllib.loads(LEAST.replace("[rollout]\ntasks = 4\ncopies = 2\n", "")))
-    assert build.limits_of(config) == Limits()
+    assert assemble.limits_of(config) == Limits()
     # a run stops where sampler and trainer differ; who calls the library looks at the numbers
-    assert build.update_of(config, "cpu") == Update(mismatch=config.update.mismatch)
-    assert build.update_of(config, "cuda:1").device == "cuda:1"
+    assert assemble.update_of(config, "cpu") == Update(mismatch=config.update.mismatch)
+    assert assemble.update_of(config, "cuda:1").device == "cuda:1"
 
 
 def test_there_are_few_settings() -> None:
@@ -486,15 +497,15 @@ def test_every_example_can_be_planned(path: Path, teacher: Path) -> None:
     ]
     files = config.env.options.get("data")
     if isinstance(files, str) and not Path(files).exists():  # somebody else's, to be fetched
-        with pytest.raises(UnderstudyError, match="git clone"):
-            plan.make(load(path, missing))
+        with pytest.raises(TutelageError, match="git clone"):
+            dry_run.make(load(path, missing))
         return
-    made = plan.make(load(path, missing))
+    made = dry_run.make(load(path, missing))
     assert made.models[0].name == "student"
     remote = {name for name, section in config.policies.items() if section.url}
     assert all(model.shape for model in made.models if model.name not in remote)
     console = Console(record=True, width=100, file=io.StringIO())
-    plan.show(made, console)
+    dry_run.show(made, console)
     shown = console.export_text()
     for name in [m.name for m in made.models] + [term[1] for term in made.terms]:
         assert name in shown
@@ -514,14 +525,14 @@ def test_examples_cover_every_setting_that_papers_state() -> None:
         )
         assert (config.rollout.temperature, config.eval.temperature) == (1.0, 0.4)
         assert (config.context.kind, config.context.window) == ("window", 2)
-        (phase,) = build.phases_of(config)
+        (phase,) = assemble.phases_of(config)
         chance = phase.algorithm.actors["teacher"]
         # section 3.3 of the paper: beta(0), beta(50), beta(100), beta(150), beta(200)
         assert [round(chance(t), 3) for t in (0, 50, 100, 150, 200)] == [1, 0.854, 0.5, 0.146, 0]
 
 
 def test_a_plan_adds_up(teacher: Path) -> None:
-    made = plan.make(
+    made = dry_run.make(
         least(
             "run.steps=100", "run.eval_every=30", "run.checkpoint_every=40",
             'algorithm={name="guided_opd"}', f"policies.teacher.model={teacher}",
@@ -554,16 +565,16 @@ def test_a_plan_adds_up(teacher: Path) -> None:
     ],
 )
 def test_a_plan_warns(changes: list[str], part: str) -> None:
-    warnings = plan.make(least(*changes)).warnings
+    warnings = dry_run.make(least(*changes)).warnings
     assert any(part in text for text in warnings), warnings
-    quiet = plan.make(least()).warnings
+    quiet = dry_run.make(least()).warnings
     assert not any(part in text for text in quiet)
 
 
 def test_a_plan_refuses_what_a_run_would() -> None:
     for change in ("rollout.tasks=99", "eval.split=nowhere", "policy.device=cuda:99"):
-        with pytest.raises(UnderstudyError):
-            plan.make(least(change))
+        with pytest.raises(TutelageError):
+            dry_run.make(least(change))
 
 
 def test_parameters_are_counted_as_transformers_builds_them(tmp_path: Path) -> None:
@@ -576,12 +587,12 @@ def test_parameters_are_counted_as_transformers_builds_them(tmp_path: Path) -> N
         "Qwen/Qwen2.5-3B-Instruct": 3.09, "Qwen/Qwen2.5-7B-Instruct": 7.61,
     }  # fmt: skip
     for name, billions in published.items():
-        shape = sizes.named(name)
+        shape = model_sizes.named(name)
         assert shape is not None
         assert shape.parameters() / 1e9 == pytest.approx(billions, rel=0.01)
-    active = sizes.KNOWN["Qwen3-30B-A3B"].parameters(experts=8)
+    active = model_sizes.KNOWN["Qwen3-30B-A3B"].parameters(experts=8)
     assert active / 1e9 == pytest.approx(3.3, rel=0.02)
-    assert sizes.named("someone/Else-3B") is None
+    assert model_sizes.named("someone/Else-3B") is None
     common = {
         "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
         "num_key_value_heads": 2, "intermediate_size": 48, "max_position_embeddings": 64,
@@ -593,16 +604,16 @@ def test_parameters_are_counted_as_transformers_builds_them(tmp_path: Path) -> N
             config.save_pretrained(folder)
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(config)
-            shape = sizes.read(folder)
+            shape = model_sizes.read(folder)
             assert shape is not None
             assert shape.parameters() == sum(p.numel() for p in model.parameters()), kind
     (tmp_path / "gpt2").mkdir()
     (tmp_path / "gpt2/config.json").write_text('{"model_type": "gpt2"}')
-    assert sizes.read(tmp_path / "gpt2") is None
+    assert model_sizes.read(tmp_path / "gpt2") is None
     for broken in ("{", "[]", '{"model_type": "qwen3"}'):
         (tmp_path / "gpt2/config.json").write_text(broken)
         with pytest.raises(ConfigError, match=r"config\.json"):
-            sizes.read(tmp_path / "gpt2")
+            model_sizes.read(tmp_path / "gpt2")
     mixture = AutoConfig.for_model(
         "qwen3_moe", **common, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
         head_dim=8, tie_word_embeddings=False, decoder_sparse_step=1, mlp_only_layers=[],
@@ -610,7 +621,7 @@ def test_parameters_are_counted_as_transformers_builds_them(tmp_path: Path) -> N
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(mixture)
     mixture.save_pretrained(tmp_path / "mixture")
-    shape = sizes.read(tmp_path / "mixture")
+    shape = model_sizes.read(tmp_path / "mixture")
     assert shape is not None
     assert (shape.experts, shape.active) == (4, 2)
     assert shape.parameters() == sum(p.numel() for p in model.parameters())

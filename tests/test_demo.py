@@ -1,4 +1,4 @@
-"""`understudy demo --quick`: what a person sees, and is left with."""
+"""`tutelage demo --quick`: what a person sees, and is left with."""
 
 import os
 import subprocess
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from understudy import record
+from tutelage.rollout import record
 
 ROWS = ("teacher", "before", "after Guided-OPD", "after plain OPD")
 
 
 def demo(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "understudy", "demo", "--quick", "--folder", str(folder)],
+        [sys.executable, "-m", "tutelage", "demo", "--quick", "--folder", str(folder)],
         capture_output=True, text=True, check=True, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
     )  # fmt: skip

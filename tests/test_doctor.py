@@ -1,4 +1,4 @@
-"""`understudy doctor`: what is missing is named with the command that gets it, at once."""
+"""`tutelage doctor`: what is missing is named with the command that gets it, at once."""
 
 import subprocess
 import sys
@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from understudy import doctor, processor
-from understudy.cli import main
-from understudy.configfile import load, parse
-from understudy.doctor import Line, Part
-from understudy.envs import needs
-from understudy.envs.needs import Need
-from understudy.envs.registry import ADAPTERS, SUITES
-from understudy.envs.scienceworld.java import program
+from tutelage import cpu
+from tutelage.cli import doctor
+from tutelage.cli.doctor import Line, Part
+from tutelage.cli.main import main
+from tutelage.config.toml_file import load, parse
+from tutelage.envs import requirements
+from tutelage.envs.registry import ADAPTERS, SUITES
+from tutelage.envs.requirements import Need
+from tutelage_worlds.scienceworld.java import program
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE: dict[str, object] = {
@@ -54,7 +55,7 @@ def line(name: str, **changes: object) -> Line:
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without cards, downloads or settings."""
     monkeypatch.setattr(doctor, "GPUS", tmp_path / "no cards")
-    monkeypatch.setattr(processor, "QUOTA", tmp_path / "no quota")
+    monkeypatch.setattr(cpu, "QUOTA", tmp_path / "no quota")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     for name in ("JAVA_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
@@ -77,7 +78,7 @@ def versions(monkeypatch: pytest.MonkeyPatch, **others: str) -> None:
 
 def test_it_answers_at_once_and_imports_nothing_heavy() -> None:
     code = (
-        "import sys, time\nfrom understudy.cli import main\nassert main(['doctor']) == 0\n"
+        "import sys, time\nfrom tutelage.cli.main import main\nassert main(['doctor']) == 0\n"
         "print('|', time.process_time(), *sys.modules)"
     )
     made = subprocess.run(
@@ -92,7 +93,7 @@ def test_every_world_and_every_extra_is_told(capsys: Captured) -> None:
     assert main(["doctor"]) == 0
     told = capsys.readouterr().out
     starts = {text[11:].split()[0] for text in told.splitlines() if text[11:].strip()}
-    assert {*SUITES, *ADAPTERS, "Python", "processors", "memory", "GPU", "understudy"} <= starts
+    assert {*SUITES, *ADAPTERS, "Python", "processors", "memory", "GPU", "tutelage"} <= starts
     assert {"[dev]", "[nouns]", "[gymnasium]", "[openenv]", "[verifiers]", "[gem]"} <= starts
 
 
@@ -134,7 +135,7 @@ def test_a_run_that_lacks_something(capsys: Captured, tmp_path: Path) -> None:
     file, lacking = toml(tmp_path, "webshop"), 'env.options.nouns="spacy"'
     assert main(["doctor", file, lacking]) == 1
     told = capsys.readouterr().out
-    assert "> pip install 'understudy[nouns]'" in told
+    assert "> pip install 'tutelage[nouns]'" in told
     assert told.endswith("something that this run needs is missing\n")
     assert main(["doctor", file, "env.suit=1"]) == 2
     assert main(["doctor", "nothing.toml"]) == 2
@@ -168,7 +169,7 @@ def test_a_quota_of_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "quota" not in said("processors").said
     for text, part in (("50000 100000\n", ", 0.5 of them by quota"), ("max 100000\n", "")):
         (tmp_path / "cpu.max").write_text(text)
-        monkeypatch.setattr(processor, "QUOTA", tmp_path / "cpu.max")
+        monkeypatch.setattr(cpu, "QUOTA", tmp_path / "cpu.max")
         assert said("processors").said.partition(",")[1:] == ((",", part[1:]) if part else ("", ""))
 
 
@@ -196,16 +197,16 @@ def test_a_package_that_is_too_old_is_missing(monkeypatch: pytest.MonkeyPatch) -
     found = next(doctor.base())
     assert found.state == "missing"
     assert found.said == "without torch >=2.11 (here is 2.1.0), rich"
-    assert found.how == "pip install --upgrade understudy"
+    assert found.how == "pip install --upgrade tutelage"
 
 
 def test_an_installation_without_its_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What pip wrote down says the same."""
-    (tmp_path / "understudy-0.1.0.dist-info").mkdir()
-    (tmp_path / "understudy-0.1.0.dist-info/METADATA").write_text(
-        "Metadata-Version: 2.4\nName: understudy\nVersion: 0.1.0\nRequires-Dist: torch>=2.11\n"
+    (tmp_path / "tutelage-0.1.0.dist-info").mkdir()
+    (tmp_path / "tutelage-0.1.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.4\nName: tutelage\nVersion: 0.1.0\nRequires-Dist: torch>=2.11\n"
         "Provides-Extra: some\nRequires-Dist: pytest>=1; extra == 'some'\n"
         "Requires-Dist: lost; python_version < '3' and extra == \"some\"\n"
         "Provides-Extra: some-more\nRequires-Dist: no-such-thing; extra == 'some-more'\n"
@@ -229,7 +230,7 @@ def test_an_extra_that_is_not_there_is_no_harm(monkeypatch: pytest.MonkeyPatch) 
     versions(monkeypatch, gymnasium="")
     found = {each.name: each for each in doctor.extras()}
     assert found["[gymnasium]"].state == "-"
-    assert found["[gymnasium]"].how == "pip install 'understudy[gymnasium]'"
+    assert found["[gymnasium]"].how == "pip install 'tutelage[gymnasium]'"
     assert found["[dev]"].said == "without gymnasium"
     versions(monkeypatch, gymnasium="1.4.0")
     assert doctor.mended([Part(title="", lines=tuple(doctor.extras()))])
@@ -248,7 +249,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> str:
 
 
 OWN = """
-from understudy.envs.needs import Need
+from tutelage.envs.requirements import Need
 
 def needs(options):
     yield Need(name="a horse", found="", get="buy one", wanted="ride" in options, use="to ride")
@@ -325,8 +326,8 @@ def test_java(
     said: str, version: str, enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_java(tmp_path, monkeypatch, f"echo '{said}' >&2")
-    assert needs.java_version() == version
-    need = needs.java(11)
+    assert requirements.java_version() == version
+    need = requirements.java(11)
     assert (need.found == version) == enough or not version
     assert need.missing == (not enough)
     if version and not enough:
@@ -335,16 +336,16 @@ def test_java(
 
 def test_java_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert needs.java(17) == Need(
+    assert requirements.java(17) == Need(
         name="Java 17 or newer", found="", get="apt install openjdk-17-jre-headless"
     )
-    monkeypatch.setattr(needs, "JAVA_SECONDS", 0.1)
+    monkeypatch.setattr(requirements, "JAVA_SECONDS", 0.1)
     fake_java(tmp_path, monkeypatch, "sleep 3")
     start = time.monotonic()
-    assert needs.java_version() == ""
+    assert requirements.java_version() == ""
     assert time.monotonic() - start < 2
     fake_java(tmp_path, monkeypatch, "exit 1")
-    assert needs.java_version() == ""
+    assert requirements.java_version() == ""
 
 
 def test_java_home_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,20 +354,22 @@ def test_java_home_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (tmp_path / name).mkdir(parents=True)
         fake_java(tmp_path / name, monkeypatch, f"echo 'java version \"{major}\"' >&2")
     monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
-    assert needs.java_version() == "8"
+    assert requirements.java_version() == "8"
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
-    assert needs.java_version() == "21"
+    assert requirements.java_version() == "21"
     assert program() == str(tmp_path / "home/bin/java")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    assert needs.java_version() == ""
-    assert needs.java(11).get.endswith(f"unset JAVA_HOME = {tmp_path} or set it to that Java")
+    assert requirements.java_version() == ""
+    assert requirements.java(11).get.endswith(
+        f"unset JAVA_HOME = {tmp_path} or set it to that Java"
+    )
 
 
 def test_packages() -> None:
-    assert needs.package("pytest", "dev").found == pytest.__version__
-    assert needs.package("no-such-thing", "x").get == "pip install 'understudy[x]'"
-    assert needs.package("no-such-thing", "x", wanted=False).missing is False
-    assert needs.package("no-such-thing", get="brew it").get == "brew it"
+    assert requirements.package("pytest", "dev").found == pytest.__version__
+    assert requirements.package("no-such-thing", "x").get == "pip install 'tutelage[x]'"
+    assert requirements.package("no-such-thing", "x", wanted=False).missing is False
+    assert requirements.package("no-such-thing", get="brew it").get == "brew it"
 
 
 # -- models and files

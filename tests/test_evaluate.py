@@ -13,15 +13,24 @@ from hypothesis import strategies as st
 from table import Table
 from trouble import Trouble
 
-from understudy.contexts import Context
-from understudy.envs.base import Suite
-from understudy.envs.doors import Doors, DoorsEnv
-from understudy.envs.household import Household
-from understudy.envs.pool import LocalPool
-from understudy.errors import ConfigError
-from understudy.evaluate import Z95, Evaluation, Panel, evaluate, mean, paired, panel, wilson
-from understudy.rollout import Limits, Stage
-from understudy.types import Episode, Observation, Stop, Task
+from tutelage.envs.base import Suite
+from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.envs.pool import LocalPool
+from tutelage.errors import ConfigError
+from tutelage.evaluation.evaluate import (
+    Z95,
+    Evaluation,
+    Panel,
+    evaluate,
+    mean,
+    paired,
+    panel,
+    wilson,
+)
+from tutelage.prompts.context import Context
+from tutelage.rollout.play import Limits, Stage
+from tutelage.types import Episode, Observation, Stop, Task
+from tutelage_worlds.household import Household
 
 
 # Newcombe, Two-sided confidence intervals for the single proportion (Statistics in Medicine 17,

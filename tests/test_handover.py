@@ -12,24 +12,24 @@ from hypothesis import strategies as st
 from stages import ALONE, TRANSCRIPT, WINDOW, pair, stage
 from table import ANSWER, LETTERS, Table, answer, chat
 
-from understudy.algorithms.adaswitch import adaswitch
-from understudy.algorithms.tcod import tcod
-from understudy.batch import collate
-from understudy.contexts import Context
-from understudy.envs.doors import RULE, Doors
-from understudy.errors import ConfigError
-from understudy.handover import Switch
-from understudy.maths.divergences import reverse_kl
-from understudy.objective import Algorithm, Reinforce, Step, View
-from understudy.policies.base import Actor, Sample
-from understudy.policies.compare import divergences
-from understudy.record import dump, episode_line, episode_of
-from understudy.replay import Replay
-from understudy.rollout import play, seed_of
-from understudy.schedules import constant
-from understudy.scores import Scores
-from understudy.signals import acted_by, group_relative
-from understudy.types import Episode, Observation, Stop, Taken, Task, Turn
+from tutelage.algorithms.adaswitch import adaswitch
+from tutelage.algorithms.tcod import tcod
+from tutelage.envs.doors import RULE, Doors
+from tutelage.errors import ConfigError
+from tutelage.maths.divergences import reverse_kl
+from tutelage.objective.algorithm import Algorithm, Reinforce, Step, View
+from tutelage.objective.batch import collate
+from tutelage.objective.scores import Scores
+from tutelage.objective.takeover import Switch
+from tutelage.policies.base import Actor, Sample
+from tutelage.policies.hf.turn_divergence import divergences
+from tutelage.prompts.context import Context
+from tutelage.rollout.play import play, seed_of
+from tutelage.rollout.record import dump, episode_line, episode_of
+from tutelage.rollout.replay import Replay
+from tutelage.schedules import constant
+from tutelage.signals import acted_by, group_relative
+from tutelage.types import Episode, Observation, Stop, Taken, Task, Turn
 
 BOTH = pytest.mark.parametrize("context", [TRANSCRIPT, WINDOW], ids=["transcript", "window"])
 

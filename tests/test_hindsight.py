@@ -8,16 +8,16 @@ import pytest
 from stages import TRANSCRIPT, WINDOW, pair, stage
 from table import Table, chat
 
-from understudy import trainer
-from understudy.contexts import HINT_OPEN, Context
-from understudy.envs.doors import Doors
-from understudy.hindsight import WITHHELD, next_observations, peer_success
-from understudy.objective import Algorithm, Step, View
-from understudy.policies.base import Sample
-from understudy.rollout import play
-from understudy.schedules import constant
-from understudy.signals import gap
-from understudy.types import Episode, Observation, Task, Turn
+from tutelage.envs.doors import Doors
+from tutelage.hints.hindsight import WITHHELD, next_observations, peer_success
+from tutelage.objective.algorithm import Algorithm, Step, View
+from tutelage.policies.base import Sample
+from tutelage.prompts.context import HINT_OPEN, Context
+from tutelage.rollout.play import play
+from tutelage.schedules import constant
+from tutelage.signals import gap
+from tutelage.training import train_step
+from tutelage.types import Episode, Observation, Task, Turn
 
 
 def episode(*pairs: tuple[str, str], won: bool = False, copy: int = 0) -> Episode:
@@ -65,14 +65,14 @@ def place(episode: Episode, turn: int, group: Sequence[Episode]) -> str:
 
 
 def scored(context: Context, hindsight: Callable[..., str] | None, hint: str = "") -> tuple[
-    list[Episode], trainer.Prepared
+    list[Episode], train_step.Prepared
 ]:  # fmt: skip
     """Episodes of doors, and how the student and a teacher with hindsight read them."""
     suite = Doors(4)
     on = stage(suite, context=context, policies=pair(), new_tokens=6)
     algorithm = Algorithm(terms=(), views={"teacher": View(hint=hint, hindsight=hindsight)})
     episodes = play(on, suite.tasks("train")[:6], algorithm, seed=0, copies=3)
-    return episodes, trainer.prepare(algorithm, episodes, on.prompter)
+    return episodes, train_step.prepare(algorithm, episodes, on.prompter)
 
 
 @pytest.mark.parametrize("context", [TRANSCRIPT, WINDOW], ids=["transcript", "window"])

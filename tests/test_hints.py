@@ -17,28 +17,28 @@ from stages import ALONE, mixed, pair, stage
 from table import Table, chat
 from torch.testing import assert_close
 
-from understudy import hinting
-from understudy.algorithms.grpo import grpo
-from understudy.algorithms.skill_grpo import skill_grpo
-from understudy.contexts import HINT_OPEN
-from understudy.envs.base import Answers, Describes
-from understudy.envs.doors import Doors
-from understudy.envs.household import Household
-from understudy.envs.household.engine import Game
-from understudy.envs.household.scene import Family
-from understudy.envs.household.suite import scene_of
-from understudy.errors import ConfigError, RunError
-from understudy.evaluate import evaluate, panel
-from understudy.hinting import Hinter, carried, prove, rehearsal, sample, write
-from understudy.hints import Hints, check, hint, kinds_in
-from understudy.hints.bandit import Bandit
-from understudy.hints.bank import Bank, Skill, built_in, load
-from understudy.hints.retrieval import holds, nearest, retrieve
-from understudy.hints.written import ASKED, asked, kept
-from understudy.objective import View
-from understudy.rollout import Clock, Stage, play
-from understudy.trainer import Update, train_step
-from understudy.types import Task
+from tutelage.algorithms.grpo import grpo
+from tutelage.algorithms.skill_grpo import skill_grpo
+from tutelage.envs.base import Answers, Describes
+from tutelage.envs.doors import Doors
+from tutelage.errors import ConfigError, RunError
+from tutelage.evaluation.evaluate import evaluate, panel
+from tutelage.hints import Hints, check, hint, kinds_in
+from tutelage.hints.bandit import Bandit
+from tutelage.hints.bank import Bank, Skill, built_in, load
+from tutelage.hints.retrieval import holds, nearest, retrieve
+from tutelage.hints.self_written import ASKED, asked, kept
+from tutelage.objective.algorithm import View
+from tutelage.prompts.context import HINT_OPEN
+from tutelage.rollout import hint_preparation
+from tutelage.rollout.hint_preparation import Hinter, carried, prove, rehearsal, sample, write
+from tutelage.rollout.play import Clock, Stage, play
+from tutelage.training.train_step import Update, train_step
+from tutelage.types import Task
+from tutelage_worlds.household import Household
+from tutelage_worlds.household.engine import Game
+from tutelage_worlds.household.scene import Family
+from tutelage_worlds.household.suite import scene_of
 
 HOUSE = Household(train=60, seen=6, unseen=6, size="small")
 
@@ -682,7 +682,7 @@ def test_a_sample_of_tasks_is_always_the_same() -> None:
     tasks = Household(train=5000, size="small").tasks("train")
     chosen = sample(tasks)
     assert chosen == sample(tasks)
-    assert len({t.id for t in chosen}) == hinting.SAMPLE
+    assert len({t.id for t in chosen}) == hint_preparation.SAMPLE
     assert len({t.family for t in chosen}) == 6
     assert sample(tasks[:5]) == list(tasks[:5])
 

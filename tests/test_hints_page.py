@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from understudy.config import EvalSection, HintsSection
-from understudy.configfile import write_value
-from understudy.hints import KINDS
-from understudy.hints.bank import built_in
-from understudy.hints.retrieval import RETRIEVALS
-from understudy.penalties import LEAKED, leakage
+from tutelage.config.schema import EvalSection, HintsSection
+from tutelage.config.toml_file import write_value
+from tutelage.hints import KINDS
+from tutelage.hints.bank import built_in
+from tutelage.hints.retrieval import RETRIEVALS
+from tutelage.objective.penalties import LEAKED, leakage
 
 PAGE = (Path(__file__).parents[1] / "docs/hints.md").read_text(encoding="utf-8")
 

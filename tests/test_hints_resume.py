@@ -12,16 +12,17 @@ from pathlib import Path
 import pytest
 from test_resume import Quiet, contents, in_child, kill_at, whole
 
-from understudy import checkpoint, run, runfolder
-from understudy.config import Config
-from understudy.configfile import parse
-from understudy.envs.doors import Doors, DoorsEnv
-from understudy.errors import ConfigError, RunError
-from understudy.evaluate import named
-from understudy.hints.bandit import Bandit
-from understudy.plots import points
-from understudy.record import read
-from understudy.types import Observation, Task
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import parse
+from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.errors import ConfigError, RunError
+from tutelage.evaluation.evaluate import named
+from tutelage.evaluation.plots import points
+from tutelage.hints.bandit import Bandit
+from tutelage.rollout.record import read
+from tutelage.runs import checkpoint, train
+from tutelage.runs import folder as run_folder
+from tutelage.types import Observation, Task
 
 STEPS = 4
 CALLED = "test_hints_resume:Told"
@@ -89,8 +90,8 @@ def uninterrupted(
 ) -> tuple[dict[str, bytes], int, Path]:
     folder = tmp_path_factory.mktemp("whole")
     first = str(tmp_path_factory.mktemp("first") / "run")
-    run.train(config(bank, folder=first, steps=1), watch=Quiet())
-    job = kill_at(-1, lambda: run.train(config(bank), watch=Quiet()))
+    train.train(config(bank, folder=first, steps=1), watch=Quiet())
+    job = kill_at(-1, lambda: train.train(config(bank), watch=Quiet()))
     assert in_child(folder, job) == 0
     return contents(folder / "run"), int((folder / "operations").read_text()), folder / "run"
 
@@ -106,7 +107,7 @@ def test_the_run_depends_on_what_is_kept(
     arms = [arm for family in bandit.arms.values() for arm in family.values()]
     assert sum(arm.chosen for arm in arms) == sum(arm.rewarded for arm in arms) == 3 * STEPS
     assert sum(arm.total for arm in arms) > 0
-    lines = list(read(folder / runfolder.HINTS))
+    lines = list(read(folder / run_folder.HINTS))
     tasks = [line["task"] for line in lines]
     assert len(set(tasks)) == len(tasks) > 3
     assert any(line["text"] for line in lines)
@@ -143,9 +144,9 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         point = draw.randrange(1 + k * operations // count, 1 + (k + 1) * operations // count)
         folder = tmp_path / str(point)
         folder.mkdir()
-        job = kill_at(point, lambda: run.train(config(bank), watch=Quiet()))
+        job = kill_at(point, lambda: train.train(config(bank), watch=Quiet()))
         assert os.WIFSIGNALED(in_child(folder, job)), f"operation {point} was never reached"
-        begun = (folder / "run" / runfolder.CONFIG).exists()
+        begun = (folder / "run" / run_folder.CONFIG).exists()
         whole(folder, config(bank), resume=begun)
         assert contents(folder / "run") == expected, f"killed at operation {point}"
 
@@ -168,7 +169,7 @@ def test_a_checkpoint_without_its_skills_is_refused(
     state = json.loads(path.read_text())
     path.write_text(json.dumps({k: v for k, v in state.items() if k != "skills"}))
     with pytest.raises(RunError, match="skills"):
-        run.train(config(bank, folder=str(tmp_path / "run")), resume=True, watch=Quiet())
+        train.train(config(bank, folder=str(tmp_path / "run")), resume=True, watch=Quiet())
 
 
 def test_what_does_not_fit_leaves_no_run_behind(bank: Path, tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_what_does_not_fit_leaves_no_run_behind(bank: Path, tmp_path: Path) -> N
     (tmp_path / "long" / "a.txt").write_text("word " * 3000)
     settings = config(tmp_path / "long", folder=str(tmp_path / "run"))
     with pytest.raises(ConfigError, match=r"skilled's first prompt of task doors/.. has"):
-        run.train(settings, watch=Quiet())
-    assert not (tmp_path / "run" / runfolder.CONFIG).exists()
+        train.train(settings, watch=Quiet())
+    assert not (tmp_path / "run" / run_folder.CONFIG).exists()
     with pytest.raises(ConfigError, match=r"there is no bank of skills"):
-        run.train(config(tmp_path / "none", folder=str(tmp_path / "run")), watch=Quiet())
+        train.train(config(tmp_path / "none", folder=str(tmp_path / "run")), watch=Quiet())

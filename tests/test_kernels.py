@@ -9,10 +9,10 @@ import pytest
 from policies.tiny import policy
 from test_remote_runs import SHAPE, config, policies_of
 
-from understudy.config import PolicySection
-from understudy.errors import ConfigError
-from understudy.models import fuse
-from understudy.policies.hf import HFPolicy
+from tutelage.config.schema import PolicySection
+from tutelage.errors import ConfigError
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.runs.models import fuse
 
 LIGER = PolicySection(model="x", kernels="liger")
 NAMES = ("liger_kernel", "liger_kernel.transformers", "liger_kernel.transformers.monkey_patch")
@@ -62,7 +62,7 @@ def test_a_processor_has_none(called: list[dict[str, Any]]) -> None:
 
 def test_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "liger_kernel", None)
-    with pytest.raises(ConfigError, match=r"pip install 'understudy\[liger\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'tutelage\[liger\]'"):
         fuse(on_a_card(), LIGER, where="policy")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1] / "src" / "understudy"
+ROOT = Path(__file__).parents[1] / "src" / "tutelage"
 ROWS = (
     "errors types schedules maths processor protocol",
     "envs",
@@ -73,7 +73,7 @@ def imported(path: Path, *, everywhere: bool = True) -> Iterator[str]:
 def ours(path: Path, *, everywhere: bool = True) -> set[str]:
     """Modules of this package that a file imports, such as `envs.base`."""
     names = [n.split(".")[1:] for n in imported(path, everywhere=everywhere)
-             if n.startswith("understudy.")]  # fmt: skip
+             if n.startswith("tutelage.")]  # fmt: skip
     known = {name_of(p) for p in FILES}
     return {
         next(".".join(n[:k]) for k in range(len(n), 0, -1) if ".".join(n[:k]) in known)
@@ -109,7 +109,7 @@ def test_the_mathematics_needs_torch_only() -> None:
     for path in FILES:
         if name_of(path).startswith("maths"):
             tops = {n.split(".")[0] for n in imported(path)}
-            assert tops <= {"torch", "understudy", *sys.stdlib_module_names}
+            assert tops <= {"torch", "tutelage", *sys.stdlib_module_names}
             assert all(target.startswith("maths") for target in ours(path))
 
 
@@ -168,14 +168,14 @@ HEAVY = {"torch", "transformers", "tokenizers", "matplotlib", "numpy"}
 
 
 def test_what_is_above_the_border_never_imports_torch() -> None:
-    code = "\n".join(f"import understudy.{name}" for name in WITHOUT_TORCH)
+    code = "\n".join(f"import tutelage.{name}" for name in WITHOUT_TORCH)
     assert not loaded(code) & HEAVY
 
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nsys.argv = ['understudy', '--help']\n"
-        "from understudy.cli import main\n"
+        "import sys\nsys.argv = ['tutelage', '--help']\n"
+        "from tutelage.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
     )
     assert not loaded(code) & HEAVY

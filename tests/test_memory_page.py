@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from understudy.config import PolicySection, UpdateSection
-from understudy.configfile import write_value
+from tutelage.config.schema import PolicySection, UpdateSection
+from tutelage.config.toml_file import write_value
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "memory.md").read_text(encoding="utf-8")

@@ -12,13 +12,13 @@ from test_trainer import MAKE, Recorder, step, world
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy.algorithms import ALGORITHMS
-from understudy.errors import RunError
-from understudy.maths.estimators import k3
-from understudy.mismatch import Mismatch
-from understudy.objective import ONE, Algorithm, DistillSampled, View
-from understudy.rollout import EXPERT, Stage, play
-from understudy.types import Episode
+from tutelage.algorithms import ALGORITHMS
+from tutelage.errors import RunError
+from tutelage.maths.estimators import k3
+from tutelage.objective.algorithm import ONE, Algorithm, DistillSampled, View
+from tutelage.rollout.play import EXPERT, Stage, play
+from tutelage.training.sampler_mismatch import Mismatch
+from tutelage.types import Episode
 
 Shift = Callable[[int], float]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from understudy.checkpoint import optimizer_tensors, restore_optimizer
-from understudy.optimizer import OffloadedAdamW, adamw
+from tutelage.runs.checkpoint import optimizer_tensors, restore_optimizer
+from tutelage.training.optimizer import OffloadedAdamW, adamw
 
 SETTINGS = {"lr": 0.1, "betas": (0.8, 0.9), "weight_decay": 0.01}
 

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from stages import ALONE, pair, stage
 from table import Table
 
-from understudy.algorithms.grpo import grpo
-from understudy.batch import collate
-from understudy.envs.doors import Doors
-from understudy.errors import ConfigError
-from understudy.penalties import LEAKED, leakage, length
-from understudy.record import episode_line, episode_of
-from understudy.rollout import play
-from understudy.types import Episode, Observation, Stop, Task, Turn
+from tutelage.algorithms.grpo import grpo
+from tutelage.envs.doors import Doors
+from tutelage.errors import ConfigError
+from tutelage.objective.batch import collate
+from tutelage.objective.penalties import LEAKED, leakage, length
+from tutelage.rollout.play import play
+from tutelage.rollout.record import episode_line, episode_of
+from tutelage.types import Episode, Observation, Stop, Task, Turn
 
 
 def episode(*texts: str, won: bool = True, tokens: int = 1) -> Episode:

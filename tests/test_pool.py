@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from trouble import TAME, Heavy, NoWorld, Slow, Stuck, Trouble
 
-from understudy.envs.doors import Doors
-from understudy.envs.pool import Failure, LocalPool, Pool, ProcessPool, check_observation
-from understudy.types import Observation, Stop, Task
+from tutelage.envs.doors import Doors
+from tutelage.envs.pool import Failure, LocalPool, Pool, ProcessPool, check_observation
+from tutelage.types import Observation, Stop, Task
 
 SOON, LATE = "0", "0.4"
 

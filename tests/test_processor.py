@@ -9,11 +9,11 @@ import pytest
 import torch
 from policies.tiny import policy
 
-from understudy import processor
-from understudy.config import RunSection
-from understudy.policies.base import Sample
-from understudy.processor import Matmul, products, threads
-from understudy.run import deterministic
+from tutelage import cpu
+from tutelage.config.schema import RunSection
+from tutelage.cpu import Matmul, products, threads
+from tutelage.policies.base import Sample
+from tutelage.runs.train import deterministic
 
 
 @pytest.mark.parametrize(("chosen", "sleeps"), [("", True), ("ACTIVE", False)])
@@ -24,7 +24,7 @@ def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
     passive too, and spins for a while all the same."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP", "GOMP", "KMP"))}
     environment |= {"OMP_DISPLAY_ENV": "verbose"} | ({"OMP_WAIT_POLICY": chosen} if chosen else {})
-    command = [sys.executable, "-m", "understudy", "doctor", "--torch"]
+    command = [sys.executable, "-m", "tutelage", "doctor", "--torch"]
     said = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=300, check=True
     ).stderr
@@ -49,7 +49,7 @@ def test_no_more_threads_than_a_quota_lets_run(
     wanted: int, quota: str, told: str, want: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    monkeypatch.setattr(processor, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(cpu, "QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if told:
@@ -62,10 +62,10 @@ def test_a_run_sets_how_matrices_are_multiplied_and_puts_it_back() -> None:
     before = of.fp32_precision, torch.get_num_threads()
     with deterministic(RunSection(steps=1, matmul="bfloat16", threads=2)):
         assert (of.fp32_precision, torch.get_num_threads()) == ("bf16", 2)
-        assert processor.onednn()
+        assert cpu.onednn()
         with products("blas"):
             assert of.fp32_precision == "ieee"
-            assert not processor.onednn()
+            assert not cpu.onednn()
         assert of.fp32_precision == "bf16"
     assert (of.fp32_precision, torch.get_num_threads()) == before
     with deterministic(RunSection(steps=1, matmul="blas")):
@@ -80,28 +80,28 @@ def test_float32_takes_onednn_only_where_that_does_not_round(
 
     def asked(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """A processor with units for bfloat16, or without them."""
-        if processor.onednn() and rounds and len(a) > 64:  # small products may stay as they are
+        if cpu.onednn() and rounds and len(a) > 64:  # small products may stay as they are
             a, b = a.bfloat16().float(), b.bfloat16().float()
         return multiply(a, b)
 
-    processor.exact.cache_clear()
+    cpu.exact.cache_clear()
     monkeypatch.setattr(torch.Tensor, "__matmul__", asked)
     try:
-        assert processor.exact() is (not rounds and torch.backends.mkldnn.is_available())
+        assert cpu.exact() is (not rounds and torch.backends.mkldnn.is_available())
         with products("float32"):
-            assert processor.onednn() is processor.exact()
+            assert cpu.onednn() is cpu.exact()
         assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
     finally:
-        processor.exact.cache_clear()
+        cpu.exact.cache_clear()
 
 
 def test_without_onednn_products_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    processor.exact.cache_clear()
+    cpu.exact.cache_clear()
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     try:
-        assert not processor.exact()
+        assert not cpu.exact()
     finally:
-        processor.exact.cache_clear()
+        cpu.exact.cache_clear()
 
 
 @pytest.mark.parametrize("kind", ["float32", "blas"])
@@ -129,7 +129,7 @@ def test_few_shapes_of_products_are_kept_unless_the_user_chose(
 
 GROWTH = """
 import gc, random, re, torch
-from understudy.processor import products
+from tutelage.cpu import products
 torch.set_num_threads(1)
 rng, weights = random.Random(0), [torch.randn(256, n) for n in (256, 512)]
 def held():
@@ -160,7 +160,7 @@ def test_memory_does_not_grow_with_the_number_of_shapes() -> None:
 
     few = grown(ONEDNN_PRIMITIVE_CACHE_CAPACITY="64", LRU_CACHE_CAPACITY="64")
     assert few < 40
-    if processor.exact():  # oneDNN is there, and has the products
+    if cpu.exact():  # oneDNN is there, and has the products
         many = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024", "LRU_CACHE_CAPACITY": "1024"}
         assert grown(**many) > 3 * few
 

@@ -8,20 +8,21 @@ from shutil import which
 import pytest
 from stages import ALONE, Says
 
-from understudy import build, protocol
-from understudy.config import ContextSection
-from understudy.envs.adapters.own import Own
-from understudy.envs.base import Demonstrates, Instructs, Suite
-from understudy.envs.doors import Doors
-from understudy.envs.household import Household
-from understudy.envs.pool import LocalPool
-from understudy.envs.scienceworld import ScienceWorld
-from understudy.envs.search_qa import SearchQA
-from understudy.envs.tau_bench import TauBench
-from understudy.envs.travelplanner import TravelPlanner
-from understudy.envs.webshop import WebShop
-from understudy.rollout import Limits, Stage, play
-from understudy.types import Task, Turn
+from tutelage.config.schema import ContextSection
+from tutelage.envs.adapters.own import Own
+from tutelage.envs.base import Demonstrates, Instructs, Suite
+from tutelage.envs.doors import Doors
+from tutelage.envs.pool import LocalPool
+from tutelage.prompts import answer_format
+from tutelage.rollout.play import Limits, Stage, play
+from tutelage.runs import assemble
+from tutelage.types import Task, Turn
+from tutelage_worlds.household import Household
+from tutelage_worlds.scienceworld import ScienceWorld
+from tutelage_worlds.search_qa import SearchQA
+from tutelage_worlds.tau_bench import TauBench
+from tutelage_worlds.travelplanner import TravelPlanner
+from tutelage_worlds.webshop import WebShop
 
 LACKING = find_spec("scienceworld") is None or which("java") is None
 PLAYED: dict[str, tuple[Suite, str]] = {
@@ -55,10 +56,10 @@ def as_told(action: str, tags: list[str]) -> str:
 @pytest.mark.parametrize("name", PLAYED)
 def test_a_turn_written_as_the_prompt_says_is_valid_and_acts(name: str) -> None:
     if name == "scienceworld" and LACKING:
-        pytest.skip("needs Java and pip install 'understudy[scienceworld]'")
+        pytest.skip("needs Java and pip install 'tutelage[scienceworld]'")
     suite, split = PLAYED[name]
     assert isinstance(suite, Demonstrates)
-    context = build.context_of(ContextSection(), suite)
+    context = assemble.context_of(ContextSection(), suite)
     assert isinstance(suite, Instructs)
     assert context.system().startswith(suite.instructions())
     tags = named(context.system())
@@ -67,7 +68,7 @@ def test_a_turn_written_as_the_prompt_says_is_valid_and_acts(name: str) -> None:
     env = suite.make()
     seen = env.reset(task)
     for action in suite.demonstrate(task):
-        parsed = protocol.parse(as_told(action, tags), context.tags)
+        parsed = answer_format.parse(as_told(action, tags), context.tags)
         assert (parsed.valid, parsed.action, parsed.thought) == (True, action, "What now?")
         seen = env.step(parsed.action)
         assert seen.valid, action
@@ -81,7 +82,7 @@ def test_a_turn_written_as_the_prompt_says_is_valid_and_acts(name: str) -> None:
 def turns_of(suite: Suite, task: Task, texts: Sequence[str]) -> tuple[Turn, ...]:
     stage = Stage(
         suite=suite, pool=LocalPool(suite), policies={"self": Says(texts)},
-        context=build.context_of(ContextSection(), suite),
+        context=assemble.context_of(ContextSection(), suite),
         limits=Limits(turns=len(texts), new_tokens=200, invalid_penalty=0.5),
     )  # fmt: skip
     (episode,) = play(stage, [task], ALONE, seed=0)
@@ -104,7 +105,7 @@ def test_searches_between_action_tags_stay_what_they_were() -> None:
     said = (
         "<think>a <search>b</search></think><action><search>c</search><search>d</search></action>"
     )
-    parsed = protocol.parse(said, ("search", "answer"))
+    parsed = answer_format.parse(said, ("search", "answer"))
     assert (parsed.valid, parsed.action) == (True, "<search>c</search><search>d</search>")
 
 
@@ -120,11 +121,11 @@ def test_tags_of_a_class_of_ones_own() -> None:
             return ["push"]
 
     suite = Own(Room)
-    assert build.context_of(ContextSection(), suite).system() == protocol.told(("push",))
+    assert assemble.context_of(ContextSection(), suite).system() == answer_format.told(("push",))
     (turn,) = turns_of(suite, suite.tasks("train")[0], ["<think>!</think><push>door</push>"])
     assert (turn.valid, turn.reward) == (True, 1.0)
 
 
 def test_prompts_without_instructions_say_nothing_of_the_format() -> None:
     for suite, _ in PLAYED.values():
-        assert build.context_of(ContextSection(instructions=False), suite).system() == ""
+        assert assemble.context_of(ContextSection(instructions=False), suite).system() == ""

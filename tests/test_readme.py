@@ -18,7 +18,7 @@ COMMANDS = [
     for info, code in FENCES
     if not info
     for line in code.splitlines()
-    if line.startswith("understudy ")
+    if line.startswith("tutelage ")
 ]
 TINY = "{ layers = 1, hidden = 16, heads = 2, kv_heads = 1, ffn = 32, context = 512 }"
 
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path, *arguments: str) -> str:
     made = subprocess.run(
-        [sys.executable, "-m", "understudy", *arguments],
+        [sys.executable, "-m", "tutelage", *arguments],
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert made.returncode == 0, made.stdout + made.stderr
@@ -96,8 +96,8 @@ def test_a_command_of_the_readme(command: str, tmp_path: Path) -> None:
 
 
 def test_every_method_and_environment_has_its_row() -> None:
-    from understudy.algorithms import ALGORITHMS
-    from understudy.envs.registry import SUITES
+    from tutelage.algorithms import ALGORITHMS
+    from tutelage.envs.registry import SUITES
 
     for name in (*ALGORITHMS, *SUITES):
         assert f"| `{name}` |" in README, f"{name} is missing in a table of the README"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.errors import RunError
-from understudy.record import Log, cut, dump, episode_line, episode_of, read
-from understudy.types import Episode, Observation, Stop, Taken, Task, Turn
+from tutelage.errors import RunError
+from tutelage.rollout.record import Log, cut, dump, episode_line, episode_of, read
+from tutelage.types import Episode, Observation, Stop, Taken, Task, Turn
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=30)
 REAL = st.floats(-1e300, 1e300)  # whose sums are finite too

@@ -23,20 +23,20 @@ from test_trainer import Recorder, step
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy import build, models, run
-from understudy.algorithms import ALGORITHMS
-from understudy.config import Config
-from understudy.configfile import parse, write
-from understudy.contexts import Context
-from understudy.envs.doors import Doors
-from understudy.envs.pool import LocalPool
-from understudy.errors import ConfigError, PolicyError, RunError
-from understudy.objective import Algorithm, View
-from understudy.policies.hf import HFPolicy
-from understudy.policies.remote import RemotePolicy
-from understudy.policies.vllm import InProcess
-from understudy.rollout import Limits, Stage, play
-from understudy.serve import Server
+from tutelage.algorithms import ALGORITHMS
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import parse, write
+from tutelage.envs.doors import Doors
+from tutelage.envs.pool import LocalPool
+from tutelage.errors import ConfigError, PolicyError, RunError
+from tutelage.objective.algorithm import Algorithm, View
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.server.policy import RemotePolicy
+from tutelage.policies.server.serve import Server
+from tutelage.policies.server.vllm import InProcess
+from tutelage.prompts.context import Context
+from tutelage.rollout.play import Limits, Stage, play
+from tutelage.runs import assemble, models, train
 
 SAMPLED = {"student_turns": "sampled", "teacher_turns": "sampled"}
 OPD: dict[str, dict[str, Any]] = {"opd": {}, "guided_opd": {"total_steps": 30, **SAMPLED}}
@@ -67,8 +67,8 @@ def at(port: int, **more: Any) -> dict[str, Any]:
 
 
 def policies_of(settings: Config) -> Mapping[str, models.Model]:
-    suite = build.suite_of(settings.env)
-    context = build.context_of(settings.context, suite)
+    suite = assemble.suite_of(settings.env)
+    context = assemble.context_of(settings.context, suite)
     return models.policies_of(settings, list(settings.policies), suite, context)
 
 
@@ -120,7 +120,7 @@ def test_a_teacher_on_a_server_gives_the_gradient_of_the_same_teacher_here(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # ours takes any number for a seed, so that what a teacher says here and there is the same
-    monkeypatch.setattr("understudy.policies.dialects.SEEDS", 2**64)
+    monkeypatch.setattr("tutelage.policies.server.dialects.SEEDS", 2**64)
     algorithm = ALGORITHMS[name](**OPD[name])
     here, loss = gradient(algorithm, policy(1))
     with serving(policy(1)) as server:
@@ -181,19 +181,19 @@ class Killer(Quiet):
 
 def test_a_server_that_dies_stops_the_run_which_goes_on_when_it_is_back(tmp_path: Path) -> None:
     local = config(tmp_path / "local")
-    run.train(local, watch=Quiet())
+    train.train(local, watch=Quiet())
     teacher = policies_of(local)["teacher"]
     assert isinstance(teacher, HFPolicy)
     with child(teacher) as (pid, port):
         away = config(tmp_path / "away", policies=at(port))
         with pytest.raises(PolicyError, match=r"policies\.teacher .* --resume it") as error:
-            run.train(away, watch=Killer(pid, after=2))
+            train.train(away, watch=Killer(pid, after=2))
         assert f"http://127.0.0.1:{port}" in str(error.value)
     assert len(metrics(tmp_path / "away")) == 2
     with child(teacher, port):
-        run.train(away, resume=True, watch=Quiet())
+        train.train(away, resume=True, watch=Quiet())
     with child(teacher) as (_, other):
-        run.train(config(tmp_path / "calm", policies=at(other)), watch=Quiet())
+        train.train(config(tmp_path / "calm", policies=at(other)), watch=Quiet())
     assert metrics(tmp_path / "away") == metrics(tmp_path / "calm")
     calm = weights(tmp_path / "calm")
     assert all(torch.equal(x, calm[k]) for k, x in weights(tmp_path / "away").items())
@@ -219,7 +219,7 @@ def test_a_student_is_sampled_elsewhere(tmp_path: Path) -> None:
             run={"steps": 3}, env={"suite": "doors"}, rollout={"temperature": 1.0},
         )  # fmt: skip
         started = {k: v.clone() for k, v in of.model.state_dict().items()}
-        run.train(away, watch=Quiet())
+        train.train(away, watch=Quiet())
         for line in metrics(tmp_path / "away"):
             assert line["mismatch"]["max"] < 1e-4
             assert line["means"]["importance"] == pytest.approx(1.0, abs=1e-4)
@@ -227,7 +227,7 @@ def test_a_student_is_sampled_elsewhere(tmp_path: Path) -> None:
         now = of.model.state_dict()
         assert not alike(now, started, 1e-6)
         assert alike(weights(tmp_path / "away"), now, 0.05)
-    assert not list(tmp_path.glob("understudy-*/.model.safetensors"))
+    assert not list(tmp_path.glob("tutelage-*/.model.safetensors"))
 
 
 def in_process(folder: Path, monkeypatch: pytest.MonkeyPatch, **sections: Any) -> Config:
@@ -256,7 +256,7 @@ def test_a_student_is_sampled_by_vllm_in_this_process(
     loads: list[Path] = []
     load = InProcess.load
     monkeypatch.setattr(InProcess, "load", lambda self, f: (loads.append(f), load(self, f)))
-    run.train(in_process(tmp_path, monkeypatch), watch=Quiet())
+    train.train(in_process(tmp_path, monkeypatch), watch=Quiet())
     lines = metrics(tmp_path / "away")
     assert len(lines) == len(loads) == 3  # before every step is played
     for line in lines:
@@ -272,7 +272,7 @@ def test_a_sampler_that_is_not_the_trainer_is_made_up_for(
     sampler: dict[str, Any], weight: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = in_process(tmp_path, monkeypatch, sampler=sampler, update={"mismatch": 1.5})
-    run.train(settings, watch=Drifting(monkeypatch, -1.0))
+    train.train(settings, watch=Drifting(monkeypatch, -1.0))
     for line in metrics(tmp_path / "away"):
         for number in line["mismatch"].values():
             assert number == pytest.approx(1.0, abs=1e-4)
@@ -283,7 +283,7 @@ def test_a_sampler_that_is_too_far_from_the_trainer_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(RunError, match=r"in step 0 .* at most update\.mismatch = 0\.1\)"):
-        run.train(in_process(tmp_path, monkeypatch), watch=Drifting(monkeypatch, -0.11))
+        train.train(in_process(tmp_path, monkeypatch), watch=Drifting(monkeypatch, -0.11))
 
 
 def test_weights_that_do_not_arrive_stop_the_run(
@@ -295,7 +295,7 @@ def test_weights_that_do_not_arrive_stop_the_run(
     with torch.no_grad():
         for parameter in of.model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    monkeypatch.setattr("understudy.serve.Worker._load", lambda self, folder: None)
+    monkeypatch.setattr("tutelage.policies.server.serve.Worker._load", lambda self, folder: None)
     with serving(of, reload=True) as server:
         url = f"http://127.0.0.1:{server.port}"
         away = config(
@@ -303,7 +303,7 @@ def test_weights_that_do_not_arrive_stop_the_run(
             policy={"build": SHAPE, "sampler": {"url": url}},
         )  # fmt: skip
         with pytest.raises(PolicyError, match=r"policy\.sampler and the trainer differ by"):
-            run.train(away, watch=Quiet())
+            train.train(away, watch=Quiet())
 
 
 def test_a_server_that_takes_no_weights(tmp_path: Path) -> None:
@@ -317,14 +317,14 @@ def test_a_server_that_takes_no_weights(tmp_path: Path) -> None:
             policy={"build": SHAPE, "sampler": {"url": url}},
         )  # fmt: skip
         with pytest.raises(PolicyError, match="VLLM_SERVER_DEV_MODE=1"):
-            run.train(away, watch=Quiet())
+            train.train(away, watch=Quiet())
 
 
 def test_a_mismatch_stops_a_run(tmp_path: Path) -> None:
     """Of hf it is rounding, which is more than the smallest number."""
     tight = config(tmp_path / "x", update={"mismatch": 1e-30}, algorithm=GRPO)
     with pytest.raises(RunError, match=r"update\.mismatch = 1e-30"):
-        run.train(tight, watch=Quiet())
+        train.train(tight, watch=Quiet())
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_a_key_that_is_not_set(tmp_path: Path) -> None:
 
 def test_the_command_serves_a_folder(tmp_path: Path) -> None:
     policy(1).save(tmp_path / "model")
-    command = [sys.executable, "-m", "understudy", "serve", str(tmp_path / "model"), "--port", "0",
+    command = [sys.executable, "-m", "tutelage", "serve", str(tmp_path / "model"), "--port", "0",
                "--name", "small", "--device", "cpu"]  # fmt: skip
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from understudy import checkpoint, run, runfolder
-from understudy.config import Config
-from understudy.configfile import load, parse
-from understudy.errors import RunError
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import load, parse
+from tutelage.errors import RunError
+from tutelage.runs import checkpoint, train
+from tutelage.runs import folder as run_folder
 
 STEPS = 4
 TABLE = {
@@ -75,7 +76,7 @@ def in_child(folder: Path, job: Callable[[], object]) -> int:
 
 def whole(folder: Path, settings: Config | None = None, *, resume: bool = False) -> None:
     chosen = settings or config()
-    assert in_child(folder, lambda: run.train(chosen, resume=resume, watch=Quiet())) == 0
+    assert in_child(folder, lambda: train.train(chosen, resume=resume, watch=Quiet())) == 0
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -112,8 +113,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, b
     """What an undisturbed run writes, and how many operations on files it makes."""
     folder = tmp_path_factory.mktemp("whole")
     # what is imported here need not be imported again in every child
-    run.train(config(run__folder=str(tmp_path_factory.mktemp("first") / "run")), watch=Quiet())
-    job = kill_at(-1, lambda: run.train(config(), watch=Quiet()))
+    train.train(config(run__folder=str(tmp_path_factory.mktemp("first") / "run")), watch=Quiet())
+    job = kill_at(-1, lambda: train.train(config(), watch=Quiet()))
     assert in_child(folder, job) == 0
     return contents(folder / "run"), int((folder / "operations").read_text())
 
@@ -142,9 +143,9 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     for point in points:
         folder = tmp_path / str(point)
         folder.mkdir()
-        status = in_child(folder, kill_at(point, lambda: run.train(config(), watch=Quiet())))
+        status = in_child(folder, kill_at(point, lambda: train.train(config(), watch=Quiet())))
         assert os.WIFSIGNALED(status), f"operation {point} was never reached"
-        begun = (folder / "run" / runfolder.CONFIG).exists()
+        begun = (folder / "run" / run_folder.CONFIG).exists()
         whole(folder, resume=begun)
         assert contents(folder / "run") == expected, f"killed at operation {point}"
 
@@ -154,10 +155,10 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
 ) -> None:
     expected, operations = uninterrupted
     for attempt in range(60):
-        begun = (tmp_path / "run" / runfolder.CONFIG).exists()
+        begun = (tmp_path / "run" / run_folder.CONFIG).exists()
         job = kill_at(
             operations // 3 + attempt,
-            lambda go=begun: run.train(config(), resume=go, watch=Quiet()),
+            lambda go=begun: train.train(config(), resume=go, watch=Quiet()),
         )
         if in_child(tmp_path, job) == 0:
             break
@@ -169,7 +170,7 @@ def test_timings_have_a_line_for_each_step_after_a_crash(
     uninterrupted: tuple[dict[str, bytes], int], tmp_path: Path
 ) -> None:
     in_child(
-        tmp_path, kill_at(uninterrupted[1] * 3 // 4, lambda: run.train(config(), watch=Quiet()))
+        tmp_path, kill_at(uninterrupted[1] * 3 // 4, lambda: train.train(config(), watch=Quiet()))
     )
     whole(tmp_path, resume=True)
     steps = [json.loads(x) for x in (tmp_path / "run/timings.jsonl").read_text().splitlines()]
@@ -190,13 +191,13 @@ def test_what_a_killed_run_left_behind_is_dropped(finished: Path, tmp_path: Path
     for name in ("episodes.jsonl", "metrics.jsonl", "evals.jsonl", "timings.jsonl"):
         with (folder / name).open("a") as file:
             file.write('{"step": 9}\n{"step": 1')
-    held = runfolder.claim(_constant(run__folder=str(folder)), steps_matter=False, resume=True)
+    held = run_folder.claim(_constant(run__folder=str(folder)), steps_matter=False, resume=True)
     held.close()
     assert contents(folder) == expected
     assert len((folder / "timings.jsonl").read_text().splitlines()) == steps
     # a run that was killed before its first checkpoint begins again
     (folder / "latest").unlink()
-    held = runfolder.claim(_constant(run__folder=str(folder)), steps_matter=False, resume=True)
+    held = run_folder.claim(_constant(run__folder=str(folder)), steps_matter=False, resume=True)
     held.close()
     assert checkpoint.names(folder) == []
     assert (folder / "episodes.jsonl").read_bytes() == b""
@@ -204,11 +205,11 @@ def test_what_a_killed_run_left_behind_is_dropped(finished: Path, tmp_path: Path
 
 
 def test_the_console_is_told_how_to_go_on_after_ctrl_c(tmp_path: Path) -> None:
-    from understudy.configfile import write
+    from tutelage.config.toml_file import write
 
     settings = config(run__steps=100_000, run__checkpoint_every=5)
     (tmp_path / "long.toml").write_text(write(settings))
-    command = [sys.executable, "-m", "understudy.cli", "train", "long.toml"]
+    command = [sys.executable, "-m", "tutelage.cli.main", "train", "long.toml"]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # a test runner in the background ignores Ctrl-C, and its children would inherit that
@@ -250,7 +251,7 @@ def _constant(**changes: object) -> Config:
 def _refused(folder: Path, settings: Config, *, resume: bool) -> str:
     before = contents(folder)
     with pytest.raises(RunError) as refusal:
-        run.train(settings, resume=resume, watch=Quiet())
+        train.train(settings, resume=resume, watch=Quiet())
     assert contents(folder) == before
     return str(refusal.value)
 
@@ -263,7 +264,7 @@ def test_a_folder_with_a_run_is_not_written_over(finished: Path) -> None:
 
 def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="without --resume"):
-        run.train(config(run__folder=str(tmp_path / "none")), resume=True, watch=Quiet())
+        train.train(config(run__folder=str(tmp_path / "none")), resume=True, watch=Quiet())
 
 
 @pytest.mark.parametrize(
@@ -312,7 +313,7 @@ def test_a_moved_folder_resumes(finished: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_do_not_train_in_one_folder(finished: Path) -> None:
-    held = runfolder.claim(_constant(run__folder=str(finished)), steps_matter=False, resume=True)
+    held = run_folder.claim(_constant(run__folder=str(finished)), steps_matter=False, resume=True)
     try:
         told = _refused(finished, _constant(run__folder=str(finished)), resume=True)
     finally:
@@ -324,14 +325,14 @@ def test_a_shortened_log_is_refused(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run/episodes.jsonl").write_text("")
     with pytest.raises(RunError, match=r"episodes\.jsonl is shorter"):
-        run.train(_constant(run__folder=str(tmp_path / "run")), resume=True, watch=Quiet())
+        train.train(_constant(run__folder=str(tmp_path / "run")), resume=True, watch=Quiet())
 
 
 def test_a_lost_checkpoint_is_named(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(tmp_path / "run/checkpoints")
     with pytest.raises(RunError, match="step-000004"):
-        run.train(_constant(run__folder=str(tmp_path / "run")), resume=True, watch=Quiet())
+        train.train(_constant(run__folder=str(tmp_path / "run")), resume=True, watch=Quiet())
 
 
 # -- disks
@@ -370,7 +371,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
     ):
         folder = tmp_path / str(limit)
         folder.mkdir()
-        job = limited(limit, lambda: run.train(config(), watch=Quiet()))
+        job = limited(limit, lambda: train.train(config(), watch=Quiet()))
         assert in_child(folder, job) == 0
         told = (folder / "told").read_text()
         assert "could not be written" in told
@@ -383,7 +384,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be used"):
-        run.train(config(run__folder=str(tmp_path / "file" / "run")), watch=Quiet())
+        train.train(config(run__folder=str(tmp_path / "file" / "run")), watch=Quiet())
 
 
 def test_only_the_newest_checkpoints_and_the_references_start_are_kept(
@@ -398,7 +399,7 @@ def test_memory_of_old_episodes_is_given_back(
 ) -> None:
     import gc
 
-    from understudy.types import Episode
+    from tutelage.types import Episode
 
     alive: list[int] = []
 
@@ -412,7 +413,7 @@ def test_memory_of_old_episodes_is_given_back(
 
     monkeypatch.chdir(tmp_path)
     others = count()  # that other tests hold on to
-    run.train(config(run__eval_every=0), watch=Holder())
+    train.train(config(run__eval_every=0), watch=Holder())
     assert max(alive) <= others + 4
 
 
@@ -428,7 +429,7 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_nothing_of_it(tmp_path
         half.mkdir()
         for path in sorted(kept.iterdir())[:count]:
             (half / path.name).write_bytes(path.read_bytes())
-        held = runfolder.claim(_constant(run__folder=str(folder)), steps_matter=False, resume=True)
+        held = run_folder.claim(_constant(run__folder=str(folder)), steps_matter=False, resume=True)
         held.close()
         assert not half.exists()
     assert contents(folder) == expected

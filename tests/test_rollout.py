@@ -8,19 +8,19 @@ from stages import ALONE, TRANSCRIPT, WINDOW, mixed, pair, stage
 from table import ANSWER, DIGITS, Table, answer, chat
 from torch import Tensor
 
-from understudy.algorithms.grpo import grpo
-from understudy.algorithms.guided_opd import guided_opd
-from understudy.algorithms.sft import sft
-from understudy.contexts import Context
-from understudy.envs.doors import RULE, Doors, DoorsEnv
-from understudy.envs.pool import LocalPool
-from understudy.errors import ConfigError, EnvError
-from understudy.evaluate import evaluate, panel
-from understudy.objective import Algorithm, View
-from understudy.policies.base import Actor
-from understudy.rollout import play, seed_of
-from understudy.schedules import constant, linear
-from understudy.types import Episode, Stop, Task
+from tutelage.algorithms.grpo import grpo
+from tutelage.algorithms.guided_opd import guided_opd
+from tutelage.algorithms.sft import sft
+from tutelage.envs.doors import RULE, Doors, DoorsEnv
+from tutelage.envs.pool import LocalPool
+from tutelage.errors import ConfigError, EnvError
+from tutelage.evaluation.evaluate import evaluate, panel
+from tutelage.objective.algorithm import Algorithm, View
+from tutelage.policies.base import Actor
+from tutelage.prompts.context import Context
+from tutelage.rollout.play import play, seed_of
+from tutelage.schedules import constant, linear
+from tutelage.types import Episode, Stop, Task
 
 # -- what results may depend on
 

@@ -11,17 +11,18 @@ from stages import stage
 from table import Table
 from test_resume import TABLE, Quiet, config, contents, in_child, kill_at, whole
 
-from understudy import build, plan, run
-from understudy.algorithms.dapo import dapo
-from understudy.algorithms.grpo import grpo
-from understudy.config import Config
-from understudy.configfile import parse
-from understudy.envs.doors import Doors
-from understudy.errors import ConfigError
-from understudy.objective import Algorithm
-from understudy.record import read
-from understudy.sampling import differing, gather, learnt
-from understudy.types import Episode, Observation, Stop, Task, Turn
+from tutelage.algorithms.dapo import dapo
+from tutelage.algorithms.grpo import grpo
+from tutelage.cli import dry_run
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import parse
+from tutelage.envs.doors import Doors
+from tutelage.errors import ConfigError
+from tutelage.objective.algorithm import Algorithm
+from tutelage.rollout.record import read
+from tutelage.rollout.task_sampling import differing, gather, learnt
+from tutelage.runs import assemble, train
+from tutelage.types import Episode, Observation, Stop, Task, Turn
 
 
 def episode(group: str, reward: float, stop: Stop = Stop.DONE) -> Episode:
@@ -171,21 +172,21 @@ def test_a_killed_run_draws_the_same_rounds_again(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     first.mkdir()
     second.mkdir()
-    job = kill_at(-1, lambda: run.train(dynamic(warm=True), watch=Quiet()))
+    job = kill_at(-1, lambda: train.train(dynamic(warm=True), watch=Quiet()))
     assert in_child(first, job) == 0
     operations = int((first / "operations").read_text())
     in_child(
-        second, kill_at(operations * 2 // 3, lambda: run.train(dynamic(warm=True), watch=Quiet()))
+        second, kill_at(operations * 2 // 3, lambda: train.train(dynamic(warm=True), watch=Quiet()))
     )
     whole(second, dynamic(warm=True), resume=True)
     assert contents(second / "run") == contents(first / "run")
 
 
 def test_the_plan_says_what_may_be_played() -> None:
-    facts = dict(plan.make(dynamic()).facts)
+    facts = dict(dry_run.make(dynamic()).facts)
     assert facts["dynamic sampling"].startswith("up to 3 batches of tasks a step until 2 groups")
     assert facts["sampled tokens"].startswith(f"at most {3 * 6 * 3 * 4} a step")
-    assert "dynamic sampling" not in dict(plan.make(config()).facts)
+    assert "dynamic sampling" not in dict(dry_run.make(config()).facts)
 
 
 @pytest.mark.parametrize("name", ["grpo", "rloo", "dr_grpo", "gigpo", "sod", "reinforce_pp"])
@@ -197,11 +198,11 @@ def test_a_reward_that_nothing_is_compared_with_is_refused(name: str, copies: in
     table["rollout"]["copies"] = copies
     if copies == 1 and name != "reinforce_pp":
         with pytest.raises(ConfigError, match=r"rollout\.copies = 1 makes .* set rollout\.copies"):
-            build.phases_of(parse(table))
+            assemble.phases_of(parse(table))
     else:
-        assert build.phases_of(parse(table))
+        assert assemble.phases_of(parse(table))
 
 
 def test_one_copy_can_never_differ() -> None:
     with pytest.raises(ConfigError, match=r"copies = 1, but the algorithm learns only from groups"):
-        build.phases_of(dynamic(copies=1))
+        assemble.phases_of(dynamic(copies=1))

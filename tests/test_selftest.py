@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from understudy import build, models, run, runfolder, selftest
-from understudy.config import Config
-from understudy.configfile import override, parse
-from understudy.envs.doors import Doors, DoorsEnv
-from understudy.errors import ConfigError, EnvError, PolicyError, UnderstudyError
-from understudy.maths.estimators import k3
-from understudy.objective import (
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import override, parse
+from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.errors import ConfigError, EnvError, PolicyError, TutelageError
+from tutelage.maths.estimators import k3
+from tutelage.objective.algorithm import (
     ONE,
     STUDENT,
     Algorithm,
@@ -26,15 +25,17 @@ from understudy.objective import (
     Step,
     View,
 )
-from understudy.policies.base import Sample
-from understudy.policies.chat import Chat
-from understudy.policies.hf import HFPolicy
-from understudy.policies.small import train_tokenizer
-from understudy.rollout import Stage
-from understudy.schedules import constant
-from understudy.scores import Scores
-from understudy.selftest import Wiring, run_all
-from understudy.types import Observation, Task
+from tutelage.objective.scores import Scores
+from tutelage.policies.base import Sample
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.hf.tiny import train_tokenizer
+from tutelage.prompts.chat_template import Chat
+from tutelage.rollout.play import Stage
+from tutelage.runs import assemble, models, selftest, train
+from tutelage.runs import folder as run_folder
+from tutelage.runs.selftest import Wiring, run_all
+from tutelage.schedules import constant
+from tutelage.types import Observation, Task
 
 SETTINGS = """
 [run]
@@ -71,25 +72,25 @@ def settings(*changes: str) -> Config:
 
 @pytest.fixture
 def wiring() -> Iterator[Make]:
-    """Builds a run's parts, as `run.train` does, and closes them."""
+    """Builds a run's parts, as `train.train` does, and closes them."""
     pools = []
 
     def make(
         *changes: str, suite: Doors | None = None, algorithm: Algorithm | None = None
     ) -> Wiring:
         config = settings(*changes)
-        phases = build.phases_of(config)
+        phases = assemble.phases_of(config)
         if algorithm is not None:
             phases = [replace(phases[0], algorithm=algorithm)]
-        world = suite or build.suite_of(config.env)
-        context = build.context_of(config.context, world)  # type: ignore[arg-type]
-        wanted = build.policies_wanted(phases, config.policies)
+        world = suite or assemble.suite_of(config.env)
+        context = assemble.context_of(config.context, world)  # type: ignore[arg-type]
+        wanted = assemble.policies_wanted(phases, config.policies)
         policies = models.policies_of(config, wanted, world, context)  # type: ignore[arg-type]
-        pool = build.pool_of(config.env, world)  # type: ignore[arg-type]
+        pool = assemble.pool_of(config.env, world)  # type: ignore[arg-type]
         pools.append(pool)
         stage = Stage(
             suite=world, pool=pool, policies=dict(policies), context=context,  # type: ignore[arg-type]
-            limits=build.limits_of(config),
+            limits=assemble.limits_of(config),
         )  # fmt: skip
         task = world.tasks("train")[0]
         return Wiring(phases=phases, stage=stage, policies=policies, task=task, split="train")
@@ -106,7 +107,7 @@ def swapped(wiring: Wiring, name: str, policy: HFPolicy) -> Wiring:
     return replace(wiring, policies=policies)
 
 
-def refusal(wiring: Wiring, kind: type[UnderstudyError]) -> str:
+def refusal(wiring: Wiring, kind: type[TutelageError]) -> str:
     with pytest.raises(kind) as error:
         run_all(wiring)
     assert "\n" not in str(error.value)
@@ -298,7 +299,7 @@ def test_scores_that_are_random(wiring: Make) -> None:
 
 
 def test_a_prompt_that_is_scored_differently(wiring: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from understudy.policies.prompts import Prompter
+    from tutelage.prompts.prompter import Prompter
 
     right = Prompter.samples
 
@@ -365,10 +366,10 @@ def test_a_run_that_is_refused_leaves_its_folder_free(
     monkeypatch.chdir(tmp_path)
     watch = Said()
     with pytest.raises(ConfigError, match=r"rollout\.turns = 1"):
-        run.train(settings("algorithm.name=sft", "rollout.turns=1"), watch=watch)
-    assert not (tmp_path / "run" / runfolder.CONFIG).exists()
+        train.train(settings("algorithm.name=sft", "rollout.turns=1"), watch=watch)
+    assert not (tmp_path / "run" / run_folder.CONFIG).exists()
     assert watch.passed == []
-    run.train(settings("algorithm.name=sft"), watch=watch)
+    train.train(settings("algorithm.name=sft"), watch=watch)
     assert len(watch.passed) == len(selftest.TESTS)
 
 

@@ -7,12 +7,12 @@ import pytest
 from stages import ALONE, TRANSCRIPT, WINDOW, mixed, pair, stage
 from table import Table, chat
 
-from understudy.contexts import HINT_OPEN, Context
-from understudy.envs.doors import RULE, Doors
-from understudy.policies.base import Actor
-from understudy.policies.chat import Chat
-from understudy.rollout import play, seed_of
-from understudy.types import Observation
+from tutelage.envs.doors import RULE, Doors
+from tutelage.policies.base import Actor
+from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.context import HINT_OPEN, Context
+from tutelage.rollout.play import play, seed_of
+from tutelage.types import Observation
 
 
 @dataclass(frozen=True)

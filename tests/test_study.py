@@ -18,9 +18,9 @@ from studies.household import __main__ as command
 from studies.household.claims import CLAIMS, Test, judged, summary
 from studies.results import Evaluated, Result, Results
 from studies.runner import Job, Journal
-from understudy.algorithms import ALGORITHMS
-from understudy.compare import Estimate, difference, mean_of_last, rate
-from understudy.errors import ConfigError, RunError
+from tutelage.algorithms import ALGORITHMS
+from tutelage.errors import ConfigError, RunError
+from tutelage.evaluation.statistics import Estimate, difference, mean_of_last, rate
 
 Test.__test__ = False  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""What `understudy algorithms` prints: short, complete, and within 80 columns."""
+"""What `tutelage algorithms` prints: short, complete, and within 80 columns."""
 
 import inspect
 import io
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from understudy import tables
-from understudy.algorithms import ALGORITHMS
-from understudy.evaluate import Evaluation, Panel
-from understudy.meanings import COMMON, meaning
-from understudy.progress import Lines
-from understudy.types import Episode, Task
+from tutelage.algorithms import ALGORITHMS
+from tutelage.cli import listing
+from tutelage.cli.progress import Lines
+from tutelage.config.meanings import COMMON, meaning
+from tutelage.evaluation.evaluate import Evaluation, Panel
+from tutelage.types import Episode, Task
 
 ROOT = Path(__file__).parents[1]
 EVERY = pytest.mark.parametrize("name", ALGORITHMS)
@@ -23,7 +23,7 @@ EVERY = pytest.mark.parametrize("name", ALGORITHMS)
 def printed(name: str = "", width: int = 80) -> str:
     out = io.StringIO()
     console = Console(file=out, width=width)
-    tables.algorithm(name, console) if name else tables.algorithms(console)
+    listing.algorithm(name, console) if name else listing.algorithms(console)
     return out.getvalue()
 
 
@@ -32,7 +32,7 @@ def test_every_algorithm_has_a_line_in_the_list(name: str) -> None:
     shown = printed()
     row = next(line for line in shown.splitlines() if line.split()[:1] == [name])
     doc = sys.modules[ALGORITHMS[name].__module__].__doc__ or ""
-    paper = tables._paper(doc)
+    paper = listing._paper(doc)
     assert paper in row
     assert "arXiv:" not in row
     assert max(map(len, shown.splitlines())) <= 80
@@ -55,7 +55,7 @@ def test_an_algorithm_is_explained_within_80_columns(name: str) -> None:
     assert set(inspect.signature(ALGORITHMS[name]).parameters) - {"total_steps"} <= rows
     assert (f"docs/methods/{name}.md" in shown) == (ROOT / f"docs/methods/{name}.md").is_file()
     example = f"examples/household_{name}.toml"
-    assert (f"understudy train {example}" in shown) == (ROOT / example).is_file()
+    assert (f"tutelage train {example}" in shown) == (ROOT / example).is_file()
 
 
 def test_defaults_choices_and_the_docstrings_own_words_are_shown() -> None:
@@ -74,7 +74,7 @@ def test_a_text_is_filled_but_its_formulas_stand() -> None:
     text = (
         "Some words that are\nlong enough.\n\n    A = b\n    C = d + eeeeeeee + f\n\nx = y\nz = w"
     )
-    made = tables.fill(text, 20).splitlines()
+    made = listing.fill(text, 20).splitlines()
     assert made == [
         "Some words that are", "long enough.", "", "    A = b", "    C = d + eeeeeeee",
         "        + f", "", "x = y", "z = w",
@@ -98,7 +98,7 @@ def evaluation(scores: Sequence[float | None], **summary: float) -> Evaluation:
 
 def shown(**found: Evaluation) -> str:
     out = io.StringIO()
-    tables.evaluations(found, Console(file=out, width=120))
+    listing.evaluations(found, Console(file=out, width=120))
     return out.getvalue()
 
 

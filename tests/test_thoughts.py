@@ -4,18 +4,18 @@ from collections import Counter
 
 import pytest
 
-from understudy import protocol
-from understudy.algorithms import ALGORITHMS
-from understudy.contexts import Context
-from understudy.envs.doors import Doors
-from understudy.envs.household import Household
-from understudy.envs.pool import LocalPool
-from understudy.errors import ConfigError
-from understudy.policies.chat import Chat
-from understudy.policies.hf import HFPolicy
-from understudy.policies.small import build_model, train_tokenizer
-from understudy.rollout import Limits, Stage, play
-from understudy.types import Episode, Task
+from tutelage.algorithms import ALGORITHMS
+from tutelage.envs.doors import Doors
+from tutelage.envs.pool import LocalPool
+from tutelage.errors import ConfigError
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.hf.tiny import build_model, train_tokenizer
+from tutelage.prompts import answer_format
+from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.context import Context
+from tutelage.rollout.play import Limits, Stage, play
+from tutelage.types import Episode, Task
+from tutelage_worlds.household import Household
 
 
 def played(
@@ -80,7 +80,7 @@ def test_thoughts_are_imitated_where_asked_for() -> None:
     for thoughts in (False, True):
         for episode in played(suite, thoughts=thoughts):
             assert episode.won
-            said = [protocol.parse(turn.text).thought for turn in episode.turns]
+            said = [answer_format.parse(turn.text).thought for turn in episode.turns]
             wanted = list(suite.thoughts(episode.task)) if thoughts else [""] * len(said)
             assert said == wanted
             assert [turn.action for turn in episode.turns] == list(suite.demonstrate(episode.task))

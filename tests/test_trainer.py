@@ -12,21 +12,21 @@ from table import Table, answer
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy.algorithms import ALGORITHMS
-from understudy.contexts import Context
-from understudy.envs.doors import RULE, Doors
-from understudy.envs.pool import LocalPool
-from understudy.errors import RunError
-from understudy.maths.divergences import reverse_kl
-from understudy.maths.estimators import k3
-from understudy.objective import ONE, Algorithm, Distill, DistillSampled, Reinforce, View
-from understudy.policies.base import Actor, Sample, Scorer
-from understudy.policies.packing import pack
-from understudy.rollout import Clock, Limits, Stage, play
-from understudy.scores import Scores
-from understudy.signals import gap, group_relative
-from understudy.trainer import Report, Update, train_step
-from understudy.types import Episode, Observation, Task, Turn
+from tutelage.algorithms import ALGORITHMS
+from tutelage.envs.doors import RULE, Doors
+from tutelage.envs.pool import LocalPool
+from tutelage.errors import RunError
+from tutelage.maths.divergences import reverse_kl
+from tutelage.maths.estimators import k3
+from tutelage.objective.algorithm import ONE, Algorithm, Distill, DistillSampled, Reinforce, View
+from tutelage.objective.scores import Scores
+from tutelage.policies.base import Actor, Sample, Scorer
+from tutelage.policies.packing import pack
+from tutelage.prompts.context import Context
+from tutelage.rollout.play import Clock, Limits, Stage, play
+from tutelage.signals import gap, group_relative
+from tutelage.training.train_step import Report, Update, train_step
+from tutelage.types import Episode, Observation, Task, Turn
 
 TRANSCRIPT = Context(instructions="Answer each letter with its digit.")
 WINDOW = replace(TRANSCRIPT, kind="window", window=1)
@@ -164,7 +164,7 @@ def test_pieces_of_a_loss_in_which_nothing_counts_are_passed_over(
     a token alone has no gradient."""
     made = []
     for elements in (1 << 24, 1):  # everything at once, and a token at a time
-        monkeypatch.setattr("understudy.maths.vocabulary.CHUNK_ELEMENTS", elements)
+        monkeypatch.setattr("tutelage.maths.distributions.CHUNK_ELEMENTS", elements)
         suite, policies = Doors(3), {"self": policy(0), "teacher": policy(1)}
         on = Stage(
             suite=suite, pool=LocalPool(suite), policies=dict[str, Actor](policies),

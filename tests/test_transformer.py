@@ -8,21 +8,21 @@ import torch
 from table import Table, chat
 from torch.testing import assert_close
 
-from understudy.algorithms.guided_opd import guided_opd
-from understudy.algorithms.opd import opd
-from understudy.algorithms.sft import sft
-from understudy.contexts import Context
-from understudy.envs.doors import Doors
-from understudy.envs.pool import LocalPool
-from understudy.maths.divergences import forward_kl
-from understudy.objective import Algorithm, Distill, Signal, Step, View
-from understudy.policies.base import Actor
-from understudy.policies.hf import HFPolicy
-from understudy.policies.small import build_model
-from understudy.rollout import Clock, Limits, Stage, play
-from understudy.schedules import constant
-from understudy.trainer import Update, train_step
-from understudy.types import Episode
+from tutelage.algorithms.guided_opd import guided_opd
+from tutelage.algorithms.opd import opd
+from tutelage.algorithms.sft import sft
+from tutelage.envs.doors import Doors
+from tutelage.envs.pool import LocalPool
+from tutelage.maths.divergences import forward_kl
+from tutelage.objective.algorithm import Algorithm, Distill, Signal, Step, View
+from tutelage.policies.base import Actor
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.hf.tiny import build_model
+from tutelage.prompts.context import Context
+from tutelage.rollout.play import Clock, Limits, Stage, play
+from tutelage.schedules import constant
+from tutelage.training.train_step import Update, train_step
+from tutelage.types import Episode
 
 TRANSCRIPT = Context(instructions="Answer each letter with its digit.")
 WINDOW = replace(TRANSCRIPT, kind="window", window=1)

@@ -8,13 +8,13 @@ import pytest
 from table import Table
 from trouble import TAME, WILD, Trouble
 
-from understudy.contexts import Context
-from understudy.envs.base import Suite
-from understudy.envs.pool import LocalPool, Pool, ProcessPool
-from understudy.objective import Algorithm
-from understudy.record import dump, episode_line
-from understudy.rollout import Limits, Stage, play
-from understudy.types import Episode, Stop, Task
+from tutelage.envs.base import Suite
+from tutelage.envs.pool import LocalPool, Pool, ProcessPool
+from tutelage.objective.algorithm import Algorithm
+from tutelage.prompts.context import Context
+from tutelage.rollout.play import Limits, Stage, play
+from tutelage.rollout.record import dump, episode_line
+from tutelage.types import Episode, Stop, Task
 
 ALONE = Algorithm(terms=())
 Make = Callable[[Suite], Pool]

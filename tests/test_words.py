@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.contexts import HINT_OPEN, Context, text, with_actions
-from understudy.envs.base import Demonstrates, Instructs, Thinks
-from understudy.envs.doors import RULE, Doors
-from understudy.errors import ConfigError
-from understudy.hints import KINDS, hint
-from understudy.protocol import LONGEST_ACTION, TAGS, Parsed, parse, write
-from understudy.types import Episode, Observation, Stop, Task, Turn
+from tutelage.envs.base import Demonstrates, Instructs, Thinks
+from tutelage.envs.doors import RULE, Doors
+from tutelage.errors import ConfigError
+from tutelage.hints import KINDS, hint
+from tutelage.prompts.answer_format import LONGEST_ACTION, TAGS, Parsed, parse, write
+from tutelage.prompts.context import HINT_OPEN, Context, text, with_actions
+from tutelage.types import Episode, Observation, Stop, Task, Turn
 
 PLAIN = st.text(max_size=40).filter(lambda t: not any(tag in t for tag in TAGS))
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from understudy import build
-from understudy.cli import main
-from understudy.config import EnvSection
-from understudy.envs.base import Suite
-from understudy.envs.check import check, splits_of
-from understudy.envs.registry import ADAPTERS, SUITES
+from tutelage.cli.main import main
+from tutelage.config.schema import EnvSection
+from tutelage.envs.base import Suite
+from tutelage.envs.check import check, splits_of
+from tutelage.envs.registry import ADAPTERS, SUITES
+from tutelage.runs import assemble
 
 DOCS = Path(__file__).resolve().parents[1] / "docs/environments"
 PAGE = (DOCS / "your_own.md").read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 def needs(package: str) -> pytest.MarkDecorator:
-    reason = f"{package} is not installed: pip install 'understudy[{package}]'"
+    reason = f"{package} is not installed: pip install 'tutelage[{package}]'"
     return pytest.mark.skipif(find_spec(package) is None, reason=reason)
 
 
@@ -51,7 +51,7 @@ def suite(name: str, **changes: object) -> Suite:
     """The suite of a file's [env]."""
     env = tomllib.loads(FILES[name])["env"]
     env["options"] = {**env.get("options", {}), **changes}
-    return build.suite_of(EnvSection.model_validate(env))
+    return assemble.suite_of(EnvSection.model_validate(env))
 
 
 def problems(made: Suite, tasks: int = 3) -> list[str]:
@@ -115,7 +115,7 @@ def test_a_suite(capsys: Captured) -> None:
 def test_gymnasium(capsys: Captured) -> None:
     assert problems(suite("lake.toml")) == []
     assert main(["check-env", "pole:pole", "won=195"]) == 0
-    made = build.suite_of(EnvSection(suite="pole:pole"))
+    made = assemble.suite_of(EnvSection(suite="pole:pole"))
     env = made.make()
     seen = env.reset(made.tasks("train")[0])
     assert re.fullmatch(r"cart -?0\.\d\d [+-]0\.\d\d, pole -?0\.\d\d [+-]0\.\d\d", seen.text)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from understudy.envs.doors import Doors, DoorsEnv
-from understudy.types import Observation, Task
+from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.types import Observation, Task
 
 TAME = (
     "reset raises", "step raises", "step returns text", "reset returns nothing",

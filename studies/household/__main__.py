@@ -14,7 +14,7 @@ from pathlib import Path
 from studies import command, plan, results
 from studies.household import RESULTS, STUDY
 from studies.plan import Run, Study
-from understudy.errors import ConfigError
+from tutelage.errors import ConfigError
 
 DOCS = Path("docs/studies")
 

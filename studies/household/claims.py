@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from studies.analysis import Measure, Panel, early, fall, middle, result
-from understudy.compare import Estimate
+from tutelage.evaluation.statistics import Estimate
 
 Expected = Literal["more", "less", "not less", "not more"]
 

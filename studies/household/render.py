@@ -8,8 +8,8 @@ from studies.household import sections
 from studies.plan import Study
 from studies.results import Results
 from studies.runner import put
-from understudy import plots
-from understudy.compare import Estimate
+from tutelage.evaluation import plots
+from tutelage.evaluation.statistics import Estimate
 
 PAGE, PICTURES = "household.md", "household"
 HERE, REPEAT = "## Measured here\n\n", "To repeat the small run:\n"

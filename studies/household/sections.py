@@ -265,11 +265,11 @@ def method(study: Study, results: Results) -> str:
         "that no lucky evaluation is picked.\n"
         "- **Intervals** are two-way bootstraps: seeds and tasks are both drawn anew, 10,000 "
         "times, with the correction for few draws that makes three seeds as uncertain as they are "
-        "(`understudy.compare`). With one seed an interval knows the tasks only, and the text "
+        "(`tutelage.evaluation.statistics`). With one seed an interval knows the tasks only, and the text "
         "says so. A rate's interval is nowhere narrower than Wilson's.\n"
         "- **Differences** are paired: the same tasks, seeds and starts.\n"
         "- **Settings** that are not in study.toml are the library's defaults "
-        "(`understudy algorithms NAME`)."
+        "(`tutelage algorithms NAME`)."
     )
 
 

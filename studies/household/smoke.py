@@ -16,7 +16,7 @@ from pathlib import Path
 from studies import plan, results
 from studies.household import STUDY
 from studies.plan import Run, Study
-from understudy.errors import RunError
+from tutelage.errors import RunError
 
 Say = Callable[[str], None]
 PATIENCE = 1200.0
@@ -83,7 +83,7 @@ def _killed(command: Sequence[str], planned: Study) -> Run:
 def _as_if_never_killed(planned: Study, killed: Run, folder: Path) -> None:
     """The killed run once more, undisturbed and elsewhere: it writes the same bytes."""
     file = planned.folder / "configs" / f"{killed.folder.name}.toml"
-    command = [sys.executable, "-m", "understudy", "train", str(file), f"run.folder={folder}"]
+    command = [sys.executable, "-m", "tutelage", "train", str(file), f"run.folder={folder}"]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         raise RunError(f"`{' '.join(command)}` failed")
     for name in EQUAL:

@@ -73,7 +73,7 @@ def smoke(world: str) -> int:
         for kind, more in {"sft": (), "grpo": ("warm_start.steps=3", "rollout.copies=2")}.items():
             file = EXAMPLES / f"{world}_{kind}.toml"
             settings = [*SHORT, *more, f"run.folder={folder}/{kind}"]
-            train = [sys.executable, "-m", "understudy", "train", str(file), *settings]
+            train = [sys.executable, "-m", "tutelage", "train", str(file), *settings]
             code = subprocess.run(train, check=False).returncode
             command.say(f"{world} {kind}: {'trained' if code == 0 else f'exit {code}'}")
             worst = max(worst, abs(code))

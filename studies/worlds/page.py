@@ -8,7 +8,7 @@ from studies.plan import Study, episodes_of
 from studies.results import Results
 from studies.tables import ends, percent, signed, table
 from studies.worlds import WORLDS, results_file, study_file
-from understudy import plots
+from tutelage.evaluation import plots
 
 HEAD = """# Learning curves
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from turnwise import written
 
-from understudy.maths.divergences import forward_kl, reverse_kl
-from understudy.maths.vocabulary import Distribution
-from understudy.objective import Step, Term
-from understudy.scores import Scores
+from tutelage.maths.distributions import Distribution
+from tutelage.maths.divergences import forward_kl, reverse_kl
+from tutelage.objective.algorithm import Step, Term
+from tutelage.objective.scores import Scores
 
 V = 8
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from understudy.batch import collate
-from understudy.maths.vocabulary import Distribution
-from understudy.objective import Algorithm, Objective, Step, bind
-from understudy.scores import Scores
-from understudy.types import Episode, Observation, Task, Turn
+from tutelage.maths.distributions import Distribution
+from tutelage.objective.algorithm import Algorithm, Objective, Step, bind
+from tutelage.objective.batch import collate
+from tutelage.objective.scores import Scores
+from tutelage.types import Episode, Observation, Task, Turn
 
 V, WIDTH = 7, 5
 VIEWS = ("student", "teacher", "reference", "full", "ablated")

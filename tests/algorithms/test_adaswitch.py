@@ -6,9 +6,9 @@ import pytest
 from steps import World, parts, world
 from test_formulas import clipped, tokens
 
-from understudy.algorithms.adaswitch import adaswitch
-from understudy.algorithms.tcod import tcod
-from understudy.types import Taken
+from tutelage.algorithms.adaswitch import adaswitch
+from tutelage.algorithms.tcod import tcod
+from tutelage.types import Taken
 
 
 def handed(seed: int) -> World:

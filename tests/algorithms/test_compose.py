@@ -15,16 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from steps import World, gradient, parts, world
 
-from understudy import plan, words
-from understudy.algorithms import ALGORITHMS
-from understudy.algorithms.compose import EXPRESSIONS, TERMS, compose
-from understudy.build import algorithm_of
-from understudy.config import AlgorithmSection
-from understudy.configfile import override, parse, write
-from understudy.errors import ConfigError
-from understudy.objective import Algorithm, Reinforce, Signal, bind
-from understudy.schedules import SHAPES
-from understudy.signals import acted_by, gap, gap_gate, group_relative, t_dur
+from tutelage.algorithms import ALGORITHMS, expressions
+from tutelage.algorithms.compose import EXPRESSIONS, TERMS, compose
+from tutelage.cli import dry_run
+from tutelage.config.schema import AlgorithmSection
+from tutelage.config.toml_file import override, parse, write
+from tutelage.errors import ConfigError
+from tutelage.objective.algorithm import Algorithm, Reinforce, Signal, bind
+from tutelage.runs.assemble import algorithm_of
+from tutelage.schedules import SHAPES
+from tutelage.signals import acted_by, gap, gap_gate, group_relative, t_dur
 
 TEACHER = "[views.teacher]\npolicy = 'teacher'\n"
 PAIRS: dict[str, tuple[Callable[[], Algorithm], str]] = {
@@ -180,7 +180,7 @@ def test_guided_turns_sdars_gate_t_dur_and_annealing_from_a_configuration_alone(
 
 # -- expressions
 
-READER = words.Reader(numbers={"total_steps": 80}, views=("student", "teacher"))
+READER = expressions.Reader(numbers={"total_steps": 80}, views=("student", "teacher"))
 
 
 def signal(text: object) -> Signal:
@@ -228,7 +228,7 @@ def test_what_an_expression_means(of: World, text: object, want: Callable[..., o
 
 def test_steps_from_a_share_of_the_run_are_whole_and_at_least_one() -> None:
     for total, share, end in ((7, 0.5, 4), (3, 0.1, 1), (100, 0.8, 80)):
-        reader = words.Reader(numbers={"total_steps": total}, views=())
+        reader = expressions.Reader(numbers={"total_steps": total}, views=())
         made = reader.read(f"linear(1, 0, {share} * total_steps)", "schedule", "x")
         assert made(end) == 0
         assert made(end - 1) > 0
@@ -242,7 +242,7 @@ def test_other_kinds_of_words(of: World) -> None:
     assert torch.equal(gate(mine, theirs), gap_gate(2.0)(mine, theirs))
     p, q = (s.distribution.logps() for s in (mine, theirs))
     js = READER.read("jensen_shannon(beta=0.3)", "divergence", "x")
-    assert torch.equal(js(p, q), words.words()["jensen_shannon"].call(p, q, beta=0.3))
+    assert torch.equal(js(p, q), expressions.words()["jensen_shannon"].call(p, q, beta=0.3))
     assert js.__name__ == "jensen_shannon(beta=0.3)"
     assert READER.read("reverse_kl()", "divergence", "x") is READER.read(
         "reverse_kl", "divergence", "x"
@@ -313,7 +313,7 @@ def test_every_mistake_is_a_sentence_with_its_place(text: object, message: str) 
 
 def test_the_place_counts_characters_and_a_long_expression_is_cut() -> None:
     with pytest.raises(ValueError, match=r'character 26 of "gap\(.ééé.,.ééé.\)'):
-        words.Reader(numbers={}, views=["ééé"]).read(
+        expressions.Reader(numbers={}, views=["ééé"]).read(
             "gap('ééé','ééé') + 0.5 * gapp()", "signal", "x"
         )
     long = "gap() + " * 40 + "gapp()"
@@ -327,7 +327,7 @@ ALPHABET = st.one_of(
     st.text(max_size=40),
     st.lists(
         st.sampled_from(
-            [*words.words(), "(", ")", "+", "-", "*", ",", "1", "0.5", "'teacher'", "="]
+            [*expressions.words(), "(", ")", "+", "-", "*", ",", "1", "0.5", "'teacher'", "="]
         ),
         max_size=12,
     ).map("".join),
@@ -480,7 +480,7 @@ def test_parts_are_overridden_on_the_command_line() -> None:
 def test_the_plan_shows_terms_and_their_schedules(tmp_path: Path) -> None:
     table = file()
     table["run"]["folder"] = str(tmp_path / "run")  # type: ignore[index]
-    made = plan.make(parse(table))  # type: ignore[arg-type]
+    made = dry_run.make(parse(table))  # type: ignore[arg-type]
     said = {name: text for _, name, text in made.terms}
     assert said["mine"].startswith("policy gradient on acted_by[student] * (")
     assert "gated, times 0.01 * acted_by[student]" in said["pull"]
@@ -496,9 +496,9 @@ def test_the_plan_shows_terms_and_their_schedules(tmp_path: Path) -> None:
 
 
 def test_words_are_found_by_what_functions_return() -> None:
-    found = words.words()
+    found = expressions.words()
     kinds = Counter(word.kind for word in found.values())
-    assert set(kinds) == set(words.KINDS)
+    assert set(kinds) == set(expressions.KINDS)
     assert set(SHAPES) | {"constant"} == {n for n, w in found.items() if w.kind == "schedule"}
     for name, kind in (
         ("t_dur", "signal"), ("gap_gate", "gate"), ("ppo_clip", "surrogate"), ("k3", "estimate"),
@@ -511,15 +511,15 @@ def test_words_are_found_by_what_functions_return() -> None:
 
 
 def test_no_two_words_share_a_name() -> None:
-    from understudy.words import registry
+    from tutelage.algorithms.expressions import registry
 
     names = [w.name for module in registry._modules() for w in registry._words_of(module)]
     assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
-@pytest.mark.parametrize("name", words.words())
+@pytest.mark.parametrize("name", expressions.words())
 def test_every_word_says_what_it_means(name: str) -> None:
-    word = words.words()[name]
+    word = expressions.words()[name]
     assert len(word.meaning) > 15
     assert ast.parse(word.usage.replace("|", ""), mode="eval")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from steps import parts, world
 
-from understudy import words
-from understudy.build import algorithm_of
-from understudy.config import AlgorithmSection
+from tutelage.algorithms import expressions
+from tutelage.config.schema import AlgorithmSection
+from tutelage.runs.assemble import algorithm_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,7 +16,7 @@ def test_the_documentation_lists_every_word() -> None:
     text = (ROOT / "docs" / "compose.md").read_text(encoding="utf-8")
     _, mark, rest = text.partition("<!-- words -->\n")
     assert mark
-    assert rest.strip() == words.table().strip(), "stale: run `python scripts/write_words.py`"
+    assert rest.strip() == expressions.table().strip(), "stale: run `python scripts/write_words.py`"
 
 
 def test_the_examples_in_the_documentation_are_true() -> None:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from steps import World, gradient, parts, world
 
-from understudy.algorithms import ALGORITHMS
-from understudy.maths import followups as maths
-from understudy.objective import Algorithm, View, bind
-from understudy.signals import (
+from tutelage.algorithms import ALGORITHMS
+from tutelage.maths import token_credit as maths
+from tutelage.objective.algorithm import Algorithm, View, bind
+from tutelage.signals import (
     belief_weight,
     equal_turns,
     gap,
@@ -28,7 +28,7 @@ from understudy.signals import (
     support,
     whitened,
 )
-from understudy.types import Observation, Turn
+from tutelage.types import Observation, Turn
 
 
 @dataclass(frozen=True)

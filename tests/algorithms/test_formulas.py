@@ -8,13 +8,13 @@ import pytest
 import torch
 from steps import World, parts, total, world
 
-from understudy.algorithms.grpo import grpo
-from understudy.algorithms.guided_opd import guided_opd
-from understudy.algorithms.opd import opd
-from understudy.algorithms.sft import sft
-from understudy.maths.estimators import k3
-from understudy.objective import ONE, Algorithm, DistillSampled
-from understudy.scores import Scores
+from tutelage.algorithms.grpo import grpo
+from tutelage.algorithms.guided_opd import guided_opd
+from tutelage.algorithms.opd import opd
+from tutelage.algorithms.sft import sft
+from tutelage.maths.estimators import k3
+from tutelage.objective.algorithm import ONE, Algorithm, DistillSampled
+from tutelage.objective.scores import Scores
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,16 @@ from steps import World, parts, total, world
 from test_formulas import Token, advantages, clipped, mean, tokens
 from torch.testing import assert_close
 
-from understudy.algorithms.gated_opsd import gated_opsd
-from understudy.algorithms.grpo import grpo
-from understudy.algorithms.grpo_opsd import grpo_opsd
-from understudy.algorithms.rlsd import rlsd
-from understudy.algorithms.sdar import sdar
-from understudy.algorithms.skill_sd import skill_sd
-from understudy.objective import Algorithm, Term, bind
-from understudy.schedules import linear
-from understudy.scores import Scores
-from understudy.signals import (
+from tutelage.algorithms.gated_opsd import gated_opsd
+from tutelage.algorithms.grpo import grpo
+from tutelage.algorithms.grpo_opsd import grpo_opsd
+from tutelage.algorithms.rlsd import rlsd
+from tutelage.algorithms.sdar import sdar
+from tutelage.algorithms.skill_sd import skill_sd
+from tutelage.objective.algorithm import Algorithm, Term, bind
+from tutelage.objective.scores import Scores
+from tutelage.schedules import linear
+from tutelage.signals import (
     entropy_gate,
     evidence,
     gap,

@@ -15,11 +15,11 @@ from test_formulas import Token, clipped, mean, tokens
 from torch.testing import assert_close
 from turnwise import written
 
-from understudy.algorithms.guided_opd import guided_opd
-from understudy.algorithms.opd import opd
-from understudy.maths.divergences import forward_kl, jensen_shannon, reverse_kl, top_k
-from understudy.objective import Step, Term, bind
-from understudy.scores import Scores
+from tutelage.algorithms.guided_opd import guided_opd
+from tutelage.algorithms.opd import opd
+from tutelage.maths.divergences import forward_kl, jensen_shannon, reverse_kl, top_k
+from tutelage.objective.algorithm import Step, Term, bind
+from tutelage.objective.scores import Scores
 
 SEEDS = st.integers(0, 2**31 - 1)
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from steps import VIEWS, V, World, gradient, total, world
 from torch.testing import assert_close
 
-from understudy.algorithms import ALGORITHMS
-from understudy.maths import vocabulary
-from understudy.maths.divergences import jensen_shannon
-from understudy.maths.estimators import k3
-from understudy.objective import (
+from tutelage.algorithms import ALGORITHMS
+from tutelage.maths import distributions
+from tutelage.maths.divergences import jensen_shannon
+from tutelage.maths.estimators import k3
+from tutelage.objective.algorithm import (
     ONE,
     Algorithm,
     Distill,
@@ -23,9 +23,9 @@ from understudy.objective import (
     Step,
     bind,
 )
-from understudy.schedules import linear
-from understudy.scores import Scores  # fmt: skip
-from understudy.signals import acted_by, episode_mean, gap, group_relative
+from tutelage.objective.scores import Scores  # fmt: skip
+from tutelage.schedules import linear
+from tutelage.signals import acted_by, episode_mean, gap, group_relative
 
 MAKE: dict[str, Callable[[], Algorithm]] = {
     "sft": ALGORITHMS["sft"],
@@ -131,7 +131,7 @@ def test_the_loss_does_not_depend_on_the_size_of_a_vocabulary_chunk(
     step = of.step()
     everything = [torch.arange(len(step.batch.token))]
     whole = gradient(bind(MAKE[name](), of.step()), of, step, everything)
-    monkeypatch.setattr(vocabulary, "CHUNK_ELEMENTS", 3 * V)
+    monkeypatch.setattr(distributions, "CHUNK_ELEMENTS", 3 * V)
     chunked = gradient(bind(MAKE[name](), of.step()), of, step, everything)
     assert_close(chunked[1], whole[1], atol=1e-6, rtol=1e-4)
 

@@ -6,9 +6,9 @@ from steps import V, world
 from test_invariance import MAKE, gradient
 from torch.testing import assert_close
 
-from understudy.maths import vocabulary
-from understudy.objective import bind
-from understudy.scores import Cut
+from tutelage.maths import distributions
+from tutelage.objective.algorithm import bind
+from tutelage.objective.scores import Cut
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -20,7 +20,7 @@ def test_a_loss_in_pieces_has_the_gradient_of_the_whole(
     step = of.step()
     everything = torch.arange(len(step.batch.token))
     whole = gradient(bind(MAKE[name](), of.step()), of, step, [everything])
-    monkeypatch.setattr(vocabulary, "CHUNK_ELEMENTS", size * V)
+    monkeypatch.setattr(distributions, "CHUNK_ELEMENTS", size * V)
     leaf = torch.cat(of.hidden["student"]).clone().requires_grad_()
     objective = bind(MAKE[name](), of.step())
     cut, value, taken = Cut(of.live(step, everything, leaf=leaf)), 0.0, 0

@@ -16,21 +16,21 @@ from test_formulas import Token, advantages, clipped, tokens
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy import trainer
-from understudy.algorithms.grpo import grpo
-from understudy.algorithms.opsd import opsd
-from understudy.algorithms.pi_distill import pi_distill
-from understudy.algorithms.sft import sft
-from understudy.batch import collate
-from understudy.envs.doors import Doors
-from understudy.objective import ONE, Algorithm, Signal, Step, View, bind
-from understudy.policies.base import Completion, Request, Sample
-from understudy.rollout import Clock, Stage, play
-from understudy.schedules import Schedule
-from understudy.scores import Scores
-from understudy.signals import episode_mean, episode_sum, token_mean, varied
-from understudy.trainer import Report, Update, train_step
-from understudy.types import Episode, Task
+from tutelage.algorithms.grpo import grpo
+from tutelage.algorithms.opsd import opsd
+from tutelage.algorithms.pi_distill import pi_distill
+from tutelage.algorithms.sft import sft
+from tutelage.envs.doors import Doors
+from tutelage.objective.algorithm import ONE, Algorithm, Signal, Step, View, bind
+from tutelage.objective.batch import collate
+from tutelage.objective.scores import Scores
+from tutelage.policies.base import Completion, Request, Sample
+from tutelage.rollout.play import Clock, Stage, play
+from tutelage.schedules import Schedule
+from tutelage.signals import episode_mean, episode_sum, token_mean, varied
+from tutelage.training import train_step as trainer
+from tutelage.training.train_step import Report, Update, train_step
+from tutelage.types import Episode, Task
 
 
 def flat(of: World, *groups: str) -> World:

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from steps import World, gradient, parts, total, world
 from test_formulas import Token, advantages, clipped, mean, tokens
 
-from understudy.algorithms.dapo import dapo
-from understudy.algorithms.dr_grpo import dr_grpo
-from understudy.algorithms.gigpo import gigpo
-from understudy.algorithms.grpo import grpo
-from understudy.algorithms.reinforce_pp import reinforce_pp
-from understudy.algorithms.rloo import rloo
-from understudy.maths.credit import normalised, row_relative, sum_to_end
-from understudy.maths.estimators import k1, k2
-from understudy.objective import Algorithm, Step, bind
-from understudy.penalties import overlong
-from understudy.scores import Scores
-from understudy.signals import (
+from tutelage.algorithms.dapo import dapo
+from tutelage.algorithms.dr_grpo import dr_grpo
+from tutelage.algorithms.gigpo import gigpo
+from tutelage.algorithms.grpo import grpo
+from tutelage.algorithms.reinforce_pp import reinforce_pp
+from tutelage.algorithms.rloo import rloo
+from tutelage.maths.advantages import normalised, row_relative, sum_to_end
+from tutelage.maths.estimators import k1, k2
+from tutelage.objective.algorithm import Algorithm, Step, bind
+from tutelage.objective.penalties import overlong
+from tutelage.objective.scores import Scores
+from tutelage.signals import (
     batch_normalised,
     drift,
     episode_return,
@@ -33,7 +33,7 @@ from understudy.signals import (
     turn_relative,
     varied,
 )
-from understudy.types import Episode, Observation, Task, Turn
+from tutelage.types import Episode, Observation, Task, Turn
 
 
 @pytest.fixture(params=[0, 1, 2], ids="world={}".format)
@@ -59,7 +59,7 @@ def group(name: str, *episodes: tuple[Turn, ...]) -> list[Episode]:
 
 def step_of(episodes: list[Episode]) -> Step:
     """A step without views."""
-    from understudy.batch import collate
+    from tutelage.objective.batch import collate
 
     return Step(collate(episodes), {}, 0)
 

@@ -11,20 +11,20 @@ from test_trainer import Recorder
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy import trainer
-from understudy.algorithms import ALGORITHMS
-from understudy.contexts import Context
-from understudy.errors import ConfigError
-from understudy.lazy import LazyScores
-from understudy.objective import Algorithm, Reinforce, Signal, View
-from understudy.policies.base import Sample, Scorer
-from understudy.policies.hf import HFPolicy
-from understudy.policies.packing import pack
-from understudy.policies.prompts import Prompter
-from understudy.rollout import Clock
-from understudy.scores import Scores
-from understudy.trainer import Report, Update, train_step
-from understudy.types import Episode, Observation, Task, Turn
+from tutelage.algorithms import ALGORITHMS
+from tutelage.errors import ConfigError
+from tutelage.objective.algorithm import Algorithm, Reinforce, Signal, View
+from tutelage.objective.lazy_scores import LazyScores
+from tutelage.objective.scores import Scores
+from tutelage.policies.base import Sample, Scorer
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.packing import pack
+from tutelage.prompts.context import Context
+from tutelage.prompts.prompter import Prompter
+from tutelage.rollout.play import Clock
+from tutelage.training import train_step as trainer
+from tutelage.training.train_step import Report, Update, train_step
+from tutelage.types import Episode, Observation, Task, Turn
 
 TURNS = 6
 
@@ -141,11 +141,11 @@ def test_what_is_no_signal_of_single_tokens_finds_all_of_them_scored() -> None:
 
 def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Score all tokens of all views, each on its own, as if each were read."""
-    narrow, until = LazyScores.of, trainer._until
+    narrow, until = LazyScores.of, train_step._until
     monkeypatch.setattr(
         LazyScores, "of", lambda self, name, tokens: narrow(self, name, ~self._nothing)
     )
-    monkeypatch.setattr(trainer, "_twins", lambda ready, views: dict.fromkeys(views, ()))
+    monkeypatch.setattr(train_step, "_twins", lambda ready, views: dict.fromkeys(views, ()))
     monkeypatch.setattr(
         trainer, "_until", lambda ready, row, counts: row if until(ready, row, counts) else None
     )

@@ -7,16 +7,16 @@ import torch
 from steps import World, parts, world
 from torch.testing import assert_close
 
-from understudy.algorithms.grpo import grpo
-from understudy.algorithms.guided_opd import guided_opd
-from understudy.algorithms.opd import opd
-from understudy.batch import collate
-from understudy.maths.divergences import reverse_kl
-from understudy.objective import ONE, Algorithm, Distill, Reinforce, Signal, Step, bind
-from understudy.schedules import linear
-from understudy.scores import Scores
-from understudy.signals import acted_by, episode_mean, gap, group_relative
-from understudy.types import Episode, Observation, Task, Turn
+from tutelage.algorithms.grpo import grpo
+from tutelage.algorithms.guided_opd import guided_opd
+from tutelage.algorithms.opd import opd
+from tutelage.maths.divergences import reverse_kl
+from tutelage.objective.algorithm import ONE, Algorithm, Distill, Reinforce, Signal, Step, bind
+from tutelage.objective.batch import collate
+from tutelage.objective.scores import Scores
+from tutelage.schedules import linear
+from tutelage.signals import acted_by, episode_mean, gap, group_relative
+from tutelage.types import Episode, Observation, Task, Turn
 
 
 @pytest.fixture

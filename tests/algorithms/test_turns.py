@@ -12,13 +12,13 @@ from steps import World, gradient, parts, total, world
 from test_formulas import Token, advantages, clipped, mean, tokens
 from turnwise import turns_of, written
 
-from understudy.algorithms.atod import atod
-from understudy.algorithms.opd import opd
-from understudy.algorithms.sod import sod
-from understudy.algorithms.tcod import tcod
-from understudy.objective import bind
-from understudy.schedules import constant, linear
-from understudy.signals import (
+from tutelage.algorithms.atod import atod
+from tutelage.algorithms.opd import opd
+from tutelage.algorithms.sod import sod
+from tutelage.algorithms.tcod import tcod
+from tutelage.objective.algorithm import bind
+from tutelage.schedules import constant, linear
+from tutelage.signals import (
     discounted_gap,
     first_turns,
     gap,

@@ -6,10 +6,10 @@ import torch
 from steps import World
 from test_formulas import Token, tokens
 
-from understudy.batch import collate
-from understudy.objective import Step
-from understudy.scores import Scores
-from understudy.types import Episode, Observation, Task, Turn
+from tutelage.objective.algorithm import Step
+from tutelage.objective.batch import collate
+from tutelage.objective.scores import Scores
+from tutelage.types import Episode, Observation, Task, Turn
 
 Pair = tuple[float, float]  # log-probabilities of a sampled token: student's, teacher's
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from understudy.envs.household.scene import Family, Goal, Receptacle, Scene, Thing
+from tutelage_worlds.household.scene import Family, Goal, Receptacle, Scene, Thing
 
 FOOD = frozenset({"pickupable", "heatable", "coolable", "cleanable", "sliceable"})
 

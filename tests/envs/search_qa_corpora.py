@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from understudy.envs.search_qa.passages import InMemory, Passage, titled
-from understudy.envs.search_qa.world import world
+from tutelage_worlds.search_qa.passages import InMemory, Passage, titled
+from tutelage_worlds.search_qa.world import world
 
 TOWNS = (
     titled("7", "Oslo", "A town on the river Alna."),

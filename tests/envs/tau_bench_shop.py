@@ -5,13 +5,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from understudy.envs.tau_bench.airline import AIRLINE
-from understudy.envs.tau_bench.database import Database, Store
-from understudy.envs.tau_bench.retail import RETAIL
-from understudy.envs.tau_bench.tools import Call, perform
+from tutelage_worlds.tau_bench.airline import AIRLINE
+from tutelage_worlds.tau_bench.database import Database, Store
+from tutelage_worlds.tau_bench.retail import RETAIL
+from tutelage_worlds.tau_bench.tools import Call, perform
 
 ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("UNDERSTUDY_DATA", ROOT.parent / "shared" / "data")) / "tau_bench_retail"
+DATA = Path(os.environ.get("TUTELAGE_DATA", ROOT.parent / "shared" / "data")) / "tau_bench_retail"
 HOME = {"address1": "1 Mill Lane", "address2": "", "city": "Boise", "country": "USA",
         "state": "ID", "zip": "83702"}  # fmt: skip
 AWAY = {**HOME, "address1": "9 Castle Hill", "zip": "83705"}

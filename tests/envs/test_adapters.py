@@ -15,23 +15,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy import build
-from understudy.config import EnvSection
-from understudy.envs.adapters.common import APART, SPLITS, imported, is_won, seeds, short
-from understudy.envs.adapters.gem import Gem
-from understudy.envs.adapters.gymnasium import Gymnasium
-from understudy.envs.adapters.openenv import OpenEnv
-from understudy.envs.adapters.own import Own, is_own
-from understudy.envs.adapters.verifiers import Verifiers
-from understudy.envs.base import Demonstrates, Instructs, Renders, Thinks
-from understudy.envs.check import check
-from understudy.envs.doors import Doors, DoorsEnv
-from understudy.errors import ConfigError, EnvError
-from understudy.types import Observation, Task
+from tutelage.config.schema import EnvSection
+from tutelage.envs.adapters.common import APART, SPLITS, imported, is_won, seeds, short
+from tutelage.envs.adapters.gem import Gem
+from tutelage.envs.adapters.gymnasium import Gymnasium
+from tutelage.envs.adapters.openenv import OpenEnv
+from tutelage.envs.adapters.own import Own, is_own
+from tutelage.envs.adapters.verifiers import Verifiers
+from tutelage.envs.base import Demonstrates, Instructs, Renders, Thinks
+from tutelage.envs.check import check
+from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.errors import ConfigError, EnvError
+from tutelage.runs import assemble
+from tutelage.types import Observation, Task
 
 
 def needs(package: str) -> pytest.MarkDecorator:
-    reason = f"{package} is not installed: pip install 'understudy[{package}]'"
+    reason = f"{package} is not installed: pip install 'tutelage[{package}]'"
     return pytest.mark.skipif(find_spec(package) is None, reason=reason)
 
 
@@ -74,7 +74,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         lambda: OpenEnv(url="x", action="a", text="b").make(),
         lambda: Verifiers(taskset="x").make(),
     ):
-        with pytest.raises(EnvError, match=r"pip install 'understudy\[\w+\]'"):
+        with pytest.raises(EnvError, match=r"pip install 'tutelage\[\w+\]'"):
             make()
 
 
@@ -123,7 +123,7 @@ class Teacher(Count):
 
 
 def own(kind: str, **options: Any) -> Any:
-    return build.suite_of(EnvSection(suite=f"test_adapters:{kind}", options=options))
+    return assemble.suite_of(EnvSection(suite=f"test_adapters:{kind}", options=options))
 
 
 @pytest.fixture(autouse=True)
@@ -203,7 +203,7 @@ def test_other_answers_are_explained() -> None:
             return "text", 0.0, False, False, {}
 
     env = Own(Five).make()
-    like = r".*Gymnasium\(id=YOUR_CLASS\) of understudy\.envs\.adapters\.gymnasium"
+    like = r".*Gymnasium\(id=YOUR_CLASS\) of tutelage\.envs\.adapters\.gymnasium"
     with pytest.raises(EnvError, match=r"reset returned \(observation, info\), as Gym" + like):
         env.reset(Task(id="x"))
     with pytest.raises(EnvError, match=r"step returned 5 values, as Gym" + like):
@@ -255,9 +255,9 @@ def test_whose_class_is_filled_in() -> None:
 
     assert not is_own(Whole)
     with pytest.raises(ConfigError, match=r"it has neither `tasks\(split\)` and `make\(\)` nor"):
-        build.suite_of(EnvSection(suite="random:Random"))
+        assemble.suite_of(EnvSection(suite="random:Random"))
     with pytest.raises(ConfigError, match=r"random has no class 'Nothing'"):
-        build.suite_of(EnvSection(suite="random:Nothing"))
+        assemble.suite_of(EnvSection(suite="random:Nothing"))
     with pytest.raises(ConfigError, match=r"options\.last must be a whole number"):
         own("Count", last="many")
 
@@ -275,20 +275,20 @@ def test_a_function_may_make_the_suite() -> None:
 
 def test_where_they_run() -> None:
     for name, workers in (("doors", 0), ("gymnasium", 1), ("test_adapters:Count", 1)):
-        assert build.workers_of(EnvSection(suite=name)) == workers
+        assert assemble.workers_of(EnvSection(suite=name)) == workers
     asked: list[tuple[str, dict[str, Any], int]] = [
-        ("search_qa", {"url": "http://localhost:8000/retrieve"}, build.ASKING),
+        ("search_qa", {"url": "http://localhost:8000/retrieve"}, assemble.ASKING),
         ("search_qa", {"url": ""}, 0),
-        ("tau_bench", {"user": "endpoint", "user_options": {"url": "http://x"}}, build.ASKING),
+        ("tau_bench", {"user": "endpoint", "user_options": {"url": "http://x"}}, assemble.ASKING),
         ("tau_bench", {"user_options": {}}, 0),
         ("openenv", {"url": "http://x"}, 1),
     ]
     for name, options, workers in asked:
-        assert build.workers_of(EnvSection(suite=name, options=options)) == workers
+        assert assemble.workers_of(EnvSection(suite=name, options=options)) == workers
     alone = EnvSection(suite="search_qa", options={"url": "http://x"}, workers=0)
-    assert build.workers_of(alone) == 0
+    assert assemble.workers_of(alone) == 0
     with pytest.raises(ConfigError, match="did you mean gymnasium"):
-        build.suite_of(EnvSection(suite="gymnasum"))
+        assemble.suite_of(EnvSection(suite="gymnasum"))
 
 
 # -- Gymnasium

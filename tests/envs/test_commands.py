@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from understudy.envs.search_qa.__main__ import main as search_qa
-from understudy.envs.travelplanner.__main__ import main as travelplanner
-from understudy.envs.webshop import files
-from understudy.envs.webshop.__main__ import main as webshop
-from understudy.envs.webshop.generate import generate
+from tutelage_worlds.search_qa.__main__ import main as search_qa
+from tutelage_worlds.travelplanner.__main__ import main as travelplanner
+from tutelage_worlds.webshop import files
+from tutelage_worlds.webshop.__main__ import main as webshop
+from tutelage_worlds.webshop.generate import generate
 
 Captured = pytest.CaptureFixture[str]
 
@@ -59,7 +59,7 @@ def test_search_qa(given: str, part: str, place: Path, capsys: Captured) -> None
     words = given.replace("{}", str(place)).split()
     lucene = [] if words[0] == "write" else ["--retriever", "lucene"]
     told = refused(search_qa, [*words, *lucene], capsys)
-    assert told.startswith("python -m understudy.envs.search_qa: ")
+    assert told.startswith("python -m tutelage_worlds.search_qa: ")
     assert part in told
     assert not (place / "new").exists()
 
@@ -84,10 +84,10 @@ def test_a_busy_port(place: Path, capsys: Captured) -> None:
 )
 def test_webshop(given: str, part: str, place: Path, capsys: Captured) -> None:
     told = refused(webshop, given.replace("{}", str(place)).split(), capsys)
-    assert told.startswith("python -m understudy.envs.webshop: ")
+    assert told.startswith("python -m tutelage_worlds.webshop: ")
     assert part in told
 
 
 def test_travelplanner(place: Path, capsys: Captured) -> None:
     told = refused(travelplanner, [str(place)], capsys)
-    assert told.startswith("python -m understudy.envs.travelplanner: there is no flights")
+    assert told.startswith("python -m tutelage_worlds.travelplanner: there is no flights")

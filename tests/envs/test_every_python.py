@@ -1,7 +1,7 @@
 """Worlds are the same in every version of Python; those of the household are in
 test_household_games.py.
 
-Pythons are looked for under ~/.pyenv/versions and among those that UNDERSTUDY_PYTHONS names, paths
+Pythons are looked for under ~/.pyenv/versions and among those that TUTELAGE_PYTHONS names, paths
 between blanks. Some worlds want numpy there.
 """
 
@@ -24,7 +24,7 @@ WITH_NUMPY = ("search_qa", "webshop")
 # what is seen, step by step, with the demonstrations and plans that lead there
 FINGERPRINT = """
 import hashlib
-from understudy.envs.{world} import {name}
+from tutelage.envs.{world} import {name}
 suite, digest = {made}, hashlib.sha256()
 for split in ("train", "test"):
     for task in list(suite.tasks(split)[:6]):
@@ -56,7 +56,7 @@ def asked(python: str, code: str) -> str:
 
 def pythons(version: str) -> list[str]:
     """Those of a version, the ones that the user named first."""
-    named = os.environ.get("UNDERSTUDY_PYTHONS", "").split()
+    named = os.environ.get("TUTELAGE_PYTHONS", "").split()
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     there = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
     return [each for each in named if asked(each, code) == version] + [*map(str, there)]
@@ -67,7 +67,7 @@ def pythons(version: str) -> list[str]:
 def test_worlds_are_the_same_in_every_version_of_python(version: str, world: str) -> None:
     found = pythons(version)
     if not found:
-        pytest.skip(f"Python {version} is not installed, nor named in UNDERSTUDY_PYTHONS")
+        pytest.skip(f"Python {version} is not installed, nor named in TUTELAGE_PYTHONS")
     if world in WITH_NUMPY and not asked(found[0], "import numpy; print(1)"):
-        pytest.skip(f"{found[0]} has no numpy: name one in UNDERSTUDY_PYTHONS")
+        pytest.skip(f"{found[0]} has no numpy: name one in TUTELAGE_PYTHONS")
     assert fingerprint(found[0], world, "7") == fingerprint(sys.executable, world, "1")

@@ -26,7 +26,7 @@ from envs.household_scenes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.envs.household import (
+from tutelage_worlds.household import (
     Game,
     GameFileError,
     Household,
@@ -36,9 +36,9 @@ from understudy.envs.household import (
     read,
     write,
 )
-from understudy.envs.household.generate import SIZES, SPLITS
-from understudy.envs.household.problem import ProblemError, dump, load
-from understudy.envs.household.scene import Family, Goal, Thing
+from tutelage_worlds.household.generate import SIZES, SPLITS
+from tutelage_worlds.household.problem import ProblemError, dump, load
+from tutelage_worlds.household.scene import Family, Goal, Thing
 
 
 def _alfworld() -> Path | None:

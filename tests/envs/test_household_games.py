@@ -12,9 +12,9 @@ from envs.household_scenes import CABINET_1, EGG, FRIDGE, kitchen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.envs.household import Game, Scene, explore, generate, plan
-from understudy.envs.household.expert import UnsolvableError
-from understudy.envs.household.generate import (
+from tutelage_worlds.household import Game, Scene, explore, generate, plan
+from tutelage_worlds.household.expert import UnsolvableError
+from tutelage_worlds.household.generate import (
     COPIES,
     FAMILIES,
     SIZES,
@@ -23,9 +23,9 @@ from understudy.envs.household.generate import (
     layout_name,
     pair_name,
 )
-from understudy.envs.household.scene import Family, Goal, Thing
-from understudy.envs.household.tables import ACCEPTS, FULL, LAMP, LIMITS, OPENABLE, SMALL, THINGS
-from understudy.envs.household.wording import NOTHING
+from tutelage_worlds.household.scene import Family, Goal, Thing
+from tutelage_worlds.household.tables import ACCEPTS, FULL, LAMP, LIMITS, OPENABLE, SMALL, THINGS
+from tutelage_worlds.household.wording import NOTHING
 
 SCENES = [(split, size) for split in SPLITS for size in SIZES]
 ROOT = Path(__file__).parents[2]
@@ -162,8 +162,8 @@ def test_seen_games_are_new_games_from_the_distribution_of_train() -> None:
 
 FINGERPRINT = """
 import hashlib
-from understudy.envs.household import explore, generate, plan
-from understudy.envs.household.problem import dump
+from tutelage_worlds.household import explore, generate, plan
+from tutelage_worlds.household.problem import dump
 digest = hashlib.sha256()
 for size in ("small", "full"):
     for split in ("train", "seen", "unseen"):
@@ -204,7 +204,7 @@ def test_games_are_the_same_in_every_version_of_python(version: str) -> None:
 
 def test_only_the_standard_library_is_needed() -> None:
     code = (
-        "import sys, understudy.envs.household\n"
+        "import sys, tutelage_worlds.household\n"
         "heavy = {'torch', 'numpy', 'transformers', 'pydantic', 'rich'} & sys.modules.keys()\n"
         "raise SystemExit(f'imported {heavy}' if heavy else 0)"
     )

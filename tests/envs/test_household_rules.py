@@ -20,9 +20,9 @@ from envs.household_scenes import (
     with_thing,
 )
 
-from understudy.envs.household import Game
-from understudy.envs.household.scene import Family, Goal, Thing
-from understudy.envs.household.wording import DEFAULT
+from tutelage_worlds.household import Game
+from tutelage_worlds.household.scene import Family, Goal, Thing
+from tutelage_worlds.household.wording import DEFAULT
 
 NOTHING = "Nothing happens."
 

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from parity.report import ALONE
 
-from understudy.envs.base import Demonstrates, Instructs, Renders
-from understudy.envs.household import Game, Household, generate, needs, textworld
-from understudy.envs.household.gamefile import FOLDERS
-from understudy.envs.household.generate import FAMILIES, SIZES
-from understudy.envs.household.render import compact, marked
-from understudy.errors import EnvError
-from understudy.types import Observation, Task
+from tutelage.envs.base import Demonstrates, Instructs, Renders
+from tutelage.errors import EnvError
+from tutelage.types import Observation, Task
+from tutelage_worlds.household import Game, Household, generate, needs, textworld
+from tutelage_worlds.household.gamefile import FOLDERS
+from tutelage_worlds.household.generate import FAMILIES, SIZES
+from tutelage_worlds.household.render import compact, marked
 
 NAME = re.compile(r"[a-z]+ \d+")
 
@@ -78,7 +78,7 @@ def test_textworld_is_asked_for_by_name_and_never_replaced(
     suite = Household(engine="textworld")
     assert set(suite.renders()) == {"compact"}
     monkeypatch.setattr(textworld, "find_spec", lambda _: None)
-    with pytest.raises(EnvError, match=r"textworld is not installed: .*understudy\[textworld\]"):
+    with pytest.raises(EnvError, match=r"textworld is not installed: .*tutelage\[textworld\]"):
         suite.make()
     wanted = {need.name: need.wanted for need in needs({"engine": "textworld"})}
     assert wanted == {"games": False, "textworld": True, "alfworld": True}

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from understudy.envs.pool import Failure, ProcessPool
-from understudy.envs.scienceworld import ScienceWorld, simulator
-from understudy.envs.scienceworld.catalogue import TASKS
-from understudy.envs.scienceworld.hashing import numbered, overlay
-from understudy.envs.scienceworld.java import Gone, Java, Late, Thrown, ref
-from understudy.envs.scienceworld.simulator import Shown, Simulator
-from understudy.errors import ConfigError, EnvError
-from understudy.types import Observation
+from tutelage.envs.pool import Failure, ProcessPool
+from tutelage.errors import ConfigError, EnvError
+from tutelage.types import Observation
+from tutelage_worlds.scienceworld import ScienceWorld, simulator
+from tutelage_worlds.scienceworld.catalogue import TASKS
+from tutelage_worlds.scienceworld.hashing import numbered, overlay
+from tutelage_worlds.scienceworld.java import Gone, Java, Late, Thrown, ref
+from tutelage_worlds.scienceworld.simulator import Shown, Simulator
 
 LACKING = find_spec("scienceworld") is None or shutil.which("java") is None
 pytestmark = pytest.mark.skipif(
-    LACKING, reason="needs Java and pip install 'understudy[scienceworld]'"
+    LACKING, reason="needs Java and pip install 'tutelage[scienceworld]'"
 )
 Which = tuple[str, int, str]
 PAINT: Which = ("chemistry-mix-paint-tertiary-color", 3, "")
@@ -228,7 +228,7 @@ def test_objects_are_hashed_by_their_numbers(tmp_path: Path) -> None:
 
 def test_another_process_sees_the_same_and_takes_its_machine_with_it(machine: Simulator) -> None:
     code = (
-        "from understudy.envs.scienceworld.simulator import simulator\n"
+        "from tutelage_worlds.scienceworld.simulator import simulator\n"
         "import sys, time\n"
         "s = simulator(512)\n"
         f"g, d, shown = s.begin(*{LIVES!r})\n"

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from understudy.envs.base import Demonstrates, Describes, Instructs, Renders
-from understudy.envs.check import check
-from understudy.envs.scienceworld import ScienceWorld, simulator
-from understudy.envs.scienceworld.catalogue import SPLITS, TASKS, VARIATIONS, chosen, variations
-from understudy.envs.scienceworld.java import program, ref
-from understudy.envs.scienceworld.render import compact
-from understudy.errors import ConfigError
-from understudy.types import Observation, Task
+from tutelage.envs.base import Demonstrates, Describes, Instructs, Renders
+from tutelage.envs.check import check
+from tutelage.errors import ConfigError
+from tutelage.types import Observation, Task
+from tutelage_worlds.scienceworld import ScienceWorld, simulator
+from tutelage_worlds.scienceworld.catalogue import SPLITS, TASKS, VARIATIONS, chosen, variations
+from tutelage_worlds.scienceworld.java import program, ref
+from tutelage_worlds.scienceworld.render import compact
 
 LACKING = find_spec("scienceworld") is None or which("java") is None
-played = pytest.mark.skipif(LACKING, reason="needs Java and pip install 'understudy[scienceworld]'")
+played = pytest.mark.skipif(LACKING, reason="needs Java and pip install 'tutelage[scienceworld]'")
 SUITE = ScienceWorld(families="short", simplify="easy")
 ANIMAL = next(t for t in SUITE.tasks("train") if t.family == "find-animal")
 LIFE = next(t for t in SUITE.tasks("train") if t.family == "lifespan-longest-lived")
@@ -87,7 +87,7 @@ def test_without_java_or_the_package_it_says_what_to_install(
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(simulator, "distribution", lacking)
-    with pytest.raises(ConfigError, match=r"pip install 'understudy\[scienceworld\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'tutelage\[scienceworld\]'"):
         simulator.files()
     monkeypatch.undo()
     monkeypatch.delenv("JAVA_HOME", raising=False)

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from envs.search_qa_corpora import TOWNS, lines, rows
 
-from understudy.cli import main
-from understudy.envs.needs import Need
-from understudy.envs.search_qa import DataError, SearchQA, needs
-from understudy.envs.search_qa.questions import SOURCES, load
-from understudy.errors import ConfigError
-from understudy.evaluate import panel
+from tutelage.cli.main import main
+from tutelage.envs.requirements import Need
+from tutelage.errors import ConfigError
+from tutelage.evaluation.evaluate import panel
+from tutelage_worlds.search_qa import DataError, SearchQA, needs
+from tutelage_worlds.search_qa.questions import SOURCES, load
 
 
 def asked(text: str, *golds: str, **more: Any) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "test.parquet").write_text("x")
-    with pytest.raises(ConfigError, match=r"understudy\[parquet\]"):
+    with pytest.raises(ConfigError, match=r"tutelage\[parquet\]"):
         load(str(tmp_path), "test")
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from envs.search_qa_corpora import TOWNS, lines, rows, small, towns
 
-from understudy.envs.search_qa import DataError, SearchQA, encoders, retrieval
-from understudy.envs.search_qa.__main__ import made_in_folder, main
-from understudy.envs.search_qa.passages import InMemory, Lines, Passage, load, titled
-from understudy.envs.search_qa.retrieval import ENGINES, Engine, build, opened
-from understudy.envs.webshop.analysis import terms
-from understudy.errors import ConfigError
+from tutelage.errors import ConfigError
+from tutelage_worlds.search_qa import DataError, SearchQA, encoders, retrieval
+from tutelage_worlds.search_qa.__main__ import made_in_folder, main
+from tutelage_worlds.search_qa.passages import InMemory, Lines, Passage, load, titled
+from tutelage_worlds.search_qa.retrieval import ENGINES, Engine, build, opened
+from tutelage_worlds.webshop.analysis import terms
 
 PACKAGES = {"bm25s": "bm25s", "tantivy": "tantivy", "faiss": "faiss", "usearch": "usearch"}
 
@@ -122,7 +122,7 @@ def test_an_index_of_another_corpus_is_refused(tmp_path: Path) -> None:
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for engine, extra in (("bm25s", "search"), ("tantivy", "tantivy"), ("faiss", "faiss")):
         monkeypatch.setitem(sys.modules, engine, None)
-        with pytest.raises(ConfigError, match=rf"pip install 'understudy\[{extra}\]'"):
+        with pytest.raises(ConfigError, match=rf"pip install 'tutelage\[{extra}\]'"):
             build(towns(), engine, encoder="hashed")  # type: ignore[arg-type]
 
 
@@ -182,7 +182,7 @@ def test_a_models_vectors_are_means_over_tokens(tmp_path: Path) -> None:
     import torch
     from transformers import BertConfig, BertModel
 
-    from understudy.policies.small import train_tokenizer
+    from tutelage.policies.hf.tiny import train_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_tokenizer([p.contents for p in TOWNS], entries=300)

@@ -11,12 +11,12 @@ from envs.search_qa_corpora import TOWNS, towns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.envs.search_qa import Question, moves, scores, wording
-from understudy.envs.search_qa.env import Library, Rules, SearchQAEnv
-from understudy.envs.search_qa.passages import InMemory, titled
-from understudy.envs.search_qa.render import compact
-from understudy.envs.search_qa.retrieval import build
-from understudy.types import Observation, Task
+from tutelage.types import Observation, Task
+from tutelage_worlds.search_qa import Question, moves, scores, wording
+from tutelage_worlds.search_qa.env import Library, Rules, SearchQAEnv
+from tutelage_worlds.search_qa.passages import InMemory, titled
+from tutelage_worlds.search_qa.render import compact
+from tutelage_worlds.search_qa.retrieval import build
 
 BITS = st.sampled_from(
     ["<search>", "</search>", "<answer>", "</answer>", "<SEARCH>", "</Search>", "<Answer>",
@@ -309,8 +309,8 @@ def test_tags_in_a_passage_are_no_tags(protocol: moves.Protocol) -> None:
 
 def test_special_tokens_in_a_passage_are_text() -> None:
     """The chat template's own tokens, through the tokenizer that runs use, add no special id."""
-    from understudy.policies.chat import Chat
-    from understudy.policies.small import ROLES, train_tokenizer
+    from tutelage.policies.hf.tiny import ROLES, train_tokenizer
+    from tutelage.prompts.chat_template import Chat
 
     seen = SearchQAEnv(
         lambda task: Question("nq", 0, "which", ("Alna",)),

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 import pytest
 from envs.search_qa_corpora import TOWNS, small, towns
 
-from understudy.envs.search_qa import SearchQA
-from understudy.envs.search_qa.client import Remote, ServerError
-from understudy.envs.search_qa.retrieval import Hit, Local, build
-from understudy.envs.search_qa.server import Server
-from understudy.errors import ConfigError, EnvError
+from tutelage.errors import ConfigError, EnvError
+from tutelage_worlds.search_qa import SearchQA
+from tutelage_worlds.search_qa.client import Remote, ServerError
+from tutelage_worlds.search_qa.retrieval import Hit, Local, build
+from tutelage_worlds.search_qa.server import Server
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def test_questions_can_be_played_against_a_server() -> None:
 
 
 def test_the_command_serves() -> None:
-    command = [sys.executable, "-m", "understudy.envs.search_qa", "serve", "--port", "0",
+    command = [sys.executable, "-m", "tutelage_worlds.search_qa", "serve", "--port", "0",
                "--retriever", "lucene"]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.envs.base import Answers, Demonstrates, Describes, Instructs, Renders, Thinks
-from understudy.envs.check import check
-from understudy.envs.search_qa import SearchQA, wording
-from understudy.envs.search_qa.expert import understand
-from understudy.envs.search_qa.generate import FAMILIES, specs
-from understudy.envs.search_qa.moves import Protocol
-from understudy.envs.search_qa.relations import OF_KIND
-from understudy.envs.search_qa.scores import normalise
-from understudy.envs.search_qa.world import Size, world
-from understudy.hints.bank import load as load_bank
-from understudy.types import Observation, Task
+from tutelage.envs.base import Answers, Demonstrates, Describes, Instructs, Renders, Thinks
+from tutelage.envs.check import check
+from tutelage.hints.bank import load as load_bank
+from tutelage.types import Observation, Task
+from tutelage_worlds.search_qa import SearchQA, wording
+from tutelage_worlds.search_qa.expert import understand
+from tutelage_worlds.search_qa.generate import FAMILIES, specs
+from tutelage_worlds.search_qa.moves import Protocol
+from tutelage_worlds.search_qa.relations import OF_KIND
+from tutelage_worlds.search_qa.scores import normalise
+from tutelage_worlds.search_qa.world import Size, world
 
 SMALL = SearchQA(size="small", train=400, dev=100, test=100, retriever="lucene")
 FULL = SearchQA(retriever="lucene")
@@ -166,7 +166,7 @@ def _names(text: str) -> list[str]:
 
 
 def test_a_reader_that_finds_nothing_gives_what_it_has() -> None:
-    from understudy.envs.search_qa.expert import Reader
+    from tutelage_worlds.search_qa.expert import Reader
 
     reader = Reader(lambda query: [])
     reader.answer("What is the river of the birthplace of Ada Bo?")
@@ -276,7 +276,7 @@ def test_a_million_characters_are_answered(action: str, protocol: Protocol) -> N
 
 def test_another_process_sees_the_same() -> None:
     code = (
-        "from understudy.envs.search_qa import SearchQA\n"
+        "from tutelage_worlds.search_qa import SearchQA\n"
         "s = SearchQA(retriever='lucene')\n"
         "for t in s.tasks('dev')[:8]:\n"
         "    e = s.make()\n"

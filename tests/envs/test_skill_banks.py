@@ -4,13 +4,13 @@ from collections.abc import Collection
 
 import pytest
 
-from understudy.envs.household.scene import Family
-from understudy.envs.scienceworld.catalogue import TASKS
-from understudy.envs.search_qa.generate import FAMILIES as QUESTIONS
-from understudy.envs.tau_bench.generate import FAMILIES as REQUESTS
-from understudy.envs.travelplanner.requests import FAMILIES as TRIPS
-from understudy.envs.webshop import WebShop
-from understudy.hints.bank import load
+from tutelage.hints.bank import load
+from tutelage_worlds.household.scene import Family
+from tutelage_worlds.scienceworld.catalogue import TASKS
+from tutelage_worlds.search_qa.generate import FAMILIES as QUESTIONS
+from tutelage_worlds.tau_bench.generate import FAMILIES as REQUESTS
+from tutelage_worlds.travelplanner.requests import FAMILIES as TRIPS
+from tutelage_worlds.webshop import WebShop
 
 # families of tasks that come from a user's files, in the words of those who made them
 DATA_SETS = {"nq", "triviaqa", "popqa", "hotpotqa", "2wikimultihopqa", "musique", "bamboogle"}

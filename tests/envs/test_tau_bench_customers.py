@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from understudy.envs.tau_bench import STOP, Scripted, Simulated, TauBench
-from understudy.envs.tau_bench.customers import BRIEF, GREETING, MORE, NO_EMAIL, customer
-from understudy.envs.tau_bench.endpoint import endpoint
-from understudy.envs.tau_bench.scenario import Scenario
-from understudy.envs.tau_bench.tools import Call
-from understudy.errors import ConfigError, EnvError
-from understudy.types import Message
+from tutelage.errors import ConfigError, EnvError
+from tutelage.types import Message
+from tutelage_worlds.tau_bench import STOP, Scripted, Simulated, TauBench
+from tutelage_worlds.tau_bench.customers import BRIEF, GREETING, MORE, NO_EMAIL, customer
+from tutelage_worlds.tau_bench.endpoint import endpoint
+from tutelage_worlds.tau_bench.scenario import Scenario
+from tutelage_worlds.tau_bench.tools import Call
 
 PLOT = Scenario(
     id="t", user_id="u", instruction="You are Ann from zip code 12345. Be brief.",

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from envs.tau_bench_shop import CANCEL, DATA, airline_tables, tables, written
 
-from understudy.envs.tau_bench import TauBench, load
-from understudy.envs.tau_bench.expert import ORDER
-from understudy.envs.tau_bench.files import literals
-from understudy.envs.tau_bench.scenario import facts
-from understudy.envs.tau_bench.suite import find
-from understudy.errors import EnvError
+from tutelage.errors import EnvError
+from tutelage_worlds.tau_bench import TauBench, load
+from tutelage_worlds.tau_bench.expert import ORDER
+from tutelage_worlds.tau_bench.files import literals
+from tutelage_worlds.tau_bench.scenario import facts
+from tutelage_worlds.tau_bench.suite import find
 
 LITERAL = """
 from tau_bench.types import Task, Action

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from understudy.envs.tau_bench import Scripted, TauBench
-from understudy.envs.tau_bench.arithmetic import CHARACTERS
-from understudy.envs.tau_bench.env import TOOL_SAYS, TauBenchEnv
-from understudy.envs.tau_bench.scenario import Scenario
-from understudy.envs.tau_bench.suite import find
+from tutelage_worlds.tau_bench import Scripted, TauBench
+from tutelage_worlds.tau_bench.arithmetic import CHARACTERS
+from tutelage_worlds.tau_bench.env import TOOL_SAYS, TauBenchEnv
+from tutelage_worlds.tau_bench.scenario import Scenario
+from tutelage_worlds.tau_bench.suite import find
 
 CLONE = os.environ.get("TAU_BENCH", "")
 WALKS = int(os.environ.get("TAU_BENCH_WALKS", "12"))
@@ -199,7 +199,7 @@ def test_the_calculator_calculates_alike(base: ModuleType) -> None:
         Calculate,
     )
 
-    from understudy.envs.tau_bench.arithmetic import calculate
+    from tutelage_worlds.tau_bench.arithmetic import calculate
 
     rng = Random("calculate")
     for _ in range(WALKS * 200):

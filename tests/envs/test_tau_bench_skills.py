@@ -1,15 +1,15 @@
 """Skills for tau_bench: every kind of task finds its file, and what they say of the rules is so."""
 
-from understudy.envs.tau_bench import TauBench
-from understudy.envs.tau_bench.airline import AIRLINE
-from understudy.envs.tau_bench.database import Database
-from understudy.envs.tau_bench.generate import FAMILIES
-from understudy.envs.tau_bench.retail import RETAIL
-from understudy.envs.tau_bench.suite import find
-from understudy.envs.tau_bench.tools import Call, perform
-from understudy.hints.bandit import Bandit
-from understudy.hints.bank import load
-from understudy.hints.retrieval import retrieve
+from tutelage.hints.bandit import Bandit
+from tutelage.hints.bank import load
+from tutelage.hints.retrieval import retrieve
+from tutelage_worlds.tau_bench import TauBench
+from tutelage_worlds.tau_bench.airline import AIRLINE
+from tutelage_worlds.tau_bench.database import Database
+from tutelage_worlds.tau_bench.generate import FAMILIES
+from tutelage_worlds.tau_bench.retail import RETAIL
+from tutelage_worlds.tau_bench.suite import find
+from tutelage_worlds.tau_bench.tools import Call, perform
 
 BANK = load("tau_bench")
 

@@ -15,18 +15,18 @@ from envs.tau_bench_shop import CANCEL, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.envs.base import Demonstrates, Describes, Instructs, Renders, Thinks
-from understudy.envs.check import check
-from understudy.envs.tau_bench import STOP, TauBench, TauBenchEnv, expert, scenario, shop
-from understudy.envs.tau_bench.calls import DEEPEST, Misread, read, write
-from understudy.envs.tau_bench.catalogue import SIZES
-from understudy.envs.tau_bench.env import TOOL_SAYS
-from understudy.envs.tau_bench.generate import FAMILIES, SPLITS, customers
-from understudy.envs.tau_bench.render import compact
-from understudy.envs.tau_bench.scenario import said
-from understudy.envs.tau_bench.suite import find
-from understudy.errors import EnvError
-from understudy.types import Observation, Task
+from tutelage.envs.base import Demonstrates, Describes, Instructs, Renders, Thinks
+from tutelage.envs.check import check
+from tutelage.errors import EnvError
+from tutelage.types import Observation, Task
+from tutelage_worlds.tau_bench import STOP, TauBench, TauBenchEnv, expert, scenario, shop
+from tutelage_worlds.tau_bench.calls import DEEPEST, Misread, read, write
+from tutelage_worlds.tau_bench.catalogue import SIZES
+from tutelage_worlds.tau_bench.env import TOOL_SAYS
+from tutelage_worlds.tau_bench.generate import FAMILIES, SPLITS, customers
+from tutelage_worlds.tau_bench.render import compact
+from tutelage_worlds.tau_bench.scenario import said
+from tutelage_worlds.tau_bench.suite import find
 
 SMALL = TauBench(size="small", train=36, dev=18, test=18)
 INJECTED = (
@@ -93,7 +93,7 @@ def test_tasks_have_names_for_ever_and_exist_only_when_asked_for() -> None:
 
 def test_the_same_shop_and_tasks_in_every_process() -> None:
     code = (
-        "import hashlib, json; from understudy.envs.tau_bench import scenario, shop\n"
+        "import hashlib, json; from tutelage_worlds.tau_bench import scenario, shop\n"
         "made = [json.dumps(shop(s).store.tables) for s in ('small', 'full')]\n"
         "made += [repr(scenario(p, k, 'small')) for p in ('train', 'test') for k in range(20)]\n"
         "print(hashlib.sha256(repr(made).encode()).hexdigest()[:16])"

@@ -8,11 +8,11 @@ from envs.tau_bench_shop import AWAY, HOME, airline, call, fly, shop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.envs.tau_bench import arithmetic
-from understudy.envs.tau_bench.airline import AIRLINE
-from understudy.envs.tau_bench.arithmetic import calculate
-from understudy.envs.tau_bench.database import canonical
-from understudy.envs.tau_bench.retail import RETAIL
+from tutelage_worlds.tau_bench import arithmetic
+from tutelage_worlds.tau_bench.airline import AIRLINE
+from tutelage_worlds.tau_bench.arithmetic import calculate
+from tutelage_worlds.tau_bench.database import canonical
+from tutelage_worlds.tau_bench.retail import RETAIL
 
 SWAP = {"order_id": "#W1", "item_ids": ["101"], "new_item_ids": ["102"],
         "payment_method_id": "paypal_2"}  # fmt: skip
@@ -459,7 +459,7 @@ def test_numbers_are_compared_as_tau_bench_hashes_them() -> None:
 
 
 def test_one_episode_never_touches_another() -> None:
-    from understudy.envs.tau_bench.database import Database
+    from tutelage_worlds.tau_bench.database import Database
 
     one = shop()
     two = Database(one.store)

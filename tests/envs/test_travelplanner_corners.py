@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 from envs.test_travelplanner_rules import QUERY, WORLD, hotels
 
-from understudy.envs.travelplanner import TravelPlanner, brief, commonsense, env
-from understudy.envs.travelplanner.judge import Verdict
-from understudy.envs.travelplanner.render import compact
-from understudy.envs.travelplanner.suite import find
-from understudy.envs.travelplanner.tables import Hotel
-from understudy.envs.travelplanner.texts import legs
-from understudy.envs.travelplanner.tools import Desk
-from understudy.types import Observation
+from tutelage.types import Observation
+from tutelage_worlds.travelplanner import TravelPlanner, brief, commonsense, env
+from tutelage_worlds.travelplanner.judge import Verdict
+from tutelage_worlds.travelplanner.render import compact
+from tutelage_worlds.travelplanner.suite import find
+from tutelage_worlds.travelplanner.tables import Hotel
+from tutelage_worlds.travelplanner.texts import legs
+from tutelage_worlds.travelplanner.tools import Desk
 
 
 def test_a_journey_begins_where_the_query_says() -> None:

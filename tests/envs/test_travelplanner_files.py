@@ -11,22 +11,22 @@ from typing import Any
 import pytest
 from envs.travelplanner_plans import DATA
 
-from understudy.envs.check import check
-from understudy.envs.travelplanner import TravelPlanner, database, judge, needs, rates
-from understudy.envs.travelplanner.__main__ import main
-from understudy.envs.travelplanner.database import PATHS
-from understudy.envs.travelplanner.env import Trip
-from understudy.envs.travelplanner.files import load
-from understudy.envs.travelplanner.frame import split
-from understudy.envs.travelplanner.generate import Timetable
-from understudy.envs.travelplanner.hard import cost
-from understudy.envs.travelplanner.itinerary import literal, write
-from understudy.envs.travelplanner.requests import FAMILIES, trip
-from understudy.envs.travelplanner.sentences import people
-from understudy.envs.travelplanner.solver import cheapest, solve
-from understudy.envs.travelplanner.tables import Flight, Restaurant
-from understudy.envs.travelplanner.texts import reference
-from understudy.errors import EnvError
+from tutelage.envs.check import check
+from tutelage.errors import EnvError
+from tutelage_worlds.travelplanner import TravelPlanner, database, judge, needs, rates
+from tutelage_worlds.travelplanner.__main__ import main
+from tutelage_worlds.travelplanner.database import PATHS
+from tutelage_worlds.travelplanner.env import Trip
+from tutelage_worlds.travelplanner.files import load
+from tutelage_worlds.travelplanner.frame import split
+from tutelage_worlds.travelplanner.generate import Timetable
+from tutelage_worlds.travelplanner.hard import cost
+from tutelage_worlds.travelplanner.itinerary import literal, write
+from tutelage_worlds.travelplanner.requests import FAMILIES, trip
+from tutelage_worlds.travelplanner.sentences import people
+from tutelage_worlds.travelplanner.solver import cheapest, solve
+from tutelage_worlds.travelplanner.tables import Flight, Restaurant
+from tutelage_worlds.travelplanner.texts import reference
 
 needs_data = pytest.mark.skipif(
     not DATA.is_dir(), reason=f"TravelPlanner's training data are not in {DATA}"
@@ -362,7 +362,7 @@ def test_large_tables_of_flights_must_be_indexed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "IN_MEMORY", 100)
-    with pytest.raises(EnvError, match=r"index them once: python -m understudy.envs.travelplanner"):
+    with pytest.raises(EnvError, match=r"index them once: python -m tutelage_worlds.travelplanner"):
         load(str(whole(tmp_path, ENTRIES[:1])))
 
 

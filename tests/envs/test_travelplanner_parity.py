@@ -18,18 +18,18 @@ from typing import Any
 import pytest
 from envs.travelplanner_plans import DATA, ODD, wrong
 
-from understudy.envs.travelplanner import database, texts
-from understudy.envs.travelplanner.commonsense import COMMONSENSE
-from understudy.envs.travelplanner.enquiry import enquiry
-from understudy.envs.travelplanner.env import Trip
-from understudy.envs.travelplanner.files import load
-from understudy.envs.travelplanner.generate import Timetable
-from understudy.envs.travelplanner.hard import cost
-from understudy.envs.travelplanner.judge import judge
-from understudy.envs.travelplanner.query import Query
-from understudy.envs.travelplanner.requests import FAMILIES, trip
-from understudy.envs.travelplanner.tables import Listed
-from understudy.envs.travelplanner.tools import Desk
+from tutelage_worlds.travelplanner import database, texts
+from tutelage_worlds.travelplanner.commonsense import COMMONSENSE
+from tutelage_worlds.travelplanner.enquiry import enquiry
+from tutelage_worlds.travelplanner.env import Trip
+from tutelage_worlds.travelplanner.files import load
+from tutelage_worlds.travelplanner.generate import Timetable
+from tutelage_worlds.travelplanner.hard import cost
+from tutelage_worlds.travelplanner.judge import judge
+from tutelage_worlds.travelplanner.query import Query
+from tutelage_worlds.travelplanner.requests import FAMILIES, trip
+from tutelage_worlds.travelplanner.tables import Listed
+from tutelage_worlds.travelplanner.tools import Desk
 
 CLONE = os.environ.get("TRAVELPLANNER", "")
 PYTHON = os.environ.get("TRAVELPLANNER_PYTHON", "")

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from understudy.envs.travelplanner import brief, enquiry, itinerary
-from understudy.envs.travelplanner.frame import split, table
-from understudy.envs.travelplanner.hard import HARD, cost
-from understudy.envs.travelplanner.itinerary import bare, cities_of, place
-from understudy.envs.travelplanner.judge import judge, rates
-from understudy.envs.travelplanner.query import Query
-from understudy.envs.travelplanner.solver import cheapest, rides, solve
-from understudy.envs.travelplanner.tables import (
+from tutelage_worlds.travelplanner import brief, enquiry, itinerary
+from tutelage_worlds.travelplanner.frame import split, table
+from tutelage_worlds.travelplanner.hard import HARD, cost
+from tutelage_worlds.travelplanner.itinerary import bare, cities_of, place
+from tutelage_worlds.travelplanner.judge import judge, rates
+from tutelage_worlds.travelplanner.query import Query
+from tutelage_worlds.travelplanner.solver import cheapest, rides, solve
+from tutelage_worlds.travelplanner.tables import (
     Attraction,
     Flight,
     Hotel,

@@ -11,25 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stages import Says
 
-from understudy import protocol
-from understudy.contexts import Context
-from understudy.envs.base import Demonstrates, Describes, Instructs, Renders, Thinks
-from understudy.envs.check import check
-from understudy.envs.pool import LocalPool
-from understudy.envs.travelplanner import TravelPlanner, judge, rates
-from understudy.envs.travelplanner.expert import finish
-from understudy.envs.travelplanner.generate import DATES, SIZES, Timetable, country
-from understudy.envs.travelplanner.itinerary import write
-from understudy.envs.travelplanner.render import compact
-from understudy.envs.travelplanner.requests import FAMILIES, SPLITS
-from understudy.envs.travelplanner.solver import solve
-from understudy.envs.travelplanner.suite import find
-from understudy.envs.travelplanner.tables import named
-from understudy.envs.travelplanner.texts import listed, reference
-from understudy.envs.travelplanner.tools import NULL, VALID
-from understudy.evaluate import evaluate, panel
-from understudy.rollout import Limits, Stage
-from understudy.types import Observation, Stop, Task
+from tutelage.envs.base import Demonstrates, Describes, Instructs, Renders, Thinks
+from tutelage.envs.check import check
+from tutelage.envs.pool import LocalPool
+from tutelage.evaluation.evaluate import evaluate, panel
+from tutelage.prompts import answer_format
+from tutelage.prompts.context import Context
+from tutelage.rollout.play import Limits, Stage
+from tutelage.types import Observation, Stop, Task
+from tutelage_worlds.travelplanner import TravelPlanner, judge, rates
+from tutelage_worlds.travelplanner.expert import finish
+from tutelage_worlds.travelplanner.generate import DATES, SIZES, Timetable, country
+from tutelage_worlds.travelplanner.itinerary import write
+from tutelage_worlds.travelplanner.render import compact
+from tutelage_worlds.travelplanner.requests import FAMILIES, SPLITS
+from tutelage_worlds.travelplanner.solver import solve
+from tutelage_worlds.travelplanner.suite import find
+from tutelage_worlds.travelplanner.tables import named
+from tutelage_worlds.travelplanner.texts import listed, reference
+from tutelage_worlds.travelplanner.tools import NULL, VALID
 
 SMALL = TravelPlanner(size="small", train=36, validation=18, test=18)
 BRIEF = replace(SMALL, brief=True)
@@ -419,7 +419,7 @@ def test_long_days_are_judged_at_once() -> None:
 
 def test_processes_agree() -> None:
     code = (
-        "from understudy.envs.travelplanner import TravelPlanner\n"
+        "from tutelage_worlds.travelplanner import TravelPlanner\n"
         "for size in ('full', 'small'):\n"
         "    suite = TravelPlanner(size=size, mode='two-stage')\n"
         "    for task in suite.tasks('test')[:9]:\n"
@@ -452,7 +452,7 @@ def test_an_evaluation_has_the_rates_of_the_paper() -> None:
     empty = plans[2].partition(";")[0] + "; - ; - ; - ; - ; - ; -]"
     texts = [plans[0], plans[1], empty, "I do not know."]
     on = Stage(
-        suite=BRIEF, pool=LocalPool(BRIEF), policies={"self": Says([*map(protocol.write, texts)])},
+        suite=BRIEF, pool=LocalPool(BRIEF), policies={"self": Says([*map(answer_format.write, texts)])},
         context=Context(), limits=Limits(turns=1, new_tokens=9),
     )  # fmt: skip
     made = evaluate(on, tested, seed=0, temperature=0.0)

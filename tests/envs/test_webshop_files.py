@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from envs.webshop_goods import awkward, awkward_shop, source_of
 
-from understudy.envs.webshop import CatalogueError, WebShop, files
-from understudy.envs.webshop.__main__ import build, main
-from understudy.envs.webshop.generate import generate
-from understudy.envs.webshop.shop import built, in_memory
+from tutelage_worlds.webshop import CatalogueError, WebShop, files
+from tutelage_worlds.webshop.__main__ import build, main
+from tutelage_worlds.webshop.generate import generate
+from tutelage_worlds.webshop.shop import built, in_memory
 
 Files = dict[str, Any]
 
@@ -187,7 +187,7 @@ def test_a_shop_on_disk_is_the_shop_in_memory(tmp_path: Path) -> None:
 
 def test_a_large_index_is_put_together_from_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = in_memory(source_of(awkward(80, 3)), goals="human", seed=0)
-    monkeypatch.setattr("understudy.envs.webshop.index.BLOCK", 100)
+    monkeypatch.setattr("tutelage_worlds.webshop.index.BLOCK", 100)
     parts = in_memory(source_of(awkward(80, 3)), goals="human", seed=0)
     for query in ("red shoes", "machine washable color size", "free of gluten", "a"):
         assert list(whole.search(query)) == list(parts.search(query))
@@ -211,7 +211,7 @@ def test_a_shop_is_built_once_and_says_what_it_was_built_with(
     with pytest.raises(CatalogueError, match="no shop that can be read"):
         built(folder)
     monkeypatch.setattr(files, "IN_MEMORY", 10)
-    with pytest.raises(CatalogueError, match=r"python -m understudy\.envs\.webshop"):
+    with pytest.raises(CatalogueError, match=r"python -m tutelage\.envs\.webshop"):
         WebShop(data=data, seed=77).shop()
 
 
@@ -226,7 +226,7 @@ def test_two_processes_map_the_same_files(data: Path) -> None:
     build(data, data / "shop", goals="human", seed=0, products=None)
     code = (
         "import sys\n"
-        "from understudy.envs.webshop import WebShop\n"
+        "from tutelage_worlds.webshop import WebShop\n"
         "s = WebShop(data=sys.argv[1], test=2, dev=2)\n"
         "print([s.plan(t) for t in s.tasks('train')])"
     )

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from envs.webshop_goods import awkward_shop
 
-from understudy.envs.webshop.analysis import terms
-from understudy.envs.webshop.game import Game
-from understudy.envs.webshop.nouns import by_rules
-from understudy.envs.webshop.pages import Pages
-from understudy.envs.webshop.reward import token_set_ratio
-from understudy.envs.webshop.shop import Shop
+from tutelage_worlds.webshop.analysis import terms
+from tutelage_worlds.webshop.game import Game
+from tutelage_worlds.webshop.nouns import by_rules
+from tutelage_worlds.webshop.pages import Pages
+from tutelage_worlds.webshop.reward import token_set_ratio
+from tutelage_worlds.webshop.shop import Shop
 
 RECORDED: dict[str, Any] = json.loads(
     (Path(__file__).parent / "webshop_recorded.json").read_text(encoding="utf-8")

@@ -10,22 +10,22 @@ from envs.webshop_goods import awkward, awkward_shop, source_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from understudy.envs.base import Demonstrates, Describes, Instructs, Renders, Thinks
-from understudy.envs.check import check
-from understudy.envs.webshop import WebShop
-from understudy.envs.webshop.expert import plan
-from understudy.envs.webshop.game import Game, parse
-from understudy.envs.webshop.generate import MOST, Catalogue, code
-from understudy.envs.webshop.goods import CHOICES
-from understudy.envs.webshop.nouns import by_model, by_rules, tagger
-from understudy.envs.webshop.pages import Mode, Pages
-from understudy.envs.webshop.product import CatalogueError, Goal, Product
-from understudy.envs.webshop.render import compact, marked
-from understudy.envs.webshop.reward import has_attribute, matched_options, reward
-from understudy.envs.webshop.shop import in_memory
-from understudy.envs.webshop.wish import choose, read
-from understudy.errors import ConfigError
-from understudy.types import Observation, Task
+from tutelage.envs.base import Demonstrates, Describes, Instructs, Renders, Thinks
+from tutelage.envs.check import check
+from tutelage.errors import ConfigError
+from tutelage.types import Observation, Task
+from tutelage_worlds.webshop import WebShop
+from tutelage_worlds.webshop.expert import plan
+from tutelage_worlds.webshop.game import Game, parse
+from tutelage_worlds.webshop.generate import MOST, Catalogue, code
+from tutelage_worlds.webshop.goods import CHOICES
+from tutelage_worlds.webshop.nouns import by_model, by_rules, tagger
+from tutelage_worlds.webshop.pages import Mode, Pages
+from tutelage_worlds.webshop.product import CatalogueError, Goal, Product
+from tutelage_worlds.webshop.render import compact, marked
+from tutelage_worlds.webshop.reward import has_attribute, matched_options, reward
+from tutelage_worlds.webshop.shop import in_memory
+from tutelage_worlds.webshop.wish import choose, read
 
 SUITE = WebShop(products=600, test=100, dev=100)
 CLICK_REGEX = r"(.+)\[(.+)\]"
@@ -255,7 +255,7 @@ def test_actions_are_read_as_the_regular_expression_reads_them(action: str) -> N
 
 def test_another_process_sees_the_same() -> None:
     code = (
-        "from understudy.envs.webshop import WebShop\n"
+        "from tutelage_worlds.webshop import WebShop\n"
         "s = WebShop(products=60, test=10, dev=10)\n"
         "t = s.tasks('dev')[4]\n"
         "e = s.make()\n"

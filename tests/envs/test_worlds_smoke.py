@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from studies.worlds.__main__ import EXAMPLES, SMOKED, main
-from understudy.configfile import load
-from understudy.envs.registry import SUITES
+from tutelage.config.toml_file import load
+from tutelage.envs.registry import SUITES
 
 ROOT = Path(__file__).parents[2]
 

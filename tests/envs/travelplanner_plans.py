@@ -5,12 +5,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from understudy.envs.travelplanner.env import Trip
-from understudy.envs.travelplanner.itinerary import FIELDS, MEALS
-from understudy.envs.travelplanner.solver import solve
+from tutelage_worlds.travelplanner.env import Trip
+from tutelage_worlds.travelplanner.itinerary import FIELDS, MEALS
+from tutelage_worlds.travelplanner.solver import solve
 
 ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("UNDERSTUDY_DATA", ROOT.parent / "shared" / "data")) / "travelplanner"
+DATA = Path(os.environ.get("TUTELAGE_DATA", ROOT.parent / "shared" / "data")) / "travelplanner"
 Plan = list[dict[str, Any]]
 ODD = (
     "-", "", None, "from", "to", "from A to B", "from  to ", "Taxi", "Flight Number: F1",

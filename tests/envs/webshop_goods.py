@@ -3,9 +3,9 @@
 from functools import cache
 from random import Random
 
-from understudy.envs.webshop.generate import Catalogue, generate
-from understudy.envs.webshop.product import Goals
-from understudy.envs.webshop.shop import Shop, Source, in_memory
+from tutelage_worlds.webshop.generate import Catalogue, generate
+from tutelage_worlds.webshop.product import Goals
+from tutelage_worlds.webshop.shop import Shop, Source, in_memory
 
 TEXTS = (
     "", " ", "\n", "  \n ", "\t", "a\nb", "  lead and trail  ", "<b>bold</b> & \"quoted\" 'single'",

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from understudy.maths.credit import group_relative, leave_one_out
-from understudy.maths.segments import (
+from tutelage.maths.advantages import group_relative, leave_one_out
+from tutelage.maths.segments import (
     future_sum,
     segment_mean,
     segment_min_max,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy.maths.divergences import coarsen, forward_kl, jensen_shannon, reverse_kl
+from tutelage.maths.divergences import coarsen, forward_kl, jensen_shannon, reverse_kl
 
 SEEDS = st.integers(0, 2**31 - 1)
 ALL = {"forward": forward_kl, "reverse": reverse_kl, "jensen_shannon": jensen_shannon}

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy.maths import surrogates
-from understudy.maths.divergences import forward_kl, reverse_kl
-from understudy.maths.estimators import k3, log_ratio
+from tutelage.maths import surrogates
+from tutelage.maths.divergences import forward_kl, reverse_kl
+from tutelage.maths.estimators import k3, log_ratio
 
 SEEDS = st.integers(0, 2**31 - 1)
 Loss = Callable[[Tensor, Tensor], Tensor]  # log-probabilities of student and teacher -> loss

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy.maths import vocabulary
-from understudy.maths.divergences import forward_kl, jensen_shannon, reverse_kl, top_k
-from understudy.maths.vocabulary import Distribution, Pieces, diverge, entropy, sampled_logps
+from tutelage.maths import distributions
+from tutelage.maths.distributions import Distribution, Pieces, diverge, entropy, sampled_logps
+from tutelage.maths.divergences import forward_kl, jensen_shannon, reverse_kl, top_k
 
 V, N, WIDTH, OTHER = 11, 9, 4, 6
 Loss = Callable[[Distribution, Distribution, Tensor, Tensor], Tensor]
@@ -190,13 +190,13 @@ def test_terms_that_read_one_piece_share_its_product_with_the_head(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[int] = []
-    inner = vocabulary.log_softmax
+    inner = distributions.log_softmax
 
     def counted(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
         made.append(len(hidden))
         return inner(hidden, head, temperature)
 
-    monkeypatch.setattr(vocabulary, "log_softmax", counted)
+    monkeypatch.setattr(distributions, "log_softmax", counted)
     hidden, head, far, far_head, token, _ = tensors(0)
     hidden.requires_grad_()
     piece = Pieces(Distribution(hidden=hidden, head=head))[slice(0, 5)]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.algorithms.guided_opd import guided_opd
-from understudy.schedules import SHAPES, as_schedule, constant, cosine, exponential, linear
+from tutelage.algorithms.guided_opd import guided_opd
+from tutelage.schedules import SHAPES, as_schedule, constant, cosine, exponential, linear
 
 ENDS = st.floats(0.01, 9)
 CURRICULA = ("cosine", "linear", "exponential")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy.maths.surrogates import Surrogate, importance, ppo_clip, ratio, score_function
+from tutelage.maths.surrogates import Surrogate, importance, ppo_clip, ratio, score_function
 
 SEEDS = st.integers(0, 2**31 - 1)
 EVERY = {

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy.maths import vocabulary
-from understudy.maths.divergences import forward_kl, jensen_shannon, reverse_kl
-from understudy.maths.vocabulary import Distribution, diverge, entropy, sampled_logps
+from tutelage.maths import distributions
+from tutelage.maths.distributions import Distribution, diverge, entropy, sampled_logps
+from tutelage.maths.divergences import forward_kl, jensen_shannon, reverse_kl
 
 V = 11
 N, WIDTH, OTHER = 9, 4, 6
@@ -18,7 +18,7 @@ Numbers = tuple[Tensor, Tensor, Tensor]  # value [N], gradients for hidden and h
 
 @pytest.fixture(params=[1, V, 2 * V, 4 * V + 3, 10**6], ids="elements={}".format)
 def elements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(vocabulary, "CHUNK_ELEMENTS", request.param)
+    monkeypatch.setattr(distributions, "CHUNK_ELEMENTS", request.param)
     return int(request.param)
 
 

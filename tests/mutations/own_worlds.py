@@ -1,5 +1,5 @@
 """Bugs in adapters for other libraries' environments and users' own, in the check of environments
-and in `understudy doctor`."""
+and in `tutelage doctor`."""
 
 Bugs = dict[str, tuple[tuple[str, ...], list[tuple[str, str, str]]]]
 
@@ -78,7 +78,7 @@ BUGS: Bugs = {
         [
             (
                 "our own errors end it",
-                "except UnderstudyError as problem:",
+                "except TutelageError as problem:",
                 "except Broken as problem:",
             ),
             (
@@ -206,7 +206,7 @@ BUGS: Bugs = {
             ("the rest is not looked at", "if number + 1 < len(CHECKS):", "if False:"),
             ("begun anew", "first=number + 1", "first=0"),
             ("splits without tasks", "and not len(every)", "and False"),
-            ("what cannot be made is a finding", "except Broken:", "except UnderstudyError:"),
+            ("what cannot be made is a finding", "except Broken:", "except TutelageError:"),
         ],
     ),
 }

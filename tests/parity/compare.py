@@ -6,8 +6,8 @@ from pathlib import Path
 
 from parity import walks
 from parity.reference import ReferenceGame, Shown
-from understudy.envs.household import Game, Scene, explore, read
-from understudy.envs.household.expert import UnsolvableError
+from tutelage_worlds.household import Game, Scene, explore, read
+from tutelage_worlds.household.expert import UnsolvableError
 
 
 class NativeGame:

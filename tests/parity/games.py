@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from parity.reference import find_domain
-from understudy.envs.household import Scene, generate, write
-from understudy.envs.household.scene import Family, Goal, Receptacle, Thing
+from tutelage_worlds.household import Scene, generate, write
+from tutelage_worlds.household.scene import Family, Goal, Receptacle, Thing
 
 SPLITS = ("train", "seen", "unseen")
 SIZES = ("small", "full")

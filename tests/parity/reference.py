@@ -1,6 +1,6 @@
 """The other side of the comparison: one game file, played by TextWorld.
 
-understudy.envs.household.textworld plays it, here in the process of the test. Two ways to run it:
+tutelage_worlds.household.textworld plays it, here in the process of the test. Two ways to run it:
 as it comes, or inside `cached()`, which remembers TextWorld's pure functions and changes nothing
 else; tests/parity/test_reference.py compares the two.
 """
@@ -14,9 +14,9 @@ from importlib.metadata import PackageNotFoundError, distribution
 from typing import TypeVar
 from unittest import mock
 
-from understudy.envs.household.textworld import Shown, find_domain, shown_names
-from understudy.envs.household.textworld import TextWorldGame as ReferenceGame
-from understudy.envs.household.textworld import missing as unplayable
+from tutelage_worlds.household.textworld import Shown, find_domain, shown_names
+from tutelage_worlds.household.textworld import TextWorldGame as ReferenceGame
+from tutelage_worlds.household.textworld import missing as unplayable
 
 __all__ = ["ReferenceGame", "Shown", "cached", "find_domain", "missing", "shown_names", "versions"]
 

@@ -25,9 +25,9 @@ from parity.compare import Walk, play, shrink, sources_for
 from parity.games import case, make
 from parity.reference import ReferenceGame, cached, missing
 from parity.report import render
-from understudy.envs.household import GameFileError, read
+from tutelage_worlds.household import GameFileError, read
 
-ENGINE = Path(__file__).parents[2] / "src" / "understudy" / "envs" / "household"
+ENGINE = Path(__file__).parents[2] / "src" / "tutelage_worlds" / "household"
 HERE = Path(__file__).parent
 BESIDES = frozenset({"__init__.py", "suite.py", "render.py", "report.py"})
 

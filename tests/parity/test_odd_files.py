@@ -17,7 +17,7 @@ if reason := missing():
 
 from parity.compare import play
 from parity.games import dress, find_domain, old_grammar, wear
-from understudy.envs.household import GameFileError, generate, read, write
+from tutelage_worlds.household import GameFileError, generate, read, write
 
 Data = dict[str, str]
 Edit = Callable[[Data], None]

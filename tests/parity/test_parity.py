@@ -2,8 +2,8 @@
 files.
 
 Needs TextWorld (the extra `parity`); skipped, with the reason, without it. The environment sets the
-size: UNDERSTUDY_PARITY_GAMES (60), UNDERSTUDY_PARITY_STEPS (3000, at least so many in all) and
-UNDERSTUDY_PARITY_PUBLISHED, a folder below which official `game.tw-pddl` files lie (none; each is
+size: TUTELAGE_PARITY_GAMES (60), TUTELAGE_PARITY_STEPS (3000, at least so many in all) and
+TUTELAGE_PARITY_PUBLISHED, a folder below which official `game.tw-pddl` files lie (none; each is
 then played too).
 """
 
@@ -23,11 +23,11 @@ if reason := missing():
 from parity.compare import NativeGame, Walk, moves, play, shrink, sources_for
 from parity.games import case, make
 from parity.reference import ReferenceGame
-from understudy.envs.household import Game, Household, read
+from tutelage_worlds.household import Game, Household, read
 
-GAMES = int(os.environ.get("UNDERSTUDY_PARITY_GAMES", "60"))
-STEPS = int(os.environ.get("UNDERSTUDY_PARITY_STEPS", "3000"))
-PUBLISHED = os.environ.get("UNDERSTUDY_PARITY_PUBLISHED", "")
+GAMES = int(os.environ.get("TUTELAGE_PARITY_GAMES", "60"))
+STEPS = int(os.environ.get("TUTELAGE_PARITY_STEPS", "3000"))
+PUBLISHED = os.environ.get("TUTELAGE_PARITY_PUBLISHED", "")
 FILES = sorted(Path(PUBLISHED).rglob("game.tw-pddl")) if PUBLISHED else []
 
 

@@ -13,8 +13,8 @@ if reason := missing():
 
 from parity.compare import NativeGame
 from parity.reference import ReferenceGame, find_domain
-from understudy.envs.household import Scene, write
-from understudy.envs.household.scene import Family, Goal, Receptacle, Thing
+from tutelage_worlds.household import Scene, write
+from tutelage_worlds.household.scene import Family, Goal, Receptacle, Thing
 
 FOOD = frozenset({"pickupable", "heatable", "coolable", "cleanable", "sliceable"})
 KINDS = ("CounterTop", "CounterTop", "Cabinet", "Fridge", "Microwave", "SinkBasin")

@@ -14,13 +14,13 @@ from parity.reference import find_domain, missing
 if reason := missing():
     pytest.skip(reason, allow_module_level=True)
 
-from understudy.envs.base import Env
-from understudy.envs.household import GameFileError, Household, generate, write
-from understudy.envs.household.suite import HouseholdEnv
-from understudy.envs.household.textworld import ApartEnv, TextWorldEnv
-from understudy.envs.pool import Failure, ProcessPool
-from understudy.errors import EnvError
-from understudy.types import Observation, Task
+from tutelage.envs.base import Env
+from tutelage.envs.pool import Failure, ProcessPool
+from tutelage.errors import EnvError
+from tutelage.types import Observation, Task
+from tutelage_worlds.household import GameFileError, Household, generate, write
+from tutelage_worlds.household.suite import HouseholdEnv
+from tutelage_worlds.household.textworld import ApartEnv, TextWorldEnv
 
 NATIVE = Household(size="small", train=6)
 TEXTWORLD = replace(NATIVE, engine="textworld")

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from understudy.policies.chat import Chat
-from understudy.policies.hf import HFPolicy
-from understudy.policies.http import Client, Manners
-from understudy.policies.remote import RemotePolicy
-from understudy.serve import Server
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.server.http import Client, Manners
+from tutelage.policies.server.policy import RemotePolicy
+from tutelage.policies.server.serve import Server
+from tutelage.prompts.chat_template import Chat
 
 NAME = "policies.teacher"
 HASTY = Manners(concurrent=4, deadline=20.0, retries=3, pause=0.01)

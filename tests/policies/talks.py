@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny import own_logits
 
-from understudy.policies.base import Completion, Request
-from understudy.policies.hf import HFPolicy
+from tutelage.policies.base import Completion, Request
+from tutelage.policies.hf.policy import HFPolicy
 
 V = 400
 

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy import processor
-from understudy.errors import PolicyError
-from understudy.policies import attention
-from understudy.processor import Matmul, products
+from tutelage import cpu
+from tutelage.cpu import Matmul, products
+from tutelage.errors import PolicyError
+from tutelage.policies.hf import attention
 
 B, H, K, D = 2, 6, 2, 8
 
@@ -87,7 +87,7 @@ def test_whole_rows_of_a_cache_may_be_read_and_what_is_beyond_never_matters(
         whole = attention._whole(room[1:, :, :9])
         made, _ = attention.attend(None, q, k, room[1:, :, :9], mask, 0.3)
     # a processor with units for bfloat16 rounds in earnest
-    close = 1e-5 if kind == "blas" or processor.exact() else 3e-2
+    close = 1e-5 if kind == "blas" or cpu.exact() else 3e-2
     assert_close(made, by_definition(q, k, v, mask, 0.3), atol=close, rtol=close)
     assert (whole is not None) == (kind == "bfloat16" and slots <= 11)
     if whole is not None:
@@ -182,7 +182,7 @@ def test_small_products_stay_with_the_blas(monkeypatch: pytest.MonkeyPatch) -> N
     kernel = F.scaled_dot_product_attention
 
     def watched(query: Tensor, *args: Tensor, **kwargs: object) -> Tensor:
-        seen.append((query.shape[2], processor.onednn()))
+        seen.append((query.shape[2], cpu.onednn()))
         return kernel(query, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", watched)

@@ -19,8 +19,8 @@ from tiny import (
     words,
 )  # fmt: skip
 
-from understudy.errors import PolicyError
-from understudy.policies.chat import Chat
+from tutelage.errors import PolicyError
+from tutelage.prompts.chat_template import Chat
 
 WORDS = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=30

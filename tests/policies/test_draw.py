@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import own_logits, policy, run
 
-from understudy.policies.base import Request
-from understudy.policies.drawing import draw, uniforms
+from tutelage.policies.base import Request
+from tutelage.policies.hf.sampling import draw, uniforms
 
 LARGEST = 1 - 2**-53  # what random.random() can give at most
 # the 99.9th percentiles of chi-square: a fair sampler fails such a test once in a thousand seeds,

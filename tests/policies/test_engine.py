@@ -14,15 +14,15 @@ from tiny import policy, run
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy.errors import PolicyError
-from understudy.policies import attention, slots
-from understudy.policies.attention import Flat, Span
-from understudy.policies.base import Request
-from understudy.policies.cache import Layout, SlotCache
-from understudy.policies.drawing import Draws
-from understudy.policies.graphs import WARM, CudaRecorder, Recordings, rounded
-from understudy.policies.hf import HFPolicy
-from understudy.policies.packing import head_of
+from tutelage.errors import PolicyError
+from tutelage.policies.base import Request
+from tutelage.policies.hf import attention, generation
+from tutelage.policies.hf.attention import Flat, Span
+from tutelage.policies.hf.cuda_graphs import WARM, CudaRecorder, Recordings, rounded
+from tutelage.policies.hf.kv_cache import Layout, SlotCache
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.hf.sampling import Draws
+from tutelage.policies.packing import head_of
 
 Play = list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[float, ...]]]
 
@@ -82,7 +82,7 @@ def test_rows_of_different_lengths_decode_alike_apart_and_together(
     alone: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = played(policy(context=768), seed=3)
-    monkeypatch.setattr(slots, "ALONE", alone)
+    monkeypatch.setattr(generation, "ALONE", alone)
     of = policy(context=768)
     fed = Fed(of)
     assert_like(played(of, seed=3), usual)
@@ -92,7 +92,7 @@ def test_rows_of_different_lengths_decode_alike_apart_and_together(
 
 
 def test_a_long_prompt_is_fed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "PASS", 16)
+    monkeypatch.setattr(generation, "PASS", 16)
     of = policy(context=768)
     fed = Fed(of)
     assert_like(played(of, seed=5), played(policy(context=768), seed=5))

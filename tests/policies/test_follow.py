@@ -9,9 +9,9 @@ import torch
 from policies.tiny import policy, run, small_chat
 from torch import Tensor
 
-from understudy.policies.base import Request, Sample
-from understudy.policies.compare import divergences
-from understudy.policies.hf import HFPolicy
+from tutelage.policies.base import Request, Sample
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.hf.turn_divergence import divergences
 
 TURNS = 12
 

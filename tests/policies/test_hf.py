@@ -12,16 +12,16 @@ from tiny import own_logits, policy, run, small_chat, tiny, words
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy import processor
-from understudy.errors import PolicyError
-from understudy.lazy import kept
-from understudy.maths.divergences import reverse_kl
-from understudy.maths.vocabulary import diverge
-from understudy.policies import hf
-from understudy.policies.base import Request, Sample
-from understudy.policies.hf import HFPolicy
-from understudy.policies.packing import pack
-from understudy.processor import products
+from tutelage import cpu
+from tutelage.cpu import products
+from tutelage.errors import PolicyError
+from tutelage.maths.distributions import diverge
+from tutelage.maths.divergences import reverse_kl
+from tutelage.objective.lazy_scores import kept
+from tutelage.policies.base import Request, Sample
+from tutelage.policies.hf import policy as hf_policy
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.packing import pack
 
 HEATS = [1.0, 0.4]
 
@@ -129,14 +129,14 @@ def test_a_divergence_over_the_vocabulary_reaches_every_parameter() -> None:
 def test_a_pass_of_small_products_stays_with_the_blas(
     small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hf, "SMALL", small)
+    monkeypatch.setattr(hf_policy, "SMALL", small)
     of, seen = policy(), list[bool]()
     first = of.base.layers[0].mlp
-    first.register_forward_hook(lambda *inputs: seen.append(processor.onednn()))
+    first.register_forward_hook(lambda *inputs: seen.append(cpu.onednn()))
     with products("bfloat16"), torch.no_grad():
         of.score(flat(conversations(4, count=1)), 1.0)
         run(of, [Request(key="a", prompt=(30, 31, 32), seed=0, max_new=2)])
-        assert processor.onednn()
+        assert cpu.onednn()
     assert set(seen) == {small == 0}
 
 
@@ -331,7 +331,7 @@ def test_other_architectures_score_and_sample_as_they_are(
 ) -> None:
     from tiny import run
 
-    from understudy.policies.base import Request
+    from tutelage.policies.base import Request
 
     of = HFPolicy(build(name, **more), small_chat())
     samples = flat(conversations(7, count=3))

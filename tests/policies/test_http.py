@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from servers import HASTY, client, listed
 
-from understudy.errors import PolicyError
-from understudy.policies.http import Client
+from tutelage.errors import PolicyError
+from tutelage.policies.server.http import Client
 
 GOOD = {"well": 1}
 
@@ -93,7 +93,7 @@ def test_a_deadline_that_passed_once_may_be_met_the_next_time() -> None:
 def test_pauses_grow_with_jitter_that_a_seed_fixes(monkeypatch: pytest.MonkeyPatch) -> None:
     manners = replace(HASTY, retries=9, pause=0.5)
     slept: list[float] = []
-    monkeypatch.setattr("understudy.policies.http.time.sleep", slept.append)
+    monkeypatch.setattr("tutelage.policies.server.http.time.sleep", slept.append)
 
     def pauses(seed: int) -> list[float]:
         slept.clear()

@@ -13,15 +13,16 @@ from tiny import policy, run, small_chat, tiny
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from understudy import sizes
-from understudy.config import PolicySection
-from understudy.errors import PolicyError
-from understudy.policies import adapters, layers
-from understudy.policies.adapters import ALPHA, Adapters
-from understudy.policies.base import Request
-from understudy.policies.hf import HFPolicy
-from understudy.policies.loading import load
-from understudy.policies.small import build_model
+from tutelage.cli import model_sizes
+from tutelage.config.schema import PolicySection
+from tutelage.errors import PolicyError
+from tutelage.policies.base import Request
+from tutelage.policies.hf import lora as adapters
+from tutelage.policies.hf import memory as layers
+from tutelage.policies.hf.loading import load
+from tutelage.policies.hf.lora import ALPHA, Adapters
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.hf.tiny import build_model
 
 RANK = 3
 
@@ -70,7 +71,7 @@ def test_new_adapters_change_nothing_and_are_all_that_is_trained(saved: str) -> 
 
 def test_sizes_on_paper_are_those_of_the_models(saved: str) -> None:
     pytest.importorskip("peft")
-    of, shape = load(saved, lora=RANK), sizes.read(Path(saved))
+    of, shape = load(saved, lora=RANK), model_sizes.read(Path(saved))
     assert shape is not None
     assert of.adapters is not None
     assert shape.adapters(RANK) == sum(x.numel() for x in of.adapters.tensors().values())
@@ -145,7 +146,7 @@ def test_adapters_that_do_not_fit_are_answered_with_a_sentence(saved: str, tmp_p
     load(saved, lora=RANK).save(tmp_path)
     with pytest.raises(PolicyError, match=r"another model or rank.*set lora to the rank"):
         load(saved, lora=RANK + 1, adapters=str(tmp_path))
-    with pytest.raises(PolicyError, match="understudy export"):
+    with pytest.raises(PolicyError, match="tutelage export"):
         load(str(tmp_path), layers=1)
     (tmp_path / "adapter_model.safetensors").write_bytes(b"?")
     with pytest.raises(PolicyError, match="could not be loaded"):

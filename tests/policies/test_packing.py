@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.policies.base import Sample
-from understudy.policies.packing import Row, batches, pack
+from tutelage.policies.base import Sample
+from tutelage.policies.packing import Row, batches, pack
 
 
 def test_a_two_turn_episode_is_one_row() -> None:

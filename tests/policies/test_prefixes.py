@@ -15,21 +15,21 @@ from tiny import policy, small_chat
 from torch import Tensor
 from torch.testing import assert_close
 
-from understudy.algorithms import ALGORITHMS
-from understudy.contexts import Context
-from understudy.envs.doors import Doors
-from understudy.envs.pool import LocalPool
-from understudy.objective import STUDENT, Algorithm
-from understudy.policies import prefixes
-from understudy.policies.adapters import Adapters
-from understudy.policies.base import Actor, Sample
-from understudy.policies.hf import HFPolicy
-from understudy.policies.packing import Row, pack
-from understudy.policies.prefixes import LEAST, Prefix, common, longest
-from understudy.rollout import Clock, Limits, Stage, play
-from understudy.scores import Scores
-from understudy.trainer import Stretch, Update, _sharing, prepare, train_step
-from understudy.types import Episode
+from tutelage.algorithms import ALGORITHMS
+from tutelage.envs.doors import Doors
+from tutelage.envs.pool import LocalPool
+from tutelage.objective.algorithm import STUDENT, Algorithm
+from tutelage.objective.scores import Scores
+from tutelage.policies.base import Actor, Sample
+from tutelage.policies.hf import shared_prefix
+from tutelage.policies.hf.lora import Adapters
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.hf.shared_prefix import LEAST, Prefix, common, longest
+from tutelage.policies.packing import Row, pack
+from tutelage.prompts.context import Context
+from tutelage.rollout.play import Clock, Limits, Stage, play
+from tutelage.training.train_step import Stretch, Update, _sharing, prepare, train_step
+from tutelage.types import Episode
 
 
 def by_definition(
@@ -56,7 +56,7 @@ def test_attention_after_a_prefix_is_that_of_the_whole(known: int, new: int) -> 
     of = [x.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for x in of]
     grad = torch.randn(1, 6, new, 8, dtype=torch.float64)
     q, k, v, head, said = of
-    made = prefixes.attend(q, k, v, (head, said), 0.3)
+    made = shared_prefix.attend(q, k, v, (head, said), 0.3)
     want = by_definition(q, k, v, head, said, 0.3)
     assert_close(made, want, atol=1e-10, rtol=1e-10)
     for mine, right in zip(

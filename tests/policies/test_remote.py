@@ -14,13 +14,13 @@ from servers import HASTY, client, listed, remote, serving
 from tiny import policy, run, small_chat
 from torch.testing import assert_close
 
-from understudy.errors import ConfigError, PolicyError
-from understudy.policies.base import Request, Sample
-from understudy.policies.chat import Chat
-from understudy.policies.dialects import DIALECTS, Unreadable
-from understudy.policies.http import Client
-from understudy.policies.remote import RemotePolicy
-from understudy.serve import Worker
+from tutelage.errors import ConfigError, PolicyError
+from tutelage.policies.base import Request, Sample
+from tutelage.policies.server.dialects import DIALECTS, Unreadable
+from tutelage.policies.server.http import Client
+from tutelage.policies.server.policy import RemotePolicy
+from tutelage.policies.server.serve import Worker
+from tutelage.prompts.chat_template import Chat
 
 END = small_chat().end
 MODELS = {"data": [{"id": "small", "max_model_len": 512}]}
@@ -137,7 +137,7 @@ def test_a_poll_waits_only_where_nobody_else_has_work() -> None:
 
 
 def test_what_is_expected_in_vain_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("understudy.policies.remote.EARLY", 2)
+    monkeypatch.setattr("tutelage.policies.server.policy.EARLY", 2)
     with listed("stall") as server:
         of = RemotePolicy(client(server.port), small_chat(), context=500)
         for k in range(5):

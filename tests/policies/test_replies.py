@@ -6,13 +6,13 @@ from typing import Any, cast
 
 import pytest
 
-import understudy
-from understudy.errors import PolicyError
-from understudy.policies.base import Actor, Completion, Request
-from understudy.policies.replies import replies
-from understudy.types import Message
+import tutelage
+from tutelage.errors import PolicyError
+from tutelage.policies.base import Actor, Completion, Request
+from tutelage.policies.chat_replies import replies
+from tutelage.types import Message
 
-TEACHER = Path(understudy.__file__).parent / "assets" / "household-teacher"
+TEACHER = Path(tutelage.__file__).parent / "assets" / "household-teacher"
 TALK = (
     Message("system", "s"), Message("user", "a"), Message("assistant", "b"), Message("user", "c"),
 )  # fmt: skip
@@ -89,7 +89,7 @@ def test_it_plays_no_other_part() -> None:
 
 @pytest.mark.skipif(not TEACHER.is_dir(), reason=f"there is no {TEACHER}")
 def test_a_model_of_this_project_plays_a_customer() -> None:
-    from understudy.envs.tau_bench import TauBench
+    from tutelage_worlds.tau_bench import TauBench
 
     folder = str(TEACHER)
     suite = TauBench(size="small", user="policy", user_options={"model": folder, "tokens": 4})

@@ -11,15 +11,17 @@ import torch
 from talks import Fed, Talk, V, assert_same, play, reference, request
 from tiny import policy, run
 
-from understudy import build, models, plan, processor
-from understudy.config import Config
-from understudy.configfile import parse
-from understudy.errors import PolicyError
-from understudy.policies.cache import budget
-from understudy.policies.graphs import Recordings
-from understudy.policies.hf import HFPolicy
-from understudy.policies.slots import SlotEngine
-from understudy.run import train
+from tutelage import cpu
+from tutelage.cli import dry_run
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import parse
+from tutelage.errors import PolicyError
+from tutelage.policies.hf.cuda_graphs import Recordings
+from tutelage.policies.hf.generation import SlotEngine
+from tutelage.policies.hf.kv_cache import budget
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.runs import assemble, models
+from tutelage.runs.train import train
 
 SMALL = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "ffn": 16, "context": 4096}
 
@@ -40,7 +42,7 @@ def config(algorithm: str = "guided_opd", **settings: Mapping[str, Any]) -> Conf
 
 
 def limited(patch: pytest.MonkeyPatch, size: int) -> None:
-    patch.setattr(processor, "memory", lambda: size)
+    patch.setattr(cpu, "memory", lambda: size)
 
 
 @pytest.mark.parametrize(
@@ -60,16 +62,16 @@ def test_memory_is_the_machines_within_a_containers_limit(
     for name, text in (("new", new), ("old", old)):
         if text:
             (tmp_path / name).write_text(f"{text}\n")
-    monkeypatch.setattr(processor, "LIMITS", (tmp_path / "new", tmp_path / "old"))
+    monkeypatch.setattr(cpu, "LIMITS", (tmp_path / "new", tmp_path / "old"))
     sizes = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
-    monkeypatch.setattr(processor.os, "sysconf", sizes.__getitem__)
-    assert processor.memory() == want
+    monkeypatch.setattr(cpu.os, "sysconf", sizes.__getitem__)
+    assert cpu.memory() == want
 
 
 def test_a_system_may_not_tell_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor, "LIMITS", ())
-    monkeypatch.delattr(processor.os, "sysconf")
-    assert processor.memory() == 0
+    monkeypatch.setattr(cpu, "LIMITS", ())
+    monkeypatch.delattr(cpu.os, "sysconf")
+    assert cpu.memory() == 0
     with pytest.raises(PolicyError, match=r"set policy\.cache"):
         budget("cpu")
     assert budget("cpu", wanted=0.5) == 500_000_000
@@ -85,7 +87,7 @@ def test_a_third_is_shared_by_the_engines_that_act(monkeypatch: pytest.MonkeyPat
 
 
 def acting(of: Config) -> set[str]:
-    return build.acting(of, build.phases_of(of))
+    return assemble.acting(of, assemble.phases_of(of))
 
 
 def test_engines_are_those_of_policies_that_act_here() -> None:
@@ -105,23 +107,23 @@ def engine(of: models.Model) -> SlotEngine:
 
 
 def made(of: Config, engines: int) -> Mapping[str, models.Model]:
-    suite = build.suite_of(of.env)
-    context = build.context_of(of.context, suite)
+    suite = assemble.suite_of(of.env)
+    context = assemble.context_of(of.context, suite)
     return models.policies_of(of, ["teacher"], suite, context, engines=engines)
 
 
 def test_a_plan_counts_what_the_engines_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
     limited(monkeypatch, 60_000_000)
     roomy = config(rollout={"copies": 4})
-    student, teacher = plan.make(roomy).models
+    student, teacher = dry_run.make(roomy).models
     assert student.cache == teacher.cache == 10_000_000  # much less than 64 episodes would fill
     for each in made(roomy, len(acting(roomy))).values():
         assert engine(each).budget == 10_000_000
     told = config(policy={"cache": 0.003}, rollout={"copies": 4})
-    assert [m.cache for m in plan.make(told).models] == [3_000_000, 10_000_000]
+    assert [m.cache for m in dry_run.make(told).models] == [3_000_000, 10_000_000]
     assert engine(made(told, 2)["self"]).budget == 3_000_000
     # one row there is always, and a teacher that only scores has none
-    student, teacher = plan.make(config("opd", policy={"cache": 1e-6})).models
+    student, teacher = dry_run.make(config("opd", policy={"cache": 1e-6})).models
     assert student.shape is not None
     assert 1000 < (student.cache or 0) <= student.shape.cache(SMALL["context"], 4)
     assert teacher.cache == 0

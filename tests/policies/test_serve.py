@@ -8,10 +8,10 @@ import torch
 from servers import HASTY, client, serving
 from tiny import policy, run, small_chat
 
-from understudy.errors import ConfigError, PolicyError
-from understudy.policies.base import Request, Sample
-from understudy.policies.vllm import write
-from understudy.serve import Server
+from tutelage.errors import ConfigError, PolicyError
+from tutelage.policies.base import Request, Sample
+from tutelage.policies.server.serve import Server
+from tutelage.policies.server.vllm import write
 
 PROMPT = (3, 9, 30, 8, 41)
 

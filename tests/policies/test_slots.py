@@ -5,8 +5,8 @@ import torch
 from talks import Fed, assert_same, play, reference, request, talks
 from tiny import policy, run
 
-from understudy.errors import PolicyError
-from understudy.policies.base import Request
+from tutelage.errors import PolicyError
+from tutelage.policies.base import Request
 
 
 @pytest.mark.parametrize("rows", [1, 3, 64])

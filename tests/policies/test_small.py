@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny import TEXTS, small_chat, words
 
-from understudy.policies.small import END, ROLES, UNKNOWN, build_model, train_tokenizer
-from understudy.protocol import TAGS, parse, write
+from tutelage.policies.hf.tiny import END, ROLES, UNKNOWN, build_model, train_tokenizer
+from tutelage.prompts.answer_format import TAGS, parse, write
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=60)
 HOUSEHOLD = st.lists(

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tiny import CHATML, policy, small_chat
 
-from understudy.errors import PolicyError
-from understudy.policies.base import Sample
-from understudy.policies.hf import HFPolicy
-from understudy.policies.loading import load
+from tutelage.errors import PolicyError
+from tutelage.policies.base import Sample
+from tutelage.policies.hf.loading import load
+from tutelage.policies.hf.policy import HFPolicy
 
 SAMPLE = Sample(prompt=(20, 30, 40, 50), tokens=(60, 70, 2))
 

@@ -8,12 +8,12 @@ from test_hf import conversations, flat
 from tiny import policy, run
 from torch.testing import assert_close
 
-from understudy import build, models
-from understudy.config import Config
-from understudy.configfile import parse
-from understudy.policies.base import Sample
-from understudy.policies.hf import HFPolicy
-from understudy.policies.slots import SlotEngine
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import parse
+from tutelage.policies.base import Sample
+from tutelage.policies.hf.generation import SlotEngine
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.runs import assemble, models
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -54,7 +54,7 @@ def test_slow_episodes_that_begin_alike_share_nothing() -> None:
 
 def test_slow_passes_stay_within_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads that are not copied count in full."""
-    monkeypatch.setattr("understudy.policies.slots.PASS", 100)
+    monkeypatch.setattr("tutelage.policies.hf.generation.PASS", 100)
     of = policy(fast=False)
     fed = Fed(of)
     run(of, [request((*range(10, 70), 80 + k), key=str(k)) for k in range(3)])
@@ -107,8 +107,8 @@ CONFIG = {
 
 
 def built(config: Config) -> HFPolicy:
-    suite = build.suite_of(config.env)
-    context = build.context_of(config.context, suite)
+    suite = assemble.suite_of(config.env)
+    context = assemble.context_of(config.context, suite)
     return models.policy_of(config.policy, config, suite, context, where="policy")
 
 

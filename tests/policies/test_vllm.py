@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from tiny import policy, run, small_chat
 from torch.testing import assert_close
 
-from understudy.errors import PolicyError
-from understudy.policies.base import Request, Sample
-from understudy.policies.hf import Compute, HFPolicy
-from understudy.policies.vllm import AGREEMENT, InProcess, VllmEngine, write
+from tutelage.errors import PolicyError
+from tutelage.policies.base import Request, Sample
+from tutelage.policies.hf.policy import Compute, HFPolicy
+from tutelage.policies.server.vllm import AGREEMENT, InProcess, VllmEngine, write
 
 END = small_chat().end
 REQUESTS = [
@@ -192,5 +192,5 @@ def test_bfloat16_on_both_sides(tmp_path: Path) -> None:
 
 def test_no_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(PolicyError, match=r"pip install 'understudy\[vllm\]', or set policy"):
+    with pytest.raises(PolicyError, match=r"pip install 'tutelage\[vllm\]', or set policy"):
         sampled(policy(), tmp_path)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.policies.base import Completion, Request
-from understudy.policies.chat import Chat, History
-from understudy.policies.hf import Compute, HFPolicy
-from understudy.policies.small import build_model, train_tokenizer
+from tutelage.policies.base import Completion, Request
+from tutelage.policies.hf.policy import Compute, HFPolicy
+from tutelage.policies.hf.tiny import build_model, train_tokenizer
+from tutelage.prompts.chat_template import Chat, History
 
 TEXTS = (
     "You are in the middle of a room. Looking quickly around you, you see a cabinet 1, a fridge 1.",

@@ -1,0 +1,47 @@
+"""AdaSwitch (arXiv:2510.07842): the student begins each turn, a teacher ends it where they part.
+
+With d_i = KL(p || q) at token i of the student's turn and its running mean m_i = ema m_{i-1} +
+(1 - ema) d_i, the teacher q writes from the first i on at which d_i > factor m_{i-1} (and d_i >
+floor). Per token, in one mean over all:
+
+    student's tokens   reverse KL(p || q)     full, or the sampled-token policy gradient
+    teacher's tokens   forward KL(q || p)     full, or cross-entropy on what it wrote
+"""
+
+from typing import Literal
+
+from tutelage.maths.divergences import forward_kl, reverse_kl
+from tutelage.maths.surrogates import ppo_clip, score_function
+from tutelage.objective.algorithm import STUDENT, Algorithm, Distill, Reinforce, Term, View
+from tutelage.objective.takeover import Switch
+from tutelage.signals import acted_by, gap
+
+
+def adaswitch(
+    *,
+    teacher: str = "teacher",
+    factor: float = 1.5,
+    ema: float = 0.95,
+    floor: float = 0.0,
+    student_tokens: Literal["sampled", "full"] = "full",
+    teacher_tokens: Literal["sampled", "full"] = "full",
+    clip: float = 0.2,
+    dual_clip: float = 3.0,
+) -> Algorithm:
+    """`factor`, `ema` and `floor` say where the teacher takes over; `clip` and `dual_clip` bound
+    the policy gradient of sampled student tokens."""
+    mine, theirs = acted_by(STUDENT), acted_by("teacher")
+    clipped = ppo_clip(clip, dual=dual_clip)
+    own: dict[str, Term] = {
+        "full": Distill(divergence=reverse_kl, weight=mine, name="student_tokens"),
+        "sampled": Reinforce(credit=gap() * mine, surrogate=clipped, name="student_tokens"),
+    }
+    rest: dict[str, Term] = {
+        "full": Distill(divergence=forward_kl, weight=theirs, name="teacher_tokens"),
+        "sampled": Reinforce(credit=theirs, surrogate=score_function(), name="teacher_tokens"),
+    }
+    return Algorithm(
+        terms=(own[student_tokens], rest[teacher_tokens]),
+        views={"teacher": View(policy=teacher)},
+        switch=Switch(to="teacher", factor=factor, ema=ema, floor=floor),
+    )

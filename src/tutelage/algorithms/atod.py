@@ -1,0 +1,52 @@
+"""ATOD (arXiv:2606.27814): a teacher's grades hand over to the reward, and count by turn.
+
+A_t = kappa(s) w_k gap_t + rho(s) A_GRPO,  gap_t = log q(y_t) - log p(y_t)
+kappa falls from 1 to .1, rho rises from 1 to 2 over `anneal_steps`, then stay
+w_k = 1 - (1 - d_k)(1 - h_k)
+d_k, h_k = mean |gap|, mean -log p of turn k, each min-max over the episode
+L = mean_t of PPO's clipped surrogate on A_t
+"""
+
+from typing import Literal
+
+from tutelage.maths.surrogates import ppo_clip
+from tutelage.objective.algorithm import ONE, Algorithm, Reinforce, View
+from tutelage.schedules import constant, linear
+from tutelage.signals import gap, group_relative, t_dur, token_dur
+
+
+def atod(
+    *,
+    teacher: str = "teacher",
+    kappa: float = 1.0,
+    kappa_min: float = 0.1,
+    rho: float = 1.0,
+    rho_max: float = 2.0,
+    anneal: bool = True,
+    anneal_steps: int = 80,
+    reweight: Literal["turn", "token", "none"] = "turn",
+    balanced: bool = False,
+    min_turns: int = 3,
+    min_gap: float = 0.01,
+    std: bool = True,
+    clip: float = 0.2,
+    dual_clip: float | None = 3.0,
+) -> Algorithm:
+    """Without `anneal`, kappa and rho stay where they start. Episodes of fewer than `min_turns`
+    turns, or whose turns all differ from the teacher by less than `min_gap`, weigh every turn 1;
+    `balanced` divides weights by their mean."""
+    if kappa_min > kappa or rho_max < rho:
+        raise ValueError(
+            f"kappa falls to kappa_min and rho rises to rho_max, got {kappa} to {kappa_min} and "
+            f"{rho} to {rho_max}"
+        )
+    weight = {
+        "turn": t_dur(min_turns=min_turns, min_gap=min_gap, balanced=balanced),
+        "token": token_dur(balanced=balanced),
+        "none": ONE,
+    }[reweight]
+    falling = linear(kappa, kappa_min, anneal_steps) if anneal else constant(kappa)
+    rising = linear(rho, rho_max, anneal_steps) if anneal else constant(rho)
+    credit = falling * (weight * gap()) + rising * group_relative(std=std)
+    term = Reinforce(credit=credit, surrogate=ppo_clip(clip, dual=dual_clip), name="atod")
+    return Algorithm(terms=(term,), views={"teacher": View(policy=teacher)})

@@ -1,0 +1,39 @@
+"""DAPO (arXiv:2503.14476): GRPO that clips upwards later and learns only where returns differ.
+
+A_i = (R_i - mean_group R) / (std_group R + 1e-6),  R_i = r_i - overlong_i                (eq. 9)
+L = mean_t -min(r_t A_i, clip(r_t, 1 - clip, 1 + clip_high) A_i)                          (eq. 8)
+
+The mean is over the tokens of groups whose returns are not all equal (eq. 11), and no KL holds the
+policy back. overlong_i rises from 0 to `overlong` in the last `buffer` of `limit` tokens (eq. 13).
+"""
+
+from tutelage.maths.surrogates import ppo_clip
+from tutelage.objective.algorithm import Algorithm, Reinforce
+from tutelage.objective.penalties import overlong as overlong_penalty
+from tutelage.signals import group_relative, token_mean, varied
+
+
+def dapo(
+    *,
+    clip: float = 0.2,
+    clip_high: float = 0.28,
+    dual_clip: float | None = None,
+    rounds: int = 1,
+    overlong: float = 0.0,
+    limit: int = 20_480,
+    buffer: int = 4_096,
+) -> Algorithm:
+    """Up to `rounds` batches of new tasks are played until rollout.tasks groups have differing
+    returns: dynamic sampling. `overlong` is the largest penalty for length (the paper's is 1, of
+    rewards of +-1); 0 takes none."""
+    if rounds < 1:
+        raise ValueError(f"rounds of tasks to play must be at least 1, got {rounds}")
+    surrogate = ppo_clip(clip, clip_high, dual_clip)
+    term = Reinforce(credit=group_relative(), surrogate=surrogate, name="dapo")
+    penalty = overlong_penalty(limit=limit, buffer=buffer, most=overlong)
+    return Algorithm(
+        terms=(term,),
+        reduction=token_mean(varied()),
+        penalties={"overlong": penalty} if overlong else {},
+        rounds=rounds,
+    )

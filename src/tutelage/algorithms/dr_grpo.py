@@ -1,0 +1,22 @@
+"""Dr. GRPO (arXiv:2503.20783): GRPO without its two biases, by deviation and by length.
+
+A_i = R_i - mean_group R
+L = mean_i 1 / length sum_t -min(r_t A_i, clip(r_t, 1 - clip, 1 + clip) A_i)
+
+`length` is one constant for all episodes. Divided by its own length instead, a long failure is
+punished less per token than a short one; divided by the group's deviation, very easy and very hard
+tasks count more than others.
+"""
+
+from tutelage.maths.surrogates import ppo_clip
+from tutelage.objective.algorithm import Algorithm, Reinforce
+from tutelage.signals import episode_mean, episode_sum, group_relative
+
+
+def dr_grpo(*, length: int = 3000, clip: float = 0.2) -> Algorithm:
+    """`length` sets the scale of the loss alone; the paper's is the most tokens that an episode
+    may have (here rollout.turns x rollout.new_tokens)."""
+    if length < 1:
+        raise ValueError(f"length is a number of tokens and must be at least 1, got {length}")
+    term = Reinforce(credit=group_relative(std=False), surrogate=ppo_clip(clip), name="dr_grpo")
+    return Algorithm(terms=(term,), reduction=(1 / length) * episode_sum(), size=episode_mean())

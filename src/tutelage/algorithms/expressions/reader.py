@@ -1,0 +1,305 @@
+"""From the text of an expression to what it means. Nothing but names of words, calls with literal
+or nested arguments, numbers, +, - and * is read, and nothing else is ever run."""
+
+import ast
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from tutelage.algorithms.expressions.registry import Word, words
+from tutelage.errors import did_you_mean
+from tutelage.hints.hindsight import Hindsight
+from tutelage.maths.distributions import Divergence
+from tutelage.maths.surrogates import Surrogate
+from tutelage.objective.algorithm import ONE, Gate, Signal
+from tutelage.objective.penalties import Penalty
+from tutelage.schedules import Schedule, as_schedule
+
+LONGEST, SHOWN = 4000, 100
+"""Characters of an expression, and of one in a message."""
+VIEWS = ("teacher", "student", "reference", "full", "ablated")
+"""Parameters of words that name a view."""
+SUMS = ("number", "schedule", "signal")
+"""What adds and multiplies; a sum or product is as the last of its parts."""
+
+_TYPES: tuple[tuple[object, str], ...] = (
+    (Signal, "signal"),
+    (Schedule, "schedule"),
+    (Gate, "gate"),
+    (Surrogate, "surrogate"),
+    (Divergence, "divergence"),
+    (Hindsight, "hindsight"),
+    (Penalty, "penalty"),
+)
+
+
+class Value(NamedTuple):
+    """What a part of an expression means."""
+
+    kind: str  # of KINDS, or "number" or "literal"
+    of: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """Reads the expressions of one algorithm.
+
+    numbers  names that stand for numbers, such as total_steps
+    views    the algorithm's views, which words may name
+    """
+
+    numbers: Mapping[str, int]
+    views: Collection[str]
+
+    def read(self, text: object, kind: str, where: str) -> Any:
+        """The schedule, signal, gate ... that an expression means; a number stands for a constant
+        one. Raises ValueError: a sentence that begins with `where`."""
+        if isinstance(text, int | float) and not isinstance(text, bool):
+            text = repr(text)
+        if not isinstance(text, str):
+            raise ValueError(f"{where} must be an expression in quotes or a number, got {text!r}")
+        return _Reading(" ".join(text.split()), where, self).whole(kind)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    text: str
+    where: str
+    reader: Reader
+
+    def whole(self, kind: str) -> object:
+        if len(self.text) > LONGEST:
+            raise ValueError(f"{self.where} is longer than {LONGEST} characters")
+        try:
+            tree = ast.parse(self.text, mode="eval").body
+        except SyntaxError as error:
+            raise self.wrong(
+                f"it cannot be read ({error.msg})", column=(error.offset or 1) - 1
+            ) from None
+        except (ValueError, MemoryError, RecursionError):
+            raise ValueError(f"{self.where} cannot be read: it is nested too deeply") from None
+        return self.wanted(self.value(tree), kind, tree)
+
+    def wrong(self, what: str, node: ast.AST | None = None, *, column: int = 0) -> ValueError:
+        """A sentence that begins with the place."""
+        # ast counts bytes of UTF-8
+        at = len(self.text.encode()[: getattr(node, "col_offset", column)].decode(errors="ignore"))
+        shown = self.text
+        if len(shown) > SHOWN:
+            start = max(0, at - SHOWN // 2)
+            shown = f"...{shown[start : start + SHOWN]}..."
+        return ValueError(f'{self.where}, character {at + 1} of "{shown}": {what}')
+
+    # -- values
+
+    def value(self, node: ast.expr) -> Value:
+        match node:
+            case ast.Constant(value=bool() | str() | None as of):
+                return Value("literal", of)
+            case ast.List(elts=parts) | ast.Tuple(elts=parts):
+                constants = [part.value for part in parts if isinstance(part, ast.Constant)]
+                if len(constants) == len(parts):
+                    return Value("literal", constants)
+            case ast.Constant(value=int() | float() as of) if math.isfinite(of):
+                return Value("number", of)
+            case ast.Name(id=name):
+                return self.name(name, node)
+            case ast.Call(func=ast.Name(id=name)):
+                return self.call(name, node)
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=inner):
+                made = self.summand(self.value(inner), node)
+                return self.product(Value("number", -1), made) if _minus(node) else made
+            case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() as op, right=right):
+                a = self.summand(self.value(left), left)
+                b = self.summand(self.value(right), right)
+                if isinstance(op, ast.Mult):
+                    return self.product(a, b)
+                return self.sum(a, self.product(Value("number", -1), b) if _minus(node) else b)
+        raise self.wrong("only calls of words, finite numbers, +, - and * can be used here", node)
+
+    def summand(self, made: Value, node: ast.expr) -> Value:
+        if made.kind not in SUMS:
+            raise self.wrong(
+                f"a {made.kind} does not add or multiply; numbers, schedules and signals do", node
+            )
+        return made
+
+    def sum(self, a: Value, b: Value) -> Value:
+        kind = max(a.kind, b.kind, key=SUMS.index)
+        if kind == "signal":
+            return Value(kind, _signal(a) + _signal(b))
+        if kind == "schedule":
+            f, g = _schedule(a), _schedule(b)
+            return Value(kind, _named(lambda step: f(step) + g(step), f"{_text(a)} + {_text(b)}"))
+        return Value(kind, _number(a) + _number(b))
+
+    def product(self, a: Value, b: Value) -> Value:
+        kind = max(a.kind, b.kind, key=SUMS.index)
+        if kind == "signal":
+            if a.kind == b.kind:
+                return Value(kind, _signal(a) * _signal(b))
+            factor, signal = (a, b) if b.kind == "signal" else (b, a)
+            by = _number(factor) if factor.kind == "number" else _schedule(factor)
+            return Value(kind, by * _signal(signal))
+        if kind == "schedule":
+            f, g = _schedule(a), _schedule(b)
+            return Value(kind, _named(lambda step: f(step) * g(step), f"{_text(a)} * {_text(b)}"))
+        return Value(kind, _number(a) * _number(b))
+
+    # -- words
+
+    def name(self, name: str, node: ast.expr) -> Value:
+        if name in self.reader.numbers:
+            return Value("number", self.reader.numbers[name])
+        word = self.word(name, node)
+        if not word.plain:
+            raise self.wrong(f"{name} must be called, as {word.usage}", node)
+        return Value(word.kind, word.call)
+
+    def word(self, name: str, node: ast.expr) -> Word:
+        if name not in words():
+            near = did_you_mean(name, [*words(), *self.reader.numbers])
+            raise self.wrong(f"there is no word {name!r}{near}", node)
+        return words()[name]
+
+    def call(self, name: str, node: ast.Call) -> Value:
+        word = self.word(name, node)
+        given = self.arguments(word, node)
+        self.check_views(word, given, node)
+        if word.plain:
+            made = partial(word.call, **given)
+            text = ast.unparse(node) if given else name
+            return Value(word.kind, _named(made, text) if given else word.call)
+        try:
+            of = word.call(**given)
+        except ValueError as error:
+            raise self.wrong(f"{error}", node) from None
+        return Value(word.kind, _named(of, ast.unparse(node)) if word.kind == "schedule" else of)
+
+    def arguments(self, word: Word, node: ast.Call) -> dict[str, object]:
+        parameters = word.parameters
+        by_place = [n for n, p in parameters.items() if p.kind is not p.KEYWORD_ONLY]
+        if len(node.args) > len(by_place):
+            raise self.wrong(
+                f"only {len(by_place)} arguments can be given without their names in {word.usage}",
+                node,
+            )
+        named = [
+            *zip(by_place, node.args, strict=False),
+            *((k.arg, k.value) for k in node.keywords),
+        ]
+        hints, made = get_type_hints(word.call), dict[str, object]()
+        for name, inner in named:
+            if name is None or isinstance(inner, ast.Starred):
+                raise self.wrong("arguments are written one by one, without *", inner)
+            if name not in parameters:
+                near = did_you_mean(name, parameters)
+                raise self.wrong(f"{word.usage} has no argument {name!r}{near}", inner)
+            if name in made:
+                raise self.wrong(f"{name} is given twice to {word.name}", inner)
+            made[name] = self.argument(inner, hints[name], f"{word.name}'s {name}")
+        missing = [n for n, p in parameters.items() if p.default is p.empty and n not in made]
+        if missing:
+            raise self.wrong(f"{missing[0]} is missing in {word.usage}", node)
+        return made
+
+    def argument(self, node: ast.expr, hint: object, what: str) -> object:
+        """An argument as its parameter is annotated."""
+        made = self.value(node)
+        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        kinds = [kind for option in options for type_, kind in _TYPES if option == type_]
+        for kind in kinds:
+            if made.kind == kind or (made.kind in SUMS and kind in SUMS):
+                return self.wanted(made, kind, node)
+        of = made.of
+        if int in options and isinstance(of, float) and self.mentions_a_number(node):
+            of = max(1, round(of))
+        if made.kind in ("number", "literal") and any(fits(of, option) for option in options):
+            return of
+        wanted = " or ".join(kinds or [in_words(option) for option in options])
+        raise self.wrong(f"{what} must be {wanted}", node)
+
+    def mentions_a_number(self, node: ast.expr) -> bool:
+        """Whether a name such as total_steps is in it: a share of it may be rounded."""
+        return any(isinstance(n, ast.Name) and n.id in self.reader.numbers for n in ast.walk(node))
+
+    def check_views(self, word: Word, given: Mapping[str, object], node: ast.Call) -> None:
+        for name in VIEWS:
+            p = word.parameters.get(name)
+            view = given.get(name, p.default) if p else None
+            if isinstance(view, str) and view not in self.reader.views:
+                near = did_you_mean(view, self.reader.views)
+                there = ", ".join(self.reader.views)
+                raise self.wrong(
+                    f"{word.name} reads a view {view!r}, but there are only {there}{near}", node
+                )
+
+    def wanted(self, made: Value, kind: str, node: ast.expr) -> object:
+        """A value as what is asked for: numbers stand for constant schedules and signals."""
+        if kind == "signal" and made.kind in SUMS:
+            return _signal(made)
+        if kind == "schedule" and made.kind in ("number", "schedule"):
+            return _schedule(made)
+        if made.kind != kind:
+            raise self.wrong(f"this is a {made.kind}, but a {kind} is wanted", node)
+        return made.of
+
+
+def _minus(node: ast.UnaryOp | ast.BinOp) -> bool:
+    return isinstance(node.op, ast.USub | ast.Sub)
+
+
+def _number(value: Value) -> float:
+    assert isinstance(value.of, int | float)
+    return value.of
+
+
+def _schedule(value: Value) -> Schedule:
+    return as_schedule(value.of)  # type: ignore[arg-type]
+
+
+def _signal(value: Value) -> Signal:
+    if isinstance(value.of, Signal):
+        return value.of
+    return (_number(value) if value.kind == "number" else _schedule(value)) * ONE
+
+
+def _text(value: Value) -> str:
+    return f"{value.of:g}" if value.kind == "number" else str(getattr(value.of, "__name__", ""))
+
+
+def _named(function: object, text: str) -> Callable[..., object]:
+    """A function that says what it was written as."""
+
+    def of(*arguments: object) -> object:
+        assert callable(function)
+        return function(*arguments)
+
+    of.__name__ = text
+    return of
+
+
+def fits(value: object, hint: object) -> bool:
+    """Whether a literal is of an annotation's type; whole numbers are numbers."""
+    if get_origin(hint) is Literal:
+        return any(value == option for option in get_args(hint))
+    if get_origin(hint) is Sequence:
+        inner = get_args(hint)[0]
+        return isinstance(value, list) and all(fits(part, inner) for part in value)
+    if hint in (int, float):
+        kinds = int if hint is int else int | float
+        return isinstance(value, kinds) and not isinstance(value, bool)
+    return isinstance(hint, type) and isinstance(value, hint)
+
+
+def in_words(hint: object) -> str:
+    """An annotation of a literal, for messages."""
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(option) for option in get_args(hint))
+    if get_origin(hint) is Sequence:
+        return "a list"
+    simple = ((float, "a number"), (int, "a whole number"), (bool, "true or false"), (str, "text"))
+    return next((text for type_, text in simple if hint is type_), "None")

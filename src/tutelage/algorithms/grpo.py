@@ -1,0 +1,66 @@
+"""GRPO (arXiv:2402.03300, eq. 3 and 4): a clipped policy gradient on rewards relative to the group.
+
+A_i = (R_i - mean_group R) / (std_group R + 1e-6),  the same for every token of episode i
+L = mean_t -min(r_t A, clip(r_t, 1 - clip, 1 + clip) A) + kl mean_t k3(p, p_reference)
+
+With statistics = "turn", rows are single turns: s = (return before penalties) - (the turn's own
+penalty), mean and sample standard deviation are over all turns of the group's episodes, and a group
+of one turn has mean 0 and deviation 1. Long episodes then weigh more in both.
+"""
+
+from typing import Literal
+
+from tutelage.maths.estimators import k3
+from tutelage.maths.surrogates import Surrogate, ppo_clip
+from tutelage.objective.algorithm import (
+    ONE,
+    Algorithm,
+    DistillSampled,
+    Entropy,
+    Reinforce,
+    Signal,
+    Term,
+    View,
+)
+from tutelage.signals import group_relative, turn_relative
+
+Old = Literal["sampler", "recomputed"]
+
+
+def grpo(
+    *,
+    clip: float = 0.2,
+    clip_high: float | None = None,
+    dual_clip: float | None = 3.0,
+    std: bool = True,
+    statistics: Literal["episode", "turn"] = "episode",
+    kl: float = 0.0,
+    entropy: float = 0.0,
+    old: Old = "sampler",
+) -> Algorithm:
+    """`statistics` are over the group's episodes or over their turns; `kl` pulls to the weights of
+    the start, by k3."""
+    credit = {"episode": group_relative, "turn": turn_relative}[statistics](std=std)
+    surrogate = ppo_clip(clip, clip_high, dual_clip)
+    return policy_gradient(credit, surrogate, name="grpo", kl=kl, entropy=entropy, old=old)
+
+
+def policy_gradient(
+    credit: Signal,
+    surrogate: Surrogate,
+    *,
+    name: str,
+    kl: float = 0.0,
+    entropy: float = 0.0,
+    old: Old = "sampler",
+) -> Algorithm:
+    """A credit's policy gradient, + kl mean k3(p, p_reference) - entropy mean H(p)."""
+    terms: list[Term] = [Reinforce(credit=credit, surrogate=surrogate, old=old, name=name)]
+    views = {}
+    if kl:
+        pull = DistillSampled(teacher="reference", estimate=k3, weight=kl * ONE, name="kl")
+        terms.append(pull)
+        views["reference"] = View(policy="reference")
+    if entropy:
+        terms.append(Entropy(weight=entropy * ONE))
+    return Algorithm(terms=tuple(terms), views=views)

@@ -1,0 +1,80 @@
+"""Guided-OPD (arXiv:2606.15912): a teacher takes some turns, fewer as training goes on.
+
+Each turn is the teacher's with chance beta(step), drawn independently; beta falls from `start` to
+exactly `end` over the first `decay` of training (section 3.3). Per token, in one mean over all:
+
+    student's turns   KL(p || q), reverse    full, top-k, or policy gradient
+    teacher's turns   KL(q || p), forward    full, or cross-entropy
+
+Either direction may be the other one: that is the paper's ablation.
+"""
+
+from typing import Literal
+
+from tutelage.algorithms.opd import Vocabulary
+from tutelage.maths.divergences import forward_kl, reverse_kl, top_k
+from tutelage.maths.estimators import k3
+from tutelage.maths.surrogates import importance, ppo_clip, score_function
+from tutelage.objective.algorithm import (
+    STUDENT,
+    Algorithm,
+    Distill,
+    DistillSampled,
+    Reinforce,
+    Signal,
+    Term,
+    View,
+)
+from tutelage.schedules import SHAPES, constant
+from tutelage.signals import acted_by, gap
+
+Direction = Literal["reverse", "forward"]
+KL = {"reverse": reverse_kl, "forward": forward_kl}
+
+
+def guided_opd(
+    *,
+    total_steps: int,
+    teacher: str = "teacher",
+    start: float = 1.0,
+    end: float = 0.0,
+    decay: float = 0.8,
+    curriculum: Literal["cosine", "linear", "exponential", "fixed"] = "cosine",
+    student_turns: Vocabulary = "full",
+    teacher_turns: Literal["sampled", "full"] = "full",
+    student_kl: Direction = "reverse",
+    teacher_kl: Direction = "forward",
+    k: int = 64,
+    clip: float = 0.2,
+    dual_clip: float = 3.0,
+) -> Algorithm:
+    """A "fixed" curriculum stays at `start`. `clip` and `dual_clip` bound the policy gradient of
+    sampled student turns, `k` is of top-k ones."""
+    mine, guided = acted_by(STUDENT), acted_by("teacher")
+    if student_turns != "sampled":
+        of = KL[student_kl] if student_turns == "full" else top_k(KL[student_kl], k)
+        ours: Term = Distill(divergence=of, weight=mine, name="student_turns")
+    elif student_kl == "reverse":
+        surrogate = ppo_clip(clip, dual=dual_clip)
+        ours = Reinforce(credit=gap() * mine, surrogate=surrogate, name="student_turns")
+    else:  # the expected gradient of k3 on the student's own tokens is forward KL's
+        ours = DistillSampled(estimate=k3, weight=mine, name="student_turns")
+    if curriculum == "fixed":
+        beta = constant(start)
+    else:
+        beta = SHAPES[curriculum](start, end, max(1, round(decay * total_steps)))
+    return Algorithm(
+        terms=(ours, _imitation(teacher_turns, teacher_kl, guided)),
+        views={"teacher": View(policy=teacher)},
+        actors={"teacher": beta},
+    )
+
+
+def _imitation(vocabulary: Literal["sampled", "full"], kl: Direction, guided: Signal) -> Term:
+    """The loss of the teacher's turns."""
+    if vocabulary == "full":
+        return Distill(divergence=KL[kl], weight=guided, name="teacher_turns")
+    if kl == "forward":
+        return Reinforce(credit=guided, surrogate=score_function(), name="teacher_turns")
+    # p_old is the teacher here: only the unclipped ratio p / q makes these samples of p
+    return Reinforce(credit=gap() * guided, surrogate=importance(), name="teacher_turns")

@@ -1,0 +1,37 @@
+"""OPID's credit (arXiv:2606.26790): GRPO plus a little of what a hint changes at each token.
+
+    A_t = A_GRPO + strength D_t,  D_t = log q(y_t) - log p(y_t) before the step
+    L   = mean_t of PPO's clipped surrogate on A_t
+
+q is the same weights with a hint or hindsight in the prompt. The paper's hints are written for
+every episode by a large model; here they are of any kind.
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+from tutelage.algorithms.grpo import policy_gradient
+from tutelage.hints.hindsight import KINDS
+from tutelage.maths.surrogates import ppo_clip
+from tutelage.objective.algorithm import Algorithm, View
+from tutelage.signals import gap, group_relative
+
+
+def opid(
+    *,
+    hint: str = "skills",
+    hindsight: Literal["none", "peer_success", "next_observations"] = "none",
+    teacher: str = "self",
+    strength: float = 0.001,
+    std: bool = True,
+    clip: float = 0.2,
+    dual_clip: float | None = 3.0,
+    kl: float = 0.01,
+) -> Algorithm:
+    """`hindsight` is what the teacher is told of finished episodes, besides its hint; `strength` is
+    what the gap counts beside the reward."""
+    credit = group_relative(std=std) + strength * gap()
+    plain = policy_gradient(credit, ppo_clip(clip, dual=dual_clip), name="opid", kl=kl)
+    told = None if hindsight == "none" else KINDS[hindsight]()
+    shown = View(policy=teacher, hint=hint, hindsight=told)
+    return replace(plain, views={**plain.views, "teacher": shown})

@@ -1,0 +1,64 @@
+"""pi-Distill (arXiv:2602.04942): a policy shown privileged information acts, and teaches itself.
+
+pT is the policy with the hint in its prompt, pS the same weights without; every turn is pT's
+(section 3). A_i = R_i - mean_group R, without std, and r = p / pT_sampled, per token:
+
+    teacher   L_T = -min(r_T A, clip(r_T) A) + beta KL(pT || sg pS)
+    student   L_S = -min(r_S A, clip(r_S) A) + beta KL(sg pT || pS)
+    L = alpha L_T + (1 - alpha) L_S
+
+Ratios are clipped to [1 - clip, 1 + clip], both KLs are over the whole vocabulary and between the
+policies of now. Where a task has no hint, pT = pS: what is left is clipped policy gradient.
+"""
+
+from typing import Literal
+
+from tutelage.maths.divergences import forward_kl, reverse_kl
+from tutelage.maths.surrogates import ppo_clip
+from tutelage.objective.algorithm import ONE, STUDENT, Algorithm, Distill, Reinforce, View
+from tutelage.objective.penalties import leakage, length
+from tutelage.schedules import constant, linear
+from tutelage.signals import episode_mean, episode_sum, group_relative, token_mean, varied
+
+
+def pi_distill(
+    *,
+    total_steps: int,
+    hint: str = "plan",
+    alpha: float = 0.5,
+    ramp: float = 0.0,
+    beta: float = 0.25,
+    clip: float = 0.2,
+    flat_groups: Literal["leave_out", "keep"] = "leave_out",
+    reduction: Literal["token", "sum"] = "token",
+    penalties: bool = False,
+) -> Algorithm:
+    """`alpha` is the teacher's share of the loss; it rises to that from 0 over the first `ramp` of
+    training. `reduction` takes one mean over tokens, or sums an episode's and takes the mean over
+    episodes. Groups of equal returns are left out of every term, or only without a credit.
+    `penalties` takes those of the paper, for leakage and length, off the reward."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is the teacher's share of the loss, from 0 to 1; got {alpha}")
+    if not 0 <= ramp <= 1:
+        raise ValueError(f"ramp is a share of training, from 0 to 1; got {ramp}")
+    steps = max(1, round(ramp * total_steps))
+    rising = linear(0.0, alpha, steps) if ramp else constant(alpha)
+    theirs, mine = rising * ONE, (lambda step: 1.0 - rising(step)) * ONE
+    credit, clipped = group_relative(std=False), ppo_clip(clip)
+    kept = varied() if flat_groups == "leave_out" else ONE
+    return Algorithm(
+        terms=(
+            Reinforce(credit=theirs * credit, surrogate=clipped, trains="teacher", name="teacher"),
+            Distill(
+                divergence=reverse_kl, weight=beta * theirs, live=True, name="teacher_kl",
+                trains="teacher", teacher=STUDENT,
+            ),
+            Reinforce(credit=mine * credit, surrogate=clipped, name="student"),
+            Distill(divergence=forward_kl, weight=beta * mine, live=True, name="student_kl"),
+        ),
+        views={"teacher": View(policy="self", hint=hint)},
+        actors={"teacher": constant(1.0)},
+        reduction=token_mean(kept) if reduction == "token" else episode_sum(kept),
+        size=None if reduction == "token" else episode_mean(kept),
+        penalties={"leakage": leakage(), "length": length()} if penalties else {},
+    )  # fmt: skip

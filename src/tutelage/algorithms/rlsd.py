@@ -1,0 +1,38 @@
+"""RLSD (arXiv:2604.03128): the reward says which way, a hinted view of the same policy how far.
+
+A_t = A_GRPO (1 - s + s clip(exp(sign(A_GRPO) gap_t), 1 - width, 1 + width))
+gap_t = log q(y_t) - log p(y_t) before the step
+s falls from `strength` to 0 over `decay_steps`
+L = mean_t of PPO's clipped surrogate on A_t
+"""
+
+from dataclasses import replace
+
+from tutelage.algorithms.grpo import policy_gradient
+from tutelage.maths.surrogates import ppo_clip
+from tutelage.objective.algorithm import Algorithm, View
+from tutelage.schedules import linear
+from tutelage.signals import evidence, group_relative
+
+
+def rlsd(
+    *,
+    hint: str = "skills",
+    teacher: str = "self",
+    strength: float = 0.5,
+    decay_steps: int = 100,
+    width: float = 0.2,
+    std: bool = True,
+    clip: float = 0.2,
+    clip_high: float | None = None,
+    dual_clip: float | None = 3.0,
+    kl: float = 0.0,
+) -> Algorithm:
+    """`hint` is the kind of privileged information that the teacher is shown; the settings after
+    `width` are grpo's."""
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength is a share of the credit, from 0 to 1; got {strength}")
+    reward = group_relative(std=std)
+    credit = reward * evidence(reward, linear(strength, 0.0, decay_steps), width=width)
+    plain = policy_gradient(credit, ppo_clip(clip, clip_high, dual_clip), name="rlsd", kl=kl)
+    return replace(plain, views={**plain.views, "teacher": View(policy=teacher, hint=hint)})

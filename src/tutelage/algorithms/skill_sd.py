@@ -1,0 +1,32 @@
+"""Skill-SD (arXiv:2604.10674): GRPO, and reverse KL to the same policy shown a skill.
+
+L = L_GRPO + coef mean_t r_t k3_t,  r_t = p / p_old with gradient
+k3_t = exp(gap) - 1 - gap,  gap = log q(y_t) - log p(y_t)
+
+r_t is what makes the gradient reverse KL's, r_t (log p - log q) grad log p; k3_t alone would have
+that of forward KL.
+"""
+
+from tutelage.algorithms.grpo import grpo
+from tutelage.algorithms.sdar import beside
+from tutelage.maths.estimators import k3
+from tutelage.objective.algorithm import ONE, Algorithm, DistillSampled, View
+from tutelage.schedules import Schedule
+
+
+def skill_sd(
+    *,
+    hint: str = "skills",
+    teacher: str = "self",
+    coef: float | Schedule = 0.001,
+    std: bool = True,
+    clip: float = 0.2,
+    clip_high: float | None = 0.28,
+    dual_clip: float | None = None,
+    kl: float = 0.0,
+) -> Algorithm:
+    """`hint` is the kind of privileged information that the teacher is shown; the settings after
+    `coef` are grpo's."""
+    reward = grpo(std=std, clip=clip, clip_high=clip_high, dual_clip=dual_clip, kl=kl)
+    pull = DistillSampled(estimate=k3, corrected=True, weight=coef * ONE, name="skill_sd")
+    return beside(reward, pull, View(policy=teacher, hint=hint))

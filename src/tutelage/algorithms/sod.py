@@ -1,0 +1,28 @@
+"""SOD (arXiv:2605.07725): GRPO plus a teacher who counts less on turns that went further astray.
+
+A_t = A_GRPO + coef w_k gap_t,  gap_t = log q(y_t) - log p(y_t)
+w_k = min((d_1 + 1e-6) / (d_k + 1e-6), 1 + headroom),  w_1 = 1
+d_k = mean |gap| of turn k's tokens
+L = mean_t of PPO's clipped surrogate on A_t
+"""
+
+from tutelage.maths.surrogates import ppo_clip
+from tutelage.objective.algorithm import Algorithm, Reinforce, View
+from tutelage.schedules import Schedule
+from tutelage.signals import gap, group_relative, sod_weight
+
+
+def sod(
+    *,
+    teacher: str = "teacher",
+    coef: float | Schedule = 1.0,
+    headroom: float = 0.5,
+    std: bool = True,
+    clip: float = 0.2,
+    dual_clip: float | None = 3.0,
+) -> Algorithm:
+    """`coef` weighs the teacher against the reward, `headroom` is what a turn's weight may have
+    above 1."""
+    credit = group_relative(std=std) + coef * (sod_weight(headroom=headroom) * gap())
+    term = Reinforce(credit=credit, surrogate=ppo_clip(clip, dual=dual_clip), name="sod")
+    return Algorithm(terms=(term,), views={"teacher": View(policy=teacher)})

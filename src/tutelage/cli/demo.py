@@ -1,0 +1,240 @@
+"""`tutelage demo`: a small agent learns household tasks from a teacher, while you watch.
+
+Two runs from the same warm start, with the same seeds and budget: Guided-OPD, and plain on-policy
+distillation. Before, after and the teacher on one pinned panel of unseen tasks.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from pydantic import JsonValue
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tutelage.cli.progress import watch_for
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import parse, read_table
+from tutelage.evaluation import plots
+from tutelage.evaluation.evaluate import Z95, evaluate, paired, panel
+from tutelage.rollout import record
+from tutelage.rollout.play import Stage
+from tutelage.runs import assemble, models
+from tutelage.runs.train import deterministic, train
+
+WARM = "warm_start"
+RUNS = {"guided_opd": "Guided-OPD", "opd": "plain OPD"}
+QUICK: dict[str, JsonValue] = {
+    "run": {"steps": 2, "eval_every": 1},
+    "eval": {"tasks": 6},
+    "rollout": {"tasks": 4},
+}
+"""What `--quick` changes: enough to see that everything works, not to learn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One row: an evaluation's line, and how long the run took to get there."""
+
+    name: str
+    line: Mapping[str, object]
+    seconds: float | None = None
+
+    def number(self, key: str) -> float:
+        return float(str(self.line[key]))
+
+    @property
+    def outcomes(self) -> list[bool]:
+        made = self.line["outcomes"]
+        assert isinstance(made, list)
+        return [bool(x) for x in made]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="tutelage demo",
+        description="Distil a household agent from a teacher: minutes on two CPU cores.",
+    )
+    parser.add_argument("--folder", default="runs/demo", help="where everything is written")
+    parser.add_argument("--seed", type=int, default=0, help="of all runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="seconds instead of minutes: too short to learn"
+    )
+    arguments = parser.parse_args(argv)
+    show(Path(arguments.folder), seed=arguments.seed, quick=arguments.quick, console=Console())
+    return 0
+
+
+def settings(folder: Path, name: str, *, seed: int, quick: bool) -> Config:
+    """One of the runs: demo.toml with the lines of demo-NAME.toml put over it. The two methods
+    start from the same checkpoint, and differ in their algorithm and in nothing else."""
+    table = read_table(models.ASSETS / "demo.toml")
+    layers = [read_table(models.ASSETS / f"demo-{name}.toml"), *([QUICK] if quick else [])]
+    layers.append({"run": {"folder": str(folder / name), "seed": seed}})
+    if name != WARM:
+        layers.append({"policy": {"model": str(folder / WARM)}})
+    for layer in layers:
+        for section, values in layer.items():
+            before = cast(dict[str, JsonValue], table.get(section, {}))
+            table[section] = {**before, **cast(dict[str, JsonValue], values)}
+    return parse(table)
+
+
+def show(folder: Path, *, seed: int, quick: bool, console: Console) -> None:
+    """Run what is not there yet, then draw and print. An interrupted demo goes on where it was."""
+    began = time.perf_counter()
+    configs = {n: settings(folder, n, seed=seed, quick=quick) for n in (WARM, *RUNS)}
+    console.print(
+        "A small student learns household tasks, by ALFWorld's rules, from a teacher. Everything "
+        f"is written to [bold]{folder}[/]; interrupt it, and the same command goes on."
+    )
+    teacher = taught_by(configs["guided_opd"], folder / "teacher.json", console)
+    for name, config in configs.items():
+        console.rule(
+            f"[bold]{RUNS.get(name, 'warm start: the protocol, from a few demonstrations')}"
+        )
+        again = (Path(config.run.folder) / "config.toml").exists()
+        train(config, resume=again, watch=watch_for(console))
+    methods = {name: configs[name] for name in RUNS}
+    results = [teacher, *results_of(methods)]
+    picture = folder / "learning_curve.png"
+    curve(methods, teacher, picture)
+    console.rule("[bold]what came out")
+    console.print(table_of(results))
+    console.print(verdict(results))
+    console.print(
+        f"Learning curve: [bold]{picture}[/]   table: [bold]{folder / 'results.md'}[/]   "
+        f"this call took {(time.perf_counter() - began) / 60:.1f} minutes"
+    )
+    record_results(results, folder)
+
+
+def taught_by(config: Config, path: Path, console: Console) -> Result:
+    """The teacher alone on the panel; measured once and kept."""
+    if path.exists():
+        return Result(name="teacher", line=json.loads(path.read_text()))
+    console.rule("[bold]the teacher, on tasks nobody was trained on")
+    suite = assemble.suite_of(config.env)
+    context = assemble.context_of(config.context, suite)
+    with deterministic(config.run):
+        models.quiet()
+        tokens = config.update.tokens
+        policy = models.load_policy(
+            config.policies["teacher"], where="policies.teacher", tokens=tokens
+        )
+        stage = Stage(
+            suite=suite,
+            pool=assemble.pool_of(config.env, suite),
+            policies={"teacher": policy},
+            context=context,
+            limits=assemble.limits_of(config),
+        )
+        tested = panel(suite, config.eval.split, config.eval.tasks)
+        made = evaluate(
+            stage,
+            tested,
+            policy="teacher",
+            seed=config.run.seed,
+            temperature=config.eval.temperature,
+        )
+    line = made.line(0, "teacher")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(record.dump(line))
+    console.print(f"{line['won']} of {line['n']} solved")
+    return Result(name="teacher", line=line)
+
+
+def results_of(configs: Mapping[str, Config]) -> list[Result]:
+    """The first evaluation of the first run, and the last one of each."""
+    rows: list[Result] = []
+    for name, config in configs.items():
+        folder = Path(config.run.folder)
+        lines = list(record.read(folder / "evals.jsonl"))
+        if not rows:
+            rows.append(Result(name="before", line=lines[0]))
+        rows.append(Result(name=f"after {RUNS[name]}", line=lines[-1], seconds=_seconds(folder)))
+    return rows
+
+
+def _seconds(folder: Path) -> float:
+    """Playing and learning, evaluations left out."""
+    total = 0.0
+    for line in record.read(folder / "timings.jsonl"):
+        seconds = line["seconds"]
+        assert isinstance(seconds, dict)
+        total += float(seconds["all"]) if line.get("phase") == "train" else 0.0
+    return total
+
+
+def curve(configs: Mapping[str, Config], teacher: Result, path: Path) -> None:
+    runs = {RUNS[name]: plots.points(Path(c.run.folder)) for name, c in configs.items()}
+    n = int(teacher.number("n"))
+    plots.learning_curve(
+        runs,
+        path,
+        title=f"{n} unseen household tasks, one seed a curve",
+        teacher=plots.Point(
+            step=0,
+            success=teacher.number("success"),
+            low=teacher.number("low"),
+            high=teacher.number("high"),
+            n=n,
+        ),
+        note=f"panel {teacher.line['panel']}; the student alone, temperature "
+        f"{configs['guided_opd'].eval.temperature:g}",
+    )
+
+
+def _cells(result: Result) -> list[str]:
+    return [
+        result.name,
+        f"{result.number('won'):.0f}/{result.number('n'):.0f}",
+        f"{100 * result.number('success'):.1f} %",
+        f"{100 * result.number('low'):.1f} to {100 * result.number('high'):.1f}",
+        f"{result.number('turns'):.1f}",
+        f"{100 * result.number('invalid'):.1f} %",
+        "" if result.seconds is None else f"{result.seconds:.0f} s",
+    ]
+
+
+HEAD = ("", "solved", "rate", "95 % interval", "turns", "invalid", "training")
+
+
+def table_of(results: Sequence[Result]) -> Table:
+    table = Table(
+        title="The student on the pinned panel of unseen tasks (Wilson intervals)", box=box.SIMPLE,
+        pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    for name in HEAD:
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    for result in results:
+        table.add_row(*_cells(result))
+    return table
+
+
+def verdict(results: Sequence[Result]) -> str:
+    """The two methods on the same tasks, with the words that the interval allows."""
+    by_name = {r.name: r for r in results}
+    guided, plain = (by_name[f"after {name}"] for name in RUNS.values())
+    gain, low, high = paired(plain.outcomes, guided.outcomes, Z95)
+    words = (
+        "not distinguishable on this panel" if low <= 0 <= high else
+        "Guided-OPD is ahead" if gain > 0 else "plain OPD is ahead"
+    )  # fmt: skip
+    return (
+        f"Guided-OPD minus plain OPD, paired on the same tasks: {gain:+.1%} "
+        f"(95 % interval {low:+.1%} to {high:+.1%}): {words}. One seed; the interval knows the "
+        "tasks' variation, not the seeds'."
+    )
+
+
+def record_results(results: Sequence[Result], folder: Path) -> None:
+    head = [name or " " for name in HEAD]
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1), *(_cells(r) for r in results)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    (folder / "results.md").write_text("\n".join([*lines, "", verdict(results), ""]))

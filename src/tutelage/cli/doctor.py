@@ -1,0 +1,360 @@
+"""`tutelage doctor`: what is here, what is missing, and the one command that gets it.
+
+It looks at names, versions and paths and imports nothing heavy, so it answers at once; `--torch`
+asks torch itself. With a run's file it looks at what that run needs, and at nothing else.
+"""
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+import textwrap
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, metadata, version
+from pathlib import Path
+from typing import Final, Literal
+
+from packaging.requirements import Requirement
+from rich.console import Console
+from rich.text import Text
+
+from tutelage import __version__, cpu
+from tutelage.config.schema import Config, PolicySection
+from tutelage.envs.registry import ADAPTERS, SUITES
+from tutelage.envs.requirements import Need
+from tutelage.errors import ConfigError, EnvError
+from tutelage.hints.bank import load as load_bank
+
+NAME: Final = "tutelage"
+WIDTH: Final = 80
+ASSETS: Final = Path(__file__).parents[1] / "assets"
+PYPROJECT: Final = Path(__file__).parents[3] / "pyproject.toml"
+GPUS: Final = Path("/proc/driver/nvidia/gpus")
+CUDA: Final = (
+    "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130"
+)
+
+State = Literal["ok", "missing", "-", "note"]
+STYLES: Final = {"ok": "green", "missing": "bold red", "-": "dim", "note": "yellow"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One thing: `ok`, `missing`, `-` for what is not here and not needed, or a `note`."""
+
+    state: State
+    name: str
+    said: str = ""
+    how: str = ""  # the command that mends it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    title: str
+    lines: tuple[Line, ...]
+
+
+def everything(*, torch: bool = False) -> list[Part]:
+    """The machine, the packages, all worlds and all extras."""
+    worlds = [(name, path.partition(":")[0]) for name, path in SUITES.items()]
+    others = [(name, path.partition(":")[0]) for name, path in ADAPTERS.items()]
+    return [
+        Part(title="machine", lines=(*machine(), *(asked_torch() if torch else ()))),
+        Part(title="packages", lines=tuple(extras())),
+        Part(title="worlds", lines=tuple(_worlds(worlds))),
+        Part(title="environments of other libraries", lines=tuple(_worlds(others))),
+    ]
+
+
+def needed(config: Config, *, torch: bool = False) -> list[Part]:
+    """What one run needs."""
+    return [
+        Part(title="machine", lines=(*machine(), *(asked_torch() if torch else ()))),
+        Part(title="packages", lines=tuple(base())),
+        Part(title=f"world: {config.env.suite}", lines=tuple(_world_of(config))),
+        Part(title="models and files", lines=tuple(_files(config))),
+    ]
+
+
+def mended(parts: Iterable[Part]) -> bool:
+    """Whether nothing is missing."""
+    return not any(line.state == "missing" for part in parts for line in part.lines)
+
+
+# -- the machine
+
+
+def machine() -> Iterator[Line]:
+    yield Line(state="ok", name="Python", said=f"{platform.python_version()} on {sys.platform}")
+    yield from _processors()
+    size = cpu.memory()
+    yield Line(state="ok", name="memory", said=f"{size / 1e9:.1f} GB" if size else "not told")
+    free = shutil.disk_usage(Path.cwd()).free
+    yield Line(state="ok", name="disk", said=f"{free / 1e9:.1f} GB free here")
+    yield _gpu()
+
+
+def _processors() -> Iterator[Line]:
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    share = cpu.share()
+    less = f", {share:g} of them by quota" if share and share < (count or 1) else ""
+    yield Line(state="ok", name="processors", said=f"{count}{less}")
+    threads, wait = os.environ.get("OMP_NUM_THREADS"), os.environ.get("OMP_WAIT_POLICY")
+    said = f"OMP_NUM_THREADS = {threads}" if threads else "torch takes all processors"
+    how = [] if threads else ["OMP_NUM_THREADS=1"]
+    if wait and wait.upper() != "PASSIVE":  # where it is not set, `tutelage` sets it
+        said += f", and OMP_WAIT_POLICY = {wait} lets threads spin while they wait"
+        how.append("OMP_WAIT_POLICY=PASSIVE")
+    if how:
+        said += "; to share the machine:"
+    command = f"export {' '.join(how)}" if how else ""
+    yield Line(state="note" if how else "ok", name="threads", said=said, how=command)
+
+
+def gpus() -> list[str]:
+    """The names of NVIDIA's cards, as the driver tells them."""
+    try:
+        files = sorted(GPUS.glob("*/information"))
+        texts = [path.read_text() for path in files]
+    except OSError:
+        return []
+    return [text.partition("Model:")[2].splitlines()[0].strip() or "unknown" for text in texts]
+
+
+def _gpu() -> Line:
+    found = gpus()
+    if not found:
+        return Line(state="-", name="GPU", said="no NVIDIA driver; everything runs on the CPU")
+    if _installed("torch").endswith("+cpu"):
+        said = f"{', '.join(found)}, which this torch was built without"
+        return Line(state="note", name="GPU", said=said, how=CUDA)
+    return Line(state="ok", name="GPU", said=", ".join(found))
+
+
+def asked_torch() -> Iterator[Line]:
+    """What torch itself says, which takes seconds to import."""
+    import torch
+
+    there = torch.cuda.is_available()
+    names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+    said = f"CUDA {torch.version.cuda}: {', '.join(names)}" if there else "no CUDA"
+    yield Line(state="ok", name="torch says", said=f"{said}; {torch.get_num_threads()} threads")
+
+
+# -- packages
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _requirements() -> dict[str, list[Requirement]]:
+    """By extra ("" for none), what this Python wants of it."""
+    made: dict[str, list[Requirement]] = {}
+    for extra, texts in _declared().items():
+        needs = [Requirement(text) for text in texts]
+        made[extra] = [n for n in needs if n.marker is None or n.marker.evaluate({"extra": extra})]
+    return made
+
+
+def _declared() -> dict[str, list[str]]:
+    """The requirements as the package declares them. In a checkout its own file is asked: what pip
+    wrote down about it is as old as the last installation."""
+    if PYPROJECT.is_file():
+        project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+        return {"": project["dependencies"], **project["optional-dependencies"]}
+    about = metadata(NAME)
+    texts = about.get_all("Requires-Dist") or []
+    # a marker says which extra a text is of, and is looked at by who asks
+    of_extras = [text for text in texts if "extra ==" in text]
+    return {"": texts} | dict.fromkeys(about.get_all("Provides-Extra") or [], of_extras)
+
+
+def _lacks(needs: Iterable[Requirement]) -> list[str]:
+    """What is not installed, or too old."""
+    made = []
+    for need in needs:
+        here = _installed(need.name)
+        if not here:
+            made.append(need.name)
+        elif not need.specifier.contains(here, prereleases=True):
+            made.append(f"{need.name} {need.specifier} (here is {here})")
+    return made
+
+
+def base() -> Iterator[Line]:
+    """What everything needs."""
+    yield _bundle(NAME, _requirements()[""], how=f"pip install --upgrade {NAME}", needed=True)
+
+
+def extras() -> Iterator[Line]:
+    """What everything needs, and each extra."""
+    yield from base()
+    for extra, needs in _requirements().items():
+        if extra:
+            how = f"pip install '{NAME}[{extra}]'"
+            yield _bundle(f"[{extra}]", needs, how=how, needed=False)
+
+
+def _bundle(name: str, needs: list[Requirement], *, how: str, needed: bool) -> Line:
+    lacks = _lacks(needs)
+    if lacks:
+        state: State = "missing" if needed else "-"
+        return Line(state=state, name=name, said=f"without {', '.join(lacks)}", how=how)
+    said = ", ".join(f"{need.name} {_installed(need.name)}" for need in needs)
+    said = said or "nothing more for this Python"
+    return Line(state="ok", name=name, said=f"{__version__}: {said}" if name == NAME else said)
+
+
+# -- worlds
+
+
+def _worlds(named: Iterable[tuple[str, str]]) -> Iterator[Line]:
+    for name, module in named:
+        yield from world(name, module, {}, needed=False)
+
+
+def world(name: str, module: str, options: Mapping[str, object], *, needed: bool) -> Iterator[Line]:
+    """A world, and below it what it wants with these options."""
+    absent: State = "missing" if needed else "-"
+    try:
+        ask = getattr(importlib.import_module(module), "needs", None)
+        needs: list[Need] = list(ask(options)) if callable(ask) else []
+    except (ImportError, SyntaxError, EnvError) as error:
+        said = f"{module} could not be imported: {error}"
+        yield Line(state=absent, name=name, said=said, how="install it, or mend it")
+        return
+    ready = not any(need.missing for need in needs)
+    yield Line(state="ok" if ready else absent, name=name, said="ready" if ready else "not ready")
+    for need in needs:
+        if need.found:
+            yield Line(state="ok", name=f"  {need.name}", said=need.found)
+        else:
+            state: State = absent if need.missing else "-"
+            yield Line(state=state, name=f"  {need.name}", said=need.use, how=need.get)
+
+
+def _world_of(config: Config) -> Iterator[Line]:
+    suite = config.env.suite
+    path = {**SUITES, **ADAPTERS}.get(suite, suite)
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    module, colon, _ = path.partition(":")
+    if not colon:
+        said = f"there is no world of this name; there are {', '.join((*SUITES, *ADAPTERS))}"
+        yield Line(state="missing", name=suite, said=said, how="mend env.suite")
+        return
+    lines = world(suite, module, config.env.options, needed=True)
+    yield from (line for line in lines if line.state != "-")
+
+
+# -- models and files
+
+
+def _files(config: Config) -> Iterator[Line]:
+    policies = {"policy": config.policy}
+    policies |= {f"policies.{name}": section for name, section in config.policies.items()}
+    for where, section in policies.items():
+        yield _model(where, section)
+        if section.chat_template:
+            yield _path(f"{where}.chat_template", section.chat_template)
+        if section.device.startswith("cuda"):
+            yield _cuda(where, section.device)
+    if config.rollout.replay:
+        yield _path("rollout.replay", config.rollout.replay)
+    if config.hints.bank:
+        yield _bank(config.hints.bank)
+
+
+def _model(where: str, section: PolicySection) -> Line:
+    if section.url:
+        said = f"{section.url}, which is asked when the run starts"
+        return Line(state="note", name=where, said=said)
+    if section.build is not None:
+        return Line(state="ok", name=where, said="built from nothing")
+    model = section.model
+    if model.startswith("builtin:"):
+        there = (ASSETS / model.removeprefix("builtin:") / "config.json").is_file()
+        how = "`tutelage demo` names the one there is: builtin:household-teacher"
+        return Line(
+            state="ok" if there else "missing", name=where, said=model, how=how * (not there)
+        )
+    if Path(model).expanduser().is_dir():
+        return Line(state="ok", name=where, said=model)
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        return Line(
+            state="missing", name=where, said=f"{model}: no such folder", how="mend the path"
+        )
+    if any((hub() / f"models--{model.replace('/', '--')}" / "snapshots").glob("*/config.json")):
+        return Line(state="ok", name=where, said=f"{model}, downloaded")
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    said = f"{model} is not here" + ("" if offline else "; the run downloads it, or you first:")
+    state: State = "missing" if offline else "note"
+    return Line(state=state, name=where, said=said, how=f"hf download {model}")
+
+
+def hub() -> Path:
+    """Where Hugging Face keeps what was downloaded."""
+    home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+
+
+def _path(where: str, path: str) -> Line:
+    if Path(path).expanduser().is_file():
+        return Line(state="ok", name=where, said=path)
+    return Line(state="missing", name=where, said=f"{path}: no such file", how="mend the path")
+
+
+def _cuda(where: str, device: str) -> Line:
+    if not gpus():
+        said, how = f"{device}: no NVIDIA driver here", f'set {where}.device = "auto"'
+        return Line(state="missing", name=f"{where}.device", said=said, how=how)
+    if _installed("torch").endswith("+cpu"):
+        said = f"{device}: this torch was built without CUDA"
+        return Line(state="missing", name=f"{where}.device", said=said, how=CUDA)
+    return Line(state="ok", name=f"{where}.device", said=device)
+
+
+def _bank(name: str) -> Line:
+    try:
+        bank = load_bank(name)
+    except ConfigError as error:
+        said = str(error).removeprefix("hints.bank: ")
+        return Line(state="missing", name="hints.bank", said=said, how="mend hints.bank")
+    return Line(state="ok", name="hints.bank", said=f"{name}, {len(bank.skills)} skills")
+
+
+# -- on paper
+
+
+def show(parts: Iterable[Part], console: Console) -> None:
+    """Everything in at most 80 columns; the first word of a line is its state."""
+    for part in parts:
+        console.print(Text(part.title, style="bold"))
+        wide = min(26, max((len(line.name) for line in part.lines), default=0)) + 2
+        for line in part.lines:
+            console.print(Text("\n").join(_written(line, wide)), soft_wrap=True)
+        console.print()
+
+
+def _written(line: Line, wide: int) -> Iterator[Text]:
+    head = f"  {line.state:<9}{line.name:<{wide}}"
+    blank = " " * (11 + wide)
+    said = textwrap.wrap(line.said, WIDTH - len(blank), break_on_hyphens=False) or [""]
+    if len(head) > len(blank):  # a name that is longer than its column stands alone
+        said, head = ["", *filter(None, said)], head.rstrip()
+    first = Text(f"{head}{said[0]}".rstrip())
+    first.stylize(STYLES[line.state], 2, 2 + len(line.state))
+    yield first
+    yield from (Text(f"{blank}{text}") for text in said[1:])
+    if line.how:
+        how = textwrap.wrap(line.how, WIDTH - 13, break_on_hyphens=False, break_long_words=False)
+        yield from (
+            Text(f"{' ' * 11}{'> ' if k == 0 else '  '}{text}") for k, text in enumerate(how)
+        )

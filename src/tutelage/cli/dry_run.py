@@ -1,0 +1,401 @@
+"""What a run would do and need, worked out without weights and downloads."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tutelage import cpu
+from tutelage.cli import model_sizes
+from tutelage.config.schema import AlgorithmSection, Config, PolicySection
+from tutelage.config.signature import annotations, schedule, takes_schedule
+from tutelage.envs.base import Demonstrates, Suite
+from tutelage.errors import ConfigError
+from tutelage.objective.algorithm import (
+    Distill,
+    DistillSampled,
+    Entropy,
+    Reinforce,
+    Signal,
+    Term,
+)
+from tutelage.policies.hf.kv_cache import GB, budget
+from tutelage.prompts.context import Context
+from tutelage.rollout.replay import Replay
+from tutelage.runs import assemble, models
+from tutelage.runs.assemble import Phase
+from tutelage.runs.folder import CONFIG
+from tutelage.runs.train import learning_rate
+from tutelage.schedules import Schedule
+from tutelage.types import Observation
+
+CHARACTERS = 4
+"""Of English to a token of a large vocabulary."""
+ENTRIES = 2048
+"""Of a tokenizer that is trained on a suite, at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A policy's size. Bytes are estimates; None where its shape is not known."""
+
+    name: str
+    source: str
+    shape: model_sizes.Shape | None
+    weights: int | None
+    training: int | None  # gradients, Adam's two moments, activations: of the student only
+    cache: int | None
+    saved: int = 0  # of a checkpoint: what is trained, and its moments
+
+    @property
+    def total(self) -> int | None:
+        if self.weights is None:
+            return None
+        return self.weights + (self.training or 0) + (self.cache or 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    models: tuple[Model, ...]
+    facts: tuple[tuple[str, str], ...]
+    terms: tuple[tuple[str, str, str], ...]  # phase, name, what it is
+    schedules: tuple[tuple[str, tuple[float, ...]], ...]  # at 0, 25, 50, 75 and 100 %
+    warnings: tuple[str, ...]
+
+
+def make(config: Config) -> Plan:
+    """Check everything that can be checked without weights, and add it up.
+
+    Raises ConfigError for what a run would refuse.
+    """
+    phases = assemble.phases_of(config)
+    wanted = assemble.policies_wanted(phases, config.policies)
+    suite = assemble.suite_of(config.env)
+    context = assemble.context_of(config.context, suite)
+    tasks = assemble.tasks_of(suite, config.env.split, config.rollout.tasks, where="env")
+    assemble.hints_of(config, suite, phases)
+    if config.run.eval_every:
+        assemble.tasks_of(suite, config.eval.split, config.eval.tasks, where="eval")
+    if config.rollout.replay:
+        Replay(Path(config.rollout.replay))
+    episode = _episode_tokens(suite, context, config)
+    found = _models(config, wanted, assemble.acting(config, phases), episode)
+    return Plan(
+        models=found,
+        facts=tuple(_facts(config, phases, len(tasks), found[0], episode)),
+        terms=tuple((p.name, t.name, describe(t)) for p in phases for t in p.algorithm.terms),
+        schedules=tuple(_schedules(config, phases)),
+        warnings=tuple(_warnings(config, wanted, found)),
+    )
+
+
+# -- sizes
+
+
+def _shape(name: str, config: Config) -> tuple[str, model_sizes.Shape | None]:
+    where = "policy" if name == "student" else f"policies.{name}"
+    section: PolicySection = config.policy if name == "student" else config.policies[name]
+    if section.url:
+        return f"{section.model or 'a model'} at {section.url}", None
+    models.device_of(section, where=where)
+    if section.build is not None:
+        entries = _entries(section.tokenizer, config, where)
+        return "built", model_sizes.built(section.build, entries)
+    place = models.locate(section.model, where=where)
+    local = Path(place)
+    shape = model_sizes.read(local) if local.is_dir() else model_sizes.named(section.model)
+    if shape and section.layers:
+        if section.layers > shape.layers:
+            raise ConfigError(
+                f"{where}.layers = {section.layers}: {section.model} has {shape.layers} layers"
+            )
+        shape = replace(shape, layers=section.layers)
+    return section.model, shape
+
+
+def _entries(tokenizer: str, config: Config, where: str) -> int:
+    """Entries of a built model's vocabulary, as far as known without loading a tokenizer."""
+    if tokenizer in config.policies:
+        shape = _shape(tokenizer, config)[1]
+        return shape.vocab if shape else ENTRIES
+    if tokenizer:
+        models.locate(tokenizer, where=where)
+    return ENTRIES
+
+
+def _models(
+    config: Config, wanted: Iterable[str], acting: set[str], episode: int
+) -> tuple[Model, ...]:
+    """The student first."""
+    made = []
+    for name in ("student", *sorted(wanted)):
+        copied = name == "reference" and name not in config.policies
+        owner = "student" if name == "student" or copied else name
+        section = config.policy if owner == "student" else config.policies[owner]
+        source, shape = _shape(owner, config)
+        made.append(
+            _model(
+                name,
+                "a copy of the student" if copied else source,
+                shape,
+                section,
+                cache=_cache(config, section, shape, episode, len(acting))
+                if shape and ("self" if name == "student" else name) in acting
+                else 0,
+                trained=config.update.tokens if name == "student" else 0,
+                moments=0 if config.update.offload else 2,
+            )
+        )
+    return tuple(made)
+
+
+def _model(
+    name: str, source: str, shape: model_sizes.Shape | None, section: PolicySection, *, cache: int,
+    trained: int, moments: int,
+) -> Model:  # fmt: skip
+    if shape is None:
+        return Model(name=name, source=source, shape=None, weights=None, training=None, cache=None)
+    size, recompute = model_sizes.BYTES[section.compute], section.gradient_checkpointing
+    state = (1 + moments) * 4 * shape.trained(section)
+    return Model(
+        name=name,
+        source=source,
+        shape=shape,
+        weights=shape.weights(section, frozen=not trained),
+        training=state + shape.activations(trained, size, recompute=recompute) if trained else 0,
+        cache=cache,
+        saved=12 * shape.trained(section),
+    )
+
+
+def _cache(
+    config: Config, section: PolicySection, shape: model_sizes.Shape, episode: int, engines: int
+) -> int:
+    """Bytes of keys and values at most, within their engine's budget. One row there is always."""
+    r = config.rollout
+    rows = min(section.rows, r.live, r.tasks * r.copies)
+    row = shape.cache(min(episode, shape.context), model_sizes.BYTES[section.compute])
+    device = models.device_of(section, where="policy")
+    return max(row, min(rows * row, budget(device, wanted=section.cache, engines=engines)))
+
+
+def _episode_tokens(suite: Suite, context: Context, config: Config) -> int:
+    """Tokens of a long episode, estimated from the texts of the first task: in a transcript the
+    whole conversation, in a window the longest single prompt."""
+    task, env = suite.tasks(config.env.split)[0], suite.make()
+    seen, actions = [env.reset(task)], list[str]()
+    script = suite.demonstrate(task) if isinstance(suite, Demonstrates) else []
+    for action in script[: config.rollout.turns]:
+        seen.append(env.step(action))
+        actions.append(action)
+    env.close()
+    system = len(context.system()) // CHARACTERS
+    words = [_words(context, seen[: k + 1], actions[:k]) for k in range(len(seen))]
+    if context.kind == "window":
+        return system + max(words) + config.rollout.new_tokens
+    each = sum(words[1:]) // max(1, len(words) - 1) if len(words) > 1 else words[0]
+    return system + words[0] + config.rollout.turns * (each + config.rollout.new_tokens)
+
+
+def _words(context: Context, seen: list[Observation], actions: list[str]) -> int:
+    return len(context.user(seen, actions)) // CHARACTERS
+
+
+# -- what happens
+
+
+def _facts(
+    config: Config, phases: list[Phase], tasks: int, student: Model, episode: int
+) -> Iterable[tuple[str, str]]:
+    r, every = config.rollout, config.run
+    episodes = r.tasks * r.copies
+    steps = sum(phase.steps for phase in phases)
+    evaluations = (
+        len({0, every.steps, *range(0, every.steps, every.eval_every)}) if (every.eval_every) else 0
+    )
+    yield "folder", every.folder
+    yield "environment", f"{config.env.suite}, {tasks} tasks in {config.env.split!r}"
+    yield "steps", " + ".join(f"{phase.steps} ({phase.name})" for phase in phases)
+    yield (
+        "episodes",
+        f"{episodes} a step ({r.tasks} tasks x {r.copies}), {episodes * steps:,} in all",
+    )
+    if rounds := phases[-1].algorithm.rounds:
+        more = f"up to {rounds} batches of tasks a step until " if rounds > 1 else ""
+        yield "dynamic sampling", f"{more}{r.tasks} groups have returns that differ"
+    at_most = max(1, rounds) * episodes * r.turns * r.new_tokens
+    yield "sampled tokens", f"at most {at_most:,} a step ({r.turns} turns of {r.new_tokens})"
+    yield "episode", f"about {episode:,} tokens if it uses every turn and token"
+    per_task = "0" if not evaluations else f"{evaluations} of {config.eval.tasks} tasks"
+    yield (
+        "evaluations",
+        f"{per_task} ({config.eval.split}, temperature {config.eval.temperature:g})",
+    )
+    saved = len({0, every.steps, *range(0, every.steps, every.checkpoint_every)})
+    disk = f", {_size(student.saved)} each" if student.saved else ""
+    yield "checkpoints", f"{saved}, {min(saved, every.keep or saved)} kept{disk}"
+
+
+def describe(term: Term) -> str:
+    """A part of the loss in words."""
+    if isinstance(term, Reinforce):
+        if term.credit.name == "1":
+            return "likelihood of the tokens"
+        return f"policy gradient on {term.credit.name}"
+    if isinstance(term, Distill):
+        what = f"{_name(term.divergence)} to {term.teacher} over the vocabulary"
+    elif isinstance(term, DistillSampled):
+        what = f"{_name(term.estimate)} to {term.teacher} on sampled tokens"
+    elif isinstance(term, Entropy):
+        what = "a bonus for entropy"
+    else:
+        return type(term).__name__
+    if isinstance(term, Distill | DistillSampled) and term.gate is not None:
+        what += ", gated"
+    return what if term.weight.name == "1" else f"{what}, times {term.weight.name}"
+
+
+def _name(function: Callable[..., object]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _schedules(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[float, ...]]]:
+    for phase in phases:
+        for actor, chance in phase.algorithm.actors.items():
+            yield f"{phase.name}: chance that {actor} acts", _along(chance, phase.steps)
+    yield from _settings(config, phases)
+    yield from _within(config, phases)
+    for phase in phases:
+        steps, base = phase.steps, phase.lr
+        rates = tuple(
+            learning_rate(config.update, base, min(steps * k // 4, steps - 1), steps)
+            for k in range(5)
+        )
+        yield f"{phase.name}: learning rate", rates
+
+
+def _settings(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[float, ...]]]:
+    """Schedules that the file gives as an algorithm's settings."""
+    for where, section, phase in _sections(config, phases):
+        hints = annotations(assemble.algorithm_function(section.name, where=where))
+        for key, value in section.arguments().items():
+            if isinstance(value, dict) and takes_schedule(hints.get(key)):
+                yield f"{where}.{key}", _along(schedule(value, f"{where}.{key}"), phase.steps)
+
+
+def _within(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[float, ...]]]:
+    """Schedules that an algorithm's terms contain, and no setting has shown already."""
+    shown = {values for _, values in _settings(config, phases)}
+    for phase in phases:
+        for term in phase.algorithm.terms:
+            for part, value in _signals(term):
+                for each in value.schedules:
+                    values = _along(each, phase.steps)
+                    if values not in shown:
+                        shown.add(values)
+                        yield f"{phase.name}: {term.name}.{part}, {_name(each)}", values
+
+
+def _signals(term: Term) -> Iterable[tuple[str, Signal]]:
+    if is_dataclass(term):
+        parts = ((field.name, getattr(term, field.name)) for field in fields(term))
+        yield from ((name, value) for name, value in parts if isinstance(value, Signal))
+
+
+def _sections(config: Config, phases: list[Phase]) -> Iterable[tuple[str, AlgorithmSection, Phase]]:
+    yield "algorithm", config.algorithm, phases[-1]
+    if config.warm_start is not None:
+        yield "warm_start", config.warm_start, phases[0]
+
+
+def _along(value: Schedule, steps: int) -> tuple[float, ...]:
+    return tuple(value(steps * k // 4) for k in range(5))
+
+
+# -- what may go wrong
+
+
+def _warnings(config: Config, wanted: set[str], found: tuple[Model, ...]) -> Iterable[str]:
+    for name in sorted(set(config.policies) - wanted):
+        if config.policy.tokenizer != name:
+            yield f"[policies.{name}] is not used by the algorithm"
+    for model in found:
+        if model.weights is None:
+            yield f"the size of {model.name} ({model.source}) is unknown, so its memory is left out"
+        elif model.shape and model.shape.experts:
+            share = model.shape.parameters(experts=model.shape.active) / GB
+            yield f"{model.name} is a mixture of experts: {share:.1f} billion of its parameters act"
+    need, (room, kind) = sum(m.total or 0 for m in found), memory()
+    if room and need > room:
+        yield (
+            f"the models need about {_size(need)}, but this machine has {_size(room)} of {kind}; "
+            "choose smaller ones, lower update.tokens and rows, or use another machine"
+        )
+    if (Path(config.run.folder) / CONFIG).exists():
+        yield f"{config.run.folder} already holds a run: continue it with --resume"
+
+
+def memory() -> tuple[int, str]:
+    """Bytes that models can use here (0 where the system does not tell), and what they are."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[1], "GPU memory"
+    return cpu.memory(), "memory"
+
+
+# -- on paper
+
+
+def _size(count: float) -> str:
+    """Bytes for people.
+
+    >>> _size(2.4e9), _size(350_000)
+    ('2.4 GB', '0.35 MB')
+    """
+    if count >= GB:
+        return f"{count / GB:.1f} GB"
+    return f"{count / 1e6:.3g} MB"
+
+
+def _count(parameters: int) -> str:
+    """Parameters for people.
+
+    >>> _count(596_049_920), _count(656_128)
+    ('596 million', '0.656 million')
+    """
+    if parameters >= 1e9:
+        return f"{parameters / 1e9:.3g} billion"
+    return f"{parameters / 1e6:.3g} million"
+
+
+def show(plan: Plan, console: Console) -> None:
+    table = Table(title="Models", title_justify="left")
+    for column in ("", "from"):
+        table.add_column(column, overflow="fold")
+    for column in ("parameters", "weights", "training", "KV cache"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for m in plan.models:
+        numbers = [_count(m.shape.parameters())] if m.shape else ["unknown"]
+        numbers += [_size(x) if x else "" for x in (m.weights, m.training, m.cache)]
+        table.add_row(escape(m.name), escape(m.source), *numbers)
+    total = _size(sum(m.total or 0 for m in plan.models))
+    what = "training takes gradients, Adam's moments and activations"
+    table.caption = f"about {total} in all: estimates; {what}"
+    console.print(table)
+    run = Table(title="The run", title_justify="left", show_header=False)
+    for name, text in plan.facts:
+        run.add_row(name, escape(text))
+    for phase, name, text in plan.terms:
+        run.add_row(f"loss ({phase})", escape(f"{name}: {text}"))
+    console.print(run)
+    along = Table(title="Schedules", title_justify="left")
+    for column in ("", "0 %", "25 %", "50 %", "75 %", "100 %"):
+        along.add_column(column, justify="right" if column else "left")
+    for name, values in plan.schedules:
+        along.add_row(escape(name), *(f"{value:.4g}" for value in values))
+    console.print(along)
+    for text in plan.warnings:
+        console.print(f"[yellow]warning:[/yellow] {escape(text)}")

@@ -1,0 +1,218 @@
+"""How a run goes, for whoever watches it: plain lines, or a live view on a terminal."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tutelage.config.schema import Config
+from tutelage.evaluation.evaluate import wilson
+from tutelage.rollout.record import Line
+
+RECENT = 10
+"""Steps that rates and the estimated end are taken from."""
+PHASES = ("generate", "environment", "teacher", "update")
+COLOURS = ("cyan", "magenta", "yellow", "green")
+
+
+def watch_for(console: Console) -> "Lines | View":
+    """The live view on a terminal, plain lines anywhere else."""
+    return View(console) if console.is_terminal else Lines(sys.stdout)
+
+
+def number(line: Mapping[str, object], name: str) -> float:
+    """A number of a logged line; nan where the log holds null."""
+    value = line.get(name)
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def percent(won: int, n: int) -> str:
+    """Successes as a rate with its 95 % interval.
+
+    >>> percent(3, 12)
+    '3/12 = 25 % (9 to 53 %)'
+    """
+    return f"{won}/{n} = {rate(won / n if n else 0.0, *wilson(won, n))}"
+
+
+def rate(middle: float, low: float, high: float) -> str:
+    """A number in [0, 1] with its interval.
+
+    >>> rate(0.25, 0.09, 0.53)
+    '25 % (9 to 53 %)'
+    """
+    return f"{100 * middle:.0f} % ({100 * low:.0f} to {100 * high:.0f} %)"
+
+
+@dataclass(slots=True)
+class Track:
+    """The last steps, boiled down."""
+
+    phase: str = ""
+    steps: int = 0
+    done: int = 0
+    recent: deque[tuple[Line, Mapping[str, float]]] = field(
+        default_factory=lambda: deque(maxlen=RECENT)
+    )
+
+    def begin(self, config: Config, phase: str, step: int) -> None:
+        warm = config.warm_start.steps if config.warm_start else 0
+        self.phase, self.done = phase, step
+        self.steps = warm if phase == "warm_start" else config.run.steps
+        self.recent.clear()
+
+    def add(self, line: Line, seconds: Mapping[str, float]) -> None:
+        self.done = int(number(line, "step")) + 1
+        self.recent.append((line, seconds))
+
+    def success(self) -> str:
+        won = sum(int(number(line, "won")) for line, _ in self.recent)
+        return percent(won, sum(int(number(line, "episodes")) for line, _ in self.recent))
+
+    def seconds_left(self) -> float:
+        took = [seconds["all"] for _, seconds in self.recent]
+        return (self.steps - self.done) * sum(took) / max(1, len(took))
+
+    def end(self) -> str:
+        """When the phase will be over at the present pace."""
+        left = self.seconds_left()
+        clock = "%H:%M" if left < 86_400 else "%d %b %H:%M"
+        return time.strftime(clock, time.localtime(time.time() + left))
+
+    def shares(self) -> list[float]:
+        """Of the time spent, what each phase of a step took; the rest is none of them."""
+        whole = sum(seconds["all"] for _, seconds in self.recent) or 1.0
+        return [sum(s.get(name, 0.0) for _, s in self.recent) / whole for name in PHASES]
+
+
+def _gap(line: Mapping[str, object]) -> str:
+    means = line.get("means")
+    found = [v for k, v in means.items() if k.startswith("gap[")] if isinstance(means, dict) else []
+    return f"  gap {found[0]:+.3f}" if found and isinstance(found[0], float) else ""
+
+
+def _broken(line: Mapping[str, object]) -> str:
+    count = int(number(line, "broken"))
+    return f"  {count} broken" if count else ""
+
+
+def _evaluation(line: Mapping[str, object]) -> str:
+    shown = f" with {line['hint']}" if line.get("hint") else ""
+    said = percent(int(number(line, "won")), int(number(line, "n")))
+    if line.get("scores") and line["scores"] != line["outcomes"]:
+        ends = (number(line, name) for name in ("score", "score_low", "score_high"))
+        said += f", score {rate(*ends)}"
+    own = line.get("summary")
+    for name, value in own.items() if isinstance(own, dict) else ():
+        said += f", {name.replace('_', ' ')} {value:.3g}"
+    return f"{said} at step {line['step']}{shown}"
+
+
+class Lines:
+    """One line a step: what a pipe or a file is given."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self.out, self.track = out, Track()
+
+    def _say(self, text: str) -> None:
+        self.out.write(text + "\n")
+        self.out.flush()
+
+    def tested(self, names: Sequence[str]) -> None:
+        self._say(f"{len(names)} self-tests passed")
+
+    def started(self, config: Config, phase: str, step: int) -> None:
+        self.track.begin(config, phase, step)
+        self._say(f"{phase}: step {step} of {self.track.steps} in {config.run.folder}")
+
+    def playing(self, done: int, total: int) -> None: ...
+
+    def stepped(self, line: Line, seconds: Mapping[str, float]) -> None:
+        self.track.add(line, seconds)
+        self._say(
+            f"step {line['step']}  won {line['won']}/{line['episodes']}{_broken(line)}  "
+            f"loss {number(line, 'loss'):.4f}{_gap(line)}  grad {number(line, 'grad_norm'):.3f}  "
+            f"{seconds['all']:.1f} s  end about {self.track.end()}"
+        )
+
+    def evaluated(self, line: Line) -> None:
+        self._say(f"evaluation: {_evaluation(line)}")
+
+    def closed(self) -> None: ...
+
+
+class View:
+    """A few lines that are always true, at the foot of the terminal; evaluations stay above."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.track = console, Track()
+        self.live = Live(self._shown(), console=console, refresh_per_second=4, transient=False)
+        self.now, self.folder, self.evaluation = "", "", "none yet"
+
+    def tested(self, names: Sequence[str]) -> None:
+        self.console.print(f"{len(names)} self-tests passed")
+
+    def started(self, config: Config, phase: str, step: int) -> None:
+        self.track.begin(config, phase, step)
+        self.folder = config.run.folder
+        self.live.start()
+        self.live.update(self._shown())
+
+    def playing(self, done: int, total: int) -> None:
+        self.now = f"playing {done}/{total}"
+        self.live.update(self._shown())
+
+    def stepped(self, line: Line, seconds: Mapping[str, float]) -> None:
+        self.track.add(line, seconds)
+        self.now = ""
+        self.live.update(self._shown())
+
+    def evaluated(self, line: Line) -> None:
+        self.evaluation, self.now = _evaluation(line), ""
+        self.console.print(Text(f"evaluation: {self.evaluation}"))
+        self.live.update(self._shown())
+
+    def closed(self) -> None:
+        self.live.update(self._shown())
+        self.live.stop()
+
+    def _shown(self) -> RenderableType:
+        track = self.track
+        if not track.steps:
+            return Text("")
+        grid = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=track.steps, completed=track.done, width=30)
+        grid.add_row(track.phase, bar, Text(f"{track.done}/{track.steps}  {self.now}"))
+        rows: list[RenderableType] = [Text(self.folder, "dim"), grid]
+        if track.recent:
+            line, _ = track.recent[-1]
+            rows.append(Text(f"success of the last {len(track.recent)} steps: {track.success()}"))
+            rows.append(
+                Text(
+                    f"loss {number(line, 'loss'):.4f}{_gap(line)}  "
+                    f"gradient {number(line, 'grad_norm'):.3f}{_broken(line)}  "
+                    f"{track.seconds_left() / 60:.0f} min left, until {track.end()}"
+                )
+            )
+            rows.append(_time_bar(track.shares()))
+        rows.append(Text(f"evaluation: {self.evaluation}"))
+        return Group(*rows)
+
+
+def _time_bar(shares: Sequence[float], width: int = 20) -> Text:
+    """Where the time goes: a coloured bar, then its legend."""
+    text = Text("time  ", no_wrap=True)
+    for share, colour in zip(shares, COLOURS, strict=True):
+        text.append("█" * round(share * width), colour)
+    text.append("  ")
+    for name, share, colour in zip(PHASES, shares, COLOURS, strict=True):
+        text.append(f"{name} {100 * share:.0f} %  ", colour)
+    return text

@@ -1,0 +1,1 @@
+"""What a configuration may say: its schema, the TOML reader, and arguments from files."""

@@ -1,0 +1,70 @@
+"""What all adapters share: tasks that are seeds, imports that explain themselves, endings."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tutelage.envs.generated_tasks import LazyTasks
+from tutelage.errors import EnvError
+from tutelage.types import Task
+
+SPLITS: Final = ("train", "dev", "test")
+TRAIN, DEV, TEST = 10_000, 500, 500
+APART: Final = 1_000_000_000
+"""Between the first seeds of two splits; all seeds fit numpy's 32 bits."""
+
+Won = float | str
+"""From which reward on an episode is won, or the key under which its environment says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds(LazyTasks):
+    """A split whose tasks are seeds; no two splits share one."""
+
+    name: str
+    split: str
+    length: int
+
+    def _task(self, index: int) -> Task:
+        return Task(
+            id=f"{self.name}/{self.split}/{index:07d}",
+            family=self.name,
+            seed=SPLITS.index(self.split) * APART + index,
+        )
+
+
+def seeds(name: str, split: str, train: int = TRAIN, dev: int = DEV, test: int = TEST) -> Seeds:
+    """The tasks of a split. Raises ValueError for another split, or a length that cannot be."""
+    lengths = dict(zip(SPLITS, (train, dev, test), strict=True))
+    if split not in lengths:
+        raise ValueError(f"There is no split {split!r}; the splits are {', '.join(SPLITS)}.")
+    if not 0 <= lengths[split] <= APART:
+        raise ValueError(f"{split} = {lengths[split]}: a split has 0 to {APART:,} tasks.")
+    return Seeds(name, split, lengths[split])
+
+
+def imported(module: str, install: str) -> Any:
+    """A package that is needed now. Raises EnvError where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise EnvError(f"{module} could not be imported ({error}): {install}") from error
+
+
+def is_won(rule: Won, reward: float, said: Mapping[str, Any], where: str) -> bool:
+    """Whether an episode that has ended is won. Raises EnvError where nobody says."""
+    if not isinstance(rule, str):
+        return reward >= rule
+    if rule not in said:
+        keys = ", ".join(map(str, said)) or "nothing"
+        raise EnvError(
+            f"at the end {where} has no {rule!r} (it has {keys}); set `won` to one of its keys, or "
+            "to the reward from which on an episode is won"
+        )
+    return bool(said[rule])
+
+
+def short(text: str) -> str:
+    """A text to quote in an answer: never long, on one line."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -1,0 +1,111 @@
+"""What a world needs from the machine, said by the world itself and told by `tutelage doctor`.
+
+The module that a suite's name leads to ("package.module" of "package.module:Class") may have a
+function beside the class:
+
+    def needs(options: Mapping[str, object]) -> Iterable[Need]:
+        yield package("spacy", "nouns", wanted=options.get("nouns") == "spacy", use="exact nouns")
+        if "data" in options:
+            yield file("data", options["data"], "git clone https://...")
+
+`options` are those of a run's file, empty where nobody has a run in mind. It looks and never
+imports what it looks for, so that all worlds together answer at once.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+Needs = Callable[[Mapping[str, object]], "Iterable[Need]"]
+JAVA_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """One thing that a world wants, always or for some of its options."""
+
+    name: str
+    found: str  # what is here, such as a version or a path; empty if it is missing
+    get: str  # the one command, or sentence, that mends it
+    wanted: bool = True  # whether it is needed with these options
+    use: str = ""  # what it is for, where the world does without
+
+    @property
+    def missing(self) -> bool:
+        return self.wanted and not self.found
+
+
+def package(
+    name: str, extra: str = "", *, wanted: bool = True, use: str = "", get: str = ""
+) -> Need:
+    """A distribution of PyPI, which `extra` of tutelage brings, or the command `get`."""
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        found = ""
+    command = get or f"pip install 'tutelage[{extra}]'"
+    return Need(name=name, found=found, get=command, wanted=wanted, use=use)
+
+
+def file(option: str, path: object, get: str, *, wanted: bool = True) -> Need:
+    """A file or folder that the user names."""
+    place = Path(str(path)).expanduser()
+    return Need(
+        name=f"{option} = {path}",
+        found="there" if place.exists() else "",
+        get=get,
+        wanted=wanted,
+    )
+
+
+def official(option: str, get: str) -> Need:
+    """The original's data, which the user may get; without it, there is a world of our own."""
+    use = f"the original's data, for env.options.{option}; without it, tasks of our own"
+    return Need(name=option, found="", get=get, wanted=False, use=use)
+
+
+def variable(name: str, get: str, *, wanted: bool = True) -> Need:
+    """An environment variable; its value is never shown."""
+    return Need(name=name, found="set" if os.environ.get(name) else "", get=get, wanted=wanted)
+
+
+def java(least: int, *, wanted: bool = True, use: str = "") -> Need:
+    """A Java runtime of at least a major version, that of JAVA_HOME or else the PATH's."""
+    now, home = java_version(), os.environ.get("JAVA_HOME")
+    major = re.match(r"\d+", now)
+    found = now if major and int(major[0]) >= least else ""
+    got = f" (here is {now})" if now and not found else ""
+    unset = f", and unset JAVA_HOME = {home} or set it to that Java" if home else ""
+    return Need(
+        name=f"Java {least} or newer",
+        found=found,
+        get=f"apt install openjdk-{max(least, 17)}-jre-headless{got}{unset}",
+        wanted=wanted,
+        use=use,
+    )
+
+
+def java_command() -> str | None:
+    """The `java` of JAVA_HOME where that is set, else the one on the PATH; None without one."""
+    home = os.environ.get("JAVA_HOME")
+    return shutil.which(str(Path(home, "bin", "java"))) if home else shutil.which("java")
+
+
+def java_version() -> str:
+    """Of `java_command`, such as "17.0.9"; empty if there is none. 1.8 counts as 8."""
+    command = java_command()
+    if command is None:
+        return ""
+    try:
+        made = subprocess.run(
+            [command, "-version"], capture_output=True, text=True, timeout=JAVA_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    said = re.search(r'version "(?:1\.)?(\d+[^"]*)"', made.stderr + made.stdout)
+    return said[1] if said else ""

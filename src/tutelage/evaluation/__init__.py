@@ -1,0 +1,1 @@
+"""What a policy can do: success rates with intervals, paired comparisons, plots."""

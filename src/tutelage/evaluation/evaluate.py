@@ -1,0 +1,222 @@
+"""What a policy can do: success and score on a pinned panel of tasks, with intervals."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from statistics import fmean, stdev
+
+from tutelage.envs.base import Identifies, Suite, Summarises
+from tutelage.envs.check import attempt
+from tutelage.errors import ConfigError
+from tutelage.objective.algorithm import Algorithm, View
+from tutelage.rollout.play import Stage, play
+from tutelage.schedules import constant
+from tutelage.types import Episode, Task
+
+Z95 = 1.959963984540054
+"""The 97.5th percentile of the standard normal distribution."""
+
+
+def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval for a proportion (Wilson 1927): near 95 % coverage at the default z,
+    on average over proportions; close to 0 and 1 it can be a few per cent less.
+
+    >>> tuple(round(x, 3) for x in wilson(0, 200))
+    (0.0, 0.019)
+    >>> tuple(round(x, 3) for x in wilson(100, 200))
+    (0.431, 0.569)
+    """
+    if n == 0:
+        return 0.0, 1.0
+    p = successes / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    low = 0.0 if successes == 0 else middle - half
+    high = 1.0 if successes == n else middle + half
+    return max(0.0, low), min(1.0, high)
+
+
+def mean(scores: Sequence[float], z: float = Z95) -> tuple[float, float, float]:
+    """The mean of scores in [0, 1] and its interval by the normal approximation, z standard errors
+    to each side and within [0, 1]. Where all are alike, which tells nothing of how they spread,
+    Wilson's limits of a proportion stand for it: no scores of that mean spread more.
+
+    >>> tuple(round(x, 3) for x in mean([0.2, 0.4, 0.6, 0.8]))
+    (0.5, 0.247, 0.753)
+    >>> mean([0.0] * 200) == (0.0, *wilson(0, 200))
+    True
+    """
+    n = len(scores)
+    if n == 0:
+        return 0.0, 0.0, 1.0
+    if min(scores) == max(scores):
+        return scores[0], *wilson(scores[0] * n, n, z)
+    middle, half = fmean(scores), z * stdev(scores) / math.sqrt(n)
+    return middle, max(0.0, middle - half), min(1.0, middle + half)
+
+
+def paired(a: Sequence[bool], b: Sequence[bool], z: float = Z95) -> tuple[float, float, float]:
+    """Difference in success, b minus a, on the same tasks, with its interval (Newcombe 1998,
+    method 10: Wilson's limits of each, corrected for their correlation).
+
+    >>> paired([True, False, True, False], [True, False, True, False])[0]
+    0.0
+    """
+    if len(a) != len(b) or not a:
+        raise ValueError(f"a paired comparison needs the same tasks, got {len(a)} and {len(b)}")
+    n = len(a)
+    pa, pb = sum(a) / n, sum(b) / n
+    (la, ua), (lb, ub) = wilson(sum(a), n, z), wilson(sum(b), n, z)
+    both = sum(x and y for x, y in zip(a, b, strict=True))
+    neither = sum(not x and not y for x, y in zip(a, b, strict=True))
+    only_a, only_b = sum(a) - both, sum(b) - both
+    product = (both + only_a) * (both + only_b) * (neither + only_a) * (neither + only_b)
+    phi = 0.0
+    if product:
+        cross = float(both * neither - only_a * only_b)
+        # Newcombe's continuity correction keeps small samples from a too narrow interval
+        cross = max(cross - n / 2, 0.0) if cross > 0 else cross
+        phi = cross / math.sqrt(product)
+    low = math.sqrt(max(0.0, (pb - lb) ** 2 - 2 * phi * (pb - lb) * (ua - pa) + (ua - pa) ** 2))
+    high = math.sqrt(max(0.0, (ub - pb) ** 2 - 2 * phi * (ub - pb) * (pa - la) + (pa - la) ** 2))
+    return pb - pa, pb - pa - low, pb - pa + high
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """The tasks an evaluation runs on, and a fingerprint of what they show and of what the suite
+    says they depend on: the same panel on any machine, or a different fingerprint."""
+
+    split: str
+    tasks: tuple[Task, ...]
+    fingerprint: str
+
+
+def panel(suite: Suite, split: str, count: int) -> Panel:
+    """The first `count` tasks of a split, pinned by their ids and their first observations."""
+    available = suite.tasks(split)
+    if count > len(available):
+        raise ConfigError(
+            f"the {split} split has {len(available)} tasks, fewer than the {count} asked for; "
+            "ask for fewer, or choose another split"
+        )
+    tasks = tuple(available[i] for i in range(count))
+    digest = hashlib.sha256()
+    if isinstance(suite, Identifies):
+        digest.update(suite.identity().encode())
+    for task in tasks:
+        env = suite.make()
+        digest.update(f"{task.id}\n{env.reset(task).text}\n".encode())
+        env.close()
+    return Panel(split=split, tasks=tasks, fingerprint=digest.hexdigest()[:16])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Results on a panel, one entry a task in the panel's order."""
+
+    panel: Panel
+    episodes: tuple[Episode, ...]
+    hint: str = ""  # that the policy was shown
+    summary: Mapping[str, float] = field(default_factory=dict)  # the suite's own numbers
+
+    @property
+    def won(self) -> list[bool]:
+        return [e.won for e in self.episodes]
+
+    @property
+    def rate(self) -> tuple[float, float, float]:
+        """Success and its 95 % interval."""
+        n = len(self.episodes)
+        return (sum(self.won) / n if n else 0.0, *wilson(sum(self.won), n))
+
+    @property
+    def scores(self) -> list[float]:
+        """Each task's score in [0, 1] at the end, 0 for one that broke; empty where the
+        environment reports none."""
+        if all(e.score is None for e in self.episodes):
+            return []
+        return [0.0 if e.stop.broken else e.score or 0.0 for e in self.episodes]
+
+    def line(self, step: int, name: str) -> Mapping[str, object]:
+        """For the log: the numbers, their intervals, and every task's outcome. What the
+        environment does not report is left out."""
+        n, rate = len(self.episodes), self.rate
+        turns = [len(e.turns) for e in self.episodes]
+        return {
+            "step": step,
+            "name": name,
+            "hint": self.hint,
+            "panel": self.panel.fingerprint,
+            "split": self.panel.split,
+            "n": n,
+            "won": sum(self.won),
+            "success": rate[0],
+            "low": rate[1],
+            "high": rate[2],
+            "turns": sum(turns) / n if n else 0.0,
+            "invalid": sum(not t.valid for e in self.episodes for t in e.turns)
+            / max(1, sum(turns)),
+            "broken": sum(e.stop.broken for e in self.episodes),
+            "families": self.families(),
+            "outcomes": [int(w) for w in self.won],
+            **self._scored(),
+            **({"summary": dict(self.summary)} if self.summary else {}),
+        }
+
+    def _scored(self) -> Mapping[str, object]:
+        if not self.scores:
+            return {}
+        whole = dict(zip(("score", "score_low", "score_high"), mean(self.scores), strict=True))
+        return {**whole, "score_families": self.score_families(), "scores": self.scores}
+
+    def score_families(self) -> dict[str, list[float]]:
+        """Per family: the mean score and its interval; empty where there are no scores."""
+        mine: dict[str, list[float]] = {}
+        for episode, score in zip(self.episodes, self.scores, strict=False):
+            mine.setdefault(episode.task.family or "all", []).append(score)
+        return {name: [*mean(mine[name])] for name in sorted(mine)}
+
+    def families(self) -> dict[str, list[float]]:
+        """Per family: successes, tasks, and the interval."""
+        names = sorted({e.task.family for e in self.episodes})
+        out: dict[str, list[float]] = {}
+        for name in names:
+            mine = [e.won for e in self.episodes if e.task.family == name]
+            out[name or "all"] = [sum(mine), len(mine), *wilson(sum(mine), len(mine))]
+        return out
+
+
+def named(policy: str, hint: str) -> str:
+    """What an evaluation is called.
+
+    >>> named("student", "skills:random"), named("student", "")
+    ('student with skills:random', 'student')
+    """
+    return f"{policy} with {hint}" if hint else policy
+
+
+def evaluate(
+    stage: Stage, tested: Panel, *, policy: str = "self", hint: str = "", seed: int,
+    temperature: float,
+) -> Evaluation:  # fmt: skip
+    """Play every task of the panel once, the policy alone: no teacher, and no privileged text but
+    the `hint` that is asked for. The draws are the same with and without one."""
+    alone = replace(
+        stage,
+        policies={"self": stage.policies[policy]},
+        limits=replace(stage.limits, temperature=temperature),
+    )
+    acting = Algorithm(terms=())
+    if hint:
+        shown = {"hinted": View(hint=hint)}
+        acting = Algorithm(terms=(), views=shown, actors={"hinted": constant(1.0)})
+    episodes = play(alone, tested.tasks, acting, seed=seed, step=-1)
+    whole = {e.task.id: e for e in reversed(episodes)}
+    made = tuple(whole[task.id] for task in tested.tasks)
+    summary: Mapping[str, float] = {}
+    if isinstance(stage.suite, Summarises):
+        summary = attempt("summarise", partial(stage.suite.summarise, made))
+    return Evaluation(panel=tested, episodes=made, hint=hint, summary=summary)

@@ -1,0 +1,149 @@
+"""Pictures of a run, drawn from its folder's files and nothing else."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tutelage.errors import RunError
+from tutelage.rollout import record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Okabe and Ito's palette: told apart by people who see colours differently."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One evaluation: success and its interval after `step` training steps."""
+
+    step: int
+    success: float
+    low: float
+    high: float
+    n: int
+
+
+def points(run: Path) -> list[Point]:
+    """The evaluations of a run folder, in order: the student alone, without a hint."""
+    path = run / "evals.jsonl"
+    if not path.exists():
+        raise RunError(f"{run} holds no evals.jsonl; give the folder of a run that was evaluated")
+    return [
+        Point(
+            step=int(str(line["step"])),
+            success=float(str(line["success"])),
+            low=float(str(line["low"])),
+            high=float(str(line["high"])),
+            n=int(str(line["n"])),
+        )
+        for line in record.read(path)
+        if not line.get("hint")
+    ]
+
+
+def learning_curve(
+    curves: Mapping[str, Sequence[Point]],
+    path: Path,
+    *,
+    title: str,
+    teacher: Point | None = None,
+    note: str = "",
+) -> None:
+    """Success on the panel against training steps, one line a run, 95 % bands, as a PNG."""
+    from matplotlib.ticker import PercentFormatter
+
+    if len(curves) > len(COLOURS):
+        raise ValueError(f"at most {len(COLOURS)} curves can be told apart, got {len(curves)}")
+    figure, axes = _empty((8, 5))
+    if teacher is not None:
+        axes.axhspan(teacher.low, teacher.high, color="0.9", linewidth=0)
+        axes.axhline(teacher.success, color="0.45", linestyle="--", linewidth=1.2)
+        axes.annotate(
+            f"teacher {teacher.success:.1%}",
+            (1.0, teacher.success),
+            xycoords=("axes fraction", "data"),
+            xytext=(-6, 5),
+            textcoords="offset points",
+            ha="right",
+            color="0.35",
+        )
+    for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
+        steps = [p.step for p in curve]
+        axes.fill_between(
+            steps, [p.low for p in curve], [p.high for p in curve], color=colour, alpha=0.16, lw=0
+        )
+        axes.plot(steps, [p.success for p in curve], "o-", color=colour, label=name, markersize=4)
+    sizes = sorted({p.n for curve in curves.values() for p in curve})
+    axes.set(
+        title=title,
+        xlabel="training steps",
+        ylabel=f"tasks solved (n = {', '.join(map(str, sizes))}; band: 95 % interval)",
+        ylim=(0, 1.03),
+    )
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="best", frameon=False)
+    _save(figure, path, note)
+
+
+def intervals(
+    rows: Mapping[str, Point],
+    path: Path,
+    *,
+    title: str,
+    marks: Mapping[str, float] | None = None,
+    note: str = "",
+) -> None:
+    """Success and its interval, a row a name from the top, as a PNG. `marks` are values to compare
+    with, such as the teacher's, drawn across all rows."""
+    from matplotlib.ticker import PercentFormatter
+
+    figure, axes = _empty((8, 1.4 + 0.34 * len(rows)))
+    for at, (name, value) in enumerate((marks or {}).items()):
+        axes.axvline(value, color="0.45", linestyle=("--", ":", "-.")[at % 3], lw=1.2, label=name)
+    middles = [p.success for p in rows.values()]
+    axes.errorbar(
+        middles,
+        range(len(rows)),
+        xerr=[
+            [p.success - p.low for p in rows.values()],
+            [p.high - p.success for p in rows.values()],
+        ],
+        fmt="o",
+        color=COLOURS[0],
+        markersize=5,
+        capsize=3,
+    )
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    sizes = ", ".join(map(str, sorted({p.n for p in rows.values()})))
+    axes.set(title=title, xlabel=f"tasks solved (n = {sizes}; bars: 95 % intervals)", xlim=(0, 1))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if marks:
+        axes.legend(loc="best", frameon=False)
+    _save(figure, path, note)
+
+
+def _empty(size: tuple[float, float]) -> "tuple[Figure, Axes]":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _save(figure: "Figure", path: Path, note: str) -> None:
+    if note:
+        figure.supxlabel(note, fontsize=8, color="0.4", x=0.01, ha="left")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})

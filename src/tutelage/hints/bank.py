@@ -1,0 +1,118 @@
+"""Banks of skills: a folder of short texts on how tasks of a kind are done.
+
+general.txt  what helps in every task; may be missing
+NAME.txt     what helps in some of them
+bank.toml    for each NAME the task families and keywords that call for it, in the order in which
+             they are tried; a file that it does not name is for the family NAME and that keyword
+
+    [clean]
+    families = ["pick_clean_then_place_in_recep"]
+    keywords = ["clean"]
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from tutelage.errors import ConfigError, did_you_mean
+
+BUILT_IN = Path(__file__).parents[1] / "assets" / "skills"
+GENERAL, INDEX = "general.txt", "bank.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skill:
+    """One file of a bank, and what calls for it."""
+
+    name: str
+    text: str
+    families: tuple[str, ...]
+    keywords: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bank:
+    """Skills for one environment: `general` ones, and those for some tasks in the bank's order."""
+
+    name: str
+    general: str
+    skills: tuple[Skill, ...]
+
+
+def built_in() -> list[str]:
+    """The names of the banks that come with the package."""
+    return sorted(path.name for path in BUILT_IN.iterdir() if path.is_dir())
+
+
+def load(name: str) -> Bank:
+    """A built-in bank by its name, or a folder.
+
+    Raises ConfigError for one that is not there or cannot be used.
+    """
+    folder = BUILT_IN / name if name in built_in() else Path(name).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(
+            f"hints.bank: there is no bank of skills {name!r}{did_you_mean(name, built_in())}; "
+            f"there are {', '.join(built_in())}, and your own as a folder of text files"
+        )
+    texts = {path.stem: _read(path) for path in sorted(folder.glob("*.txt"))}
+    general = texts.pop("general", "")
+    if not texts:
+        raise ConfigError(
+            f"hints.bank: {folder} holds no skills; put a NAME.txt for each kind of task into it"
+        )
+    index = _index(folder, set(texts))
+    order = [*index, *(name for name in texts if name not in index)]
+    return Bank(
+        name=name,
+        general=general,
+        skills=tuple(
+            Skill(
+                name=stem,
+                text=texts[stem],
+                families=index.get(stem, {}).get("families", (stem,)),
+                keywords=index.get(stem, {}).get("keywords", (stem,)),
+            )
+            for stem in order
+        ),
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"hints.bank: {path} cannot be read ({error}); mend the file") from None
+    if not text:
+        raise ConfigError(f"hints.bank: {path} is empty; write its skills, or remove it")
+    return text
+
+
+def _index(folder: Path, names: set[str]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """What bank.toml says: file -> families and keywords."""
+    path = folder / INDEX
+    if not path.exists():
+        return {}
+    try:
+        table = tomllib.loads(_read(path))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"hints.bank: {path} is not valid TOML: {error}") from None
+    made = {}
+    for name, entry in table.items():
+        if name not in names:
+            raise ConfigError(f"hints.bank: {path} names {name}, but there is no {name}.txt")
+        if not isinstance(entry, dict) or not all(_list(k, v) for k, v in entry.items()):
+            raise ConfigError(
+                f"hints.bank: [{name}] of {path} takes families and keywords, each a list of "
+                "strings that are not empty"
+            )
+        made[name] = {key: tuple(values) for key, values in entry.items()}
+    return made
+
+
+def _list(key: str, values: object) -> bool:
+    return (
+        key in ("families", "keywords")
+        and isinstance(values, list)
+        and all(isinstance(value, str) and value.strip() for value in values)
+    )

@@ -1,0 +1,61 @@
+"""What only finished episodes tell: text that a scorer is shown and an actor never could be.
+
+Each function returns a `Hindsight`: (episode, turn, group) -> text, empty where there is nothing to
+tell; a view that is told nothing reads exactly what the student reads.
+"""
+
+from collections.abc import Callable, Sequence
+
+from tutelage.types import Episode
+
+Hindsight = Callable[[Episode, int, Sequence[Episode]], str]
+"""(a finished episode, the number of a turn, all episodes of its group in order) -> what a scorer
+is told before that turn."""
+
+WITHHELD = "(withheld)"
+
+
+def peer_success() -> Hindsight:
+    """The first episode of the group that won, told to those that did not (StepOPSD,
+    arXiv:2605.27140)."""
+
+    def told(episode: Episode, turn: int, group: Sequence[Episode]) -> str:
+        best = next((e for e in group if e.won), None)
+        if episode.won or best is None:
+            return ""
+        lines = [f"{t.observation.text.strip()}\n> {t.action}" for t in best.turns]
+        return "\n".join(["Another attempt at this task, which succeeded:", *lines])
+
+    return told
+
+
+def next_observations(count: int = 2, *, ablated: bool = False) -> Hindsight:
+    """What was seen after a turn's action: the next `count` observations, between them the actions
+    with all but their first word masked (OCSD, arXiv:2608.04788). With `ablated` each observation
+    is replaced by one fixed phrase and nothing else changes."""
+    if count < 1:
+        raise ValueError(f"hindsight of observations needs a count of at least 1, got {count}")
+
+    def told(episode: Episode, turn: int, group: Sequence[Episode]) -> str:
+        after = episode.turns[turn + 1 : turn + 1 + count]
+        if not after:
+            return ""
+        lines = ["What came after the next action:"]
+        for k, t in enumerate(after):
+            lines += [f"> {_masked(after[k - 1].action)}"] if k else []
+            lines.append(WITHHELD if ablated else t.observation.text.strip())
+        return "\n".join(lines)
+
+    return told
+
+
+def _masked(action: str) -> str:
+    first, *rest = action.split() or [""]
+    return " ".join([first, *("___" for _ in rest)])
+
+
+KINDS: dict[str, Callable[[], Hindsight]] = {
+    "peer_success": peer_success,
+    "next_observations": next_observations,
+}
+"""The kinds that a configuration can name."""

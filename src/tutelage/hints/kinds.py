@@ -1,0 +1,180 @@
+"""From the name of a hint to its text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tutelage.envs.base import Answers, Demonstrates, Describes, Suite
+from tutelage.errors import ConfigError
+from tutelage.hints.bandit import Bandit
+from tutelage.hints.bank import Bank
+from tutelage.hints.retrieval import RETRIEVALS, Retrieval, retrieve
+from tutelage.types import Task
+
+KINDS = ("plan", "actions", "trace", "answer", "skills", "written")
+KEPT = 1024
+"""Texts that are remembered, because a plan takes a search."""
+
+
+class Part(NamedTuple):
+    """One kind of a hint; `retrieval` is that of skills, empty for the configured one."""
+
+    kind: str
+    retrieval: str = ""
+
+
+def parts_of(hint: str) -> tuple[Part, ...]:
+    """What a hint's name says, in its order.
+
+    >>> parts_of("plan+skills:ucb")
+    (Part(kind='plan', retrieval=''), Part(kind='skills', retrieval='ucb'))
+    """
+    parts = tuple(Part(*(piece.partition(":")[::2])) for piece in hint.split("+") if hint)
+    for kind, retrieval in parts:
+        if kind not in KINDS:
+            raise ConfigError(f"there is no hint {kind!r}; the kinds are {', '.join(KINDS)}")
+        if retrieval and (kind != "skills" or retrieval not in RETRIEVALS):
+            raise ConfigError(
+                f"the hint {kind}:{retrieval} does not exist; only skills are retrieved, as "
+                f"skills:WAY with one of {', '.join(RETRIEVALS)}"
+            )
+    if len({kind for kind, _ in parts}) < len(parts):
+        raise ConfigError(f"the hint {hint!r} names a kind twice; name each once")
+    return parts
+
+
+def kinds_in(hint: str) -> set[str]:
+    """The kinds of a hint.
+
+    >>> sorted(kinds_in("plan+skills:ucb"))
+    ['plan', 'skills']
+    """
+    return {part.kind for part in parts_of(hint)}
+
+
+@dataclass(kw_only=True)
+class Hints:
+    """What hints are made from besides the suite, and what was made so far.
+
+    bank            skills to show
+    retrieval       how they are chosen, where a hint's name does not say it
+    allow_general   whether the general skills alone will do where nothing matches
+    written_tokens  longest self-written hint; `written_temperature` it is sampled at
+    bandit          what "ucb" has seen
+    written         task id -> the hint that was written for it
+    """
+
+    bank: Bank | None = None
+    retrieval: Retrieval = "family"
+    allow_general: bool = False
+    written_tokens: int = 96
+    written_temperature: float = 0.0
+    bandit: Bandit = field(default_factory=Bandit)
+    written: dict[str, str] = field(default_factory=dict)
+    kept: dict[tuple[str, Part], str] = field(default_factory=dict, repr=False)
+
+    def way(self, part: Part) -> str:
+        """How the skills of a part of a hint are retrieved."""
+        return part.retrieval or self.retrieval
+
+    def uses_ucb(self, hint: str) -> bool:
+        return any(p.kind == "skills" and self.way(p) == "ucb" for p in parts_of(hint))
+
+    def text(self, suite: Suite, task: Task, hint: str) -> str:
+        """The hint of a task; what cannot change from step to step is made once."""
+        texts = []
+        for part in parts_of(hint):
+            if part.kind == "written" or (part.kind == "skills" and self.way(part) == "ucb"):
+                texts.append(_text(suite, task, part, self))
+                continue
+            if (task.id, part) not in self.kept:
+                if len(self.kept) >= KEPT:
+                    self.kept.clear()
+                self.kept[task.id, part] = _text(suite, task, part, self)
+            texts.append(self.kept[task.id, part])
+        return "\n\n".join(text for text in texts if text)
+
+
+def hint(suite: Suite, task: Task, kind: str, hints: Hints | None = None) -> str:
+    """The text of a hint for a task; empty where `kind` is, and where nothing is known of the task.
+
+    Raises ConfigError for what is no hint, or none that this suite can give.
+    """
+    return (hints or Hints()).text(suite, task, kind)
+
+
+def check(suite: Suite, kind: str, hints: Hints) -> None:
+    """Refuse a hint that a suite can never give."""
+    for part in parts_of(kind):
+        _possible(suite, part, hints)
+
+
+def _possible(suite: Suite, part: Part, hints: Hints) -> None:
+    name, way = type(suite).__name__, hints.way(part)
+    if part.kind in ("plan", "actions", "trace", "written") and not isinstance(suite, Demonstrates):
+        raise ConfigError(
+            f"the hint {part.kind!r} needs an environment that knows its solutions; "
+            f"{name} has no `demonstrate` and `plan` methods: add them, or choose an algorithm "
+            "without privileged information"
+        )
+    if part.kind == "answer" and not isinstance(suite, Answers):
+        raise ConfigError(
+            f"the hint 'answer' needs an environment with reference answers; {name} has no "
+            "`answer` method: add one, or choose another kind of hint"
+        )
+    if part.kind == "skills" and hints.bank is None:
+        raise ConfigError(
+            f"the hint 'skills' needs a bank of skills, and there is none for {name}: set "
+            "hints.bank to a built-in one or to a folder of text files"
+        )
+    by_text = part.kind == "skills" and way in ("keyword", "similarity")
+    if by_text and not isinstance(suite, Describes):
+        raise ConfigError(
+            f"skills by {way} are chosen by the task's text, and {name} has no `describe` method "
+            'that tells it: add one, or set hints.retrieval = "family"'
+        )
+
+
+def _text(suite: Suite, task: Task, part: Part, hints: Hints) -> str:
+    _possible(suite, part, hints)
+    if part.kind == "answer":
+        assert isinstance(suite, Answers)
+        answer = suite.answer(task).strip()
+        return f"The answer: {answer}" if answer else ""
+    if part.kind == "skills":
+        return _skills(suite, task, part, hints)
+    if part.kind == "written":
+        if task.id not in hints.written:
+            raise ConfigError(
+                f"no hint has been written for task {task.id} yet; call `tutelage.rollout.hint_preparation.write` "
+                "before the task is played"
+            )
+        return hints.written[task.id]
+    assert isinstance(suite, Demonstrates)
+    if part.kind == "trace":
+        return steps(suite.demonstrate(task))
+    return steps(suite.plan(task), whole=part.kind == "plan")
+
+
+def steps(plan: Sequence[str], *, whole: bool = True) -> str:
+    """A plan as a numbered list, or only what kind of action each step is.
+
+    >>> steps(["go to fridge 1", "look"], whole=False)
+    '1. go\\n2. look'
+    """
+    words = [step if whole else step.split(" ", 1)[0] for step in plan]
+    return "\n".join(f"{k}. {word}" for k, word in enumerate(words, 1))
+
+
+def _skills(suite: Suite, task: Task, part: Part, hints: Hints) -> str:
+    assert hints.bank is not None
+    way = hints.way(part)
+    said = suite.describe(task) if isinstance(suite, Describes) else ""
+    found = retrieve(hints.bank, way, task, said, hints.bandit)
+    if not found and not hints.allow_general:
+        raise ConfigError(
+            f"no skill of the bank {hints.bank.name} was found for task {task.id} by {way} "
+            f"(family {task.family!r}); name it in the bank's bank.toml, choose another "
+            "hints.retrieval, or set hints.allow_general = true to show the general file alone"
+        )
+    return "\n\n".join(text for text in (hints.bank.general, *(s.text for s in found)) if text)

@@ -1,0 +1,120 @@
+"""Low-rank adapters (LoRA, arXiv:2106.09685) through peft: W x + (ALPHA / rank) B A x with W frozen
+and B = 0 at first, on every linear layer but the head.
+
+A folder with adapters holds them and the name of the model that they belong to, not its weights.
+"""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tutelage.errors import PolicyError
+
+ALPHA = 32
+"""Over the rank, so that one learning rate serves all ranks about equally well (Schulman et al.
+2025, "LoRA Without Regret", thinkingmachines.ai)."""
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def _peft() -> Any:
+    if find_spec("peft") is None:
+        raise PolicyError(
+            "low-rank adapters need peft, which is not installed; install it with `pip install "
+            "'tutelage[lora]'`, or set lora = 0"
+        )
+    import peft
+
+    return peft
+
+
+class Adapters:
+    """The adapters of a model, which is changed in place: its weights are frozen, and what it
+    computes is as before until the adapters are trained."""
+
+    def __init__(self, model: Any, *, rank: int, base: str, seed: int) -> None:
+        peft = _peft()
+        config = peft.LoraConfig(
+            r=rank, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
+        # what peft asks a model before it takes layers of 4 bits for what they are
+        model.is_loaded_in_4bit = any(hasattr(m, "compute_dtype") for m in model.modules())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._wrapped = peft.get_peft_model(model, config)
+        self._wrapped.peft_config["default"].base_model_name_or_path = base
+        self._wrapped.eval()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """A and B of every layer, under peft's names."""
+        return _tensors(self._wrapped)
+
+    def save(self, folder: Path) -> None:
+        """As peft's save_pretrained, with lists in order: equal adapters are equal bytes."""
+        from safetensors.torch import save_file
+
+        told = self._wrapped.peft_config["default"].to_dict()
+        told = {k: sorted(v) if isinstance(v, set) else v for k, v in told.items()}
+        told["inference_mode"] = True
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG).write_text(json.dumps(told, indent=2, sort_keys=True, default=str) + "\n")
+        kept = {name: x.detach().contiguous().cpu() for name, x in self.tensors().items()}
+        save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
+
+    def restore(self, folder: Path) -> None:
+        """Take over the adapters of a folder. Raises PolicyError where they do not fit."""
+        restore(self._wrapped, folder)
+
+
+def _tensors(wrapped: Any) -> dict[str, Tensor]:
+    # left to itself, peft compares vocabularies with the base's, which it may have to download
+    made = _peft().get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    return {str(name): x for name, x in made.items()}
+
+
+def restore(wrapped: Any, folder: Path) -> None:
+    """Load a folder's adapters into a model that has such adapters."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        made, wanted = load_file(folder / WEIGHTS), _tensors(wrapped)
+        if {k: v.shape for k, v in made.items()} != {k: v.shape for k, v in wanted.items()}:
+            raise ValueError("they are of another model or rank")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise PolicyError(
+            f"the adapters in {folder} could not be loaded ({str(error).splitlines()[0]}); give "
+            "another checkpoint, or set lora to the rank they were trained with"
+        ) from error
+    _peft().set_peft_model_state_dict(wrapped, made)
+
+
+def base_of(folder: str) -> str:
+    """The model whose adapters a folder holds; empty for a folder of whole weights."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        return ""
+    try:
+        return str(json.loads(path.read_text())["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError) as error:
+        raise PolicyError(
+            f"{path} does not name the model that the adapters belong to; give another folder"
+        ) from error
+
+
+def merged(model: Any, folder: str) -> Any:
+    """The model with a folder's adapters added to its weights: W + (ALPHA / rank) B A."""
+    from safetensors import SafetensorError
+
+    peft = _peft()
+    try:
+        wrapped = peft.PeftModel.from_pretrained(model, folder)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise PolicyError(
+            f"the adapters in {folder} could not be loaded ({str(error).splitlines()[0]}); give "
+            "the folder of another checkpoint"
+        ) from error
+    return wrapped.merge_and_unload()

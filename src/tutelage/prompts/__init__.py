@@ -1,0 +1,1 @@
+"""From observations to token ids: contexts, chat templates, the answer format."""

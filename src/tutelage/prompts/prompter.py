@@ -1,0 +1,75 @@
+"""Prompts as token ids: the one place where a view's words become what a policy reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from tutelage.policies.base import Ids, Sample
+from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.context import Context
+from tutelage.types import Episode, Observation, Turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompter:
+    """Builds the prompts of one view of one task: its chat, its context and its hint."""
+
+    chat: Chat
+    context: Context
+    hint: str = ""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether every turn's prompt stands alone, instead of extending the last."""
+        return self.context.kind == "window"
+
+    def piece(self, seen: Sequence[Observation], texts: Sequence[str], ended: bool) -> Ids:
+        """What is put before the next turn: a whole prompt for a first turn or a window, else
+        only what is new since the last completion (`ended`: it had its end-of-turn token)."""
+        words = self.context.user(seen, texts)
+        if self.fresh or len(seen) == 1:
+            return self.chat.open(self.context.system(self.hint), words)
+        return self.chat.follow(words, ended=ended)
+
+    def samples(self, episode: Episode, told: Sequence[str] = ()) -> list[Sample]:
+        """Every turn of an episode as this view would have been prompted for it, followed by the
+        tokens that were sampled, whoever sampled them: what makes views comparable.
+
+        told  for each turn what the system message says besides, known only by now; turns that
+              are told the same share an append-only prompt
+        """
+        readers: dict[str, Reader] = {}
+        made = []
+        for k, turn in enumerate(episode.turns):
+            text = told[k] if told else ""
+            reader = readers.setdefault(text, Reader(prompter=self._told(text)))
+            prompt, _ = reader.prompt(episode.turns[:k], turn.observation)
+            made.append(Sample(prompt=prompt, tokens=turn.tokens))
+        return made
+
+    def _told(self, text: str) -> "Prompter":
+        parts = [part for part in (self.hint.strip(), text.strip()) if part]
+        return replace(self, hint="\n\n".join(parts)) if text.strip() else self
+
+
+@dataclass(slots=True, kw_only=True)
+class Reader:
+    """What one view has read of an episode so far. Whoever acted, each view reads the turns in its
+    own chat's pieces, so that it is scored on what it would have been shown."""
+
+    prompter: Prompter
+    ids: list[int] = field(default_factory=list)
+    read: int = 0  # observations that are in `ids`
+
+    def prompt(self, turns: Sequence[Turn], now: Observation) -> tuple[Ids, Ids]:
+        """The whole prompt before the turn that answers `now`, and its part that is new since the
+        last completion. `turns` are all before it; it is asked for in their order."""
+        seen = [*(turn.observation for turn in turns), now]
+        actions = [turn.action for turn in turns]
+        new: Ids = ()
+        for k in range(len(turns) if self.prompter.fresh else self.read, len(seen)):
+            ended = k > 0 and turns[k - 1].tokens[-1:] == (self.prompter.chat.end,)
+            new = self.prompter.piece(seen[: k + 1], actions[:k], ended)
+            past = () if self.prompter.fresh or k == 0 else (*self.ids, *turns[k - 1].tokens)
+            self.ids = [*past, *new]
+        self.read = len(seen)
+        return tuple(self.ids), new

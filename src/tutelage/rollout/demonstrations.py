@@ -1,0 +1,74 @@
+"""What the environment's expert says, turn by turn: to be imitated, or gone on from."""
+
+from collections.abc import Sequence
+
+from tutelage.envs.base import Demonstrates, PlansAloud, Strays, Suite, Thinks, Told
+from tutelage.errors import ConfigError
+from tutelage.prompts import answer_format
+from tutelage.types import Task
+
+ASTRAY = "astray"
+"""Who takes a wrong turn, which nobody imitates."""
+
+
+def script(
+    suite: Suite, task: Task, *, aloud: bool, told: Told = "trace", strays: bool = False
+) -> list[tuple[str, bool]]:
+    """The expert's turns in full, with its thoughts where it speaks `aloud`, and whether each is
+    to be imitated; or those of the environment's plan, which knows everything; or either with wrong
+    turns in it.
+
+    Raises ConfigError where the suite has no expert, or its expert no thoughts.
+    """
+    if strays:
+        return _stray(suite, task, aloud=aloud, told=told)
+    return [(text, True) for text in _straight(suite, task, aloud=aloud, planned=told == "plan")]
+
+
+def _stray(suite: Suite, task: Task, *, aloud: bool, told: Told) -> list[tuple[str, bool]]:
+    if not isinstance(suite, Strays):
+        raise ConfigError(
+            f"imitating how wrong turns are mended needs an environment that shows it; "
+            f"{type(suite).__name__} has no `stray` method: add one, or set strays = false"
+        )
+    return [
+        (answer_format.write(action, thought if aloud else ""), meant)
+        for action, thought, meant in suite.stray(task, told)
+    ]
+
+
+def _straight(suite: Suite, task: Task, *, aloud: bool, planned: bool) -> list[str]:
+    if not isinstance(suite, Demonstrates):
+        raise ConfigError(
+            f"imitating an expert needs an environment that has one; {type(suite).__name__} "
+            'has no `demonstrate` method: add one, or set algorithm.source = "teacher"'
+        )
+    actions = suite.plan(task) if planned else suite.demonstrate(task)
+    if not aloud:
+        return [answer_format.write(action) for action in actions]
+    if planned:
+        return _aloud(actions, _plan_thoughts(suite, task))
+    if not isinstance(suite, Thinks):
+        raise ConfigError(
+            f"imitating an expert's thoughts needs an environment that has them; "
+            f"{type(suite).__name__} has no `thoughts` method: add one, or set "
+            "algorithm.thoughts = false"
+        )
+    return _aloud(actions, suite.thoughts(task))
+
+
+def _plan_thoughts(suite: Suite, task: Task) -> Sequence[str]:
+    if not isinstance(suite, PlansAloud):
+        raise ConfigError(
+            f"imitating a plan's thoughts needs an environment that has them; "
+            f"{type(suite).__name__} has no `plan_thoughts` method: add one, or set "
+            "algorithm.thoughts = false"
+        )
+    return suite.plan_thoughts(task)
+
+
+def _aloud(actions: Sequence[str], thoughts: Sequence[str]) -> list[str]:
+    return [
+        answer_format.write(action, thought)
+        for action, thought in zip(actions, thoughts, strict=True)
+    ]

@@ -1,0 +1,180 @@
+"""The one format on disk: a run is a folder of JSON lines, which viewers and plots read.
+
+Lines hold results only, never times: two runs of one configuration write the same bytes.
+Seconds go to `timings.jsonl`.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO
+
+from tutelage.errors import RunError
+from tutelage.types import Episode, Observation, Stop, Taken, Task, Turn
+
+Line = Mapping[str, object]
+
+
+def dump(line: Line) -> str:
+    """One line of JSON. Floats keep the shortest form that reads back equal."""
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+class Log:
+    """An append-only file of lines whose length can be noted and gone back to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file: IO[bytes] = path.open("ab")
+
+    def write(self, line: Line) -> None:
+        try:
+            self.file.write(dump(line).encode() + b"\n")
+        except OSError as error:
+            raise RunError(_full(self.path, error)) from error
+
+    def sync(self) -> int:
+        """Put everything on the disk; the length in bytes."""
+        try:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            raise RunError(_full(self.path, error)) from error
+        return self.file.tell()
+
+    def close(self) -> None:
+        try:
+            self.file.close()
+        except OSError as error:
+            raise RunError(_full(self.path, error)) from error
+
+
+def _full(path: Path, error: OSError) -> str:
+    return (
+        f"{path} could not be written ({error.strerror}); make room or choose another folder, then "
+        "continue with `tutelage train --resume` - everything up to the last checkpoint is kept"
+    )
+
+
+def cut(path: Path, length: int) -> None:
+    """Drop what was written after a checkpoint took the length of the file."""
+    size = path.stat().st_size if path.exists() else 0
+    if size < length:
+        raise RunError(
+            f"{path} is shorter than its checkpoint says ({size} < {length} bytes); "
+            "it was changed since, so the run cannot be continued: start a new one"
+        )
+    if size == length:
+        return
+    with path.open("r+b") as file:
+        file.truncate(length)
+
+
+def read(path: Path) -> Iterator[dict[str, object]]:
+    """The lines of a file; a last line that a crash cut short is left out."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            if not raw.endswith(b"\n"):
+                return
+            try:
+                yield json.loads(raw)
+            except ValueError as error:
+                raise RunError(f"{path}, line {number} is not JSON: {error}") from error
+
+
+def episode_line(episode: Episode, step: int) -> Line:
+    """An episode as a line. The admissible actions are left out: the environment can say them."""
+    return {
+        "step": step,
+        "task": asdict(episode.task),
+        "group": episode.group,
+        "copy": episode.copy,
+        "stop": episode.stop.value,
+        "won": episode.won,
+        "score": episode.score,
+        "return": episode.total_reward,
+        "error": episode.error,
+        "penalties": dict(episode.penalties),
+        "turns": [_turn_line(turn) for turn in episode.turns],
+    }
+
+
+def _turn_line(turn: Turn) -> Line:
+    return {
+        "seen": turn.observation.text,
+        "actor": turn.actor,
+        "taken": turn.taken,
+        "text": turn.text,
+        "action": turn.action,
+        "valid": turn.valid,
+        "reward": turn.reward,
+        "penalty": turn.penalty,
+        "fresh": turn.fresh,
+        "prompt": turn.prompt,
+        "tokens": turn.tokens,
+        "logps": turn.logps,
+    }
+
+
+def episode_of(line: Mapping[str, object]) -> Episode:
+    """What `episode_line` wrote, read back (states and admissible actions are not recorded)."""
+    try:
+        task = line["task"]
+        turns = line["turns"]
+        assert isinstance(task, dict)
+        assert isinstance(turns, list)
+        return Episode(
+            task=Task(**task),
+            group=str(line["group"]),
+            copy=int(str(line["copy"])),
+            stop=Stop(str(line["stop"])),
+            won=bool(line["won"]),
+            score=None if line["score"] is None else float(str(line["score"])),
+            error=str(line["error"]),
+            penalties=_numbers(line["penalties"]),
+            turns=tuple(_turn_of(turn) for turn in turns),
+        )
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise RunError(
+            f"a recorded episode cannot be read ({type(error).__name__}: {error}); it must be a "
+            "line of the episodes.jsonl that `tutelage train` and `tutelage collect` write"
+        ) from error
+
+
+def _numbers(table: object) -> dict[str, float]:
+    assert isinstance(table, dict)
+    return {str(name): float(value) for name, value in table.items()}
+
+
+def _taken_of(value: object) -> Taken | None:
+    if value is None:
+        return None
+    assert isinstance(value, list)
+    at, by = value
+    return Taken(at=int(at), by=str(by))
+
+
+def _turn_of(line: Mapping[str, object]) -> Turn:
+    def ids(name: str) -> tuple[int, ...]:
+        value = line[name]
+        assert isinstance(value, list)
+        return tuple(int(x) for x in value)
+
+    logps = line["logps"]
+    assert isinstance(logps, list)
+    return Turn(
+        observation=Observation(text=str(line["seen"])),
+        actor=str(line["actor"]),
+        taken=_taken_of(line.get("taken")),
+        text=str(line["text"]),
+        action=str(line["action"]),
+        valid=bool(line["valid"]),
+        reward=float(str(line["reward"])),
+        penalty=float(str(line["penalty"])),
+        fresh=bool(line["fresh"]),
+        prompt=ids("prompt"),
+        tokens=ids("tokens"),
+        logps=tuple(float(x) for x in logps),
+    )

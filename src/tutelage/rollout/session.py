@@ -1,0 +1,87 @@
+"""What playing needs: the environment and where it runs, the policies, limits, names for chance."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tutelage.envs.base import Suite
+from tutelage.envs.pool import Pool
+from tutelage.errors import ConfigError
+from tutelage.hints import Hints
+from tutelage.objective.algorithm import Algorithm, View
+from tutelage.policies.base import Foresees, Policy
+from tutelage.prompts.context import Context
+from tutelage.prompts.prompter import Prompter
+from tutelage.types import Episode, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What ends a turn or an episode, and what an invalid turn costs."""
+
+    turns: int = 50
+    new_tokens: int = 512  # a turn
+    live: int = 64  # episodes at a time
+    temperature: float = 1.0
+    invalid_penalty: float = 0.0
+    invalid: Literal["format", "any"] = "any"  # "any" counts actions the environment refuses too
+    retries: int = 2  # times that a broken episode is played again
+
+
+def seed_of(*parts: object) -> int:
+    """A number for a name, the same in every process and Python."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big")
+
+
+@dataclass(slots=True)
+class Clock:
+    """Seconds by phase, for people; never part of a result."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, phase: str, since: float) -> None:
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - since
+
+
+Ready = Callable[[Sequence[Task], Algorithm, int], None]
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """All that playing needs: the suite and where it runs, the policies, how they are prompted."""
+
+    suite: Suite
+    pool: Pool
+    policies: Mapping[str, Policy]
+    context: Context
+    limits: Limits
+    clock: Clock = field(default_factory=Clock)
+    tick: Callable[[int, int], None] = lambda done, total: None
+    hints: Hints = field(default_factory=Hints)
+    ready: Ready = lambda tasks, algorithm, step: None  # before tasks are played: make hints
+
+    def prompter(self, view: View, task: Task) -> Prompter:
+        actor = self.policies.get(view.policy)
+        if actor is None:
+            raise ConfigError(
+                f"the algorithm wants a policy {view.policy!r}, but there is none; "
+                f"there are {', '.join(sorted(self.policies))}"
+            )
+        return Prompter(
+            chat=actor.chat,
+            context=self.context,
+            hint=self.hints.text(self.suite, task, view.hint),
+        )
+
+
+def foresee(stage: Stage, algorithm: Algorithm, episode: Episode) -> None:
+    """Let policies that work elsewhere begin to score a finished episode while others are played.
+    Where hindsight is told, it takes all episodes of the task, and scoring waits for them."""
+    if not algorithm.terms or episode.stop.broken:
+        return
+    for view in algorithm.views.values():
+        policy = stage.policies.get(view.policy)
+        if isinstance(policy, Foresees) and view.hindsight is None:
+            policy.expect(stage.prompter(view, episode.task).samples(episode))

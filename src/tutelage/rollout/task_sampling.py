@@ -1,0 +1,61 @@
+"""Which tasks a step plays, and which of its groups it learns from.
+
+Without dynamic sampling, one batch of tasks is drawn, and all of it is learnt from. With it
+(DAPO, arXiv:2503.14476, eq. 11 and algorithm 1: `Algorithm.rounds`), further batches of tasks that
+the step has not played yet follow until as many groups as were wanted have returns that differ.
+What is drawn depends on the seed, the step and the round alone, so that a resumed run draws it
+again.
+"""
+
+import random
+from collections.abc import Sequence
+
+from tutelage.objective.algorithm import Algorithm
+from tutelage.rollout.play import Stage, play, seed_of
+from tutelage.types import Episode, Task
+
+EQUAL = 1e-9
+"""Returns nearer than this are equal: their difference is one of rounding."""
+
+
+def gather(
+    stage: Stage,
+    tasks: Sequence[Task],
+    algorithm: Algorithm,
+    *,
+    count: int,
+    copies: int,
+    seed: int,
+    step: int,
+) -> list[Episode]:
+    """Play `copies` episodes of `count` tasks, and of further batches of tasks as the algorithm
+    asks for: all that was played, in the order of rounds."""
+    draw = random.Random(seed_of("tasks", seed, step))
+    chosen = [tasks[i] for i in draw.sample(range(len(tasks)), count)]
+    made = play(stage, chosen, algorithm, seed=seed, step=step, copies=copies)
+    for number in range(1, algorithm.rounds):
+        played = {e.task.id for e in made}
+        left = [task for task in tasks if task.id not in played]
+        if len(differing(made)) >= count or not left:
+            break
+        draw = random.Random(seed_of("tasks", seed, step, number))
+        chosen = draw.sample(left, min(count, len(left)))
+        made += play(stage, chosen, algorithm, seed=seed, step=step, copies=copies)
+    return made
+
+
+def differing(episodes: Sequence[Episode]) -> list[str]:
+    """The groups whose returns are not all equal, in their order. Broken episodes have none."""
+    returns: dict[str, list[float]] = {}
+    for episode in episodes:
+        if not episode.stop.broken:
+            returns.setdefault(episode.group, []).append(episode.total_reward)
+    return [group for group, made in returns.items() if max(made) - min(made) > EQUAL]
+
+
+def learnt(algorithm: Algorithm, episodes: Sequence[Episode], count: int) -> list[Episode]:
+    """Those of a step's episodes that are learnt from: all, or with dynamic sampling the first
+    `count` groups whose returns differ. Where none differ, all: the algorithm's reduction leaves
+    out what it cannot learn from."""
+    groups = differing(episodes)[:count] if algorithm.rounds else []
+    return [e for e in episodes if e.group in groups] if groups else list(episodes)

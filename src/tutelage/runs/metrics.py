@@ -1,0 +1,53 @@
+"""A training step in numbers, for the log."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from tutelage.runs.assemble import Phase
+from tutelage.rollout.record import Line
+from tutelage.rollout.task_sampling import differing
+from tutelage.training.train_step import Report
+from tutelage.types import Episode
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers as JSON has them: null for those that are not finite."""
+    return {name: x if math.isfinite(x) else None for name, x in values.items()}
+
+
+def metrics(
+    phase: Phase, step: int, episodes: Sequence[Episode], usable: Sequence[Episode],
+    report: Report, rate: float,
+) -> Line:  # fmt: skip
+    """A step in numbers. Broken episodes are counted, and in nothing else; those that were left
+    out of training because they were too long, or empty, are in all but the loss."""
+    whole = [e for e in episodes if not e.stop.broken]
+    turns = [turn for e in whole for turn in e.turns]
+    actors = sorted({turn.actor for turn in turns})
+    return {
+        "step": step,
+        "episodes": len(whole),
+        "broken": len(episodes) - len(whole),
+        "unfit": len(whole) - len(usable),
+        "groups": len({e.group for e in whole}),
+        "varied": len(differing(whole)) / len({e.group for e in whole}),
+        "won": sum(e.won for e in whole),
+        "return": sum(e.total_reward for e in whole) / len(whole),
+        "turns": len(turns),
+        "tokens": report.tokens,
+        "invalid": sum(not turn.valid for turn in turns) / max(1, len(turns)),
+        "stops": {s: sum(e.stop == s for e in whole) for s in sorted({e.stop for e in whole})},
+        "actors": {a: sum(turn.actor == a for turn in turns) / max(1, len(turns)) for a in actors},
+        "penalties": {
+            name: sum(e.penalties.get(name, 0.0) for e in whole) / len(whole)
+            for name in phase.algorithm.penalties
+        },
+        "taken": sum(turn.taken is not None for turn in turns) / max(1, len(turns)),
+        "chances": {name: chance(step) for name, chance in phase.algorithm.actors.items()},
+        "loss": finite({"": sum(report.losses.values())})[""],
+        "losses": finite(report.losses),
+        "means": finite(report.means),
+        "mismatch": finite(report.mismatch),
+        "grad_norm": report.grad_norm,
+        "lr": rate,
+    }

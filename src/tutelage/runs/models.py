@@ -1,0 +1,362 @@
+"""From the [policy] sections to models: found, built, loaded, reached on a server."""
+
+import atexit
+import copy
+import os
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tutelage.runs import checkpoint
+from tutelage.prompts import answer_format
+from tutelage.config.schema import Config, PolicySection, SamplerSection, ServerSection
+from tutelage.prompts.context import Context
+from tutelage.envs.base import Demonstrates, Suite, Thinks
+from tutelage.envs.check import attempt
+from tutelage.errors import ConfigError, did_you_mean
+from tutelage.policies.hf.kv_cache import budget
+from tutelage.prompts.chat_template import Chat
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.server.http import Client, Manners
+from tutelage.policies.hf.loading import load
+from tutelage.policies.server.policy import RemotePolicy
+from tutelage.policies.hf.tiny import build_model, train_tokenizer
+from tutelage.policies.server.vllm import InProcess, Sampler, Served, VllmEngine, hand_over, write
+from tutelage.rollout.play import seed_of
+from tutelage.types import Observation
+
+ASSETS = Path(__file__).parents[1] / "assets"
+SAMPLE = 256
+"""Tasks whose texts train a tokenizer."""
+Model = HFPolicy | RemotePolicy
+
+
+def locate(model: str, *, where: str) -> str:
+    """What the loader is given for a `model`: a folder, or a hub id as it is."""
+    if model.startswith("builtin:"):
+        name = model.removeprefix("builtin:")
+        there = [p.name for p in ASSETS.glob("*") if (p / "config.json").exists()]
+        if name not in there:
+            raise ConfigError(
+                f"{where}.model: there is no built-in model {name!r}{did_you_mean(name, there)}; "
+                f"there are: {', '.join(sorted(there)) or 'none'}"
+            )
+        return str(ASSETS / name)
+    folder = Path(model).expanduser()
+    if (folder / checkpoint.LATEST).exists():
+        return str(checkpoint.latest(folder))
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise ConfigError(
+            f"{where}.model: {model} is neither a model's folder (no config.json) nor a run's "
+            "with a checkpoint"
+        )
+    if folder.is_dir():
+        return str(folder)
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise ConfigError(f"{where}.model: there is no folder {model}; check the path")
+    return model
+
+
+def quiet() -> None:
+    """Keep the bars and warnings of the libraries below out of this project's output."""
+    from huggingface_hub.utils import logging as hub
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    hub.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
+def device_of(section: PolicySection, *, where: str) -> str:
+    if section.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(section.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{where}.device = {section.device!r} cannot be used here ({reason}); "
+            'set it to "cpu" or "auto"'
+        ) from error
+    return section.device
+
+
+def _template(section: PolicySection, *, where: str) -> str:
+    path = section.chat_template
+    if path and not Path(path).is_file():
+        raise ConfigError(f"{where}.chat_template: there is no file {path}")
+    return path
+
+
+def fuse(policy: HFPolicy, section: PolicySection, *, where: str) -> HFPolicy:
+    """Exchange parts of a policy's model for Liger's kernels, where its section asks for them. The
+    head and the loss stay ours: they are formed in pieces for any sum of terms."""
+    if section.kernels == "torch":
+        return policy
+    if not policy.device.startswith("cuda"):
+        raise ConfigError(
+            f'{where}.kernels = "liger" is for NVIDIA cards, and {where} is on {policy.device}; '
+            f'leave it out, or set {where}.device = "cuda"'
+        )
+    try:
+        from liger_kernel.transformers import _apply_liger_kernel_to_instance as apply
+        from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN as KNOWN
+    except ImportError as error:
+        raise ConfigError(
+            f'{where}.kernels = "liger" needs liger-kernel, which cannot be imported ({error}); '
+            f"install it with `pip install 'tutelage[liger]'`, or leave {where}.kernels out"
+        ) from error
+    kind = policy.model.config.model_type
+    if kind not in KNOWN:  # it would go on without a word
+        raise ConfigError(
+            f'{where}.kernels = "liger": liger-kernel has none for models of type {kind!r}; leave '
+            f"{where}.kernels out, or install a newer liger-kernel"
+        )
+    apply(
+        model=policy.model, rope=True, rms_norm=True, swiglu=True, cross_entropy=False,
+        fused_linear_cross_entropy=False,
+    )  # fmt: skip
+    return policy
+
+
+def load_policy(
+    section: PolicySection, *, where: str, tokens: int, seed: int = 0, folder: str = "",
+    engines: int = 1,
+) -> HFPolicy:  # fmt: skip
+    """A policy from its section's model, or with its settings from another `folder`: one of
+    adapters, where it has them. It is one of so many `engines` that share the memory."""
+    own = section.lora or not folder
+    device = device_of(section, where=where)
+    policy = load(
+        locate(section.model, where=where) if own else folder,
+        lora=section.lora,
+        adapters=folder if section.lora else "",
+        seed=seed_of("adapters", where, seed) % 2**31,
+        quantize=section.quantize,
+        recompute=section.gradient_checkpointing,
+        compiled=section.compile,
+        fast=section.fast,
+        compute=section.compute,
+        device=device,
+        budget=budget(device, wanted=section.cache, engines=engines),
+        layers=section.layers,
+        rows=section.rows,
+        tokens=tokens,
+        history=section.history,
+        options=tuple(section.options.items()),
+        chat_template=_template(section, where=where),
+    )
+    return fuse(policy, section, where=where)
+
+
+def texts(suite: Suite, context: Context, split: str) -> Iterable[str]:
+    """What is said in an environment: observations as worded, and actions as written."""
+    tasks = suite.tasks(split)
+    yield context.instructions
+    for i in range(min(SAMPLE, len(tasks))):
+        task, env = tasks[i], suite.make()
+        seen = env.reset(task)
+        yield from _said(seen, context)
+        script = suite.demonstrate(task) if isinstance(suite, Demonstrates) else seen.actions
+        if isinstance(suite, Thinks):
+            yield from suite.thoughts(task)
+        for action in script:
+            if seen.done:
+                break
+            yield answer_format.write(action)
+            seen = env.step(action)
+            yield from _said(seen, context)
+        env.close()
+
+
+def _said(seen: Observation, context: Context) -> Iterable[str]:
+    yield context.render(seen)
+    yield from (answer_format.write(action) for action in seen.actions)
+
+
+def _tokenizer(section: PolicySection, config: Config, suite: Suite, context: Context) -> Any:
+    """Of a built model: another policy's, a folder's, or a new one."""
+    from transformers import AutoTokenizer
+
+    name = section.tokenizer
+    if not name:
+        assert section.build is not None
+        said: list[str] = attempt(
+            "reading the environment's texts",
+            partial(list, texts(suite, context, config.env.split)),
+        )
+        return train_tokenizer(said, entries=section.build.entries)
+    other = config.policies.get(name)
+    if other is not None and other.url:
+        raise ConfigError(
+            f"policies.{name} is on a server, which gives no tokenizer away; name the folder of one"
+        )
+    if other is not None and other.build is not None:
+        return _tokenizer(other, config, suite, context)
+    folder = locate(other.model if other else name, where=f"policies.{name}" if other else "policy")
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"the tokenizer of {folder!r} could not be loaded "
+            f"({str(error).splitlines()[0].rstrip('.')}); give a folder, or the name of one of "
+            "[policies]"
+        ) from error
+
+
+def build_policy(
+    section: PolicySection, config: Config, suite: Suite, context: Context, *, where: str,
+    engines: int = 1,
+) -> HFPolicy:  # fmt: skip
+    """A new model with random weights, the same for the same seed."""
+    assert section.build is not None
+    tokenizer = _tokenizer(section, config, suite, context)
+    if section.chat_template:
+        tokenizer.chat_template = Path(_template(section, where=where)).read_text()
+    chat = Chat(tokenizer, section.history, tuple(section.options.items()))
+    shape = section.build
+    model = build_model(
+        entries=chat.size,
+        layers=shape.layers,
+        hidden=shape.hidden,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        ffn=shape.ffn,
+        context=shape.context,
+        seed=seed_of("weights", where, config.run.seed) % 2**31,
+        end=chat.end,
+        pad=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else chat.end,
+    )
+    device = device_of(section, where=where)
+    policy = HFPolicy(
+        model.to(device).eval(),
+        chat,
+        compute=section.compute,
+        rows=section.rows,
+        tokens=config.update.tokens,
+        recompute=section.gradient_checkpointing,
+        compiled=section.compile,
+        fast=section.fast,
+        budget=budget(device, wanted=section.cache, engines=engines),
+    )
+    return fuse(policy, section, where=where)
+
+
+def policy_of(
+    section: PolicySection, config: Config, suite: Suite, context: Context, *, where: str,
+    engines: int = 1,
+) -> HFPolicy:  # fmt: skip
+    if section.build is not None:
+        return build_policy(section, config, suite, context, where=where, engines=engines)
+    tokens, seed = config.update.tokens, config.run.seed
+    return load_policy(section, where=where, tokens=tokens, seed=seed, engines=engines)
+
+
+# -- on servers
+
+
+def client_of(server: ServerSection, url: str, *, where: str, seed: int) -> Client:
+    if server.key and server.key not in os.environ:
+        raise ConfigError(
+            f"{where}.server.key names the environment variable {server.key}, which is not set; "
+            "set it to the server's key"
+        )
+    return Client(
+        url,
+        name=where,
+        key=os.environ.get(server.key, "") if server.key else "",
+        manners=Manners(
+            concurrent=server.concurrent,
+            deadline=server.deadline,
+            retries=server.retries,
+            seed=seed_of("jitter", where, seed) % 2**31,
+        ),
+    )
+
+
+def remote_of(
+    section: PolicySection, config: Config, suite: Suite, context: Context, student: HFPolicy, *,
+    where: str,
+) -> RemotePolicy:  # fmt: skip
+    """A model on a server, with a tokenizer of ours, tried out."""
+    server = section.server or ServerSection()
+    tokenizer = student.chat.tokenizer
+    if section.tokenizer:
+        tokenizer = _tokenizer(section, config, suite, context)
+    if section.chat_template:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.chat_template = Path(_template(section, where=where)).read_text()
+    made = RemotePolicy(
+        client_of(server, section.url, where=where, seed=config.run.seed),
+        Chat(tokenizer, section.history, tuple(section.options.items())),
+        model=section.model,
+        dialect=server.dialect,
+        context=server.context,
+    )
+    made.connect()
+    return made
+
+
+def give_sampler(student: HFPolicy, section: SamplerSection, *, seed: int) -> None:
+    """Let vLLM play in the student's place from now on."""
+    folder, remove = hand_over(section.folder)
+    atexit.register(remove)
+    where = "policy.sampler"
+    sampler: Sampler
+    if section.url:
+        server = section.server
+        remote = RemotePolicy(
+            client_of(server, section.url, where=where, seed=seed), student.chat,
+            model=section.model, dialect=server.dialect, context=server.context, heated=True,
+        )  # fmt: skip
+        remote.connect()
+        sampler = Served(remote)
+    else:
+        student.save(folder)
+        write(student, folder)
+        sampler = InProcess(
+            folder, end=student.chat.end, context=student.context_length,
+            compute=student.compute, unused=student.unused, options=section.options,
+        )  # fmt: skip
+    student.engine = VllmEngine(student, sampler, folder=folder, name=where)
+
+
+def policies_of(
+    config: Config, wanted: Iterable[str], suite: Suite, context: Context, *, student: str = "",
+    engines: int = 1,
+) -> dict[str, Model]:  # fmt: skip
+    """The student as "self", from the folder `student` where given, and the wanted others; so many
+    of them are `engines` that sample at the same time."""
+    quiet()
+    tokens = config.update.tokens
+    own = (
+        load_policy(config.policy, where="policy", tokens=tokens, folder=student, engines=engines)
+        if student
+        else policy_of(config.policy, config, suite, context, where="policy", engines=engines)
+    )
+    made: dict[str, Model] = {"self": own}
+    sections: Mapping[str, PolicySection] = config.policies
+    for name in sorted(set(wanted) & set(sections)):
+        section, where = sections[name], f"policies.{name}"
+        made[name] = (
+            remote_of(section, config, suite, context, own, where=where)
+            if section.url
+            else policy_of(section, config, suite, context, where=where, engines=engines)
+        )
+    for policy in made.values():
+        if isinstance(policy, HFPolicy) and policy is not own:
+            policy.freeze()
+    if config.policy.sampler is not None:
+        give_sampler(own, config.policy.sampler, seed=config.run.seed)
+    return made
+
+
+def student_of(policies: Mapping[str, Model]) -> HFPolicy:
+    """The one that is trained."""
+    own = policies["self"]
+    assert isinstance(own, HFPolicy)
+    return own

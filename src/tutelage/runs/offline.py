@@ -1,0 +1,162 @@
+"""Playing without learning: evaluations of trained and given models, and episodes to imitate."""
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tutelage.runs import assemble
+from tutelage.runs import checkpoint
+from tutelage.runs import models
+from tutelage.algorithms.sft import sft
+from tutelage.config.schema import Config
+from tutelage.errors import ConfigError, RunError, did_you_mean
+from tutelage.evaluation.evaluate import Evaluation, evaluate, named
+from tutelage.rollout.hint_preparation import Hinter, prove, sample
+from tutelage.objective.algorithm import Algorithm, View
+from tutelage.policies.hf.loading import load
+from tutelage.rollout.record import Log, episode_line
+from tutelage.rollout.play import EXPERT, Stage, play, seed_of
+from tutelage.runs.train import deterministic
+from tutelage.runs.folder import CONFIG
+from tutelage.schedules import constant
+
+STUDENT = "student"
+Tick = Callable[[int, int], None]
+
+
+def trained(where: Path, name: str = "") -> str:
+    """The folder of a run's checkpoint, the newest if none is named; "" for a TOML file."""
+    if not where.is_dir():
+        return ""
+    if not (where / CONFIG).exists():
+        raise ConfigError(f"{where} is not a run's folder: it has no {CONFIG}")
+    there = checkpoint.names(where)
+    if not there:
+        raise ConfigError(f"{where} has no checkpoint yet")
+    if not name:
+        return str(checkpoint.latest(where))
+    if name not in there:
+        raise ConfigError(
+            f"{where} has no checkpoint {name!r}{did_you_mean(name, there)}; it has "
+            f"{', '.join(there)}"
+        )
+    return str(where / checkpoint.FOLDER / name)
+
+
+def export(where: Path, name: str, out: Path) -> None:
+    """Write the student of a run's checkpoint, adapters merged into its weights, as a folder that
+    transformers reads. Raises RunError rather than overwrite one."""
+    found = trained(where, name)
+    if not found:
+        raise ConfigError(f"{where} is not the folder of a run; name the one that holds `latest`")
+    if out.exists():
+        raise RunError(f"{out} exists already; choose another folder, or remove it")
+    models.quiet()
+    load(found).save(out)
+
+
+@contextlib.contextmanager
+def staged(config: Config, names: Sequence[str], student: str, tick: Tick) -> Iterator[Stage]:
+    """A stage with the named policies; the student is always there, as "self"."""
+    suite = assemble.suite_of(config.env)
+    context = assemble.context_of(config.context, suite)
+    with contextlib.ExitStack() as closing:
+        closing.enter_context(deterministic(config.run))
+        policies = models.policies_of(config, names, suite, context, student=student)
+        pool = assemble.pool_of(config.env, suite)
+        closing.callback(pool.shutdown)
+        stage = Stage(
+            suite=suite, pool=pool, policies=dict(policies), context=context,
+            limits=assemble.limits_of(config), tick=tick, hints=assemble.hints_of(config, suite, []),
+        )  # fmt: skip
+        stage.ready = Hinter(stage=stage, seed=config.run.seed)
+        yield stage
+
+
+def _known(config: Config, names: Sequence[str], others: Sequence[str]) -> None:
+    there = [*others, *config.policies]
+    for name in names:
+        if name not in there:
+            raise ConfigError(
+                f"there is no policy {name!r}{did_you_mean(name, there)}; there are "
+                f"{', '.join(there)}"
+            )
+
+
+def evaluations(
+    config: Config, names: Sequence[str], *, student: str = "", tick: Tick
+) -> dict[str, Evaluation]:
+    """Each named policy alone on the configured panel, and again with the privileged text of
+    eval.hint. "student" comes from the folder `student` if that is not empty."""
+    _known(config, names, [STUDENT])
+    suite = assemble.suite_of(config.env)
+    tested = assemble.panel_of(config.eval, suite)
+    others = [name for name in names if name != STUDENT]
+    with staged(config, others, student, tick) as stage:
+        hint = config.eval.hint
+        prove(stage, {"the evaluation": View(hint=hint)}, sample(tested.tasks))
+        return {
+            named(name, shown): evaluate(
+                stage, tested, policy="self" if name == STUDENT else name, hint=shown,
+                seed=config.run.seed, temperature=config.eval.temperature,
+            )
+            for name in names
+            for shown in dict.fromkeys(("", hint))
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    played: int
+    won: int
+    written: int
+
+
+def collect(
+    config: Config, policy: str, path: Path, *, episodes: int, everything: bool,
+    thoughts: bool = False, student: str = "", tick: Tick,
+) -> Collected:  # fmt: skip
+    """Let the expert or a policy play tasks of the training split; write the won episodes, or
+    with `everything` also the lost ones. Raises RunError rather than overwrite a file."""
+    _known(config, [policy], [EXPERT, STUDENT])
+    if path.exists():
+        raise RunError(f"{path} exists already; choose another --out, or remove it")
+    algorithm = _alone(policy, thoughts=thoughts)
+    tasks = assemble.tasks_of(assemble.suite_of(config.env), config.env.split, 1, where="env")
+    order = list(range(min(len(tasks), episodes)))
+    if len(tasks) > episodes:
+        order = random.Random(seed_of("collect", config.run.seed)).sample(
+            range(len(tasks)), episodes
+        )
+    played = won = written = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    others = [] if policy in (EXPERT, STUDENT) else [policy]
+    with staged(config, others, student, tick) as stage, contextlib.closing(Log(path)) as log:
+        while played < episodes:
+            # rounds over the split, each with its own draws, in portions that fit into memory
+            lap, at = divmod(played, len(order))
+            portion = order[at : at + min(config.rollout.live, episodes - played)]
+            made = play(
+                stage, [tasks[i] for i in portion], algorithm, seed=config.run.seed, step=lap
+            )
+            played += len(portion)
+            won += sum(episode.won for episode in made)
+            for episode in made:
+                if episode.won or (everything and not episode.stop.broken):
+                    log.write(episode_line(episode, lap))
+                    written += 1
+        log.sync()
+    return Collected(played=played, won=won, written=written)
+
+
+def _alone(policy: str, *, thoughts: bool) -> Algorithm:
+    """An algorithm in which one takes every turn."""
+    if thoughts and policy != EXPERT:
+        raise ConfigError(f"--thoughts is for the expert; {policy} thinks as it was trained to")
+    if policy == EXPERT:
+        return sft(source="expert", thoughts=thoughts)
+    if policy == STUDENT:
+        return Algorithm(terms=())
+    return Algorithm(terms=(), views={policy: View(policy=policy)}, actors={policy: constant(1.0)})

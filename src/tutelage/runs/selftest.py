@@ -1,0 +1,317 @@
+"""What a run proves about its own wiring before it trains: each failure is one sentence.
+
+The order is that of the list in `run_all`; later tests rely on earlier ones.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from tutelage.objective.batch import collate
+from tutelage.runs.assemble import Phase
+from tutelage.envs.base import Demonstrates, Thinks
+from tutelage.envs.check import attempt, quick
+from tutelage.errors import ConfigError, EnvError, PolicyError
+from tutelage.maths.surrogates import score_function
+from tutelage.runs.models import Model, student_of
+from tutelage.objective.algorithm import (
+    ONE,
+    STUDENT,
+    Algorithm,
+    Distill,
+    DistillSampled,
+    Entropy,
+    Reinforce,
+    Step,
+    Term,
+    View,
+    bind,
+)
+from tutelage.policies.base import Sample
+from tutelage.rollout.play import Stage, play
+from tutelage.schedules import constant
+from tutelage.signals import gap
+from tutelage.training.train_step import prepare
+from tutelage.types import Episode, Task
+
+TURNS, NEW_TOKENS = 3, 24
+"""How much of an episode is played."""
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}
+"""Largest difference in log-probability between sampling and scoring the same token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """What is tested: the parts of a run before its first step."""
+
+    phases: Sequence[Phase]
+    stage: Stage
+    policies: Mapping[str, Model]
+    task: Task
+    split: str
+    replayed: bool = False  # recorded episodes stand for the expert's
+
+    def views(self) -> dict[str, View]:
+        """Every view of every phase whose policy is there (a reference is made later)."""
+        found = {name: v for p in self.phases for name, v in p.algorithm.all_views().items()}
+        return {name: v for name, v in found.items() if v.policy in self.policies}
+
+
+def run_all(wiring: Wiring) -> list[str]:
+    """Run every test; the names of those that passed.
+
+    Raises EnvError, PolicyError or ConfigError for the first that does not.
+    """
+    passed = []
+    for test in TESTS:
+        test(wiring)
+        passed.append((test.__doc__ or "").splitlines()[0].rstrip("."))
+    return passed
+
+
+# -- the environment
+
+
+def environment(wiring: Wiring) -> None:
+    """the environment keeps its promises on one task."""
+    problems = quick(wiring.stage.suite, wiring.split)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise EnvError(f"{problems[0]}{more}; `tutelage check-env` tells all")
+
+
+def expert(wiring: Wiring) -> None:
+    """the expert that is imitated wins within the turn limit."""
+    needed = any(p.algorithm.demonstrated or p.algorithm.left is not None for p in wiring.phases)
+    if not needed or wiring.replayed:
+        return
+    suite, task, limit = wiring.stage.suite, wiring.task, wiring.stage.limits.turns
+    if not isinstance(suite, Demonstrates):
+        raise ConfigError(
+            f"imitating an expert needs an environment that has one; {type(suite).__name__} has no "
+            "`demonstrate` and `plan` methods: add them, or choose another algorithm"
+        )
+    script = list(attempt("demonstrate", partial(suite.demonstrate, task)))
+    env = attempt("make", suite.make)
+    seen = attempt("reset", partial(env.reset, task))
+    for action in script:
+        seen = attempt(f"step({action!r})", partial(env.step, action))
+    env.close()
+    if not seen.won:
+        raise EnvError(
+            f"the expert does not win task {task.id} with its {len(script)} actions, so it cannot "
+            "be imitated; mend the environment's `demonstrate`"
+        )
+    aloud = any(phase.algorithm.aloud for phase in wiring.phases)
+    if aloud and isinstance(suite, Thinks) and len(suite.thoughts(task)) != len(script):
+        raise EnvError(
+            f"the expert has {len(suite.thoughts(task))} thoughts for its {len(script)} actions in "
+            f"task {task.id}; `thoughts` must return one for each action of `demonstrate`"
+        )
+    if len(script) > limit:
+        raise ConfigError(
+            f"the expert takes {len(script)} turns for task {task.id}, but rollout.turns = "
+            f"{limit}: it would never be seen to win; raise rollout.turns"
+        )
+
+
+# -- tokens
+
+
+def vocabulary(wiring: Wiring) -> None:
+    """all models give every token id the same meaning."""
+    mine = wiring.policies["self"].chat.fingerprint()
+    for name in sorted({view.policy for view in wiring.views().values()}):
+        if wiring.policies[name].chat.fingerprint() != mine:
+            raise PolicyError(
+                f"the student's tokenizer and that of policies.{name} differ, so the ids that one "
+                "samples are other words to the other; choose models of one family, or build the "
+                f'student with policy.tokenizer = "{name}"'
+            )
+
+
+def template(wiring: Wiring) -> None:
+    """chat templates keep earlier turns as they were."""
+    if wiring.stage.context.kind == "transcript":
+        for name in sorted({view.policy for view in wiring.views().values()}):
+            wiring.policies[name].chat.check()
+
+
+def sampled_is_scored(wiring: Wiring) -> None:
+    """the ids that are scored are the ids that were sampled, with the same probabilities."""
+    for name, view in sorted(wiring.views().items()):
+        acts = name == STUDENT or any(name in p.algorithm.all_actors() for p in wiring.phases)
+        if acts:
+            _acts(wiring, name, view)
+
+
+def _acts(wiring: Wiring, name: str, view: View) -> None:
+    episode = _played(wiring, name, view)
+    samples = wiring.stage.prompter(view, wiring.task).samples(episode)
+    ids: list[int] = []
+    for k, (sample, turn) in enumerate(zip(samples, episode.turns, strict=True)):
+        ids = [*turn.prompt] if turn.fresh else [*ids, *turn.prompt]
+        if sample.tokens != turn.tokens or sample.prompt != tuple(ids):
+            raise PolicyError(
+                f"turn {k} would be scored after another prompt than {name} was shown; this is a "
+                "fault of the project: please report it with your configuration"
+            )
+        ids += turn.tokens
+    policy, heat = wiring.policies[view.policy], wiring.stage.limits.temperature
+    scored = _logp(policy, samples, heat)
+    drawn = torch.tensor([x for turn in episode.turns for x in turn.logps])
+    worst = float((scored - drawn).abs().max()) if len(drawn) else 0.0
+    limit = TOLERANCE[policy.compute]
+    if not worst <= limit:
+        raise PolicyError(
+            f"{name}'s log-probabilities when sampling and when scoring the same tokens differ by "
+            f"{worst:.3g} (at most {limit:g} is rounding), so every gap and ratio would be wrong; "
+            'set compute = "float32", or choose another model'
+        )
+
+
+def _played(wiring: Wiring, name: str, view: View) -> Episode:
+    """The head of one episode in which one view takes every turn."""
+    limits = wiring.stage.limits
+    short = replace(
+        limits,
+        turns=min(TURNS, limits.turns),
+        new_tokens=min(NEW_TOKENS, limits.new_tokens),
+        retries=0,
+    )
+    alone = Algorithm(
+        terms=(),
+        views={} if name == STUDENT else {name: view},
+        actors={} if name == STUDENT else {name: constant(1.0)},
+    )
+    stage = replace(wiring.stage, limits=short, tick=lambda done, total: None)
+    (episode,) = play(stage, [wiring.task], alone, seed=0, step=-2)
+    if episode.stop.broken:
+        raise EnvError(
+            f"the environment failed on task {wiring.task.id}: {episode.error}; `tutelage "
+            "check-env` tells more"
+        )
+    if not episode.turns:
+        policy = wiring.policies[view.policy]
+        raise ConfigError(
+            f"{name}'s first prompt of task {wiring.task.id} leaves no room for "
+            f"{short.new_tokens} new tokens in a context of {policy.context_length}; choose a "
+            "model with a longer context, or a shorter context.render"
+        )
+    return episode
+
+
+def _logp(policy: Model, samples: Sequence[Sample], temperature: float) -> Tensor:
+    with torch.no_grad():
+        return policy.score(samples, temperature).logp.float().cpu()
+
+
+# -- distillation
+
+
+def zero_gap(wiring: Wiring) -> None:
+    """a teacher that is the student without privileged text has a gap of exactly 0."""
+    episode, heat = _played(wiring, STUDENT, View()), wiring.stage.limits.temperature
+    twins = Algorithm(terms=(), views={"teacher": View(policy="self")})
+    ready = prepare(twins, [episode], wiring.stage.prompter)
+    scores = {}
+    with torch.no_grad():
+        for name, samples in ready.samples.items():
+            scores[name] = wiring.policies["self"].score(samples[0], heat)
+        found = gap()(Step(ready.batch, scores, 0))
+    if bool((found != 0).any()):
+        raise PolicyError(
+            "scoring the same tokens twice gives different numbers "
+            f"(by up to {float(found.abs().max()):.3g}), so a teacher's gap would be noise; switch "
+            "off what is random in the model, such as dropout"
+        )
+
+
+def privileged(wiring: Wiring) -> None:
+    """privileged text reaches the teacher, whole and within its context."""
+    for name, view in sorted(wiring.views().items()):
+        if not view.hint:
+            continue
+        prompter = wiring.stage.prompter(view, wiring.task)
+        plain = replace(prompter, hint="")
+        if not prompter.hint.strip():
+            continue  # a task of which nothing is known; `hinting.prove` looks at more of them
+        env = wiring.stage.suite.make()
+        seen = env.reset(wiring.task)
+        env.close()
+        shown, bare = prompter.piece([seen], [], False), plain.piece([seen], [], False)
+        told = prompter.chat.content(wiring.stage.context.system(prompter.hint))
+        if shown == bare or not _holds(shown, told):
+            raise PolicyError(
+                f"the privileged text does not reach {name}: its prompt does not hold all of it; "
+                "set chat_template to a Jinja file that shows the system message"
+            )
+        room, need = wiring.policies[view.policy].context_length, wiring.stage.limits.new_tokens
+        if len(shown) + need > room:
+            raise ConfigError(
+                f"with its privileged text, {name}'s first prompt has {len(shown)} tokens, which "
+                f"with rollout.new_tokens = {need} exceeds the context of {room}; choose a longer "
+                "context or a shorter hint"
+            )
+
+
+def _holds(ids: Sequence[int], part: Sequence[int]) -> bool:
+    n = len(part)
+    return any(tuple(ids[i : i + n]) == tuple(part) for i in range(len(ids) - n + 1))
+
+
+def silent_terms(wiring: Wiring) -> None:
+    """a term whose coefficient is 0 leaves the gradient bit for bit as it was."""
+    terms: list[Term] = []
+    for phase in wiring.phases:
+        for term in phase.algorithm.terms:
+            known = isinstance(term, Distill | DistillSampled) and (
+                phase.algorithm.all_views()[term.teacher].policy in wiring.policies
+            )
+            if known or isinstance(term, Entropy):
+                terms.append(replace(term, weight=0.0 * ONE))  # type: ignore[type-var]
+    if not terms:
+        return
+    episode = _played(wiring, STUDENT, View())
+    base = Reinforce(credit=ONE, surrogate=score_function(), name="base")
+    alone = _gradient(wiring, episode, (base,))
+    beside = _gradient(wiring, episode, (base, *terms))
+    for one, other in zip(alone, beside, strict=True):
+        if not torch.equal(one, other):
+            raise PolicyError(
+                "a loss with coefficient 0 changes the gradient, so a baseline would not be one; "
+                "this is a fault of the project: please report it with your configuration"
+            )
+
+
+def _gradient(wiring: Wiring, episode: Episode, terms: tuple[Term, ...]) -> list[Tensor]:
+    heat, views = wiring.stage.limits.temperature, wiring.views()
+    samples = {n: wiring.stage.prompter(v, wiring.task).samples(episode) for n, v in views.items()}
+    with torch.no_grad():
+        before = {n: wiring.policies[v.policy].score(samples[n], heat) for n, v in views.items()}
+    batch = collate([episode])
+    objective = bind(Algorithm(terms=terms, views=views), Step(batch, before, 0))
+    trained = {term.trains for term in terms}
+    live = {n: wiring.policies[views[n].policy].score(samples[n], heat) for n in sorted(trained)}
+    everything = torch.arange(len(batch.token))
+    # every term is called, though none of its tokens counts: beside tokens that do, it would be
+    parts = {name: objective.share * term(live, everything) for name, term in objective.terms}
+    parameters = list(student_of(wiring.policies).parameters())
+    loss = torch.stack([part.sum() for part in parts.values()]).sum()
+    made = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, made, strict=True)]
+
+
+TESTS: tuple[Callable[[Wiring], None], ...] = (
+    environment,
+    expert,
+    vocabulary,
+    template,
+    sampled_is_scored,
+    zero_gap,
+    privileged,
+    silent_terms,
+)

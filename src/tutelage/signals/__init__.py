@@ -1,0 +1,76 @@
+"""The words algorithms are written in: credits and weights read from a step.
+
+basic       the group-relative credit, the gap to a teacher, who acted
+reductions  what a token counts: means over tokens or episodes, of all or of some groups
+rewards     other baselines, turn rows, states, and a pull to a reference within the reward
+gates       what lets a teacher through, token by token
+turns       weights by turn, and credits that look ahead
+followups   factors and gates of the methods that came after SDAR
+"""
+
+from tutelage.signals.basic import acted_by, gap, group_relative
+from tutelage.signals.followups import (
+    belief_weight,
+    equal_turns,
+    influence_weight,
+    persistent_weight,
+    relative_support,
+    reliability,
+    residual_weight,
+    support,
+    whitened,
+)
+from tutelage.signals.gates import GATES, entropy_gate, evidence, gap_gate, soft_or_gate
+from tutelage.signals.reductions import episode_mean, episode_sum, token_mean, varied
+from tutelage.signals.rewards import (
+    batch_normalised,
+    drift,
+    episode_return,
+    leave_one_out,
+    state_relative,
+    to_come,
+    turn_relative,
+)
+from tutelage.signals.turns import (
+    discounted_gap,
+    first_turns,
+    sod_weight,
+    t_dur,
+    token_dur,
+)
+
+__all__ = [
+    "GATES",
+    "acted_by",
+    "batch_normalised",
+    "belief_weight",
+    "discounted_gap",
+    "drift",
+    "entropy_gate",
+    "episode_mean",
+    "episode_return",
+    "episode_sum",
+    "equal_turns",
+    "evidence",
+    "first_turns",
+    "gap",
+    "gap_gate",
+    "group_relative",
+    "influence_weight",
+    "leave_one_out",
+    "persistent_weight",
+    "relative_support",
+    "reliability",
+    "residual_weight",
+    "sod_weight",
+    "soft_or_gate",
+    "state_relative",
+    "support",
+    "t_dur",
+    "to_come",
+    "token_dur",
+    "token_mean",
+    "turn_relative",
+    "varied",
+    "whitened",
+]

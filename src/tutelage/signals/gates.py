@@ -1,0 +1,69 @@
+"""What lets a teacher through, token by token: gates of distillation, and a factor for credits.
+
+A gate is computed on the student as it is in each minibatch and passes no gradient; the teacher is
+as it was before the step.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from tutelage.maths.distributions import entropy
+from tutelage.maths.turn_weights import soft_or
+from tutelage.objective.algorithm import STUDENT, Gate, Signal, Step
+from tutelage.objective.scores import Scores
+from tutelage.schedules import Schedule, as_schedule
+from tutelage.signals.basic import gap
+
+
+def gap_gate(beta: float = 5.0) -> Gate:
+    """sigmoid(beta gap) (SDAR, arXiv:2605.15155): open where the teacher endorses the token,
+    gap = log q - log p. With beta = 0 it is 1/2 everywhere."""
+    return lambda mine, theirs: torch.sigmoid(beta * (theirs.logp - mine.logp))
+
+
+def entropy_gate(beta: float = 5.0) -> Gate:
+    """sigmoid(beta h) (SDAR, arXiv:2605.15155): open where the student is uncertain, h its entropy
+    over the vocabulary in nats."""
+    return lambda mine, theirs: torch.sigmoid(beta * entropy(mine.distribution))
+
+
+def soft_or_gate(beta: float = 5.0) -> Gate:
+    """sigmoid(beta (1 - (1 - h)(1 - gap))) (SDAR, arXiv:2605.15155): open for either reason, h the
+    student's entropy over its largest possible value, log V."""
+
+    def of(mine: Scores, theirs: Scores) -> Tensor:
+        h = entropy(mine.distribution) / math.log(len(mine.distribution.head))
+        return torch.sigmoid(beta * soft_or(h, theirs.logp - mine.logp))
+
+    return of
+
+
+GATES = {"gap": gap_gate, "entropy": entropy_gate, "soft_or": soft_or_gate}
+"""The gates by the names that configurations use."""
+
+
+def evidence(
+    credit: Signal,
+    strength: float | Schedule,
+    *,
+    width: float = 0.2,
+    teacher: str = "teacher",
+    student: str = STUDENT,
+) -> Signal:
+    """RLSD's factor for a credit A (arXiv:2604.03128), which keeps A's sign:
+
+    1 - strength + strength clip(exp(sign(A) gap), 1 - width, 1 + width)
+    """
+    if not 0 < width < 1:
+        raise ValueError(f"a width lies between 0 and 1, so that credits keep their sign: {width}")
+    share, said = as_schedule(strength), gap(teacher, student)
+
+    def of(s: Step) -> Tensor:
+        now = share(s.step)
+        asked = s.within(torch.full_like(s.batch.token, now != 0, dtype=torch.bool))
+        likely = (credit(s).sign() * said(asked)).exp().clamp(1 - width, 1 + width)
+        return 1 + now * (likely - 1) if now else torch.ones_like(s.batch.logp)
+
+    return Signal(of, f"evidence[{credit.name}]", tokenwise=True)

@@ -1,0 +1,83 @@
+"""Credits read from rewards: other baselines than the group's mean, finer groups than episodes, and
+a pull to a reference that is part of the reward."""
+
+from typing import Literal
+
+import torch
+
+from tutelage.maths import advantages
+from tutelage.maths.estimators import k1, k2, k3
+from tutelage.maths.segments import future_sum, segment_sum
+from tutelage.objective.algorithm import Signal, Step
+
+Estimate = Literal["k1", "k2", "k3"]
+ESTIMATES = {"k1": k1, "k2": k2, "k3": k3}
+
+
+def episode_return() -> Signal:
+    """An episode's return, rewards less penalties, at each of its tokens: no baseline."""
+    return Signal(lambda s: s.batch.outcome[s.batch.owner], "episode_return")
+
+
+def drift(reference: str = "reference", estimate: Estimate = "k1") -> Signal:
+    """How far sampling went from a reference, by one of Schulman's estimates at each token:
+    k1 = log p_old - log p_reference, k2 = k1^2 / 2, k3 = exp(-k1) - 1 + k1."""
+    made = ESTIMATES[estimate]
+    return Signal(
+        lambda s: made(s.batch.logp, s.scores[reference].logp),
+        f"drift[{estimate}|{reference}]",
+        tokenwise=True,
+    )
+
+
+def to_come(of: Signal) -> Signal:
+    """A signal's sum from each token to the end of its episode: what the token can still change."""
+    return Signal(lambda s: advantages.sum_to_end(of(s), s.batch.owner), f"to_come[{of.name}]")
+
+
+def batch_normalised(of: Signal) -> Signal:
+    """A signal minus its mean over all tokens of the step, over its deviation (REINFORCE++)."""
+    return Signal(lambda s: advantages.normalised(of(s)), f"batch_normalised[{of.name}]")
+
+
+def leave_one_out(cost: Signal | None = None) -> Signal:
+    """RLOO's credit: an episode's return minus the mean of the others in its group. A `cost` is
+    summed over an episode and taken off its return before they are compared."""
+
+    def of(s: Step) -> torch.Tensor:
+        b, outcome = s.batch, s.batch.outcome
+        if cost is not None:
+            outcome = outcome - segment_sum(cost(s).double(), b.owner, len(b.group))
+        return advantages.leave_one_out(outcome, b.group)[b.owner]
+
+    return Signal(of, "leave_one_out" if cost is None else f"leave_one_out[less {cost.name}]")
+
+
+def turn_relative(*, std: bool = True) -> Signal:
+    """GRPO over turn rows: a row's score is its episode's return before penalties less the row's
+    own penalty; mean and deviation are over all rows of a group, so that long episodes weigh more.
+    """
+
+    def of(s: Step) -> torch.Tensor:
+        b = s.batch
+        earned = segment_sum(b.reward + b.penalty, b.episode, len(b.group))
+        score = earned[b.episode] - b.penalty
+        return advantages.row_relative(score, b.group[b.episode], std=std)[b.turn]
+
+    return Signal(of, "turn_relative")
+
+
+def state_relative(gamma: float = 0.95, *, std: bool = True) -> Signal:
+    """GiGPO's step credit (arXiv:2505.10978, eq. 7): the discounted return from a turn against
+    those of all turns of its group that began in the same state; 0 where none did, as in an
+    environment that tells no states. Leaves the column `shared_state`: 1 where others did.
+    """
+
+    def of(s: Step) -> torch.Tensor:
+        b = s.batch
+        peers = torch.bincount(b.state)[b.state]
+        s.note("shared_state", (peers > 1).float()[b.turn])
+        returns = future_sum(b.reward, b.episode, gamma)
+        return advantages.group_relative(returns, b.state, std=std)[b.turn]
+
+    return Signal(of, "state_relative")

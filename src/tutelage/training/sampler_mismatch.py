@@ -1,0 +1,117 @@
+"""How far the sampler's log-probabilities are from the trainer's, and what makes up for it.
+
+The same weights give other numbers in another engine: kernels, number formats, batch sizes. With
+p the trainer's and q the sampler's probability of a sampled token, both before the step's update,
+
+    mismatch   |log p - log q|: its mean, 99th percentile and largest
+    weight     min(p / q, C), which multiplies the loss of that token
+
+The weight is that of truncated importance sampling (IMPALA, arXiv:1802.01561, section 4.1, whose
+rho is cut in the same way); ratios of the update are then taken to p and not to q.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from tutelage.errors import RunError
+from tutelage.objective.algorithm import STUDENT, Algorithm
+from tutelage.objective.batch import TokenBatch
+from tutelage.objective.scores import Scores
+
+SHARE = 0.99
+ENOUGH = 1024
+"""Tokens that are looked at where the trainer's probabilities are not there already."""
+
+
+def own_tokens(algorithm: Algorithm, batch: TokenBatch) -> Iterator[tuple[str, Tensor]]:
+    """The views of the student that sampled tokens, and which [n] those are."""
+    if algorithm.demonstrated:  # recorded with other weights, if they were sampled at all
+        return
+    for name in sorted({STUDENT, *algorithm.all_actors()} & set(batch.actors)):
+        if algorithm.all_views()[name].policy == "self" and name not in algorithm.planned:
+            where = (batch.writer == batch.actors.index(name)).nonzero().squeeze(-1)
+            if len(where):
+                yield name, where
+
+
+@dataclass(slots=True, kw_only=True)
+class Mismatch:
+    """Collects |log p - log q| of a step's tokens until the first update.
+
+    limit   of the mean, in nats
+    unseen  by view: which tokens [N] it sampled, where nothing has scored them yet
+    """
+
+    limit: float = math.inf
+    unseen: dict[str, Tensor] = field(default_factory=dict)
+    found: list[Tensor] = field(default_factory=list)
+
+    def add(self, trainer: Tensor, sampler: Tensor) -> None:
+        """Log-probabilities [n] of the same tokens."""
+        self.found.append((trainer.detach().float() - sampler.float()).abs().cpu())
+
+    @torch.no_grad()
+    def glimpse(self, batch: TokenBatch, live: Mapping[str, Scores], index: Tensor) -> None:
+        """Hold some of what was sampled against live scores of the tokens index[n], taken before
+        the first update: no pass more, and the head on a few tokens only."""
+        for name in self.unseen.keys() & live.keys():
+            room = max(0, ENOUGH - self.count)
+            here = self.unseen[name][index].nonzero().squeeze(-1)[:room]
+            if len(here):
+                self.add(live[name].at(here).logp, batch.logp[index[here]])
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.found))
+
+    def numbers(self) -> dict[str, float]:
+        """Mean, 99th percentile and largest; nothing where nothing was compared."""
+        if not self.count:
+            return {}
+        apart = torch.cat(self.found).sort().values
+        at = max(0, math.ceil(SHARE * len(apart)) - 1)
+        return {"mean": float(apart.mean()), "p99": float(apart[at]), "max": float(apart[-1])}
+
+    def check(self, step: int) -> None:
+        """Raises RunError where the mean is above the limit, or no number."""
+        made = self.numbers()
+        if made and not made["mean"] <= self.limit:
+            raise RunError(
+                f"in step {step} the sampler's log-probabilities differ from the trainer's by "
+                f"{made['mean']:.3g} nats a token on average (99th percentile {made['p99']:.3g}, "
+                f"largest {made['max']:.3g}; at most update.mismatch = {self.limit:g}), so it "
+                "samples from another model than is trained: look whether it got the weights and "
+                "computes in the same number format, or raise update.mismatch"
+            )
+
+
+def compare(
+    algorithm: Algorithm, batch: TokenBatch, made: Callable[[str], Scores | None], limit: float
+) -> Mismatch:
+    """Hold what was sampled against scores that a view has already, if it has been `made`."""
+    apart = Mismatch(limit=limit)
+    for name, where in own_tokens(algorithm, batch):
+        scores = made(name)
+        seen = where[:0] if scores is None else where[scores.scored[where]]
+        if scores is None or not len(seen):
+            empty = torch.zeros_like(batch.token, dtype=torch.bool)
+            apart.unseen[name] = empty.index_fill(0, where, True)
+        else:
+            apart.add(scores.at(seen).logp, batch.logp[seen])
+    return apart
+
+
+def corrected(
+    algorithm: Algorithm, batch: TokenBatch, before: Mapping[str, Scores], cap: float
+) -> tuple[TokenBatch, Tensor]:
+    """The batch as if the trainer had sampled it, and what each token [N] counts for that."""
+    logp, weight = batch.logp.clone(), torch.ones_like(batch.logp)
+    for name, where in own_tokens(algorithm, batch):
+        logp[where] = before[name].logp[where].detach().to(logp)
+        # a ratio is cut before it is taken, so that it is never infinite
+        weight[where] = (logp[where] - batch.logp[where]).clamp(max=math.log(cap)).exp()
+    return replace(batch, logp=logp), weight

@@ -1,0 +1,1 @@
+"""The six benchmark suites that come with tutelage."""

@@ -1,0 +1,6 @@
+"""ScienceWorld (arXiv:2203.07540): its own simulator, many games to a Java machine."""
+
+from tutelage_worlds.scienceworld.needs import needs
+from tutelage_worlds.scienceworld.suite import ScienceWorld
+
+__all__ = ["ScienceWorld", "needs"]

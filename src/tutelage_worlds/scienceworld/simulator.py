@@ -1,0 +1,354 @@
+"""ScienceWorld's simulator: many games in one Java machine, kept apart, and brought back to life.
+
+The simulator keeps three things for all games of a machine: the number of the last object made, a
+random generator, and the simplifications in force. They are put aside when another game has its
+turn, so one machine holds any number of games, and all of them run the same, warm code.
+"""
+
+import atexit
+import os
+import re
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from threading import RLock
+from typing import Final, NamedTuple, TypeVar
+
+from tutelage.errors import ConfigError, EnvError
+from tutelage_worlds.scienceworld.hashing import overlay
+from tutelage_worlds.scienceworld.java import Gone, Java, Late, Ref, ref
+
+T = TypeVar("T")
+DEADLINE: Final = 300.0
+"""Seconds that anything may take before a machine is given up."""
+GAMES: Final = 100
+"""Games after which a machine whose heap is nearly full is replaced."""
+FULL: Final = 0.85
+"""The share of its heap that is nearly full."""
+SCRAMBLER: Final = 0x5DEECE66D
+"""What java.util.Random.setSeed changes its argument with, as its documentation says."""
+UNKNOWN: Final = (
+    "Unknown action.  Type 'help' for a list of actions, and 'objects' for a list of possible "
+    "object referents. "
+)
+MAKER: Final = "scienceworld.runtime.pythonapi.PythonInterface"
+DESCRIPTION: Final = "getTaskDescription"
+COUNTER: Final = "z:util.UniqueIdentifier"
+SIMPLIFIER: Final = "z:main.scala.scienceworld.runtime.SimplifierProcessor"
+_BLANKS: Final = "".join(map(chr, range(33)))
+"""What Java takes off the ends of a string."""
+_OUTCOME: Final = re.compile(r"\((.*),([^,]*),(true|false)\)", re.DOTALL)
+
+
+class Shown(NamedTuple):
+    """What the simulator says after an action."""
+
+    text: str
+    score: float  # in [0, 1], or -1 where the task was failed
+    done: bool  # whether the simulator calls the task completed
+    moves: int  # ticks of the world's clock
+    look: str  # the room as it is now, which costs no time
+    inventory: str
+
+
+class Place(NamedTuple):
+    """Where a game is."""
+
+    java: Java
+    world: Ref
+    option: Ref  # the world, as the interface holds it
+    simplifications: str  # in force, spelled out
+
+
+@dataclass(slots=True, eq=False)
+class Game:
+    """Enough of a game to play it again, and where it is while its machine lives."""
+
+    task: str
+    variation: int
+    simplifications: str
+    freed: deque[Place]
+    said: list[str] = field(default_factory=list)
+    place: Place | None = None
+    count: int = 0  # what the simulator keeps for all games, while another one has its turn
+    seed: int = 0
+    score: float = 0.0
+    done: bool = False
+
+    def end(self) -> None:
+        """Nothing more will be said. Its place is freed when the next game begins."""
+        if self.place is not None:
+            self.freed.append(self.place)
+            self.place = None
+
+    def __del__(self) -> None:
+        self.end()  # makes no call: garbage may be collected in the middle of one
+
+
+def files() -> tuple[Path, Path]:
+    """py4j's classes and the simulator's. Raises ConfigError where they are not installed."""
+    try:
+        package = distribution("scienceworld")
+        distribution("py4j")
+    except PackageNotFoundError:
+        raise ConfigError(
+            "the package in which ScienceWorld's simulator comes is not installed: "
+            "pip install 'tutelage[scienceworld]'"
+        ) from None
+    from py4j.java_gateway import find_jar_path
+
+    # the simulator's own file has an older py4j in it, to which anybody on this computer can talk
+    return Path(find_jar_path()), Path(str(package.locate_file("scienceworld/scienceworld.jar")))
+
+
+def simulator(heap: int) -> "Simulator":
+    """This process's simulator with a heap of so many MB."""
+    return _simulator(heap, os.getpid())
+
+
+@lru_cache(maxsize=4)
+def _simulator(heap: int, process: int) -> "Simulator":
+    made = Simulator(heap)
+    atexit.register(made.shutdown)
+    return made
+
+
+class Simulator:
+    """Games in a machine with a bounded heap. It starts when it is needed, and another one does
+    when it has died or its heap has filled up: games are begun anew there, their actions repeated.
+
+    heap  of the machine in MB
+    """
+
+    def __init__(self, heap: int) -> None:
+        self.heap = heap
+        self.starts = 0  # machines so far
+        self._java: Java | None = None
+        self._games = 0  # of this machine, since its heap was looked at
+        self._freed: deque[Place] = deque()
+        self._turn: Game | None = None
+        self._lock = RLock()
+
+    @property
+    def process(self) -> int | None:
+        """The machine's process, while it lives."""
+        return self._java.process.pid if self._java is not None and self._java.alive else None
+
+    def __enter__(self) -> Java:
+        """The machine itself, for one who must ask it something; nobody else has it meanwhile."""
+        self._lock.acquire()
+        return self._running()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def shutdown(self) -> None:
+        """End the machine; another one starts when it is needed."""
+        with self._lock:
+            if self._java is not None:
+                self._java.end()
+            self._java = self._turn = None
+
+    # -- games
+
+    def begin(self, task: str, variation: int, simplifications: str) -> tuple[Game, str, Shown]:
+        """A game, its task in words, and a look around, as ScienceWorldEnv.reset has it."""
+        game = Game(task, variation, simplifications, self._freed)
+        with self._lock:
+            self._relieve()
+            described = self._alive(game, lambda java, place: java.call(place.world, DESCRIPTION))
+            return game, str(described), self.act(game, "look around")
+
+    def act(self, game: Game, action: str) -> Shown:
+        """Say something. Raises EnvError where the machine dies of it twice."""
+        with self._lock:
+            shown = self._alive(game, lambda java, place: self._step(java, game, place, action))
+            game.said.append(action)
+            return shown
+
+    def actions(self, game: Game) -> tuple[str, ...]:
+        """What can be done now, as ScienceWorld lists it; asking changes nothing."""
+        with self._lock:
+            return self._alive(game, lambda java, place: self._listed(java, game, place))
+
+    def gold(self, task: str, variation: int, simplifications: str) -> list[str]:
+        """The simulator's own way to do a task."""
+        with self._lock:
+            return self._twice(lambda java: self._way(java, task, variation, simplifications))
+
+    # -- the machine
+
+    def _twice(self, do: Callable[[Java], T]) -> T:
+        """Do something in a living machine, and again in another one if the first dies of it."""
+        for last in (False, True):
+            try:
+                return do(self._running())
+            except Late:
+                self.shutdown()
+                raise
+            except Gone as error:
+                self.shutdown()
+                if last:
+                    raise EnvError(
+                        f"scienceworld's machine failed twice at the same place ({error}); if its "
+                        f"heap is too small, set env.options.heap to more than {self.heap} MB"
+                    ) from None
+        raise AssertionError("there are two tries")
+
+    def _alive(self, game: Game, do: Callable[[Java, Place], T]) -> T:
+        """Do something in a game, in whatever machine."""
+
+        def played(java: Java) -> T:
+            if game.place is None or game.place.java is not java:
+                self._build(java, game)
+            assert game.place is not None
+            return do(java, game.place)
+
+        return self._twice(played)
+
+    def _running(self) -> Java:
+        if self._java is None or not self._java.alive:
+            self.shutdown()
+            self._java = self._start()
+        return self._java
+
+    def _start(self) -> Java:
+        bridge, jar = files()
+        options = (
+            f"-Xmx{self.heap}m", "-XX:+UseSerialGC",
+            "--add-opens", "java.base/java.util=ALL-UNNAMED",
+        )  # fmt: skip
+        java = Java(options, (bridge, _overlay(jar), jar), jar.parent, DEADLINE)
+        self.starts += 1
+        self._games = 0
+        # it writes all that it does to its output, which nobody reads
+        sink = java.call("z:java.io.OutputStream", "nullOutputStream")
+        java.call("z:java.lang.System", "setOut", java.new("java.io.PrintStream", ref(sink)))
+        self._maker = java.new(MAKER)
+        self._runtime = ref(java.call("z:java.lang.Runtime", "getRuntime"))
+        self._generator = ref(java.call(java.static("scala.util.Random$", "MODULE$"), "self"))
+        kind = ref(java.call("z:java.lang.Class", "forName", "java.util.Random"))
+        self._seed = ref(java.call(kind, "getDeclaredField", "seed"))
+        java.call(self._seed, "setAccessible", True)
+        return java
+
+    def _relieve(self) -> None:
+        """Let go of games that are over, and of a machine whose heap is nearly full even so."""
+        try:
+            while self._freed:
+                place = self._freed.popleft()
+                if place.java is self._java and place.java.alive:
+                    place.java.drop(place.world, place.option)
+            if self._java is None or self._games < GAMES:
+                return
+            self._games = 0
+            self._java.call(self._runtime, "gc")
+            total, free = (self._java.call(self._runtime, f"{w}Memory") for w in ("total", "free"))
+            if int(total or 0) - int(free or 0) > FULL * self.heap * 2**20:
+                self.shutdown()
+        except Gone:
+            self.shutdown()
+
+    # -- turns
+
+    def _build(self, java: Java, game: Game) -> None:
+        """The game as it was, in this machine."""
+        self._load(java, game.task, game.variation, game.simplifications, gold=False)
+        self._games += 1
+        option = ref(java.call(self._maker, "agentInterface"))
+        world = ref(java.call(option, "get"))
+        game.end()
+        game.place = Place(java, world, option, str(java.call(world, "simplificationStr")))
+        self._turn = game
+        for action in game.said:
+            self._step(java, game, game.place, action)
+
+    def _load(
+        self, java: Java, task: str, variation: int, simplifications: str, *, gold: bool
+    ) -> None:
+        self._leave(java)
+        said = java.call(self._maker, "load", task, variation, simplifications, gold)
+        if said:
+            raise EnvError(f"scienceworld could not set up {task} {variation}: {said}")
+
+    def _way(self, java: Java, task: str, variation: int, simplifications: str) -> list[str]:
+        self._load(java, task, variation, simplifications, gold=True)
+        return self._lines(java, ref(java.call(self._maker, "getGoldActionSequence")))
+
+    @staticmethod
+    def _lines(java: Java, listed: Ref) -> list[str]:
+        """The strings of a list in Java."""
+        joined = str(java.call("z:java.lang.String", "join", "\n", listed))
+        java.drop(listed)
+        return joined.split("\n") if joined else []
+
+    def _leave(self, java: Java) -> None:
+        """Put aside what the game whose turn it was shares with the others."""
+        if self._turn is not None:
+            self._turn.count = int(java.call(COUNTER, "count") or 0)
+            self._turn.seed = self._drawn(java)
+            self._turn = None
+
+    def _enter(self, java: Java, game: Game, place: Place) -> None:
+        if self._turn is game:
+            return
+        self._leave(java)
+        java.drop(ref(java.call(SIMPLIFIER, "parseSimplificationStr", place.simplifications)))
+        java.call(COUNTER, "count_$eq", game.count)
+        self._redraw(java, game.seed)
+        self._turn = game
+
+    def _drawn(self, java: Java) -> int:
+        """Where the random generator is."""
+        return int(java.call(self._seed, "get", self._generator) or 0)
+
+    def _redraw(self, java: Java, seed: int) -> None:
+        java.call(self._generator, "setSeed", seed ^ SCRAMBLER)
+
+    def _step(self, java: Java, game: Game, place: Place, action: str) -> Shown:
+        self._enter(java, game, place)
+        command = action.strip(_BLANKS).lower()
+        if command in ("help", "objects", "task"):
+            # the interface answers these itself: nothing is done, and time stands still
+            text = str(self._asked(java, place, "step", command))
+        else:
+            outcome = ref(java.call(place.world, "step", action))
+            made = _OUTCOME.fullmatch(str(java.call(outcome, "toString")))
+            java.drop(outcome)
+            assert made is not None
+            text, game.score, game.done = made[1] or UNKNOWN, float(made[2]), made[3] == "true"
+        if game.score < 0 and java.call(place.world, "isInErrorState"):
+            error = str(java.call(place.world, "getErrorStateMessage"))
+            if "OutOfMemoryError" in error:
+                raise Gone(error)
+        look, inventory = (java.call(place.world, f"freeAction{w}") for w in ("Look", "Inventory"))
+        moves = int(java.call(place.world, "getCurIterations") or 0)
+        return Shown(text, game.score, game.done, moves, str(look), str(inventory))
+
+    def _asked(self, java: Java, place: Place, method: str, *arguments: str) -> Ref | str:
+        """Ask the interface about one of the games that it made."""
+        java.call(self._maker, "agentInterface_$eq", place.option)
+        java.call(self._maker, "errorStr_$eq", "")
+        made = java.call(self._maker, method, *arguments)
+        assert isinstance(made, str)
+        return made
+
+    def _listed(self, java: Java, game: Game, place: Place) -> tuple[str, ...]:
+        self._enter(java, game, place)
+        # names are told apart with the help of random numbers, which are given back
+        seed = self._drawn(java)
+        listed = ref(self._asked(java, place, "getValidActionObjectCombinations"))
+        self._redraw(java, seed)
+        return tuple(self._lines(java, listed))
+
+
+@lru_cache(maxsize=2)
+def _overlay(jar: Path) -> Path:
+    """A folder with the class of all objects, hashed by their numbers, for this process."""
+    folder = tempfile.TemporaryDirectory(prefix="tutelage-")
+    atexit.register(folder.cleanup)
+    return overlay(jar, Path(folder.name))

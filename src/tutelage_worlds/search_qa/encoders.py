@@ -1,0 +1,124 @@
+"""From texts to vectors [texts, dimensions], float32, of length 1, for dense retrieval.
+
+An encoder is named by a string:
+
+hashed               words, their beginnings and ends hashed to 512 dimensions: no model and no
+                     meaning, for tests and for trying things out
+FOLDER               a model for sentences in transformers' format, such as e5-base-v2, whose
+                     vectors are means over tokens; "query: " and "passage: " stand before texts of
+                     E5 (arXiv:2212.03533), whose folder has e5 in its name, as in Search-R1
+package.module:NAME  a function of your own, called with the texts and whether they are queries
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tutelage.errors import ConfigError
+from tutelage_worlds.search_qa.rows import DataError
+from tutelage_worlds.webshop.analysis import terms
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Encoder = Callable[[Sequence[str], bool], "NDArray[np.float32]"]
+"""(texts, whether they are queries) to vectors."""
+DIMENSIONS: Final = 512
+TOKENS: Final = 256
+"""Tokens of a text that a model reads at most."""
+
+
+@lru_cache(maxsize=4)
+def encoder(name: str) -> Encoder:
+    """The encoder of a name. Raises ConfigError for one that is not there."""
+    if name == "hashed":
+        return hashed
+    if not name:
+        raise ConfigError(
+            "dense retrieval needs an encoder: set env.options.encoder to the folder of a model, "
+            'to "package.module:function" or to "hashed"'
+        )
+    if Path(name).expanduser().is_dir():
+        return _model(Path(name).expanduser())
+    module, colon, attribute = name.partition(":")
+    try:
+        found = getattr(import_module(module), attribute, None) if colon else None
+    except ImportError as error:
+        raise ConfigError(f"env.options.encoder: {module} cannot be imported ({error})") from None
+    if not callable(found):
+        raise ConfigError(
+            f"env.options.encoder = {name!r} is neither a folder nor a function; give one as "
+            '"package.module:function"'
+        )
+    return _checked(found, name)
+
+
+def hashed(texts: Sequence[str], queries: bool) -> "NDArray[np.float32]":
+    """Sums of signed unit vectors, one for each word, its first and its last three letters."""
+    import numpy as np
+
+    made = np.zeros((len(texts), DIMENSIONS), np.float32)
+    for vector, text in zip(made, texts, strict=True):
+        for word in terms(text):
+            for part in (word, f"{word[:3]}+", f"+{word[-3:]}"):
+                code = zlib.crc32(part.encode("utf-8", "replace"))
+                weight = 1.0 if part is word else 0.3
+                vector[code % DIMENSIONS] += weight if code & 0x10000000 else -weight
+    return _unit(made)
+
+
+def _unit(vectors: Any) -> "NDArray[np.float32]":
+    import numpy as np
+
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    made: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return made
+
+
+def _checked(function: Callable[..., Any], name: str) -> Encoder:
+    def encode(texts: Sequence[str], queries: bool) -> "NDArray[np.float32]":
+        import numpy as np
+
+        made = np.asarray(function(list(texts), queries))
+        if made.ndim != 2 or len(made) != len(texts) or not np.isfinite(made).all():
+            raise DataError(
+                f"the encoder {name} returned an array of shape {made.shape} for {len(texts)} "
+                "texts; it must return a finite vector for each"
+            )
+        return _unit(made)
+
+    return encode
+
+
+def _model(folder: Path) -> Encoder:
+    """Mean pooling over the last hidden states of a transformer, on the CPU, 32 texts at a time."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModel.from_pretrained(folder).eval()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"env.options.encoder: {folder} holds no model ({error})") from None
+    prefixes = ("passage: ", "query: ") if "e5" in folder.name.lower() else ("", "")
+
+    def encode(texts: Sequence[str], queries: bool) -> "NDArray[np.float32]":
+        import numpy as np
+
+        parts = []
+        for start in range(0, len(texts), 32):
+            batch = [prefixes[queries] + text for text in texts[start : start + 32]]
+            inputs = tokenizer(
+                batch, max_length=TOKENS, padding=True, truncation=True, return_tensors="pt"
+            )
+            with torch.inference_mode():
+                hidden = model(**inputs).last_hidden_state
+            mask = inputs["attention_mask"][..., None]
+            parts.append(((hidden * mask).sum(1) / mask.sum(1)).float().numpy())
+        return _unit(np.concatenate(parts))
+
+    return encode

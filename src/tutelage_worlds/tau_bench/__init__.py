@@ -1,0 +1,22 @@
+"""tau_bench: tau-bench's customer service (arXiv:2406.12045), its rules, tools and files, in pure
+Python."""
+
+from tutelage_worlds.tau_bench.customers import STOP, Customer, Scripted, Simulated
+from tutelage_worlds.tau_bench.env import TauBenchEnv
+from tutelage_worlds.tau_bench.files import load
+from tutelage_worlds.tau_bench.generate import scenario, shop
+from tutelage_worlds.tau_bench.needs import needs
+from tutelage_worlds.tau_bench.suite import TauBench
+
+__all__ = [
+    "STOP",
+    "Customer",
+    "Scripted",
+    "Simulated",
+    "TauBench",
+    "TauBenchEnv",
+    "load",
+    "needs",
+    "scenario",
+    "shop",
+]

@@ -1,0 +1,139 @@
+"""Whether data read from files has the shape that the rules need: one sentence where it has not."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tutelage.errors import EnvError, did_you_mean
+from tutelage_worlds.tau_bench.tools import Call, Tools
+
+NUMBER: Final = (int, float)
+WORDS: Final = {str: "text", dict: "an object", list: "a list", bool: "true or false"}
+TASK: Final = {
+    "user_id": str,
+    "instruction": str,
+    "actions": [{"name": str, "kwargs": dict}],
+    "outputs": [str],
+}
+TASK2: Final = {
+    "id": str,
+    "user_scenario": {"instructions": {"reason_for_call": str, "known_info": str}},
+    "evaluation_criteria": {
+        "reward_basis": [str],
+        "actions": [{"name": str, "arguments": dict}],
+    },
+}
+_ADDRESS: Final = {"zip": str}
+_NAME: Final = {"first_name": str, "last_name": str}
+_USER: Final = {"name": _NAME, "email": str, "payment_methods": {"*": {"source": str}}}
+SHAPES: Final[Mapping[str, Mapping[str, object]]] = {
+    "retail": {
+        "orders": {
+            "order_id": str,
+            "user_id": str,
+            "address": dict,
+            "status": str,
+            "items": [
+                {"name": str, "product_id": str, "item_id": str, "price": NUMBER, "options": dict}
+            ],
+            "payment_history": [
+                {"transaction_type": str, "amount": NUMBER, "payment_method_id": str}
+            ],
+        },
+        "products": {
+            "name": str,
+            "product_id": str,
+            "variants": {"*": {"available": bool, "price": NUMBER, "options": dict}},
+        },
+        "users": {**_USER, "address": _ADDRESS, "orders": [str]},
+    },
+    "airline": {
+        "flights": {
+            "flight_number": str,
+            "origin": str,
+            "destination": str,
+            "scheduled_departure_time_est": str,
+            "scheduled_arrival_time_est": str,
+            "dates": {"*": {"status": str}},
+        },
+        "reservations": {
+            "reservation_id": str,
+            "user_id": str,
+            "cabin": str,
+            "flights": [{"flight_number": str, "date": str, "price": NUMBER}],
+            "passengers": list,
+            "payment_history": [{"payment_id": str, "amount": NUMBER}],
+            "nonfree_baggages": NUMBER,
+        },
+        "users": {**_USER, "reservations": [str]},
+    },
+}
+
+
+def fits(value: object, shape: Any, where: str) -> None:
+    """Hold a value to a shape: a type, [shape of each], {"*": shape of each}, {key: shape}.
+
+    Raises EnvError, which names the place.
+    """
+    if isinstance(shape, list):
+        _must(isinstance(value, list), where, "a list")
+        for k, part in enumerate(value if isinstance(value, list) else ()):
+            fits(part, shape[0], f"{where}: {k}")
+    elif isinstance(shape, dict):
+        _must(isinstance(value, dict), where, "an object")
+        assert isinstance(value, dict)
+        for key in value if "*" in shape else shape:
+            if key not in value:
+                raise EnvError(f"{where} has no {key!r}; get the file again")
+            fits(value[key], shape.get("*") or shape[key], f"{where}: {key}")
+    elif shape == NUMBER:
+        _must(isinstance(value, NUMBER) and not isinstance(value, bool), where, "a number")
+    else:
+        _must(isinstance(value, shape), where, WORDS[shape])
+
+
+def _must(holds: bool, where: str, what: str) -> None:
+    if not holds:
+        raise EnvError(f"{where} must be {what}; get the file again")
+
+
+def tables(domain: str, made: Mapping[str, Any], folder: Path) -> None:
+    """Hold tables to their domain's shapes, and to each other: nothing refers to what is not there.
+
+    Raises EnvError.
+    """
+    for name, shape in SHAPES[domain].items():
+        fits(made[name], {"*": shape}, str(folder / f"{name}.json"))
+    for user_id, user in made["users"].items():
+        balance = "balance" if domain == "retail" else "amount"
+        for method_id, method in user["payment_methods"].items():
+            if method["source"] == "gift_card":
+                where = f"{folder / 'users.json'}: {user_id}: payment_methods: {method_id}"
+                fits(method, {balance: NUMBER}, where)
+    owned = "orders" if domain == "retail" else "reservations"
+    for key, record in made[owned].items():
+        where = f"{folder / owned}.json: {key}"
+        known(record["user_id"], made["users"], where, "user")
+        if domain == "retail":
+            _must(bool(record["payment_history"]), f"{where}: payment_history", "not empty")
+            for item in record["items"]:
+                known(item["product_id"], made["products"], where, "product")
+
+
+def known(id: str, there: Iterable[str], where: str, what: str) -> None:
+    """Refuse an id that refers to nothing. Raises EnvError."""
+    if id not in there:
+        raise EnvError(
+            f"{where} names the {what} {id}, which is in no file beside it; the files must be of "
+            "one version"
+        )
+
+
+def calls(made: Iterable[Call], tools: Tools, where: str) -> None:
+    """Hold a task's actions to the tools there are. Raises EnvError."""
+    for call in made:
+        if call.name not in tools:
+            raise EnvError(
+                f"{where} has the action {call.name!r}, which is no tool of this domain"
+                f"{did_you_mean(call.name, tools)}"
+            )

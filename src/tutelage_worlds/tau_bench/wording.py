@@ -1,0 +1,38 @@
+"""What an agent is told about its work, in our own words."""
+
+from typing import Final
+
+from tutelage_worlds.tau_bench.scenario import World
+from tutelage_worlds.tau_bench.tools import RESPOND, Tools
+
+INTRO: Final = (
+    "You serve the customers of a company. Each turn, either call one tool or reply to the "
+    "customer."
+)
+RETAIL: Final = """\
+- First find out who the customer is, by e-mail address or by name and zip code, and look them up; \
+then help this customer only.
+- Before you change anything, say exactly what you would do and wait for a yes.
+- Tell only what the customer or a tool told you. Give no opinions.
+- Only pending orders can be cancelled or modified, and only delivered ones returned or exchanged.
+- Items are swapped for available ones of the same product. All items of an order go into one \
+call: a second is not possible.
+- A gift card must hold what it is to pay. Refunds go to the payment method of the order or to a \
+gift card.
+- Hand the customer over to a person only if no tool can do what they want."""
+AIRLINE: Final = """\
+- First ask for the user id, and look the customer up; then help this customer only.
+- Before you change anything, say exactly what you would do and wait for a yes.
+- Tell only what the customer or a tool told you. Give no opinions.
+- Hand the customer over to a person only if no tool can do what they want."""
+FORMAT: Final = f"""\
+A call is one JSON object: {{"name": "get_user_details", "arguments": {{"user_id": "..."}}}}
+A reply is one too: {{"name": "{RESPOND}", "arguments": {{"content": "..."}}}}
+What is not JSON is said to the customer as it stands. Tools answer with "API output: ..."."""
+
+
+def instructions(world: World, tools: Tools) -> str:
+    """The rules (the data's own, where it has them), the tools, and how to call them."""
+    rules = world.policy or (AIRLINE if world.domain == "airline" else RETAIL)
+    listed = "\n".join(tools[name].line() for name in sorted(tools))
+    return f"{INTRO}\n\n{rules}\n\nTools:\n{listed}\n\n{FORMAT}"

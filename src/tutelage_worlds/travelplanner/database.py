@@ -1,0 +1,230 @@
+"""TravelPlanner's whole database and its queries, read from a folder, and written in its format.
+
+The flights are 3.8 million, so they are put into a file beside the table, once:
+
+    python -m tutelage_worlds.travelplanner FOLDER
+"""
+
+import csv
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from tutelage.errors import EnvError
+from tutelage_worlds.travelplanner.records import row
+from tutelage_worlds.travelplanner.tables import (
+    HEADERS,
+    Attraction,
+    Flight,
+    Flights,
+    Hotel,
+    Listed,
+    Restaurant,
+    Road,
+    Row,
+    World,
+)
+
+PATHS: Final[Mapping[type[Row], str]] = {
+    Attraction: "attractions/attractions.csv",
+    Restaurant: "restaurants/clean_restaurant_2022.csv",
+    Hotel: "accommodations/clean_accommodations_2022.csv",
+    Flight: "flights/clean_Flights_2022.csv",
+}
+ROADS: Final = "googleDistanceMatrix/distance.csv"
+STATES: Final = "background/citySet_with_states.txt"
+CITIES: Final = "background/citySet.txt"
+INDEX: Final = "flights/flights.sqlite"
+IN_MEMORY: Final = 50_000_000
+"""Bytes of a table of flights that is still read into memory."""
+MISSING: Final = frozenset(
+    ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null")
+)  # fmt: skip
+"""Cells that TravelPlanner takes for empty; rows with one are left out, whichever column it is."""
+R = TypeVar("R", Attraction, Restaurant, Hotel, Flight)
+
+
+def world(root: Path, how: str) -> World:
+    """The tables of a folder, or of `database` in it."""
+    folder = root / "database" if (root / "database").is_dir() else root
+    for path in (*PATHS.values(), ROADS, STATES):
+        if not (folder / path).is_file():
+            raise EnvError(f"there is no {path} in {folder}; {how}")
+    states = dict(_pairs(folder / STATES))
+    listed = folder / CITIES
+    names = listed.read_text(encoding="utf-8").split("\n") if listed.is_file() else list(states)
+    roads: dict[tuple[str, str], Road] = {}
+    for where, cells in _cells(folder / ROADS, ("origin", "destination", "duration", "distance")):
+        ends = (cells["origin"], cells["destination"])
+        roads.setdefault(ends, _road(cells["duration"], cells["distance"], where))
+    return World(
+        name=folder.name,
+        states=states,
+        cities=tuple(name.strip() for name in names if name.strip()),
+        attractions=_by_city(table(Attraction, folder)),
+        restaurants=_by_city(table(Restaurant, folder)),
+        hotels=_by_city(table(Hotel, folder)),
+        roads=roads,
+        flights=_flights(folder),
+    )
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, str]]:
+    for k, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if line.strip():
+            city, tab, state = line.rstrip("\r").partition("\t")
+            if not tab:
+                raise EnvError(f"{path}:{k} must be a city, a tab and a state; get the file again")
+            yield city, state
+
+
+def _road(duration: str, distance: str, where: str) -> Road:
+    made = Road(duration, distance)
+    if duration in MISSING or distance in MISSING:
+        return Road("", "")
+    try:
+        made.cost("taxi")
+    except ValueError:
+        raise EnvError(
+            f"{where} has a distance of {distance!r}, which is not like '1,290 km'; get it again"
+        ) from None
+    return made
+
+
+def _cells(path: Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each row of a table stands, and its cells by column."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            for column in columns:
+                if column not in (reader.fieldnames or ()):
+                    raise EnvError(f"{path} has no column {column!r}; get the file again")
+            for cells in reader:
+                yield f"{path}:{reader.line_num}", cells
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise EnvError(f"{path} could not be read ({error}); get the file again") from None
+
+
+def table(kind: type[R], folder: Path) -> Iterator[R]:
+    """The rows of a table that lack nothing."""
+    for where, cells in _cells(folder / PATHS[kind], HEADERS[kind]):
+        if None in cells or not MISSING.isdisjoint(cells.values()):
+            continue
+        yield row(kind, {name: _number(cells[name]) if _counts(kind, name) else cells[name]
+                         for name in HEADERS[kind]}, where)  # fmt: skip
+
+
+def _counts(kind: type[Row], column: str) -> bool:
+    field = kind._fields[HEADERS[kind].index(column)]
+    return kind.__annotations__[field] is not str
+
+
+def _number(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+C = TypeVar("C", Attraction, Restaurant, Hotel)
+
+
+def _by_city(rows: Iterable[C]) -> dict[str, tuple[C, ...]]:
+    found: dict[str, list[C]] = {}
+    for made in rows:
+        found.setdefault(made.city, []).append(made)
+    return {city: tuple(its) for city, its in found.items()}
+
+
+# -- flights
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """Flights in a file, which every process opens for itself."""
+
+    path: str
+
+    def between(self, origin: str, destination: str, date: str) -> list[Flight]:
+        where = "origin = ? and destination = ? and date = ?"
+        return self._select(where, (origin, destination, date))
+
+    def numbered(self, number: str) -> list[Flight]:
+        return self._select("number = ?", (number,))
+
+    def _select(self, where: str, values: tuple[str, ...]) -> list[Flight]:
+        try:
+            found = _open(self.path).execute(
+                f"select * from flights where {where} order by rowid", values
+            )
+            return [Flight(*cells) for cells in found]
+        except UnicodeEncodeError:  # half a character, which no flight has in its name
+            return []
+
+
+@lru_cache(maxsize=8)
+def _open(path: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
+
+
+def _flights(folder: Path) -> Flights:
+    if (folder / INDEX).is_file():
+        return Indexed(str(folder / INDEX))
+    if (folder / PATHS[Flight]).stat().st_size > IN_MEMORY:
+        raise EnvError(
+            f"the flights in {folder} are too many to be read each time; index them once: "
+            f"python -m tutelage_worlds.travelplanner {folder}"
+        )
+    return Listed(tuple(table(Flight, folder)))
+
+
+def index(folder: Path) -> int:
+    """Put the flights of a database into a file that is quick to search; how many there are."""
+    partial = folder / f"{INDEX}.partial"
+    partial.unlink(missing_ok=True)
+    with closing(sqlite3.connect(partial)) as made, made:
+        made.execute(
+            "create table flights (number text, price integer, departure text, arrival text, "
+            "elapsed text, date text, origin text, destination text, distance real)"
+        )
+        marks = ", ".join("?" * len(Flight._fields))
+        made.executemany(f"insert into flights values ({marks})", table(Flight, folder))
+        made.execute("create index routes on flights (origin, destination, date)")
+        made.execute("create index numbers on flights (number)")
+        count: int = made.execute("select count(*) from flights").fetchone()[0]
+    partial.rename(folder / INDEX)
+    return count
+
+
+# -- writing
+
+
+def write(world: World, flights: Iterable[Flight], folder: Path) -> None:
+    """A world in the format of TravelPlanner's database."""
+    everything: dict[type[Row], Iterable[Row]] = {
+        Attraction: (made for rows in world.attractions.values() for made in rows),
+        Restaurant: (made for rows in world.restaurants.values() for made in rows),
+        Hotel: (made for rows in world.hotels.values() for made in rows),
+        Flight: flights,
+    }
+    for kind, rows in everything.items():
+        _write(folder / PATHS[kind], HEADERS[kind], rows)
+    roads = ((*ends, "", *road) for ends, road in world.roads.items())
+    _write(folder / ROADS, ("origin", "destination", "cost", "duration", "distance"), roads)
+    (folder / "background").mkdir(parents=True, exist_ok=True)
+    (folder / CITIES).write_text("\n".join(world.cities), encoding="utf-8")
+    pairs = "\n".join(f"{city}\t{state}" for city, state in world.states.items())
+    (folder / STATES).write_text(pairs, encoding="utf-8")
+
+
+def _write(path: Path, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        made = csv.writer(file)
+        made.writerow(head)
+        made.writerows(rows)

@@ -1,0 +1,182 @@
+"""TravelPlanner as a suite: tasks, the environment, demonstrations, plans, wording."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import get_args
+
+from tutelage.envs.base import Render
+from tutelage.envs.generated_tasks import LazyTasks, in_turns
+from tutelage.types import Episode, Task
+from tutelage_worlds.travelplanner import wording
+from tutelage_worlds.travelplanner.env import Mode, Reward, TravelPlannerEnv, Trip
+from tutelage_worlds.travelplanner.generate import SIZES
+from tutelage_worlds.travelplanner.judge import Verdict, rates
+from tutelage_worlds.travelplanner.query import DAYS, LEVELS
+from tutelage_worlds.travelplanner.render import compact
+from tutelage_worlds.travelplanner.requests import SPLITS, trip
+
+
+@dataclass(frozen=True, slots=True)
+class Generated(LazyTasks):
+    """The generated tasks of a split; a task exists only when it is asked for."""
+
+    split: str
+    size: str
+    families: tuple[str, ...]
+    length: int
+
+    def _task(self, seed: int) -> Task:
+        family = self.families[seed % len(self.families)]
+        return Task(
+            id=f"travelplanner/{self.size}/{self.split}/{family}/{seed:07d}",
+            family=family,
+            seed=seed,
+            data={"split": self.split, "size": self.size},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TravelPlanner:
+    """Planning journeys under constraints, with TravelPlanner's rules (arXiv:2402.01622).
+
+    data     a folder with TravelPlanner's own files (see `files`); without it, queries about a
+             country of our own
+    mode     "sole": everything a plan needs is given; "two-stage": it is looked up with tools
+             first
+    reward   of the plan: "score", the share of the constraints that are met, or "won", 1 if all
+             are
+    brief    whether plans and demonstrations are written in few words (see `brief`), as well
+             as TravelPlanner's way, which is understood always
+    size     our country: "full", or "small" for tiny models
+    levels, days
+             what is wanted: only queries of these, of our country or of the data
+    train, validation, test
+             how many tasks each split of our country has
+
+    Raises ValueError for a value that does not exist or a count below zero.
+    """
+
+    data: str | None = None
+    mode: Mode = "sole"
+    reward: Reward = "score"
+    brief: bool = False
+    size: str = "full"
+    levels: Sequence[str] = LEVELS
+    days: Sequence[int] = DAYS
+    train: int = 45_000
+    validation: int = 180
+    test: int = 1000
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("mode", self.mode, get_args(Mode)),
+            ("reward", self.reward, get_args(Reward)),
+            ("size", self.size, tuple(SIZES)),
+            *(("levels", level, LEVELS) for level in self.levels),
+            *(("days", days, DAYS) for days in self.days),
+        ):
+            if value not in known:
+                choices = ", ".join(map(str, known))
+                raise ValueError(f"{name}: there is no {value!r}; there are {choices}.")
+        if not self.levels or not self.days:
+            raise ValueError("levels and days must name at least one each.")
+        for split in SPLITS:
+            if getattr(self, split) < 0:
+                raise ValueError(f"{split} = {getattr(self, split)}: it cannot be below 0.")
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        if self.data is None:
+            if split not in SPLITS:
+                raise ValueError(f"There is no split {split!r}; there are {', '.join(SPLITS)}.")
+            families = tuple(f"{level}-{days}" for level in self.levels for days in self.days)
+            return Generated(split, self.size, families, getattr(self, split))
+        return _listed(self.data, split, tuple(self.levels), tuple(self.days))
+
+    def make(self) -> TravelPlannerEnv:
+        return TravelPlannerEnv(find, self.mode, self.reward)
+
+    def demonstrate(self, task: Task) -> Sequence[str]:
+        return [action for action, _ in self._said(task)]
+
+    def thoughts(self, task: Task) -> Sequence[str]:
+        return [thought for _, thought in self._said(task)]
+
+    def _said(self, task: Task) -> Sequence[tuple[str, str]]:
+        from tutelage_worlds.travelplanner.expert import demonstrate
+
+        return demonstrate(find(task), self.mode, short=self.brief)
+
+    def plan(self, task: Task) -> Sequence[str]:
+        from tutelage_worlds.travelplanner.expert import plan
+
+        return plan(find(task), self.mode, short=self.brief)
+
+    def describe(self, task: Task) -> str:
+        return find(task).query.text
+
+    def summarise(self, episodes: Sequence[Episode]) -> Mapping[str, float]:
+        """The table of the paper, over the plans that the episodes handed in."""
+        return asdict(rates(map(self._judged, episodes))) if episodes else {}
+
+    def _judged(self, episode: Episode) -> Verdict:
+        """What the environment found in the end; the same actions lead there again."""
+        env = self.make()
+        seen = env.reset(episode.task)
+        for turn in () if episode.stop.broken else episode.turns:
+            if not seen.done:
+                seen = env.step(turn.action)
+        env.close()
+        return env.verdict
+
+    def renders(self) -> Mapping[str, Render]:
+        return {"compact": compact}
+
+    def instructions(self) -> str:
+        return wording.instructions(self.mode, brief=self.brief)
+
+
+@lru_cache(maxsize=32)
+def _listed(
+    folder: str, split: str, levels: tuple[str, ...], days: tuple[int, ...]
+) -> Sequence[Task]:
+    """The tasks of the user's data, levels and lengths taking turns."""
+    from tutelage_worlds.travelplanner.files import load
+
+    splits = load(folder)
+    if split not in splits:
+        raise ValueError(
+            f"{folder} has no queries of a split {split!r}; it has {', '.join(splits)}."
+        )
+    found = [
+        Task(
+            id=f"travelplanner/{split}/{k:04d}",
+            family=f"{trip.query.level}-{trip.query.days}",
+            seed=k,
+            data={"folder": folder, "split": split},
+        )
+        for k, trip in enumerate(splits[split])
+        if trip.query.level in levels and trip.query.days in days
+    ]
+    return [found[i] for i in in_turns([task.family for task in found])]
+
+
+def find(task: Task) -> Trip:
+    """What a task is about. Raises ValueError for a task of another suite."""
+    try:
+        split = task.data["split"]
+        if "folder" in task.data:
+            from tutelage_worlds.travelplanner.files import load
+
+            return load(task.data["folder"])[split][task.seed]
+        level, _, days = task.family.partition("-")
+        size = task.data["size"]
+        if size in SIZES and split in SPLITS and level in LEVELS and int(days) in DAYS:
+            return trip(size, split, task.seed, level, int(days))
+        missing: Exception = ValueError("its data do not fit")
+    except (KeyError, IndexError, ValueError) as wrong:
+        missing = wrong
+    raise ValueError(
+        f"The task {task.id!r} is not a travelplanner task ({missing}): take one from "
+        "TravelPlanner().tasks(split)."
+    )

@@ -1,0 +1,132 @@
+"""Gathering information: the searches, the notebook, and when TravelPlanner's agent is stopped."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from tutelage_worlds.travelplanner import texts
+from tutelage_worlds.travelplanner.tables import World
+from tutelage_worlds.travelplanner.texts import Refused
+
+PATIENCE: Final = 3
+"""Failures of a tool before its next call ends the episode, and how often an action may be said in
+a row."""
+VALID: Final = (
+    "Invalid Action. Valid Actions are  FlightSearch[Departure City, Destination City, Date] / "
+    "AccommodationSearch[City] /  RestaurantSearch[City] / NotebookWrite[Short Description] / "
+    "AttractionSearch[City] / CitySearch[State] / GoogleDistanceMatrix[Origin, Destination, Mode] "
+    "and Planner[Query]."
+)
+NULL: Final = (
+    "No feedback from the environment due to the null action. Please make sure your action does "
+    "not start with [Thought, Action, Observation]."
+)
+_ACTION: Final = re.compile(r"(\w+)\[(.+)\]", re.DOTALL)
+Search = Callable[[World, str], str]
+SEARCHES: Final[Mapping[str, Search]] = {
+    "FlightSearch": texts.flights,
+    "AttractionSearch": texts.attractions,
+    "AccommodationSearch": texts.accommodations,
+    "RestaurantSearch": texts.restaurants,
+    "CitySearch": texts.cities,
+    "GoogleDistanceMatrix": texts.road,
+}
+_COUNTED: Final = {"AccommodationSearch": "invalid"}
+"""By which counter a tool is stopped, where it is not its own: a name is misspelt there, so the
+search for accommodation never is by its own failures."""
+
+_STRIPPED: Final = ("AttractionSearch", "AccommodationSearch", "RestaurantSearch")
+"""Searches whose answers are shown without the blanks before their first column's name."""
+
+
+class Answer(NamedTuple):
+    """What a tool says; `over` where the agent is stopped, `planner` where it asked for a plan."""
+
+    text: str
+    valid: bool = True
+    over: bool = False
+    planner: str | None = None
+
+
+def parse(action: str) -> tuple[str, str]:
+    """The name and the argument of `Name[argument]`, empty if it is not of that form. Line breaks
+    do not count.
+
+    >>> parse("CitySearch[Ohio]"), parse("CitySearch[]")
+    (('CitySearch', 'Ohio'), ('', ''))
+    """
+    found = _ACTION.fullmatch(action.strip("\n").strip().replace("\n", ""))
+    return (found[1], found[2]) if found else ("", "")
+
+
+class Desk:
+    """An agent's searches and notes.
+
+    notes  descriptions and contents, in the order in which they were written
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.notes: list[tuple[str, str | None]] = []
+        self._found: str | None = None  # by the last search: what the notebook takes
+        self._failures: dict[str, int] = {}
+        self._last, self._times = "", 0
+
+    def key(self) -> tuple[object, ...]:
+        """Equal where the same actions have the same consequences."""
+        failures = tuple(sorted(self._failures.items()))
+        return (tuple(self.notes), self._found, failures, self._last, self._times)
+
+    def act(self, action: str) -> Answer:
+        said = action.strip("\n").strip().replace("\n", "")
+        self._times = self._times + 1 if said == self._last and self._times else 1
+        self._last = said
+        if self._times == PATIENCE:
+            return Answer(
+                "The same action has been repeated 3 times consecutively. So we stop here.",
+                valid=False, over=True,
+            )  # fmt: skip
+        if not said:
+            return Answer(NULL, valid=False)
+        name, argument = parse(said)
+        if name == "Planner":
+            return Answer("", planner=argument)
+        known = name in SEARCHES or name == "NotebookWrite"
+        counter = _COUNTED.get(name, name) if known else "invalid"
+        if self._failures.get(counter, 0) >= PATIENCE:
+            return Answer(f"{name} failed too often. So we stop here.", valid=False, over=True)
+        if not known:
+            self._fail("invalid")
+            return Answer(VALID, valid=False)
+        return self._note(argument) if name == "NotebookWrite" else self._search(name, argument)
+
+    def _fail(self, counter: str) -> None:
+        self._failures[counter] = self._failures.get(counter, 0) + 1
+
+    def _search(self, name: str, argument: str) -> Answer:
+        try:
+            text = SEARCHES[name](self._world, argument)
+        except Refused as reason:
+            self._fail(name)
+            return Answer(str(reason), valid=False)
+        self._failures.clear()
+        if name != "CitySearch":  # a list of cities is not kept for the notebook, as there
+            self._found = text
+        return Answer(text.strip() if name in _STRIPPED else text)
+
+    def _note(self, description: str) -> Answer:
+        self.notes.append((description, self._found))
+        self._failures.clear()
+        return Answer(
+            "The information has been recorded in Notebook, and its index is "
+            f"{len(self.notes) - 1}."
+        )
+
+    def notebook(self) -> str:
+        """All notes as one text."""
+        return str(
+            [
+                {"index": k, "Short Description": description, "Content": content}
+                for k, (description, content) in enumerate(self.notes)
+            ]
+        )

@@ -72,7 +72,7 @@ pythons: $(VENV)/.ready-dev
 		$$python -m venv $(VENV)-$$python && \
 		$(VENV)-$$python/bin/pip install -q numpy || exit 1; done
 	TUTELAGE_PYTHONS="$$(ls -d $(VENV)-python3*/bin/python 2>/dev/null | tr '\n' ' ')" \
-		$(BIN)/python -m pytest -rs tests/envs/test_every_python.py
+		$(BIN)/python -m pytest -rs tests/worlds/test_every_python.py
 
 # Each adapter beside the library that it adapts, whose packages do not all go together. As resolved
 # on 2026-11-21: gymnasium 1.4.0, gem-llm 0.1.0 (Python 3.11 only), openenv 0.10.0, verifiers 0.4.0.

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from steps import World, parts, world
-from test_formulas import clipped, tokens
+from algorithms.test_formulas import clipped, tokens
+from support.fake_steps import World, parts, world
 
 from tutelage.algorithms.adaswitch import adaswitch
 from tutelage.algorithms.tcod import tcod

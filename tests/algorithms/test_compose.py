@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from steps import World, gradient, parts, world
+from support.fake_steps import World, gradient, parts, world
 
 from tutelage.algorithms import ALGORITHMS, expressions
 from tutelage.algorithms.compose import EXPRESSIONS, TERMS, compose

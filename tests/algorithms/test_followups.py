@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from steps import World, gradient, parts, world
+from support.fake_steps import World, gradient, parts, world
 
 from tutelage.algorithms import ALGORITHMS
 from tutelage.maths import token_credit as maths

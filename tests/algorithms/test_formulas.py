@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from steps import World, parts, total, world
+from support.fake_steps import World, parts, total, world
 
 from tutelage.algorithms.grpo import grpo
 from tutelage.algorithms.guided_opd import guided_opd

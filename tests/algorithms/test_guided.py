@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from enumerated import V as WORDS
-from enumerated import expected, forward, logits, near, reverse, scores
+from algorithms.test_formulas import Token, clipped, mean, tokens
 from hypothesis import given
 from hypothesis import strategies as st
-from steps import V, World, gradient, parts, total, world
-from test_formulas import Token, clipped, mean, tokens
+from support.enumeration import V as WORDS
+from support.enumeration import expected, forward, logits, near, reverse, scores
+from support.fake_steps import V, World, gradient, parts, total, world
+from support.turn_formulas import written
 from torch.testing import assert_close
-from turnwise import written
 
 from tutelage.algorithms.guided_opd import guided_opd
 from tutelage.algorithms.opd import opd

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from algorithms.test_formulas import Token, advantages, clipped, tokens
 from hypothesis import given
 from hypothesis import strategies as st
-from stages import stage
-from steps import World, gradient, parts, total, world
-from table import Table, chat
-from test_formulas import Token, advantages, clipped, tokens
+from support.fake_policy import Table, chat
+from support.fake_steps import World, gradient, parts, total, world
+from support.sessions import stage
 from torch import Tensor
 from torch.testing import assert_close
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from algorithms.test_formulas import Token, advantages, clipped, mean, tokens
 from hypothesis import given
 from hypothesis import strategies as st
-from steps import World, gradient, parts, total, world
-from test_formulas import Token, advantages, clipped, mean, tokens
+from support.fake_steps import World, gradient, parts, total, world
 
 from tutelage.algorithms.dapo import dapo
 from tutelage.algorithms.dr_grpo import dr_grpo

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 import torch
-from policies.tiny import policy, small_chat
-from test_invariance import MAKE
-from test_trainer import Recorder
+from objective.test_invariance import MAKE
+from support.tiny_models import policy, small_chat
 from torch import Tensor
 from torch.testing import assert_close
+from training.test_train_step import Recorder
 
 from tutelage.algorithms import ALGORITHMS
 from tutelage.errors import ConfigError

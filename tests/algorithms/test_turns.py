@@ -6,11 +6,11 @@ from statistics import fmean
 
 import pytest
 import torch
+from algorithms.test_formulas import Token, advantages, clipped, mean, tokens
 from hypothesis import given
 from hypothesis import strategies as st
-from steps import World, gradient, parts, total, world
-from test_formulas import Token, advantages, clipped, mean, tokens
-from turnwise import turns_of, written
+from support.fake_steps import World, gradient, parts, total, world
+from support.turn_formulas import turns_of, written
 
 from tutelage.algorithms.atod import atod
 from tutelage.algorithms.opd import opd

@@ -1,5 +1,5 @@
 """Adapters: what is shown, taken and judged, and what is refused with a sentence. The real packages
-where they are installed; docs/environments/your_own.md is run by tests/test_your_own.py."""
+where they are installed; docs/environments/your_own.md is run by tests/repo/test_your_own.py."""
 
 import logging
 import pickle
@@ -525,7 +525,7 @@ def test_gem_says_what_is_wrong() -> None:
         env.step("nothing")
 
 
-# -- OpenEnv: the sessions of a server are in tests/test_your_own.py
+# -- OpenEnv: the sessions of a server are in tests/repo/test_your_own.py
 
 
 @needs("openenv")

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from cuda import Cuda
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from talks import Fed, assert_same, play, reference, request, talks
-from tape import tape
-from tiny import policy, run
+from support.fake_cuda import Cuda
+from support.recorder import tape
+from support.scripted_turns import Fed, assert_same, play, reference, request, talks
+from support.tiny_models import policy, run
 from torch import Tensor
 from torch.testing import assert_close
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import own_logits, policy, run, small_chat, tiny, words
+from support.tiny_models import own_logits, policy, run, small_chat, tiny, words
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -329,7 +329,7 @@ def test_a_model_that_would_be_scored_wrongly_is_refused(name: str) -> None:
 def test_other_architectures_score_and_sample_as_they_are(
     name: str, more: dict[str, object]
 ) -> None:
-    from tiny import run
+    from support.tiny_models import run
 
     from tutelage.policies.base import Request
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from servers import HASTY, client, listed
+from support.fake_servers import HASTY, client, listed
 
 from tutelage.errors import PolicyError
 from tutelage.policies.server.http import Client

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from servers import HASTY, client, listed, remote, serving
-from tiny import policy, run, small_chat
+from support.fake_servers import HASTY, client, listed, remote, serving
+from support.tiny_models import policy, run, small_chat
 from torch.testing import assert_close
 
 from tutelage.errors import ConfigError, PolicyError

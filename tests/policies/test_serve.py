@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from servers import HASTY, client, serving
-from tiny import policy, run, small_chat
+from support.fake_servers import HASTY, client, serving
+from support.tiny_models import policy, run, small_chat
 
 from tutelage.errors import ConfigError, PolicyError
 from tutelage.policies.base import Request, Sample

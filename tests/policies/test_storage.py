@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import CHATML, policy, small_chat
+from support.tiny_models import CHATML, policy, small_chat
 
 from tutelage.errors import PolicyError
 from tutelage.policies.base import Sample

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_vllm import LLM, module
 from safetensors.torch import load_file
-from tiny import policy, run, small_chat
+from support.fake_vllm import LLM, module
+from support.tiny_models import policy, run, small_chat
 from torch.testing import assert_close
 
 from tutelage.errors import PolicyError

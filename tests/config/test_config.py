@@ -1,0 +1,627 @@
+"""Settings: read, overridden, checked, written; and what they are turned into."""
+
+import dataclasses
+import io
+import math
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+from rich.console import Console
+
+from tutelage.cli import dry_run, model_sizes
+from tutelage.config.schema import Config
+from tutelage.config.signature import call, describe
+from tutelage.config.toml_file import (
+    differences,
+    load,
+    override,
+    parse,
+    resolved,
+    write,
+    write_value,
+)
+from tutelage.envs.base import Suite
+from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.envs.pool import LocalPool, ProcessPool
+from tutelage.errors import ConfigError, TutelageError
+from tutelage.policies.hf.tiny import build_model
+from tutelage.rollout.play import Limits
+from tutelage.runs import assemble, models
+from tutelage.runs.train import learning_rate, steps_matter
+from tutelage.schedules import Schedule
+from tutelage.training.train_step import Update
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
+LEAST = """
+[run]
+steps = 10
+[env]
+suite = "doors"
+[rollout]
+tasks = 4
+copies = 2
+[algorithm]
+name = "grpo"
+[update]
+lr = 1e-3
+[policy]
+build = {layers = 1, hidden = 16, heads = 2, kv_heads = 1, ffn = 16, context = 128}
+[eval]
+tasks = 4
+"""
+
+
+def least(*changes: str) -> Config:
+    return parse(override(tomllib.loads(LEAST), changes))
+
+
+def mistake(text: str, tmp_path: Path, *changes: str) -> str:
+    """What is said about a file: always one sentence."""
+    (tmp_path / "my.toml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path / "my.toml", changes)
+    told = str(error.value)
+    assert "\n" not in told
+    assert "pydantic" not in told
+    assert "Input" not in told
+    return told
+
+
+# -- reading
+
+
+def test_the_least_file_is_completed_and_named_after_itself(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(LEAST)
+    config = load(tmp_path / "mine.toml")
+    assert config.run.folder == "runs/mine"
+    assert config.run.steps == 10
+    assert config.rollout.turns == Limits().turns
+
+
+def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
+    config = least(
+        'env.options={a=[1, 2.5, "x"], b={c=true}}',
+        'policies={"my teacher"={model="a/b", options={think=false}}}',
+        'warm_start={name="sft", steps=3, lr=0.1}',
+        "algorithm.kl={linear=[0.1, 0.0, 5]}",
+    )
+    (tmp_path / "config.toml").write_text(write(config))
+    assert load(tmp_path) == config
+    assert write(load(tmp_path)) == write(config)
+    # every setting is written, so that a default that changes later changes no old run
+    written = tomllib.loads((tmp_path / "config.toml").read_text())
+    assert set(written["rollout"]) == set(type(config.rollout).model_fields)
+
+
+VALUES = st.recursive(
+    st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.text("aé .\"'", max_size=3), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@given(value=VALUES)
+def test_any_value_survives_toml(value: object) -> None:
+    read = tomllib.loads(f"x = {write_value(value)}")["x"]  # type: ignore[arg-type]
+    assert read == value
+    assert repr(read) == repr(value)  # 1 is not 1.0, and -0.0 is not 0.0
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "value"),
+    [
+        ("update.lr=1e-5", "update.lr", 1e-5),
+        ("rollout.tasks=7", "rollout.tasks", 7),
+        ("env.suite=household", "env.suite", "household"),
+        ("run.folder=runs/a b", "run.folder", "runs/a b"),
+        ('run.folder="x=y"', "run.folder", "x=y"),
+        ("context.instructions=false", "context.instructions", False),
+        ("policies.teacher.model=a/b", "policies.teacher.model", "a/b"),
+        ("update.betas=[0.5, 0.9]", "update.betas", [0.5, 0.9]),
+    ],
+)
+def test_overrides_are_toml_values_or_bare_words(
+    tmp_path: Path, change: str, key: str, value: object
+) -> None:
+    (tmp_path / "my.toml").write_text(LEAST)
+    found: object = resolved(load(tmp_path / "my.toml", [change]))
+    for part in key.split("."):
+        assert isinstance(found, dict)
+        found = found[part]
+    assert found == value
+
+
+def test_a_whole_section_is_replaced_by_a_table(tmp_path: Path) -> None:
+    text = LEAST.replace('name = "grpo"', 'name = "grpo"\nkl = 0.5')
+    (tmp_path / "my.toml").write_text(text)
+    config = load(tmp_path / "my.toml", ['algorithm={name="sft"}'])
+    assert config.algorithm.arguments() == {}
+
+
+def test_differences_are_full_names() -> None:
+    a, b = least(), least("update.lr=2e-3", "algorithm.kl=0.1", 'policies.x.model="a/b"')
+    assert differences(a, a) == []
+    assert differences(a, b) == ["algorithm.kl", "policies", "update.lr"]
+
+
+# -- mistakes
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ("rollout.task=3", ["rollout.task is not", "did you mean rollout.tasks?", "copies"]),
+        ("rolout.tasks=3", ["rolout is not", "did you mean rollout?"]),
+        ("rollout.tasks=0", ["rollout.tasks", "greater than or equal to 1", "got 0"]),
+        ("rollout.tasks=2.5", ["rollout.tasks", "integer", "got 2.5"]),
+        ("rollout.tasks=many", ["rollout.tasks", "integer", 'got "many"']),
+        ("rollout.tasks=true", ["rollout.tasks", "integer", "got true"]),
+        ("update.lr=nan", ["update.lr", "finite"]),
+        ("update.lr=-1", ["update.lr", "greater than 0"]),
+        ("rollout.temperature=0", ["rollout.temperature", "greater than 0"]),
+        ("update.schedule=cos", ["update.schedule", "'constant', 'linear' or 'cosine'", '"cos"']),
+        ("update.betas=[0.9]", ["update.betas"]),
+        ("update.betas=[0.9, 1.0]", ["update.betas", "less than 1", "got [0.9, 1.0]"]),
+        ("env.workers=-1", ["env.workers", "'auto' or", "got -1"]),
+        ("env.deadlines=[1, -1]", ["env.deadlines", "greater than 0"]),
+        ("env=3", ["env", "table", "got 3"]),
+        ("policy.model=a/b", ["policy", "exactly one of model and build"]),
+        ("policy.build.heads=3", ["policy.build", "multiple of heads"]),
+        ("policy.build.kv_heads=3", ["policy.build", "kv_heads"]),
+        ("policy.build.deep=3", ["policy.build.deep", "layers"]),
+        ("policies.t.modell=a/b", ["policies.t.modell", "did you mean policies.t.model?"]),
+        ("policies.t={}", ["policies.t", "exactly one"]),
+        ('policies.t={model="a/b",tokenizer="x"}', ["policies.t", "tokenizer"]),
+        ("policies.student.model=a/b", ["policies.student", "student"]),
+        ("warm_start.name=sft", ["warm_start.steps is missing"]),
+        ("run.steps.x=3", ["run.steps", "value"]),
+        ("lr", ["'lr'", "section.key=value"]),
+        ("=3", ["section.key=value"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_right(
+    tmp_path: Path, change: str, parts: list[str]
+) -> None:
+    told = mistake(LEAST, tmp_path, change)
+    for part in parts:
+        assert part in told, told
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["section", "is missing"]),
+        (LEAST.replace("steps = 10", ""), ["run.steps is missing"]),
+        (LEAST.replace("[update]\nlr = 1e-3", ""), ["[update]", "missing", "lr"]),
+        ("[run", ["my.toml", "not valid TOML", "expected"]),
+    ],
+)
+def test_a_wrong_file_is_a_sentence(tmp_path: Path, text: str, parts: list[str]) -> None:
+    told = mistake(text, tmp_path)
+    for part in parts:
+        assert part in told, told
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "good.toml").write_text(LEAST)
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"no file .*god\.toml; did you mean good\.toml"):
+        load(tmp_path / "god.toml")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load(tmp_path / "bytes.toml")
+    with pytest.raises(ConfigError, match=r"no file .*config\.toml"):
+        load(tmp_path)
+
+
+# -- an algorithm's signature is its schema
+
+
+def example(
+    *, total_steps: int, weight: float | Schedule = 0.5, kind: Literal["a", "b"] = "a",
+    count: int | None = None, on: bool = True, shares: tuple[float, ...] = (), name: str = "",
+) -> dict[str, object]:  # fmt: skip
+    return {
+        "total_steps": total_steps, "weight": weight, "kind": kind, "count": count, "on": on,
+        "shares": shares, "name": name,
+    }  # fmt: skip
+
+
+def test_arguments_are_fitted_to_annotations() -> None:
+    given_ = {"weight": 1, "kind": "b", "count": 3, "on": False, "shares": [1.0, 2.0]}
+    made = call(example, given_, where="algorithm", filled={"total_steps": 9})
+    assert made == {**given_, "shares": (1.0, 2.0), "total_steps": 9, "name": ""}
+    weight = call(
+        example, {"weight": {"linear": [1.0, 0.0, 4]}}, where="a", filled={"total_steps": 9}
+    )["weight"]
+    assert callable(weight)
+    assert [weight(s) for s in (0, 1, 4)] == [1.0, 0.75, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "parts"),
+    [
+        ("wight", 1.0, ["algorithm.wight", "did you mean weight?", "kind, count"]),
+        ("total_steps", 5, ["algorithm.total_steps is not a setting"]),
+        ("kind", "c", ["algorithm.kind", '"a" or "b"', 'got "c"']),
+        ("weight", "x", ["algorithm.weight", "a number or a schedule", 'got "x"']),
+        ("weight", True, ["algorithm.weight", "got true"]),
+        ("count", 1.5, ["algorithm.count", "a whole number", "got 1.5"]),
+        ("on", 1, ["algorithm.on", "true or false"]),
+        ("shares", 3, ["algorithm.shares", "a list"]),
+        ("weight", {"linear": [1.0, 0.0]}, ["algorithm.weight.linear", "[start, end, steps]"]),
+        ("weight", {"linear": [1.0, 0.0, 2.5]}, ["whole steps"]),
+        ("weight", {"linear": [1.0, 0.0, 0]}, ["algorithm.weight", "steps > 0"]),
+        ("weight", {"sine": [1.0, 0.0, 3]}, ["linear, cosine, exponential"]),
+        ("weight", {"exponential": [0.0, 1.0, 3]}, ["positive start"]),
+    ],
+)
+def test_a_wrong_argument_is_named(key: str, value: object, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        call(example, {key: value}, where="algorithm", filled={"total_steps": 1})  # type: ignore[dict-item]
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_a_missing_argument_is_named() -> None:
+    def needs(*, coef: float) -> float:
+        return coef
+
+    with pytest.raises(ConfigError, match=r"algorithm\.coef is missing"):
+        call(needs, {}, where="algorithm")
+
+
+def test_what_the_function_refuses_is_a_sentence_too() -> None:
+    with pytest.raises(ConfigError, match=r"\[algorithm\] does not fit grpo.*dual clip"):
+        assemble.phases_of(least("algorithm.dual_clip=0.5"))
+
+
+def test_annotations_in_words() -> None:
+    assert describe(Literal["a", "b"]) == '"a" or "b"'
+    assert describe(float | Schedule).startswith("a number or a schedule")
+    assert describe(list[int]) == "a list"
+    assert describe(str | Path | None) == "a string or Path"
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        (["algorithm.name=gropo"], ["algorithm.name", "'gropo'", "did you mean grpo?"]),
+        (["algorithm={name='opd'}"], ["[policies.teacher]"]),
+        (["algorithm={name='opd', teacher='tutor'}", "policies.tutr.model=a/b"], ["mean tutr?"]),
+        (["rollout.replay=x.jsonl"], ["rollout.replay", "sft"]),
+        (["warm_start={name='grpo', kl=0.1, steps=1, lr=0.1}"], ["warm_start", "reference"]),
+    ],
+)  # fmt: skip
+def test_stages_that_do_not_fit_together_are_refused(changes: list[str], parts: list[str]) -> None:
+    config = least(*changes)
+    with pytest.raises(ConfigError) as error:
+        assemble.policies_wanted(assemble.phases_of(config), config.policies)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_a_reference_needs_no_section() -> None:
+    phases = assemble.phases_of(least("algorithm.kl=0.1"))
+    assert assemble.policies_wanted(phases, {}) == {"reference"}
+
+
+# -- environments
+
+
+class Unpicklable(Doors):
+    def __init__(self) -> None:
+        object.__setattr__(self, "rooms", 1)
+        object.__setattr__(self, "hook", lambda: None)
+
+
+class Picky(Doors):
+    def __init__(self, size: int = 1) -> None:
+        if size > 3:
+            raise ValueError("size must be at most 3")
+        object.__setattr__(self, "rooms", size)
+
+
+NOTHING = 3
+
+
+def test_suites_are_found_by_name_and_by_path() -> None:
+    assert isinstance(
+        assemble.suite_of(least("env.suite=doors", "env.options={rooms=3}").env), Doors
+    )
+    suite: Suite = assemble.suite_of(least("env.suite=tutelage.envs.doors:Doors").env)
+    assert isinstance(suite.make(), DoorsEnv)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        (["env.suite=door"], ["env.suite", "did you mean doors?"]),
+        (["env.suite=no.such:Thing"], ["no.such", "could not be imported"]),
+        (["env.suite=tutelage.envs.doors:Dors"], ["has no class 'Dors'"]),
+        (["env.suite=test_config:NOTHING"], ["has no class"]),
+        (["env.suite=tutelage.types:Task", "env.options={id='x'}"], ["is not a suite"]),
+        (["env.options={room=3}"], ["env.options.room", "did you mean rooms?"]),
+        (["env.options={rooms='x'}"], ["env.options.rooms", "a whole number"]),
+        (["env.suite=test_config:Picky", "env.options={size=9}"], ["at most 3"]),
+    ],
+)
+def test_wrong_suites_are_sentences(changes: list[str], parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        assemble.suite_of(least(*changes).env)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_wrong_splits_counts_and_renders_are_sentences() -> None:
+    suite = Doors()
+    with pytest.raises(ConfigError, match=r"env.split = 'trian'.*train, seen"):
+        assemble.tasks_of(suite, "trian", 1, where="env")
+    with pytest.raises(ConfigError, match=r"eval.tasks = 10, but the seen split has 9"):
+        assemble.tasks_of(suite, "seen", 10, where="eval")
+    with pytest.raises(ConfigError, match=r"context.render = 'action'.*did you mean actions"):
+        assemble.context_of(least("context.render=action").context, suite)
+
+
+def test_foreign_suites_get_a_process_of_their_own() -> None:
+    config = least("env.suite=test_config:Picky")
+    pool = assemble.pool_of(config.env, assemble.suite_of(config.env))
+    assert isinstance(pool, ProcessPool)
+    pool.shutdown()
+    assert isinstance(assemble.pool_of(least().env, Doors()), LocalPool)
+    assert isinstance(assemble.pool_of(least("env.workers=0").env, Picky()), LocalPool)
+    with pytest.raises(ConfigError, match=r"env\.workers = 0"):
+        assemble.pool_of(config.env, Unpicklable())
+
+
+def test_instructions_can_be_left_out() -> None:
+    assert assemble.context_of(least().context, Doors()).instructions
+    off = least("context.instructions=false").context
+    assert assemble.context_of(off, Doors()).instructions == ""
+
+
+# -- models
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        ("builtin:nobody", ["built-in model 'nobody'"]),
+        ("./nowhere", ["no folder ./nowhere"]),
+        ("nowhere", ["no folder nowhere"]),
+        ("a/b/c", ["no folder a/b/c"]),
+    ],
+)
+def test_models_that_are_not_there(model: str, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        models.locate(model, where="policies.teacher")
+    assert "policies.teacher.model" in str(error.value)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        models.locate(str(tmp_path), where="policy")
+    assert models.locate("Qwen/Qwen3-4B", where="policy") == "Qwen/Qwen3-4B"
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta-physics"])
+def test_devices_that_are_not_there_are_refused(device: str) -> None:
+    with pytest.raises(ConfigError, match=r"policy\.device"):
+        models.device_of(least(f"policy.device={device}").policy, where="policy")
+
+
+# -- one home for every default
+
+
+def test_the_file_and_the_library_have_the_same_defaults() -> None:
+    config = parse(tomllib.loads(LEAST.replace("[rollout]\ntasks = 4\ncopies = 2\n", "")))
+    assert assemble.limits_of(config) == Limits()
+    # a run stops where sampler and trainer differ; who calls the library looks at the numbers
+    assert assemble.update_of(config, "cpu") == Update(mismatch=config.update.mismatch)
+    assert assemble.update_of(config, "cuda:1").device == "cuda:1"
+
+
+def test_there_are_few_settings() -> None:
+    counted = {
+        f"{name}.{key}"
+        for name, field in Config.model_fields.items()
+        if name not in ("algorithm", "warm_start", "policy", "policies")
+        and isinstance(field.annotation, type)
+        and issubclass(field.annotation, BaseModel)
+        for key in field.annotation.model_fields
+    }
+    assert len(counted) == 49
+
+
+def test_every_limit_can_be_set() -> None:
+    names = {field.name for field in dataclasses.fields(Limits)}
+    assert names <= set(type(least().rollout).model_fields)
+
+
+# -- schedules
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    def rates(schedule: str, warmup: int) -> list[float]:
+        update = least(f"update.schedule={schedule}", f"update.warmup={warmup}").update
+        return [learning_rate(update, 2.0, step, 8) for step in range(8)]
+
+    assert rates("constant", 0) == [2.0] * 8
+    assert rates("constant", 4) == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0, 2.0]
+    assert rates("linear", 0) == [2.0 * (1 - k / 8) for k in range(8)]
+    assert rates("linear", 4)[4:] == [2.0, 1.5, 1.0, 0.5]
+    cosine = [1 + math.cos(math.pi * k / 8) for k in range(8)]
+    assert rates("cosine", 0) == pytest.approx(cosine)
+    assert all(rate > 0 for rate in rates("cosine", 2))
+    assert rates("constant", 20) == [2.0 * (k + 1) / 20 for k in range(8)]
+
+
+def test_steps_matter_where_something_is_planned_over_them() -> None:
+    assert not steps_matter(least())
+    assert steps_matter(least("update.schedule=linear"))
+    guided = least('algorithm={name="guided_opd"}', "policies.teacher.model=a/b")
+    assert steps_matter(guided)
+
+
+# -- plans
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that looks like a model's, for plans: no weights are read."""
+    folder = tmp_path_factory.mktemp("teacher")
+    shape = {"layers": 2, "hidden": 64, "heads": 4, "kv_heads": 2, "ffn": 96, "context": 256}
+    model = build_model(entries=500, **shape, seed=0, end=1, pad=0)  # type: ignore[arg-type]
+    model.config.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_can_be_planned(path: Path, teacher: Path) -> None:
+    config = load(path)
+    missing = [
+        f"policies.{name}.model={teacher}"
+        for name, section in config.policies.items()
+        if section.model.startswith("builtin:")
+        and not (models.ASSETS / section.model.removeprefix("builtin:")).is_dir()
+    ]
+    files = config.env.options.get("data")
+    if isinstance(files, str) and not Path(files).exists():  # somebody else's, to be fetched
+        with pytest.raises(TutelageError, match="git clone"):
+            dry_run.make(load(path, missing))
+        return
+    made = dry_run.make(load(path, missing))
+    assert made.models[0].name == "student"
+    remote = {name for name, section in config.policies.items() if section.url}
+    assert all(model.shape for model in made.models if model.name not in remote)
+    console = Console(record=True, width=100, file=io.StringIO())
+    dry_run.show(made, console)
+    shown = console.export_text()
+    for name in [m.name for m in made.models] + [term[1] for term in made.terms]:
+        assert name in shown
+    assert "…" not in shown
+
+
+def test_examples_cover_every_setting_that_papers_state() -> None:
+    names = {path.stem for path in EXAMPLES}
+    assert {"household_guided_opd", "household_opd", "household_grpo", "household_sft"} <= names
+    for size in ("0.6b", "1.7b", "4b"):
+        config = load(next(p for p in EXAMPLES if p.stem == f"alfworld_guided_opd_qwen3_{size}"))
+        assert (config.run.steps, config.rollout.tasks, config.rollout.copies) == (250, 16, 1)
+        assert (config.rollout.turns, config.rollout.new_tokens, config.update.lr) == (
+            30,
+            512,
+            1e-6,
+        )
+        assert (config.rollout.temperature, config.eval.temperature) == (1.0, 0.4)
+        assert (config.context.kind, config.context.window) == ("window", 2)
+        (phase,) = assemble.phases_of(config)
+        chance = phase.algorithm.actors["teacher"]
+        # section 3.3 of the paper: beta(0), beta(50), beta(100), beta(150), beta(200)
+        assert [round(chance(t), 3) for t in (0, 50, 100, 150, 200)] == [1, 0.854, 0.5, 0.146, 0]
+
+
+def test_a_plan_adds_up(teacher: Path) -> None:
+    made = dry_run.make(
+        least(
+            "run.steps=100", "run.eval_every=30", "run.checkpoint_every=40",
+            'algorithm={name="guided_opd"}', f"policies.teacher.model={teacher}",
+            'policy.tokenizer=teacher', 'warm_start={name="sft", steps=7, lr=0.1}',
+            "rollout.copies=3", "rollout.turns=5", "rollout.new_tokens=6",
+        )
+    )  # fmt: skip
+    facts = dict(made.facts)
+    assert facts["episodes"] == "12 a step (4 tasks x 3), 1,284 in all"
+    assert "at most 360 a step" in facts["sampled tokens"]
+    assert facts["evaluations"].startswith("5 of 4 tasks")  # 0, 30, 60, 90, 100
+    assert facts["checkpoints"].startswith("4, 2 kept")  # 0, 40, 80, 100
+    student, other = made.models
+    assert student.shape is not None
+    assert student.shape.vocab == 500
+    assert other.training == 0
+    assert student.weights == 4 * student.shape.parameters()
+    schedules = dict(made.schedules)
+    assert schedules["train: chance that teacher acts"][0] == 1.0
+    assert schedules["train: chance that teacher acts"][-1] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        (["policies.spare.model=a/b"], "[policies.spare] is not used"),
+        (["algorithm={name='opd'}", "policies.teacher.model=some/thing"], "size of teacher"),
+        (["algorithm={name='opd'}", "policies.teacher.model=Qwen/Qwen3-30B-A3B"], "mixture"),
+        (["policy={model='Qwen/Qwen3-14B'}"], "the models need about"),
+    ],
+)
+def test_a_plan_warns(changes: list[str], part: str) -> None:
+    warnings = dry_run.make(least(*changes)).warnings
+    assert any(part in text for text in warnings), warnings
+    quiet = dry_run.make(least()).warnings
+    assert not any(part in text for text in quiet)
+
+
+def test_a_plan_refuses_what_a_run_would() -> None:
+    for change in ("rollout.tasks=99", "eval.split=nowhere", "policy.device=cuda:99"):
+        with pytest.raises(TutelageError):
+            dry_run.make(least(change))
+
+
+def test_parameters_are_counted_as_transformers_builds_them(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    published = {  # the authors' model cards, in billions
+        "Qwen/Qwen3-0.6B": 0.6, "Qwen/Qwen3-1.7B": 1.72, "Qwen/Qwen3-4B": 4.0,
+        "Qwen/Qwen3-8B": 8.2, "Qwen/Qwen3-14B": 14.8, "Qwen/Qwen3-30B-A3B": 30.5,
+        "Qwen/Qwen2.5-3B-Instruct": 3.09, "Qwen/Qwen2.5-7B-Instruct": 7.61,
+    }  # fmt: skip
+    for name, billions in published.items():
+        shape = model_sizes.named(name)
+        assert shape is not None
+        assert shape.parameters() / 1e9 == pytest.approx(billions, rel=0.01)
+    active = model_sizes.KNOWN["Qwen3-30B-A3B"].parameters(experts=8)
+    assert active / 1e9 == pytest.approx(3.3, rel=0.02)
+    assert model_sizes.named("someone/Else-3B") is None
+    common = {
+        "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "intermediate_size": 48, "max_position_embeddings": 64,
+    }  # fmt: skip
+    for kind in ("qwen2", "qwen3", "llama"):
+        for tied in (True, False):
+            config = AutoConfig.for_model(kind, **common, tie_word_embeddings=tied)
+            folder = tmp_path / f"{kind}{tied}"
+            config.save_pretrained(folder)
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(config)
+            shape = model_sizes.read(folder)
+            assert shape is not None
+            assert shape.parameters() == sum(p.numel() for p in model.parameters()), kind
+    (tmp_path / "gpt2").mkdir()
+    (tmp_path / "gpt2/config.json").write_text('{"model_type": "gpt2"}')
+    assert model_sizes.read(tmp_path / "gpt2") is None
+    for broken in ("{", "[]", '{"model_type": "qwen3"}'):
+        (tmp_path / "gpt2/config.json").write_text(broken)
+        with pytest.raises(ConfigError, match=r"config\.json"):
+            model_sizes.read(tmp_path / "gpt2")
+    mixture = AutoConfig.for_model(
+        "qwen3_moe", **common, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
+        head_dim=8, tie_word_embeddings=False, decoder_sparse_step=1, mlp_only_layers=[],
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(mixture)
+    mixture.save_pretrained(tmp_path / "mixture")
+    shape = model_sizes.read(tmp_path / "mixture")
+    assert shape is not None
+    assert (shape.experts, shape.active) == (4, 2)
+    assert shape.parameters() == sum(p.numel() for p in model.parameters())

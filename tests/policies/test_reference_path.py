@@ -1,0 +1,126 @@
+"""`policy.fast = false`: the slow twin of all that makes sampling and scoring fast."""
+
+import pytest
+import torch
+from policies.test_hf import conversations, flat
+from support.recorder import tape
+from support.scripted_turns import Fed, assert_same, play, reference, request, talks
+from support.tiny_models import policy, run
+from torch.testing import assert_close
+
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import parse
+from tutelage.policies.base import Sample
+from tutelage.policies.hf.generation import SlotEngine
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.runs import assemble, models
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_slow_turns_are_the_fast_ones(seed: int) -> None:
+    """Transcripts and windows, ragged, several turns each, likeliest tokens and drawn ones."""
+    slow, fast = policy(fast=False, rows=4, context=768), policy(rows=4, context=768)
+    plain = dict(play(fast, talks(seed=seed, count=9)))
+    made = play(slow, talks(seed=seed, count=9))
+    assert {asked for asked, _ in made} == set(plain)
+    for asked, completion in made:
+        assert_same(completion, plain[asked])
+        assert_same(completion, reference(slow, asked))
+
+
+def test_slow_turns_compute_their_whole_prompts() -> None:
+    of = policy(fast=False, context=768)
+    fed = Fed(of)
+    made = play(of, talks(seed=3, count=7))
+    assert sum(b * t for b, t in fed.shapes) == sum(
+        len(asked.prompt) + len(completion.tokens) - 1 for asked, completion in made
+    )
+
+
+def test_slow_episodes_that_begin_alike_share_nothing() -> None:
+    of = policy(fast=False)
+    fed = Fed(of)
+    pair = [request(tuple(range(10, 70)), key=key) for key in "ab"]
+    made = run(of, [*pair, request(tuple(range(10, 80)), key="c")])
+    assert fed.shapes[0] == (1, 60 + 60 + 70)
+    assert_same(made["a"], reference(of, pair[0]))
+    of.submit(request(tuple(range(10, 70)), max_new=20))
+    of.poll()
+    fed.shapes.clear()
+    of.submit(pair[1])
+    of.poll()
+    assert fed.shapes == [(1, 60)]  # though the same is there, in a turn that is under way
+
+
+def test_slow_passes_stay_within_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads that are not copied count in full."""
+    monkeypatch.setattr("tutelage.policies.hf.generation.PASS", 100)
+    of = policy(fast=False)
+    fed = Fed(of)
+    run(of, [request((*range(10, 70), 80 + k), key=str(k)) for k in range(3)])
+    assert max(t for _, t in fed.shapes) == 61
+
+
+def test_nothing_slow_is_recorded() -> None:
+    of = policy()
+    fast, slow = (
+        SlotEngine(
+            of.engine.forward, lambda: of.head.detach(), of.model.config, end=of.chat.end, rows=2,
+            context=of.context_length, compute=torch.float32, device="cpu", recorder=tape,
+            fast=way,
+        )
+        for way in (True, False)
+    )  # fmt: skip
+    assert fast.recordings is not None
+    assert slow.recordings is None
+
+
+def test_slow_scores_are_the_fast_ones() -> None:
+    samples = flat(conversations(4))
+    slow, fast = policy(fast=False, tokens=150), policy(tokens=150)
+    assert slow.padded
+    assert not fast.padded
+    with torch.no_grad():
+        made, plain = slow.score(samples, 0.7), fast.score(samples, 0.7)
+    assert_close(made.logp, plain.logp, atol=2e-5, rtol=1e-5)
+
+
+def test_a_slow_student_in_two_bytes_acts_with_what_is_trained() -> None:
+    slow, fast = policy(fast=False, compute="bfloat16"), policy(compute="bfloat16")
+    asked = [request(tuple(range(10 + k, 60 + k)), key=str(k), max_new=1) for k in range(9)]
+    made, plain = run(slow, asked), run(fast, asked)
+    assert slow.halved is None
+    assert fast.halved is not None
+    assert [made[r.key].tokens for r in asked] == [plain[r.key].tokens for r in asked]
+
+
+CONFIG = {
+    "run": {"steps": 1},
+    "env": {"suite": "household"},
+    "algorithm": {"name": "grpo"},
+    "rollout": {"copies": 2},
+    "update": {"lr": 1e-3},
+    "policy": {
+        "build": {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "ffn": 16, "context": 128}
+    },
+}
+
+
+def built(config: Config) -> HFPolicy:
+    suite = assemble.suite_of(config.env)
+    context = assemble.context_of(config.context, suite)
+    return models.policy_of(config.policy, config, suite, context, where="policy")
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_setting_reaches_the_policy_and_its_copies(fast: bool) -> None:
+    settings = {**CONFIG, "policy": {**CONFIG["policy"], "fast": fast}}
+    of = built(parse(settings))
+    for each in (of, of.copied()):
+        assert each.fast == fast
+        assert isinstance(each.engine, SlotEngine)
+        assert each.engine.fast == fast
+        sample = Sample(prompt=(1, 2, 3), tokens=(4,))
+        with torch.no_grad():
+            assert len(each.score([sample], 1.0).logp) == 1
+        assert each.padded != fast

@@ -1,0 +1,1 @@
+"""Shared by tests: fake policies and servers, broken environments, tiny models, short runs."""

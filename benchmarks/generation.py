@@ -35,7 +35,7 @@ from tutelage.cli.progress import PHASES, Lines
 from tutelage.config.toml_file import parse
 from tutelage.cpu import products
 from tutelage.envs.pool import LocalPool, ProcessPool
-from tutelage.objective.algorithm import Algorithm
+from tutelage.objective import Algorithm
 from tutelage.policies.base import Request
 from tutelage.policies.hf.attention import register
 from tutelage.policies.hf.generation import SlotEngine
@@ -43,7 +43,8 @@ from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.context import Context
-from tutelage.rollout.play import Limits, Stage, play
+from tutelage.rollout.play import play
+from tutelage.rollout.session import Limits, Stage
 from tutelage.runs.train import train
 from tutelage.types import Observation, Task
 

@@ -23,7 +23,8 @@ from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.context import Context
 from tutelage.prompts.prompter import Prompter
 from tutelage.rollout.hint_preparation import Hinter
-from tutelage.rollout.play import Clock, Stage, play
+from tutelage.rollout.play import play
+from tutelage.rollout.session import Clock, Stage
 from tutelage.runs import assemble
 from tutelage.training.optimizer import adamw
 from tutelage.training.train_step import Update, train_step

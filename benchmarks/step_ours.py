@@ -119,7 +119,7 @@ def make_models(folder: Path, shape: Mapping[str, int], steps: int, turns: int) 
     from tutelage.prompts.chat_template import Chat
     from tutelage.prompts.context import Context
     from tutelage.prompts.prompter import Prompter
-    from tutelage.rollout.play import Clock
+    from tutelage.rollout.session import Clock
     from tutelage.training.train_step import Update, train_step
 
     encoder = tokenizer()

@@ -15,7 +15,7 @@ from typing import cast
 from studies.plan import TEACHER, Run, Study, episodes_of
 from studies.runner import Journal, put, teacher_path
 from tutelage.errors import RunError
-from tutelage.objective.algorithm import STUDENT
+from tutelage.objective import STUDENT
 from tutelage.rollout import record
 from tutelage.runs import assemble
 

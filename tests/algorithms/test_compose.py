@@ -21,7 +21,7 @@ from tutelage.cli import dry_run
 from tutelage.config.schema import AlgorithmSection
 from tutelage.config.toml_file import override, parse, write
 from tutelage.errors import ConfigError
-from tutelage.objective.algorithm import Algorithm, Reinforce, Signal, bind
+from tutelage.objective import Algorithm, Reinforce, Signal, bind
 from tutelage.runs.assemble import algorithm_of
 from tutelage.schedules import SHAPES
 from tutelage.signals import acted_by, gap, gap_gate, group_relative, t_dur

@@ -14,7 +14,7 @@ from support.fake_steps import World, gradient, parts, world
 
 from tutelage.algorithms import ALGORITHMS
 from tutelage.maths import token_credit as maths
-from tutelage.objective.algorithm import Algorithm, View, bind
+from tutelage.objective import Algorithm, View, bind
 from tutelage.signals import (
     belief_weight,
     equal_turns,

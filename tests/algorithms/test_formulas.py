@@ -13,7 +13,7 @@ from tutelage.algorithms.guided_opd import guided_opd
 from tutelage.algorithms.opd import opd
 from tutelage.algorithms.sft import sft
 from tutelage.maths.estimators import k3
-from tutelage.objective.algorithm import ONE, Algorithm, DistillSampled
+from tutelage.objective import ONE, Algorithm, DistillSampled
 from tutelage.objective.scores import Scores
 
 

@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from tutelage.algorithms.guided_opd import guided_opd
 from tutelage.algorithms.opd import opd
 from tutelage.maths.divergences import forward_kl, jensen_shannon, reverse_kl, top_k
-from tutelage.objective.algorithm import Step, Term, bind
+from tutelage.objective import Step, Term, bind
 from tutelage.objective.scores import Scores
 
 SEEDS = st.integers(0, 2**31 - 1)

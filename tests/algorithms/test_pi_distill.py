@@ -21,11 +21,12 @@ from tutelage.algorithms.opsd import opsd
 from tutelage.algorithms.pi_distill import pi_distill
 from tutelage.algorithms.sft import sft
 from tutelage.envs.doors import Doors
-from tutelage.objective.algorithm import ONE, Algorithm, Signal, Step, View, bind
+from tutelage.objective import ONE, Algorithm, Signal, Step, View, bind
 from tutelage.objective.batch import collate
 from tutelage.objective.scores import Scores
 from tutelage.policies.base import Completion, Request, Sample
-from tutelage.rollout.play import Clock, Stage, play
+from tutelage.rollout.play import play
+from tutelage.rollout.session import Clock, Stage
 from tutelage.schedules import Schedule
 from tutelage.signals import episode_mean, episode_sum, token_mean, varied
 from tutelage.training import train_step as trainer

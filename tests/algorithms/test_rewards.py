@@ -20,7 +20,7 @@ from tutelage.algorithms.reinforce_pp import reinforce_pp
 from tutelage.algorithms.rloo import rloo
 from tutelage.maths.advantages import normalised, row_relative, sum_to_end
 from tutelage.maths.estimators import k1, k2
-from tutelage.objective.algorithm import Algorithm, Step, bind
+from tutelage.objective import Algorithm, Step, bind
 from tutelage.objective.penalties import overlong
 from tutelage.objective.scores import Scores
 from tutelage.signals import (

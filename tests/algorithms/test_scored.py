@@ -13,7 +13,7 @@ from training.test_train_step import Recorder
 
 from tutelage.algorithms import ALGORITHMS
 from tutelage.errors import ConfigError
-from tutelage.objective.algorithm import Algorithm, Reinforce, Signal, View
+from tutelage.objective import Algorithm, Reinforce, Signal, View
 from tutelage.objective.lazy_scores import LazyScores
 from tutelage.objective.scores import Scores
 from tutelage.policies.base import Sample, Scorer
@@ -21,7 +21,7 @@ from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import pack
 from tutelage.prompts.context import Context
 from tutelage.prompts.prompter import Prompter
-from tutelage.rollout.play import Clock
+from tutelage.rollout.session import Clock
 from tutelage.training import train_step as trainer
 from tutelage.training.train_step import Report, Update, train_step
 from tutelage.types import Episode, Observation, Task, Turn

@@ -16,7 +16,7 @@ from tutelage.algorithms.atod import atod
 from tutelage.algorithms.opd import opd
 from tutelage.algorithms.sod import sod
 from tutelage.algorithms.tcod import tcod
-from tutelage.objective.algorithm import bind
+from tutelage.objective import bind
 from tutelage.schedules import constant, linear
 from tutelage.signals import (
     discounted_gap,

@@ -20,7 +20,8 @@ from tutelage.config.toml_file import load
 from tutelage.envs.pool import Pool
 from tutelage.policies.base import Sample
 from tutelage.policies.hf.policy import HFPolicy
-from tutelage.rollout.play import Limits, Stage, play
+from tutelage.rollout.play import play
+from tutelage.rollout.session import Limits, Stage
 from tutelage.runs import assemble
 from tutelage.runs.assemble import limits_of, phases_of, workers_of
 from tutelage.runs.offline import staged

@@ -20,7 +20,7 @@ from tutelage.config.toml_file import load
 from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.hints import hint
 from tutelage.maths.estimators import k3
-from tutelage.objective.algorithm import Algorithm, DistillSampled, View
+from tutelage.objective import Algorithm, DistillSampled, View
 from tutelage.prompts.prompter import Prompter
 from tutelage.rollout import task_sampling
 from tutelage.rollout.record import episode_of, read

@@ -30,7 +30,7 @@ from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.envs.pool import LocalPool, ProcessPool
 from tutelage.errors import ConfigError, TutelageError
 from tutelage.policies.hf.tiny import build_model
-from tutelage.rollout.play import Limits
+from tutelage.rollout.session import Limits
 from tutelage.runs import assemble, models
 from tutelage.runs.train import learning_rate, steps_matter
 from tutelage.schedules import Schedule

@@ -18,17 +18,19 @@ from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.envs.pool import LocalPool
 from tutelage.errors import ConfigError
 from tutelage.evaluation.evaluate import (
-    Z95,
     Evaluation,
     Panel,
     evaluate,
+    panel,
+)
+from tutelage.evaluation.statistics import (
+    Z95,
     mean,
     paired,
-    panel,
     wilson,
 )
 from tutelage.prompts.context import Context
-from tutelage.rollout.play import Limits, Stage
+from tutelage.rollout.session import Limits, Stage
 from tutelage.types import Episode, Observation, Stop, Task
 from tutelage_worlds.household import Household
 

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.evaluation.evaluate import wilson
 from tutelage.evaluation.statistics import (
     Estimate,
     Values,
@@ -19,6 +18,7 @@ from tutelage.evaluation.statistics import (
     mean_of_last,
     rate,
     student_t,
+    wilson,
 )
 
 

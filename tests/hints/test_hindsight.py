@@ -10,7 +10,7 @@ from support.sessions import TRANSCRIPT, WINDOW, pair, stage
 
 from tutelage.envs.doors import Doors
 from tutelage.hints.hindsight import WITHHELD, next_observations, peer_success
-from tutelage.objective.algorithm import Algorithm, Step, View
+from tutelage.objective import Algorithm, Step, View
 from tutelage.policies.base import Sample
 from tutelage.prompts.context import HINT_OPEN, Context
 from tutelage.rollout.play import play

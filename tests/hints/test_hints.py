@@ -28,11 +28,12 @@ from tutelage.hints.bandit import Bandit
 from tutelage.hints.bank import Bank, Skill, built_in, load
 from tutelage.hints.retrieval import holds, nearest, retrieve
 from tutelage.hints.self_written import ASKED, asked, kept
-from tutelage.objective.algorithm import View
+from tutelage.objective import View
 from tutelage.prompts.context import HINT_OPEN
 from tutelage.rollout import hint_preparation
 from tutelage.rollout.hint_preparation import Hinter, carried, prove, rehearsal, sample, write
-from tutelage.rollout.play import Clock, Stage, play
+from tutelage.rollout.play import play
+from tutelage.rollout.session import Clock, Stage
 from tutelage.training.train_step import Update, train_step
 from tutelage.types import Task
 from tutelage_worlds.household import Household

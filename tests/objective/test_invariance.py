@@ -13,7 +13,7 @@ from tutelage.algorithms import ALGORITHMS
 from tutelage.maths import distributions
 from tutelage.maths.divergences import jensen_shannon
 from tutelage.maths.estimators import k3
-from tutelage.objective.algorithm import (
+from tutelage.objective import (
     ONE,
     Algorithm,
     Distill,

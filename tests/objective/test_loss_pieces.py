@@ -7,7 +7,7 @@ from support.fake_steps import V, world
 from torch.testing import assert_close
 
 from tutelage.maths import distributions
-from tutelage.objective.algorithm import bind
+from tutelage.objective import bind
 from tutelage.objective.scores import Cut
 
 

@@ -17,17 +17,18 @@ from tutelage.algorithms.tcod import tcod
 from tutelage.envs.doors import RULE, Doors
 from tutelage.errors import ConfigError
 from tutelage.maths.divergences import reverse_kl
-from tutelage.objective.algorithm import Algorithm, Reinforce, Step, View
+from tutelage.objective import Algorithm, Reinforce, Step, View
 from tutelage.objective.batch import collate
 from tutelage.objective.scores import Scores
 from tutelage.objective.takeover import Switch
 from tutelage.policies.base import Actor, Sample
 from tutelage.policies.hf.turn_divergence import divergences
 from tutelage.prompts.context import Context
-from tutelage.rollout.play import play, seed_of
+from tutelage.rollout.play import play
 from tutelage.rollout.record import dump, episode_line, episode_of
 from tutelage.rollout.replay import Replay
 from tutelage.schedules import constant
+from tutelage.seeding import seed_of
 from tutelage.signals import acted_by, group_relative
 from tutelage.types import Episode, Observation, Stop, Taken, Task, Turn
 

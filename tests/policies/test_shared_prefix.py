@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from tutelage.algorithms import ALGORITHMS
 from tutelage.envs.doors import Doors
 from tutelage.envs.pool import LocalPool
-from tutelage.objective.algorithm import STUDENT, Algorithm
+from tutelage.objective import STUDENT, Algorithm
 from tutelage.objective.scores import Scores
 from tutelage.policies.base import Actor, Sample
 from tutelage.policies.hf import shared_prefix
@@ -27,7 +27,8 @@ from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.shared_prefix import LEAST, Prefix, common, longest
 from tutelage.policies.packing import Row, pack
 from tutelage.prompts.context import Context
-from tutelage.rollout.play import Clock, Limits, Stage, play
+from tutelage.rollout.play import play
+from tutelage.rollout.session import Clock, Limits, Stage
 from tutelage.training.train_step import Stretch, Update, _sharing, prepare, train_step
 from tutelage.types import Episode
 

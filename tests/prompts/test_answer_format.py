@@ -13,7 +13,8 @@ from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.prompts import answer_format
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.context import Context
-from tutelage.rollout.play import Limits, Stage, play
+from tutelage.rollout.play import play
+from tutelage.rollout.session import Limits, Stage
 from tutelage.types import Episode, Task
 from tutelage_worlds.household import Household
 

@@ -14,7 +14,8 @@ from tutelage.envs.base import Demonstrates, Instructs, Suite
 from tutelage.envs.doors import Doors
 from tutelage.envs.pool import LocalPool
 from tutelage.prompts import answer_format
-from tutelage.rollout.play import Limits, Stage, play
+from tutelage.rollout.play import play
+from tutelage.rollout.session import Limits, Stage
 from tutelage.runs import assemble
 from tutelage.types import Task, Turn
 from tutelage_worlds.household import Household

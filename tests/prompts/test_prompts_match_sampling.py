@@ -11,7 +11,8 @@ from tutelage.envs.doors import RULE, Doors
 from tutelage.policies.base import Actor
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.context import HINT_OPEN, Context
-from tutelage.rollout.play import play, seed_of
+from tutelage.rollout.play import play
+from tutelage.seeding import seed_of
 from tutelage.types import Observation
 
 

@@ -10,10 +10,11 @@ from support.fake_policy import Table
 
 from tutelage.envs.base import Suite
 from tutelage.envs.pool import LocalPool, Pool, ProcessPool
-from tutelage.objective.algorithm import Algorithm
+from tutelage.objective import Algorithm
 from tutelage.prompts.context import Context
-from tutelage.rollout.play import Limits, Stage, play
+from tutelage.rollout.play import play
 from tutelage.rollout.record import dump, episode_line
+from tutelage.rollout.session import Limits, Stage
 from tutelage.types import Episode, Stop, Task
 
 ALONE = Algorithm(terms=())

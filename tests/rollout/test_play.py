@@ -15,11 +15,12 @@ from tutelage.envs.doors import RULE, Doors, DoorsEnv
 from tutelage.envs.pool import LocalPool
 from tutelage.errors import ConfigError, EnvError
 from tutelage.evaluation.evaluate import evaluate, panel
-from tutelage.objective.algorithm import Algorithm, View
+from tutelage.objective import Algorithm, View
 from tutelage.policies.base import Actor
 from tutelage.prompts.context import Context
-from tutelage.rollout.play import play, seed_of
+from tutelage.rollout.play import play
 from tutelage.schedules import constant, linear
+from tutelage.seeding import seed_of
 from tutelage.types import Episode, Stop, Task
 
 # -- what results may depend on

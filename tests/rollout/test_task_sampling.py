@@ -18,7 +18,7 @@ from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse
 from tutelage.envs.doors import Doors
 from tutelage.errors import ConfigError
-from tutelage.objective.algorithm import Algorithm
+from tutelage.objective import Algorithm
 from tutelage.rollout.record import read
 from tutelage.rollout.task_sampling import differing, gather, learnt
 from tutelage.runs import assemble, train

@@ -29,13 +29,15 @@ from tutelage.config.toml_file import parse, write
 from tutelage.envs.doors import Doors
 from tutelage.envs.pool import LocalPool
 from tutelage.errors import ConfigError, PolicyError, RunError
-from tutelage.objective.algorithm import Algorithm, View
+from tutelage.objective import Algorithm
+from tutelage.objective import View
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.serve import Server
 from tutelage.policies.server.vllm import InProcess
 from tutelage.prompts.context import Context
-from tutelage.rollout.play import Limits, Stage, play
+from tutelage.rollout.session import Limits, Stage
+from tutelage.rollout.play import play
 from tutelage.runs import assemble, models, train
 
 SAMPLED = {"student_turns": "sampled", "teacher_turns": "sampled"}

@@ -14,23 +14,16 @@ from tutelage.config.toml_file import override, parse
 from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.errors import ConfigError, EnvError, PolicyError, TutelageError
 from tutelage.maths.estimators import k3
-from tutelage.objective.algorithm import (
-    ONE,
-    STUDENT,
-    Algorithm,
-    Bound,
-    DistillSampled,
-    Entropy,
-    Signal,
-    Step,
-    View,
-)
+from tutelage.objective import ONE, Signal, Step
+from tutelage.objective import STUDENT, View
+from tutelage.objective import Algorithm
+from tutelage.objective import Bound, DistillSampled, Entropy
 from tutelage.objective.scores import Scores
 from tutelage.policies.base import Sample
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import train_tokenizer
 from tutelage.prompts.chat_template import Chat
-from tutelage.rollout.play import Stage
+from tutelage.rollout.session import Stage
 from tutelage.runs import assemble, models, selftest, train
 from tutelage.runs import folder as run_folder
 from tutelage.runs.selftest import Wiring, run_all

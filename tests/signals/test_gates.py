@@ -20,7 +20,7 @@ from tutelage.algorithms.grpo_opsd import grpo_opsd
 from tutelage.algorithms.rlsd import rlsd
 from tutelage.algorithms.sdar import sdar
 from tutelage.algorithms.skill_sd import skill_sd
-from tutelage.objective.algorithm import Algorithm, Term, bind
+from tutelage.objective import Algorithm, Term, bind
 from tutelage.objective.scores import Scores
 from tutelage.schedules import linear
 from tutelage.signals import (

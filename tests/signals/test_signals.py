@@ -11,7 +11,7 @@ from tutelage.algorithms.grpo import grpo
 from tutelage.algorithms.guided_opd import guided_opd
 from tutelage.algorithms.opd import opd
 from tutelage.maths.divergences import reverse_kl
-from tutelage.objective.algorithm import ONE, Algorithm, Distill, Reinforce, Signal, Step, bind
+from tutelage.objective import ONE, Algorithm, Distill, Reinforce, Signal, Step, bind
 from tutelage.objective.batch import collate
 from tutelage.objective.scores import Scores
 from tutelage.schedules import linear

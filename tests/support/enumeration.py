@@ -9,7 +9,7 @@ from torch import Tensor
 from support.turn_formulas import written
 from tutelage.maths.distributions import Distribution
 from tutelage.maths.divergences import forward_kl, reverse_kl
-from tutelage.objective.algorithm import Step, Term
+from tutelage.objective import Step, Term
 from tutelage.objective.scores import Scores
 
 V = 8

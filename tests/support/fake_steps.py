@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tutelage.maths.distributions import Distribution
-from tutelage.objective.algorithm import Algorithm, Objective, Step, bind
+from tutelage.objective import Algorithm, Objective, Step, bind
 from tutelage.objective.batch import collate
 from tutelage.objective.scores import Scores
 from tutelage.types import Episode, Observation, Task, Turn

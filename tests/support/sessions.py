@@ -6,10 +6,10 @@ from dataclasses import replace
 from support.fake_policy import Table, chat
 from tutelage.envs.base import Suite
 from tutelage.envs.pool import LocalPool
-from tutelage.objective.algorithm import Algorithm, View
+from tutelage.objective import Algorithm, View
 from tutelage.policies.base import Actor, Completion, Request
 from tutelage.prompts.context import Context
-from tutelage.rollout.play import Limits, Stage
+from tutelage.rollout.session import Limits, Stage
 from tutelage.schedules import constant
 
 TRANSCRIPT = Context(instructions="Answer each letter with its digit.")

@@ -6,7 +6,7 @@ import torch
 from algorithms.test_formulas import Token, tokens
 
 from support.fake_steps import World
-from tutelage.objective.algorithm import Step
+from tutelage.objective import Step
 from tutelage.objective.batch import collate
 from tutelage.objective.scores import Scores
 from tutelage.types import Episode, Observation, Task, Turn

@@ -15,8 +15,9 @@ from training.test_train_step import MAKE, Recorder, step, world
 from tutelage.algorithms import ALGORITHMS
 from tutelage.errors import RunError
 from tutelage.maths.estimators import k3
-from tutelage.objective.algorithm import ONE, Algorithm, DistillSampled, View
-from tutelage.rollout.play import EXPERT, Stage, play
+from tutelage.objective import ONE, Algorithm, DistillSampled, View
+from tutelage.rollout.play import EXPERT, play
+from tutelage.rollout.session import Stage
 from tutelage.training.sampler_mismatch import Mismatch
 from tutelage.types import Episode
 

@@ -18,12 +18,13 @@ from tutelage.envs.pool import LocalPool
 from tutelage.errors import RunError
 from tutelage.maths.divergences import reverse_kl
 from tutelage.maths.estimators import k3
-from tutelage.objective.algorithm import ONE, Algorithm, Distill, DistillSampled, Reinforce, View
+from tutelage.objective import ONE, Algorithm, Distill, DistillSampled, Reinforce, View
 from tutelage.objective.scores import Scores
 from tutelage.policies.base import Actor, Sample, Scorer
 from tutelage.policies.packing import pack
 from tutelage.prompts.context import Context
-from tutelage.rollout.play import Clock, Limits, Stage, play
+from tutelage.rollout.play import play
+from tutelage.rollout.session import Clock, Limits, Stage
 from tutelage.signals import gap, group_relative
 from tutelage.training.train_step import Report, Update, train_step
 from tutelage.types import Episode, Observation, Task, Turn

@@ -14,12 +14,13 @@ from tutelage.algorithms.sft import sft
 from tutelage.envs.doors import Doors
 from tutelage.envs.pool import LocalPool
 from tutelage.maths.divergences import forward_kl
-from tutelage.objective.algorithm import Algorithm, Distill, Signal, Step, View
+from tutelage.objective import Algorithm, Distill, Signal, Step, View
 from tutelage.policies.base import Actor
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model
 from tutelage.prompts.context import Context
-from tutelage.rollout.play import Clock, Limits, Stage, play
+from tutelage.rollout.play import play
+from tutelage.rollout.session import Clock, Limits, Stage
 from tutelage.schedules import constant
 from tutelage.training.train_step import Update, train_step
 from tutelage.types import Episode

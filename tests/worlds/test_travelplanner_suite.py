@@ -17,7 +17,7 @@ from tutelage.envs.pool import LocalPool
 from tutelage.evaluation.evaluate import evaluate, panel
 from tutelage.prompts import answer_format
 from tutelage.prompts.context import Context
-from tutelage.rollout.play import Limits, Stage
+from tutelage.rollout.session import Limits, Stage
 from tutelage.types import Observation, Stop, Task
 from tutelage_worlds.travelplanner import TravelPlanner, judge, rates
 from tutelage_worlds.travelplanner.expert import finish

@@ -35,7 +35,7 @@ from tutelage.algorithms.skill_sd import skill_sd
 from tutelage.algorithms.sod import sod
 from tutelage.algorithms.step_opsd import step_opsd
 from tutelage.algorithms.tcod import tcod
-from tutelage.objective.algorithm import Algorithm
+from tutelage.objective import Algorithm
 
 ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
     f.__name__: f

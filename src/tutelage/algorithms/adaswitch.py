@@ -12,7 +12,7 @@ from typing import Literal
 
 from tutelage.maths.divergences import forward_kl, reverse_kl
 from tutelage.maths.surrogates import ppo_clip, score_function
-from tutelage.objective.algorithm import STUDENT, Algorithm, Distill, Reinforce, Term, View
+from tutelage.objective import STUDENT, Algorithm, Distill, Reinforce, Term, View
 from tutelage.objective.takeover import Switch
 from tutelage.signals import acted_by, gap
 

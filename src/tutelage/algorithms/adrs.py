@@ -14,7 +14,7 @@ from typing import Literal
 
 from tutelage.algorithms.grpo import policy_gradient
 from tutelage.maths.surrogates import ppo_clip
-from tutelage.objective.algorithm import Algorithm, View
+from tutelage.objective import Algorithm, View
 from tutelage.signals import group_relative, relative_support, reliability, whitened
 
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from tutelage.algorithms.grpo import policy_gradient
 from tutelage.maths.surrogates import ppo_clip
-from tutelage.objective.algorithm import ONE, Algorithm, View
+from tutelage.objective import ONE, Algorithm, View
 from tutelage.signals import belief_weight, group_relative
 
 

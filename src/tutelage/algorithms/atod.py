@@ -10,7 +10,7 @@ L = mean_t of PPO's clipped surrogate on A_t
 from typing import Literal
 
 from tutelage.maths.surrogates import ppo_clip
-from tutelage.objective.algorithm import ONE, Algorithm, Reinforce, View
+from tutelage.objective import ONE, Algorithm, Reinforce, View
 from tutelage.schedules import constant, linear
 from tutelage.signals import gap, group_relative, t_dur, token_dur
 

@@ -20,7 +20,7 @@ from typing import Any, get_type_hints
 
 from tutelage.algorithms.expressions import Reader, fits, in_words
 from tutelage.errors import did_you_mean
-from tutelage.objective.algorithm import (
+from tutelage.objective import (
     STUDENT,
     Algorithm,
     Distill,

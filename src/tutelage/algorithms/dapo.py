@@ -8,7 +8,7 @@ policy back. overlong_i rises from 0 to `overlong` in the last `buffer` of `limi
 """
 
 from tutelage.maths.surrogates import ppo_clip
-from tutelage.objective.algorithm import Algorithm, Reinforce
+from tutelage.objective import Algorithm, Reinforce
 from tutelage.objective.penalties import overlong as overlong_penalty
 from tutelage.signals import group_relative, token_mean, varied
 

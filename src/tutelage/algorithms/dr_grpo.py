@@ -9,7 +9,7 @@ tasks count more than others.
 """
 
 from tutelage.maths.surrogates import ppo_clip
-from tutelage.objective.algorithm import Algorithm, Reinforce
+from tutelage.objective import Algorithm, Reinforce
 from tutelage.signals import episode_mean, episode_sum, group_relative
 
 

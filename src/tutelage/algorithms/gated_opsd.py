@@ -8,7 +8,7 @@ takes part. Not the OPSD of arXiv:2602.04942, which is `opsd`.
 
 from tutelage.algorithms.sdar import Gated, TokenLoss, gated
 from tutelage.maths.estimators import k3
-from tutelage.objective.algorithm import ONE, Algorithm, DistillSampled, Term, View
+from tutelage.objective import ONE, Algorithm, DistillSampled, Term, View
 from tutelage.schedules import Schedule
 from tutelage.signals import GATES
 

@@ -12,7 +12,7 @@ A^S = 0. States are the environment's own (`Observation.state`).
 
 from tutelage.algorithms.grpo import policy_gradient
 from tutelage.maths.surrogates import ppo_clip
-from tutelage.objective.algorithm import Algorithm
+from tutelage.objective import Algorithm
 from tutelage.signals import group_relative, state_relative
 
 

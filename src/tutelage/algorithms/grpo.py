@@ -12,7 +12,7 @@ from typing import Literal
 
 from tutelage.maths.estimators import k3
 from tutelage.maths.surrogates import Surrogate, ppo_clip
-from tutelage.objective.algorithm import (
+from tutelage.objective import (
     ONE,
     Algorithm,
     DistillSampled,

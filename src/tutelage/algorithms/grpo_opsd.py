@@ -13,7 +13,7 @@ from typing import Literal
 from tutelage.algorithms.grpo import grpo
 from tutelage.algorithms.sdar import beside, gated
 from tutelage.maths.estimators import k2
-from tutelage.objective.algorithm import ONE, Algorithm, DistillSampled, Term, View
+from tutelage.objective import ONE, Algorithm, DistillSampled, Term, View
 from tutelage.schedules import Schedule
 from tutelage.signals import gap_gate
 

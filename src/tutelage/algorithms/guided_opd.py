@@ -15,7 +15,7 @@ from tutelage.algorithms.opd import Vocabulary
 from tutelage.maths.divergences import forward_kl, reverse_kl, top_k
 from tutelage.maths.estimators import k3
 from tutelage.maths.surrogates import importance, ppo_clip, score_function
-from tutelage.objective.algorithm import (
+from tutelage.objective import (
     STUDENT,
     Algorithm,
     Distill,

@@ -14,7 +14,7 @@ with a hint; all of c_t is taken before the step.
 from tutelage.algorithms.grpo import grpo
 from tutelage.algorithms.sdar import beside
 from tutelage.maths.estimators import log_ratio
-from tutelage.objective.algorithm import Algorithm, DistillSampled, View
+from tutelage.objective import Algorithm, DistillSampled, View
 from tutelage.schedules import Schedule
 from tutelage.signals import group_relative, influence_weight
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from tutelage.algorithms.grpo import policy_gradient
 from tutelage.hints.hindsight import next_observations
 from tutelage.maths.surrogates import ppo_clip
-from tutelage.objective.algorithm import Algorithm, View
+from tutelage.objective import Algorithm, View
 from tutelage.signals import group_relative, residual_weight
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 from tutelage.maths.divergences import reverse_kl, top_k
 from tutelage.maths.surrogates import importance, ppo_clip
-from tutelage.objective.algorithm import ONE, Algorithm, Distill, Reinforce, Signal, Term, View
+from tutelage.objective import ONE, Algorithm, Distill, Reinforce, Signal, Term, View
 from tutelage.signals import discounted_gap, gap
 
 Vocabulary = Literal["sampled", "full", "topk"]

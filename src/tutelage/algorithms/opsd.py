@@ -14,7 +14,7 @@ from typing import Literal
 
 from tutelage.maths.divergences import reverse_kl
 from tutelage.maths.surrogates import ppo_clip
-from tutelage.objective.algorithm import ONE, Algorithm, Distill, Reinforce, View
+from tutelage.objective import ONE, Algorithm, Distill, Reinforce, View
 from tutelage.objective.penalties import leakage, length
 from tutelage.signals import episode_mean, episode_sum, group_relative, token_mean, varied
 

@@ -14,7 +14,7 @@ weights of the start, with a hint.
 from tutelage.algorithms.grpo import grpo
 from tutelage.algorithms.sdar import beside
 from tutelage.maths.estimators import log_ratio
-from tutelage.objective.algorithm import Algorithm, DistillSampled, View
+from tutelage.objective import Algorithm, DistillSampled, View
 from tutelage.schedules import Schedule
 from tutelage.signals import persistent_weight
 

@@ -12,9 +12,9 @@ reward: baseline = true, kl_in = "loss", estimate = "k2".
 from typing import Literal
 
 from tutelage.maths.surrogates import ppo_clip
-from tutelage.objective.algorithm import ONE, Algorithm, DistillSampled, Reinforce, Term, View
+from tutelage.objective import ONE, Algorithm, DistillSampled, Reinforce, Term, View
 from tutelage.signals import batch_normalised, drift, episode_return, group_relative, to_come
-from tutelage.signals.rewards import ESTIMATES
+from tutelage.signals.advantages import ESTIMATES
 
 
 def reinforce_pp(

@@ -9,7 +9,7 @@ standard deviation. A group of one has nothing to compare, and credit 0.
 """
 
 from tutelage.maths.surrogates import score_function
-from tutelage.objective.algorithm import Algorithm, Reinforce, View
+from tutelage.objective import Algorithm, Reinforce, View
 from tutelage.signals import drift, episode_mean, episode_sum, leave_one_out
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from tutelage.algorithms.grpo import policy_gradient
 from tutelage.maths.surrogates import ppo_clip
-from tutelage.objective.algorithm import Algorithm, View
+from tutelage.objective import Algorithm, View
 from tutelage.schedules import linear
 from tutelage.signals import evidence, group_relative
 

@@ -17,7 +17,15 @@ from typing import Literal
 from tutelage.algorithms.grpo import grpo
 from tutelage.maths.divergences import forward_kl, jensen_shannon, reverse_kl
 from tutelage.maths.estimators import log_ratio
-from tutelage.objective.algorithm import ONE, Algorithm, Distill, DistillSampled, Gate, Term, View
+from tutelage.objective import (
+    ONE,
+    Algorithm,
+    Distill,
+    DistillSampled,
+    Gate,
+    Term,
+    View,
+)
 from tutelage.schedules import Schedule
 from tutelage.signals import GATES
 

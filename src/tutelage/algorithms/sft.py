@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from tutelage.maths.surrogates import score_function
-from tutelage.objective.algorithm import ONE, Algorithm, Reinforce, Term, View
+from tutelage.objective import ONE, Algorithm, Reinforce, Term, View
 from tutelage.schedules import constant
 from tutelage.signals import acted_by
 

@@ -8,7 +8,7 @@ trained and, with kl, the reference all read the same skills. Evaluated without 
 from dataclasses import replace
 
 from tutelage.algorithms.grpo import Old, grpo
-from tutelage.objective.algorithm import Algorithm, View
+from tutelage.objective import Algorithm, View
 from tutelage.schedules import constant
 
 SKILLED = "skilled"

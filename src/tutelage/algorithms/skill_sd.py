@@ -10,7 +10,7 @@ that of forward KL.
 from tutelage.algorithms.grpo import grpo
 from tutelage.algorithms.sdar import beside
 from tutelage.maths.estimators import k3
-from tutelage.objective.algorithm import ONE, Algorithm, DistillSampled, View
+from tutelage.objective import ONE, Algorithm, DistillSampled, View
 from tutelage.schedules import Schedule
 
 

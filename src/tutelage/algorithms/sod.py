@@ -7,7 +7,7 @@ L = mean_t of PPO's clipped surrogate on A_t
 """
 
 from tutelage.maths.surrogates import ppo_clip
-from tutelage.objective.algorithm import Algorithm, Reinforce, View
+from tutelage.objective import Algorithm, Reinforce, View
 from tutelage.schedules import Schedule
 from tutelage.signals import gap, group_relative, sod_weight
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from tutelage.algorithms.grpo import policy_gradient
 from tutelage.hints.hindsight import peer_success
 from tutelage.maths.surrogates import ppo_clip
-from tutelage.objective.algorithm import ONE, Algorithm, View
+from tutelage.objective import ONE, Algorithm, View
 from tutelage.schedules import linear
 from tutelage.signals import equal_turns, group_relative, support
 

@@ -11,7 +11,7 @@ The expert is the environment's own, or the won episodes of `rollout.replay`.
 from typing import Literal
 
 from tutelage.algorithms.opd import Vocabulary, graded
-from tutelage.objective.algorithm import STUDENT, Algorithm, View
+from tutelage.objective import STUDENT, Algorithm, View
 from tutelage.signals import acted_by, first_turns, token_mean
 
 

@@ -17,11 +17,12 @@ from tutelage.cli.trials import PLAYING, WORTH, Trial, tried
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse, read_table
 from tutelage.errors import RunError
-from tutelage.objective.algorithm import View
+from tutelage.objective import View
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import pack
 from tutelage.rollout.demonstrations import ASTRAY
-from tutelage.rollout.play import EXPERT, Clock, Limits, Stage, play
+from tutelage.rollout.play import EXPERT, play
+from tutelage.rollout.session import Clock, Limits, Stage
 from tutelage.runs import assemble, models
 from tutelage.runs.assemble import Phase
 from tutelage.runs.offline import Tick, staged

@@ -21,9 +21,10 @@ from tutelage.cli.progress import watch_for
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse, read_table
 from tutelage.evaluation import plots
-from tutelage.evaluation.evaluate import Z95, evaluate, paired, panel
+from tutelage.evaluation.evaluate import evaluate, panel
+from tutelage.evaluation.statistics import Z95, paired
 from tutelage.rollout import record
-from tutelage.rollout.play import Stage
+from tutelage.rollout.session import Stage
 from tutelage.runs import assemble, models
 from tutelage.runs.train import deterministic, train
 

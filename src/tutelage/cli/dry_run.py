@@ -15,7 +15,7 @@ from tutelage.config.schema import AlgorithmSection, Config, PolicySection
 from tutelage.config.signature import annotations, schedule, takes_schedule
 from tutelage.envs.base import Demonstrates, Suite
 from tutelage.errors import ConfigError
-from tutelage.objective.algorithm import (
+from tutelage.objective import (
     Distill,
     DistillSampled,
     Entropy,

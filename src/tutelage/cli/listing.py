@@ -18,7 +18,8 @@ from tutelage.config.meanings import meaning
 from tutelage.config.signature import annotations, describe
 from tutelage.config.toml_file import write_value
 from tutelage.envs.registry import ADAPTERS, SUITES
-from tutelage.evaluation.evaluate import Evaluation, mean, paired
+from tutelage.evaluation.evaluate import Evaluation
+from tutelage.evaluation.statistics import mean, paired
 from tutelage.runs.assemble import algorithm_function, suite_class
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tutelage.config.schema import Config
-from tutelage.evaluation.evaluate import wilson
+from tutelage.evaluation.statistics import wilson
 from tutelage.rollout.record import Line
 
 RECENT = 10

@@ -18,12 +18,13 @@ import torch
 from tutelage import cpu
 from tutelage.config.schema import Config
 from tutelage.errors import ConfigError
-from tutelage.objective.algorithm import View
+from tutelage.objective import View
 from tutelage.policies.base import Request, Sample
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import pack
-from tutelage.rollout.play import Clock, Stage, play
+from tutelage.rollout.play import play
+from tutelage.rollout.session import Clock, Stage
 from tutelage.runs import assemble
 from tutelage.runs.assemble import Phase
 from tutelage.types import Episode

@@ -1,1 +1,38 @@
 """What an algorithm is: views, loss terms, signals, and the binding of all of them to one step."""
+
+from tutelage.objective.algorithm import EVENLY, Algorithm
+from tutelage.objective.bind import Objective, bind
+from tutelage.objective.step import ONE, Signal, Step
+from tutelage.objective.terms import (
+    Bound,
+    Distill,
+    DistillSampled,
+    Entropy,
+    Gate,
+    Loss,
+    Reinforce,
+    Term,
+    note_gate,
+)
+from tutelage.objective.view import STUDENT, View
+
+__all__ = [
+    "EVENLY",
+    "ONE",
+    "STUDENT",
+    "Algorithm",
+    "Bound",
+    "Distill",
+    "DistillSampled",
+    "Entropy",
+    "Gate",
+    "Loss",
+    "Objective",
+    "Reinforce",
+    "Signal",
+    "Step",
+    "Term",
+    "View",
+    "bind",
+    "note_gate",
+]

@@ -13,10 +13,11 @@ from tutelage.envs.base import Demonstrates, Describes
 from tutelage.errors import ConfigError
 from tutelage.hints import check, kinds_in, self_written
 from tutelage.hints.bank import Skill
-from tutelage.objective.algorithm import Algorithm, View
+from tutelage.objective import Algorithm, View
 from tutelage.policies.base import Completion, Request
-from tutelage.rollout.play import Stage, seed_of
 from tutelage.rollout.record import Line
+from tutelage.rollout.session import Stage
+from tutelage.seeding import seed_of
 from tutelage.types import Episode, Task
 
 SAMPLE = 64

@@ -14,17 +14,19 @@ from tutelage.envs.base import Told
 from tutelage.envs.pool import Failure
 from tutelage.errors import EnvError
 from tutelage.hints import kinds_in
-from tutelage.objective.algorithm import STUDENT, Algorithm, View
+from tutelage.objective import STUDENT, Algorithm, View
 from tutelage.objective.penalties import penalised
 from tutelage.policies.base import Completion, Ids, Policy, Request, Sample
 from tutelage.policies.hf.turn_divergence import divergences
 from tutelage.prompts import answer_format
 from tutelage.prompts.prompter import Reader
 from tutelage.rollout.demonstrations import ASTRAY, script
-from tutelage.rollout.session import Clock, Limits, Stage, foresee, seed_of
+from tutelage.rollout.session import (
+    Stage,
+    foresee,
+)
+from tutelage.seeding import seed_of
 from tutelage.types import Episode, Observation, Stop, Taken, Task, Turn
-
-__all__ = ["EXPERT", "Clock", "Job", "Limits", "Stage", "play", "seed_of"]
 
 EXPERT = "expert"
 

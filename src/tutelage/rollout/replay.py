@@ -10,8 +10,8 @@ from pathlib import Path
 from tutelage.envs.base import Suite
 from tutelage.errors import ConfigError, RunError
 from tutelage.prompts.prompter import Prompter
-from tutelage.rollout.play import seed_of
 from tutelage.rollout.record import episode_of
+from tutelage.seeding import seed_of
 from tutelage.types import Episode, Observation, Task, Turn
 
 

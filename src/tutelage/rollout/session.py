@@ -1,6 +1,5 @@
-"""What playing needs: the environment and where it runs, the policies, limits, names for chance."""
+"""A session: all that playing needs, the suite and its workers, the policies, the prompts."""
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from tutelage.envs.base import Suite
 from tutelage.envs.pool import Pool
 from tutelage.errors import ConfigError
 from tutelage.hints import Hints
-from tutelage.objective.algorithm import Algorithm, View
+from tutelage.objective import Algorithm, View
 from tutelage.policies.base import Foresees, Policy
 from tutelage.prompts.context import Context
 from tutelage.prompts.prompter import Prompter
@@ -28,11 +27,6 @@ class Limits:
     invalid_penalty: float = 0.0
     invalid: Literal["format", "any"] = "any"  # "any" counts actions the environment refuses too
     retries: int = 2  # times that a broken episode is played again
-
-
-def seed_of(*parts: object) -> int:
-    """A number for a name, the same in every process and Python."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big")
 
 
 @dataclass(slots=True)

@@ -10,8 +10,10 @@ again.
 import random
 from collections.abc import Sequence
 
-from tutelage.objective.algorithm import Algorithm
-from tutelage.rollout.play import Stage, play, seed_of
+from tutelage.objective import Algorithm
+from tutelage.rollout.play import play
+from tutelage.rollout.session import Stage
+from tutelage.seeding import seed_of
 from tutelage.types import Episode, Task
 
 EQUAL = 1e-9

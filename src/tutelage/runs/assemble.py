@@ -24,8 +24,12 @@ from tutelage.evaluation.evaluate import Panel, panel
 from tutelage.hints import Hints, check, kinds_in
 from tutelage.hints.bank import built_in as bank_names
 from tutelage.hints.bank import load as load_bank
-from tutelage.objective.algorithm import ONE, Algorithm, Reinforce, View
-from tutelage.rollout.play import Limits, Stage, seed_of
+from tutelage.objective import ONE
+from tutelage.objective import Algorithm
+from tutelage.objective import Reinforce
+from tutelage.objective import View
+from tutelage.rollout.session import Limits, Stage
+from tutelage.seeding import seed_of
 from tutelage.envs.suites import imported
 from tutelage.envs.suites import suite_class as suite_class
 from tutelage.envs.suites import suite_of as suite_of

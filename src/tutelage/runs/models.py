@@ -25,7 +25,7 @@ from tutelage.policies.hf.loading import load
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.policies.server.vllm import InProcess, Sampler, Served, VllmEngine, hand_over, write
-from tutelage.rollout.play import seed_of
+from tutelage.seeding import seed_of
 from tutelage.types import Observation
 
 ASSETS = Path(__file__).parents[1] / "assets"

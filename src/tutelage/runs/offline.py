@@ -14,10 +14,13 @@ from tutelage.config.schema import Config
 from tutelage.errors import ConfigError, RunError, did_you_mean
 from tutelage.evaluation.evaluate import Evaluation, evaluate, named
 from tutelage.rollout.hint_preparation import Hinter, prove, sample
-from tutelage.objective.algorithm import Algorithm, View
+from tutelage.objective import Algorithm
+from tutelage.objective import View
 from tutelage.policies.hf.loading import load
 from tutelage.rollout.record import Log, episode_line
-from tutelage.rollout.play import EXPERT, Stage, play, seed_of
+from tutelage.rollout.play import EXPERT, play
+from tutelage.rollout.session import Stage
+from tutelage.seeding import seed_of
 from tutelage.runs.train import deterministic
 from tutelage.runs.folder import CONFIG
 from tutelage.schedules import constant

@@ -17,21 +17,20 @@ from tutelage.envs.check import attempt, quick
 from tutelage.errors import ConfigError, EnvError, PolicyError
 from tutelage.maths.surrogates import score_function
 from tutelage.runs.models import Model, student_of
-from tutelage.objective.algorithm import (
-    ONE,
-    STUDENT,
-    Algorithm,
+from tutelage.objective import ONE, Step
+from tutelage.objective import STUDENT, View
+from tutelage.objective import Algorithm
+from tutelage.objective import (
     Distill,
     DistillSampled,
     Entropy,
     Reinforce,
-    Step,
     Term,
-    View,
-    bind,
 )
+from tutelage.objective import bind
 from tutelage.policies.base import Sample
-from tutelage.rollout.play import Stage, play
+from tutelage.rollout.session import Stage
+from tutelage.rollout.play import play
 from tutelage.schedules import constant
 from tutelage.signals import gap
 from tutelage.training.train_step import prepare

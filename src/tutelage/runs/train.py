@@ -25,12 +25,13 @@ from tutelage.evaluation.evaluate import Panel, evaluate, named
 from tutelage.rollout.hint_preparation import Hinter
 from tutelage.runs.metrics import metrics
 from tutelage.runs.models import Model
-from tutelage.objective.algorithm import View
+from tutelage.objective import View
 from tutelage.training.optimizer import adamw
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.rollout.record import Line, episode_line
 from tutelage.rollout.replay import Replay
-from tutelage.rollout.play import Clock, Stage, play
+from tutelage.rollout.session import Clock, Stage
+from tutelage.rollout.play import play
 from tutelage.runs.folder import RunFolder
 from tutelage.rollout.task_sampling import gather, learnt
 from tutelage.runs.selftest import Wiring, run_all

@@ -8,7 +8,18 @@ turns       weights by turn, and credits that look ahead
 followups   factors and gates of the methods that came after SDAR
 """
 
-from tutelage.signals.basic import acted_by, gap, group_relative
+from tutelage.signals.advantages import (
+    acted_by,
+    batch_normalised,
+    drift,
+    episode_return,
+    gap,
+    group_relative,
+    leave_one_out,
+    state_relative,
+    to_come,
+    turn_relative,
+)
 from tutelage.signals.followups import (
     belief_weight,
     equal_turns,
@@ -22,15 +33,6 @@ from tutelage.signals.followups import (
 )
 from tutelage.signals.gates import GATES, entropy_gate, evidence, gap_gate, soft_or_gate
 from tutelage.signals.reductions import episode_mean, episode_sum, token_mean, varied
-from tutelage.signals.rewards import (
-    batch_normalised,
-    drift,
-    episode_return,
-    leave_one_out,
-    state_relative,
-    to_come,
-    turn_relative,
-)
 from tutelage.signals.turns import (
     discounted_gap,
     first_turns,

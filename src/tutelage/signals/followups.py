@@ -13,8 +13,8 @@ from torch import Tensor
 from tutelage.maths import token_credit as maths
 from tutelage.maths.segments import future_sum, segment_mean, segment_std, segment_sum
 from tutelage.maths.surrogates import ratio
-from tutelage.objective.algorithm import STUDENT, Signal, Step
-from tutelage.signals.basic import gap, group_relative
+from tutelage.objective import STUDENT, Signal, Step
+from tutelage.signals.advantages import gap, group_relative
 from tutelage.signals.turns import spoken
 
 

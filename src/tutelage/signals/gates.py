@@ -11,10 +11,10 @@ from torch import Tensor
 
 from tutelage.maths.distributions import entropy
 from tutelage.maths.turn_weights import soft_or
-from tutelage.objective.algorithm import STUDENT, Gate, Signal, Step
+from tutelage.objective import STUDENT, Gate, Signal, Step
 from tutelage.objective.scores import Scores
 from tutelage.schedules import Schedule, as_schedule
-from tutelage.signals.basic import gap
+from tutelage.signals.advantages import gap
 
 
 def gap_gate(beta: float = 5.0) -> Gate:

@@ -8,7 +8,7 @@ sums need to be told what that is instead, with `Algorithm.size` the mean over t
 import torch
 
 from tutelage.maths.segments import segment_min_max, segment_sum
-from tutelage.objective.algorithm import ONE, Signal, Step
+from tutelage.objective import ONE, Signal, Step
 
 
 def _divided(x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:

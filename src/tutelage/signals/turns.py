@@ -11,10 +11,10 @@ from torch import Tensor
 
 from tutelage.maths import turn_weights
 from tutelage.maths.segments import future_sum, segment_mean, segment_sum
-from tutelage.objective.algorithm import STUDENT, Signal, Step
+from tutelage.objective import STUDENT, Signal, Step
 from tutelage.objective.batch import TokenBatch
 from tutelage.schedules import Schedule, as_schedule
-from tutelage.signals.basic import gap
+from tutelage.signals.advantages import gap
 
 
 class Spoken(NamedTuple):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import RunError
-from tutelage.objective.algorithm import STUDENT, Algorithm
+from tutelage.objective import STUDENT, Algorithm
 from tutelage.objective.batch import TokenBatch
 from tutelage.objective.scores import Scores
 

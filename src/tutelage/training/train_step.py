@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import RunError
-from tutelage.objective.algorithm import Algorithm, Objective, Step, View, bind
+from tutelage.objective import Algorithm, Objective, Step, View, bind
 from tutelage.objective.batch import TokenBatch, collate
 from tutelage.objective.lazy_scores import LazyScores, kept
 from tutelage.objective.scores import Cut, Scores
 from tutelage.policies.base import Foresees, Sample, Scorer, Shares
 from tutelage.policies.packing import extends
 from tutelage.prompts.prompter import Prompter
-from tutelage.rollout.play import Clock, seed_of
+from tutelage.rollout.session import Clock
+from tutelage.seeding import seed_of
 from tutelage.training.sampler_mismatch import compare, corrected
 from tutelage.types import Episode, Task
 

@@ -14,7 +14,7 @@ from tutelage.errors import did_you_mean
 from tutelage.hints.hindsight import Hindsight
 from tutelage.maths.distributions import Divergence
 from tutelage.maths.surrogates import Surrogate
-from tutelage.objective.algorithm import ONE, Gate, Signal
+from tutelage.objective import ONE, Gate, Signal
 from tutelage.objective.penalties import Penalty
 from tutelage.schedules import Schedule, as_schedule
 

@@ -17,8 +17,7 @@ from tutelage.hints import hindsight
 from tutelage.hints.hindsight import Hindsight
 from tutelage.maths import divergences, estimators, surrogates
 from tutelage.maths.surrogates import Surrogate
-from tutelage.objective import penalties
-from tutelage.objective.algorithm import Gate, Signal
+from tutelage.objective import Gate, Signal, penalties
 from tutelage.objective.penalties import Penalty
 from tutelage.schedules import Schedule
 

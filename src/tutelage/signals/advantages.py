@@ -1,5 +1,4 @@
-"""Credits read from rewards: other baselines than the group's mean, finer groups than episodes, and
-a pull to a reference that is part of the reward."""
+"""Advantages and masks: what the reward, a teacher or the actor says of each sampled token."""
 
 from typing import Literal
 
@@ -8,7 +7,37 @@ import torch
 from tutelage.maths import advantages
 from tutelage.maths.estimators import k1, k2, k3
 from tutelage.maths.segments import future_sum, segment_sum
-from tutelage.objective.algorithm import Signal, Step
+from tutelage.objective import STUDENT, Signal, Step
+
+
+def group_relative(*, std: bool = True) -> Signal:
+    """GRPO's credit: an episode's return against its group's, spread over its tokens."""
+
+    def of(s: Step) -> torch.Tensor:
+        b = s.batch
+        return advantages.group_relative(b.outcome, b.group, std=std)[b.owner]
+
+    return Signal(of, "group_relative")
+
+
+def gap(teacher: str = "teacher", student: str = STUDENT) -> Signal:
+    """log teacher - log student at each sampled token: the negated sample of reverse KL."""
+    return Signal(
+        lambda s: s.scores[teacher].logp - s.scores[student].logp,
+        f"gap[{teacher}|{student}]",
+        tokenwise=True,
+    )
+
+
+def acted_by(actor: str) -> Signal:
+    """1 on the tokens that one actor wrote, 0 elsewhere."""
+
+    def of(s: Step) -> torch.Tensor:
+        who = s.batch.actors.index(actor) if actor in s.batch.actors else -1
+        return (s.batch.writer == who).float()
+
+    return Signal(of, f"acted_by[{actor}]")
+
 
 Estimate = Literal["k1", "k2", "k3"]
 ESTIMATES = {"k1": k1, "k2": k2, "k3": k3}

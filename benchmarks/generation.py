@@ -44,7 +44,7 @@ from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.context import Context
 from tutelage.rollout.play import play
-from tutelage.rollout.session import Limits, Stage
+from tutelage.rollout.session import Limits, Session
 from tutelage.runs.train import train
 from tutelage.types import Observation, Task
 
@@ -108,7 +108,7 @@ def engine(of: Any, rows: int) -> SlotEngine:
     return SlotEngine(
         lambda **inputs: of.model(**inputs).last_hidden_state,
         lambda: of.lm_head.weight.detach(), of.config, end=NEVER, rows=rows, context=CONTEXT,
-        compute=torch.float32, device="cpu",
+        dtype=torch.float32, device="cpu",
     )  # fmt: skip
 
 
@@ -308,16 +308,16 @@ def _rollout(
         if workers
         else LocalPool(suite)
     )  # fmt: skip
-    stage = Stage(
+    session = Session(
         suite=suite, pool=pool, policies={"self": actor}, context=Context(),
-        limits=Limits(turns=suite.turns, new_tokens=12, live=episodes),
+        limits=Limits(max_turns=suite.turns, max_new_tokens=12, concurrency=episodes),
     )  # fmt: skip
     try:
-        play(stage, suite.tasks("warm")[:workers], Algorithm(terms=()), seed=0)  # workers start
-        stage.clock.seconds.clear()
+        play(session, suite.tasks("warm")[:workers], Algorithm(terms=()), seed=0)  # workers start
+        session.clock.seconds.clear()
         since = time.perf_counter()
-        play(stage, suite.tasks("train")[:episodes], Algorithm(terms=()), seed=0)
-        return {**stage.clock.seconds, "all": time.perf_counter() - since}
+        play(session, suite.tasks("train")[:episodes], Algorithm(terms=()), seed=0)
+        return {**session.clock.seconds, "all": time.perf_counter() - since}
     finally:
         pool.shutdown()
 
@@ -336,7 +336,7 @@ def whole_steps(episodes: int, repeats: int) -> None:
                         "checkpoint_every": repeats + 1, "threads": 1},
                 "env": {"suite": "generation:Slow", "options": {"pause": pause, "turns": turns},
                         "workers": workers, "order": order},
-                "rollout": {"tasks": episodes, "turns": turns, "new_tokens": 12, "live": episodes},
+                "rollout": {"tasks_per_step": episodes, "max_turns": turns, "max_new_tokens": 12, "concurrency": episodes},
                 "algorithm": {"name": "opd", "vocabulary": "full"},
                 "update": {"lr": 1e-5},
                 "policy": {"build": {**SHAPE}},

@@ -24,7 +24,7 @@ from tutelage.prompts.context import Context
 from tutelage.prompts.prompter import Prompter
 from tutelage.rollout.hint_preparation import Hinter
 from tutelage.rollout.play import play
-from tutelage.rollout.session import Clock, Stage
+from tutelage.rollout.session import Clock, Session
 from tutelage.runs import assemble
 from tutelage.training.optimizer import adamw
 from tutelage.training.train_step import Update, train_step
@@ -75,7 +75,7 @@ def policy_of(shape: Shape, chat: Chat, device: str, **settings: Any) -> HFPolic
     torch.manual_seed(0)
     with torch.device(device):  # billions of numbers are drawn slowly on a processor
         model = Qwen3ForCausalLM(config)
-    return HFPolicy(model.eval(), chat, compute="bfloat16", **settings)
+    return HFPolicy(model.eval(), chat, dtype="bfloat16", **settings)
 
 
 # -- the clock and the limits
@@ -287,26 +287,26 @@ def config_of(job: Job) -> Config:
         "env": {"suite": "household", "options": {"size": "small" if tiny else "full"}},
         "context": {"kind": a.context, "render": "actions" if a.context == "window" else "text"},
         "rollout": {
-            "tasks": 2 if tiny else 16, "copies": 2 if tiny else 8, "turns": 3 if tiny else a.turns,
-            "new_tokens": 8 if tiny else a.new_tokens, "live": 128,
+            "tasks_per_step": 2 if tiny else 16, "group_size": 2 if tiny else 8, "max_turns": 3 if tiny else a.turns,
+            "max_new_tokens": 8 if tiny else a.max_new_tokens, "concurrency": 128,
         },
         "algorithm": {"name": "sdar", "hint": "skills"},
-        "update": {"lr": 1e-6, "tokens": 8192},
+        "update": {"lr": 1e-6, "max_tokens_per_pass": 8192},
         "policy": {"model": "builtin:household-teacher"},  # in whose place a larger one is put
     })  # fmt: skip
 
 
-def stage_of(job: Job, config: Config, saved: Saved) -> Stage:
-    suite, tokens = assemble.suite_of(config.env), config.update.tokens
+def stage_of(job: Job, config: Config, saved: Saved) -> Session:
+    suite, tokens = assemble.suite_of(config.env), config.update.max_tokens_per_pass
     context = assemble.context_of(config.context, suite)
     policy = learner(job, saved, chat_of(job.shape, [context.instructions]), tokens, rows=128)
-    stage = Stage(
+    session = Session(
         suite=suite, pool=assemble.pool_of(config.env, suite), context=context,
         policies={"self": policy, "reference": policy.copied()}, limits=assemble.limits_of(config),
         hints=assemble.hints_of(config, suite, assemble.phases_of(config)),
     )  # fmt: skip
-    stage.ready = Hinter(stage=stage, seed=0)
-    return stage
+    session.ready = Hinter(session=session, seed=0)
+    return session
 
 
 def step(job: Job, episodes: int) -> Line:
@@ -315,38 +315,42 @@ def step(job: Job, episodes: int) -> Line:
     algorithm = assemble.phases_of(config)[-1].algorithm
     # the copy that acts, the reference, and what keys and values may take
     beside = 4 * job.shape.parameters() + memory()[0] / 3
-    saved = saved_of(job, config.update.tokens, beside)
-    stage = stage_of(job, config, saved)
-    policy = stage.policies["self"]
+    saved = saved_of(job, config.update.max_tokens_per_pass, beside)
+    session = stage_of(job, config, saved)
+    policy = session.policies["self"]
     assert isinstance(policy, HFPolicy)
     optimizer = optimizer_of(policy, saved)
     update = assemble.update_of(config, job.device)
-    tasks = assemble.tasks_of(stage.suite, config.env.split, config.rollout.tasks, where="env")
+    tasks = assemble.tasks_of(
+        session.suite, config.env.split, config.rollout.tasks_per_step, where="env"
+    )
     turns: list[Turn] = []
 
     def whole(count: int) -> None:
-        played = play(stage, tasks[:count], algorithm, seed=0, copies=config.rollout.copies)
+        played = play(
+            session, tasks[:count], algorithm, seed=0, group_size=config.rollout.group_size
+        )
         made = [mixed(e, k) for k, e in enumerate(played)]
         turns[:] = [turn for e in made for turn in e.turns]
         train_step(
-            algorithm, made, stage.policies, optimizer, stage.prompter, update, step=0, seed=0,
-            clock=stage.clock,
+            algorithm, made, session.policies, optimizer, session.prompter, update, step=0, seed=0,
+            clock=session.clock,
         )  # fmt: skip
 
     try:
         whole(1)
-        stage.clock = Clock()
-        work = partial(whole, episodes // config.rollout.copies)
+        session.clock = Clock()
+        work = partial(whole, episodes // config.rollout.group_size)
         taken = timed(work, job.device, job.arguments.repeats, job.until)
     finally:
-        stage.pool.shutdown()
+        session.pool.shutdown()
     return {
         "episodes": episodes, "context": config.context.kind, **saved._asdict(),
         "compile": job.arguments.compile, "turns": len(turns),
         "action_tokens": sum(len(turn.tokens) for turn in turns),
         "episodes_per_hour": spread([3600 * episodes / seconds for seconds in taken]),
         "seconds": spread(taken), "published": PUBLISHED, "repeats": len(taken),
-        "share": {name: rounded(s / sum(taken)) for name, s in stage.clock.seconds.items()},
+        "share": {name: rounded(s / sum(taken)) for name, s in session.clock.seconds.items()},
     }  # fmt: skip
 
 

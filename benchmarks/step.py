@@ -216,7 +216,9 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=8)
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=2048, help="update.tokens of tutelage")
+    parser.add_argument(
+        "--tokens", type=int, default=2048, help="update.max_tokens_per_pass of tutelage"
+    )
     parser.add_argument("--models", type=Path, default=MODELS, help="made if they are not there")
     parser.add_argument("--practice", type=int, default=120, help="steps that make the teacher")
     parser.add_argument("--compile", action="store_true", help="a row more: policy.compile")

@@ -212,7 +212,7 @@ def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
     from tutelage.runs.train import train
 
     grpo = work == "grpo"
-    copies = min(4, arguments.episodes) if grpo else 1
+    group_size = min(4, arguments.episodes) if grpo else 1
     algorithm: dict[str, JsonValue] = (
         {"name": "grpo"} if grpo else {"name": "opd", "vocabulary": "full"}
     )
@@ -226,11 +226,11 @@ def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
             },
             "env": {"suite": "step_ours:Stories", "workers": 0},
             "rollout": {
-                "tasks": arguments.episodes // copies, "copies": copies,
-                "turns": arguments.turns, "new_tokens": arguments.new_tokens,
+                "tasks_per_step": arguments.episodes // group_size, "group_size": group_size,
+                "max_turns": arguments.turns, "max_new_tokens": arguments.max_new_tokens,
             },
             "algorithm": algorithm,
-            "update": {"lr": 1e-5, "tokens": arguments.tokens},
+            "update": {"lr": 1e-5, "max_tokens_per_pass": arguments.tokens},
             "policy": {"model": str(models / "student"), "compile": arguments.compile},
             "policies": teacher,
         })  # fmt: skip

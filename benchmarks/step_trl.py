@@ -109,7 +109,7 @@ def made(work: str, models: Path, folder: str, arguments: argparse.Namespace, pa
         "output_dir": folder, "max_steps": arguments.steps, "learning_rate": 1e-5,
         "lr_scheduler_type": "constant", "per_device_train_batch_size": arguments.rows,
         "gradient_accumulation_steps": arguments.episodes // arguments.rows,
-        "max_completion_length": arguments.new_tokens * arguments.turns * 4,
+        "max_completion_length": arguments.max_new_tokens * arguments.turns * 4,
         "max_tool_calling_iterations": arguments.turns - 1, "temperature": 1.0, "bf16": False,
         "use_cpu": True, "gradient_checkpointing": False, "logging_steps": 1,
         "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
@@ -129,7 +129,7 @@ def made(work: str, models: Path, folder: str, arguments: argparse.Namespace, pa
             callbacks=[paced], tools=[world.open_record], args=trl.DistillationConfig(**settings),
         )  # fmt: skip
     # of a turn, as tutelage has it; the setting above is the whole conversation's
-    trainer.generation_config.max_new_tokens = arguments.new_tokens
+    trainer.generation_config.max_new_tokens = arguments.max_new_tokens
     return encoder, trainer
 
 

@@ -269,7 +269,7 @@ def _checked(
 
 def episodes_of(config: Config) -> int:
     """Training episodes of a run: the budget that all runs of a group share."""
-    return config.rollout.tasks * config.rollout.copies * config.run.steps
+    return config.rollout.tasks_per_step * config.rollout.group_size * config.run.steps
 
 
 def _equal_budgets(runs: Sequence[Run]) -> None:
@@ -282,5 +282,5 @@ def _equal_budgets(runs: Sequence[Run]) -> None:
         if mine != theirs:
             raise ConfigError(
                 f"{run.method} would train on {mine} episodes and {other} on {theirs}; give all "
-                f"of the group {run.group} the same rollout.tasks * rollout.copies * run.steps"
+                f"of the group {run.group} the same rollout.tasks_per_step * rollout.group_size * run.steps"
             )

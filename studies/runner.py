@@ -83,7 +83,7 @@ def teacher_path(study: Study, seed: int) -> Path:
     c = study.base
     asked = {s: getattr(c, s).model_dump(mode="json") for s in ("env", "context", "eval")}
     teacher = c.policies[TEACHER].model_dump(mode="json")
-    limits = {"turns": c.rollout.turns, "new_tokens": c.rollout.new_tokens}
+    limits = {"turns": c.rollout.max_turns, "new_tokens": c.rollout.max_new_tokens}
     key = key_of({**asked, "teacher": teacher, "limits": limits}, str(seed))
     return study.folder / f"{TEACHER}-{seed}-{key}.json"
 

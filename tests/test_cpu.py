@@ -12,7 +12,7 @@ from support.tiny_models import policy
 from tutelage import cpu
 from tutelage.config.schema import RunSection
 from tutelage.cpu import Matmul, products, threads
-from tutelage.policies.base import Sample
+from tutelage.prompts.prompter import Sample
 from tutelage.runs.train import deterministic
 
 

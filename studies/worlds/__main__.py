@@ -25,7 +25,7 @@ EXAMPLES = HERE.parents[1] / "examples"
 SMOKED = ("household", *WORLDS)
 """Worlds with examples to try; the household's learning curves are a study of their own."""
 SHORT = (
-    "run.steps=3", "run.eval_every=3", "run.checkpoint_every=3", "rollout.tasks=2", "eval.tasks=8",
+    "run.steps=3", "run.eval_every=3", "run.checkpoint_every=3", "rollout.tasks_per_step=2", "eval.tasks=8",
 )  # fmt: skip
 
 
@@ -70,7 +70,10 @@ def smoke(world: str) -> int:
     """Train for a few steps as the world's examples say; the worst exit code."""
     worst = 0
     with tempfile.TemporaryDirectory() as folder:
-        for kind, more in {"sft": (), "grpo": ("warm_start.steps=3", "rollout.copies=2")}.items():
+        for kind, more in {
+            "sft": (),
+            "grpo": ("warm_start.steps=3", "rollout.group_size=2"),
+        }.items():
             file = EXAMPLES / f"{world}_{kind}.toml"
             settings = [*SHORT, *more, f"run.folder={folder}/{kind}"]
             train = [sys.executable, "-m", "tutelage", "train", str(file), *settings]

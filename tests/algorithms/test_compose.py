@@ -41,7 +41,7 @@ PAIRS: dict[str, tuple[Callable[[], Algorithm], str]] = {
         views.reference = { policy = "reference" }
         [terms.grpo]
         kind = "reinforce"
-        credit = "group_relative(std=False)"
+        advantage = "group_relative(std=False)"
         surrogate = "ppo_clip(low=0.2, high=0.28, dual=3.0)"
         old = "recomputed"
         [terms.kl]
@@ -83,7 +83,7 @@ PAIRS: dict[str, tuple[Callable[[], Algorithm], str]] = {
     "atod": (
         ALGORITHMS["atod"],
         TEACHER + "[terms.atod]\nkind = 'reinforce'\nsurrogate = 'ppo_clip(dual=3)'\n"
-        "credit = 'linear(1, 0.1, 80) * (t_dur() * gap()) + linear(1, 2, 80) * group_relative()'",
+        "advantage = 'linear(1, 0.1, 80) * (t_dur() * gap()) + linear(1, 2, 80) * group_relative()'",
     ),
     "sdar": (
         lambda: ALGORITHMS["sdar"](kl=0.0),
@@ -91,7 +91,7 @@ PAIRS: dict[str, tuple[Callable[[], Algorithm], str]] = {
         views.teacher = { hint = "skills" }
         [terms.grpo]
         kind = "reinforce"
-        credit = "group_relative()"
+        advantage = "group_relative()"
         surrogate = "ppo_clip(dual=3)"
         [terms.sdar]
         kind = "distill_sampled"
@@ -107,7 +107,7 @@ PAIRS: dict[str, tuple[Callable[[], Algorithm], str]] = {
         [terms.step_opsd]
         kind = "reinforce"
         surrogate = "ppo_clip(dual=3)"
-        credit = "equal_turns(group_relative() * (1 + linear(0.2, 0, 50) * (support() - 1)))"
+        advantage = "equal_turns(group_relative() * (1 + linear(0.2, 0, 50) * (support() - 1)))"
         """,
     ),
 }
@@ -146,7 +146,7 @@ views.teacher = { policy = "teacher" }
 actors.teacher = "cosine(1, 0, 0.8 * total_steps)"
 [terms.mine]
 kind = "reinforce"
-credit = "acted_by('student') * (linear(1, 0.1, 80) * t_dur() * gap() + linear(1, 2, 80) * group_relative())"
+advantage = "acted_by('student') * (linear(1, 0.1, 80) * t_dur() * gap() + linear(1, 2, 80) * group_relative())"
 surrogate = "ppo_clip(0.2, dual=3)"
 [terms.pull]
 kind = "distill_sampled"
@@ -167,10 +167,10 @@ def test_guided_turns_sdars_gate_t_dur_and_annealing_from_a_configuration_alone(
     got = parts(composed(EVERYTHING, 100), of, at)
     p, q, old = step.scores["student"].logp, step.scores["teacher"].logp, step.batch.logp
     mine, share = acted_by("student")(step), min(at / 80, 1)
-    credit = (1 - 0.9 * share) * t_dur()(step) * (q - p) + (1 + share) * group_relative()(step)
-    credit, r = credit * mine, (p - old).exp()
-    gain = torch.minimum(r * credit, r.clamp(0.8, 1.2) * credit)
-    gain = torch.where(credit < 0, torch.maximum(gain, 3 * credit), gain)
+    advantage = (1 - 0.9 * share) * t_dur()(step) * (q - p) + (1 + share) * group_relative()(step)
+    advantage, r = advantage * mine, (p - old).exp()
+    gain = torch.minimum(r * advantage, r.clamp(0.8, 1.2) * advantage)
+    gain = torch.where(advantage < 0, torch.maximum(gain, 3 * advantage), gain)
     assert got["mine"] == pytest.approx(float(-gain.mean()), rel=1e-4, abs=1e-6)
     pull = 0.01 * mine * torch.sigmoid(5 * (q - p)) * (q - p)
     assert got["pull"] == pytest.approx(float(pull.mean()), rel=1e-4, abs=1e-7)
@@ -254,7 +254,7 @@ def test_other_kinds_of_words(of: World) -> None:
 WRONG = [
     (
         "gaap()",
-        r"""credit, character 1 of "gaap\(\)": there is no word 'gaap'; did you mean gap\?""",
+        r"""advantage, character 1 of "gaap\(\)": there is no word 'gaap'; did you mean gap\?""",
     ),
     ("gap() + gruop_relative()", "character 9 .*did you mean group_relative"),
     ("gap", "gap must be called, as gap\\(teacher='teacher'"),
@@ -306,8 +306,8 @@ WRONG = [
 @pytest.mark.parametrize(("text", "message"), WRONG, ids=range(len(WRONG)))
 def test_every_mistake_is_a_sentence_with_its_place(text: object, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
-        READER.read(text, "signal", "credit")
-    assert str(caught.value).startswith("credit")
+        READER.read(text, "signal", "advantage")
+    assert str(caught.value).startswith("advantage")
     assert len(str(caught.value)) < 400
 
 
@@ -356,11 +356,11 @@ TABLES = [
     ("[terms.a]\nkind = 'distil'", "did you mean distill"),
     (
         "[terms.reinforce]\ncredti = '1'",
-        "terms.reinforce.credti is not a setting; did you mean credit",
+        "terms.reinforce.credti is not a setting; did you mean advantage",
     ),
     (
         "[terms.reinforce]\nold = 'sampler'",
-        "terms.reinforce.credit is missing; a Reinforce needs it",
+        "terms.reinforce.advantage is missing; a Reinforce needs it",
     ),
     (
         "[terms.reinforce]\ncredit = '1'\nold = 'new'",
@@ -412,7 +412,7 @@ def test_everything_that_an_algorithm_can_be_told_can_be_told_here() -> None:
         live = true
         """
     )
-    plain = Algorithm(terms=(Reinforce(credit=gap()),))
+    plain = Algorithm(terms=(Reinforce(advantage=gap()),))
     same = [f.name for f in fields(made) if getattr(made, f.name) == getattr(plain, f.name)]
     assert same == []
     assert made.left is not None
@@ -440,8 +440,8 @@ policy.build = { layers = 1, hidden = 32, heads = 2, kv_heads = 1, ffn = 64, con
 policies.teacher.model = "builtin:household-teacher"
 eval.tasks = 5
 [rollout]
-tasks = 4
-copies = 2
+tasks_per_step = 4
+group_size = 2
 [algorithm]
 name = "compose"
 """
@@ -486,10 +486,10 @@ def test_the_plan_shows_terms_and_their_schedules(tmp_path: Path) -> None:
     assert "gated, times 0.01 * acted_by[student]" in said["pull"]
     along = dict(made.schedules)
     assert along["train: chance that teacher acts"][0] == 1
-    assert along["train: mine.credit, linear(1, 0.1, 80)"] == pytest.approx(
+    assert along["train: mine.advantage, linear(1, 0.1, 80)"] == pytest.approx(
         (1, 0.8875, 0.775, 0.6625, 0.55)
     )
-    assert along["train: mine.credit, linear(1, 2, 80)"][-1] == 1.5
+    assert along["train: mine.advantage, linear(1, 2, 80)"][-1] == 1.5
 
 
 # -- the words

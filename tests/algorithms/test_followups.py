@@ -142,7 +142,7 @@ def test_step_opsd_is_grpo_once_its_share_is_gone(of: World) -> None:
 
 def credit_of(algorithm: Algorithm, of: World, at: int = 3) -> list[float]:
     """What an algorithm's first term gives its surrogate."""
-    made: list[float] = algorithm.terms[0].credit(of.step(at)).tolist()  # type: ignore[attr-defined]
+    made: list[float] = algorithm.terms[0].advantage(of.step(at)).tolist()  # type: ignore[attr-defined]
     return made
 
 
@@ -481,8 +481,8 @@ def test_equal_returns_leave_the_auxiliary_losses_only(name: str) -> None:
         for e in made.episodes
     )
     of = replace(made, episodes=flat)
-    credit = torch.tensor(credit_of(ALGORITHMS[name](), of))
-    assert bool(credit.any()) == (name in ("adrs", "opid"))
+    advantage = torch.tensor(credit_of(ALGORITHMS[name](), of))
+    assert bool(advantage.any()) == (name in ("adrs", "opid"))
 
 
 def test_a_gradient_reaches_only_what_the_papers_say(of: World) -> None:

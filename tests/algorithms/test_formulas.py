@@ -78,9 +78,9 @@ def advantages(of: World, *, std: bool = True) -> list[float]:
     return made
 
 
-def clipped(ratio: float, credit: float, low: float, high: float, dual: float | None) -> float:
-    loss = max(-credit * ratio, -credit * min(max(ratio, 1 - low), 1 + high))
-    return min(loss, -credit * dual) if dual is not None and credit < 0 else loss
+def clipped(ratio: float, advantage: float, low: float, high: float, dual: float | None) -> float:
+    loss = max(-advantage * ratio, -advantage * min(max(ratio, 1 - low), 1 + high))
+    return min(loss, -advantage * dual) if dual is not None and advantage < 0 else loss
 
 
 def mean(values: list[float]) -> float:

@@ -101,7 +101,7 @@ def test_opd_clipped(of: World) -> None:
 
 @given(seed=SEEDS)
 def test_a_discount_of_one_is_the_gradient_of_reverse_kl_of_whole_sequences(seed: int) -> None:
-    """Two words in a row, the second's distribution depending on the first: the credit of the first
+    """Two words in a row, the second's distribution depending on the first: the advantage of the first
     must hold what it leads to, which gamma_kl = 0 leaves out."""
     gen = torch.Generator().manual_seed(seed)
     made = [torch.randn(4, 3, generator=gen, dtype=torch.float64) for _ in range(2)]
@@ -113,7 +113,7 @@ def test_a_discount_of_one_is_the_gradient_of_reverse_kl_of_whole_sequences(seed
     goal = torch.stack([q[0, a] + q[1 + a, b] for a, b in pairs])
     want = torch.autograd.grad((chance.exp() * (chance - goal)).sum(), x, retain_graph=True)[0]
 
-    # an episode for every pair; its words in two turns, which is no border for the credit
+    # an episode for every pair; its words in two turns, which is no border for the advantage
     step = written([[[(-1.0, -1.0)], [(-1.0, -1.0)]] for _ in pairs])
     words = torch.stack([row[k] for a, b in pairs for row, k in ((p[0], a), (p[1 + a], b))])
     theirs = torch.stack([row[k] for a, b in pairs for row, k in ((q[0], a), (q[1 + a], b))])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_policy import Table, chat
 from support.fake_steps import World, gradient, parts, total, world
-from support.sessions import stage
+from support.sessions import session
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -24,9 +24,10 @@ from tutelage.envs.doors import Doors
 from tutelage.objective import ONE, Algorithm, Signal, Step, View, bind
 from tutelage.objective.batch import collate
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Completion, Request, Sample
+from tutelage.policies.base import Completion, Request
+from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
-from tutelage.rollout.session import Clock, Stage
+from tutelage.rollout.session import Clock, Session
 from tutelage.schedules import Schedule
 from tutelage.signals import episode_mean, episode_sum, token_mean, varied
 from tutelage.training import train_step as trainer
@@ -35,7 +36,7 @@ from tutelage.types import Episode, Task
 
 
 def flat(of: World, *groups: str) -> World:
-    """The same with equal returns in some groups, in which no credit is left."""
+    """The same with equal returns in some groups, in which no advantage is left."""
     episodes = tuple(
         replace(e, turns=tuple(replace(t, reward=0.1, penalty=0.0) for t in e.turns))
         if e.group in groups
@@ -330,7 +331,7 @@ def test_a_group_counts_where_its_returns_differ() -> None:
     ]  # fmt: skip
     assert ways[0].total_reward != ways[1].total_reward
     assert not varied()(Step(collate(ways), {}, 0)).any()
-    alone = world(5, groups=4, copies=1)
+    alone = world(5, groups=4, group_size=1)
     assert not varied()(alone.step()).any()
 
 
@@ -376,7 +377,7 @@ class Knows(Doors):
 
 
 def step_on(
-    algorithm: Algorithm, on: Stage, student: Table, episodes: Sequence[Episode], *,
+    algorithm: Algorithm, on: Session, student: Table, episodes: Sequence[Episode], *,
     lr: float = 0.0, **update: int,
 ) -> tuple[list[Tensor], Report]:  # fmt: skip
     """The gradient of every optimiser step."""
@@ -394,12 +395,12 @@ def step_on(
     return seen, report
 
 
-def without_hint(suite: Doors, hint: str) -> tuple[Stage, Reads, Callable[..., list[Episode]]]:
+def without_hint(suite: Doors, hint: str) -> tuple[Session, Reads, Callable[..., list[Episode]]]:
     student = Reads(knows=0.7)
-    on = stage(suite, policies={"self": student})
+    on = session(suite, policies={"self": student})
 
     def played(algorithm: Algorithm) -> list[Episode]:
-        return play(on, suite.tasks("train"), algorithm, seed=2, copies=4)
+        return play(on, suite.tasks("train"), algorithm, seed=2, group_size=4)
 
     return on, student, played
 
@@ -462,7 +463,7 @@ def test_the_ratio_crosses_prompts() -> None:
     assert {t.actor for e in episodes for t in e.turns} == {"teacher"}
     _, report = step_on(algorithm, on, student, episodes)
     plain = on.prompter(View(), episodes[0].task)
-    credit = {
+    advantage = {
         (e.task.id, e.copy): e.total_reward
         - sum(x.total_reward for x in episodes if x.group == e.group) / 4
         for e in episodes
@@ -472,7 +473,7 @@ def test_the_ratio_crosses_prompts() -> None:
         samples = replace(plain, hint="").samples(e)
         now = student.score(samples, 1.0).logp.tolist()
         then = [x for t in e.turns for x in t.logps]
-        a = credit[e.task.id, e.copy]
+        a = advantage[e.task.id, e.copy]
         losses += [clipped(float(torch.tensor(p - q).exp()), a, 1.0, 1.0, None)
                    for p, q in zip(now, then, strict=True)]  # fmt: skip
     assert report.losses["student"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
@@ -515,8 +516,8 @@ def test_a_minibatch_is_reduced_like_a_step(name: str, reduction: Any) -> None:
 def test_a_step_in_which_no_group_counts_changes_nothing() -> None:
     suite = Doors(2)
     student = Reads(knows=30.0)
-    on = stage(suite, policies={"self": student})
-    episodes = play(on, suite.tasks("train"), opsd(), seed=0, copies=2)
+    on = session(suite, policies={"self": student})
+    episodes = play(on, suite.tasks("train"), opsd(), seed=0, group_size=2)
     assert all(e.won for e in episodes)
     before = student.logits.detach().clone()
     for algorithm in (opsd(), pi_distill(total_steps=3), opsd(reduction="sum")):
@@ -545,9 +546,9 @@ def test_schedules_weigh_the_loss_and_not_only_the_log() -> None:
     of = WORLDS[0]
     ramp: Schedule = lambda step: 0.1 * step  # noqa: E731
     step = of.step(at=5)
-    ramped = Algorithm(terms=(replace(grpo(std=False).terms[0], credit=ramp * ONE),))
+    ramped = Algorithm(terms=(replace(grpo(std=False).terms[0], advantage=ramp * ONE),))
     assert total(ramped, of, 5) == pytest.approx(
-        total(Algorithm(terms=(replace(grpo(std=False).terms[0], credit=0.5 * ONE),)), of)
+        total(Algorithm(terms=(replace(grpo(std=False).terms[0], advantage=0.5 * ONE),)), of)
     )
     everything = [torch.arange(len(step.batch.token))]
     value, grad = gradient(bind(pi_distill(total_steps=1, alpha=1.0), step), of, step, everything)

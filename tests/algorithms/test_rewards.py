@@ -163,14 +163,14 @@ def test_rloo_asks_for_a_reference_only_where_it_is_pulled_to_one() -> None:
 
 
 def test_rloo_of_groups_of_one_is_nothing() -> None:
-    of = world(3, groups=4, copies=1)
+    of = world(3, groups=4, group_size=1)
     assert total(rloo(), of) == 0.0
 
 
 @given(seed=st.integers(0, 50))
 def test_rloo_is_the_centred_credit_scaled_up(seed: int) -> None:
     """R_i - mean of the others = G / (G - 1) (R_i - mean of all)."""
-    of = world(seed, groups=2, copies=4)
+    of = world(seed, groups=2, group_size=4)
     a = advantages(of, std=False)
     got = leave_one_out()(of.step()).tolist()
     assert got == pytest.approx([4 / 3 * a[t.episode] for t in tokens(of)], rel=1e-4, abs=1e-5)
@@ -330,15 +330,15 @@ def test_k1_is_no_loss() -> None:
 
 def test_reinforce_pp_needs_no_group() -> None:
     """One episode of each task: compared with the batch."""
-    of = world(5, groups=6, copies=1)
+    of = world(5, groups=6, group_size=1)
     assert total(reinforce_pp(), of) != 0
     assert total(grpo(), of) == 0
 
 
 def test_equal_returns_earn_nothing_in_a_batch() -> None:
     episodes = [*group("g", (turn(reward=9.9, n=3),)), *group("h", (turn(reward=9.9, n=4),))]
-    credit = batch_normalised(episode_return())(step_of(episodes))
-    assert float(credit.abs().max()) < 1e-5
+    advantage = batch_normalised(episode_return())(step_of(episodes))
+    assert float(advantage.abs().max()) < 1e-5
     assert normalised(torch.zeros(0)).shape == (0,)
 
 

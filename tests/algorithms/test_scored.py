@@ -16,13 +16,13 @@ from tutelage.errors import ConfigError
 from tutelage.objective import Algorithm, Reinforce, Signal, View
 from tutelage.objective.lazy_scores import LazyScores
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Sample, Scorer
+from tutelage.policies.base import Scorer
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import pack
 from tutelage.prompts.context import Context
-from tutelage.prompts.prompter import Prompter
+from tutelage.prompts.prompter import Prompter, Sample
 from tutelage.rollout.session import Clock
-from tutelage.training import train_step as trainer
+from tutelage.training import layout
 from tutelage.training.train_step import Report, Update, train_step
 from tutelage.types import Episode, Observation, Task, Turn
 
@@ -108,13 +108,13 @@ def test_a_turn_is_scored_up_to_its_last_token_that_counts() -> None:
         made = episode(made.copy + 1)
     ends = torch.tensor([len(turn.tokens) for turn in made.turns]).cumsum(0)
     first = torch.zeros(int(ends[-1])).index_fill(0, ends[:-1], 1.0)
-    credit = Signal(of=lambda step: first, name="first token", tokenwise=True)
-    step(Algorithm(terms=(Reinforce(credit=credit),)), [made], of)
+    advantage = Signal(of=lambda step: first, name="first token", tokenwise=True)
+    step(Algorithm(terms=(Reinforce(advantage=advantage),)), [made], of)
     assert of["self"].tokens[True] == length(made, TURNS) - len(made.turns[-1].tokens) + 1
 
 
 def test_rewards_that_are_equal_cost_a_teacher_nothing() -> None:
-    """RLSD moves a credit by a teacher: where there is none, there is nothing to move."""
+    """RLSD moves a advantage by a teacher: where there is none, there is nothing to move."""
     of = policies()
     won, lost = episode(0, group="a", more=1.0), episode(1, group="a")
     same = [episode(5, group="b"), episode(5, group="b")]
@@ -132,7 +132,7 @@ def test_what_is_no_signal_of_single_tokens_finds_all_of_them_scored() -> None:
     """SOD compares a turn with the first: a window of turns takes none of that away."""
     of, episodes = policies(), [episode(k) for k in range(2)]
     compose = ALGORITHMS["compose"]
-    weighed = {"reinforce": {"credit": "first_turns(1) * sod_weight() * gap()"}}
+    weighed = {"reinforce": {"advantage": "first_turns(1) * sod_weight() * gap()"}}
     algorithm = compose(total_steps=3, views={"teacher": {"policy": "teacher"}}, terms=weighed)
     report, _ = step(algorithm, episodes, of)
     assert of["teacher"].tokens[False] == sum(length(e, TURNS) for e in episodes)
@@ -141,13 +141,13 @@ def test_what_is_no_signal_of_single_tokens_finds_all_of_them_scored() -> None:
 
 def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Score all tokens of all views, each on its own, as if each were read."""
-    narrow, until = LazyScores.of, train_step._until
+    narrow, until = LazyScores.of, layout._until
     monkeypatch.setattr(
         LazyScores, "of", lambda self, name, tokens: narrow(self, name, ~self._nothing)
     )
     monkeypatch.setattr(train_step, "_twins", lambda ready, views: dict.fromkeys(views, ()))
     monkeypatch.setattr(
-        trainer, "_until", lambda ready, row, counts: row if until(ready, row, counts) else None
+        layout, "_until", lambda ready, row, counts: row if until(ready, row, counts) else None
     )
 
 
@@ -240,9 +240,9 @@ def test_what_is_wanted_is_taken_once_and_what_comes_later_is_added() -> None:
 def test_a_pass_that_pads_its_rows_counts_the_padding() -> None:
     """Rows of 3, 4 and 10 tokens in passes of 20: as many as fit side by side at full length."""
     rows = [
-        [trainer.Row(("student",), size, trainer.Stretch(e, 0, 1, size))]
+        [layout.Sequence(("student",), size, layout.Span(e, 0, 1, size))]
         for e, size in enumerate((3, 4, 10, 10, 3))
     ]
     for padded, want in ((False, [[0, 1, 4, 2], [3]]), (True, [[0, 1, 4], [2, 3]])):
-        made = trainer._slices(range(5), rows, 20, padded=padded)
+        made = layout.micro_batches(range(5), rows, 20, padded=padded)
         assert [[row.episode for row in part] for _, part in made] == [sorted(w) for w in want]

@@ -332,6 +332,6 @@ def test_opd_with_a_discount_is_a_policy_gradient_on_what_follows(of: World) -> 
     for turns in turns_of(of):
         flat = [t for turn in turns for t in turn]
         for k, t in enumerate(flat):
-            credit = sum(0.9**j * after.gap for j, after in enumerate(flat[k:]))
-            loss.append(-credit * t.ratio)
+            advantage = sum(0.9**j * after.gap for j, after in enumerate(flat[k:]))
+            loss.append(-advantage * t.ratio)
     assert parts(opd(gamma_kl=0.9), of)["opd"] == pytest.approx(mean(loss), rel=1e-3, abs=1e-5)

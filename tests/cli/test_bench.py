@@ -18,10 +18,10 @@ from tutelage.cli.trials import PLAYING, Trial, race
 from tutelage.config.schema import Config, EnvSection
 from tutelage.config.toml_file import load
 from tutelage.envs.pool import Pool
-from tutelage.policies.base import Sample
 from tutelage.policies.hf.policy import HFPolicy
+from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
-from tutelage.rollout.session import Limits, Stage
+from tutelage.rollout.session import Limits, Session
 from tutelage.runs import assemble
 from tutelage.runs.assemble import limits_of, phases_of, workers_of
 from tutelage.runs.offline import staged
@@ -34,11 +34,11 @@ threads = 1
 [env]
 suite = "doors"
 [rollout]
-tasks = 3
-copies = 2
-turns = 3
-new_tokens = 4
-live = 2
+tasks_per_step = 3
+group_size = 2
+max_turns = 3
+max_new_tokens = 4
+concurrency = 2
 [algorithm]
 name = "opd"
 [update]
@@ -69,7 +69,7 @@ def test_a_file_is_measured_within_its_time(
     other = "blas" if cpu.exact() else "bfloat16"
     assert told.startswith("A step of 6 episodes takes about ")
     for word in ("generate", "environment", "teacher", "update", "share", "It waits most for: ",
-                 f'run.matmul = "{other}"', 'policy.compute = "bfloat16"', "rollout.live",
+                 f'run.matmul = "{other}"', 'policy.dtype = "bfloat16"', "rollout.concurrency",
                  "Would help: "):  # fmt: skip
         assert word in told
     assert max(len(line) for line in told.splitlines()) <= 80
@@ -81,18 +81,18 @@ def ignored(done: int, total: int) -> None:
 
 
 @contextmanager
-def at(path: Path) -> Iterator[tuple[Config, Stage]]:
-    """A file's configuration and its stage."""
+def at(path: Path) -> Iterator[tuple[Config, Session]]:
+    """A file's configuration and its session."""
     config = load(path)
-    with staged(config, ["teacher"], "", ignored) as stage:
-        yield config, stage
+    with staged(config, ["teacher"], "", ignored) as session:
+        yield config, session
 
 
 def test_the_seconds_are_those_of_a_whole_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my.toml").write_text(FILE)
-    monkeypatch.setattr(bench, "_parts", lambda stage, episodes, cut: [part("update", 1.0)])
+    monkeypatch.setattr(bench, "_parts", lambda session, episodes, cut: [part("update", 1.0)])
     made = bench.measure(load(tmp_path / "my.toml"), seconds=1e-9, tick=ignored)
     assert (made.played, made.step) == (2, 6)
     assert [p.seconds for p in made.parts] == [3.0]
@@ -102,13 +102,13 @@ def test_without_time_for_a_whole_episode_it_is_cut_and_says_so(tmp_path: Path) 
     """One turn of 8 tokens at first, twice as much while there is time, whole at last."""
     path = tmp_path / "my.toml"
     path.write_text(FILE.replace("turns = 3", "turns = 50").replace("_tokens = 4", "_tokens = 100"))
-    with at(path) as (config, stage):
-        made = bench._step(config, stage, phases_of(config)[-1], 1e-9)
+    with at(path) as (config, session):
+        made = bench._step(config, session, phases_of(config)[-1], 1e-9)
         assert made.cut.startswith("cut to 1 of 50 turns and 8 of 100 tokens a turn; seconds are ")
         assert {len(e.turns) for e in made.episodes} == {1}
         assert max(len(e.turns[0].tokens) for e in made.episodes) <= 8
-        assert stage.limits == limits_of(config)
-        assert bench._step(config, stage, phases_of(config)[-1], 600.0).cut == ""
+        assert session.limits == limits_of(config)
+        assert bench._step(config, session, phases_of(config)[-1], 600.0).cut == ""
 
 
 def episode(turns: int, tokens: int, stop: Stop) -> Episode:
@@ -118,8 +118,8 @@ def episode(turns: int, tokens: int, stop: Stop) -> Episode:
 
 
 def test_what_was_cut_is_taken_to_go_on_to_the_end() -> None:
-    whole = Limits(turns=40, new_tokens=32)
-    cut = replace(whole, turns=4, new_tokens=8)
+    whole = Limits(max_turns=40, max_new_tokens=32)
+    cut = replace(whole, turns=4, max_new_tokens=8)
     # 4 turns become 40, and 8 tokens 32
     assert bench._left_out([episode(4, 8, Stop.TURNS)], cut, whole) == (40.0, 10.0)
     assert bench._left_out([episode(4, 7, Stop.TURNS)], cut, whole) == (10.0, 10.0)
@@ -129,8 +129,8 @@ def test_what_was_cut_is_taken_to_go_on_to_the_end() -> None:
     both = [episode(4, 7, Stop.TURNS), episode(2, 7, Stop.DONE)]
     assert bench._left_out(both, cut, whole) == (294 / 42, 42 / 6)
     assert bench._left_out(both, whole, whole) == (1.0, 1.0)
-    twice = bench._twice(replace(whole, turns=24, new_tokens=8), whole)
-    assert (twice.turns, twice.new_tokens) == (40, 16)
+    twice = bench._twice(replace(whole, turns=24, max_new_tokens=8), whole)
+    assert (twice.turns, twice.max_new_tokens) == (40, 16)
 
 
 # -- settings tried out
@@ -150,24 +150,24 @@ def test_workers_are_tried_with_as_many_episodes_as_are_live(
         return before
 
     def played(
-        stage: Stage, tasks: Sequence[Task], algorithm: object, *, seed: int, copies: int
+        session: Session, tasks: Sequence[Task], algorithm: object, *, seed: int, group_size: int
     ) -> None:
         """A second for each episode that waits before another, half of it where none waits for
         the slowest."""
         (env,) = at_work
-        seen.append((workers_of(env), env.order, len(tasks) * copies, stage.limits.turns))
-        waves = -(-len(tasks) * copies // workers_of(env))
-        stage.clock.seconds["environment"] = waves * (0.5 if env.order == "arrival" else 1.0)
-        stage.clock.seconds["generate"] = 2.0
+        seen.append((workers_of(env), env.order, len(tasks) * group_size, session.limits.max_turns))
+        waves = -(-len(tasks) * group_size // workers_of(env))
+        session.clock.seconds["environment"] = waves * (0.5 if env.order == "arrival" else 1.0)
+        session.clock.seconds["generate"] = 2.0
 
-    with at(path) as (config, stage):
-        before = stage.pool
+    with at(path) as (config, session):
+        before = session.pool
         monkeypatch.setattr(trials, "play", played)
         monkeypatch.setattr(assemble, "pool_of", pool_of)
         rollout = config.rollout.model_copy(update={"tasks": 16, "copies": 1, "live": 8})
         env = config.env.model_copy(update={"workers": 1})
         config = config.model_copy(update={"rollout": rollout, "env": env})
-        made = list(trials._workers(config, stage, phases_of(config)[-1], 1.0, 1000.0))
+        made = list(trials._workers(config, session, phases_of(config)[-1], 1.0, 1000.0))
         assert {call[2] for call in seen} == {8}
         assert {call[3] for call in seen} == {3}
         assert {t.setting: t.faster for t in made} == {
@@ -175,25 +175,25 @@ def test_workers_are_tried_with_as_many_episodes_as_are_live(
         }  # fmt: skip
         assert {t.phase for t in made} == {PLAYING}
         seen.clear()  # with less time, the same episodes in fewer turns
-        list(trials._workers(config, stage, phases_of(config)[-1], 1.0, 35.0))
+        list(trials._workers(config, session, phases_of(config)[-1], 1.0, 35.0))
         assert {call[2:] for call in seen} == {(8, 2)}
-        assert stage.limits.turns == 3
+        assert session.limits.max_turns == 3
 
 
 def test_passes_of_another_size_are_tried_where_they_differ(tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
     path.write_text(FILE)
     row = [Sample(prompt=(5,) * 20, tokens=(6, 7))]
-    with at(path) as (_, stage):
-        own = stage.policies["self"]
+    with at(path) as (_, session):
+        own = session.policies["self"]
         assert isinstance(own, HFPolicy)
 
         def names(tokens: int) -> list[str]:
             own.tokens = tokens
             return [t.setting for t in trials._updates(own, [row] * 8, 1000.0)]
 
-        assert names(50) == ["update.tokens = 25", "update.tokens = 100"]
-        assert names(200) == ["update.tokens = 100"]  # a pass holds all 176 already
+        assert names(50) == ["update.max_tokens_per_pass = 25", "update.max_tokens_per_pass = 100"]
+        assert names(200) == ["update.max_tokens_per_pass = 100"]  # a pass holds all 176 already
         assert names(20) == []  # and here one row alone, in passes of 40 too
         assert own.tokens == 20
         assert all(p.grad is None for p in own.parameters())
@@ -202,18 +202,16 @@ def test_passes_of_another_size_are_tried_where_they_differ(tmp_path: Path) -> N
 def test_a_teacher_that_limits_the_run_is_tried(tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
     path.write_text(FILE)
-    with at(path) as (config, stage):
+    with at(path) as (config, session):
         phase = phases_of(config)[-1]
-        tasks = stage.suite.tasks("train")[:1]
-        episodes = play(stage, tasks, phase.algorithm, seed=0)
+        tasks = session.suite.tasks("train")[:1]
+        episodes = play(session, tasks, phase.algorithm, seed=0)
 
         def phases(seconds: dict[str, float]) -> set[str]:
-            made = trials.tried(config, stage, phase, episodes, seconds, limit=1e-6)
+            made = trials.tried(config, session, phase, episodes, seconds, limit=1e-6)
             return {t.setting for t in made if t.phase == "teacher"}
 
-        assert phases({"teacher": 5.0, "generate": 5.0}) == {
-            'policies.teacher.compute = "bfloat16"'
-        }
+        assert phases({"teacher": 5.0, "generate": 5.0}) == {'policies.teacher.dtype = "bfloat16"'}
         assert phases({"teacher": 0.1, "generate": 5.0}) == set()
 
 
@@ -229,8 +227,8 @@ def test_compiling_is_tried_where_there_are_a_compiler_and_the_time(
         return {}
 
     monkeypatch.setattr(trials, "race", only_named)
-    with at(path) as (config, stage):
-        own = stage.policies["self"]
+    with at(path) as (config, session):
+        own = session.policies["self"]
         assert isinstance(own, HFPolicy)
         samples = [Sample(prompt=(5, 6), tokens=(7,))]
         for there, seconds, tried in ((True, 12.0, True), (True, 1.0, False), (False, 99.0, False)):
@@ -264,15 +262,15 @@ def test_what_helps_is_what_makes_a_slow_phase_faster() -> None:
             trial("run.threads = 4", "generate", 1.4),
             trial("run.threads = 8", "generate", 1.3),
             trial('run.matmul = "bfloat16"', "generate", 1.05),
-            trial('policy.compute = "bfloat16"', "update", 0.5),
-            trial("rollout.live = 8", "generate", 2.0),
+            trial('policy.dtype = "bfloat16"', "update", 0.5),
+            trial("rollout.concurrency = 8", "generate", 2.0),
             trial("env.workers = 2", "environment", 9.0),
             trial('env.order = "arrival"', PLAYING, 1.2),
         ),
     )  # fmt: skip
     assert made.slowest.name == "generate"
     assert [t.setting for t in made.helpful()] == [
-        "rollout.live = 8", "run.threads = 4", 'env.order = "arrival"',
+        "rollout.concurrency = 8", "run.threads = 4", 'env.order = "arrival"',
     ]  # fmt: skip
 
 

@@ -39,9 +39,9 @@ threads = 1
 [env]
 suite = "doors"
 [rollout]
-tasks = 3
-turns = 3
-new_tokens = 4
+tasks_per_step = 3
+max_turns = 3
+max_new_tokens = 4
 [algorithm]
 name = "guided_opd"
 [update]
@@ -177,7 +177,10 @@ def test_a_finished_run_is_not_run_again(here: Path, capsys: Captured) -> None:
     [
         (["train", "mi.toml"], "did you mean my.toml?"),
         (["train", "my.toml", "update.lrr=1"], "did you mean update.lr?"),
-        (["train", "my.toml", "run.folder=new", "rollout.tasks=10"], "rollout.tasks = 10"),
+        (
+            ["train", "my.toml", "run.folder=new", "rollout.tasks_per_step=10"],
+            "rollout.tasks_per_step = 10",
+        ),
         (["train", "my.toml", "run.folder=new", "eval.split=later"], "eval.split = 'later'"),
         (["train", "my.toml", "run.folder=my.toml/x"], "cannot be used"),
         (["train", "my.toml", "run.folder=new", "rollout.replay=no.jsonl"], "rollout.replay"),
@@ -236,10 +239,10 @@ class Faulty(Doors):
 
 
 def test_settings_may_stand_on_both_sides_of_options(here: Path, capsys: Captured) -> None:
-    given = ["train", "my.toml", "run.folder=other", "--dry-run", "rollout.turns=0"]
+    given = ["train", "my.toml", "run.folder=other", "--dry-run", "rollout.max_turns=0"]
     assert main(given) == 2
-    assert "rollout.turns" in capsys.readouterr().err
-    for wrong in ("rollout.turns", "--no-such-option"):
+    assert "rollout.max_turns" in capsys.readouterr().err
+    for wrong in ("rollout.max_turns", "--no-such-option"):
         with pytest.raises(SystemExit):
             main(["train", "my.toml", "--dry-run", wrong])
         assert f"unrecognized arguments: {wrong}" in capsys.readouterr().err
@@ -250,7 +253,10 @@ def test_settings_may_stand_on_both_sides_of_options(here: Path, capsys: Capture
 
 @pytest.mark.parametrize("where", ["init", "tasks", "make", "demonstrate"])
 def test_a_suite_that_raises_is_a_sentence(here: Path, capsys: Captured, where: str) -> None:
-    suite = [f'env={{suite="test_cli:Faulty", options={{where="{where}"}}}}', "rollout.tasks=1"]
+    suite = [
+        f'env={{suite="test_cli:Faulty", options={{where="{where}"}}}}',
+        "rollout.tasks_per_step=1",
+    ]
     changes = ["run.folder=faulty", "eval.tasks=1", 'algorithm={name="sft"}', "policies={}"]
     told = refused(["train", "my.toml", *suite, *changes], capsys)
     assert "no such machine" in told
@@ -376,7 +382,7 @@ def test_what_is_collected_can_be_imitated(here: Path, capsys: Captured) -> None
     assert len({e.task.id for e in episodes[:9]}) == 9  # every task once before any twice
     imitate = [
         "run.folder=imitated", 'algorithm={name="sft"}', "rollout.replay=expert.jsonl",
-        "rollout.tasks=5", "policy={model=\"run\"}", "policies={}",
+        "rollout.tasks_per_step=5", "policy={model=\"run\"}", "policies={}",
     ]  # fmt: skip
     assert main(["train", "my.toml", *imitate]) == 0
     played = [episode_of(line) for line in read(here / "imitated/episodes.jsonl")]
@@ -594,7 +600,7 @@ def test_memory_that_runs_out_is_a_sentence(
     monkeypatch.setattr(train, "train_step", hungry)
     told = refused(["train", "my.toml", "run.folder=hungry"], capsys)
     assert "not enough memory" in told
-    assert "update.tokens" in told
+    assert "update.max_tokens_per_pass" in told
 
 
 def test_other_errors_are_not_hidden(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

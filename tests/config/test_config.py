@@ -43,8 +43,8 @@ steps = 10
 [env]
 suite = "doors"
 [rollout]
-tasks = 4
-copies = 2
+tasks_per_step = 4
+group_size = 2
 [algorithm]
 name = "grpo"
 [update]
@@ -80,7 +80,7 @@ def test_the_least_file_is_completed_and_named_after_itself(tmp_path: Path) -> N
     config = load(tmp_path / "mine.toml")
     assert config.run.folder == "runs/mine"
     assert config.run.steps == 10
-    assert config.rollout.turns == Limits().turns
+    assert config.rollout.max_turns == Limits().turns
 
 
 def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_any_value_survives_toml(value: object) -> None:
     ("change", "key", "value"),
     [
         ("update.lr=1e-5", "update.lr", 1e-5),
-        ("rollout.tasks=7", "rollout.tasks", 7),
+        ("rollout.tasks_per_step=7", "rollout.tasks_per_step", 7),
         ("env.suite=household", "env.suite", "household"),
         ("run.folder=runs/a b", "run.folder", "runs/a b"),
         ('run.folder="x=y"', "run.folder", "x=y"),
@@ -159,12 +159,18 @@ def test_differences_are_full_names() -> None:
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ("rollout.task=3", ["rollout.task is not", "did you mean rollout.tasks?", "copies"]),
+        (
+            "rollout.task=3",
+            ["rollout.task is not", "did you mean rollout.tasks_per_step?", "copies"],
+        ),
         ("rolout.tasks=3", ["rolout is not", "did you mean rollout?"]),
-        ("rollout.tasks=0", ["rollout.tasks", "greater than or equal to 1", "got 0"]),
-        ("rollout.tasks=2.5", ["rollout.tasks", "integer", "got 2.5"]),
-        ("rollout.tasks=many", ["rollout.tasks", "integer", 'got "many"']),
-        ("rollout.tasks=true", ["rollout.tasks", "integer", "got true"]),
+        (
+            "rollout.tasks_per_step=0",
+            ["rollout.tasks_per_step", "greater than or equal to 1", "got 0"],
+        ),
+        ("rollout.tasks_per_step=2.5", ["rollout.tasks_per_step", "integer", "got 2.5"]),
+        ("rollout.tasks_per_step=many", ["rollout.tasks_per_step", "integer", 'got "many"']),
+        ("rollout.tasks_per_step=true", ["rollout.tasks_per_step", "integer", "got true"]),
         ("update.lr=nan", ["update.lr", "finite"]),
         ("update.lr=-1", ["update.lr", "greater than 0"]),
         ("rollout.temperature=0", ["rollout.temperature", "greater than 0"]),
@@ -517,8 +523,12 @@ def test_examples_cover_every_setting_that_papers_state() -> None:
     assert {"household_guided_opd", "household_opd", "household_grpo", "household_sft"} <= names
     for size in ("0.6b", "1.7b", "4b"):
         config = load(next(p for p in EXAMPLES if p.stem == f"alfworld_guided_opd_qwen3_{size}"))
-        assert (config.run.steps, config.rollout.tasks, config.rollout.copies) == (250, 16, 1)
-        assert (config.rollout.turns, config.rollout.new_tokens, config.update.lr) == (
+        assert (config.run.steps, config.rollout.tasks_per_step, config.rollout.group_size) == (
+            250,
+            16,
+            1,
+        )
+        assert (config.rollout.max_turns, config.rollout.max_new_tokens, config.update.lr) == (
             30,
             512,
             1e-6,
@@ -537,7 +547,7 @@ def test_a_plan_adds_up(teacher: Path) -> None:
             "run.steps=100", "run.eval_every=30", "run.checkpoint_every=40",
             'algorithm={name="guided_opd"}', f"policies.teacher.model={teacher}",
             'policy.tokenizer=teacher', 'warm_start={name="sft", steps=7, lr=0.1}',
-            "rollout.copies=3", "rollout.turns=5", "rollout.new_tokens=6",
+            "rollout.group_size=3", "rollout.max_turns=5", "rollout.max_new_tokens=6",
         )
     )  # fmt: skip
     facts = dict(made.facts)
@@ -572,7 +582,7 @@ def test_a_plan_warns(changes: list[str], part: str) -> None:
 
 
 def test_a_plan_refuses_what_a_run_would() -> None:
-    for change in ("rollout.tasks=99", "eval.split=nowhere", "policy.device=cuda:99"):
+    for change in ("rollout.tasks_per_step=99", "eval.split=nowhere", "policy.device=cuda:99"):
         with pytest.raises(TutelageError):
             dry_run.make(least(change))
 

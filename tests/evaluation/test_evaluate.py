@@ -30,7 +30,7 @@ from tutelage.evaluation.statistics import (
     wilson,
 )
 from tutelage.prompts.context import Context
-from tutelage.rollout.session import Limits, Stage
+from tutelage.rollout.session import Limits, Session
 from tutelage.types import Episode, Observation, Stop, Task
 from tutelage_worlds.household import Household
 
@@ -260,9 +260,9 @@ def test_scores_are_reported_over_all_tasks_and_by_family() -> None:
 
 
 def run(suite: Suite, tested: Panel, retries: int = 1) -> Evaluation:
-    on = Stage(
+    on = Session(
         suite=suite, pool=LocalPool(suite), policies={"self": Table(knows=30.0)},
-        context=Context(), limits=Limits(turns=9, new_tokens=8, retries=retries),
+        context=Context(), limits=Limits(max_turns=9, max_new_tokens=8, retries=retries),
     )  # fmt: skip
     return evaluate(on, tested, seed=0, temperature=0.0)
 

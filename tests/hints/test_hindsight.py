@@ -6,13 +6,13 @@ from itertools import pairwise
 
 import pytest
 from support.fake_policy import Table, chat
-from support.sessions import TRANSCRIPT, WINDOW, pair, stage
+from support.sessions import TRANSCRIPT, WINDOW, pair, session
 
 from tutelage.envs.doors import Doors
 from tutelage.hints.hindsight import WITHHELD, next_observations, peer_success
 from tutelage.objective import Algorithm, Step, View
-from tutelage.policies.base import Sample
 from tutelage.prompts.context import HINT_OPEN, Context
+from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
 from tutelage.schedules import constant
 from tutelage.signals import gap
@@ -69,9 +69,9 @@ def scored(context: Context, hindsight: Callable[..., str] | None, hint: str = "
 ]:  # fmt: skip
     """Episodes of doors, and how the student and a teacher with hindsight read them."""
     suite = Doors(4)
-    on = stage(suite, context=context, policies=pair(), new_tokens=6)
+    on = session(suite, context=context, policies=pair(), max_new_tokens=6)
     algorithm = Algorithm(terms=(), views={"teacher": View(hint=hint, hindsight=hindsight)})
-    episodes = play(on, suite.tasks("train")[:6], algorithm, seed=0, copies=3)
+    episodes = play(on, suite.tasks("train")[:6], algorithm, seed=0, group_size=3)
     return episodes, train_step.prepare(algorithm, episodes, on.prompter)
 
 
@@ -147,7 +147,7 @@ def test_a_view_with_hindsight_cannot_act() -> None:
 def test_samples_of_one_turn_each() -> None:
     """A turn is read the same whether the turns before it were asked for or not."""
     suite = Doors(4)
-    on = stage(suite, policies=pair())
+    on = session(suite, policies=pair())
     (one,) = play(on, suite.tasks("train")[7:8], Algorithm(terms=()), seed=0)
     prompter = on.prompter(View(), one.task)
     for k in range(len(one.turns)):

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_policy import Table, chat
-from support.sessions import ALONE, mixed, pair, stage
+from support.sessions import ALONE, mixed, pair, session
 from torch.testing import assert_close
 
 from tutelage.algorithms.grpo import grpo
@@ -33,7 +33,7 @@ from tutelage.prompts.context import HINT_OPEN
 from tutelage.rollout import hint_preparation
 from tutelage.rollout.hint_preparation import Hinter, carried, prove, rehearsal, sample, write
 from tutelage.rollout.play import play
-from tutelage.rollout.session import Clock, Stage
+from tutelage.rollout.session import Clock, Session
 from tutelage.training.train_step import Update, train_step
 from tutelage.types import Task
 from tutelage_worlds.household import Household
@@ -109,7 +109,7 @@ def test_what_is_no_hint_is_said(name: str, said: str) -> None:
 @pytest.mark.parametrize("kind", ["plan", "actions", "answer", "written"])
 def test_a_task_of_which_nothing_is_known_has_the_plain_prompt(kind: str) -> None:
     suite = Told(2)
-    on = stage(suite)
+    on = session(suite)
     write(on, suite.tasks("train"), seed=0)
     for some in suite.tasks("train"):
         seen = suite.make().reset(some)
@@ -535,7 +535,7 @@ def test_what_is_kept_of_an_answer(text: str, ended: bool, most: int, want: str)
 
 def test_the_student_writes_once_for_each_task() -> None:
     suite, policy = Told(2), Table(knows=9.0)
-    on = stage(suite, policies={"self": policy})
+    on = session(suite, policies={"self": policy})
     tasks = suite.tasks("train")
     lines = write(on, [*tasks[:3], tasks[0], tasks[8]], seed=0)
     assert [line["task"] for line in lines] == [t.id for t in (*tasks[:3], tasks[8])]
@@ -561,7 +561,7 @@ def test_what_is_written_depends_on_seed_task_and_weights_alone() -> None:
     tasks = [t for t in suite.tasks("train") if not t.data["path"].startswith("c")][:40]
 
     def made(seed: int, heat: float, order: int = 1) -> dict[str, str]:
-        on = stage(suite, policies={"self": Table(width=3, seed=order)})
+        on = session(suite, policies={"self": Table(width=3, seed=order)})
         on.hints.written_temperature = heat
         write(on, tasks[::order], seed=seed)
         return on.hints.written
@@ -574,20 +574,20 @@ def test_what_is_written_depends_on_seed_task_and_weights_alone() -> None:
 
 def test_a_written_hint_is_bounded_and_a_request_must_fit() -> None:
     suite = Told(2)
-    on = stage(suite)
+    on = session(suite)
     on.hints.written_tokens = 2
     (line,) = write(on, suite.tasks("train")[:1], seed=0)
     assert line["tokens"] == 2
     assert len(chat().content(str(line["text"]))) <= 2
-    tight = stage(suite, policies={"self": Table(context=40)})
+    tight = session(suite, policies={"self": Table(context=40)})
     with pytest.raises(ConfigError, match=r"cannot write a hint for task doors/aa.*context of 40"):
         write(tight, suite.tasks("train")[:1], seed=0)
 
 
-def hinted_stage(suite: Doors, **more: object) -> tuple[Stage, Hinter, list[object]]:
-    on, noted = stage(suite, policies=pair(), **more), list[object]()
+def hinted_stage(suite: Doors, **more: object) -> tuple[Session, Hinter, list[object]]:
+    on, noted = session(suite, policies=pair(), **more), list[object]()
     on.hints.bank = bank(a="x", b="y")
-    hinter = Hinter(stage=on, seed=0, note=noted.append)
+    hinter = Hinter(session=on, seed=0, note=noted.append)
     on.ready = hinter
     return on, hinter, noted
 
@@ -627,7 +627,7 @@ def test_a_skill_earns_what_the_environment_paid_its_tasks_episodes_on_average()
     on, hinter, _ = hinted_stage(suite, invalid_penalty=0.5)
     algorithm = replace(mixed(1.0, hint="skills:ucb"), penalties={"always": lambda e: 7.0})
     tasks = suite.tasks("train")[:1]
-    episodes = play(on, tasks, algorithm, seed=0, step=0, copies=3)
+    episodes = play(on, tasks, algorithm, seed=0, step=0, group_size=3)
     hinter.settle(episodes)
     paid = sum(turn.reward for e in episodes for turn in e.turns) / 3
     assert on.hints.bandit.arms[""]["a"].total == pytest.approx(paid)
@@ -645,7 +645,7 @@ def test_an_evaluation_teaches_the_bandit_nothing() -> None:
 def test_an_evaluation_with_a_hint_is_the_policy_with_the_hint() -> None:
     suite = Told(2)
     policy = Table(knows=1.0)
-    on = stage(suite, policies={"self": policy})
+    on = session(suite, policies={"self": policy})
     tested = panel(suite, "seen", 6)
     plain = evaluate(on, tested, seed=0, temperature=1.0)
     first = len(policy.asked)
@@ -666,7 +666,7 @@ def test_an_evaluation_with_a_hint_is_the_policy_with_the_hint() -> None:
 
 def test_hinted_views_carry_what_is_counted() -> None:
     suite = Told(2)
-    on = stage(suite, policies=pair())
+    on = session(suite, policies=pair())
     tasks = suite.tasks("train")
     views = {"plain": View(), "told": View(policy="teacher", hint="plan")}
     made = carried(on, views, [*tasks, tasks[0]])
@@ -688,7 +688,7 @@ def test_a_sample_of_tasks_is_always_the_same() -> None:
     assert sample(tasks[:5]) == list(tasks[:5])
 
 
-def longest(on: Stage, view: View, tasks: Sequence[Task]) -> int:
+def longest(on: Session, view: View, tasks: Sequence[Task]) -> int:
     lengths = []
     for some in tasks:
         seen = on.suite.make().reset(some)
@@ -701,8 +701,8 @@ def test_what_does_not_fit_is_said_before_anything_is_played(kind: str) -> None:
     suite = Told(3)
     tasks, view = suite.tasks("train"), View(hint=kind)
 
-    def on(context: int) -> Stage:
-        made = stage(suite, policies={"self": Table(context=context)}, new_tokens=7)
+    def on(context: int) -> Session:
+        made = session(suite, policies={"self": Table(context=context)}, max_new_tokens=7)
         made.hints.bank = bank(a="x", b="y " * 50)
         return made
 
@@ -722,9 +722,9 @@ def test_what_does_not_fit_is_said_before_anything_is_played(kind: str) -> None:
 def test_a_reference_that_is_made_later_is_proved_too() -> None:
     suite = Told(2)
     views = {"reference": View(policy="reference", hint="plan")}
-    prove(stage(suite), views, suite.tasks("train"))
+    prove(session(suite), views, suite.tasks("train"))
     with pytest.raises(ConfigError, match="reference's first prompt"):
-        prove(stage(suite, policies={"self": Table(context=20)}), views, suite.tasks("train"))
+        prove(session(suite, policies={"self": Table(context=20)}), views, suite.tasks("train"))
 
 
 def test_a_hint_that_says_nothing_at_all_is_refused() -> None:
@@ -732,9 +732,9 @@ def test_a_hint_that_says_nothing_at_all_is_refused() -> None:
     known = suite.tasks("train")
     unknown = [t for t in known if t.data["path"].startswith("c")]
     for kind in ("plan", "answer", "written"):
-        prove(stage(suite), {"wise": View(hint=kind)}, known)
+        prove(session(suite), {"wise": View(hint=kind)}, known)
         with pytest.raises(ConfigError, match=rf"'{kind}' of wise is empty for all 3 tasks"):
-            prove(stage(suite), {"wise": View(hint=kind)}, unknown)
+            prove(session(suite), {"wise": View(hint=kind)}, unknown)
 
 
 def test_a_rehearsal_leaves_no_trace() -> None:
@@ -755,9 +755,9 @@ def test_a_rehearsal_leaves_no_trace() -> None:
 def gradient(algorithm_of: object, suite: Doors) -> tuple[torch.Tensor, dict[str, float]]:
     torch.manual_seed(0)
     policies = {"self": Table(knows=0.5), "reference": Table(knows=0.2)}
-    on = stage(suite, policies=dict(policies))
+    on = session(suite, policies=dict(policies))
     algorithm = algorithm_of(kl=0.1, entropy=0.01)  # type: ignore[operator]
-    episodes = play(on, suite.tasks("train"), algorithm, seed=0, copies=3)
+    episodes = play(on, suite.tasks("train"), algorithm, seed=0, group_size=3)
     before = policies["self"].logits.detach().clone()
     optimizer = torch.optim.SGD(policies["self"].parameters(), lr=1.0)
     report = train_step(
@@ -798,8 +798,8 @@ def test_all_of_skill_grpo_reads_the_skills() -> None:
 def test_nothing_is_shown_to_those_who_act_alone() -> None:
     suite = Told(2)
     policy = Table()
-    on = stage(suite, policies={"self": policy})
-    on.ready = Hinter(stage=on, seed=0)
+    on = session(suite, policies={"self": policy})
+    on.ready = Hinter(session=on, seed=0)
     play(on, suite.tasks("train"), ALONE, seed=0)
     assert on.hints.written == {}
     head = str(list(chat().content(HINT_OPEN)))[1:-1]

@@ -22,7 +22,7 @@ EVERY = {
 
 
 def sample(seed: int, n: int = 60) -> tuple[Tensor, Tensor, Tensor]:
-    """log p with gradient, log p_old, credit."""
+    """log p with gradient, log p_old, advantage."""
     gen = torch.Generator().manual_seed(seed)
     old = -torch.rand(n, generator=gen, dtype=torch.float64) * 4
     moved = old + torch.randn(n, generator=gen, dtype=torch.float64)
@@ -36,9 +36,9 @@ def sample(seed: int, n: int = 60) -> tuple[Tensor, Tensor, Tensor]:
     dual=st.none() | st.floats(1.01, 10.0),
 )
 def test_ppo_as_a_loop(seed: int, low: float, high: float | None, dual: float | None) -> None:
-    logp, old, credit = sample(seed)
-    made = ppo_clip(low, high, dual)(logp, old, credit).tolist()
-    for value, x, o, a in zip(made, logp.tolist(), old.tolist(), credit.tolist(), strict=True):
+    logp, old, advantage = sample(seed)
+    made = ppo_clip(low, high, dual)(logp, old, advantage).tolist()
+    for value, x, o, a in zip(made, logp.tolist(), old.tolist(), advantage.tolist(), strict=True):
         r = math.exp(x - o)
         top = 1 + (low if high is None else high)
         loss = max(-a * r, -a * min(max(r, 1 - low), top))
@@ -49,30 +49,30 @@ def test_ppo_as_a_loop(seed: int, low: float, high: float | None, dual: float | 
 
 @given(seed=SEEDS)
 def test_ppo_stops_pushing_where_the_ratio_has_left_the_region(seed: int) -> None:
-    logp, old, credit = sample(seed)
-    ppo_clip(0.2, 0.3, dual=3.0)(logp, old, credit).sum().backward()
+    logp, old, advantage = sample(seed)
+    ppo_clip(0.2, 0.3, dual=3.0)(logp, old, advantage).sum().backward()
     r = (logp - old).exp().detach()
-    left = ((credit > 0) & (r > 1.3)) | ((credit < 0) & ((r < 0.8) | (r > 3.0)))
+    left = ((advantage > 0) & (r > 1.3)) | ((advantage < 0) & ((r < 0.8) | (r > 3.0)))
     assert logp.grad is not None
     assert left.any()
     assert (logp.grad[left] == 0).all()
-    assert_close(logp.grad[~left], (-r * credit)[~left])
+    assert_close(logp.grad[~left], (-r * advantage)[~left])
 
 
 @given(seed=SEEDS)
 def test_importance_is_unclipped(seed: int) -> None:
-    logp, old, credit = sample(seed)
-    made = importance()(logp, old, credit)
-    assert_close(made, -credit * (logp - old).exp())
+    logp, old, advantage = sample(seed)
+    made = importance()(logp, old, advantage)
+    assert_close(made, -advantage * (logp - old).exp())
     made.sum().backward()
-    assert_close(logp.grad, (-credit * (logp - old).exp()).detach())
+    assert_close(logp.grad, (-advantage * (logp - old).exp()).detach())
 
 
 @given(seed=SEEDS)
 def test_the_score_function_reads_no_ratio(seed: int) -> None:
-    logp, old, credit = sample(seed)
-    made = score_function()(logp, old + 100, credit)
-    assert_close(made, -credit * logp)
+    logp, old, advantage = sample(seed)
+    made = score_function()(logp, old + 100, advantage)
+    assert_close(made, -advantage * logp)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -91,10 +91,10 @@ def test_an_extreme_ratio_never_spoils_a_token_without_credit(name: str, shift: 
 
 
 @pytest.mark.parametrize("name", [name for name in EVERY if name != "score_function"])
-@pytest.mark.parametrize("credit", [-1.0, 1.0])
-def test_an_extreme_ratio_gives_a_finite_loss_and_gradient(name: str, credit: float) -> None:
+@pytest.mark.parametrize("advantage", [-1.0, 1.0])
+def test_an_extreme_ratio_gives_a_finite_loss_and_gradient(name: str, advantage: float) -> None:
     logp = torch.tensor([-1.0, -300.0], requires_grad=True)
-    made = EVERY[name](logp, torch.tensor([-300.0, -1.0]), torch.full((2,), credit))
+    made = EVERY[name](logp, torch.tensor([-300.0, -1.0]), torch.full((2,), advantage))
     made.sum().backward()
     assert torch.isfinite(made).all()
     assert logp.grad is not None
@@ -106,7 +106,7 @@ def test_the_dual_clip_bounds_what_one_exploded_token_can_do() -> None:
     bounded: Surrogate = ppo_clip(dual=3.0)
     assert float(bounded(logp, old, torch.tensor([-2.0]))) == pytest.approx(6.0)
     assert float(ppo_clip()(logp, old, torch.tensor([-2.0]))) == pytest.approx(2 * math.exp(10))
-    # a positive credit is bounded by the clip itself
+    # a positive advantage is bounded by the clip itself
     assert float(bounded(logp, old, torch.tensor([2.0]))) == pytest.approx(-2.4)
 
 

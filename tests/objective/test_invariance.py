@@ -84,13 +84,13 @@ MAKE: dict[str, Callable[[], Algorithm]] = {
         total_steps=10,
         views={"teacher": {"policy": "teacher"}},
         terms={
-            "reinforce": {"credit": "linear(1, 0, 9) * t_dur() * gap() + group_relative()"},
+            "reinforce": {"advantage": "linear(1, 0, 9) * t_dur() * gap() + group_relative()"},
             "distill": {"divergence": "forward_kl", "gate": "gap_gate()"},
         },
     ),
     "all terms": lambda: Algorithm(
         terms=(
-            Reinforce(credit=linear(1.0, 0.0, 9) * group_relative() + 0.5 * gap()),
+            Reinforce(advantage=linear(1.0, 0.0, 9) * group_relative() + 0.5 * gap()),
             Distill(divergence=jensen_shannon, weight=acted_by("teacher"), name="js"),
             DistillSampled(estimate=k3, corrected=True, weight=0.1 * ONE),
         ),
@@ -194,7 +194,7 @@ def test_a_coefficient_of_zero_leaves_no_trace(name: str, zero: str) -> None:
 
 
 def test_terms_of_one_name_are_refused_because_one_would_be_lost() -> None:
-    twice = Reinforce(credit=gap()), Reinforce(credit=group_relative())
+    twice = Reinforce(advantage=gap()), Reinforce(advantage=group_relative())
     with pytest.raises(ValueError, match=r"different names.*reinforce, reinforce"):
         Algorithm(terms=twice)
 

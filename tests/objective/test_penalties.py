@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_policy import Table
-from support.sessions import ALONE, pair, stage
+from support.sessions import ALONE, pair, session
 
 from tutelage.algorithms.grpo import grpo
 from tutelage.envs.doors import Doors
@@ -122,7 +122,7 @@ def test_log_return_and_batch_agree() -> None:
                           "always": lambda e: 0.5},
     )  # fmt: skip
     policies = {"self": Table(knows=1.0, clumsy=10.0)}
-    on = stage(suite, policies=policies, invalid_penalty=0.125)  # type: ignore[arg-type]
+    on = session(suite, policies=policies, invalid_penalty=0.125)  # type: ignore[arg-type]
     free = play(on, suite.tasks("train"), ALONE, seed=0)
     made = play(on, suite.tasks("train"), algorithm, seed=0)
     assert any(not t.valid for e in made for t in e.turns)
@@ -149,7 +149,7 @@ def test_a_broken_episode_is_not_fined() -> None:
 
     algorithm = replace(ALONE, penalties={"always": lambda e: 0.5})
     suite = Broken(2)
-    made = play(stage(suite, retries=0), suite.tasks("train")[:2], algorithm, seed=0)
+    made = play(session(suite, retries=0), suite.tasks("train")[:2], algorithm, seed=0)
     assert [e.stop for e in made] == [Stop.ERROR] * 2
     assert all(not e.penalties and e.total_reward == 0 for e in made)
 
@@ -158,10 +158,10 @@ def test_a_broken_episode_is_not_fined() -> None:
 def test_a_penalty_is_an_amount(amount: float) -> None:
     algorithm = replace(ALONE, penalties={"odd": lambda e: amount})
     with pytest.raises(ConfigError, match="the penalty 'odd' is"):
-        play(stage(Doors(1)), Doors(1).tasks("train")[:1], algorithm, seed=0)
+        play(session(Doors(1)), Doors(1).tasks("train")[:1], algorithm, seed=0)
 
 
 def test_there_are_none_unless_asked_for() -> None:
     assert dict(grpo().penalties) == {}
-    made = play(stage(Doors(1), policies=pair()), Doors(1).tasks("train"), grpo(), seed=0)
+    made = play(session(Doors(1), policies=pair()), Doors(1).tasks("train"), grpo(), seed=0)
     assert all(not e.penalties for e in made)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_policy import ANSWER, LETTERS, Table, answer, chat
-from support.sessions import ALONE, TRANSCRIPT, WINDOW, pair, stage
+from support.sessions import ALONE, TRANSCRIPT, WINDOW, pair, session
 
 from tutelage.algorithms.adaswitch import adaswitch
 from tutelage.algorithms.tcod import tcod
@@ -21,9 +21,10 @@ from tutelage.objective import Algorithm, Reinforce, Step, View
 from tutelage.objective.batch import collate
 from tutelage.objective.scores import Scores
 from tutelage.objective.takeover import Switch
-from tutelage.policies.base import Actor, Sample
+from tutelage.policies.base import Actor
 from tutelage.policies.hf.turn_divergence import divergences
 from tutelage.prompts.context import Context
+from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
 from tutelage.rollout.record import dump, episode_line, episode_of
 from tutelage.rollout.replay import Replay
@@ -51,8 +52,10 @@ def test_the_expert_takes_all_turns_but_the_last_ones(
 ) -> None:
     suite = Doors(4)
     policies = pair()
-    on = stage(suite, context=context, policies=policies)
-    made = play(on, suite.tasks("train")[:9], tcod(direction="b2f"), seed=1, step=step, copies=2)
+    on = session(suite, context=context, policies=policies)
+    made = play(
+        on, suite.tasks("train")[:9], tcod(direction="b2f"), seed=1, step=step, group_size=2
+    )
     for e in made:
         assert [t.actor for t in e.turns] == ["expert"] * (4 - mine) + ["student"] * mine
         for t, letter in zip(e.turns, e.task.data["path"], strict=True):
@@ -77,13 +80,13 @@ def test_an_opening_changes_nothing_of_what_is_sampled_after_it() -> None:
     """Every turn is drawn under its own name, whoever took the ones before."""
     suite = Doors(4)
     tasks = suite.tasks("train")[:12]
-    on = stage(suite, policies=pair())
+    on = session(suite, policies=pair())
     opened = play(on, tasks, tcod(direction="b2f"), seed=4, step=2)
-    plain = play(stage(suite, policies=pair()), tasks, ALONE, seed=4, step=2)
+    plain = play(session(suite, policies=pair()), tasks, ALONE, seed=4, step=2)
     for a, b in zip(opened, plain, strict=True):
         # of a door, the table knows nothing but the letter: equal seeds, equal words
         assert [t.text for t in a.turns[2:]] == [t.text for t in b.turns[2:]]
-    one = play(stage(suite, policies=pair()), tasks[5:6], tcod(direction="b2f"), seed=4, step=2)
+    one = play(session(suite, policies=pair()), tasks[5:6], tcod(direction="b2f"), seed=4, step=2)
     assert one == opened[5:6]
 
 
@@ -93,7 +96,7 @@ def test_the_student_goes_on_to_the_end_and_not_only_for_the_turns_that_are_left
             return super().demonstrate(task)[:2]
 
     suite = Longer(4)
-    made = play(stage(suite, policies=pair()), suite.tasks("train")[:3], tcod(direction="b2f"),
+    made = play(session(suite, policies=pair()), suite.tasks("train")[:3], tcod(direction="b2f"),
                 seed=0)  # fmt: skip
     for e in made:
         assert [t.actor for t in e.turns] == ["expert", "student", "student", "student"]
@@ -106,7 +109,7 @@ def test_actors_share_the_turns_that_are_left() -> None:
         terms=(), views={"teacher": View(policy="teacher")}, actors={"teacher": constant(0.5)},
         left=constant(2.0),
     )  # fmt: skip
-    made = play(stage(suite, policies=pair()), suite.tasks("train"), algorithm, seed=0)
+    made = play(session(suite, policies=pair()), suite.tasks("train"), algorithm, seed=0)
     assert {t.actor for e in made for t in e.turns[:2]} == {"expert"}
     assert {t.actor for e in made for t in e.turns[2:]} == {"student", "teacher"}
 
@@ -117,7 +120,7 @@ def test_an_opening_is_spoken_aloud_where_the_student_thinks() -> None:
             return [f"now {letter}" for letter in task.data["path"]]
 
     suite = Thinking(3)
-    (made,) = play(stage(suite, policies=pair()), suite.tasks("train")[:1],
+    (made,) = play(session(suite, policies=pair()), suite.tasks("train")[:1],
                    tcod(direction="b2f", thoughts=True), seed=0)  # fmt: skip
     assert ["now a" in t.text for t in made.turns] == [True, True, False]
     with pytest.raises(ValueError, match=r'thoughts are those of an expert.*direction = "b2f"'):
@@ -137,17 +140,23 @@ class Silent:
 def test_without_an_expert_or_a_record_there_is_no_opening() -> None:
     suite = Silent()
     with pytest.raises(ConfigError, match=r"Silent has no `demonstrate`"):
-        play(stage(suite, policies=pair()), suite.tasks("train")[:1],  # type: ignore[arg-type]
+        play(session(suite, policies=pair()), suite.tasks("train")[:1],  # type: ignore[arg-type]
              tcod(direction="b2f"), seed=0)  # fmt: skip
 
 
-def recorded(folder: Path, suite: Doors, copies: int = 1) -> tuple[Path, list[Episode]]:
+def recorded(folder: Path, suite: Doors, group_size: int = 1) -> tuple[Path, list[Episode]]:
     """Won episodes of a teacher, and lost ones between them, as `collect` writes them."""
     alone = Algorithm(
         terms=(), views={"teacher": View(policy="teacher")}, actors={"teacher": constant(1.0)}
     )
     policies: dict[str, Actor] = {"self": Table(), "teacher": Table(knows=1.5)}
-    made = play(stage(suite, policies=policies), suite.tasks("train"), alone, seed=3, copies=copies)
+    made = play(
+        session(suite, policies=policies),
+        suite.tasks("train"),
+        alone,
+        seed=3,
+        group_size=group_size,
+    )
     path = folder / "episodes.jsonl"
     path.write_text("".join(dump(episode_line(e, 0)) + "\n" for e in made))
     won = [e for e in made if e.won]
@@ -158,10 +167,10 @@ def recorded(folder: Path, suite: Doors, copies: int = 1) -> tuple[Path, list[Ep
 def test_recorded_episodes_stand_for_the_experts(tmp_path: Path) -> None:
     suite = Doors(3)
     path, won = recorded(tmp_path, suite)
-    replay, on = Replay(path), stage(suite, policies=pair())
+    replay, on = Replay(path), session(suite, policies=pair())
     begun = replay.choose(4, lambda task: on.prompter(View(), task), suite, seed=0, step=7,
                           once=True)  # fmt: skip
-    made = play(on, [e.task for e in begun], tcod(direction="b2f"), seed=0, step=2, copies=2,
+    made = play(on, [e.task for e in begun], tcod(direction="b2f"), seed=0, step=2, group_size=2,
                 recorded={e.task.id: e.turns for e in begun})  # fmt: skip
     by_task = {e.task.id: e for e in won}
     assert len(made) == 8
@@ -174,8 +183,8 @@ def test_recorded_episodes_stand_for_the_experts(tmp_path: Path) -> None:
 
 def test_no_task_is_begun_twice_in_a_step(tmp_path: Path) -> None:
     suite = Doors(2)
-    path, won = recorded(tmp_path, suite, copies=6)
-    replay, on = Replay(path), stage(suite, policies=pair())
+    path, won = recorded(tmp_path, suite, group_size=6)
+    replay, on = Replay(path), session(suite, policies=pair())
 
     def chosen(count: int, step: int, *, once: bool) -> list[str]:
         made = replay.choose(count, lambda task: on.prompter(View(), task), suite, seed=0,
@@ -265,9 +274,9 @@ FLOOR = adaswitch(floor=0.1)
 def test_a_turn_that_strays_is_ended_by_the_teacher(context: Context) -> None:
     suite = Doors(3)
     policies = apart()
-    on = stage(suite, context=context, policies=policies)
+    on = session(suite, context=context, policies=policies)
     made = play(on, suite.tasks("train"), FLOOR, seed=0)
-    alone = play(stage(suite, context=context, policies=apart()), suite.tasks("train"), ALONE,
+    alone = play(session(suite, context=context, policies=apart()), suite.tasks("train"), ALONE,
                  seed=0)  # fmt: skip
     # one token in 500 is none of the form's
     assert sum(e.won for e in made) > 24 > 3 > sum(e.won for e in alone)
@@ -305,9 +314,9 @@ def test_a_turn_that_strays_is_ended_by_the_teacher(context: Context) -> None:
 def test_a_turn_that_does_not_stray_stays_the_students() -> None:
     suite = Doors(3)
     policies: dict[str, Actor] = {"self": Table(knows=1.0), "teacher": Table(knows=1.0)}
-    on = stage(suite, policies=policies)
+    on = session(suite, policies=policies)
     made = play(on, suite.tasks("train"), FLOOR, seed=0)
-    assert made == play(stage(suite), suite.tasks("train"), ALONE, seed=0)
+    assert made == play(session(suite), suite.tasks("train"), ALONE, seed=0)
     assert all(t.taken is None for e in made for t in e.turns)
 
 
@@ -322,8 +331,8 @@ def test_no_order_of_events_changes_a_turn_that_changes_hands(context: Context) 
             "self": Table(knows=1.0, clumsy=10.0, width=width, seed=order),
             "teacher": Table(knows=3.0, clumsy=10.5, width=width, seed=order + 1),
         }
-        on = stage(suite, context=context, policies=policies, live=live)
-        return play(on, tasks, some, seed=3, step=4, copies=2)
+        on = session(suite, context=context, policies=policies, concurrency=live)
+        return play(on, tasks, some, seed=3, step=4, group_size=2)
 
     want = run(64, 10_000, 0)
     kinds = {(t.actor, t.taken is None) for e in want for t in e.turns}
@@ -338,7 +347,7 @@ def test_what_the_teacher_writes_is_drawn_apart_from_what_it_replaces() -> None:
     """With one seed for both, the teacher's first number would be the student's."""
     suite = Doors(3)
     policies = apart()
-    play(stage(suite, policies=policies), suite.tasks("train")[:5], FLOOR, seed=0)
+    play(session(suite, policies=policies), suite.tasks("train")[:5], FLOOR, seed=0)
     student, teacher = policies["self"], policies["teacher"]
     assert isinstance(student, Table)
     assert isinstance(teacher, Table)
@@ -371,7 +380,7 @@ def test_a_student_may_be_ended_by_itself_told_more() -> None:
             terms=(), views={"told": View(policy="self", hint=hint)},
             switch=Switch(to="told", floor=0.1),
         )  # fmt: skip
-        made = play(stage(suite, policies={"self": policy}), tasks, algorithm, seed=0)
+        made = play(session(suite, policies={"self": policy}), tasks, algorithm, seed=0)
         # told nothing, it differs from itself nowhere and keeps every turn
         assert {t.taken for e in made for t in e.turns} == {taken}
         assert len(policy.scored) == 2 * 27
@@ -380,7 +389,7 @@ def test_a_student_may_be_ended_by_itself_told_more() -> None:
 
 def test_the_last_token_may_be_taken_and_a_cut_turn_too() -> None:
     suite = Doors(2)
-    made = play(stage(suite, policies=apart(), new_tokens=2), suite.tasks("train")[:3], FLOOR,
+    made = play(session(suite, policies=apart(), max_new_tokens=2), suite.tasks("train")[:3], FLOOR,
                 seed=0)  # fmt: skip
     for e in made:
         for t in e.turns:
@@ -396,7 +405,7 @@ def test_a_turn_needs_room_in_both_contexts() -> None:
             name: Table(knows=9.0, context=50 if name == small else 4096)
             for name in ("self", "teacher")
         }
-        (made,) = play(stage(suite, policies=policies, new_tokens=12), [task], FLOOR, seed=0)
+        (made,) = play(session(suite, policies=policies, max_new_tokens=12), [task], FLOOR, seed=0)
         assert made.stop is Stop.TOKENS
         assert 0 < len(made.turns) < 6
 
@@ -404,7 +413,7 @@ def test_a_turn_needs_room_in_both_contexts() -> None:
 def test_both_who_wrote_are_released() -> None:
     suite = Doors(2)
     policies = apart()
-    play(stage(suite, policies=policies), suite.tasks("train"), FLOOR, seed=0)
+    play(session(suite, policies=policies), suite.tasks("train"), FLOOR, seed=0)
     for table in policies.values():
         assert isinstance(table, Table)
         assert sorted(table.released) == sorted(f"{t.id}#0.0" for t in suite.tasks("train"))
@@ -470,10 +479,10 @@ def test_a_turn_cannot_change_hands_outside_itself() -> None:
 
 def test_credits_do_not_mind_who_wrote() -> None:
     suite = Doors(2)
-    made = play(stage(suite, policies=apart()), suite.tasks("train"), FLOOR, seed=0, copies=2)
+    made = play(session(suite, policies=apart()), suite.tasks("train"), FLOOR, seed=0, group_size=2)
     batch = collate(made)
-    credit = Reinforce(credit=group_relative()).credit(Step(batch, {}, 0))
-    assert len(credit) == len(batch.token) == len(batch.writer)
+    advantage = Reinforce(advantage=group_relative()).advantage(Step(batch, {}, 0))
+    assert len(advantage) == len(batch.token) == len(batch.writer)
     assert [w for e in made for t in writers(e) for w in t] == [
         batch.actors[k] for k in batch.writer.tolist()
     ]

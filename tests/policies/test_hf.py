@@ -18,10 +18,11 @@ from tutelage.errors import PolicyError
 from tutelage.maths.distributions import diverge
 from tutelage.maths.divergences import reverse_kl
 from tutelage.objective.lazy_scores import kept
-from tutelage.policies.base import Request, Sample
+from tutelage.policies.base import Request
 from tutelage.policies.hf import policy as hf_policy
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import pack
+from tutelage.prompts.prompter import Sample
 
 HEATS = [1.0, 0.4]
 
@@ -167,7 +168,7 @@ def test_the_loss_reads_the_places_before_sampled_tokens_and_no_others() -> None
 
 
 def test_lower_precision_is_near_and_keeps_weights_in_float32() -> None:
-    of, low = policy(), policy(compute="bfloat16")
+    of, low = policy(), policy(dtype="bfloat16")
     samples = flat(conversations(5))
     with torch.no_grad():
         exact, near = of.score(samples, 1.0).logp, low.score(samples, 1.0).logp
@@ -180,7 +181,7 @@ def test_lower_precision_is_near_and_keeps_weights_in_float32() -> None:
 
 
 def test_what_lower_precision_samples_it_scores_alike() -> None:
-    low = policy(compute="bfloat16")
+    low = policy(dtype="bfloat16")
     prompt = tuple(range(10, 90))
     made = run(low, [Request(key="a", prompt=prompt, seed=0, max_new=20)])["a"]
     with torch.no_grad():
@@ -189,7 +190,7 @@ def test_what_lower_precision_samples_it_scores_alike() -> None:
 
 
 def test_what_acts_in_two_bytes_follows_the_weights_and_changes_no_number() -> None:
-    low, plain = policy(compute="bfloat16"), policy(compute="bfloat16")
+    low, plain = policy(dtype="bfloat16"), policy(dtype="bfloat16")
     plain.frozen = True  # autocast makes the two bytes in every pass
     prompt = tuple(range(10, 90))
     asked = [Request(key=k, prompt=(*prompt, n), seed=n, max_new=12) for n, k in enumerate("abc")]

@@ -31,7 +31,7 @@ def config(algorithm: str = "guided_opd", **settings: Mapping[str, Any]) -> Conf
     raw: dict[str, Any] = {
         "run": {"steps": 1},
         "env": {"suite": "household"},
-        "rollout": {"copies": 2},
+        "rollout": {"group_size": 2},
         "algorithm": {"name": algorithm},
         "update": {"lr": 1e-3},
         "policy": {"build": SMALL},

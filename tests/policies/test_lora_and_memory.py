@@ -78,8 +78,8 @@ def test_sizes_on_paper_are_those_of_the_models(saved: str) -> None:
     products = [p for n, p in load(saved).model.named_parameters() if "_proj" in n]
     assert shape.linear() == sum(p.numel() for p in products)
     for lora in (RANK, 0):
-        section = PolicySection(model=saved, lora=lora, compute="bfloat16")
-        low = load(saved, lora=lora, compute="bfloat16")
+        section = PolicySection(model=saved, lora=lora, dtype="bfloat16")
+        low = load(saved, lora=lora, dtype="bfloat16")
         run(low, [Request(key="a", prompt=(10, 11), seed=0, max_new=2)])
         assert low.halved is not None
         every = {id(p): p for m in (low.model, low.halved.base) for p in m.parameters()}
@@ -256,7 +256,7 @@ def test_weights_in_4_bits_are_those_that_their_numbers_stand_for(tmp_path: Path
     trained(of)
     assert not torch.equal(logps(of), before)
     assert torch.equal(logps(kept), before)
-    low = load(saved, quantize="nf4", compute="bfloat16")
+    low = load(saved, quantize="nf4", dtype="bfloat16")
     low.freeze()
     assert {m.compute_dtype for m in low.model.modules() if type(m).__name__ == "Linear4bit"} == {
         torch.bfloat16
@@ -289,13 +289,13 @@ class Kept:
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 @pytest.mark.parametrize("lora", [0, RANK])
 def test_layers_computed_again_give_the_same_gradient_bit_for_bit(
-    saved: str, compute: str, lora: int
+    saved: str, dtype: str, lora: int
 ) -> None:
     if lora:
         pytest.importorskip("peft")
     samples, made, kept = flat(conversations(6, count=2)), [], []
     for again in (False, True):
-        of = load(saved, compute=compute, lora=lora, recompute=again)  # type: ignore[arg-type]
+        of = load(saved, dtype=dtype, lora=lora, recompute=again)  # type: ignore[arg-type]
         with Kept() as counted:
             loss = of.score(samples, 0.7).logp.sum()
         kept.append(counted.bytes)
@@ -326,7 +326,7 @@ def test_a_model_whose_layers_are_not_in_a_list_is_refused() -> None:
 
 
 def test_frozen_weights_in_half_the_bytes_say_the_same(saved: str) -> None:
-    of, low = load(saved, compute="bfloat16"), load(saved, compute="bfloat16")
+    of, low = load(saved, dtype="bfloat16"), load(saved, dtype="bfloat16")
     low.freeze()
     assert torch.equal(logps(of), logps(low))
     kinds = {n: p.dtype for n, p in low.model.named_parameters()}
@@ -340,7 +340,7 @@ def test_frozen_weights_in_half_the_bytes_say_the_same(saved: str) -> None:
 
 def test_steps_too_small_for_low_precision_are_not_lost(saved: str) -> None:
     """In bfloat16 weights, 1 + 1e-4 is 1: many small steps would go nowhere."""
-    of = load(saved, compute="bfloat16")
+    of = load(saved, dtype="bfloat16")
     weight = of.model.model.layers[0].input_layernorm.weight
     optimizer = torch.optim.AdamW(of.parameters(), lr=1e-5, weight_decay=0.0)
     for _ in range(3):
@@ -353,7 +353,7 @@ def test_steps_too_small_for_low_precision_are_not_lost(saved: str) -> None:
 
 
 def test_the_heads_product_and_softmax_are_in_float32(saved: str) -> None:
-    of = load(saved, compute="bfloat16")
+    of = load(saved, dtype="bfloat16")
     scores = of.score(flat(conversations(1, count=1)), 1.0)
     assert scores.distribution.hidden.dtype == torch.float32
     assert scores.distribution.head.dtype == torch.float32

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.policies.base import Sample
 from tutelage.policies.packing import Row, batches, pack
+from tutelage.prompts.prompter import Sample
 
 
 def test_a_two_turn_episode_is_one_row() -> None:

@@ -10,9 +10,9 @@ from torch.testing import assert_close
 
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse
-from tutelage.policies.base import Sample
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.policy import HFPolicy
+from tutelage.prompts.prompter import Sample
 from tutelage.runs import assemble, models
 
 
@@ -66,7 +66,7 @@ def test_nothing_slow_is_recorded() -> None:
     fast, slow = (
         SlotEngine(
             of.engine.forward, lambda: of.head.detach(), of.model.config, end=of.chat.end, rows=2,
-            context=of.context_length, compute=torch.float32, device="cpu", recorder=tape,
+            context=of.context_length, dtype=torch.float32, device="cpu", recorder=tape,
             fast=way,
         )
         for way in (True, False)
@@ -86,7 +86,7 @@ def test_slow_scores_are_the_fast_ones() -> None:
 
 
 def test_a_slow_student_in_two_bytes_acts_with_what_is_trained() -> None:
-    slow, fast = policy(fast=False, compute="bfloat16"), policy(compute="bfloat16")
+    slow, fast = policy(fast=False, dtype="bfloat16"), policy(dtype="bfloat16")
     asked = [request(tuple(range(10 + k, 60 + k)), key=str(k), max_new=1) for k in range(9)]
     made, plain = run(slow, asked), run(fast, asked)
     assert slow.halved is None
@@ -98,7 +98,7 @@ CONFIG = {
     "run": {"steps": 1},
     "env": {"suite": "household"},
     "algorithm": {"name": "grpo"},
-    "rollout": {"copies": 2},
+    "rollout": {"group_size": 2},
     "update": {"lr": 1e-3},
     "policy": {
         "build": {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "ffn": 16, "context": 128}

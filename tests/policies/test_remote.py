@@ -15,12 +15,13 @@ from support.tiny_models import policy, run, small_chat
 from torch.testing import assert_close
 
 from tutelage.errors import ConfigError, PolicyError
-from tutelage.policies.base import Request, Sample
+from tutelage.policies.base import Request
 from tutelage.policies.server.dialects import DIALECTS, Unreadable
 from tutelage.policies.server.http import Client
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.serve import Worker
 from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.prompter import Sample
 
 END = small_chat().end
 MODELS = {"data": [{"id": "small", "max_model_len": 512}]}

@@ -9,9 +9,10 @@ from support.fake_servers import HASTY, client, serving
 from support.tiny_models import policy, run, small_chat
 
 from tutelage.errors import ConfigError, PolicyError
-from tutelage.policies.base import Request, Sample
+from tutelage.policies.base import Request
 from tutelage.policies.server.serve import Server
 from tutelage.policies.server.vllm import write
+from tutelage.prompts.prompter import Sample
 
 PROMPT = (3, 9, 30, 8, 41)
 

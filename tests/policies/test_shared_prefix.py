@@ -20,16 +20,18 @@ from tutelage.envs.doors import Doors
 from tutelage.envs.pool import LocalPool
 from tutelage.objective import STUDENT, Algorithm
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Actor, Sample
+from tutelage.policies.base import Actor
 from tutelage.policies.hf import shared_prefix
 from tutelage.policies.hf.lora import Adapters
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.shared_prefix import LEAST, Prefix, common, longest
 from tutelage.policies.packing import Row, pack
 from tutelage.prompts.context import Context
+from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
-from tutelage.rollout.session import Clock, Limits, Stage
-from tutelage.training.train_step import Stretch, Update, _sharing, prepare, train_step
+from tutelage.rollout.session import Clock, Limits, Session
+from tutelage.training.layout import Span, prepare
+from tutelage.training.train_step import Update, _sharing, train_step
 from tutelage.types import Episode
 
 
@@ -223,7 +225,7 @@ def test_it_goes_with_what_saves_memory(kind: str) -> None:
                     torch.nn.init.normal_(p, std=0.1)
         return HFPolicy(
             plain.model, plain.chat, adapters=added, recompute=kind == "recompute", fast=fast,
-            compute="bfloat16" if kind == "bfloat16" else "float32",
+            dtype="bfloat16" if kind == "bfloat16" else "float32",
         )  # fmt: skip
 
     samples = rows(3)
@@ -316,14 +318,14 @@ def test_a_step_has_the_gradient_of_its_slow_twin(name: str, tokens: int) -> Non
     def made(fast: bool, played: list[Episode]) -> tuple[list[Tensor], list[int]]:
         policies = {"self": policy(fast=fast), "teacher": policy(1, fast=fast)}
         policies["teacher"].freeze()
-        on = Stage(
+        on = Session(
             suite=suite, pool=LocalPool(suite), policies=dict[str, Actor](policies),
-            context=context, limits=Limits(turns=3, new_tokens=5),
+            context=context, limits=Limits(max_turns=3, max_new_tokens=5),
         )  # fmt: skip
         if not played:
             tasks = suite.tasks("train")[:2]
-            played += play(on, tasks, algorithm, seed=0, step=0, copies=3)
-            # returns that differ, so that every group has a credit
+            played += play(on, tasks, algorithm, seed=0, step=0, group_size=3)
+            # returns that differ, so that every group has a advantage
             played[:] = [
                 replace(e, turns=(*e.turns[:-1], replace(e.turns[-1], reward=float(k % 3))))
                 for k, e in enumerate(played)
@@ -369,13 +371,13 @@ def test_a_policy_is_told_of_the_rows_that_are_scored_under_each_view() -> None:
     algorithm, suite = ALGORITHMS["opsd"](hint="plan"), Doors(rooms=3)
     context = Context(instructions=TOLD)
     acting = policy()
-    on = Stage(
+    on = Session(
         suite=suite, pool=LocalPool(suite), policies={"self": acting}, context=context,
-        limits=Limits(turns=2, new_tokens=5),
+        limits=Limits(max_turns=2, max_new_tokens=5),
     )  # fmt: skip
     played = play(on, suite.tasks("train")[:3], algorithm, seed=0, step=0)
     ready = prepare(algorithm, played, on.prompter)
-    whole = [Stretch(e, 0, len(s) - 1, s[-1]) for e, s in enumerate(ready.starts)]
+    whole = [Span(e, 0, len(s) - 1, s[-1]) for e, s in enumerate(ready.starts)]
     (teacher,) = set(algorithm.all_views()) - {STUDENT}
     slices = [((STUDENT,), whole[:1]), ((STUDENT, teacher), whole[1:])]
     noting = Noting()

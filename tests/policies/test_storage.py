@@ -9,9 +9,9 @@ import torch
 from support.tiny_models import CHATML, policy, small_chat
 
 from tutelage.errors import PolicyError
-from tutelage.policies.base import Sample
 from tutelage.policies.hf.loading import load
 from tutelage.policies.hf.policy import HFPolicy
+from tutelage.prompts.prompter import Sample
 
 SAMPLE = Sample(prompt=(20, 30, 40, 50), tokens=(60, 70, 2))
 
@@ -47,7 +47,7 @@ def test_weights_stored_in_half_precision_are_trained_in_float32(
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (saved / name).exists():
             shutil.copy(saved / name, tmp_path)
-    of = load(str(tmp_path), compute="bfloat16")
+    of = load(str(tmp_path), dtype="bfloat16")
     assert {p.dtype for p in of.parameters()} == {torch.float32}
 
 
@@ -56,11 +56,11 @@ def test_settings_of_the_policy_are_kept(saved: Path, tmp_path: Path) -> None:
     template.write_text(CHATML.replace("<|im_end|>", "<|end|>"))
     of = load(
         str(saved), rows=3, tokens=77, history="append", options=(("x", 1),),
-        chat_template=str(template), compute="bfloat16",
+        chat_template=str(template), dtype="bfloat16",
     )  # fmt: skip
     assert of.engine.count == 3
     assert of.tokens == 77
-    assert of.compute == "bfloat16"
+    assert of.dtype == "bfloat16"
     assert of.chat.history == "append"
     assert of.chat.options == (("x", 1),)
     assert of.chat.tokenizer.chat_template == template.read_text()

@@ -9,9 +9,10 @@ import torch
 from support.tiny_models import policy, run, small_chat
 from torch import Tensor
 
-from tutelage.policies.base import Request, Sample
+from tutelage.policies.base import Request
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.turn_divergence import divergences
+from tutelage.prompts.prompter import Sample
 
 TURNS = 12
 

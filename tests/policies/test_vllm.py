@@ -15,9 +15,10 @@ from support.tiny_models import policy, run, small_chat
 from torch.testing import assert_close
 
 from tutelage.errors import PolicyError
-from tutelage.policies.base import Request, Sample
+from tutelage.policies.base import Request
 from tutelage.policies.hf.policy import Compute, HFPolicy
 from tutelage.policies.server.vllm import AGREEMENT, InProcess, VllmEngine, write
+from tutelage.prompts.prompter import Sample
 
 END = small_chat().end
 REQUESTS = [
@@ -31,11 +32,11 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sampled(
-    of: HFPolicy, folder: Path, *, compute: Compute = "float32",
+    of: HFPolicy, folder: Path, *, dtype: Compute = "float32",
     options: Mapping[str, object] = {},
 ) -> InProcess:  # fmt: skip
     of.save(folder)
-    made = InProcess(folder, end=END, context=of.context_length, compute=compute,
+    made = InProcess(folder, end=END, context=of.context_length, dtype=dtype,
                      unused=of.unused, options=options)  # fmt: skip
     of.engine = VllmEngine(of, made, folder=folder, name="policy.sampler")
     of.engine.refresh()
@@ -165,23 +166,23 @@ def test_it_leaves_the_trainer_room_on_the_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
-def test_weights_travel_in_the_number_format_of_both(compute: Compute, tmp_path: Path) -> None:
-    of = policy(compute=compute)
+def test_weights_travel_in_the_number_format_of_both(dtype: Compute, tmp_path: Path) -> None:
+    of = policy(dtype=dtype)
     write(of, tmp_path)
     found = load_file(tmp_path / "model.safetensors")
     own = of.model.state_dict()
     assert found.keys() == own.keys()
     for name, value in found.items():
-        assert value.dtype == getattr(torch, compute)
+        assert value.dtype == getattr(torch, dtype)
         assert torch.equal(value, own[name].to(value.dtype))
     assert all(value.dtype == torch.float32 for value in own.values())
-    size = sum(value.numel() for value in own.values()) * (2 if compute == "bfloat16" else 4)
+    size = sum(value.numel() for value in own.values()) * (2 if dtype == "bfloat16" else 4)
     assert size <= (tmp_path / "model.safetensors").stat().st_size < size + 8000
 
 
 def test_bfloat16_on_both_sides(tmp_path: Path) -> None:
-    of = policy(compute="bfloat16")
-    made = sampled(of, tmp_path, compute="bfloat16")
+    of = policy(dtype="bfloat16")
+    made = sampled(of, tmp_path, dtype="bfloat16")
     shaken(of, 0.05)
     of.refresh()
     assert next(made.llm.model.parameters()).dtype == torch.bfloat16

@@ -14,7 +14,7 @@ from tutelage.prompts import answer_format
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.context import Context
 from tutelage.rollout.play import play
-from tutelage.rollout.session import Limits, Stage
+from tutelage.rollout.session import Limits, Session
 from tutelage.types import Episode, Task
 from tutelage_worlds.household import Household
 
@@ -27,12 +27,12 @@ def played(
         entries=chat.size, layers=1, hidden=16, heads=2, kv_heads=1, ffn=16, context=8192,
         seed=0, end=chat.end, pad=0,
     )  # fmt: skip
-    stage = Stage(
+    session = Session(
         suite=suite, pool=LocalPool(suite), policies={"self": HFPolicy(model, chat)},
-        context=Context(), limits=Limits(turns=200, new_tokens=64),
+        context=Context(), limits=Limits(max_turns=200, max_new_tokens=64),
     )  # fmt: skip
     chosen = [suite.tasks("train")[i] for i in range(min(tasks, len(suite.tasks("train"))))]
-    return play(stage, chosen, ALGORITHMS["sft"](thoughts=thoughts, **more), seed=0)
+    return play(session, chosen, ALGORITHMS["sft"](thoughts=thoughts, **more), seed=0)
 
 
 class Talking(Doors):

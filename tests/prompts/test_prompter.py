@@ -15,7 +15,7 @@ from tutelage.envs.doors import Doors
 from tutelage.envs.pool import LocalPool
 from tutelage.prompts import answer_format
 from tutelage.rollout.play import play
-from tutelage.rollout.session import Limits, Stage
+from tutelage.rollout.session import Limits, Session
 from tutelage.runs import assemble
 from tutelage.types import Task, Turn
 from tutelage_worlds.household import Household
@@ -35,7 +35,7 @@ PLAYED: dict[str, tuple[Suite, str]] = {
     ),
     "tau_bench": (TauBench(size="small"), "train"),
     "travelplanner": (TravelPlanner(size="small"), "train"),
-    "travelplanner with tools": (TravelPlanner(size="small", mode="two-stage"), "train"),
+    "travelplanner with tools": (TravelPlanner(size="small", mode="two-session"), "train"),
     "webshop": (WebShop(products=60), "test"),
     "scienceworld": (ScienceWorld(families="short"), "train"),
 }  # fmt: skip
@@ -81,12 +81,12 @@ def test_a_turn_written_as_the_prompt_says_is_valid_and_acts(name: str) -> None:
 
 
 def turns_of(suite: Suite, task: Task, texts: Sequence[str]) -> tuple[Turn, ...]:
-    stage = Stage(
+    session = Session(
         suite=suite, pool=LocalPool(suite), policies={"self": Says(texts)},
         context=assemble.context_of(ContextSection(), suite),
-        limits=Limits(turns=len(texts), new_tokens=200, invalid_penalty=0.5),
+        limits=Limits(max_turns=len(texts), max_new_tokens=200, invalid_penalty=0.5),
     )  # fmt: skip
-    (episode,) = play(stage, [task], ALONE, seed=0)
+    (episode,) = play(session, [task], ALONE, seed=0)
     return episode.turns
 
 

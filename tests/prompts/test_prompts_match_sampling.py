@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 from support.fake_policy import Table, chat
-from support.sessions import ALONE, TRANSCRIPT, WINDOW, mixed, pair, stage
+from support.sessions import ALONE, TRANSCRIPT, WINDOW, mixed, pair, session
 
 from tutelage.envs.doors import RULE, Doors
 from tutelage.policies.base import Actor
@@ -35,7 +35,7 @@ class Shouting:
 def test_every_turn_is_closed_once_whether_it_ended_or_was_cut_off() -> None:
     suite, policies = Doors(4), {"self": Table(clumsy=12), "teacher": Table(clumsy=12)}
     algorithm = mixed(0.5)
-    on = stage(suite, policies=dict(policies), new_tokens=3, temperature=2.0)
+    on = session(suite, policies=dict(policies), max_new_tokens=3, temperature=2.0)
     cases = set()
     for episode in play(on, suite.tasks("train")[:20], algorithm, seed=0):
         samples = on.prompter(algorithm.all_views()["student"], episode.task).samples(episode)
@@ -58,7 +58,7 @@ def test_a_turn_is_scored_on_the_ids_that_its_actor_was_shown(
     talk = chat() if template == "same" else Shouting.chat()
     policies = {"self": Table(clumsy=12), "teacher": Table(clumsy=12, talk=talk)}
     algorithm = mixed(0.5, hint=hint)
-    on = stage(suite, context=context, policies=dict(policies), new_tokens=3, temperature=2.0)
+    on = session(suite, context=context, policies=dict(policies), max_new_tokens=3, temperature=2.0)
     episodes = play(on, suite.tasks("train")[:20], algorithm, seed=0)
     asked = {
         "student": {r.seed: r.prompt for r in policies["self"].asked},
@@ -84,7 +84,7 @@ def test_a_turn_is_scored_on_the_ids_that_its_actor_was_shown(
 def test_a_turns_prompt_is_what_is_new_in_it() -> None:
     suite = Doors(3)
     policy = Table()
-    on = stage(suite, policies={"self": policy})
+    on = session(suite, policies={"self": policy})
     (episode,) = play(on, suite.tasks("train")[5:6], ALONE, seed=0)
     ids: tuple[int, ...] = ()
     for turn, request in zip(episode.turns, policy.asked, strict=True):
@@ -93,7 +93,7 @@ def test_a_turns_prompt_is_what_is_new_in_it() -> None:
         assert request.prompt == ids
         ids += turn.tokens
     fresh = Table()
-    on = stage(suite, policies={"self": fresh}, context=WINDOW)
+    on = session(suite, policies={"self": fresh}, context=WINDOW)
     (episode,) = play(on, suite.tasks("train")[5:6], ALONE, seed=0)
     assert [t.prompt for t in episode.turns] == [r.prompt for r in fresh.asked]
     assert all(t.fresh for t in episode.turns)
@@ -108,7 +108,7 @@ def words_of(policy: Actor) -> list[str]:
 def test_only_the_hinted_view_is_told(context: Context) -> None:
     suite = Doors(3)
     policies = pair()
-    on = stage(suite, context=context, policies=policies)
+    on = session(suite, context=context, policies=policies)
     algorithm = mixed(0.5, hint="plan")
     episodes = play(on, suite.tasks("train"), algorithm, seed=0)
     told, untold = words_of(policies["teacher"]), words_of(policies["self"])
@@ -130,7 +130,7 @@ def test_only_the_hinted_view_is_told(context: Context) -> None:
 def test_a_window_shows_the_task_the_last_turns_and_what_is_now() -> None:
     suite = Doors(5)
     policy = Table(knows=9.0)
-    on = stage(suite, policies={"self": policy}, context=replace(WINDOW, window=2))
+    on = session(suite, policies={"self": policy}, context=replace(WINDOW, window=2))
     task = next(t for t in suite.tasks("train") if t.data["path"] == "abcab")
     play(on, [task], ALONE, seed=0)
     first, *_, last = words_of(policy)

@@ -82,7 +82,7 @@ def test_the_shares_of_a_whole_step_are_told() -> None:
 def test_a_compiled_step_is_a_row_of_its_own() -> None:
     step = import_module("benchmarks.step")
     given = argparse.Namespace(
-        models=Path("m"), episodes=8, turns=10, new_tokens=64, threads=1, repeats=5, tokens=2048,
+        models=Path("m"), episodes=8, turns=10, max_new_tokens=64, threads=1, repeats=5, tokens=2048,
         trl="", compile=True,
     )  # fmt: skip
     made = step.commands(given, "grpo", "float32")

@@ -60,10 +60,10 @@ checkpoint_every = 2
 [env]
 suite = "guess:Guess"
 [rollout]
-tasks = 2
-copies = 2
-turns = 3
-new_tokens = 4
+tasks_per_step = 2
+group_size = 2
+max_turns = 3
+max_new_tokens = 4
 [algorithm]
 name = "annealed:annealed"
 [update]

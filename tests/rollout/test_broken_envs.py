@@ -14,7 +14,7 @@ from tutelage.objective import Algorithm
 from tutelage.prompts.context import Context
 from tutelage.rollout.play import play
 from tutelage.rollout.record import dump, episode_line
-from tutelage.rollout.session import Limits, Stage
+from tutelage.rollout.session import Limits, Session
 from tutelage.types import Episode, Stop, Task
 
 ALONE = Algorithm(terms=())
@@ -31,9 +31,9 @@ def as_they_come(suite: Suite) -> Pool:
 
 def run(suite: Suite, make: Make, tasks: list[Task], *, retries: int) -> list[Episode]:
     pool = make(suite)
-    on = Stage(
+    on = Session(
         suite=suite, pool=pool, policies={"self": Table(knows=1.0)}, context=Context(),
-        limits=Limits(turns=9, new_tokens=8, retries=retries, live=5),
+        limits=Limits(max_turns=9, max_new_tokens=8, retries=retries, concurrency=5),
     )  # fmt: skip
     try:
         return play(on, tasks, ALONE, seed=3)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from support.fake_policy import ANSWER, DIGITS, Table, answer, chat
-from support.sessions import ALONE, TRANSCRIPT, WINDOW, mixed, pair, stage
+from support.sessions import ALONE, TRANSCRIPT, WINDOW, mixed, pair, session
 from torch import Tensor
 
 from tutelage.algorithms.grpo import grpo
@@ -37,8 +37,8 @@ def test_no_order_of_events_changes_an_episode(context: Context) -> None:
             "self": Table(knows=0.5, width=width, seed=order),
             "teacher": Table(knows=2.0, width=width, seed=order + 1),
         }
-        on = stage(suite, context=context, policies=policies, live=live)
-        return play(on, tasks, mixed(0.5), seed=3, step=4, copies=2)
+        on = session(suite, context=context, policies=policies, concurrency=live)
+        return play(on, tasks, mixed(0.5), seed=3, step=4, group_size=2)
 
     want = run(64, 10_000, 0)
     assert [(e.task.id, e.copy) for e in want] == [(t.id, c) for t in tasks for c in (0, 1)]
@@ -52,14 +52,14 @@ def test_seed_step_copy_and_attempt_all_change_what_is_sampled() -> None:
     tasks = suite.tasks("train")[:12]
 
     def texts(**more: int) -> list[tuple[str, ...]]:
-        made = play(stage(suite), tasks, ALONE, **{"seed": 0, **more})
+        made = play(session(suite), tasks, ALONE, **{"seed": 0, **more})
         return [tuple(t.text for t in e.turns) for e in made]
 
     first = texts()
     assert texts() == first
     assert texts(seed=1) != first
     assert texts(step=1) != first
-    two = play(stage(suite), tasks, ALONE, seed=0, copies=2)
+    two = play(session(suite), tasks, ALONE, seed=0, group_size=2)
     said = {(e.task.id, e.copy): tuple(t.text for t in e.turns) for e in two}
     assert any(said[t.id, 0] != said[t.id, 1] for t in tasks)
     assert [said[t.id, 0] for t in tasks] == first
@@ -69,10 +69,10 @@ def test_seed_step_copy_and_attempt_all_change_what_is_sampled() -> None:
 def test_a_task_alone_is_played_as_it_is_among_others() -> None:
     suite = Doors(3)
     tasks = suite.tasks("train")[:6]
-    together = play(stage(suite), tasks, ALONE, seed=5, step=2)
+    together = play(session(suite), tasks, ALONE, seed=5, step=2)
     for task, episode in zip(tasks, together, strict=True):
-        assert play(stage(suite), [task], ALONE, seed=5, step=2) == [episode]
-    back = play(stage(suite), tasks[::-1], ALONE, seed=5, step=2)
+        assert play(session(suite), [task], ALONE, seed=5, step=2) == [episode]
+    back = play(session(suite), tasks[::-1], ALONE, seed=5, step=2)
     assert back[::-1] == together
 
 
@@ -80,7 +80,7 @@ def test_turns_of_an_episode_are_sampled_apart() -> None:
     """A seed used for every turn would answer equal rooms alike."""
     suite = Doors(6)
     same = [t for t in suite.tasks("train") if set(t.data["path"]) == {"a"}]
-    on = stage(suite, policies={"self": Table()})
+    on = session(suite, policies={"self": Table()})
     episodes = [e for s in range(8) for e in play(on, same, ALONE, seed=s)]
     assert sum(len({t.text for t in e.turns}) == 1 for e in episodes) < len(episodes) / 2
 
@@ -96,8 +96,8 @@ def share(episodes: Sequence[Episode], actor: str = "teacher") -> tuple[int, int
 @pytest.mark.parametrize("chance", [0.1, 0.5, 0.85])
 def test_each_turn_is_the_teachers_with_its_chance(chance: float) -> None:
     suite = Doors(4)
-    episodes = play(stage(suite, policies=pair()), suite.tasks("train"), mixed(chance), seed=1,
-                    copies=3)  # fmt: skip
+    episodes = play(session(suite, policies=pair()), suite.tasks("train"), mixed(chance), seed=1,
+                    group_size=3)  # fmt: skip
     k, n = share(episodes)
     assert n == 4 * 81 * 3
     assert abs(k - n * chance) < 3 * math.sqrt(n * chance * (1 - chance))
@@ -114,7 +114,7 @@ def test_at_chance_zero_never_and_at_one_always() -> None:
     suite = Doors(3)
     for chance, want in ((0.0, 0), (1.0, 81)):
         policies = pair()
-        k, n = share(play(stage(suite, policies=policies), suite.tasks("train"), mixed(chance),
+        k, n = share(play(session(suite, policies=policies), suite.tasks("train"), mixed(chance),
                           seed=0))  # fmt: skip
         assert (k, n) == (want, 81)
         idle = policies["teacher" if not want else "self"]
@@ -129,7 +129,7 @@ def test_the_chance_is_that_of_the_step() -> None:
     )
     shares = []
     for step in (0, 5, 10):
-        made = play(stage(suite, policies=pair()), suite.tasks("train"), algorithm, seed=0,
+        made = play(session(suite, policies=pair()), suite.tasks("train"), algorithm, seed=0,
                     step=step)  # fmt: skip
         shares.append(share(made)[0] / share(made)[1])
     assert shares[0] == 1
@@ -144,7 +144,9 @@ def test_several_actors_share_the_turns() -> None:
         views={"one": View(policy="teacher"), "two": View(policy="self", hint="plan")},
         actors={"one": constant(0.2), "two": constant(0.3)},
     )
-    made = play(stage(suite, policies=pair()), suite.tasks("train"), algorithm, seed=0, copies=3)
+    made = play(
+        session(suite, policies=pair()), suite.tasks("train"), algorithm, seed=0, group_size=3
+    )
     for actor, chance in (("one", 0.2), ("two", 0.3), ("student", 0.5)):
         k, n = share(made, actor)
         assert abs(k - n * chance) < 3 * math.sqrt(n * chance * (1 - chance))
@@ -155,7 +157,7 @@ def test_who_acts_depends_on_the_turn_and_on_nobody_elses() -> None:
     tasks = suite.tasks("train")
 
     def actors(among: list[Task]) -> dict[str, tuple[str, ...]]:
-        made = play(stage(suite, policies=pair()), among, mixed(0.5), seed=9)
+        made = play(session(suite, policies=pair()), among, mixed(0.5), seed=9)
         return {e.task.id: tuple(t.actor for t in e.turns) for e in made}
 
     everyone = actors(tasks)
@@ -168,7 +170,7 @@ def test_an_evaluation_is_the_student_alone() -> None:
     """Not the teacher, not a hint, whatever the algorithm; and at its own temperature."""
     suite = Doors(3)
     policies = pair()
-    on = stage(suite, policies=policies, temperature=1.0)
+    on = session(suite, policies=policies, temperature=1.0)
     made = evaluate(on, panel(suite, "unseen", 12), seed=0, temperature=0.0)
     teacher, student = policies["teacher"], policies["self"]
     assert isinstance(teacher, Table)
@@ -188,7 +190,7 @@ def test_an_evaluation_is_the_student_alone() -> None:
 def test_an_algorithm_that_wants_a_policy_there_is_not() -> None:
     suite = Doors(2)
     with pytest.raises(ConfigError, match=r"wants a policy 'teacher'.*there are self"):
-        play(stage(suite), suite.tasks("train"), mixed(1.0), seed=0)
+        play(session(suite), suite.tasks("train"), mixed(1.0), seed=0)
 
 
 # -- when it ends
@@ -196,9 +198,9 @@ def test_an_algorithm_that_wants_a_policy_there_is_not() -> None:
 
 def test_an_episode_ends_at_the_turn_limit() -> None:
     suite = Doors(5)
-    made = play(stage(suite, turns=2), suite.tasks("train")[:7], ALONE, seed=0)
+    made = play(session(suite, max_turns=2), suite.tasks("train")[:7], ALONE, seed=0)
     assert {(e.stop, len(e.turns), e.won) for e in made} == {(Stop.TURNS, 2, False)}
-    whole = play(stage(suite, turns=5), suite.tasks("train")[:7], ALONE, seed=0)
+    whole = play(session(suite, max_turns=5), suite.tasks("train")[:7], ALONE, seed=0)
     assert {(e.stop, len(e.turns)) for e in whole} == {(Stop.DONE, 5)}
     for short, long in zip(made, whole, strict=True):
         assert short.turns == long.turns[:2]
@@ -207,21 +209,21 @@ def test_an_episode_ends_at_the_turn_limit() -> None:
 def test_an_episode_ends_where_the_next_turn_would_not_fit() -> None:
     suite = Doors(6)
     task = suite.tasks("train")[0]
-    on = stage(suite, policies={"self": Table(knows=9.0, context=50)}, new_tokens=12)
+    on = session(suite, policies={"self": Table(knows=9.0, context=50)}, max_new_tokens=12)
     (made,) = play(on, [task], ALONE, seed=0)
     assert made.stop is Stop.TOKENS
     assert not made.stop.broken
     assert 0 < len(made.turns) < 6
     used = sum(len(t.prompt) + len(t.tokens) for t in made.turns)
     assert used <= 50 < used + 12 + 4
-    (none,) = play(stage(suite, policies={"self": Table(context=10)}), [task], ALONE, seed=0)
+    (none,) = play(session(suite, policies={"self": Table(context=10)}), [task], ALONE, seed=0)
     assert (none.stop, none.turns, none.won) == (Stop.TOKENS, (), False)
 
 
 def test_a_turn_is_cut_at_its_own_limit_and_closed_for_the_next() -> None:
     suite = Doors(3)
     policy = Table(knows=9.0)
-    on = stage(suite, policies={"self": policy}, new_tokens=2)
+    on = session(suite, policies={"self": policy}, max_new_tokens=2)
     (made,) = play(on, suite.tasks("train")[:1], ALONE, seed=0)
     assert [len(t.tokens) for t in made.turns] == [2, 2, 2]
     assert chat().end not in made.turns[0].tokens
@@ -231,7 +233,7 @@ def test_a_turn_is_cut_at_its_own_limit_and_closed_for_the_next() -> None:
 
 def test_winning_is_the_environments_word_and_only_at_the_end() -> None:
     suite = Doors(3)
-    sure, lost = stage(suite, policies={"self": Table(knows=30.0)}), stage(suite)
+    sure, lost = session(suite, policies={"self": Table(knows=30.0)}), session(suite)
     assert all(e.won and e.score == 1 for e in play(sure, suite.tasks("train"), ALONE, seed=0))
     for e in play(lost, suite.tasks("train"), ALONE, seed=0):
         right = [t.action == RULE[c] for t, c in zip(e.turns, e.task.data["path"], strict=True)]
@@ -243,7 +245,7 @@ def test_winning_is_the_environments_word_and_only_at_the_end() -> None:
 
 def test_a_turn_keeps_what_was_seen_before_it_and_earns_what_came_after() -> None:
     suite = Doors(4)
-    for e in play(stage(suite), suite.tasks("train")[:30], ALONE, seed=2):
+    for e in play(session(suite), suite.tasks("train")[:30], ALONE, seed=2):
         assert "".join(t.observation.text for t in e.turns) == e.task.data["path"]
         assert [t.observation.state[0] for t in e.turns] == [0, 1, 2, 3]
         assert all(t.observation.reward == u.reward
@@ -261,7 +263,7 @@ def clumsy() -> Table:
 @pytest.mark.parametrize("invalid", ["format", "any"])
 def test_invalid_turns_are_counted_and_cost(invalid: str) -> None:
     suite = Doors(4)
-    on = stage(suite, policies={"self": clumsy()}, invalid=invalid, invalid_penalty=0.25)
+    on = session(suite, policies={"self": clumsy()}, invalid=invalid, invalid_penalty=0.25)
     made = play(on, suite.tasks("train"), ALONE, seed=0)
     kinds = set()
     for e in made:
@@ -284,7 +286,7 @@ def test_invalid_turns_are_counted_and_cost(invalid: str) -> None:
 def test_an_experts_turns_are_what_a_student_would_have_said() -> None:
     suite = Doors(3)
     policy = Table()
-    on = stage(suite, policies={"self": policy})
+    on = session(suite, policies={"self": policy})
     made = play(on, suite.tasks("train"), sft(), seed=0)
     assert policy.asked == []
     for e in made:
@@ -318,13 +320,13 @@ class Wrong(Doors):
 def test_what_cannot_be_imitated_is_said() -> None:
     tasks = Doors(2).tasks("train")[:2]
     with pytest.raises(ConfigError, match=r"Silent has no `demonstrate`.*source = \"teacher\""):
-        play(stage(Silent()), tasks, sft(), seed=0)
+        play(session(Silent()), tasks, sft(), seed=0)
     with pytest.raises(EnvError, match=r"expert's 1 actions did not end task doors/aa"):
-        play(stage(Wrong()), tasks, sft(), seed=0)
+        play(session(Wrong()), tasks, sft(), seed=0)
     with pytest.raises(ConfigError, match=r"hint 'plan' needs an environment.*Silent"):
-        play(stage(Silent(), policies=pair()), tasks, mixed(1.0, hint="plan"), seed=0)
+        play(session(Silent(), policies=pair()), tasks, mixed(1.0, hint="plan"), seed=0)
     with pytest.raises(ConfigError, match=r"no hint 'skill'; the kinds are plan, actions"):
-        play(stage(Doors(2), policies=pair()), tasks, mixed(1.0, hint="skill"), seed=0)
+        play(session(Doors(2), policies=pair()), tasks, mixed(1.0, hint="skill"), seed=0)
 
 
 # -- housekeeping
@@ -333,14 +335,14 @@ def test_what_cannot_be_imitated_is_said() -> None:
 def test_a_task_named_twice_is_refused() -> None:
     suite = Doors(2)
     with pytest.raises(ValueError, match="played twice"):
-        play(stage(suite), suite.tasks("train")[:2] * 2, ALONE, seed=0)
+        play(session(suite), suite.tasks("train")[:2] * 2, ALONE, seed=0)
 
 
 def test_policies_are_refreshed_before_and_released_after() -> None:
     suite = Doors(2)
     policies = pair()
     tasks = suite.tasks("train")
-    episodes = play(stage(suite, policies=policies), tasks, mixed(0.5), seed=0)
+    episodes = play(session(suite, policies=policies), tasks, mixed(0.5), seed=0)
     for name, view in (("self", "student"), ("teacher", "teacher")):
         table = policies[name]
         assert isinstance(table, Table)
@@ -351,7 +353,7 @@ def test_policies_are_refreshed_before_and_released_after() -> None:
 
 def test_progress_is_told_once_an_episode() -> None:
     suite = Doors(2)
-    on = stage(suite, live=2)
+    on = session(suite, concurrency=2)
     told: list[tuple[int, int]] = []
     on.tick = lambda done, total: told.append((done, total))
     play(on, suite.tasks("train"), ALONE, seed=0)
@@ -360,7 +362,7 @@ def test_progress_is_told_once_an_episode() -> None:
 
 def test_what_the_environment_holds_is_given_back() -> None:
     suite = Doors(2)
-    on = stage(suite)
+    on = session(suite)
     play(on, suite.tasks("train"), ALONE, seed=0)
     assert isinstance(on.pool, LocalPool)
     assert on.pool.envs.by_key == {}
@@ -374,8 +376,8 @@ def test_the_digits_a_table_says_are_those_of_its_distribution() -> None:
     """From seeds to actions: the policy's chances are what is played."""
     suite = Doors(4)
     policy = Table(knows=1.0)
-    episodes = play(stage(suite, policies={"self": policy}), suite.tasks("train"), ALONE, seed=0,
-                    copies=8)  # fmt: skip
+    episodes = play(session(suite, policies={"self": policy}), suite.tasks("train"), ALONE, seed=0,
+                    group_size=8)  # fmt: skip
     for letter in RULE:
         said = [t.action for e in episodes for t in e.turns if t.observation.text == letter]
         chances: Tensor = policy.chances(letter)
@@ -391,4 +393,4 @@ RUNS: dict[str, Callable[[], Algorithm]] = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_nothing_at_all_to_play(name: str) -> None:
-    assert play(stage(Doors(2), policies=pair()), [], RUNS[name](), seed=0) == []
+    assert play(session(Doors(2), policies=pair()), [], RUNS[name](), seed=0) == []

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs.test_resume import TABLE, Quiet, config, contents, in_child, kill_at, whole
 from support.fake_policy import Table
-from support.sessions import stage
+from support.sessions import session
 
 from tutelage.algorithms.dapo import dapo
 from tutelage.algorithms.grpo import grpo
@@ -69,12 +69,12 @@ def test_what_is_learnt_from(rewards: list[list[float]], count: int) -> None:
 # -- rounds
 
 
-def played(algorithm: Algorithm, *, knows: float = 0.0, count: int = 3, copies: int = 2,
+def played(algorithm: Algorithm, *, knows: float = 0.0, count: int = 3, group_size: int = 2,
            step: int = 0, rooms: int = 3) -> list[Episode]:  # fmt: skip
     suite = Doors(rooms)
-    on = stage(suite, policies={"self": Table(knows=knows)})
+    on = session(suite, policies={"self": Table(knows=knows)})
     tasks = suite.tasks("train")
-    return gather(on, tasks, algorithm, count=count, copies=copies, seed=5, step=step)
+    return gather(on, tasks, algorithm, count=count, group_size=group_size, seed=5, step=step)
 
 
 def ids(episodes: list[Episode]) -> list[str]:
@@ -191,12 +191,12 @@ def test_the_plan_says_what_may_be_played() -> None:
 
 @pytest.mark.parametrize("name", ["grpo", "rloo", "dr_grpo", "gigpo", "sod", "reinforce_pp"])
 @pytest.mark.parametrize("copies", [1, 2])
-def test_a_reward_that_nothing_is_compared_with_is_refused(name: str, copies: int) -> None:
+def test_a_reward_that_nothing_is_compared_with_is_refused(name: str, group_size: int) -> None:
     table = json.loads(json.dumps(TABLE))
     del table["warm_start"]
     table["algorithm"] = {"name": name}
-    table["rollout"]["copies"] = copies
-    if copies == 1 and name != "reinforce_pp":
+    table["rollout"]["group_size"] = group_size
+    if group_size == 1 and name != "reinforce_pp":
         with pytest.raises(ConfigError, match=r"rollout\.copies = 1 makes .* set rollout\.copies"):
             assemble.phases_of(parse(table))
     else:
@@ -205,4 +205,4 @@ def test_a_reward_that_nothing_is_compared_with_is_refused(name: str, copies: in
 
 def test_one_copy_can_never_differ() -> None:
     with pytest.raises(ConfigError, match=r"copies = 1, but the algorithm learns only from groups"):
-        assemble.phases_of(dynamic(copies=1))
+        assemble.phases_of(dynamic(group_size=1))

@@ -17,7 +17,7 @@ ALGORITHM = {
     "name": "compose",
     "views": {"teacher": {"hint": "plan", "hindsight": "next_observations(1)"}},
     "terms": {
-        "reinforce": {"credit": "group_relative() + linear(1, 0, total_steps) * t_dur() * gap()"},
+        "reinforce": {"advantage": "group_relative() + linear(1, 0, total_steps) * t_dur() * gap()"},
         "pull": {"kind": "distill_sampled", "estimate": "log_ratio", "gate": "gap_gate()",
                  "weight": 0.01},
     },

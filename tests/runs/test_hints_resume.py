@@ -69,7 +69,7 @@ def config(bank: Path, **run_settings: object) -> Config:
                 "threads": 1, **run_settings,
             },
             "env": {"suite": CALLED, "workers": 0},
-            "rollout": {"tasks": 3, "copies": 2, "turns": 3, "new_tokens": 4},
+            "rollout": {"tasks_per_step": 3, "group_size": 2, "max_turns": 3, "max_new_tokens": 4},
             "algorithm": {"name": "skill_grpo", "hint": "written+skills:ucb"},
             "warm_start": {"name": "sft", "steps": 1, "lr": 3e-3},
             "hints": {"bank": str(bank), "written_tokens": 6, "written_temperature": 1.0},

@@ -13,7 +13,7 @@ from runs.test_resume import Quiet, config, contents, in_child, kill_at, whole
 from tutelage.cli.main import main
 from tutelage.config.schema import Config
 from tutelage.errors import ConfigError, RunError
-from tutelage.policies.base import Sample
+from tutelage.prompts.prompter import Sample
 from tutelage.policies.hf.loading import load
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.runs import checkpoint, models, train

@@ -36,7 +36,7 @@ from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.serve import Server
 from tutelage.policies.server.vllm import InProcess
 from tutelage.prompts.context import Context
-from tutelage.rollout.session import Limits, Stage
+from tutelage.rollout.session import Limits, Session
 from tutelage.rollout.play import play
 from tutelage.runs import assemble, models, train
 
@@ -47,7 +47,7 @@ SHAPE = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "ffn": 16, "conte
 TABLE: dict[str, Any] = {
     "run": {"folder": "run", "steps": 4, "eval_every": 0, "checkpoint_every": 1, "threads": 1},
     "env": {"suite": "doors"},
-    "rollout": {"tasks": 2, "copies": 2, "turns": 3, "new_tokens": 4},
+    "rollout": {"tasks_per_step": 2, "group_size": 2, "max_turns": 3, "max_new_tokens": 4},
     "algorithm": {"name": "opd"},
     "update": {"lr": 1e-2},
     "policy": {"build": SHAPE},
@@ -92,19 +92,19 @@ def alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor], atol: float) -
 # -- one step
 
 
-def world(teacher: HFPolicy | RemotePolicy) -> tuple[Stage, dict[str, Any]]:
+def world(teacher: HFPolicy | RemotePolicy) -> tuple[Session, dict[str, Any]]:
     suite = Doors(3)
     policies = {"self": policy(0), "teacher": teacher}
-    on = Stage(
+    on = Session(
         suite=suite, pool=LocalPool(suite), policies=dict(policies), context=Context(),
-        limits=Limits(turns=3, new_tokens=5),
+        limits=Limits(max_turns=3, max_new_tokens=5),
     )  # fmt: skip
     return on, policies
 
 
 def gradient(algorithm: Algorithm, teacher: HFPolicy | RemotePolicy) -> tuple[Tensor, float]:
     on, policies = world(teacher)
-    episodes = play(on, on.suite.tasks("train")[:3], algorithm, seed=0, step=9, copies=2)
+    episodes = play(on, on.suite.tasks("train")[:3], algorithm, seed=0, step=9, group_size=2)
     asked = teacher.client.count if isinstance(teacher, RemotePolicy) else 0
     recorder = Recorder(list(policies["self"].parameters()))
     report = step(on, policies, algorithm, episodes, recorder, at=9)

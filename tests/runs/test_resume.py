@@ -27,7 +27,7 @@ TABLE = {
         "columns": True, "keep": 2,
     },
     "env": {"suite": "doors"},
-    "rollout": {"tasks": 2, "copies": 2, "turns": 3, "new_tokens": 4},
+    "rollout": {"tasks_per_step": 2, "group_size": 2, "max_turns": 3, "max_new_tokens": 4},
     "algorithm": {"name": "grpo", "kl": 0.1, "entropy": 0.01},
     "warm_start": {"name": "sft", "steps": 3, "lr": 3e-3},
     "update": {"lr": 1e-3, "schedule": "cosine", "warmup": 1, "minibatches": 2},
@@ -271,7 +271,7 @@ def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
     ("key", "value", "named"),
     [
         ("update__lr", 2e-3, "update.lr"),
-        ("rollout__tasks", 3, "rollout.tasks"),
+        ("rollout__tasks", 3, "rollout.tasks_per_step"),
         ("algorithm__kl", 0.2, "algorithm.kl"),
         ("run__seed", 1, "run.seed"),
         ("run__steps", STEPS - 1, "run.steps"),

@@ -19,11 +19,11 @@ from tutelage.objective import STUDENT, View
 from tutelage.objective import Algorithm
 from tutelage.objective import Bound, DistillSampled, Entropy
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Sample
+from tutelage.prompts.prompter import Sample
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import train_tokenizer
 from tutelage.prompts.chat_template import Chat
-from tutelage.rollout.session import Stage
+from tutelage.rollout.session import Session
 from tutelage.runs import assemble, models, selftest, train
 from tutelage.runs import folder as run_folder
 from tutelage.runs.selftest import Wiring, run_all
@@ -39,9 +39,9 @@ threads = 1
 [env]
 suite = "doors"
 [rollout]
-tasks = 2
-turns = 3
-new_tokens = 6
+tasks_per_step = 2
+max_turns = 3
+max_new_tokens = 6
 [algorithm]
 name = "guided_opd"
 [update]
@@ -81,12 +81,12 @@ def wiring() -> Iterator[Make]:
         policies = models.policies_of(config, wanted, world, context)  # type: ignore[arg-type]
         pool = assemble.pool_of(config.env, world)  # type: ignore[arg-type]
         pools.append(pool)
-        stage = Stage(
+        session = Session(
             suite=world, pool=pool, policies=dict(policies), context=context,  # type: ignore[arg-type]
             limits=assemble.limits_of(config),
         )  # fmt: skip
         task = world.tasks("train")[0]
-        return Wiring(phases=phases, stage=stage, policies=policies, task=task, split="train")
+        return Wiring(phases=phases, session=session, policies=policies, task=task, split="train")
 
     yield make
     for pool in pools:
@@ -96,7 +96,7 @@ def wiring() -> Iterator[Make]:
 def swapped(wiring: Wiring, name: str, policy: HFPolicy) -> Wiring:
     """The same parts with another policy under a name."""
     policies = {**wiring.policies, name: policy}
-    wiring.stage.policies = dict(policies)
+    wiring.session.policies = dict(policies)
     return replace(wiring, policies=policies)
 
 
@@ -117,10 +117,10 @@ def refusal(wiring: Wiring, kind: type[TutelageError]) -> str:
         ("context.kind=window",),
         ("algorithm.name=opd",),
         ("algorithm.name=sft",),
-        ("algorithm.name=grpo", "rollout.copies=2"),
+        ("algorithm.name=grpo", "rollout.group_size=2"),
         ("rollout.temperature=0.7",),
-        ("rollout.new_tokens=1", "rollout.turns=1"),
-        ("policy.compute=bfloat16", "policies.teacher.compute=bfloat16"),
+        ("rollout.max_new_tokens=1", "rollout.max_turns=1"),
+        ("policy.dtype=bfloat16", "policies.teacher.dtype=bfloat16"),
     ],
     ids=lambda changes: " ".join(changes) or "guided",
 )
@@ -198,9 +198,9 @@ def test_an_expert_that_loses(wiring: Make) -> None:
 
 
 def test_an_expert_that_needs_more_turns_than_there_are(wiring: Make) -> None:
-    told = refusal(wiring("algorithm.name=sft", "rollout.turns=1"), ConfigError)
+    told = refusal(wiring("algorithm.name=sft", "rollout.max_turns=1"), ConfigError)
     assert "takes 2 turns" in told
-    assert "rollout.turns = 1" in told
+    assert "rollout.max_turns = 1" in told
 
 
 def test_an_expert_that_is_not_there(wiring: Make) -> None:
@@ -235,7 +235,7 @@ def test_a_template_that_rewrites_the_past(wiring: Make) -> None:
     )
     assert 'history = "append"' in refusal(parts, PolicyError)
     # a window has no past to rewrite
-    parts.stage.context = replace(parts.stage.context, kind="window")
+    parts.session.context = replace(parts.session.context, kind="window")
     run_all(parts)
 
 
@@ -307,8 +307,8 @@ def test_a_prompt_that_is_scored_differently(wiring: Make, monkeypatch: pytest.M
 def test_a_first_prompt_without_room(wiring: Make) -> None:
     changes = (
         "policy.build.context=32",
-        "rollout.new_tokens=30",
-        "rollout.copies=2",
+        "rollout.max_new_tokens=30",
+        "rollout.group_size=2",
         "algorithm.name=grpo",
     )
     assert "leaves no room for 24 new tokens" in refusal(wiring(*changes), ConfigError)
@@ -325,7 +325,7 @@ def test_an_empty_hint_is_the_plain_prompt(wiring: Make) -> None:
 
 def test_a_hint_that_is_too_long(wiring: Make) -> None:
     quiet = replace(HINTED, actors={})
-    parts = wiring("policy.build.context=96", "rollout.new_tokens=40", algorithm=quiet)
+    parts = wiring("policy.build.context=96", "rollout.max_new_tokens=40", algorithm=quiet)
     told = refusal(parts, ConfigError)
     assert "with its privileged text" in told
     assert "exceeds the context of 96" in told
@@ -359,7 +359,7 @@ def test_a_run_that_is_refused_leaves_its_folder_free(
     monkeypatch.chdir(tmp_path)
     watch = Said()
     with pytest.raises(ConfigError, match=r"rollout\.turns = 1"):
-        train.train(settings("algorithm.name=sft", "rollout.turns=1"), watch=watch)
+        train.train(settings("algorithm.name=sft", "rollout.max_turns=1"), watch=watch)
     assert not (tmp_path / "run" / run_folder.CONFIG).exists()
     assert watch.passed == []
     train.train(settings("algorithm.name=sft"), watch=watch)

@@ -275,8 +275,8 @@ def test_rlsds_settings(of: World) -> None:
     for t in tokens(of):
         sign = (a[t.episode] > 0) - (a[t.episode] < 0)
         likely = min(max(math.exp(sign * t.gap), 0.5), 1.5)
-        credit = a[t.episode] * (0.1 + 0.9 * likely)
-        loss.append(clipped(t.ratio, credit, 0.2, 0.3, 2.0))
+        advantage = a[t.episode] * (0.1 + 0.9 * likely)
+        loss.append(clipped(t.ratio, advantage, 0.2, 0.3, 2.0))
     made = rlsd(strength=0.9, decay_steps=10**9, width=0.5, std=False, clip_high=0.3, dual_clip=2.0)
     assert parts(made, of)["rlsd"] == pytest.approx(mean(loss), rel=1e-4, abs=1e-6)
     assert [term.name for term in rlsd(kl=0.1).terms] == ["rlsd", "kl"]
@@ -305,7 +305,7 @@ def test_settings_that_cannot_be_meant_are_refused() -> None:
 
 
 def test_a_group_of_one_or_of_equal_rewards_is_taught_by_the_teacher_alone() -> None:
-    alone = world(3, groups=4, copies=1)
+    alone = world(3, groups=4, group_size=1)
     made = parts(sdar(coef=1.0), alone)
     assert made["grpo"] == 0
     assert made["sdar"] != 0

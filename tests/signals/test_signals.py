@@ -100,14 +100,14 @@ def test_who_acted(of: World) -> None:
 
 def test_group_relative_spreads_an_episodes_credit_over_its_tokens(of: World) -> None:
     step = of.step()
-    credit = group_relative()(step)
+    advantage = group_relative()(step)
     outcome = [e.total_reward for e in of.episodes]
     assert_close(step.batch.outcome, torch.tensor(outcome, dtype=torch.float64))
     for e in range(len(of.episodes)):
-        mine = credit[step.batch.owner == e]
+        mine = advantage[step.batch.owner == e]
         assert (mine == mine[0]).all()
     best = max(range(3), key=lambda e: outcome[e])
-    assert credit[step.batch.owner == best][0] == credit[step.batch.owner < 3].max()
+    assert advantage[step.batch.owner == best][0] == advantage[step.batch.owner < 3].max()
 
 
 def test_every_episode_can_count_the_same(of: World) -> None:
@@ -196,7 +196,7 @@ def test_a_turn_needs_a_log_probability_for_every_token() -> None:
 
 def test_binding_twice_gives_the_same_objective(of: World) -> None:
     step = of.step()
-    algorithm = Algorithm(terms=(Reinforce(credit=group_relative()),))
+    algorithm = Algorithm(terms=(Reinforce(advantage=group_relative()),))
     everything = torch.arange(len(step.batch.token))
     first, second = (
         bind(algorithm, Step(step.batch, step.scores, 3))(of.live(step, everything), everything)

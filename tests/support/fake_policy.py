@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from tutelage.envs.doors import RULE
 from tutelage.maths.distributions import Distribution
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Completion, Request, Sample
+from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf.sampling import draw
 from tutelage.policies.hf.tiny import train_tokenizer
 from tutelage.prompts.answer_format import write
 from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.prompter import Sample
 
 LETTERS = tuple(RULE)
 DIGITS = ("1", "3", "4", "7")  # the last opens no door

@@ -57,12 +57,12 @@ class World:
         return {view: Scores(distribution=d[i], token=token) for view, d in of.items()}
 
 
-def world(seed: int = 0, *, groups: int = 3, copies: int = 3) -> World:
+def world(seed: int = 0, *, groups: int = 3, group_size: int = 3) -> World:
     rng, gen = random.Random(seed), torch.Generator().manual_seed(seed)
     episodes = tuple(
         Episode(task=Task(id=f"t{g}"), group=f"t{g}", copy=c, turns=_turns(rng))
         for g in range(groups)
-        for c in range(copies)
+        for c in range(group_size)
     )
     counts = [sum(len(t.tokens) for t in e.turns) for e in episodes]
 

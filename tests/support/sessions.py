@@ -9,7 +9,7 @@ from tutelage.envs.pool import LocalPool
 from tutelage.objective import Algorithm, View
 from tutelage.policies.base import Actor, Completion, Request
 from tutelage.prompts.context import Context
-from tutelage.rollout.session import Limits, Stage
+from tutelage.rollout.session import Limits, Session
 from tutelage.schedules import constant
 
 TRANSCRIPT = Context(instructions="Answer each letter with its digit.")
@@ -17,14 +17,14 @@ WINDOW = replace(TRANSCRIPT, kind="window", window=1)
 ALONE = Algorithm(terms=())
 
 
-def stage(
+def session(
     suite: Suite, *, context: Context = TRANSCRIPT, policies: dict[str, Actor] | None = None,
     **limits: object,
-) -> Stage:  # fmt: skip
-    return Stage(
+) -> Session:  # fmt: skip
+    return Session(
         suite=suite, pool=LocalPool(suite), policies=policies or {"self": Table(knows=1.0)},
         context=context,
-        limits=Limits(**{"turns": 9, "new_tokens": 12, **limits}),  # type: ignore[arg-type]
+        limits=Limits(**{"max_turns": 9, "max_new_tokens": 12, **limits}),  # type: ignore[arg-type]
     )  # fmt: skip
 
 

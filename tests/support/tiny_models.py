@@ -110,7 +110,7 @@ def policy(
     *,
     rows: int = 64,
     tokens: int = 16_384,
-    compute: Compute = "float32",
+    dtype: Compute = "float32",
     layers: int = 2,
     context: int = 512,
     padded: bool = False,
@@ -118,7 +118,7 @@ def policy(
 ) -> HFPolicy:
     model = tiny(seed, layers=layers, context=context)
     return HFPolicy(
-        model, small_chat(), rows=rows, tokens=tokens, compute=compute, padded=padded, fast=fast
+        model, small_chat(), rows=rows, tokens=tokens, dtype=dtype, padded=padded, fast=fast
     )
 
 

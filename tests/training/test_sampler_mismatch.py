@@ -17,7 +17,7 @@ from tutelage.errors import RunError
 from tutelage.maths.estimators import k3
 from tutelage.objective import ONE, Algorithm, DistillSampled, View
 from tutelage.rollout.play import EXPERT, play
-from tutelage.rollout.session import Stage
+from tutelage.rollout.session import Session
 from tutelage.training.sampler_mismatch import Mismatch
 from tutelage.types import Episode
 
@@ -26,11 +26,11 @@ Shift = Callable[[int], float]
 
 def played(
     algorithm: Algorithm, shift: Shift = lambda k: 0.0, *, actor: str = "student"
-) -> tuple[Stage, dict[str, Table], list[Episode]]:
+) -> tuple[Session, dict[str, Table], list[Episode]]:
     """Episodes whose k-th token of an actor was sampled with a log-probability that is `shift(k)`
     less than the trainer's."""
     on, policies = world()
-    episodes = play(on, on.suite.tasks("train")[:6], algorithm, seed=0, step=9, copies=2)
+    episodes = play(on, on.suite.tasks("train")[:6], algorithm, seed=0, step=9, group_size=2)
     made, k = [], 0
     for episode in episodes:
         turns = []
@@ -135,7 +135,7 @@ def test_only_weights_that_sampled_are_compared(name: str) -> None:
 # -- made up for
 
 
-def by_hand(policies: dict[str, Table], on: Stage, episodes: list[Episode]) -> Tensor:
+def by_hand(policies: dict[str, Table], on: Session, episodes: list[Episode]) -> Tensor:
     """sum_t min(p / q, 2) A_t grad log p / N, with OPD's A_t = log teacher - log p."""
     flat = [s for e in episodes for s in on.prompter(View(), e.task).samples(e)]
     logp = policies["self"].score(flat, 1.0).logp

@@ -20,11 +20,12 @@ from tutelage.maths.divergences import reverse_kl
 from tutelage.maths.estimators import k3
 from tutelage.objective import ONE, Algorithm, Distill, DistillSampled, Reinforce, View
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Actor, Sample, Scorer
+from tutelage.policies.base import Actor, Scorer
 from tutelage.policies.packing import pack
 from tutelage.prompts.context import Context
+from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
-from tutelage.rollout.session import Clock, Limits, Stage
+from tutelage.rollout.session import Clock, Limits, Session
 from tutelage.signals import gap, group_relative
 from tutelage.training.train_step import Report, Update, train_step
 from tutelage.types import Episode, Observation, Task, Turn
@@ -57,7 +58,7 @@ class Recorder(torch.optim.SGD):
         super().step()
 
 
-def world(context: Context = TRANSCRIPT, rooms: int = 3) -> tuple[Stage, dict[str, Table]]:
+def world(context: Context = TRANSCRIPT, rooms: int = 3) -> tuple[Session, dict[str, Table]]:
     torch.manual_seed(0)
     suite = Doors(rooms)
     policies = {
@@ -65,15 +66,15 @@ def world(context: Context = TRANSCRIPT, rooms: int = 3) -> tuple[Stage, dict[st
     }  # fmt: skip
     for table in (policies["teacher"], policies["reference"]):
         table.requires_grad_(False)
-    on = Stage(
+    on = Session(
         suite=suite, pool=LocalPool(suite), policies=dict[str, Actor](policies), context=context,
-        limits=Limits(turns=9, new_tokens=8),
+        limits=Limits(max_turns=9, max_new_tokens=8),
     )  # fmt: skip
     return on, policies
 
 
 def step(
-    on: Stage, policies: Mapping[str, Scorer], algorithm: Algorithm, episodes: Sequence[Episode],
+    on: Session, policies: Mapping[str, Scorer], algorithm: Algorithm, episodes: Sequence[Episode],
     optimizer: torch.optim.Optimizer, *, at: int = 0, **update: float,
 ) -> Report:  # fmt: skip
     return train_step(
@@ -87,7 +88,7 @@ def gradient(name: str, context: Context = TRANSCRIPT, **update: float) -> tuple
     """Of the student, for one optimiser step on the same episodes."""
     on, policies = world(context)
     algorithm = MAKE[name]()
-    episodes = play(on, on.suite.tasks("train")[:8], algorithm, seed=0, step=9, copies=2)
+    episodes = play(on, on.suite.tasks("train")[:8], algorithm, seed=0, step=9, group_size=2)
     recorder = Recorder(list(policies["self"].parameters()))
     report = step(on, policies, algorithm, episodes, recorder, at=9, **update)
     return recorder.seen[0], report
@@ -167,9 +168,9 @@ def test_pieces_of_a_loss_in_which_nothing_counts_are_passed_over(
     for elements in (1 << 24, 1):  # everything at once, and a token at a time
         monkeypatch.setattr("tutelage.maths.distributions.CHUNK_ELEMENTS", elements)
         suite, policies = Doors(3), {"self": policy(0), "teacher": policy(1)}
-        on = Stage(
+        on = Session(
             suite=suite, pool=LocalPool(suite), policies=dict[str, Actor](policies),
-            context=TRANSCRIPT, limits=Limits(turns=3, new_tokens=5),
+            context=TRANSCRIPT, limits=Limits(max_turns=3, max_new_tokens=5),
         )  # fmt: skip
         algorithm = ALGORITHMS["tcod"](direction="b2f", start=1, every=99)
         episodes = play(on, suite.tasks("train")[:3], algorithm, seed=0)
@@ -217,7 +218,7 @@ def test_a_minibatch_is_a_mean_over_its_own_tokens() -> None:
     on, policies = world()
     tasks = on.suite.tasks("train")[:6]
     episodes = play(on, tasks, MAKE["opd"](), seed=0)
-    algorithm = Algorithm(terms=(Reinforce(credit=gap()),), views=MAKE["opd"]().views)
+    algorithm = Algorithm(terms=(Reinforce(advantage=gap()),), views=MAKE["opd"]().views)
     parts = Recorder(list(policies["self"].parameters()))
     step(on, policies, algorithm, episodes, parts, minibatches=6)
     alone = []
@@ -232,7 +233,7 @@ def test_a_minibatch_is_a_mean_over_its_own_tokens() -> None:
 def test_credits_are_read_from_the_whole_step_and_not_from_a_minibatch() -> None:
     """A copy without its peers would be its own mean, and earn nothing."""
     on, policies = world()
-    episodes = play(on, on.suite.tasks("train")[:1], MAKE["grpo"](), seed=1, copies=4)
+    episodes = play(on, on.suite.tasks("train")[:1], MAKE["grpo"](), seed=1, group_size=4)
     assert len({e.total_reward for e in episodes}) > 1
     recorder = Recorder(list(policies["self"].parameters()))
     step(on, policies, ALGORITHMS["grpo"](), episodes, recorder, minibatches=4)
@@ -242,15 +243,15 @@ def test_credits_are_read_from_the_whole_step_and_not_from_a_minibatch() -> None
 def test_the_denominator_stays_where_it_was_while_minibatches_move_the_weights() -> None:
     """With `recomputed`, the second epoch's ratio is against the weights before the first."""
     on, policies = world()
-    episodes = play(on, on.suite.tasks("train")[:4], MAKE["grpo"](), seed=0, copies=2)
+    episodes = play(on, on.suite.tasks("train")[:4], MAKE["grpo"](), seed=0, group_size=2)
     ratios: list[Tensor] = []
 
-    def watched(logp: Tensor, old: Tensor, credit: Tensor) -> Tensor:
+    def watched(logp: Tensor, old: Tensor, advantage: Tensor) -> Tensor:
         ratios.append((logp - old).detach().abs().max())
-        return -credit * (logp - old).exp()
+        return -advantage * (logp - old).exp()
 
     algorithm = Algorithm(
-        terms=(Reinforce(credit=group_relative(), surrogate=watched, old="recomputed"),)
+        terms=(Reinforce(advantage=group_relative(), surrogate=watched, old="recomputed"),)
     )
     optimizer = torch.optim.SGD(policies["self"].parameters(), lr=5.0)
     step(on, policies, algorithm, episodes, optimizer, epochs=2)
@@ -278,10 +279,10 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(bad: float) -> None:
     episode = Episode(task=task, group="g", turns=turns_of(policies["self"], task))
     before = policies["self"].logits.detach().clone()
 
-    def burst(logp: Tensor, old: Tensor, credit: Tensor) -> Tensor:
+    def burst(logp: Tensor, old: Tensor, advantage: Tensor) -> Tensor:
         return logp * bad
 
-    algorithm = Algorithm(terms=(Reinforce(credit=ONE, surrogate=burst),))
+    algorithm = Algorithm(terms=(Reinforce(advantage=ONE, surrogate=burst),))
     optimizer = torch.optim.AdamW(policies["self"].parameters(), lr=0.1)
     with pytest.raises(RunError, match=r"gradient of step 7 is not finite.*lower the learning"):
         step(on, policies, algorithm, [episode], optimizer, at=7)
@@ -352,7 +353,7 @@ def test_a_coefficient_of_zero_leaves_the_gradient_bit_for_bit(zero: str) -> Non
     seen = []
     for algorithm in (plain, both):
         on, policies = world()
-        episodes = play(on, on.suite.tasks("train")[:5], plain, seed=0, copies=2)
+        episodes = play(on, on.suite.tasks("train")[:5], plain, seed=0, group_size=2)
         recorder = Recorder(list(policies["self"].parameters()))
         step(on, policies, algorithm, episodes, recorder, tokens=200)
         seen.append(recorder.seen[0])
@@ -394,11 +395,11 @@ def test_scores_are_taken_at_the_temperature_of_sampling() -> None:
     episodes = play(hot, on.suite.tasks("train")[:4], MAKE["grpo"](), seed=0)
     ratios: list[Tensor] = []
 
-    def watched(logp: Tensor, old: Tensor, credit: Tensor) -> Tensor:
+    def watched(logp: Tensor, old: Tensor, advantage: Tensor) -> Tensor:
         ratios.append((logp - old).detach().abs().max())
-        return -credit * logp
+        return -advantage * logp
 
-    algorithm = Algorithm(terms=(Reinforce(credit=ONE, surrogate=watched),))
+    algorithm = Algorithm(terms=(Reinforce(advantage=ONE, surrogate=watched),))
     optimizer = Recorder(list(policies["self"].parameters()))
     step(on, policies, algorithm, episodes, optimizer, temperature=2.0)
     step(on, policies, algorithm, episodes, optimizer, temperature=1.0)
@@ -435,11 +436,11 @@ def test_it_learns_to_open_doors(name: str) -> None:
     tasks = on.suite.tasks("train")
 
     def opened() -> float:
-        alone = play(on, tasks, Algorithm(terms=()), seed=99, copies=10)
+        alone = play(on, tasks, Algorithm(terms=()), seed=99, group_size=10)
         return sum(e.total_reward for e in alone) / sum(len(e.turns) for e in alone)
 
     assert opened() < 0.5
     for at in range(30):
-        episodes = play(on, tasks, algorithm, seed=0, step=at, copies=2)
+        episodes = play(on, tasks, algorithm, seed=0, step=at, group_size=2)
         step(on, policies, algorithm, episodes, optimizer, at=at, grad_clip=1.0)
     assert opened() > 0.85

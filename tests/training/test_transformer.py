@@ -20,7 +20,7 @@ from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model
 from tutelage.prompts.context import Context
 from tutelage.rollout.play import play
-from tutelage.rollout.session import Clock, Limits, Stage
+from tutelage.rollout.session import Clock, Limits, Session
 from tutelage.schedules import constant
 from tutelage.training.train_step import Update, train_step
 from tutelage.types import Episode
@@ -44,9 +44,11 @@ def policy(seed: int, *, rows: int = 64, layers: int = 2, sharp: float = 3.0) ->
     return HFPolicy(model.eval(), chat(), rows=rows)
 
 
-def stage(policies: dict[str, Actor], context: Context, rooms: int = 3, **limits: object) -> Stage:
+def session(
+    policies: dict[str, Actor], context: Context, rooms: int = 3, **limits: object
+) -> Session:
     suite = Doors(rooms)
-    return Stage(
+    return Session(
         suite=suite, pool=LocalPool(suite), policies=policies, context=context,
         limits=Limits(**{"turns": 9, "new_tokens": 8, **limits}),  # type: ignore[arg-type]
     )  # fmt: skip
@@ -64,7 +66,7 @@ def test_neither_rows_nor_live_episodes_change_a_token(context: Context) -> None
         policies: dict[str, Actor] = {
             "self": policy(0, rows=rows), "teacher": policy(1, rows=rows, layers=1)
         }  # fmt: skip
-        on = stage(policies, context, live=live, new_tokens=5)
+        on = session(policies, context, live=live, max_new_tokens=5)
         made.append(play(on, tasks, MIXED, seed=5))
     assert len({t.actor for e in made[0] for t in e.turns}) == 2
     for other in made[1:]:
@@ -81,7 +83,7 @@ def test_what_was_sampled_is_scored_alike_by_whoever_sampled_it(
 ) -> None:
     """The ratio starts at one: same prompt, same ids, same temperature, same weights."""
     policies = {"self": policy(0), "teacher": policy(1, layers=1)}
-    on = stage(dict[str, Actor](policies), context, temperature=heat)
+    on = session(dict[str, Actor](policies), context, temperature=heat)
     episodes = play(on, Doors(3).tasks("train")[:6], MIXED, seed=5)
     for name, view in MIXED.all_views().items():
         samples = [s for e in episodes for s in on.prompter(view, e.task).samples(e)]
@@ -100,16 +102,16 @@ def train(
     policies: dict[str, Actor] = {"self": student}
     if teacher is not None:
         policies["teacher"] = teacher
-    on = stage(policies, TRANSCRIPT, rooms=2)
+    on = session(policies, TRANSCRIPT, rooms=2)
     optimizer = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=0.0)
     tasks = on.suite.tasks("train")
     for at in range(steps):
-        episodes = play(on, tasks, algorithm, seed=0, step=at, copies=2)
+        episodes = play(on, tasks, algorithm, seed=0, step=at, group_size=2)
         train_step(
             algorithm, episodes, policies, optimizer, on.prompter,  # type: ignore[arg-type]
             Update(tokens=600), step=at, seed=0, clock=Clock(),
         )  # fmt: skip
-    alone = play(on, tasks, Algorithm(terms=()), seed=99, copies=4)
+    alone = play(on, tasks, Algorithm(terms=()), seed=99, group_size=4)
     return sum(e.total_reward for e in alone) / (2 * len(alone))
 
 
@@ -134,7 +136,7 @@ def test_a_transformer_learns_from_turns_that_its_teacher_takes() -> None:
 def test_a_student_that_teaches_itself_aims_at_what_it_was() -> None:
     """Several updates in one step: the hinted view's distribution is that of before the first."""
     student = policy(0)
-    on = stage({"self": student}, TRANSCRIPT)
+    on = session({"self": student}, TRANSCRIPT)
     episodes = play(on, on.suite.tasks("train")[:6], Algorithm(terms=()), seed=0)
     goals: list[torch.Tensor] = []
 

@@ -100,9 +100,9 @@ def test_generated_scenes_keep_to_the_tables(split: str, size: str) -> None:
             kind = THINGS[thing.kind]
             assert places[inside].kind in (*kind.found, *kind.fits)
             assert thing.traits == kind.traits
-        copies = Counter(t.kind for t in scene.things)
-        assert max(copies.values()) <= COPIES
-        assert copies[LAMP] <= 1
+        group_size = Counter(t.kind for t in scene.things)
+        assert max(group_size.values()) <= COPIES
+        assert group_size[LAMP] <= 1
         assert scene.accepts <= ACCEPTS
         here = {r.kind for r in scene.receptacles}, {t.kind for t in scene.things}
         assert scene.accepts == {(r, t) for r, t in ACCEPTS if r in here[0] and t in here[1]}

@@ -453,7 +453,7 @@ def test_an_evaluation_has_the_rates_of_the_paper() -> None:
     texts = [plans[0], plans[1], empty, "I do not know."]
     on = Stage(
         suite=BRIEF, pool=LocalPool(BRIEF), policies={"self": Says([*map(answer_format.write, texts)])},
-        context=Context(), limits=Limits(turns=1, new_tokens=9),
+        context=Context(), limits=Limits(max_turns=1, max_new_tokens=9),
     )  # fmt: skip
     made = evaluate(on, tested, seed=0, temperature=0.0)
     verdicts = []

@@ -34,11 +34,11 @@ def adaswitch(
     clipped = ppo_clip(clip, dual=dual_clip)
     own: dict[str, Term] = {
         "full": Distill(divergence=reverse_kl, weight=mine, name="student_tokens"),
-        "sampled": Reinforce(credit=gap() * mine, surrogate=clipped, name="student_tokens"),
+        "sampled": Reinforce(advantage=gap() * mine, surrogate=clipped, name="student_tokens"),
     }
     rest: dict[str, Term] = {
         "full": Distill(divergence=forward_kl, weight=theirs, name="teacher_tokens"),
-        "sampled": Reinforce(credit=theirs, surrogate=score_function(), name="teacher_tokens"),
+        "sampled": Reinforce(advantage=theirs, surrogate=score_function(), name="teacher_tokens"),
     }
     return Algorithm(
         terms=(own[student_tokens], rest[teacher_tokens]),

@@ -1,4 +1,4 @@
-"""ADRS (arXiv:2608.03223): GRPO with a teacher's opinion of each token added to the credit.
+"""ADRS (arXiv:2608.03223): GRPO with a teacher's opinion of each token added to the advantage.
 
     x_t = (log q(y_t) - its mean over the turn) / its deviation
     d   = mean return weighted by confidence c - mean weighted by 1 - c
@@ -38,7 +38,7 @@ def adrs(
     opinion = relative_support(scale=scale)
     if units != "none":
         opinion = reliability(units=units) * opinion
-    credit = group_relative(std=std) + eta * whitened(opinion)
+    advantage = group_relative(std=std) + eta * whitened(opinion)
     surrogate = ppo_clip(clip, clip_high, dual_clip)
-    plain = policy_gradient(credit, surrogate, name="adrs", kl=kl, entropy=entropy)
+    plain = policy_gradient(advantage, surrogate, name="adrs", kl=kl, entropy=entropy)
     return replace(plain, views={**plain.views, "teacher": View(policy=teacher, hint=hint)})

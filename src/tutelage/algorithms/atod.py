@@ -47,6 +47,6 @@ def atod(
     }[reweight]
     falling = linear(kappa, kappa_min, anneal_steps) if anneal else constant(kappa)
     rising = linear(rho, rho_max, anneal_steps) if anneal else constant(rho)
-    credit = falling * (weight * gap()) + rising * group_relative(std=std)
-    term = Reinforce(credit=credit, surrogate=ppo_clip(clip, dual=dual_clip), name="atod")
+    advantage = falling * (weight * gap()) + rising * group_relative(std=std)
+    term = Reinforce(advantage=advantage, surrogate=ppo_clip(clip, dual=dual_clip), name="atod")
     return Algorithm(terms=(term,), views={"teacher": View(policy=teacher)})

@@ -5,12 +5,12 @@
     [algorithm.views.NAME]  policy, hint, hindsight
     [algorithm.actors]      NAME = the chance that this view takes a turn
     [algorithm.terms.NAME]  kind (NAME if left out), and its parts:
-      reinforce             credit, surrogate, old, trains
+      reinforce             advantage, surrogate, old, trains
       distill               divergence, teacher, weight, gate, live, trains
       distill_sampled       estimate, teacher, weight, gate, corrected, trains
       entropy               weight, trains
 
-Chances, credits, weights, gates, surrogates, estimates and divergences are expressions such as
+Chances, advantages, weights, gates, surrogates, estimates and divergences are expressions such as
 "linear(1, 0.1, 80) * t_dur() * gap() + group_relative()". docs/compose.md lists the words.
 """
 
@@ -39,7 +39,7 @@ TERMS: dict[str, type[Reinforce | Distill | DistillSampled | Entropy]] = {
     "entropy": Entropy,
 }
 EXPRESSIONS = {
-    "credit": "signal",
+    "advantage": "signal",
     "weight": "signal",
     "gate": "gate",
     "surrogate": "surrogate",

@@ -23,13 +23,13 @@ def dapo(
     limit: int = 20_480,
     buffer: int = 4_096,
 ) -> Algorithm:
-    """Up to `rounds` batches of new tasks are played until rollout.tasks groups have differing
+    """Up to `rounds` batches of new tasks are played until rollout.tasks_per_step groups have differing
     returns: dynamic sampling. `overlong` is the largest penalty for length (the paper's is 1, of
     rewards of +-1); 0 takes none."""
     if rounds < 1:
         raise ValueError(f"rounds of tasks to play must be at least 1, got {rounds}")
     surrogate = ppo_clip(clip, clip_high, dual_clip)
-    term = Reinforce(credit=group_relative(), surrogate=surrogate, name="dapo")
+    term = Reinforce(advantage=group_relative(), surrogate=surrogate, name="dapo")
     penalty = overlong_penalty(limit=limit, buffer=buffer, most=overlong)
     return Algorithm(
         terms=(term,),

@@ -29,6 +29,6 @@ def gigpo(
     """`weight` is the paper's omega; `kl` pulls to the weights of the start, by k3."""
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma discounts later rewards and must lie in [0, 1], got {gamma}")
-    credit = group_relative(std=std) + weight * state_relative(gamma, std=std)
+    advantage = group_relative(std=std) + weight * state_relative(gamma, std=std)
     surrogate = ppo_clip(clip, dual=dual_clip)
-    return policy_gradient(credit, surrogate, name="gigpo", kl=kl, entropy=entropy)
+    return policy_gradient(advantage, surrogate, name="gigpo", kl=kl, entropy=entropy)

@@ -40,13 +40,13 @@ def grpo(
 ) -> Algorithm:
     """`statistics` are over the group's episodes or over their turns; `kl` pulls to the weights of
     the start, by k3."""
-    credit = {"episode": group_relative, "turn": turn_relative}[statistics](std=std)
+    advantage = {"episode": group_relative, "turn": turn_relative}[statistics](std=std)
     surrogate = ppo_clip(clip, clip_high, dual_clip)
-    return policy_gradient(credit, surrogate, name="grpo", kl=kl, entropy=entropy, old=old)
+    return policy_gradient(advantage, surrogate, name="grpo", kl=kl, entropy=entropy, old=old)
 
 
 def policy_gradient(
-    credit: Signal,
+    advantage: Signal,
     surrogate: Surrogate,
     *,
     name: str,
@@ -54,8 +54,8 @@ def policy_gradient(
     entropy: float = 0.0,
     old: Old = "sampler",
 ) -> Algorithm:
-    """A credit's policy gradient, + kl mean k3(p, p_reference) - entropy mean H(p)."""
-    terms: list[Term] = [Reinforce(credit=credit, surrogate=surrogate, old=old, name=name)]
+    """A advantage's policy gradient, + kl mean k3(p, p_reference) - entropy mean H(p)."""
+    terms: list[Term] = [Reinforce(advantage=advantage, surrogate=surrogate, old=old, name=name)]
     views = {}
     if kl:
         pull = DistillSampled(teacher="reference", estimate=k3, weight=kl * ONE, name="kl")

@@ -56,7 +56,7 @@ def guided_opd(
         ours: Term = Distill(divergence=of, weight=mine, name="student_turns")
     elif student_kl == "reverse":
         surrogate = ppo_clip(clip, dual=dual_clip)
-        ours = Reinforce(credit=gap() * mine, surrogate=surrogate, name="student_turns")
+        ours = Reinforce(advantage=gap() * mine, surrogate=surrogate, name="student_turns")
     else:  # the expected gradient of k3 on the student's own tokens is forward KL's
         ours = DistillSampled(estimate=k3, weight=mine, name="student_turns")
     if curriculum == "fixed":
@@ -75,6 +75,6 @@ def _imitation(vocabulary: Literal["sampled", "full"], kl: Direction, guided: Si
     if vocabulary == "full":
         return Distill(divergence=KL[kl], weight=guided, name="teacher_turns")
     if kl == "forward":
-        return Reinforce(credit=guided, surrogate=score_function(), name="teacher_turns")
+        return Reinforce(advantage=guided, surrogate=score_function(), name="teacher_turns")
     # p_old is the teacher here: only the unclipped ratio p / q makes these samples of p
-    return Reinforce(credit=gap() * guided, surrogate=importance(), name="teacher_turns")
+    return Reinforce(advantage=gap() * guided, surrogate=importance(), name="teacher_turns")

@@ -31,11 +31,11 @@ def ocsd(
     dual_clip: float | None = 3.0,
     kl: float = 0.01,
 ) -> Algorithm:
-    """`observations` is how many of them are told; `strength` is how much of the credit they move;
+    """`observations` is how many of them are told; `strength` is how much of the advantage they move;
     `share` is the part of an episode's turns in which they do."""
     reward = group_relative(std=std)
-    credit = reward * residual_weight(reward, strength=strength, share=share)
-    plain = policy_gradient(credit, ppo_clip(clip, dual=dual_clip), name="ocsd", kl=kl)
+    advantage = reward * residual_weight(reward, strength=strength, share=share)
+    plain = policy_gradient(advantage, ppo_clip(clip, dual=dual_clip), name="ocsd", kl=kl)
     full, ablated = (
         View(policy=teacher, hindsight=next_observations(observations, ablated=without))
         for without in (False, True)

@@ -6,7 +6,7 @@
     topk      the same KL, of p and q that pool all words but k into one
 
 p is the student, q the teacher (GKD, arXiv:2306.13649, with student data only and reverse KL).
-With gamma_kl = 0 a token has its own gap as credit, and full is the same gradient without noise;
+With gamma_kl = 0 a token has its own gap as advantage, and full is the same gradient without noise;
 `clip` makes sampled PPO's surrogate.
 """
 
@@ -62,9 +62,9 @@ def graded(
         return Distill(divergence=divergence, weight=weight, name="opd")
     if clip is None and dual_clip is not None:
         raise ValueError("dual_clip bounds a clipped ratio; set clip as well")
-    credit = discounted_gap(gamma_kl) if gamma_kl else gap()
+    advantage = discounted_gap(gamma_kl) if gamma_kl else gap()
     return Reinforce(
-        credit=credit if weight is ONE else weight * credit,
+        advantage=advantage if weight is ONE else weight * advantage,
         surrogate=importance() if clip is None else ppo_clip(clip, dual=dual_clip),
         name="opd",
     )

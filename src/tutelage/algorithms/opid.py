@@ -1,4 +1,4 @@
-"""OPID's credit (arXiv:2606.26790): GRPO plus a little of what a hint changes at each token.
+"""OPID's advantage (arXiv:2606.26790): GRPO plus a little of what a hint changes at each token.
 
     A_t = A_GRPO + strength D_t,  D_t = log q(y_t) - log p(y_t) before the step
     L   = mean_t of PPO's clipped surrogate on A_t
@@ -30,8 +30,8 @@ def opid(
 ) -> Algorithm:
     """`hindsight` is what the teacher is told of finished episodes, besides its hint; `strength` is
     what the gap counts beside the reward."""
-    credit = group_relative(std=std) + strength * gap()
-    plain = policy_gradient(credit, ppo_clip(clip, dual=dual_clip), name="opid", kl=kl)
+    advantage = group_relative(std=std) + strength * gap()
+    plain = policy_gradient(advantage, ppo_clip(clip, dual=dual_clip), name="opid", kl=kl)
     told = None if hindsight == "none" else KINDS[hindsight]()
     shown = View(policy=teacher, hint=hint, hindsight=told)
     return replace(plain, views={**plain.views, "teacher": shown})

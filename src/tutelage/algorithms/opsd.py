@@ -31,12 +31,12 @@ def opsd(
 ) -> Algorithm:
     """`teacher` is the policy that is shown the hint: the paper's is the student itself.
     `reduction` takes one mean over tokens, or sums an episode's and takes the mean over
-    episodes. Groups of equal returns are left out of every term, or only without a credit.
+    episodes. Groups of equal returns are left out of every term, or only without a advantage.
     `penalties` takes those of the paper, for leakage and length, off the reward."""
     kept = varied() if flat_groups == "leave_out" else ONE
     return Algorithm(
         terms=(
-            Reinforce(credit=group_relative(std=False), surrogate=ppo_clip(clip), name="reward"),
+            Reinforce(advantage=group_relative(std=False), surrogate=ppo_clip(clip), name="reward"),
             Distill(divergence=reverse_kl, weight=beta * ONE, live=teacher == "self", name="kl"),
         ),
         views={"teacher": View(policy=teacher, hint=hint)},

@@ -35,7 +35,7 @@ def pi_distill(
 ) -> Algorithm:
     """`alpha` is the teacher's share of the loss; it rises to that from 0 over the first `ramp` of
     training. `reduction` takes one mean over tokens, or sums an episode's and takes the mean over
-    episodes. Groups of equal returns are left out of every term, or only without a credit.
+    episodes. Groups of equal returns are left out of every term, or only without a advantage.
     `penalties` takes those of the paper, for leakage and length, off the reward."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is the teacher's share of the loss, from 0 to 1; got {alpha}")
@@ -44,16 +44,16 @@ def pi_distill(
     steps = max(1, round(ramp * total_steps))
     rising = linear(0.0, alpha, steps) if ramp else constant(alpha)
     theirs, mine = rising * ONE, (lambda step: 1.0 - rising(step)) * ONE
-    credit, clipped = group_relative(std=False), ppo_clip(clip)
+    advantage, clipped = group_relative(std=False), ppo_clip(clip)
     kept = varied() if flat_groups == "leave_out" else ONE
     return Algorithm(
         terms=(
-            Reinforce(credit=theirs * credit, surrogate=clipped, trains="teacher", name="teacher"),
+            Reinforce(advantage=theirs * advantage, surrogate=clipped, trains="teacher", name="teacher"),
             Distill(
                 divergence=reverse_kl, weight=beta * theirs, live=True, name="teacher_kl",
                 trains="teacher", teacher=STUDENT,
             ),
-            Reinforce(credit=mine * credit, surrogate=clipped, name="student"),
+            Reinforce(advantage=mine * advantage, surrogate=clipped, name="student"),
             Distill(divergence=forward_kl, weight=beta * mine, live=True, name="student_kl"),
         ),
         views={"teacher": View(policy="self", hint=hint)},

@@ -25,7 +25,7 @@ def reinforce_pp(
     estimate: Literal["k1", "k2", "k3"] = "k1",
     clip: float = 0.2,
 ) -> Algorithm:
-    """`baseline` compares with the group first; without it, rollout.copies may be 1. `estimate` is
+    """`baseline` compares with the group first; without it, rollout.group_size may be 1. `estimate` is
     how the KL to the weights of the start is read from sampled tokens."""
     if kl and kl_in == "loss" and estimate == "k1":
         raise ValueError('k1 as a loss has an expected gradient of 0; choose estimate = "k2"')
@@ -33,7 +33,7 @@ def reinforce_pp(
     if kl and kl_in == "reward":
         earned = earned + (-kl) * to_come(drift(estimate=estimate))
     terms: list[Term] = [
-        Reinforce(credit=batch_normalised(earned), surrogate=ppo_clip(clip), name="reinforce_pp")
+        Reinforce(advantage=batch_normalised(earned), surrogate=ppo_clip(clip), name="reinforce_pp")
     ]
     if kl and kl_in == "loss":
         pull = ESTIMATES[estimate]

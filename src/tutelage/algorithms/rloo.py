@@ -5,7 +5,7 @@ A_i = R_i - mean_{j != i} R_j,                                 over the group (s
 L = -mean_i A_i sum_t log p(y_t)
 
 An episode is one action: its tokens are summed, nothing is clipped and nothing divided by a
-standard deviation. A group of one has nothing to compare, and credit 0.
+standard deviation. A group of one has nothing to compare, and advantage 0.
 """
 
 from tutelage.maths.surrogates import score_function
@@ -16,9 +16,9 @@ from tutelage.signals import drift, episode_mean, episode_sum, leave_one_out
 def rloo(*, kl: float = 0.03) -> Algorithm:
     """`kl` pulls to the weights of the start, through the reward. Exact for one optimiser step a
     batch (update.minibatches = 1)."""
-    credit = leave_one_out(kl * drift() if kl else None)
+    advantage = leave_one_out(kl * drift() if kl else None)
     return Algorithm(
-        terms=(Reinforce(credit=credit, surrogate=score_function(), name="rloo"),),
+        terms=(Reinforce(advantage=advantage, surrogate=score_function(), name="rloo"),),
         views={"reference": View(policy="reference")} if kl else {},
         reduction=episode_sum(),
         size=episode_mean(),

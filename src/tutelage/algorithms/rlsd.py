@@ -31,8 +31,8 @@ def rlsd(
     """`hint` is the kind of privileged information that the teacher is shown; the settings after
     `width` are grpo's."""
     if not 0 <= strength <= 1:
-        raise ValueError(f"strength is a share of the credit, from 0 to 1; got {strength}")
+        raise ValueError(f"strength is a share of the advantage, from 0 to 1; got {strength}")
     reward = group_relative(std=std)
-    credit = reward * evidence(reward, linear(strength, 0.0, decay_steps), width=width)
-    plain = policy_gradient(credit, ppo_clip(clip, clip_high, dual_clip), name="rlsd", kl=kl)
+    advantage = reward * evidence(reward, linear(strength, 0.0, decay_steps), width=width)
+    plain = policy_gradient(advantage, ppo_clip(clip, clip_high, dual_clip), name="rlsd", kl=kl)
     return replace(plain, views={**plain.views, "teacher": View(policy=teacher, hint=hint)})

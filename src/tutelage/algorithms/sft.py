@@ -40,17 +40,19 @@ def sft(
     _check(source, hint, shares, strays=strays)
     plain = acted_by("expert") if shares else (1.0 - hinted if hint else 1.0) * ONE
     imitate, name = score_function(), "imitate"
-    terms: list[Term] = [Reinforce(credit=plain, surrogate=imitate, name=name)]
+    terms: list[Term] = [Reinforce(advantage=plain, surrogate=imitate, name=name)]
     views = {f"with_{told}": View(policy="self", hint=told) for told in shares}
     for view in views:
         terms.append(
-            Reinforce(credit=acted_by(view), surrogate=imitate, name=f"{name}_{view}", trains=view)
+            Reinforce(
+                advantage=acted_by(view), surrogate=imitate, name=f"{name}_{view}", trains=view
+            )
         )
     if hint:
         views["hinted"] = View(policy="self", hint=hint)
         terms.append(
             Reinforce(
-                credit=hinted * ONE, surrogate=imitate, name="imitate_hinted", trains="hinted"
+                advantage=hinted * ONE, surrogate=imitate, name="imitate_hinted", trains="hinted"
             )
         )
     if source == "teacher":

@@ -23,6 +23,6 @@ def sod(
 ) -> Algorithm:
     """`coef` weighs the teacher against the reward, `headroom` is what a turn's weight may have
     above 1."""
-    credit = group_relative(std=std) + coef * (sod_weight(headroom=headroom) * gap())
-    term = Reinforce(credit=credit, surrogate=ppo_clip(clip, dual=dual_clip), name="sod")
+    advantage = group_relative(std=std) + coef * (sod_weight(headroom=headroom) * gap())
+    term = Reinforce(advantage=advantage, surrogate=ppo_clip(clip, dual=dual_clip), name="sod")
     return Algorithm(terms=(term,), views={"teacher": View(policy=teacher)})

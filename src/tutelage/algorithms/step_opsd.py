@@ -1,4 +1,4 @@
-"""StepOPSD (arXiv:2605.27140): GRPO whose credit moves to the tokens that hindsight speaks for.
+"""StepOPSD (arXiv:2605.27140): GRPO whose advantage moves to the tokens that hindsight speaks for.
 
     w_t = clip(2 sigmoid(sign(A) D_t), 1 - bound, 1 + bound)
     D_t = log q(y_t) - log p(y_t),  q: the same weights, told of the first attempt that won
@@ -33,14 +33,14 @@ def step_opsd(
     kl: float = 0.01,
 ) -> Algorithm:
     """`hint` is a kind of privileged information that the teacher is shown besides; `mix` is the
-    share of the credit that hindsight moves at first, gone after `mix_steps`; `bound` is how far
+    share of the advantage that hindsight moves at first, gone after `mix_steps`; `bound` is how far
     a token's weight may be from 1."""
     if not 0 <= mix <= 1 or not 0 <= bound < 1:
         raise ValueError(f"mix lies in [0, 1] and bound in [0, 1), got {mix} and {bound}")
     reward = group_relative(std=std)
     share = linear(mix, 0.0, mix_steps)
     weight = ONE + share * (support(reward, bound=bound) + -1.0 * ONE)
-    credit = equal_turns(reward * weight)
-    plain = policy_gradient(credit, ppo_clip(clip, dual=dual_clip), name="step_opsd", kl=kl)
+    advantage = equal_turns(reward * weight)
+    plain = policy_gradient(advantage, ppo_clip(clip, dual=dual_clip), name="step_opsd", kl=kl)
     told = View(policy=teacher, hint=hint, hindsight=peer_success())
     return replace(plain, views={**plain.views, "teacher": told})

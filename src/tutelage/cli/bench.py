@@ -22,7 +22,7 @@ from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import pack
 from tutelage.rollout.demonstrations import ASTRAY
 from tutelage.rollout.play import EXPERT, play
-from tutelage.rollout.session import Clock, Limits, Stage
+from tutelage.rollout.session import Clock, Limits, Session
 from tutelage.runs import assemble, models
 from tutelage.runs.assemble import Phase
 from tutelage.runs.offline import Tick, staged
@@ -91,17 +91,17 @@ def measure(config: Config, *, student: str = "", seconds: float = SECONDS, tick
     make of its parts. The student is the file's, or that of a run's folder `student`."""
     phases = assemble.phases_of(config)
     wanted = assemble.policies_wanted(phases, config.policies)
-    with staged(config, sorted(wanted - {"reference"}), student, tick) as stage:
-        own = stage.policies["self"]
+    with staged(config, sorted(wanted - {"reference"}), student, tick) as session:
+        own = session.policies["self"]
         assert isinstance(own, HFPolicy)
         if "reference" in wanted - set(config.policies):
-            stage.policies = {**stage.policies, "reference": own.copied()}
-        small = _step(config, stage, phases[-1], seconds / 2)
-        size, episodes = config.rollout.tasks * config.rollout.copies, small.episodes
+            session.policies = {**session.policies, "reference": own.copied()}
+        small = _step(config, session, phases[-1], seconds / 2)
+        size, episodes = config.rollout.tasks_per_step * config.rollout.group_size, small.episodes
         scale = size / len(episodes)
         grown = tuple(replace(part, seconds=part.seconds * scale) for part in small.parts)
         whole = {part.name: part.seconds for part in grown}
-        made = tried(config, stage, phases[-1], episodes, whole, limit=seconds / 2)
+        made = tried(config, session, phases[-1], episodes, whole, limit=seconds / 2)
         return Report(
             played=len(episodes), step=size, cut=small.cut, parts=grown, trials=tuple(made)
         )
@@ -119,23 +119,29 @@ class Small:
     cut: str
 
 
-def _step(config: Config, stage: Stage, phase: Phase, seconds: float) -> Small:
+def _step(config: Config, session: Session, phase: Phase, seconds: float) -> Small:
     """As much of a step as is played and learnt from in about so many seconds: whole tasks, or
     where not even one can be, one with fewer turns and tokens."""
-    tasks = assemble.tasks_of(stage.suite, config.env.split, config.rollout.tasks, where="env")
-    student, end = stage.policies["self"], time.perf_counter() + seconds
+    tasks = assemble.tasks_of(
+        session.suite, config.env.split, config.rollout.tasks_per_step, where="env"
+    )
+    student, end = session.policies["self"], time.perf_counter() + seconds
     assert isinstance(student, HFPolicy)
     optimizer = adamw(
         student.parameters(), lr=phase.lr, betas=config.update.betas,
         weight_decay=config.update.weight_decay, offload=config.update.offload,
     )  # fmt: skip
     update = assemble.update_of(config, student.device)
-    whole = stage.limits
+    whole = session.limits
 
     def work(count: int) -> float:
-        stage.clock, since = Clock(), time.perf_counter()
+        session.clock, since = Clock(), time.perf_counter()
         made = play(
-            stage, tasks[:count], phase.algorithm, seed=phase.seed, copies=config.rollout.copies
+            session,
+            tasks[:count],
+            phase.algorithm,
+            seed=phase.seed,
+            group_size=config.rollout.group_size,
         )
         episodes[:] = [e for e in made if e.turns and not e.stop.broken]
         if not episodes:
@@ -143,38 +149,43 @@ def _step(config: Config, stage: Stage, phase: Phase, seconds: float) -> Small:
                 "no episode could be played: " + (made[0].error or "its first prompt is too long")
             )
         train_step(
-            phase.algorithm, episodes, stage.policies, optimizer, stage.prompter, update, step=0,
-            seed=phase.seed, clock=stage.clock,
+            phase.algorithm, episodes, session.policies, optimizer, session.prompter, update, step=0,
+            seed=phase.seed, clock=session.clock,
         )  # fmt: skip
         return time.perf_counter() - since
 
     episodes: list[Episode] = []
-    stage.limits = cut = _least(whole)
+    session.limits = cut = _least(whole)
     try:
         work(1)  # warms up
         while (took := work(1)) * GROWTH < end - time.perf_counter() and cut != whole:
-            stage.limits = cut = _twice(cut, whole)
-        work(max(1, min(config.rollout.tasks, int((end - time.perf_counter()) / took))))
+            session.limits = cut = _twice(cut, whole)
+        work(max(1, min(config.rollout.tasks_per_step, int((end - time.perf_counter()) / took))))
     finally:
-        stage.limits = whole
-    return Small(episodes=list(episodes), parts=_parts(stage, episodes, cut), cut=_said(cut, whole))
+        session.limits = whole
+    return Small(
+        episodes=list(episodes), parts=_parts(session, episodes, cut), cut=_said(cut, whole)
+    )
 
 
 def _least(whole: Limits) -> Limits:
-    return replace(whole, turns=1, new_tokens=min(FIRST, whole.new_tokens))
+    return replace(whole, max_turns=1, max_new_tokens=min(FIRST, whole.max_new_tokens))
 
 
 def _twice(cut: Limits, whole: Limits) -> Limits:
     """Twice the turns of twice the tokens, at most those of whole episodes."""
-    turns, tokens = min(2 * cut.turns, whole.turns), min(2 * cut.new_tokens, whole.new_tokens)
-    return replace(cut, turns=turns, new_tokens=tokens)
+    turns, tokens = (
+        min(2 * cut.max_turns, whole.max_turns),
+        min(2 * cut.max_new_tokens, whole.max_new_tokens),
+    )
+    return replace(cut, max_turns=turns, max_new_tokens=tokens)
 
 
 def _said(cut: Limits, whole: Limits) -> str:
     if cut == whole:
         return ""
     return (
-        f"cut to {cut.turns} of {whole.turns} turns and {cut.new_tokens} of {whole.new_tokens} "
+        f"cut to {cut.max_turns} of {whole.max_turns} turns and {cut.max_new_tokens} of {whole.max_new_tokens} "
         "tokens a turn; seconds are scaled to the whole, as if every episode that was cut used it"
     )
 
@@ -184,25 +195,25 @@ def _left_out(episodes: Sequence[Episode], cut: Limits, whole: Limits) -> tuple[
     what they were cut to are taken to go on to the end."""
     turns = tokens = sampled = played = 0.0
     for episode in episodes:
-        longer = whole.turns / cut.turns if episode.stop is Stop.TURNS else 1.0
+        longer = whole.max_turns / cut.max_turns if episode.stop is Stop.TURNS else 1.0
         played, turns = played + len(episode.turns), turns + longer * len(episode.turns)
         for turn in episode.turns:
             if turn.actor in (EXPERT, ASTRAY):
                 continue
-            wordier = whole.new_tokens / cut.new_tokens
-            full = len(turn.tokens) >= cut.new_tokens
+            wordier = whole.max_new_tokens / cut.max_new_tokens
+            full = len(turn.tokens) >= cut.max_new_tokens
             sampled += len(turn.tokens)
             tokens += longer * len(turn.tokens) * (wordier if full else 1.0)
     return (tokens / sampled if sampled else 1.0), turns / played
 
 
-def _parts(stage: Stage, episodes: Sequence[Episode], cut: Limits) -> list[Part]:
+def _parts(session: Session, episodes: Sequence[Episode], cut: Limits) -> list[Part]:
     """Each phase, its seconds as of whole episodes; rates are those that were measured."""
     turns = [turn for e in episodes for turn in e.turns]
     sampled = sum(len(turn.tokens) for turn in turns if turn.actor not in (EXPERT, ASTRAY))
-    rows = [row for e in episodes for row in pack(stage.prompter(View(), e.task).samples(e))]
+    rows = [row for e in episodes for row in pack(session.prompter(View(), e.task).samples(e))]
     read = sum(len(row.ids) for row in rows)
-    wordier, longer = _left_out(episodes, cut, stage.limits)
+    wordier, longer = _left_out(episodes, cut, session.limits)
     scored = (wordier * sampled + longer * (read - sampled)) / read
     counts = {
         "generate": (sampled, wordier, "sampled tokens"),
@@ -210,7 +221,7 @@ def _parts(stage: Stage, episodes: Sequence[Episode], cut: Limits) -> list[Part]
         "teacher": (read, scored, "tokens read"),
         "update": (read, scored, "tokens read"),
     }
-    seconds = stage.clock.seconds
+    seconds = session.clock.seconds
     return [
         Part(
             name=n, seconds=seconds[n] * counts[n][1], rate=counts[n][0] / seconds[n],

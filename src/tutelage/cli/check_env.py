@@ -10,9 +10,15 @@ from typing import Any, Final, NamedTuple
 
 from tutelage.config.schema import EnvSection
 from tutelage.envs.base import Suite
-from tutelage.envs.check import CHECKS, Broken, Finding, attempt, check, listen, splits_of
+from tutelage.envs.check import (
+    CHECKS,
+    Finding,
+    check,
+    splits_of,
+)
+from tutelage.envs.guard import Broken, attempt, listen
 from tutelage.envs.pool import START_SECONDS
-from tutelage.envs.suites import suite_of
+from tutelage.envs.registry import suite_of
 from tutelage.errors import ConfigError, EnvError, TutelageError, did_you_mean
 
 SECONDS: Final = 60.0

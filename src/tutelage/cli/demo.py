@@ -24,7 +24,7 @@ from tutelage.evaluation import plots
 from tutelage.evaluation.evaluate import evaluate, panel
 from tutelage.evaluation.statistics import Z95, paired
 from tutelage.rollout import record
-from tutelage.rollout.session import Stage
+from tutelage.rollout.session import Session
 from tutelage.runs import assemble, models
 from tutelage.runs.train import deterministic, train
 
@@ -33,7 +33,7 @@ RUNS = {"guided_opd": "Guided-OPD", "opd": "plain OPD"}
 QUICK: dict[str, JsonValue] = {
     "run": {"steps": 2, "eval_every": 1},
     "eval": {"tasks": 6},
-    "rollout": {"tasks": 4},
+    "rollout": {"tasks_per_step": 4},
 }
 """What `--quick` changes: enough to see that everything works, not to learn."""
 
@@ -124,11 +124,11 @@ def taught_by(config: Config, path: Path, console: Console) -> Result:
     context = assemble.context_of(config.context, suite)
     with deterministic(config.run):
         models.quiet()
-        tokens = config.update.tokens
+        tokens = config.update.max_tokens_per_pass
         policy = models.load_policy(
             config.policies["teacher"], where="policies.teacher", tokens=tokens
         )
-        stage = Stage(
+        session = Session(
             suite=suite,
             pool=assemble.pool_of(config.env, suite),
             policies={"teacher": policy},
@@ -137,7 +137,7 @@ def taught_by(config: Config, path: Path, console: Console) -> Result:
         )
         tested = panel(suite, config.eval.split, config.eval.tasks)
         made = evaluate(
-            stage,
+            session,
             tested,
             policy="teacher",
             seed=config.run.seed,

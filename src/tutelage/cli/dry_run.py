@@ -76,7 +76,7 @@ def make(config: Config) -> Plan:
     wanted = assemble.policies_wanted(phases, config.policies)
     suite = assemble.suite_of(config.env)
     context = assemble.context_of(config.context, suite)
-    tasks = assemble.tasks_of(suite, config.env.split, config.rollout.tasks, where="env")
+    tasks = assemble.tasks_of(suite, config.env.split, config.rollout.tasks_per_step, where="env")
     assemble.hints_of(config, suite, phases)
     if config.run.eval_every:
         assemble.tasks_of(suite, config.eval.split, config.eval.tasks, where="eval")
@@ -146,7 +146,7 @@ def _models(
                 cache=_cache(config, section, shape, episode, len(acting))
                 if shape and ("self" if name == "student" else name) in acting
                 else 0,
-                trained=config.update.tokens if name == "student" else 0,
+                trained=config.update.max_tokens_per_pass if name == "student" else 0,
                 moments=0 if config.update.offload else 2,
             )
         )
@@ -159,7 +159,7 @@ def _model(
 ) -> Model:  # fmt: skip
     if shape is None:
         return Model(name=name, source=source, shape=None, weights=None, training=None, cache=None)
-    size, recompute = model_sizes.BYTES[section.compute], section.gradient_checkpointing
+    size, recompute = model_sizes.BYTES[section.dtype], section.gradient_checkpointing
     state = (1 + moments) * 4 * shape.trained(section)
     return Model(
         name=name,
@@ -177,8 +177,8 @@ def _cache(
 ) -> int:
     """Bytes of keys and values at most, within their engine's budget. One row there is always."""
     r = config.rollout
-    rows = min(section.rows, r.live, r.tasks * r.copies)
-    row = shape.cache(min(episode, shape.context), model_sizes.BYTES[section.compute])
+    rows = min(section.rows, r.concurrency, r.tasks_per_step * r.group_size)
+    row = shape.cache(min(episode, shape.context), model_sizes.BYTES[section.dtype])
     device = models.device_of(section, where="policy")
     return max(row, min(rows * row, budget(device, wanted=section.cache, engines=engines)))
 
@@ -189,16 +189,16 @@ def _episode_tokens(suite: Suite, context: Context, config: Config) -> int:
     task, env = suite.tasks(config.env.split)[0], suite.make()
     seen, actions = [env.reset(task)], list[str]()
     script = suite.demonstrate(task) if isinstance(suite, Demonstrates) else []
-    for action in script[: config.rollout.turns]:
+    for action in script[: config.rollout.max_turns]:
         seen.append(env.step(action))
         actions.append(action)
     env.close()
     system = len(context.system()) // CHARACTERS
     words = [_words(context, seen[: k + 1], actions[:k]) for k in range(len(seen))]
     if context.kind == "window":
-        return system + max(words) + config.rollout.new_tokens
+        return system + max(words) + config.rollout.max_new_tokens
     each = sum(words[1:]) // max(1, len(words) - 1) if len(words) > 1 else words[0]
-    return system + words[0] + config.rollout.turns * (each + config.rollout.new_tokens)
+    return system + words[0] + config.rollout.max_turns * (each + config.rollout.max_new_tokens)
 
 
 def _words(context: Context, seen: list[Observation], actions: list[str]) -> int:
@@ -212,7 +212,7 @@ def _facts(
     config: Config, phases: list[Phase], tasks: int, student: Model, episode: int
 ) -> Iterable[tuple[str, str]]:
     r, every = config.rollout, config.run
-    episodes = r.tasks * r.copies
+    episodes = r.tasks_per_step * r.group_size
     steps = sum(phase.steps for phase in phases)
     evaluations = (
         len({0, every.steps, *range(0, every.steps, every.eval_every)}) if (every.eval_every) else 0
@@ -222,13 +222,16 @@ def _facts(
     yield "steps", " + ".join(f"{phase.steps} ({phase.name})" for phase in phases)
     yield (
         "episodes",
-        f"{episodes} a step ({r.tasks} tasks x {r.copies}), {episodes * steps:,} in all",
+        f"{episodes} a step ({r.tasks_per_step} tasks x {r.group_size}), {episodes * steps:,} in all",
     )
     if rounds := phases[-1].algorithm.rounds:
         more = f"up to {rounds} batches of tasks a step until " if rounds > 1 else ""
-        yield "dynamic sampling", f"{more}{r.tasks} groups have returns that differ"
-    at_most = max(1, rounds) * episodes * r.turns * r.new_tokens
-    yield "sampled tokens", f"at most {at_most:,} a step ({r.turns} turns of {r.new_tokens})"
+        yield "dynamic sampling", f"{more}{r.tasks_per_step} groups have returns that differ"
+    at_most = max(1, rounds) * episodes * r.max_turns * r.max_new_tokens
+    yield (
+        "sampled tokens",
+        f"at most {at_most:,} a step ({r.max_turns} turns of {r.max_new_tokens})",
+    )
     yield "episode", f"about {episode:,} tokens if it uses every turn and token"
     per_task = "0" if not evaluations else f"{evaluations} of {config.eval.tasks} tasks"
     yield (
@@ -243,9 +246,9 @@ def _facts(
 def describe(term: Term) -> str:
     """A part of the loss in words."""
     if isinstance(term, Reinforce):
-        if term.credit.name == "1":
+        if term.advantage.name == "1":
             return "likelihood of the tokens"
-        return f"policy gradient on {term.credit.name}"
+        return f"policy gradient on {term.advantage.name}"
     if isinstance(term, Distill):
         what = f"{_name(term.divergence)} to {term.teacher} over the vocabulary"
     elif isinstance(term, DistillSampled):
@@ -333,7 +336,7 @@ def _warnings(config: Config, wanted: set[str], found: tuple[Model, ...]) -> Ite
     if room and need > room:
         yield (
             f"the models need about {_size(need)}, but this machine has {_size(room)} of {kind}; "
-            "choose smaller ones, lower update.tokens and rows, or use another machine"
+            "choose smaller ones, lower update.max_tokens_per_pass and rows, or use another machine"
         )
     if (Path(config.run.folder) / CONFIG).exists():
         yield f"{config.run.folder} already holds a run: continue it with --resume"

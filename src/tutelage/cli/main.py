@@ -129,7 +129,7 @@ def _serving(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--port", type=int, default=8000, help="port to listen on (8000)")
     serve.add_argument("--name", help="what the model is called (default: as it was given)")
     serve.add_argument("--device", default="auto", help='"cpu", "cuda", "auto" (the default)')
-    serve.add_argument("--compute", choices=["float32", "bfloat16"], default="float32")
+    serve.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     serve.add_argument("--key", default="", metavar="VARIABLE",
                        help="the environment variable that holds a key to ask for")  # fmt: skip
     serve.add_argument("--reload", action="store_true",
@@ -293,11 +293,14 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    from tutelage.cli import serve
     from tutelage.config.schema import PolicySection
-    from tutelage.policies.server import serve
 
     section = PolicySection(
-        model=arguments.model, device=arguments.device, compute=arguments.compute, history="append"
+        model=arguments.model,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        template_history="append",
     )
     server = serve.server_of(
         section, name=arguments.name or arguments.model, host=arguments.host, port=arguments.port,

@@ -74,13 +74,13 @@ class Shape:
         """Bytes of the weights as they are kept while a run goes on: those that are trained twice
         where the products that act are in 2 bytes."""
         acts = 0
-        if section.compute == "bfloat16" and section.fast and not frozen:
+        if section.dtype == "bfloat16" and section.fast and not frozen:
             acts = 2 * (self.adapters(section.lora) if section.lora else self.linear())
         frozen = frozen or section.lora > 0
         each = 4.0
         if section.quantize == "nf4":
             each = NF4
-        elif frozen and section.compute == "bfloat16":
+        elif frozen and section.dtype == "bfloat16":
             each = 2.0
         kept = 4 * (self.parameters() - self.linear()) + int(each * self.linear())
         return kept + acts + 4 * (self.adapters(section.lora) if section.lora else 0)

@@ -19,12 +19,13 @@ from tutelage import cpu
 from tutelage.config.schema import Config
 from tutelage.errors import ConfigError
 from tutelage.objective import View
-from tutelage.policies.base import Request, Sample
+from tutelage.policies.base import Request
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import pack
+from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
-from tutelage.rollout.session import Clock, Stage
+from tutelage.rollout.session import Clock, Session
 from tutelage.runs import assemble
 from tutelage.runs.assemble import Phase
 from tutelage.types import Episode
@@ -62,7 +63,7 @@ class Trial:
 
 
 def tried(
-    config: Config, stage: Stage, phase: Phase, episodes: Sequence[Episode],
+    config: Config, session: Session, phase: Phase, episodes: Sequence[Episode],
     seconds: Mapping[str, float], *, limit: float,
 ) -> Iterator[Trial]:  # fmt: skip
     """Everything that makes sense here, in about `limit` seconds.
@@ -70,24 +71,24 @@ def tried(
     episodes  that were played
     seconds   what each phase takes of a whole step: what hardly counts is not tried
     """
-    own = stage.policies["self"]
+    own = session.policies["self"]
     assert isinstance(own, HFPolicy)
-    rows = [stage.prompter(View(), e.task).samples(e) for e in episodes]
+    rows = [session.prompter(View(), e.task).samples(e) for e in episodes]
     samples = [sample for row in rows for sample in row]
     slow = {name for name, s in seconds.items() if s >= 0.1 * sum(seconds.values())}
     yield from _passes(config, own, samples, limit / 5)
     if "update" in slow:
         yield from _updates(own, rows, limit / 5)
     if "teacher" in slow:
-        yield from _teachers(config, stage, phase, episodes, limit / 5)
+        yield from _teachers(config, session, phase, episodes, limit / 5)
     yield from _decoding(config, own, samples, limit / 5)
     if own.device == "cpu" and torch.get_num_threads() > 1:
         yield from _waiting()
     if "environment" in slow:
         each = (seconds["environment"] + seconds.get("generate", 0.0)) / (
-            config.rollout.tasks * config.rollout.copies
+            config.rollout.tasks_per_step * config.rollout.group_size
         )
-        yield from _workers(config, stage, phase, each, limit / 5)
+        yield from _workers(config, session, phase, each, limit / 5)
 
 
 def race(settings: Settings, work: Callable[[], object]) -> dict[str, float]:
@@ -168,8 +169,8 @@ def _passes(
 ) -> Iterator[Trial]:
     """Scoring passes, which learning consists of as well."""
     settings = _alternatives(config, own.device)
-    if own.compute == "float32" and config.policy.quantize == "none":
-        settings['policy.compute = "bfloat16"'] = partial(_changed, own, "compute", "bfloat16")
+    if own.dtype == "float32" and config.policy.quantize == "none":
+        settings['policy.dtype = "bfloat16"'] = partial(_changed, own, "dtype", "bfloat16")
     if not config.policy.compile and 5 * seconds >= COMPILING and compiler(own.device):
         settings["policy.compile = true"] = partial(_compiled, own)
     if not settings:
@@ -213,7 +214,7 @@ def _updates(own: HFPolicy, rows: Sequence[Sequence[Sample]], seconds: float) ->
         # where either holds all there is, or a row alone, the passes are the same
         if min(now, tokens) >= sum(sizes) or max(now, tokens) < 2 * max(sizes):
             continue
-        setting = f"update.tokens = {tokens}"
+        setting = f"update.max_tokens_per_pass = {tokens}"
         settings: Settings = {setting: partial(_changed, own, "tokens", tokens)}
         part, faster = "does not fit", 0.0
         try:
@@ -225,18 +226,18 @@ def _updates(own: HFPolicy, rows: Sequence[Sequence[Sample]], seconds: float) ->
 
 
 def _teachers(
-    config: Config, stage: Stage, phase: Phase, episodes: Sequence[Episode], seconds: float
+    config: Config, session: Session, phase: Phase, episodes: Sequence[Episode], seconds: float
 ) -> Iterator[Trial]:
     """What scores in this process beside the student."""
     names = {view.policy for view in phase.algorithm.views.values()} - {"self"}
     for name in sorted(names & set(config.policies)):
-        policy = stage.policies[name]
-        if not isinstance(policy, HFPolicy) or policy.compute == "bfloat16":
+        policy = session.policies[name]
+        if not isinstance(policy, HFPolicy) or policy.dtype == "bfloat16":
             continue
         view = View(policy=name)
-        samples = [s for e in episodes for s in stage.prompter(view, e.task).samples(e)]
-        setting = f'policies.{name}.compute = "bfloat16"'
-        settings: Settings = {setting: partial(_changed, policy, "compute", "bfloat16")}
+        samples = [s for e in episodes for s in session.prompter(view, e.task).samples(e)]
+        setting = f'policies.{name}.dtype = "bfloat16"'
+        settings: Settings = {setting: partial(_changed, policy, "dtype", "bfloat16")}
         work = partial(_score, policy)
         some = samples[: _fitting(partial(work, samples[:1]), 2, seconds, len(samples))]
         yield Trial(
@@ -252,7 +253,7 @@ def _decoding(
     if not isinstance(own.engine, SlotEngine):
         return
     r = config.rollout
-    wanted = min(own.rows, r.live, r.tasks * r.copies)
+    wanted = min(own.rows, r.concurrency, r.tasks_per_step * r.group_size)
     short = [s.prompt for s in samples if len(s.prompt) + BURST <= own.context_length]
     if not short:
         return
@@ -278,9 +279,9 @@ def _decoding(
     if settings:
         for name, faster in race(settings, lambda: turns(live)).items():
             yield Trial(setting=name, phase="generate", part="sampling", faster=faster)
-    if live > 1 and wanted < r.tasks * r.copies:
+    if live > 1 and wanted < r.tasks_per_step * r.group_size:
         rates = [n / statistics.median(turns(n) for _ in range(REPEATS)) for n in (live // 2, live)]
-        more = f"rollout.live = policy.rows = {2 * wanted}"
+        more = f"rollout.concurrency = policy.rows = {2 * wanted}"
         # half as much gain by the next doubling as by the last: no more than a guess
         faster = 1 + (rates[1] / rates[0] - 1) / 2
         yield Trial(setting=more, phase="generate", part="guessed from half", faster=faster)
@@ -306,7 +307,7 @@ def _waiting() -> Iterator[Trial]:
 
 
 def _workers(
-    config: Config, stage: Stage, phase: Phase, each: float, seconds: float
+    config: Config, session: Session, phase: Phase, each: float, seconds: float
 ) -> Iterator[Trial]:
     """Other numbers of worker processes, and the other order, where environments are waited for:
     as many episodes as are live, since one that plays alone waits for itself.
@@ -314,32 +315,39 @@ def _workers(
     each  what an episode of a whole step takes, in seconds
     """
     r, env = config.rollout, config.env
-    now, own, before, whole = assemble.workers_of(env), env.order, stage.pool, stage.limits
-    count = min(r.tasks, -(-r.live // r.copies))
-    tasks = assemble.tasks_of(stage.suite, env.split, count, where="env")[:count]
+    now, own, before, whole = (
+        assemble.workers_of(env, session.suite),
+        env.order,
+        session.pool,
+        session.limits,
+    )
+    count = min(r.tasks_per_step, -(-r.concurrency // r.group_size))
+    tasks = assemble.tasks_of(session.suite, env.split, count, where="env")[:count]
     ways = [(n, own) for n in sorted({now, 1, 2})]
     if now:
         ways.append((now, "fixed" if own == "arrival" else "arrival"))
-    share = seconds / (2 * len(ways) * each * count * r.copies)
-    stage.limits = replace(whole, turns=max(1, min(whole.turns, int(whole.turns * share))))
-    work = partial(play, stage, tasks, phase.algorithm, seed=phase.seed, copies=r.copies)
+    share = seconds / (2 * len(ways) * each * count * r.group_size)
+    session.limits = replace(
+        whole, max_turns=max(1, min(whole.max_turns, int(whole.max_turns * share)))
+    )
+    work = partial(play, session, tasks, phase.algorithm, seed=phase.seed, group_size=r.group_size)
     taken: dict[tuple[int, str], float] = {}
     try:
         for workers, order in ways:
             section = env.model_copy(update={"workers": workers, "order": order})
             try:
-                stage.pool = assemble.pool_of(section, stage.suite)
+                session.pool = assemble.pool_of(section, session.suite)
             except ConfigError:  # a suite that cannot be sent to another process
                 continue
             try:
                 for _ in range(2):  # in the first, processes start
-                    stage.clock = Clock()
+                    session.clock = Clock()
                     work()
-                taken[workers, order] = sum(stage.clock.seconds.values())
+                taken[workers, order] = sum(session.clock.seconds.values())
             finally:
-                stage.pool.shutdown()
+                session.pool.shutdown()
     finally:
-        stage.pool, stage.limits = before, whole
+        session.pool, session.limits = before, whole
     for (workers, answers), took in taken.items():
         if (workers, answers) != (now, own):
             named = f"env.workers = {workers}" if workers != now else f'env.order = "{answers}"'

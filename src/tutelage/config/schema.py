@@ -73,15 +73,15 @@ class ContextSection(Section):
 
 
 class RolloutSection(Section):
-    tasks: At1 = 16
+    tasks_per_step: At1 = 16
     """Different tasks in a step."""
-    copies: At1 = 1
-    """Episodes of each task: the group that group-relative credits compare."""
-    turns: At1 = 50
-    new_tokens: At1 = 512
+    group_size: At1 = 1
+    """Episodes of each task: the group that group-relative advantages compare."""
+    max_turns: At1 = 50
+    max_new_tokens: At1 = 512
     """Tokens of one turn at most."""
     temperature: Positive = 1.0
-    live: At1 = 64
+    concurrency: At1 = 64
     """Episodes played at the same time."""
     invalid_penalty: NotNegative = 0.0
     """Taken off the reward of an invalid turn."""
@@ -121,7 +121,7 @@ class UpdateSection(Section):
     weight_decay: NotNegative = 0.0
     grad_clip: Positive = 1.0
     """Largest norm of a gradient."""
-    tokens: At1 = 16_384
+    max_tokens_per_pass: At1 = 16_384
     """Tokens of one forward and backward pass, with policy.compile padded ones: memory, never the
     result."""
     minibatches: At1 = 1
@@ -210,7 +210,7 @@ class PolicySection(Section):
     tokenizer: str = ""
     """Of a built model: a folder, another policy's name, or empty to train one on the suite. Of
     one on a server: a folder or another policy's name, or empty for the student's."""
-    compute: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of activations; weights that are trained, and the optimiser, stay float32."""
     lora: At0 = 0
     """Of the student: the rank of low-rank adapters to train instead of its weights; 0 has none."""
@@ -233,7 +233,7 @@ class PolicySection(Section):
     fast: bool = True
     """false takes the slow twin of every fast way to sample and score (docs/policies.md): to see
     whether one of them is to blame."""
-    history: Literal["exact", "append"] = "exact"
+    template_history: Literal["exact", "append"] = "exact"
     """What to do with a chat template that rewrites past turns: refuse it, or keep every turn as
     it was sampled."""
     options: dict[str, JsonValue] = {}
@@ -261,7 +261,7 @@ class PolicySection(Section):
 
     def _remote(self) -> "PolicySection":
         for name in (
-            "build", "layers", "compute", "device", "rows", "sampler", "lora", "quantize",
+            "build", "layers", "dtype", "device", "rows", "sampler", "lora", "quantize",
             "gradient_checkpointing", "compile", "kernels", "cache", "fast",
         ):  # fmt: skip
             if getattr(self, name) != type(self).model_fields[name].default:

@@ -3,11 +3,9 @@
 import math
 import pickle
 import random
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TypeVar
 
 from tutelage.envs.base import (
     Answers,
@@ -20,10 +18,10 @@ from tutelage.envs.base import (
     Suite,
     Thinks,
 )
-from tutelage.errors import EnvError, TutelageError
+from tutelage.envs.guard import _NOW, Broken, attempt
+from tutelage.errors import TutelageError
 from tutelage.types import Observation, Task
 
-T = TypeVar("T")
 LISTED = 2000
 """Tasks of a split that are looked at one by one; splits may be endless."""
 STEPS = 30
@@ -45,32 +43,12 @@ GARBAGE = (
 """What a language model will say sooner or later."""
 
 
-class Broken(EnvError):
-    """A promise that was not kept; the message says which."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """The result of one check: a promise, and what breaks it."""
 
     promise: str
     problems: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Now:
-    """What is being called, for whoever waits for it in another process."""
-
-    tell: Callable[[str], None] = lambda what: None
-    split: str = ""
-
-
-_NOW = _Now()
-
-
-def listen(tell: Callable[[str], None]) -> None:
-    """From now on `tell` is given the name of every call of foreign code before it is made."""
-    _NOW.tell = tell
 
 
 def check(
@@ -124,20 +102,6 @@ def _problems(run: Check, suite: Suite, split: str, count: int) -> list[str]:
     except TutelageError as problem:
         found.append(str(problem))
     return found
-
-
-def attempt(what: str, call: Callable[[], T]) -> T:
-    """Call foreign code, which may raise anything, even what would end this process: whatever it
-    raises becomes a sentence. Our own errors are sentences already."""
-    _NOW.tell(f"{_NOW.split}{what}")
-    try:
-        return call()
-    except TutelageError:
-        raise
-    except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
-        raise Broken(f"{what} raised {type(error).__name__}: {error}{where}") from error
 
 
 # -- single calls

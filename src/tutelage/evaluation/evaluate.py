@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from tutelage.envs.base import Identifies, Suite, Summarises
-from tutelage.envs.check import attempt
+from tutelage.envs.guard import attempt
 from tutelage.errors import ConfigError
 from tutelage.evaluation.statistics import mean, wilson
 from tutelage.objective import Algorithm, View
 from tutelage.rollout.play import play
-from tutelage.rollout.session import Stage
+from tutelage.rollout.session import Session
 from tutelage.schedules import constant
 from tutelage.types import Episode, Task
 
@@ -131,15 +131,15 @@ def named(policy: str, hint: str) -> str:
 
 
 def evaluate(
-    stage: Stage, tested: Panel, *, policy: str = "self", hint: str = "", seed: int,
+    session: Session, tested: Panel, *, policy: str = "self", hint: str = "", seed: int,
     temperature: float,
 ) -> Evaluation:  # fmt: skip
     """Play every task of the panel once, the policy alone: no teacher, and no privileged text but
     the `hint` that is asked for. The draws are the same with and without one."""
     alone = replace(
-        stage,
-        policies={"self": stage.policies[policy]},
-        limits=replace(stage.limits, temperature=temperature),
+        session,
+        policies={"self": session.policies[policy]},
+        limits=replace(session.limits, temperature=temperature),
     )
     acting = Algorithm(terms=())
     if hint:
@@ -149,6 +149,6 @@ def evaluate(
     whole = {e.task.id: e for e in reversed(episodes)}
     made = tuple(whole[task.id] for task in tested.tasks)
     summary: Mapping[str, float] = {}
-    if isinstance(stage.suite, Summarises):
-        summary = attempt("summarise", partial(stage.suite.summarise, made))
+    if isinstance(session.suite, Summarises):
+        summary = attempt("summarise", partial(session.suite.summarise, made))
     return Evaluation(panel=tested, episodes=made, hint=hint, summary=summary)

@@ -31,7 +31,7 @@ def leave_one_out(outcome: Tensor, group: Tensor) -> Tensor:
 def row_relative(score: Tensor, group: Tensor, *, std: bool = True) -> Tensor:
     """GRPO over rows, as agent frameworks compute it: score[U] of single turns minus the mean of
     all rows of their group, over the rows' sample standard deviation (n - 1) if asked. A group of
-    one row has mean 0 and deviation 1, so that its credit is its score.
+    one row has mean 0 and deviation 1, so that its advantage is its score.
 
     >>> row_relative(torch.tensor([1.0, 0.0, 5.0]), torch.tensor([0, 0, 1]), std=False).tolist()
     [0.5, -0.5, 5.0]

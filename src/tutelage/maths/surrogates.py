@@ -1,4 +1,4 @@
-"""How a credit becomes a loss, per token: (logp, old logp, credit) [N] -> [N]."""
+"""How a advantage becomes a loss, per token: (logp, old logp, advantage) [N] -> [N]."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ Surrogate = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 LOG_RATIO_LIMIT = 20.0
 """A ratio is clamped to exp(+-20) before it multiplies: beyond float32's use, short of infinity,
-so that a token whose credit is exactly zero adds zero and not zero times infinity."""
+so that a token whose advantage is exactly zero adds zero and not zero times infinity."""
 
 
 def ratio(logp: Tensor, old: Tensor) -> Tensor:
@@ -19,18 +19,18 @@ def ratio(logp: Tensor, old: Tensor) -> Tensor:
 
 def score_function() -> Surrogate:
     """REINFORCE, -A log p: exact when the sampler is the current policy."""
-    return lambda logp, old, credit: -credit * logp
+    return lambda logp, old, advantage: -advantage * logp
 
 
 def importance() -> Surrogate:
     """Unclipped importance sampling, -A p / p_old."""
-    return lambda logp, old, credit: -credit * ratio(logp, old)
+    return lambda logp, old, advantage: -advantage * ratio(logp, old)
 
 
 def ppo_clip(low: float = 0.2, high: float | None = None, dual: float | None = None) -> Surrogate:
     """Pessimistic clipping of the ratio to [1 - low, 1 + high] (PPO, arXiv:1707.06347, eq. 7).
 
-    With `dual` = c, a negative credit is also bounded below by c A (dual clip,
+    With `dual` = c, a negative advantage is also bounded below by c A (dual clip,
     arXiv:1912.09729, eq. 5), so that one token whose ratio exploded cannot rule the batch.
     """
     top = low if high is None else high
@@ -39,11 +39,11 @@ def ppo_clip(low: float = 0.2, high: float | None = None, dual: float | None = N
     if dual is not None and dual <= 1:
         raise ValueError(f"a dual clip must be greater than 1, got {dual}")
 
-    def loss(logp: Tensor, old: Tensor, credit: Tensor) -> Tensor:
+    def loss(logp: Tensor, old: Tensor, advantage: Tensor) -> Tensor:
         r = ratio(logp, old)
-        gain = torch.minimum(r * credit, r.clamp(1 - low, 1 + top) * credit)
+        gain = torch.minimum(r * advantage, r.clamp(1 - low, 1 + top) * advantage)
         if dual is not None:
-            gain = torch.where(credit < 0, torch.maximum(gain, dual * credit), gain)
+            gain = torch.where(advantage < 0, torch.maximum(gain, dual * advantage), gain)
         return -gain
 
     return loss

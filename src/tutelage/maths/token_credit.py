@@ -1,4 +1,4 @@
-"""Where in an episode the credit belongs, by what a teacher who knows more says. No gradient.
+"""Where in an episode the advantage belongs, by what a teacher who knows more says. No gradient.
 
 Shapes: N tokens, K turns, E episodes, G groups. gap[N] is log teacher - log student.
 """

@@ -46,7 +46,7 @@ class Objective:
 
 
 def bind(algorithm: Algorithm, step: Step) -> Objective:
-    """Look at the whole step once: credits, weights and reductions are fixed from here on."""
+    """Look at the whole step once: advantages, weights and reductions are fixed from here on."""
     share = algorithm.reduction(step)
     counting = step.within(share != 0)
     terms = tuple((term.name, term.bind(counting)) for term in algorithm.terms)

@@ -57,27 +57,27 @@ class Term(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reinforce:
-    """Policy gradient on a credit: surrogate(log p, log p_old, credit), 0 where the credit is.
+    """Policy gradient on a advantage: surrogate(log p, log p_old, advantage), 0 where the advantage is.
 
     `old` says what the ratio's denominator is: the log-probability at sampling, or the one that
     the same weights give when they score the batch before the first update.
     """
 
-    credit: Signal
+    advantage: Signal
     surrogate: Surrogate = field(default_factory=ppo_clip)
     trains: str = STUDENT
     old: Literal["sampler", "recomputed"] = "sampler"
     name: str = "reinforce"
 
     def bind(self, step: Step) -> Bound:
-        credit, old = step.weight(self.credit), step.batch.logp
-        counts = credit != 0
+        advantage, old = step.weight(self.advantage), step.batch.logp
+        counts = advantage != 0
         if self.old == "recomputed":
             said = step.within(counts).scores[self.trains].logp.detach()
             old = torch.where(counts, said, old)
 
         def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
-            return self.surrogate(live[self.trains].logp, old[i], credit[i])
+            return self.surrogate(live[self.trains].logp, old[i], advantage[i])
 
         return Bound(_drawn(step, loss), counts, (self.trains,))
 

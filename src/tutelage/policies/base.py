@@ -7,8 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from tutelage.objective.scores import Scores
 from tutelage.prompts.chat_template import Chat
-
-Ids = tuple[int, ...]
+from tutelage.prompts.prompter import Ids, Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +30,6 @@ class Completion:
     tokens: Ids
     logps: tuple[float, ...]  # at the sampling temperature (at 1 where that was 0)
     ended: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """A prompt and the tokens that followed it: what is scored."""
-
-    prompt: Ids
-    tokens: Ids
 
 
 class Engine(Protocol):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tutelage.policies.base import Sample
+from tutelage.prompts.prompter import Sample
 
 
 @dataclass(slots=True)

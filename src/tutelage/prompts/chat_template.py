@@ -171,7 +171,7 @@ class Chat:
                 raise PolicyError(
                     "the chat template rewrites earlier turns (it drops their thoughts or an "
                     "empty thinking block), so a growing transcript is not its own: set "
-                    'history = "append" in the policy to keep every turn as it was sampled, or '
+                    'template_history = "append" in the policy to keep every turn as it was sampled, or '
                     'context.kind = "window"'
                 )
 

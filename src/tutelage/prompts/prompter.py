@@ -3,10 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from tutelage.policies.base import Ids, Sample
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.context import Context
 from tutelage.types import Episode, Observation, Turn
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A prompt and the tokens that followed it: what is scored."""
+
+    prompt: Ids
+    tokens: Ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

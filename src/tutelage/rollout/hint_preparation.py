@@ -16,7 +16,7 @@ from tutelage.hints.bank import Skill
 from tutelage.objective import Algorithm, View
 from tutelage.policies.base import Completion, Request
 from tutelage.rollout.record import Line
-from tutelage.rollout.session import Stage
+from tutelage.rollout.session import Session
 from tutelage.seeding import seed_of
 from tutelage.types import Episode, Task
 
@@ -26,9 +26,9 @@ SAMPLE = 64
 
 @dataclass(kw_only=True)
 class Hinter:
-    """What a stage calls before it plays (`Stage.ready`)."""
+    """What a session calls before it plays (`Session.ready`)."""
 
-    stage: Stage
+    session: Session
     seed: int
     note: Callable[[Line], None] = lambda line: None  # keeps what was written
     lines: list[Line] = field(default_factory=list)  # written in the step under way
@@ -37,11 +37,11 @@ class Hinter:
         """Make ready for all views of an algorithm. Steps below 0 only look: nothing is learnt
         about skills from an evaluation."""
         hints = hinted(algorithm.all_views())
-        mine = self.stage.hints
+        mine = self.session.hints
         if step >= 0 and mine.bank and any(mine.uses_ucb(hint) for hint in hints.values()):
             mine.bandit.begin(tasks, [skill.name for skill in mine.bank.skills])
         if any("written" in kinds_in(hint) for hint in hints.values()):
-            for line in write(self.stage, tasks, seed=self.seed):
+            for line in write(self.session, tasks, seed=self.seed):
                 self.note(line)
                 if step >= 0:  # a count that went on past a checkpoint would be lost with a crash
                     self.lines.append(line)
@@ -50,9 +50,9 @@ class Hinter:
         """Of a step, for the log: tokens that each hinted view carried, hints that were written,
         skills that were chosen."""
         lines, self.lines = self.lines, []
-        chosen = list(self.stage.hints.bandit.now.values())
+        chosen = list(self.session.hints.bandit.now.values())
         return {
-            "hints": carried(self.stage, algorithm.all_views(), list(tasks)),
+            "hints": carried(self.session, algorithm.all_views(), list(tasks)),
             "written": {
                 "hints": len(lines),
                 "tokens": sum(int(str(line["tokens"])) for line in lines),
@@ -69,7 +69,7 @@ class Hinter:
             if not episode.stop.broken:
                 paid = sum(turn.reward for turn in episode.turns)
                 earned.setdefault(episode.task.id, []).append(paid)
-        self.stage.hints.bandit.settle(
+        self.session.hints.bandit.settle(
             {task: (families[task], sum(x) / len(x)) for task, x in earned.items()}
         )
 
@@ -79,13 +79,13 @@ def hinted(views: Mapping[str, View]) -> dict[str, str]:
     return {name: view.hint for name, view in views.items() if view.hint}
 
 
-def write(stage: Stage, tasks: Sequence[Task], *, seed: int) -> list[Line]:
+def write(session: Session, tasks: Sequence[Task], *, seed: int) -> list[Line]:
     """Let the student write hints for the tasks that have none yet; a line for each.
 
     A task without a plan has an empty hint, and the student is not asked. Raises ConfigError where
     a request does not fit into its context.
     """
-    hints, suite, student = stage.hints, stage.suite, stage.policies["self"]
+    hints, suite, student = session.hints, session.suite, session.policies["self"]
     check(suite, "written", hints)
     assert isinstance(suite, Demonstrates)
     new = {task.id: task for task in tasks if task.id not in hints.written}
@@ -99,7 +99,7 @@ def write(stage: Stage, tasks: Sequence[Task], *, seed: int) -> list[Line]:
         words = self_written.asked(
             plan, suite.describe(task) if isinstance(suite, Describes) else ""
         )
-        prompt = student.chat.open(stage.context.system(), words)
+        prompt = student.chat.open(session.context.system(), words)
         if len(prompt) + hints.written_tokens > student.context_length:
             raise ConfigError(
                 f"the student cannot write a hint for task {task.id}: the request has "
@@ -119,24 +119,24 @@ def write(stage: Stage, tasks: Sequence[Task], *, seed: int) -> list[Line]:
         for completion in student.poll():
             made[completion.key] = completion
             student.release(completion.key)  # others wait for its row
-    stage.clock.add("generate", since)
-    return [_kept(stage, task, made.get(key)) for key, task in new.items()]
+    session.clock.add("generate", since)
+    return [_kept(session, task, made.get(key)) for key, task in new.items()]
 
 
-def _kept(stage: Stage, task: Task, made: Completion | None) -> Line:
+def _kept(session: Session, task: Task, made: Completion | None) -> Line:
     """Remember what was written for a task."""
-    chat, text = stage.policies["self"].chat, ""
+    chat, text = session.policies["self"].chat, ""
     if made is not None:
         text = self_written.kept(
-            chat.text(made.tokens), ended=made.ended, most=stage.hints.written_tokens,
+            chat.text(made.tokens), ended=made.ended, most=session.hints.written_tokens,
             tokens=lambda words: len(chat.content(words)),
         )  # fmt: skip
-    stage.hints.written[task.id] = text
+    session.hints.written[task.id] = text
     return {"task": task.id, "text": text, "tokens": len(made.tokens) if made else 0}
 
 
 def carried(
-    stage: Stage, views: Mapping[str, View], tasks: Sequence[Task]
+    session: Session, views: Mapping[str, View], tasks: Sequence[Task]
 ) -> dict[str, dict[str, float]]:
     """Tokens of each hinted view's hint over the tasks: their mean, the most, and how many tasks
     had none."""
@@ -144,7 +144,7 @@ def carried(
     for name in hinted(views):
         counts = []
         for task in {task.id: task for task in tasks}.values():
-            prompter = stage.prompter(views[name], task)
+            prompter = session.prompter(views[name], task)
             counts.append(len(prompter.chat.content(prompter.hint)))
         out[name] = {
             "mean": sum(counts) / max(1, len(counts)),
@@ -163,33 +163,33 @@ def sample(tasks: Sequence[Task]) -> list[Task]:
     return [tasks[i] for i in sorted(chosen)]
 
 
-def rehearsal(stage: Stage, task: Task, hints: Iterable[str], *, seed: int) -> Stage:
-    """The stage with hints of its own, on which a run is tried out without leaving a trace."""
-    own = replace(stage.hints, written=dict(stage.hints.written), kept={})
-    trial = replace(stage, hints=own, ready=lambda tasks, algorithm, step: None)
+def rehearsal(session: Session, task: Task, hints: Iterable[str], *, seed: int) -> Session:
+    """The session with hints of its own, on which a run is tried out without leaving a trace."""
+    own = replace(session.hints, written=dict(session.hints.written), kept={})
+    trial = replace(session, hints=own, ready=lambda tasks, algorithm, step: None)
     if any("written" in kinds_in(hint) for hint in hints):
         write(trial, [task], seed=seed)
     return trial
 
 
-def prove(stage: Stage, views: Mapping[str, View], tasks: Sequence[Task]) -> None:
+def prove(session: Session, views: Mapping[str, View], tasks: Sequence[Task]) -> None:
     """See on tasks that every hinted view's first prompt and its answer fit into the context, and
     that a hint says something for at least one of them. Nothing is ever cut to make it fit.
 
     Raises ConfigError.
     """
-    env = stage.suite.make()
+    env = session.suite.make()
     seen = {task.id: env.reset(task) for task in tasks} if hinted(views) else {}
     env.close()
     for name, hint in hinted(views).items():
-        there = views[name].policy in stage.policies
+        there = views[name].policy in session.policies
         view = replace(views[name], policy=views[name].policy if there else "self")
-        room, need = stage.policies[view.policy].context_length, stage.limits.new_tokens
+        room, need = session.policies[view.policy].context_length, session.limits.max_new_tokens
         # the student has not written yet: what it may write, beside a hint that only opens it
-        unwritten = stage.hints.written_tokens if "written" in kinds_in(hint) else 0
+        unwritten = session.hints.written_tokens if "written" in kinds_in(hint) else 0
         empty = True
         for task in tasks:
-            for trial in _cases(stage, task, hint):
+            for trial in _cases(session, task, hint):
                 prompter = trial.prompter(view, task)
                 empty = empty and not prompter.hint
                 first = prompter.piece([seen[task.id]], [], False)
@@ -197,7 +197,7 @@ def prove(stage: Stage, views: Mapping[str, View], tasks: Sequence[Task]) -> Non
                 if length + need > room:
                     raise ConfigError(
                         f"with its privileged text ({hint}), {name}'s first prompt of task "
-                        f"{task.id} has {length} tokens, which with rollout.new_tokens = {need} "
+                        f"{task.id} has {length} tokens, which with rollout.max_new_tokens = {need} "
                         f"exceeds the context of {room}; choose a longer context, shorter skills "
                         "or another hint"
                     )
@@ -209,14 +209,14 @@ def prove(stage: Stage, views: Mapping[str, View], tasks: Sequence[Task]) -> Non
             )
 
 
-def _cases(stage: Stage, task: Task, hint: str) -> Iterable[Stage]:
+def _cases(session: Session, task: Task, hint: str) -> Iterable[Session]:
     """Every text that a task's hint may come to have, as far as it is known before the run."""
-    known = isinstance(stage.suite, Demonstrates) and bool(stage.suite.plan(task))
-    hints = replace(stage.hints, written={task.id: "-" if known else ""}, kept={})
+    known = isinstance(session.suite, Demonstrates) and bool(session.suite.plan(task))
+    hints = replace(session.hints, written={task.id: "-" if known else ""}, kept={})
     bank = hints.bank
     skills: Sequence[Skill] = bank.skills if bank and hints.uses_ucb(hint) else ()
     for skill in skills:
         bandit = replace(hints.bandit, now={task.id: skill.name})
-        yield replace(stage, hints=replace(hints, bandit=bandit))
+        yield replace(session, hints=replace(hints, bandit=bandit))
     if not skills:
-        yield replace(stage, hints=hints)
+        yield replace(session, hints=hints)

@@ -16,13 +16,13 @@ from tutelage.errors import EnvError
 from tutelage.hints import kinds_in
 from tutelage.objective import STUDENT, Algorithm, View
 from tutelage.objective.penalties import penalised
-from tutelage.policies.base import Completion, Ids, Policy, Request, Sample
+from tutelage.policies.base import Completion, Policy, Request
 from tutelage.policies.hf.turn_divergence import divergences
 from tutelage.prompts import answer_format
-from tutelage.prompts.prompter import Reader
+from tutelage.prompts.prompter import Ids, Reader, Sample
 from tutelage.rollout.demonstrations import ASTRAY, script
 from tutelage.rollout.session import (
-    Stage,
+    Session,
     foresee,
 )
 from tutelage.seeding import seed_of
@@ -59,13 +59,13 @@ class _Playing:
 
 
 def play(
-    stage: Stage,
+    session: Session,
     tasks: Sequence[Task],
     algorithm: Algorithm,
     *,
     seed: int,
     step: int = 0,
-    copies: int = 1,
+    group_size: int = 1,
     recorded: Mapping[str, Sequence[Turn]] = MappingProxyType({}),
 ) -> list[Episode]:
     """`copies` episodes of every task, in the order of tasks and copies; broken attempts after the
@@ -75,9 +75,9 @@ def play(
     """
     if len({task.id for task in tasks}) < len(tasks):
         raise ValueError("a task is played twice; name each once and ask for `copies`")
-    stage.ready(tasks, algorithm, step)
-    game = _Game(stage, algorithm, seed, step, recorded)
-    jobs = [Job(task=task, copy=copy) for task in tasks for copy in range(copies)]
+    session.ready(tasks, algorithm, step)
+    game = _Game(session, algorithm, seed, step, recorded)
+    jobs = [Job(task=task, copy=copy) for task in tasks for copy in range(group_size)]
     return game.run(jobs)
 
 
@@ -85,10 +85,10 @@ class _Game:
     """One call of `play`."""
 
     def __init__(
-        self, stage: Stage, algorithm: Algorithm, seed: int, step: int,
+        self, session: Session, algorithm: Algorithm, seed: int, step: int,
         recorded: Mapping[str, Sequence[Turn]],
     ) -> None:  # fmt: skip
-        self.stage, self.algorithm, self.seed, self.step = stage, algorithm, seed, step
+        self.session, self.algorithm, self.seed, self.step = session, algorithm, seed, step
         self.recorded = recorded
         self.views = algorithm.all_views()
         self.chances = {name: chance(step) for name, chance in algorithm.actors.items()}
@@ -99,8 +99,8 @@ class _Game:
     def run(self, jobs: list[Job]) -> list[Episode]:
         order = {(job.task.id, job.copy): i for i, job in enumerate(jobs)}
         self.jobs = list(jobs)
-        actors = {view.policy for view in self.views.values()} & set(self.stage.policies)
-        acting = [self.stage.policies[name] for name in sorted(actors)]
+        actors = {view.policy for view in self.views.values()} & set(self.session.policies)
+        acting = [self.session.policies[name] for name in sorted(actors)]
         for actor in acting:
             actor.refresh()
         try:
@@ -110,7 +110,7 @@ class _Game:
                 for actor in acting:
                     since = time.perf_counter()
                     made = actor.poll()
-                    self.stage.clock.add("generate", since)
+                    self.session.clock.add("generate", since)
                     for completion in self._whole(made):
                         self._acted(completion)
                     moved = moved or bool(made)
@@ -118,7 +118,7 @@ class _Game:
                     self._environments(block=True)
         finally:
             for key in list(self.live):
-                self.stage.pool.close(key)
+                self.session.pool.close(key)
         self.finished.sort(key=lambda f: (order[f[0].task.id, f[0].copy], -f[0].attempt))
         return [episode for _, episode in self.finished]
 
@@ -126,20 +126,20 @@ class _Game:
         return any(p.seen and len(p.turns) < len(p.seen) for p in self.live.values())
 
     def _admit(self) -> None:
-        while self.jobs and len(self.live) < self.stage.limits.live:
+        while self.jobs and len(self.live) < self.session.limits.concurrency:
             job = self.jobs.pop(0)
             name = repr((self.seed, self.step, job.task.id, job.copy, job.attempt))
             self.live[job.key] = _Playing(job=job, rng_name=name)
             since = time.perf_counter()
-            self.stage.pool.open(job.key, job.task)
-            self.stage.clock.add("environment", since)
+            self.session.pool.open(job.key, job.task)
+            self.session.clock.add("environment", since)
 
     # -- an environment answered
 
     def _environments(self, *, block: bool) -> bool:
         since = time.perf_counter()
-        answers = self.stage.pool.poll(block=block)
-        self.stage.clock.add("environment", since)
+        answers = self.session.pool.poll(block=block)
+        self.session.clock.add("environment", since)
         for key, answer in answers:
             if isinstance(answer, Failure):
                 self._failed(key, answer)
@@ -149,7 +149,7 @@ class _Game:
 
     def _failed(self, key: str, failure: Failure) -> None:
         job = self._finish(key, failure.stop, error=failure.reason)
-        if job.attempt < self.stage.limits.retries:
+        if job.attempt < self.session.limits.retries:
             self.jobs.append(replace(job, attempt=job.attempt + 1))
 
     def _observed(self, key: str, observation: Observation) -> None:
@@ -159,13 +159,13 @@ class _Game:
         p.seen.append(observation)
         if observation.done:
             self._finish(key, Stop.DONE)
-        elif len(p.turns) == self.stage.limits.turns:
+        elif len(p.turns) == self.session.limits.max_turns:
             self._finish(key, Stop.TURNS)
         else:
             self._ask(key, p)
 
     def _rewarded(self, turn: Turn, after: Observation) -> Turn:
-        limits = self.stage.limits
+        limits = self.session.limits
         valid = turn.valid and (after.valid or limits.invalid == "format")
         return replace(
             turn,
@@ -197,7 +197,7 @@ class _Game:
     def _read(self, p: _Playing, name: str) -> tuple[Ids, Ids]:
         """The prompt that a view is shown now, and what is new in it."""
         if name not in p.readers:
-            prompter = self.stage.prompter(self._view(name), p.job.task)
+            prompter = self.session.prompter(self._view(name), p.job.task)
             p.readers[name] = Reader(prompter=prompter)
         return p.readers[name].prompt(p.turns, p.seen[-1])
 
@@ -210,7 +210,7 @@ class _Game:
         switch = self.algorithm.switch
         if switch is not None and p.actor == STUDENT:
             room = min(room, self._room(switch.to, self._read(p, switch.to)[0]))
-        if room < self.stage.limits.new_tokens:
+        if room < self.session.limits.max_new_tokens:
             self._finish(key, Stop.TOKENS)
         elif self._opens(p):
             self._demonstrate(key, p)
@@ -218,19 +218,21 @@ class _Game:
             self._submit(p, p.actor, prompt, seed=seed_of("turn", p.rng_name, len(p.turns)))
 
     def _policy(self, name: str) -> Policy:
-        return self.stage.policies[self._view(name).policy]
+        return self.session.policies[self._view(name).policy]
 
     def _room(self, name: str, prompt: Ids) -> int:
-        return min(self.stage.limits.new_tokens, self._policy(name).context_length - len(prompt))
+        return min(
+            self.session.limits.max_new_tokens, self._policy(name).context_length - len(prompt)
+        )
 
     def _submit(self, p: _Playing, name: str, prompt: Ids, *, seed: int, used: int = 0) -> None:
-        limits = self.stage.limits
+        limits = self.session.limits
         self._policy(name).submit(
             Request(
                 key=p.job.key,
                 prompt=prompt,
                 seed=seed,
-                max_new=limits.new_tokens - used,
+                max_new=limits.max_new_tokens - used,
                 temperature=limits.temperature,
             )
         )
@@ -258,9 +260,9 @@ class _Game:
             view = a.views.get(opener)
             told: Told = "plan" if view and "plan" in kinds_in(view.hint) else "trace"
             strays = a.strays and view is not None
-            chat = self.stage.policies["self"].chat
+            chat = self.session.policies["self"].chat
             for text, meant in script(
-                self.stage.suite, task, aloud=a.aloud, told=told, strays=strays
+                self.session.suite, task, aloud=a.aloud, told=told, strays=strays
             ):
                 ids = chat.reply(text)
                 turns.append((opener if meant else ASTRAY, ids, (0.0,) * len(ids)))
@@ -292,8 +294,8 @@ class _Game:
         turns = [(self._sample(c, STUDENT), self._sample(c, switch.to)) for c in begun]
         policies = self._policy(STUDENT), self._policy(switch.to)
         keys = [c.key for c in begun]
-        apart = divergences(*policies, turns, self.stage.limits.temperature, keys)
-        self.stage.clock.add("teacher", since)
+        apart = divergences(*policies, turns, self.session.limits.temperature, keys)
+        self.session.clock.add("teacher", since)
         cuts = {c.key: switch.at(d) for c, d in zip(begun, apart, strict=True)}
         for c in begun:
             at = cuts[c.key]
@@ -324,7 +326,7 @@ class _Game:
             tokens, logps = (*p.head.tokens, *made.tokens), (*p.head.logps, *made.logps)
             made, p.head = replace(made, tokens=tokens, logps=logps), None
         text = prompter.chat.text(made.tokens)
-        parsed = answer_format.parse(text, self.stage.context.tags)
+        parsed = answer_format.parse(text, self.session.context.tags)
         p.turns.append(
             Turn(
                 observation=p.seen[-1],
@@ -340,17 +342,17 @@ class _Game:
             )
         )
         since = time.perf_counter()
-        self.stage.pool.act(made.key, parsed.action)
-        self.stage.clock.add("environment", since)
+        self.session.pool.act(made.key, parsed.action)
+        self.session.clock.add("environment", since)
 
     def _finish(self, key: str, stop: Stop, error: str = "") -> Job:
         p = self.live.pop(key)
-        self.stage.pool.close(key)
+        self.session.pool.close(key)
         wrote = {t.actor for t in p.turns} | {t.taken.by for t in p.turns if t.taken}
         if self.algorithm.switch is not None:  # who could have taken a turn has read them all
             wrote.add(self.algorithm.switch.to)
         for view in {self.views[name].policy for name in wrote if name in self.views}:
-            self.stage.policies[view].release(key)
+            self.session.policies[view].release(key)
         last = p.seen[-1] if p.seen else Observation(text="")
         episode = Episode(
             task=p.job.task,
@@ -363,8 +365,8 @@ class _Game:
             error=error,
         )
         self.finished.append((p.job, penalised(episode, self.algorithm.penalties)))
-        foresee(self.stage, self.algorithm, episode)
+        foresee(self.session, self.algorithm, episode)
         if not stop.broken:
             done = sum(not e.stop.broken for _, e in self.finished)
-            self.stage.tick(done, done + len(self.live) + len(self.jobs))
+            self.session.tick(done, done + len(self.live) + len(self.jobs))
         return p.job

@@ -20,9 +20,9 @@ from tutelage.types import Episode, Task
 class Limits:
     """What ends a turn or an episode, and what an invalid turn costs."""
 
-    turns: int = 50
-    new_tokens: int = 512  # a turn
-    live: int = 64  # episodes at a time
+    max_turns: int = 50
+    max_new_tokens: int = 512  # a turn
+    concurrency: int = 64  # episodes at a time
     temperature: float = 1.0
     invalid_penalty: float = 0.0
     invalid: Literal["format", "any"] = "any"  # "any" counts actions the environment refuses too
@@ -43,7 +43,7 @@ Ready = Callable[[Sequence[Task], Algorithm, int], None]
 
 
 @dataclass(kw_only=True)
-class Stage:
+class Session:
     """All that playing needs: the suite and where it runs, the policies, how they are prompted."""
 
     suite: Suite
@@ -70,12 +70,12 @@ class Stage:
         )
 
 
-def foresee(stage: Stage, algorithm: Algorithm, episode: Episode) -> None:
+def foresee(session: Session, algorithm: Algorithm, episode: Episode) -> None:
     """Let policies that work elsewhere begin to score a finished episode while others are played.
     Where hindsight is told, it takes all episodes of the task, and scoring waits for them."""
     if not algorithm.terms or episode.stop.broken:
         return
     for view in algorithm.views.values():
-        policy = stage.policies.get(view.policy)
+        policy = session.policies.get(view.policy)
         if isinstance(policy, Foresees) and view.hindsight is None:
-            policy.expect(stage.prompter(view, episode.task).samples(episode))
+            policy.expect(session.prompter(view, episode.task).samples(episode))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from tutelage.objective import Algorithm
 from tutelage.rollout.play import play
-from tutelage.rollout.session import Stage
+from tutelage.rollout.session import Session
 from tutelage.seeding import seed_of
 from tutelage.types import Episode, Task
 
@@ -21,12 +21,12 @@ EQUAL = 1e-9
 
 
 def gather(
-    stage: Stage,
+    session: Session,
     tasks: Sequence[Task],
     algorithm: Algorithm,
     *,
     count: int,
-    copies: int,
+    group_size: int,
     seed: int,
     step: int,
 ) -> list[Episode]:
@@ -34,7 +34,7 @@ def gather(
     asks for: all that was played, in the order of rounds."""
     draw = random.Random(seed_of("tasks", seed, step))
     chosen = [tasks[i] for i in draw.sample(range(len(tasks)), count)]
-    made = play(stage, chosen, algorithm, seed=seed, step=step, copies=copies)
+    made = play(session, chosen, algorithm, seed=seed, step=step, group_size=group_size)
     for number in range(1, algorithm.rounds):
         played = {e.task.id for e in made}
         left = [task for task in tasks if task.id not in played]
@@ -42,7 +42,7 @@ def gather(
             break
         draw = random.Random(seed_of("tasks", seed, step, number))
         chosen = draw.sample(left, min(count, len(left)))
-        made += play(stage, chosen, algorithm, seed=seed, step=step, copies=copies)
+        made += play(session, chosen, algorithm, seed=seed, step=step, group_size=group_size)
     return made
 
 

@@ -16,9 +16,9 @@ from tutelage.config.signature import call
 from tutelage.config.schema import AlgorithmSection, Config, ContextSection, EnvSection, EvalSection
 from tutelage.prompts.context import GENERIC, Context
 from tutelage.envs.base import Instructs, Renders, Suite, Tagged
-from tutelage.envs.check import Broken, attempt
+from tutelage.envs.guard import Broken, attempt
 from tutelage.envs.pool import LocalPool, Pool, ProcessPool
-from tutelage.envs.registry import APART, SUITES
+from tutelage.envs.registry import SHIPPED
 from tutelage.errors import ConfigError, did_you_mean
 from tutelage.evaluation.evaluate import Panel, panel
 from tutelage.hints import Hints, check, kinds_in
@@ -28,16 +28,16 @@ from tutelage.objective import ONE
 from tutelage.objective import Algorithm
 from tutelage.objective import Reinforce
 from tutelage.objective import View
-from tutelage.rollout.session import Limits, Stage
+from tutelage.rollout.session import Limits, Session
 from tutelage.seeding import seed_of
-from tutelage.envs.suites import imported
-from tutelage.envs.suites import suite_class as suite_class
-from tutelage.envs.suites import suite_of as suite_of
+from tutelage.envs.registry import imported
+from tutelage.envs.registry import suite_class as suite_class
+from tutelage.envs.registry import suite_of as suite_of
 from tutelage.training.train_step import Update
 from tutelage.types import Task
 
 GROUPED = ("group_relative", "leave_one_out", "turn_relative", "state_relative")
-"""Credits that compare the episodes of a group."""
+"""Advantages that compare the episodes of a group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ def tasks_of(suite: Suite, split: str, need: int, *, where: str) -> Sequence[Tas
     except Broken as error:
         raise ConfigError(f"{where}.split = {split!r} cannot be used: {error}") from error
     if len(tasks) < need:
-        asked = "rollout.tasks" if where == "env" else f"{where}.tasks"
+        asked = "rollout.tasks_per_step" if where == "env" else f"{where}.tasks"
         raise ConfigError(
             f"{asked} = {need}, but the {split} split has {len(tasks)} tasks; ask for fewer"
         )
@@ -73,21 +73,24 @@ def panel_of(section: EvalSection, suite: Suite) -> Panel:
     )
 
 
-ASKING = 8
+SERVER_WORKERS = 8
 """Workers of a suite that asks a server: episodes wait for its answers beside each other."""
 
 
-def workers_of(env: EnvSection) -> int:
+def workers_of(env: EnvSection, suite: Suite) -> int:
+    """Worker processes of a suite where the configuration leaves it open."""
     if isinstance(env.workers, int):
         return env.workers
     tables = [env.options, *(v for v in env.options.values() if isinstance(v, dict))]
-    if env.suite in SUITES and any(table.get("url") for table in tables):
-        return ASKING
-    return 0 if env.suite in SUITES and env.suite not in APART else 1
+    if env.suite not in SHIPPED:
+        return 1
+    if any(table.get("url") for table in tables):
+        return SERVER_WORKERS
+    return int(getattr(suite, "needs_worker", False))
 
 
 def pool_of(env: EnvSection, suite: Suite) -> Pool:
-    workers = workers_of(env)
+    workers = workers_of(env, suite)
     if workers == 0:
         return LocalPool(suite)
     try:
@@ -128,9 +131,9 @@ def context_of(section: ContextSection, suite: Suite) -> Context:
 def limits_of(config: Config) -> Limits:
     r = config.rollout
     return Limits(
-        turns=r.turns,
-        new_tokens=r.new_tokens,
-        live=r.live,
+        max_turns=r.max_turns,
+        max_new_tokens=r.max_new_tokens,
+        concurrency=r.concurrency,
         temperature=r.temperature,
         invalid_penalty=r.invalid_penalty,
         invalid=r.invalid,
@@ -143,7 +146,7 @@ def update_of(config: Config, device: str) -> Update:
     u = config.update
     return Update(
         device=device,
-        tokens=u.tokens,
+        max_tokens_per_pass=u.max_tokens_per_pass,
         minibatches=u.minibatches,
         epochs=u.epochs,
         grad_clip=u.grad_clip,
@@ -197,18 +200,18 @@ def phases_of(config: Config) -> list[Phase]:
             seed=seed_of("warm_start", seed),
         )
         phases.insert(0, first)
-    if config.rollout.copies == 1:
+    if config.rollout.group_size == 1:
         _check_alone(phases)
     if config.rollout.replay and any(p.algorithm.planned for p in phases):
         raise ConfigError(
-            "rollout.replay names episodes to imitate, and a stage imitates the environment's plan "
+            "rollout.replay names episodes to imitate, and a phase imitates the environment's plan "
             'instead; set told = "same", or leave rollout.replay out'
         )
     if config.rollout.replay and not any(
         p.algorithm.demonstrated or p.algorithm.left is not None for p in phases
     ):
         raise ConfigError(
-            "rollout.replay names episodes to imitate, but no stage imitates; set [algorithm] or "
+            "rollout.replay names episodes to imitate, but no phase imitates; set [algorithm] or "
             '[warm_start] name = "sft", or leave rollout.replay out'
         )
     return phases
@@ -219,15 +222,15 @@ def _check_alone(phases: Sequence[Phase]) -> None:
     for phase in phases:
         if phase.algorithm.rounds:
             raise ConfigError(
-                "rollout.copies = 1, but the algorithm learns only from groups whose returns "
-                "differ, and those of one episode cannot; set rollout.copies to at least 2"
+                "rollout.group_size = 1, but the algorithm learns only from groups whose returns "
+                "differ, and those of one episode cannot; set rollout.group_size to at least 2"
             )
         for term in phase.algorithm.terms:
-            signal = term.credit if isinstance(term, Reinforce) else getattr(term, "weight", ONE)
+            signal = term.advantage if isinstance(term, Reinforce) else getattr(term, "weight", ONE)
             if dead := [name for name in GROUPED if name in signal.name]:
                 raise ConfigError(
-                    f"rollout.copies = 1 makes {dead[0]} 0 everywhere, so the reward would teach "
-                    f"nothing in {signal.name}; set rollout.copies to at least 2"
+                    f"rollout.group_size = 1 makes {dead[0]} 0 everywhere, so the reward would teach "
+                    f"nothing in {signal.name}; set rollout.group_size to at least 2"
                 )
 
 
@@ -257,17 +260,17 @@ def hints_wanted(config: Config, phases: Sequence[Phase]) -> list[str]:
 
 
 def rehearsal_of(
-    config: Config, stage: Stage, phases: Sequence[Phase], tasks: Sequence[Task],
+    config: Config, session: Session, phases: Sequence[Phase], tasks: Sequence[Task],
     tested: Panel | None,
-) -> Stage:  # fmt: skip
-    """A stage to try a run out on. Refuses hints that do not fit, before anything is trained."""
+) -> Session:  # fmt: skip
+    """A session to try a run out on. Refuses hints that do not fit, before anything is trained."""
     hints = hints_wanted(config, phases)
-    trial = hint_preparation.rehearsal(stage, tasks[0], hints, seed=config.run.seed)
+    trial = hint_preparation.rehearsal(session, tasks[0], hints, seed=config.run.seed)
     for phase in phases:
-        hint_preparation.prove(stage, phase.algorithm.all_views(), hint_preparation.sample(tasks))
+        hint_preparation.prove(session, phase.algorithm.all_views(), hint_preparation.sample(tasks))
     if config.eval.hint and tested is not None:
         shown = {"the evaluation": View(hint=config.eval.hint)}
-        hint_preparation.prove(stage, shown, hint_preparation.sample(tested.tasks))
+        hint_preparation.prove(session, shown, hint_preparation.sample(tested.tasks))
     return trial
 
 

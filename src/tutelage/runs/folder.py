@@ -24,6 +24,7 @@ from tutelage import cpu
 from tutelage.rollout import record
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import differences, load, write
+from tutelage import __version__
 from tutelage.errors import RunError
 
 CONFIG, META, LOCK = "config.toml", "meta.json", ".lock"
@@ -169,7 +170,7 @@ def standing(path: Path) -> str:
 def begin(folder: RunFolder, config: Config, facts: Mapping[str, object]) -> None:
     """Write the configuration, and in meta.json what else it takes to get the same bytes."""
     meta = {
-        "tutelage": metadata.version("tutelage"),
+        "tutelage": __version__,
         "python": platform.python_version(),
         "packages": {n: metadata.version(n) for n in ("torch", "transformers", "tokenizers")},
         "platform": platform.platform(),

@@ -15,7 +15,7 @@ from tutelage.prompts import answer_format
 from tutelage.config.schema import Config, PolicySection, SamplerSection, ServerSection
 from tutelage.prompts.context import Context
 from tutelage.envs.base import Demonstrates, Suite, Thinks
-from tutelage.envs.check import attempt
+from tutelage.envs.guard import attempt
 from tutelage.errors import ConfigError, did_you_mean
 from tutelage.policies.hf.kv_cache import budget
 from tutelage.prompts.chat_template import Chat
@@ -140,13 +140,13 @@ def load_policy(
         recompute=section.gradient_checkpointing,
         compiled=section.compile,
         fast=section.fast,
-        compute=section.compute,
+        dtype=section.dtype,
         device=device,
         budget=budget(device, wanted=section.cache, engines=engines),
         layers=section.layers,
         rows=section.rows,
         tokens=tokens,
-        history=section.history,
+        history=section.template_history,
         options=tuple(section.options.items()),
         chat_template=_template(section, where=where),
     )
@@ -217,7 +217,7 @@ def build_policy(
     tokenizer = _tokenizer(section, config, suite, context)
     if section.chat_template:
         tokenizer.chat_template = Path(_template(section, where=where)).read_text()
-    chat = Chat(tokenizer, section.history, tuple(section.options.items()))
+    chat = Chat(tokenizer, section.template_history, tuple(section.options.items()))
     shape = section.build
     model = build_model(
         entries=chat.size,
@@ -235,9 +235,9 @@ def build_policy(
     policy = HFPolicy(
         model.to(device).eval(),
         chat,
-        compute=section.compute,
+        dtype=section.dtype,
         rows=section.rows,
-        tokens=config.update.tokens,
+        tokens=config.update.max_tokens_per_pass,
         recompute=section.gradient_checkpointing,
         compiled=section.compile,
         fast=section.fast,
@@ -252,7 +252,7 @@ def policy_of(
 ) -> HFPolicy:  # fmt: skip
     if section.build is not None:
         return build_policy(section, config, suite, context, where=where, engines=engines)
-    tokens, seed = config.update.tokens, config.run.seed
+    tokens, seed = config.update.max_tokens_per_pass, config.run.seed
     return load_policy(section, where=where, tokens=tokens, seed=seed, engines=engines)
 
 
@@ -292,7 +292,7 @@ def remote_of(
         tokenizer.chat_template = Path(_template(section, where=where)).read_text()
     made = RemotePolicy(
         client_of(server, section.url, where=where, seed=config.run.seed),
-        Chat(tokenizer, section.history, tuple(section.options.items())),
+        Chat(tokenizer, section.template_history, tuple(section.options.items())),
         model=section.model,
         dialect=server.dialect,
         context=server.context,
@@ -320,7 +320,7 @@ def give_sampler(student: HFPolicy, section: SamplerSection, *, seed: int) -> No
         write(student, folder)
         sampler = InProcess(
             folder, end=student.chat.end, context=student.context_length,
-            compute=student.compute, unused=student.unused, options=section.options,
+            dtype=student.dtype, unused=student.unused, options=section.options,
         )  # fmt: skip
     student.engine = VllmEngine(student, sampler, folder=folder, name=where)
 
@@ -332,7 +332,7 @@ def policies_of(
     """The student as "self", from the folder `student` where given, and the wanted others; so many
     of them are `engines` that sample at the same time."""
     quiet()
-    tokens = config.update.tokens
+    tokens = config.update.max_tokens_per_pass
     own = (
         load_policy(config.policy, where="policy", tokens=tokens, folder=student, engines=engines)
         if student

@@ -19,7 +19,7 @@ from tutelage.objective import View
 from tutelage.policies.hf.loading import load
 from tutelage.rollout.record import Log, episode_line
 from tutelage.rollout.play import EXPERT, play
-from tutelage.rollout.session import Stage
+from tutelage.rollout.session import Session
 from tutelage.seeding import seed_of
 from tutelage.runs.train import deterministic
 from tutelage.runs.folder import CONFIG
@@ -61,8 +61,8 @@ def export(where: Path, name: str, out: Path) -> None:
 
 
 @contextlib.contextmanager
-def staged(config: Config, names: Sequence[str], student: str, tick: Tick) -> Iterator[Stage]:
-    """A stage with the named policies; the student is always there, as "self"."""
+def staged(config: Config, names: Sequence[str], student: str, tick: Tick) -> Iterator[Session]:
+    """A session with the named policies; the student is always there, as "self"."""
     suite = assemble.suite_of(config.env)
     context = assemble.context_of(config.context, suite)
     with contextlib.ExitStack() as closing:
@@ -70,12 +70,12 @@ def staged(config: Config, names: Sequence[str], student: str, tick: Tick) -> It
         policies = models.policies_of(config, names, suite, context, student=student)
         pool = assemble.pool_of(config.env, suite)
         closing.callback(pool.shutdown)
-        stage = Stage(
+        session = Session(
             suite=suite, pool=pool, policies=dict(policies), context=context,
             limits=assemble.limits_of(config), tick=tick, hints=assemble.hints_of(config, suite, []),
         )  # fmt: skip
-        stage.ready = Hinter(stage=stage, seed=config.run.seed)
-        yield stage
+        session.ready = Hinter(session=session, seed=config.run.seed)
+        yield session
 
 
 def _known(config: Config, names: Sequence[str], others: Sequence[str]) -> None:
@@ -97,12 +97,12 @@ def evaluations(
     suite = assemble.suite_of(config.env)
     tested = assemble.panel_of(config.eval, suite)
     others = [name for name in names if name != STUDENT]
-    with staged(config, others, student, tick) as stage:
+    with staged(config, others, student, tick) as session:
         hint = config.eval.hint
-        prove(stage, {"the evaluation": View(hint=hint)}, sample(tested.tasks))
+        prove(session, {"the evaluation": View(hint=hint)}, sample(tested.tasks))
         return {
             named(name, shown): evaluate(
-                stage, tested, policy="self" if name == STUDENT else name, hint=shown,
+                session, tested, policy="self" if name == STUDENT else name, hint=shown,
                 seed=config.run.seed, temperature=config.eval.temperature,
             )
             for name in names
@@ -136,13 +136,13 @@ def collect(
     played = won = written = 0
     path.parent.mkdir(parents=True, exist_ok=True)
     others = [] if policy in (EXPERT, STUDENT) else [policy]
-    with staged(config, others, student, tick) as stage, contextlib.closing(Log(path)) as log:
+    with staged(config, others, student, tick) as session, contextlib.closing(Log(path)) as log:
         while played < episodes:
             # rounds over the split, each with its own draws, in portions that fit into memory
             lap, at = divmod(played, len(order))
-            portion = order[at : at + min(config.rollout.live, episodes - played)]
+            portion = order[at : at + min(config.rollout.concurrency, episodes - played)]
             made = play(
-                stage, [tasks[i] for i in portion], algorithm, seed=config.run.seed, step=lap
+                session, [tasks[i] for i in portion], algorithm, seed=config.run.seed, step=lap
             )
             played += len(portion)
             won += sum(episode.won for episode in made)

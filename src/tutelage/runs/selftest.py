@@ -13,7 +13,8 @@ from torch import Tensor
 from tutelage.objective.batch import collate
 from tutelage.runs.assemble import Phase
 from tutelage.envs.base import Demonstrates, Thinks
-from tutelage.envs.check import attempt, quick
+from tutelage.envs.guard import attempt
+from tutelage.envs.check import quick
 from tutelage.errors import ConfigError, EnvError, PolicyError
 from tutelage.maths.surrogates import score_function
 from tutelage.runs.models import Model, student_of
@@ -28,12 +29,12 @@ from tutelage.objective import (
     Term,
 )
 from tutelage.objective import bind
-from tutelage.policies.base import Sample
-from tutelage.rollout.session import Stage
+from tutelage.prompts.prompter import Sample
+from tutelage.rollout.session import Session
 from tutelage.rollout.play import play
 from tutelage.schedules import constant
 from tutelage.signals import gap
-from tutelage.training.train_step import prepare
+from tutelage.training.layout import prepare
 from tutelage.types import Episode, Task
 
 TURNS, NEW_TOKENS = 3, 24
@@ -47,7 +48,7 @@ class Wiring:
     """What is tested: the parts of a run before its first step."""
 
     phases: Sequence[Phase]
-    stage: Stage
+    session: Session
     policies: Mapping[str, Model]
     task: Task
     split: str
@@ -76,7 +77,7 @@ def run_all(wiring: Wiring) -> list[str]:
 
 def environment(wiring: Wiring) -> None:
     """the environment keeps its promises on one task."""
-    problems = quick(wiring.stage.suite, wiring.split)
+    problems = quick(wiring.session.suite, wiring.split)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise EnvError(f"{problems[0]}{more}; `tutelage check-env` tells all")
@@ -87,7 +88,7 @@ def expert(wiring: Wiring) -> None:
     needed = any(p.algorithm.demonstrated or p.algorithm.left is not None for p in wiring.phases)
     if not needed or wiring.replayed:
         return
-    suite, task, limit = wiring.stage.suite, wiring.task, wiring.stage.limits.turns
+    suite, task, limit = wiring.session.suite, wiring.task, wiring.session.limits.max_turns
     if not isinstance(suite, Demonstrates):
         raise ConfigError(
             f"imitating an expert needs an environment that has one; {type(suite).__name__} has no "
@@ -112,8 +113,8 @@ def expert(wiring: Wiring) -> None:
         )
     if len(script) > limit:
         raise ConfigError(
-            f"the expert takes {len(script)} turns for task {task.id}, but rollout.turns = "
-            f"{limit}: it would never be seen to win; raise rollout.turns"
+            f"the expert takes {len(script)} turns for task {task.id}, but rollout.max_turns = "
+            f"{limit}: it would never be seen to win; raise rollout.max_turns"
         )
 
 
@@ -134,7 +135,7 @@ def vocabulary(wiring: Wiring) -> None:
 
 def template(wiring: Wiring) -> None:
     """chat templates keep earlier turns as they were."""
-    if wiring.stage.context.kind == "transcript":
+    if wiring.session.context.kind == "transcript":
         for name in sorted({view.policy for view in wiring.views().values()}):
             wiring.policies[name].chat.check()
 
@@ -149,7 +150,7 @@ def sampled_is_scored(wiring: Wiring) -> None:
 
 def _acts(wiring: Wiring, name: str, view: View) -> None:
     episode = _played(wiring, name, view)
-    samples = wiring.stage.prompter(view, wiring.task).samples(episode)
+    samples = wiring.session.prompter(view, wiring.task).samples(episode)
     ids: list[int] = []
     for k, (sample, turn) in enumerate(zip(samples, episode.turns, strict=True)):
         ids = [*turn.prompt] if turn.fresh else [*ids, *turn.prompt]
@@ -159,26 +160,26 @@ def _acts(wiring: Wiring, name: str, view: View) -> None:
                 "fault of the project: please report it with your configuration"
             )
         ids += turn.tokens
-    policy, heat = wiring.policies[view.policy], wiring.stage.limits.temperature
+    policy, heat = wiring.policies[view.policy], wiring.session.limits.temperature
     scored = _logp(policy, samples, heat)
     drawn = torch.tensor([x for turn in episode.turns for x in turn.logps])
     worst = float((scored - drawn).abs().max()) if len(drawn) else 0.0
-    limit = TOLERANCE[policy.compute]
+    limit = TOLERANCE[policy.dtype]
     if not worst <= limit:
         raise PolicyError(
             f"{name}'s log-probabilities when sampling and when scoring the same tokens differ by "
             f"{worst:.3g} (at most {limit:g} is rounding), so every gap and ratio would be wrong; "
-            'set compute = "float32", or choose another model'
+            'set dtype = "float32", or choose another model'
         )
 
 
 def _played(wiring: Wiring, name: str, view: View) -> Episode:
     """The head of one episode in which one view takes every turn."""
-    limits = wiring.stage.limits
+    limits = wiring.session.limits
     short = replace(
         limits,
-        turns=min(TURNS, limits.turns),
-        new_tokens=min(NEW_TOKENS, limits.new_tokens),
+        max_turns=min(TURNS, limits.max_turns),
+        max_new_tokens=min(NEW_TOKENS, limits.max_new_tokens),
         retries=0,
     )
     alone = Algorithm(
@@ -186,8 +187,8 @@ def _played(wiring: Wiring, name: str, view: View) -> Episode:
         views={} if name == STUDENT else {name: view},
         actors={} if name == STUDENT else {name: constant(1.0)},
     )
-    stage = replace(wiring.stage, limits=short, tick=lambda done, total: None)
-    (episode,) = play(stage, [wiring.task], alone, seed=0, step=-2)
+    session = replace(wiring.session, limits=short, tick=lambda done, total: None)
+    (episode,) = play(session, [wiring.task], alone, seed=0, step=-2)
     if episode.stop.broken:
         raise EnvError(
             f"the environment failed on task {wiring.task.id}: {episode.error}; `tutelage "
@@ -197,7 +198,7 @@ def _played(wiring: Wiring, name: str, view: View) -> Episode:
         policy = wiring.policies[view.policy]
         raise ConfigError(
             f"{name}'s first prompt of task {wiring.task.id} leaves no room for "
-            f"{short.new_tokens} new tokens in a context of {policy.context_length}; choose a "
+            f"{short.max_new_tokens} new tokens in a context of {policy.context_length}; choose a "
             "model with a longer context, or a shorter context.render"
         )
     return episode
@@ -213,9 +214,9 @@ def _logp(policy: Model, samples: Sequence[Sample], temperature: float) -> Tenso
 
 def zero_gap(wiring: Wiring) -> None:
     """a teacher that is the student without privileged text has a gap of exactly 0."""
-    episode, heat = _played(wiring, STUDENT, View()), wiring.stage.limits.temperature
+    episode, heat = _played(wiring, STUDENT, View()), wiring.session.limits.temperature
     twins = Algorithm(terms=(), views={"teacher": View(policy="self")})
-    ready = prepare(twins, [episode], wiring.stage.prompter)
+    ready = prepare(twins, [episode], wiring.session.prompter)
     scores = {}
     with torch.no_grad():
         for name, samples in ready.samples.items():
@@ -234,25 +235,25 @@ def privileged(wiring: Wiring) -> None:
     for name, view in sorted(wiring.views().items()):
         if not view.hint:
             continue
-        prompter = wiring.stage.prompter(view, wiring.task)
+        prompter = wiring.session.prompter(view, wiring.task)
         plain = replace(prompter, hint="")
         if not prompter.hint.strip():
             continue  # a task of which nothing is known; `hinting.prove` looks at more of them
-        env = wiring.stage.suite.make()
+        env = wiring.session.suite.make()
         seen = env.reset(wiring.task)
         env.close()
         shown, bare = prompter.piece([seen], [], False), plain.piece([seen], [], False)
-        told = prompter.chat.content(wiring.stage.context.system(prompter.hint))
+        told = prompter.chat.content(wiring.session.context.system(prompter.hint))
         if shown == bare or not _holds(shown, told):
             raise PolicyError(
                 f"the privileged text does not reach {name}: its prompt does not hold all of it; "
                 "set chat_template to a Jinja file that shows the system message"
             )
-        room, need = wiring.policies[view.policy].context_length, wiring.stage.limits.new_tokens
+        room, need = wiring.policies[view.policy].context_length, wiring.session.limits.max_new_tokens
         if len(shown) + need > room:
             raise ConfigError(
                 f"with its privileged text, {name}'s first prompt has {len(shown)} tokens, which "
-                f"with rollout.new_tokens = {need} exceeds the context of {room}; choose a longer "
+                f"with rollout.max_new_tokens = {need} exceeds the context of {room}; choose a longer "
                 "context or a shorter hint"
             )
 
@@ -275,7 +276,7 @@ def silent_terms(wiring: Wiring) -> None:
     if not terms:
         return
     episode = _played(wiring, STUDENT, View())
-    base = Reinforce(credit=ONE, surrogate=score_function(), name="base")
+    base = Reinforce(advantage=ONE, surrogate=score_function(), name="base")
     alone = _gradient(wiring, episode, (base,))
     beside = _gradient(wiring, episode, (base, *terms))
     for one, other in zip(alone, beside, strict=True):
@@ -287,8 +288,8 @@ def silent_terms(wiring: Wiring) -> None:
 
 
 def _gradient(wiring: Wiring, episode: Episode, terms: tuple[Term, ...]) -> list[Tensor]:
-    heat, views = wiring.stage.limits.temperature, wiring.views()
-    samples = {n: wiring.stage.prompter(v, wiring.task).samples(episode) for n, v in views.items()}
+    heat, views = wiring.session.limits.temperature, wiring.views()
+    samples = {n: wiring.session.prompter(v, wiring.task).samples(episode) for n, v in views.items()}
     with torch.no_grad():
         before = {n: wiring.policies[v.policy].score(samples[n], heat) for n, v in views.items()}
     batch = collate([episode])

@@ -30,12 +30,13 @@ from tutelage.training.optimizer import adamw
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.rollout.record import Line, episode_line
 from tutelage.rollout.replay import Replay
-from tutelage.rollout.session import Clock, Stage
+from tutelage.rollout.session import Clock, Session
 from tutelage.rollout.play import play
 from tutelage.runs.folder import RunFolder
 from tutelage.rollout.task_sampling import gather, learnt
 from tutelage.runs.selftest import Wiring, run_all
-from tutelage.training.train_step import Report, read, train_step
+from tutelage.training.train_step import Report, train_step
+from tutelage.training.layout import read
 from tutelage.types import Episode, Task
 
 
@@ -59,7 +60,7 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
     wanted = assemble.policies_wanted(phases, config.policies)
     suite = assemble.suite_of(config.env)
     context = assemble.context_of(config.context, suite)
-    tasks = assemble.tasks_of(suite, config.env.split, config.rollout.tasks, where="env")
+    tasks = assemble.tasks_of(suite, config.env.split, config.rollout.tasks_per_step, where="env")
     tested = None
     if config.run.eval_every:
         tested = assemble.panel_of(config.eval, suite)
@@ -78,22 +79,22 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
         closing.callback(watch.closed)
         facts = {name: policy.chat.fingerprint() for name, policy in policies.items()}
         pinned = {"tokenizers": facts, "panel": tested.fingerprint if tested else ""}
-        stage = Stage(
+        session = Session(
             suite=suite, pool=pool, policies=dict(policies), context=context,
             limits=assemble.limits_of(config), tick=watch.playing,
             hints=assemble.hints_of(config, suite, phases),
         )  # fmt: skip
-        trial = assemble.rehearsal_of(config, stage, phases, tasks, tested)
+        trial = assemble.rehearsal_of(config, session, phases, tasks, tested)
         wiring = Wiring(
-            phases=phases, stage=trial, policies=policies, task=tasks[0], split=config.env.split,
+            phases=phases, session=trial, policies=policies, task=tasks[0], split=config.env.split,
             replayed=replay is not None,
         )  # fmt: skip
         watch.tested(run_all(wiring))
         run_folder.begin(folder, config, pinned)
         loop = _Loop(
-            config=config, folder=folder, stage=stage, policies=policies,
+            config=config, folder=folder, session=session, policies=policies,
             student=models.student_of(policies), tasks=tasks, tested=tested, replay=replay,
-            watch=watch, hinter=_hinter(config, folder, stage),
+            watch=watch, hinter=_hinter(config, folder, session),
             makes_reference="reference" in wanted - set(config.policies),
         )  # fmt: skip
         with _enough_memory():
@@ -101,14 +102,14 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
     return Path(config.run.folder)
 
 
-def _hinter(config: Config, folder: RunFolder, stage: Stage) -> Hinter:
+def _hinter(config: Config, folder: RunFolder, session: Session) -> Hinter:
     """What makes the run's hints, with those that it made before it stopped."""
     if folder.state is not None:
-        stage.hints.bandit.restore(folder.state.skills)
+        session.hints.bandit.restore(folder.state.skills)
         lines = record.read(folder.path / run_folder.HINTS)
-        stage.hints.written = {str(line["task"]): str(line["text"]) for line in lines}
-    made = Hinter(stage=stage, seed=config.run.seed, note=folder.log(run_folder.HINTS).write)
-    stage.ready = made
+        session.hints.written = {str(line["task"]): str(line["text"]) for line in lines}
+    made = Hinter(session=session, seed=config.run.seed, note=folder.log(run_folder.HINTS).write)
+    session.ready = made
     return made
 
 
@@ -122,7 +123,7 @@ def _enough_memory() -> Iterator[None]:
             raise RunError(
                 "there is not enough memory; continue with --resume and "
                 "policy.gradient_checkpointing=true or on a larger machine, or lower "
-                "update.tokens, policy.rows or rollout.live and start anew (`tutelage train "
+                "update.max_tokens_per_pass, policy.rows or rollout.concurrency and start anew (`tutelage train "
                 "--dry-run` shows what is needed)"
             ) from error
         raise
@@ -171,7 +172,7 @@ def learning_rate(update: UpdateSection, base: float, step: int, steps: int) -> 
 class _Loop:
     config: Config
     folder: RunFolder
-    stage: Stage
+    session: Session
     policies: dict[str, Model]
     student: HFPolicy
     tasks: Sequence[Task]
@@ -229,7 +230,7 @@ class _Loop:
             self._save(phase, 0, optimizer)
         if self.makes_reference:
             self.policies["reference"] = self._reference(new)
-            self.stage.policies = dict(self.policies)
+            self.session.policies = dict(self.policies)
 
     def _reference(self, new: bool) -> HFPolicy:
         start = self.folder.path / checkpoint.FOLDER / checkpoint.START
@@ -238,7 +239,7 @@ class _Loop:
             if made.adapters is not None and not new:
                 made.adapters.restore(start)
             return made
-        section, tokens = self.config.policy, self.config.update.tokens
+        section, tokens = self.config.policy, self.config.update.max_tokens_per_pass
         made = models.load_policy(section, where="policy", tokens=tokens, folder=str(start))
         made.freeze()
         return made
@@ -247,7 +248,7 @@ class _Loop:
 
     def _step(self, phase: Phase, step: int, optimizer: torch.optim.Optimizer) -> None:
         since = time.perf_counter()
-        clock = self.stage.clock = Clock()
+        clock = self.session.clock = Clock()
         rate = learning_rate(self.config.update, phase.lr, step, phase.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -255,9 +256,9 @@ class _Loop:
         for episode in episodes:
             self.folder.log("episodes.jsonl").write(_named(phase, episode_line(episode, step)))
         usable = self._usable(phase, episodes, step)
-        used = learnt(phase.algorithm, usable, self.config.rollout.tasks)
+        used = learnt(phase.algorithm, usable, self.config.rollout.tasks_per_step)
         report = train_step(
-            phase.algorithm, used, self.policies, optimizer, self.stage.prompter,
+            phase.algorithm, used, self.policies, optimizer, self.session.prompter,
             assemble.update_of(self.config, self.student.device), step=step, seed=phase.seed,
             clock=clock,
         )  # fmt: skip
@@ -275,22 +276,22 @@ class _Loop:
         r = self.config.rollout
         if self.replay is not None and phase.algorithm.demonstrated:
             made = self.replay.choose(
-                r.tasks * r.copies, lambda task: self.stage.prompter(View(), task),
-                self.stage.suite, seed=phase.seed, step=step,
+                r.tasks_per_step * r.group_size, lambda task: self.session.prompter(View(), task),
+                self.session.suite, seed=phase.seed, step=step,
             )  # fmt: skip
-            self.stage.ready([e.task for e in made], phase.algorithm, step)
+            self.session.ready([e.task for e in made], phase.algorithm, step)
             return made
         if self.replay is not None and phase.algorithm.left is not None:
             begun = self.replay.choose(
-                r.tasks, lambda task: self.stage.prompter(View(), task), self.stage.suite,
+                r.tasks_per_step, lambda task: self.session.prompter(View(), task), self.session.suite,
                 seed=phase.seed, step=step, once=True,
             )  # fmt: skip
             return play(
-                self.stage, [e.task for e in begun], phase.algorithm, seed=phase.seed, step=step,
-                copies=r.copies, recorded={e.task.id: e.turns for e in begun},
+                self.session, [e.task for e in begun], phase.algorithm, seed=phase.seed, step=step,
+                group_size=r.group_size, recorded={e.task.id: e.turns for e in begun},
             )  # fmt: skip
         return gather(
-            self.stage, self.tasks, phase.algorithm, count=r.tasks, copies=r.copies,
+            self.session, self.tasks, phase.algorithm, count=r.tasks_per_step, group_size=r.group_size,
             seed=phase.seed, step=step,
         )  # fmt: skip
 
@@ -311,8 +312,8 @@ class _Loop:
             usable = [e for e in usable if self._fits(phase, e, usable)]
         if not usable:
             raise RunError(
-                f"no episode of step {step} fits the models' contexts; lower rollout.turns or "
-                "rollout.new_tokens, or choose a shorter context.render"
+                f"no episode of step {step} fits the models' contexts; lower rollout.max_turns or "
+                "rollout.max_new_tokens, or choose a shorter context.render"
             )
         return usable
 
@@ -325,7 +326,7 @@ class _Loop:
         alike = not any(view.hint or view.hindsight for view in views)
         for view in views:
             if not alike:  # who acted was told other things than who reads
-                prompter = self.stage.prompter(view, episode.task)
+                prompter = self.session.prompter(view, episode.task)
                 turns = read(view, prompter, episode, group)
                 shown = max(len(turn.prompt) + len(turn.tokens) for turn in turns)
             if shown > self.policies[view.policy].context_length:
@@ -357,7 +358,7 @@ class _Loop:
         section = self.config.eval
         for hint in dict.fromkeys(("", section.hint)):
             made = evaluate(
-                self.stage, self.tested, hint=hint, seed=self.config.run.seed,
+                self.session, self.tested, hint=hint, seed=self.config.run.seed,
                 temperature=section.temperature,
             )  # fmt: skip
             line = made.line(step, named("student", hint))
@@ -367,7 +368,7 @@ class _Loop:
     def _save(self, phase: Phase, done: int, optimizer: torch.optim.Optimizer) -> None:
         state = State(
             phase=phase.name, step=done, logs=self.folder.lengths(),
-            skills=self.stage.hints.bandit.state(),
+            skills=self.session.hints.bandit.state(),
         )  # fmt: skip
         checkpoint.save(
             self.folder.path, state, self.student, optimizer, keep=self.config.run.keep,

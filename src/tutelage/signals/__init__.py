@@ -1,10 +1,10 @@
-"""The words algorithms are written in: credits and weights read from a step.
+"""The words algorithms are written in: advantages and weights read from a step.
 
-basic       the group-relative credit, the gap to a teacher, who acted
+basic       the group-relative advantage, the gap to a teacher, who acted
 reductions  what a token counts: means over tokens or episodes, of all or of some groups
 rewards     other baselines, turn rows, states, and a pull to a reference within the reward
 gates       what lets a teacher through, token by token
-turns       weights by turn, and credits that look ahead
+turns       weights by turn, and advantages that look ahead
 followups   factors and gates of the methods that came after SDAR
 """
 

@@ -11,7 +11,7 @@ from tutelage.objective import STUDENT, Signal, Step
 
 
 def group_relative(*, std: bool = True) -> Signal:
-    """GRPO's credit: an episode's return against its group's, spread over its tokens."""
+    """GRPO's advantage: an episode's return against its group's, spread over its tokens."""
 
     def of(s: Step) -> torch.Tensor:
         b = s.batch
@@ -70,7 +70,7 @@ def batch_normalised(of: Signal) -> Signal:
 
 
 def leave_one_out(cost: Signal | None = None) -> Signal:
-    """RLOO's credit: an episode's return minus the mean of the others in its group. A `cost` is
+    """RLOO's advantage: an episode's return minus the mean of the others in its group. A `cost` is
     summed over an episode and taken off its return before they are compared."""
 
     def of(s: Step) -> torch.Tensor:
@@ -97,7 +97,7 @@ def turn_relative(*, std: bool = True) -> Signal:
 
 
 def state_relative(gamma: float = 0.95, *, std: bool = True) -> Signal:
-    """GiGPO's step credit (arXiv:2505.10978, eq. 7): the discounted return from a turn against
+    """GiGPO's step advantage (arXiv:2505.10978, eq. 7): the discounted return from a turn against
     those of all turns of its group that began in the same state; 0 where none did, as in an
     environment that tells no states. Leaves the column `shared_state`: 1 where others did.
     """

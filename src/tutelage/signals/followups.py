@@ -1,7 +1,7 @@
 """Factors and gates by what a teacher with more knowledge says: the follow-ups of SDAR.
 
-Factors multiply a credit and keep its sign: `group_relative() * belief_weight()`. Those that look
-at the credit's sign take the credit itself, the group-relative one if nothing else is said. Turns
+Factors multiply a advantage and keep its sign: `group_relative() * belief_weight()`. Those that look
+at the advantage's sign take the advantage itself, the group-relative one if nothing else is said. Turns
 in which nothing was said are left out.
 """
 
@@ -19,14 +19,14 @@ from tutelage.signals.turns import spoken
 
 
 def support(
-    credit: Signal | None = None,
+    advantage: Signal | None = None,
     *,
     bound: float = 0.2,
     teacher: str = "teacher",
     student: str = STUDENT,
 ) -> Signal:
     """StepOPSD's factor (arXiv:2605.27140): clip(2 sigmoid(sign(A) gap), 1 - bound, 1 + bound)."""
-    a, said = credit or group_relative(), gap(teacher, student)
+    a, said = advantage or group_relative(), gap(teacher, student)
 
     def of(s: Step) -> Tensor:
         return (2 * torch.sigmoid(a(s).sign() * said(s))).clamp(1 - bound, 1 + bound)
@@ -46,7 +46,7 @@ def equal_turns(x: Signal, *, limit: float = 2.0) -> Signal:
 
 
 def belief_weight(
-    credit: Signal | None = None,
+    advantage: Signal | None = None,
     *,
     gamma: float = 0.95,
     band: float = 0.2,
@@ -59,7 +59,7 @@ def belief_weight(
     B_k is the belief in success after turn k: from the group's success rate, in log-odds, each
     turn adds the gap summed over its tokens, and what earlier turns added fades by `gamma`.
     """
-    a, said = credit or group_relative(), gap(teacher, student)
+    a, said = advantage or group_relative(), gap(teacher, student)
 
     def of(s: Step) -> Tensor:
         b = s.batch
@@ -75,7 +75,7 @@ def belief_weight(
 
 
 def residual_weight(
-    credit: Signal | None = None,
+    advantage: Signal | None = None,
     *,
     full: str = "full",
     ablated: str = "ablated",
@@ -87,10 +87,10 @@ def residual_weight(
     probability on average (rounded up); 1 elsewhere."""
     if not 0 <= strength <= 1 or not 0 <= share <= 1:
         raise ValueError(
-            f"strength and share lie between 0 and 1, so that credits keep their sign: got "
+            f"strength and share lie between 0 and 1, so that advantages keep their sign: got "
             f"{strength} and {share}"
         )
-    a, residual = credit or group_relative(), gap(full, ablated)
+    a, residual = advantage or group_relative(), gap(full, ablated)
 
     def of(s: Step) -> Tensor:
         turn, episode, _ = spoken(s.batch)
@@ -192,7 +192,7 @@ def persistent_weight(
 
 
 def influence_weight(
-    credit: Signal | None = None,
+    advantage: Signal | None = None,
     *,
     beta: float = 5.0,
     split: float = 0.5,
@@ -208,7 +208,7 @@ def influence_weight(
     """
     if not 0 < split < 1:
         raise ValueError(f"split lies strictly between 0 and 1, got {split}")
-    a, said = credit or group_relative(), gap(teacher, student)
+    a, said = advantage or group_relative(), gap(teacher, student)
 
     def of(s: Step) -> Tensor:
         b, worth, towards = s.batch, a(s).double(), said(s).double()

@@ -1,4 +1,4 @@
-"""What lets a teacher through, token by token: gates of distillation, and a factor for credits.
+"""What lets a teacher through, token by token: gates of distillation, and a factor for advantages.
 
 A gate is computed on the student as it is in each minibatch and passes no gradient; the teacher is
 as it was before the step.
@@ -45,25 +45,27 @@ GATES = {"gap": gap_gate, "entropy": entropy_gate, "soft_or": soft_or_gate}
 
 
 def evidence(
-    credit: Signal,
+    advantage: Signal,
     strength: float | Schedule,
     *,
     width: float = 0.2,
     teacher: str = "teacher",
     student: str = STUDENT,
 ) -> Signal:
-    """RLSD's factor for a credit A (arXiv:2604.03128), which keeps A's sign:
+    """RLSD's factor for a advantage A (arXiv:2604.03128), which keeps A's sign:
 
     1 - strength + strength clip(exp(sign(A) gap), 1 - width, 1 + width)
     """
     if not 0 < width < 1:
-        raise ValueError(f"a width lies between 0 and 1, so that credits keep their sign: {width}")
+        raise ValueError(
+            f"a width lies between 0 and 1, so that advantages keep their sign: {width}"
+        )
     share, said = as_schedule(strength), gap(teacher, student)
 
     def of(s: Step) -> Tensor:
         now = share(s.step)
         asked = s.within(torch.full_like(s.batch.token, now != 0, dtype=torch.bool))
-        likely = (credit(s).sign() * said(asked)).exp().clamp(1 - width, 1 + width)
+        likely = (advantage(s).sign() * said(asked)).exp().clamp(1 - width, 1 + width)
         return 1 + now * (likely - 1) if now else torch.ones_like(s.batch.logp)
 
-    return Signal(of, f"evidence[{credit.name}]", tokenwise=True)
+    return Signal(of, f"evidence[{advantage.name}]", tokenwise=True)

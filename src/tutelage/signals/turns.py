@@ -119,7 +119,7 @@ def first_turns(count: float | Schedule) -> Signal:
 def discounted_gap(gamma: float, *, teacher: str = "teacher", student: str = STUDENT) -> Signal:
     """The gap of a token and of those after it in the episode, sum_{u >= t} gamma^(u - t) gap_u.
 
-    Distance counts sampled tokens, across turns. With gamma = 1 it is the credit of reverse KL
+    Distance counts sampled tokens, across turns. With gamma = 1 it is the advantage of reverse KL
     between whole episodes; with 0 it is `gap`.
     """
     if not 0 <= gamma <= 1:

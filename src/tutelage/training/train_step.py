@@ -3,36 +3,43 @@
 import math
 import random
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tutelage.errors import RunError
 from tutelage.objective import Algorithm, Objective, Step, View, bind
-from tutelage.objective.batch import TokenBatch, collate
+from tutelage.objective.batch import TokenBatch
 from tutelage.objective.lazy_scores import LazyScores, kept
 from tutelage.objective.scores import Cut, Scores
-from tutelage.policies.base import Foresees, Sample, Scorer, Shares
-from tutelage.policies.packing import extends
-from tutelage.prompts.prompter import Prompter
+from tutelage.policies.base import Foresees, Scorer, Shares
 from tutelage.rollout.session import Clock
 from tutelage.seeding import seed_of
+from tutelage.training.layout import (
+    Layout,
+    MicroBatch,
+    Prompts,
+    Span,
+    micro_batches,
+    prepare,
+    rows_holding,
+    rows_needed,
+    shared_scores,
+    token_index,
+    whole_episode,
+)
 from tutelage.training.sampler_mismatch import compare, corrected
-from tutelage.types import Episode, Task
-
-Prompts = Callable[[View, Task], Prompter]
+from tutelage.types import Episode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
     """How a step's data become optimiser steps."""
 
-    tokens: int = 16_384  # of one forward and backward pass
+    max_tokens_per_pass: int = 16_384  # of one forward and backward pass
     minibatches: int = 1  # optimiser steps per pass over the data
     epochs: int = 1
     grad_clip: float = 1.0
@@ -54,70 +61,12 @@ class Report:
     mismatch: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A step's episodes laid out: the flat batch, and each view's prompts by episode."""
-
-    batch: TokenBatch
-    samples: Mapping[str, Sequence[Sequence[Sample]]]  # view -> episode -> turn
-    starts: Sequence[Sequence[int]]  # episode -> turn -> its first token on the flat axis
-
-    def cut(self, view: str, row: "Stretch") -> list[Sample]:
-        """A stretch as a view reads it."""
-        e, first, end, until = row
-        made = list(self.samples[view][e][first:end])
-        last = made[-1].tokens[: until - self.starts[e][end - 1]]
-        made[-1] = Sample(prompt=made[-1].prompt, tokens=last)
-        return made
-
-
-class Stretch(NamedTuple):
-    """Turns `first` to `end` of an episode, which some views read as one row, up to the token that
-    stands before `until` on the flat axis: in the last of them, perhaps not its last."""
-
-    episode: int
-    first: int
-    end: int
-    until: int
-
-
-def read(
-    view: View, prompter: Prompter, episode: Episode, group: Sequence[Episode]
-) -> list[Sample]:
-    """Every turn of a finished episode as a view reads it, hindsight included; `group` are the
-    episodes of its task, itself among them."""
-    if view.hindsight is None:
-        return prompter.samples(episode)
-    told = [view.hindsight(episode, k, group) for k in range(len(episode.turns))]
-    return prompter.samples(episode, told)
-
-
-def prepare(
-    algorithm: Algorithm, episodes: Sequence[Episode], prompts: Prompts, device: str = "cpu"
-) -> Prepared:
-    """Episodes -> batch and prompts."""
-    groups: dict[str, list[Episode]] = {}
-    for episode in episodes:
-        groups.setdefault(episode.group, []).append(episode)
-    samples = {
-        name: [read(view, prompts(view, e.task), e, groups[e.group]) for e in episodes]
-        for name, view in algorithm.all_views().items()
-    }
-    starts, at = [], 0
-    for episode in episodes:
-        starts.append([at])
-        for turn in episode.turns:
-            at += len(turn.tokens)
-            starts[-1].append(at)
-    return Prepared(batch=collate(episodes).to(device), samples=samples, starts=starts)
-
-
 def train_step(
     algorithm: Algorithm, episodes: Sequence[Episode], policies: Mapping[str, Scorer],
     optimizer: torch.optim.Optimizer, prompts: Prompts, update: Update, *,
     step: int, seed: int, clock: Clock,
 ) -> Report:  # fmt: skip
-    """Learn from episodes that are not broken. Credits are computed on all of them at once; slices
+    """Learn from episodes that are not broken. Advantages are computed on all of them at once; slices
     only ever see parts of what was computed.
 
     Raises RunError where there is nothing to learn from, or a gradient is not finite: the weights
@@ -127,7 +76,7 @@ def train_step(
     ready = prepare(algorithm, episodes, prompts, update.device)
     views, heads = algorithm.all_views(), list[Tensor]()
 
-    def score(name: str, chosen: Sequence[Stretch]) -> Scores:
+    def score(name: str, chosen: Sequence[Span]) -> Scores:
         flat = [sample for row in chosen for sample in ready.cut(name, row)]
         return policies[views[name].policy].score(flat, update.temperature)
 
@@ -135,28 +84,28 @@ def train_step(
         since, view = time.perf_counter(), views[name]
         # who was told beforehand of whole rows has begun with those
         foreseen = isinstance(policies[view.policy], Foresees) and view.hindsight is None
-        rows = _asked(ready, name, tokens.tolist(), whole=foreseen)
+        rows = rows_holding(ready, name, tokens.tolist(), whole=foreseen)
         with torch.no_grad():
             made = score(name, rows).to(update.device)
         if view.policy == "self" and update.epochs * update.minibatches > 1:
             made = kept(made, heads)
         clock.add("teacher", since)
-        return made, _index(ready, rows).to(update.device)
+        return made, token_index(ready, rows).to(update.device)
 
-    before = LazyScores(_twins(ready, views), take, ready.batch.token)
+    before = LazyScores(shared_scores(ready, views), take, ready.batch.token)
     state = _state(algorithm, ready.batch, before, step, update.truncate)
     objective = bind(algorithm, state)
     apart = compare(algorithm, ready.batch, before.made, update.mismatch)
     since, taught = time.perf_counter(), clock.seconds.get("teacher", 0.0)
     followed, read = algorithm.followed(), algorithm.trained() | algorithm.followed()
-    rows = _needed(ready, objective, read, update.device)
+    rows = rows_needed(ready, objective, read, update.device)
     padded = any(getattr(policies[views[name].policy], "padded", False) for name in read)
     totals, norms = dict.fromkeys((name for name, _ in objective.terms), 0.0), list[float]()
     for part, size in _parts(ready, episodes, objective, update, (seed, step)):
-        slices = _slices(part, rows, update.tokens, padded=padded)
+        slices = micro_batches(part, rows, update.max_tokens_per_pass, padded=padded)
         for needed, slice_ in _sharing(ready, views, policies, slices, followed):
             live = _live(ready, views, score, needed, followed, slice_, update.device)
-            where = _index(ready, slice_).to(update.device)
+            where = token_index(ready, slice_).to(update.device)
             if not norms:  # the weights are still those that sampled
                 apart.glimpse(ready.batch, live, where)
             _learn(objective, live, where, 1.0 / size, totals)
@@ -177,7 +126,7 @@ def _refuse_silence(episodes: Sequence[Episode], step: int) -> None:
     if not any(turn.tokens for episode in episodes for turn in episode.turns):
         raise RunError(
             f"no episode of step {step} has a single sampled token, so there is nothing to learn "
-            "from; lower rollout.new_tokens or shorten the prompts, so that a first turn fits"
+            "from; lower rollout.max_new_tokens or shorten the prompts, so that a first turn fits"
         )
 
 
@@ -209,20 +158,15 @@ def _learn(
     cut.send()
 
 
-def _index(ready: Prepared, stretches: Sequence[Stretch]) -> Tensor:
-    """Places of the stretches' tokens on the flat axis, in their order."""
-    return torch.cat([torch.arange(ready.starts[e][a], until) for e, a, _, until in stretches])
-
-
 def _parts(
-    ready: Prepared, episodes: Sequence[Episode], objective: Objective, update: Update,
+    ready: Layout, episodes: Sequence[Episode], objective: Objective, update: Update,
     name: tuple[int, ...],
 ) -> Iterator[tuple[list[int], float]]:  # fmt: skip
     """The minibatches of every epoch in which a token counts, and what of the step each is."""
     for epoch in range(update.epochs):
         for part in _minibatches(episodes, update.minibatches, (*name, epoch)):
-            whole = [_whole(ready, e) for e in part]
-            size = float(objective.size[_index(ready, whole).to(update.device)].sum())
+            whole = [whole_episode(ready, e) for e in part]
+            size = float(objective.size[token_index(ready, whole).to(update.device)].sum())
             if size:
                 yield part, size
 
@@ -236,122 +180,9 @@ def _minibatches(episodes: Sequence[Episode], parts: int, name: tuple[int, ...])
     return [sorted(order[i::parts]) for i in range(min(parts, len(order)))]
 
 
-Slice = tuple[tuple[str, ...], list[Stretch]]
-"""Rows of one pass, and the views that they need."""
-
-
-class Row(NamedTuple):
-    """A stretch to be scored, with the views that its tokens need and its length under them."""
-
-    needed: tuple[str, ...]
-    length: int
-    stretch: Stretch
-
-
-def _needed(
-    ready: Prepared, objective: Objective, live: Collection[str], device: str
-) -> list[list[Row]]:
-    """Each episode's rows up to the last token that counts, without those in which none does."""
-    made: list[list[Row]] = []
-    counting = objective.counting.tolist()
-    for e in range(len(ready.starts)):
-        made.append([])
-        for whole in _rows(ready, e, live):
-            if row := _until(ready, whole, counting):
-                needed = tuple(sorted(objective.reads(_index(ready, [row]).to(device))))
-                ends = [ready.cut(name, row)[-1] for name in needed]
-                made[-1].append(Row(needed, max(map(_length, ends)), row))
-    return made
-
-
-def _asked(ready: Prepared, view: str, tokens: Sequence[bool], *, whole: bool) -> list[Stretch]:
-    """A view's rows up to the last of some tokens [N], or the whole of them, without those that
-    hold none."""
-    made = []
-    for e in range(len(ready.starts)):
-        for row in _rows(ready, e, [view]):
-            if cut := _until(ready, row, tokens):
-                made.append(row if whole else cut)
-    return made
-
-
-def _until(ready: Prepared, row: Stretch, counts: Sequence[bool]) -> Stretch | None:
-    """A stretch up to the last of its tokens that counts; None where none does."""
-    starts = ready.starts[row.episode]
-    until = next((t + 1 for t in range(row.until - 1, starts[row.first] - 1, -1) if counts[t]), 0)
-    return Stretch(row.episode, row.first, bisect_left(starts, until), until) if until else None
-
-
-def _whole(ready: Prepared, episode: int) -> Stretch:
-    starts = ready.starts[episode]
-    return Stretch(episode, 0, len(starts) - 1, starts[-1])
-
-
-def _twins(ready: Prepared, views: Mapping[str, View]) -> dict[str, list[tuple[str, Tensor]]]:
-    """By view, which tokens [N] an earlier view of the same policy reads after the same prompt: of
-    each, the first such view."""
-    made: dict[str, list[tuple[str, Tensor]]] = {}
-    device = ready.batch.token.device
-    for name, view in views.items():
-        free, made[name] = [True] * ready.starts[-1][-1], []
-        for other in list(made)[:-1]:
-            if views[other].policy != view.policy:
-                continue
-            alike = [False] * len(free)
-            for e, starts in enumerate(ready.starts):
-                pairs = zip(ready.samples[name][e], ready.samples[other][e], strict=True)
-                for (mine, theirs), a, b in zip(pairs, starts, starts[1:], strict=False):
-                    if mine.prompt == theirs.prompt:
-                        alike[a:b] = free[a:b]
-                        free[a:b] = [False] * (b - a)
-            if any(alike):
-                made[name].append((other, torch.tensor(alike, device=device)))
-    return made
-
-
-def _slices(
-    part: Sequence[int], rows: Sequence[Sequence[Row]], budget: int, *, padded: bool = False
-) -> list[Slice]:
-    """Rows that need the same views together, each slice within the budget of tokens (a row longer
-    than that is alone), and of like length, so that one that pads them wastes little. Where rows
-    are `padded` to the longest of a slice, which is the last, that counts too."""
-    made: list[Slice] = []
-    size = 0
-    for needed, length, row in sorted(row for e in part for row in rows[e]):
-        size = length * (len(made[-1][1]) + 1) if padded and made else size + length
-        if made and needed == made[-1][0] and size <= budget:
-            made[-1][1].append(row)
-        else:
-            made.append((needed, [row]))
-            size = length
-    return [(needed, sorted(stretches)) for needed, stretches in made]
-
-
-def _length(sample: Sample) -> int:
-    return len(sample.prompt) + len(sample.tokens)
-
-
-def _rows(ready: Prepared, episode: int, views: Collection[str]) -> list[Stretch]:
-    """An append-only episode is one row; where some view's prompt starts afresh, so does a row."""
-    starts = ready.starts[episode]
-    if starts[0] == starts[-1]:  # nothing was said
-        return []
-    read = [ready.samples[name][episode] for name in sorted(views)]
-    begins = [
-        k
-        for k in range(len(starts) - 1)
-        if k == 0
-        or any(
-            not extends(view[k].prompt, (*view[k - 1].prompt, *view[k - 1].tokens)) for view in read
-        )
-    ]
-    ends = [*begins[1:], len(starts) - 1]
-    return [Stretch(episode, a, b, starts[b]) for a, b in zip(begins, ends, strict=True)]
-
-
 def _live(
-    ready: Prepared, views: Mapping[str, View], score: Callable[[str, Sequence[Stretch]], Scores],
-    needed: Collection[str], followed: Collection[str], rows: Sequence[Stretch], device: str,
+    ready: Layout, views: Mapping[str, View], score: Callable[[str, Sequence[Span]], Scores],
+    needed: Collection[str], followed: Collection[str], rows: Sequence[Span], device: str,
 ) -> dict[str, Scores]:  # fmt: skip
     """Scores of a slice as the weights are now, with gradient but for views that are followed. One
     of these that reads what a trained view of its policy reads takes that view's pass."""
@@ -366,9 +197,9 @@ def _live(
 
 
 def _sharing(
-    ready: Prepared, views: Mapping[str, View], policies: Mapping[str, Scorer],
-    slices: Sequence[Slice], followed: Collection[str],
-) -> Iterator[Slice]:  # fmt: skip
+    ready: Layout, views: Mapping[str, View], policies: Mapping[str, Scorer],
+    slices: Sequence[MicroBatch], followed: Collection[str],
+) -> Iterator[MicroBatch]:  # fmt: skip
     """The slices of a minibatch, whose rows' common heads are computed before the first of them:
     gradients are whole after the last. Trained views come first, since others of their policy may
     read the same."""

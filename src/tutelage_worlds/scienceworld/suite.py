@@ -63,6 +63,8 @@ class ScienceWorld:
     actions: bool = False
     heap: int = 512
 
+    needs_worker = True  # its Java machine can hang or die: it is kept out of the trainer's process
+
     def __post_init__(self) -> None:
         for name in ("variations", "moves"):
             count = getattr(self, name)

@@ -71,12 +71,12 @@ class SlotEngine:
 
     def __init__(
         self, forward: Callable[..., Tensor], head: Callable[[], Tensor], config: Any, *,
-        end: int, rows: int, context: int, compute: torch.dtype, device: str,
+        end: int, rows: int, context: int, dtype: torch.dtype, device: str,
         budget: int | None = None, recorder: Recorder | None = None, fast: bool = True,
     ) -> None:  # fmt: skip
         self.forward, self.head, self.context = forward, head, context
         self.count, self.device, self.fast = rows, device, fast
-        self.layout = Layout.of(config, compute, device)
+        self.layout = Layout.of(config, dtype, device)
         self.budget = usual(device) if budget is None else budget
         if recorder is None and device.startswith("cuda") and fast:
             recorder = CudaRecorder(device)

@@ -71,7 +71,7 @@ def _weights(name: str, layers: int | None) -> Any:
 def load(
     name: str,
     *,
-    compute: Compute = "float32",
+    dtype: Compute = "float32",
     device: str = "cpu",
     layers: int | None = None,
     rows: int = 64,
@@ -115,7 +115,7 @@ def load(
         if adapters:
             added.restore(Path(adapters))
     return HFPolicy(
-        model, Chat(tokenizer, history, options), compute=compute, rows=rows, tokens=tokens,
+        model, Chat(tokenizer, history, options), dtype=dtype, rows=rows, tokens=tokens,
         adapters=added, recompute=recompute, compiled=compiled, fast=fast, budget=budget,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from tutelage.cpu import products
 from tutelage.errors import PolicyError
 from tutelage.maths.distributions import Distribution
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Completion, Engine, Request, Sample
+from tutelage.policies.base import Completion, Engine, Request
 from tutelage.policies.hf import memory as savings
 from tutelage.policies.hf.attention import Packed, check_handed_on, register
 from tutelage.policies.hf.generation import SlotEngine
@@ -22,6 +22,7 @@ from tutelage.policies.hf.lora import Adapters
 from tutelage.policies.hf.shared_prefix import LEAST, Prefix, common, longest
 from tutelage.policies.packing import Row, batches, pack
 from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.prompter import Sample
 
 Compute = Literal["float32", "bfloat16"]
 SMALL = 1 << 20
@@ -48,11 +49,11 @@ class HFPolicy:
     """
 
     def __init__(
-        self, model: Any, chat: Chat, *, compute: Compute = "float32", rows: int = 64,
+        self, model: Any, chat: Chat, *, dtype: Compute = "float32", rows: int = 64,
         tokens: int = 16_384, adapters: Adapters | None = None, recompute: bool = False,
         compiled: bool = False, padded: bool = False, fast: bool = True, budget: int | None = None,
     ) -> None:  # fmt: skip
-        self.model, self.chat, self.compute, self.tokens = model, chat, compute, tokens
+        self.model, self.chat, self.dtype, self.tokens = model, chat, dtype, tokens
         self.padded, self.fast = padded or compiled or not fast, fast
         self.budget = budget
         self.adapters, self.rows, self.compiled = adapters, rows, compiled
@@ -75,13 +76,13 @@ class HFPolicy:
         self.engine: Engine = SlotEngine(
             self._forward, lambda: self.head.detach(), self.model.config, end=self.chat.end,
             rows=self.rows, context=self.context_length, device=self.device,
-            compute=torch.bfloat16 if self._low else torch.float32, fast=self.fast,
+            dtype=torch.bfloat16 if self._low else torch.float32, fast=self.fast,
             budget=self.budget,
         )  # fmt: skip
 
     @property
     def _low(self) -> bool:
-        return self.compute == "bfloat16"
+        return self.dtype == "bfloat16"
 
     def _thin(self) -> None:
         if self._low:

@@ -10,9 +10,10 @@ from torch import Tensor
 from tutelage.maths.distributions import Distribution, diverge
 from tutelage.maths.divergences import reverse_kl
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Engine, Request, Sample, Scorer
+from tutelage.policies.base import Engine, Request, Scorer
 from tutelage.policies.hf.attention import Flat, Span, check_handed_on
 from tutelage.policies.hf.generation import PASS, SlotEngine
+from tutelage.prompts.prompter import Sample
 
 
 @runtime_checkable

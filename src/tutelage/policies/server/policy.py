@@ -14,12 +14,13 @@ import torch
 
 from tutelage.errors import PolicyError
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Completion, Ids, Request, Sample
+from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf.policy import Compute
 from tutelage.policies.packing import Row, pack
 from tutelage.policies.server.dialects import DIALECTS, Dialect, Name, Scored, Unreadable
 from tutelage.policies.server.http import Client
 from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.prompter import Ids, Sample
 
 GOLDEN = 48
 """Ids of the sequence that a server is tried out on."""
@@ -49,7 +50,7 @@ class RemotePolicy:
              --logprobs-mode processed_logprobs), so that it may act at any
     """
 
-    compute: Compute = "bfloat16"  # a server's number format is not known: the coarser is assumed
+    dtype: Compute = "bfloat16"  # a server's number format is not known: the coarser is assumed
 
     def __init__(
         self, client: Client, chat: Chat, *, model: str = "", dialect: Name = "vllm",
@@ -132,7 +133,7 @@ class RemotePolicy:
             raise PolicyError(
                 f"a prompt of {len(request.prompt)} tokens and {request.max_new} new ones exceed "
                 f"the {self.context} of {self.client.name}; serve it with a longer context, or "
-                "lower rollout.turns or rollout.new_tokens"
+                "lower rollout.max_turns or rollout.max_new_tokens"
             )
         path, body = self.dialect.ask(self.model, request, self.chat.end)
         self.turns[self.client.ask(path, body)] = request

@@ -10,7 +10,6 @@ in between. The dialect is vLLM's (repository vllm-project/vllm), the rest of it
 """
 
 import json
-import os
 import queue
 import threading
 import time
@@ -25,11 +24,10 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tutelage.config.schema import PolicySection
 from tutelage.errors import ConfigError, PolicyError
-from tutelage.policies.base import Completion, Request, Sample
+from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf.policy import HFPolicy
-from tutelage.runs import models
+from tutelage.prompts.prompter import Sample
 
 LOWEST = -9999.0
 """Stands for minus infinity, which JSON has not."""
@@ -207,20 +205,6 @@ class Server(ThreadingHTTPServer):
         self.shutdown()
         self.worker.jobs.put(None)
         self.server_close()
-
-
-def server_of(
-    section: PolicySection, *, name: str, host: str, port: int, key: str, reload: bool
-) -> Server:
-    """A server of a model; `key` is the environment variable that holds the key it asks for."""
-    if key and not os.environ.get(key):
-        raise ConfigError(f"--key names the environment variable {key}, which is not set")
-    models.quiet()
-    policy = models.load_policy(section, where="model", tokens=16_384)
-    policy.model.requires_grad_(False)
-    return Server(
-        policy, name=name, host=host, port=port, key=os.environ.get(key, ""), reload=reload
-    )
 
 
 class Handler(BaseHTTPRequestHandler):

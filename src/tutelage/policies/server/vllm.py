@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import PolicyError
-from tutelage.policies.base import Completion, Ids, Request, Sample
+from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf.policy import Compute, HFPolicy
 from tutelage.policies.server.dialects import SEEDS
 from tutelage.policies.server.policy import RemotePolicy
+from tutelage.prompts.prompter import Ids, Sample
 
 PROBE = 32
 """Tokens on which both sides must agree after the weights were handed over."""
@@ -82,7 +83,7 @@ class VllmEngine:
         ids = tuple(k * (size - 1) // (PROBE - 1) for k in range(PROBE))
         mine = self.policy.score([Sample(prompt=ids[:1], tokens=ids[1:])], 1.0).logp.float().cpu()
         apart = float((mine - self.sampler.logps(ids)).abs().mean())
-        limit = AGREEMENT[self.policy.compute]
+        limit = AGREEMENT[self.policy.dtype]
         if not apart <= limit:
             raise PolicyError(
                 f"after the weights were handed over, {self.name} and the trainer differ by "
@@ -97,7 +98,7 @@ def write(policy: HFPolicy, folder: Path) -> None:
     from safetensors.torch import save_file
 
     # a tied head is written out a second time: a reload may not follow the tie
-    to = DTYPES[policy.compute]
+    to = DTYPES[policy.dtype]
     tensors = {
         name: value.detach().to("cpu", to, copy=True).contiguous()
         for name, value in policy.model.state_dict().items()
@@ -156,7 +157,7 @@ class InProcess:
     """
 
     def __init__(
-        self, folder: Path, *, end: int, context: int, compute: Compute, unused: Iterable[int],
+        self, folder: Path, *, end: int, context: int, dtype: Compute, unused: Iterable[int],
         options: Mapping[str, object],
     ) -> None:  # fmt: skip
         try:
@@ -169,7 +170,7 @@ class InProcess:
         self.parameters: Callable[..., Any] = vllm.SamplingParams
         self.end, self.bias = end, dict.fromkeys(unused, NEVER)
         settings: dict[str, object] = {
-            "dtype": compute,
+            "dtype": dtype,
             "max_model_len": context,
             "gpu_memory_utilization": SHARE,
             "seed": 0,

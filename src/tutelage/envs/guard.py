@@ -1,0 +1,44 @@
+"""Call foreign code: whatever a user's environment raises becomes one sentence."""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tutelage.errors import EnvError, TutelageError
+
+T = TypeVar("T")
+
+
+class Broken(EnvError):
+    """A promise that was not kept; the message says which."""
+
+
+@dataclass(slots=True)
+class _Now:
+    """What is being called, for whoever waits for it in another process."""
+
+    tell: Callable[[str], None] = lambda what: None
+    split: str = ""
+
+
+_NOW = _Now()
+
+
+def listen(tell: Callable[[str], None]) -> None:
+    """From now on `tell` is given the name of every call of foreign code before it is made."""
+    _NOW.tell = tell
+
+
+def attempt(what: str, call: Callable[[], T]) -> T:
+    """Call foreign code, which may raise anything, even what would end this process: whatever it
+    raises becomes a sentence. Our own errors are sentences already."""
+    _NOW.tell(f"{_NOW.split}{what}")
+    try:
+        return call()
+    except TutelageError:
+        raise
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
+        raise Broken(f"{what} raised {type(error).__name__}: {error}{where}") from error

@@ -84,7 +84,7 @@ def queries(size: str, count: int) -> Row:
 
 
 def memory(live: int) -> Row:
-    suite = TravelPlanner(mode="two-session", train=max(LIVE))
+    suite = TravelPlanner(mode="two-stage", train=max(LIVE))
     tasks = list(suite.tasks("train"))[:live]
     scripts = [suite.demonstrate(task) for task in tasks]
     for task in tasks:
@@ -121,7 +121,7 @@ def main() -> None:
         trips = [find(task) for task in suite.tasks("train")]
         rows.append(verdicts(trips, "gold plans for training", options.repeats))
     for name, suite in (
-        ("two-session", TravelPlanner(mode="two-session")),
+        ("two-stage", TravelPlanner(mode="two-stage")),
         ("sole planning", TravelPlanner()),
         ("sole planning, small and brief", TravelPlanner(size="small", brief=True)),
     ):

@@ -114,7 +114,7 @@ def test_a_turn_is_scored_up_to_its_last_token_that_counts() -> None:
 
 
 def test_rewards_that_are_equal_cost_a_teacher_nothing() -> None:
-    """RLSD moves a advantage by a teacher: where there is none, there is nothing to move."""
+    """RLSD moves an advantage by a teacher: where there is none, there is nothing to move."""
     of = policies()
     won, lost = episode(0, group="a", more=1.0), episode(1, group="a")
     same = [episode(5, group="b"), episode(5, group="b")]

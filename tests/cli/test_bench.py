@@ -139,7 +139,7 @@ def test_what_was_cut_is_taken_to_go_on_to_the_end() -> None:
 def test_workers_are_tried_with_as_many_episodes_as_are_live(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With copies = 1 a single task would be waited for alone, whatever the workers."""
+    """With group_size = 1 a single task would be waited for alone, whatever the workers."""
     path = tmp_path / "my.toml"
     path.write_text(FILE)
     seen: list[tuple[int, str, int, int]] = []
@@ -164,7 +164,7 @@ def test_workers_are_tried_with_as_many_episodes_as_are_live(
         before = session.pool
         monkeypatch.setattr(trials, "play", played)
         monkeypatch.setattr(assemble, "pool_of", pool_of)
-        rollout = config.rollout.model_copy(update={"tasks": 16, "copies": 1, "live": 8})
+        rollout = config.rollout.model_copy(update={"tasks_per_step": 16, "group_size": 1, "concurrency": 8})
         env = config.env.model_copy(update={"workers": 1})
         config = config.model_copy(update={"rollout": rollout, "env": env})
         made = list(trials._workers(config, session, phases_of(config)[-1], 1.0, 1000.0))

@@ -16,7 +16,7 @@ from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
 from tutelage.schedules import constant
 from tutelage.signals import gap
-from tutelage.training import train_step
+from tutelage.training import layout
 from tutelage.types import Episode, Observation, Task, Turn
 
 
@@ -65,14 +65,14 @@ def place(episode: Episode, turn: int, group: Sequence[Episode]) -> str:
 
 
 def scored(context: Context, hindsight: Callable[..., str] | None, hint: str = "") -> tuple[
-    list[Episode], train_step.Prepared
+    list[Episode], layout.Layout
 ]:  # fmt: skip
     """Episodes of doors, and how the student and a teacher with hindsight read them."""
     suite = Doors(4)
     on = session(suite, context=context, policies=pair(), max_new_tokens=6)
     algorithm = Algorithm(terms=(), views={"teacher": View(hint=hint, hindsight=hindsight)})
     episodes = play(on, suite.tasks("train")[:6], algorithm, seed=0, group_size=3)
-    return episodes, train_step.prepare(algorithm, episodes, on.prompter)
+    return episodes, layout.prepare(algorithm, episodes, on.prompter)
 
 
 @pytest.mark.parametrize("context", [TRANSCRIPT, WINDOW], ids=["transcript", "window"])

@@ -71,7 +71,7 @@ def test_group_relative_ignores_shift_and_scale_and_sums_to_zero(
 @given(value=st.floats(-50, 50, width=32), size=st.integers(1, 40), std=st.booleans())
 def test_equal_outcomes_earn_nothing(value: float, size: int, std: bool) -> None:
     """Seven returns of 9.9 in float32 have a mean a rounding away from 9.9; divided by a standard
-    deviation of the same rounding that would be a advantage of half a unit."""
+    deviation of the same rounding that would be an advantage of half a unit."""
     made = group_relative(torch.full((size,), value), torch.zeros(size, dtype=torch.long), std=std)
     assert float(made.abs().max()) < 1e-6
 

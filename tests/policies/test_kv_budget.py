@@ -114,12 +114,12 @@ def made(of: Config, engines: int) -> Mapping[str, models.Model]:
 
 def test_a_plan_counts_what_the_engines_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
     limited(monkeypatch, 60_000_000)
-    roomy = config(rollout={"copies": 4})
+    roomy = config(rollout={"group_size": 4})
     student, teacher = dry_run.make(roomy).models
     assert student.cache == teacher.cache == 10_000_000  # much less than 64 episodes would fill
     for each in made(roomy, len(acting(roomy))).values():
         assert engine(each).budget == 10_000_000
-    told = config(policy={"cache": 0.003}, rollout={"copies": 4})
+    told = config(policy={"cache": 0.003}, rollout={"group_size": 4})
     assert [m.cache for m in dry_run.make(told).models] == [3_000_000, 10_000_000]
     assert engine(made(told, 2)["self"]).budget == 3_000_000
     # one row there is always, and a teacher that only scores has none

@@ -286,7 +286,7 @@ class Kept:
         self.hooks.__exit__(*error)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("lora", [0, RANK])
 def test_layers_computed_again_give_the_same_gradient_bit_for_bit(
     saved: str, dtype: str, lora: int

@@ -325,7 +325,7 @@ def test_a_step_has_the_gradient_of_its_slow_twin(name: str, tokens: int) -> Non
         if not played:
             tasks = suite.tasks("train")[:2]
             played += play(on, tasks, algorithm, seed=0, step=0, group_size=3)
-            # returns that differ, so that every group has a advantage
+            # returns that differ, so that every group has an advantage
             played[:] = [
                 replace(e, turns=(*e.turns[:-1], replace(e.turns[-1], reward=float(k % 3))))
                 for k, e in enumerate(played)

@@ -165,7 +165,7 @@ def test_it_leaves_the_trainer_room_on_the_card(tmp_path: Path) -> None:
     assert LLM.given["enforce_eager"]
 
 
-@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_weights_travel_in_the_number_format_of_both(dtype: Compute, tmp_path: Path) -> None:
     of = policy(dtype=dtype)
     write(of, tmp_path)

@@ -35,7 +35,7 @@ PLAYED: dict[str, tuple[Suite, str]] = {
     ),
     "tau_bench": (TauBench(size="small"), "train"),
     "travelplanner": (TravelPlanner(size="small"), "train"),
-    "travelplanner with tools": (TravelPlanner(size="small", mode="two-session"), "train"),
+    "travelplanner with tools": (TravelPlanner(size="small", mode="two-stage"), "train"),
     "webshop": (WebShop(products=60), "test"),
     "scienceworld": (ScienceWorld(families="short"), "train"),
 }  # fmt: skip

@@ -11,7 +11,7 @@ from tutelage.config.toml_file import write_value
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "memory.md").read_text(encoding="utf-8")
 MODELS = (DOCS / "policies.md").read_text(encoding="utf-8")
-NAMED = ["lora", "quantize", "gradient_checkpointing", "compute", "compile", "kernels"]
+NAMED = ["lora", "quantize", "gradient_checkpointing", "dtype", "compile", "kernels"]
 
 
 @pytest.mark.parametrize("name", NAMED)

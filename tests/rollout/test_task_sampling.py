@@ -132,7 +132,7 @@ def dynamic(*, warm: bool = False, **changes: object) -> Config:
     if not warm:
         del table["warm_start"]
     table["algorithm"] = {"name": "dapo", "rounds": 3}
-    table["rollout"] |= {"copies": 3, **changes}
+    table["rollout"] |= {"group_size": 3, **changes}
     return parse(table)
 
 
@@ -190,19 +190,19 @@ def test_the_plan_says_what_may_be_played() -> None:
 
 
 @pytest.mark.parametrize("name", ["grpo", "rloo", "dr_grpo", "gigpo", "sod", "reinforce_pp"])
-@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("group_size", [1, 2])
 def test_a_reward_that_nothing_is_compared_with_is_refused(name: str, group_size: int) -> None:
     table = json.loads(json.dumps(TABLE))
     del table["warm_start"]
     table["algorithm"] = {"name": name}
     table["rollout"]["group_size"] = group_size
     if group_size == 1 and name != "reinforce_pp":
-        with pytest.raises(ConfigError, match=r"rollout\.copies = 1 makes .* set rollout\.copies"):
+        with pytest.raises(ConfigError, match=r"rollout\.group_size = 1 makes .* set rollout\.group_size"):
             assemble.phases_of(parse(table))
     else:
         assert assemble.phases_of(parse(table))
 
 
 def test_one_copy_can_never_differ() -> None:
-    with pytest.raises(ConfigError, match=r"copies = 1, but the algorithm learns only from groups"):
+    with pytest.raises(ConfigError, match=r"group_size = 1, but the algorithm learns only from groups"):
         assemble.phases_of(dynamic(group_size=1))

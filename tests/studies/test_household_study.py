@@ -52,7 +52,7 @@ seeds = [0]
 [methods.grpo]
 group = "main"
 title = "GRPO"
-rollout = { tasks = 2, copies = 2 }
+rollout = { tasks = 2, group_size = 2 }
 
 [methods.imitation]
 group = "main"
@@ -198,7 +198,7 @@ def test_the_weights_that_are_named_count(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_unequal_budgets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="imitation would train on 160 episodes and grpo on 240"):
-        tiny(tmp_path, TINY.replace("copies = 2", "copies = 3"))
+        tiny(tmp_path, TINY.replace("group_size = 2", "group_size = 3"))
 
 
 @pytest.mark.parametrize(

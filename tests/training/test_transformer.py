@@ -50,7 +50,7 @@ def session(
     suite = Doors(rooms)
     return Session(
         suite=suite, pool=LocalPool(suite), policies=policies, context=context,
-        limits=Limits(**{"turns": 9, "new_tokens": 8, **limits}),  # type: ignore[arg-type]
+        limits=Limits(**{"max_turns": 9, "max_new_tokens": 8, **limits}),  # type: ignore[arg-type]
     )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ def opsd(
 ) -> Algorithm:
     """`teacher` is the policy that is shown the hint: the paper's is the student itself.
     `reduction` takes one mean over tokens, or sums an episode's and takes the mean over
-    episodes. Groups of equal returns are left out of every term, or only without a advantage.
+    episodes. Groups of equal returns are left out of every term, or only without an advantage.
     `penalties` takes those of the paper, for leakage and length, off the reward."""
     kept = varied() if flat_groups == "leave_out" else ONE
     return Algorithm(

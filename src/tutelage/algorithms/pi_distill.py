@@ -35,7 +35,7 @@ def pi_distill(
 ) -> Algorithm:
     """`alpha` is the teacher's share of the loss; it rises to that from 0 over the first `ramp` of
     training. `reduction` takes one mean over tokens, or sums an episode's and takes the mean over
-    episodes. Groups of equal returns are left out of every term, or only without a advantage.
+    episodes. Groups of equal returns are left out of every term, or only without an advantage.
     `penalties` takes those of the paper, for leakage and length, off the reward."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is the teacher's share of the loss, from 0 to 1; got {alpha}")

@@ -1,4 +1,4 @@
-"""How a advantage becomes a loss, per token: (logp, old logp, advantage) [N] -> [N]."""
+"""How an advantage becomes a loss, per token: (logp, old logp, advantage) [N] -> [N]."""
 
 from collections.abc import Callable
 

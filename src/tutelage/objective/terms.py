@@ -57,7 +57,7 @@ class Term(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reinforce:
-    """Policy gradient on a advantage: surrogate(log p, log p_old, advantage), 0 where the advantage is.
+    """Policy gradient on an advantage: surrogate(log p, log p_old, advantage), 0 where the advantage is.
 
     `old` says what the ratio's denominator is: the log-probability at sampling, or the one that
     the same weights give when they score the batch before the first update.

@@ -1,6 +1,6 @@
 """Factors and gates by what a teacher with more knowledge says: the follow-ups of SDAR.
 
-Factors multiply a advantage and keep its sign: `group_relative() * belief_weight()`. Those that look
+Factors multiply an advantage and keep its sign: `group_relative() * belief_weight()`. Those that look
 at the advantage's sign take the advantage itself, the group-relative one if nothing else is said. Turns
 in which nothing was said are left out.
 """

@@ -52,7 +52,7 @@ def evidence(
     teacher: str = "teacher",
     student: str = STUDENT,
 ) -> Signal:
-    """RLSD's factor for a advantage A (arXiv:2604.03128), which keeps A's sign:
+    """RLSD's factor for an advantage A (arXiv:2604.03128), which keeps A's sign:
 
     1 - strength + strength clip(exp(sign(A) gap), 1 - width, 1 + width)
     """

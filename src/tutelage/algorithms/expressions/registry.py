@@ -25,7 +25,7 @@ KINDS: Mapping[str, str] = {
     "schedule": "numbers that change with the training step",
     "signal": "a number for each sampled token: advantages, weights and reductions",
     "gate": "a weight that follows the student through the minibatches of a step",
-    "surrogate": "how a advantage becomes a loss",
+    "surrogate": "how an advantage becomes a loss",
     "divergence": "how far apart two distributions over the vocabulary are",
     "estimate": "a divergence seen from the sampled tokens alone",
     "hindsight": "what a view is told of finished episodes when it scores them",

@@ -275,18 +275,22 @@ def test_a_function_may_make_the_suite() -> None:
 
 def test_where_they_run() -> None:
     for name, workers in (("doors", 0), ("gymnasium", 1), ("test_adapters:Count", 1)):
-        assert assemble.workers_of(EnvSection(suite=name)) == workers
+        assert assemble.workers_of(EnvSection(suite=name), Doors()) == workers
     asked: list[tuple[str, dict[str, Any], int]] = [
-        ("search_qa", {"url": "http://localhost:8000/retrieve"}, assemble.ASKING),
+        ("search_qa", {"url": "http://localhost:8000/retrieve"}, assemble.SERVER_WORKERS),
         ("search_qa", {"url": ""}, 0),
-        ("tau_bench", {"user": "endpoint", "user_options": {"url": "http://x"}}, assemble.ASKING),
+        (
+            "tau_bench",
+            {"user": "endpoint", "user_options": {"url": "http://x"}},
+            assemble.SERVER_WORKERS,
+        ),
         ("tau_bench", {"user_options": {}}, 0),
         ("openenv", {"url": "http://x"}, 1),
     ]
     for name, options, workers in asked:
-        assert assemble.workers_of(EnvSection(suite=name, options=options)) == workers
+        assert assemble.workers_of(EnvSection(suite=name, options=options), Doors()) == workers
     alone = EnvSection(suite="search_qa", options={"url": "http://x"}, workers=0)
-    assert assemble.workers_of(alone) == 0
+    assert assemble.workers_of(alone, Doors()) == 0
     with pytest.raises(ConfigError, match="did you mean gymnasium"):
         assemble.suite_of(EnvSection(suite="gymnasum"))
 

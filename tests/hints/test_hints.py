@@ -207,7 +207,7 @@ def test_a_built_in_bank_has_one_form(name: str) -> None:
 
 
 def test_each_environment_has_its_bank() -> None:
-    assert built_in() == ["household", "scienceworld", "search", "tau_bench", "travelplanner",
+    assert built_in() == ["household", "scienceworld", "search_qa", "tau_bench", "travelplanner",
                           "webshop"]  # fmt: skip
     assert sum(len(skill.families) for skill in load("scienceworld").skills) == 30
     assert {f for s in load("household").skills for f in s.families} == {f.value for f in Family}
@@ -342,7 +342,7 @@ def test_keywords_are_whole_words_and_all_parts_of_one() -> None:
     ],
 )
 def test_questions_find_their_kind(question: str, name: str) -> None:
-    assert [s.name for s in retrieve(load("search"), "keyword", task(), question, Bandit())] == [
+    assert [s.name for s in retrieve(load("search_qa"), "keyword", task(), question, Bandit())] == [
         name
     ]
 

@@ -294,7 +294,7 @@ def test_another_process_sees_the_same() -> None:
 
 
 def test_skills_know_the_families() -> None:
-    bank = load_bank("search")
+    bank = load_bank("search_qa")
     known = {family for skill in bank.skills for family in skill.families}
     assert set(FAMILIES) < known
     assert "nq" in known

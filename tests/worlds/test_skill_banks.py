@@ -21,7 +21,7 @@ OF_TAU_BENCH = {
 FAMILIES: dict[str, tuple[Collection[str], set[str]]] = {
     "household": ([family.value for family in Family], set()),
     "scienceworld": (TASKS, set()),
-    "search": (QUESTIONS, DATA_SETS),
+    "search_qa": (QUESTIONS, DATA_SETS),
     "tau_bench": (REQUESTS, OF_TAU_BENCH),
     "travelplanner": (TRIPS, set()),
     "webshop": ({t.family for t in WebShop(products=400, test=0, dev=0).tasks("train")}, set()),

@@ -17,7 +17,7 @@ from tutelage.envs.pool import LocalPool
 from tutelage.evaluation.evaluate import evaluate, panel
 from tutelage.prompts import answer_format
 from tutelage.prompts.context import Context
-from tutelage.rollout.session import Limits, Stage
+from tutelage.rollout.session import Limits, Session
 from tutelage.types import Observation, Stop, Task
 from tutelage_worlds.travelplanner import TravelPlanner, judge, rates
 from tutelage_worlds.travelplanner.expert import finish
@@ -451,7 +451,7 @@ def test_an_evaluation_has_the_rates_of_the_paper() -> None:
     plans = [BRIEF.plan(task)[0] for task in tested.tasks]
     empty = plans[2].partition(";")[0] + "; - ; - ; - ; - ; - ; -]"
     texts = [plans[0], plans[1], empty, "I do not know."]
-    on = Stage(
+    on = Session(
         suite=BRIEF, pool=LocalPool(BRIEF), policies={"self": Says([*map(answer_format.write, texts)])},
         context=Context(), limits=Limits(max_turns=1, max_new_tokens=9),
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Splits of any length whose tasks exist only when they are asked for."""
+"""Splits of any length, whose tasks are made from their numbers when they are asked for."""
 
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import overload
 
 from tutelage.types import Task
@@ -23,15 +23,21 @@ def in_turns(families: Sequence[str]) -> list[int]:
     return sorted(range(len(families)), key=lambda i: (rounds[i], first[families[i]]))
 
 
+@dataclass(frozen=True, slots=True)
 class LazyTasks(Sequence[Task]):
-    """A split. Subclasses say what its tasks are, by `_task`."""
+    """The first `length` tasks of a split, of which number i is `make(*about, i)`, always the same.
 
-    __slots__ = ()
+    Two are equal if these are: `make` is a function of a module, so that a copy that comes from
+    another process compares equal.
+    """
+
     split: str
     length: int
+    make: Callable[..., Task]
+    about: tuple[object, ...]
 
-    @abstractmethod
-    def _task(self, index: int) -> Task: ...
+    def _task(self, index: int) -> Task:
+        return self.make(*self.about, index)
 
     def __len__(self) -> int:
         return self.length

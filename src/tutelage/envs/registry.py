@@ -9,11 +9,12 @@ Imports nothing heavy: `tutelage check-env` needs no torch.
 """
 
 import importlib
+import importlib.util
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import cast
 
@@ -21,27 +22,41 @@ from tutelage.config.schema import EnvSection
 from tutelage.config.signature import call
 from tutelage.envs.adapters.own import Own, is_own
 from tutelage.envs.base import Suite
-from tutelage.envs.guard import attempt
+from tutelage.envs.guard import Broken, attempt
 from tutelage.errors import ConfigError, did_you_mean
 
-GROUP = "tutelage.suites"
+NAME, GROUP = "tutelage", "tutelage.suites"
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
-def _suites() -> tuple[dict[str, str], frozenset[str]]:
-    """Paths "module:Class" by name, and the names that this project ships."""
+def offered() -> dict[str, tuple[EntryPoint, ...]]:
+    """The entry points of every suite's name, our own names first; more than one where packages
+    disagree on what the name means."""
     found = list(entry_points(group=GROUP))
-    own = {e.name: e.value for e in found if e.dist is not None and e.dist.name == "tutelage"}
-    if not own and PYPROJECT.is_file():  # a source tree on the path that is not installed
+    if not any(_package(point) == NAME for point in found) and PYPROJECT.is_file():
+        # a source tree on the path that is not installed
         with PYPROJECT.open("rb") as file:
-            own = tomllib.load(file)["project"]["entry-points"][GROUP]
-    others = {e.name: e.value for e in found if e.name not in own}
-    return {**own, **others}, frozenset(own)
+            listed = tomllib.load(file)["project"]["entry-points"][GROUP]
+        found += [EntryPoint(name, value, GROUP) for name, value in listed.items()]
+    found.sort(key=lambda point: _package(point) != NAME)  # stable: otherwise in the order found
+    by_name: dict[str, tuple[EntryPoint, ...]] = {}
+    for point in found:
+        others = by_name.get(point.name, ())
+        if point.value not in [other.value for other in others]:
+            by_name[point.name] = (*others, point)
+    return by_name
 
 
-SUITES, SHIPPED = _suites()
-"""Suites that need no path. Those that this project ships run in the trainer's own process, unless
-their class sets `needs_worker`; all others run in worker processes, with deadlines."""
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else NAME
+
+
+OFFERED: Mapping[str, tuple[EntryPoint, ...]] = offered()
+SUITES = {name: points[0].value for name, points in OFFERED.items()}
+"""Paths "package.module:Class" of the suites that need no path, by name."""
+SHIPPED = frozenset(name for name, points in OFFERED.items() if _package(points[0]) == NAME)
+"""Suites of this project. They run in the trainer's own process, unless their class sets
+`needs_worker`; all others run in worker processes, with deadlines."""
 
 ADAPTERS = {
     "gymnasium": "tutelage.envs.adapters.gymnasium:Gymnasium",
@@ -54,18 +69,41 @@ ADAPTERS = {
 
 def suite_class(name: str) -> Callable[..., object]:
     """The class of a suite, or a function that makes one, by name or as "package.module:Class"."""
+    points = OFFERED.get(name, ())
+    if len(points) > 1:
+        packages = " and ".join(f"{_package(point)} ({point.value})" for point in points)
+        raise ConfigError(
+            f"env.suite: {name!r} is offered by {packages}; name one by its path, such as "
+            f"env.suite = {points[0].value!r}, or uninstall the other package"
+        )
     path = {**SUITES, **ADAPTERS}.get(name, name)
     module, colon, attribute = path.partition(":")
+    if points and not (module and attribute):
+        raise ConfigError(
+            f"env.suite: the package {_package(points[0])} offers {name!r} as {path!r}, which is "
+            'not "package.module:Class"; its entry point must be corrected'
+        )
     if not colon:
         known = (*SUITES, *ADAPTERS)
         raise ConfigError(
             f"env.suite: there is no suite {name!r}{did_you_mean(name, known)}; there are "
             f'{", ".join(known)}, and your own as "package.module:Class"'
         )
-    found = imported(module, attribute, where="env.suite")
+    where = f"env.suite ({name} of the package {_package(points[0])})" if points else "env.suite"
+    found = imported(module, attribute, where=where)
     if not callable(found):
-        raise ConfigError(f"env.suite: {module} has no class {attribute!r}")
+        raise ConfigError(f"{where}: {module} has no class {attribute!r}")
     return found
+
+
+def package_folder(name: str) -> Path:
+    """The folder of the package that a suite's entry point names; nothing is imported."""
+    top, *rest = SUITES[name].partition(":")[0].split(".")
+    spec = importlib.util.find_spec(top) if top else None
+    for place in spec.submodule_search_locations or () if spec is not None else ():
+        folder = Path(place, *rest)
+        return folder if folder.is_dir() else folder.parent
+    return Path(name)
 
 
 def imported(module: str, attribute: str, *, where: str) -> object:
@@ -73,12 +111,15 @@ def imported(module: str, attribute: str, *, where: str) -> object:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        return getattr(importlib.import_module(module), attribute, None)
-    except (ImportError, SyntaxError) as error:
+        found = attempt(f"importing {module}", partial(importlib.import_module, module))
+    except Broken as error:
+        cause = error.__cause__
+        plain = isinstance(cause, ImportError | SyntaxError)
         raise ConfigError(
-            f"{where}: {module} could not be imported ({error}); install it, mend it, or run from "
-            "the folder it is in"
+            f"{where}: {module} could not be imported ({cause if plain else error}); install it, "
+            "fix it, or run from the folder it is in"
         ) from error
+    return getattr(found, attribute, None)
 
 
 def suite_of(env: EnvSection) -> Suite:

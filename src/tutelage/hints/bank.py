@@ -1,5 +1,7 @@
 """Banks of skills: a folder of short texts on how tasks of a kind are done.
 
+A suite brings a bank of its own as a folder `skills` in the package that its entry point names.
+
 general.txt  what helps in every task; may be missing
 NAME.txt     what helps in some of them
 bank.toml    for each NAME the task families and keywords that call for it, in the order in which
@@ -14,10 +16,10 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from tutelage.envs.registry import SUITES, package_folder
 from tutelage.errors import ConfigError, did_you_mean
 
-BUILT_IN = Path(__file__).parents[1] / "assets" / "skills"
-GENERAL, INDEX = "general.txt", "bank.toml"
+INDEX = "bank.toml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,7 @@ class Skill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bank:
-    """Skills for one environment: `general` ones, and those for some tasks in the bank's order."""
+    """Skills for one suite: `general` ones, and those for some tasks in the bank's order."""
 
     name: str
     general: str
@@ -40,20 +42,21 @@ class Bank:
 
 
 def built_in() -> list[str]:
-    """The names of the banks that come with the package."""
-    return sorted(path.name for path in BUILT_IN.iterdir() if path.is_dir())
+    """The suites that bring a bank; it has the suite's name."""
+    return sorted(name for name in SUITES if (package_folder(name) / "skills").is_dir())
 
 
 def load(name: str) -> Bank:
-    """A built-in bank by its name, or a folder.
+    """The bank of a suite by the suite's name, or a folder.
 
     Raises ConfigError for one that is not there or cannot be used.
     """
-    folder = BUILT_IN / name if name in built_in() else Path(name).expanduser()
+    known = built_in()
+    folder = package_folder(name) / "skills" if name in known else Path(name).expanduser()
     if not folder.is_dir():
         raise ConfigError(
-            f"hints.bank: there is no bank of skills {name!r}{did_you_mean(name, built_in())}; "
-            f"there are {', '.join(built_in())}, and your own as a folder of text files"
+            f"hints.bank: there is no bank of skills {name!r}{did_you_mean(name, known)}; "
+            f"there are {', '.join(known)}, and your own as a folder of text files"
         )
     texts = {path.stem: _read(path) for path in sorted(folder.glob("*.txt"))}
     general = texts.pop("general", "")
@@ -82,7 +85,7 @@ def _read(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"hints.bank: {path} cannot be read ({error}); mend the file") from None
+        raise ConfigError(f"hints.bank: {path} cannot be read ({error}); fix the file") from None
     if not text:
         raise ConfigError(f"hints.bank: {path} is empty; write its skills, or remove it")
     return text
@@ -97,7 +100,7 @@ def _index(folder: Path, names: set[str]) -> dict[str, dict[str, tuple[str, ...]
         table = tomllib.loads(_read(path))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"hints.bank: {path} is not valid TOML: {error}") from None
-    made = {}
+    entries = {}
     for name, entry in table.items():
         if name not in names:
             raise ConfigError(f"hints.bank: {path} names {name}, but there is no {name}.txt")
@@ -106,8 +109,8 @@ def _index(folder: Path, names: set[str]) -> dict[str, dict[str, tuple[str, ...]
                 f"hints.bank: [{name}] of {path} takes families and keywords, each a list of "
                 "strings that are not empty"
             )
-        made[name] = {key: tuple(values) for key, values in entry.items()}
-    return made
+        entries[name] = {key: tuple(values) for key, values in entry.items()}
+    return entries
 
 
 def _list(key: str, values: object) -> bool:

@@ -4,9 +4,8 @@ from tutelage_worlds.household.engine import Game
 from tutelage_worlds.household.expert import explore, plan
 from tutelage_worlds.household.gamefile import GameFileError, read, write
 from tutelage_worlds.household.generate import generate
-from tutelage_worlds.household.needs import needs
 from tutelage_worlds.household.scene import Scene
-from tutelage_worlds.household.suite import Household
+from tutelage_worlds.household.suite import Household, needs
 
 __all__ = [
     "Game",

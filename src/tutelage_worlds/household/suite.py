@@ -1,10 +1,11 @@
 """The household as a suite: tasks, the environment to play them in, demonstrations, wording."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+from tutelage.envs import requirements
 from tutelage.envs.base import Env, Render, Told
 from tutelage.envs.generated_tasks import LazyTasks
 from tutelage.types import Observation, Task
@@ -17,6 +18,7 @@ from tutelage_worlds.household.render import compact, marked
 from tutelage_worlds.household.scene import Scene
 from tutelage_worlds.household.wording import DEFAULT, NOTHING
 
+GET: Final = "pip install alfworld && alfworld-download"
 Engine = Literal["native", "textworld"]
 INSTRUCTIONS: Final = """\
 You are in a house with one task to do. Each turn, give exactly one command.
@@ -29,23 +31,6 @@ use O - switch on a lamp where you are
 slice O with K - K is the knife in your hand
 examine R, look, inventory, help - see again what you know
 You carry one object at a time. "Nothing happens." means that a command is not possible now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Generated(LazyTasks):
-    """The generated tasks of a split; a task exists only when it is asked for."""
-
-    split: str
-    size: str
-    length: int
-
-    def _task(self, seed: int) -> Task:
-        return Task(
-            id=f"household/{self.size}/{self.split}/{seed:07d}",
-            family=FAMILIES[seed % len(FAMILIES)].value,
-            seed=seed,
-            data={"split": self.split, "size": self.size},
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +69,7 @@ class Household:
         if self.games is not None:
             return official(Path(self.games), split)
         counts = dict(zip(SPLITS, (self.train, self.seen, self.unseen), strict=True))
-        return Generated(split, self.size, counts[split])
+        return LazyTasks(split, counts[split], _generated, (self.size, split))
 
     def make(self) -> Env:
         return textworld.make(self) if self.engine == "textworld" else HouseholdEnv()
@@ -115,6 +100,15 @@ class Household:
     def instructions(self) -> str:
         wording = DEFAULT if self.games is None else read(first_game(Path(self.games))).wording
         return INSTRUCTIONS.format(put=wording.put.format(o="O", r="R"))
+
+
+def _generated(size: str, split: str, seed: int) -> Task:
+    return Task(
+        id=f"household/{size}/{split}/{seed:07d}",
+        family=FAMILIES[seed % len(FAMILIES)].value,
+        seed=seed,
+        data={"split": split, "size": size},
+    )
 
 
 def scene_of(task: Task) -> Scene:
@@ -168,3 +162,16 @@ class HouseholdEnv:
             actions=tuple(game.admissible()),
             focus=self._focus,
         )
+
+
+def needs(options: Mapping[str, object]) -> Iterator[requirements.Need]:
+    """Nothing, unless official games are to be played, or TextWorld is to play them."""
+    wanted = options.get("engine") == "textworld"
+    if options.get("games"):
+        yield requirements.file("games", options["games"], GET)
+    else:
+        yield requirements.official("games", GET)
+    use = 'for engine = "textworld", TextWorld itself (Python 3.11 or 3.12)'
+    yield requirements.package("textworld", "textworld", wanted=wanted, use=use)
+    if wanted and not options.get("games"):
+        yield requirements.package("alfworld", get="pip install --no-deps alfworld==0.4.2")

@@ -1,11 +1,12 @@
 """ScienceWorld as a suite: tasks, the environment to play them in, what is known of them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, Literal
 
+from tutelage.envs import requirements
 from tutelage.envs.base import Render
 from tutelage.types import Observation, Task
 from tutelage_worlds.scienceworld import expert
@@ -219,3 +220,9 @@ class ScienceWorldEnv:
 def _hundredths(shown: Shown) -> int:
     """The score as ScienceWorld reports it: 0 to 100, or -100 for a task that was failed."""
     return round(100 * shown.score)
+
+
+def needs(options: Mapping[str, object]) -> Iterator[requirements.Need]:
+    """Java, and the package in which the simulator comes."""
+    yield requirements.java(11)
+    yield requirements.package("scienceworld", "scienceworld")

@@ -1,10 +1,12 @@
 """Search-QA as a suite: tasks, the environment, demonstrations, plans, wording."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
+from tutelage.envs import requirements
 from tutelage.envs.base import Render
 from tutelage.envs.generated_tasks import LazyTasks
 from tutelage.errors import ConfigError
@@ -19,32 +21,16 @@ from tutelage_worlds.search_qa.render import compact
 from tutelage_worlds.search_qa.retrieval import TOP, Engine, Local, build, opened
 from tutelage_worlds.search_qa.world import FEWEST, PASSAGES, Size, world
 
-
-@dataclass(frozen=True, slots=True)
-class Generated(LazyTasks):
-    """Our own questions of a split, the families taking turns."""
-
-    suite: "SearchQA"
-    split: str
-    length: int
-
-    def _task(self, index: int) -> Task:
-        families = self.suite.families or generate.FAMILIES
-        number, at = divmod(index, len(families))
-        return self.suite.task(families[at], self.split, number)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded(LazyTasks):
-    """The questions of local files, the data sets taking turns."""
-
-    suite: "SearchQA"
-    split: str
-    length: int
-
-    def _task(self, index: int) -> Task:
-        asked = self.suite.loaded(self.split)[index]
-        return self.suite.task(asked.source, self.split, asked.number, seed=index)
+_PACKAGES: Final = (
+    ("bm25s", "bm25s", "search", "exact BM25 in numpy, the default"),
+    ("tantivy", "tantivy", "tantivy", "BM25 for large corpora"),
+    ("faiss", "faiss-cpu", "faiss", "exact dense retrieval"),
+    ("usearch", "usearch", "usearch", "dense retrieval by a graph"),
+)
+GET: Final = (
+    "RUC-NLPIR/FlashRAG_datasets and PeterJinGo/wiki-18-corpus of Hugging Face (`Data` in "
+    "docs/environments/search_qa.md)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +119,7 @@ class SearchQA:
         if split not in SPLITS:
             raise ValueError(f"There is no split {split!r}; the splits are {', '.join(SPLITS)}.")
         if self.data is not None:
-            return Loaded(self, split, len(self.loaded(split)))
+            return LazyTasks(split, len(self.loaded(split)), SearchQA._loaded_task, (self, split))
         families, wanted = self.families or generate.FAMILIES, int(getattr(self, split))
         least = min(len(self._specs(family, split)) for family in families)
         if wanted > least * len(families):
@@ -141,7 +127,18 @@ class SearchQA:
                 f"{split} = {wanted}: there are only {least * len(families)} different questions; "
                 "ask for fewer, or for more passages."
             )
-        return Generated(self, split, wanted)
+        return LazyTasks(split, wanted, SearchQA._generated_task, (self, split))
+
+    def _generated_task(self, split: str, index: int) -> Task:
+        """Our own questions, the families taking turns."""
+        families = self.families or generate.FAMILIES
+        number, at = divmod(index, len(families))
+        return self.task(families[at], split, number)
+
+    def _loaded_task(self, split: str, index: int) -> Task:
+        """The questions of local files, the data sets taking turns."""
+        asked = self.loaded(split)[index]
+        return self.task(asked.source, split, asked.number, seed=index)
 
     def _count(self) -> int:
         return PASSAGES[self.size] if self.passages is None else self.passages
@@ -257,3 +254,24 @@ def _opened(corpus: Corpus, engine: Engine, folder: Path) -> Local:
             f"env.options.retriever to it, or build one for {engine!r}"
         )
     return made
+
+
+def needs(options: Mapping[str, object]) -> Iterator[requirements.Need]:
+    """The package of the retriever, unless it is our own or a server; the user's files."""
+    retriever = "" if options.get("url") else options.get("retriever", "bm25s")
+    for name, distribution, extra, what in _PACKAGES:
+        use = f'for retriever = "{name}": {what}'
+        yield requirements.package(distribution, extra, wanted=retriever == name, use=use)
+    table = str(options.get("corpus", "")).endswith(".parquet") or _tables(options.get("data"))
+    yield requirements.package("pyarrow", "parquet", wanted=table, use="for Parquet files")
+    for option in ("data", "corpus", "index"):
+        if options.get(option):
+            yield requirements.file(option, options[option], GET)
+    if not options.get("data"):
+        yield requirements.official("data", GET)
+
+
+def _tables(data: object) -> bool:
+    """Whether questions lie in Parquet files, in their folder or in those of data sets."""
+    folder = Path(str(data or "")).expanduser()
+    return bool(data) and any(any(folder.glob(each)) for each in ("*.parquet", "*/*.parquet"))

@@ -5,8 +5,7 @@ from tutelage_worlds.tau_bench.customers import STOP, Customer, Scripted, Simula
 from tutelage_worlds.tau_bench.env import TauBenchEnv
 from tutelage_worlds.tau_bench.files import load
 from tutelage_worlds.tau_bench.generate import scenario, shop
-from tutelage_worlds.tau_bench.needs import needs
-from tutelage_worlds.tau_bench.suite import TauBench
+from tutelage_worlds.tau_bench.suite import TauBench, needs
 
 __all__ = [
     "STOP",

@@ -1,9 +1,10 @@
 """tau-bench as a suite: tasks, the environment, demonstrations, plans, wording."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from tutelage.envs import requirements
 from tutelage.envs.base import Render
 from tutelage.envs.generated_tasks import LazyTasks
 from tutelage.types import Task
@@ -15,22 +16,7 @@ from tutelage_worlds.tau_bench.generate import FAMILIES, SPLITS
 from tutelage_worlds.tau_bench.render import compact
 from tutelage_worlds.tau_bench.scenario import Scenario, World
 
-
-@dataclass(frozen=True, slots=True)
-class Generated(LazyTasks):
-    """The generated tasks of a split; a task exists only when it is asked for."""
-
-    split: str
-    size: str
-    length: int
-
-    def _task(self, seed: int) -> Task:
-        return Task(
-            id=f"tau_bench/{self.size}/{self.split}/{seed:07d}",
-            family=FAMILIES[seed % len(FAMILIES)],
-            seed=seed,
-            data={"split": self.split, "size": self.size},
-        )
+GET: Final = "git clone https://github.com/sierra-research/tau-bench"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +55,7 @@ class TauBench:
             if split not in SPLITS:
                 raise ValueError(f"There is no split {split!r}; there are {', '.join(SPLITS)}.")
             counts = dict(zip(SPLITS, (self.train, self.dev, self.test), strict=True))
-            return Generated(split, self.size, counts[split])
+            return LazyTasks(split, counts[split], _generated, (self.size, split))
         splits = load(self.data).splits
         if split not in splits:
             raise ValueError(
@@ -113,6 +99,15 @@ class TauBench:
         return wording.instructions(world, usable(world, transfer=self.transfer))
 
 
+def _generated(size: str, split: str, seed: int) -> Task:
+    return Task(
+        id=f"tau_bench/{size}/{split}/{seed:07d}",
+        family=FAMILIES[seed % len(FAMILIES)],
+        seed=seed,
+        data={"split": split, "size": size},
+    )
+
+
 def find(task: Task) -> tuple[World, Scenario]:
     """The world of a task and what it is about. Raises ValueError for a task of another suite."""
     try:
@@ -127,3 +122,15 @@ def find(task: Task) -> tuple[World, Scenario]:
             "TauBench().tasks(split)."
         ) from None
     return generate.shop(size), generate.scenario(split, task.seed, size)
+
+
+def needs(options: Mapping[str, object]) -> Iterator[requirements.Need]:
+    """Nothing, unless the original's own tasks are to be played, or a server plays the customer."""
+    if options.get("data"):
+        yield requirements.file("data", options["data"], GET)
+    else:
+        yield requirements.official("data", GET)
+    user = options.get("user_options")
+    key = user.get("key_variable") if isinstance(user, Mapping) else ""
+    if key:
+        yield requirements.variable(str(key), f"export {key}=KEY, the one of the customer's server")

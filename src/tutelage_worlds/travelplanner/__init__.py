@@ -2,9 +2,8 @@
 
 from tutelage_worlds.travelplanner.env import TravelPlannerEnv, Trip
 from tutelage_worlds.travelplanner.judge import Rates, Verdict, judge, rates
-from tutelage_worlds.travelplanner.needs import needs
 from tutelage_worlds.travelplanner.query import Query
-from tutelage_worlds.travelplanner.suite import TravelPlanner
+from tutelage_worlds.travelplanner.suite import TravelPlanner, needs
 
 __all__ = [
     "Query",

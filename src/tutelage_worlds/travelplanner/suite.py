@@ -1,10 +1,11 @@
 """TravelPlanner as a suite: tasks, the environment, demonstrations, plans, wording."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import get_args
+from typing import Final, get_args
 
+from tutelage.envs import requirements
 from tutelage.envs.base import Render
 from tutelage.envs.generated_tasks import LazyTasks, in_turns
 from tutelage.types import Episode, Task
@@ -16,24 +17,7 @@ from tutelage_worlds.travelplanner.query import DAYS, LEVELS
 from tutelage_worlds.travelplanner.render import compact
 from tutelage_worlds.travelplanner.requests import SPLITS, trip
 
-
-@dataclass(frozen=True, slots=True)
-class Generated(LazyTasks):
-    """The generated tasks of a split; a task exists only when it is asked for."""
-
-    split: str
-    size: str
-    families: tuple[str, ...]
-    length: int
-
-    def _task(self, seed: int) -> Task:
-        family = self.families[seed % len(self.families)]
-        return Task(
-            id=f"travelplanner/{self.size}/{self.split}/{family}/{seed:07d}",
-            family=family,
-            seed=seed,
-            data={"split": self.split, "size": self.size},
-        )
+GET: Final = "git clone https://github.com/OSU-NLP-Group/TravelPlanner"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +74,8 @@ class TravelPlanner:
             if split not in SPLITS:
                 raise ValueError(f"There is no split {split!r}; there are {', '.join(SPLITS)}.")
             families = tuple(f"{level}-{days}" for level in self.levels for days in self.days)
-            return Generated(split, self.size, families, getattr(self, split))
+            about = (self.size, families, split)
+            return LazyTasks(split, getattr(self, split), _generated, about)
         return _listed(self.data, split, tuple(self.levels), tuple(self.days))
 
     def make(self) -> TravelPlannerEnv:
@@ -134,6 +119,16 @@ class TravelPlanner:
 
     def instructions(self) -> str:
         return wording.instructions(self.mode, brief=self.brief)
+
+
+def _generated(size: str, families: tuple[str, ...], split: str, seed: int) -> Task:
+    family = families[seed % len(families)]
+    return Task(
+        id=f"travelplanner/{size}/{split}/{family}/{seed:07d}",
+        family=family,
+        seed=seed,
+        data={"split": split, "size": size},
+    )
 
 
 @lru_cache(maxsize=32)
@@ -180,3 +175,11 @@ def find(task: Task) -> Trip:
         f"The task {task.id!r} is not a travelplanner task ({missing}): take one from "
         "TravelPlanner().tasks(split)."
     )
+
+
+def needs(options: Mapping[str, object]) -> Iterator[requirements.Need]:
+    """Nothing, unless the original's own queries are to be played."""
+    if options.get("data"):
+        yield requirements.file("data", options["data"], GET)
+    else:
+        yield requirements.official("data", GET)

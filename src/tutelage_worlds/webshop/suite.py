@@ -1,11 +1,12 @@
 """WebShop as a suite: tasks, the environment to play them in, demonstrations, wording."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from tutelage.envs import requirements
 from tutelage.envs.base import Render
 from tutelage.envs.generated_tasks import LazyTasks
 from tutelage.types import Observation, Task
@@ -18,6 +19,10 @@ from tutelage_worlds.webshop.render import compact, marked
 if TYPE_CHECKING:
     from tutelage_worlds.webshop.shop import Shop
 
+GET: Final = (
+    "git clone https://github.com/princeton-nlp/WebShop and fetch what its setup.sh names (`Data` "
+    "in docs/environments/webshop.md)"
+)
 SPLITS: Final = ("test", "dev", "train")
 """In the order in which they are cut from the goals."""
 PRODUCTS: Final = 10_000
@@ -31,24 +36,6 @@ pages, a product's code opens it. On its page, click the options that are wanted
 "Description" and "Features" tell what the title does not, and "< Prev" leads back from there.
 click[Buy Now] buys the product with the options you chose and ends the visit, so look first whether
 its kind, what is said of it, its options and its price fit what was asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part(LazyTasks):
-    """The goals of a split as tasks; a task exists only when it is asked for."""
-
-    suite: "WebShop"
-    split: str
-    start: int
-    length: int
-
-    def _task(self, index: int) -> Task:
-        shop, goal = self.suite.shop(), self.start + index
-        return Task(
-            id=f"{self.suite.prefix()}/{goal:07d}",
-            family=shop.product(shop.goal(goal).product).category,
-            seed=goal,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +89,16 @@ class WebShop:
         total = len(self.shop())
         cuts = (0, min(self.test, total), min(self.test + self.dev, total), total)
         at = SPLITS.index(split)
-        return Part(self, split, cuts[at], cuts[at + 1] - cuts[at])
+        return LazyTasks(split, cuts[at + 1] - cuts[at], WebShop._task, (self, cuts[at]))
+
+    def _task(self, start: int, index: int) -> Task:
+        """The task of a split whose goals begin at `start`."""
+        shop, goal = self.shop(), start + index
+        return Task(
+            id=f"{self.prefix()}/{goal:07d}",
+            family=shop.product(shop.goal(goal).product).category,
+            seed=goal,
+        )
 
     def make(self) -> "WebShopEnv":
         return WebShopEnv(self)
@@ -216,3 +212,16 @@ class WebShopEnv:
             actions=game.page.actions,
             focus=(game.goal.text,),
         )
+
+
+def needs(options: Mapping[str, object]) -> Iterator[requirements.Need]:
+    """Nothing, unless the original's own files are to be played or its tagger is to be used."""
+    if options.get("data"):
+        yield requirements.file("data", options["data"], GET)
+    else:
+        yield requirements.official("data", GET)
+    tagged = options.get("nouns") == "spacy"
+    use = 'for nouns = "spacy", as WebShop compares titles'
+    yield requirements.package("spacy", "nouns", wanted=tagged, use=use)
+    get = "python -m spacy download en_core_web_sm"
+    yield requirements.package("en-core-web-sm", get=get, wanted=tagged, use=use)

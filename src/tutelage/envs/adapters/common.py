@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from tutelage.envs.generated_tasks import LazyTasks
@@ -18,30 +17,25 @@ Won = float | str
 """From which reward on an episode is won, or the key under which its environment says so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seeds(LazyTasks):
-    """A split whose tasks are seeds; no two splits share one."""
+def seeds(name: str, split: str, train: int = TRAIN, dev: int = DEV, test: int = TEST) -> LazyTasks:
+    """A split whose tasks are seeds; no two splits share one.
 
-    name: str
-    split: str
-    length: int
-
-    def _task(self, index: int) -> Task:
-        return Task(
-            id=f"{self.name}/{self.split}/{index:07d}",
-            family=self.name,
-            seed=SPLITS.index(self.split) * APART + index,
-        )
-
-
-def seeds(name: str, split: str, train: int = TRAIN, dev: int = DEV, test: int = TEST) -> Seeds:
-    """The tasks of a split. Raises ValueError for another split, or a length that cannot be."""
+    Raises ValueError for a split that does not exist, or a length that cannot be.
+    """
     lengths = dict(zip(SPLITS, (train, dev, test), strict=True))
     if split not in lengths:
         raise ValueError(f"There is no split {split!r}; the splits are {', '.join(SPLITS)}.")
     if not 0 <= lengths[split] <= APART:
         raise ValueError(f"{split} = {lengths[split]}: a split has 0 to {APART:,} tasks.")
-    return Seeds(name, split, lengths[split])
+    return LazyTasks(split, lengths[split], _seeded, (name, split))
+
+
+def _seeded(name: str, split: str, index: int) -> Task:
+    return Task(
+        id=f"{name}/{split}/{index:07d}",
+        family=name,
+        seed=SPLITS.index(split) * APART + index,
+    )
 
 
 def imported(module: str, install: str) -> Any:

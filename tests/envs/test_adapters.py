@@ -213,10 +213,10 @@ def test_other_answers_are_explained() -> None:
 @pytest.mark.parametrize(
     ("made", "said"),
     [
-        (("a", None, True), "reward is NoneType, not a number"),
-        (("a", "1", True), "reward is str, not a number"),
-        ((None, 1.0, True), "text is NoneType, not a string"),
-        (("a", 1.0, "yes"), "done is str, not True or False"),
+        (("a", None, True), "reward is NoneType; it must be a number"),
+        (("a", "1", True), "reward is str; it must be a number"),
+        ((None, 1.0, True), "text is NoneType; it must be a string"),
+        (("a", 1.0, "yes"), "done is 'yes'; it must be True or False"),
     ],
 )
 def test_three_values_of_other_types_are_explained(made: Any, said: str) -> None:
@@ -239,7 +239,7 @@ class Square(Count):
 
 def test_every_promise_is_looked_at_where_no_episode_begins() -> None:
     found = list(check(own("Square"), ["train"]))
-    assert [bool(f.problems) for f in found] == [False, *[True] * 5, False, False]
+    assert [bool(f.problems) for f in found] == [False, *[True] * 6, False, False]
     assert all("as Gymnasium's environments do" in text for f in found for text in f.problems)
 
 

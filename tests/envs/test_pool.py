@@ -1,15 +1,27 @@
 """Pools: answers in their order, deadlines that run for one request, and failures that stay where
 they happened."""
 
+import logging
+import math
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
 
+import numpy
 import pytest
-from support.broken_envs import TAME, Heavy, NoWorld, Slow, Stuck, Trouble
+import torch
+from support.broken_envs import TAME, Closing, Heavy, Never, NoWorld, Odd, Slow, Stuck, Trouble
 
+from tutelage.envs import pool as pools
 from tutelage.envs.doors import Doors
-from tutelage.envs.pool import Failure, LocalPool, Pool, ProcessPool, check_observation
+from tutelage.envs.observations import LONGEST, observation
+from tutelage.envs.pool import Failure, LocalPool, Pool, ProcessPool
 from tutelage.types import Observation, Stop, Task
 
 SOON, LATE = "0", "0.4"
@@ -206,7 +218,7 @@ def test_a_sound_observation_passes_as_it_is() -> None:
         Observation(text="naïve 日本 🚪", reward=-1, score=0, state=("a", 1), won=False, done=True),
         Observation(text="x", actions=("go", "é")),
     ):
-        assert check_observation(made) is made
+        assert observation(made) is made
 
 
 def test_a_failure_says_where_in_the_environment() -> None:
@@ -236,3 +248,202 @@ def test_doors_play_alike_in_both_pools() -> None:
         seen.append(lines)
         pool.shutdown()
     assert seen[0] == seen[1]
+
+
+class Word(str):
+    """A string of a user's own class, such as numpy's."""
+
+
+CONVERTED = {
+    "numpy reward": ("reward", numpy.float32(0.5), 0.5),
+    "numpy whole reward": ("reward", numpy.int64(2), 2.0),
+    "numpy array of no dimension": ("reward", numpy.array(0.5), 0.5),
+    "tensor": ("reward", torch.tensor(0.5), 0.5),
+    "true reward": ("reward", True, 1.0),
+    "false reward": ("reward", False, 0.0),
+    "fraction": ("reward", Fraction(1, 2), 0.5),
+    "decimal": ("reward", Decimal("0.5"), 0.5),
+    "numpy score": ("score", numpy.float64(0.5), 0.5),
+    "numpy valid": ("valid", numpy.bool_(False), False),
+    "one for valid": ("valid", 1, True),
+    "tensor for valid": ("valid", torch.tensor(True), True),
+    "own string": ("text", Word("hello"), "hello"),
+    "numpy string": ("text", numpy.str_("hello"), "hello"),
+    "list of actions": ("actions", ["a", Word("b")], ("a", "b")),
+}
+
+
+@pytest.mark.parametrize("kind", CONVERTED)
+def test_what_has_a_plain_value_becomes_it(kind: str) -> None:
+    name, given, wanted = CONVERTED[kind]
+    plain = getattr(observation(Observation(text="x", **{"text": "x", name: given})), name)  # type: ignore[arg-type]
+    assert plain == wanted
+    assert type(plain) is type(wanted)
+    assert all(type(each) is str for each in plain if isinstance(plain, tuple))
+
+
+REFUSED = {
+    "array of one": ("reward", numpy.array([0.5]), TypeError, "whose reward is ndarray"),
+    "complex": ("reward", 1j, TypeError, "whose reward is complex; it must be a number"),
+    "numpy complex": ("reward", numpy.complex64(1), TypeError, "whose reward is complex64"),
+    "nothing": ("reward", None, TypeError, "whose reward is NoneType"),
+    "text": ("reward", "1", TypeError, "whose reward is str"),
+    "numpy nan": ("reward", numpy.float32("nan"), ValueError, "whose reward is nan"),
+    "infinite": ("reward", -math.inf, ValueError, "whose reward is -inf; it must be finite"),
+    "too large": ("reward", Fraction(10**400), TypeError, "whose reward is Fraction"),
+    "two for done": ("done", 2, TypeError, "whose done is 2; it must be True or False"),
+    "text for done": ("done", "True", TypeError, "whose done is 'True'"),
+    "array for done": ("done", numpy.array([True]), TypeError, "whose done is array"),
+    "state without comparison": ("state", Never(), TypeError, "cannot be compared with others"),
+    "state that is not itself": ("state", math.nan, ValueError, "is not equal to itself"),
+    "half a letter": ("text", "a\ud800", ValueError, "holds half a surrogate pair"),
+    "text for actions": ("actions", "go", TypeError, "whose actions are not a tuple of strings"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_has_none_is_refused_with_a_sentence(kind: str) -> None:
+    name, given, error, words = REFUSED[kind]
+    with pytest.raises(error) as caught:
+        observation(Observation(**{"text": "x", name: given}))  # type: ignore[arg-type]
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def pool_for(local: bool, suite: object, seconds: float = 20) -> Pool:
+    if local:
+        return LocalPool(suite)  # type: ignore[arg-type]
+    return ProcessPool(suite, workers=1, reset_seconds=seconds, step_seconds=seconds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_text_of_megabytes_is_cut_and_counted(
+    local: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    suite = Odd((("text", "x" * 3_000_000),))
+    pool = pool_for(local, suite)
+    begin(pool, "a", task=suite.tasks("train")[0])
+    ask(pool, ("a", "3"))
+    ((_, seen),) = ask(pool, ("a", "3"))
+    assert text(seen) == "x" * LONGEST + "\n[cut here: 2,800,000 more characters]"
+    pool.close("a")
+    pool.shutdown()
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 observation of more than 200,000 characters: only the beginning was shown; let the "
+        "environment return shorter texts"
+    ]
+    exact = Observation(text="x" * LONGEST)
+    assert pools.shortened(exact) is exact
+
+
+def test_a_state_that_cannot_be_sent_costs_its_episode() -> None:
+    suite = Odd(local_state=True)
+    pool = pool_for(False, suite)
+    try:
+        begin(pool, "a", "b", task=suite.tasks("train")[0])
+        process = pool.workers[0].process.pid  # type: ignore[attr-defined]
+        ((_, seen),) = ask(pool, ("a", "3"))
+        assert isinstance(seen, Failure)
+        assert "pickle" in seen.reason
+        assert pool.workers[0].process.pid == process  # type: ignore[attr-defined]
+    finally:
+        pool.shutdown()
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_environments_that_cannot_be_closed_are_counted_in_one_line(
+    local: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    suite = Closing(-1)
+    pool = pool_for(local, suite)
+    for key in "abc":
+        begin(pool, key, task=suite.tasks("train")[0])
+        pool.close(key)
+    pool.shutdown()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(
+        "3 environments could not be closed (close raised RuntimeError: the door"
+    )
+    assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_one_that_hangs_while_it_is_closed_delays_others_a_little(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next episode of its worker is played, and fails for no fault of another."""
+    monkeypatch.setattr(pools, "CLOSE_SECONDS", 0.5)
+    suite = Closing(3600)
+    pool = pool_for(False, suite, seconds=600)
+    task, since = suite.tasks("train")[0], time.monotonic()
+    begin(pool, "a", "b", task=task)
+    ask(pool, ("b", "3"))
+    pool.close("a")
+    ((_, seen),) = ask(pool, ("b", "3"))
+    assert isinstance(seen, Observation)
+    assert seen.won  # its first step was played again
+    pool.close("b")
+    pool.shutdown()
+    assert time.monotonic() - since < 60
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("2 environments could not be closed (`close` did not return within")
+
+
+def test_a_slow_step_before_a_close_has_its_own_deadline(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pools, "CLOSE_SECONDS", 0.2)
+    pool = pool_for(False, Slow())
+    begin(pool, "a", "b")
+    pool.act("a", "1.0 x")
+    pool.close("b")  # which waits behind the step
+    ((_, seen),) = pool.poll(block=True)
+    assert text(seen) == "a x"
+    pool.shutdown()
+    assert not caplog.records
+
+
+def test_environments_are_closed_before_the_workers_end(tmp_path: Path) -> None:
+    suite = Closing(0.3)
+    pool = pool_for(False, suite)
+    begin(pool, "a", task=suite.tasks("train")[0])
+    pool.close("a")
+    pool.shutdown()
+    assert pool.workers[0].closing == 0  # type: ignore[attr-defined]
+
+
+SCRIPT = """\
+from tutelage.envs.doors import Doors
+from tutelage.envs.pool import ProcessPool
+from tutelage.errors import TutelageError
+
+class Mine(Doors):
+    pass
+
+def main():
+    suite = Mine(1)
+    pool = ProcessPool(suite, workers=1, reset_seconds=20, step_seconds=20)
+    try:
+        pool.open("a", suite.tasks("train")[0])
+        print(pool.poll(block=True)[0][1].text)
+    except TutelageError as error:
+        print(error)
+    finally:
+        pool.shutdown()
+
+"""
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_script_without_its_guard_is_told_of_it(guarded: bool, tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(
+        SCRIPT + ('if __name__ == "__main__":\n    main()\n' if guarded else "main()\n")
+    )
+    ran = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, check=False, timeout=100
+    )
+    if guarded:
+        assert ran.stdout == "a\n"
+    else:
+        assert f"each imports {path} again" in ran.stdout
+        assert 'if __name__ == "__main__":' in ran.stdout

@@ -132,6 +132,66 @@ class Stuck(DoorsEnv):
 
 
 @dataclass(frozen=True)
+class Closing:
+    """Doors whose environments take `seconds` to be closed, or raise if it is negative."""
+
+    seconds: float = 0.0
+
+    def tasks(self, split: str) -> list[Task]:
+        return Doors(2).tasks(split)
+
+    def make(self) -> "ClosingEnv":
+        return ClosingEnv(self.seconds)
+
+
+class ClosingEnv(DoorsEnv):
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def close(self) -> None:
+        if self.seconds < 0:
+            raise RuntimeError("the door is stuck")
+        time.sleep(self.seconds)
+
+
+class Never:
+    """A state that hashes and cannot be compared."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ArithmeticError("no two are alike")
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Odd:
+    """Doors of which one observation, that of the second step, has other values."""
+
+    change: tuple[tuple[str, object], ...] = ()
+    local_state: bool = False  # whether its state cannot be sent from process to process
+
+    def tasks(self, split: str) -> list[Task]:
+        return Doors(3).tasks(split)
+
+    def make(self) -> "OddEnv":
+        return OddEnv(self)
+
+
+class OddEnv(DoorsEnv):
+    def __init__(self, suite: Odd) -> None:
+        super().__init__()
+        self.suite = suite
+
+    def step(self, action: str) -> Observation:
+        seen = super().step(action)
+        if self.suite.local_state:
+            seen = replace(seen, state=lambda: 0)
+        return replace(seen, **dict(self.suite.change)) if self.room == 2 else seen  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
 class Slow:
     """An environment that answers after the seconds that its action names."""
 

@@ -1,8 +1,9 @@
 """Whether an environment keeps the contract of `envs.base`: every broken promise in a sentence."""
 
-import math
+import operator
 import pickle
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -18,7 +19,8 @@ from tutelage.envs.base import (
     Suite,
     Thinks,
 )
-from tutelage.envs.guard import _NOW, Broken, attempt
+from tutelage.envs.guard import _NOW, Broken, attempt, close
+from tutelage.envs.observations import observation
 from tutelage.errors import TutelageError
 from tutelage.types import Observation, Task
 
@@ -55,12 +57,30 @@ def check(
     suite: Suite, splits: Sequence[str], *, tasks: int = 5, first: int = 0
 ) -> Iterator[Finding]:
     """Hold a suite to the contract, `tasks` of every split played; from promise `first` on."""
+    told: set[str] = set()
     for promise, run in CHECKS[first:]:
-        problems: list[str] = []
+        found: dict[str, list[str]] = {}  # the splits in which each cause is met
+        words: dict[str, str] = {}
         for split in splits:
             _NOW.split = f"{split}: "
-            problems += [f"{split}: {text}" for text in _problems(run, suite, split, tasks)]
-        yield Finding(promise=promise, problems=tuple(dict.fromkeys(problems)))
+            for text in _problems(run, suite, split, tasks):
+                words.setdefault(_cause(text), text)
+                found.setdefault(_cause(text), []).append(split)
+        yield Finding(
+            promise=promise,
+            problems=tuple(
+                f"{', '.join(dict.fromkeys(found[cause]))}: "
+                f"{'as above' if cause in told else words[cause]}"
+                for cause in found
+            ),
+        )
+        told |= set(found)
+
+
+def _cause(problem: str) -> str:
+    """A problem without the task and the action at which it was met: one cause breaks many promises
+    in every split, and is told once."""
+    return re.sub(r"^(reset|step|tasks|make|close)\b.*? (returned|raised) ", r"\1 \2 ", problem)
 
 
 def splits_of(suite: Suite) -> list[str]:
@@ -79,7 +99,8 @@ def splits_of(suite: Suite) -> list[str]:
 def quick(suite: Suite, split: str) -> list[str]:
     """What a run looks at before it starts: one task of one split."""
     runs = (_reset, _same_again, _survives)
-    return [text for run in runs for text in _problems(run, suite, split, 1)]
+    found = [text for run in runs for text in _problems(run, suite, split, 1)]
+    return list({_cause(text): text for text in reversed(found)}.values())[::-1]
 
 
 Check = Callable[[Suite, Sequence[Task]], Iterator[str]]
@@ -124,62 +145,41 @@ def _act(env: Env, action: str) -> Observation:
     return _fits(attempt(f"step({shown})", partial(env.step, action)), f"step({shown})")
 
 
-def _fits(made: object, what: str) -> Observation:
+def _fits(value: object, what: str) -> Observation:
     """Refuse an observation of wrong types or values."""
-    if not isinstance(made, Observation):
-        raise Broken(f"{what} returned {type(made).__name__}; it must return an Observation")
-    wrong = next(_wrong(made), "")
+    if not isinstance(value, Observation):
+        raise Broken(f"{what} returned {type(value).__name__}; it must return an Observation")
+    try:
+        seen = observation(value, f"{what} returned an observation")
+    except (TypeError, ValueError) as error:
+        raise Broken(str(error)) from error
+    wrong = next(_wrong(seen), "")
     if wrong:
         raise Broken(f"{what} returned an observation {wrong}")
-    return made
+    return seen
 
 
 def _wrong(seen: Observation) -> Iterator[str]:
-    if not isinstance(seen.text, str):
-        yield f"whose text is {type(seen.text).__name__}; it must be a string"
-    elif not seen.text.strip():
+    if not seen.text.strip():
         yield "without text; the agent would see nothing, so say at least that nothing happened"
-    elif _halved(seen.text):
-        yield "whose text holds half a surrogate pair, which nobody can tokenize or log"
-    if isinstance(seen.reward, bool) or not isinstance(seen.reward, int | float):
-        yield f"whose reward is {type(seen.reward).__name__}; it must be a number"
-    elif not math.isfinite(seen.reward):
-        yield f"whose reward is {seen.reward}; it must be finite"
-    for name in ("done", "valid"):
-        if not isinstance(getattr(seen, name), bool):
-            yield f"whose {name} is {getattr(seen, name)!r}; it must be True or False"
-    if seen.won is not None and not isinstance(seen.won, bool):
-        yield f"whose won is {seen.won!r}; it must be True, False or None"
-    if (seen.won is None) == (seen.done is True):
+    if (seen.won is None) == seen.done:
         yield f"with done={seen.done} and won={seen.won}; won is None exactly until done"
-    if seen.score is not None and not (
-        isinstance(seen.score, int | float) and 0 <= seen.score <= 1
-    ):
+    if seen.score is not None and not 0 <= seen.score <= 1:
         yield f"whose score is {seen.score!r}; it must be in [0, 1] or None"
-    for name in ("actions", "focus"):
-        words = getattr(seen, name)
-        if not isinstance(words, tuple) or not all(isinstance(a, str) for a in words):
-            yield f"whose {name} are not a tuple of strings"
-        elif any(map(_halved, words)):
-            yield f"whose {name} hold half a surrogate pair, which nobody can tokenize or log"
-    try:
-        hash(seen.state)
-    except TypeError:
-        yield f"whose state, a {type(seen.state).__name__}, is not hashable; use a tuple or string"
-
-
-def _halved(text: str) -> bool:
-    """Whether a text cannot be written as UTF-8."""
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _differs(a: Observation, b: Observation) -> str:
     """The first field in which two observations differ, with both values."""
     for field in fields(Observation):
         one, other = getattr(a, field.name), getattr(b, field.name)
-        if one != other:
+        if _differ(one, other, field.name):
             return f"its {field.name} is {_short(one)} once and {_short(other)} another time"
     return ""
+
+
+def _differ(one: object, other: object, what: str = "observations") -> bool:
+    """States are objects of the user's, whose comparison may raise."""
+    return bool(attempt(f"comparing {what}", partial(operator.ne, one, other)))
 
 
 def _short(value: object) -> str:
@@ -200,7 +200,7 @@ def _walk(suite: Suite, task: Task, seed: int) -> list[tuple[str, Observation]]:
         if listed and not seen.valid:
             raise Broken(f"{action!r} was listed as admissible and then refused (valid=False)")
         path.append((action, seen))
-    attempt("close", env.close)
+    close(env)
     return path
 
 
@@ -237,10 +237,10 @@ def _order(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
         attempt(f"pickling {task.id}", partial(pickle.dumps, task))
         env, first = _begin(suite, task)
         again, other = _begin(copy, task)
-        if first != other:
+        if _differ(first, other):
             yield f"a pickled copy plays {task.id} differently: {_differs(first, other)}"
         for each in (env, again):
-            attempt("close", each.close)
+            close(each)
 
 
 def _reset(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
@@ -253,7 +253,7 @@ def _reset(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
             yield f"reset to {task.id} is done at once; there is nothing to learn in it"
         if not seen.valid:
             yield f"reset to {task.id} has valid=False, but there was no action to refuse"
-        attempt("close", env.close)
+        close(env)
 
 
 def _same_again(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
@@ -265,11 +265,11 @@ def _same_again(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
             again = _fits(attempt("reset", partial(env.reset, task)), "reset")
             for k, (action, seen) in enumerate(path):
                 again = _act(env, action) if k else again
-                if again != seen:
+                if _differ(again, seen):
                     at = f"step {k}" if k else "reset"
                     yield f"{task.id} differs {place} at {at}: {_differs(seen, again)}"
                     break
-        attempt("close", env.close)
+        close(env)
 
 
 def _apart(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
@@ -280,11 +280,11 @@ def _apart(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
         for task, env, path in zip(tasks, envs, paths, strict=True):
             if k < len(path):
                 again = _act(env, path[k][0])
-                if again != path[k][1]:
+                if _differ(again, path[k][1]):
                     text = _differs(path[k][1], again)
                     raise Broken(f"{task.id} goes differently beside others, at step {k}: {text}")
     for env in envs:
-        attempt("close", env.close)
+        close(env)
     yield from ()
 
 
@@ -295,7 +295,19 @@ def _survives(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
             env, _ = _begin(suite, task)
             if _act(env, action).won:
                 yield f"{task.id} is won by {_short(action)}"
+            close(env)
+
+
+def _closes(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
+    """close gives up an episode at its beginning, in its middle and at its end"""
+    for task in tasks:
+        for actions in (0, 1, STEPS):
+            env, seen = _begin(suite, task)
+            for _ in range(actions):
+                if not seen.done:
+                    seen = _act(env, seen.actions[0] if seen.actions else GARBAGE[2])
             attempt("close", env.close)
+    yield from ()
 
 
 def _solutions(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
@@ -323,7 +335,7 @@ def _solutions(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
                 seen = _act(env, action)
             if not seen.won:
                 yield f"{name} of {task.id} does not win with its {len(script)} actions"
-            attempt("close", env.close)
+            close(env)
 
 
 def _words(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
@@ -354,5 +366,5 @@ def _words(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
 
 CHECKS: tuple[tuple[str, Check], ...] = tuple(
     (run.__doc__ or "", run)
-    for run in (_tasks, _order, _reset, _same_again, _apart, _survives, _solutions, _words)
+    for run in (_tasks, _order, _reset, _same_again, _apart, _survives, _closes, _solutions, _words)
 )

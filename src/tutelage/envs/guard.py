@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tutelage.envs.base import Env
 from tutelage.errors import EnvError, TutelageError
 
 T = TypeVar("T")
@@ -42,3 +43,13 @@ def attempt(what: str, call: Callable[[], T]) -> T:
         frames = traceback.extract_tb(error.__traceback__)
         where = f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
         raise Broken(f"{what} raised {type(error).__name__}: {error}{where}") from error
+
+
+def close(env: Env) -> str:
+    """Close an environment whose episode is over. A failure costs nothing any more: it is returned
+    as a sentence, empty where there was none."""
+    try:
+        attempt("close", env.close)
+    except TutelageError as error:
+        return str(error)
+    return ""

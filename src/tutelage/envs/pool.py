@@ -4,17 +4,24 @@ Requests go in by key, answers come out in whatever order; a failed environment 
 `Failure`, never with an exception.
 """
 
-import math
+import logging
 import multiprocessing as mp
+import re
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import Literal, Protocol, TypeVar
+from pathlib import Path
+from typing import Final, Literal, Protocol, TypeVar
 
 from tutelage.envs.base import Env, Suite
+from tutelage.envs.guard import close
+from tutelage.envs.observations import LONGEST, observation, shortened
+from tutelage.errors import EnvError
 from tutelage.types import Observation, Stop, Task
 
 
@@ -28,8 +35,12 @@ class Failure:
 
 Answer = tuple[str, Observation | Failure]
 T = TypeVar("T")
-START_SECONDS = 60.0
+START_SECONDS: Final = 60.0
 """What a worker may take to start Python and import the suite, before any deadline runs."""
+CLOSE_SECONDS: Final = 5.0
+"""What an environment may take to be closed; its episode is over, so that nobody waits longer."""
+UNCLOSED: Final = f"`close` did not return within {CLOSE_SECONDS:g} s"
+LOGGER: Final = logging.getLogger(__name__)
 
 
 class Pool(Protocol):
@@ -43,33 +54,38 @@ class Pool(Protocol):
     def shutdown(self) -> None: ...
 
 
-def check_observation(made: object) -> Observation:
-    """Refuse what is not an observation, before it spoils an episode or a log.
+@dataclass(slots=True)
+class Incidents:
+    """What went wrong in a pool without costing an episode: counted, and logged once at its end."""
 
-    Raises TypeError or ValueError, which say what is wrong.
-    """
-    if not isinstance(made, Observation):
-        raise TypeError(
-            f"reset and step must return an tutelage Observation, got {type(made).__name__}"
-        )
-    for name, kind, word in (
-        ("text", str, "a string"),
-        ("reward", int | float, "a number"),
-        ("done", bool, "True or False"),
-        ("valid", bool, "True or False"),
-        ("won", bool | None, "True, False or None"),
-        ("score", int | float | None, "a number or None"),
-    ):
-        if not isinstance(getattr(made, name), kind):
-            got = type(getattr(made, name)).__name__
-            raise TypeError(f"an observation's {name} must be {word}, got {got}")
-    for name, value in (("reward", made.reward), ("score", made.score)):
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"an observation's {name} must be finite, got {value}")
-    for words in (made.text, *made.actions):
-        words.encode()  # half a surrogate pair can be neither tokenized nor logged
-    hash(made.state)
-    return made
+    cut: int = 0  # observations of more than LONGEST characters
+    unclosed: int = 0  # environments whose `close` raised or did not return
+    example: str = ""  # why the first of them could not be closed
+
+    def seen(self, answer: "Observation | Failure") -> None:
+        if isinstance(answer, Observation):
+            self.cut += len(answer.text) > LONGEST
+
+    def not_closed(self, reason: str) -> None:
+        self.unclosed += 1
+        self.example = self.example or reason
+
+    def log(self) -> None:
+        if self.cut:
+            LOGGER.warning(
+                "%s of more than %s characters: only the beginning was shown; let the environment "
+                "return shorter texts",
+                _count(self.cut, "observation"), f"{LONGEST:,}",
+            )  # fmt: skip
+        if self.unclosed:
+            LOGGER.warning(
+                "%s could not be closed (%s); fix the environment's `close`",
+                _count(self.unclosed, "environment"), self.example,
+            )  # fmt: skip
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}{'s' * (number != 1)}"
 
 
 def _guarded(call: Callable[[], T]) -> T | Failure:
@@ -77,11 +93,10 @@ def _guarded(call: Callable[[], T]) -> T | Failure:
     try:
         return call()
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return Failure(
-            stop=Stop.ERROR,
-            reason=f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})",
-        )
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        foreign = Path(frame.filename).parent != Path(__file__).parent
+        where = f" ({frame.filename}:{frame.lineno})" if foreign else ""
+        return Failure(stop=Stop.ERROR, reason=f"{type(error).__name__}: {error}{where}")
 
 
 class _Envs:
@@ -94,17 +109,21 @@ class _Envs:
     def open(self, key: str, task: Task) -> Observation | Failure:
         def begin() -> Observation:
             self.by_key[key] = self.suite.make()
-            return check_observation(self.by_key[key].reset(task))
+            return _accepted(self.by_key[key].reset(task), "reset")
 
         return _guarded(begin)
 
     def act(self, key: str, action: str) -> Observation | Failure:
-        return _guarded(lambda: check_observation(self.by_key[key].step(action)))
+        return _guarded(lambda: _accepted(self.by_key[key].step(action), "step"))
 
-    def close(self, key: str) -> None:
+    def close(self, key: str) -> str:
+        """Why it could not be closed; empty if it was."""
         env = self.by_key.pop(key, None)
-        if env is not None:
-            _guarded(env.close)  # its episode is over, so a failure concerns nobody
+        return close(env) if env is not None else ""
+
+
+def _accepted(value: object, call: str) -> Observation:
+    return shortened(observation(value, f"{call} returned an observation"))
 
 
 class LocalPool:
@@ -113,16 +132,22 @@ class LocalPool:
     def __init__(self, suite: Suite) -> None:
         self.envs = _Envs(suite)
         self.ready: list[Answer] = []
+        self.incidents = Incidents()
 
     def open(self, key: str, task: Task) -> None:
-        self.ready.append((key, self.envs.open(key, task)))
+        self._answer(key, self.envs.open(key, task))
 
     def act(self, key: str, action: str) -> None:
-        self.ready.append((key, self.envs.act(key, action)))
+        self._answer(key, self.envs.act(key, action))
+
+    def _answer(self, key: str, answer: Observation | Failure) -> None:
+        self.incidents.seen(answer)
+        self.ready.append((key, answer))
 
     def close(self, key: str) -> None:
         self.ready = [answer for answer in self.ready if answer[0] != key]
-        self.envs.close(key)
+        if reason := self.envs.close(key):
+            self.incidents.not_closed(reason)
 
     def poll(self, *, block: bool) -> list[Answer]:
         ready, self.ready = self.ready, []
@@ -131,27 +156,33 @@ class LocalPool:
     def shutdown(self) -> None:
         for key in list(self.envs.by_key):
             self.close(key)
+        self.incidents.log()
+        self.incidents = Incidents()
 
 
 def _serve(suite: Suite, pipe: Connection) -> None:
-    """A worker: (verb, key, task, actions) in, an observation or a failure out."""
+    """A worker: (verb, key, task, actions) in, (key, observation or failure) out, in this order;
+    ("", "") once it has started, and ("", why not) for an environment that was to be closed."""
     # an interrupt is for the parent, which ends its workers itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     envs = _Envs(suite)
-    pipe.send(("", None))
+    pipe.send(("", ""))
     while True:
         try:
             verb, key, task, actions = pipe.recv()
         except EOFError:
             return
         if verb == "close":
-            envs.close(key)
+            pipe.send(("", envs.close(key)))
             continue
-        made: Observation | Failure | None = envs.open(key, task) if verb == "open" else None
+        answer: Observation | Failure | None = envs.open(key, task) if verb == "open" else None
         for action in actions:
-            if not isinstance(made, Failure):
-                made = envs.act(key, action)
-        pipe.send((key, made))
+            if not isinstance(answer, Failure):
+                answer = envs.act(key, action)
+        # a state may be of a kind that cannot be pickled, which is found before anything is sent
+        unsent = _guarded(partial(pipe.send, (key, answer)))
+        if isinstance(unsent, Failure):
+            pipe.send((key, unsent))
 
 
 @dataclass(slots=True)
@@ -163,6 +194,8 @@ class _Worker:
     since: float = 0.0
     limit: float = 0.0  # seconds from `since`
     up: bool = False  # whether it has started
+    closing: int = 0  # environments that it was told to close and has not
+    ahead: int = 0  # those of them that it closes before it serves `busy`
 
 
 @dataclass(slots=True)
@@ -189,7 +222,9 @@ class ProcessPool:
     ) -> None:  # fmt: skip
         self.suite, self.order = suite, order
         self.reset_seconds, self.step_seconds = reset_seconds, step_seconds
+        # a forked child would inherit torch's threads and a GPU that only its parent may use
         self.context = mp.get_context("spawn")
+        self.incidents = Incidents()
         self.live: dict[str, _Live] = {}
         self.owed: list[str] = []
         self.answers: dict[str, Observation | Failure] = {}
@@ -197,11 +232,11 @@ class ProcessPool:
         self.turn = 0
 
     def _start(self) -> _Worker:
-        ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=_serve, args=(self.suite, theirs), daemon=True)
+        pipe, other_end = self.context.Pipe()
+        process = self.context.Process(target=_serve, args=(self.suite, other_end), daemon=True)
         process.start()
-        theirs.close()
-        return _Worker(process=process, pipe=ours)
+        other_end.close()
+        return _Worker(process=process, pipe=pipe)
 
     def open(self, key: str, task: Task) -> None:
         self.live[key] = _Live(task=task, worker=self.turn % len(self.workers))
@@ -230,7 +265,7 @@ class ProcessPool:
         verb, actions = ("step", live.actions[-1:]) if live.opened else ("open", live.actions)
         seconds = self.step_seconds * len(actions)
         worker.limit = seconds if live.opened else seconds + self.reset_seconds
-        worker.busy, worker.since = key, time.monotonic()
+        worker.busy, worker.since, worker.ahead = key, time.monotonic(), worker.closing
         live.opened = True
         try:
             worker.pipe.send((verb, key, live.task, actions))
@@ -238,14 +273,14 @@ class ProcessPool:
             return  # found dead by the next poll, which answers for it
 
     def poll(self, *, block: bool) -> list[Answer]:
-        whole = self.order == "fixed"
+        together = self.order == "fixed"
         while True:
-            self._collect(0.05 if block or whole else 0.0)
+            self._collect(0.05 if block or together else 0.0)
             ready = [k for k in self.owed if k in self.answers]
-            if ready and (not whole or len(ready) == len(self.owed)):
+            if ready and (not together or len(ready) == len(self.owed)):
                 self.owed = [k for k in self.owed if k not in self.answers]
                 return [(k, self.answers.pop(k)) for k in ready]
-            if not self.owed or not (block or whole):
+            if not self.owed or not (block or together):
                 return []
 
     def _collect(self, patience: float) -> None:
@@ -255,17 +290,27 @@ class ProcessPool:
             at = pipes[pipe]
             worker = self.workers[at]
             try:
-                key, made = pipe.recv()
+                key, answer = pipe.recv()
             except (EOFError, OSError):
                 self._replace(at, Failure(stop=Stop.ERROR, reason=self._last_words(at)))
                 continue
             if not key:
-                worker.up, worker.since = True, time.monotonic()
+                self._notice(worker, answer)
                 continue
-            self.answers[key] = made
+            self.incidents.seen(answer)
+            self.answers[key] = answer
             worker.busy = ""
             self._feed(at)
         self._late()
+
+    def _notice(self, worker: _Worker, unclosed: str) -> None:
+        """A worker has started, or has closed an environment: the deadline runs from now on."""
+        if worker.up:
+            worker.closing -= 1
+            worker.ahead = max(0, worker.ahead - 1)
+        if unclosed:
+            self.incidents.not_closed(unclosed)
+        worker.up, worker.since = True, time.monotonic()
 
     def _late(self) -> None:
         """Give up on workers that are dead or past their deadline."""
@@ -276,13 +321,43 @@ class ProcessPool:
             limit = worker.limit if worker.up else worker.limit + START_SECONDS
             if not worker.process.is_alive():
                 self._replace(at, Failure(stop=Stop.ERROR, reason=self._last_words(at)))
+            elif worker.up and worker.ahead:
+                if now - worker.since > CLOSE_SECONDS:
+                    self._stuck(at)
             elif now - worker.since > limit:
                 reason = f"no answer within its deadline of {limit:g} s"
                 self._replace(at, Failure(stop=Stop.TIMEOUT, reason=reason))
 
+    def _stuck(self, at: int) -> None:
+        """Give up on an environment that is being closed, for which another episode waits: that is
+        played again on a new worker."""
+        self.incidents.not_closed(UNCLOSED)
+        waiting = self.workers[at].busy
+        self._renew(at)
+        self.workers[at].queue.insert(0, waiting)
+        self._feed(at)
+
     def _last_words(self, at: int) -> str:
-        self.workers[at].process.join(timeout=1.0)
-        return f"the environment's process died (exit code {self.workers[at].process.exitcode})"
+        """Why a worker died, as far as can be told.
+
+        Raises EnvError where no worker can start, and so no episode be played.
+        """
+        worker = self.workers[at]
+        worker.process.join(timeout=1.0)
+        code = worker.process.exitcode
+        if worker.up:
+            return f"the environment's process died (exit code {code})"
+        if script := unguarded_script():
+            raise EnvError(
+                f"worker processes cannot start: each imports {script} again, which starts a run "
+                'of its own; put what the script does below `if __name__ == "__main__":`, or set '
+                "env.workers = 0"
+            )
+        return (
+            f"the environment's process died before it could play (exit code {code}); what it "
+            "printed says why: it imports the environment's module, which it may not find (a class "
+            "of a notebook never: move it to a file, or set env.workers = 0)"
+        )
 
     def _replace(self, at: int, failure: Failure) -> None:
         """A new worker for one that failed its episode."""
@@ -313,13 +388,47 @@ class ProcessPool:
             self._renew(live.worker)
             self._feed(live.worker)
         elif live.opened and worker.process.is_alive():
+            if not worker.busy and not worker.closing:
+                worker.since = time.monotonic()
             try:
                 worker.pipe.send(("close", key, None, []))
             except OSError:
                 return  # its process is gone, and the environment with it
+            worker.closing += 1
 
     def shutdown(self) -> None:
+        self._finish_closing(time.monotonic() + CLOSE_SECONDS)
         for worker in self.workers:
             worker.process.kill()
             worker.process.join()
             worker.pipe.close()
+        self.incidents.log()
+        self.incidents = Incidents()
+
+    def _finish_closing(self, deadline: float) -> None:
+        """Let environments that are being closed end in peace, none of them after the deadline."""
+        while pipes := {w.pipe: w for w in self.workers if w.up and w.closing and not w.busy}:
+            ready = wait(list(pipes), timeout=max(0.0, deadline - time.monotonic()))
+            if not ready:
+                for _ in pipes:
+                    self.incidents.not_closed(UNCLOSED)
+                return
+            for pipe in ready:
+                assert isinstance(pipe, Connection)
+                try:
+                    self._notice(pipes[pipe], pipe.recv()[1])
+                except (EOFError, OSError):
+                    pipes[pipe].closing = 0  # its process is gone, and the environments with it
+
+
+def unguarded_script() -> str:
+    """The script that runs, if a worker process, which imports it again, would run it as well."""
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if path is None or getattr(main, "__spec__", None) is not None:
+        return ""  # a notebook, or `python -m`
+    try:
+        source = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return "" if re.search(r"^if\s+.*__name__", source, re.MULTILINE) else str(path)

@@ -19,6 +19,7 @@ return an `Observation` instead, which can say more. What else a suite may have 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from tutelage.envs import observations
 from tutelage.envs.adapters.common import seeds
 from tutelage.envs.base import Env
 from tutelage.errors import EnvError
@@ -96,17 +97,13 @@ class OwnEnv:
             raise EnvError(
                 f"step returned {what}; it must return (text, reward, done), or an Observation"
             )
-        text, reward, done = made
-        for name, value, kind, word in (
-            ("text", text, str, "a string"),
-            ("reward", reward, int | float, "a number"),
-            ("done", done, bool, "True or False"),
-        ):
-            if not isinstance(value, kind):
-                raise EnvError(
-                    f"step returned (text, reward, done) whose {name} is {type(value).__name__}, "
-                    f"not {word}; return that"
-                )
+        what = "step returned (text, reward, done) whose"
+        try:
+            text = observations.text(made[0], f"{what} text")
+            reward = observations.number(made[1], f"{what} reward")
+            done = observations.flag(made[2], f"{what} done")
+        except (TypeError, ValueError) as error:
+            raise EnvError(str(error)) from error
         return Observation(text=text, reward=reward, done=done, won=reward > 0 if done else None)
 
     def close(self) -> None:

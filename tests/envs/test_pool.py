@@ -276,10 +276,10 @@ CONVERTED = {
 @pytest.mark.parametrize("kind", CONVERTED)
 def test_what_has_a_plain_value_becomes_it(kind: str) -> None:
     name, given, wanted = CONVERTED[kind]
-    plain = getattr(observation(Observation(text="x", **{"text": "x", name: given})), name)  # type: ignore[arg-type]
+    plain = getattr(observation(Observation(**{"text": "x", name: given})), name)  # type: ignore[arg-type]
     assert plain == wanted
     assert type(plain) is type(wanted)
-    assert all(type(each) is str for each in plain if isinstance(plain, tuple))
+    assert not isinstance(plain, tuple) or {type(each) for each in plain} == {str}
 
 
 REFUSED = {
@@ -361,9 +361,7 @@ def test_environments_that_cannot_be_closed_are_counted_in_one_line(
         pool.close(key)
     pool.shutdown()
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith(
-        "3 environments could not be closed (close raised RuntimeError: the door"
-    )
+    assert line.startswith("3 environments could not be closed (close raised RuntimeError")
     assert caplog.records[0].levelno == logging.WARNING
 
 
@@ -436,9 +434,8 @@ def main():
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_script_without_its_guard_is_told_of_it(guarded: bool, tmp_path: Path) -> None:
     path = tmp_path / "script.py"
-    path.write_text(
-        SCRIPT + ('if __name__ == "__main__":\n    main()\n' if guarded else "main()\n")
-    )
+    guard = 'if __name__ == "__main__":\n    ' if guarded else ""
+    path.write_text(f"{SCRIPT}{guard}main()\n")
     ran = subprocess.run(
         [sys.executable, path], capture_output=True, text=True, check=False, timeout=100
     )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.types import Observation, Task
@@ -188,7 +189,8 @@ class OddEnv(DoorsEnv):
         seen = super().step(action)
         if self.suite.local_state:
             seen = replace(seen, state=lambda: 0)
-        return replace(seen, **dict(self.suite.change)) if self.room == 2 else seen  # type: ignore[arg-type]
+        change: dict[str, Any] = dict(self.suite.change)
+        return replace(seen, **change) if self.room == 2 else seen
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,13 @@ from tutelage.envs.adapters.gymnasium import Gymnasium
 from tutelage.envs.adapters.openenv import OpenEnv
 from tutelage.envs.adapters.own import Own, is_own
 from tutelage.envs.adapters.verifiers import Verifiers
-from tutelage.envs.base import Demonstrates, Instructs, Renders, Thinks
+from tutelage.envs.base import Demonstrates, Instructs, Renders, Thinks, suite_name
 from tutelage.envs.check import check
 from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.errors import ConfigError, EnvError
+from tutelage.hints import hint
+from tutelage.prompts import answer_format
+from tutelage.rollout.demonstrations import script
 from tutelage.runs import assemble
 from tutelage.types import Observation, Task
 
@@ -135,6 +138,7 @@ def findable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_missing_is_filled_in() -> None:
     suite = own("Count", last=2)
     assert len(suite.tasks("train")) == 10_000
+    assert suite_name(suite) == suite_name(Count()) == "Count"
     assert suite.tasks("dev")[0].id == "count/dev/0000000"
     env = suite.make()
     assert env.reset(suite.tasks("train")[0]) == Observation(text="Count.")
@@ -164,6 +168,41 @@ def test_what_the_class_knows_is_kept() -> None:
         assert made.instructions() == "Count to 2."
         assert made.demonstrate(made.tasks("train")[0]) == ["1", "2"]
     assert problems(suite) == []
+
+
+class Shows(Count):
+    """An expert, and nobody who knows more than it."""
+
+    def demonstrate(self, task: Task) -> Sequence[str]:
+        return [str(k) for k in range(1, self.last + 1)]
+
+
+def test_an_expert_needs_no_plan() -> None:
+    suite = own("Shows", last=2)
+    task = suite.tasks("train")[0]
+    assert problems(suite) == []
+    turns = script(suite, task, aloud=False)
+    assert [answer_format.parse(text).action for text, _ in turns] == ["1", "2"]
+    assert hint(suite, task, "trace") == "1. 1\n2. 2"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("plan", 'Shows has no `plan` method: add one, choose the hint "trace", or'),
+        ("answer", "Shows has no `answer` method"),
+    ],
+)
+def test_what_is_missing_is_named_with_the_class_that_lacks_it(kind: str, words: str) -> None:
+    suite = own("Shows")
+    with pytest.raises(ConfigError, match=words):
+        hint(suite, suite.tasks("train")[0], kind)
+    with pytest.raises(ConfigError, match=r"Shows has no `plan` method"):
+        script(suite, suite.tasks("train")[0], aloud=False, kind="plan")
+    with pytest.raises(ConfigError, match=r"Shows has no `thoughts` method"):
+        script(suite, suite.tasks("train")[0], aloud=True)
+    with pytest.raises(ConfigError, match=r"Count has no `demonstrate` method"):
+        script(own("Count"), suite.tasks("train")[0], aloud=False)
 
 
 def test_a_lost_episode_is_lost() -> None:

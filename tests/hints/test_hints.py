@@ -139,7 +139,7 @@ def test_what_a_suite_can_never_give_is_refused() -> None:
     for kind, said in {
         "plan": "knows its solutions; Bare has no",
         "actions": "knows its solutions; Bare has no",
-        "trace": "knows its solutions; Bare has no",
+        "trace": "needs an environment with an expert; Bare has no `demonstrate` method",
         "written": "knows its solutions; Bare has no",
         "answer": "reference answers; Bare has no `answer` method",
         "skills:keyword": "chosen by the task's text, and Bare has no `describe` method",

@@ -13,6 +13,7 @@ from tutelage import cpu
 from tutelage.cli import model_sizes
 from tutelage.config.schema import AlgorithmSection, Config, PolicySection
 from tutelage.config.signature import annotations, schedule, takes_schedule
+from tutelage.envs import guard
 from tutelage.envs.base import Demonstrates, Suite
 from tutelage.errors import ConfigError
 from tutelage.objective import (
@@ -192,7 +193,7 @@ def _episode_tokens(suite: Suite, context: Context, config: Config) -> int:
     for action in script[: config.rollout.max_turns]:
         seen.append(env.step(action))
         actions.append(action)
-    env.close()
+    guard.close(env)
     system = len(context.system()) // CHARACTERS
     words = [_words(context, seen[: k + 1], actions[:k]) for k in range(len(seen))]
     if context.kind == "window":

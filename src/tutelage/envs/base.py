@@ -1,4 +1,8 @@
-"""What an environment is: text in, text out, one episode at a time."""
+"""The contract of environments: text in, text out, one episode at a time.
+
+`Env` and `Suite` are required. The other protocols are methods that a suite may have besides; each
+is asked for by `isinstance` where it is used, so that a suite is any class with these methods.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
@@ -15,13 +19,19 @@ class Env(Protocol):
 
 
 class Suite(Protocol):
-    """A family of tasks and the environment they are played in. Must survive pickling."""
+    """A collection of tasks and the environment they are played in. It must survive pickling,
+    because worker processes are sent a copy."""
 
     def tasks(self, split: str) -> Sequence[Task]:
         """The tasks of a split, always the same ones in the same order."""
         ...
 
     def make(self) -> Env: ...
+
+
+def suite_name(suite: object) -> str:
+    """The name of a suite's class as its author wrote it, for messages."""
+    return str(getattr(suite, "class_name", type(suite).__name__))
 
 
 @runtime_checkable
@@ -35,11 +45,16 @@ class Identifies(Protocol):
 
 @runtime_checkable
 class Demonstrates(Protocol):
-    """A suite that knows how its tasks are done."""
+    """A suite with an expert whose actions can be imitated."""
 
     def demonstrate(self, task: Task) -> Sequence[str]:
         """Actions that solve the task using only what the agent can have seen: to imitate."""
         ...
+
+
+@runtime_checkable
+class Plans(Protocol):
+    """A suite that knows solutions: privileged information."""
 
     def plan(self, task: Task) -> Sequence[str]:
         """The shortest known way, using everything about the task: privileged information."""
@@ -60,13 +75,13 @@ class Describes(Protocol):
     """A suite that can say what a task asks for before it is played."""
 
     def describe(self, task: Task) -> str:
-        """The task alone, in the words in which the agent is told it: nothing of what it sees."""
+        """The task alone, in the words that the agent reads: nothing of what it sees later."""
         ...
 
 
 @runtime_checkable
 class Thinks(Protocol):
-    """A suite whose demonstrator can say what it is after."""
+    """A suite whose expert gives its reasons."""
 
     def thoughts(self, task: Task) -> Sequence[str]:
         """A thought for each action of `demonstrate(task)`, in order."""
@@ -75,29 +90,29 @@ class Thinks(Protocol):
 
 @runtime_checkable
 class PlansAloud(Protocol):
-    """A suite whose plan says what it is after, in the words of `Thinks.thoughts`."""
+    """A suite whose plan gives its reasons, in the words of `Thinks.thoughts`."""
 
     def plan_thoughts(self, task: Task) -> Sequence[str]:
         """A thought for each action of `plan(task)`, in order."""
         ...
 
 
-Told = Literal["plan", "trace"]
-"""What somebody was told: what solves the task, or what an expert did who knew no more."""
+ScriptKind = Literal["plan", "trace"]
+"""What an expert follows: the plan, which knows everything, or its own demonstration."""
 
 
 @runtime_checkable
 class Strays(Protocol):
-    """A suite that can show how what somebody was told goes on after wrong turns."""
+    """A suite that can show how an expert recovers from wrong turns."""
 
-    def stray(self, task: Task, told: Told) -> Sequence[tuple[str, str, bool]]:
+    def stray(self, task: Task, kind: ScriptKind) -> Sequence[tuple[str, str, bool]]:
         """(action, thought, whether it is to be imitated): `plan` or `demonstrate` with wrong turns
-        in it, which whoever follows them in somebody else's steps must know how to mend."""
+        in between, which are not imitated, and the actions that correct them, which are."""
         ...
 
 
 Render = Callable[[Observation], str]
-"""How an observation is put into words. The rules of an environment never depend on it."""
+"""How an observation is shown to the agent. The rules of an environment never depend on it."""
 
 
 @runtime_checkable
@@ -109,7 +124,7 @@ class Renders(Protocol):
 
 @runtime_checkable
 class Instructs(Protocol):
-    """A suite that tells the agent, in a system message, how its world works."""
+    """A suite that explains its environment to the agent, in the system message."""
 
     def instructions(self) -> str: ...
 
@@ -119,7 +134,7 @@ class Summarises(Protocol):
     """A suite with numbers of its own for an evaluation, besides success and score."""
 
     def summarise(self, episodes: Sequence[Episode]) -> Mapping[str, float]:
-        """By name, what is said of the episodes of a panel, one for each task."""
+        """By name, numbers over the episodes of a panel, one episode for each task."""
         ...
 
 

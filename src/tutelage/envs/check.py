@@ -14,6 +14,7 @@ from tutelage.envs.base import (
     Describes,
     Env,
     Instructs,
+    Plans,
     PlansAloud,
     Renders,
     Suite,
@@ -312,30 +313,35 @@ def _closes(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
 
 def _solutions(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
     """demonstrate and plan, where there are any, win; thoughts are one for each action"""
-    if not isinstance(suite, Demonstrates):
-        return
     for task in tasks:
-        for name, ask in (("demonstrate", suite.demonstrate), ("plan", suite.plan)):
-            script = list(attempt(name, partial(ask, task)))
-            if name == "demonstrate" and isinstance(suite, Thinks):
+        if isinstance(suite, Demonstrates):
+            script = list(attempt("demonstrate", partial(suite.demonstrate, task)))
+            if isinstance(suite, Thinks):
                 count = len(attempt("thoughts", partial(suite.thoughts, task)))
                 if count != len(script):
                     yield f"{task.id} has {count} thoughts for {len(script)} actions"
-            if name == "plan" and isinstance(suite, PlansAloud):
+            yield from _solves(suite, task, "demonstrate", script)
+        if isinstance(suite, Plans):
+            script = list(attempt("plan", partial(suite.plan, task)))
+            if isinstance(suite, PlansAloud):
                 count = len(attempt("plan_thoughts", partial(suite.plan_thoughts, task)))
                 if count != len(script):
                     yield f"{task.id} has {count} plan_thoughts for {len(script)} actions"
-            if not all(isinstance(action, str) for action in script):
-                raise Broken(f"{name} of {task.id} holds something that is not a string")
-            env, seen = _begin(suite, task)
-            for k, action in enumerate(script):
-                if seen.done:
-                    yield f"{name} of {task.id} goes on after the end: {len(script) - k} too many"
-                    break
-                seen = _act(env, action)
-            if not seen.won:
-                yield f"{name} of {task.id} does not win with its {len(script)} actions"
-            close(env)
+            yield from _solves(suite, task, "plan", script)
+
+
+def _solves(suite: Suite, task: Task, name: str, script: Sequence[str]) -> Iterator[str]:
+    if not all(isinstance(action, str) for action in script):
+        raise Broken(f"{name} of {task.id} holds something that is not a string")
+    env, seen = _begin(suite, task)
+    for k, action in enumerate(script):
+        if seen.done:
+            yield f"{name} of {task.id} goes on after the end: {len(script) - k} too many"
+            break
+        seen = _act(env, action)
+    if not seen.won:
+        yield f"{name} of {task.id} does not win with its {len(script)} actions"
+    close(env)
 
 
 def _words(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:

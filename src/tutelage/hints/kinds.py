@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tutelage.envs.base import Answers, Demonstrates, Describes, Suite
+from tutelage.envs.base import Answers, Demonstrates, Describes, Plans, Suite, suite_name
 from tutelage.errors import ConfigError
 from tutelage.hints.bandit import Bandit
 from tutelage.hints.bank import Bank
@@ -110,12 +110,17 @@ def check(suite: Suite, kind: str, hints: Hints) -> None:
 
 
 def _possible(suite: Suite, part: Part, hints: Hints) -> None:
-    name, way = type(suite).__name__, hints.way(part)
-    if part.kind in ("plan", "actions", "trace", "written") and not isinstance(suite, Demonstrates):
+    name, way = suite_name(suite), hints.way(part)
+    if part.kind in ("plan", "actions", "written") and not isinstance(suite, Plans):
+        other = ', choose the hint "trace"' if isinstance(suite, Demonstrates) else ""
         raise ConfigError(
-            f"the hint {part.kind!r} needs an environment that knows its solutions; "
-            f"{name} has no `demonstrate` and `plan` methods: add them, or choose an algorithm "
-            "without privileged information"
+            f"the hint {part.kind!r} needs an environment that knows its solutions; {name} has no "
+            f"`plan` method: add one{other}, or choose an algorithm without privileged information"
+        )
+    if part.kind == "trace" and not isinstance(suite, Demonstrates):
+        raise ConfigError(
+            f"the hint 'trace' needs an environment with an expert; {name} has no `demonstrate` "
+            "method: add one, or choose another kind of hint"
         )
     if part.kind == "answer" and not isinstance(suite, Answers):
         raise ConfigError(
@@ -150,9 +155,10 @@ def _text(suite: Suite, task: Task, part: Part, hints: Hints) -> str:
                 "before the task is played"
             )
         return hints.written[task.id]
-    assert isinstance(suite, Demonstrates)
     if part.kind == "trace":
+        assert isinstance(suite, Demonstrates)
         return steps(suite.demonstrate(task))
+    assert isinstance(suite, Plans)
     return steps(suite.plan(task), whole=part.kind == "plan")
 
 

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tutelage.envs.base import Demonstrates, Describes
+from tutelage.envs import guard
+from tutelage.envs.base import Describes, Plans
 from tutelage.errors import ConfigError
 from tutelage.hints import check, kinds_in, self_written
 from tutelage.hints.bank import Skill
@@ -87,7 +88,7 @@ def write(session: Session, tasks: Sequence[Task], *, seed: int) -> list[Line]:
     """
     hints, suite, student = session.hints, session.suite, session.policies["self"]
     check(suite, "written", hints)
-    assert isinstance(suite, Demonstrates)
+    assert isinstance(suite, Plans)
     new = {task.id: task for task in tasks if task.id not in hints.written}
     since, pending = time.perf_counter(), 0
     student.refresh()
@@ -180,7 +181,7 @@ def prove(session: Session, views: Mapping[str, View], tasks: Sequence[Task]) ->
     """
     env = session.suite.make()
     seen = {task.id: env.reset(task) for task in tasks} if hinted(views) else {}
-    env.close()
+    guard.close(env)
     for name, hint in hinted(views).items():
         there = views[name].policy in session.policies
         view = replace(views[name], policy=views[name].policy if there else "self")
@@ -211,7 +212,7 @@ def prove(session: Session, views: Mapping[str, View], tasks: Sequence[Task]) ->
 
 def _cases(session: Session, task: Task, hint: str) -> Iterable[Session]:
     """Every text that a task's hint may come to have, as far as it is known before the run."""
-    known = isinstance(session.suite, Demonstrates) and bool(session.suite.plan(task))
+    known = isinstance(session.suite, Plans) and bool(session.suite.plan(task))
     hints = replace(session.hints, written={task.id: "-" if known else ""}, kept={})
     bank = hints.bank
     skills: Sequence[Skill] = bank.skills if bank and hints.uses_ucb(hint) else ()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from tutelage.envs.base import Told
+from tutelage.envs.base import ScriptKind
 from tutelage.envs.pool import Failure
 from tutelage.errors import EnvError
 from tutelage.hints import kinds_in
@@ -258,11 +258,11 @@ class _Game:
         turns = [(opener, t.tokens, t.logps) for t in self.recorded.get(task.id, ())]
         if not turns:
             view = a.views.get(opener)
-            told: Told = "plan" if view and "plan" in kinds_in(view.hint) else "trace"
+            kind: ScriptKind = "plan" if view and "plan" in kinds_in(view.hint) else "trace"
             strays = a.strays and view is not None
             chat = self.session.policies["self"].chat
             for text, meant in script(
-                self.session.suite, task, aloud=a.aloud, told=told, strays=strays
+                self.session.suite, task, aloud=a.aloud, kind=kind, strays=strays
             ):
                 ids = chat.reply(text)
                 turns.append((opener if meant else ASTRAY, ids, (0.0,) * len(ids)))

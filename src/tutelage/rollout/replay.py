@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from tutelage.envs import guard
 from tutelage.envs.base import Suite
 from tutelage.errors import ConfigError, RunError
 from tutelage.prompts.prompter import Prompter
@@ -102,7 +103,7 @@ def _again(episode: Episode, suite: Suite) -> Episode:
         seen = [env.reset(episode.task)]
         seen += [env.step(turn.action) for turn in episode.turns]
     finally:
-        env.close()
+        guard.close(env)
     return _with(episode, seen)
 
 

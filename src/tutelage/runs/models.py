@@ -15,7 +15,7 @@ from tutelage.prompts import answer_format
 from tutelage.config.schema import Config, PolicySection, SamplerSection, ServerSection
 from tutelage.prompts.context import Context
 from tutelage.envs.base import Demonstrates, Suite, Thinks
-from tutelage.envs.guard import attempt
+from tutelage.envs.guard import attempt, close
 from tutelage.errors import ConfigError, did_you_mean
 from tutelage.policies.hf.kv_cache import budget
 from tutelage.prompts.chat_template import Chat
@@ -170,7 +170,7 @@ def texts(suite: Suite, context: Context, split: str) -> Iterable[str]:
             yield answer_format.write(action)
             seen = env.step(action)
             yield from _said(seen, context)
-        env.close()
+        close(env)
 
 
 def _said(seen: Observation, context: Context) -> Iterable[str]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tutelage.objective.batch import collate
 from tutelage.runs.assemble import Phase
-from tutelage.envs.base import Demonstrates, Thinks
-from tutelage.envs.guard import attempt
+from tutelage.envs.base import Demonstrates, Thinks, suite_name
+from tutelage.envs.guard import attempt, close
 from tutelage.envs.check import quick
 from tutelage.errors import ConfigError, EnvError, PolicyError
 from tutelage.maths.surrogates import score_function
@@ -91,15 +91,15 @@ def expert(wiring: Wiring) -> None:
     suite, task, limit = wiring.session.suite, wiring.task, wiring.session.limits.max_turns
     if not isinstance(suite, Demonstrates):
         raise ConfigError(
-            f"imitating an expert needs an environment that has one; {type(suite).__name__} has no "
-            "`demonstrate` and `plan` methods: add them, or choose another algorithm"
+            f"imitating an expert needs an environment that has one; {suite_name(suite)} has no "
+            "`demonstrate` method: add one, or choose another algorithm"
         )
     script = list(attempt("demonstrate", partial(suite.demonstrate, task)))
     env = attempt("make", suite.make)
     seen = attempt("reset", partial(env.reset, task))
     for action in script:
         seen = attempt(f"step({action!r})", partial(env.step, action))
-    env.close()
+    close(env)
     if not seen.won:
         raise EnvError(
             f"the expert does not win task {task.id} with its {len(script)} actions, so it cannot "
@@ -241,7 +241,7 @@ def privileged(wiring: Wiring) -> None:
             continue  # a task of which nothing is known; `hinting.prove` looks at more of them
         env = wiring.session.suite.make()
         seen = env.reset(wiring.task)
-        env.close()
+        close(env)
         shown, bare = prompter.piece([seen], [], False), plain.piece([seen], [], False)
         told = prompter.chat.content(wiring.session.context.system(prompter.hint))
         if shown == bare or not _holds(shown, told):

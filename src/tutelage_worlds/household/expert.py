@@ -6,7 +6,7 @@ from itertools import permutations, product
 from random import Random
 from typing import Literal
 
-from tutelage.envs.base import Told
+from tutelage.envs.base import ScriptKind
 from tutelage_worlds.household.engine import Game
 from tutelage_worlds.household.scene import Family, Scene
 from tutelage_worlds.household.tables import OPENABLE, THINGS
@@ -69,13 +69,13 @@ def plan_thoughts(scene: Scene) -> list[str]:
 
 
 def stray(
-    scene: Scene, seed: int, told: Told = "plan", search: Search = "sensible"
+    scene: Scene, seed: int, kind: ScriptKind = "plan", search: Search = "sensible"
 ) -> list[tuple[str, str, bool]]:
     """`plan`, or what `explore` does, with wrong turns: (command, thought, whether it is meant).
     Before it goes somewhere, none to three other places are gone to, drawn from `seed`."""
     lots = Random(f"stray {seed}")
     walker: _Walker
-    if told == "trace":
+    if kind == "trace":
         walker = explorer = _Explorer(scene, None, search, lots)
         explorer.solve()
     else:

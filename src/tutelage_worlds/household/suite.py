@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from tutelage.envs import requirements
-from tutelage.envs.base import Env, Render, Told
+from tutelage.envs.base import Env, Render, ScriptKind
 from tutelage.envs.generated_tasks import LazyTasks
 from tutelage.types import Observation, Task
 from tutelage_worlds.household import textworld
@@ -86,8 +86,8 @@ class Household:
     def plan_thoughts(self, task: Task) -> Sequence[str]:
         return plan_thoughts(scene_of(task))
 
-    def stray(self, task: Task, told: Told) -> Sequence[tuple[str, str, bool]]:
-        return stray(scene_of(task), task.seed, told, self.search)
+    def stray(self, task: Task, kind: ScriptKind) -> Sequence[tuple[str, str, bool]]:
+        return stray(scene_of(task), task.seed, kind, self.search)
 
     def describe(self, task: Task) -> str:
         return scene_of(task).task

@@ -1,4 +1,4 @@
-"""A class of your own that has `reset` and `step`, and no more.
+"""Your own class that has `reset` and `step`, and no more, as a suite.
 
     class Guess:
         def reset(self, task):
@@ -25,12 +25,21 @@ from tutelage.envs.base import Env
 from tutelage.errors import EnvError
 from tutelage.types import Observation, Task
 
-EXTRAS: Final = (
-    "demonstrate", "plan", "thoughts", "plan_thoughts", "stray", "answer", "describe",
-    "renders", "instructions", "action_tags", "identity",
+OPTIONAL: Final = (
+    "demonstrate",
+    "plan",
+    "thoughts",
+    "plan_thoughts",
+    "stray",
+    "answer",
+    "describe",
+    "renders",
+    "instructions",
+    "action_tags",
+    "identity",
     "summarise",
-)  # fmt: skip
-"""What a suite may know besides, as `envs.base` has it."""
+)
+"""Methods that a suite may have besides, as `envs.base` describes them."""
 
 GYMNASIUM: Final = (
     ", as Gymnasium's environments do, and a class of your own returns text alone from reset and "
@@ -40,17 +49,18 @@ GYMNASIUM: Final = (
 
 
 def is_own(kind: object) -> bool:
-    """Whether a class plays episodes, and leaves the rest of a suite to us."""
+    """Whether a class plays episodes and is no suite, so that `Own` must make one of it."""
     plays = all(callable(getattr(kind, name, None)) for name in ("reset", "step"))
     return plays and not (hasattr(kind, "tasks") and hasattr(kind, "make"))
 
 
 class Own:
-    """A suite of such a class; `new` makes an object of it, one for each episode at a time."""
+    """The suite of such a class; `new` makes an object of it, one for each environment."""
 
     def __init__(self, new: Callable[[], Any]) -> None:
         self._new, self._first = new, new()
-        for name in EXTRAS:
+        self.class_name = type(self._first).__name__  # for messages: nobody knows `Own`
+        for name in OPTIONAL:
             if hasattr(self._first, name):
                 setattr(self, name, getattr(self._first, name))
 
@@ -61,7 +71,7 @@ class Own:
         if hasattr(self._first, "tasks"):
             found: Sequence[Task] = self._first.tasks(split)
             return found
-        return seeds(type(self._first).__name__.lower(), split)
+        return seeds(self.class_name.lower(), split)
 
     def make(self) -> Env:
         return OwnEnv(self._new())
@@ -74,34 +84,34 @@ class OwnEnv:
         self._inner = inner
 
     def reset(self, task: Task) -> Observation:
-        made = self._inner.reset(task)
-        if isinstance(made, str):
-            return Observation(text=made)
-        if isinstance(made, Observation):
-            return made
-        if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], dict):
+        value = self._inner.reset(task)
+        if isinstance(value, str):
+            return Observation(text=value)
+        if isinstance(value, Observation):
+            return value
+        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], dict):
             raise EnvError(f"reset returned (observation, info){GYMNASIUM}")
         raise EnvError(
-            f"reset returned {type(made).__name__}; it must return the text that the agent reads "
+            f"reset returned {type(value).__name__}; it must return the text that the agent reads "
             "first, or an Observation (tutelage.envs.adapters has others' environments)"
         )
 
     def step(self, action: str) -> Observation:
-        made = self._inner.step(action)
-        if isinstance(made, Observation):
-            return made
-        if isinstance(made, tuple) and len(made) == 5:
+        value = self._inner.step(action)
+        if isinstance(value, Observation):
+            return value
+        if isinstance(value, tuple) and len(value) == 5:
             raise EnvError(f"step returned 5 values{GYMNASIUM}")
-        if not isinstance(made, tuple) or len(made) != 3:
-            what = f"{len(made)} values" if isinstance(made, tuple) else type(made).__name__
+        if not isinstance(value, tuple) or len(value) != 3:
+            what = f"{len(value)} values" if isinstance(value, tuple) else type(value).__name__
             raise EnvError(
                 f"step returned {what}; it must return (text, reward, done), or an Observation"
             )
         what = "step returned (text, reward, done) whose"
         try:
-            text = observations.text(made[0], f"{what} text")
-            reward = observations.number(made[1], f"{what} reward")
-            done = observations.flag(made[2], f"{what} done")
+            text = observations.text(value[0], f"{what} text")
+            reward = observations.number(value[1], f"{what} reward")
+            done = observations.flag(value[2], f"{what} done")
         except (TypeError, ValueError) as error:
             raise EnvError(str(error)) from error
         return Observation(text=text, reward=reward, done=done, won=reward > 0 if done else None)

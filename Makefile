@@ -11,7 +11,7 @@ PIP_FLAGS ?=
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint parity bench mutants teacher study study-render study-smoke worlds pythons adapters clean
+.PHONY: demo test lint parity bench mutants teacher study study-render study-smoke worlds pythons adapters docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/tutelage demo
@@ -85,6 +85,11 @@ adapters: $(VENV)/.ready-dev
 			-e ".[$$name]" "pytest>=8.3" "hypothesis>=6.120" && \
 		$(VENV)-adapter-$$name/bin/python -m pytest -rs tests/envs/test_adapters.py || exit 1; done
 
+# The documentation site, in site/: no warning is let through, nothing is loaded from elsewhere.
+docs: $(VENV)/.ready-docs
+	$(BIN)/python scripts/write_docs.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 teacher: $(VENV)/.ready
 	$(BIN)/python scripts/build_assets.py
 
@@ -99,6 +104,10 @@ $(VENV)/.ready: $(VENV)/.made pyproject.toml
 
 $(VENV)/.ready-dev: $(VENV)/.made pyproject.toml
 	$(BIN)/pip install -q $(PIP_FLAGS) -e ".[dev]"
+	touch $(VENV)/.ready $@
+
+$(VENV)/.ready-docs: $(VENV)/.ready pyproject.toml
+	$(BIN)/pip install -q $(PIP_FLAGS) -e ".[docs]"
 	touch $(VENV)/.ready $@
 
 # TextWorld lives apart: it compiles a planner (g++, make, cmake), wants Python 3.11 or 3.12, and

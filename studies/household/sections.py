@@ -36,7 +36,7 @@ tasks drawn from the training split, and is measured on one pinned panel of {len
 unseen tasks, the student alone at temperature {results.temperature:g}. Models have less than a million
 parameters: nothing here says how the methods compare at the size of the papers' models.
 
-```
+```sh
 make study                              # run what is not finished; go on after any interruption
 make study-render                       # this page, from studies/household/results.json alone
 python -m studies.household status      # what is finished

@@ -21,7 +21,7 @@ the mean of the last evaluations, the start that of step 0. These are small worl
 with the originals' rules: the curves show that the whole loop learns in each, not what a language
 model reaches on the papers' data. Household has [a study of its own](../studies/household.md).
 
-```
+```sh
 python -m studies.worlds run WORLD     # goes on after any interruption
 python -m studies.worlds render
 ```"""

@@ -1,22 +1,24 @@
-"""Every snippet and command of the README runs."""
+"""The README: its environment trains with its algorithm, its commands run, its counts are true."""
 
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from tutelage.algorithms import ALGORITHMS
+from tutelage.envs.registry import SHIPPED
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCES = re.findall(r"^```(.*?)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-SNIPPETS = {info.split("file=")[1]: code for info, code in FENCES if "file=" in info}
+SNIPPETS = {info.split('"')[1]: code for info, code in FENCES if "title=" in info}
 COMMANDS = [
     line.split("#")[0].strip()
     for info, code in FENCES
-    if not info
+    if info == "sh"
     for line in code.splitlines()
     if line.startswith("tutelage ")
 ]
@@ -31,17 +33,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *arguments: str) -> str:
-    made = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "tutelage", *arguments],
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert made.returncode == 0, made.stdout + made.stderr
-    return made.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
 
 
 def test_there_are_snippets_and_commands() -> None:
-    assert set(SNIPPETS) == {"guess.py", "annealed.py"}
-    assert all(len([x for x in code.splitlines() if x.strip()]) <= 16 for code in SNIPPETS.values())
+    assert set(SNIPPETS) >= {"guess.py", "annealed.py"}
+    assert all(len(code.splitlines()) <= 30 for code in SNIPPETS.values())
     assert len(COMMANDS) >= 4
 
 
@@ -78,15 +80,14 @@ split = "train"
 tasks = 3
 """
     )
-    said = run(folder, "train", "run.toml")
-    assert "step 1" in said
+    assert "step 1" in run(folder, "train", "run.toml")
     assert (folder / "runs/run/metrics.jsonl").read_text().count("\n") == 2
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme(command: str, tmp_path: Path) -> None:
     """Checked as far as is quick: files exist, settings resolve, options are known."""
-    words: Sequence[str] = shlex.split(command)[1:]
+    words = shlex.split(command)[1:]
     if words[0] == "train":
         (tmp_path / "examples").symlink_to(ROOT / "examples")
         plan = [w for w in words if w != "--resume" and w != "--dry-run"]
@@ -95,9 +96,12 @@ def test_a_command_of_the_readme(command: str, tmp_path: Path) -> None:
         assert run(tmp_path, words[0], "--help")
 
 
-def test_every_method_and_environment_has_its_row() -> None:
-    from tutelage.algorithms import ALGORITHMS
-    from tutelage.envs.registry import SUITES
+def test_the_counts_of_the_first_lines_are_true() -> None:
+    counts = re.search(r"(\d+) methods, (\d+) environments", README)
+    assert counts
+    assert int(counts[1]) == len(set(ALGORITHMS) - {"compose"})
+    assert int(counts[2]) == len(set(SHIPPED) - {"doors"})
 
-    for name in (*ALGORITHMS, *SUITES):
-        assert f"| `{name}` |" in README, f"{name} is missing in a table of the README"
+
+def test_it_fits_on_three_screens() -> None:
+    assert len(README.splitlines()) <= 160

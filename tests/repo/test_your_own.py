@@ -25,7 +25,7 @@ from tutelage.runs import assemble
 DOCS = Path(__file__).resolve().parents[2] / "docs/environments"
 PAGE = (DOCS / "your_own.md").read_text(encoding="utf-8")
 FENCES = re.findall(r"^```(.*?)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-FILES = {info.split("file=")[1]: code for info, code in FENCES if "file=" in info}
+FILES = {info.split('title="')[1].rstrip('"'): code for info, code in FENCES if "title=" in info}
 SAID = [code for info, code in FENCES if not info]
 Captured = pytest.CaptureFixture[str]
 

@@ -1,0 +1,473 @@
+"""Write the generated parts of the documentation from the code: `python scripts/write_docs.py`.
+
+A page holds a generated part between two comment lines, `generated: NAME` and `end: NAME`; what
+stands between them is replaced. With --check nothing is written, and a stale page is an error.
+"""
+
+import argparse
+import importlib
+import inspect
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from pydantic import BaseModel
+
+import tutelage
+from tutelage import hints, signals
+from tutelage.algorithms import ALGORITHMS, expressions
+from tutelage.config.schema import Config, EvalSection, HintsSection
+from tutelage.config.signature import annotations, describe
+from tutelage.config.toml_file import write_value
+from tutelage.envs.registry import ADAPTERS, SUITES, suite_class
+from tutelage.hints import bank, retrieval
+from tutelage.objective import Algorithm
+from tutelage.signals import advantages
+
+ROOT = Path(__file__).resolve().parents[1]
+PART = re.compile(r"<!-- generated: ([\w-]+) -->\n.*?<!-- end: \1 -->", re.DOTALL)
+TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
+
+GROUPS = {
+    "imitation": "Imitation",
+    "reward": "The reward teaches",
+    "model": "A bigger model teaches",
+    "self": "The policy teaches itself, shown privileged information",
+}
+EXTRAS = {
+    "lora": "low-rank adapters (`policy.lora`)",
+    "qlora": "adapters on weights in 4 bits (`policy.quantize`)",
+    "vllm": "vLLM samples the student in this process (`policy.sampler`)",
+    "liger": "Triton kernels on an NVIDIA GPU",
+    "search": "bm25s, for `search_qa`",
+    "search_qa": "what `search_qa` needs: bm25s and parquet files",
+    "tantivy": "another search engine for `search_qa`",
+    "faiss": "dense retrieval for `search_qa`",
+    "usearch": "dense retrieval for `search_qa`",
+    "parquet": "data sets in parquet files",
+    "scienceworld": "the simulator of `scienceworld` (it needs Java too)",
+    "textworld": "TextWorld as the engine of `household`",
+    "nouns": "spaCy, to compare titles in `webshop` as WebShop does",
+    "gymnasium": "environments of Gymnasium",
+    "gem": "environments of GEM (Python 3.11 and 3.12)",
+    "openenv": "environments on an OpenEnv server",
+    "verifiers": "tasksets of verifiers",
+    "docs": "build this documentation (`make docs`)",
+    "dev": "tests, lint and types (`make test`)",
+    "parity": "the originals, for the tests of parity (`make parity`)",
+    "household": "nothing: the suite needs no package",
+    "alfworld": "nothing: the suite needs no package",
+    "webshop": "nothing: the suite needs no package",
+    "tau_bench": "nothing: the suite needs no package",
+    "travelplanner": "nothing: the suite needs no package",
+}
+KINDS = {
+    "plan": ("the actions that solve the task, in order; it knows what is hidden", "`plan(task)`"),
+    "actions": ("the first word of each of them", "`plan(task)`"),
+    "trace": (
+        "what the expert does that knows no more than the agent: its searching is in it",
+        "`demonstrate(task)`",
+    ),
+    "answer": ("the reference answer", "`answer(task)`"),
+    "skills": ("general skills, and those that retrieval chose for the task", "a bank"),
+    "written": ("two or three sentences that the student wrote from the plan", "`plan(task)`"),
+}
+
+
+API = {
+    "A method": (
+        "tutelage.objective", ("Algorithm", "View", "Signal", "Step", "Reinforce", "Distill",
+                               "DistillSampled", "Entropy", "bind", "Objective"),
+    ),
+    "Advantages, weights and gates": (
+        "tutelage.signals",
+        tuple(filter(str.islower, signals.__all__)),
+    ),
+    "Schedules": ("tutelage.schedules", ("constant", "linear", "cosine", "exponential")),
+    "Surrogates": ("tutelage.maths.surrogates", ("score_function", "importance", "ppo_clip")),
+    "Divergences": (
+        "tutelage.maths.divergences", ("forward_kl", "reverse_kl", "jensen_shannon", "top_k"),
+    ),
+    "Estimates from sampled tokens": ("tutelage.maths.estimators", ("k1", "k2", "k3", "log_ratio")),
+    "Tasks and episodes": ("tutelage.types", ("Task", "Observation", "Turn", "Episode", "Stop")),
+    "Environments": ("tutelage.envs.base", ("Env", "Suite")),
+    "Policies": ("tutelage.policies.base", ("Request", "Completion", "Engine", "Scorer")),
+    "Errors": (
+        "tutelage.errors", ("TutelageError", "ConfigError", "EnvError", "PolicyError", "RunError"),
+    ),
+}  # fmt: skip
+"""Section of the page -> where its names are imported from, and which."""
+
+
+def table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("\n", " ") for cell in row) + " |" for row in lines
+    )
+
+
+def cell(text: str) -> str:
+    """A text in one cell of a table: no line breaks, no bars that would end it."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def first_paragraph(thing: object) -> str:
+    return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+
+
+# -- methods
+
+
+def algorithm_of(name: str) -> Algorithm | None:
+    """A method with its defaults; None for compose, which has none."""
+    function = ALGORITHMS[name]
+    if name == "compose":
+        return None
+    takes = inspect.signature(function).parameters
+    return function(**({"total_steps": 100} if "total_steps" in takes else {}))
+
+
+def module_doc(name: str) -> str:
+    return inspect.cleandoc(sys.modules[ALGORITHMS[name].__module__].__doc__ or "")
+
+
+def papers(name: str) -> str:
+    """The first arXiv number of a method's docstring, as a link."""
+    found = re.search(r"arXiv:(\d{4}\.\d{4,5})", module_doc(name))
+    return f"[{found[1]}](https://arxiv.org/abs/{found[1]})" if found else "-"
+
+
+def idea(name: str) -> str:
+    """The first sentence of a method's docstring without its name and paper."""
+    text = " ".join(module_doc(name).split("\n\n")[0].split())
+    text = re.sub(r"\s*\(arXiv:[^)]*\)", "", text)
+    name_, colon, rest = text.partition(": ")
+    text = rest if colon and len(name_) < 60 else text
+    return cell(text[:1].upper() + text[1:])
+
+
+def title(name: str) -> str:
+    """A method's name as its page writes it."""
+    found = TITLE.search((ROOT / page_of(name)).read_text(encoding="utf-8"))
+    return found[1].partition(":")[0] if found else name
+
+
+def page_of(name: str) -> Path:
+    page = Path("docs/methods") / f"{name}.md"
+    return page if (ROOT / page).is_file() else Path("docs") / f"{name}.md"
+
+
+def rewarded(algorithm: Algorithm) -> bool:
+    """Whether a signal that reads rewards is in one of the terms."""
+    words = ("group_relative", "turn_relative", "state_relative", "leave_one_out", "episode_return")
+    assert all(hasattr(advantages, word) for word in words)
+    signals = [getattr(t, "advantage", getattr(t, "weight", None)) for t in algorithm.terms]
+    return any(word in signal.name for signal in signals if signal for word in words)
+
+
+def teachers(algorithm: Algorithm) -> list[str]:
+    """Who teaches: the reward, and the views that terms read besides the one that they train."""
+    read = {getattr(term, "teacher", "teacher") for term in algorithm.terms}
+    found = []
+    for name, view in algorithm.views.items():
+        if name in algorithm.trained() and name not in read:
+            continue
+        if view.policy in ("self", "reference") and (view.hint or view.hindsight):
+            when = "" if view.policy == "self" else " of the start"
+            found.append(f"itself{when} with {view.hint or 'hindsight'}")
+        elif view.policy not in ("self", "reference"):
+            found.append("a bigger model")
+    if rewarded(algorithm):
+        found.insert(0, "the reward")
+    return list(dict.fromkeys(found))
+
+
+def actors(algorithm: Algorithm) -> str:
+    named = list(algorithm.all_actors())
+    if expert_acts(algorithm):
+        return "the expert"
+    if not named:
+        return "the student" + (", shown skills" if "student" in algorithm.views else "")
+    if algorithm.views[named[0]].policy == "self":
+        return "the student, shown the hint"
+    return "the student and the teacher"
+
+
+def expert_acts(algorithm: Algorithm) -> bool:
+    return algorithm.demonstrated
+
+
+def group(name: str) -> str:
+    algorithm = algorithm_of(name)
+    if algorithm is None:
+        return ""
+    who = teachers(algorithm)
+    if expert_acts(algorithm):
+        return "imitation"
+    if "a bigger model" in who:
+        return "model"
+    return "self" if any(text.startswith("itself") for text in who) else "reward"
+
+
+def by_group() -> Mapping[str, list[str]]:
+    return {key: [n for n in ALGORITHMS if group(n) == key] for key in GROUPS}
+
+
+def methods() -> str:
+    """A table for each group: name, who acts, who teaches, what it does, paper."""
+    parts = []
+    for key, names in by_group().items():
+        rows = []
+        for name in names:
+            algorithm = algorithm_of(name)
+            assert algorithm is not None
+            who = "the expert" if key == "imitation" else ", ".join(teachers(algorithm))
+            link = f"[`{name}`]({name}.md)"
+            rows.append((link, actors(algorithm), who, idea(name), papers(name)))
+        header = ("name", "who acts", "who teaches", "what it does", "paper")
+        parts.append(f"## {GROUPS[key]}\n\n{table(header, iter(rows))}")
+    return "\n\n".join(parts)
+
+
+def methods_short() -> str:
+    """For the README: the names, with links to their pages, one line for each group."""
+    lines = []
+    for key, names in by_group().items():
+        links = ", ".join(f"[{title(name)}]({page_of(name)})" for name in names)
+        lines.append(f"* **{GROUPS[key]}:** {links}.")
+    return "\n".join(lines)
+
+
+def method_settings(name: str) -> str:
+    """The settings of a method with types and defaults."""
+    from tutelage.config.meanings import meaning
+
+    function = ALGORITHMS[name]
+    hints_ = annotations(function)
+    rows = []
+    for key, parameter in inspect.signature(function).parameters.items():
+        if key != "total_steps" and parameter.kind is not parameter.VAR_KEYWORD:
+            rows.append((
+                f"`{key}`", default_of(parameter), cell(describe(hints_.get(key, object))),
+                cell(meaning(function, key)),
+            ))  # fmt: skip
+    return table(("setting", "default", "value", "meaning"), iter(rows))
+
+
+def default_of(parameter: inspect.Parameter) -> str:
+    value = parameter.default
+    if value is parameter.empty:
+        return "required"
+    return "-" if value is None else f"`{toml(value)}`"
+
+
+def toml(value: object) -> str:
+    """A default as a file would write it."""
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(toml(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k} = {toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, str | int | float | bool):
+        return write_value(value)
+    return str(getattr(value, "name", value))
+
+
+# -- environments, extras, hints
+
+
+def suites() -> str:
+    rows = []
+    for name in SUITES:
+        page = ROOT / "docs/environments" / f"{name}.md"
+        shown = f"[`{name}`]({name}.md)" if page.is_file() else f"`{name}`"
+        doc = re.sub(
+            r"\(arXiv:([\d.]+)\)", r"([\1](https://arxiv.org/abs/\1))",
+            first_paragraph(suite_class(name)),
+        )  # fmt: skip
+        rows.append((shown, cell(doc)))
+    rows += [
+        (f"[`{name}`](your_own.md#{name})", cell(first_paragraph(suite_class(name))))
+        for name in ADAPTERS
+    ]
+    return table(("suite", "what it is"), iter(rows))
+
+
+def suite_options(name: str) -> str:
+    kind = suite_class(name)
+    hints_ = annotations(kind)
+    rows = (
+        (f"`{key}`", default_of(p), cell(describe(hints_.get(key, object))))
+        for key, p in inspect.signature(kind).parameters.items()
+    )
+    return table(("option", "default", "value"), rows)
+
+
+def extras() -> str:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        named = tomllib.load(file)["project"]["optional-dependencies"]
+    if missing := sorted(set(named) - set(EXTRAS)):
+        raise SystemExit(f"EXTRAS of {__file__} does not say what {', '.join(missing)} is for")
+    rows = (
+        (f"`{name}`", EXTRAS[name], cell(", ".join(f"`{p}`" for p in packages)) or "-")
+        for name, packages in named.items()
+    )
+    return table(("extra", "what for", "packages"), rows)
+
+
+def hint_kinds() -> str:
+    if set(KINDS) != set(hints.KINDS):
+        raise SystemExit(f"KINDS of {__file__} does not describe {sorted(hints.KINDS)}")
+    rows = ((f"`{kind}`", *KINDS[kind]) for kind in hints.KINDS)
+    return table(("kind", "text", "what the suite needs"), rows)
+
+
+def hint_settings() -> str:
+    """The keys of [hints], and `eval.hint`."""
+    fields = {f"hints.{k}": f for k, f in HintsSection.model_fields.items()}
+    fields["eval.hint"] = EvalSection.model_fields["hint"]
+    rows = (
+        (f"`{key}`", f"`{write_value(f.default)}`", cell(f.description or ""))
+        for key, f in fields.items()
+    )
+    return table(("setting", "default", "meaning"), rows)
+
+
+def retrievals() -> str:
+    """From the docstring of `tutelage.hints.retrieval`, which explains each way in a paragraph."""
+    doc = inspect.cleandoc(retrieval.__doc__ or "")
+    found = re.findall(r"^(\w+)  +(.*(?:\n +.*)*)", doc, re.MULTILINE)
+    said = {name: cell(text) for name, text in found}
+    rows = ((f"`{name}`", said[name]) for name in retrieval.RETRIEVALS)
+    return table(("retrieval", "which files, besides the general one"), rows)
+
+
+def banks() -> str:
+    rows = (
+        (f"`{name}`", ", ".join(skill.name for skill in bank.load(name).skills))
+        for name in bank.built_in()
+    )
+    return table(("bank", "files"), rows)
+
+
+# -- the command line and the configuration
+
+
+def commands() -> str:
+    from tutelage.cli.main import _parser
+
+    actions = [a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    rows = ((f"`tutelage {a.dest}`", cell(a.help or "")) for a in actions[0]._choices_actions)
+    return table(("command", "what it does"), rows)
+
+
+def api() -> str:
+    """A directive for each public name, which the site's builder fills from its docstring."""
+    parts = []
+    if names := getattr(tutelage, "__all__", ()):
+        parts.append("## import tutelage as tl\n\n" + directives("tutelage", names))
+    parts += [f"## {section}\n\n{directives(*where)}" for section, where in API.items()]
+    return "\n\n".join(parts)
+
+
+def directives(module: str, names: Iterable[str]) -> str:
+    lines = []
+    for name in names:
+        thing = getattr(importlib.import_module(module), name)
+        if not inspect.ismodule(thing):
+            lines.append(f"::: {thing.__module__}.{thing.__qualname__}")
+    return "\n\n".join(lines)
+
+
+def configuration() -> str:
+    """A table for each section of a run's file: keys, values, defaults, what they mean."""
+    parts = []
+    for name, section in sections(Config):
+        shown = f"[{name}]" if name in Config.model_fields else f"`{name}`"
+        parts.append(f"## {shown}")
+        if doc := section.__dict__.get("__doc__"):
+            parts.append(" ".join(doc.split()))
+        rows = (
+            (f"`{key}`", "required" if field.is_required() else f"`{write_value(field.default)}`",
+             cell(field.description or ""))
+            for key, field in section.model_fields.items()
+            if nested(field.annotation) is None
+        )  # fmt: skip
+        parts.append(table(("key", "default", "meaning"), rows))
+    return "\n\n".join(parts)
+
+
+def nested(annotation: object) -> type[BaseModel] | None:
+    """The section that an annotation holds, if it holds one."""
+    if isinstance(annotation, type):
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next((found for part in get_args(annotation) if (found := nested(part))), None)
+
+
+def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Every section below a model by its dotted name, in order, each class once."""
+    seen = set[type[BaseModel]]()
+    for key, field in model.model_fields.items():
+        inner = nested(field.annotation)
+        if inner is not None and inner not in seen:
+            seen.add(inner)
+            yield f"{prefix}{key}", inner
+            yield from sections(inner, f"{prefix}{key}.")
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "methods": methods,
+    "methods-short": methods_short,
+    "suites": suites,
+    "extras": extras,
+    "hint-kinds": hint_kinds,
+    "retrievals": retrievals,
+    "hint-settings": hint_settings,
+    "banks": banks,
+    "commands": commands,
+    "configuration": configuration,
+    "api": api,
+    "compose-words": lambda: expressions.table().strip(),
+    **{f"settings-{n}": partial(method_settings, n) for n in ALGORITHMS},
+    **{f"options-{n}": partial(suite_options, n) for n in (*SUITES, *ADAPTERS)},
+}
+
+
+def rewritten(text: str) -> str:
+    """A page with its generated parts made anew."""
+
+    def part(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in PARTS:
+            raise SystemExit(f"there is no generated part {name!r}; there are {', '.join(PARTS)}")
+        return f"<!-- generated: {name} -->\n\n{PARTS[name]()}\n\n<!-- end: {name} -->"
+
+    return PART.sub(part, text)
+
+
+def pages() -> list[Path]:
+    return [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+
+
+def stale() -> list[Path]:
+    """The pages whose generated parts differ from the code."""
+    texts = {page: page.read_text(encoding="utf-8") for page in pages() if page.is_file()}
+    return [page for page, text in texts.items() if rewritten(text) != text]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the generated parts of the documentation.")
+    parser.add_argument("--check", action="store_true", help="only say which pages are stale")
+    check = parser.parse_args().check
+    for page in stale():
+        if check:
+            raise SystemExit(f"{page.relative_to(ROOT)} is stale; run python scripts/write_docs.py")
+        page.write_text(rewritten(page.read_text(encoding="utf-8")), encoding="utf-8")
+        print(page.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""The documentation is true: code runs, files and commands exist, tables are the code's.
+
+A block that cannot run here has a comment line `<!-- not run: REASON -->` before it. A python block
+with a title is a file that the page's other blocks may use.
+"""
+
+import argparse
+import ast
+import contextlib
+import io
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytest
+from pydantic import JsonValue
+
+from scripts import write_docs
+from tutelage.cli import main as cli
+from tutelage.config import toml_file
+from tutelage.config.schema import Config
+from tutelage.objective.penalties import LEAKED, leakage
+from tutelage.runs import assemble
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+FENCE = re.compile(
+    r"^(?:<!-- (?P<mark>.*?) -->\n)?^```(?P<info>[^\n]*)\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+LINK = re.compile(r"\]\((?!\w+://|mailto:)([^)\s]+)\)")
+BASE: Mapping[str, JsonValue] = {
+    "run": {"steps": 100},
+    "env": {"suite": "doors"},
+    "rollout": {"group_size": 2},
+    "algorithm": {"name": "grpo"},
+    "update": {"lr": 1e-4},
+    "policy": {"model": "builtin:household-teacher"},
+}
+"""What a fragment of a file is completed with before it is checked."""
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int
+    language: str
+    title: str
+    code: str
+    skipped: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for match in FENCE.finditer(text):
+        language, _, rest = match["info"].partition(" ")
+        title = re.search(r'title="([^"]+)"', rest)
+        mark = match["mark"] or ""
+        yield Block(
+            page, text[: match.start("code")].count("\n") + 1, language, title[1] if title else "",
+            match["code"], mark.removeprefix("not run: ") if mark.startswith("not run:") else "",
+        )  # fmt: skip
+
+
+EVERY = [block for page in PAGES for block in blocks(page)]
+
+
+def of(*languages: str) -> pytest.MarkDecorator:
+    chosen = [b for b in EVERY if b.language in languages and not b.skipped]
+    return pytest.mark.parametrize("block", chosen, ids=str)
+
+
+def files(page: Path) -> dict[str, str]:
+    return {block.title: block.code for block in blocks(page) if block.title}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a reader's files lie, and where the commands of a page are given."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def write_files(block: Block, folder: Path) -> None:
+    for name, code in files(block.page).items():
+        (folder / name).write_text(code)
+
+
+def merged(base: Mapping[str, JsonValue], over: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Tables within tables: what a fragment says replaces what the base says."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        result[key] = merged(old, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def completed(table: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """A fragment as a whole file: the base's own model gives way to the fragment's."""
+    base = dict(BASE)
+    policy = cast(Mapping[str, JsonValue], table.get("policy", {}))
+    if "model" in policy or "build" in policy:
+        base["policy"] = {}
+    return merged(base, table)
+
+
+def test_reasons_are_given_for_what_is_not_run() -> None:
+    marked = [block for block in EVERY if block.skipped]
+    assert all(len(block.skipped.split()) > 3 for block in marked), "say why it cannot run here"
+    assert len(marked) <= 30, "most blocks must run"
+
+
+def test_every_block_says_what_it_is() -> None:
+    """A block without a language is output or a formula; one with commands is `sh`."""
+    for block in EVERY:
+        if block.language in ("", "text"):
+            commands = [x for x in block.code.splitlines() if x.startswith(("tutelage ", "pip "))]
+            assert not commands, f"{block} has commands: open it with ```sh"
+
+
+@of("python")
+def test_python(block: Block, folder: Path) -> None:
+    write_files(block, folder)
+    if block.page == DOCS / "environments/your_own.md":
+        compile(block.code, str(block), "exec")  # tests/repo/test_your_own.py runs it
+        return
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(block.code, str(block), "exec"), {"__name__": "block"})
+
+
+@of("toml")
+def test_toml(block: Block, folder: Path) -> None:
+    """Every file and fragment is a configuration, and its algorithm takes its settings."""
+    write_files(block, folder)
+    table = completed(tomllib.loads(block.code))
+    config: Config = toml_file.parse(table)
+    if ":" not in config.env.suite and config.env.suite not in write_docs.ADAPTERS:
+        assemble.suite_of(config.env)
+    assert assemble.phases_of(config)
+
+
+@of("sh", "console")
+def test_commands(block: Block) -> None:
+    """The command line's own parser takes every `tutelage` line; files of ours exist."""
+    for line in commands(block.code):
+        words = shlex.split(line, comments=True)
+        if words[0] == "tutelage" and words[1:2] != ["demo"]:
+            parsed(words[1:])
+        if words[0] == "make":
+            targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            assert {w for w in words[1:] if "=" not in w} <= set(targets), line
+        for word in words:
+            if word.startswith(("examples/", "scripts/", "benchmarks/", "studies/", "tests/")):
+                assert (ROOT / word).exists(), f"{line}: there is no {word}"
+
+
+def commands(code: str) -> Iterator[str]:
+    for line in code.replace("\\\n", " ").splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield line.strip().removeprefix("$ ")
+
+
+def parsed(words: list[str]) -> argparse.Namespace:
+    try:
+        return cli._parsed(words)
+    except SystemExit as error:
+        raise AssertionError(f"`tutelage {' '.join(words)}` is refused") from error
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for link in LINK.findall(text):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.relative_to(ROOT)} links to {link}"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{page.relative_to(ROOT)} links to {link}"
+
+
+def anchors(page: Path) -> set[str]:
+    text = page.read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    plain = [re.sub(r"[^\w\s-]", "", title.lower()).strip() for title in titles]
+    named = re.findall(r'<a id="([^"]+)"', text)
+    return {re.sub(r"\s+", "-", title) for title in plain} | set(named)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    nav = text[text.index("\nnav:") : text.index("\nplugins:")]
+    named = set(re.findall(r"([\w/]+\.md)", nav))
+    assert named == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+
+
+def test_generated_parts_are_those_of_the_code() -> None:
+    pages = [str(page.relative_to(ROOT)) for page in write_docs.stale()]
+    assert not pages, f"stale: {', '.join(pages)}; run `python scripts/write_docs.py`"
+
+
+def test_every_generated_part_of_a_page_is_closed() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        opened = re.findall(r"<!-- generated: ([\w-]+) -->", text)
+        assert opened == re.findall(r"<!-- end: ([\w-]+) -->", text), page
+        assert len(write_docs.PART.findall(text)) == len(opened), page
+
+
+def test_the_tour_s_hops_are_there() -> None:
+    """Seven hops, each a function or class of the file that it is said to be in."""
+    text = (DOCS / "tour.md").read_text(encoding="utf-8")
+    hops = re.findall(r"^\| \d \| `(\w+)` \| \[[^\]]+\]\(([^)]+)\) \|$", text, re.MULTILINE)
+    assert len(hops) == 7
+    for name, link in hops:
+        tree = ast.parse((DOCS / link).read_text(encoding="utf-8"))
+        defined = [
+            node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        ]
+        assert name in defined, f"the tour says that {name} is in {link}"
+
+
+def test_messages_of_the_troubleshooting_page_exist() -> None:
+    """What the page quotes of a message stands in a string of the source."""
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = [
+        words
+        for words in re.findall(r"`([^`\n]+)`", text)
+        if words.count(" ") >= 2 and not words.startswith(("tutelage ", "if __name__"))
+        and "=" not in words
+    ]  # fmt: skip
+    assert len(quoted) >= 12
+    strings = "\n".join(texts_of(path) for path in (ROOT / "src/tutelage").rglob("*.py"))
+    for words in quoted:
+        parts = [part for part in words.split(" ... ") if part]
+        missing = [part for part in parts if part not in strings]
+        assert not missing or "400" in words, f"no message says {missing}"
+
+
+def texts_of(path: Path) -> str:
+    """The literal strings of a file, one a line, as they read when they are joined."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return "\n".join(
+        "".join(
+            str(part.value) if isinstance(part, ast.Constant) else "\0"
+            for part in (node.values if isinstance(node, ast.JoinedStr) else [node])
+        )
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr | ast.Constant)
+    )
+
+
+def test_the_words_that_leak_are_listed() -> None:
+    assert all(word in (leakage.__doc__ or "") for word in LEAKED)

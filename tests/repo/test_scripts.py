@@ -1,0 +1,69 @@
+"""The scripts of scripts/ work, in their smallest form."""
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.py")))
+def test_a_script_explains_itself(script: str) -> None:
+    command = [sys.executable, str(SCRIPTS / script), "--help"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.startswith(f"usage: {script}")
+
+
+def test_the_teacher_is_trained_and_its_files_are_copied(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = import_module("scripts.build_assets")
+    target = tmp_path / "teacher"
+    build.main(
+        [
+            "run.steps=1",
+            "run.eval_every=1",
+            "run.checkpoint_every=1",
+            f'run.folder="{tmp_path / "run"}"',
+            "env.options.train=20",
+            "rollout.tasks_per_step=2",
+            "eval.tasks=1",
+            "policy.build.layers=1",
+            f"--target={target}",
+        ]
+    )
+    assert {path.name for path in target.iterdir()} == {*build.MODEL_FILES, "meta.json"}
+    assert json.loads((target / "config.json").read_text())["num_hidden_layers"] == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith(str(target))
+
+
+# -- bounds.py
+
+
+def test_lower_bounds_of_this_project() -> None:
+    bounds = import_module("scripts.bounds")
+    assert "pydantic==2.10" in bounds.lower_bounds([])
+    assert "pytest==8.3" in bounds.lower_bounds(["dev"])
+    assert "pytest==8.3" not in bounds.lower_bounds([])
+
+
+@pytest.mark.parametrize(
+    ("requirement", "constraint"),
+    [
+        ("torch>=2.13", "torch==2.13"),
+        ("scienceworld==1.2.3", "scienceworld==1.2.3"),
+        ("a>=1,<3; python_version < '3.13'", 'a==1; python_version < "3.13"'),
+    ],
+)
+def test_a_lower_bound(requirement: str, constraint: str) -> None:
+    assert import_module("scripts.bounds").lower_bound(requirement) == constraint
+
+
+@pytest.mark.parametrize("requirement", ["torch", "torch<3", "torch>1"])
+def test_a_requirement_without_a_lower_bound_is_refused(requirement: str) -> None:
+    with pytest.raises(ValueError, match="needs exactly one bound of >= or =="):
+        import_module("scripts.bounds").lower_bound(requirement)

@@ -26,11 +26,18 @@ def lower_bound(requirement: str) -> str:
 def lower_bounds(extras: Sequence[str], pyproject: Path = PYPROJECT) -> list[str]:
     """One constraint for each package, sorted by name. Raises KeyError for an unknown extra."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    requirements = list(project["dependencies"])
-    for extra in extras:
-        requirements += project["optional-dependencies"][extra]
-    own = project["name"]
-    return sorted({lower_bound(r) for r in requirements if Requirement(r).name != own})
+    bounds: set[str] = set()
+    texts, pending = list(project["dependencies"]), list(extras)
+    while texts or pending:
+        if not texts:
+            texts = list(project["optional-dependencies"][pending.pop()])
+            continue
+        text = texts.pop()
+        if Requirement(text).name == project["name"]:  # an extra made of others
+            pending += Requirement(text).extras
+        else:
+            bounds.add(lower_bound(text))
+    return sorted(bounds)
 
 
 def main() -> None:

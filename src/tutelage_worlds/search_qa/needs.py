@@ -7,10 +7,10 @@ from typing import Final
 from tutelage.envs.requirements import Need, file, official, package
 
 _PACKAGES: Final = (
-    ("bm25s", "bm25s", "search", "exact BM25 in numpy, the default"),
-    ("tantivy", "tantivy", "tantivy", "BM25 for large corpora"),
-    ("faiss", "faiss-cpu", "faiss", "exact dense retrieval"),
-    ("usearch", "usearch", "usearch", "dense retrieval by a graph"),
+    ("bm25s", "bm25s", "exact BM25 in numpy, the default"),
+    ("tantivy", "tantivy", "BM25 for large corpora"),
+    ("faiss", "faiss-cpu", "exact dense retrieval"),
+    ("usearch", "usearch", "dense retrieval by a graph"),
 )
 GET: Final = (
     "RUC-NLPIR/FlashRAG_datasets and PeterJinGo/wiki-18-corpus of Hugging Face (`Data` in "
@@ -21,11 +21,11 @@ GET: Final = (
 def needs(options: Mapping[str, object]) -> Iterator[Need]:
     """The package of the retriever, unless it is our own or a server; the user's files."""
     retriever = "" if options.get("url") else options.get("retriever", "bm25s")
-    for name, distribution, extra, what in _PACKAGES:
+    for name, distribution, what in _PACKAGES:
         use = f'for retriever = "{name}": {what}'
-        yield package(distribution, extra, wanted=retriever == name, use=use)
+        yield package(distribution, "search", wanted=retriever == name, use=use)
     table = str(options.get("corpus", "")).endswith(".parquet") or _tables(options.get("data"))
-    yield package("pyarrow", "parquet", wanted=table, use="for Parquet files")
+    yield package("pyarrow", "search", wanted=table, use="for Parquet files")
     for option in ("data", "corpus", "index"):
         if options.get(option):
             yield file(option, options[option], GET)

@@ -68,3 +68,58 @@ def test_a_lower_bound(requirement: str, constraint: str) -> None:
 def test_a_requirement_without_a_lower_bound_is_refused(requirement: str) -> None:
     with pytest.raises(ValueError, match="needs exactly one bound of >= or =="):
         import_module("scripts.bounds").lower_bound(requirement)
+
+
+# -- compare_runs.py
+
+
+def run_folder(
+    folder: Path, *, key: str = "return", value: float = 0.5, weights: bytes = b"w"
+) -> None:
+    checkpoint = folder / "example" / "checkpoints" / "step-000001"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model.safetensors").write_bytes(weights)
+    lines = [{"step": k, "policy": {key: value}, "nan": float("nan")} for k in range(2)]
+    (folder / "example" / "metrics.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
+
+
+@pytest.mark.parametrize(
+    ("changes", "names", "printed"),
+    [
+        ({}, "", "example: equal"),
+        ({"value": 0.25}, "", "metrics.jsonl:1 .policy.return: 0.5 became 0.25"),
+        ({"key": "reward"}, "", "metrics.jsonl:1 .policy.return is only in the old run"),
+        ({"key": "reward"}, "return reward\n", "example: equal"),
+        ({"weights": b"v"}, "", "checkpoints/step-000001/model.safetensors differs"),
+    ],
+)
+def test_two_runs_are_compared(
+    changes: dict[str, object],
+    names: str,
+    printed: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_folder(tmp_path / "old")
+    run_folder(tmp_path / "new", **changes)  # type: ignore[arg-type]
+    (tmp_path / "names").write_text(names)
+    arguments = ["compare", str(tmp_path / "old"), str(tmp_path / "new")]
+    status = import_module("scripts.compare_runs").main([*arguments, f"--names={tmp_path}/names"])
+    out = capsys.readouterr().out
+    assert printed in out
+    assert status == (0 if "equal" in printed else 1)
+
+
+def test_a_run_that_is_missing_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_folder(tmp_path / "old")
+    (tmp_path / "new").mkdir()
+    command = ["compare", str(tmp_path / "old"), str(tmp_path / "new")]
+    assert import_module("scripts.compare_runs").main(command) == 1
+    assert "example: is not in" in capsys.readouterr().out
+
+
+def test_a_short_run_is_recorded_and_equals_itself(tmp_path: Path) -> None:
+    compare_runs = import_module("scripts.compare_runs")
+    assert compare_runs.main(["record", str(tmp_path), "household_sft", "--jobs=1"]) == 0
+    assert (tmp_path / "household_sft" / "metrics.jsonl").read_text().count("\n") == 2
+    assert compare_runs.main(["compare", str(tmp_path), str(tmp_path)]) == 0

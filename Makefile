@@ -1,39 +1,81 @@
-# Everything a fresh machine needs: `make demo` and `make test` set themselves up.
+# Everything a fresh machine needs: each target sets up the virtual environments that it uses.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# The release of torch that is tested. On Linux, to leave out the CUDA packages:
+# The versions that are tested (`make lock`). LOCK= installs the newest that pyproject.toml allows.
+LOCK ?= constraints.txt
+# On Linux, to leave out the CUDA packages:
 #   make test PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu"
-TORCH ?= torch==2.13.0
 PIP_FLAGS ?=
+PIP_INSTALL := install -q $(PIP_FLAGS) $(if $(LOCK),-c $(LOCK))
+# Installed before all else: `make latest TORCH=torch==2.13.0` keeps a release of torch.
+TORCH ?= torch
+# TextWorld's own environment, for the comparison with it.
+PARITY ?= $(VENV)-parity
+# Processes that pytest runs tests in.
+JOBS ?= 2
 
-# On a shared machine, threads that spin while they wait cost a neighbour dearly.
+# Threads that spin while they wait slow down every other process of a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test lint parity bench mutants teacher study study-render study-smoke worlds pythons adapters docs clean
+.PHONY: demo check test suite parity parity-report lint lock latest oldest nightly bench mutants \
+	teacher study study-render study-smoke worlds pythons adapters docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/tutelage demo
 
-# ALFWorld's rules and grammar, for the tests of its files, come with the alfworld of the parity
-# environment. The shell finds them when the tests run: that environment may not be there before.
-ALFWORLD_FILES ?= $$(realpath $(VENV)-parity/lib/python*/site-packages/alfworld/data)
+# For every change, under two minutes: lint, types and the tests that are not marked slow.
+check: lint
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" --ignore=tests/parity
 
-# Fast tests first; then the same games in TextWorld and here.
-test: $(VENV)/.ready-dev $(VENV)-parity/.ready
+# For a release, under 15 minutes: everything that needs no network once it is installed.
+test: lint suite parity
+
+lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# ALFWorld's rules and grammar, for the tests of its files, come with the alfworld of the parity
+# environment. The shell finds them when the tests run: that environment may not be there before.
+ALFWORLD_FILES ?= $$(realpath $(PARITY)/lib/python*/site-packages/alfworld/data)
+
+suite: $(VENV)/.ready-dev $(PARITY)/.ready
 	ALFWORLD_FILES="$(ALFWORLD_FILES)" \
-		$(BIN)/python -m pytest --ignore=tests/parity --durations=10
-	$(VENV)-parity/bin/python -m pytest tests/parity -p no:cacheprovider
+		$(BIN)/python -m pytest -n $(JOBS) --ignore=tests/parity --durations=10
 
-lint: $(VENV)/.ready-dev
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+# The same games in TextWorld and here, every text compared.
+parity: $(PARITY)/.ready
+	$(PARITY)/bin/python -m pytest tests/parity -p no:cacheprovider
 
-parity: $(VENV)-parity/.ready
-	PYTHONPATH=src:tests $(VENV)-parity/bin/python -m parity.run --report docs/parity.md
+# The same at length, which writes docs/parity.md.
+parity-report: $(PARITY)/.ready
+	PYTHONPATH=src:tests $(PARITY)/bin/python -m parity.run --report docs/parity.md
+
+# Resolve everything anew and write down what was chosen. A release of torch built for one kind of
+# machine (2.13.0+cpu) is written without its suffix.
+lock:
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install -q $(PIP_FLAGS) "$(TORCH)"
+	$(VENV)-lock/bin/pip install -q $(PIP_FLAGS) -e ".[dev]"
+	{ echo "# Written by \`make lock\`: the versions that the tests were run with."; \
+		$(VENV)-lock/bin/pip freeze --exclude-editable | sed 's/+[A-Za-z0-9.]*$$//'; } > constraints.txt
+
+# The suite against the newest releases that the index has, and against the lower bounds.
+latest:
+	rm -rf $(VENV)-latest
+	$(MAKE) suite VENV=$(VENV)-latest PARITY=$(PARITY) LOCK=
+
+oldest: $(VENV)/.ready
+	rm -rf $(VENV)-oldest
+	$(BIN)/python scripts/bounds.py dev > $(VENV)-oldest.txt
+	$(MAKE) suite VENV=$(VENV)-oldest PARITY=$(PARITY) LOCK=$(VENV)-oldest.txt
+
+# What is too long for every change. A part that fails does not keep the others from running.
+nightly:
+	$(MAKE) --keep-going mutants oldest latest pythons adapters worlds
 
 # ONLY="step generation" names benchmarks, ARGS are for the one that is named (ONLY=generation
 # ARGS=--full). TRL=PYTHON has trl==1.16.0 and VLLM=PYTHON has vllm, to be measured beside. TextWorld
@@ -43,15 +85,18 @@ ARGS ?=
 TRL ?=
 VLLM ?=
 BESIDE := $(if $(ONLY),$(filter household,$(ONLY)),household)
-bench: $(VENV)/.ready-dev $(if $(BESIDE),$(VENV)-parity/.ready)
-	$(BIN)/python benchmarks/run.py $(ONLY) $(if $(BESIDE),--textworld $(VENV)-parity/bin/python) \
+bench: $(VENV)/.ready-dev $(if $(BESIDE),$(PARITY)/.ready)
+	$(BIN)/python benchmarks/run.py $(ONLY) $(if $(BESIDE),--textworld $(PARITY)/bin/python) \
 		--trl "$(TRL)" --vllm "$(VLLM)" $(if $(ARGS),-- $(ARGS))
 
+# Bugs put in on purpose, each of which a test must notice: N of the syntax-tree operators, drawn by
+# SEED (N=0: all of them), and every semantic one. It continues after any interruption.
+N ?= 200
+SEED ?= 0
 mutants: $(VENV)/.ready-dev
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python -m tests.mutation --n $(N) --seed $(SEED) --jobs $(JOBS)
 
-# The comparison of docs/studies/household.md: hours; it goes on after any interruption.
-JOBS ?= 2
+# The comparison of docs/studies/household.md: hours; it continues after any interruption.
 study: $(VENV)/.ready
 	$(BIN)/python -m studies.household run --jobs $(JOBS)
 
@@ -61,11 +106,11 @@ study-render: $(VENV)/.ready
 study-smoke: $(VENV)/.ready
 	$(BIN)/python -m studies.household smoke
 
-# A few training steps in every world: for a nightly run, minutes. Curves: python -m studies.worlds run
+# A few training steps in every suite: minutes. Curves: python -m studies.worlds run
 worlds: $(VENV)/.ready-dev
 	$(BIN)/python -m studies.worlds smoke
 
-# The worlds in other Pythons, each with numpy alone: those of PYTHONS that are installed.
+# The suites in other Pythons, each with numpy alone: those of PYTHONS that are installed.
 PYTHONS ?= python3.12 python3.13
 pythons: $(VENV)/.ready-dev
 	for python in $(PYTHONS); do $$python -c "" 2>/dev/null || continue; \
@@ -80,7 +125,7 @@ ADAPTERS ?= gymnasium gem openenv verifiers
 adapters: $(VENV)/.ready-dev
 	for name in $(ADAPTERS); do \
 		$(PYTHON) -m venv $(VENV)-adapter-$$name && \
-		$(VENV)-adapter-$$name/bin/pip install -q $(PIP_FLAGS) "$(TORCH)" && \
+		$(VENV)-adapter-$$name/bin/pip $(PIP_INSTALL) "$(TORCH)" && \
 		$(VENV)-adapter-$$name/bin/pip install -q $(PIP_FLAGS) \
 			-e ".[$$name]" "pytest>=8.3" "hypothesis>=6.120" && \
 		$(VENV)-adapter-$$name/bin/python -m pytest -rs tests/envs/test_adapters.py || exit 1; done
@@ -93,17 +138,17 @@ docs: $(VENV)/.ready-docs
 teacher: $(VENV)/.ready
 	$(BIN)/python scripts/build_assets.py
 
-$(VENV)/.made:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q $(PIP_FLAGS) "$(TORCH)"
+$(VENV)/.torch: $(LOCK)
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip $(PIP_INSTALL) "$(TORCH)"
 	touch $@
 
-$(VENV)/.ready: $(VENV)/.made pyproject.toml
-	$(BIN)/pip install -q $(PIP_FLAGS) -e .
+$(VENV)/.ready: $(VENV)/.torch pyproject.toml
+	$(BIN)/pip $(PIP_INSTALL) -e .
 	touch $@
 
-$(VENV)/.ready-dev: $(VENV)/.made pyproject.toml
-	$(BIN)/pip install -q $(PIP_FLAGS) -e ".[dev]"
+$(VENV)/.ready-dev: $(VENV)/.torch pyproject.toml
+	$(BIN)/pip $(PIP_INSTALL) -e ".[dev]"
 	touch $(VENV)/.ready $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready pyproject.toml
@@ -112,12 +157,12 @@ $(VENV)/.ready-docs: $(VENV)/.ready pyproject.toml
 
 # TextWorld lives apart: it compiles a planner (g++, make, cmake), wants Python 3.11 or 3.12, and
 # no torch. alfworld is taken for two files of rules; what else it depends on is not needed.
-$(VENV)-parity/.ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)-parity
-	$(VENV)-parity/bin/pip install -q "textworld[pddl]==1.7.0" "pytest>=8.3"
-	$(VENV)-parity/bin/pip install -q --no-deps "alfworld==0.4.2"
-	$(VENV)-parity/bin/pip install -q --no-deps -e .
+$(PARITY)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/pip install -q $(PIP_FLAGS) "textworld[pddl]==1.7.0" "pytest>=8.3"
+	$(PARITY)/bin/pip install -q $(PIP_FLAGS) --no-deps "alfworld==0.4.2"
+	$(PARITY)/bin/pip install -q $(PIP_FLAGS) --no-deps -e .
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-parity $(VENV)-python3* $(VENV)-adapter-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

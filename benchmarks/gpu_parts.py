@@ -259,7 +259,7 @@ def train(job: Job, length: int) -> Line:
     def step() -> None:
         train_step(
             sft(), episodes, {"self": policy}, optimizer, lambda view, task: prompter,
-            Update(tokens=tokens, device=job.device), step=0, seed=0, clock=Clock(),
+            Update(max_tokens_per_pass=tokens, device=job.device), step=0, seed=0, clock=Clock(),
         )  # fmt: skip
 
     step()
@@ -287,8 +287,9 @@ def config_of(job: Job) -> Config:
         "env": {"suite": "household", "options": {"size": "small" if tiny else "full"}},
         "context": {"kind": a.context, "render": "actions" if a.context == "window" else "text"},
         "rollout": {
-            "tasks_per_step": 2 if tiny else 16, "group_size": 2 if tiny else 8, "max_turns": 3 if tiny else a.turns,
-            "max_new_tokens": 8 if tiny else a.max_new_tokens, "concurrency": 128,
+            "tasks_per_step": 2 if tiny else 16, "group_size": 2 if tiny else 8,
+            "max_turns": 3 if tiny else a.turns,
+            "max_new_tokens": 8 if tiny else a.new_tokens, "concurrency": 128,
         },
         "algorithm": {"name": "sdar", "hint": "skills"},
         "update": {"lr": 1e-6, "max_tokens_per_pass": 8192},

@@ -84,7 +84,8 @@ def memory(live: int, heap: int) -> Row:
 
 def original(passes: int) -> Iterator[Row]:
     """ScienceWorldEnv.step, which lists all valid actions each time."""
-    from scienceworld import ScienceWorldEnv
+    # the library, not this script of the same name: main() takes this folder off sys.path
+    from scienceworld import ScienceWorldEnv  # type: ignore[attr-defined]
 
     env = ScienceWorldEnv()
     process = env._gateway.java_process.pid

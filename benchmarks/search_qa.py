@@ -90,7 +90,7 @@ def retrievers(corpus: Corpus, queries: list[str], repeats: int) -> Iterator[Row
 def served(corpus: Corpus, queries: list[str], repeats: int) -> Iterator[Row]:
     with Server(build(corpus, "lucene"), port=0) as server:
         for dialect in ("queries", "query"):
-            remote = Remote(server.address, dialect=dialect)  # type: ignore[arg-type]
+            remote = Remote(server.address, dialect=dialect)
 
             def ask(remote: Remote = remote) -> int:
                 for query in queries:

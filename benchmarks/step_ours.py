@@ -137,7 +137,7 @@ def make_models(folder: Path, shape: Mapping[str, int], steps: int, turns: int) 
         with products("bfloat16"):
             report = train_step(
                 sft(), episodes, {"self": policy}, optimizer, lambda view, task: prompter,
-                Update(tokens=2048), step=step, seed=0, clock=Clock(),
+                Update(max_tokens_per_pass=2048), step=step, seed=0, clock=Clock(),
             )  # fmt: skip
         if step % 10 == 9 or step + 1 == steps:
             print(f"step {step + 1}: {sum(report.losses.values()):.3f}", file=sys.stderr)
@@ -227,7 +227,7 @@ def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
             "env": {"suite": "step_ours:Stories", "workers": 0},
             "rollout": {
                 "tasks_per_step": arguments.episodes // group_size, "group_size": group_size,
-                "max_turns": arguments.turns, "max_new_tokens": arguments.max_new_tokens,
+                "max_turns": arguments.turns, "max_new_tokens": arguments.new_tokens,
             },
             "algorithm": algorithm,
             "update": {"lr": 1e-5, "max_tokens_per_pass": arguments.tokens},

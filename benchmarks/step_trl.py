@@ -24,8 +24,8 @@ os.environ |= {
 
 import tools_world as world
 import torch
-import trl
-from datasets import Dataset
+import trl  # type: ignore[import-not-found, unused-ignore]
+from datasets import Dataset  # type: ignore[import-not-found, unused-ignore]
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 PARSER = {
@@ -45,7 +45,7 @@ PARSER = {
 """How the chat template of the models is read back, in transformers' terms."""
 
 
-class Paced(TrainerCallback):
+class Paced(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Lets the trainer step only when a line comes in, and says what each step took."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ def made(work: str, models: Path, folder: str, arguments: argparse.Namespace, pa
         "output_dir": folder, "max_steps": arguments.steps, "learning_rate": 1e-5,
         "lr_scheduler_type": "constant", "per_device_train_batch_size": arguments.rows,
         "gradient_accumulation_steps": arguments.episodes // arguments.rows,
-        "max_completion_length": arguments.max_new_tokens * arguments.turns * 4,
+        "max_completion_length": arguments.new_tokens * arguments.turns * 4,
         "max_tool_calling_iterations": arguments.turns - 1, "temperature": 1.0, "bf16": False,
         "use_cpu": True, "gradient_checkpointing": False, "logging_steps": 1,
         "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
@@ -129,7 +129,7 @@ def made(work: str, models: Path, folder: str, arguments: argparse.Namespace, pa
             callbacks=[paced], tools=[world.open_record], args=trl.DistillationConfig(**settings),
         )  # fmt: skip
     # of a turn, as tutelage has it; the setting above is the whole conversation's
-    trainer.generation_config.max_new_tokens = arguments.max_new_tokens
+    trainer.generation_config.max_new_tokens = arguments.new_tokens
     return encoder, trainer
 
 
@@ -143,7 +143,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     precision = {"float32": "ieee", "bfloat16": "bf16", "blas": "ieee"}[arguments.matmul]
-    torch.backends.mkldnn.matmul.fp32_precision = precision
+    torch.backends.mkldnn.matmul.fp32_precision = precision  # type: ignore[attr-defined]
     paced = Paced()
     with tempfile.TemporaryDirectory() as folder:
         encoder, trainer = made(arguments.work, arguments.models, folder, arguments, paced)

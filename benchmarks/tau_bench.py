@@ -23,6 +23,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -160,14 +161,14 @@ def original(clone: str, repeats: int) -> Iterator[Row]:
         ours = dict(spent)
         for k, script in enumerate(scripts):
             theirs.user.scenario = find(tasks[k])[1]
-            clock(ours, "reset", lambda k=k: env.reset(tasks[k]))
-            clock(spent, "reset", lambda k=k: theirs.reset(k))
+            clock(ours, "reset", partial(env.reset, tasks[k]))
+            clock(spent, "reset", partial(theirs.reset, k))
             for action in script:
                 call = json.loads(action)
                 kind = "end" if action is script[-1] else "step"
-                made = base.Action(name=call["name"], kwargs=call["arguments"])
-                clock(ours, kind, lambda action=action: env.step(action))
-                clock(spent, kind, lambda made=made: theirs.step(made))
+                theirs_action = base.Action(name=call["name"], kwargs=call["arguments"])
+                clock(ours, kind, partial(env.step, action))
+                clock(spent, kind, partial(theirs.step, theirs_action))
         steps = sum(map(len, scripts)) - len(scripts)
         counts = {"reset": len(scripts), "step": steps, "end": len(scripts)}
         for kind, total in spent.items():

@@ -179,7 +179,7 @@ def main() -> None:
         return
     rows: list[Row] = []
     for mode in ("text", "text_rich"):
-        suite = WebShop(test=0, dev=0, mode=mode)  # type: ignore[arg-type]
+        suite = WebShop(test=0, dev=0, mode=mode)
         what = f"{mode}, {len(suite.shop().products):,} products"
         rows += speed(suite, what, options.visits, options.steps, options.repeats)
     rows += [starts(products, options.repeats) for products in (1_000, 10_000)]

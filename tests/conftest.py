@@ -1,9 +1,17 @@
-"""One thread for torch; hypothesis without deadlines, and in CI the same examples every time."""
+"""What every test runs under: one thread for torch, no GPU, repeatable examples in CI, and markers.
+
+`slow` marks tests that `make check` leaves out. A test gets it from its folder or file (SLOW), from
+a module that starts processes, or by `@pytest.mark.slow`. `gpu` marks tests that need a GPU; they
+run with `pytest -m gpu` alone, because every other run hides the GPUs.
+"""
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
-# the comparison with TextWorld runs in an environment of its own, which has neither
+import pytest
+
+# The comparison with TextWorld runs in an environment of its own, which has neither.
 if find_spec("torch"):
     import torch
 
@@ -15,3 +23,32 @@ if find_spec("hypothesis"):
     settings.register_profile("here", deadline=None, max_examples=40)
     settings.register_profile("ci", deadline=None, max_examples=40, derandomize=True)
     settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+TESTS = Path(__file__).parent
+SLOW = ("parity", "repo", "runs", "studies", "worlds")
+"""Folders and files of tests/ whose tests are slow: suites, whole runs, other programs."""
+STARTS_PROCESSES = ("subprocess", "multiprocessing", "ProcessPool")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: left out of `make check`")
+    config.addinivalue_line("markers", "gpu: needs a GPU; run with `pytest -m gpu`")
+    if config.option.markexpr != "gpu":
+        # Before the first call of CUDA, which is when torch reads it.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("gpu") and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+            item.add_marker(pytest.mark.skip(reason="the GPUs are hidden: run pytest -m gpu"))
+        if is_slow(item):
+            item.add_marker(pytest.mark.slow)
+
+
+def is_slow(item: pytest.Item) -> bool:
+    if not item.path.is_relative_to(TESTS):
+        return False  # a doctest of src/
+    name = item.path.relative_to(TESTS).as_posix()
+    module = getattr(item, "module", None)
+    return name.startswith(SLOW) or any(hasattr(module, word) for word in STARTS_PROCESSES)

@@ -140,5 +140,5 @@ def _circumstances(records: Sequence[Record], stock: bool) -> str:
     )
     return (
         f"Measured on {datetime.now(UTC):%Y-%m-%d} in {seconds:,.0f} s of CPU time;\n{way}.\n"
-        f"Versions: {found}. To repeat it: `make parity`.\n"
+        f"Versions: {found}. To repeat it: `make parity-report`.\n"
     )

@@ -1,7 +1,7 @@
 """Every text, command list, reward and end of the household, against TextWorld playing the same
 files.
 
-Needs TextWorld (the extra `parity`); skipped, with the reason, without it. The environment sets the
+Needs TextWorld; skipped, with the reason, without it. The environment sets the
 size: TUTELAGE_PARITY_GAMES (60), TUTELAGE_PARITY_STEPS (3000, at least so many in all) and
 TUTELAGE_PARITY_PUBLISHED, a folder below which official `game.tw-pddl` files lie (none; each is
 then played too).

@@ -184,7 +184,7 @@ def test_a_copy_stays_as_it_was_and_shares_what_is_never_trained(saved: str, ran
 def test_what_is_not_installed_is_named(saved: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, extra, settings in (
         (adapters, r"\[lora\]", {"lora": 4}),
-        (layers, r"\[qlora\]", {"lora": 4, "quantize": "nf4"}),
+        (layers, r"\[lora\]", {"lora": 4, "quantize": "nf4"}),
     ):
         monkeypatch.setattr(module, "find_spec", lambda name: None)
         with pytest.raises(PolicyError, match=f"not installed; install it with.*{extra}"):

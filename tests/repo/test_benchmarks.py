@@ -3,9 +3,11 @@
 import argparse
 import json
 import os
+import runpy
 import subprocess
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,30 @@ def run(script: str, *words: str) -> str:
     made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr[-2000:]
     return made.stdout
+
+
+# -- all of them
+
+NEEDS = {"generation_vllm.py": "vllm", "step_trl.py": "trl"}
+"""Scripts that another library's Python runs, by the library."""
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.py")))
+def test_a_script_imports_and_explains_itself(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if (needed := NEEDS.get(script)) and find_spec(needed) is None:
+        pytest.skip(f"{script} needs {needed}")
+    if "__main__" not in (SCRIPTS / script).read_text():
+        monkeypatch.syspath_prepend(SCRIPTS)
+        runpy.run_path(str(SCRIPTS / script))
+        return
+    monkeypatch.syspath_prepend(SCRIPTS)  # as Python does for the script that it runs
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: {script}")
 
 
 # -- run.py and `make bench`
@@ -82,9 +108,16 @@ def test_the_shares_of_a_whole_step_are_told() -> None:
 def test_a_compiled_step_is_a_row_of_its_own() -> None:
     step = import_module("benchmarks.step")
     given = argparse.Namespace(
-        models=Path("m"), episodes=8, turns=10, max_new_tokens=64, threads=1, repeats=5, tokens=2048,
-        trl="", compile=True,
-    )  # fmt: skip
+        models=Path("m"),
+        episodes=8,
+        turns=10,
+        new_tokens=64,
+        threads=1,
+        repeats=5,
+        tokens=2048,
+        trl="",
+        compile=True,
+    )
     made = step.commands(given, "grpo", "float32")
     assert list(made) == ["tutelage", "tutelage, compiled"]
     assert made["tutelage, compiled"] == [*made["tutelage"], "--compile"]
@@ -128,11 +161,12 @@ def test_the_card_s_measurements_run_on_a_processor(tmp_path: Path) -> None:
     for line in lines[:2]:
         assert (line["ended"], line["repeats"]) == (0, 1)
         rate, least, most = line["tokens_per_second"]
-        assert 0 < least <= rate <= most < line["limit"]
+        assert 0 < least <= rate <= most
+        assert line["limit"] > 0
         assert line["share"] == pytest.approx(rate / line["limit"], rel=1e-3)
     train, step = lines[2:]
     assert train["rows"] == 4
-    assert 0 < train["utilisation"][0] < 1
+    assert train["utilisation"][0] > 0  # of a peak measured here, which a busy machine lowers
     assert step["turns"] == 4 * 3  # random weights are never done
     assert step["action_tokens"] == 4 * 3 * 8
     assert {"generate", "teacher", "update"} <= step["share"].keys()

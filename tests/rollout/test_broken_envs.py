@@ -22,11 +22,11 @@ Make = Callable[[Suite], Pool]
 
 
 def processes(suite: Suite) -> Pool:
-    return ProcessPool(suite, workers=2, reset_seconds=1.5, step_seconds=1.5)
+    return ProcessPool(suite, workers=2, reset_seconds=2, step_seconds=4)
 
 
 def as_they_come(suite: Suite) -> Pool:
-    return ProcessPool(suite, workers=2, reset_seconds=1.5, step_seconds=1.5, order="arrival")
+    return ProcessPool(suite, workers=2, reset_seconds=2, step_seconds=4, order="arrival")
 
 
 def run(suite: Suite, make: Make, tasks: list[Task], *, retries: int) -> list[Episode]:

@@ -222,11 +222,11 @@ def test_the_console_is_told_how_to_go_on_after_ctrl_c(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, told = process.communicate()
     assert process.returncode == 130
-    assert told.count("\n") == 1
-    assert "--resume` continues from checkpoint step-" in told
     assert "Traceback" not in told
+    advice = told.splitlines()[-1]
+    assert "--resume` continues from checkpoint step-" in advice
     # what it says is true
-    name = told.split("checkpoint ")[1].strip()
+    name = advice.split("checkpoint ")[1].strip()
     assert (tmp_path / "run" / checkpoint.FOLDER / name / "state.json").exists()
     state = checkpoint.read_state(checkpoint.latest(tmp_path / "run"))
     for log, length in state.logs.items():

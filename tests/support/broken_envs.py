@@ -195,7 +195,8 @@ class OddEnv(DoorsEnv):
 
 @dataclass(frozen=True)
 class Slow:
-    """An environment that answers after the seconds that its action names."""
+    """An environment whose answer waits: an action is "WAIT WORD", WAIT the seconds it takes
+    or the path of a file whose appearance it waits for."""
 
     def tasks(self, split: str) -> list[Task]:
         return [Task(id=f"slow/{k}") for k in range(8)]
@@ -213,8 +214,12 @@ class SlowEnv:
         return Observation(text="ready")
 
     def step(self, action: str) -> Observation:
-        seconds, _, word = action.partition(" ")
-        time.sleep(float(seconds))
+        until, _, word = action.partition(" ")
+        if "/" in until:
+            while not Path(until).exists():
+                time.sleep(0.01)
+        else:
+            time.sleep(float(until))
         self.said.append(word)
         return Observation(text=" ".join(self.said), reward=float(os.getpid()))
 
@@ -222,13 +227,16 @@ class SlowEnv:
         pass
 
 
+HEAVY_SECONDS = 5.0
+
+
 class Heavy(Slow):
-    """A suite that takes its time to be imported."""
+    """A suite whose import takes longer than the deadline that its test sets."""
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         return _arrive, ()
 
 
 def _arrive() -> Slow:
-    time.sleep(2.0)
+    time.sleep(HEAVY_SECONDS)
     return Slow()

@@ -181,7 +181,7 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "test.parquet").write_text("x")
-    with pytest.raises(ConfigError, match=r"tutelage\[parquet\]"):
+    with pytest.raises(ConfigError, match=r"tutelage\[search\]"):
         load(str(tmp_path), "test")
 
 

@@ -2,7 +2,7 @@
 
 TextWorld's PDDL engine plays the game files, and this module loads them, names the objects as
 ALFWorld does, and offers one move at a time. It is slow and not thread-safe, so games are played in
-a worker process. Needs `pip install 'tutelage[textworld]'` and Python 3.11 or 3.12.
+a worker process. Needs `pip install 'textworld[pddl]==1.7.0'` and Python 3.11 or 3.12.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def missing() -> str:
     """Why TextWorld cannot be played here, or "" if it can."""
     for module in ("textworld", "fast_downward"):
         if find_spec(module) is None:
-            return f"{module} is not installed: pip install 'tutelage[textworld]'"
+            return f"{module} is not installed: pip install 'textworld[pddl]==1.7.0'"
     if sys.version_info >= (3, 13):
         return "TextWorld 1.7.0 fails on Python 3.13 (PEP 667): run this with Python 3.11 or 3.12"
     return ""

@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tutelage.errors import ConfigError
-
-EXTRAS: Final = {"bm25s": "search"}
-"""The extra that brings an engine, where it is not called like it."""
 
 Numbered = tuple[int, float]
 
@@ -30,10 +27,9 @@ def package(name: str, engine: str) -> Any:
     try:
         return import_module(name)
     except ImportError:
-        extra = EXTRAS.get(engine, engine)
         raise ConfigError(
             f"the retriever {engine!r} needs the package {name}: pip install "
-            f"'tutelage[{extra}]', or set env.options.retriever = \"lucene\", which needs none"
+            f"'tutelage[search]', or set env.options.retriever = \"lucene\", which needs none"
         ) from None
 
 

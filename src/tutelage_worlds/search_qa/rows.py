@@ -48,7 +48,7 @@ def parquet(path: Path) -> Any:
         import pyarrow.parquet
     except ImportError:
         raise ConfigError(
-            f"{path} is a Parquet file, which needs pyarrow: pip install 'tutelage[parquet]', or "
+            f"{path} is a Parquet file, which needs pyarrow: pip install 'tutelage[search]', or "
             "convert it to JSON lines"
         ) from None
     try:

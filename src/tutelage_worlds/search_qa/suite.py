@@ -23,9 +23,9 @@ from tutelage_worlds.search_qa.world import FEWEST, PASSAGES, Size, world
 
 _PACKAGES: Final = (
     ("bm25s", "bm25s", "search", "exact BM25 in numpy, the default"),
-    ("tantivy", "tantivy", "tantivy", "BM25 for large corpora"),
+    ("tantivy", "tantivy", "search", "BM25 for large corpora"),
     ("faiss", "faiss-cpu", "faiss", "exact dense retrieval"),
-    ("usearch", "usearch", "usearch", "dense retrieval by a graph"),
+    ("usearch", "usearch", "search", "dense retrieval by a graph"),
 )
 GET: Final = (
     "RUC-NLPIR/FlashRAG_datasets and PeterJinGo/wiki-18-corpus of Hugging Face (`Data` in "

@@ -86,7 +86,7 @@ def quantize(base: nn.Module) -> None:
     if find_spec("bitsandbytes") is None:
         raise PolicyError(
             'quantize = "nf4" needs bitsandbytes, which is not installed; install it with '
-            "`pip install 'tutelage[qlora]'`, or leave quantize out"
+            "`pip install 'tutelage[lora]'`, or leave quantize out"
         )
     from bitsandbytes.nn import Linear4bit, Params4bit
 

@@ -1,0 +1,125 @@
+"""The scripts of scripts/ work, in their smallest form."""
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in SCRIPTS.glob("*.py")))
+def test_a_script_explains_itself(script: str) -> None:
+    command = [sys.executable, str(SCRIPTS / script), "--help"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.startswith(f"usage: {script}")
+
+
+def test_the_teacher_is_trained_and_its_files_are_copied(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build = import_module("scripts.build_assets")
+    target = tmp_path / "teacher"
+    build.main(
+        [
+            "run.steps=1",
+            "run.eval_every=1",
+            "run.checkpoint_every=1",
+            f'run.folder="{tmp_path / "run"}"',
+            "env.options.train=20",
+            "rollout.tasks_per_step=2",
+            "eval.tasks=1",
+            "policy.build.layers=1",
+            f"--target={target}",
+        ]
+    )
+    assert {path.name for path in target.iterdir()} == {*build.MODEL_FILES, "meta.json"}
+    assert json.loads((target / "config.json").read_text())["num_hidden_layers"] == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith(str(target))
+
+
+# -- bounds.py
+
+
+def test_lower_bounds_of_this_project() -> None:
+    bounds = import_module("scripts.bounds")
+    assert "pydantic==2.10" in bounds.lower_bounds([])
+    assert "pytest==8.3" in bounds.lower_bounds(["dev"])
+    assert "bm25s==0.3.16" in bounds.lower_bounds(["dev"])  # of the extra `search` in `dev`
+    assert "pytest==8.3" not in bounds.lower_bounds([])
+
+
+@pytest.mark.parametrize(
+    ("requirement", "constraint"),
+    [
+        ("torch>=2.13", "torch==2.13"),
+        ("scienceworld==1.2.3", "scienceworld==1.2.3"),
+        ("a>=1,<3; python_version < '3.13'", 'a==1; python_version < "3.13"'),
+    ],
+)
+def test_a_lower_bound(requirement: str, constraint: str) -> None:
+    assert import_module("scripts.bounds").lower_bound(requirement) == constraint
+
+
+@pytest.mark.parametrize("requirement", ["torch", "torch<3", "torch>1"])
+def test_a_requirement_without_a_lower_bound_is_refused(requirement: str) -> None:
+    with pytest.raises(ValueError, match="needs exactly one bound of >= or =="):
+        import_module("scripts.bounds").lower_bound(requirement)
+
+
+# -- compare_runs.py
+
+
+def run_folder(
+    folder: Path, *, key: str = "return", value: float = 0.5, weights: bytes = b"w"
+) -> None:
+    checkpoint = folder / "example" / "checkpoints" / "step-000001"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model.safetensors").write_bytes(weights)
+    lines = [{"step": k, "policy": {key: value}, "nan": float("nan")} for k in range(2)]
+    (folder / "example" / "metrics.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
+
+
+@pytest.mark.parametrize(
+    ("changes", "names", "printed"),
+    [
+        ({}, "", "example: equal"),
+        ({"value": 0.25}, "", "metrics.jsonl:1 .policy.return: 0.5 became 0.25"),
+        ({"key": "reward"}, "", "metrics.jsonl:1 .policy.return is only in the old run"),
+        ({"key": "reward"}, "return reward\n", "example: equal"),
+        ({"weights": b"v"}, "", "checkpoints/step-000001/model.safetensors differs"),
+    ],
+)
+def test_two_runs_are_compared(
+    changes: dict[str, object],
+    names: str,
+    printed: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_folder(tmp_path / "old")
+    run_folder(tmp_path / "new", **changes)  # type: ignore[arg-type]
+    (tmp_path / "names").write_text(names)
+    arguments = ["compare", str(tmp_path / "old"), str(tmp_path / "new")]
+    status = import_module("scripts.compare_runs").main([*arguments, f"--names={tmp_path}/names"])
+    out = capsys.readouterr().out
+    assert printed in out
+    assert status == (0 if "equal" in printed else 1)
+
+
+def test_a_run_that_is_missing_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_folder(tmp_path / "old")
+    (tmp_path / "new").mkdir()
+    command = ["compare", str(tmp_path / "old"), str(tmp_path / "new")]
+    assert import_module("scripts.compare_runs").main(command) == 1
+    assert "example: is not in" in capsys.readouterr().out
+
+
+def test_a_short_run_is_recorded_and_equals_itself(tmp_path: Path) -> None:
+    compare_runs = import_module("scripts.compare_runs")
+    assert compare_runs.main(["record", str(tmp_path), "household_sft", "--jobs=1"]) == 0
+    assert (tmp_path / "household_sft" / "metrics.jsonl").read_text().count("\n") == 2
+    assert compare_runs.main(["compare", str(tmp_path), str(tmp_path)]) == 0

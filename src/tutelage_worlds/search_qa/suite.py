@@ -24,7 +24,7 @@ from tutelage_worlds.search_qa.world import FEWEST, PASSAGES, Size, world
 _PACKAGES: Final = (
     ("bm25s", "bm25s", "search", "exact BM25 in numpy, the default"),
     ("tantivy", "tantivy", "search", "BM25 for large corpora"),
-    ("faiss", "faiss-cpu", "faiss", "exact dense retrieval"),
+    ("faiss", "faiss-cpu", "search", "exact dense retrieval"),
     ("usearch", "usearch", "search", "dense retrieval by a graph"),
 )
 GET: Final = (

@@ -13,8 +13,7 @@ from rich.console import Console
 
 from tutelage.algorithms import ALGORITHMS
 from tutelage.cli.main import main
-from tutelage.cli.progress import Lines, Track, watch_for
-from tutelage.cli.progress import View as LiveView
+from tutelage.cli.progress import Lines, LiveDisplay, Track, watch_for
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load
 from tutelage.envs.doors import Doors, DoorsEnv
@@ -501,7 +500,7 @@ def test_plain_lines_say_it_all(here: Path) -> None:
 def test_the_live_view_says_it_all(here: Path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100, record=True)
     view = watch_for(console)
-    assert isinstance(view, LiveView)
+    assert isinstance(view, LiveDisplay)
     view.tested(["one"])
     view.started(load(here / "my.toml"), "train", 0)
     view.stepped({**LINE, "step": 0}, SECONDS)

@@ -86,7 +86,7 @@ def test_it_answers_at_once_and_imports_nothing_heavy() -> None:
     )
     seconds, *modules = made.stdout.rpartition("|")[2].split()
     assert not {"torch", "transformers", "matplotlib", "numpy"} & set(modules)
-    assert float(seconds) < 1
+    assert float(seconds) < 3  # of the processor; importing torch alone takes more
 
 
 def test_every_world_and_every_extra_is_told(capsys: Captured) -> None:

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+NAME = "tutelage"
+"""The project's name: of its distribution, its import and its command."""
+
 
 class TutelageError(Exception):
     """Root of the project's own errors: shown as one sentence, never as a traceback."""
@@ -29,6 +32,18 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
     >>> did_you_mean("grop", ["grpo", "opd"])
     '; did you mean grpo?'
+    >>> did_you_mean("GRPO", ["grpo", "opd"])
+    '; did you mean grpo?'
     """
-    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[near[0]]}?" if near else ""
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra of this project.
+
+    >>> install("lora")
+    "pip install 'tutelage[lora]'"
+    """
+    return f"pip install '{NAME}[{extra}]'"

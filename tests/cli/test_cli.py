@@ -1,7 +1,9 @@
 """The command line: what a user types, sees and gets; never a traceback."""
 
+import inspect
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,13 +13,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tutelage import __version__
 from tutelage.algorithms import ALGORITHMS
-from tutelage.cli.main import main
-from tutelage.cli.progress import Lines, Track, watch_for
-from tutelage.cli.progress import View as LiveView
+from tutelage.cli import commands, eval_config, examples
+from tutelage.cli.listing import option_meanings
+from tutelage.cli.main import COMMANDS, main
+from tutelage.cli.progress import Lines, LiveDisplay, Track, watch_for
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load
 from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.envs.registry import SUITES, suite_class
 from tutelage.hints import hint
 from tutelage.maths.estimators import k3
 from tutelage.objective import Algorithm, DistillSampled, View
@@ -101,12 +106,74 @@ def test_help_needs_no_heavy_imports() -> None:
         assert command in made.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "collect", "check-env", "algorithms"])
-def test_every_command_has_help(command: str, capsys: Captured) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_without_heavy_imports(command: str, capsys: Captured) -> None:
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
     assert end.value.code == 0
-    assert "usage" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"usage: tutelage {command}" in shown
+    assert " ".join(COMMANDS[command].summary.split()) in " ".join(shown.split())
+    assert hasattr(commands, command.replace("-", "_"))
+
+
+def test_the_bare_command_lists_the_commands(capsys: Captured) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    for name in COMMANDS:
+        assert name in shown
+
+
+def test_the_version_is_told(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"tutelage {__version__}\n"
+
+
+def test_what_is_required_is_named_and_nothing_else(capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        main(["train"])
+    assert "are required: FILE\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command_and_option(shell: str, capsys: Captured) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for name in COMMANDS:
+        assert name in script
+    for option in ("dry-run", "temperature", "algorithm", "copy"):
+        assert option in script
+
+
+def test_the_script_for_bash_completes() -> None:
+    code = f"""
+source <({sys.executable} -m tutelage completion bash)
+COMP_WORDS=(tutelage tr) COMP_CWORD=1; _tutelage; echo "${{COMPREPLY[@]}}"
+COMP_WORDS=(tutelage train --d) COMP_CWORD=2; _tutelage; echo "${{COMPREPLY[@]}}"
+"""
+    shown = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "train\n--dry-run\n"
+
+
+def test_examples_are_listed_shown_and_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["examples"]) == 0
+    listed = capsys.readouterr().out
+    for name in examples.paths():
+        assert name in listed
+        assert len(examples.description(examples.find(name))) > 10
+    assert main(["examples", "household_sdar"]) == 0
+    assert capsys.readouterr().out == examples.find("household_sdar").read_text()
+    assert main(["examples", "household_sdar.toml", "--copy", "new"]) == 0
+    assert Path("new/household_sdar.toml").read_text() == examples.text("household_sdar")
+    capsys.readouterr()
+    assert "exists already" in refused(["examples", "household_sdar", "--copy", "new"], capsys)
+    assert "household_sdar?" in refused(["examples", "household_sdr"], capsys)
+    assert "needs the name" in refused(["examples", "--copy", "new"], capsys)
 
 
 # -- train
@@ -185,8 +252,11 @@ def test_a_finished_run_is_not_run_again(here: Path, capsys: Captured) -> None:
         (["train", "my.toml", "run.folder=my.toml/x"], "cannot be used"),
         (["train", "my.toml", "run.folder=new", "rollout.replay=no.jsonl"], "rollout.replay"),
         (["train", "no-run", "--resume"], "no file no-run"),
-        (["eval", "no-run"], "no file no-run"),
-        (["eval", "run", "--policy", "tutor"], "no policy 'tutor'; there are student, teacher"),
+        (["eval", "no-run"], "no file no-run; give a TOML file"),
+        (
+            ["eval", "run", "--policy", "tutor"],
+            "no policy 'tutor'; there are student, expert, teacher",
+        ),
         (["eval", "run", "--checkpoint", "step-000003"], "did you mean step-00000"),
         (["eval", "run", "--tasks", "10"], "eval.tasks = 10"),
         (["eval", "run", "--tasks", "0"], "eval.tasks"),
@@ -195,6 +265,18 @@ def test_a_finished_run_is_not_run_again(here: Path, capsys: Captured) -> None:
         (["collect", "run", "--out", "my.toml"], "exists already"),
         (["collect", "run", "--policy", "teacher", "--thoughts"], "--thoughts"),
         (["algorithms", "grop"], "did you mean grpo?"),
+        (["algorithms", "SDAR"], "did you mean sdar?"),
+        (["trian", "my.toml"], "there is no command 'trian'; did you mean train?"),
+        (["envs", "housold"], "did you mean household?"),
+        (["eval", "builtin:household-teacher"], "which suite"),
+        (["eval", "builtin:household-teacher", "dors"], "did you mean doors?"),
+        (["eval", "builtin:household-teacher", "doors", "--checkpoint", "x"], "--checkpoint"),
+        (["eval", "run", "--out", "my.toml"], "exists already"),
+        (["init", "doors", "my.toml"], "exists already"),
+        (["init", "dors"], "did you mean doors?"),
+        (["init", "doors", "--algorithm", "grop"], "did you mean grpo?"),
+        (["init", "doors", "--algorithm", "compose"], "has no default for terms"),
+        (["init", "doors", "--model", "/nope"], "there is no folder /nope"),
         (["check-env", "dors"], "did you mean doors?"),
     ],
 )
@@ -247,7 +329,7 @@ def test_settings_may_stand_on_both_sides_of_options(here: Path, capsys: Capture
             main(["train", "my.toml", "--dry-run", wrong])
         assert f"unrecognized arguments: {wrong}" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["envs", "a=b"])
+        main(["completion", "bash", "a=b"])
     assert "unrecognized arguments: a=b" in capsys.readouterr().err
 
 
@@ -372,6 +454,86 @@ def test_eval_compares_on_the_same_tasks(here: Path, capsys: Captured) -> None:
     assert "6 tasks of 'seen'" in shown
     assert "teacher against student" in shown
     assert "not distinguishable" in shown
+    assert re.search(r"invalid turns +│ \d+ %", shown)
+
+
+def test_eval_needs_no_file(here: Path, tmp_path: Path, capsys: Captured) -> None:
+    """A model and a suite are enough; the split is the suite's own."""
+    asked = ["eval", "run/checkpoints/step-000004", "doors", "--tasks", "3", "--temperature", "0.5"]
+    asked.insert(3, "rollout.max_new_tokens=8")  # the run's models have short contexts
+    assert main([*asked, "--policy", "student", "--policy", "expert", "--json"]) == 0
+    student, expert = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (student["split"], student["n"], student["name"]) == ("unseen", 3, "student")
+    assert (expert["won"], expert["name"]) == (3, "expert")
+    out = tmp_path / "results"
+    assert main([*asked, "--out", str(out), "--split", "seen", "env.options.rooms=3"]) == 0
+    assert "3 tasks of 'seen'" in capsys.readouterr().out
+    rows = list(read(out / "tasks.jsonl"))
+    assert [row["policy"] for row in rows] == ["student"] * 3
+    assert all(len(str(row["task"])) == len("doors/aaa") for row in rows)
+
+
+def test_eval_of_a_run_on_another_suite_keeps_its_prompts(here: Path) -> None:
+    config, student = eval_config.of("run", ["test_cli:Faulty", "context.window=3"], tasks=1)
+    assert student == "run/checkpoints/step-000004"
+    assert config.env.suite == "test_cli:Faulty"
+    assert (config.eval.split, config.eval.tasks) == ("unseen", 1)
+    assert config.rollout == load(here / "run").rollout
+    assert config.context.window == 3
+
+
+def test_eval_takes_as_many_tasks_as_there_are(here: Path) -> None:
+    config, _ = eval_config.of("builtin:household-teacher", ["doors"])
+    assert config.eval.tasks == 9
+
+
+# -- init
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file"),
+    [
+        (["household"], "household.toml"),
+        (["household", "o.toml", "--algorithm", "guided_opd"], "o.toml"),
+        (["doors", "--model", "run"], "doors.toml"),
+        (["doors", "d/new.toml", "--model", "builtin:household-teacher"], "d/new.toml"),
+        (["guess:Guess", "--model", "run", "--algorithm", "rloo"], "guess.toml"),
+    ],
+)
+def test_init_writes_a_file_that_can_be_run(
+    here: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+    arguments: list[str],
+    file: str,
+) -> None:
+    shutil.copytree(here / "run", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    block = re.search(r"```python file=guess.py\n(.*?)```", readme, re.DOTALL)
+    assert block
+    Path("guess.py").write_text(block[1])
+    assert main(["init", *arguments]) == 0
+    shown = capsys.readouterr().out
+    written = Path(file).read_text()
+    assert len([line for line in written.splitlines() if " = " in line]) <= 22
+    for line in shown.splitlines()[1:]:
+        assert line.split()[:3] == ["tutelage", "train", file]
+    assert main(["train", file, "--dry-run"]) == 0
+    assert "exists already" in refused(["init", *arguments], capsys)
+
+
+def test_init_looks_up_what_the_suite_has(here: Path, capsys: Captured) -> None:
+    assert main(["init", "doors", "looked_up.toml", "--model", "run"]) == 0
+    config = load(Path("looked_up.toml"))
+    assert (config.env.split, config.eval.split, config.eval.tasks) == ("train", "unseen", 9)
+    assert config.rollout.tasks_per_step == 8
+    assert config.rollout.max_turns >= 2
+    assert config.warm_start is not None  # doors demonstrates its tasks
+    assert "# 9 tasks" in Path("looked_up.toml").read_text()
+    Path("looked_up.toml").unlink()
 
 
 def test_what_is_collected_can_be_imitated(here: Path, capsys: Captured) -> None:
@@ -466,12 +628,32 @@ def test_algorithms_are_listed_and_explained(capsys: Captured) -> None:
     assert '"sampler" or "recomputed"' in one
 
 
-def test_environments_are_listed_with_their_options(capsys: Captured) -> None:
+def test_suites_are_listed_and_shown_with_their_options(capsys: Captured) -> None:
     assert main(["envs"]) == 0
-    shown = capsys.readouterr().out
-    assert "household" in shown
-    assert 'size = "full"' in shown
-    assert "rooms = 2" in shown
+    listed = capsys.readouterr().out
+    for name in SUITES:
+        assert name in listed
+    for name in SUITES:
+        assert main(["envs", name]) == 0
+        one = capsys.readouterr().out
+        assert f'suite = "{name}"' in one
+        assert "<factory>" not in one
+        table = one.partition("Options")[2]
+        rows = {line.split()[0] for line in table.splitlines() if line.strip()}
+        assert set(inspect.signature(suite_class(name)).parameters) <= rows
+    assert main(["envs", "household"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "unseen 134 how many games each split has" in shown
+    assert "tutelage init household" in shown
+
+
+def test_every_option_of_a_suite_is_explained() -> None:
+    """By the suite's docstring, which `tutelage envs NAME` reads."""
+    for name in SUITES:
+        kind = suite_class(name)
+        meanings = option_meanings(inspect.getdoc(kind) or "")
+        for option in inspect.signature(kind).parameters:
+            assert len(meanings.get(option, "")) > 5, f"{name}.{option}: say what it means"
 
 
 # -- progress
@@ -501,7 +683,7 @@ def test_plain_lines_say_it_all(here: Path) -> None:
 def test_the_live_view_says_it_all(here: Path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100, record=True)
     view = watch_for(console)
-    assert isinstance(view, LiveView)
+    assert isinstance(view, LiveDisplay)
     view.tested(["one"])
     view.started(load(here / "my.toml"), "train", 0)
     view.stepped({**LINE, "step": 0}, SECONDS)

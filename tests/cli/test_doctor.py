@@ -86,7 +86,7 @@ def test_it_answers_at_once_and_imports_nothing_heavy() -> None:
     )
     seconds, *modules = made.stdout.rpartition("|")[2].split()
     assert not {"torch", "transformers", "matplotlib", "numpy"} & set(modules)
-    assert float(seconds) < 1
+    assert float(seconds) < 3  # of the processor; importing torch alone takes more
 
 
 def test_every_world_and_every_extra_is_told(capsys: Captured) -> None:
@@ -233,7 +233,7 @@ def test_an_extra_that_is_not_there_is_no_harm(monkeypatch: pytest.MonkeyPatch) 
     assert found["[gymnasium]"].how == "pip install 'tutelage[gymnasium]'"
     assert found["[dev]"].said == "without gymnasium"
     versions(monkeypatch, gymnasium="1.4.0")
-    assert doctor.mended([Part(title="", lines=tuple(doctor.extras()))])
+    assert doctor.complete([Part(title="", lines=tuple(doctor.extras()))])
 
 
 # -- worlds
@@ -433,10 +433,10 @@ def test_how_it_is_written() -> None:
         "           > do this",
         "",
     ]
-    assert not doctor.mended(parts)
-    assert doctor.mended([Part(title="", lines=parts[0].lines[:1])])
+    assert not doctor.complete(parts)
+    assert doctor.complete([Part(title="", lines=parts[0].lines[:1])])
 
 
 def test_settings_are_read_as_in_a_run(tmp_path: Path) -> None:
     config = load(Path(toml(tmp_path, "webshop")), ['env.options.nouns="spacy"'])
-    assert not doctor.mended(doctor.needed(config))
+    assert not doctor.complete(doctor.needed(config))

@@ -54,8 +54,9 @@ def test_an_algorithm_is_explained_within_80_columns(name: str) -> None:
     rows = {line.split()[0] for line in shown.partition("Settings")[2].splitlines() if line.strip()}
     assert set(inspect.signature(ALGORITHMS[name]).parameters) - {"total_steps"} <= rows
     assert (f"docs/methods/{name}.md" in shown) == (ROOT / f"docs/methods/{name}.md").is_file()
-    example = f"examples/household_{name}.toml"
-    assert (f"tutelage train {example}" in shown) == (ROOT / example).is_file()
+    example = f"household_{name}"
+    commands = f"tutelage examples {example} --copy .\ntutelage train {example}.toml\n"
+    assert (commands in shown) == (ROOT / f"examples/{example}.toml").is_file()
 
 
 def test_defaults_choices_and_the_docstrings_own_words_are_shown() -> None:

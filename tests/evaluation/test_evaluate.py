@@ -1,5 +1,4 @@
-"""Intervals against published values and against coverage counted out, and panels that pin a
-world."""
+"""Intervals against published values and against exact coverage, panels, and evaluations."""
 
 import json
 import math
@@ -13,23 +12,29 @@ from hypothesis import strategies as st
 from support.broken_envs import Trouble
 from support.fake_policy import Table
 
+from tutelage.algorithms.sft import sft
 from tutelage.envs.base import Suite
 from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.envs.pool import LocalPool
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, RunError
 from tutelage.evaluation.evaluate import (
     Evaluation,
     Panel,
+    default_split,
     evaluate,
     panel,
 )
+from tutelage.evaluation.results import write
 from tutelage.evaluation.statistics import (
     Z95,
     mean,
     paired,
     wilson,
 )
+from tutelage.objective import STUDENT
 from tutelage.prompts.context import Context
+from tutelage.rollout.hint_preparation import Hinter
+from tutelage.rollout.record import episode_of, read
 from tutelage.rollout.session import Limits, Session
 from tutelage.types import Episode, Observation, Stop, Task
 from tutelage_worlds.household import Household
@@ -277,3 +282,86 @@ def test_a_task_that_breaks_is_a_failure_and_is_never_left_out(tmp_path: object)
     once = run(replace(suite, folder=str(tmp_path)), tested)
     assert once.won == [True] * 4
     assert once.line(0, "x")["broken"] == 0
+
+
+def test_only_an_evaluation_with_a_hint_shows_it() -> None:
+    """Without a hint, the student acts under its own view: a hint in the prompt would measure
+    somebody who is told the solution."""
+    suite = Doors(2)
+    session = Session(
+        suite=suite,
+        pool=LocalPool(suite),
+        policies={"self": Table(knows=30.0)},
+        context=Context(),
+        limits=Limits(max_turns=2, max_new_tokens=8),
+    )
+    session.ready = Hinter(session=session, seed=0)
+    tested = panel(suite, "seen", 3)
+    plain = evaluate(session, tested, seed=0, temperature=0.0)
+    hinted = evaluate(session, tested, hint="plan", seed=0, temperature=0.0)
+    assert {t.actor for e in plain.episodes for t in e.turns} == {STUDENT}
+    assert {t.actor for e in hinted.episodes for t in e.turns} == {"hinted"}
+    for without, with_hint in zip(plain.episodes, hinted.episodes, strict=True):
+        assert len(with_hint.turns[0].prompt) > len(without.turns[0].prompt)
+    assert (plain.hint, hinted.hint) == ("", "plan")
+
+
+def test_the_expert_can_act_in_the_policys_place() -> None:
+    suite = Doors(2)
+    session = Session(
+        suite=suite,
+        pool=LocalPool(suite),
+        policies={"self": Table(knows=-30.0)},
+        context=Context(),
+        limits=Limits(max_turns=2, max_new_tokens=8),
+    )
+    tested = panel(suite, "seen", 3)
+    assert evaluate(session, tested, seed=0, temperature=0.0).won == [False] * 3
+    expert = evaluate(session, tested, acting=sft(), seed=0, temperature=0.0)
+    assert expert.won == [True] * 3
+
+
+@dataclass(frozen=True)
+class Splits:
+    names: tuple[str, ...]
+
+    def tasks(self, split: str) -> list[Task]:
+        if split not in self.names:
+            raise ValueError(f"no split {split!r}")
+        return [Task(id=split)]
+
+    def make(self) -> DoorsEnv:
+        return DoorsEnv()
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (("train", "seen", "unseen"), "unseen"),
+        (("test", "dev", "train"), "test"),
+        (("train", "validation", "test"), "test"),
+        (("train", "dev"), "dev"),
+        (("train",), "train"),
+    ],
+)
+def test_the_default_split_is_the_most_test_like_one(names: tuple[str, ...], chosen: str) -> None:
+    assert default_split(Splits(names)) == chosen
+
+
+def test_results_on_disk_hold_a_row_and_a_transcript_per_task(tmp_path: Path) -> None:
+    evaluation = run(Doors(2), panel(Doors(2), "seen", 3))
+    folder = tmp_path / "a" / "results"
+    write({"student": evaluation}, folder, step=7)
+    (summary,) = json.loads((folder / "summary.json").read_text())
+    assert summary == json.loads(json.dumps(evaluation.line(7, "student")))
+    rows = list(read(folder / "tasks.jsonl"))
+    assert [row["task"] for row in rows] == [t.id for t in evaluation.panel.tasks]
+    assert [row["won"] for row in rows] == evaluation.won
+    transcript = rows[0]["transcript"]
+    assert isinstance(transcript, list)
+    assert transcript[0]["observation"] == "a"
+    assert transcript[0]["reply"] == evaluation.episodes[0].turns[0].text
+    episodes = [episode_of(line) for line in read(folder / "episodes.jsonl")]
+    assert [e.won for e in episodes] == evaluation.won
+    with pytest.raises(RunError, match="exists already"):
+        write({"student": evaluation}, folder, step=7)

@@ -1,10 +1,9 @@
-"""`tutelage demo`: a small agent learns household tasks from a teacher, while you watch.
+"""`tutelage demo`: train a small household agent with two methods and compare them.
 
-Two runs from the same warm start, with the same seeds and budget: Guided-OPD, and plain on-policy
-distillation. Before, after and the teacher on one pinned panel of unseen tasks.
+Guided-OPD and plain on-policy distillation start from the same warm start, with the same seeds and
+budget. The student before and after, and the teacher, are evaluated on the same unseen tasks.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -40,7 +39,7 @@ QUICK: dict[str, JsonValue] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One row: an evaluation's line, and how long the run took to get there."""
+    """One row of the table: a line of evals.jsonl, and the training time in seconds."""
 
     name: str
     line: Mapping[str, object]
@@ -51,29 +50,14 @@ class Result:
 
     @property
     def outcomes(self) -> list[bool]:
-        made = self.line["outcomes"]
-        assert isinstance(made, list)
-        return [bool(x) for x in made]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="tutelage demo",
-        description="Distil a household agent from a teacher: minutes on two CPU cores.",
-    )
-    parser.add_argument("--folder", default="runs/demo", help="where everything is written")
-    parser.add_argument("--seed", type=int, default=0, help="of all runs")
-    parser.add_argument(
-        "--quick", action="store_true", help="seconds instead of minutes: too short to learn"
-    )
-    arguments = parser.parse_args(argv)
-    show(Path(arguments.folder), seed=arguments.seed, quick=arguments.quick, console=Console())
-    return 0
+        outcomes = self.line["outcomes"]
+        assert isinstance(outcomes, list)
+        return [bool(x) for x in outcomes]
 
 
 def settings(folder: Path, name: str, *, seed: int, quick: bool) -> Config:
-    """One of the runs: demo.toml with the lines of demo-NAME.toml put over it. The two methods
-    start from the same checkpoint, and differ in their algorithm and in nothing else."""
+    """The configuration of one run: demo.toml, overridden by demo-NAME.toml. The two methods start
+    from the same checkpoint and differ only in their algorithm."""
     table = read_table(models.ASSETS / "demo.toml")
     layers = [read_table(models.ASSETS / f"demo-{name}.toml"), *([QUICK] if quick else [])]
     layers.append({"run": {"folder": str(folder / name), "seed": seed}})
@@ -87,12 +71,12 @@ def settings(folder: Path, name: str, *, seed: int, quick: bool) -> Config:
 
 
 def show(folder: Path, *, seed: int, quick: bool, console: Console) -> None:
-    """Run what is not there yet, then draw and print. An interrupted demo goes on where it was."""
+    """Run what is not there yet, then plot and print. An interrupted demo continues."""
     began = time.perf_counter()
     configs = {n: settings(folder, n, seed=seed, quick=quick) for n in (WARM, *RUNS)}
     console.print(
         "A small student learns household tasks, by ALFWorld's rules, from a teacher. Everything "
-        f"is written to [bold]{folder}[/]; interrupt it, and the same command goes on."
+        f"is written to [bold]{folder}[/]. You may interrupt it: the same command continues."
     )
     teacher = taught_by(configs["guided_opd"], folder / "teacher.json", console)
     for name, config in configs.items():
@@ -116,7 +100,7 @@ def show(folder: Path, *, seed: int, quick: bool, console: Console) -> None:
 
 
 def taught_by(config: Config, path: Path, console: Console) -> Result:
-    """The teacher alone on the panel; measured once and kept."""
+    """The teacher alone on the panel; evaluated once and stored in `path`."""
     if path.exists():
         return Result(name="teacher", line=json.loads(path.read_text()))
     console.rule("[bold]the teacher, on tasks nobody was trained on")
@@ -136,14 +120,14 @@ def taught_by(config: Config, path: Path, console: Console) -> Result:
             limits=assemble.limits_of(config),
         )
         tested = panel(suite, config.eval.split, config.eval.tasks)
-        made = evaluate(
+        evaluation = evaluate(
             session,
             tested,
             policy="teacher",
             seed=config.run.seed,
             temperature=config.eval.temperature,
         )
-    line = made.line(0, "teacher")
+    line = evaluation.line(0, "teacher")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(record.dump(line))
     console.print(f"{line['won']} of {line['n']} solved")
@@ -163,7 +147,7 @@ def results_of(configs: Mapping[str, Config]) -> list[Result]:
 
 
 def _seconds(folder: Path) -> float:
-    """Playing and learning, evaluations left out."""
+    """Seconds of training, without evaluations."""
     total = 0.0
     for line in record.read(folder / "timings.jsonl"):
         seconds = line["seconds"]
@@ -178,7 +162,7 @@ def curve(configs: Mapping[str, Config], teacher: Result, path: Path) -> None:
     plots.learning_curve(
         runs,
         path,
-        title=f"{n} unseen household tasks, one seed a curve",
+        title=f"{n} unseen household tasks, one seed per curve",
         teacher=plots.Point(
             step=0,
             success=teacher.number("success"),
@@ -203,15 +187,17 @@ def _cells(result: Result) -> list[str]:
     ]
 
 
-HEAD = ("", "solved", "rate", "95 % interval", "turns", "invalid", "training")
+COLUMNS = ("", "solved", "rate", "95 % interval", "turns", "invalid", "training")
 
 
 def table_of(results: Sequence[Result]) -> Table:
     table = Table(
-        title="The student on the pinned panel of unseen tasks (Wilson intervals)", box=box.SIMPLE,
-        pad_edge=False, padding=(0, 1, 0, 0),
-    )  # fmt: skip
-    for name in HEAD:
+        title="The student on unseen tasks (95 % Wilson intervals)",
+        box=box.SIMPLE,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for name in COLUMNS:
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for result in results:
         table.add_row(*_cells(result))
@@ -219,23 +205,26 @@ def table_of(results: Sequence[Result]) -> Table:
 
 
 def verdict(results: Sequence[Result]) -> str:
-    """The two methods on the same tasks, with the words that the interval allows."""
+    """A sentence that compares the two methods on the same tasks."""
     by_name = {r.name: r for r in results}
     guided, plain = (by_name[f"after {name}"] for name in RUNS.values())
     gain, low, high = paired(plain.outcomes, guided.outcomes, Z95)
-    words = (
-        "not distinguishable on this panel" if low <= 0 <= high else
-        "Guided-OPD is ahead" if gain > 0 else "plain OPD is ahead"
-    )  # fmt: skip
+    if low <= 0 <= high:
+        words = "not distinguishable on these tasks"
+    else:
+        words = "Guided-OPD is ahead" if gain > 0 else "plain OPD is ahead"
     return (
         f"Guided-OPD minus plain OPD, paired on the same tasks: {gain:+.1%} "
-        f"(95 % interval {low:+.1%} to {high:+.1%}): {words}. One seed; the interval knows the "
-        "tasks' variation, not the seeds'."
+        f"(95 % interval {low:+.1%} to {high:+.1%}): {words}. One seed: the interval covers the "
+        "variation of tasks, not of seeds."
     )
 
 
 def record_results(results: Sequence[Result], folder: Path) -> None:
-    head = [name or " " for name in HEAD]
-    rows = [head, ["---"] + ["---:"] * (len(head) - 1), *(_cells(r) for r in results)]
+    rows = [
+        [name or " " for name in COLUMNS],
+        ["---"] + ["---:"] * (len(COLUMNS) - 1),
+        *(_cells(r) for r in results),
+    ]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     (folder / "results.md").write_text("\n".join([*lines, "", verdict(results), ""]))

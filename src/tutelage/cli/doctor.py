@@ -79,7 +79,7 @@ def needed(config: Config, *, torch: bool = False) -> list[Part]:
     ]
 
 
-def mended(parts: Iterable[Part]) -> bool:
+def complete(parts: Iterable[Part]) -> bool:
     """Whether nothing is missing."""
     return not any(line.state == "missing" for part in parts for line in part.lines)
 

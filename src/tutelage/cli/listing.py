@@ -1,10 +1,11 @@
-"""What the command line prints: algorithms, environments and evaluations as tables."""
+"""What the command line prints: algorithms, suites and evaluations as tables."""
 
 import inspect
 import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tutelage.algorithms import ALGORITHMS
+from tutelage.cli import examples
 from tutelage.cli.progress import percent, rate
 from tutelage.config.meanings import meaning
 from tutelage.config.signature import annotations, describe
@@ -39,11 +41,11 @@ def _paper(doc: str) -> str:
 
 
 def _line(doc: str) -> str:
-    """What a method does, without its name and paper, which have columns of their own."""
+    """What a method does, without its name and paper, which have their own columns."""
     first = _first(doc)
-    head, colon, tail = first.partition(": ")
-    said = tail if colon and len(head) < 60 else re.sub(r"\s*\(arXiv:[^)]*\)", "", first)
-    return said[:1].upper() + said[1:]
+    name, colon, tail = first.partition(": ")
+    text = tail if colon and len(name) < 60 else re.sub(r"\s*\(arXiv:[^)]*\)", "", first)
+    return text[:1].upper() + text[1:]
 
 
 def algorithms(console: Console) -> None:
@@ -62,7 +64,7 @@ def algorithms(console: Console) -> None:
 
 
 def algorithm(name: str, console: Console) -> None:
-    """One algorithm: idea and formula, its settings, where to read on, a file to run."""
+    """One algorithm: idea and formula, its settings, its page, and an example."""
     function = algorithm_function(name, where="algorithm")
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(escape(fill(_module_doc(function), console.width)))
@@ -87,7 +89,7 @@ def fill(text: str, width: int) -> str:
     <BLANKLINE>
         L = a + b
     """
-    made = []
+    filled: list[str] = []
     for part in text.split("\n\n"):
         lines = part.splitlines()
         if not any(line.startswith(" ") or " = " in line for line in lines):
@@ -95,11 +97,11 @@ def fill(text: str, width: int) -> str:
         for line in lines:
             indent = " " * (len(line) - len(line.lstrip()))
             more = indent + "    " if len(lines) > 1 or indent else ""
-            made += textwrap.wrap(
+            filled += textwrap.wrap(
                 line, width, subsequent_indent=more, break_long_words=False, break_on_hyphens=False
             )
-        made.append("")
-    return "\n".join(made).strip("\n")
+        filled.append("")
+    return "\n".join(filled).strip("\n")
 
 
 def settings(function: Callable[..., object]) -> Table:
@@ -114,8 +116,8 @@ def settings(function: Callable[..., object]) -> Table:
             default = parameter.default
             shown = "required" if default is parameter.empty else _toml(default)
             choices = _choices(hints.get(name, object))
-            said = meaning(function, name).replace("`", "")
-            text = "; ".join(part for part in (choices, said) if part)
+            explained = meaning(function, name).replace("`", "")
+            text = "; ".join(part for part in (choices, explained) if part)
             table.add_row(name, escape(shown), escape(text))
     return table
 
@@ -127,66 +129,135 @@ def _choices(hint: object) -> str:
 
 
 def _elsewhere(name: str) -> Iterator[tuple[str, str]]:
-    """The page and the example of a method, where the repository is at hand."""
+    """The page of a method, where the repository is at hand, and its example."""
     root = Path(__file__).parents[3]
     pages = [f"docs/methods/{name}.md", f"docs/{name}.md"]
-    files = [f"examples/household_{name}.toml"]
     yield from (("More", path) for path in pages if (root / path).is_file())
-    yield from (("Example", f"tutelage train {path}") for path in files if (root / path).is_file())
-
-
-def arguments(function: Callable[..., object]) -> Table:
-    table = Table("setting", "default", "values")
-    hints = annotations(function)
-    for name, parameter in inspect.signature(function).parameters.items():
-        default = parameter.default
-        shown = "required" if default is parameter.empty else _toml(default)
-        table.add_row(name, escape(shown), escape(describe(hints.get(name, object))))
-    return table
+    example = f"household_{name}"
+    if example in examples.paths():
+        commands = (f"tutelage examples {example} --copy .", f"tutelage train {example}.toml")
+        yield "Example", "\n".join(commands)
 
 
 def _toml(value: object) -> str:
     """A default as it would be written in a file."""
     if value is None:
         return "none"
+    if isinstance(value, dict) and not value:
+        return "{}"
     return write_value(value) if isinstance(value, bool | int | float | str) else str(value)
 
 
-def environments(console: Console) -> None:
-    table = Table("suite", "what it is", "options", show_lines=True)
+def suites(console: Console) -> None:
+    """A row for each suite: its name and what it is."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("suite", no_wrap=True)
+    table.add_column("what it is")
     for name in SUITES:
-        kind = suite_class(name)
-        options = arguments(kind)
-        listed = [
-            f"{column} = {default}"
-            for column, default in zip(
-                options.columns[0].cells, options.columns[1].cells, strict=True
-            )
-        ]
-        table.add_row(name, escape(_first(inspect.getdoc(kind) or "")), "\n".join(listed))
+        table.add_row(name, escape(_first(inspect.getdoc(suite_class(name)) or "")))
     console.print(table)
-    console.print(f"Other libraries' (docs/environments/your_own.md): {', '.join(ADAPTERS)}")
-    console.print('Your own: env.suite = "package.module:Class"; tutelage check-env tests it')
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    say("\ntutelage envs NAME: its options, their defaults and meanings")
+    say(f"Environments of other libraries: {', '.join(ADAPTERS)}")
+    say('Your own: env.suite = "package.module:Class"; `tutelage check-env` tests it')
+
+
+def suite(name: str, console: Console) -> None:
+    """One suite: what it is, its options, and how to use it."""
+    kind = suite_class(name)
+    doc = inspect.getdoc(kind) or f"{name} has no docstring."
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    say(escape(fill(_first(doc), console.width)))
+    say("\n[bold]In a run's file[/bold]\n")
+    say(escape(f'[env]\nsuite = "{name}"'))
+    table = _options(kind, doc)
+    if table.row_count:
+        say("\n[bold]Options[/bold], in env.options\n")
+        console.print(table)
+    else:
+        say("\nIt takes no options.")
+    say(f"\ntutelage init {name}: writes a file to start from", markup=False)
+
+
+_ENTRY = re.compile(r"(\w+(?:, \w+)*)(?: {2,}(\S.*)|$)")
+"""The first line of an entry "name, name  what they mean" in a docstring's list."""
+
+
+def option_meanings(doc: str) -> dict[str, str]:
+    """What a suite's docstring says of its options, by name: entries of a list, or sentences with
+    the name in backticks.
+
+    >>> option_meanings("A shop.\\n\\ngoals, seed  how many,\\n             and which")
+    {'goals': 'how many, and which', 'seed': 'how many, and which'}
+    >>> option_meanings("`size` is how big; `a` and `b` are counts.")
+    {'size': 'how big', 'a': 'counts', 'b': 'counts'}
+    """
+    meanings: dict[str, str] = {}
+    names: list[str] = []
+    for line in doc.splitlines():
+        entry = _ENTRY.match(line)
+        if entry:
+            names = entry[1].split(", ")
+            if entry[2]:
+                meanings |= dict.fromkeys(names, entry[2])
+        elif names and line.startswith("  "):
+            more = f"{meanings.get(names[0], '')} {line.strip()}".strip()
+            meanings |= dict.fromkeys(names, more)
+        else:
+            names = []
+    for clause in re.split(
+        r";\s|\.\s|\.$|:\s(?=`)|, and (?=`\w+` (?:is|are|says) )", " ".join(doc.split())
+    ):
+        found = re.findall(r"`(\w+)`", clause)
+        begins = re.match(r"(?:`\w+`(?:, | and )?)+ (?:is|are|says) ", clause)
+        text = clause[begins.end() :] if begins else clause
+        for name in found:
+            meanings.setdefault(name, text.replace("`", ""))
+    return meanings
+
+
+def _options(kind: Callable[..., object], doc: str) -> Table:
+    """A suite's options with their defaults and meanings."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("name", no_wrap=True)
+    table.add_column("default", overflow="fold")
+    table.add_column("meaning")
+    hints, meanings = annotations(kind), option_meanings(doc)
+    factories = {
+        field.name: field.default_factory
+        for field in (fields(kind) if is_dataclass(kind) else ())
+        if field.default_factory is not MISSING
+    }
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        default = factories[name]() if name in factories else parameter.default
+        shown = "required" if default is parameter.empty else _toml(default)
+        text = meanings.get(name) or describe(hints.get(name, object))
+        table.add_row(name, escape(shown), escape(text))
+    return table
 
 
 def evaluations(found: Mapping[str, Evaluation], console: Console) -> None:
     """Success and score by policy and task family, each with its interval; the suite's own
     numbers; differences in success on the same tasks."""
     first = next(iter(found.values()))
-    split, print_ = first.panel.split, first.panel.fingerprint
-    table = Table(title=f"{len(first.episodes)} tasks of {split!r}, panel {print_}")
+    panel = first.panel
+    title = f"{len(first.episodes)} tasks of {panel.split!r}, panel {panel.fingerprint}"
+    table = Table(title=title)
     for column in ("", *found):
         table.add_column(column)
     families = first.families()
     table.add_row("success", *(percent(sum(e.won), len(e.won)) for e in found.values()))
     for family in families if len(families) > 1 else ():
-        cells = [e.families()[family] for e in found.values()]
-        table.add_row(f"  {family}", *(percent(int(c[0]), int(c[1])) for c in cells))
-    for name, shown in _numbers(list(found.values())):
-        table.add_row(name, *shown)
+        counts = [e.families()[family] for e in found.values()]
+        table.add_row(f"  {family}", *(percent(int(c[0]), int(c[1])) for c in counts))
+    for name, cells in _numbers(list(found.values())):
+        table.add_row(name, *cells)
     lines = [e.line(0, "") for e in found.values()]
-    for name in ("turns", "invalid", "broken"):
-        table.add_row(name, *(f"{float(str(line[name])):.3g}" for line in lines))
+    table.add_row("turns per episode", *(f"{float(str(line['turns'])):.3g}" for line in lines))
+    table.add_row("invalid turns", *(f"{100 * float(str(x['invalid'])):.0f} %" for x in lines))
+    table.add_row("broken episodes", *(str(line["broken"]) for line in lines))
     console.print(table)
     names = list(found)
     for name in names[1:]:
@@ -200,7 +271,7 @@ def evaluations(found: Mapping[str, Evaluation], console: Console) -> None:
 
 
 def _numbers(found: Sequence[Evaluation]) -> Iterator[tuple[str, list[str]]]:
-    """Rows of scores, where they say more than success does, and of what the suite says."""
+    """Rows of scores, where they differ from success, and of the suite's own numbers."""
     if any(e.scores and e.scores != e.won for e in found):
         yield "score", [rate(*mean(e.scores)) if e.scores else "" for e in found]
         parts = [e.score_families() for e in found]

@@ -1,4 +1,4 @@
-"""How a run goes, for whoever watches it: plain lines, or a live view on a terminal."""
+"""Progress of a training run on the console: plain lines, or a live display on a terminal."""
 
 import sys
 import time
@@ -18,14 +18,14 @@ from tutelage.evaluation.statistics import wilson
 from tutelage.rollout.record import Line
 
 RECENT = 10
-"""Steps that rates and the estimated end are taken from."""
+"""Number of last steps from which the success rate and the estimated end are computed."""
 PHASES = ("generate", "environment", "teacher", "update")
 COLOURS = ("cyan", "magenta", "yellow", "green")
 
 
-def watch_for(console: Console) -> "Lines | View":
-    """The live view on a terminal, plain lines anywhere else."""
-    return View(console) if console.is_terminal else Lines(sys.stdout)
+def watch_for(console: Console) -> "Lines | LiveDisplay":
+    """The live display on a terminal, plain lines anywhere else."""
+    return LiveDisplay(console) if console.is_terminal else Lines(sys.stdout)
 
 
 def number(line: Mapping[str, object], name: str) -> float:
@@ -54,7 +54,7 @@ def rate(middle: float, low: float, high: float) -> str:
 
 @dataclass(slots=True)
 class Track:
-    """The last steps, boiled down."""
+    """The state of the current phase and its last steps."""
 
     phase: str = ""
     steps: int = 0
@@ -82,13 +82,13 @@ class Track:
         return (self.steps - self.done) * sum(took) / max(1, len(took))
 
     def end(self) -> str:
-        """When the phase will be over at the present pace."""
+        """The clock time at which the phase ends at the present pace."""
         left = self.seconds_left()
         clock = "%H:%M" if left < 86_400 else "%d %b %H:%M"
         return time.strftime(clock, time.localtime(time.time() + left))
 
     def shares(self) -> list[float]:
-        """Of the time spent, what each phase of a step took; the rest is none of them."""
+        """Each phase's share of a step's time; the remainder is overhead."""
         whole = sum(seconds["all"] for _, seconds in self.recent) or 1.0
         return [sum(s.get(name, 0.0) for _, s in self.recent) / whole for name in PHASES]
 
@@ -117,7 +117,7 @@ def _evaluation(line: Mapping[str, object]) -> str:
 
 
 class Lines:
-    """One line a step: what a pipe or a file is given."""
+    """One line per step, for a pipe or a file."""
 
     def __init__(self, out: IO[str]) -> None:
         self.out, self.track = out, Track()
@@ -149,8 +149,8 @@ class Lines:
     def closed(self) -> None: ...
 
 
-class View:
-    """A few lines that are always true, at the foot of the terminal; evaluations stay above."""
+class LiveDisplay:
+    """A few lines at the foot of the terminal that are redrawn; evaluations stay above them."""
 
     def __init__(self, console: Console) -> None:
         self.console, self.track = console, Track()

@@ -1,1 +1,1 @@
-"""What a policy can do: success rates with intervals, paired comparisons, plots."""
+"""Evaluation: success rates with intervals, paired comparisons, results on disk, plots."""

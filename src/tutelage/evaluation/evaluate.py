@@ -1,4 +1,4 @@
-"""What a policy can do: success and score on a pinned panel of tasks, with intervals."""
+"""Evaluation: success rate and score of a policy on a fixed panel of tasks, with intervals."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from tutelage.envs.base import Identifies, Suite, Summarises
+from tutelage.envs.check import splits_of
 from tutelage.envs.guard import attempt
 from tutelage.errors import ConfigError
 from tutelage.evaluation.statistics import mean, wilson
@@ -18,8 +19,8 @@ from tutelage.types import Episode, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """The tasks an evaluation runs on, and a fingerprint of what they show and of what the suite
-    says they depend on: the same panel on any machine, or a different fingerprint."""
+    """The tasks of an evaluation, and a fingerprint of their first observations and of the suite's
+    `identity`: two machines with the same fingerprint evaluate on the same tasks."""
 
     split: str
     tasks: tuple[Task, ...]
@@ -27,7 +28,7 @@ class Panel:
 
 
 def panel(suite: Suite, split: str, count: int) -> Panel:
-    """The first `count` tasks of a split, pinned by their ids and their first observations."""
+    """The first `count` tasks of a split, identified by their ids and first observations."""
     available = suite.tasks(split)
     if count > len(available):
         raise ConfigError(
@@ -47,11 +48,11 @@ def panel(suite: Suite, split: str, count: int) -> Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Results on a panel, one entry a task in the panel's order."""
+    """Results on a panel: one episode per task, in the panel's order."""
 
     panel: Panel
     episodes: tuple[Episode, ...]
-    hint: str = ""  # that the policy was shown
+    hint: str = ""  # the privileged information that the policy was shown
     summary: Mapping[str, float] = field(default_factory=dict)  # the suite's own numbers
 
     @property
@@ -60,7 +61,7 @@ class Evaluation:
 
     @property
     def rate(self) -> tuple[float, float, float]:
-        """Success and its 95 % interval."""
+        """The success rate and its 95 % interval (Wilson): (rate, low, high), each in [0, 1]."""
         n = len(self.episodes)
         return (sum(self.won) / n if n else 0.0, *wilson(sum(self.won), n))
 
@@ -73,8 +74,12 @@ class Evaluation:
         return [0.0 if e.stop.broken else e.score or 0.0 for e in self.episodes]
 
     def line(self, step: int, name: str) -> Mapping[str, object]:
-        """For the log: the numbers, their intervals, and every task's outcome. What the
-        environment does not report is left out."""
+        """A line for evals.jsonl: numbers, intervals, and the outcome of every task. What the
+        environment does not report is left out.
+
+        step  training steps of the policy
+        name  the policy, as it is shown
+        """
         n, rate = len(self.episodes), self.rate
         turns = [len(e.turns) for e in self.episodes]
         return {
@@ -101,24 +106,35 @@ class Evaluation:
     def _scored(self) -> Mapping[str, object]:
         if not self.scores:
             return {}
-        whole = dict(zip(("score", "score_low", "score_high"), mean(self.scores), strict=True))
-        return {**whole, "score_families": self.score_families(), "scores": self.scores}
+        average = dict(zip(("score", "score_low", "score_high"), mean(self.scores), strict=True))
+        return {**average, "score_families": self.score_families(), "scores": self.scores}
 
     def score_families(self) -> dict[str, list[float]]:
         """Per family: the mean score and its interval; empty where there are no scores."""
-        mine: dict[str, list[float]] = {}
+        scores: dict[str, list[float]] = {}
+        # strict=False: `scores` is empty where the environment reports none
         for episode, score in zip(self.episodes, self.scores, strict=False):
-            mine.setdefault(episode.task.family or "all", []).append(score)
-        return {name: [*mean(mine[name])] for name in sorted(mine)}
+            scores.setdefault(episode.task.family or "all", []).append(score)
+        return {name: [*mean(scores[name])] for name in sorted(scores)}
 
     def families(self) -> dict[str, list[float]]:
         """Per family: successes, tasks, and the interval."""
         names = sorted({e.task.family for e in self.episodes})
         out: dict[str, list[float]] = {}
         for name in names:
-            mine = [e.won for e in self.episodes if e.task.family == name]
-            out[name or "all"] = [sum(mine), len(mine), *wilson(sum(mine), len(mine))]
+            won = [e.won for e in self.episodes if e.task.family == name]
+            out[name or "all"] = [sum(won), len(won), *wilson(sum(won), len(won))]
         return out
+
+
+TEST_SPLITS = ("test", "unseen", "validation", "valid", "dev", "seen", "train")
+"""Names of splits, the most test-like first."""
+
+
+def default_split(suite: Suite) -> str:
+    """The split to evaluate on where none is named: the most test-like one that the suite has."""
+    there = splits_of(suite)
+    return next(split for split in TEST_SPLITS if split in there)
 
 
 def named(policy: str, hint: str) -> str:
@@ -131,24 +147,37 @@ def named(policy: str, hint: str) -> str:
 
 
 def evaluate(
-    session: Session, tested: Panel, *, policy: str = "self", hint: str = "", seed: int,
+    session: Session,
+    tested: Panel,
+    *,
+    policy: str = "self",
+    hint: str = "",
+    acting: Algorithm | None = None,
+    seed: int,
     temperature: float,
-) -> Evaluation:  # fmt: skip
-    """Play every task of the panel once, the policy alone: no teacher, and no privileged text but
-    the `hint` that is asked for. The draws are the same with and without one."""
+) -> Evaluation:
+    """Play every task of the panel once, with one policy alone.
+
+    policy       the name of the policy in the session; "self" is the student
+    hint         privileged information in the policy's prompt; empty for none. Random draws are
+                 the same with and without one.
+    acting       who acts instead of the policy, such as the suite's expert
+    temperature  of sampling; 0 is greedy
+    """
     alone = replace(
         session,
         policies={"self": session.policies[policy]},
         limits=replace(session.limits, temperature=temperature),
     )
-    acting = Algorithm(terms=())
+    if acting is None:
+        acting = Algorithm(terms=())
     if hint:
-        shown = {"hinted": View(hint=hint)}
-        acting = Algorithm(terms=(), views=shown, actors={"hinted": constant(1.0)})
-    episodes = play(alone, tested.tasks, acting, seed=seed, step=-1)
-    whole = {e.task.id: e for e in reversed(episodes)}
-    made = tuple(whole[task.id] for task in tested.tasks)
+        views = {"hinted": View(hint=hint)}
+        acting = Algorithm(terms=(), views=views, actors={"hinted": constant(1.0)})
+    played = play(alone, tested.tasks, acting, seed=seed, step=-1)
+    by_task = {e.task.id: e for e in reversed(played)}
+    episodes = tuple(by_task[task.id] for task in tested.tasks)
     summary: Mapping[str, float] = {}
     if isinstance(session.suite, Summarises):
-        summary = attempt("summarise", partial(session.suite.summarise, made))
-    return Evaluation(panel=tested, episodes=made, hint=hint, summary=summary)
+        summary = attempt("summarise", partial(session.suite.summarise, episodes))
+    return Evaluation(panel=tested, episodes=episodes, hint=hint, summary=summary)

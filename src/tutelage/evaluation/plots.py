@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn from its folder's files and nothing else."""
+"""Plots of a run as PNG, drawn from the files in its folder."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's palette: told apart by people who see colours differently."""
+"""The palette of Okabe and Ito, which people with colour blindness can tell apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def learning_curve(
     teacher: Point | None = None,
     note: str = "",
 ) -> None:
-    """Success on the panel against training steps, one line a run, 95 % bands, as a PNG."""
+    """Success rate against training steps, one line per run with a 95 % band, as a PNG."""
     from matplotlib.ticker import PercentFormatter
 
     if len(curves) > len(COLOURS):
@@ -100,8 +100,8 @@ def intervals(
     marks: Mapping[str, float] | None = None,
     note: str = "",
 ) -> None:
-    """Success and its interval, a row a name from the top, as a PNG. `marks` are values to compare
-    with, such as the teacher's, drawn across all rows."""
+    """Success rates with their intervals, one row per name, as a PNG. `marks` are reference values,
+    such as the teacher's, drawn across all rows."""
     from matplotlib.ticker import PercentFormatter
 
     figure, axes = _empty((8, 1.4 + 0.34 * len(rows)))

@@ -1,17 +1,18 @@
-"""Comparing methods over seeds and tasks: what can be said of other seeds and other tasks.
+"""Statistics of evaluations: intervals of rates and means, paired comparisons, and a bootstrap over
+seeds and tasks.
 
-Values are tables, seed -> task -> a number in 0..1: how often a run with that seed solves a task.
-Every seed is tried on the same tasks, so both are crossed, and both are drawn anew in a two-way
-bootstrap (Owen, arXiv:0712.1111). With m the mean of all, a_s = mean_t x - m what is a seed's and
-b_t = mean_s x - m what is a task's, a draw of S seeds and T tasks with replacement deviates by
+For comparing methods, values are tables [seed][task] of numbers in [0, 1]: how often a run with
+that seed solves the task. Every seed is evaluated on the same tasks, so seeds and tasks are crossed
+factors, and both are resampled in a two-way bootstrap (Owen, arXiv:0712.1111). With m the mean of
+all values, a_s = mean_t x - m the effect of seed s and b_t = mean_s x - m the effect of task t, one
+bootstrap draw of S seeds and T tasks with replacement deviates from m by
 
     k_S mean_s* a + k_T mean_t* b,    k_n = sqrt(n / (n - 1)) t(n - 1) / z
 
-and an interval runs between the 2.5th and 97.5th percentile of that around m. k makes up for what
-resampling a few leaves out (the expanded percentile interval of Hesterberg, arXiv:1411.5279): with
-3 seeds, which hardly ever are the extremes of what seeds do, an interval without it holds the
-truth 75 times in 100 where seeds vary much. What is neither a seed's nor a task's is in both a and
-b already and is not drawn again.
+and the interval runs between the 2.5th and 97.5th percentile of these deviations around m. The
+factor k corrects for small samples (the expanded percentile interval of Hesterberg,
+arXiv:1411.5279): without it, with 3 seeds that vary much, a 95 % interval covers the truth 75 times
+in 100. The interaction of seed and task is contained in both effects and is not resampled again.
 """
 
 import math
@@ -26,8 +27,9 @@ Z95 = 1.959963984540054
 
 
 def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval for a proportion (Wilson 1927): near 95 % coverage at the default z,
-    on average over proportions; close to 0 and 1 it can be a few per cent less.
+    """Wilson's score interval for a proportion (Wilson 1927), as (low, high) in [0, 1]. Coverage is
+    near 95 % at the default z on average over proportions; near 0 and 1 it can be a few per cent
+    less. `successes` may be fractional: a mean success rate times n.
 
     >>> tuple(round(x, 3) for x in wilson(0, 200))
     (0.0, 0.019)
@@ -46,8 +48,9 @@ def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
 
 def mean(scores: Sequence[float], z: float = Z95) -> tuple[float, float, float]:
     """The mean of scores in [0, 1] and its interval by the normal approximation, z standard errors
-    to each side and within [0, 1]. Where all are alike, which tells nothing of how they spread,
-    Wilson's limits of a proportion stand for it: no scores of that mean spread more.
+    to each side, cut to [0, 1]: (mean, low, high). Where all scores are equal, their spread is
+    unknown; then Wilson's interval of a proportion is used, since no scores in [0, 1] with that
+    mean spread more.
 
     >>> tuple(round(x, 3) for x in mean([0.2, 0.4, 0.6, 0.8]))
     (0.5, 0.247, 0.753)
@@ -64,8 +67,8 @@ def mean(scores: Sequence[float], z: float = Z95) -> tuple[float, float, float]:
 
 
 def paired(a: Sequence[bool], b: Sequence[bool], z: float = Z95) -> tuple[float, float, float]:
-    """Difference in success, b minus a, on the same tasks, with its interval (Newcombe 1998,
-    method 10: Wilson's limits of each, corrected for their correlation).
+    """The difference in success, b minus a, on the same tasks: (difference, low, high). The
+    interval is method 10 of Newcombe 1998: Wilson's limits of each, corrected for correlation.
 
     >>> paired([True, False, True, False], [True, False, True, False])[0]
     0.0
@@ -98,8 +101,8 @@ _T975 = (12.7062, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A mean, its 95 % interval, and how many seeds and tasks it is of. With one seed the interval
-    knows the tasks only."""
+    """A mean over seeds and tasks with its 95 % interval. With one seed, the interval covers the
+    variation of tasks only."""
 
     mean: float
     low: float
@@ -109,7 +112,7 @@ class Estimate:
 
     @property
     def distinguishable(self) -> bool:
-        """Whether zero is outside of the interval: what a difference has to show."""
+        """Whether zero lies outside the interval of a difference."""
         return not self.low <= 0 <= self.high
 
 
@@ -133,8 +136,8 @@ def student_t(degrees: int) -> float:
 
 
 def mean_of_last(evaluations: Values, last: int) -> list[float]:
-    """Each task's mean over the last evaluations of a run [evaluation -> task]: the run's result,
-    which no single lucky evaluation decides.
+    """Each task's mean over the last evaluations [evaluation][task] of a run. It is used as the
+    run's result, because a single evaluation is noisy.
 
     >>> mean_of_last([[1, 1], [0, 1], [0, 0]], 2)
     [0.0, 0.5]
@@ -148,7 +151,7 @@ def mean_of_last(evaluations: Values, last: int) -> list[float]:
 
 
 def estimate(values: Values, *, draws: int = DRAWS, seed: int = 0) -> Estimate:
-    """The mean of a table [seeds, tasks] and its interval; equal calls give equal numbers."""
+    """The mean of a table [seed][task] and its interval. The same `seed` gives the same numbers."""
     sizes = {len(row) for row in values}
     if len(sizes) != 1 or max(sizes) < 2:
         raise ValueError(f"every seed needs the same tasks, at least 2; got {sorted(sizes)}")
@@ -164,7 +167,7 @@ def estimate(values: Values, *, draws: int = DRAWS, seed: int = 0) -> Estimate:
 
 
 def _drawn(effects: torch.Tensor, draws: int, generator: torch.Generator) -> torch.Tensor:
-    """Expanded means [draws] of effects [n] drawn n at a time."""
+    """Means of n effects drawn with replacement, times k_n: [draws] from effects [n]."""
     n = len(effects)
     expansion = math.sqrt(n / (n - 1)) * student_t(n - 1) / Z95
     picked = torch.randint(n, (draws, n), generator=generator)
@@ -172,18 +175,16 @@ def _drawn(effects: torch.Tensor, draws: int, generator: torch.Generator) -> tor
 
 
 def rate(values: Values, *, draws: int = DRAWS, seed: int = 0) -> Estimate:
-    """The mean success of a table, with an interval that is nowhere narrower than Wilson's for one
-    try at each task: resampling has nothing to vary where all is won, or all is lost."""
+    """The mean success rate of a table. Its interval is at least as wide as Wilson's for one try of
+    each task: a bootstrap has no spread where every task is won, or every task is lost."""
     found = estimate(values, draws=draws, seed=seed)
-    z2, p, n = Z95 * Z95, found.mean, found.tasks
-    middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = math.sqrt(z2 * p * (1 - p) / n + (z2 / (2 * n)) ** 2) / (1 + z2 / n)
+    low, high = wilson(found.mean * found.tasks, found.tasks)
     return Estimate(
-        mean=p,
-        low=max(0.0, min(found.low, middle - half)),
-        high=min(1.0, max(found.high, middle + half)),
+        mean=found.mean,
+        low=max(0.0, min(found.low, low)),
+        high=min(1.0, max(found.high, high)),
         seeds=found.seeds,
-        tasks=n,
+        tasks=found.tasks,
     )
 
 

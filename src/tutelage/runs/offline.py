@@ -11,6 +11,7 @@ from tutelage.runs import checkpoint
 from tutelage.runs import models
 from tutelage.algorithms.sft import sft
 from tutelage.config.schema import Config
+from tutelage.envs.base import Demonstrates
 from tutelage.errors import ConfigError, RunError, did_you_mean
 from tutelage.evaluation.evaluate import Evaluation, evaluate, named
 from tutelage.rollout.hint_preparation import Hinter, prove, sample
@@ -92,22 +93,33 @@ def evaluations(
     config: Config, names: Sequence[str], *, student: str = "", tick: Tick
 ) -> dict[str, Evaluation]:
     """Each named policy alone on the configured panel, and again with the privileged text of
-    eval.hint. "student" comes from the folder `student` if that is not empty."""
-    _known(config, names, [STUDENT])
+    eval.hint. "student" comes from the folder `student` if that is not empty; "expert" is the
+    suite's own, which needs no hint."""
+    _known(config, names, [STUDENT, EXPERT])
     suite = assemble.suite_of(config.env)
+    if EXPERT in names and not isinstance(suite, Demonstrates):
+        raise ConfigError(
+            f"the suite {config.env.suite} has no expert: it has no `demonstrate` and `plan` "
+            f"methods; evaluate {', '.join([STUDENT, *config.policies])} instead"
+        )
     tested = assemble.panel_of(config.eval, suite)
-    others = [name for name in names if name != STUDENT]
+    others = [name for name in names if name not in (STUDENT, EXPERT)]
     with staged(config, others, student, tick) as session:
         hint = config.eval.hint
         prove(session, {"the evaluation": View(hint=hint)}, sample(tested.tasks))
         return {
             named(name, shown): evaluate(
-                session, tested, policy="self" if name == STUDENT else name, hint=shown,
-                seed=config.run.seed, temperature=config.eval.temperature,
+                session,
+                tested,
+                policy="self" if name in (STUDENT, EXPERT) else name,
+                hint=shown,
+                acting=_alone(EXPERT, thoughts=False) if name == EXPERT else None,
+                seed=config.run.seed,
+                temperature=config.eval.temperature,
             )
             for name in names
-            for shown in dict.fromkeys(("", hint))
-        }  # fmt: skip
+            for shown in dict.fromkeys(("",) if name == EXPERT else ("", hint))
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,258 @@
+"""What each command does, by name. Imports wait until a command needs them."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tutelage.cli.main import FAILED, INTERRUPTED, parser, say
+from tutelage.errors import ConfigError
+
+
+def init(arguments: argparse.Namespace) -> int:
+    from tutelage.cli.starter import write
+
+    path = write(
+        arguments.suite, arguments.file, model=arguments.model, algorithm=arguments.algorithm
+    )
+    print(f"{path} is written. Next:")
+    print(f"  tutelage train {path} --dry-run   # checks it and shows the plan")
+    print(f"  tutelage train {path}")
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.config.toml_file import load
+
+    config = load(arguments.file, arguments.overrides)
+    if arguments.dry_run:
+        from tutelage.cli import dry_run
+
+        dry_run.show(dry_run.make(config), Console())
+        return 0
+    from tutelage.cli.progress import watch_for
+    from tutelage.runs.train import train as run
+
+    try:
+        run(config, resume=arguments.resume, watch=watch_for(Console()))
+    except KeyboardInterrupt:
+        from tutelage.runs.folder import standing
+
+        return say(f"stopped; {standing(Path(config.run.folder))}", INTERRUPTED)
+    print(f"done: {config.run.folder}")
+    return 0
+
+
+def eval(arguments: argparse.Namespace) -> int:
+    import json
+
+    from rich.console import Console
+
+    from tutelage.cli import eval_config, listing
+    from tutelage.evaluation.results import write
+    from tutelage.runs import offline
+
+    if arguments.out is not None and arguments.out.exists():
+        raise ConfigError(f"{arguments.out} exists already; choose another --out, or remove it")
+    config, student = eval_config.of(
+        str(arguments.model),
+        arguments.overrides,
+        tasks=arguments.tasks,
+        split=arguments.split,
+        temperature=arguments.temperature,
+        checkpoint=arguments.checkpoint,
+    )
+    names = list(dict.fromkeys(arguments.policy)) or [offline.STUDENT]
+    found = offline.evaluations(config, names, student=student, tick=tick)
+    step = int(student.rpartition("-")[2]) if "step-" in Path(student).name else 0
+    if arguments.out is not None:
+        write(found, arguments.out, step=step)
+    if arguments.json:
+        for name, evaluation in found.items():
+            print(json.dumps(evaluation.line(step, name)))
+    else:
+        listing.evaluations(found, Console())
+        if arguments.out is not None:
+            print(f"results and transcripts: {arguments.out}")
+    return 0
+
+
+def collect(arguments: argparse.Namespace) -> int:
+    from tutelage.cli.progress import percent
+    from tutelage.config.toml_file import load
+    from tutelage.runs import offline
+
+    if arguments.episodes < 1:
+        raise ConfigError(f"--episodes must be at least 1, got {arguments.episodes}")
+    collected = offline.collect(
+        load(arguments.file, arguments.overrides),
+        arguments.policy,
+        arguments.out,
+        episodes=arguments.episodes,
+        everything=arguments.all,
+        thoughts=arguments.thoughts,
+        student=offline.trained(arguments.file, arguments.checkpoint),
+        tick=tick,
+    )
+    success = percent(collected.won, collected.played)
+    print(f"{success} won; {collected.written} episodes written to {arguments.out}")
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    from tutelage.runs import offline
+
+    offline.export(arguments.folder, arguments.checkpoint, arguments.out)
+    print(f"written to {arguments.out}")
+    return 0
+
+
+def tick(done: int, total: int) -> None:
+    """Progress on a terminal; a pipe gets nothing of it."""
+    if sys.stderr.isatty():
+        end = "\r" if done < total else "\r\033[K"
+        sys.stderr.write(f"playing {done}/{total}{end}")
+        sys.stderr.flush()
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli.demo import show
+
+    show(arguments.folder, seed=arguments.seed, quick=arguments.quick, console=Console())
+    return 0
+
+
+def examples(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli import examples
+
+    if arguments.name is None:
+        if arguments.copy is not None:
+            raise ConfigError("--copy needs the name of an example; `tutelage examples` lists them")
+        examples.show(Console())
+    elif arguments.copy is None:
+        print(examples.text(arguments.name), end="")
+    else:
+        path = examples.copy(arguments.name, arguments.copy)
+        print(f"{path} is written. Next:\n  tutelage train {path} --dry-run")
+    return 0
+
+
+def envs(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli import listing
+
+    if arguments.name:
+        listing.suite(arguments.name, Console())
+    else:
+        listing.suites(Console())
+    return 0
+
+
+def algorithms(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli import listing
+
+    if arguments.name:
+        listing.algorithm(arguments.name, Console())
+    else:
+        listing.algorithms(Console())
+    return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli import doctor
+
+    if arguments.file is None:
+        doctor.show(doctor.everything(torch=arguments.torch), Console())
+        return 0
+    from tutelage.config.toml_file import load
+
+    parts = doctor.needed(load(arguments.file, arguments.overrides), torch=arguments.torch)
+    doctor.show(parts, Console())
+    complete = doctor.complete(parts)
+    print("nothing is missing" if complete else "something that this run needs is missing")
+    return 0 if complete else FAILED
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    from tutelage.cli.serve import server_of
+    from tutelage.config.schema import PolicySection
+    from tutelage.cpu import products
+
+    section = PolicySection(
+        model=arguments.model,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        template_history="append",
+    )
+    server = server_of(
+        section,
+        name=arguments.name or arguments.model,
+        host=arguments.host,
+        port=arguments.port,
+        key=arguments.key,
+        reload=arguments.reload,
+    )
+    print(f"serving {server.name} at http://{arguments.host}:{server.port}", flush=True)
+    with products("float32"):
+        server.serve_forever()
+    return 0
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli import bench
+    from tutelage.config.toml_file import load
+    from tutelage.runs import offline
+
+    if not arguments.seconds > 0:
+        raise ConfigError(f"--seconds must be above 0, got {arguments.seconds:g}")
+    file = arguments.file
+    config = bench.usual() if file is None else load(file, arguments.overrides)
+    student = "" if file is None else offline.trained(file)
+    report = bench.measure(config, student=student, seconds=arguments.seconds, tick=tick)
+    bench.show(report, Console())
+    return 0
+
+
+def check_env(arguments: argparse.Namespace) -> int:
+    from tutelage.cli.check_env import SECONDS, Asked, watched
+    from tutelage.config.schema import EnvSection
+    from tutelage.config.toml_file import override
+
+    seconds = SECONDS if arguments.seconds is None else arguments.seconds
+    if arguments.tasks < 1:
+        raise ConfigError(f"--tasks must be at least 1, got {arguments.tasks}")
+    if not seconds > 0:
+        raise ConfigError(f"--seconds must be above 0, got {seconds:g}")
+    env = EnvSection(suite=arguments.suite, options=override({}, arguments.options))
+    splits, findings = watched(Asked(env, tuple(arguments.split), arguments.tasks), seconds)
+    broken = 0
+    for finding in findings:
+        print(f"{'broken' if finding.problems else 'kept  '}  {finding.promise}", flush=True)
+        for problem in finding.problems:
+            print(f"          {problem}", flush=True)
+        broken += bool(finding.problems)
+    checked = f"({', '.join(splits)}: {arguments.tasks} tasks of each)"
+    if broken:
+        print(f"{broken} {'promise is' if broken == 1 else 'promises are'} broken {checked}")
+    else:
+        print(f"every promise is kept {checked}")
+    return FAILED if broken else 0
+
+
+def completion(arguments: argparse.Namespace) -> int:
+    from tutelage.cli.completion import script
+
+    print(script(arguments.shell, parser()), end="")
+    return 0

@@ -1,0 +1,116 @@
+"""`tutelage eval`: the configuration behind MODEL and SUITE, which need no training file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from tutelage.cli.starter import CONTEXTS
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import Table, override, parse, read_table
+from tutelage.envs.registry import SUITES
+from tutelage.errors import ConfigError
+from tutelage.evaluation.evaluate import default_split
+from tutelage.runs import assemble, offline
+from tutelage.runs.folder import CONFIG
+
+TASKS = 100
+"""Number of tasks where nothing says it; fewer where the split is smaller."""
+
+
+def of(
+    model: str,
+    rest: Sequence[str],
+    *,
+    tasks: int | None = None,
+    split: str | None = None,
+    temperature: float | None = None,
+    checkpoint: str = "",
+) -> tuple[Config, str]:
+    """What to evaluate, and the folder of the run's checkpoint to take the student from ("" for
+    the model that the configuration names).
+
+    model  a TOML file, the folder of a run or of a model, a hub id, or "builtin:NAME"
+    rest   a suite, where wanted, and then settings as "section.key=value"
+    """
+    suite = rest[0] if rest and "=" not in rest[0] else ""
+    settings = rest[1:] if suite else rest
+    path = Path(model)
+    student = ""
+    if path.is_dir() and (path / CONFIG).exists():
+        table = read_table(path / CONFIG)
+        student = offline.trained(path, checkpoint)
+        if suite:
+            _replace_suite(table, suite)
+    elif path.suffix == ".toml" or path.is_file():
+        table = read_table(path)
+        if suite:
+            _replace_suite(table, suite)
+    elif not suite:
+        raise ConfigError(_no_suite(model, path))
+    else:
+        table = _table(model, suite)
+    if checkpoint and not student:
+        raise ConfigError(f"--checkpoint is for the folder of a run, and {model} is none")
+    override(table, settings)
+    chosen: dict[str, JsonValue] = {"tasks": tasks, "split": split, "temperature": temperature}
+    given = {key: value for key, value in chosen.items() if value is not None}
+    section = table.setdefault("eval", {})
+    if isinstance(section, dict):
+        section.update(given)
+    return _with_defaults(table, name=path.stem or "eval"), student
+
+
+def _table(model: str, suite: str) -> Table:
+    """A configuration for an evaluation alone. Its training sections are never used."""
+    return {
+        "run": {"steps": 1},
+        "env": {"suite": suite},
+        "algorithm": {"name": "sft"},
+        "update": {"lr": 1e-5},
+        "policy": {"model": model, "template_history": "append"},
+        "context": dict(CONTEXTS.get((model, suite), {})),
+        "eval": {},
+    }
+
+
+def _replace_suite(table: Table, suite: str) -> None:
+    """Another suite than the file's: its options, splits and renders belong to the old one."""
+    env = table.get("env")
+    if isinstance(env, dict) and env.get("suite") == suite:
+        return
+    table["env"] = {"suite": suite}
+    test = table.get("eval")
+    if isinstance(test, dict):
+        table["eval"] = {k: v for k, v in test.items() if k not in ("split", "tasks", "hint")}
+    context = table.get("context")
+    if isinstance(context, dict):
+        table["context"] = {k: v for k, v in context.items() if k != "render"}
+
+
+def _with_defaults(table: Table, *, name: str) -> Config:
+    """The configuration, with the suite's own test split and as many tasks as it has."""
+    config = parse(table, name=name)
+    section = table["eval"]
+    assert isinstance(section, dict)
+    if "split" in section and "tasks" in section:
+        return config
+    suite = assemble.suite_of(config.env)
+    if "split" not in section:
+        section["split"] = default_split(suite)
+    if "tasks" not in section:
+        split = str(section["split"])
+        section["tasks"] = min(TASKS, len(assemble.tasks_of(suite, split, 1, where="eval")))
+    return parse(table, name=name)
+
+
+def _no_suite(model: str, path: Path) -> str:
+    if not path.exists() and "/" not in model.rstrip("/") and ":" not in model:
+        return (
+            f"there is no file {model}; give a TOML file, the folder of a run, or a model and a "
+            "suite: tutelage eval MODEL SUITE"
+        )
+    return (
+        f"which suite shall {model} play? write `tutelage eval {model} SUITE`, with one of "
+        f'{", ".join(SUITES)}, or your own as "package.module:Class"'
+    )

@@ -21,7 +21,7 @@ from tutelage.cli import dry_run
 from tutelage.config.schema import AlgorithmSection
 from tutelage.config.toml_file import override, parse, write
 from tutelage.errors import ConfigError
-from tutelage.objective import Algorithm, Reinforce, Signal, bind
+from tutelage.objective import Acting, Algorithm, Reinforce, Signal, bind
 from tutelage.runs.assemble import algorithm_of
 from tutelage.schedules import SHAPES
 from tutelage.signals import acted_by, gap, gap_gate, group_relative, t_dur
@@ -355,8 +355,8 @@ TABLES = [
     ("[terms.a]\ncredit = '1'", "terms.a.kind must be one of reinforce, .*got 'a'"),
     ("[terms.a]\nkind = 'distil'", "did you mean distill"),
     (
-        "[terms.reinforce]\ncredti = '1'",
-        "terms.reinforce.credti is not a setting; did you mean advantage",
+        "[terms.reinforce]\nadvantaeg = '1'",
+        "terms.reinforce.advantaeg is not a setting; did you mean advantage",
     ),
     (
         "[terms.reinforce]\nold = 'sampler'",
@@ -381,7 +381,7 @@ TABLES = [
         "[views.teacher]\nhidn = ''\n[terms.reinforce]\ncredit = '1'",
         "hidn is not a setting; did you mean hint",
     ),
-    ("reduction = 'gap_gate()'\n[terms.reinforce]\ncredit = '1'", "this is a gate, but a signal"),
+    ("token_weight = 'gap_gate()'\n[terms.reinforce]\ncredit = '1'", "this is a gate, but a signal"),
     ("rewards = 1\n[terms.reinforce]\ncredit = '1'", "rewards is not a setting of compose"),
 ]
 
@@ -397,16 +397,17 @@ def test_everything_that_an_algorithm_can_be_told_can_be_told_here() -> None:
         """
         views.teacher = { policy = "teacher" }
         actors.teacher = 0.25
-        reduction = "episode_sum()"
-        size = "episode_mean()"
+        token_weight = "episode_sum()"
+        minibatch_weight = "episode_mean()"
         penalties.leakage = "leakage(each=0.2)"
-        rounds = 2
-        demonstrated = true
-        aloud = true
-        planned.teacher = 0.5
-        strays = true
-        left = "linear(1, 9, total_steps)"
-        switch = { to = "teacher", factor = 2.0 }
+        [acting]
+        expert = true
+        student_turns = "linear(1, 9, total_steps)"
+        hinted_share.teacher = 0.5
+        with_errors = true
+        with_thoughts = true
+        takeover = { view = "teacher", factor = 2.0 }
+        max_batches = 2
         [terms.distill]
         divergence = "reverse_kl"
         live = true
@@ -415,10 +416,12 @@ def test_everything_that_an_algorithm_can_be_told_can_be_told_here() -> None:
     plain = Algorithm(terms=(Reinforce(advantage=gap()),))
     same = [f.name for f in fields(made) if getattr(made, f.name) == getattr(plain, f.name)]
     assert same == []
-    assert made.left is not None
-    assert made.left(50) == 9
-    assert made.switch is not None
-    assert (made.switch.to, made.switch.factor) == ("teacher", 2.0)
+    acting, unset = made.acting, Acting()
+    assert [f.name for f in fields(acting) if getattr(acting, f.name) == getattr(unset, f.name)] == []
+    assert acting.student_turns is not None
+    assert acting.student_turns(50) == 9
+    assert acting.takeover is not None
+    assert (acting.takeover.view, acting.takeover.factor) == ("teacher", 2.0)
 
 
 def test_every_part_of_a_term_can_be_written() -> None:

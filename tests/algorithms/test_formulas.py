@@ -189,15 +189,15 @@ def test_k3_of_sampled_tokens_with_and_without_the_ratio(of: World, corrected: b
 
 
 def test_who_plays_under_each_algorithm() -> None:
-    assert sft().demonstrated
+    assert sft().acting.expert
     assert sft().actors == {}
     by_teacher = sft(source="teacher", teacher="big")
-    assert not by_teacher.demonstrated
+    assert not by_teacher.acting.expert
     assert by_teacher.views["teacher"].policy == "big"
     assert [by_teacher.actors["teacher"](s) for s in (0, 99)] == [1.0, 1.0]
     for alone in (grpo(), opd(), opd(vocabulary="full")):
         assert not alone.actors
-        assert not alone.demonstrated
+        assert not alone.acting.expert
     guided = guided_opd(total_steps=10, teacher="big")
     assert set(guided.actors) == {"teacher"}
     assert guided.views["teacher"].policy == "big"

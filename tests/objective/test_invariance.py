@@ -94,7 +94,7 @@ MAKE: dict[str, Callable[[], Algorithm]] = {
             Distill(divergence=jensen_shannon, weight=acted_by("teacher"), name="js"),
             DistillSampled(estimate=k3, corrected=True, weight=0.1 * ONE),
         ),
-        reduction=episode_mean(),
+        token_weight=episode_mean(),
     ),
 }
 
@@ -169,7 +169,7 @@ def test_nobody_but_the_student_gets_a_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", MAKE)
 def test_what_a_token_counts_sums_to_one(name: str) -> None:
     for seed in range(3):
-        assert float(bind(MAKE[name](), world(seed).step()).size.sum()) == pytest.approx(1)
+        assert float(bind(MAKE[name](), world(seed).step()).minibatch_weight.sum()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

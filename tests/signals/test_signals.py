@@ -98,7 +98,7 @@ def test_who_acted(of: World) -> None:
         assert acted_by(who)(step).tolist() == want
 
 
-def test_group_relative_spreads_an_episodes_credit_over_its_tokens(of: World) -> None:
+def test_group_relative_spreads_an_episodes_advantage_over_its_tokens(of: World) -> None:
     step = of.step()
     advantage = group_relative()(step)
     outcome = [e.total_reward for e in of.episodes]

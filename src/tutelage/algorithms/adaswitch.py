@@ -12,8 +12,8 @@ from typing import Literal
 
 from tutelage.maths.divergences import forward_kl, reverse_kl
 from tutelage.maths.surrogates import ppo_clip, score_function
-from tutelage.objective import STUDENT, Algorithm, Distill, Reinforce, Term, View
-from tutelage.objective.takeover import Switch
+from tutelage.objective import STUDENT, Acting, Algorithm, Distill, Reinforce, Term, View
+from tutelage.objective.takeover import Takeover
 from tutelage.signals import acted_by, gap
 
 
@@ -43,5 +43,5 @@ def adaswitch(
     return Algorithm(
         terms=(own[student_tokens], rest[teacher_tokens]),
         views={"teacher": View(policy=teacher)},
-        switch=Switch(to="teacher", factor=factor, ema=ema, floor=floor),
+        acting=Acting(takeover=Takeover(view="teacher", factor=factor, ema=ema, floor=floor)),
     )

@@ -19,4 +19,6 @@ def dr_grpo(*, length: int = 3000, clip: float = 0.2) -> Algorithm:
     if length < 1:
         raise ValueError(f"length is a number of tokens and must be at least 1, got {length}")
     term = Reinforce(advantage=group_relative(std=False), surrogate=ppo_clip(clip), name="dr_grpo")
-    return Algorithm(terms=(term,), reduction=(1 / length) * episode_sum(), size=episode_mean())
+    return Algorithm(
+        terms=(term,), token_weight=(1 / length) * episode_sum(), minibatch_weight=episode_mean()
+    )

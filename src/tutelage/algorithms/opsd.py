@@ -40,7 +40,7 @@ def opsd(
             Distill(divergence=reverse_kl, weight=beta * ONE, live=teacher == "self", name="kl"),
         ),
         views={"teacher": View(policy=teacher, hint=hint)},
-        reduction=token_mean(kept) if reduction == "token" else episode_sum(kept),
-        size=None if reduction == "token" else episode_mean(kept),
+        token_weight=token_mean(kept) if reduction == "token" else episode_sum(kept),
+        minibatch_weight=None if reduction == "token" else episode_mean(kept),
         penalties={"leakage": leakage(), "length": length()} if penalties else {},
     )

@@ -58,7 +58,7 @@ def pi_distill(
         ),
         views={"teacher": View(policy="self", hint=hint)},
         actors={"teacher": constant(1.0)},
-        reduction=token_mean(kept) if reduction == "token" else episode_sum(kept),
-        size=None if reduction == "token" else episode_mean(kept),
+        token_weight=token_mean(kept) if reduction == "token" else episode_sum(kept),
+        minibatch_weight=None if reduction == "token" else episode_mean(kept),
         penalties={"leakage": leakage(), "length": length()} if penalties else {},
     )  # fmt: skip

@@ -20,6 +20,6 @@ def rloo(*, kl: float = 0.03) -> Algorithm:
     return Algorithm(
         terms=(Reinforce(advantage=advantage, surrogate=score_function(), name="rloo"),),
         views={"reference": View(policy="reference")} if kl else {},
-        reduction=episode_sum(),
-        size=episode_mean(),
+        token_weight=episode_sum(),
+        minibatch_weight=episode_mean(),
     )

@@ -11,7 +11,7 @@ The expert is the environment's own, or the won episodes of `rollout.replay`.
 from typing import Literal
 
 from tutelage.algorithms.opd import Vocabulary, graded
-from tutelage.objective import STUDENT, Algorithm, View
+from tutelage.objective import STUDENT, Acting, Algorithm, View
 from tutelage.signals import acted_by, first_turns, token_mean
 
 
@@ -43,7 +43,6 @@ def tcod(
     return Algorithm(
         terms=(term,),
         views={"teacher": View(policy=teacher)},
-        reduction=token_mean(window),
-        left=turns if back else None,
-        aloud=thoughts,
+        token_weight=token_mean(window),
+        acting=Acting(student_turns=turns if back else None, with_thoughts=thoughts),
     )

@@ -20,15 +20,14 @@ from tutelage.errors import RunError
 from tutelage.objective import View
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import pack
-from tutelage.rollout.demonstrations import ASTRAY
-from tutelage.rollout.play import EXPERT, play
+from tutelage.rollout.play import play
 from tutelage.rollout.session import Clock, Limits, Session
 from tutelage.runs import assemble, models
 from tutelage.runs.assemble import Phase
 from tutelage.runs.offline import Tick, staged
 from tutelage.training.optimizer import adamw
 from tutelage.training.train_step import train_step
-from tutelage.types import Episode, Stop
+from tutelage.types import EXPERT, WRONG_TURN, Episode, Stop
 
 SECONDS = 100.0
 """What it takes, about: the rest of two minutes goes into loading models."""
@@ -198,7 +197,7 @@ def _left_out(episodes: Sequence[Episode], cut: Limits, whole: Limits) -> tuple[
         longer = whole.max_turns / cut.max_turns if episode.stop is Stop.TURNS else 1.0
         played, turns = played + len(episode.turns), turns + longer * len(episode.turns)
         for turn in episode.turns:
-            if turn.actor in (EXPERT, ASTRAY):
+            if turn.actor in (EXPERT, WRONG_TURN):
                 continue
             wordier = whole.max_new_tokens / cut.max_new_tokens
             full = len(turn.tokens) >= cut.max_new_tokens
@@ -210,7 +209,7 @@ def _left_out(episodes: Sequence[Episode], cut: Limits, whole: Limits) -> tuple[
 def _parts(session: Session, episodes: Sequence[Episode], cut: Limits) -> list[Part]:
     """Each phase, its seconds as of whole episodes; rates are those that were measured."""
     turns = [turn for e in episodes for turn in e.turns]
-    sampled = sum(len(turn.tokens) for turn in turns if turn.actor not in (EXPERT, ASTRAY))
+    sampled = sum(len(turn.tokens) for turn in turns if turn.actor not in (EXPERT, WRONG_TURN))
     rows = [row for e in episodes for row in pack(session.prompter(View(), e.task).samples(e))]
     read = sum(len(row.ids) for row in rows)
     wordier, longer = _left_out(episodes, cut, session.limits)

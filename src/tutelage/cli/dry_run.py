@@ -224,10 +224,10 @@ def _facts(
         "episodes",
         f"{episodes} a step ({r.tasks_per_step} tasks x {r.group_size}), {episodes * steps:,} in all",
     )
-    if rounds := phases[-1].algorithm.rounds:
-        more = f"up to {rounds} batches of tasks a step until " if rounds > 1 else ""
+    if batches := phases[-1].algorithm.acting.max_batches:
+        more = f"up to {batches} batches of tasks a step until " if batches > 1 else ""
         yield "dynamic sampling", f"{more}{r.tasks_per_step} groups have returns that differ"
-    at_most = max(1, rounds) * episodes * r.max_turns * r.max_new_tokens
+    at_most = max(1, batches) * episodes * r.max_turns * r.max_new_tokens
     yield (
         "sampled tokens",
         f"at most {at_most:,} a step ({r.max_turns} turns of {r.max_new_tokens})",
@@ -246,7 +246,7 @@ def _facts(
 def describe(term: Term) -> str:
     """A part of the loss in words."""
     if isinstance(term, Reinforce):
-        if term.advantage.name == "1":
+        if term.advantage.is_one:
             return "likelihood of the tokens"
         return f"policy gradient on {term.advantage.name}"
     if isinstance(term, Distill):

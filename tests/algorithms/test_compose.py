@@ -30,7 +30,7 @@ TEACHER = "[views.teacher]\npolicy = 'teacher'\n"
 PAIRS: dict[str, tuple[Callable[[], Algorithm], str]] = {
     "grpo": (
         ALGORITHMS["grpo"],
-        "[terms.grpo]\nkind = 'reinforce'\ncredit = 'group_relative()'\n"
+        "[terms.grpo]\nkind = 'reinforce'\nadvantage = 'group_relative()'\n"
         "surrogate = 'ppo_clip(0.2, dual=3)'",
     ),
     "grpo everything": (
@@ -55,7 +55,7 @@ PAIRS: dict[str, tuple[Callable[[], Algorithm], str]] = {
     ),
     "opd": (
         ALGORITHMS["opd"],
-        TEACHER + "[terms.opd]\nkind = 'reinforce'\ncredit = 'gap()'\nsurrogate = 'importance()'",
+        TEACHER + "[terms.opd]\nkind = 'reinforce'\nadvantage = 'gap()'\nsurrogate = 'importance()'",
     ),
     "opd full": (
         lambda: ALGORITHMS["opd"](vocabulary="full"),
@@ -352,7 +352,7 @@ TABLES = [
     ("", "terms is missing"),
     ("terms = {}", "terms is empty"),
     ("[terms]\nreinforce = 3", "algorithm.terms must be a table, got {reinforce = 3}"),
-    ("[terms.a]\ncredit = '1'", "terms.a.kind must be one of reinforce, .*got 'a'"),
+    ("[terms.a]\nadvantage = '1'", "terms.a.kind must be one of reinforce, .*got 'a'"),
     ("[terms.a]\nkind = 'distil'", "did you mean distill"),
     (
         "[terms.reinforce]\nadvantaeg = '1'",
@@ -363,26 +363,26 @@ TABLES = [
         "terms.reinforce.advantage is missing; a Reinforce needs it",
     ),
     (
-        "[terms.reinforce]\ncredit = '1'\nold = 'new'",
+        "[terms.reinforce]\nadvantage = '1'\nold = 'new'",
         "old must be 'sampler' or 'recomputed', got 'new'",
     ),
-    ("[terms.reinforce]\ncredit = '1'\nname = 'x'", "name is not a setting"),
+    ("[terms.reinforce]\nadvantage = '1'\nname = 'x'", "name is not a setting"),
     (
-        "[terms.reinforce]\ncredit = '1'\ntrains = 'studnet'",
+        "[terms.reinforce]\nadvantage = '1'\ntrains = 'studnet'",
         "trains: there is no view 'studnet'; did you",
     ),
     ("[terms.distill]\ndivergence = 'reverse_kl'", r"teacher: .*add \[algorithm.views.teacher\]"),
     (
-        "[terms.reinforce]\ncredit = '1'\n[actors]\nteacher = 1",
+        "[terms.reinforce]\nadvantage = '1'\n[actors]\nteacher = 1",
         "actors: there is no view 'teacher'",
     ),
-    ("[views.teacher]\npolicy = 3\n[terms.reinforce]\ncredit = '1'", "policy must be text, got 3"),
+    ("[views.teacher]\npolicy = 3\n[terms.reinforce]\nadvantage = '1'", "policy must be text, got 3"),
     (
-        "[views.teacher]\nhidn = ''\n[terms.reinforce]\ncredit = '1'",
+        "[views.teacher]\nhidn = ''\n[terms.reinforce]\nadvantage = '1'",
         "hidn is not a setting; did you mean hint",
     ),
-    ("token_weight = 'gap_gate()'\n[terms.reinforce]\ncredit = '1'", "this is a gate, but a signal"),
-    ("rewards = 1\n[terms.reinforce]\ncredit = '1'", "rewards is not a setting of compose"),
+    ("token_weight = 'gap_gate()'\n[terms.reinforce]\nadvantage = '1'", "this is a gate, but a signal"),
+    ("rewards = 1\n[terms.reinforce]\nadvantage = '1'", "rewards is not a setting of compose"),
 ]
 
 

@@ -197,7 +197,7 @@ def test_a_reward_that_nothing_is_compared_with_is_refused(name: str, group_size
     table["algorithm"] = {"name": name}
     table["rollout"]["group_size"] = group_size
     if group_size == 1 and name != "reinforce_pp":
-        with pytest.raises(ConfigError, match=r"rollout\.group_size = 1 makes .* set rollout\.group_size"):
+        with pytest.raises(ConfigError, match=r"rollout\.group_size = 1, but .* set rollout\.group_size"):
             assemble.phases_of(parse(table))
     else:
         assert assemble.phases_of(parse(table))

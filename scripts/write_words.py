@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tutelage.algorithms.expressions import table
+from tutelage.algorithms.words import table
 
 MARK = "<!-- words -->\n"
 

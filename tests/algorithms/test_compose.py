@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_steps import World, gradient, parts, world
 
-from tutelage.algorithms import ALGORITHMS, expressions
+from tutelage.algorithms import ALGORITHMS, words
 from tutelage.algorithms.compose import EXPRESSIONS, TERMS, compose
 from tutelage.cli import dry_run
 from tutelage.config.schema import AlgorithmSection
@@ -180,7 +180,7 @@ def test_guided_turns_sdars_gate_t_dur_and_annealing_from_a_configuration_alone(
 
 # -- expressions
 
-READER = expressions.Reader(numbers={"total_steps": 80}, views=("student", "teacher"))
+READER = words.reader(numbers={"total_steps": 80}, views=("student", "teacher"))
 
 
 def signal(text: object) -> Signal:
@@ -228,7 +228,7 @@ def test_what_an_expression_means(of: World, text: object, want: Callable[..., o
 
 def test_steps_from_a_share_of_the_run_are_whole_and_at_least_one() -> None:
     for total, share, end in ((7, 0.5, 4), (3, 0.1, 1), (100, 0.8, 80)):
-        reader = expressions.Reader(numbers={"total_steps": total}, views=())
+        reader = words.reader(numbers={"total_steps": total}, views=())
         made = reader.read(f"linear(1, 0, {share} * total_steps)", "schedule", "x")
         assert made(end) == 0
         assert made(end - 1) > 0
@@ -242,7 +242,7 @@ def test_other_kinds_of_words(of: World) -> None:
     assert torch.equal(gate(mine, theirs), gap_gate(2.0)(mine, theirs))
     p, q = (s.distribution.logps() for s in (mine, theirs))
     js = READER.read("jensen_shannon(beta=0.3)", "divergence", "x")
-    assert torch.equal(js(p, q), expressions.words()["jensen_shannon"].call(p, q, beta=0.3))
+    assert torch.equal(js(p, q), words.words()["jensen_shannon"].call(p, q, beta=0.3))
     assert js.__name__ == "jensen_shannon(beta=0.3)"
     assert READER.read("reverse_kl()", "divergence", "x") is READER.read(
         "reverse_kl", "divergence", "x"
@@ -313,7 +313,7 @@ def test_every_mistake_is_a_sentence_with_its_place(text: object, message: str) 
 
 def test_the_place_counts_characters_and_a_long_expression_is_cut() -> None:
     with pytest.raises(ValueError, match=r'character 26 of "gap\(.ééé.,.ééé.\)'):
-        expressions.Reader(numbers={}, views=["ééé"]).read(
+        words.reader(numbers={}, views=["ééé"]).read(
             "gap('ééé','ééé') + 0.5 * gapp()", "signal", "x"
         )
     long = "gap() + " * 40 + "gapp()"
@@ -327,7 +327,7 @@ ALPHABET = st.one_of(
     st.text(max_size=40),
     st.lists(
         st.sampled_from(
-            [*expressions.words(), "(", ")", "+", "-", "*", ",", "1", "0.5", "'teacher'", "="]
+            [*words.words(), "(", ")", "+", "-", "*", ",", "1", "0.5", "'teacher'", "="]
         ),
         max_size=12,
     ).map("".join),
@@ -499,9 +499,9 @@ def test_the_plan_shows_terms_and_their_schedules(tmp_path: Path) -> None:
 
 
 def test_words_are_found_by_what_functions_return() -> None:
-    found = expressions.words()
+    found = words.words()
     kinds = Counter(word.kind for word in found.values())
-    assert set(kinds) == set(expressions.KINDS)
+    assert set(kinds) == set(words.KINDS)
     assert set(SHAPES) | {"constant"} == {n for n, w in found.items() if w.kind == "schedule"}
     for name, kind in (
         ("t_dur", "signal"), ("gap_gate", "gate"), ("ppo_clip", "surrogate"), ("k3", "estimate"),
@@ -514,15 +514,15 @@ def test_words_are_found_by_what_functions_return() -> None:
 
 
 def test_no_two_words_share_a_name() -> None:
-    from tutelage.algorithms.expressions import registry
+    registry = words
 
     names = [w.name for module in registry._modules() for w in registry._words_of(module)]
     assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
-@pytest.mark.parametrize("name", expressions.words())
+@pytest.mark.parametrize("name", words.words())
 def test_every_word_says_what_it_means(name: str) -> None:
-    word = expressions.words()[name]
+    word = words.words()[name]
     assert len(word.meaning) > 15
     assert ast.parse(word.usage.replace("|", ""), mode="eval")
 

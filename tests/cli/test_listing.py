@@ -12,7 +12,7 @@ from rich.console import Console
 from tutelage.algorithms import ALGORITHMS
 from tutelage.cli import listing
 from tutelage.cli.progress import Lines
-from tutelage.config.meanings import COMMON, meaning
+from tutelage.algorithms.parameters import SHARED, meanings
 from tutelage.evaluation.evaluate import Evaluation, Panel
 from tutelage.types import Episode, Task
 

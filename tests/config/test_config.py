@@ -15,7 +15,8 @@ from rich.console import Console
 
 from tutelage.cli import dry_run, model_sizes
 from tutelage.config.schema import Config
-from tutelage.config.signature import call, describe
+from tutelage.config.expressions import in_words
+from tutelage.config.signature import call
 from tutelage.config.toml_file import (
     differences,
     load,
@@ -291,10 +292,10 @@ def test_what_the_function_refuses_is_a_sentence_too() -> None:
 
 
 def test_annotations_in_words() -> None:
-    assert describe(Literal["a", "b"]) == '"a" or "b"'
-    assert describe(float | Schedule).startswith("a number or a schedule")
-    assert describe(list[int]) == "a list"
-    assert describe(str | Path | None) == "a string or Path"
+    assert in_words(Literal["a", "b"]) == '"a" or "b"'
+    assert in_words(float | Schedule).startswith("a number or a schedule")
+    assert in_words(list[int]) == "a list"
+    assert in_words(str | Path | None) == "a string or Path"
 
 
 @pytest.mark.parametrize(

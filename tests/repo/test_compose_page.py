@@ -5,7 +5,7 @@ from pathlib import Path
 
 from support.fake_steps import parts, world
 
-from tutelage.algorithms import expressions
+from tutelage.algorithms import words
 from tutelage.config.schema import AlgorithmSection
 from tutelage.runs.assemble import algorithm_of
 
@@ -16,7 +16,7 @@ def test_the_documentation_lists_every_word() -> None:
     text = (ROOT / "docs" / "compose.md").read_text(encoding="utf-8")
     _, mark, rest = text.partition("<!-- words -->\n")
     assert mark
-    assert rest.strip() == expressions.table().strip(), "stale: run `python scripts/write_words.py`"
+    assert rest.strip() == words.table().strip(), "stale: run `python scripts/write_words.py`"
 
 
 def test_the_examples_in_the_documentation_are_true() -> None:

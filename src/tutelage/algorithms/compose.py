@@ -18,7 +18,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
-from tutelage.algorithms.expressions import Reader, fits, in_words
+from tutelage.algorithms.words import reader as reader_of
+from tutelage.config.expressions import Reader, fits, in_words
 from tutelage.errors import did_you_mean
 from tutelage.objective import (
     STUDENT,
@@ -65,15 +66,21 @@ def compose(
     penalties: Mapping[str, str] | None = None,
     acting: Settings | None = None,
 ) -> Algorithm:
-    """`terms` are the parts of the loss, each a table; `views` are the policies in their contexts,
-    each a table; `actors` say which views take turns, and how often; `token_weight` is the
-    weight of each token; `minibatch_weight` is each token's share of the step, needed where
-    `token_weight` is a sum; `penalties` are subtracted from episodes' rewards; `acting` is a table
-    (expert, student_turns, hinted_share, with_errors, with_thoughts, takeover, max_batches).
-    `total_steps` may be used in schedules."""
+    """`total_steps` may be named in schedules.
+
+    Args:
+        terms: the parts of the loss, a table each
+        views: the policies in their contexts, a table each
+        actors: view -> chance of a turn
+        token_weight: weight of each token in the loss
+        minibatch_weight: each token's share of the step, where token_weight does not sum to 1
+        penalties: what is subtracted from episodes' rewards, by name
+        acting: a table: expert, student_turns, hinted_share, with_errors, with_thoughts, takeover,
+            max_batches
+    """
     numbers = {"total_steps": total_steps}
     named = {STUDENT, *(views or {})}
-    reader = Reader(numbers=numbers, views=sorted(named))
+    reader = reader_of(numbers=numbers, views=sorted(named))
     composed = {n: _view(s, f"views.{n}", reader) for n, s in (views or {}).items()}
     if not terms:
         raise ValueError("terms is empty: add a section [algorithm.terms.NAME] with a kind")

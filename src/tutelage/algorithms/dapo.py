@@ -23,9 +23,11 @@ def dapo(
     limit: int = 20_480,
     buffer: int = 4_096,
 ) -> Algorithm:
-    """Up to `max_batches` batches of new tasks are played until rollout.tasks_per_step groups have differing
-    returns: dynamic sampling. `overlong` is the largest penalty for length (the paper's is 1, of
-    rewards of +-1); 0 takes none."""
+    """Args:
+    max_batches: batches of new tasks to play at most, until rollout.tasks_per_step groups have
+        returns that differ (dynamic sampling)
+    overlong: the largest penalty for length; the paper's is 1, of rewards of +-1. 0 takes none
+    """
     if max_batches < 1:
         raise ValueError(f"max_batches of tasks must be at least 1, got {max_batches}")
     surrogate = ppo_clip(clip, clip_high, dual_clip)

@@ -29,10 +29,12 @@ def opsd(
     reduction: Literal["token", "sum"] = "token",
     penalties: bool = False,
 ) -> Algorithm:
-    """`teacher` is the policy that is shown the hint: the paper's is the student itself.
-    `reduction` takes one mean over tokens, or sums an episode's and takes the mean over
-    episodes. Groups of equal returns are left out of every term, or only without an advantage.
-    `penalties` takes those of the paper, for leakage and length, off the reward."""
+    """Args:
+    teacher: the policy that is shown the hint: the paper's is the student itself
+    flat_groups: groups of equal returns: left out of every term, or kept without an advantage
+    reduction: one mean over tokens, or an episode's sum and the mean over episodes
+    penalties: subtract the paper's penalties, for leakage and length, from the reward
+    """
     kept = varied() if flat_groups == "leave_out" else ONE
     return Algorithm(
         terms=(

@@ -28,12 +28,16 @@ def sft(
     mixture: Mapping[str, float] | None = None,
     with_errors: bool = False,
 ) -> Algorithm:
-    """`source` is who demonstrates: the environment's own expert, or the teacher policy; with
-    `thoughts` the expert's are imitated too, where the environment has them. With a `hint`,
-    `hinted` is the share of the loss that is taken with the hint in the prompt. `mixture` says for
-    each hint which share of the episodes follows what it tells, imitated under it alone; the
-    others are imitated without a hint. `with_errors` puts wrong turns in those, which are not
-    imitated."""
+    """Args:
+    source: who demonstrates: the environment's expert, or the teacher policy
+    thoughts: imitate the expert's thoughts too, where the environment has them
+    hint: imitate under this hint as well as without
+    hinted: with a hint, the share of the loss that is taken with the hint in the prompt
+    mixture: hint -> share of the episodes that follow what it tells, imitated under it alone;
+        the others are imitated without a hint
+    with_errors: put wrong turns into the mixture's episodes; they are corrected but not
+        imitated
+    """
     if not 0 <= hinted <= 1:
         raise ValueError(f"hinted is a share of the loss, from 0 to 1; got {hinted}")
     shares = dict(mixture or {})

@@ -27,8 +27,11 @@ def tcod(
     dual_clip: float | None = None,
     thoughts: bool = False,
 ) -> Algorithm:
-    """The window holds `start` turns at first and one more after every `every` steps. With
-    `thoughts` the expert says its own where it opens; the other settings are those of opd."""
+    """Args:
+    start: turns in the window at first
+    every: steps after which the window grows by a turn
+    thoughts: the expert that plays the first turns writes its thoughts
+    """
     if start < 1 or every < 1:
         raise ValueError(f"start and every are at least 1, got {start} and {every}")
     if thoughts and direction == "f2b":

@@ -12,7 +12,8 @@ from rich.table import Table
 from tutelage import cpu
 from tutelage.cli import model_sizes
 from tutelage.config.schema import AlgorithmSection, Config, PolicySection
-from tutelage.config.signature import annotations, schedule, takes_schedule
+from tutelage.config.expressions import takes_schedule
+from tutelage.config.signature import annotations, schedule
 from tutelage.envs.base import Demonstrates, Suite
 from tutelage.errors import ConfigError
 from tutelage.objective import (
@@ -286,8 +287,10 @@ def _settings(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[
     for where, section, phase in _sections(config, phases):
         hints = annotations(assemble.algorithm_function(section.name, where=where))
         for key, value in section.arguments().items():
-            if isinstance(value, dict) and takes_schedule(hints.get(key)):
-                yield f"{where}.{key}", _along(schedule(value, f"{where}.{key}"), phase.steps)
+            if isinstance(value, str) and takes_schedule(hints.get(key)):
+                yield f"{where}.{key}", _along(
+                    schedule(value, f"{where}.{key}", {"total_steps": phase.steps}), phase.steps
+                )
 
 
 def _within(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[float, ...]]]:

@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from tutelage.algorithms import ALGORITHMS
+from tutelage.algorithms.parameters import meanings
 from tutelage.cli.progress import percent, rate
-from tutelage.config.meanings import meaning
-from tutelage.config.signature import annotations, describe
+from tutelage.config.expressions import in_words
+from tutelage.config.signature import annotations
 from tutelage.config.toml_file import write_value
 from tutelage.envs.registry import ADAPTERS, SUITES
 from tutelage.evaluation.evaluate import Evaluation
@@ -108,21 +109,20 @@ def settings(function: Callable[..., object]) -> Table:
     table.add_column("name", no_wrap=True)
     table.add_column("default")
     table.add_column("meaning")
-    hints = annotations(function)
+    hints, meant = annotations(function), meanings(function)
     for name, parameter in inspect.signature(function).parameters.items():
         if name != "total_steps":
             default = parameter.default
             shown = "required" if default is parameter.empty else _toml(default)
             choices = _choices(hints.get(name, object))
-            said = meaning(function, name).replace("`", "")
-            text = "; ".join(part for part in (choices, said) if part)
+            text = "; ".join(part for part in (choices, meant[name]) if part)
             table.add_row(name, escape(shown), escape(text))
     return table
 
 
 def _choices(hint: object) -> str:
     """What a setting of few values may be; for all others the default shows the kind."""
-    text = describe(hint)
+    text = in_words(hint)
     return text if text.startswith('"') else ""
 
 
@@ -141,7 +141,7 @@ def arguments(function: Callable[..., object]) -> Table:
     for name, parameter in inspect.signature(function).parameters.items():
         default = parameter.default
         shown = "required" if default is parameter.empty else _toml(default)
-        table.add_row(name, escape(shown), escape(describe(hints.get(name, object))))
+        table.add_row(name, escape(shown), escape(in_words(hints.get(name, object))))
     return table
 
 

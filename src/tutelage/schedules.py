@@ -80,4 +80,4 @@ def as_schedule(value: float | Schedule) -> Schedule:
 
 
 SHAPES = {"linear": linear, "cosine": cosine, "exponential": exponential}
-"""The schedules that a configuration can name: `coef = {linear = [0.05, 0.0, 100]}`."""
+"""The schedules that a configuration can name: `coef = "linear(0.05, 0, 100)"`."""

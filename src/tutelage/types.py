@@ -14,6 +14,12 @@ class Message:
     content: str
 
 
+EXPERT = "expert"
+"""Who a turn of the environment's expert is recorded as."""
+WRONG_TURN = "astray"
+"""Who a deliberately wrong turn of the expert is recorded as; no view imitates it."""
+
+
 class Stop(StrEnum):
     """Why an episode ended."""
 

@@ -73,13 +73,13 @@ def test_tcod_from_the_back_is_opd_on_the_students_own_tokens(seed: int, vocabul
 
 
 def test_settings_of_the_rule_reach_it() -> None:
-    switch = adaswitch(factor=2.0, ema=0.5, floor=0.2).switch
-    assert switch is not None
-    assert (switch.to, switch.factor, switch.ema, switch.floor) == ("teacher", 2.0, 0.5, 0.2)
+    rule = adaswitch(factor=2.0, ema=0.5, floor=0.2).acting.takeover
+    assert rule is not None
+    assert (rule.view, rule.factor, rule.ema, rule.floor) == ("teacher", 2.0, 0.5, 0.2)
     with pytest.raises(ValueError, match="factor > 0"):
         adaswitch(factor=0.0)
     assert adaswitch(teacher="big").views["teacher"].policy == "big"
-    left = tcod(direction="b2f", start=2, every=5).left
+    left = tcod(direction="b2f", start=2, every=5).acting.student_turns
     assert left is not None
     assert [left(s) for s in (0, 4, 5, 50)] == [2, 2, 3, 12]
-    assert tcod().left is None
+    assert tcod().acting.student_turns is None

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_steps import World, gradient, parts, world
 
-from tutelage.algorithms import ALGORITHMS, expressions
+from tutelage.algorithms import ALGORITHMS, words
 from tutelage.algorithms.compose import EXPRESSIONS, TERMS, compose
 from tutelage.cli import dry_run
 from tutelage.config.schema import AlgorithmSection
 from tutelage.config.toml_file import override, parse, write
 from tutelage.errors import ConfigError
-from tutelage.objective import Algorithm, Reinforce, Signal, bind
+from tutelage.objective import Acting, Algorithm, Reinforce, Signal, bind
 from tutelage.runs.assemble import algorithm_of
 from tutelage.schedules import SHAPES
 from tutelage.signals import acted_by, gap, gap_gate, group_relative, t_dur
@@ -30,7 +30,7 @@ TEACHER = "[views.teacher]\npolicy = 'teacher'\n"
 PAIRS: dict[str, tuple[Callable[[], Algorithm], str]] = {
     "grpo": (
         ALGORITHMS["grpo"],
-        "[terms.grpo]\nkind = 'reinforce'\ncredit = 'group_relative()'\n"
+        "[terms.grpo]\nkind = 'reinforce'\nadvantage = 'group_relative()'\n"
         "surrogate = 'ppo_clip(0.2, dual=3)'",
     ),
     "grpo everything": (
@@ -55,7 +55,7 @@ PAIRS: dict[str, tuple[Callable[[], Algorithm], str]] = {
     ),
     "opd": (
         ALGORITHMS["opd"],
-        TEACHER + "[terms.opd]\nkind = 'reinforce'\ncredit = 'gap()'\nsurrogate = 'importance()'",
+        TEACHER + "[terms.opd]\nkind = 'reinforce'\nadvantage = 'gap()'\nsurrogate = 'importance()'",
     ),
     "opd full": (
         lambda: ALGORITHMS["opd"](vocabulary="full"),
@@ -180,7 +180,7 @@ def test_guided_turns_sdars_gate_t_dur_and_annealing_from_a_configuration_alone(
 
 # -- expressions
 
-READER = expressions.Reader(numbers={"total_steps": 80}, views=("student", "teacher"))
+READER = words.reader(numbers={"total_steps": 80}, views=("student", "teacher"))
 
 
 def signal(text: object) -> Signal:
@@ -228,7 +228,7 @@ def test_what_an_expression_means(of: World, text: object, want: Callable[..., o
 
 def test_steps_from_a_share_of_the_run_are_whole_and_at_least_one() -> None:
     for total, share, end in ((7, 0.5, 4), (3, 0.1, 1), (100, 0.8, 80)):
-        reader = expressions.Reader(numbers={"total_steps": total}, views=())
+        reader = words.reader(numbers={"total_steps": total}, views=())
         made = reader.read(f"linear(1, 0, {share} * total_steps)", "schedule", "x")
         assert made(end) == 0
         assert made(end - 1) > 0
@@ -242,7 +242,7 @@ def test_other_kinds_of_words(of: World) -> None:
     assert torch.equal(gate(mine, theirs), gap_gate(2.0)(mine, theirs))
     p, q = (s.distribution.logps() for s in (mine, theirs))
     js = READER.read("jensen_shannon(beta=0.3)", "divergence", "x")
-    assert torch.equal(js(p, q), expressions.words()["jensen_shannon"].call(p, q, beta=0.3))
+    assert torch.equal(js(p, q), words.words()["jensen_shannon"].call(p, q, beta=0.3))
     assert js.__name__ == "jensen_shannon(beta=0.3)"
     assert READER.read("reverse_kl()", "divergence", "x") is READER.read(
         "reverse_kl", "divergence", "x"
@@ -279,7 +279,7 @@ WRONG = [
     ("gap(teacher='techer')", "reads a view 'techer', but there are only .*did you mean teacher"),
     ("residual_weight()", "reads a view 'full'"),
     ("group_relative(std=3)", "std must be true or false"),
-    ("reliability(units='turn')", "must be 'episode' or 'state'"),
+    ("reliability(units='turn')", "must be "episode" or "state""),
     ("evidence(group_relative(), 'a')", "strength must be schedule"),
     ("whitened('a')", "x must be signal"),
     ("gap(*['a'])", "one by one"),
@@ -313,7 +313,7 @@ def test_every_mistake_is_a_sentence_with_its_place(text: object, message: str) 
 
 def test_the_place_counts_characters_and_a_long_expression_is_cut() -> None:
     with pytest.raises(ValueError, match=r'character 26 of "gap\(.ééé.,.ééé.\)'):
-        expressions.Reader(numbers={}, views=["ééé"]).read(
+        words.reader(numbers={}, views=["ééé"]).read(
             "gap('ééé','ééé') + 0.5 * gapp()", "signal", "x"
         )
     long = "gap() + " * 40 + "gapp()"
@@ -327,7 +327,7 @@ ALPHABET = st.one_of(
     st.text(max_size=40),
     st.lists(
         st.sampled_from(
-            [*expressions.words(), "(", ")", "+", "-", "*", ",", "1", "0.5", "'teacher'", "="]
+            [*words.words(), "(", ")", "+", "-", "*", ",", "1", "0.5", "'teacher'", "="]
         ),
         max_size=12,
     ).map("".join),
@@ -352,37 +352,37 @@ TABLES = [
     ("", "terms is missing"),
     ("terms = {}", "terms is empty"),
     ("[terms]\nreinforce = 3", "algorithm.terms must be a table, got {reinforce = 3}"),
-    ("[terms.a]\ncredit = '1'", "terms.a.kind must be one of reinforce, .*got 'a'"),
+    ("[terms.a]\nadvantage = '1'", "terms.a.kind must be one of reinforce, .*got 'a'"),
     ("[terms.a]\nkind = 'distil'", "did you mean distill"),
     (
-        "[terms.reinforce]\ncredti = '1'",
-        "terms.reinforce.credti is not a setting; did you mean advantage",
+        "[terms.reinforce]\nadvantaeg = '1'",
+        "terms.reinforce.advantaeg is not a setting; did you mean advantage",
     ),
     (
         "[terms.reinforce]\nold = 'sampler'",
         "terms.reinforce.advantage is missing; a Reinforce needs it",
     ),
     (
-        "[terms.reinforce]\ncredit = '1'\nold = 'new'",
-        "old must be 'sampler' or 'recomputed', got 'new'",
+        "[terms.reinforce]\nadvantage = '1'\nold = 'new'",
+        "old must be "sampler" or "recomputed", got 'new'",
     ),
-    ("[terms.reinforce]\ncredit = '1'\nname = 'x'", "name is not a setting"),
+    ("[terms.reinforce]\nadvantage = '1'\nname = 'x'", "name is not a setting"),
     (
-        "[terms.reinforce]\ncredit = '1'\ntrains = 'studnet'",
+        "[terms.reinforce]\nadvantage = '1'\ntrains = 'studnet'",
         "trains: there is no view 'studnet'; did you",
     ),
     ("[terms.distill]\ndivergence = 'reverse_kl'", r"teacher: .*add \[algorithm.views.teacher\]"),
     (
-        "[terms.reinforce]\ncredit = '1'\n[actors]\nteacher = 1",
+        "[terms.reinforce]\nadvantage = '1'\n[actors]\nteacher = 1",
         "actors: there is no view 'teacher'",
     ),
-    ("[views.teacher]\npolicy = 3\n[terms.reinforce]\ncredit = '1'", "policy must be text, got 3"),
+    ("[views.teacher]\npolicy = 3\n[terms.reinforce]\nadvantage = '1'", "policy must be a string, got 3"),
     (
-        "[views.teacher]\nhidn = ''\n[terms.reinforce]\ncredit = '1'",
+        "[views.teacher]\nhidn = ''\n[terms.reinforce]\nadvantage = '1'",
         "hidn is not a setting; did you mean hint",
     ),
-    ("reduction = 'gap_gate()'\n[terms.reinforce]\ncredit = '1'", "this is a gate, but a signal"),
-    ("rewards = 1\n[terms.reinforce]\ncredit = '1'", "rewards is not a setting of compose"),
+    ("token_weight = 'gap_gate()'\n[terms.reinforce]\nadvantage = '1'", "this is a gate, but a signal"),
+    ("rewards = 1\n[terms.reinforce]\nadvantage = '1'", "rewards is not a setting of compose"),
 ]
 
 
@@ -397,16 +397,17 @@ def test_everything_that_an_algorithm_can_be_told_can_be_told_here() -> None:
         """
         views.teacher = { policy = "teacher" }
         actors.teacher = 0.25
-        reduction = "episode_sum()"
-        size = "episode_mean()"
+        token_weight = "episode_sum()"
+        minibatch_weight = "episode_mean()"
         penalties.leakage = "leakage(each=0.2)"
-        rounds = 2
-        demonstrated = true
-        aloud = true
-        planned.teacher = 0.5
-        strays = true
-        left = "linear(1, 9, total_steps)"
-        switch = { to = "teacher", factor = 2.0 }
+        [acting]
+        expert = true
+        student_turns = "linear(1, 9, total_steps)"
+        hinted_share.teacher = 0.5
+        with_errors = true
+        with_thoughts = true
+        takeover = { view = "teacher", factor = 2.0 }
+        max_batches = 2
         [terms.distill]
         divergence = "reverse_kl"
         live = true
@@ -415,10 +416,12 @@ def test_everything_that_an_algorithm_can_be_told_can_be_told_here() -> None:
     plain = Algorithm(terms=(Reinforce(advantage=gap()),))
     same = [f.name for f in fields(made) if getattr(made, f.name) == getattr(plain, f.name)]
     assert same == []
-    assert made.left is not None
-    assert made.left(50) == 9
-    assert made.switch is not None
-    assert (made.switch.to, made.switch.factor) == ("teacher", 2.0)
+    acting, unset = made.acting, Acting()
+    assert [f.name for f in fields(acting) if getattr(acting, f.name) == getattr(unset, f.name)] == []
+    assert acting.student_turns is not None
+    assert acting.student_turns(50) == 9
+    assert acting.takeover is not None
+    assert (acting.takeover.view, acting.takeover.factor) == ("teacher", 2.0)
 
 
 def test_every_part_of_a_term_can_be_written() -> None:
@@ -496,9 +499,9 @@ def test_the_plan_shows_terms_and_their_schedules(tmp_path: Path) -> None:
 
 
 def test_words_are_found_by_what_functions_return() -> None:
-    found = expressions.words()
+    found = words.words()
     kinds = Counter(word.kind for word in found.values())
-    assert set(kinds) == set(expressions.KINDS)
+    assert set(kinds) == set(words.KINDS)
     assert set(SHAPES) | {"constant"} == {n for n, w in found.items() if w.kind == "schedule"}
     for name, kind in (
         ("t_dur", "signal"), ("gap_gate", "gate"), ("ppo_clip", "surrogate"), ("k3", "estimate"),
@@ -511,15 +514,15 @@ def test_words_are_found_by_what_functions_return() -> None:
 
 
 def test_no_two_words_share_a_name() -> None:
-    from tutelage.algorithms.expressions import registry
+    registry = words
 
     names = [w.name for module in registry._modules() for w in registry._words_of(module)]
     assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
-@pytest.mark.parametrize("name", expressions.words())
+@pytest.mark.parametrize("name", words.words())
 def test_every_word_says_what_it_means(name: str) -> None:
-    word = expressions.words()[name]
+    word = words.words()[name]
     assert len(word.meaning) > 15
     assert ast.parse(word.usage.replace("|", ""), mode="eval")
 

@@ -113,7 +113,7 @@ def of(request: pytest.FixtureRequest) -> World:
 # -- StepOPSD
 
 
-def step_opsd_credit(of: World, mix: float, bound: float) -> list[float]:
+def step_opsd_advantage(of: World, mix: float, bound: float) -> list[float]:
     tokens, a = said(of), advantage(of)
     shaped = []
     for t in tokens:
@@ -131,8 +131,8 @@ def step_opsd_credit(of: World, mix: float, bound: float) -> list[float]:
 
 @pytest.mark.parametrize(("at", "mix"), [(0, 0.2), (25, 0.1), (50, 0.0), (99, 0.0)])
 def test_step_opsd(of: World, at: int, mix: float) -> None:
-    want = step_opsd_credit(of, mix, 0.2)
-    assert credit_of(ALGORITHMS["step_opsd"](), of, at) == near(want)
+    want = step_opsd_advantage(of, mix, 0.2)
+    assert advantage_of(ALGORITHMS["step_opsd"](), of, at) == near(want)
 
 
 def test_step_opsd_is_grpo_once_its_share_is_gone(of: World) -> None:
@@ -140,7 +140,7 @@ def test_step_opsd_is_grpo_once_its_share_is_gone(of: World) -> None:
     assert late == pytest.approx(parts(ALGORITHMS["grpo"](), of)["grpo"], rel=1e-6)
 
 
-def credit_of(algorithm: Algorithm, of: World, at: int = 3) -> list[float]:
+def advantage_of(algorithm: Algorithm, of: World, at: int = 3) -> list[float]:
     """What an algorithm's first term gives its surrogate."""
     made: list[float] = algorithm.terms[0].advantage(of.step(at)).tolist()  # type: ignore[attr-defined]
     return made
@@ -158,7 +158,7 @@ def test_equal_turns_by_hand() -> None:
 # -- AgentOPSD
 
 
-def beliefs_credit(of: World, gamma: float, band: float, strength: float) -> list[float]:
+def beliefs_advantage(of: World, gamma: float, band: float, strength: float) -> list[float]:
     tokens, a = said(of), advantage(of)
     made = [0.0] * len(tokens)
     for e, episode in enumerate(of.episodes):
@@ -183,7 +183,7 @@ def beliefs_credit(of: World, gamma: float, band: float, strength: float) -> lis
 @pytest.mark.parametrize(("gamma", "band", "strength"), [(0.95, 0.2, 0.5), (1.0, 0.6, 1.0)])
 def test_agent_opsd(of: World, gamma: float, band: float, strength: float) -> None:
     algorithm = ALGORITHMS["agent_opsd"](gamma=gamma, band=band, strength=strength)
-    assert credit_of(algorithm, of) == near(beliefs_credit(of, gamma, band, strength))
+    assert advantage_of(algorithm, of) == near(beliefs_advantage(of, gamma, band, strength))
 
 
 def test_belief_starts_at_the_groups_rate_and_never_quite_arrives() -> None:
@@ -198,7 +198,7 @@ def test_belief_starts_at_the_groups_rate_and_never_quite_arrives() -> None:
     assert torch.isfinite(after).all()
 
 
-def test_a_single_turn_keeps_its_credit() -> None:
+def test_a_single_turn_keeps_its_advantage() -> None:
     made = world(0)
     single = tuple(replace(e, turns=e.turns[:1], won=k == 0) for k, e in enumerate(made.episodes))
     n = [len(e.turns[0].tokens) for e in single]
@@ -207,13 +207,13 @@ def test_a_single_turn_keeps_its_credit() -> None:
     }
     of = replace(made, episodes=single, hidden=hidden)
     assert belief_weight()(of.step()).tolist() == [1.0] * sum(n)
-    assert credit_of(ALGORITHMS["agent_opsd"](), of) == near(group_relative()(of.step()).tolist())
+    assert advantage_of(ALGORITHMS["agent_opsd"](), of) == near(group_relative()(of.step()).tolist())
 
 
 # -- OCSD
 
 
-def residual_credit(of: World, strength: float, share: float) -> list[float]:
+def residual_advantage(of: World, strength: float, share: float) -> list[float]:
     tokens, a = said(of), advantage(of)
     made = [a[t.episode] for t in tokens]
     for e in range(len(of.episodes)):
@@ -230,7 +230,7 @@ def residual_credit(of: World, strength: float, share: float) -> list[float]:
 @pytest.mark.parametrize(("strength", "share"), [(0.5, 0.2), (0.9, 0.6), (0.5, 0.0), (0.5, 1.0)])
 def test_ocsd(of: World, strength: float, share: float) -> None:
     algorithm = ALGORITHMS["ocsd"](strength=strength, share=share)
-    assert credit_of(algorithm, of) == near(residual_credit(of, strength, share))
+    assert advantage_of(algorithm, of) == near(residual_advantage(of, strength, share))
 
 
 @given(
@@ -313,12 +313,12 @@ def test_adrs(of: World, units: str, scale: str) -> None:
         z = (opinion[n] - statistics.fmean(peers)) / (statistics.pstdev(peers) + 1e-6)
         want.append(a[t.episode] + 0.3 * z)
     algorithm = ALGORITHMS["adrs"](eta=0.3, units=units, scale=scale)
-    assert credit_of(algorithm, of) == near(want)
+    assert advantage_of(algorithm, of) == near(want)
 
 
 def test_the_gate_of_whole_episodes_cancels_in_the_whitening(of: World) -> None:
     """One number a group, divided by the deviation of the same group."""
-    gated, plain = (credit_of(ALGORITHMS["adrs"](units=u), of) for u in ("episode", "none"))
+    gated, plain = (advantage_of(ALGORITHMS["adrs"](units=u), of) for u in ("episode", "none"))
     assert gated == pytest.approx(plain, abs=1e-4)
 
 
@@ -385,7 +385,7 @@ def test_pcsd_of_long_turns() -> None:
 def test_opid(of: World) -> None:
     a = advantage(of)
     want = [a[t.episode] + 0.05 * t.gap for t in said(of)]
-    assert credit_of(ALGORITHMS["opid"](strength=0.05), of) == near(want)
+    assert advantage_of(ALGORITHMS["opid"](strength=0.05), of) == near(want)
     shown = ALGORITHMS["opid"](hint="", hindsight="peer_success").views["teacher"]
     assert shown.hindsight is not None
     assert ALGORITHMS["opid"]().views["teacher"].hindsight is None
@@ -468,9 +468,9 @@ def test_the_surrogate_and_the_pull_are_grpos(of: World, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["step_opsd", "agent_opsd", "ocsd"])
-def test_factors_keep_the_sign_of_the_credit(of: World, name: str) -> None:
+def test_factors_keep_the_sign_of_the_advantage(of: World, name: str) -> None:
     a = group_relative()(of.step())
-    assert torch.equal(torch.tensor(credit_of(ALGORITHMS[name](), of)).sign(), a.sign())
+    assert torch.equal(torch.tensor(advantage_of(ALGORITHMS[name](), of)).sign(), a.sign())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -481,7 +481,7 @@ def test_equal_returns_leave_the_auxiliary_losses_only(name: str) -> None:
         for e in made.episodes
     )
     of = replace(made, episodes=flat)
-    advantage = torch.tensor(credit_of(ALGORITHMS[name](), of))
+    advantage = torch.tensor(advantage_of(ALGORITHMS[name](), of))
     assert bool(advantage.any()) == (name in ("adrs", "opid"))
 
 

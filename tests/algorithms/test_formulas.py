@@ -13,7 +13,7 @@ from tutelage.algorithms.guided_opd import guided_opd
 from tutelage.algorithms.opd import opd
 from tutelage.algorithms.sft import sft
 from tutelage.maths.estimators import k3
-from tutelage.objective import ONE, Algorithm, DistillSampled
+from tutelage.objective import ONE, Algorithm, DistillSampled, View
 from tutelage.objective.scores import Scores
 
 
@@ -177,7 +177,7 @@ def test_k3_of_sampled_tokens_with_and_without_the_ratio(of: World, corrected: b
     terms = [
         (t.ratio if corrected else 1.0) * 0.5 * (math.exp(t.gap) - 1 - t.gap) for t in tokens(of)
     ]
-    assert total(Algorithm(terms=(term,)), of) == pytest.approx(mean(terms), rel=1e-4)
+    assert total(Algorithm(terms=(term,), views={"teacher": View()}), of) == pytest.approx(mean(terms), rel=1e-4)
     # the ratio carries gradient: d/dlogp of r (e^gap - 1 - gap) is -r gap, else 1 - e^gap
     step = of.step()
     logp = step.scores["student"].logp.detach().clone().requires_grad_()
@@ -189,15 +189,15 @@ def test_k3_of_sampled_tokens_with_and_without_the_ratio(of: World, corrected: b
 
 
 def test_who_plays_under_each_algorithm() -> None:
-    assert sft().demonstrated
+    assert sft().acting.expert
     assert sft().actors == {}
     by_teacher = sft(source="teacher", teacher="big")
-    assert not by_teacher.demonstrated
+    assert not by_teacher.acting.expert
     assert by_teacher.views["teacher"].policy == "big"
     assert [by_teacher.actors["teacher"](s) for s in (0, 99)] == [1.0, 1.0]
     for alone in (grpo(), opd(), opd(vocabulary="full")):
         assert not alone.actors
-        assert not alone.demonstrated
+        assert not alone.acting.expert
     guided = guided_opd(total_steps=10, teacher="big")
     assert set(guided.actors) == {"teacher"}
     assert guided.views["teacher"].policy == "big"

@@ -141,7 +141,7 @@ def test_sft_imitates_with_and_without_the_hint(of: World, hinted: float) -> Non
     assert losses["imitate_hinted"] == pytest.approx(
         -hinted * sum(t.teacher[t.token] for t in every) / n, rel=1e-4, abs=1e-9
     )
-    assert made.demonstrated
+    assert made.acting.expert
     assert made.views["hinted"] == View(policy="self", hint="plan")
     by_teacher = sft(source="teacher", hint="actions", thoughts=True)
     assert set(by_teacher.views) == {"teacher", "hinted"}
@@ -429,7 +429,7 @@ def test_without_privileged_information_it_is_plain_ppo_whatever_alpha(
         assert report.losses["teacher_kl"] == report.losses["student_kl"] == 0
         plain = grpo(std=False, dual_clip=None)
         if reduction == "sum":
-            plain = replace(plain, reduction=episode_sum(), size=episode_mean())
+            plain = replace(plain, token_weight=episode_sum(), minibatch_weight=episode_mean())
         (want,), reference = step_on(plain, on, student, moved)
         assert_close(grad, want, atol=1e-6, rtol=1e-4)
         assert report.losses["teacher"] + report.losses["student"] == pytest.approx(

@@ -80,7 +80,7 @@ def near(value: float) -> object:
 # -- GRPO over turn rows
 
 
-def turn_credits(of: World, *, std: bool) -> list[float]:
+def turn_advantages(of: World, *, std: bool) -> list[float]:
     """Per turn, with the standard deviation of a sample, as agent frameworks take it."""
     rows = [(e.group, sum(t.reward for t in e.turns) - mine.penalty) for e, _, mine in by_turn(of)]
     made = []
@@ -96,7 +96,7 @@ def turn_credits(of: World, *, std: bool) -> list[float]:
 
 @pytest.mark.parametrize("std", [True, False])
 def test_grpo_over_turns(of: World, std: bool) -> None:
-    a = spread(of, turn_credits(of, std=std))
+    a = spread(of, turn_advantages(of, std=std))
     want = mean([clipped(t.ratio, x, 0.2, 0.2, 3.0) for t, x in zip(tokens(of), a, strict=True)])
     assert total(grpo(statistics="turn", std=std), of) == near(want)
 
@@ -168,7 +168,7 @@ def test_rloo_of_groups_of_one_is_nothing() -> None:
 
 
 @given(seed=st.integers(0, 50))
-def test_rloo_is_the_centred_credit_scaled_up(seed: int) -> None:
+def test_rloo_is_the_centred_advantage_scaled_up(seed: int) -> None:
     """R_i - mean of the others = G / (G - 1) (R_i - mean of all)."""
     of = world(seed, groups=2, group_size=4)
     a = advantages(of, std=False)
@@ -193,9 +193,9 @@ def test_dr_grpo_pulls_every_token_equally_whatever_its_episodes_length() -> Non
     long = group("t", (turn(n=9),), (turn(n=3),), (turn(reward=3.0, n=2),))
     made = World(tuple(long), {v: cut(rows, [9, 3, 2]) for v, rows in of.hidden.items()}, of.heads)
     step = made.step()
-    share = bind(dr_grpo(length=10), step).share
+    share = bind(dr_grpo(length=10), step).token_weight
     assert share.tolist() == pytest.approx([1 / 30] * 14)
-    assert bind(dr_grpo(length=10), step).size.tolist() == pytest.approx(
+    assert bind(dr_grpo(length=10), step).minibatch_weight.tolist() == pytest.approx(
         [1 / 27] * 9 + [1 / 9] * 3 + [1 / 6] * 2
     )
 
@@ -241,7 +241,7 @@ def test_dapo_learns_nothing_where_no_group_has_differing_returns(of: World) -> 
         of = flattened(of, name)
     step = of.step()
     objective = bind(dapo(), step)
-    assert float(objective.size.sum()) == 0.0
+    assert float(objective.minibatch_weight.sum()) == 0.0
     value, slope = gradient(objective, of, step, [torch.arange(len(step.batch.token))])
     assert value == 0.0
     assert not slope.any()
@@ -249,11 +249,11 @@ def test_dapo_learns_nothing_where_no_group_has_differing_returns(of: World) -> 
 
 
 def test_dapo_samples_dynamically() -> None:
-    assert dapo().rounds == 1
-    assert dapo(rounds=4).rounds == 4
-    assert grpo().rounds == 0
-    with pytest.raises(ValueError, match="rounds of tasks"):
-        dapo(rounds=0)
+    assert dapo().acting.max_batches == 1
+    assert dapo(max_batches=4).acting.max_batches == 4
+    assert grpo().acting.max_batches == 0
+    with pytest.raises(ValueError, match="max_batches of tasks"):
+        dapo(max_batches=0)
 
 
 def test_dapo_takes_its_penalty_for_length_only_if_asked() -> None:
@@ -355,7 +355,7 @@ def test_sums_to_the_end_of_each_segment(rows: list[list[float]]) -> None:
 
 
 @given(seed=st.integers(0, 2**31 - 1))
-def test_batch_normalised_credits_have_mean_0_and_deviation_1(seed: int) -> None:
+def test_batch_normalised_advantages_have_mean_0_and_deviation_1(seed: int) -> None:
     x = torch.randn(30, generator=torch.Generator().manual_seed(seed)) * 7 + 3
     made = normalised(x)
     assert float(made.mean()) == pytest.approx(0, abs=1e-5)
@@ -382,7 +382,7 @@ def test_k2_has_the_gradient_of_reverse_kl_and_k1_has_none() -> None:
 # -- GiGPO
 
 
-def step_credits(of: World, gamma: float, *, std: bool) -> list[float]:
+def step_advantages(of: World, gamma: float, *, std: bool) -> list[float]:
     """Per turn: the discounted return against those from the same state of the same group."""
     rows, peers = [], defaultdict(list)
     for e, k, t in by_turn(of):
@@ -403,7 +403,7 @@ def step_credits(of: World, gamma: float, *, std: bool) -> list[float]:
 @pytest.mark.parametrize(("gamma", "weight"), [(0.95, 1.0), (0.5, 0.3), (1.0, 2.0), (0.0, 1.0)])
 def test_gigpo(of: World, std: bool, gamma: float, weight: float) -> None:
     episode = advantages(of, std=std)
-    step = spread(of, step_credits(of, gamma, std=std))
+    step = spread(of, step_advantages(of, gamma, std=std))
     want = mean(
         [
             clipped(t.ratio, episode[t.episode] + weight * s, 0.2, 0.2, 3.0)
@@ -481,7 +481,7 @@ EVERY: dict[str, Algorithm] = {
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_credits_have_no_gradient_and_follow_neither_the_schedule_nor_the_student(
+def test_advantages_have_no_gradient_and_follow_neither_the_schedule_nor_the_student(
     name: str, of: World
 ) -> None:
     step = of.step(at=0)

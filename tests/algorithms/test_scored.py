@@ -145,7 +145,7 @@ def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         LazyScores, "of", lambda self, name, tokens: narrow(self, name, ~self._nothing)
     )
-    monkeypatch.setattr(train_step, "_twins", lambda ready, views: dict.fromkeys(views, ()))
+    monkeypatch.setattr("tutelage.training.train_step.shared_scores", lambda ready, views: dict.fromkeys(views, ()))
     monkeypatch.setattr(
         layout, "_until", lambda ready, row, counts: row if until(ready, row, counts) else None
     )
@@ -225,7 +225,7 @@ def test_what_is_wanted_is_taken_once_and_what_comes_later_is_added() -> None:
     def some(*index: int) -> Tensor:
         return torch.zeros(5, dtype=torch.bool).index_fill(0, torch.tensor(index), True)
 
-    wanted = made.want("a", some(3))
+    wanted = made.request("a", some(3))
     assert made.within(some(0, 1))["a"].logp.isnan().tolist() == [False, False, True, False, True]
     assert wanted().at(torch.tensor([3])).logp.tolist() == [-3]
     assert log == [3]

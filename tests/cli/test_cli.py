@@ -733,7 +733,7 @@ def test_episodes_that_a_view_cannot_read_are_left_out(
         changes = ['algorithm={name="spied"}', "policies={}", f"policy.build={{{build}}}"]
         return main(["train", "my.toml", "run.folder=tight", "run.eval_every=0", *changes])
 
-    monkeypatch.setitem(ALGORITHMS, "spied", spied)
+    monkeypatch.setattr(assemble, "ALGORITHMS", {**ALGORITHMS, "spied": spied})
     assert train(400) == 0
     config = load(here / "tight")
     suite = assemble.suite_of(config.env)

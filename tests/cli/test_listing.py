@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 
 from tutelage.algorithms import ALGORITHMS
+from tutelage.algorithms.parameters import SHARED, meanings
 from tutelage.cli import listing
 from tutelage.cli.progress import Lines
-from tutelage.config.meanings import COMMON, meaning
 from tutelage.evaluation.evaluate import Evaluation, Panel
 from tutelage.types import Episode, Task
 
@@ -43,7 +43,7 @@ def test_every_setting_is_explained(name: str) -> None:
     function = ALGORITHMS[name]
     for setting in inspect.signature(function).parameters:
         if setting != "total_steps":
-            assert len(meaning(function, setting)) > 5, f"{name}.{setting}: say what it means"
+            assert len(meanings(function)[setting]) > 5, f"{name}.{setting}: say what it means"
 
 
 @EVERY
@@ -63,12 +63,28 @@ def test_defaults_choices_and_the_docstrings_own_words_are_shown() -> None:
     shown = " ".join(printed("grpo").split())
     assert '"sampler" or "recomputed"' in shown
     assert "clip 0.2 how far p / p_old" in shown
-    assert "kl 0.0 kl pulls to the weights of the start, by k3" in shown
+    assert "kl 0.0 weight of a pull to the weights of the start, by k3" in shown
 
 
-def test_what_is_said_to_be_another_algorithms_is_explained_all_the_same() -> None:
-    assert "`kl` and `entropy` are grpo's" in (ALGORITHMS["sdar"].__doc__ or "")
-    assert meaning(ALGORITHMS["sdar"], "kl") == COMMON["kl"]
+def test_a_setting_without_a_meaning_of_its_own_has_the_shared_one_or_its_type() -> None:
+    assert meanings(ALGORITHMS["sdar"])["kl"] == SHARED["kl"]
+
+    def mine(*, kl: float = 0.0, speed: float = 1.0, every: int = 2) -> None:
+        """Mine.
+
+        Args:
+            speed: how fast,
+                in tokens
+            kl: mine: not theirs
+
+        Not: an argument.
+        """
+
+    assert meanings(mine) == {
+        "kl": "mine: not theirs",
+        "speed": "how fast, in tokens",
+        "every": SHARED.get("every", "a whole number"),
+    }
 
 
 def test_a_text_is_filled_but_its_formulas_stand() -> None:

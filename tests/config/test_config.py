@@ -14,8 +14,9 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from tutelage.cli import dry_run, model_sizes
+from tutelage.config.expressions import in_words
 from tutelage.config.schema import Config
-from tutelage.config.signature import call, describe
+from tutelage.config.signature import call
 from tutelage.config.toml_file import (
     differences,
     load,
@@ -245,11 +246,10 @@ def test_arguments_are_fitted_to_annotations() -> None:
     given_ = {"weight": 1, "kind": "b", "count": 3, "on": False, "shares": [1.0, 2.0]}
     made = call(example, given_, where="algorithm", filled={"total_steps": 9})
     assert made == {**given_, "shares": (1.0, 2.0), "total_steps": 9, "name": ""}
-    weight = call(
-        example, {"weight": {"linear": [1.0, 0.0, 4]}}, where="a", filled={"total_steps": 9}
-    )["weight"]
-    assert callable(weight)
-    assert [weight(s) for s in (0, 1, 4)] == [1.0, 0.75, 0.0]
+    for text in ("linear(1, 0, 4)", "linear(1, 0, total_steps - 5)", "2 * linear(0.5, 0, 4)"):
+        weight = call(example, {"weight": text}, where="a", filled={"total_steps": 9})["weight"]
+        assert callable(weight)
+        assert [weight(s) for s in (0, 1, 4)] == [1.0, 0.75, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -258,16 +258,17 @@ def test_arguments_are_fitted_to_annotations() -> None:
         ("wight", 1.0, ["algorithm.wight", "did you mean weight?", "kind, count"]),
         ("total_steps", 5, ["algorithm.total_steps is not a setting"]),
         ("kind", "c", ["algorithm.kind", '"a" or "b"', 'got "c"']),
-        ("weight", "x", ["algorithm.weight", "a number or a schedule", 'got "x"']),
+        ("weight", "x", ["algorithm.weight, character 1", "there is no word 'x'"]),
+        ("weight", {"linear": [1.0, 0.0, 4]}, ["a number or a schedule such as", "{linear ="]),
         ("weight", True, ["algorithm.weight", "got true"]),
         ("count", 1.5, ["algorithm.count", "a whole number", "got 1.5"]),
         ("on", 1, ["algorithm.on", "true or false"]),
         ("shares", 3, ["algorithm.shares", "a list"]),
-        ("weight", {"linear": [1.0, 0.0]}, ["algorithm.weight.linear", "[start, end, steps]"]),
-        ("weight", {"linear": [1.0, 0.0, 2.5]}, ["whole steps"]),
-        ("weight", {"linear": [1.0, 0.0, 0]}, ["algorithm.weight", "steps > 0"]),
-        ("weight", {"sine": [1.0, 0.0, 3]}, ["linear, cosine, exponential"]),
-        ("weight", {"exponential": [0.0, 1.0, 3]}, ["positive start"]),
+        ("weight", "linear(1, 0)", ["algorithm.weight", "steps is missing", "start, end, steps"]),
+        ("weight", "linear(1, 0, 2.5)", ["steps must be a whole number"]),
+        ("weight", "linear(1, 0, 0)", ["algorithm.weight", "steps > 0"]),
+        ("weight", "liner(1, 0, 3)", ["did you mean linear?"]),
+        ("weight", "exponential(0, 1, 3)", ["positive start"]),
     ],
 )
 def test_a_wrong_argument_is_named(key: str, value: object, parts: list[str]) -> None:
@@ -291,10 +292,10 @@ def test_what_the_function_refuses_is_a_sentence_too() -> None:
 
 
 def test_annotations_in_words() -> None:
-    assert describe(Literal["a", "b"]) == '"a" or "b"'
-    assert describe(float | Schedule).startswith("a number or a schedule")
-    assert describe(list[int]) == "a list"
-    assert describe(str | Path | None) == "a string or Path"
+    assert in_words(Literal["a", "b"]) == '"a" or "b"'
+    assert in_words(float | Schedule).startswith("a number or a schedule")
+    assert in_words(list[int]) == "a list"
+    assert in_words(str | Path | None) == "a string or Path"
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_discounted_returns_as_a_loop(rewards: list[list[float]], gamma: float) 
     assert flat.tolist() == [r for episode in rewards for r in episode]  # the input is kept
 
 
-def test_nothing_at_all_has_no_credit() -> None:
+def test_nothing_at_all_has_no_advantage() -> None:
     none, index = torch.zeros(0), torch.zeros(0, dtype=torch.long)
     for made in (group_relative(none, index), leave_one_out(none, index)):
         assert made.shape == (0,)

@@ -112,7 +112,7 @@ def test_the_bare_log_ratio_teaches_nothing_on_policy(seed: int) -> None:
 
 
 @given(seed=SEEDS, sharpness=st.floats(0.1, 10))
-def test_a_gated_log_ratio_is_a_policy_gradient_whose_credit_is_the_gate(
+def test_a_gated_log_ratio_is_a_policy_gradient_whose_advantage_is_the_gate(
     seed: int, sharpness: float
 ) -> None:
     x, q = world(seed)

@@ -77,7 +77,7 @@ def test_the_score_function_reads_no_ratio(seed: int) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("shift", [-math.inf, -1e4, -200.0, 200.0, 1e4, math.inf])
-def test_an_extreme_ratio_never_spoils_a_token_without_credit(name: str, shift: float) -> None:
+def test_an_extreme_ratio_never_spoils_a_token_without_advantage(name: str, shift: float) -> None:
     """exp(200) is infinite in float32, and zero times infinity is not a number."""
     logp = torch.tensor([-1.0, -1.0], requires_grad=True)
     old = torch.tensor([-1.0 - shift, -1.0])

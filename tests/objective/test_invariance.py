@@ -1,6 +1,7 @@
 """What no algorithm's loss or gradient may depend on, and what it must leave alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from tutelage.objective import (
     Reinforce,
     Signal,
     Step,
+    View,
     bind,
 )
 from tutelage.objective.scores import Scores  # fmt: skip
@@ -94,7 +96,8 @@ MAKE: dict[str, Callable[[], Algorithm]] = {
             Distill(divergence=jensen_shannon, weight=acted_by("teacher"), name="js"),
             DistillSampled(estimate=k3, corrected=True, weight=0.1 * ONE),
         ),
-        reduction=episode_mean(),
+        views={"teacher": View(policy="teacher")},
+        token_weight=episode_mean(),
     ),
 }
 
@@ -169,7 +172,7 @@ def test_nobody_but_the_student_gets_a_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", MAKE)
 def test_what_a_token_counts_sums_to_one(name: str) -> None:
     for seed in range(3):
-        assert float(bind(MAKE[name](), world(seed).step()).size.sum()) == pytest.approx(1)
+        assert float(bind(MAKE[name](), world(seed).step()).minibatch_weight.sum()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +191,7 @@ def test_a_coefficient_of_zero_leaves_no_trace(name: str, zero: str) -> None:
     }[zero]
     if zero == "entropy":
         extra = type(extra)(weight=0.0 * ONE)  # type: ignore[call-arg]
-    both = Algorithm(terms=(*plain.terms, extra))
+    both = replace(plain, terms=(*plain.terms, extra), views={"teacher": View(), **plain.views})
     alone = gradient(bind(plain, of.step()), of, step, everything)[1]
     assert torch.equal(gradient(bind(both, of.step()), of, step, everything)[1], alone)
 
@@ -225,7 +228,9 @@ def test_a_token_of_weight_zero_is_never_turned_into_a_distribution() -> None:
         return jensen_shannon(student, teacher)
 
     weight = Signal(lambda s: (s.batch.turn == 1).float(), "second turn")
-    algorithm = Algorithm(terms=(Distill(divergence=watched, weight=weight),))
+    algorithm = Algorithm(
+        terms=(Distill(divergence=watched, weight=weight),), views={"teacher": View(policy="teacher")}
+    )
     everything = torch.arange(len(step.batch.token))
     bind(algorithm, step)(of.live(step, everything), everything)
     assert seen == [int((step.batch.turn == 1).sum())]

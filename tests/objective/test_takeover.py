@@ -17,10 +17,10 @@ from tutelage.algorithms.tcod import tcod
 from tutelage.envs.doors import RULE, Doors
 from tutelage.errors import ConfigError
 from tutelage.maths.divergences import reverse_kl
-from tutelage.objective import Algorithm, Reinforce, Step, View
+from tutelage.objective import Acting, Algorithm, Reinforce, Step, View
 from tutelage.objective.batch import collate
 from tutelage.objective.scores import Scores
-from tutelage.objective.takeover import Switch
+from tutelage.objective.takeover import Takeover
 from tutelage.policies.base import Actor
 from tutelage.policies.hf.turn_divergence import divergences
 from tutelage.prompts.context import Context
@@ -107,7 +107,7 @@ def test_actors_share_the_turns_that_are_left() -> None:
     suite = Doors(4)
     algorithm = Algorithm(
         terms=(), views={"teacher": View(policy="teacher")}, actors={"teacher": constant(0.5)},
-        left=constant(2.0),
+        acting=Acting(student_turns=constant(2.0)),
     )  # fmt: skip
     made = play(session(suite, policies=pair()), suite.tasks("train"), algorithm, seed=0)
     assert {t.actor for e in made for t in e.turns[:2]} == {"expert"}
@@ -222,24 +222,24 @@ def at_by_hand(d: Sequence[float], factor: float, ema: float, floor: float) -> i
 def test_a_turn_is_taken_where_the_divergence_leaves_its_running_mean(
     d: list[float], factor: float, ema: float, floor: float
 ) -> None:
-    switch = Switch(to="teacher", factor=factor, ema=ema, floor=floor)
-    assert switch.at(d) == at_by_hand(d, factor, ema, floor)
+    rule = Takeover(view="teacher", factor=factor, ema=ema, floor=floor)
+    assert rule.at(d) == at_by_hand(d, factor, ema, floor)
 
 
 def test_the_rule_at_its_edges() -> None:
-    switch = Switch(to="t", factor=2.0, ema=0.5)
-    assert switch.at([]) is None
-    assert switch.at([9.0]) is None  # of the first token there is no mean before it
-    assert switch.at([1.0, 2.0]) is None  # beyond, not at, the threshold
-    assert switch.at([1.0, 2.1]) == 1
-    assert switch.at([0.0, 0.0, 1e-9]) == 2
-    assert Switch(to="t", factor=2.0, ema=0.5, floor=0.1).at([0.0, 0.05, 0.2]) == 2
+    rule = Takeover(view="t", factor=2.0, ema=0.5)
+    assert rule.at([]) is None
+    assert rule.at([9.0]) is None  # of the first token there is no mean before it
+    assert rule.at([1.0, 2.0]) is None  # beyond, not at, the threshold
+    assert rule.at([1.0, 2.1]) == 1
+    assert rule.at([0.0, 0.0, 1e-9]) == 2
+    assert Takeover(view="t", factor=2.0, ema=0.5, floor=0.1).at([0.0, 0.05, 0.2]) == 2
     # the mean follows: what stood out at first no longer does
-    assert switch.at([1.0, 1.5, 2.0, 2.6, 3.2]) is None
-    assert Switch(to="t", factor=2.0, ema=0.99).at([1.0, 1.5, 2.0, 2.6, 3.2]) == 3
+    assert rule.at([1.0, 1.5, 2.0, 2.6, 3.2]) is None
+    assert Takeover(view="t", factor=2.0, ema=0.99).at([1.0, 1.5, 2.0, 2.6, 3.2]) == 3
     for bad in ({"factor": 0.0}, {"ema": 1.0}, {"ema": -0.1}, {"floor": -1.0}):
-        with pytest.raises(ValueError, match=r"a switch needs factor > 0"):
-            Switch(to="t", **bad)
+        with pytest.raises(ValueError, match=r"a takeover needs factor > 0"):
+            Takeover(view="t", **bad)
 
 
 def test_divergences_are_of_each_turn_after_its_own_prompts() -> None:
@@ -378,7 +378,7 @@ def test_a_student_may_be_ended_by_itself_told_more() -> None:
         policy = Told(knows=2.0)
         algorithm = Algorithm(
             terms=(), views={"told": View(policy="self", hint=hint)},
-            switch=Switch(to="told", floor=0.1),
+            acting=Acting(takeover=Takeover(view="told", floor=0.1)),
         )  # fmt: skip
         made = play(session(suite, policies={"self": policy}), tasks, algorithm, seed=0)
         # told nothing, it differs from itself nowhere and keeps every turn
@@ -420,13 +420,13 @@ def test_both_who_wrote_are_released() -> None:
 
 
 def test_the_one_who_takes_over_must_be_a_view_that_can_act() -> None:
-    with pytest.raises(ValueError, match=r"hands turns to 'nobody'.*views: teacher"):
-        Algorithm(terms=(), views={"teacher": View()}, switch=Switch(to="nobody"))
+    with pytest.raises(ValueError, match=r"gives turns to 'nobody'.*views: teacher"):
+        Algorithm(terms=(), views={"teacher": View()}, acting=Acting(takeover=Takeover(view="nobody")))
     with pytest.raises(ValueError, match="it has none"):
-        Algorithm(terms=(), switch=Switch(to="nobody"))
+        Algorithm(terms=(), acting=Acting(takeover=Takeover(view="nobody")))
     late = View(hindsight=lambda episode, turn, siblings: "")
     with pytest.raises(ValueError, match="has hindsight"):
-        Algorithm(terms=(), views={"late": late}, switch=Switch(to="late"))
+        Algorithm(terms=(), views={"late": late}, acting=Acting(takeover=Takeover(view="late")))
     assert adaswitch().all_actors() == {"teacher"}
     assert tcod(direction="b2f").all_actors() == set()
 
@@ -477,7 +477,7 @@ def test_a_turn_cannot_change_hands_outside_itself() -> None:
             mixed_turn(at)
 
 
-def test_credits_do_not_mind_who_wrote() -> None:
+def test_advantages_do_not_mind_who_wrote() -> None:
     suite = Doors(2)
     made = play(session(suite, policies=apart()), suite.tasks("train"), FLOOR, seed=0, group_size=2)
     batch = collate(made)

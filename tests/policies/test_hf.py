@@ -17,7 +17,7 @@ from tutelage.cpu import products
 from tutelage.errors import PolicyError
 from tutelage.maths.distributions import diverge
 from tutelage.maths.divergences import reverse_kl
-from tutelage.objective.lazy_scores import kept
+from tutelage.objective.lazy_scores import with_frozen_head
 from tutelage.policies.base import Request
 from tutelage.policies.hf import policy as hf_policy
 from tutelage.policies.hf.policy import HFPolicy
@@ -241,7 +241,7 @@ def test_a_view_of_the_weights_being_trained_teaches_what_it_was_scored_as() -> 
     of = policy()
     samples = flat(conversations(6, count=1))
     with torch.no_grad():
-        before = kept(of.score(samples, 1.0), []).distribution
+        before = with_frozen_head(of.score(samples, 1.0), []).distribution
         rows = before.logps()
         of.head.add_(1.0)
         for p in of.model.parameters():

@@ -152,7 +152,7 @@ def test_every_hint_of_a_mixture_has_its_share_and_is_done_as_it_tells() -> None
 def test_wrong_turns_are_mended_and_not_imitated(told: str) -> None:
     suite = Household(train=60)
     follow = suite.plan if told == "plan" else suite.demonstrate
-    made = played(suite, thoughts=True, tasks=30, mixture={told: 1.0}, strays=True)
+    made = played(suite, thoughts=True, tasks=30, mixture={told: 1.0}, with_errors=True)
     straight = astray = 0
     for episode in made:
         assert episode.won
@@ -165,13 +165,13 @@ def test_wrong_turns_are_mended_and_not_imitated(told: str) -> None:
         straight, astray = straight + (not wrong), astray + len(wrong)
     assert straight < len(made)
     assert astray > len(made)
-    again = played(suite, thoughts=True, tasks=30, mixture={told: 1.0}, strays=True)
+    again = played(suite, thoughts=True, tasks=30, mixture={told: 1.0}, with_errors=True)
     assert again == made
 
 
 def test_an_environment_that_cannot_stray_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no `stray` method"):
-        played(Doors(), thoughts=False, mixture={"plan": 1.0}, strays=True)
+        played(Doors(), thoughts=False, mixture={"plan": 1.0}, with_errors=True)
 
 
 def test_a_plan_without_thoughts_is_refused() -> None:
@@ -186,7 +186,7 @@ def test_a_plan_without_thoughts_is_refused() -> None:
         ({"mixture": {"plan": -0.1}}, "shares of the episodes"),
         ({"mixture": {"plan": 0.5}, "hint": "plan"}, "set one of them"),
         ({"mixture": {"plan": 0.5}, "source": "teacher"}, 'set source = "expert"'),
-        ({"strays": True}, "set mixture"),
+        ({"with_errors": True}, "set mixture"),
     ],
 )
 def test_a_mixture_that_cannot_be_is_refused(settings: dict[str, object], said: str) -> None:

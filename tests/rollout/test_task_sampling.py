@@ -90,9 +90,9 @@ def test_without_dynamic_sampling_one_batch_is_played() -> None:
 
 def test_rounds_go_on_until_enough_groups_differ() -> None:
     first = played(dapo())
-    everything = played(dapo(rounds=9), count=8, rooms=2)
+    everything = played(dapo(max_batches=9), count=8, rooms=2)
     for step in range(6):
-        made = played(dapo(rounds=9), knows=2.0, step=step)
+        made = played(dapo(max_batches=9), knows=2.0, step=step)
         batches = [made[i : i + 6] for i in range(0, len(made), 6)]
         # enough after the last batch, and not before
         assert len(differing(made)) >= 3
@@ -106,18 +106,18 @@ def test_rounds_go_on_until_enough_groups_differ() -> None:
 def test_rounds_are_bounded_and_no_task_is_played_twice() -> None:
     """A policy that never fails makes every group flat."""
     for rounds in (1, 2, 4):
-        made = played(dapo(rounds=rounds), knows=40.0)
+        made = played(dapo(max_batches=rounds), knows=40.0)
         assert differing(made) == []
         assert len(ids(made)) == 3 * rounds
         assert len(made) == 2 * len(ids(made))
     # nine tasks in all: the rest of them, and then it is over
-    assert len(ids(played(dapo(rounds=50), knows=40.0, count=4, rooms=2))) == 9
+    assert len(ids(played(dapo(max_batches=50), knows=40.0, count=4, rooms=2))) == 9
 
 
 def test_rounds_draw_other_tasks_at_other_steps_and_the_same_again() -> None:
-    one, two = (played(dapo(rounds=3), knows=40.0, step=s) for s in (0, 1))
+    one, two = (played(dapo(max_batches=3), knows=40.0, step=s) for s in (0, 1))
     assert ids(one) != ids(two)
-    assert played(dapo(rounds=3), knows=40.0) == one
+    assert played(dapo(max_batches=3), knows=40.0) == one
     # the first round is what is played without
     assert one[:6] == played(grpo(), knows=40.0)
 
@@ -131,7 +131,7 @@ def dynamic(*, warm: bool = False, **changes: object) -> Config:
     table["warm_start"] = {"name": "sft", "steps": 20, "lr": 2e-2}
     if not warm:
         del table["warm_start"]
-    table["algorithm"] = {"name": "dapo", "rounds": 3}
+    table["algorithm"] = {"name": "dapo", "max_batches": 3}
     table["rollout"] |= {"group_size": 3, **changes}
     return parse(table)
 
@@ -197,7 +197,7 @@ def test_a_reward_that_nothing_is_compared_with_is_refused(name: str, group_size
     table["algorithm"] = {"name": name}
     table["rollout"]["group_size"] = group_size
     if group_size == 1 and name != "reinforce_pp":
-        with pytest.raises(ConfigError, match=r"rollout\.group_size = 1 makes .* set rollout\.group_size"):
+        with pytest.raises(ConfigError, match=r"rollout\.group_size = 1, but .* set rollout\.group_size"):
             assemble.phases_of(parse(table))
     else:
         assert assemble.phases_of(parse(table))

@@ -284,7 +284,7 @@ def test_rlsds_settings(of: World) -> None:
 
 
 @given(seed=st.integers(0, 99), strength=st.floats(0, 1), width=st.floats(0.01, 0.99))
-def test_evidence_scales_a_credit_and_never_turns_it(
+def test_evidence_scales_a_advantage_and_never_turns_it(
     seed: int, strength: float, width: float
 ) -> None:
     step = world(seed).step()

@@ -11,7 +11,7 @@ from tutelage.algorithms.grpo import grpo
 from tutelage.algorithms.guided_opd import guided_opd
 from tutelage.algorithms.opd import opd
 from tutelage.maths.divergences import reverse_kl
-from tutelage.objective import ONE, Algorithm, Distill, Reinforce, Signal, Step, bind
+from tutelage.objective import ONE, Algorithm, Distill, Reinforce, Signal, Step, View, bind
 from tutelage.objective.batch import collate
 from tutelage.objective.scores import Scores
 from tutelage.schedules import linear
@@ -42,7 +42,8 @@ def test_a_schedule_is_applied_and_recorded_at_the_steps_own_number(of: World) -
         assert_close(scaled(step), (1 - at / 10) * gap()(step))
         assert_close(step.columns[scaled.name], (1 - at / 10) * gap()(step))
     algorithm = Algorithm(
-        terms=(Distill(divergence=reverse_kl, weight=linear(1.0, 0.0, 10) * ONE),)
+        terms=(Distill(divergence=reverse_kl, weight=linear(1.0, 0.0, 10) * ONE),),
+        views={"teacher": View()},
     )
     made = [parts(algorithm, of, at)["distill"] for at in (0, 5, 10)]
     assert made[1] == pytest.approx(made[0] / 2)
@@ -98,7 +99,7 @@ def test_who_acted(of: World) -> None:
         assert acted_by(who)(step).tolist() == want
 
 
-def test_group_relative_spreads_an_episodes_credit_over_its_tokens(of: World) -> None:
+def test_group_relative_spreads_an_episodes_advantage_over_its_tokens(of: World) -> None:
     step = of.step()
     advantage = group_relative()(step)
     outcome = [e.total_reward for e in of.episodes]

@@ -44,7 +44,8 @@ class World:
         batch = collate(self.episodes)
         with torch.no_grad():
             scores = {
-                v: Scores(distribution=self.distribution(v), token=batch.token) for v in VIEWS
+                v: Scores(distribution=self.distribution(v), token=batch.token)
+                for v in self.hidden
             }
         return Step(batch, scores, at)
 

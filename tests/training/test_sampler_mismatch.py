@@ -16,10 +16,10 @@ from tutelage.algorithms import ALGORITHMS
 from tutelage.errors import RunError
 from tutelage.maths.estimators import k3
 from tutelage.objective import ONE, Algorithm, DistillSampled, View
-from tutelage.rollout.play import EXPERT, play
+from tutelage.rollout.play import play
 from tutelage.rollout.session import Session
 from tutelage.training.sampler_mismatch import Mismatch
-from tutelage.types import Episode
+from tutelage.types import EXPERT, Episode
 
 Shift = Callable[[int], float]
 

@@ -230,7 +230,7 @@ def test_a_minibatch_is_a_mean_over_its_own_tokens() -> None:
         assert min(float((g - a).abs().max()) for a in alone) < 1e-7
 
 
-def test_credits_are_read_from_the_whole_step_and_not_from_a_minibatch() -> None:
+def test_advantages_are_read_from_the_whole_step_and_not_from_a_minibatch() -> None:
     """A copy without its peers would be its own mean, and earn nothing."""
     on, policies = world()
     episodes = play(on, on.suite.tasks("train")[:1], MAKE["grpo"](), seed=1, group_size=4)

@@ -1,73 +1,70 @@
-"""One file per algorithm; this table is the only place that lists them.
+"""The algorithms: one file each, with one function of the file's name.
 
-An algorithm's keyword arguments are its configuration. `total_steps` is filled in from the length
-of the training run.
+An algorithm's keyword arguments are its configuration; `total_steps` is filled in from the length of
+the training run. A file is imported when its algorithm is first used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
 
-from tutelage.algorithms.adaswitch import adaswitch
-from tutelage.algorithms.adrs import adrs
-from tutelage.algorithms.agent_opsd import agent_opsd
-from tutelage.algorithms.atod import atod
-from tutelage.algorithms.compose import compose
-from tutelage.algorithms.dapo import dapo
-from tutelage.algorithms.dr_grpo import dr_grpo
-from tutelage.algorithms.gated_opsd import gated_opsd
-from tutelage.algorithms.gigpo import gigpo
-from tutelage.algorithms.grpo import grpo
-from tutelage.algorithms.grpo_opsd import grpo_opsd
-from tutelage.algorithms.guided_opd import guided_opd
-from tutelage.algorithms.icsd import icsd
-from tutelage.algorithms.ocsd import ocsd
-from tutelage.algorithms.opd import opd
-from tutelage.algorithms.opid import opid
-from tutelage.algorithms.opsd import opsd
-from tutelage.algorithms.pcsd import pcsd
-from tutelage.algorithms.pi_distill import pi_distill
-from tutelage.algorithms.reinforce_pp import reinforce_pp
-from tutelage.algorithms.rloo import rloo
-from tutelage.algorithms.rlsd import rlsd
-from tutelage.algorithms.sdar import sdar
-from tutelage.algorithms.sft import sft
-from tutelage.algorithms.skill_grpo import skill_grpo
-from tutelage.algorithms.skill_sd import skill_sd
-from tutelage.algorithms.sod import sod
-from tutelage.algorithms.step_opsd import step_opsd
-from tutelage.algorithms.tcod import tcod
 from tutelage.objective import Algorithm
 
-ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
-    f.__name__: f
-    for f in (
-        sft,
-        grpo,
-        rloo,
-        dr_grpo,
-        dapo,
-        reinforce_pp,
-        gigpo,
-        opd,
-        guided_opd,
-        adaswitch,
-        opsd,
-        pi_distill,
-        sod,
-        atod,
-        tcod,
-        sdar,
-        gated_opsd,
-        grpo_opsd,
-        skill_grpo,
-        skill_sd,
-        rlsd,
-        step_opsd,
-        agent_opsd,
-        ocsd,
-        adrs,
-        opid,
-        pcsd,
-        icsd,
-        compose,
-    )
-}
+ORDER = (
+    "sft",
+    "grpo",
+    "rloo",
+    "dr_grpo",
+    "dapo",
+    "reinforce_pp",
+    "gigpo",
+    "opd",
+    "guided_opd",
+    "adaswitch",
+    "opsd",
+    "pi_distill",
+    "sod",
+    "atod",
+    "tcod",
+    "sdar",
+    "gated_opsd",
+    "grpo_opsd",
+    "skill_grpo",
+    "skill_sd",
+    "rlsd",
+    "step_opsd",
+    "agent_opsd",
+    "ocsd",
+    "adrs",
+    "opid",
+    "pcsd",
+    "icsd",
+    "compose",
+)
+"""The order of tables: rewards, teachers, hints, and last what combines them. A file that is not
+named here comes after these."""
+HELPERS = ("parameters", "words")
+"""Files of this folder that hold no algorithm."""
+
+
+class _Algorithms(Mapping[str, Callable[..., Algorithm]]):
+    """Name -> function, found by the files of this folder."""
+
+    def __init__(self) -> None:
+        found = {path.stem for path in Path(__file__).parent.glob("[!_]*.py")} - {*HELPERS}
+        self._names = sorted(found, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n))
+
+    def __getitem__(self, name: str) -> Callable[..., Algorithm]:
+        if name not in self._names:
+            raise KeyError(name)
+        function: Callable[..., Algorithm] = getattr(import_module(f"{__name__}.{name}"), name)
+        return function
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+ALGORITHMS: Mapping[str, Callable[..., Algorithm]] = _Algorithms()

@@ -12,8 +12,8 @@ from typing import Literal
 
 from tutelage.maths.divergences import forward_kl, reverse_kl
 from tutelage.maths.surrogates import ppo_clip, score_function
-from tutelage.objective import STUDENT, Algorithm, Distill, Reinforce, Term, View
-from tutelage.objective.takeover import Switch
+from tutelage.objective import STUDENT, Acting, Algorithm, Distill, Reinforce, Term, View
+from tutelage.objective.takeover import Takeover
 from tutelage.signals import acted_by, gap
 
 
@@ -28,8 +28,13 @@ def adaswitch(
     clip: float = 0.2,
     dual_clip: float = 3.0,
 ) -> Algorithm:
-    """`factor`, `ema` and `floor` say where the teacher takes over; `clip` and `dual_clip` bound
-    the policy gradient of sampled student tokens."""
+    """Args:
+    factor: the teacher takes over where the divergence exceeds its running mean times this
+    ema: decay of that running mean
+    floor: the divergence below which the student keeps the turn
+    clip: PPO's clip, for sampled student tokens
+    dual_clip: PPO's dual clip, for sampled student tokens
+    """
     mine, theirs = acted_by(STUDENT), acted_by("teacher")
     clipped = ppo_clip(clip, dual=dual_clip)
     own: dict[str, Term] = {
@@ -43,5 +48,5 @@ def adaswitch(
     return Algorithm(
         terms=(own[student_tokens], rest[teacher_tokens]),
         views={"teacher": View(policy=teacher)},
-        switch=Switch(to="teacher", factor=factor, ema=ema, floor=floor),
+        acting=Acting(takeover=Takeover(view="teacher", factor=factor, ema=ema, floor=floor)),
     )

@@ -32,9 +32,12 @@ def adrs(
     kl: float = 0.01,
     entropy: float = 0.01,
 ) -> Algorithm:
-    """`eta` is what the teacher's opinion counts beside the reward; `units` are compared to find
-    out how reliable it is: whole episodes, turns in one state, or none (m = 1); `scale` is over
-    what its deviation is taken."""
+    """Args:
+    eta: weight of the teacher's opinion beside the reward
+    units: what is compared to find out how reliable the teacher is: episodes, turns in one
+        state, or nothing (weight 1)
+    scale: what the deviation of the opinion is taken over
+    """
     opinion = relative_support(scale=scale)
     if units != "none":
         opinion = reliability(units=units) * opinion

@@ -33,8 +33,11 @@ def agent_opsd(
     dual_clip: float | None = 3.0,
     kl: float = 0.01,
 ) -> Algorithm:
-    """`gamma` is how much of a turn's evidence is left after the next turn; `band` is how far a
-    turn's weight may be from 1; `strength` is the share of the advantage that it weighs."""
+    """Args:
+    gamma: how much of a turn's evidence is left after the next turn
+    band: how far a turn's weight may be from 1
+    strength: the share of the advantage that is weighed
+    """
     if not 0 <= strength <= 1 or not 0 <= band < 1:
         raise ValueError(f"strength lies in [0, 1] and band in [0, 1), got {strength} and {band}")
     reward = group_relative(std=std)

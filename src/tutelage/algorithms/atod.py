@@ -32,9 +32,12 @@ def atod(
     clip: float = 0.2,
     dual_clip: float | None = 3.0,
 ) -> Algorithm:
-    """Without `anneal`, kappa and rho stay where they start. Episodes of fewer than `min_turns`
-    turns, or whose turns all differ from the teacher by less than `min_gap`, weigh every turn 1;
-    `balanced` divides weights by their mean."""
+    """Args:
+    anneal: move kappa and rho over anneal_steps; without it they stay where they start
+    balanced: divide weights by their mean
+    min_turns: shorter episodes weigh every turn 1
+    min_gap: episodes whose turns all differ from the teacher by less weigh every turn 1
+    """
     if kappa_min > kappa or rho_max < rho:
         raise ValueError(
             f"kappa falls to kappa_min and rho rises to rho_max, got {kappa} to {kappa_min} and "

@@ -18,19 +18,21 @@ from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
-from tutelage.algorithms.expressions import Reader, fits, in_words
+from tutelage.algorithms.words import reader as reader_of
+from tutelage.config.expressions import Reader, fits, in_words
 from tutelage.errors import did_you_mean
 from tutelage.objective import (
     STUDENT,
+    Acting,
     Algorithm,
     Distill,
     DistillSampled,
     Entropy,
     Reinforce,
+    Takeover,
     Term,
     View,
 )
-from tutelage.objective.takeover import Switch
 
 TERMS: dict[str, type[Reinforce | Distill | DistillSampled | Entropy]] = {
     "reinforce": Reinforce,
@@ -46,6 +48,7 @@ EXPRESSIONS = {
     "divergence": "divergence",
     "estimate": "estimate",
     "hindsight": "hindsight",
+    "student_turns": "schedule",
 }
 """Fields that are written as expressions, and what these must mean."""
 
@@ -58,52 +61,64 @@ def compose(
     terms: Mapping[str, Settings],
     views: Mapping[str, Settings] | None = None,
     actors: Mapping[str, object] | None = None,
-    reduction: str = "token_mean()",
-    size: str = "",
+    token_weight: str = "token_mean()",
+    minibatch_weight: str = "",
     penalties: Mapping[str, str] | None = None,
-    rounds: int = 0,
-    demonstrated: bool = False,
-    left: float | str | None = None,
-    planned: Mapping[str, float] | None = None,
-    strays: bool = False,
-    aloud: bool = False,
-    switch: Settings | None = None,
+    acting: Settings | None = None,
 ) -> Algorithm:
-    """`terms` are the parts of the loss, each a table; `views` are the policies in their contexts,
-    each a table; `actors` say which views take turns, and how often; `reduction` is what a token
-    counts; `size` is what of the step a token is, where `reduction` is a sum; `penalties` are taken
-    off episodes' rewards; `rounds` are the batches of tasks that may be played until enough groups
-    have returns that differ; with `demonstrated` the environment's expert takes every turn; `left`
-    is a schedule: it takes all but so many of the last ones; `planned` says for which share of its
-    episodes what each view's hint tells is done; with `strays` they hold wrong turns that nobody
-    imitates; with `aloud` it says its thoughts; `switch` is a table (to, factor, ema, floor): where
-    the student strays, the view `to` ends its turn. `total_steps` may be used in schedules."""
+    """`total_steps` may be named in schedules.
+
+    Args:
+        terms: the parts of the loss, a table each
+        views: the policies in their contexts, a table each
+        actors: view -> chance of a turn
+        token_weight: weight of each token in the loss
+        minibatch_weight: each token's share of the step, where token_weight does not sum to 1
+        penalties: what is subtracted from episodes' rewards, by name
+        acting: a table: expert, student_turns, hinted_share, with_errors, with_thoughts, takeover,
+            max_batches
+    """
     numbers = {"total_steps": total_steps}
     named = {STUDENT, *(views or {})}
-    reader = Reader(numbers=numbers, views=sorted(named))
-    made = {n: _view(s, f"views.{n}", reader) for n, s in (views or {}).items()}
+    reader = reader_of(numbers=numbers, views=sorted(named))
+    composed = {n: _view(s, f"views.{n}", reader) for n, s in (views or {}).items()}
     if not terms:
         raise ValueError("terms is empty: add a section [algorithm.terms.NAME] with a kind")
     return Algorithm(
         terms=tuple(_term(name, s, reader) for name, s in terms.items()),
-        views=made,
+        views=composed,
         actors={
             _known(n, named, "actors"): reader.read(text, "schedule", f"actors.{n}")
             for n, text in (actors or {}).items()
         },
-        reduction=reader.read(reduction, "signal", "reduction"),
-        size=reader.read(size, "signal", "size") if size else None,
+        token_weight=reader.read(token_weight, "signal", "token_weight"),
+        minibatch_weight=(
+            reader.read(minibatch_weight, "signal", "minibatch_weight")
+            if minibatch_weight
+            else None
+        ),
         penalties={
             n: reader.read(t, "penalty", f"penalties.{n}") for n, t in (penalties or {}).items()
         },
-        rounds=rounds,
-        demonstrated=demonstrated,
-        left=None if left is None else reader.read(left, "schedule", "left"),
-        planned={_known(n, named, "planned"): share for n, share in (planned or {}).items()},
-        strays=strays,
-        aloud=aloud,
-        switch=Switch(**_fields(Switch, switch, "switch", reader)) if switch else None,
+        acting=_acting(acting or {}, named, reader),
     )
+
+
+def _acting(settings: Settings, named: Collection[str], reader: Reader) -> Acting:
+    rest = dict(settings)
+    takeover, shares = rest.pop("takeover", None), rest.pop("hinted_share", {})
+    if not isinstance(shares, Mapping) or not all(fits(x, float) for x in shares.values()):
+        raise ValueError(f"acting.hinted_share must be a table of numbers, got {shares!r}")
+    if takeover is not None and not isinstance(takeover, Mapping):
+        raise ValueError(f"acting.takeover must be a table, got {takeover!r}")
+    fields = _fields(Acting, rest, "acting", reader)
+    for view in shares:
+        _known(view, named, "acting.hinted_share")
+    if takeover is not None:
+        takeover_fields = _fields(Takeover, takeover, "acting.takeover", reader)
+        fields["takeover"] = Takeover(**takeover_fields)
+        _known(fields["takeover"].view, named, "acting.takeover")
+    return Acting(hinted_share=shares, **fields)
 
 
 def _view(settings: Settings, where: str, reader: Reader) -> View:
@@ -119,40 +134,40 @@ def _term(name: str, settings: Settings, reader: Reader) -> Term:
             f"{where}.kind must be one of {', '.join(TERMS)}, got {kind!r}"
             f"{did_you_mean(kind, TERMS)}"
         )
-    made = _fields(TERMS[kind], rest, where, reader)
+    arguments = _fields(TERMS[kind], rest, where, reader)
     for field in fields(TERMS[kind]):
         if field.name in ("teacher", "trains"):
-            view = made.get(field.name, field.default)
+            view = arguments.get(field.name, field.default)
             _known(str(view), reader.views, f"{where}.{field.name}")
-    return TERMS[kind](**made, name=name)
+    return TERMS[kind](**arguments, name=name)
 
 
 def _fields(
-    kind: type[View | Switch | Reinforce | Distill | DistillSampled | Entropy],
+    kind: type[View | Acting | Takeover | Reinforce | Distill | DistillSampled | Entropy],
     settings: Settings,
     where: str,
     reader: Reader,
 ) -> dict[str, Any]:
-    """A table of settings as the fields of what is made of them; names are given elsewhere."""
+    """A table of settings as keyword arguments of a class; names are given elsewhere."""
     hints = get_type_hints(kind)
-    there = {field.name: field for field in fields(kind) if field.name != "name"}
-    made = {}
+    known = {field.name: field for field in fields(kind) if field.name != "name"}
+    arguments: dict[str, Any] = {}
     for key, value in settings.items():
-        if key not in there:
+        if key not in known:
             raise ValueError(
-                f"{where}.{key} is not a setting{did_you_mean(key, there)}; there are "
-                f"{', '.join(there)}"
+                f"{where}.{key} is not a setting{did_you_mean(key, known)}; there are "
+                f"{', '.join(known)}"
             )
         if key in EXPRESSIONS:
-            made[key] = reader.read(value, EXPRESSIONS[key], f"{where}.{key}")
+            arguments[key] = reader.read(value, EXPRESSIONS[key], f"{where}.{key}")
         elif fits(value, hints[key]):
-            made[key] = value
+            arguments[key] = value
         else:
             raise ValueError(f"{where}.{key} must be {in_words(hints[key])}, got {value!r}")
-    for key, field in there.items():
-        if field.default is MISSING and field.default_factory is MISSING and key not in made:
+    for key, field in known.items():
+        if field.default is MISSING and field.default_factory is MISSING and key not in arguments:
             raise ValueError(f"{where}.{key} is missing; a {kind.__name__} needs it")
-    return made
+    return arguments
 
 
 def _known(view: str, views: Collection[str], where: str) -> str:

@@ -8,7 +8,7 @@ policy back. overlong_i rises from 0 to `overlong` in the last `buffer` of `limi
 """
 
 from tutelage.maths.surrogates import ppo_clip
-from tutelage.objective import Algorithm, Reinforce
+from tutelage.objective import Acting, Algorithm, Reinforce
 from tutelage.objective.penalties import overlong as overlong_penalty
 from tutelage.signals import group_relative, token_mean, varied
 
@@ -18,22 +18,24 @@ def dapo(
     clip: float = 0.2,
     clip_high: float = 0.28,
     dual_clip: float | None = None,
-    rounds: int = 1,
+    max_batches: int = 1,
     overlong: float = 0.0,
     limit: int = 20_480,
     buffer: int = 4_096,
 ) -> Algorithm:
-    """Up to `rounds` batches of new tasks are played until rollout.tasks_per_step groups have differing
-    returns: dynamic sampling. `overlong` is the largest penalty for length (the paper's is 1, of
-    rewards of +-1); 0 takes none."""
-    if rounds < 1:
-        raise ValueError(f"rounds of tasks to play must be at least 1, got {rounds}")
+    """Args:
+    max_batches: batches of new tasks to play at most, until rollout.tasks_per_step groups have
+        returns that differ (dynamic sampling)
+    overlong: the largest penalty for length; the paper's is 1, of rewards of +-1. 0 takes none
+    """
+    if max_batches < 1:
+        raise ValueError(f"max_batches of tasks must be at least 1, got {max_batches}")
     surrogate = ppo_clip(clip, clip_high, dual_clip)
     term = Reinforce(advantage=group_relative(), surrogate=surrogate, name="dapo")
     penalty = overlong_penalty(limit=limit, buffer=buffer, most=overlong)
     return Algorithm(
         terms=(term,),
-        reduction=token_mean(varied()),
+        token_weight=token_mean(varied()),
         penalties={"overlong": penalty} if overlong else {},
-        rounds=rounds,
+        acting=Acting(max_batches=max_batches),
     )

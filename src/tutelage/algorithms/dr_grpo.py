@@ -14,9 +14,13 @@ from tutelage.signals import episode_mean, episode_sum, group_relative
 
 
 def dr_grpo(*, length: int = 3000, clip: float = 0.2) -> Algorithm:
-    """`length` sets the scale of the loss alone; the paper's is the most tokens that an episode
-    may have (here rollout.max_turns x rollout.max_new_tokens)."""
+    """Args:
+    length: tokens that an episode's loss is divided by: it sets the scale alone. The paper's is
+        the most that an episode may have, rollout.max_turns x rollout.max_new_tokens
+    """
     if length < 1:
         raise ValueError(f"length is a number of tokens and must be at least 1, got {length}")
     term = Reinforce(advantage=group_relative(std=False), surrogate=ppo_clip(clip), name="dr_grpo")
-    return Algorithm(terms=(term,), reduction=(1 / length) * episode_sum(), size=episode_mean())
+    return Algorithm(
+        terms=(term,), token_weight=(1 / length) * episode_sum(), minibatch_weight=episode_mean()
+    )

@@ -23,8 +23,9 @@ def gated_opsd(
     coef: float | Schedule = 0.01,
     kl: float = 0.01,
 ) -> Algorithm:
-    """`hint` is the kind of privileged information that the teacher is shown; `kl` pulls to the
-    weights of the start."""
+    """Args:
+    kl: weight of a pull to the weights of the start
+    """
     terms: list[Term] = [gated(GATES[gate](beta), loss, coef, name="gated_opsd")]
     views = {"teacher": View(policy=teacher, hint=hint)}
     if kl:

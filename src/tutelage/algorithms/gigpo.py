@@ -26,7 +26,10 @@ def gigpo(
     kl: float = 0.01,
     entropy: float = 0.0,
 ) -> Algorithm:
-    """`weight` is the paper's omega; `kl` pulls to the weights of the start, by k3."""
+    """Args:
+    weight: weight of the advantage of single turns, the paper's omega
+    kl: weight of a pull to the weights of the start, by k3
+    """
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma discounts later rewards and must lie in [0, 1], got {gamma}")
     advantage = group_relative(std=std) + weight * state_relative(gamma, std=std)

@@ -38,8 +38,10 @@ def grpo(
     entropy: float = 0.0,
     old: Old = "sampler",
 ) -> Algorithm:
-    """`statistics` are over the group's episodes or over their turns; `kl` pulls to the weights of
-    the start, by k3."""
+    """Args:
+    statistics: mean and deviation are over the group's episodes, or over their turns
+    kl: weight of a pull to the weights of the start, by k3
+    """
     advantage = {"episode": group_relative, "turn": turn_relative}[statistics](std=std)
     surrogate = ppo_clip(clip, clip_high, dual_clip)
     return policy_gradient(advantage, surrogate, name="grpo", kl=kl, entropy=entropy, old=old)

@@ -30,8 +30,9 @@ def grpo_opsd(
     kl: float = 0.01,
     entropy: float = 0.0,
 ) -> Algorithm:
-    """`form` "score" distils, "published" is what the released script computes; the settings after
-    `coef` are grpo's."""
+    """Args:
+    form: "score" distils, "published" is what the released script computes
+    """
     reward = grpo(std=std, clip=clip, dual_clip=dual_clip, kl=kl, entropy=entropy)
     pull: Term = (
         DistillSampled(estimate=k2, weight=coef * ONE, name="opsd")

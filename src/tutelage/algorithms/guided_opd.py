@@ -48,8 +48,12 @@ def guided_opd(
     clip: float = 0.2,
     dual_clip: float = 3.0,
 ) -> Algorithm:
-    """A "fixed" curriculum stays at `start`. `clip` and `dual_clip` bound the policy gradient of
-    sampled student turns, `k` is of top-k ones."""
+    """Args:
+    start: chance of a teacher's turn at first; "fixed" stays there
+    k: entries of the vocabulary that top-k keeps, on student turns
+    clip: PPO's clip, for sampled student turns
+    dual_clip: PPO's dual clip, for sampled student turns
+    """
     mine, guided = acted_by(STUDENT), acted_by("teacher")
     if student_turns != "sampled":
         of = KL[student_kl] if student_turns == "full" else top_k(KL[student_kl], k)

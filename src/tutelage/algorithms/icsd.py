@@ -30,7 +30,9 @@ def icsd(
     dual_clip: float | None = 3.0,
     kl: float = 0.01,
 ) -> Algorithm:
-    """`beta` is the sharpness of the gate that the weight is taken from."""
+    """Args:
+    beta: sharpness of the gate that the weight starts from
+    """
     reward = grpo(std=std, clip=clip, dual_clip=dual_clip, kl=kl)
     gate = influence_weight(group_relative(std=std), beta=beta)
     pull = DistillSampled(estimate=log_ratio, weight=coef * gate, name="icsd")

@@ -31,8 +31,11 @@ def ocsd(
     dual_clip: float | None = 3.0,
     kl: float = 0.01,
 ) -> Algorithm:
-    """`observations` is how many of them are told; `strength` is how much of the advantage they move;
-    `share` is the part of an episode's turns in which they do."""
+    """Args:
+    observations: how many coming observations the full view is told
+    strength: how much of the advantage they move
+    share: the part of an episode's turns in which they do
+    """
     reward = group_relative(std=std)
     advantage = reward * residual_weight(reward, strength=strength, share=share)
     plain = policy_gradient(advantage, ppo_clip(clip, dual=dual_clip), name="ocsd", kl=kl)

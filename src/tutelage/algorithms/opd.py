@@ -31,9 +31,13 @@ def opd(
     clip: float | None = None,
     dual_clip: float | None = None,
 ) -> Algorithm:
-    """`vocabulary` says how much of the teacher's distribution is read at each token; "topk" reads
-    the `k` entries that `support` finds likeliest. `gamma_kl`, `clip` and `dual_clip` belong to
-    "sampled"."""
+    """Args:
+    k: entries of the vocabulary that "topk" keeps
+    support: whose likeliest entries "topk" keeps
+    gamma_kl: discount of later tokens' gaps in a token's advantage, for "sampled"
+    clip: clip the ratio of "sampled" to 1 +- clip; none is plain importance weighting
+    dual_clip: bound on a negative advantage of "sampled", in multiples of itself
+    """
     term = graded(
         vocabulary=vocabulary, k=k, support=support,
         gamma_kl=gamma_kl, clip=clip, dual_clip=dual_clip,

@@ -28,8 +28,10 @@ def opid(
     dual_clip: float | None = 3.0,
     kl: float = 0.01,
 ) -> Algorithm:
-    """`hindsight` is what the teacher is told of finished episodes, besides its hint; `strength` is
-    what the gap counts beside the reward."""
+    """Args:
+    hindsight: what the teacher is told of finished episodes, besides its hint
+    strength: weight of the gap beside the reward
+    """
     advantage = group_relative(std=std) + strength * gap()
     plain = policy_gradient(advantage, ppo_clip(clip, dual=dual_clip), name="opid", kl=kl)
     told = None if hindsight == "none" else KINDS[hindsight]()

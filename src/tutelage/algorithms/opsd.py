@@ -29,10 +29,12 @@ def opsd(
     reduction: Literal["token", "sum"] = "token",
     penalties: bool = False,
 ) -> Algorithm:
-    """`teacher` is the policy that is shown the hint: the paper's is the student itself.
-    `reduction` takes one mean over tokens, or sums an episode's and takes the mean over
-    episodes. Groups of equal returns are left out of every term, or only without an advantage.
-    `penalties` takes those of the paper, for leakage and length, off the reward."""
+    """Args:
+    teacher: the policy that is shown the hint: the paper's is the student itself
+    flat_groups: groups of equal returns: left out of every term, or kept without an advantage
+    reduction: one mean over tokens, or an episode's sum and the mean over episodes
+    penalties: subtract the paper's penalties, for leakage and length, from the reward
+    """
     kept = varied() if flat_groups == "leave_out" else ONE
     return Algorithm(
         terms=(
@@ -40,7 +42,7 @@ def opsd(
             Distill(divergence=reverse_kl, weight=beta * ONE, live=teacher == "self", name="kl"),
         ),
         views={"teacher": View(policy=teacher, hint=hint)},
-        reduction=token_mean(kept) if reduction == "token" else episode_sum(kept),
-        size=None if reduction == "token" else episode_mean(kept),
+        token_weight=token_mean(kept) if reduction == "token" else episode_sum(kept),
+        minibatch_weight=None if reduction == "token" else episode_mean(kept),
         penalties={"leakage": leakage(), "length": length()} if penalties else {},
     )

@@ -32,8 +32,11 @@ def pcsd(
     dual_clip: float | None = 3.0,
     kl: float = 0.01,
 ) -> Algorithm:
-    """`teacher` is the student's own weights at the start; `width` is how many tokens the gate
-    looks at and `decay` the ratio of their weights."""
+    """Args:
+    teacher: who teaches; the paper's is the student's own weights at the start
+    decay: ratio of the weights of one token and the next
+    width: how many tokens the gate looks at
+    """
     reward = grpo(std=std, clip=clip, dual_clip=dual_clip, kl=kl)
     gate = persistent_weight(beta=beta, decay=decay, width=width)
     pull = DistillSampled(estimate=log_ratio, weight=coef * gate, name="pcsd")

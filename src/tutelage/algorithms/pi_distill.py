@@ -33,10 +33,13 @@ def pi_distill(
     reduction: Literal["token", "sum"] = "token",
     penalties: bool = False,
 ) -> Algorithm:
-    """`alpha` is the teacher's share of the loss; it rises to that from 0 over the first `ramp` of
-    training. `reduction` takes one mean over tokens, or sums an episode's and takes the mean over
-    episodes. Groups of equal returns are left out of every term, or only without an advantage.
-    `penalties` takes those of the paper, for leakage and length, off the reward."""
+    """Args:
+    alpha: the teacher's share of the loss
+    ramp: share of training in which alpha rises from 0
+    flat_groups: groups of equal returns: left out of every term, or kept without an advantage
+    reduction: one mean over tokens, or an episode's sum and the mean over episodes
+    penalties: subtract the paper's penalties, for leakage and length, from the reward
+    """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is the teacher's share of the loss, from 0 to 1; got {alpha}")
     if not 0 <= ramp <= 1:
@@ -58,7 +61,7 @@ def pi_distill(
         ),
         views={"teacher": View(policy="self", hint=hint)},
         actors={"teacher": constant(1.0)},
-        reduction=token_mean(kept) if reduction == "token" else episode_sum(kept),
-        size=None if reduction == "token" else episode_mean(kept),
+        token_weight=token_mean(kept) if reduction == "token" else episode_sum(kept),
+        minibatch_weight=None if reduction == "token" else episode_mean(kept),
         penalties={"leakage": leakage(), "length": length()} if penalties else {},
     )  # fmt: skip

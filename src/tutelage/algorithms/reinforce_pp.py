@@ -25,8 +25,10 @@ def reinforce_pp(
     estimate: Literal["k1", "k2", "k3"] = "k1",
     clip: float = 0.2,
 ) -> Algorithm:
-    """`baseline` compares with the group first; without it, rollout.group_size may be 1. `estimate` is
-    how the KL to the weights of the start is read from sampled tokens."""
+    """Args:
+    baseline: compare with the group first; without it, rollout.group_size may be 1
+    estimate: how the KL to the weights of the start is estimated from sampled tokens
+    """
     if kl and kl_in == "loss" and estimate == "k1":
         raise ValueError('k1 as a loss has an expected gradient of 0; choose estimate = "k2"')
     earned = group_relative(std=False) if baseline else episode_return()

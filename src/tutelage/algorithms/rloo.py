@@ -14,12 +14,15 @@ from tutelage.signals import drift, episode_mean, episode_sum, leave_one_out
 
 
 def rloo(*, kl: float = 0.03) -> Algorithm:
-    """`kl` pulls to the weights of the start, through the reward. Exact for one optimiser step a
-    batch (update.minibatches = 1)."""
+    """Exact for one optimiser step a batch (update.minibatches = 1).
+
+    Args:
+        kl: weight of a pull to the weights of the start, through the reward
+    """
     advantage = leave_one_out(kl * drift() if kl else None)
     return Algorithm(
         terms=(Reinforce(advantage=advantage, surrogate=score_function(), name="rloo"),),
         views={"reference": View(policy="reference")} if kl else {},
-        reduction=episode_sum(),
-        size=episode_mean(),
+        token_weight=episode_sum(),
+        minibatch_weight=episode_mean(),
     )

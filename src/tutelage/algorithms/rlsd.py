@@ -28,8 +28,6 @@ def rlsd(
     dual_clip: float | None = 3.0,
     kl: float = 0.0,
 ) -> Algorithm:
-    """`hint` is the kind of privileged information that the teacher is shown; the settings after
-    `width` are grpo's."""
     if not 0 <= strength <= 1:
         raise ValueError(f"strength is a share of the advantage, from 0 to 1; got {strength}")
     reward = group_relative(std=std)

@@ -48,8 +48,6 @@ def sdar(
     kl: float = 0.01,
     entropy: float = 0.0,
 ) -> Algorithm:
-    """`hint` is the kind of privileged information that the teacher is shown; `std`, `clip`,
-    `dual_clip`, `kl` and `entropy` are grpo's."""
     reward = grpo(std=std, clip=clip, dual_clip=dual_clip, kl=kl, entropy=entropy)
     pull = gated(GATES[gate](beta), loss, coef, name="sdar")
     return beside(reward, pull, View(policy=teacher, hint=hint))

@@ -5,7 +5,7 @@ L = -mean_t log p(y_t),  y the expert's or the teacher's tokens
 With a hint, (1 - hinted) of that and hinted of the same under the prompt that holds the hint: the
 policy learns the task and to act on what it is told. With a mixture, some of the episodes are
 imitated under a hint alone, and do what it tells: the environment's plan, which only somebody who
-was told can follow, or what the expert did. With strays these go wrong now and then and mend it,
+was told can follow, or what the expert did. With with_errors these go wrong now and then and mend it,
 which a teacher of somebody who does not know the hint must be able to do.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from tutelage.maths.surrogates import score_function
-from tutelage.objective import ONE, Algorithm, Reinforce, Term, View
+from tutelage.objective import ONE, Acting, Algorithm, Reinforce, Term, View
 from tutelage.schedules import constant
 from tutelage.signals import acted_by
 
@@ -26,18 +26,22 @@ def sft(
     hint: str = "",
     hinted: float = 0.5,
     mixture: Mapping[str, float] | None = None,
-    strays: bool = False,
+    with_errors: bool = False,
 ) -> Algorithm:
-    """`source` is who demonstrates: the environment's own expert, or the teacher policy; with
-    `thoughts` the expert's are imitated too, where the environment has them. With a `hint`,
-    `hinted` is the share of the loss that is taken with the hint in the prompt. `mixture` says for
-    each hint which share of the episodes follows what it tells, imitated under it alone; the
-    others are imitated without a hint. `strays` puts wrong turns in those, which are not
-    imitated."""
+    """Args:
+    source: who demonstrates: the environment's expert, or the teacher policy
+    thoughts: imitate the expert's thoughts too, where the environment has them
+    hint: imitate under this hint as well as without
+    hinted: with a hint, the share of the loss that is taken with the hint in the prompt
+    mixture: hint -> share of the episodes that follow what it tells, imitated under it alone;
+        the others are imitated without a hint
+    with_errors: put wrong turns into the mixture's episodes; they are corrected but not
+        imitated
+    """
     if not 0 <= hinted <= 1:
         raise ValueError(f"hinted is a share of the loss, from 0 to 1; got {hinted}")
     shares = dict(mixture or {})
-    _check(source, hint, shares, strays=strays)
+    _check(source, hint, shares, with_errors=with_errors)
     plain = acted_by("expert") if shares else (1.0 - hinted if hint else 1.0) * ONE
     imitate, name = score_function(), "imitate"
     terms: list[Term] = [Reinforce(advantage=plain, surrogate=imitate, name=name)]
@@ -61,14 +65,16 @@ def sft(
     return Algorithm(
         terms=tuple(terms),
         views=views,
-        demonstrated=True,
-        planned={f"with_{told}": share for told, share in shares.items()},
-        strays=strays,
-        aloud=thoughts,
+        acting=Acting(
+            expert=True,
+            hinted_share={f"with_{told}": share for told, share in shares.items()},
+            with_errors=with_errors,
+            with_thoughts=thoughts,
+        ),
     )
 
 
-def _check(source: str, hint: str, shares: Mapping[str, float], *, strays: bool) -> None:
+def _check(source: str, hint: str, shares: Mapping[str, float], *, with_errors: bool) -> None:
     if min(shares.values(), default=0) < 0 or sum(shares.values()) > 1:
         raise ValueError(f"mixture holds shares of the episodes, at most 1 in all; got {shares}")
     if shares and hint:
@@ -78,5 +84,5 @@ def _check(source: str, hint: str, shares: Mapping[str, float], *, strays: bool)
         )
     if shares and source != "expert":
         raise ValueError('mixture imitates what hints tell; set source = "expert"')
-    if strays and not shares:
-        raise ValueError("strays are put into the episodes of a mixture; set mixture")
+    if with_errors and not shares:
+        raise ValueError("with_errors are put into the episodes of a mixture; set mixture")

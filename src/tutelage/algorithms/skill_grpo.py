@@ -25,7 +25,9 @@ def skill_grpo(
     entropy: float = 0.0,
     old: Old = "sampler",
 ) -> Algorithm:
-    """`hint` is the privileged text of every prompt; the rest are the settings of grpo."""
+    """Args:
+    hint: the privileged text in every prompt
+    """
     if not hint:
         raise ValueError('hint is empty, which is plain GRPO; name one, or set name = "grpo"')
     plain = grpo(

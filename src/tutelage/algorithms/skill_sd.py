@@ -25,8 +25,6 @@ def skill_sd(
     dual_clip: float | None = None,
     kl: float = 0.0,
 ) -> Algorithm:
-    """`hint` is the kind of privileged information that the teacher is shown; the settings after
-    `coef` are grpo's."""
     reward = grpo(std=std, clip=clip, clip_high=clip_high, dual_clip=dual_clip, kl=kl)
     pull = DistillSampled(estimate=k3, corrected=True, weight=coef * ONE, name="skill_sd")
     return beside(reward, pull, View(policy=teacher, hint=hint))

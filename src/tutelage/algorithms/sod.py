@@ -21,8 +21,10 @@ def sod(
     clip: float = 0.2,
     dual_clip: float | None = 3.0,
 ) -> Algorithm:
-    """`coef` weighs the teacher against the reward, `headroom` is what a turn's weight may have
-    above 1."""
+    """Args:
+    coef: weight of the teacher against the reward, or a schedule
+    headroom: what a turn's weight may have above 1
+    """
     advantage = group_relative(std=std) + coef * (sod_weight(headroom=headroom) * gap())
     term = Reinforce(advantage=advantage, surrogate=ppo_clip(clip, dual=dual_clip), name="sod")
     return Algorithm(terms=(term,), views={"teacher": View(policy=teacher)})

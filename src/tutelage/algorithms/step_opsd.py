@@ -32,9 +32,12 @@ def step_opsd(
     dual_clip: float | None = 3.0,
     kl: float = 0.01,
 ) -> Algorithm:
-    """`hint` is a kind of privileged information that the teacher is shown besides; `mix` is the
-    share of the advantage that hindsight moves at first, gone after `mix_steps`; `bound` is how far
-    a token's weight may be from 1."""
+    """Args:
+    hint: privileged information that the teacher is shown besides the hindsight
+    mix: the share of the advantage that hindsight moves at first
+    mix_steps: training steps until that share is 0
+    bound: how far a token's weight may be from 1
+    """
     if not 0 <= mix <= 1 or not 0 <= bound < 1:
         raise ValueError(f"mix lies in [0, 1] and bound in [0, 1), got {mix} and {bound}")
     reward = group_relative(std=std)

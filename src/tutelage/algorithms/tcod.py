@@ -11,7 +11,7 @@ The expert is the environment's own, or the won episodes of `rollout.replay`.
 from typing import Literal
 
 from tutelage.algorithms.opd import Vocabulary, graded
-from tutelage.objective import STUDENT, Algorithm, View
+from tutelage.objective import STUDENT, Acting, Algorithm, View
 from tutelage.signals import acted_by, first_turns, token_mean
 
 
@@ -27,8 +27,11 @@ def tcod(
     dual_clip: float | None = None,
     thoughts: bool = False,
 ) -> Algorithm:
-    """The window holds `start` turns at first and one more after every `every` steps. With
-    `thoughts` the expert says its own where it opens; the other settings are those of opd."""
+    """Args:
+    start: turns in the window at first
+    every: steps after which the window grows by a turn
+    thoughts: the expert that plays the first turns writes its thoughts
+    """
     if start < 1 or every < 1:
         raise ValueError(f"start and every are at least 1, got {start} and {every}")
     if thoughts and direction == "f2b":
@@ -43,7 +46,6 @@ def tcod(
     return Algorithm(
         terms=(term,),
         views={"teacher": View(policy=teacher)},
-        reduction=token_mean(window),
-        left=turns if back else None,
-        aloud=thoughts,
+        token_weight=token_mean(window),
+        acting=Acting(student_turns=turns if back else None, with_thoughts=thoughts),
     )

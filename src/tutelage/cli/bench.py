@@ -19,15 +19,14 @@ from tutelage.errors import RunError
 from tutelage.objective import View
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import pack
-from tutelage.rollout.demonstrations import ASTRAY
-from tutelage.rollout.play import EXPERT, play
+from tutelage.rollout.play import play
 from tutelage.rollout.session import Clock, Limits, Session
 from tutelage.runs import assemble, models
 from tutelage.runs.assemble import Phase
 from tutelage.runs.offline import Tick, staged
 from tutelage.training.optimizer import adamw
 from tutelage.training.train_step import train_step
-from tutelage.types import Episode, Stop
+from tutelage.types import EXPERT, WRONG_TURN, Episode, Stop
 
 SECONDS = 60.0
 """Default length of the measurement in seconds, after the models are loaded."""
@@ -199,7 +198,7 @@ def _left_out(episodes: Sequence[Episode], cut: Limits, full: Limits) -> tuple[f
         turn_factor = full.max_turns / cut.max_turns if episode.stop is Stop.TURNS else 1.0
         played, turns = played + len(episode.turns), turns + turn_factor * len(episode.turns)
         for turn in episode.turns:
-            if turn.actor in (EXPERT, ASTRAY):
+            if turn.actor in (EXPERT, WRONG_TURN):
                 continue
             token_factor = full.max_new_tokens / cut.max_new_tokens
             at_limit = len(turn.tokens) >= cut.max_new_tokens
@@ -211,7 +210,7 @@ def _left_out(episodes: Sequence[Episode], cut: Limits, full: Limits) -> tuple[f
 def _parts(session: Session, episodes: Sequence[Episode], cut: Limits) -> list[Part]:
     """Each phase: seconds as of full episodes, rates as measured."""
     turns = [turn for e in episodes for turn in e.turns]
-    sampled = sum(len(turn.tokens) for turn in turns if turn.actor not in (EXPERT, ASTRAY))
+    sampled = sum(len(turn.tokens) for turn in turns if turn.actor not in (EXPERT, WRONG_TURN))
     rows = [row for e in episodes for row in pack(session.prompter(View(), e.task).samples(e))]
     read = sum(len(row.ids) for row in rows)
     token_factor, turn_factor = _left_out(episodes, cut, session.limits)

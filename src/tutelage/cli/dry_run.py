@@ -11,8 +11,9 @@ from rich.table import Table
 
 from tutelage import cpu
 from tutelage.cli import model_sizes
+from tutelage.config.expressions import takes_schedule
 from tutelage.config.schema import AlgorithmSection, Config, PolicySection
-from tutelage.config.signature import annotations, schedule, takes_schedule
+from tutelage.config.signature import annotations, schedule
 from tutelage.envs import guard
 from tutelage.envs.base import Demonstrates, Suite
 from tutelage.errors import ConfigError
@@ -225,10 +226,10 @@ def _facts(
         "episodes",
         f"{episodes} a step ({r.tasks_per_step} tasks x {r.group_size}), {episodes * steps:,} in all",
     )
-    if rounds := phases[-1].algorithm.rounds:
-        more = f"up to {rounds} batches of tasks a step until " if rounds > 1 else ""
+    if batches := phases[-1].algorithm.acting.max_batches:
+        more = f"up to {batches} batches of tasks a step until " if batches > 1 else ""
         yield "dynamic sampling", f"{more}{r.tasks_per_step} groups have returns that differ"
-    at_most = max(1, rounds) * episodes * r.max_turns * r.max_new_tokens
+    at_most = max(1, batches) * episodes * r.max_turns * r.max_new_tokens
     yield (
         "sampled tokens",
         f"at most {at_most:,} a step ({r.max_turns} turns of {r.max_new_tokens})",
@@ -247,7 +248,7 @@ def _facts(
 def describe(term: Term) -> str:
     """A part of the loss in words."""
     if isinstance(term, Reinforce):
-        if term.advantage.name == "1":
+        if term.advantage.is_one:
             return "likelihood of the tokens"
         return f"policy gradient on {term.advantage.name}"
     if isinstance(term, Distill):
@@ -287,8 +288,10 @@ def _settings(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[
     for where, section, phase in _sections(config, phases):
         hints = annotations(assemble.algorithm_function(section.name, where=where))
         for key, value in section.arguments().items():
-            if isinstance(value, dict) and takes_schedule(hints.get(key)):
-                yield f"{where}.{key}", _along(schedule(value, f"{where}.{key}"), phase.steps)
+            if isinstance(value, str) and takes_schedule(hints.get(key)):
+                yield f"{where}.{key}", _along(
+                    schedule(value, f"{where}.{key}", {"total_steps": phase.steps}), phase.steps
+                )
 
 
 def _within(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[float, ...]]]:

@@ -14,10 +14,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from tutelage.algorithms import ALGORITHMS
+from tutelage.algorithms.parameters import meanings
 from tutelage.cli import examples
 from tutelage.cli.progress import percent, rate
-from tutelage.config.meanings import meaning
-from tutelage.config.signature import annotations, describe
+from tutelage.config.expressions import in_words
+from tutelage.config.signature import annotations
 from tutelage.config.toml_file import write_value
 from tutelage.envs.registry import ADAPTERS, SUITES
 from tutelage.evaluation.evaluate import Evaluation
@@ -110,13 +111,13 @@ def settings(function: Callable[..., object]) -> Table:
     table.add_column("name", no_wrap=True)
     table.add_column("default")
     table.add_column("meaning")
-    hints = annotations(function)
+    hints, meant = annotations(function), meanings(function)
     for name, parameter in inspect.signature(function).parameters.items():
         if name != "total_steps":
             default = parameter.default
             shown = "required" if default is parameter.empty else _toml(default)
             choices = _choices(hints.get(name, object))
-            explained = meaning(function, name).replace("`", "")
+            explained = meant[name].replace("`", "")
             text = "; ".join(part for part in (choices, explained) if part)
             table.add_row(name, escape(shown), escape(text))
     return table
@@ -124,7 +125,7 @@ def settings(function: Callable[..., object]) -> Table:
 
 def _choices(hint: object) -> str:
     """What a setting of few values may be; for all others the default shows the kind."""
-    text = describe(hint)
+    text = in_words(hint)
     return text if text.startswith('"') else ""
 
 

@@ -1,9 +1,12 @@
-"""How much better an outcome was than its peers. No gradient, no tokens: one number per outcome."""
+"""Advantages: how much better each outcome was than its peers. One number per outcome, no gradient."""
 
 import torch
 from torch import Tensor
 
 from tutelage.maths.segments import segment_mean, segment_std, segment_sum
+
+EQUAL_RETURNS = 1e-9
+"""Returns nearer than this are equal: they are float64 sums, and differ by rounding only."""
 
 
 def group_relative(outcome: Tensor, group: Tensor, *, std: bool = True) -> Tensor:

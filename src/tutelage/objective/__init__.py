@@ -1,8 +1,10 @@
 """What an algorithm is: views, loss terms, signals, and the binding of all of them to one step."""
 
+from tutelage.objective.acting import Acting
 from tutelage.objective.algorithm import EVENLY, Algorithm
 from tutelage.objective.bind import Objective, bind
 from tutelage.objective.step import ONE, Signal, Step
+from tutelage.objective.takeover import Takeover
 from tutelage.objective.terms import (
     Bound,
     Distill,
@@ -20,6 +22,7 @@ __all__ = [
     "EVENLY",
     "ONE",
     "STUDENT",
+    "Acting",
     "Algorithm",
     "Bound",
     "Distill",
@@ -31,6 +34,7 @@ __all__ = [
     "Reinforce",
     "Signal",
     "Step",
+    "Takeover",
     "Term",
     "View",
     "bind",

@@ -1,12 +1,13 @@
-"""What an algorithm is: who acts, who teaches, who learns, and a sum of terms."""
+"""An algorithm as a value: its views, who acts, and the terms of its loss."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from tutelage.errors import ConfigError, did_you_mean
+from tutelage.objective.acting import Acting
 from tutelage.objective.penalties import Penalty
 from tutelage.objective.step import Signal
-from tutelage.objective.takeover import Switch
-from tutelage.objective.terms import Distill, Term
+from tutelage.objective.terms import Distill, DistillSampled, Reinforce, Term
 from tutelage.objective.view import STUDENT, View
 from tutelage.schedules import Schedule
 
@@ -15,28 +16,30 @@ EVENLY = Signal(lambda s: 1 / len(s.batch.token), "token_mean")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithm:
-    """Who acts, who teaches, who learns, and the loss: a value, not a trainer."""
+    """Who acts, who teaches, who learns, and the loss: a value, not a trainer.
+
+        L = sum over terms of sum_t token_weight_t * term_t
+
+    terms             parts of the loss; each is logged under its own name
+    views             by name, the policies in their contexts, besides "student"
+    actors            view -> step -> chance that it takes a turn; the student takes the others
+    token_weight      [N] weight of each sampled token in the loss; sums to 1 in a mean
+    minibatch_weight  [N], sums to 1: what a minibatch's loss is divided by, summed over its
+                      tokens. `token_weight` where it is None; sums need it, since their weights
+                      do not add up to 1
+    penalties         by name: finished episode -> what is subtracted from its last turn's reward
+    acting            the expert, takeovers and dynamic sampling
+
+    Raises ValueError for two terms of one name and for views that cannot do what is asked of them.
+    """
 
     terms: tuple[Term, ...]
-    views: Mapping[str, View] = field(default_factory=dict)  # besides "student"
-    actors: Mapping[str, Schedule] = field(default_factory=dict)  # view -> chance of a turn
-    # what a token counts in the step's loss, and in the size that a minibatch's is divided by where
-    # that is something else: [N], sums to 1
-    reduction: Signal = EVENLY
-    size: Signal | None = None
-    # by name: a finished episode -> what is taken off its last turn's reward (see `penalties`)
+    views: Mapping[str, View] = field(default_factory=dict)
+    actors: Mapping[str, Schedule] = field(default_factory=dict)
+    token_weight: Signal = EVENLY
+    minibatch_weight: Signal | None = None
     penalties: Mapping[str, Penalty] = field(default_factory=dict)
-    # dynamic sampling: learn only from groups whose returns differ, and play up to so many batches
-    # of tasks until there are enough of them (see `sampling`); 0 learns from all that was played
-    rounds: int = 0
-    demonstrated: bool = False  # the environment's expert takes every turn (imitation)
-    left: Schedule | None = None  # it takes all turns but so many of its last ones, then actors do
-    # view -> share of the demonstrated episodes that do what its hint tells, as if it had acted:
-    # the environment's plan where that is in it, else what the expert does
-    planned: Mapping[str, float] = field(default_factory=dict)
-    strays: bool = False  # with wrong turns in it, which nobody imitates
-    aloud: bool = False  # the expert says its thoughts
-    switch: Switch | None = None  # another view may end a turn that the student began
+    acting: Acting = field(default_factory=Acting)
 
     def __post_init__(self) -> None:
         names = [term.name for term in self.terms]
@@ -52,24 +55,59 @@ class Algorithm:
                     "it cannot act: leave it out of the actors, or its hindsight"
                 )
 
-        if self.switch is not None and self.switch.to not in self.views:
+        takeover = self.acting.takeover
+        if takeover is not None and takeover.view not in self.views:
             raise ValueError(
-                f"the switch hands turns to {self.switch.to!r}, which is none of the algorithm's "
+                f"takeover gives turns to {takeover.view!r}, which is none of the algorithm's "
                 f"views: {', '.join(self.views) or 'it has none'}"
             )
 
     def all_views(self) -> dict[str, View]:
+        """Every view by name, the student first."""
         return {STUDENT: View(), **self.views}
 
     def all_actors(self) -> set[str]:
         """The views besides the student that ever write a token."""
-        return set(self.actors) | ({self.switch.to} if self.switch is not None else set())
+        takeover = self.acting.takeover
+        return set(self.actors) | ({takeover.view} if takeover is not None else set())
+
+    def check_views(self) -> None:
+        """Refuse names of views that the algorithm does not have, in terms, signals and actors.
+
+        Called where an algorithm is complete: before a run, and when it is bound to a step. Raises
+        ConfigError: a view that does not exist would otherwise never act, or weigh nothing.
+        """
+        views = self.all_views()
+        for place, name in self._names_of_views():
+            if name not in views:
+                raise ConfigError(
+                    f"{place} names the view {name!r}, which the algorithm does not have"
+                    f"{did_you_mean(name, views)}; its views are {', '.join(views)}"
+                )
+
+    def _names_of_views(self) -> Iterator[tuple[str, str]]:
+        """(where it is named, the name) of every view that something refers to."""
+        for term in self.terms:
+            place = f"the term {term.name!r}"
+            yield place, term.trains
+            if isinstance(term, Distill | DistillSampled):
+                yield place, term.teacher
+            signal = (
+                term.advantage if isinstance(term, Reinforce) else getattr(term, "weight", None)
+            )
+            if isinstance(signal, Signal):
+                yield from ((f"{signal.name} in {place}", view) for view in signal.views)
+        for weight in (self.token_weight, self.minibatch_weight):
+            if weight is not None:
+                yield from ((weight.name, view) for view in weight.views)
+        yield from (("actors", view) for view in self.actors)
+        yield from (("acting.hinted_share", view) for view in self.acting.hinted_share)
 
     def trained(self) -> set[str]:
         """The views whose scores carry a gradient."""
         return {term.trains for term in self.terms}
 
     def followed(self) -> set[str]:
-        """The views that are only read, but as they are now: live goals that no term trains."""
+        """The views that no term trains but that are read under the current weights (`live`)."""
         live = {term.teacher for term in self.terms if isinstance(term, Distill) and term.live}
         return live - self.trained()

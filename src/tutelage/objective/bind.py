@@ -1,4 +1,4 @@
-"""Bind an algorithm to one step: everything that needs the whole step is computed here, once."""
+"""Bind an algorithm to one step: all that needs the whole step is computed here, once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,23 +14,27 @@ from tutelage.objective.terms import Bound
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """The whole loss of a step, still per token: sum it over slices in any partition and it is
-    the same."""
+    """The loss of a step, still per token: summed over slices it is the same for any partition.
+
+    terms             name and bound term
+    token_weight      [N] weight of each token in the loss; sums to 1 in a mean
+    minibatch_weight  [N] each token's share of the step (sums to 1; zero for masked-out tokens)
+    """
 
     terms: tuple[tuple[str, Bound], ...]
-    share: Tensor  # [N]: what a token counts, sums to 1 in a mean
-    size: Tensor  # [N], sums to 1: what of the step a token is; all 0 where nothing counts
+    token_weight: Tensor
+    minibatch_weight: Tensor
 
     def __call__(self, live: Mapping[str, Scores], i: Tensor) -> dict[str, Tensor]:
         """Live scores of a slice and its token indices [n] -> each term's part of the loss [n]."""
-        share = self.share[i]
+        weight = self.token_weight[i]
         return {
-            name: share * term(live, i) if self._counts(term, i) else torch.zeros_like(share)
+            name: weight * term(live, i) if self._counts(term, i) else torch.zeros_like(weight)
             for name, term in self.terms
         }
 
     def reads(self, i: Tensor) -> frozenset[str]:
-        """The views whose live scores the tokens i[n] need: none where nothing counts."""
+        """The views whose live scores the tokens i[n] need: none where no term counts."""
         return frozenset(
             view for _, term in self.terms if self._counts(term, i) for view in term.reads
         )
@@ -38,18 +42,25 @@ class Objective:
     @property
     def counting(self) -> Tensor:
         """[N] bool: the tokens at which any term counts."""
-        none = torch.zeros_like(self.share, dtype=torch.bool)
-        return sum((term.counts for _, term in self.terms), none) & (self.share != 0)
+        none = torch.zeros_like(self.token_weight, dtype=torch.bool)
+        return sum((term.counts for _, term in self.terms), none) & (self.token_weight != 0)
 
     def _counts(self, term: Bound, i: Tensor) -> bool:
-        return bool((term.counts[i] & (self.share[i] != 0)).any())
+        return bool((term.counts[i] & (self.token_weight[i] != 0)).any())
 
 
 def bind(algorithm: Algorithm, step: Step) -> Objective:
-    """Look at the whole step once: advantages, weights and reductions are fixed from here on."""
-    share = algorithm.reduction(step)
-    counting = step.within(share != 0)
+    """Look at the whole step once: advantages, weights and token weights are fixed from here on.
+
+    Raises ConfigError for names of views that the algorithm does not have.
+    """
+    algorithm.check_views()
+    token_weight = algorithm.token_weight(step)
+    counting = step.within(token_weight != 0)
     terms = tuple((term.name, term.bind(counting)) for term in algorithm.terms)
+    # Every term has requested its teacher's scores by now, so that those of one view are computed
+    # in one pass over the tokens of all terms
     for _, bound in terms:
-        bound.settle()
-    return Objective(terms, share, share if algorithm.size is None else algorithm.size(step))
+        bound.resolve()
+    share = algorithm.minibatch_weight
+    return Objective(terms, token_weight, token_weight if share is None else share(step))

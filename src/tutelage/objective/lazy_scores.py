@@ -1,4 +1,9 @@
-"""What views said before a step's update, of those tokens that something asks for."""
+"""Scores under the pre-update weights, computed on first access and only for the tokens read.
+
+What no term reads is never computed: a reference whose KL weight is 0, teacher turns that an
+`acted_by` mask leaves out, a view that reads the same ids as another one. Requests of several terms
+for one view are gathered first, so that they share one forward pass.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,39 +15,39 @@ from torch import Tensor
 from tutelage.maths.distributions import Distribution
 from tutelage.objective.scores import Scores
 
-Take = Callable[[str, Tensor], tuple[Scores, Tensor]]
-"""(view, tokens [N] bool) -> scores of n tokens, those among them, and their places [n]."""
+Fetch = Callable[[str, Tensor], tuple[Scores, Tensor]]
+"""(view, tokens [N] bool) -> scores of n tokens, those among them, and their indices [n]."""
 
 
 class Partial(Scores):
-    """Scores of some of N tokens. `place` [N] says where each is among those; -1: it is not."""
+    """Scores of some of N tokens. `row` [N] is the index of each token among those, or -1."""
 
-    __slots__ = ("_place", "_some")
+    __slots__ = ("_row", "_some")
 
-    def __init__(self, some: Scores, place: Tensor) -> None:
-        self._some, self._place, self._logp = some, place, None
+    def __init__(self, some: Scores, row: Tensor) -> None:
+        self._some, self._row, self._logp = some, row, None
 
     @property
     def scored(self) -> Tensor:
-        return self._place >= 0
+        return self._row >= 0
 
     @property
     def logp(self) -> Tensor:
         """[N] log-probability of each sampled token, NaN where it was not scored."""
         if self._logp is None:
-            made = self._some.logp.new_full((len(self._place),), torch.nan)
-            made[self.scored] = self._some.logp[self._place[self.scored]]
-            self._logp = made
+            logps = self._some.logp.new_full((len(self._row),), torch.nan)
+            logps[self.scored] = self._some.logp[self._row[self.scored]]
+            self._logp = logps
         return self._logp
 
     def at(self, i: Tensor) -> Scores:
-        place = self._place[i]
-        if (place < 0).any():
+        row = self._row[i]
+        if (row < 0).any():
             raise ValueError(
                 "scores are read of tokens that weigh nothing, and so were not scored; read them "
                 "only where a term counts, or leave `tokenwise` out of the signal that reads them"
             )
-        return self._some.at(place)
+        return self._some.at(row)
 
     def check(self) -> None:
         self._some.check()
@@ -56,104 +61,105 @@ class Partial(Scores):
 
 
 class LazyScores(Mapping[str, Scores]):
-    """Views' scores before the update, taken when something first asks for them: what nothing
-    reads is never computed.
+    """View -> its scores under the pre-update weights, computed when something first reads them.
 
-    twins  by view, the views named before it and the tokens [N] at which both read the same ids
-           with the same weights: such tokens are scored once
+    same   by view, the views named before it and the tokens [N] bool at which both read the same
+           ids with the same weights: such tokens are scored once
+    fetch  runs the forward pass for a view's tokens
+    like   [N] any tensor of the step's tokens, for its length and device
     """
 
     def __init__(
-        self, twins: Mapping[str, Sequence[tuple[str, Tensor]]], take: Take, like: Tensor
+        self, same: Mapping[str, Sequence[tuple[str, Tensor]]], fetch: Fetch, like: Tensor
     ) -> None:
-        self._twins, self._take = twins, take
-        self._nothing = torch.zeros_like(like, dtype=torch.bool)
-        self._asked: dict[str, Tensor] = {}
-        self._held: dict[str, Scores] = {}
-        self._place: dict[str, Tensor] = {}
-        self._made: dict[str, Scores] = {}
+        self._same, self._fetch = same, fetch
+        self._no_tokens = torch.zeros_like(like, dtype=torch.bool)
+        self._requested: dict[str, Tensor] = {}
+        self._parts: dict[str, Scores] = {}  # what was computed so far, in order of computation
+        self._row: dict[str, Tensor] = {}  # [N] where each token is in that, or -1
+        self._scores: dict[str, Scores] = {}  # what `of` gave last
 
     def __getitem__(self, name: str) -> Scores:
-        return self.of(name, ~self._nothing)
+        return self.of(name, ~self._no_tokens)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._twins)
+        return iter(self._same)
 
     def __len__(self) -> int:
-        return len(self._twins)
+        return len(self._same)
 
     def of(self, name: str, tokens: Tensor) -> Scores:
-        """A view's scores of some tokens [N] at least."""
-        if name not in self._twins:
-            raise KeyError(f"the algorithm has no view {name!r}, only {', '.join(self._twins)}")
-        wanted = tokens | self._asked.get(name, self._nothing)
-        missing = wanted & ~self._scored(name)
+        """A view's scores of at least the tokens [N] bool."""
+        if name not in self._same:
+            raise KeyError(f"the algorithm has no view {name!r}, only {', '.join(self._same)}")
+        requested = tokens | self._requested.get(name, self._no_tokens)
+        missing = requested & ~self._scored(name)
         if missing.any():
-            for other, alike in self._twins[name]:
-                if (shared := missing & alike).any():
+            for other, equal in self._same[name]:
+                if (shared := missing & equal).any():
                     index = shared.nonzero().squeeze(-1)
                     self._add(name, self.of(other, shared).at(index), index)
-                    missing = missing & ~alike
+                    missing = missing & ~equal
             if missing.any():
-                self._add(name, *self._take(name, missing))
-            self._made.pop(name, None)
-        if name not in self._made:
-            self._made[name] = self._whole(name)
-        return self._made[name]
+                self._add(name, *self._fetch(name, missing))
+            self._scores.pop(name, None)
+        if name not in self._scores:
+            self._scores[name] = self._assembled(name)
+        return self._scores[name]
 
-    def want(self, name: str, tokens: Tensor) -> Callable[[], Scores]:
-        """Scores of some tokens that will be read before the update: taken when they are, in one
-        pass with what else of the view is wanted by then."""
-        self._asked[name] = tokens | self._asked.get(name, self._nothing)
+    def request(self, name: str, tokens: Tensor) -> Callable[[], Scores]:
+        """Announce that a view's tokens [N] bool will be read before the update. They are computed
+        at the first read, in one pass with everything else requested of the view by then."""
+        self._requested[name] = tokens | self._requested.get(name, self._no_tokens)
         return cache(lambda: self.of(name, tokens))
 
     def within(self, tokens: Tensor) -> "Narrowed":
-        """The same, of some tokens [N]."""
+        """The same mapping, restricted to some tokens [N] bool."""
         return Narrowed(self, tokens)
 
-    def made(self, name: str) -> Scores | None:
-        """A view's scores if something has asked for them."""
-        return self._made.get(name)
+    def if_read(self, name: str) -> Scores | None:
+        """A view's scores if anything has read them, else None."""
+        return self._scores.get(name)
 
     def _scored(self, name: str) -> Tensor:
-        return self._place[name] >= 0 if name in self._place else self._nothing
+        return self._row[name] >= 0 if name in self._row else self._no_tokens
 
     def _add(self, name: str, more: Scores, index: Tensor) -> None:
-        held = self._held.get(name)
-        start = 0 if held is None else len(held)
-        self._held[name] = more if held is None else joined(held, more)
-        place = self._place.setdefault(name, torch.where(self._nothing, 0, -1))
-        place[index] = torch.arange(start, start + len(index), device=place.device)
+        before = self._parts.get(name)
+        start = 0 if before is None else len(before)
+        self._parts[name] = more if before is None else concatenated(before, more)
+        row = self._row.setdefault(name, torch.where(self._no_tokens, 0, -1))
+        row[index] = torch.arange(start, start + len(index), device=row.device)
 
-    def _whole(self, name: str) -> Scores:
-        if name not in self._held:
-            none = torch.zeros(0, device=self._nothing.device)
-            return Partial(Scores(logp=none), torch.where(self._nothing, 0, -1))
-        place = self._place[name]
-        if place.equal(torch.arange(len(place), device=place.device)):
-            return self._held[name]
-        return Partial(self._held[name], place.clone())
+    def _assembled(self, name: str) -> Scores:
+        if name not in self._parts:
+            none = torch.zeros(0, device=self._no_tokens.device)
+            return Partial(Scores(logp=none), torch.where(self._no_tokens, 0, -1))
+        row = self._row[name]
+        if row.equal(torch.arange(len(row), device=row.device)):
+            return self._parts[name]
+        return Partial(self._parts[name], row.clone())
 
 
 class Narrowed(Mapping[str, Scores]):
-    """Scores of some tokens, for readers that need no others."""
+    """Lazy scores restricted to some tokens [N] bool, for readers that need no others."""
 
-    def __init__(self, whole: LazyScores, tokens: Tensor) -> None:
-        self.whole, self.tokens = whole, tokens
+    def __init__(self, scores: LazyScores, tokens: Tensor) -> None:
+        self.scores, self.tokens = scores, tokens
 
     def __getitem__(self, name: str) -> Scores:
-        return self.whole.of(name, self.tokens)
+        return self.scores.of(name, self.tokens)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.whole)
+        return iter(self.scores)
 
     def __len__(self) -> int:
-        return len(self.whole)
+        return len(self.scores)
 
 
-def joined(first: Scores, second: Scores) -> Scores:
-    """Scores of one view's tokens after those of others."""
-    if not (first.thick and second.thick):
+def concatenated(first: Scores, second: Scores) -> Scores:
+    """Scores of n and m tokens of one view -> those of n + m tokens."""
+    if not (first.has_distribution and second.has_distribution):
         return Scores(logp=torch.cat([first.logp, second.logp]))
     one, other = first.distribution, second.distribution
     return Scores(
@@ -162,12 +168,15 @@ def joined(first: Scores, second: Scores) -> Scores:
     )
 
 
-def kept(made: Scores, heads: list[Tensor]) -> Scores:
-    """Scores that a later minibatch reads must not follow the head through the update: one copy of
-    it a step, which is put into `heads`, stands in all of them."""
-    if not made.thick:
-        return made
-    of = made.distribution
-    if not heads:
-        heads.append(of.head.clone())
-    return made.like(replace(of, head=heads[0]), slice(None))
+def with_frozen_head(scores: Scores, copies: list[Tensor]) -> Scores:
+    """Pre-update scores for reading in later minibatches, whose LM head must not move.
+
+    Distributions are kept as hidden states and multiplied by the LM head when read; the optimizer
+    changes that head in place. One copy of it per step, appended to `copies`, serves all views.
+    """
+    if not scores.has_distribution:
+        return scores
+    distribution = scores.distribution
+    if not copies:
+        copies.append(distribution.head.clone())
+    return scores.like(replace(distribution, head=copies[0]), slice(None))

@@ -1,4 +1,4 @@
-"""What one view of a policy says about sampled tokens."""
+"""Scores: the log-probabilities that one view gives the sampled tokens of a step."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,8 +10,11 @@ from tutelage.maths.distributions import Distribution, Pieces, sampled_logps
 
 
 class Scores:
-    """What one view says about the N sampled tokens: their log-probabilities, and where the
-    policy can give them, the distributions they were drawn from."""
+    """Log-probabilities of N sampled tokens under one view, and where the policy can give them,
+    the distributions over the vocabulary that the log-probabilities come from.
+
+    Raises ValueError without log-probabilities, unless there are a distribution and the tokens.
+    """
 
     __slots__ = ("_distribution", "_logp", "_token")
 
@@ -53,7 +56,7 @@ class Scores:
         )
 
     def at(self, i: Tensor) -> "Scores":
-        """Those of the tokens i[n], without gradient."""
+        """The scores of the tokens i[n], without gradient."""
         of = self._distribution
         return Scores(
             logp=None if self._logp is None else self._logp[i].detach(),
@@ -62,7 +65,7 @@ class Scores:
         )
 
     def like(self, of: Distribution, part: slice) -> "Scores":
-        """The tokens of `part` with another distribution: theirs, cut off from its source."""
+        """The tokens of `part` with another distribution of theirs, detached from its source."""
         return Scores(distribution=of, token=self.token[part])
 
     @property
@@ -72,13 +75,13 @@ class Scores:
         return self._token
 
     @property
-    def thick(self) -> bool:
-        """Whether there are distributions."""
+    def has_distribution(self) -> bool:
+        """Whether there are distributions, and not log-probabilities alone."""
         return self._distribution is not None
 
     def check(self) -> None:
         """Raises ConfigError where there are no distributions."""
-        if not self.thick:
+        if not self.has_distribution:
             raise ConfigError(
                 "this view was scored on its sampled tokens only, but a term of the algorithm "
                 "needs the whole vocabulary: choose its sampled-token form, or a local teacher"
@@ -93,9 +96,12 @@ class Scores:
 
 
 class Cut:
-    """Live scores of the same N tokens under several views, cut into pieces: a loss is formed, and
-    its gradient taken, a few tokens at a time, and `send` hands on what was gathered. The gradient
-    is that of the whole; memory over a vocabulary does not grow with N."""
+    """Live scores of the same N tokens under several views, cut into pieces of a few tokens.
+
+    A loss is computed, and its gradient taken, piece by piece; `send` then backpropagates the
+    gathered gradients through the forward passes. The gradient is that of all tokens at once, but
+    memory over the vocabulary does not grow with N.
+    """
 
     def __init__(self, live: Mapping[str, Scores]) -> None:
         self.live = live
@@ -105,17 +111,17 @@ class Cut:
 
     def pieces(self) -> Iterator[tuple[slice, dict[str, Scores]]]:
         """Which tokens, and every view's scores of them. Call `backward` on a piece's loss, if it
-        has a gradient, before the next is asked for."""
+        has a gradient, before asking for the next piece."""
         of = [scores.distribution for scores in self.live.values()]
         count = len(of[0])
         size = min(distribution.chunk for distribution in of)
         for start in range(0, count, size):
             part = slice(start, min(start + size, count))
-            made = {key: x.like(self.cut[key][part], part) for key, x in self.one.items()}
-            yield part, {name: made[id(scores)] for name, scores in self.live.items()}
+            pieces = {key: x.like(self.cut[key][part], part) for key, x in self.one.items()}
+            yield part, {name: pieces[id(scores)] for name, scores in self.live.items()}
 
     def send(self) -> None:
-        """The gradients of all pieces, through the passes that made the scores."""
-        made = [pair for cut in self.cut.values() for pair in cut.send()]
-        if made:
-            torch.autograd.backward([to for to, _ in made], [gradient for _, gradient in made])
+        """Backpropagate the gradients of all pieces through the passes that computed the scores."""
+        pairs = [pair for cut in self.cut.values() for pair in cut.send()]
+        if pairs:
+            torch.autograd.backward([to for to, _ in pairs], [gradient for _, gradient in pairs])

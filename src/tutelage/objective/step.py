@@ -1,4 +1,4 @@
-"""What a signal is: a number per sampled token, read from all that a step knows.
+"""Signals: a number per sampled token, computed from everything that is known of a step.
 
 Shapes: N sampled tokens.
 """
@@ -18,16 +18,17 @@ from tutelage.schedules import Schedule, as_schedule
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """All that a signal may look at: the batch, every view's scores before the update, the step.
+    """Everything a signal may read.
 
-    `importance` is what a sampled token counts [N] where another engine than the trainer drew it
-    (see `mismatch`), None where it did not.
-
-    Signals leave what they computed in `columns`, [N] each, under their names: what is recorded
-    is what was applied. Signals that share a name and differ are told apart by a number.
-
-    `wanted` are the tokens [N] that something is asked of, None all: a signal that is `tokenwise`
-    finds scores of those alone, and NaN elsewhere.
+    batch       the sampled tokens, rewards and groups
+    scores      every view's scores under the weights before the update
+    step        number of the training step, from 0, for schedules
+    columns     name -> [N]: what signals computed, so that what is recorded is what was applied.
+                Different signals of one name are told apart by a number
+    importance  [N] weight of each sampled token where another engine than the trainer drew it (see
+                `training.sampler_mismatch`), else None
+    requested   [N] bool: the tokens whose values will be used, None for all. A signal that is
+                `tokenwise` finds scores of those alone, and NaN elsewhere
     """
 
     batch: TokenBatch
@@ -35,10 +36,10 @@ class Step:
     step: int
     columns: dict[str, Tensor] = field(default_factory=dict)
     importance: Tensor | None = None
-    wanted: Tensor | None = None
+    requested: Tensor | None = None
 
     def note(self, name: str, value: Tensor) -> None:
-        """Record a column [N]; what is NaN in it was not asked for."""
+        """Record a column [N]; NaN where it was not requested."""
         for free in itertools.chain([name], (f"{name} ({k})" for k in itertools.count(2))):
             known = self.columns.get(free, value)
             if ((known == value) | known.isnan() | value.isnan()).all():
@@ -46,52 +47,86 @@ class Step:
                 return
 
     def within(self, tokens: Tensor) -> "Step":
-        """The same step for somebody who asks of some tokens [N] only."""
-        wanted = tokens if self.wanted is None else tokens & self.wanted
-        whole = self.whole().scores
-        scores = whole.within(wanted) if isinstance(whole, LazyScores) else whole
-        return replace(self, scores=scores, wanted=wanted)
+        """The same step for a reader that uses only some tokens [N] bool."""
+        requested = tokens if self.requested is None else tokens & self.requested
+        full = self.full().scores
+        scores = full.within(requested) if isinstance(full, LazyScores) else full
+        return replace(self, scores=scores, requested=requested)
 
-    def whole(self) -> "Step":
-        """The same step for somebody who asks of all tokens."""
-        scores = self.scores.whole if isinstance(self.scores, Narrowed) else self.scores
-        return replace(self, scores=scores, wanted=None)
+    def full(self) -> "Step":
+        """The same step for a reader that uses all tokens."""
+        scores = self.scores.scores if isinstance(self.scores, Narrowed) else self.scores
+        return replace(self, scores=scores, requested=None)
 
     def weight(self, signal: "Signal") -> Tensor:
-        """What a signal gives the tokens [N] that are asked of, 0 elsewhere."""
+        """[N] a signal's values at the requested tokens, 0 elsewhere."""
         value = signal(self)
-        return value if self.wanted is None else torch.where(self.wanted, value, 0.0)
+        return value if self.requested is None else torch.where(self.requested, value, 0.0)
 
-    def want(self, view: str, tokens: Tensor) -> Callable[[], Scores]:
-        """A view's scores of some tokens [N], for a loss to read: taken when it first does."""
-        scores = self.whole().scores
+    def request(self, view: str, tokens: Tensor) -> Callable[[], Scores]:
+        """A view's scores of some tokens [N] bool, for a loss to read: computed at its first read,
+        together with what other terms requested of the view."""
+        scores = self.full().scores
         if isinstance(scores, LazyScores):
-            return scores.want(view, tokens)
+            return scores.request(view, tokens)
         return lambda: scores[view]
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A number per sampled token, without gradient. Signals add and multiply like the paper's.
+    """A number per sampled token, without gradient. Signals add and multiply as in the papers.
 
-    A signal that is `tokenwise` reads of views' scores none but a token's own. Where it is
-    multiplied by 0 it is not asked, and what only it reads is not scored.
+    of          step -> [N], or one number for all tokens
+    name        what columns, plots and plans call it
+    schedules   the schedules in it, for a plan to show
+    tokenwise   at each token it reads no other token's scores. Where it is multiplied by 0 it is
+                then not computed, and what only it reads is not scored
+    compares_group  it compares the episodes of a group, so an episode alone in its group gets 0
+    views       the views it names; an algorithm that lacks one of them is refused
+
+    What is computed from a signal (a sum, a product, `derived`) has its schedules, views and
+    `compares_group` too.
     """
 
     of: Callable[[Step], Tensor | float]
     name: str
-    schedules: tuple[Schedule, ...] = ()  # that are in it, for a plan to show
+    schedules: tuple[Schedule, ...] = ()
     tokenwise: bool = False
+    compares_group: bool = False
+    views: tuple[str, ...] = ()
 
     def __call__(self, step: Step) -> Tensor:
         """-> [N] in float32."""
         with torch.no_grad():
             value = torch.as_tensor(
-                self.of(step if self.tokenwise else step.whole()), dtype=torch.float32
+                self.of(step if self.tokenwise else step.full()), dtype=torch.float32
             )
             value = value.to(step.batch.token.device).expand(len(step.batch.token))
         step.note(self.name, value)
         return value
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is `ONE`: the same weight 1 for every token."""
+        return self is ONE
+
+    def derived(
+        self,
+        of: Callable[[Step], Tensor | float],
+        name: str,
+        *others: "Signal",
+        tokenwise: bool = False,
+    ) -> "Signal":
+        """A signal computed from this one, and perhaps from others: it has what they declare."""
+        signals = (self, *others)
+        return Signal(
+            of,
+            name,
+            tuple(schedule for signal in signals for schedule in signal.schedules),
+            tokenwise,
+            any(signal.compares_group for signal in signals),
+            tuple(view for signal in signals for view in signal.views),
+        )
 
     def __add__(self, other: "Signal") -> "Signal":
         return Signal(
@@ -99,10 +134,13 @@ class Signal:
             f"({self.name} + {other.name})",
             self.schedules + other.schedules,
             self.tokenwise or other.tokenwise,
+            self.compares_group or other.compares_group,
+            self.views + other.views,
         )
 
     def __mul__(self, other: "Signal") -> "Signal":
-        # what needs all scores anyway says first where the other is needed
+        # the factor that reads all tokens anyway goes first: the tokenwise one is then computed
+        # only where that is not 0
         first, second = sorted((self, other), key=lambda signal: signal.tokenwise)
 
         def of(s: Step) -> Tensor:
@@ -114,6 +152,8 @@ class Signal:
             f"{self.name} * {other.name}",
             self.schedules + other.schedules,
             self.tokenwise or other.tokenwise,
+            self.compares_group or other.compares_group,
+            self.views + other.views,
         )
 
     def __rmul__(self, factor: float | Schedule) -> "Signal":
@@ -123,6 +163,7 @@ class Signal:
         def of(s: Step) -> Tensor:
             now = scale(s.step)
             if now == 0:
+                # asked for no tokens: nothing is scored for it, yet its column is recorded
                 self(s.within(torch.zeros_like(s.batch.token, dtype=torch.bool)))
                 return torch.zeros_like(s.batch.logp)
             return now * self(s)
@@ -132,6 +173,8 @@ class Signal:
             f"{label} * {self.name}",
             ((factor,) if callable(factor) else ()) + self.schedules,
             self.tokenwise,
+            self.compares_group,
+            self.views,
         )
 
 

@@ -1,12 +1,12 @@
-"""Who begins and who ends: the rule by which a turn changes hands between two of its tokens."""
+"""AdaSwitch's rule: when the teacher takes over a turn that the student began."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Switch:
-    """The student begins each of its turns, and where it strays another view writes the rest
+class Takeover:
+    """The student begins each of its turns; where it diverges, another view writes the rest
     (AdaSwitch, arXiv:2510.07842).
 
     With d_i the divergence of the two at token i and its running mean m_i = ema m_{i-1} +
@@ -15,7 +15,7 @@ class Switch:
         d_i > factor m_{i-1}  and  d_i > floor
     """
 
-    to: str  # the view that takes over
+    view: str  # the view that takes over
     factor: float = 1.5
     ema: float = 0.95
     floor: float = 0.0
@@ -23,14 +23,14 @@ class Switch:
     def __post_init__(self) -> None:
         if not (self.factor > 0 and 0 <= self.ema < 1 and self.floor >= 0):
             raise ValueError(
-                "a switch needs factor > 0, 0 <= ema < 1 and floor >= 0; got "
+                "a takeover needs factor > 0, 0 <= ema < 1 and floor >= 0; got "
                 f"{self.factor:g}, {self.ema:g} and {self.floor:g}"
             )
 
     def at(self, divergences: Sequence[float]) -> int | None:
         """The first token that the other view writes; None where the student keeps the turn.
 
-        >>> Switch(to="teacher", factor=2.0, ema=0.5).at([0.1, 0.1, 0.3, 0.1])
+        >>> Takeover(view="teacher", factor=2.0, ema=0.5).at([0.1, 0.1, 0.3, 0.1])
         2
         """
         mean = None

@@ -1,4 +1,4 @@
-"""The terms of a loss: policy gradients and distillation, bound to one step.
+"""Loss terms (policy gradients and distillation), and what binding them to one step gives.
 
 Shapes: N sampled tokens, U turns, E episodes, G groups, V vocabulary, n tokens of a slice.
 """
@@ -24,27 +24,28 @@ class Bound:
     """A term of one step. Called with the live scores of a slice and its token indices [n], it
     gives the loss per token [n].
 
-    counts  [N]: tokens whose loss is not 0 whatever the scores; only they need to be scored
-    reads   the views whose live scores it takes
-    settle  takes what it reads of views as they were before the update, once all terms are bound
+    loss     (live scores of n tokens by view, their indices [n]) -> loss per token [n]
+    counts   [N] bool: the tokens whose loss can differ from 0; no others need to be scored
+    reads    the views whose live scores it takes
+    resolve  computes the pre-update scores it requested, once all terms are bound
     """
 
     loss: Loss
     counts: Tensor
     reads: tuple[str, ...]
-    settle: Callable[[], object] = lambda: None
+    resolve: Callable[[], object] = lambda: None
 
     def __call__(self, live: Mapping[str, Scores], i: Tensor) -> Tensor:
         return self.loss(live, i)
 
 
 Gate = Callable[[Scores, Scores], Tensor]
-"""(the trained view's scores, the teacher's) of n tokens -> a weight for each [n]: what follows
-the student from one minibatch to the next. Both come without gradient."""
+"""(student's scores, teacher's scores) of n tokens -> a weight for each [n], without gradient. It is
+computed anew in each minibatch, since the student moves; the teacher stays as before the step."""
 
 
 class Term(Protocol):
-    """A part of the loss. `bind` looks at the whole step once; what it returns may be sliced."""
+    """A part of the loss: `bind` reads the whole step once; what it returns works on any slice."""
 
     @property
     def name(self) -> str: ...
@@ -57,10 +58,13 @@ class Term(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reinforce:
-    """Policy gradient on an advantage: surrogate(log p, log p_old, advantage), 0 where the advantage is.
+    """Policy gradient: surrogate(log p, log p_old, advantage), 0 where the advantage is 0.
 
-    `old` says what the ratio's denominator is: the log-probability at sampling, or the one that
-    the same weights give when they score the batch before the first update.
+    advantage  [N] per sampled token
+    surrogate  (log p, log p_old, advantage), [n] each -> loss [n], such as `ppo_clip()`
+    trains     the view whose scores carry the gradient
+    old        what log p_old is: as recorded when sampling, or scored again by the trainer with
+               the same weights before the first update
     """
 
     advantage: Signal
@@ -73,24 +77,29 @@ class Reinforce:
         advantage, old = step.weight(self.advantage), step.batch.logp
         counts = advantage != 0
         if self.old == "recomputed":
-            said = step.within(counts).scores[self.trains].logp.detach()
-            old = torch.where(counts, said, old)
+            recomputed = step.within(counts).scores[self.trains].logp.detach()
+            old = torch.where(counts, recomputed, old)
 
         def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
             return self.surrogate(live[self.trains].logp, old[i], advantage[i])
 
-        return Bound(_drawn(step, loss), counts, (self.trains,))
+        return Bound(_corrected(step, loss), counts, (self.trains,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distill:
-    """Move one view towards another over the whole vocabulary: the exact gradient.
+    """Full-vocabulary distillation: weight * gate * divergence(student, teacher), exact gradient.
 
-    The teacher is as it was before the step; with `live` it is as it is now, for two views of one
-    policy, whether both of them are trained or only one.
+    divergence  (log p, log q), [n, V] each -> [n]; such as `reverse_kl`
+    teacher     the view that teaches, read without gradient
+    trains      the view that learns
+    weight      [N] per sampled token; tokens of weight 0 are not computed
+    gate        a weight that follows the student through the minibatches of a step, or None
+    live        the teacher under the current weights, instead of those before the step: for two
+                views of one policy
     """
 
-    divergence: Divergence  # [n, V], [n, V] -> [n]
+    divergence: Divergence
     teacher: str = "teacher"
     trains: str = STUDENT
     weight: Signal = ONE
@@ -101,37 +110,43 @@ class Distill:
     def bind(self, step: Step) -> Bound:
         weight = step.weight(self.weight)
         counts = weight != 0
-        goal = None if self.live else step.want(self.teacher, counts)
+        before = None if self.live else step.request(self.teacher, counts)
         note_gate(self, step, counts)
 
-        def settle() -> None:
-            if goal is not None and counts.any():
-                goal().check()  # says at once where there is no distribution
+        def resolve() -> None:
+            # refuse a teacher without distributions here, not in the middle of the update
+            if before is not None and counts.any():
+                before().check()
 
         def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
-            # a token of weight zero costs a forward and a backward over V: skip it
+            # a token of weight 0 would still cost a forward and a backward pass over V
             on = counts[i].nonzero().squeeze(-1)
             if len(on) == 0:
                 return torch.zeros_like(weight[i])
-            theirs = live[self.teacher].at(on) if goal is None else goal().at(i[on])
-            mine = live[self.trains]
-            value = diverge(self.divergence, mine.distribution[on], theirs.distribution)
-            scale = weight[i[on]] * (self.gate(mine.at(on), theirs) if self.gate else 1.0)
+            teacher = live[self.teacher].at(on) if before is None else before().at(i[on])
+            student = live[self.trains]
+            value = diverge(self.divergence, student.distribution[on], teacher.distribution)
+            scale = weight[i[on]] * (self.gate(student.at(on), teacher) if self.gate else 1.0)
             return _spread(scale * value, on, len(i))
 
         reads = (self.trains, self.teacher) if self.live else (self.trains,)
-        return Bound(loss, counts, reads, settle)
+        return Bound(loss, counts, reads, resolve)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillSampled:
-    """Move one view towards another using only the sampled tokens: an estimate, and cheap.
+    """Distillation from the sampled tokens alone: weight * gate * estimate(log p, log q).
 
-    `corrected` multiplies the estimate by p / p_old with gradient, which makes k3's gradient that
-    of reverse KL (without it, on the student's own samples, it is that of forward KL).
+    estimate   (log p, log q) of the sampled tokens, [n] each -> [n]; such as `k3`
+    teacher    the view that teaches, as it was before the step
+    trains     the view that learns
+    weight     [N] per sampled token
+    gate       a weight that follows the student through the minibatches of a step, or None
+    corrected  multiply by p / p_old with gradient: k3's expected gradient is then that of reverse
+               KL; without it, on the student's own samples, that of forward KL
     """
 
-    estimate: Callable[[Tensor, Tensor], Tensor]  # [n], [n] -> [n]
+    estimate: Callable[[Tensor, Tensor], Tensor]
     teacher: str = "teacher"
     trains: str = STUDENT
     weight: Signal = ONE
@@ -142,22 +157,23 @@ class DistillSampled:
     def bind(self, step: Step) -> Bound:
         weight, old = step.weight(self.weight), step.batch.logp
         counts = weight != 0
-        goal = step.want(self.teacher, counts)
+        before = step.request(self.teacher, counts)
         note_gate(self, step, counts)
 
         def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
-            mine, on = live[self.trains], counts[i].nonzero().squeeze(-1)
-            logp, said = mine.logp[on], goal().logp[i[on]]
-            scale = ratio(logp, old[i[on]]) if self.corrected else 1.0
+            student, on = live[self.trains], counts[i].nonzero().squeeze(-1)
+            student_logp, teacher_logp = student.logp[on], before().logp[i[on]]
+            scale = ratio(student_logp, old[i[on]]) if self.corrected else 1.0
             if self.gate is not None:
-                scale = scale * self.gate(mine.at(on), goal().at(i[on]))
-            return _spread(weight[i[on]] * scale * self.estimate(logp, said), on, len(i))
+                scale = scale * self.gate(student.at(on), before().at(i[on]))
+            value = self.estimate(student_logp, teacher_logp)
+            return _spread(weight[i[on]] * scale * value, on, len(i))
 
-        return Bound(_drawn(step, loss), counts, (self.trains,), goal)
+        return Bound(_corrected(step, loss), counts, (self.trains,), before)
 
 
-def _drawn(step: Step, loss: Loss) -> Loss:
-    """An expectation over sampled tokens, from those that were drawn."""
+def _corrected(step: Step, loss: Loss) -> Loss:
+    """A loss over sampled tokens, times their importance weights where another engine drew them."""
     weight = step.importance
     return loss if weight is None else lambda live, i: weight[i] * loss(live, i)
 
@@ -168,23 +184,23 @@ def _spread(value: Tensor, on: Tensor, count: int) -> Tensor:
 
 
 def note_gate(term: Distill | DistillSampled, step: Step, counts: Tensor) -> None:
-    """Record the gate of the tokens that count [N] as the first minibatch applies it."""
+    """Record the gate of the tokens that count [N], as the first minibatch applies it."""
     if term.gate is None:
         return
     scores, on = step.within(counts).scores, counts.nonzero().squeeze(-1)
-    mine, theirs = scores[term.trains], scores[term.teacher]
+    student, teacher = scores[term.trains], scores[term.teacher]
     with torch.no_grad():
         if len(on) == len(counts):
-            value = term.gate(mine, theirs)
+            value = term.gate(student, teacher)
         else:
             value = torch.full_like(step.batch.logp, torch.nan)
-            value[on] = term.gate(mine.at(on), theirs.at(on)).to(value)
+            value[on] = term.gate(student.at(on), teacher.at(on)).to(value)
     step.note(f"gate[{term.name}]", value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entropy:
-    """A bonus for uncertainty: -weight * entropy of the view's own distribution."""
+    """Entropy bonus: -weight * entropy of the view's distribution over the vocabulary, in nats."""
 
     weight: Signal
     trains: str = STUDENT

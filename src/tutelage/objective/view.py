@@ -1,4 +1,4 @@
-"""A view: a policy in a context. Views act, teach and learn."""
+"""A view: a policy together with what its prompt holds besides the transcript."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,10 @@ STUDENT = "student"
 class View:
     """A policy in a context. Views act, teach and learn: one notion for all three.
 
-    policy     "self" is the policy being trained, other names are those of the configuration
-    hint       the kind of privileged information put into its system message (see `hints`), or none
-    hindsight  what else goes there when finished episodes are scored; such a view cannot act
+    policy     "self" is the policy being trained, "reference" a copy of it from before training,
+               other names are the sections [policies.NAME] of the configuration
+    hint       the kind of privileged information in its system message (docs/hints.md), "" for none
+    hindsight  text about the finished episode, added when it is scored; such a view cannot act
     """
 
     policy: str = "self"

@@ -1,4 +1,4 @@
-"""What the environment's expert says, turn by turn: to be imitated, or gone on from."""
+"""The turns of an environment's expert as text: to be imitated, or continued by the student."""
 
 from collections.abc import Sequence
 
@@ -16,37 +16,49 @@ from tutelage.errors import ConfigError
 from tutelage.prompts import answer_format
 from tutelage.types import Task
 
-ASTRAY = "astray"
-"""Who takes a wrong turn, which nobody imitates."""
-
 
 def script(
-    suite: Suite, task: Task, *, aloud: bool, kind: ScriptKind = "trace", strays: bool = False
+    suite: Suite,
+    task: Task,
+    *,
+    with_thoughts: bool,
+    follows: ScriptKind = "trace",
+    with_errors: bool = False,
 ) -> list[tuple[str, bool]]:
-    """The expert's turns in full, with its thoughts where it speaks `aloud`, and whether each is
-    to be imitated; or those of the environment's plan, which knows everything; or either with wrong
-    turns in it.
+    """The expert's turns as answers in full, and whether each is to be imitated.
 
-    Raises ConfigError where the suite has no expert, or its expert no thoughts.
+    with_thoughts  the expert writes its thoughts before each action
+    follows        "trace": what the expert does; "plan": the environment's plan, which uses what
+                   only the hint tells
+    with_errors    now and then a wrong turn, not to be imitated, and the turns that correct it
+
+    Raises ConfigError where the suite cannot show what is asked for.
     """
-    if strays:
-        return _stray(suite, task, aloud=aloud, kind=kind)
-    return [(text, True) for text in _straight(suite, task, aloud=aloud, planned=kind == "plan")]
-
-
-def _stray(suite: Suite, task: Task, *, aloud: bool, kind: ScriptKind) -> list[tuple[str, bool]]:
-    if not isinstance(suite, Strays):
-        raise ConfigError(
-            f"imitating how wrong turns are mended needs an environment that shows it; "
-            f"{suite_name(suite)} has no `stray` method: add one, or set strays = false"
-        )
+    if with_errors:
+        return _with_errors(suite, task, with_thoughts=with_thoughts, follows=follows)
+    planned = follows == "plan"
     return [
-        (answer_format.write(action, thought if aloud else ""), meant)
-        for action, thought, meant in suite.stray(task, kind)
+        (text, True)
+        for text in _without_errors(suite, task, with_thoughts=with_thoughts, planned=planned)
     ]
 
 
-def _straight(suite: Suite, task: Task, *, aloud: bool, planned: bool) -> list[str]:
+def _with_errors(
+    suite: Suite, task: Task, *, with_thoughts: bool, follows: ScriptKind
+) -> list[tuple[str, bool]]:
+    if not isinstance(suite, Strays):
+        raise ConfigError(
+            f"imitating how wrong turns are corrected needs an environment that shows it; "
+            f"{suite_name(suite)} has no `stray` method: add one, or set "
+            "algorithm.with_errors = false"
+        )
+    return [
+        (answer_format.write(action, thought if with_thoughts else ""), imitated)
+        for action, thought, imitated in suite.stray(task, follows)
+    ]
+
+
+def _without_errors(suite: Suite, task: Task, *, with_thoughts: bool, planned: bool) -> list[str]:
     if not isinstance(suite, Demonstrates):
         raise ConfigError(
             f"imitating an expert needs an environment that has one; {suite_name(suite)} "
@@ -55,20 +67,20 @@ def _straight(suite: Suite, task: Task, *, aloud: bool, planned: bool) -> list[s
     if planned and not isinstance(suite, Plans):
         raise ConfigError(
             f"following a plan needs an environment that has one; {suite_name(suite)} has no "
-            "`plan` method: add one, or set algorithm.planned = 0"
+            "`plan` method: add one, or set algorithm.hinted = 0"
         )
     actions = suite.plan(task) if planned and isinstance(suite, Plans) else suite.demonstrate(task)
-    if not aloud:
+    if not with_thoughts:
         return [answer_format.write(action) for action in actions]
     if planned:
-        return _aloud(actions, _plan_thoughts(suite, task))
+        return _answers(actions, _plan_thoughts(suite, task))
     if not isinstance(suite, Thinks):
         raise ConfigError(
             f"imitating an expert's thoughts needs an environment that has them; "
             f"{suite_name(suite)} has no `thoughts` method: add one, or set "
             "algorithm.thoughts = false"
         )
-    return _aloud(actions, suite.thoughts(task))
+    return _answers(actions, suite.thoughts(task))
 
 
 def _plan_thoughts(suite: Suite, task: Task) -> Sequence[str]:
@@ -81,7 +93,7 @@ def _plan_thoughts(suite: Suite, task: Task) -> Sequence[str]:
     return suite.plan_thoughts(task)
 
 
-def _aloud(actions: Sequence[str], thoughts: Sequence[str]) -> list[str]:
+def _answers(actions: Sequence[str], thoughts: Sequence[str]) -> list[str]:
     return [
         answer_format.write(action, thought)
         for action, thought in zip(actions, thoughts, strict=True)

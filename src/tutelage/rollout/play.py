@@ -1,7 +1,7 @@
-"""Play episodes: decide who acts in each turn, let them act, tell the environment.
+"""Play episodes: choose who acts in each turn, sample the turn, step the environment.
 
-Every episode advances on its own. An environment that breaks ends its episode, which is recorded,
-played again, and trains nothing.
+Every episode advances on its own. An episode whose environment breaks is recorded, played again,
+and never trained on.
 """
 
 import random
@@ -20,20 +20,15 @@ from tutelage.policies.base import Completion, Policy, Request
 from tutelage.policies.hf.turn_divergence import divergences
 from tutelage.prompts import answer_format
 from tutelage.prompts.prompter import Ids, Reader, Sample
-from tutelage.rollout.demonstrations import ASTRAY, script
-from tutelage.rollout.session import (
-    Session,
-    foresee,
-)
+from tutelage.rollout.demonstrations import script
+from tutelage.rollout.session import Session, foresee
 from tutelage.seeding import seed_of
-from tutelage.types import Episode, Observation, Stop, Taken, Task, Turn
-
-EXPERT = "expert"
+from tutelage.types import EXPERT, WRONG_TURN, Episode, Observation, Stop, Taken, Task, Turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One attempt to be made."""
+    """One attempt at a task: `copy` numbers it within its group, `attempt` counts retries."""
 
     task: Task
     copy: int = 0
@@ -46,16 +41,18 @@ class Job:
 
 @dataclass(slots=True)
 class _Playing:
+    """The state of an episode under way."""
+
     job: Job
-    rng_name: str
+    rng_name: str  # every random draw of the episode is seeded from it
     seen: list[Observation] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    actor: str = STUDENT
-    piece: tuple[int, ...] = ()  # what is new in the prompt of the turn under way
+    actor: str = STUDENT  # who begins the turn under way
+    new_ids: tuple[int, ...] = ()  # ids of its prompt that are not in the turns before
     readers: dict[str, Reader] = field(default_factory=dict)  # by view
-    head: Completion | None = None  # what the student wrote of the turn that was taken from it
-    opening: list[Completion] = field(default_factory=list)  # turns that are there beforehand
-    openers: list[str] = field(default_factory=list)  # whose each of them is
+    begun: Completion | None = None  # the student's part of a turn that another view finishes
+    opening: list[Completion] = field(default_factory=list)  # the expert's turns, known beforehand
+    openers: list[str] = field(default_factory=list)  # the name each of them is recorded under
 
 
 def play(
@@ -68,27 +65,36 @@ def play(
     group_size: int = 1,
     recorded: Mapping[str, Sequence[Turn]] = MappingProxyType({}),
 ) -> list[Episode]:
-    """`copies` episodes of every task, in the order of tasks and copies; broken attempts after the
-    episode that replaced them, or alone where retries ran out.
+    """`group_size` episodes of every task, in the order of tasks and copies; broken attempts come
+    after the episode that replaced them, or alone where retries ran out.
 
-    recorded  by task id, turns that stand for those of the environment's expert
+    recorded  task id -> turns to use instead of those of the environment's expert
+
+    Raises ValueError for a task that is named twice, and EnvError where the expert's turns do not
+    end a task.
     """
     if len({task.id for task in tasks}) < len(tasks):
-        raise ValueError("a task is played twice; name each once and ask for `copies`")
+        raise ValueError("a task is played twice; name each once and ask for `group_size`")
+    algorithm.check_views()
     session.ready(tasks, algorithm, step)
-    game = _Game(session, algorithm, seed, step, recorded)
+    rollout = _Rollout(session, algorithm, seed, step, recorded)
     jobs = [Job(task=task, copy=copy) for task in tasks for copy in range(group_size)]
-    return game.run(jobs)
+    return rollout.run(jobs)
 
 
-class _Game:
+class _Rollout:
     """One call of `play`."""
 
     def __init__(
-        self, session: Session, algorithm: Algorithm, seed: int, step: int,
+        self,
+        session: Session,
+        algorithm: Algorithm,
+        seed: int,
+        step: int,
         recorded: Mapping[str, Sequence[Turn]],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.session, self.algorithm, self.seed, self.step = session, algorithm, seed, step
+        self.acting = algorithm.acting
         self.recorded = recorded
         self.views = algorithm.all_views()
         self.chances = {name: chance(step) for name, chance in algorithm.actors.items()}
@@ -99,21 +105,21 @@ class _Game:
     def run(self, jobs: list[Job]) -> list[Episode]:
         order = {(job.task.id, job.copy): i for i, job in enumerate(jobs)}
         self.jobs = list(jobs)
-        actors = {view.policy for view in self.views.values()} & set(self.session.policies)
-        acting = [self.session.policies[name] for name in sorted(actors)]
-        for actor in acting:
-            actor.refresh()
+        names = {view.policy for view in self.views.values()} & set(self.session.policies)
+        policies = [self.session.policies[name] for name in sorted(names)]
+        for policy in policies:
+            policy.refresh()
         try:
             while self.jobs or self.live:
                 self._admit()
                 moved = self._environments(block=False)
-                for actor in acting:
+                for policy in policies:
                     since = time.perf_counter()
-                    made = actor.poll()
+                    completions = policy.poll()
                     self.session.clock.add("generate", since)
-                    for completion in self._whole(made):
+                    for completion in self._taken_over(completions):
                         self._acted(completion)
-                    moved = moved or bool(made)
+                    moved = moved or bool(completions)
                 if not moved and not self._generating():
                     self._environments(block=True)
         finally:
@@ -162,7 +168,7 @@ class _Game:
         elif len(p.turns) == self.session.limits.max_turns:
             self._finish(key, Stop.TURNS)
         else:
-            self._ask(key, p)
+            self._begin_turn(key, p)
 
     def _rewarded(self, turn: Turn, after: Observation) -> Turn:
         limits = self.session.limits
@@ -174,46 +180,48 @@ class _Game:
             penalty=0.0 if valid else limits.invalid_penalty,
         )
 
-    # -- somebody must act
+    # -- a turn begins
 
     def _choose(self, p: _Playing) -> str:
-        """The view that takes this turn: the expert to the end of its opening, then each actor
+        """The view that begins this turn: the expert to the end of its opening, then each actor
         with its scheduled chance, else the student."""
-        if self._opens(p):
+        if self._is_expert_turn(p):
             return p.openers[len(p.turns)] if len(p.turns) < len(p.openers) else EXPERT
-        lot = random.Random(seed_of("actor", p.rng_name, len(p.turns))).random()
+        draw = random.Random(seed_of("actor", p.rng_name, len(p.turns))).random()
         for name, chance in self.chances.items():
-            lot -= chance
-            if lot < 0:
+            draw -= chance
+            if draw < 0:
                 return name
         return STUDENT
 
-    def _opens(self, p: _Playing) -> bool:
-        return self.algorithm.demonstrated or len(p.turns) < len(p.opening)
+    def _is_expert_turn(self, p: _Playing) -> bool:
+        return self.acting.expert or len(p.turns) < len(p.opening)
 
     def _view(self, name: str) -> View:
-        return self.views.get(name, View())
+        # expert turns are recorded as the student would see them, unless a view is their actor
+        return View() if name in (EXPERT, WRONG_TURN) else self.views[name]
 
     def _read(self, p: _Playing, name: str) -> tuple[Ids, Ids]:
-        """The prompt that a view is shown now, and what is new in it."""
+        """The prompt of a view now, and the part of it that is new since the last turn."""
         if name not in p.readers:
             prompter = self.session.prompter(self._view(name), p.job.task)
             p.readers[name] = Reader(prompter=prompter)
         return p.readers[name].prompt(p.turns, p.seen[-1])
 
-    def _ask(self, key: str, p: _Playing) -> None:
+    def _begin_turn(self, key: str, p: _Playing) -> None:
         if not p.turns:
             p.opening, p.openers = self._opening(p)
         p.actor = self._choose(p)
-        prompt, p.piece = self._read(p, p.actor)
+        prompt, p.new_ids = self._read(p, p.actor)
         room = self._room(p.actor, prompt)
-        switch = self.algorithm.switch
-        if switch is not None and p.actor == STUDENT:
-            room = min(room, self._room(switch.to, self._read(p, switch.to)[0]))
+        takeover = self.acting.takeover
+        if takeover is not None and p.actor == STUDENT:
+            # whoever may finish the turn needs the same room in its own context
+            room = min(room, self._room(takeover.view, self._read(p, takeover.view)[0]))
         if room < self.session.limits.max_new_tokens:
             self._finish(key, Stop.TOKENS)
-        elif self._opens(p):
-            self._demonstrate(key, p)
+        elif self._is_expert_turn(p):
+            self._demonstrate(p)
         else:
             self._submit(p, p.actor, prompt, seed=seed_of("turn", p.rng_name, len(p.turns)))
 
@@ -221,6 +229,7 @@ class _Game:
         return self.session.policies[self._view(name).policy]
 
     def _room(self, name: str, prompt: Ids) -> int:
+        """How many tokens a view may write after its prompt."""
         return min(
             self.session.limits.max_new_tokens, self._policy(name).context_length - len(prompt)
         )
@@ -237,43 +246,46 @@ class _Game:
             )
         )
 
-    # -- somebody else begins
+    # -- the expert's turns
 
     def _opener(self, p: _Playing) -> str:
-        """The expert, or with its share of the demonstrated episodes a view that does what it is
-        told."""
-        lot = random.Random(seed_of("planned", p.rng_name)).random()
-        for name, share in self.algorithm.planned.items():
-            lot -= share
-            if lot < 0:
+        """The expert; or a view whose hint it follows, with that view's share of the episodes."""
+        draw = random.Random(seed_of("planned", p.rng_name)).random()
+        for name, share in self.acting.hinted_share.items():
+            draw -= share
+            if draw < 0:
                 return name
         return EXPERT
 
     def _opening(self, p: _Playing) -> tuple[list[Completion], list[str]]:
-        """The expert's turns, all of them or those that the student does not take over, and whose
-        each is."""
-        a, task, opener = self.algorithm, p.job.task, self._opener(p)
-        if not a.demonstrated and a.left is None:
+        """The expert's turns: all of them, or those before the student takes over, and the name
+        that each is recorded under."""
+        acting, task, opener = self.acting, p.job.task, self._opener(p)
+        if not acting.uses_expert:
             return [], []
         turns = [(opener, t.tokens, t.logps) for t in self.recorded.get(task.id, ())]
         if not turns:
-            view = a.views.get(opener)
-            kind: ScriptKind = "plan" if view and "plan" in kinds_in(view.hint) else "trace"
-            strays = a.strays and view is not None
+            view = self.algorithm.views.get(opener)
+            follows: ScriptKind = "plan" if view and "plan" in kinds_in(view.hint) else "trace"
             chat = self.session.policies["self"].chat
-            for text, meant in script(
-                self.session.suite, task, aloud=a.aloud, kind=kind, strays=strays
+            for text, imitated in script(
+                self.session.suite,
+                task,
+                with_thoughts=acting.with_thoughts,
+                follows=follows,
+                with_errors=acting.with_errors and view is not None,
             ):
                 ids = chat.reply(text)
-                turns.append((opener if meant else ASTRAY, ids, (0.0,) * len(ids)))
-        left = 0 if a.left is None else int(a.left(self.step))
-        kept = turns[: max(0, len(turns) - left)]
-        made = [
-            Completion(key=p.job.key, tokens=ids, logps=logps, ended=True) for _, ids, logps in kept
+                turns.append((opener if imitated else WRONG_TURN, ids, (0.0,) * len(ids)))
+        left = 0 if acting.student_turns is None else int(acting.student_turns(self.step))
+        before = turns[: max(0, len(turns) - left)]
+        completions = [
+            Completion(key=p.job.key, tokens=ids, logps=logps, ended=True)
+            for _, ids, logps in before
         ]
-        return made, [who for who, *_ in kept]
+        return completions, [name for name, *_ in before]
 
-    def _demonstrate(self, key: str, p: _Playing) -> None:
+    def _demonstrate(self, p: _Playing) -> None:
         if len(p.turns) >= len(p.opening):
             raise EnvError(
                 f"the expert's {len(p.opening)} actions did not end task {p.job.task.id}; "
@@ -281,59 +293,64 @@ class _Game:
             )
         self._acted(p.opening[len(p.turns)])
 
-    # -- somebody else ends
+    # -- another view finishes a turn
 
-    def _whole(self, made: Sequence[Completion]) -> Sequence[Completion]:
-        """The turns that are finished. Where one is to be taken from the student, another view
-        goes on from there."""
-        switch = self.algorithm.switch
-        begun = [c for c in made if self._begun(self.live[c.key])]
-        if switch is None or not begun:
-            return made
+    def _taken_over(self, completions: Sequence[Completion]) -> Sequence[Completion]:
+        """The completions that are whole turns. A student's turn that diverges from the view that
+        may take over is cut, and that view is asked to continue it."""
+        takeover = self.acting.takeover
+        written = [c for c in completions if self._by_student_alone(self.live[c.key])]
+        if takeover is None or not written:
+            return completions
         since = time.perf_counter()
-        turns = [(self._sample(c, STUDENT), self._sample(c, switch.to)) for c in begun]
-        policies = self._policy(STUDENT), self._policy(switch.to)
-        keys = [c.key for c in begun]
-        apart = divergences(*policies, turns, self.session.limits.temperature, keys)
+        pairs = [(self._sample(c, STUDENT), self._sample(c, takeover.view)) for c in written]
+        policies = self._policy(STUDENT), self._policy(takeover.view)
+        keys = [c.key for c in written]
+        per_turn = divergences(*policies, pairs, self.session.limits.temperature, keys)
         self.session.clock.add("teacher", since)
-        cuts = {c.key: switch.at(d) for c, d in zip(begun, apart, strict=True)}
-        for c in begun:
+        cuts = {c.key: takeover.at(d) for c, d in zip(written, per_turn, strict=True)}
+        for c in written:
             at = cuts[c.key]
             if at is not None:
-                self._take(self.live[c.key], c, at, switch.to)
-        return [c for c in made if cuts.get(c.key) is None]
+                self._continue_turn(self.live[c.key], c, at, takeover.view)
+        return [c for c in completions if cuts.get(c.key) is None]
 
-    def _sample(self, made: Completion, name: str) -> Sample:
-        prompt, _ = self._read(self.live[made.key], name)
-        return Sample(prompt=prompt, tokens=made.tokens)
+    def _sample(self, completion: Completion, name: str) -> Sample:
+        prompt, _ = self._read(self.live[completion.key], name)
+        return Sample(prompt=prompt, tokens=completion.tokens)
 
-    def _begun(self, p: _Playing) -> bool:
-        """Whether the turn under way has only been the student's so far."""
-        return p.actor == STUDENT and p.head is None
+    def _by_student_alone(self, p: _Playing) -> bool:
+        """Whether only the student has written the turn under way."""
+        return p.actor == STUDENT and p.begun is None
 
-    def _take(self, p: _Playing, made: Completion, at: int, to: str) -> None:
+    def _continue_turn(self, p: _Playing, completion: Completion, at: int, name: str) -> None:
         """Let another view write the turn from its token `at` on."""
-        p.head = replace(made, tokens=made.tokens[:at], logps=made.logps[:at], ended=False)
-        prompt = (*self._read(p, to)[0], *p.head.tokens)
+        p.begun = replace(
+            completion, tokens=completion.tokens[:at], logps=completion.logps[:at], ended=False
+        )
+        prompt = (*self._read(p, name)[0], *p.begun.tokens)
         seed = seed_of("taken", p.rng_name, len(p.turns))
-        self._submit(p, to, prompt, seed=seed, used=at)
+        self._submit(p, name, prompt, seed=seed, used=at)
 
-    def _acted(self, made: Completion) -> None:
-        p = self.live[made.key]
+    # -- a turn is complete
+
+    def _acted(self, completion: Completion) -> None:
+        p = self.live[completion.key]
         prompter, taken = p.readers[p.actor].prompter, None
-        if p.head is not None and self.algorithm.switch is not None:
-            taken = Taken(at=len(p.head.tokens), by=self.algorithm.switch.to)
-            tokens, logps = (*p.head.tokens, *made.tokens), (*p.head.logps, *made.logps)
-            made, p.head = replace(made, tokens=tokens, logps=logps), None
-        text = prompter.chat.text(made.tokens)
+        tokens, logps = completion.tokens, completion.logps
+        if p.begun is not None and self.acting.takeover is not None:
+            taken = Taken(at=len(p.begun.tokens), by=self.acting.takeover.view)
+            tokens, logps = (*p.begun.tokens, *tokens), (*p.begun.logps, *logps)
+            p.begun = None
+        text = prompter.chat.text(tokens)
         parsed = answer_format.parse(text, self.session.context.tags)
         p.turns.append(
             Turn(
                 observation=p.seen[-1],
-                prompt=p.piece,
+                prompt=p.new_ids,
                 text=text,
-                tokens=made.tokens,
-                logps=made.logps,
+                tokens=tokens,
+                logps=logps,
                 action=parsed.action,
                 actor=p.actor,
                 taken=taken,
@@ -342,17 +359,18 @@ class _Game:
             )
         )
         since = time.perf_counter()
-        self.session.pool.act(made.key, parsed.action)
+        self.session.pool.act(completion.key, parsed.action)
         self.session.clock.add("environment", since)
 
     def _finish(self, key: str, stop: Stop, error: str = "") -> Job:
         p = self.live.pop(key)
         self.session.pool.close(key)
         wrote = {t.actor for t in p.turns} | {t.taken.by for t in p.turns if t.taken}
-        if self.algorithm.switch is not None:  # who could have taken a turn has read them all
-            wrote.add(self.algorithm.switch.to)
-        for view in {self.views[name].policy for name in wrote if name in self.views}:
-            self.session.policies[view].release(key)
+        if self.acting.takeover is not None:
+            # it scored every turn, whether or not it took one over
+            wrote.add(self.acting.takeover.view)
+        for policy in {self.views[name].policy for name in wrote if name in self.views}:
+            self.session.policies[policy].release(key)
         last = p.seen[-1] if p.seen else Observation(text="")
         episode = Episode(
             task=p.job.task,

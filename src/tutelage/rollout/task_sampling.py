@@ -1,7 +1,7 @@
 """Which tasks a step plays, and which of its groups it learns from.
 
 Without dynamic sampling, one batch of tasks is drawn, and all of it is learnt from. With it
-(DAPO, arXiv:2503.14476, eq. 11 and algorithm 1: `Algorithm.rounds`), further batches of tasks that
+(DAPO, arXiv:2503.14476, eq. 11 and algorithm 1: `Acting.max_batches`), further batches of tasks that
 the step has not played yet follow until as many groups as were wanted have returns that differ.
 What is drawn depends on the seed, the step and the round alone, so that a resumed run draws it
 again.
@@ -10,14 +10,12 @@ again.
 import random
 from collections.abc import Sequence
 
+from tutelage.maths.advantages import EQUAL_RETURNS
 from tutelage.objective import Algorithm
 from tutelage.rollout.play import play
 from tutelage.rollout.session import Session
 from tutelage.seeding import seed_of
 from tutelage.types import Episode, Task
-
-EQUAL = 1e-9
-"""Returns nearer than this are equal: their difference is one of rounding."""
 
 
 def gather(
@@ -35,7 +33,7 @@ def gather(
     draw = random.Random(seed_of("tasks", seed, step))
     chosen = [tasks[i] for i in draw.sample(range(len(tasks)), count)]
     made = play(session, chosen, algorithm, seed=seed, step=step, group_size=group_size)
-    for number in range(1, algorithm.rounds):
+    for number in range(1, algorithm.acting.max_batches):
         played = {e.task.id for e in made}
         left = [task for task in tasks if task.id not in played]
         if len(differing(made)) >= count or not left:
@@ -52,12 +50,12 @@ def differing(episodes: Sequence[Episode]) -> list[str]:
     for episode in episodes:
         if not episode.stop.broken:
             returns.setdefault(episode.group, []).append(episode.total_reward)
-    return [group for group, made in returns.items() if max(made) - min(made) > EQUAL]
+    return [group for group, made in returns.items() if max(made) - min(made) > EQUAL_RETURNS]
 
 
 def learnt(algorithm: Algorithm, episodes: Sequence[Episode], count: int) -> list[Episode]:
     """Those of a step's episodes that are learnt from: all, or with dynamic sampling the first
     `count` groups whose returns differ. Where none differ, all: the algorithm's reduction leaves
     out what it cannot learn from."""
-    groups = differing(episodes)[:count] if algorithm.rounds else []
+    groups = differing(episodes)[:count] if algorithm.acting.max_batches else []
     return [e for e in episodes if e.group in groups] if groups else list(episodes)

@@ -19,7 +19,8 @@ from tutelage.objective import Algorithm
 from tutelage.objective import View
 from tutelage.policies.hf.loading import load
 from tutelage.rollout.record import Log, episode_line
-from tutelage.rollout.play import EXPERT, play
+from tutelage.rollout.play import play
+from tutelage.types import EXPERT
 from tutelage.rollout.session import Session
 from tutelage.seeding import seed_of
 from tutelage.runs.train import deterministic

@@ -85,7 +85,7 @@ def environment(wiring: Wiring) -> None:
 
 def expert(wiring: Wiring) -> None:
     """the expert that is imitated wins within the turn limit."""
-    needed = any(p.algorithm.demonstrated or p.algorithm.left is not None for p in wiring.phases)
+    needed = any(p.algorithm.acting.uses_expert for p in wiring.phases)
     if not needed or wiring.replayed:
         return
     suite, task, limit = wiring.session.suite, wiring.task, wiring.session.limits.max_turns
@@ -105,7 +105,7 @@ def expert(wiring: Wiring) -> None:
             f"the expert does not win task {task.id} with its {len(script)} actions, so it cannot "
             "be imitated; mend the environment's `demonstrate`"
         )
-    aloud = any(phase.algorithm.aloud for phase in wiring.phases)
+    aloud = any(phase.algorithm.acting.with_thoughts for phase in wiring.phases)
     if aloud and isinstance(suite, Thinks) and len(suite.thoughts(task)) != len(script):
         raise EnvError(
             f"the expert has {len(suite.thoughts(task))} thoughts for its {len(script)} actions in "
@@ -298,7 +298,7 @@ def _gradient(wiring: Wiring, episode: Episode, terms: tuple[Term, ...]) -> list
     live = {n: wiring.policies[views[n].policy].score(samples[n], heat) for n in sorted(trained)}
     everything = torch.arange(len(batch.token))
     # every term is called, though none of its tokens counts: beside tokens that do, it would be
-    parts = {name: objective.share * term(live, everything) for name, term in objective.terms}
+    parts = {name: objective.token_weight * term(live, everything) for name, term in objective.terms}
     parameters = list(student_of(wiring.policies).parameters())
     loss = torch.stack([part.sum() for part in parts.values()]).sum()
     made = torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -274,14 +274,14 @@ class _Loop:
 
     def _episodes(self, phase: Phase, step: int) -> list[Episode]:
         r = self.config.rollout
-        if self.replay is not None and phase.algorithm.demonstrated:
+        if self.replay is not None and phase.algorithm.acting.expert:
             made = self.replay.choose(
                 r.tasks_per_step * r.group_size, lambda task: self.session.prompter(View(), task),
                 self.session.suite, seed=phase.seed, step=step,
             )  # fmt: skip
             self.session.ready([e.task for e in made], phase.algorithm, step)
             return made
-        if self.replay is not None and phase.algorithm.left is not None:
+        if self.replay is not None and phase.algorithm.acting.student_turns is not None:
             begun = self.replay.choose(
                 r.tasks_per_step, lambda task: self.session.prompter(View(), task), self.session.suite,
                 seed=phase.seed, step=step, once=True,

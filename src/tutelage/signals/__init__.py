@@ -1,11 +1,10 @@
-"""The words algorithms are written in: advantages and weights read from a step.
+"""The signals that algorithms are built from: advantages and weights, one number per token.
 
-basic       the group-relative advantage, the gap to a teacher, who acted
-reductions  what a token counts: means over tokens or episodes, of all or of some groups
-rewards     other baselines, turn rows, states, and a pull to a reference within the reward
-gates       what lets a teacher through, token by token
+advantages  group-relative and other baselines, the gap to a teacher, who acted
+reductions  token weights: means over tokens or episodes, of all or of some groups
+gates       how much a teacher pulls at each token
 turns       weights by turn, and advantages that look ahead
-followups   factors and gates of the methods that came after SDAR
+followups   factors and weights of the methods that came after SDAR
 """
 
 from tutelage.signals.advantages import (

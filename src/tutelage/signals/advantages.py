@@ -1,4 +1,7 @@
-"""Advantages and masks: what the reward, a teacher or the actor says of each sampled token."""
+"""Advantages and masks, each a number per sampled token: from rewards, a teacher, or who acted.
+
+Shapes: N sampled tokens, U turns, E episodes, G groups.
+"""
 
 from typing import Literal
 
@@ -8,35 +11,43 @@ from tutelage.maths import advantages
 from tutelage.maths.estimators import k1, k2, k3
 from tutelage.maths.segments import future_sum, segment_sum
 from tutelage.objective import STUDENT, Signal, Step
+from tutelage.types import EXPERT, WRONG_TURN
 
 
 def group_relative(*, std: bool = True) -> Signal:
-    """GRPO's advantage: an episode's return against its group's, spread over its tokens."""
+    """GRPO's advantage (arXiv:2402.03300): an episode's return against its group's, the same for
+    all of its tokens.
+
+        A_i = (R_i - mean_group R) / (std_group R + 1e-6), undivided without `std`
+    """
 
     def of(s: Step) -> torch.Tensor:
         b = s.batch
         return advantages.group_relative(b.outcome, b.group, std=std)[b.owner]
 
-    return Signal(of, "group_relative")
+    return Signal(of, "group_relative", compares_group=True)
 
 
 def gap(teacher: str = "teacher", student: str = STUDENT) -> Signal:
-    """log teacher - log student at each sampled token: the negated sample of reverse KL."""
+    """log teacher - log student at each sampled token: the negated k1 estimate of reverse KL."""
     return Signal(
         lambda s: s.scores[teacher].logp - s.scores[student].logp,
         f"gap[{teacher}|{student}]",
         tokenwise=True,
+        views=(teacher, student),
     )
 
 
 def acted_by(actor: str) -> Signal:
-    """1 on the tokens that one actor wrote, 0 elsewhere."""
+    """1 on the tokens that one actor wrote, 0 elsewhere. An actor is a view, "expert" for the
+    environment's expert, or "astray" for the expert's wrong turns."""
 
     def of(s: Step) -> torch.Tensor:
-        who = s.batch.actors.index(actor) if actor in s.batch.actors else -1
-        return (s.batch.writer == who).float()
+        number = s.batch.actors.index(actor) if actor in s.batch.actors else -1
+        return (s.batch.writer == number).float()
 
-    return Signal(of, f"acted_by[{actor}]")
+    views = () if actor in (EXPERT, WRONG_TURN) else (actor,)
+    return Signal(of, f"acted_by[{actor}]", views=views)
 
 
 Estimate = Literal["k1", "k2", "k3"]
@@ -49,29 +60,31 @@ def episode_return() -> Signal:
 
 
 def drift(reference: str = "reference", estimate: Estimate = "k1") -> Signal:
-    """How far sampling went from a reference, by one of Schulman's estimates at each token:
+    """How far sampling moved from a reference, by one of Schulman's estimates at each token:
     k1 = log p_old - log p_reference, k2 = k1^2 / 2, k3 = exp(-k1) - 1 + k1."""
-    made = ESTIMATES[estimate]
+    estimated = ESTIMATES[estimate]
     return Signal(
-        lambda s: made(s.batch.logp, s.scores[reference].logp),
+        lambda s: estimated(s.batch.logp, s.scores[reference].logp),
         f"drift[{estimate}|{reference}]",
         tokenwise=True,
+        views=(reference,),
     )
 
 
 def to_come(of: Signal) -> Signal:
     """A signal's sum from each token to the end of its episode: what the token can still change."""
-    return Signal(lambda s: advantages.sum_to_end(of(s), s.batch.owner), f"to_come[{of.name}]")
+    return of.derived(lambda s: advantages.sum_to_end(of(s), s.batch.owner), f"to_come[{of.name}]")
 
 
 def batch_normalised(of: Signal) -> Signal:
-    """A signal minus its mean over all tokens of the step, over its deviation (REINFORCE++)."""
-    return Signal(lambda s: advantages.normalised(of(s)), f"batch_normalised[{of.name}]")
+    """A signal minus its mean over all tokens of the step, over its deviation (REINFORCE++,
+    arXiv:2501.03262, eq. 5)."""
+    return of.derived(lambda s: advantages.normalised(of(s)), f"batch_normalised[{of.name}]")
 
 
 def leave_one_out(cost: Signal | None = None) -> Signal:
-    """RLOO's advantage: an episode's return minus the mean of the others in its group. A `cost` is
-    summed over an episode and taken off its return before they are compared."""
+    """RLOO's advantage (arXiv:2402.14740): an episode's return minus the mean of the others in its
+    group. A `cost` is summed over an episode and subtracted from its return before comparing."""
 
     def of(s: Step) -> torch.Tensor:
         b, outcome = s.batch, s.batch.outcome
@@ -79,12 +92,18 @@ def leave_one_out(cost: Signal | None = None) -> Signal:
             outcome = outcome - segment_sum(cost(s).double(), b.owner, len(b.group))
         return advantages.leave_one_out(outcome, b.group)[b.owner]
 
-    return Signal(of, "leave_one_out" if cost is None else f"leave_one_out[less {cost.name}]")
+    return Signal(
+        of,
+        "leave_one_out" if cost is None else f"leave_one_out[less {cost.name}]",
+        compares_group=True,
+        views=() if cost is None else cost.views,
+    )
 
 
 def turn_relative(*, std: bool = True) -> Signal:
-    """GRPO over turn rows: a row's score is its episode's return before penalties less the row's
-    own penalty; mean and deviation are over all rows of a group, so that long episodes weigh more.
+    """GRPO's advantage over turns as rows: a row's score is its episode's return before penalties
+    less the row's own penalty; mean and deviation are over all rows of a group, so that long
+    episodes weigh more.
     """
 
     def of(s: Step) -> torch.Tensor:
@@ -93,7 +112,7 @@ def turn_relative(*, std: bool = True) -> Signal:
         score = earned[b.episode] - b.penalty
         return advantages.row_relative(score, b.group[b.episode], std=std)[b.turn]
 
-    return Signal(of, "turn_relative")
+    return Signal(of, "turn_relative", compares_group=True)
 
 
 def state_relative(gamma: float = 0.95, *, std: bool = True) -> Signal:
@@ -109,4 +128,4 @@ def state_relative(gamma: float = 0.95, *, std: bool = True) -> Signal:
         returns = future_sum(b.reward, b.episode, gamma)
         return advantages.group_relative(returns, b.state, std=std)[b.turn]
 
-    return Signal(of, "state_relative")
+    return Signal(of, "state_relative", compares_group=True)

@@ -1,8 +1,8 @@
-"""Factors and gates by what a teacher with more knowledge says: the follow-ups of SDAR.
+"""Per-token factors and weights of the methods that followed SDAR, from a teacher's log-probs.
 
-Factors multiply an advantage and keep its sign: `group_relative() * belief_weight()`. Those that look
-at the advantage's sign take the advantage itself, the group-relative one if nothing else is said. Turns
-in which nothing was said are left out.
+A factor multiplies an advantage and keeps its sign: `group_relative() * belief_weight()`. Factors
+that depend on the sign take that advantage as an argument, `group_relative()` by default. Turns
+without tokens are left out of every statistic.
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ from tutelage.maths.segments import future_sum, segment_mean, segment_std, segme
 from tutelage.maths.surrogates import ratio
 from tutelage.objective import STUDENT, Signal, Step
 from tutelage.signals.advantages import gap, group_relative
-from tutelage.signals.turns import spoken
+from tutelage.signals.turns import turns_with_tokens
 
 
 def support(
@@ -26,12 +26,12 @@ def support(
     student: str = STUDENT,
 ) -> Signal:
     """StepOPSD's factor (arXiv:2605.27140): clip(2 sigmoid(sign(A) gap), 1 - bound, 1 + bound)."""
-    a, said = advantage or group_relative(), gap(teacher, student)
+    a, distance = advantage or group_relative(), gap(teacher, student)
 
     def of(s: Step) -> Tensor:
-        return (2 * torch.sigmoid(a(s).sign() * said(s))).clamp(1 - bound, 1 + bound)
+        return (2 * torch.sigmoid(a(s).sign() * distance(s))).clamp(1 - bound, 1 + bound)
 
-    return Signal(of, f"support[{a.name}]", tokenwise=True)
+    return a.derived(of, f"support[{a.name}]", distance, tokenwise=True)
 
 
 def equal_turns(x: Signal, *, limit: float = 2.0) -> Signal:
@@ -39,10 +39,10 @@ def equal_turns(x: Signal, *, limit: float = 2.0) -> Signal:
     (StepOPSD, arXiv:2605.27140), by at most `limit`, at least 1 / limit."""
 
     def of(s: Step) -> Tensor:
-        turn, episode, _ = spoken(s.batch)
+        turn, episode, _ = turns_with_tokens(s.batch)
         return maths.equal_turns(x(s), turn, episode, len(s.batch.group), limit=limit)
 
-    return Signal(of, f"equal_turns[{x.name}]", x.schedules)
+    return x.derived(of, f"equal_turns[{x.name}]")
 
 
 def belief_weight(
@@ -59,19 +59,19 @@ def belief_weight(
     B_k is the belief in success after turn k: from the group's success rate, in log-odds, each
     turn adds the gap summed over its tokens, and what earlier turns added fades by `gamma`.
     """
-    a, said = advantage or group_relative(), gap(teacher, student)
+    a, distance = advantage or group_relative(), gap(teacher, student)
 
     def of(s: Step) -> Tensor:
         b = s.batch
-        turn, episode, _ = spoken(b)
-        told = segment_sum(said(s), turn, len(episode))
+        turn, episode, _ = turns_with_tokens(b)
+        evidence = segment_sum(distance(s), turn, len(episode))
         rate = segment_mean(b.won.float(), b.group, len(b.group))[b.group]
-        after, before = maths.beliefs(told, rate, episode, gamma=gamma)
+        after, before = maths.beliefs(evidence, rate, episode, gamma=gamma)
         sign = segment_mean(a(s), turn, len(episode)).sign()
         z = maths.standardised(sign * (after - before), episode, len(b.group))
         return (1 + band * z).clamp(1 - band, 1 + band)[turn]
 
-    return Signal(of, f"belief_weight[{a.name}]")
+    return a.derived(of, f"belief_weight[{a.name}]", distance)
 
 
 def residual_weight(
@@ -93,14 +93,14 @@ def residual_weight(
     a, residual = advantage or group_relative(), gap(full, ablated)
 
     def of(s: Step) -> Tensor:
-        turn, episode, _ = spoken(s.batch)
+        turn, episode, _ = turns_with_tokens(s.batch)
         unsure = segment_mean(-s.batch.logp, turn, len(episode))
         chosen = maths.most(unsure, episode, len(s.batch.group), share)[turn]
         scale = strength * chosen * a(s).sign()
-        said = torch.where(scale != 0, residual(s.within(scale != 0)), 0.0)
-        return 1 + scale * torch.tanh(said / 2)
+        e = torch.where(scale != 0, residual(s.within(scale != 0)), 0.0)
+        return 1 + scale * torch.tanh(e / 2)
 
-    return Signal(of, f"residual_weight[{a.name}]", tokenwise=True)
+    return a.derived(of, f"residual_weight[{a.name}]", residual, tokenwise=True)
 
 
 def relative_support(
@@ -110,13 +110,13 @@ def relative_support(
     in the step or in the episode. Sums to zero in every turn."""
 
     def of(s: Step) -> Tensor:
-        b, said = s.batch, s.scores[teacher].logp
-        centred = said - segment_mean(said, b.turn, len(b.episode))[b.turn]
+        b, logp = s.batch, s.scores[teacher].logp
+        centred = logp - segment_mean(logp, b.turn, len(b.episode))[b.turn]
         if scale == "batch":
             return centred / (centred.std() + 1e-8 if len(centred) > 1 else 1.0)
         return centred / (segment_std(centred, b.owner, len(b.group))[b.owner] + 1e-8)
 
-    return Signal(of, f"relative_support[{teacher}]")
+    return Signal(of, f"relative_support[{teacher}]", views=(teacher,))
 
 
 def reliability(
@@ -134,22 +134,22 @@ def reliability(
     """
 
     def of(s: Step) -> Tensor:
-        b, said = s.batch, s.scores[teacher].logp
+        b, logp = s.batch, s.scores[teacher].logp
         if units == "episode":
-            spoke = torch.unique(b.owner)
-            mean = segment_mean(said, b.owner, len(b.group))[spoke]
-            level, outcome, group = mean.mean(), b.outcome[spoke], b.group[spoke]
+            some = torch.unique(b.owner)  # the episodes that have tokens
+            mean = segment_mean(logp, b.owner, len(b.group))[some]
+            level, outcome, group = mean.mean(), b.outcome[some], b.group[some]
             place = b.group[b.owner]
         else:
-            spoke = torch.unique(b.turn)
-            mean = segment_mean(said, b.turn, len(b.episode))[spoke]
-            outcome = future_sum(b.reward, b.episode, gamma)[spoke]
-            level, group, place = said.mean(), b.state[spoke], b.state[b.turn]
+            some = torch.unique(b.turn)
+            mean = segment_mean(logp, b.turn, len(b.episode))[some]
+            outcome = future_sum(b.reward, b.episode, gamma)[some]
+            level, group, place = logp.mean(), b.state[some], b.state[b.turn]
         size = int(place.max()) + 1
         d = maths.covariance(torch.sigmoid(mean - level), outcome, group, size)
         return torch.sigmoid(sharpness * d)[place]
 
-    return Signal(of, f"reliability[{teacher}]")
+    return Signal(of, f"reliability[{teacher}]", views=(teacher,))
 
 
 def whitened(x: Signal) -> Signal:
@@ -159,7 +159,7 @@ def whitened(x: Signal) -> Signal:
         group = s.batch.group[s.batch.owner]
         return maths.standardised(x(s), group, int(group.max()) + 1)
 
-    return Signal(of, f"whitened[{x.name}]", x.schedules)
+    return x.derived(of, f"whitened[{x.name}]")
 
 
 def persistent_weight(
@@ -174,21 +174,21 @@ def persistent_weight(
     student: str = STUDENT,
 ) -> Signal:
     """PCSD's weight (arXiv:2608.01837): sigmoid(beta smoothed gap) times a trend factor, open where
-    the teacher's support goes on; see `maths.followups.persistence`. Taken before the step."""
+    the teacher's support continues; see `maths.token_credit.persistence`. Computed before the step."""
     if not (width >= 1 and calm < wild and 0 < decay <= 1):
         raise ValueError(
             f"a persistent gate needs width >= 1, calm < wild and 0 < decay <= 1, got {width}, "
             f"{calm}, {wild} and {decay}"
         )
-    said = gap(teacher, student)
+    distance = gap(teacher, student)
 
     def of(s: Step) -> Tensor:
         smooth, trend = maths.persistence(
-            said(s), s.batch.turn, decay=decay, width=width, calm=calm, wild=wild, fall=fall
+            distance(s), s.batch.turn, decay=decay, width=width, calm=calm, wild=wild, fall=fall
         )
         return torch.sigmoid(beta * smooth) * trend
 
-    return Signal(of, f"persistent_weight[{teacher}]")
+    return distance.derived(of, f"persistent_weight[{teacher}]")
 
 
 def influence_weight(
@@ -203,19 +203,19 @@ def influence_weight(
     to the tokens where following the teacher raises the policy's objective.
 
     c = alpha g F(u) with u = A ratio gap, F the distribution function fitted to the turn's u and
-    alpha such that the turn's sum of weights stays; c = g where A < 0 and gap < 0. Taken before the
-    step.
+    alpha such that the turn's sum of weights stays; c = g where A < 0 and gap < 0. Computed before
+    the step.
     """
     if not 0 < split < 1:
         raise ValueError(f"split lies strictly between 0 and 1, got {split}")
-    a, said = advantage or group_relative(), gap(teacher, student)
+    a, distance = advantage or group_relative(), gap(teacher, student)
 
     def of(s: Step) -> Tensor:
-        b, worth, towards = s.batch, a(s).double(), said(s).double()
-        influence = worth * ratio(s.scores[student].logp, b.logp) * towards
+        b, value, towards = s.batch, a(s).double(), distance(s).double()
+        influence = value * ratio(s.scores[student].logp, b.logp) * towards
         high = maths.rank(influence, b.turn, len(b.episode), split=split)
-        unclear = (worth < 0) & (towards < 0)
+        unclear = (value < 0) & (towards < 0)
         gate = torch.sigmoid(beta * towards)
         return maths.reallocated(gate, high, unclear, b.turn, len(b.episode))
 
-    return Signal(of, f"influence_weight[{a.name}]")
+    return a.derived(of, f"influence_weight[{a.name}]", distance)

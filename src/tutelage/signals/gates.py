@@ -1,4 +1,4 @@
-"""What lets a teacher through, token by token: gates of distillation, and a factor for advantages.
+"""Gates of distillation, token by token, and RLSD's factor for advantages.
 
 A gate is computed on the student as it is in each minibatch and passes no gradient; the teacher is
 as it was before the step.
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tutelage.maths.distributions import entropy
 from tutelage.maths.turn_weights import soft_or
-from tutelage.objective import STUDENT, Gate, Signal, Step
+from tutelage.objective import ONE, STUDENT, Gate, Signal, Step
 from tutelage.objective.scores import Scores
 from tutelage.schedules import Schedule, as_schedule
 from tutelage.signals.advantages import gap
@@ -20,22 +20,22 @@ from tutelage.signals.advantages import gap
 def gap_gate(beta: float = 5.0) -> Gate:
     """sigmoid(beta gap) (SDAR, arXiv:2605.15155): open where the teacher endorses the token,
     gap = log q - log p. With beta = 0 it is 1/2 everywhere."""
-    return lambda mine, theirs: torch.sigmoid(beta * (theirs.logp - mine.logp))
+    return lambda student, teacher: torch.sigmoid(beta * (teacher.logp - student.logp))
 
 
 def entropy_gate(beta: float = 5.0) -> Gate:
     """sigmoid(beta h) (SDAR, arXiv:2605.15155): open where the student is uncertain, h its entropy
     over the vocabulary in nats."""
-    return lambda mine, theirs: torch.sigmoid(beta * entropy(mine.distribution))
+    return lambda student, teacher: torch.sigmoid(beta * entropy(student.distribution))
 
 
 def soft_or_gate(beta: float = 5.0) -> Gate:
     """sigmoid(beta (1 - (1 - h)(1 - gap))) (SDAR, arXiv:2605.15155): open for either reason, h the
     student's entropy over its largest possible value, log V."""
 
-    def of(mine: Scores, theirs: Scores) -> Tensor:
-        h = entropy(mine.distribution) / math.log(len(mine.distribution.head))
-        return torch.sigmoid(beta * soft_or(h, theirs.logp - mine.logp))
+    def of(student: Scores, teacher: Scores) -> Tensor:
+        h = entropy(student.distribution) / math.log(len(student.distribution.head))
+        return torch.sigmoid(beta * soft_or(h, teacher.logp - student.logp))
 
     return of
 
@@ -60,12 +60,14 @@ def evidence(
         raise ValueError(
             f"a width lies between 0 and 1, so that advantages keep their sign: {width}"
         )
-    share, said = as_schedule(strength), gap(teacher, student)
+    share, distance = as_schedule(strength), gap(teacher, student)
 
     def of(s: Step) -> Tensor:
         now = share(s.step)
-        asked = s.within(torch.full_like(s.batch.token, now != 0, dtype=torch.bool))
-        likely = (advantage(s).sign() * said(asked)).exp().clamp(1 - width, 1 + width)
+        # once the strength is 0 the teacher is not read, so it is not scored either
+        read = s.within(torch.full_like(s.batch.token, now != 0, dtype=torch.bool))
+        likely = (advantage(s).sign() * distance(read)).exp().clamp(1 - width, 1 + width)
         return 1 + now * (likely - 1) if now else torch.ones_like(s.batch.logp)
 
-    return Signal(of, f"evidence[{advantage.name}]", tokenwise=True)
+    scheduled = share * ONE if callable(strength) else ONE  # its schedule is shown in plans
+    return advantage.derived(of, f"evidence[{advantage.name}]", distance, scheduled, tokenwise=True)

@@ -1,12 +1,16 @@
-"""What a token counts in the loss of a step. Each may be restricted to some tokens by a weight `of`
-(such as `varied()`); what it leaves out counts nothing, in the loss or in what the loss is over.
+"""Token weights: the weight of each sampled token in a step's loss.
 
-A minibatch's loss is divided by how much of the step it is: the sum of what its tokens count. Only
-sums need to be told what that is instead, with `Algorithm.size` the mean over the same episodes.
+Each may be restricted to some tokens by a weight `of`, such as `varied()`: what it masks out counts
+neither in the loss nor in the number that the loss is divided by.
+
+A minibatch's loss is divided by its share of the step, the sum of its tokens' weights. Weights that
+do not sum to 1 (`episode_sum`) need that share from elsewhere: set `Algorithm.minibatch_weight` to
+the mean over the same episodes.
 """
 
 import torch
 
+from tutelage.maths.advantages import EQUAL_RETURNS
 from tutelage.maths.segments import segment_min_max, segment_sum
 from tutelage.objective import ONE, Signal, Step
 
@@ -17,45 +21,45 @@ def _divided(x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
 
 
 def _named(name: str, of: Signal) -> str:
-    return name if of is ONE else f"{name}[{of.name}]"
+    return name if of.is_one else f"{name}[{of.name}]"
 
 
 def token_mean(of: Signal = ONE) -> Signal:
-    """Every token counts the same: w_t / sum_t w_t."""
+    """Every token has the same weight: w_t / sum_t w_t."""
 
-    def share(s: Step) -> torch.Tensor:
-        weight = of(s)
-        return _divided(weight, weight.sum())
+    def weight(s: Step) -> torch.Tensor:
+        w = of(s)
+        return _divided(w, w.sum())
 
-    return Signal(share, _named("token_mean", of))
+    return of.derived(weight, _named("token_mean", of))
 
 
-def _by_episode(s: Step, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """[N] the weight of each token's whole episode, [] the number of episodes that have any."""
-    whole = segment_sum(weight, s.batch.owner, len(s.batch.group))
-    return whole[s.batch.owner], (whole != 0).sum()
+def _by_episode(s: Step, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[N] the summed weight of each token's episode, [] the number of episodes that have any."""
+    total = segment_sum(w, s.batch.owner, len(s.batch.group))
+    return total[s.batch.owner], (total != 0).sum()
 
 
 def episode_mean(of: Signal = ONE) -> Signal:
-    """Every episode counts the same, whatever its length: w_t / (sum_{t in e} w_t E)."""
+    """Every episode has the same weight, whatever its length: w_t / (sum_{t in e} w_t E)."""
 
-    def share(s: Step) -> torch.Tensor:
-        weight = of(s)
-        whole, count = _by_episode(s, weight)
-        return _divided(weight, whole * count)
+    def weight(s: Step) -> torch.Tensor:
+        w = of(s)
+        total, count = _by_episode(s, w)
+        return _divided(w, total * count)
 
-    return Signal(share, _named("episode_mean", of))
+    return of.derived(weight, _named("episode_mean", of))
 
 
 def episode_sum(of: Signal = ONE) -> Signal:
-    """An episode counts as often as it has tokens: w_t / E, the loss of whole sequences. Needs
-    `size=episode_mean(of)`."""
+    """An episode weighs as much as it has tokens: w_t / E, the loss of whole sequences. Needs
+    `minibatch_weight=episode_mean(of)`."""
 
-    def share(s: Step) -> torch.Tensor:
-        weight = of(s)
-        return _divided(weight, _by_episode(s, weight)[1])
+    def weight(s: Step) -> torch.Tensor:
+        w = of(s)
+        return _divided(w, _by_episode(s, w)[1])
 
-    return Signal(share, _named("episode_sum", of))
+    return of.derived(weight, _named("episode_sum", of))
 
 
 def varied() -> Signal:
@@ -64,7 +68,6 @@ def varied() -> Signal:
     def of(s: Step) -> torch.Tensor:
         b = s.batch
         low, high = segment_min_max(b.outcome, b.group, int(b.group.max()) + 1)
-        # returns are float64 sums: what differs by less than this differs by rounding
-        return (high - low > 1e-9).float()[b.group][b.owner]
+        return (high - low > EQUAL_RETURNS).float()[b.group][b.owner]
 
-    return Signal(of, "varied")
+    return Signal(of, "varied", compares_group=True)

@@ -1,6 +1,6 @@
-"""Weights by turn: how much of the distillation a turn gets, and which turns get any.
+"""Weights by turn: how much of the distillation each turn gets, and which turns get any.
 
-Turns in which nothing was said are left out of every count and statistic.
+Turns without tokens are left out of every count and statistic.
 """
 
 import math
@@ -17,7 +17,7 @@ from tutelage.schedules import Schedule, as_schedule
 from tutelage.signals.advantages import gap
 
 
-class Spoken(NamedTuple):
+class TurnsWithTokens(NamedTuple):
     """The K turns that have tokens."""
 
     turn: Tensor  # [N] -> K
@@ -26,15 +26,15 @@ class Spoken(NamedTuple):
 
     @property
     def position(self) -> Tensor:
-        """[K] how many turns of its episode went before."""
+        """[K] how many turns of its episode came before it."""
         return torch.arange(len(self.first), device=self.first.device) - self.first
 
 
-def spoken(batch: TokenBatch) -> Spoken:
+def turns_with_tokens(batch: TokenBatch) -> TurnsWithTokens:
     """The turns of a batch that have tokens, in order."""
-    kept, turn = torch.unique(batch.turn, return_inverse=True)
-    episode = batch.episode[kept]
-    return Spoken(turn, episode, torch.searchsorted(episode, episode))
+    numbers, turn = torch.unique(batch.turn, return_inverse=True)
+    episode = batch.episode[numbers]
+    return TurnsWithTokens(turn, episode, torch.searchsorted(episode, episode))
 
 
 def _disagreement(s: Step, teacher: str, student: str) -> Tensor:
@@ -51,14 +51,14 @@ def t_dur(
     balanced: bool = False,
 ) -> Signal:
     """ATOD's turn weight (arXiv:2606.27814): high where teacher and student disagree, or where the
-    student was uncertain, compared with the other turns of the episode; see `maths.weights.t_dur`.
+    student was uncertain, compared with the other turns of the episode; see `maths.turn_weights.t_dur`.
 
     Weights are in [0, 1], so they only ever reduce distillation; `balanced` divides by an episode's
     mean weight over its tokens, bounded to [.5, 2].
     """
 
     def of(s: Step) -> Tensor:
-        turn, episode, _ = spoken(s.batch)
+        turn, episode, _ = turns_with_tokens(s.batch)
         turns, episodes = len(episode), len(s.batch.group)
         d = segment_mean(_disagreement(s, teacher, student), turn, turns)
         h = segment_mean(-s.scores[student].logp, turn, turns)
@@ -68,7 +68,7 @@ def t_dur(
             w = turn_weights.balanced(w, tokens, episode, episodes)
         return w[turn]
 
-    return Signal(of, "t_dur")
+    return Signal(of, "t_dur", views=(teacher, student))
 
 
 def token_dur(
@@ -79,7 +79,7 @@ def token_dur(
     balanced: bool = False,
 ) -> Signal:
     """ATOD's token-level variant: the same weight for single tokens, compared with all tokens of
-    the step; see `maths.weights.token_dur`."""
+    the step; see `maths.turn_weights.token_dur`."""
 
     def of(s: Step) -> Tensor:
         d, h = _disagreement(s, teacher, student), -s.scores[student].logp
@@ -88,7 +88,7 @@ def token_dur(
             w = turn_weights.balanced(w, torch.ones_like(w), torch.zeros_like(s.batch.turn), 1)
         return w
 
-    return Signal(of, "token_dur")
+    return Signal(of, "token_dur", views=(teacher, student))
 
 
 def sod_weight(
@@ -98,11 +98,11 @@ def sod_weight(
     student is further from the teacher than there, at most 1 + `headroom`."""
 
     def of(s: Step) -> Tensor:
-        turn, episode, first = spoken(s.batch)
+        turn, episode, first = turns_with_tokens(s.batch)
         d = segment_mean(_disagreement(s, teacher, student), turn, len(episode))
         return turn_weights.sod(d, first, headroom=headroom)[turn]
 
-    return Signal(of, "sod_weight")
+    return Signal(of, "sod_weight", views=(teacher, student))
 
 
 def first_turns(count: float | Schedule) -> Signal:
@@ -110,10 +110,10 @@ def first_turns(count: float | Schedule) -> Signal:
     number = as_schedule(count)
 
     def of(s: Step) -> Tensor:
-        turns = spoken(s.batch)
+        turns = turns_with_tokens(s.batch)
         return (turns.position < max(1, math.floor(number(s.step)))).float()[turns.turn]
 
-    return Signal(of, "first_turns")
+    return Signal(of, "first_turns", (number,) if callable(count) else ())
 
 
 def discounted_gap(gamma: float, *, teacher: str = "teacher", student: str = STUDENT) -> Signal:
@@ -125,4 +125,6 @@ def discounted_gap(gamma: float, *, teacher: str = "teacher", student: str = STU
     if not 0 <= gamma <= 1:
         raise ValueError(f"a discount must lie between 0 and 1, got {gamma}")
     now = gap(teacher, student)
-    return Signal(lambda s: future_sum(now(s), s.batch.owner, gamma), f"discounted[{now.name}]")
+    return now.derived(
+        lambda s: future_sum(now(s), s.batch.owner, gamma), f"discounted[{now.name}]"
+    )

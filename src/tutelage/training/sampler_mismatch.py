@@ -29,10 +29,10 @@ ENOUGH = 1024
 
 def own_tokens(algorithm: Algorithm, batch: TokenBatch) -> Iterator[tuple[str, Tensor]]:
     """The views of the student that sampled tokens, and which [n] those are."""
-    if algorithm.demonstrated:  # recorded with other weights, if they were sampled at all
+    if algorithm.acting.expert:  # recorded with other weights, if they were sampled at all
         return
     for name in sorted({STUDENT, *algorithm.all_actors()} & set(batch.actors)):
-        if algorithm.all_views()[name].policy == "self" and name not in algorithm.planned:
+        if algorithm.all_views()[name].policy == "self" and name not in algorithm.acting.hinted_share:
             where = (batch.writer == batch.actors.index(name)).nonzero().squeeze(-1)
             if len(where):
                 yield name, where

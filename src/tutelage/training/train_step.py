@@ -13,7 +13,7 @@ from torch import Tensor
 from tutelage.errors import RunError
 from tutelage.objective import Algorithm, Objective, Step, View, bind
 from tutelage.objective.batch import TokenBatch
-from tutelage.objective.lazy_scores import LazyScores, kept
+from tutelage.objective.lazy_scores import LazyScores, with_frozen_head
 from tutelage.objective.scores import Cut, Scores
 from tutelage.policies.base import Foresees, Scorer, Shares
 from tutelage.rollout.session import Clock
@@ -88,14 +88,14 @@ def train_step(
         with torch.no_grad():
             made = score(name, rows).to(update.device)
         if view.policy == "self" and update.epochs * update.minibatches > 1:
-            made = kept(made, heads)
+            made = with_frozen_head(made, heads)
         clock.add("teacher", since)
         return made, token_index(ready, rows).to(update.device)
 
     before = LazyScores(shared_scores(ready, views), take, ready.batch.token)
     state = _state(algorithm, ready.batch, before, step, update.truncate)
     objective = bind(algorithm, state)
-    apart = compare(algorithm, ready.batch, before.made, update.mismatch)
+    apart = compare(algorithm, ready.batch, before.if_read, update.mismatch)
     since, taught = time.perf_counter(), clock.seconds.get("teacher", 0.0)
     followed, read = algorithm.followed(), algorithm.trained() | algorithm.followed()
     rows = rows_needed(ready, objective, read, update.device)
@@ -166,7 +166,7 @@ def _parts(
     for epoch in range(update.epochs):
         for part in _minibatches(episodes, update.minibatches, (*name, epoch)):
             whole = [whole_episode(ready, e) for e in part]
-            size = float(objective.size[token_index(ready, whole).to(update.device)].sum())
+            size = float(objective.minibatch_weight[token_index(ready, whole).to(update.device)].sum())
             if size:
                 yield part, size
 

@@ -1,9 +1,7 @@
-"""The words of expressions, found by what functions return: a new function is a new word."""
+"""The functions that `compose` may name, found by what they return: a new signal is a new word."""
 
 import inspect
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -13,13 +11,16 @@ from typing import get_type_hints
 from torch import Tensor
 
 from tutelage import schedules, signals
+from tutelage.config.expressions import COMPARED, Reader, Word
 from tutelage.hints import hindsight
 from tutelage.hints.hindsight import Hindsight
 from tutelage.maths import divergences, estimators, surrogates
+from tutelage.maths.distributions import Divergence
 from tutelage.maths.surrogates import Surrogate
-from tutelage.objective import Gate, Signal, penalties
+from tutelage.objective import ONE, Gate, Signal, penalties
 from tutelage.objective.penalties import Penalty
 from tutelage.schedules import Schedule
+from tutelage.types import EXPERT, WRONG_TURN
 
 KINDS: Mapping[str, str] = {
     "schedule": "numbers that change with the training step",
@@ -31,8 +32,16 @@ KINDS: Mapping[str, str] = {
     "hindsight": "what a view is told of finished episodes when it scores them",
     "penalty": "what is taken off an episode's last reward",
 }
-COMPARED = ("student", "teacher")
-"""A function whose first parameters these are is itself a divergence, or an estimate of one."""
+_TYPES: tuple[tuple[object, str], ...] = (
+    (Signal, "signal"),
+    (Schedule, "schedule"),
+    (Gate, "gate"),
+    (Surrogate, "surrogate"),
+    (Divergence, "divergence"),
+    (Hindsight, "hindsight"),
+    (Penalty, "penalty"),
+)
+"""What an argument's annotation asks for; an estimate has the type of a surrogate's parts."""
 
 _SIMPLE: tuple[tuple[str, object], ...] = (
     ("schedule", Schedule),
@@ -42,50 +51,6 @@ _SIMPLE: tuple[tuple[str, object], ...] = (
     ("hindsight", Hindsight),
     ("penalty", Penalty),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Word:
-    """A name of expressions.
-
-    plain  the function is what the word means and takes settings after `student` and `teacher`;
-           otherwise it is called, and what it returns is meant
-    """
-
-    name: str
-    kind: str
-    call: Callable[..., object]
-    plain: bool
-
-    @property
-    def parameters(self) -> dict[str, inspect.Parameter]:
-        """What may be given in an expression."""
-        taken = COMPARED if self.plain else ()
-        every = inspect.signature(self.call).parameters
-        return {name: p for name, p in every.items() if name not in taken}
-
-    @property
-    def usage(self) -> str:
-        """The call with its defaults.
-
-        >>> words()["gap"].usage
-        "gap(teacher='teacher', student='student')"
-        """
-        shown = [
-            name if p.default is p.empty else f"{name}={_short(p.default)}"
-            for name, p in self.parameters.items()
-        ]
-        return f"{self.name}({', '.join(shown)})" if shown or not self.plain else self.name
-
-    @property
-    def meaning(self) -> str:
-        """The first sentence of its docstring."""
-        text = " ".join((inspect.getdoc(self.call) or "").split("\n\n")[0].split())
-        return re.split(r"(?<=\.) (?=[A-Z`])", text)[0].rstrip(".:") + "."
-
-
-def _short(value: object) -> str:
-    return value.name if isinstance(value, Signal) else repr(value)
 
 
 @cache
@@ -105,8 +70,8 @@ def _modules() -> Iterator[ModuleType]:
 
 def _words_of(module: ModuleType) -> Iterator[Word]:
     for name, function in vars(module).items():
-        own = inspect.isfunction(function) and function.__module__ == module.__name__
-        if own and not name.startswith("_"):
+        defined_here = inspect.isfunction(function) and function.__module__ == module.__name__
+        if defined_here and not name.startswith("_"):
             kind, plain = _kind(module, function)
             if kind:
                 yield Word(name=name, kind=kind, call=function, plain=plain)
@@ -125,13 +90,25 @@ def _kind(module: ModuleType, function: Callable[..., object]) -> tuple[str, boo
     return next((kind for kind, type_ in _SIMPLE if returned == type_), ""), False
 
 
+def reader(*, numbers: Mapping[str, int], views: Collection[str]) -> Reader:
+    """A reader of expressions that may name every word, with an algorithm's views."""
+    return Reader(
+        words=words(),
+        types=_TYPES,
+        numbers=numbers,
+        views=views,
+        others=(EXPERT, WRONG_TURN),
+        signal=lambda factor: factor * ONE,
+    )
+
+
 def table() -> str:
     """All words in Markdown, a table for each kind."""
     lines: list[str] = []
     for kind, what in KINDS.items():
-        mine = [word for word in words().values() if word.kind == kind]
-        lines += ["", f"### {kind}: {what}", "", "| word | meaning |", "|---|---|"] if mine else []
-        lines += [f"| `{_cell(w.usage)}` | {_cell(w.meaning)} |" for w in mine]
+        rows = [word for word in words().values() if word.kind == kind]
+        lines += ["", f"### {kind}: {what}", "", "| word | meaning |", "|---|---|"] if rows else []
+        lines += [f"| `{_cell(w.usage)}` | {_cell(w.meaning)} |" for w in rows]
     return "\n".join(lines).strip() + "\n"
 
 

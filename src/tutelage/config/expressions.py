@@ -1,39 +1,85 @@
-"""From the text of an expression to what it means. Nothing but names of words, calls with literal
-or nested arguments, numbers, +, - and * is read, and nothing else is ever run."""
+"""Expressions in configurations, such as "linear(1, 0, 80)": from text to schedules and signals.
+
+Only names of known functions, calls with literal or nested arguments, numbers, +, - and * are read;
+nothing is ever run as Python. Settings that are schedules use the words of `schedules`; `compose`
+hands over more words and the type of signals.
+"""
 
 import ast
+import inspect
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from tutelage.algorithms.expressions.registry import Word, words
+from tutelage import schedules
 from tutelage.errors import did_you_mean
-from tutelage.hints.hindsight import Hindsight
-from tutelage.maths.distributions import Divergence
-from tutelage.maths.surrogates import Surrogate
-from tutelage.objective import ONE, Gate, Signal
-from tutelage.objective.penalties import Penalty
-from tutelage.schedules import Schedule, as_schedule
+from tutelage.schedules import SHAPES, Schedule, as_schedule
 
 LONGEST, SHOWN = 4000, 100
 """Characters of an expression, and of one in a message."""
-VIEWS = ("teacher", "student", "reference", "full", "ablated")
+VIEWS = ("teacher", "student", "reference", "full", "ablated", "actor")
 """Parameters of words that name a view."""
 SUMS = ("number", "schedule", "signal")
 """What adds and multiplies; a sum or product is as the last of its parts."""
 
-_TYPES: tuple[tuple[object, str], ...] = (
-    (Signal, "signal"),
-    (Schedule, "schedule"),
-    (Gate, "gate"),
-    (Surrogate, "surrogate"),
-    (Divergence, "divergence"),
-    (Hindsight, "hindsight"),
-    (Penalty, "penalty"),
-)
+COMPARED = ("student", "teacher")
+"""A function whose first parameters these are is itself a divergence, or an estimate of one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """A function that expressions may name.
+
+    kind   what it gives: "schedule", "signal", "gate" ...
+    plain  the function itself is meant, with settings after `student` and `teacher` (a
+           divergence); otherwise it is called, and its result is meant
+    """
+
+    name: str
+    kind: str
+    call: Callable[..., object]
+    plain: bool
+
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """What may be given in an expression."""
+        taken = COMPARED if self.plain else ()
+        every = inspect.signature(self.call).parameters
+        return {name: p for name, p in every.items() if name not in taken}
+
+    @property
+    def usage(self) -> str:
+        """The call with its defaults.
+
+        >>> SCHEDULES["exponential"].usage
+        'exponential(start, end, steps, floor=0.01)'
+        """
+        shown = [
+            name if p.default is p.empty else f"{name}={_short(p.default)}"
+            for name, p in self.parameters.items()
+        ]
+        return f"{self.name}({', '.join(shown)})" if shown or not self.plain else self.name
+
+    @property
+    def meaning(self) -> str:
+        """The first sentence of its docstring."""
+        text = " ".join((inspect.getdoc(self.call) or "").split("\n\n")[0].split())
+        return re.split(r"(?<=\.) (?=[A-Z`])", text)[0].rstrip(".:") + "."
+
+
+def _short(value: object) -> str:
+    return str(getattr(value, "name", repr(value)))
+
+
+SCHEDULES: Mapping[str, Word] = {
+    name: Word(name=name, kind="schedule", call=function, plain=False)
+    for name, function in {"constant": schedules.constant, **SHAPES}.items()
+}
+"""The words of settings that are schedules."""
 
 
 class Value(NamedTuple):
@@ -45,14 +91,22 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """Reads the expressions of one algorithm.
+    """Reads expressions.
 
+    words    the functions they may name
+    types    annotations of those functions' parameters, and the kinds that fit them
     numbers  names that stand for numbers, such as total_steps
     views    the algorithm's views, which words may name
+    others   who acts without being a view: the expert
+    signal   number or schedule -> a signal that has this value at every token
     """
 
-    numbers: Mapping[str, int]
-    views: Collection[str]
+    words: Mapping[str, Word] = field(default_factory=lambda: SCHEDULES)
+    types: Sequence[tuple[object, str]] = ((Schedule, "schedule"),)
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    views: Collection[str] = ()
+    others: Collection[str] = ()
+    signal: Callable[[float | Schedule], Any] | None = None
 
     def read(self, text: object, kind: str, where: str) -> Any:
         """The schedule, signal, gate ... that an expression means; a number stands for a constant
@@ -130,7 +184,7 @@ class _Reading:
     def sum(self, a: Value, b: Value) -> Value:
         kind = max(a.kind, b.kind, key=SUMS.index)
         if kind == "signal":
-            return Value(kind, _signal(a) + _signal(b))
+            return Value(kind, self.signal(a) + self.signal(b))
         if kind == "schedule":
             f, g = _schedule(a), _schedule(b)
             return Value(kind, _named(lambda step: f(step) + g(step), f"{_text(a)} + {_text(b)}"))
@@ -140,14 +194,21 @@ class _Reading:
         kind = max(a.kind, b.kind, key=SUMS.index)
         if kind == "signal":
             if a.kind == b.kind:
-                return Value(kind, _signal(a) * _signal(b))
+                return Value(kind, self.signal(a) * self.signal(b))
             factor, signal = (a, b) if b.kind == "signal" else (b, a)
             by = _number(factor) if factor.kind == "number" else _schedule(factor)
-            return Value(kind, by * _signal(signal))
+            return Value(kind, by * self.signal(signal))
         if kind == "schedule":
             f, g = _schedule(a), _schedule(b)
             return Value(kind, _named(lambda step: f(step) * g(step), f"{_text(a)} * {_text(b)}"))
         return Value(kind, _number(a) * _number(b))
+
+    def signal(self, value: Value) -> Any:
+        """A number or a schedule as a signal that has this value at every token."""
+        if value.kind == "signal":
+            return value.of
+        assert self.reader.signal is not None
+        return self.reader.signal(_number(value) if value.kind == "number" else _schedule(value))
 
     # -- words
 
@@ -160,10 +221,10 @@ class _Reading:
         return Value(word.kind, word.call)
 
     def word(self, name: str, node: ast.expr) -> Word:
-        if name not in words():
-            near = did_you_mean(name, [*words(), *self.reader.numbers])
+        if name not in self.reader.words:
+            near = did_you_mean(name, [*self.reader.words, *self.reader.numbers])
             raise self.wrong(f"there is no word {name!r}{near}", node)
-        return words()[name]
+        return self.reader.words[name]
 
     def call(self, name: str, node: ast.Call) -> Value:
         word = self.word(name, node)
@@ -210,7 +271,7 @@ class _Reading:
         """An argument as its parameter is annotated."""
         made = self.value(node)
         options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        kinds = [kind for option in options for type_, kind in _TYPES if option == type_]
+        kinds = [kind for option in options for type_, kind in self.reader.types if option == type_]
         for kind in kinds:
             if made.kind == kind or (made.kind in SUMS and kind in SUMS):
                 return self.wanted(made, kind, node)
@@ -230,17 +291,19 @@ class _Reading:
         for name in VIEWS:
             p = word.parameters.get(name)
             view = given.get(name, p.default) if p else None
-            if isinstance(view, str) and view not in self.reader.views:
+            known = (*self.reader.views, *(self.reader.others if name == "actor" else ()))
+            if isinstance(view, str) and view not in known:
                 near = did_you_mean(view, self.reader.views)
-                there = ", ".join(self.reader.views)
                 raise self.wrong(
-                    f"{word.name} reads a view {view!r}, but there are only {there}{near}", node
+                    f"{word.name} reads a view {view!r}, but there are only "
+                    f"{', '.join(known)}{near}",
+                    node,
                 )
 
     def wanted(self, made: Value, kind: str, node: ast.expr) -> object:
         """A value as what is asked for: numbers stand for constant schedules and signals."""
         if kind == "signal" and made.kind in SUMS:
-            return _signal(made)
+            return self.signal(made)
         if kind == "schedule" and made.kind in ("number", "schedule"):
             return _schedule(made)
         if made.kind != kind:
@@ -259,12 +322,6 @@ def _number(value: Value) -> float:
 
 def _schedule(value: Value) -> Schedule:
     return as_schedule(value.of)  # type: ignore[arg-type]
-
-
-def _signal(value: Value) -> Signal:
-    if isinstance(value.of, Signal):
-        return value.of
-    return (_number(value) if value.kind == "number" else _schedule(value)) * ONE
 
 
 def _text(value: Value) -> str:
@@ -295,11 +352,31 @@ def fits(value: object, hint: object) -> bool:
     return isinstance(hint, type) and isinstance(value, hint)
 
 
+WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a string"}
+
+
+def takes_schedule(hint: object) -> bool:
+    """Whether an annotation is `float | Schedule`."""
+    return any(get_origin(part) is get_origin(Schedule) for part in get_args(hint))
+
+
 def in_words(hint: object) -> str:
-    """An annotation of a literal, for messages."""
-    if get_origin(hint) is Literal:
-        return " or ".join(repr(option) for option in get_args(hint))
-    if get_origin(hint) is Sequence:
-        return "a list"
-    simple = ((float, "a number"), (int, "a whole number"), (bool, "true or false"), (str, "text"))
-    return next((text for type_, text in simple if hint is type_), "None")
+    """An annotation in words, for messages.
+
+    >>> in_words(float | None), in_words(int)
+    ('a number', 'a whole number')
+    """
+    if isinstance(hint, type):
+        return WORDS.get(hint, hint.__name__)
+    options = [part for part in get_args(hint) if part is not type(None)]
+    if options and all(isinstance(part, str) for part in options):
+        return " or ".join(f'"{part}"' for part in options)
+    if takes_schedule(hint):
+        return 'a number or a schedule such as "linear(1, 0, 100)"'
+    if get_origin(hint) is not None and isinstance(get_origin(hint), type) and options:
+        kind = get_origin(hint)
+        if kind in (list, tuple) or "Sequence" in str(kind):
+            return "a list"
+        if kind is dict or "Mapping" in str(kind):
+            return "a table"
+    return " or ".join(in_words(part) for part in options) if options else str(hint)

@@ -1,10 +1,12 @@
-"""What an algorithm's settings mean: from its docstring, or as it is for all of them."""
+"""What the settings of algorithms mean: shared meanings, and the "Args:" block of a docstring."""
 
 import inspect
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-COMMON = {
+from tutelage.config.expressions import in_words
+from tutelage.config.signature import annotations
+
+SHARED = {
     "teacher": 'who teaches: "self", "reference" or one of [policies]',
     "hint": "the kind of privileged information that the teacher is shown (docs/hints.md)",
     "hindsight": "what the teacher is told of finished episodes",
@@ -48,27 +50,47 @@ COMMON = {
     "decay_steps": "training steps until that share is gone",
     "width": "how far a factor may be from 1",
 }
-"""Settings that mean the same everywhere. A docstring's own words come first."""
+"""Settings that mean the same in every algorithm. A function's own "Args:" come first."""
 
 
-def meaning(function: Callable[..., object], name: str) -> str:
-    """The clauses of a function's docstring that have `name` in backticks, else the common words.
+def meanings(function: Callable[..., object]) -> Mapping[str, str]:
+    """Every parameter of a function, and what it means.
 
-    >>> def grow(*, rate: float = 1.0, kl: float = 0.0) -> None:
-    ...     '''Water it; `rate` is how much, in litres. `rate` and `kl` are grpo's.'''
-    >>> meaning(grow, "rate"), meaning(grow, "kl")
-    ('how much, in litres', 'weight of a pull to the weights of the start')
+    From the "Args:" block of its docstring, else the shared meaning of that name, else the
+    annotation in words, so that no parameter is ever without an explanation.
+
+    >>> def grow(*, rate: float = 1.0, kl: float = 0.0, days: int = 3) -> None:
+    ...     '''Water it.
+    ...
+    ...     Args:
+    ...         rate: litres
+    ...             a day
+    ...     '''
+    >>> dict(meanings(grow))
+    {'rate': 'litres a day', 'kl': 'weight of a pull to the weights of the start', 'days': 'a whole number'}
     """
-    text = " ".join((inspect.getdoc(function) or "").split())
-    clauses = re.split(r";\s|\.(?:\s(?=[A-Z`])|$)", text)
-    own = [
-        re.sub(rf"^`{name}` (is|are|says|say) ", "", clause.strip())
-        for clause in clauses
-        if f"`{name}`" in clause and not _elsewhere(clause)
-    ]
-    return "; ".join(own) or COMMON.get(name, "")
+    written, hints = _args(inspect.getdoc(function) or ""), annotations(function)
+    return {
+        name: written.get(name) or SHARED.get(name) or in_words(hints.get(name, object))
+        for name in inspect.signature(function).parameters
+    }
 
 
-def _elsewhere(clause: str) -> bool:
-    """Whether it only says that settings are another algorithm's."""
-    return re.search(r"grpo's|of grpo|settings after", clause) is not None
+def _args(docstring: str) -> dict[str, str]:
+    """The entries of an "Args:" block: `name: meaning`, continued on lines indented further."""
+    lines = docstring.splitlines()
+    if "Args:" not in lines:
+        return {}
+    entries: dict[str, str] = {}
+    name = ""
+    for line in lines[lines.index("Args:") + 1 :]:
+        depth = len(line) - len(line.lstrip())
+        if not line.strip() or depth == 0:
+            break  # the block ends
+        key, colon, text = line.strip().partition(": ")
+        if depth == 4 and colon:
+            name = key
+            entries[name] = text
+        elif name:
+            entries[name] += " " + line.strip()
+    return entries

@@ -1,0 +1,49 @@
+"""Who takes the turns of an episode: the student, the environment's expert, or another view."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tutelage.objective.takeover import Takeover
+from tutelage.schedules import Schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acting:
+    """Who takes turns besides the student and `Algorithm.actors`, and which groups are kept.
+
+    expert         the environment's expert takes every turn (imitation)
+    student_turns  step -> how many of an episode's last turns are left to the student (and to the
+                   actors); the expert takes all turns before those (TCOD, back to front)
+    hinted_share   view -> share of the expert's episodes that follow what this view's hint tells:
+                   the environment's plan where the hint holds one, else the expert's trace. The
+                   turns are recorded under the view's name
+    with_errors    those episodes hold wrong turns and the turns that correct them; the wrong ones
+                   are recorded under the name "astray" and no view imitates them
+    with_thoughts  the expert writes its thoughts before each action
+    takeover       another view may finish a turn that the student began (AdaSwitch)
+    max_batches    dynamic sampling: learn only from groups whose returns differ, and play at most
+                   this many batches of tasks to find enough of them; 0 learns from every group
+    """
+
+    expert: bool = False
+    student_turns: Schedule | None = None
+    hinted_share: Mapping[str, float] = field(default_factory=dict)
+    with_errors: bool = False
+    with_thoughts: bool = False
+    takeover: Takeover | None = None
+    max_batches: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_batches < 0:
+            raise ValueError(f"max_batches counts batches of tasks, got {self.max_batches}")
+        shares = self.hinted_share.values()
+        if min(shares, default=0) < 0 or sum(shares) > 1:
+            raise ValueError(
+                f"hinted_share holds shares of the episodes, at most 1 in all, got "
+                f"{dict(self.hinted_share)}"
+            )
+
+    @property
+    def uses_expert(self) -> bool:
+        """Whether the environment's expert, or a file of its episodes, is needed."""
+        return self.expert or self.student_turns is not None

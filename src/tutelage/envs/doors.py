@@ -1,5 +1,5 @@
-"""A game of seconds, for tests and tutorials: the room shows a letter, and a hidden rule says which
-digit opens its door."""
+"""A tiny game for tests and tutorials: each room shows a letter, and a hidden rule says which digit
+opens its door."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

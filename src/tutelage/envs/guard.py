@@ -1,4 +1,4 @@
-"""Call foreign code: whatever a user's environment raises becomes one sentence."""
+"""Calls of a user's environment: whatever it raises becomes one sentence."""
 
 import traceback
 from collections.abc import Callable
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 
 class Broken(EnvError):
-    """A promise that was not kept; the message says which."""
+    """An environment broke its contract; the message says how."""
 
 
 @dataclass(slots=True)
 class _Now:
-    """What is being called, for whoever waits for it in another process."""
+    """What is being called now: another process, which waits for it, is sent its name."""
 
     tell: Callable[[str], None] = lambda what: None
     split: str = ""
@@ -27,13 +27,13 @@ _NOW = _Now()
 
 
 def listen(tell: Callable[[str], None]) -> None:
-    """From now on `tell` is given the name of every call of foreign code before it is made."""
+    """From now on `tell` is given the name of every call before it is made."""
     _NOW.tell = tell
 
 
 def attempt(what: str, call: Callable[[], T]) -> T:
-    """Call foreign code, which may raise anything, even what would end this process: whatever it
-    raises becomes a sentence. Our own errors are sentences already."""
+    """Call a user's code, which may raise anything, even SystemExit: whatever it raises becomes
+    `Broken` with a sentence. The library's own errors pass: they are sentences already."""
     _NOW.tell(f"{_NOW.split}{what}")
     try:
         return call()

@@ -1,4 +1,4 @@
-"""Where environments run: in this process, or in worker processes with deadlines.
+"""Pools of environments: in this process, or in worker processes with deadlines.
 
 Requests go in by key, answers come out in whatever order; a failed environment answers with a
 `Failure`, never with an exception.

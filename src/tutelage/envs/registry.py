@@ -125,11 +125,11 @@ def imported(module: str, attribute: str, *, where: str) -> object:
 def suite_of(env: EnvSection) -> Suite:
     kind = suite_class(env.suite)
     new = partial(call, kind, env.options, where="env.options")
-    made: object = attempt(env.suite, partial(Own, new) if is_own(kind) else new)
-    if not (hasattr(made, "tasks") and hasattr(made, "make")):
+    suite: object = attempt(env.suite, partial(Own, new) if is_own(kind) else new)
+    if not (hasattr(suite, "tasks") and hasattr(suite, "make")):
         raise ConfigError(
-            f"env.suite: {type(made).__name__} is not a suite: it has neither `tasks(split)` and "
+            f"env.suite: {type(suite).__name__} is not a suite: it has neither `tasks(split)` and "
             "`make()` nor `reset(task)` and `step(action)`; `tutelage check-env` explains the "
             "contract"
         )
-    return cast(Suite, made)
+    return cast(Suite, suite)

@@ -1,4 +1,4 @@
-"""What a world needs from the machine, said by the world itself and told by `tutelage doctor`.
+"""System requirements of a suite, declared by the suite and reported by `tutelage doctor`.
 
 The module that a suite's name leads to ("package.module" of "package.module:Class") may have a
 function beside the class:
@@ -8,8 +8,8 @@ function beside the class:
         if "data" in options:
             yield file("data", options["data"], "git clone https://...")
 
-`options` are those of a run's file, empty where nobody has a run in mind. It looks and never
-imports what it looks for, so that all worlds together answer at once.
+`options` are those of a run's configuration, empty where no run is meant. The function looks for
+packages without importing them, so that the requirements of all suites are known at once.
 """
 
 import os
@@ -27,13 +27,13 @@ JAVA_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """One thing that a world wants, always or for some of its options."""
+    """One requirement of a suite, always or for some of its options."""
 
     name: str
     found: str  # what is here, such as a version or a path; empty if it is missing
-    get: str  # the one command, or sentence, that mends it
+    get: str  # the one command, or sentence, that brings it
     wanted: bool = True  # whether it is needed with these options
-    use: str = ""  # what it is for, where the world does without
+    use: str = ""  # what it is for, where the suite works without it
 
     @property
     def missing(self) -> bool:
@@ -64,8 +64,8 @@ def file(option: str, path: object, get: str, *, wanted: bool = True) -> Need:
 
 
 def official(option: str, get: str) -> Need:
-    """The original's data, which the user may get; without it, there is a world of our own."""
-    use = f"the original's data, for env.options.{option}; without it, tasks of our own"
+    """The original's data, which the user may get; without it, tasks are generated."""
+    use = f"the original's data, for env.options.{option}; without it, tasks are generated"
     return Need(name=option, found="", get=get, wanted=False, use=use)
 
 
@@ -102,10 +102,10 @@ def java_version() -> str:
     if command is None:
         return ""
     try:
-        made = subprocess.run(
+        answer = subprocess.run(
             [command, "-version"], capture_output=True, text=True, timeout=JAVA_SECONDS, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    said = re.search(r'version "(?:1\.)?(\d+[^"]*)"', made.stderr + made.stdout)
-    return said[1] if said else ""
+    found = re.search(r'version "(?:1\.)?(\d+[^"]*)"', answer.stderr + answer.stdout)
+    return found[1] if found else ""

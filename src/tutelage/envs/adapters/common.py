@@ -1,4 +1,4 @@
-"""What all adapters share: tasks that are seeds, imports that explain themselves, endings."""
+"""What all adapters share: tasks from seeds, imports with an install hint, who has won."""
 
 import importlib
 from collections.abc import Mapping
@@ -46,17 +46,17 @@ def imported(module: str, install: str) -> Any:
         raise EnvError(f"{module} could not be imported ({error}): {install}") from error
 
 
-def is_won(rule: Won, reward: float, said: Mapping[str, Any], where: str) -> bool:
-    """Whether an episode that has ended is won. Raises EnvError where nobody says."""
+def is_won(rule: Won, reward: float, info: Mapping[str, Any], where: str) -> bool:
+    """Whether an episode that has ended is won. Raises EnvError where nothing says so."""
     if not isinstance(rule, str):
         return reward >= rule
-    if rule not in said:
-        keys = ", ".join(map(str, said)) or "nothing"
+    if rule not in info:
+        keys = ", ".join(map(str, info)) or "nothing"
         raise EnvError(
             f"at the end {where} has no {rule!r} (it has {keys}); set `won` to one of its keys, or "
             "to the reward from which on an episode is won"
         )
-    return bool(said[rule])
+    return bool(info[rule])
 
 
 def short(text: str) -> str:

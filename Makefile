@@ -59,7 +59,7 @@ lock:
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install -q $(PIP_FLAGS) "$(TORCH)"
-	$(VENV)-lock/bin/pip install -q $(PIP_FLAGS) -e ".[dev]"
+	$(VENV)-lock/bin/pip install -q $(PIP_FLAGS) -e ".[dev,docs]"
 	{ echo "# Written by \`make lock\`: the versions that the tests were run with."; \
 		$(VENV)-lock/bin/pip freeze --exclude-editable | sed 's/+[A-Za-z0-9.]*$$//'; } > constraints.txt
 
@@ -152,7 +152,7 @@ $(VENV)/.ready-dev: $(VENV)/.torch pyproject.toml
 	touch $(VENV)/.ready $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready pyproject.toml
-	$(BIN)/pip install -q $(PIP_FLAGS) -e ".[docs]"
+	$(BIN)/pip $(PIP_INSTALL) -e ".[docs]"
 	touch $(VENV)/.ready $@
 
 # TextWorld lives apart: it compiles a planner (g++, make, cmake), wants Python 3.11 or 3.12, and

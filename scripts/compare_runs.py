@@ -123,8 +123,8 @@ def first_difference(old: Any, new: Any, where: str = "") -> str:
         return ""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
-        found = (first_difference(a, b, f"{where}[{k}]") for k, (a, b) in pairs)
-        return next(filter(None, found), "")
+        inner = (first_difference(a, b, f"{where}[{k}]") for k, (a, b) in pairs)
+        return next(filter(None, inner), "")
     same = json.dumps(old) == json.dumps(new)  # NaN equals NaN, and 1 is not 1.0
     return "" if same else f"{where}: {json.dumps(old)[:80]} became {json.dumps(new)[:80]}"
 

@@ -177,7 +177,7 @@ def teachers(algorithm: Algorithm) -> list[str]:
         if name in algorithm.trained() and name not in read:
             continue
         if view.policy in ("self", "reference") and (view.hint or view.hindsight):
-            when = "" if view.policy == "self" else " of the start"
+            when = "" if view.policy == "self" else ", as it was at the start,"
             found.append(f"itself{when} with {view.hint or 'hindsight'}")
         elif view.policy not in ("self", "reference"):
             found.append("a bigger model")

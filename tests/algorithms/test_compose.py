@@ -279,7 +279,7 @@ WRONG = [
     ("gap(teacher='techer')", "reads a view 'techer', but there are only .*did you mean teacher"),
     ("residual_weight()", "reads a view 'full'"),
     ("group_relative(std=3)", "std must be true or false"),
-    ("reliability(units='turn')", "must be "episode" or "state""),
+    ("reliability(units='turn')", 'must be "episode" or "state"'),
     ("evidence(group_relative(), 'a')", "strength must be schedule"),
     ("whitened('a')", "x must be signal"),
     ("gap(*['a'])", "one by one"),
@@ -364,7 +364,7 @@ TABLES = [
     ),
     (
         "[terms.reinforce]\nadvantage = '1'\nold = 'new'",
-        "old must be "sampler" or "recomputed", got 'new'",
+        'old must be "sampler" or "recomputed"',
     ),
     ("[terms.reinforce]\nadvantage = '1'\nname = 'x'", "name is not a setting"),
     (

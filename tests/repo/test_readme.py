@@ -22,7 +22,7 @@ COMMANDS = [
     for line in code.splitlines()
     if line.startswith("tutelage ")
 ]
-TINY = "{ layers = 1, hidden = 16, heads = 2, kv_heads = 1, ffn = 32, context = 512 }"
+TINY = "{ hidden = 16, context = 512 }"
 
 
 @pytest.fixture
@@ -57,7 +57,6 @@ def test_the_custom_algorithm_trains_in_the_custom_environment(folder: Path) -> 
         f"""
 [run]
 steps = 2
-eval_every = 2
 checkpoint_every = 2
 [env]
 suite = "guess:Guess"
@@ -72,10 +71,13 @@ name = "annealed:annealed"
 lr = 1e-3
 [policy]
 build = {TINY}
+layers = 1
 tokenizer = "teacher"
 [policies.teacher]
 build = {TINY}
+layers = 1
 [eval]
+every = 2
 split = "train"
 tasks = 3
 """

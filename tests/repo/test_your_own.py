@@ -94,15 +94,16 @@ def test_the_check_says_what_the_page_says(folder: Path, capsys: Captured) -> No
 
 
 def test_a_run_on_a_class(folder: Path) -> None:
-    tiny = "{layers = 1, hidden = 16, heads = 2, kv_heads = 1, ffn = 16, context = 512}"
+    tiny = "{hidden = 16, context = 512}"
     changes = [
         "run.steps=2",
-        "run.eval_every=2",
+        "eval.every=2",
         "rollout.tasks_per_step=2",
         "rollout.group_size=2",
         "rollout.max_turns=3",
         "eval.tasks=3",
         f"policy.build={tiny}",
+        "policy.layers=1",
     ]
     assert main(["train", "digits.toml", *changes]) == 0
     assert (folder / "runs/digits/metrics.jsonl").read_text().count("\n") == 2

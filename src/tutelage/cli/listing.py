@@ -234,7 +234,7 @@ def _options(kind: Callable[..., object], doc: str) -> Table:
             continue
         default = factories[name]() if name in factories else parameter.default
         shown = "required" if default is parameter.empty else _toml(default)
-        text = meanings.get(name) or describe(hints.get(name, object))
+        text = meanings.get(name) or in_words(hints.get(name, object))
         table.add_row(name, escape(shown), escape(text))
     return table
 

@@ -140,15 +140,15 @@ def test_new_tokens_see_what_their_row_holds_and_themselves(
     held = (9, 5)
     q, k, v = inputs(max(new), 50)
     spans = [attention.NewTokens(row, held[row], new[row]) for row in (1, 0)]
-    q = torch.cat([q[span.row, None, :, : span.new] for span in spans], 2)
+    q = torch.cat([q[span.slot, None, :, : span.new] for span in spans], 2)
     with products(kind):
         made, _ = attention.attend(None, q, k, v, None, 0.3, flat=attention.FlatPass(spans))
     start = 0
     for span in spans:
-        t, s = span.new, span.held + span.new
-        mask = torch.ones(t, s, dtype=torch.bool).tril(span.held).expand(B, 1, t, s)
+        t, s = span.new, span.cached + span.new
+        mask = torch.ones(t, s, dtype=torch.bool).tril(span.cached).expand(B, 1, t, s)
         mine = q[:, :, start : start + t].expand(B, -1, -1, -1)
-        right = by_definition(mine, k[:, :, :s], v[:, :, :s], mask, 0.3)[span.row]
+        right = by_definition(mine, k[:, :, :s], v[:, :, :s], mask, 0.3)[span.slot]
         # a processor with units for bfloat16 rounds in earnest
         close = 1e-5 if kind == "float32" else 3e-2
         assert_close(made[0, start : start + t], right, atol=close, rtol=close)

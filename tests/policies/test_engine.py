@@ -352,45 +352,45 @@ def test_shapes_grow_by_a_half_or_a_third() -> None:
     assert rounded(900, 700) == 700
 
 
-# -- draws
+# -- sampling
 
 
 def test_rows_that_sit_out_draw_nothing() -> None:
-    draws = Draws(3, end=9, device="cpu")
-    draws.begin([0, 1, 2], [request((10,), key=str(k), max_new=4) for k in range(3)])
+    sampler = SlotSampler(3, end=9, device="cpu")
+    sampler.begin([0, 1, 2], [request((10,), key=str(k), max_new=4) for k in range(3)])
     gen = torch.Generator().manual_seed(0)
-    draws.take(slice(0, 3), torch.randn(3, 5, generator=gen))
-    before = draws.last.clone(), draws.made.clone(), draws.tokens[:, :1].clone()
+    sampler.sample(slice(0, 3), torch.randn(3, 5, generator=gen))
+    before = sampler.last.clone(), sampler.counts.clone(), sampler.tokens[:, :1].clone()
     live = torch.tensor([True, False, True])
-    over = draws.take(slice(0, 3), torch.randn(3, 5, generator=gen), live)
-    assert draws.made.tolist() == [2, 1, 2]
-    assert draws.last[1] == before[0][1]
-    assert torch.equal(draws.tokens[:, :1], before[2])
+    over = sampler.sample(slice(0, 3), torch.randn(3, 5, generator=gen), live)
+    assert sampler.counts.tolist() == [2, 1, 2]
+    assert sampler.last[1] == before[0][1]
+    assert torch.equal(sampler.tokens[:, :1], before[2])
     assert not over.any()
-    draws.limit[:] = 1
-    assert draws.take(slice(0, 3), torch.randn(3, 5, generator=gen), live).tolist() == [
+    sampler.limit[:] = 1
+    assert sampler.sample(slice(0, 3), torch.randn(3, 5, generator=gen), live).tolist() == [
         True, False, True,
     ]  # fmt: skip
 
 
 def test_a_turns_numbers_are_those_of_its_seed() -> None:
-    draws = Draws(2, end=9, device="cpu")
-    draws.begin([1], [Request(key="a", prompt=(1,), seed=5, max_new=3)])
+    sampler = SlotSampler(2, end=9, device="cpu")
+    sampler.begin([1], [Request(key="a", prompt=(1,), seed=5, max_new=3)])
     lot = random.Random(5)
     numbers = [lot.random() for _ in range(3)]
-    assert draws.uniforms[1].tolist() == numbers
-    assert draws.begin([0], [Request(key="b", prompt=(1,), seed=6, max_new=8)])
-    assert not draws.begin([0], [Request(key="c", prompt=(1,), seed=6, max_new=8)])
-    assert draws.uniforms[1, :3].tolist() == numbers  # kept, though there is room for more now
-    assert draws.uniforms[0, :3].tolist() != numbers
+    assert sampler.uniforms[1].tolist() == numbers
+    assert sampler.begin([0], [Request(key="b", prompt=(1,), seed=6, max_new=8)])
+    assert not sampler.begin([0], [Request(key="c", prompt=(1,), seed=6, max_new=8)])
+    assert sampler.uniforms[1, :3].tolist() == numbers  # kept, though there is room for more now
+    assert sampler.uniforms[0, :3].tolist() != numbers
 
 
 def test_rows_take_their_draws_with_them() -> None:
-    draws = Draws(3, end=9, device="cpu")
-    draws.begin([0, 1, 2], [request((10,), key=str(k), max_new=2 + k) for k in range(3)])
-    draws.last[:] = torch.tensor([5, 6, 7])
-    numbers = draws.uniforms[2].clone()
-    draws.move([2, 0])
-    assert draws.last[:2].tolist() == [7, 5]
-    assert draws.limit[:2].tolist() == [4, 2]
-    assert torch.equal(draws.uniforms[0], numbers)
+    sampler = SlotSampler(3, end=9, device="cpu")
+    sampler.begin([0, 1, 2], [request((10,), key=str(k), max_new=2 + k) for k in range(3)])
+    sampler.last[:] = torch.tensor([5, 6, 7])
+    numbers = sampler.uniforms[2].clone()
+    sampler.move([2, 0])
+    assert sampler.last[:2].tolist() == [7, 5]
+    assert sampler.limit[:2].tolist() == [4, 2]
+    assert torch.equal(sampler.uniforms[0], numbers)

@@ -113,7 +113,7 @@ def gradient(algorithm: Algorithm, teacher: HFPolicy | RemotePolicy) -> tuple[Te
         # took no turn
         assert teacher.client.count == asked
         unread = [e for e in episodes if all(turn.actor != "student" for turn in e.turns)]
-        assert len(teacher.early) <= len(unread) < len(episodes)
+        assert len(teacher.prefetched) <= len(unread) < len(episodes)
     return recorder.seen[0], sum(report.losses.values())
 
 

@@ -38,6 +38,7 @@ from tutelage.envs.pool import LocalPool, ProcessPool
 from tutelage.objective import Algorithm
 from tutelage.policies.base import Request
 from tutelage.policies.hf.attention import register
+from tutelage.policies.hf.compat import cache_argument
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
@@ -105,9 +106,14 @@ def model(entries: int = ENTRIES, end: int = 0) -> Any:
 def engine(of: Any, rows: int) -> SlotEngine:
     """Ours, around a model whose attention it replaces."""
     of.set_attn_implementation(register())
+    name = cache_argument(of.model)
+
+    def forward(*, cache: Any, **inputs: Any) -> Any:
+        return of.model(**inputs, **{name: cache}).last_hidden_state
+
     return SlotEngine(
-        lambda **inputs: of.model(**inputs).last_hidden_state,
-        lambda: of.lm_head.weight.detach(), of.config, end=NEVER, rows=rows, context=CONTEXT,
+        forward,
+        lambda: of.lm_head.weight.detach(), of.config, end=NEVER, slots=rows, context=CONTEXT,
         dtype=torch.float32, device="cpu",
     )  # fmt: skip
 
@@ -287,7 +293,7 @@ def who_waits(episodes: int, repeats: int) -> None:
           f"them that each phase holds it up: median of {repeats} (range).")  # fmt: skip
     texts = ["Task train: look around.", "You see a cabinet 1, a fridge 1 and a microwave 1."]
     chat = Chat(train_tokenizer(texts * 3, entries=400))
-    actor = HFPolicy(model(chat.size, chat.end), chat, rows=episodes)
+    actor = HFPolicy(model(chat.size, chat.end), chat, slots=episodes)
     table("pause", "workers", "order", "seconds", "generating", "waiting for environments")
     for pause in (0.0, 0.02):
         for workers, order in ((0, ""), (1, "fixed"), (1, "arrival"), (2, "fixed"), (2, "arrival")):

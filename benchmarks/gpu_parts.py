@@ -18,7 +18,7 @@ from tutelage.config.toml_file import parse
 from tutelage.policies.base import Request
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import train_tokenizer
-from tutelage.policies.packing import Row, pack
+from tutelage.policies.packing import PackedSequence, pack
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.context import Context
 from tutelage.prompts.prompter import Prompter
@@ -155,7 +155,7 @@ def decode(job: Job, batch: int) -> Line:
     repeats, each = job.arguments.repeats, 4 if job.tiny else 20
     prompt = 64 if job.tiny else 256
     chat = chat_of(job.shape, ["a b c"])
-    policy = policy_of(job.shape, chat, job.device, rows=batch)
+    policy = policy_of(job.shape, chat, job.device, slots=batch)
     policy.freeze()
     draw = torch.Generator().manual_seed(0)
     for k in range(batch):
@@ -203,12 +203,12 @@ def episode(chat: Chat, number: int, length: int, vocab: int) -> Episode:
     return Episode(task=task, group=task.id, turns=tuple(turns), stop=Stop.TURNS)
 
 
-def operations(shape: Shape, rows: Sequence[Row]) -> float:
+def operations(shape: Shape, rows: Sequence[PackedSequence]) -> float:
     """Forward and backward of rows, nothing twice: 2 for a weight and token forward, attention
     over half of a row on average, and twice that backward."""
     forward = 0.0
     for row in rows:
-        count, learnt = len(row.ids), len(row.out)
+        count, learnt = len(row.ids), len(row.flat)
         forward += 2 * shape.linear() * count + 2 * shape.vocab * shape.hidden * learnt
         forward += 2 * shape.layers * shape.heads * shape.head_dim * count**2
     return 3 * forward
@@ -235,7 +235,7 @@ def saved_of(job: Job, tokens: int, beside: float = 0.0) -> Saved:
 
 def learner(job: Job, saved: Saved, chat: Chat, tokens: int, rows: int = 1) -> HFPolicy:
     return policy_of(
-        job.shape, chat, job.device, rows=rows, tokens=tokens, recompute=saved.recompute,
+        job.shape, chat, job.device, slots=rows, tokens=tokens, gradient_checkpointing=saved.recompute,
         compiled=job.arguments.compile,
     )  # fmt: skip
 

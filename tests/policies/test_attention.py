@@ -45,8 +45,8 @@ def inputs(t: int, s: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_with_a_mask(
     t: int, s: int, elements: int, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "MATRIX_ELEMENTS", elements)
-    monkeypatch.setattr(attention, "MANY", many)
+    monkeypatch.setattr(attention, "MAX_GROUPED_SCORES", elements)
+    monkeypatch.setattr(attention, "MIN_KEYS_AS_ROWS", many)
     q, k, v = inputs(t, s)
     mask = torch.rand(B, 1, t, s, generator=torch.Generator().manual_seed(0)) < 0.5
     mask[..., 0] = True
@@ -77,14 +77,14 @@ def test_what_a_mask_hides_never_matters() -> None:
 def test_whole_rows_of_a_cache_may_be_read_and_what_is_beyond_never_matters(
     slots: int, kind: Matmul, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "FAR", 0)
+    monkeypatch.setattr(attention, "MIN_ONEDNN_VALUES", 0)
     q, k, v = inputs(1, 9)
     room = torch.full((B + 1, K, slots, D), 1e4)
     room[1:, :, :9] = v
     mask = torch.rand(B, 1, 1, 9, generator=torch.Generator().manual_seed(0)) < 0.6
     mask[..., 0] = True
     with products(kind):
-        whole = attention._whole(room[1:, :, :9])
+        whole = attention.contiguous_values(room[1:, :, :9])
         made, _ = attention.attend(None, q, k, room[1:, :, :9], mask, 0.3)
     # a processor with units for bfloat16 rounds in earnest
     close = 1e-5 if kind == "blas" or cpu.exact() else 3e-2
@@ -100,10 +100,10 @@ def test_values_that_lie_apart_or_are_few_are_read_as_they_are(
 ) -> None:
     _, _, v = inputs(1, 9)
     with products("bfloat16"):
-        assert attention._whole(v) is None  # few
-        monkeypatch.setattr(attention, "FAR", 0)
-        assert attention._whole(v) is not None
-        assert attention._whole(v.double()) is None
+        assert attention.contiguous_values(v) is None  # few
+        monkeypatch.setattr(attention, "MIN_ONEDNN_VALUES", 0)
+        assert attention.contiguous_values(v) is not None
+        assert attention.contiguous_values(v.double()) is None
         apart = {
             "copies": v[:1, :1].expand(B, K, -1, -1),
             "every second": v[:, :, ::2],
@@ -111,7 +111,7 @@ def test_values_that_lie_apart_or_are_few_are_read_as_they_are(
             "some rows": torch.stack([v, v], 1)[:, 0],
         }
         for name, x in apart.items():
-            assert attention._whole(x) is None, name
+            assert attention.contiguous_values(x) is None, name
 
 
 @pytest.mark.parametrize("lengths", [(7,), (1, 4, 2), (3, 3, 1)])
@@ -120,7 +120,7 @@ def test_sequences_on_one_axis_see_themselves_alone(lengths: tuple[int, ...]) ->
     q, k, v = inputs(total, total)
     row = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     mask = (row[:, None] == row) & torch.ones(total, total, dtype=torch.bool).tril()
-    way = attention.Packed(lengths, "cpu")
+    way = attention.PackedPass(lengths, "cpu")
     made, _ = attention.attend(None, q[:1], k[:1], v[:1], None, 0.3, packed=way)
     every = by_definition(q, k, v, mask[None, None].expand(B, 1, -1, -1), 0.3)
     assert_close(made, every[:1], atol=1e-5, rtol=1e-5)
@@ -133,22 +133,22 @@ def test_new_tokens_see_what_their_row_holds_and_themselves(
     new: tuple[int, int], block: int, scores: int, kind: Matmul, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of a cache, in float32 and where a processor may round: torch's kernel, and blocks."""
-    monkeypatch.setattr(attention, "BLOCK", block)
-    monkeypatch.setattr(attention, "SCORES", scores)
-    monkeypatch.setattr(attention, "ROUGH", 0)
-    monkeypatch.setattr(attention, "FEW", 4)
+    monkeypatch.setattr(attention, "BLOCK_TOKENS", block)
+    monkeypatch.setattr(attention, "BLOCK_SCORES", scores)
+    monkeypatch.setattr(attention, "MIN_BLOCKED_MULTIPLICATIONS", 0)
+    monkeypatch.setattr(attention, "MAX_GROUPED_TOKENS", 4)
     held = (9, 5)
     q, k, v = inputs(max(new), 50)
-    spans = [attention.Span(row, held[row], new[row]) for row in (1, 0)]
-    q = torch.cat([q[span.row, None, :, : span.new] for span in spans], 2)
+    spans = [attention.NewTokens(row, held[row], new[row]) for row in (1, 0)]
+    q = torch.cat([q[span.slot, None, :, : span.new] for span in spans], 2)
     with products(kind):
-        made, _ = attention.attend(None, q, k, v, None, 0.3, flat=attention.Flat(spans))
+        made, _ = attention.attend(None, q, k, v, None, 0.3, flat=attention.FlatPass(spans))
     start = 0
     for span in spans:
-        t, s = span.new, span.held + span.new
-        mask = torch.ones(t, s, dtype=torch.bool).tril(span.held).expand(B, 1, t, s)
+        t, s = span.new, span.cached + span.new
+        mask = torch.ones(t, s, dtype=torch.bool).tril(span.cached).expand(B, 1, t, s)
         mine = q[:, :, start : start + t].expand(B, -1, -1, -1)
-        right = by_definition(mine, k[:, :, :s], v[:, :, :s], mask, 0.3)[span.row]
+        right = by_definition(mine, k[:, :, :s], v[:, :, :s], mask, 0.3)[span.slot]
         # a processor with units for bfloat16 rounds in earnest
         close = 1e-5 if kind == "float32" else 3e-2
         assert_close(made[0, start : start + t], right, atol=close, rtol=close)
@@ -163,16 +163,16 @@ def test_blocks_have_a_bound_of_scores(monkeypatch: pytest.MonkeyPatch) -> None:
         sizes.append(scores.numel())
         return inner(scores, dim)
 
-    monkeypatch.setattr(attention, "SCORES", 20_000)
+    monkeypatch.setattr(attention, "BLOCK_SCORES", 20_000)
     monkeypatch.setattr(torch, "softmax", watched)
     q, k, v = inputs(300, 500)
-    attention._blocked(q[:1], k[:1], v[:1], 0.3, 200)
-    assert max(sizes) <= max(20_000, attention.FEW * H // K * 500)
+    attention.blocked(q[:1], k[:1], v[:1], 0.3, 200)
+    assert max(sizes) <= max(20_000, attention.MAX_GROUPED_TOKENS * H // K * 500)
     assert len(sizes) < 300 * K / 8
     sizes.clear()
-    monkeypatch.setattr(attention, "SCORES", 1 << 30)
-    attention._blocked(q[:1], k[:1], v[:1], 0.3, 200)
-    assert len(sizes) == K * -(-300 // attention.BLOCK)
+    monkeypatch.setattr(attention, "BLOCK_SCORES", 1 << 30)
+    attention.blocked(q[:1], k[:1], v[:1], 0.3, 200)
+    assert len(sizes) == K * -(-300 // attention.BLOCK_TOKENS)
 
 
 def test_small_products_stay_with_the_blas(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,25 +186,25 @@ def test_small_products_stay_with_the_blas(monkeypatch: pytest.MonkeyPatch) -> N
         return kernel(query, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
-    spans = [attention.Span(0, 10, 30)]
+    spans = [attention.NewTokens(0, 10, 30)]
     with products("bfloat16"):
-        assert not attention._worth(q[:1], k[:1])
-        attention.attend(None, q[:1], k[:1], v[:1], None, 0.3, flat=attention.Flat(spans))
-        for length in (attention.SHORT - 1, attention.SHORT):
+        assert not attention.blocks_are_faster(q[:1], k[:1])
+        attention.attend(None, q[:1], k[:1], v[:1], None, 0.3, flat=attention.FlatPass(spans))
+        for length in (attention.MIN_ONEDNN_TOKENS - 1, attention.MIN_ONEDNN_TOKENS):
             a, b, c = (x[:1] for x in inputs(length, length))
-            way = attention.Packed([length], "cpu")
+            way = attention.PackedPass([length], "cpu")
             attention.attend(None, a, b, c, None, 0.3, packed=way)
         a, b, _ = inputs(300, 5000)
-        assert attention._worth(a[:1], b[:1])
-        assert not attention._worth(a[:1].double(), b[:1].double())
-    few, last = attention.SHORT - 1, attention.SHORT
+        assert attention.blocks_are_faster(a[:1], b[:1])
+        assert not attention.blocks_are_faster(a[:1].double(), b[:1].double())
+    few, last = attention.MIN_ONEDNN_TOKENS - 1, attention.MIN_ONEDNN_TOKENS
     assert seen == [(30, False), (few, False), (last, True)]
 
 
 def test_layers_that_were_told_nothing_are_noticed() -> None:
-    way = attention.Packed([2, 3], "cpu")
+    way = attention.PackedPass([2, 3], "cpu")
     q, k, v = inputs(5, 5)
     attention.attend(None, q[:1], k[:1], v[:1], None, 0.3, packed=way)
-    attention.check_handed_on(way, 1)
-    with pytest.raises(PolicyError, match=r"do not hand on.*choose"):
-        attention.check_handed_on(way, 2)
+    attention.check_all_layers_attended(way, 1)
+    with pytest.raises(PolicyError, match=r"do not pass keyword.*choose"):
+        attention.check_all_layers_attended(way, 2)

@@ -17,12 +17,12 @@ from torch.testing import assert_close
 from tutelage.errors import PolicyError
 from tutelage.policies.base import Request
 from tutelage.policies.hf import attention, generation
-from tutelage.policies.hf.attention import Flat, Span
-from tutelage.policies.hf.cuda_graphs import WARM, CudaRecorder, Recordings, rounded
-from tutelage.policies.hf.kv_cache import Layout, SlotCache
+from tutelage.policies.hf.attention import FlatPass, NewTokens
+from tutelage.policies.hf.cuda_graphs import WARMUP_RUNS, CudaRecorder, Recordings, rounded
+from tutelage.policies.hf.kv_cache import KVShape, SlotCache
 from tutelage.policies.hf.policy import HFPolicy
-from tutelage.policies.hf.sampling import Draws
-from tutelage.policies.packing import head_of
+from tutelage.policies.hf.sampling import SlotSampler
+from tutelage.policies.packing import common_prefix
 
 Play = list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[float, ...]]]
 
@@ -59,7 +59,7 @@ def alone(q: Tensor, k: Tensor, v: Tensor, held: int, scaling: float) -> Tensor:
 def test_rows_on_one_axis_attend_as_if_each_were_alone(elements: int, data: Any) -> None:
     rows = data.draw(st.permutations(range(4)))
     spans = [
-        Span(row, data.draw(st.sampled_from((0, 1, 7))), data.draw(st.sampled_from((1, 2, 5))))
+        NewTokens(row, data.draw(st.sampled_from((0, 1, 7))), data.draw(st.sampled_from((1, 2, 5))))
         for row in rows[: data.draw(st.integers(1, 4))]
     ]
     gen = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
@@ -67,12 +67,12 @@ def test_rows_on_one_axis_attend_as_if_each_were_alone(elements: int, data: Any)
     q = torch.randn(1, 6, tokens, 8, generator=gen)
     k, v = torch.randn(4, 2, 13, 8, generator=gen), torch.randn(4, 2, 13, 8, generator=gen)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "MATRIX_ELEMENTS", elements)
-        made, _ = attention.attend(None, q, k, v, None, 0.3, flat=Flat(spans))
+        patch.setattr(attention, "MAX_GROUPED_SCORES", elements)
+        made, _ = attention.attend(None, q, k, v, None, 0.3, flat=FlatPass(spans))
     start = 0
     for span in spans:
         part = slice(start, start + span.new)
-        want = alone(q[0, :, part], k[span.row], v[span.row], span.held, 0.3)
+        want = alone(q[0, :, part], k[span.slot], v[span.slot], span.cached, 0.3)
         assert_close(made[0, part].transpose(0, 1), want, atol=1e-5, rtol=1e-5)
         start += span.new
 
@@ -82,7 +82,7 @@ def test_rows_of_different_lengths_decode_alike_apart_and_together(
     alone: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = played(policy(context=768), seed=3)
-    monkeypatch.setattr(generation, "ALONE", alone)
+    monkeypatch.setattr(generation, "SLOT_COST", alone)
     of = policy(context=768)
     fed = Fed(of)
     assert_like(played(of, seed=3), usual)
@@ -92,7 +92,7 @@ def test_rows_of_different_lengths_decode_alike_apart_and_together(
 
 
 def test_a_long_prompt_is_fed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "PASS", 16)
+    monkeypatch.setattr(generation, "MAX_PREFILL_TOKENS", 16)
     of = policy(context=768)
     fed = Fed(of)
     assert_like(played(of, seed=5), played(policy(context=768), seed=5))
@@ -104,7 +104,7 @@ def test_a_long_prompt_is_fed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_model_that_keeps_arguments_to_itself_is_refused() -> None:
-    of = policy(rows=1)
+    of = policy(slots=1)
     inner = of.engine.forward
     of.engine.forward = lambda **inputs: inner(**{**inputs, "flat": None})
     of.submit(request((10, 11, 12)))
@@ -149,7 +149,7 @@ def test_equal_prompts_feed_only_their_last_token_again() -> None:
 
 
 def test_a_head_is_taken_from_what_a_finished_episode_left() -> None:
-    of = policy(rows=2)
+    of = policy(slots=2)
     fed = Fed(of)
     run(of, [request((11, 12), key="stays")])
     run(of, [request(tuple(range(10, 60)), key="old")])
@@ -175,10 +175,10 @@ def largest(of: HFPolicy, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     resize = SlotCache.resize
 
-    def noted(self: SlotCache, kept: list[int], rows: int, slots: int) -> None:
-        resize(self, kept, rows, slots)
+    def noted(self: SlotCache, sources: list[int], slots: int, capacity: int) -> None:
+        resize(self, sources, slots, capacity)
         sizes.append(sum(x.numel() * x.itemsize for x in (*self.keys, *self.values)))
-        assert sizes[-1] == rows * self.layout.row(slots)
+        assert sizes[-1] == slots * self.shape.slot_bytes(capacity)
 
     monkeypatch.setattr(SlotCache, "resize", noted)
     return sizes
@@ -191,37 +191,37 @@ def test_a_budget_bounds_the_cache_and_changes_no_token(
     """Long and short episodes in memory for some: those that do not fit wait, those that are given
     away are computed again."""
     of = policy(context=768)
-    budget = int(rows * of.engine.layout.row(256))
+    budget = int(rows * of.engine.kv_shape.slot_bytes(256))
     of.engine.budget = budget
     sizes = largest(of, monkeypatch)
     made = played(of, seed=11, count=9)
-    assert max(sizes) <= max(budget, of.engine.layout.row(768))
+    assert max(sizes) <= max(budget, of.engine.kv_shape.slot_bytes(768))
     assert_like(made, played(policy(context=768), seed=11, count=9))
 
 
 def test_rows_beyond_the_budget_are_the_longest_idle_ones() -> None:
-    of = policy(rows=3, context=768)
+    of = policy(slots=3, context=768)
     for key in "abc":
         run(of, [request((10, 11, 12), key=key)])
-    assert {row.key for row in of.engine.rows} == {"a", "b", "c"}
-    of.engine.budget = 2 * of.engine.layout.row(640)
+    assert {row.key for row in of.engine.slots} == {"a", "b", "c"}
+    of.engine.budget = 2 * of.engine.kv_shape.slot_bytes(640)
     long = request(tuple(10 + k % 90 for k in range(600)), key="b")
     assert_same(run(of, [long])["b"], reference(of, long))
-    assert {row.key for row in of.engine.rows} == {"b", "c"}
+    assert {row.key for row in of.engine.slots} == {"b", "c"}
     fed = Fed(of)
     run(of, [request((10, 11, 12, 13, 14), key="c")])
     assert fed.shapes[0] == (1, 2)  # its row has moved with all that it held
 
 
 def test_a_row_in_a_turn_is_never_the_one_that_goes() -> None:
-    of = policy(rows=3, context=768)
+    of = policy(slots=3, context=768)
     for key in "bc":
         run(of, [request((10, 11, 12), key=key)])
     under_way = request(tuple(range(20, 40)), key="a", max_new=40)
     of.submit(under_way)
     for _ in range(5):
         assert not of.poll()
-    of.engine.budget = 2 * of.engine.layout.row(640)
+    of.engine.budget = 2 * of.engine.kv_shape.slot_bytes(640)
     long = request(tuple(10 + k % 90 for k in range(600)), key="b")
     of.submit(long)
     made = {completion.key: completion for _ in range(200) for completion in of.poll()}
@@ -231,7 +231,7 @@ def test_a_row_in_a_turn_is_never_the_one_that_goes() -> None:
 
 def test_a_turn_goes_on_reading_all_that_it_holds_when_another_ends() -> None:
     """From the prompts alone, fewer keys would be read than the turn has by then."""
-    of = policy(rows=2)
+    of = policy(slots=2)
     asked = [request(tuple(range(10, 60)), key="a", max_new=40),
              request(tuple(range(90, 140)), key="b", max_new=20)]  # fmt: skip
     made = run(of, asked)
@@ -244,16 +244,16 @@ def test_a_turn_goes_on_reading_all_that_it_holds_when_another_ends() -> None:
 @example(a=[1, 2, 3, 4], b=[0, 2, 3, 4])  # alike again after it
 def test_the_common_head_ends_at_the_first_difference(a: list[int], b: list[int]) -> None:
     want = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
-    assert head_of(a, b) == (min(len(a), len(b)) if want is None else want)
+    assert common_prefix(a, b) == (min(len(a), len(b)) if want is None else want)
 
 
 def test_the_cache_is_given_back_when_no_episode_is_left() -> None:
     of = policy()
     run(of, [request((10, 11)), request((12, 13), key="b")])
     of.release("a")
-    assert of.engine.cache.rows
+    assert of.engine.cache.slots
     of.release("b")
-    assert not of.engine.cache.rows
+    assert not of.engine.cache.slots
     assert sum(x.numel() for x in of.engine.cache.keys) == 0
     after = request((10, 11, 12))
     assert_same(run(of, [after])["a"], reference(of, after))
@@ -262,11 +262,11 @@ def test_the_cache_is_given_back_when_no_episode_is_left() -> None:
 def test_a_rows_bytes_are_those_of_its_tensors() -> None:
     of = policy()
     for dtype in (torch.float32, torch.bfloat16):
-        layout = Layout.of(of.model.config, dtype, "cpu")
-        cache = SlotCache(layout)
+        kv_shape = KVShape.of(of.model.config, dtype, "cpu")
+        cache = SlotCache(kv_shape)
         cache.resize([], 3, 64)
         tensors = (*cache.keys, *cache.values)
-        assert sum(x.numel() * x.itemsize for x in tensors) == 3 * layout.row(64)
+        assert sum(x.numel() * x.itemsize for x in tensors) == 3 * kv_shape.slot_bytes(64)
 
 
 # -- steps of fixed shapes
@@ -274,9 +274,9 @@ def test_a_rows_bytes_are_those_of_its_tensors() -> None:
 
 @pytest.mark.parametrize("rows", [2, 5, 64])
 def test_recorded_steps_equal_those_that_are_run(rows: int) -> None:
-    of = policy(rows=rows, context=768)
+    of = policy(slots=rows, context=768)
     of.engine.recordings = Recordings(tape)
-    assert_like(played(of, seed=rows), played(policy(rows=rows, context=768), seed=rows))
+    assert_like(played(of, seed=rows), played(policy(slots=rows, context=768), seed=rows))
 
 
 def test_few_shapes_are_recorded_and_each_is_used_again() -> None:
@@ -337,7 +337,7 @@ def test_engines_record_on_streams_of_their_own(monkeypatch: pytest.MonkeyPatch)
         (student.stream, 1), (teacher.stream, 2), (student.stream, 1),
     ]  # fmt: skip
     # what libraries keep for a stream is there before a step is recorded on it
-    assert cuda.ran[:WARM] == [(student.stream, 0)] * WARM
+    assert cuda.ran[:WARMUP_RUNS] == [(student.stream, 0)] * WARMUP_RUNS
     assert student.stream.device == teacher.stream.device == "cuda:1"
     assert student.stream.waits == 2 * [cuda.usual]
     assert cuda.usual.waits == [student.stream, teacher.stream, student.stream]
@@ -352,45 +352,45 @@ def test_shapes_grow_by_a_half_or_a_third() -> None:
     assert rounded(900, 700) == 700
 
 
-# -- draws
+# -- sampling
 
 
 def test_rows_that_sit_out_draw_nothing() -> None:
-    draws = Draws(3, end=9, device="cpu")
-    draws.begin([0, 1, 2], [request((10,), key=str(k), max_new=4) for k in range(3)])
+    sampler = SlotSampler(3, end=9, device="cpu")
+    sampler.begin([0, 1, 2], [request((10,), key=str(k), max_new=4) for k in range(3)])
     gen = torch.Generator().manual_seed(0)
-    draws.take(slice(0, 3), torch.randn(3, 5, generator=gen))
-    before = draws.last.clone(), draws.made.clone(), draws.tokens[:, :1].clone()
+    sampler.sample(slice(0, 3), torch.randn(3, 5, generator=gen))
+    before = sampler.last.clone(), sampler.counts.clone(), sampler.tokens[:, :1].clone()
     live = torch.tensor([True, False, True])
-    over = draws.take(slice(0, 3), torch.randn(3, 5, generator=gen), live)
-    assert draws.made.tolist() == [2, 1, 2]
-    assert draws.last[1] == before[0][1]
-    assert torch.equal(draws.tokens[:, :1], before[2])
+    over = sampler.sample(slice(0, 3), torch.randn(3, 5, generator=gen), live)
+    assert sampler.counts.tolist() == [2, 1, 2]
+    assert sampler.last[1] == before[0][1]
+    assert torch.equal(sampler.tokens[:, :1], before[2])
     assert not over.any()
-    draws.limit[:] = 1
-    assert draws.take(slice(0, 3), torch.randn(3, 5, generator=gen), live).tolist() == [
+    sampler.limit[:] = 1
+    assert sampler.sample(slice(0, 3), torch.randn(3, 5, generator=gen), live).tolist() == [
         True, False, True,
     ]  # fmt: skip
 
 
 def test_a_turns_numbers_are_those_of_its_seed() -> None:
-    draws = Draws(2, end=9, device="cpu")
-    draws.begin([1], [Request(key="a", prompt=(1,), seed=5, max_new=3)])
+    sampler = SlotSampler(2, end=9, device="cpu")
+    sampler.begin([1], [Request(key="a", prompt=(1,), seed=5, max_new=3)])
     lot = random.Random(5)
     numbers = [lot.random() for _ in range(3)]
-    assert draws.uniforms[1].tolist() == numbers
-    assert draws.begin([0], [Request(key="b", prompt=(1,), seed=6, max_new=8)])
-    assert not draws.begin([0], [Request(key="c", prompt=(1,), seed=6, max_new=8)])
-    assert draws.uniforms[1, :3].tolist() == numbers  # kept, though there is room for more now
-    assert draws.uniforms[0, :3].tolist() != numbers
+    assert sampler.uniforms[1].tolist() == numbers
+    assert sampler.begin([0], [Request(key="b", prompt=(1,), seed=6, max_new=8)])
+    assert not sampler.begin([0], [Request(key="c", prompt=(1,), seed=6, max_new=8)])
+    assert sampler.uniforms[1, :3].tolist() == numbers  # kept, though there is room for more now
+    assert sampler.uniforms[0, :3].tolist() != numbers
 
 
 def test_rows_take_their_draws_with_them() -> None:
-    draws = Draws(3, end=9, device="cpu")
-    draws.begin([0, 1, 2], [request((10,), key=str(k), max_new=2 + k) for k in range(3)])
-    draws.last[:] = torch.tensor([5, 6, 7])
-    numbers = draws.uniforms[2].clone()
-    draws.move([2, 0])
-    assert draws.last[:2].tolist() == [7, 5]
-    assert draws.limit[:2].tolist() == [4, 2]
-    assert torch.equal(draws.uniforms[0], numbers)
+    sampler = SlotSampler(3, end=9, device="cpu")
+    sampler.begin([0, 1, 2], [request((10,), key=str(k), max_new=2 + k) for k in range(3)])
+    sampler.last[:] = torch.tensor([5, 6, 7])
+    numbers = sampler.uniforms[2].clone()
+    sampler.move([2, 0])
+    assert sampler.last[:2].tolist() == [7, 5]
+    assert sampler.limit[:2].tolist() == [4, 2]
+    assert torch.equal(sampler.uniforms[0], numbers)

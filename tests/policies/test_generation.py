@@ -12,7 +12,7 @@ from tutelage.policies.base import Request
 @pytest.mark.parametrize("rows", [1, 3, 64])
 def test_ragged_conversations_equal_the_models_own_forward_pass(rows: int) -> None:
     """More episodes than rows, so that rows are given away and episodes computed again."""
-    of = policy(layers=2, rows=rows, context=768)
+    of = policy(layers=2, slots=rows, context=768)
     episodes = talks(seed=rows, count=9)
     made = play(of, episodes)
     assert len(made) == sum(len(t.says) for t in episodes)
@@ -23,7 +23,7 @@ def test_ragged_conversations_equal_the_models_own_forward_pass(rows: int) -> No
 def test_the_number_of_rows_changes_no_token() -> None:
     seen = []
     for rows in (1, 2, 5, 64):
-        made = play(policy(rows=rows, context=768), talks(seed=7, count=8))
+        made = play(policy(slots=rows, context=768), talks(seed=7, count=8))
         seen.append(sorted((r.key, r.prompt, c.tokens) for r, c in made))
     assert seen[0] == seen[1] == seen[2] == seen[3]
 
@@ -69,7 +69,7 @@ def test_a_window_context_keeps_the_head_that_its_prompts_share() -> None:
 
 
 def test_an_episode_whose_row_was_given_away_is_computed_again() -> None:
-    of = policy(rows=1)
+    of = policy(slots=1)
     fed = Fed(of)
     first = tuple(range(10, 40))
     said = run(of, [request(first)])["a"].tokens
@@ -81,24 +81,24 @@ def test_an_episode_whose_row_was_given_away_is_computed_again() -> None:
 
 
 def test_the_longest_idle_row_is_given_away_and_a_released_one_first() -> None:
-    of = policy(rows=2)
+    of = policy(slots=2)
     run(of, [request((11, 12), key="old")])
     run(of, [request((13, 14), key="new")])
     run(of, [request((15, 16), key="third")])
-    assert {row.key for row in of.engine.rows} == {"new", "third"}
+    assert {row.key for row in of.engine.slots} == {"new", "third"}
     of.release("third")
     run(of, [request((17, 18), key="fourth")])
-    assert {row.key for row in of.engine.rows} == {"new", "fourth"}
+    assert {row.key for row in of.engine.slots} == {"new", "fourth"}
 
 
 def test_an_episode_that_waits_keeps_its_own_row_when_others_come() -> None:
     """Though there were three rows when the other was let in, and two are left of them."""
-    of = policy(rows=3, context=768)
+    of = policy(slots=3, context=768)
     fed = Fed(of)
     said = run(of, [request(tuple(range(10, 40)))])["a"].tokens
     run(of, [request((48, 49), key="c")])  # another row, and not the longest idle
     fed.shapes.clear()
-    of.engine.budget = 2 * of.engine.layout.row(640)
+    of.engine.budget = 2 * of.engine.kv_shape.slot_bytes(640)
     long = request((*range(10, 40), *said, 60), max_new=590)
     of.submit(request((50, 51), key="b"))
     of.submit(long)
@@ -119,7 +119,7 @@ def test_new_weights_are_used_once_the_policy_is_refreshed() -> None:
 
 
 def test_a_refreshed_policy_owes_nothing() -> None:
-    of = policy(rows=1)
+    of = policy(slots=1)
     of.submit(request((10, 11), max_new=50))
     of.submit(request((12, 13), key="b"))
     of.poll()

@@ -199,8 +199,8 @@ def test_what_acts_in_two_bytes_follows_the_weights_and_changes_no_number() -> N
         assert {k: (c.tokens, c.logps) for k, c in made.items()} == {
             k: (c.tokens, c.logps) for k, c in want.items()
         }
-        assert plain.halved is None
-        assert low.halved is not None
+        assert plain.acting_copy is None
+        assert low.acting_copy is not None
         with torch.no_grad():
             for mine, theirs in zip(low.parameters(), plain.parameters(), strict=True):
                 assert mine.dtype == torch.float32
@@ -210,7 +210,7 @@ def test_what_acts_in_two_bytes_follows_the_weights_and_changes_no_number() -> N
         plain.refresh()
     low.freeze()
     assert run(low, asked).keys() == made.keys()
-    assert low.halved is None
+    assert low.acting_copy is None
 
 
 def test_entries_that_no_text_means_are_neither_sampled_nor_scored() -> None:
@@ -286,7 +286,7 @@ def build(name: str, **more: object) -> Any:
 
 KV = {"num_key_value_heads": 2}
 MISFITS: dict[str, tuple[Callable[[], Any], str]] = {
-    "a bias in the head": (lambda: build("Phi"), "no plain linear output head"),
+    "a bias in the head": (lambda: build("Phi"), "no plain linear LM head"),
     "capped logits": (
         lambda: build("Gemma2", head_dim=8, layer_types=["full_attention"] * 2, **KV),
         "scales or caps logits",

@@ -36,11 +36,11 @@ def test_what_will_not_pass_is_not(bad: int) -> None:
     ("bad", "fix"),
     [
         (401, "policies.teacher.server.key"),
-        (404, "mend policies.teacher.url, or policies.teacher.model"),
+        (404, "fix policies.teacher.url or policies.teacher.model"),
         (429, "lower policies.teacher.server.concurrent"),
         (500, "--resume"),
-        ("drop", "start it or mend policies.teacher.url"),
-        (b"<html>", "mend policies.teacher.url"),
+        ("drop", "start it or fix policies.teacher.url"),
+        (b"<html>", "fix policies.teacher.url"),
     ],
 )
 def test_an_error_is_a_sentence_with_a_cure(bad: object, fix: str) -> None:
@@ -53,7 +53,7 @@ def test_an_error_is_a_sentence_with_a_cure(bad: object, fix: str) -> None:
 
 def test_attempts_are_counted_and_end() -> None:
     with listed(503) as server:
-        said = str(client(server.port, manners=replace(HASTY, retries=2)).ask("/x").exception(20))
+        said = str(client(server.port, options=replace(HASTY, retries=2)).ask("/x").exception(20))
         assert len(server.asked) == 3
         assert "answered 503 (no 503), 3 times" in said
 
@@ -67,10 +67,10 @@ def test_a_server_that_is_not_there() -> None:
 
 @pytest.mark.parametrize("slow", ["stall", "drip"])
 def test_an_attempt_has_a_deadline_even_where_an_answer_comes_in_drops(slow: str) -> None:
-    manners = replace(HASTY, deadline=0.3, retries=1)
+    options = replace(HASTY, deadline=0.3, retries=1)
     with listed(slow) as server:
         since = time.monotonic()
-        said = str(client(server.port, manners=manners).ask("/x").exception(60))
+        said = str(client(server.port, options=options).ask("/x").exception(60))
         took = time.monotonic() - since
         assert "did not answer within 0.3 s, 2 times" in said
         assert "server.deadline" in said
@@ -78,27 +78,27 @@ def test_an_attempt_has_a_deadline_even_where_an_answer_comes_in_drops(slow: str
 
 
 def test_every_request_on_a_line_has_the_whole_deadline() -> None:
-    manners = replace(HASTY, deadline=1.9, retries=0, concurrent=1)
+    options = replace(HASTY, deadline=1.9, retries=0, concurrent=1)
     with listed("stall") as server:  # a second
-        of = client(server.port, manners=manners)
+        of = client(server.port, options=options)
         assert [of.ask("/x").result(20) for _ in range(2)] == ["stall", "stall"]
 
 
 def test_a_deadline_that_passed_once_may_be_met_the_next_time() -> None:
     with listed("stall", GOOD) as server:
-        asked = client(server.port, manners=replace(HASTY, deadline=0.8)).ask("/x")
+        asked = client(server.port, options=replace(HASTY, deadline=0.8)).ask("/x")
         assert asked.result(20) == GOOD
 
 
 def test_pauses_grow_with_jitter_that_a_seed_fixes(monkeypatch: pytest.MonkeyPatch) -> None:
-    manners = replace(HASTY, retries=9, pause=0.5)
+    options = replace(HASTY, retries=9, pause=0.5)
     slept: list[float] = []
     monkeypatch.setattr("tutelage.policies.server.http.time.sleep", slept.append)
 
     def pauses(seed: int) -> list[float]:
         slept.clear()
         with listed(500) as server:
-            client(server.port, manners=replace(manners, seed=seed)).ask("/x").exception(20)
+            client(server.port, options=replace(options, seed=seed)).ask("/x").exception(20)
         return [*slept]
 
     one, again, other = pauses(1), pauses(1), pauses(2)
@@ -117,7 +117,7 @@ def test_a_server_says_how_long_it_wants_to_be_left_alone() -> None:
 
 def test_only_so_many_are_under_way() -> None:
     with listed("stall") as server:
-        of = client(server.port, manners=replace(HASTY, concurrent=3))
+        of = client(server.port, options=replace(HASTY, concurrent=3))
         for answer in [of.ask("/x", {"k": k}) for k in range(5)]:
             assert answer.result(20) == "stall"
         assert server.most == 3
@@ -126,7 +126,7 @@ def test_only_so_many_are_under_way() -> None:
 
 def test_what_may_come_later_is_sent_last() -> None:
     with listed("stall", GOOD) as server:
-        of = client(server.port, manners=replace(HASTY, concurrent=1))
+        of = client(server.port, options=replace(HASTY, concurrent=1))
         first = of.ask("/first")
         while not server.asked:
             time.sleep(0.001)
@@ -140,14 +140,14 @@ def test_what_may_come_later_is_sent_last() -> None:
 
 def test_lines_are_kept_and_renewed() -> None:
     with listed(GOOD, "drop", GOOD) as server:
-        of = client(server.port, manners=replace(HASTY, retries=0, concurrent=1))
+        of = client(server.port, options=replace(HASTY, retries=0, concurrent=1))
         for _ in range(3):  # the second finds its line closed, and takes a new one at once
             assert of.ask("/x").result(20) == GOOD
 
 
 def test_requests_that_nobody_waits_for_are_not_made() -> None:
     with listed("stall", GOOD) as server:
-        of = client(server.port, manners=replace(HASTY, concurrent=1))
+        of = client(server.port, options=replace(HASTY, concurrent=1))
         first, second, third = of.ask("/1"), of.ask("/2"), of.ask("/3")
         second.cancel()
         assert first.result(20) == "stall"

@@ -153,7 +153,7 @@ def computed(rows: int, count: int = 12, turns: int = 6) -> int:
     """Tokens that the model is fed while so many episodes are played at the same time."""
     rng = random.Random(0)
     says = [[tuple(rng.choices(range(10, V), k=9)) for _ in range(turns)] for _ in range(count)]
-    of = policy(rows=rows, context=768)
+    of = policy(slots=rows, context=768)
     fed = Fed(of)
     made = play(of, [Talk(f"e{k}", said, False, 1.0) for k, said in enumerate(says)])
     assert len(made) == count * turns
@@ -176,7 +176,7 @@ def plenty() -> int:
 
 def test_two_engines_that_wait_for_each_others_rows_go_on() -> None:
     """An episode with a row in one engine wants one in the other, and the other way round."""
-    engines = [policy(rows=1), policy(rows=1)]
+    engines = [policy(slots=1), policy(slots=1)]
     for k, of in enumerate(engines):
         run(of, [request((10, 11), key="ab"[k])])
     for k, of in enumerate(engines):
@@ -185,17 +185,17 @@ def test_two_engines_that_wait_for_each_others_rows_go_on() -> None:
 
 
 def test_a_new_episode_waits_while_others_have_the_rows() -> None:
-    of = policy(rows=3)
+    of = policy(slots=3)
     said = {key: run(of, [request((*range(10, 40), 50 + ord(key)), key=key)])[key] for key in "ab"}
     for key in "cd":
         of.submit(request((7, 8, 9), key=key))
     back = request((*range(10, 40), 50 + ord("a"), *said["a"].tokens, 60), key="a")
     of.submit(back)
     of.poll()
-    assert {row.key for row in engine(of).rows} == {"a", "b", "c"}
+    assert {row.key for row in engine(of).slots} == {"a", "b", "c"}
     of.release("b")
     of.poll()
-    assert {row.key for row in engine(of).rows} == {"a", "c", "d"}
+    assert {row.key for row in engine(of).slots} == {"a", "c", "d"}
 
 
 @pytest.mark.parametrize(
@@ -211,5 +211,5 @@ def test_long_rows_grow_by_a_quarter_where_no_change_is_recorded(
     of.cache.slots = slots
     if recorded:
         of.recordings = Recordings(lambda step: step)
-    assert of._grown(slots + 1) == want
-    assert of._grown(slots) == slots
+    assert of.capacity_for(slots + 1) == want
+    assert of.capacity_for(slots) == slots

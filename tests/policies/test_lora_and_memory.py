@@ -81,8 +81,8 @@ def test_sizes_on_paper_are_those_of_the_models(saved: str) -> None:
         section = PolicySection(model=saved, lora=lora, dtype="bfloat16")
         low = load(saved, lora=lora, dtype="bfloat16")
         run(low, [Request(key="a", prompt=(10, 11), seed=0, max_new=2)])
-        assert low.halved is not None
-        every = {id(p): p for m in (low.model, low.halved.base) for p in m.parameters()}
+        assert low.acting_copy is not None
+        every = {id(p): p for m in (low.model, low.acting_copy.base) for p in m.parameters()}
         kept = sum(p.numel() * p.element_size() for p in every.values())
         assert shape.weights(section, frozen=False) == kept
         assert shape.trained(section) == sum(p.numel() for p in low.parameters())
@@ -295,7 +295,7 @@ def test_layers_computed_again_give_the_same_gradient_bit_for_bit(
         pytest.importorskip("peft")
     samples, made, kept = flat(conversations(6, count=2)), [], []
     for again in (False, True):
-        of = load(saved, dtype=dtype, lora=lora, recompute=again)  # type: ignore[arg-type]
+        of = load(saved, dtype=dtype, lora=lora, gradient_checkpointing=again)  # type: ignore[arg-type]
         with Kept() as counted:
             loss = of.score(samples, 0.7).logp.sum()
         kept.append(counted.bytes)
@@ -308,7 +308,7 @@ def test_layers_computed_again_give_the_same_gradient_bit_for_bit(
 
 
 def test_layers_computed_again_sample_and_copy_as_before(saved: str) -> None:
-    plain, of = load(saved), load(saved, recompute=True)
+    plain, of = load(saved), load(saved, gradient_checkpointing=True)
     requests = [Request(key="a", prompt=tuple(range(10, 40)), seed=0, max_new=9)]
     assert run(of, requests) == run(plain, requests)
     kept = of.copied()
@@ -319,7 +319,7 @@ def test_layers_computed_again_sample_and_copy_as_before(saved: str) -> None:
 
 def test_a_model_whose_layers_are_not_in_a_list_is_refused() -> None:
     with pytest.raises(PolicyError, match="gradient_checkpointing = false"):
-        layers.recompute(nn.Linear(2, 2), tiny().config)
+        layers.checkpoint_layers(nn.Linear(2, 2), tiny().config)
 
 
 # -- low precision

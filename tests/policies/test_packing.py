@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.policies.packing import Row, batches, pack
+from tutelage.policies.packing import PackedSequence, batches, pack
 from tutelage.prompts.prompter import Sample
 
 
@@ -14,7 +14,7 @@ def test_a_two_turn_episode_is_one_row() -> None:
         Sample(prompt=(1, 2, 3), tokens=(10, 11)),
         Sample(prompt=(1, 2, 3, 10, 11, 4, 5), tokens=(12,)),
     ]
-    assert pack(samples) == [Row(ids=ids, at=[3, 4, 7], out=[0, 1, 2])]
+    assert pack(samples) == [PackedSequence(ids=ids, positions=[3, 4, 7], flat=[0, 1, 2])]
 
 
 def test_a_turn_that_does_not_continue_the_last_starts_a_row() -> None:
@@ -25,9 +25,9 @@ def test_a_turn_that_does_not_continue_the_last_starts_a_row() -> None:
         Sample(prompt=(1, 2), tokens=(14,)),  # shorter than the row
     ]
     assert pack(samples) == [
-        Row(ids=[1, 2, 10], at=[2], out=[0]),
-        Row(ids=[1, 2, 99, 4, 11, 12, 13], at=[4, 5, 6], out=[1, 2, 3]),
-        Row(ids=[1, 2, 14], at=[2], out=[4]),
+        PackedSequence(ids=[1, 2, 10], positions=[2], flat=[0]),
+        PackedSequence(ids=[1, 2, 99, 4, 11, 12, 13], positions=[4, 5, 6], flat=[1, 2, 3]),
+        PackedSequence(ids=[1, 2, 14], positions=[2], flat=[4]),
     ]
 
 
@@ -36,7 +36,7 @@ def test_a_turn_without_tokens_still_holds_its_place() -> None:
         Sample(prompt=(1,), tokens=()),
         Sample(prompt=(1, 2), tokens=(10,)),
     ]
-    assert pack(samples) == [Row(ids=[1, 2, 10], at=[2], out=[0])]
+    assert pack(samples) == [PackedSequence(ids=[1, 2, 10], positions=[2], flat=[0])]
 
 
 def test_a_sample_without_a_prompt_is_refused() -> None:
@@ -61,7 +61,7 @@ def test_every_token_is_in_one_row_after_its_own_prompt(
     flat = [(s.prompt + s.tokens[:k], token) for s in samples for k, token in enumerate(s.tokens)]
     seen = {}
     for row in rows:
-        for at, out in zip(row.at, row.out, strict=True):
+        for at, out in zip(row.positions, row.flat, strict=True):
             assert out not in seen
             seen[out] = tuple(row.ids[:at]), row.ids[at]
     assert [seen[n] for n in range(len(flat))] == flat
@@ -76,7 +76,7 @@ def test_every_token_is_in_one_row_after_its_own_prompt(
 
 
 def test_batches_fill_their_budget() -> None:
-    rows = [Row(ids=[0] * n) for n in (9, 2, 3, 2, 30, 3)]
+    rows = [PackedSequence(ids=[0] * n) for n in (9, 2, 3, 2, 30, 3)]
     assert [[len(r.ids) for r in b] for b in batches(rows, 12)] == [[9, 2], [3, 2], [30], [3]]
     assert [[len(r.ids) for r in b] for b in batches(rows, 12, padded=True)] == [
         [2, 2, 3, 3],

@@ -19,7 +19,7 @@ from tutelage.runs import assemble, models
 @pytest.mark.parametrize("seed", range(4))
 def test_slow_turns_are_the_fast_ones(seed: int) -> None:
     """Transcripts and windows, ragged, several turns each, likeliest tokens and drawn ones."""
-    slow, fast = policy(fast=False, rows=4, context=768), policy(rows=4, context=768)
+    slow, fast = policy(reference_path=True, slots=4, context=768), policy(slots=4, context=768)
     plain = dict(play(fast, talks(seed=seed, count=9)))
     made = play(slow, talks(seed=seed, count=9))
     assert {asked for asked, _ in made} == set(plain)
@@ -29,7 +29,7 @@ def test_slow_turns_are_the_fast_ones(seed: int) -> None:
 
 
 def test_slow_turns_compute_their_whole_prompts() -> None:
-    of = policy(fast=False, context=768)
+    of = policy(reference_path=True, context=768)
     fed = Fed(of)
     made = play(of, talks(seed=3, count=7))
     assert sum(b * t for b, t in fed.shapes) == sum(
@@ -38,7 +38,7 @@ def test_slow_turns_compute_their_whole_prompts() -> None:
 
 
 def test_slow_episodes_that_begin_alike_share_nothing() -> None:
-    of = policy(fast=False)
+    of = policy(reference_path=True)
     fed = Fed(of)
     pair = [request(tuple(range(10, 70)), key=key) for key in "ab"]
     made = run(of, [*pair, request(tuple(range(10, 80)), key="c")])
@@ -54,8 +54,8 @@ def test_slow_episodes_that_begin_alike_share_nothing() -> None:
 
 def test_slow_passes_stay_within_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads that are not copied count in full."""
-    monkeypatch.setattr("tutelage.policies.hf.generation.PASS", 100)
-    of = policy(fast=False)
+    monkeypatch.setattr("tutelage.policies.hf.generation.MAX_PREFILL_TOKENS", 100)
+    of = policy(reference_path=True)
     fed = Fed(of)
     run(of, [request((*range(10, 70), 80 + k), key=str(k)) for k in range(3)])
     assert max(t for _, t in fed.shapes) == 61
@@ -65,11 +65,11 @@ def test_nothing_slow_is_recorded() -> None:
     of = policy()
     fast, slow = (
         SlotEngine(
-            of.engine.forward, lambda: of.head.detach(), of.model.config, end=of.chat.end, rows=2,
+            of.engine.forward, lambda: of.head.detach(), of.model.config, end=of.chat.end, slots=2,
             context=of.context_length, dtype=torch.float32, device="cpu", recorder=tape,
-            fast=way,
+            reference_path=way,
         )
-        for way in (True, False)
+        for way in (False, True)
     )  # fmt: skip
     assert fast.recordings is not None
     assert slow.recordings is None
@@ -77,7 +77,7 @@ def test_nothing_slow_is_recorded() -> None:
 
 def test_slow_scores_are_the_fast_ones() -> None:
     samples = flat(conversations(4))
-    slow, fast = policy(fast=False, tokens=150), policy(tokens=150)
+    slow, fast = policy(reference_path=True, tokens=150), policy(tokens=150)
     assert slow.padded
     assert not fast.padded
     with torch.no_grad():
@@ -86,11 +86,11 @@ def test_slow_scores_are_the_fast_ones() -> None:
 
 
 def test_a_slow_student_in_two_bytes_acts_with_what_is_trained() -> None:
-    slow, fast = policy(fast=False, dtype="bfloat16"), policy(dtype="bfloat16")
+    slow, fast = policy(reference_path=True, dtype="bfloat16"), policy(dtype="bfloat16")
     asked = [request(tuple(range(10 + k, 60 + k)), key=str(k), max_new=1) for k in range(9)]
     made, plain = run(slow, asked), run(fast, asked)
-    assert slow.halved is None
-    assert fast.halved is not None
+    assert slow.acting_copy is None
+    assert fast.acting_copy is not None
     assert [made[r.key].tokens for r in asked] == [plain[r.key].tokens for r in asked]
 
 
@@ -112,15 +112,15 @@ def built(config: Config) -> HFPolicy:
     return models.policy_of(config.policy, config, suite, context, where="policy")
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_the_setting_reaches_the_policy_and_its_copies(fast: bool) -> None:
-    settings = {**CONFIG, "policy": {**CONFIG["policy"], "fast": fast}}
+@pytest.mark.parametrize("reference_path", [True, False])
+def test_the_setting_reaches_the_policy_and_its_copies(reference_path: bool) -> None:
+    settings = {**CONFIG, "policy": {**CONFIG["policy"], "fast": not reference_path}}
     of = built(parse(settings))
     for each in (of, of.copied()):
-        assert each.fast == fast
+        assert each.reference_path == reference_path
         assert isinstance(each.engine, SlotEngine)
-        assert each.engine.fast == fast
+        assert each.engine.reference_path == reference_path
         sample = Sample(prompt=(1, 2, 3), tokens=(4,))
         with torch.no_grad():
             assert len(each.score([sample], 1.0).logp) == 1
-        assert each.padded != fast
+        assert each.padded == reference_path

@@ -17,9 +17,9 @@ from torch.testing import assert_close
 
 from tutelage.errors import ConfigError, PolicyError
 from tutelage.policies.base import Request
-from tutelage.policies.server.dialects import DIALECTS, Unreadable
+from tutelage.policies.server.vllm_api import PATH, completion_request, read_completion
 from tutelage.policies.server.http import Client
-from tutelage.policies.server.policy import PATIENCE, RemotePolicy
+from tutelage.policies.server.policy import POLL_WAIT, RemotePolicy
 from tutelage.policies.server.serve import Worker
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Sample
@@ -71,16 +71,16 @@ def test_a_row_is_asked_for_once_and_perhaps_early() -> None:
     bodies = [[3, 9, 30, 41, 7, END, 50, 51, 60, END], [4, 9, 5], [9, 9, 9, 9, 1, 2, 3, 4]]
     with listed(*(answer(ids, -k) for k, ids in enumerate(bodies))) as server:
         of = RemotePolicy(
-            client(server.port, manners=replace(HASTY, concurrent=1)), small_chat(), context=500
+            client(server.port, options=replace(HASTY, concurrent=1)), small_chat(), context=500
         )
-        of.expect(TURNS[:2])
-        of.expect(TURNS[:2])
-        of.expect(TURNS[2:3])
-        wait(of.early.values())
+        of.prefetch_scores(TURNS[:2])
+        of.prefetch_scores(TURNS[:2])
+        of.prefetch_scores(TURNS[2:3])
+        wait(of.prefetched.values())
         logp = of.score(TURNS, 1.0).logp
         assert logp.tolist() == [0.0] * 5 + [-1.0] + [-2.0] * 4
         assert [body["prompt"] for _, body, _ in server.asked] == bodies
-        assert not of.early
+        assert not of.prefetched
 
 
 def test_equal_rows_are_asked_for_once() -> None:
@@ -88,10 +88,10 @@ def test_equal_rows_are_asked_for_once() -> None:
     bodies = [[4, 9, 5], [8, 8, 1, 2]]
     with listed(*(answer(ids, -k) for k, ids in enumerate(bodies))) as server:
         of = RemotePolicy(
-            client(server.port, manners=replace(HASTY, concurrent=1)), small_chat(), context=500
+            client(server.port, options=replace(HASTY, concurrent=1)), small_chat(), context=500
         )
-        of.expect([one])
-        wait(of.early.values())  # what was begun early serves all of them
+        of.prefetch_scores([one])
+        wait(of.prefetched.values())  # what was begun early serves all of them
         logp = of.score([one, other, one, one, other], 1.0).logp
         assert logp.tolist() == [0.0, -1.0, -1.0, 0.0, 0.0, -1.0, -1.0]
         assert [body["prompt"] for _, body, _ in server.asked] == bodies
@@ -109,14 +109,14 @@ def test_a_turn_does_not_wait_for_scores_that_are_begun_early(
 
     rows = [Sample(prompt=(k, 9), tokens=(5, 6)) for k in range(6)]
     with serving(policy()) as server:
-        of = remote(server.port, small_chat(), manners=replace(HASTY, concurrent=1))
+        of = remote(server.port, small_chat(), options=replace(HASTY, concurrent=1))
         monkeypatch.setattr(Worker, "_score", late)
-        of.expect(rows)
+        of.prefetch_scores(rows)
         of.submit(Request(key="a", prompt=(3, 9), seed=0, max_new=2))
         while not (made := of.poll()):
             pass
         assert [completion.key for completion in made] == ["a"]
-        assert sum(begun.done() for begun in of.early.values()) <= 2
+        assert sum(begun.done() for begun in of.prefetched.values()) <= 2
         gate.release(len(rows))
         with torch.no_grad():
             assert_close(of.score(rows, 1.0).logp, policy().score(rows, 1.0).logp)
@@ -141,16 +141,16 @@ def test_a_poll_waits_only_where_nobody_else_has_work(monkeypatch: pytest.Monkey
         deadline = time.monotonic() + 60
         while not waits and time.monotonic() < deadline:
             of.poll()
-        assert waits == [PATIENCE]
+        assert waits == [POLL_WAIT]
 
 
 def test_what_is_expected_in_vain_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tutelage.policies.server.policy.EARLY", 2)
+    monkeypatch.setattr("tutelage.policies.server.policy.MAX_PREFETCH", 2)
     with listed("stall") as server:
         of = RemotePolicy(client(server.port), small_chat(), context=500)
         for k in range(5):
-            of.expect([Sample(prompt=(k,), tokens=(1,))])
-        assert [ids for ids, _ in of.early] == [(3, 1), (4, 1)]
+            of.prefetch_scores([Sample(prompt=(k,), tokens=(1,))])
+        assert [ids for ids, _ in of.prefetched] == [(3, 1), (4, 1)]
 
 
 def test_refresh_forgets_turns_nobody_waits_for() -> None:
@@ -179,7 +179,7 @@ def test_it_takes_the_first_model_and_its_context() -> None:
 def test_an_unsteady_server_is_refused() -> None:
     with listed(MODELS) as server:
         of = RemotePolicy(client(server.port), small_chat(), context=511)
-        ids = list(of._golden())
+        ids = list(of.probe())
     for apart, fine in ((0.05, True), (0.3, False)):
         with listed(MODELS, answer(ids, -1.0), answer(ids, -1.0 - apart)) as server:
             if fine:
@@ -191,7 +191,7 @@ def test_an_unsteady_server_is_refused() -> None:
 
 def test_the_whole_vocabulary_is_looked_at() -> None:
     of = RemotePolicy(Client("http://x", name="policies.teacher"), small_chat(), context=511)
-    ids = of._golden()
+    ids = of.probe()
     assert ids[0] == 0
     assert small_chat().size - 1 in ids
     assert END in ids
@@ -207,8 +207,8 @@ def test_another_tokenizer_is_refused() -> None:
 
     with serving(policy()) as server:
         of = RemotePolicy(client(server.port), small_chat())
-        mine = of._text
-        of._text = lambda token: mine(token or 300)  # type: ignore[method-assign]
+        mine = of.token_text
+        of.token_text = lambda token: mine(token or 300)  # type: ignore[method-assign]
         with pytest.raises(PolicyError, match=r"token 0 is .* set policies.teacher.tokenizer"):
             of.connect()
 
@@ -248,7 +248,9 @@ def test_only_temperature_1_is_told() -> None:
     with pytest.raises(PolicyError, match=r"not at 0\.7"):
         of.submit(Request(key="a", prompt=(1,), seed=0, max_new=3, temperature=0.7))
     with listed("stall") as server:
-        hot = RemotePolicy(client(server.port), small_chat(), context=500, heated=True)
+        hot = RemotePolicy(
+            client(server.port), small_chat(), context=500, returns_temperature_scaled=True
+        )
         hot.submit(Request(key="a", prompt=(1,), seed=0, max_new=3, temperature=0.7))
 
 
@@ -275,7 +277,9 @@ def test_scores_that_are_not_what_was_asked_for(break_: Any, said: str) -> None:
     good = answer([4, 9, 5])["choices"][0]["prompt_logprobs"]
     with listed(break_(good)) as server:
         of = RemotePolicy(client(server.port), small_chat(), context=500)
-        with pytest.raises(PolicyError, match=r"policies\.teacher\.server\.dialect") as error:
+        with pytest.raises(
+            PolicyError, match=r"does not answer as asked.* fix policies\.teacher\.url"
+        ) as error:
             of.score([Sample(prompt=(4,), tokens=(9, 5))], 1.0)
     assert said in str(error.value)
 
@@ -311,8 +315,8 @@ def test_turns_that_are_not_what_was_asked_for(made: Any, said: str) -> None:
 
 def test_vllm_is_told_to_sample_plainly() -> None:
     request = Request(key="a", prompt=(4, 5), seed=2**63 + 5, max_new=4, temperature=0.5)
-    path, body = DIALECTS["vllm"].ask("m", request, END)
-    assert path == "/v1/completions"
+    assert PATH == "/v1/completions"
+    body = completion_request("m", request, END)
     assert body["seed"] == 5  # signed numbers of 64 bits
     plain = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
     assert plain.items() <= body.items()
@@ -322,29 +326,5 @@ def test_vllm_is_told_to_sample_plainly() -> None:
 def test_tokens_by_their_names_serve_where_ids_are_not_told() -> None:
     told = {"tokens": ["token_id:5", f"token_id:{END}"], "token_logprobs": [-1.0, -2.0]}
     request = Request(key="a", prompt=(4,), seed=0, max_new=4)
-    made = DIALECTS["vllm"].completion({"choices": [{"logprobs": told}]}, request, END)
+    made = read_completion({"choices": [{"logprobs": told}]}, request, END)
     assert (made.tokens, made.logps, made.ended) == ((5, END), (-1.0, -2.0), True)
-
-
-def test_sglang() -> None:
-    """Its answers as its own tests and users describe them: [log-probability, id, text]."""
-    of = DIALECTS["sglang"]
-    ids, start = (4, 9, 5, 6), 2
-    path, body = of.ask_scores("m", ids, start)
-    assert (path, body["logprob_start_len"], body["input_ids"]) == ("/generate", 1, [4, 9, 5, 6])
-    told = [[None, 9, None], [-0.5, 5, None], [-0.25, 6, None]]
-    made = of.scores({"meta_info": {"input_token_logprobs": told}}, ids, start)
-    assert [x for x, _ in made] == [None, None, -0.5, -0.25]
-    for wrong, said in (
-        (told[::-1], "not those that were sent"),
-        (told[1:], "2 tokens were asked for and 2 scored"),
-        (None, "it can act but not be scored"),
-    ):
-        with pytest.raises(Unreadable, match=said):
-            of.scores({"meta_info": {"input_token_logprobs": wrong}}, ids, start)
-    request = Request(key="a", prompt=(4,), seed=0, max_new=4)
-    sampled = {"meta_info": {"output_token_logprobs": [[-0.5, 5, None], [-0.1, END, None]]}}
-    assert of.completion(sampled, request, END).tokens == (5, END)
-    assert of.ask("m", request, END)[1]["sampling_params"]["stop_token_ids"] == [END]
-    with pytest.raises(Unreadable, match="no meta_info"):
-        of.completion({}, request, END)

@@ -83,7 +83,7 @@ def test_a_conversation_that_no_longer_fits_is_refused() -> None:
 
 
 def test_it_plays_no_other_part() -> None:
-    with pytest.raises(PolicyError, match="also asked for something else"):
+    with pytest.raises(PolicyError, match="also samples other turns"):
         made(Fake(foreign=True), tokens=5)(TALK)
 
 

@@ -136,10 +136,10 @@ def test_a_port_that_is_taken() -> None:
 
 def test_many_at_once() -> None:
     """Turns and scores of many clients, mixed: each gets its own."""
-    of = policy(rows=4)
-    with serving(policy(rows=4)) as server:
+    of = policy(slots=4)
+    with serving(policy(slots=4)) as server:
         asks = [
-            client(server.port, manners=HASTY).ask("/v1/completions", {
+            client(server.port, options=HASTY).ask("/v1/completions", {
                 "prompt": [k + 1, 5, 9], "seed": k, "max_tokens": 3 + k % 4, "prompt_logprobs": 0,
                 "return_token_ids": True,
             })

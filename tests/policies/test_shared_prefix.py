@@ -24,8 +24,8 @@ from tutelage.policies.base import Actor
 from tutelage.policies.hf import shared_prefix
 from tutelage.policies.hf.lora import Adapters
 from tutelage.policies.hf.policy import HFPolicy
-from tutelage.policies.hf.shared_prefix import LEAST, Prefix, common, longest
-from tutelage.policies.packing import Row, pack
+from tutelage.policies.hf.shared_prefix import MIN_PREFIX, Prefix, longest_usable, shared_tokens
+from tutelage.policies.packing import PackedSequence, pack
 from tutelage.prompts.context import Context
 from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
@@ -71,33 +71,36 @@ def test_attention_after_a_prefix_is_that_of_the_whole(known: int, new: int) -> 
 # -- which tokens
 
 ROW = st.tuples(st.lists(st.integers(0, 1), max_size=6), st.integers(0, 8)).map(
-    lambda x: Row(ids=[7, *x[0], 7, 7], at=[i for i in (x[1],) if 0 < i < len(x[0]) + 3])
+    lambda x: PackedSequence(ids=[7, *x[0], 7, 7], at=[i for i in (x[1],) if 0 < i < len(x[0]) + 3])
 )
 
 
 @given(st.lists(ROW, min_size=2, max_size=5))
-def test_what_is_common_is_before_every_place_that_is_read(rows: list[Row]) -> None:
-    size = common(rows)
+def test_what_is_common_is_before_every_place_that_is_read(rows: list[PackedSequence]) -> None:
+    size = shared_tokens(rows)
     heads = {tuple(row.ids[:size]) for row in rows}
     assert len(heads) == 1
     for row in rows:
         # the state at a place predicts the next one; and something must be left to pass
-        assert size <= min(row.at, default=len(row.ids)) - 1
+        assert size <= min(row.positions, default=len(row.ids)) - 1
     one_more = {tuple(row.ids[: size + 1]) for row in rows}
-    tight = any(min(row.at, default=len(row.ids)) - 1 == size for row in rows)
+    tight = any(min(row.positions, default=len(row.ids)) - 1 == size for row in rows)
     assert tight or len(one_more) > 1
 
 
 def test_the_longest_prefix_that_all_rows_share_is_used_as_far_as_it_goes() -> None:
     a, b = list(range(100, 180)), list(range(300, 340))
     known = [Prefix(a[:40]), Prefix(a[:70]), Prefix(b)]
-    rows = [Row(ids=[*a[:60], k, k], at=[61]) for k in (1, 2)]
-    found = longest(known, rows)
+    rows = [PackedSequence(ids=[*a[:60], k, k], at=[61]) for k in (1, 2)]
+    found = longest_usable(known, rows)
     assert found is not None
     assert list(found.ids) == a[:60]
-    assert longest(known, [*rows, Row(ids=[*b, 1, 2], at=[41])]) is None
-    assert longest(known, [Row(ids=[*a[: LEAST - 1], 5, 6], at=[LEAST])]) is None
-    early = longest(known, [Row(ids=a, at=[50])])
+    assert longest_usable(known, [*rows, PackedSequence(ids=[*b, 1, 2], at=[41])]) is None
+    assert (
+        longest_usable(known, [PackedSequence(ids=[*a[: MIN_PREFIX - 1], 5, 6], at=[MIN_PREFIX])])
+        is None
+    )
+    early = longest_usable(known, [PackedSequence(ids=a, at=[50])])
     assert early is not None
     assert len(early.ids) == 49
 
@@ -134,7 +137,7 @@ def fed(of: HFPolicy) -> list[int]:
 
 
 def twins(**options: Any) -> tuple[HFPolicy, HFPolicy]:
-    return policy(**options), policy(**options, fast=False)
+    return policy(**options), policy(**options, reference_path=True)
 
 
 @pytest.mark.parametrize("heat", [1.0, 0.4])
@@ -168,7 +171,7 @@ def parts(samples: Sequence[Sample]) -> list[list[Sample]]:
 def gradient(of: HFPolicy, samples: Sequence[Sample], *, share: bool) -> dict[str, Tensor]:
     """Of a weighted sum, a row at a time."""
     of.model.zero_grad()
-    with of.sharing(samples) if share else contextlib.nullcontext():
+    with of.shared_prefix(samples) if share else contextlib.nullcontext():
         for n, part in enumerate(parts(samples)):
             logp = of.score(part, 0.7).logp
             (torch.linspace(-1, 2 + n, len(logp)) * logp).sum().backward()  # type: ignore[no-untyped-call]
@@ -200,7 +203,7 @@ def test_the_prefix_has_a_gradient_of_its_own() -> None:
     embedded = of.model.get_input_embeddings().weight
     # the head shares its weights with the embeddings: its own part is taken out
     head = embedded.detach().clone().requires_grad_()
-    with of.sharing(samples):
+    with of.shared_prefix(samples):
         before = None
         for sample in samples:
             hidden = of.score([sample], 1.0).distribution.hidden
@@ -216,7 +219,7 @@ def test_it_goes_with_what_saves_memory(kind: str) -> None:
         pytest.importorskip("peft")
 
     def made(fast: bool) -> HFPolicy:
-        plain = policy(fast=fast)
+        plain = policy(reference_path=not fast)
         added = Adapters(plain.model, rank=4, base="", seed=0) if kind == "lora" else None
         if added is not None:
             torch.manual_seed(5)
@@ -224,7 +227,7 @@ def test_it_goes_with_what_saves_memory(kind: str) -> None:
                 if "lora_B" in name:  # which begins at zero, and would leave A without gradient
                     torch.nn.init.normal_(p, std=0.1)
         return HFPolicy(
-            plain.model, plain.chat, adapters=added, recompute=kind == "recompute", fast=fast,
+            plain.model, plain.chat, adapters=added, gradient_checkpointing=kind == "recompute", reference_path=not fast,
             dtype="bfloat16" if kind == "bfloat16" else "float32",
         )  # fmt: skip
 
@@ -232,7 +235,7 @@ def test_it_goes_with_what_saves_memory(kind: str) -> None:
     fast, slow = made(True), made(False)
     close = 0.1 if kind == "bfloat16" else 1e-4
     one, other = gradient(fast, samples, share=True), gradient(slow, samples, share=False)
-    with fast.sharing(samples):
+    with fast.shared_prefix(samples):
         for key, value in fast.prefixes[0].leaves.values():
             assert key.dtype == value.dtype == torch.float32  # many gradients add up there
     if kind == "bfloat16":  # rounded everywhere: alike as vectors
@@ -250,10 +253,10 @@ def test_a_second_view_of_the_same_weights_reads_the_first_ones_prefix() -> None
     told = [Sample(prompt=(*s.prompt[:70], 11, 12, 13, *s.prompt[70:]), tokens=s.tokens)
             for s in student]  # fmt: skip
     sizes = fed(of)
-    with of.sharing(student), torch.no_grad(), of.sharing(told):
+    with of.shared_prefix(student), torch.no_grad(), of.shared_prefix(told):
         before = sum(sizes)
         made = of.score(told, 1.0).logp
-        size = common(pack(told))
+        size = shared_tokens(pack(told))
     assert_close(made, slow.score(told, 1.0).logp, atol=2e-5, rtol=1e-5)
     assert size == 83
     # 70 of its 83 tokens were known, which is not all: it has a prefix of its own
@@ -261,9 +264,9 @@ def test_a_second_view_of_the_same_weights_reads_the_first_ones_prefix() -> None
     sizes.clear()
     cut = [Sample(prompt=(*s.prompt[:50], 5, 6), tokens=s.tokens) for s in student]
     cut = [Sample(prompt=(*s.prompt[:50], k % 3, 6), tokens=s.tokens) for k, s in enumerate(cut)]
-    with of.sharing(student):
+    with of.shared_prefix(student):
         before = sum(sizes)
-        with torch.no_grad(), of.sharing(cut):
+        with torch.no_grad(), of.shared_prefix(cut):
             made = of.score(cut, 1.0).logp
     assert sum(sizes) == before + sum(len(row.ids) - 50 for row in pack(cut))
     assert_close(made, slow.score(cut, 1.0).logp, atol=2e-5, rtol=1e-5)
@@ -271,7 +274,7 @@ def test_a_second_view_of_the_same_weights_reads_the_first_ones_prefix() -> None
 
 def test_a_prefix_is_forgotten_with_its_context_whatever_happens() -> None:
     of = policy()
-    with contextlib.suppress(KeyError), of.sharing(rows(5)):
+    with contextlib.suppress(KeyError), of.shared_prefix(rows(5)):
         assert len(of.prefixes) == 1
         raise KeyError
     assert of.prefixes == []
@@ -280,12 +283,12 @@ def test_a_prefix_is_forgotten_with_its_context_whatever_happens() -> None:
 
 @pytest.mark.parametrize("why", ["alone", "short", "slow", "nothing"])
 def test_what_is_not_worth_a_pass_has_none(why: str) -> None:
-    of = policy(fast=why != "slow")
+    of = policy(reference_path=why == "slow")
     samples = {
-        "alone": rows(6, count=1), "short": rows(6, head=LEAST - 1), "slow": rows(6), "nothing": []
+        "alone": rows(6, count=1), "short": rows(6, head=MIN_PREFIX - 1), "slow": rows(6), "nothing": []
     }[why]  # fmt: skip
     sizes = fed(of)
-    with of.sharing(samples):
+    with of.shared_prefix(samples):
         assert sizes == []
         assert of.prefixes == []
 
@@ -316,7 +319,10 @@ def test_a_step_has_the_gradient_of_its_slow_twin(name: str, tokens: int) -> Non
     context = Context(instructions=TOLD)
 
     def made(fast: bool, played: list[Episode]) -> tuple[list[Tensor], list[int]]:
-        policies = {"self": policy(fast=fast), "teacher": policy(1, fast=fast)}
+        policies = {
+            "self": policy(reference_path=not fast),
+            "teacher": policy(1, reference_path=not fast),
+        }
         policies["teacher"].freeze()
         on = Session(
             suite=suite, pool=LocalPool(suite), policies=dict[str, Actor](policies),
@@ -360,7 +366,7 @@ class Noting:
         raise AssertionError
 
     @contextlib.contextmanager
-    def sharing(self, samples: Sequence[Sample]) -> Iterator[None]:
+    def shared_prefix(self, samples: Sequence[Sample]) -> Iterator[None]:
         self.told.append((list(samples), torch.is_grad_enabled()))
         yield
         self.told.clear()

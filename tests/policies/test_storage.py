@@ -55,10 +55,10 @@ def test_settings_of_the_policy_are_kept(saved: Path, tmp_path: Path) -> None:
     template = tmp_path / "chat.jinja"
     template.write_text(CHATML.replace("<|im_end|>", "<|end|>"))
     of = load(
-        str(saved), rows=3, tokens=77, history="append", options=(("x", 1),),
+        str(saved), slots=3, tokens=77, history="append", options=(("x", 1),),
         chat_template=str(template), dtype="bfloat16",
     )  # fmt: skip
-    assert of.engine.count == 3
+    assert of.engine.max_slots == 3
     assert of.tokens == 77
     assert of.dtype == "bfloat16"
     assert of.chat.history == "append"

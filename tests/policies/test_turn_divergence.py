@@ -36,7 +36,7 @@ def test_turns_are_scored_by_what_is_new_in_them(rows: int, takes: bool) -> None
     `takes` it ends every third turn. One row is too few to keep anything: only then is it fed
     prompts again."""
     rng, chat = random.Random(0), small_chat()
-    mine, theirs = policy(0, rows=8), policy(1, rows=rows)
+    mine, theirs = policy(0, slots=8), policy(1, slots=rows)
     said, read = counted(mine), counted(theirs)
     prompts = {"a": tuple(range(20, 40)), "b": tuple(range(60, 75))}
     told = (50, 51, 52)
@@ -80,10 +80,10 @@ def test_turns_are_scored_by_what_is_new_in_them(rows: int, takes: bool) -> None
 def test_turns_under_way_go_on_as_if_nothing_had_been_scored() -> None:
     """Two episodes are idle when a turn begins; one that is scored beside it needs longer rows, of
     which the budget has fewer, so that the turn's own row moves."""
-    alone, beside = policy(0, rows=4), policy(0, rows=4)
+    alone, beside = policy(0, slots=4), policy(0, slots=4)
     asked = Request(key="a", prompt=tuple(range(20, 32)), seed=5, max_new=20)
     want = run(alone, [asked])["a"]
-    beside.engine.budget = int(3.5 * beside.engine.layout.row(256))  # type: ignore[attr-defined]
+    beside.engine.budget = int(3.5 * beside.engine.kv_shape.slot_bytes(256))  # type: ignore[attr-defined]
     for k in range(2):
         run(beside, [Request(key=f"old {k}", prompt=(k, 40, 50), seed=k, max_new=2)])
     beside.submit(asked)
@@ -91,7 +91,7 @@ def test_turns_under_way_go_on_as_if_nothing_had_been_scored() -> None:
     assert not made
     given = Sample(prompt=tuple(range(10, 280)), tokens=tuple(range(30, 60)))
     divergences(beside, policy(1), [(given, given)], 1.0, ["new"])
-    assert len(beside.engine.rows) == 2  # type: ignore[attr-defined]
+    assert len(beside.engine.slots) == 2  # type: ignore[attr-defined]
     while not made:
         made = beside.poll()
     assert made[0].tokens == want.tokens

@@ -16,8 +16,8 @@ from torch.testing import assert_close
 
 from tutelage.errors import PolicyError
 from tutelage.policies.base import Request
-from tutelage.policies.hf.policy import Compute, HFPolicy
-from tutelage.policies.server.vllm import AGREEMENT, InProcess, VllmEngine, write
+from tutelage.policies.hf.policy import Dtype, HFPolicy
+from tutelage.policies.server.vllm import MAX_PROBE_DIFFERENCE, LocalSampler, VllmEngine, write
 from tutelage.prompts.prompter import Sample
 
 END = small_chat().end
@@ -32,11 +32,11 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sampled(
-    of: HFPolicy, folder: Path, *, dtype: Compute = "float32",
+    of: HFPolicy, folder: Path, *, dtype: Dtype = "float32",
     options: Mapping[str, object] = {},
-) -> InProcess:  # fmt: skip
+) -> LocalSampler:  # fmt: skip
     of.save(folder)
-    made = InProcess(folder, end=END, context=of.context_length, dtype=dtype,
+    made = LocalSampler(folder, end=END, context=of.context_length, dtype=dtype,
                      unused=of.unused, options=options)  # fmt: skip
     of.engine = VllmEngine(of, made, folder=folder, name="policy.sampler")
     of.engine.refresh()
@@ -81,7 +81,7 @@ def test_turns_have_the_probabilities_they_were_drawn_with(heat: float, tmp_path
 def test_entries_that_the_tokenizer_does_not_know_are_never_sampled(
     heat: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(AGREEMENT, "float32", 1.0)  # prompts are scored with them
+    monkeypatch.setitem(MAX_PROBE_DIFFERENCE, "float32", 1.0)  # prompts are scored with them
     of = policy()
     known, requests = of.chat.size, [replace(request, temperature=heat) for request in REQUESTS]
     of.model.resize_token_embeddings(known + 40, mean_resizing=False)
@@ -166,7 +166,7 @@ def test_it_leaves_the_trainer_room_on_the_card(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_weights_travel_in_the_number_format_of_both(dtype: Compute, tmp_path: Path) -> None:
+def test_weights_travel_in_the_dtype_of_both(dtype: Dtype, tmp_path: Path) -> None:
     of = policy(dtype=dtype)
     write(of, tmp_path)
     found = load_file(tmp_path / "model.safetensors")

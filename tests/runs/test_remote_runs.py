@@ -34,7 +34,7 @@ from tutelage.objective import View
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.serve import Server
-from tutelage.policies.server.vllm import InProcess
+from tutelage.policies.server.vllm import LocalSampler
 from tutelage.prompts.context import Context
 from tutelage.rollout.session import Limits, Session
 from tutelage.rollout.play import play
@@ -113,7 +113,7 @@ def gradient(algorithm: Algorithm, teacher: HFPolicy | RemotePolicy) -> tuple[Te
         # took no turn
         assert teacher.client.count == asked
         unread = [e for e in episodes if all(turn.actor != "student" for turn in e.turns)]
-        assert len(teacher.early) <= len(unread) < len(episodes)
+        assert len(teacher.prefetched) <= len(unread) < len(episodes)
     return recorder.seen[0], sum(report.losses.values())
 
 
@@ -122,7 +122,7 @@ def test_a_teacher_on_a_server_gives_the_gradient_of_the_same_teacher_here(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # ours takes any number for a seed, so that what a teacher says here and there is the same
-    monkeypatch.setattr("tutelage.policies.server.dialects.SEEDS", 2**64)
+    monkeypatch.setattr("tutelage.policies.server.vllm_api.SEEDS", 2**64)
     algorithm = ALGORITHMS[name](**OPD[name])
     here, loss = gradient(algorithm, policy(1))
     with serving(policy(1)) as server:
@@ -256,8 +256,8 @@ def test_a_student_is_sampled_by_vllm_in_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads: list[Path] = []
-    load = InProcess.load
-    monkeypatch.setattr(InProcess, "load", lambda self, f: (loads.append(f), load(self, f)))
+    load = LocalSampler.load
+    monkeypatch.setattr(LocalSampler, "load", lambda self, f: (loads.append(f), load(self, f)))
     train.train(in_process(tmp_path, monkeypatch), watch=Quiet())
     lines = metrics(tmp_path / "away")
     assert len(lines) == len(loads) == 3  # before every step is played

@@ -9,13 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tutelage.policies.hf.policy import HFPolicy
-from tutelage.policies.server.http import Client, Manners
+from tutelage.policies.server.http import Client, RequestOptions
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.serve import Server
 from tutelage.prompts.chat_template import Chat
 
 NAME = "policies.teacher"
-HASTY = Manners(concurrent=4, deadline=20.0, retries=3, pause=0.01)
+HASTY = RequestOptions(concurrent=4, deadline=20.0, retries=3, pause=0.01)
 
 
 @contextmanager
@@ -30,13 +30,13 @@ def serving(policy: HFPolicy, **settings: Any) -> Iterator[Server]:
         thread.join()
 
 
-def client(port: int, *, manners: Manners = HASTY, key: str = "", path: str = "") -> Client:
-    return Client(f"http://127.0.0.1:{port}{path}", name=NAME, key=key, manners=manners)
+def client(port: int, *, options: RequestOptions = HASTY, key: str = "", path: str = "") -> Client:
+    return Client(f"http://127.0.0.1:{port}{path}", name=NAME, key=key, options=options)
 
 
 def remote(port: int, chat: Chat, **settings: Any) -> RemotePolicy:
-    manners = settings.pop("manners", HASTY)
-    made = RemotePolicy(client(port, manners=manners), chat, **settings)
+    options = settings.pop("options", HASTY)
+    made = RemotePolicy(client(port, options=options), chat, **settings)
     made.connect()
     return made
 

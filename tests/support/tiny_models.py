@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tutelage.policies.base import Completion, Request
-from tutelage.policies.hf.policy import Compute, HFPolicy
+from tutelage.policies.hf.policy import Dtype, HFPolicy
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.prompts.chat_template import Chat, History
 
@@ -108,17 +108,23 @@ def tiny(seed: int = 0, *, layers: int = 2, hidden: int = 32, context: int = 512
 def policy(
     seed: int = 0,
     *,
-    rows: int = 64,
+    slots: int = 64,
     tokens: int = 16_384,
-    dtype: Compute = "float32",
+    dtype: Dtype = "float32",
     layers: int = 2,
     context: int = 512,
     padded: bool = False,
-    fast: bool = True,
+    reference_path: bool = False,
 ) -> HFPolicy:
     model = tiny(seed, layers=layers, context=context)
     return HFPolicy(
-        model, small_chat(), rows=rows, tokens=tokens, dtype=dtype, padded=padded, fast=fast
+        model,
+        small_chat(),
+        slots=slots,
+        tokens=tokens,
+        dtype=dtype,
+        padded=padded,
+        reference_path=reference_path,
     )
 
 

@@ -41,7 +41,7 @@ def policy(seed: int, *, rows: int = 64, layers: int = 2, sharp: float = 3.0) ->
     )  # fmt: skip
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(sharp)
-    return HFPolicy(model.eval(), chat(), rows=rows)
+    return HFPolicy(model.eval(), chat(), slots=rows)
 
 
 def session(
@@ -64,7 +64,7 @@ def test_neither_rows_nor_live_episodes_change_a_token(context: Context) -> None
     made = []
     for rows, live in ((64, 64), (2, 64), (64, 1), (2, 3)):
         policies: dict[str, Actor] = {
-            "self": policy(0, rows=rows), "teacher": policy(1, rows=rows, layers=1)
+            "self": policy(0, slots=rows), "teacher": policy(1, slots=rows, layers=1)
         }  # fmt: skip
         on = session(policies, context, live=live, max_new_tokens=5)
         made.append(play(on, tasks, MIXED, seed=5))

@@ -1,4 +1,4 @@
-"""What a language model must be able to do here: continue token ids, and score them."""
+"""The interfaces of a policy: sample turns for prompts, and score tokens after prompts."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -12,8 +12,11 @@ from tutelage.prompts.prompter import Ids, Sample
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One turn to be sampled. What a policy remembers of `key`'s earlier turns is only a cache:
-    `prompt` is complete, and the sampled ids depend on nothing else but `seed` and the weights."""
+    """One turn to sample.
+
+    `prompt` is always complete. What an engine keeps under `key`, the episode, is only a cache: the
+    sampled ids depend on nothing but `prompt`, `seed`, `temperature` and the weights.
+    """
 
     key: str
     prompt: Ids
@@ -24,7 +27,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """`tokens` keep their end-of-turn token; `ended` is False where max_new cut them off."""
+    """A sampled turn. `tokens` include the end-of-turn token; `ended` is False if max_new cut it."""
 
     key: str
     tokens: Ids
@@ -33,25 +36,31 @@ class Completion:
 
 
 class Engine(Protocol):
-    """Samples turns. Submit what is ready, poll for what is finished: continuous batching."""
+    """Samples turns with continuous batching: submit prompts that are ready, poll for results.
+
+    `submit` and `poll` instead of one `act(prompts)`: a turn can start as soon as its environment
+    has answered, which a batch call cannot express. One loop polls several engines in turn (student
+    and teacher in Guided-OPD) without threads, so that on a CPU the order of events, and with it
+    every byte, is the same in every run.
+    """
 
     def submit(self, request: Request) -> None: ...
 
     def poll(self) -> list[Completion]:
-        """Do some work and return what it finished, perhaps nothing."""
+        """Do some work and return the turns it finished, perhaps none."""
         ...
 
     def release(self, key: str) -> None:
-        """Forget an episode: its next turn will not come."""
+        """Forget an episode: it has no further turn."""
         ...
 
     def refresh(self) -> None:
-        """Forget everything remembered: the weights have changed."""
+        """Forget everything cached: the weights have changed."""
         ...
 
 
 class Actor(Engine, Protocol):
-    """An engine, and what prompts for it are made with."""
+    """An engine, and what is needed to build prompts for it."""
 
     @property
     def chat(self) -> Chat: ...
@@ -70,23 +79,23 @@ class Scorer(Protocol):
 
 
 class Policy(Actor, Scorer, Protocol):
-    """Both: what a view of an algorithm may name."""
+    """Samples and scores: what a view of an algorithm may name."""
 
 
 @runtime_checkable
-class Foresees(Protocol):
-    """A scorer that can begin before it is asked: one that another machine works for."""
+class Prefetches(Protocol):
+    """A scorer on another machine, which can compute scores before they are read."""
 
-    def expect(self, samples: Sequence[Sample]) -> None:
-        """These will be scored soon, in such rows."""
+    def prefetch_scores(self, samples: Sequence[Sample]) -> None:
+        """Start to score these: they will be read soon, in such sequences."""
         ...
 
 
 @runtime_checkable
-class Shares(Protocol):
-    """A scorer that computes once what samples have in common."""
+class SharesPrefix(Protocol):
+    """A scorer that computes a common prefix of samples once."""
 
-    def sharing(self, samples: Sequence[Sample]) -> AbstractContextManager[None]:
-        """These are scored within, under the weights of now. Gradients of parameters are whole when
-        the context has ended."""
+    def shared_prefix(self, samples: Sequence[Sample]) -> AbstractContextManager[None]:
+        """Inside the context these samples are scored, under unchanged weights. The gradients of
+        parameters are complete when it has ended."""
         ...

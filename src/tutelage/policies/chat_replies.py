@@ -1,4 +1,4 @@
-"""A policy that talks: the next message of a conversation, for customers that are models."""
+"""A model as the other side of a conversation, such as the customer of a support task."""
 
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -11,10 +11,10 @@ Reply = Callable[[Sequence[Message]], str]
 
 
 def replies(policy: Actor, *, tokens: int = 128, temperature: float = 0.0, seed: int = 0) -> Reply:
-    """What `policy` says next in a conversation of system, user, assistant, user, ...
+    """A function from a conversation (system, user, assistant, user, ...) to the policy's reply.
 
-    The policy must play no other part meanwhile, because its answers are waited for here. The same
-    conversation gets the same reply. Raises PolicyError where it no longer fits its context.
+    The policy must have no other requests meanwhile, because each reply is waited for here. Equal
+    conversations get equal replies. Raises PolicyError if one no longer fits the context.
     """
     keys = count()
 
@@ -33,13 +33,15 @@ def replies(policy: Actor, *, tokens: int = 128, temperature: float = 0.0, seed:
         policy.submit(
             Request(key=key, prompt=prompt, seed=seed, max_new=tokens, temperature=temperature)
         )
-        made = policy.poll()
-        while not made:
-            made = policy.poll()
+        completions = policy.poll()
+        while not completions:
+            completions = policy.poll()
         policy.release(key)
-        if [completion.key for completion in made] != [key]:
-            raise PolicyError("a policy that plays a customer was also asked for something else")
-        return policy.chat.text(made[0].tokens)
+        if [completion.key for completion in completions] != [key]:
+            raise PolicyError(
+                "a policy that plays a customer also samples other turns; load a model of its own"
+            )
+        return policy.chat.text(completions[0].tokens)
 
     return reply
 

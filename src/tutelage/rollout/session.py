@@ -10,7 +10,7 @@ from tutelage.envs.pool import Pool
 from tutelage.errors import ConfigError
 from tutelage.hints import Hints
 from tutelage.objective import Algorithm, View
-from tutelage.policies.base import Foresees, Policy
+from tutelage.policies.base import Prefetches, Policy
 from tutelage.prompts.context import Context
 from tutelage.prompts.prompter import Prompter
 from tutelage.types import Episode, Task
@@ -77,5 +77,5 @@ def foresee(session: Session, algorithm: Algorithm, episode: Episode) -> None:
         return
     for view in algorithm.views.values():
         policy = session.policies.get(view.policy)
-        if isinstance(policy, Foresees) and view.hindsight is None:
-            policy.expect(session.prompter(view, episode.task).samples(episode))
+        if isinstance(policy, Prefetches) and view.hindsight is None:
+            policy.prefetch_scores(session.prompter(view, episode.task).samples(episode))

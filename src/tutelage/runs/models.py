@@ -20,11 +20,18 @@ from tutelage.errors import ConfigError, did_you_mean
 from tutelage.policies.hf.kv_cache import budget
 from tutelage.prompts.chat_template import Chat
 from tutelage.policies.hf.policy import HFPolicy
-from tutelage.policies.server.http import Client, Manners
+from tutelage.policies.server.http import Client, RequestOptions
 from tutelage.policies.hf.loading import load
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
-from tutelage.policies.server.vllm import InProcess, Sampler, Served, VllmEngine, hand_over, write
+from tutelage.policies.server.vllm import (
+    LocalSampler,
+    Sampler,
+    ServerSampler,
+    VllmEngine,
+    weight_folder,
+    write,
+)
 from tutelage.seeding import seed_of
 from tutelage.types import Observation
 
@@ -92,37 +99,6 @@ def _template(section: PolicySection, *, where: str) -> str:
     return path
 
 
-def fuse(policy: HFPolicy, section: PolicySection, *, where: str) -> HFPolicy:
-    """Exchange parts of a policy's model for Liger's kernels, where its section asks for them. The
-    head and the loss stay ours: they are formed in pieces for any sum of terms."""
-    if section.kernels == "torch":
-        return policy
-    if not policy.device.startswith("cuda"):
-        raise ConfigError(
-            f'{where}.kernels = "liger" is for NVIDIA cards, and {where} is on {policy.device}; '
-            f'leave it out, or set {where}.device = "cuda"'
-        )
-    try:
-        from liger_kernel.transformers import _apply_liger_kernel_to_instance as apply
-        from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN as KNOWN
-    except ImportError as error:
-        raise ConfigError(
-            f'{where}.kernels = "liger" needs liger-kernel, which cannot be imported ({error}); '
-            f"install it with `pip install 'tutelage[liger]'`, or leave {where}.kernels out"
-        ) from error
-    kind = policy.model.config.model_type
-    if kind not in KNOWN:  # it would go on without a word
-        raise ConfigError(
-            f'{where}.kernels = "liger": liger-kernel has none for models of type {kind!r}; leave '
-            f"{where}.kernels out, or install a newer liger-kernel"
-        )
-    apply(
-        model=policy.model, rope=True, rms_norm=True, swiglu=True, cross_entropy=False,
-        fused_linear_cross_entropy=False,
-    )  # fmt: skip
-    return policy
-
-
 def load_policy(
     section: PolicySection, *, where: str, tokens: int, seed: int = 0, folder: str = "",
     engines: int = 1,
@@ -131,26 +107,25 @@ def load_policy(
     adapters, where it has them. It is one of so many `engines` that share the memory."""
     own = section.lora or not folder
     device = device_of(section, where=where)
-    policy = load(
+    return load(
         locate(section.model, where=where) if own else folder,
         lora=section.lora,
         adapters=folder if section.lora else "",
         seed=seed_of("adapters", where, seed) % 2**31,
         quantize=section.quantize,
-        recompute=section.gradient_checkpointing,
+        gradient_checkpointing=section.gradient_checkpointing,
         compiled=section.compile,
-        fast=section.fast,
+        reference_path=not section.fast,
         dtype=section.dtype,
         device=device,
         budget=budget(device, wanted=section.cache, engines=engines),
         layers=section.layers,
-        rows=section.rows,
+        slots=section.rows,
         tokens=tokens,
         history=section.template_history,
         options=tuple(section.options.items()),
         chat_template=_template(section, where=where),
     )
-    return fuse(policy, section, where=where)
 
 
 def texts(suite: Suite, context: Context, split: str) -> Iterable[str]:
@@ -232,18 +207,17 @@ def build_policy(
         pad=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else chat.end,
     )
     device = device_of(section, where=where)
-    policy = HFPolicy(
+    return HFPolicy(
         model.to(device).eval(),
         chat,
         dtype=section.dtype,
-        rows=section.rows,
+        slots=section.rows,
         tokens=config.update.max_tokens_per_pass,
-        recompute=section.gradient_checkpointing,
+        gradient_checkpointing=section.gradient_checkpointing,
         compiled=section.compile,
-        fast=section.fast,
+        reference_path=not section.fast,
         budget=budget(device, wanted=section.cache, engines=engines),
     )
-    return fuse(policy, section, where=where)
 
 
 def policy_of(
@@ -269,7 +243,7 @@ def client_of(server: ServerSection, url: str, *, where: str, seed: int) -> Clie
         url,
         name=where,
         key=os.environ.get(server.key, "") if server.key else "",
-        manners=Manners(
+        options=RequestOptions(
             concurrent=server.concurrent,
             deadline=server.deadline,
             retries=server.retries,
@@ -294,7 +268,6 @@ def remote_of(
         client_of(server, section.url, where=where, seed=config.run.seed),
         Chat(tokenizer, section.template_history, tuple(section.options.items())),
         model=section.model,
-        dialect=server.dialect,
         context=server.context,
     )
     made.connect()
@@ -303,7 +276,7 @@ def remote_of(
 
 def give_sampler(student: HFPolicy, section: SamplerSection, *, seed: int) -> None:
     """Let vLLM play in the student's place from now on."""
-    folder, remove = hand_over(section.folder)
+    folder, remove = weight_folder(section.folder)
     atexit.register(remove)
     where = "policy.sampler"
     sampler: Sampler
@@ -311,14 +284,14 @@ def give_sampler(student: HFPolicy, section: SamplerSection, *, seed: int) -> No
         server = section.server
         remote = RemotePolicy(
             client_of(server, section.url, where=where, seed=seed), student.chat,
-            model=section.model, dialect=server.dialect, context=server.context, heated=True,
+            model=section.model, context=server.context, returns_temperature_scaled=True,
         )  # fmt: skip
         remote.connect()
-        sampler = Served(remote)
+        sampler = ServerSampler(remote)
     else:
         student.save(folder)
         write(student, folder)
-        sampler = InProcess(
+        sampler = LocalSampler(
             folder, end=student.chat.end, context=student.context_length,
             dtype=student.dtype, unused=student.unused, options=section.options,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from tutelage.objective import Algorithm, Objective, Step, View, bind
 from tutelage.objective.batch import TokenBatch
 from tutelage.objective.lazy_scores import LazyScores, with_frozen_head
 from tutelage.objective.scores import Cut, Scores
-from tutelage.policies.base import Foresees, Scorer, Shares
+from tutelage.policies.base import Prefetches, Scorer, SharesPrefix
 from tutelage.rollout.session import Clock
 from tutelage.seeding import seed_of
 from tutelage.training.layout import (
@@ -83,7 +83,7 @@ def train_step(
     def take(name: str, tokens: Tensor) -> tuple[Scores, Tensor]:
         since, view = time.perf_counter(), views[name]
         # who was told beforehand of whole rows has begun with those
-        foreseen = isinstance(policies[view.policy], Foresees) and view.hindsight is None
+        foreseen = isinstance(policies[view.policy], Prefetches) and view.hindsight is None
         rows = rows_holding(ready, name, tokens.tolist(), whole=foreseen)
         with torch.no_grad():
             made = score(name, rows).to(update.device)
@@ -207,11 +207,11 @@ def _sharing(
     with ExitStack() as stack:
         for name in sorted(names, key=lambda name: (name in followed, name)):
             policy = policies[views[name].policy]
-            if isinstance(policy, Shares):
+            if isinstance(policy, SharesPrefix):
                 rows = [row for needed, part in slices if name in needed for row in part]
                 samples = [sample for row in rows for sample in ready.cut(name, row)]
                 with torch.set_grad_enabled(name not in followed):
-                    stack.enter_context(policy.sharing(samples))
+                    stack.enter_context(policy.shared_prefix(samples))
         yield from slices
 
 

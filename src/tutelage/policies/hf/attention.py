@@ -1,8 +1,26 @@
-"""Attention for the shapes that occur here: whole sequences, side by side or one after another on
-a single axis; one new token of each of many rows over a cache, and new tokens of some of them.
+"""The attention function given to transformers: packed sequences, and new tokens over a KV cache.
 
-transformers' own sdpa path copies keys and values once per query head before it attends with a
-mask, which at one new token per row costs more than everything else in a small model.
+transformers' own sdpa path copies keys and values once per query head when there is a mask. At batch
+64, one new token and 512 cached ones (head size 32) that took 8.9 ms a layer on one CPU core, the
+grouped product below 3.2 ms.
+
+Three passes occur. Scoring without padding (`PackedPass`): sequences lie one after another on one
+axis of tokens and each attends to itself, never through a block mask, which was measured twice as
+slow on a CPU. Prefilling (`FlatPass`): the new tokens of several cache slots lie on one axis, and
+each slot attends to exactly what it holds. Decoding: one new token for each of several neighbouring
+slots, read in one product.
+
+oneDNN or BLAS, on a CPU, is chosen by shape:
+- Decoding products of one token's few heads with its keys have very few rows; oneDNN needs three
+  times as long for them (six layers of 8 slots with 2,560 keys: 17.5 ms beside 5.4), so they go to
+  the BLAS, with many keys as the rows of the product, not its columns (3.8 ms).
+- Products with many values go to oneDNN, which reads them twice as fast where they lie in one piece
+  (8 slots, 2 heads, 2,048 keys: 0.32 ms beside 0.75) and copies them where they do not.
+- New tokens after cached ones go through blocks: torch's kernel with a mask computes what is masked
+  (448 tokens over 2,560: 18.5 ms a layer; blocks of 64 with oneDNN 10.9).
+- oneDNN takes some 14 us to begin a product, so sequences of fewer than 256 tokens stay with the
+  BLAS (128 tokens, forward and backward: 1.1 ms beside 2.7).
+Medians of 7 to 20 on an AMD EPYC; `benchmarks/generation.py --full` measures whole turns.
 """
 
 from collections.abc import Sequence
@@ -13,79 +31,87 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from tutelage.cpu import onednn, products
 from tutelage.errors import PolicyError
 from tutelage.policies.hf import shared_prefix
+from tutelage.policies.hf.compat import varlen_causal
 from tutelage.policies.hf.shared_prefix import Prefix
 
 NAME = "tutelage"
-MATRIX_ELEMENTS = 1 << 24
-"""Scores [B, heads, T, S] up to this many (64 MB in float32) may be formed in one product."""
-FEW = 16
-"""New tokens of a row for which that is faster than torch's kernel, which takes blocks of them."""
-MANY = 1 << 20
-"""Entries of keys from which on they are read as rows."""
-FAR = 1 << 19
+MAX_GROUPED_SCORES = 1 << 24
+"""Scores [B, heads, T, S] that may be formed in one product (64 MB in float32)."""
+MAX_GROUPED_TOKENS = 16
+"""New tokens of a slot up to which one product is faster than torch's kernel, which works in
+blocks of tokens."""
+MIN_KEYS_AS_ROWS = 1 << 20
+"""Entries of keys from which on they are the rows of the product."""
+MIN_ONEDNN_VALUES = 1 << 19
 """Entries of values from which on oneDNN reads them faster, if they lie in one piece."""
-WASTE = 1.3
-"""Times as many values as are wanted that may be read to have them in one piece."""
-ROUGH = 1 << 21
-"""Multiplications of a key head's scores from which on blocks are."""
-SHORT = 256
-"""Tokens of a row up to which the kernel's small products are faster without oneDNN."""
-BLOCK, SCORES = 128, 3 << 18
-"""New tokens of a row that are scored against its keys in one product, at most, and the scores of
-a key head in it (3 MB): beyond that memory is mapped anew for each."""
+MAX_OVERREAD = 1.3
+"""Factor by which more values than needed may be read to have them in one piece."""
+MIN_BLOCKED_MULTIPLICATIONS = 1 << 21
+"""Multiplications of one key head's scores from which on blocks are faster."""
+MIN_ONEDNN_TOKENS = 256
+"""Tokens of a sequence from which on the kernel is faster with oneDNN."""
+BLOCK_TOKENS, BLOCK_SCORES = 128, 3 << 18
+"""New tokens of a slot in one block at most, and scores of a key head in it (3 MB): memory beyond
+that is mapped anew for each block."""
 
 
-class Span(NamedTuple):
-    """The new tokens of a row: `new` of them after the `held` that its cache holds."""
+class NewTokens(NamedTuple):
+    """Part of a flat pass: `new` tokens of a cache slot, after the `cached` ones that it holds."""
 
-    row: int
-    held: int
+    slot: int
+    cached: int
     new: int
 
 
-class Flat:
-    """A pass over one axis of tokens [1, N]: no row is padded to the length of another."""
+class FlatPass:
+    """A pass over new tokens of several cache slots, on one axis [1, N]: nothing is padded."""
 
-    def __init__(self, spans: Sequence[Span]) -> None:
-        self.spans = spans
-        self.masks: dict[Span, Tensor] = {}  # made in the first layer
+    def __init__(self, parts: Sequence[NewTokens]) -> None:
+        self.parts = parts
+        self.masks: dict[NewTokens, Tensor] = {}  # made in the first layer
         self.layers = 0  # that have attended
 
-    def mask(self, span: Span, device: torch.device) -> Tensor:
-        """True where new token t may look, [1, 1, T, S]: at what came before, and at itself."""
-        if span not in self.masks:
-            key = torch.arange(span.held + span.new, device=device)
-            made = key <= torch.arange(span.held, span.held + span.new, device=device)[:, None]
-            self.masks[span] = made[None, None]
-        return self.masks[span]
+    def mask(self, part: NewTokens, device: torch.device) -> Tensor:
+        """True where new token t may look, [1, 1, T, S]: at earlier tokens and itself."""
+        if part not in self.masks:
+            end = part.cached + part.new
+            key = torch.arange(end, device=device)
+            query = torch.arange(part.cached, end, device=device)
+            self.masks[part] = (key <= query[:, None])[None, None]
+        return self.masks[part]
 
 
-class Packed:
-    """A pass over whole sequences one after another on one axis of tokens [1, N]: nothing is
-    padded, and none sees another. After a `prefix` they are what follows it; `into` one, the only
-    sequence is it."""
+class PackedPass:
+    """A pass over whole sequences, one after another on one axis [1, N]; none sees another.
+
+    prefix  what all sequences begin with, computed before: only their other tokens are passed
+    into    the only sequence is this prefix: collect its keys and values
+    """
 
     def __init__(
-        self, lengths: Sequence[int], device: str, *, prefix: Prefix | None = None,
+        self,
+        lengths: Sequence[int],
+        device: str,
+        *,
+        prefix: Prefix | None = None,
         into: Prefix | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.prefix, self.into = prefix, into
         self.lengths, self.longest = tuple(lengths), max(lengths)
         self.ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
         self.layers = 0  # that have attended
 
 
-def check_handed_on(way: Flat | Packed, layers: int) -> None:
-    """Raise PolicyError unless every layer of a model attended in the way it was told."""
-    if way.layers != layers:
+def check_all_layers_attended(tokens: FlatPass | PackedPass, layers: int) -> None:
+    """Raise PolicyError unless every layer of the model called `attend` with this pass."""
+    if tokens.layers != layers:
         raise PolicyError(
-            "this model's layers do not hand on what attention is told of rows on one axis; choose "
-            "a model such as Qwen3 or Llama"
+            "this model's layers do not pass keyword arguments on to attention, which packed "
+            "sequences need; choose a model such as Qwen3 or Llama"
         )
 
 
@@ -97,40 +123,40 @@ def attend(
     attention_mask: Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    flat: Flat | None = None,
-    packed: Packed | None = None,
+    flat: FlatPass | None = None,
+    packed: PackedPass | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """query [B, H, T, D], key and value [B, K, S, D] with K dividing H -> [B, T, H, D].
 
     `attention_mask` is True where attention may look, [B, 1, T, S]; without one it is causal. With
-    `flat`, query is [1, H, N, D], and key and value are those of all rows of the cache; with
-    `packed` all three are of one axis of N tokens.
+    `flat`, query is [1, H, N, D], and key and value are those of all slots of the cache; with
+    `packed` all three are on one axis of N tokens.
     """
     if packed is not None:
         packed.layers += 1
         if packed.into is not None:
-            packed.into.take(module.layer_idx, key, value)
+            packed.into.add(module.layer_idx, key, value)
         prefix = packed.prefix
         before = None if prefix is None else prefix.leaves[module.layer_idx]
-        return _sequences(query, key, value, scaling, packed, before), None
+        return _packed(query, key, value, scaling, packed, before), None
     if flat is not None:
         flat.layers += 1
-        return _spans(query, key, value, scaling, flat), None
+        return _flat(query, key, value, scaling, flat), None
     if attention_mask is None:
-        made = F.scaled_dot_product_attention(
+        attended = F.scaled_dot_product_attention(
             query, key, value, scale=scaling, is_causal=query.shape[2] > 1, enable_gqa=True
         )
     else:
-        made = _masked(query, key, value, attention_mask, scaling)
-    return made.transpose(1, 2).contiguous(), None
+        attended = _masked(query, key, value, attention_mask, scaling)
+    return attended.transpose(1, 2).contiguous(), None
 
 
 def _masked(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
 ) -> Tensor:
-    elements = query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2]
-    if query.shape[2] <= FEW and elements <= MATRIX_ELEMENTS:
+    scores = query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2]
+    if query.shape[2] <= MAX_GROUPED_TOKENS and scores <= MAX_GROUPED_SCORES:
         return _grouped(query, key, value, mask, scaling)
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, scale=scaling, enable_gqa=True
@@ -140,109 +166,114 @@ def _masked(
 def _grouped(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
 ) -> Tensor:
-    """The query heads that share a key head as rows of one product: nothing is copied. oneDNN
-    takes three times as long for products of so few rows with keys, so they never go there."""
+    """The query heads that share a key head as rows of one product: nothing is copied. The scores
+    always go to the BLAS (see above)."""
     b, h, t, d = query.shape
     k = key.shape[1]
     q = (query * scaling).reshape(b, k, h // k * t, d)
-    whole = _whole(value)
+    contiguous = contiguous_values(value)
     with products("blas"):
         scores = _scores(q, key).view(b, k, h // k, t, -1)
         if mask is not None:
             scores.masked_fill_(~mask[:, None], torch.finfo(scores.dtype).min)
         weights = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)
         weights = weights.view(b, k, h // k * t, -1)
-        if whole is None:
+        if contiguous is None:
             return (weights @ value).view(b, h, t, d)
-    return (F.pad(weights, (0, whole.shape[2] - weights.shape[3])) @ whole).view(b, h, t, d)
+    unused = contiguous.shape[2] - weights.shape[3]
+    return (F.pad(weights, (0, unused)) @ contiguous).view(b, h, t, d)
 
 
-def _whole(value: Tensor) -> Tensor | None:
-    """The rows of a cache [B, K, S, D] as far as they go: in one piece, which oneDNN reads twice as
-    fast as the BLAS, and copies otherwise. None where that is not so, or not worth it."""
+def contiguous_values(value: Tensor) -> Tensor | None:
+    """The slots of a cache behind `value` [B, K, S, D] up to their capacity: one piece of memory,
+    which oneDNN reads twice as fast as the BLAS. None where that is not so, or not worth it."""
     b, k, s, d = value.shape
-    slots = value.stride(1) // d
-    if value.is_cuda or value.dtype != torch.float32 or value.numel() < FAR or not onednn():
+    capacity = value.stride(1) // d
+    if value.is_cuda or value.dtype != torch.float32 or value.numel() < MIN_ONEDNN_VALUES:
         return None
-    if value.stride() != (k * slots * d, slots * d, d, 1) or not s <= slots <= WASTE * s:
+    if not onednn() or not s <= capacity <= MAX_OVERREAD * s:
         return None
-    return value.as_strided((b, k, slots, d), value.stride())
+    if value.stride() != (k * capacity * d, capacity * d, d, 1):
+        return None
+    return value.as_strided((b, k, capacity, d), value.stride())
 
 
 def _scores(query: Tensor, key: Tensor) -> Tensor:
-    """query [B, K, R, D] over key [B, K, S, D] -> [B, K, R, S]. A processor reads many keys faster
-    as the rows of a product than as its columns."""
-    if key.is_cuda or key.numel() < MANY:
+    """query [B, K, R, D] over key [B, K, S, D] -> [B, K, R, S]. A CPU reads many keys faster as the
+    rows of a product than as its columns."""
+    if key.is_cuda or key.numel() < MIN_KEYS_AS_ROWS:
         return query @ key.transpose(2, 3)
     return (key @ query.transpose(2, 3)).transpose(2, 3).contiguous()
 
 
-def _worth(query: Tensor, key: Tensor) -> bool:
-    """Whether oneDNN has products of blocks, and they are large enough for it."""
+def blocks_are_faster(query: Tensor, key: Tensor) -> bool:
+    """Whether oneDNN multiplies blocks of scores, and they are large enough for it."""
     fits = key.dtype == torch.float32 and not key.is_cuda and onednn()
-    return fits and query.numel() // key.shape[1] * key.shape[2] >= ROUGH
+    multiplications = query.numel() // key.shape[1] * key.shape[2]
+    return fits and multiplications >= MIN_BLOCKED_MULTIPLICATIONS
 
 
-def _blocked(query: Tensor, key: Tensor, value: Tensor, scaling: float, held: int) -> Tensor:
-    """One row's new tokens, a block of them at a time over no more keys than they may look at:
-    [1, H, T, D] over [1, K, held + T, D] -> [1, H, T, D]. torch's kernel with a mask computes what
-    is masked, and takes twice as long where oneDNN has the products."""
+def blocked(query: Tensor, key: Tensor, value: Tensor, scaling: float, cached: int) -> Tensor:
+    """One slot's new tokens, a block at a time over no more keys than they may look at:
+    [1, H, T, D] over [1, K, cached + T, D] -> [1, H, T, D].
+
+    torch's kernel with a mask computes what is masked and takes twice as long where oneDNN forms
+    the products.
+    """
     _, h, t, d = query.shape
-    shared = h // key.shape[1]
-    block = max(FEW, min(BLOCK, SCORES // (shared * (held + t))))
-    made = torch.empty_like(query, dtype=value.dtype)
+    group = h // key.shape[1]
+    block = max(MAX_GROUPED_TOKENS, min(BLOCK_TOKENS, BLOCK_SCORES // (group * (cached + t))))
+    attended = torch.empty_like(query, dtype=value.dtype)
     query = query * scaling
     for head in range(key.shape[1]):
-        rows = slice(head * shared, (head + 1) * shared)
+        rows = slice(head * group, (head + 1) * group)
         for start in range(0, t, block):
             end = min(t, start + block)
-            n, high = end - start, held + end
+            n, high = end - start, cached + end
             scores = query[0, rows, start:end].reshape(-1, d) @ key[0, head, :high].T
             later = torch.ones(n, n, dtype=torch.bool, device=query.device).triu(1)
-            own = scores.view(shared, n, high)[:, :, held + start :]
-            own.masked_fill_(later, torch.finfo(scores.dtype).min)
+            inside = scores.view(group, n, high)[:, :, cached + start :]
+            inside.masked_fill_(later, torch.finfo(scores.dtype).min)
             part = torch.softmax(scores, -1) @ value[0, head, :high]
-            made[0, rows, start:end] = part.view(shared, n, d)
-    return made
+            attended[0, rows, start:end] = part.view(group, n, d)
+    return attended
 
 
-def _spans(query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: Flat) -> Tensor:
-    """A row at a time, over exactly what it holds -> [1, N, H, D]."""
-    made = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3], dtype=value.dtype)
+def _flat(query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: FlatPass) -> Tensor:
+    """A slot at a time, over exactly what it holds -> [1, N, H, D]."""
+    attended = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3], dtype=value.dtype)
     start = 0
-    for span in flat.spans:
-        end, high = start + span.new, span.held + span.new
+    for tokens in flat.parts:
+        end, high = start + tokens.new, tokens.cached + tokens.new
         q = query[:, :, start:end]
-        k, v = key[span.row, None, :, :high], value[span.row, None, :, :high]
-        if span.new == 1:
+        k, v = key[tokens.slot, None, :, :high], value[tokens.slot, None, :, :high]
+        if tokens.new == 1:
             part = _grouped(q, k, v, None, scaling)
-        elif span.held == 0:
+        elif tokens.cached == 0:
             part = _causal(q, k, v, scaling)
-        elif span.new > FEW and _worth(q, k):
-            part = _blocked(q, k, v, scaling, span.held)
+        elif tokens.new > MAX_GROUPED_TOKENS and blocks_are_faster(q, k):
+            part = blocked(q, k, v, scaling, tokens.cached)
         else:
             with products("blas"):
-                part = _masked(q, k, v, flat.mask(span, q.device), scaling)
-        made[:, start:end] = part.transpose(1, 2)
+                part = _masked(q, k, v, flat.mask(tokens, q.device), scaling)
+        attended[:, start:end] = part.transpose(1, 2)
         start = end
-    return made
+    return attended
 
 
-def _sequences(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float, packed: Packed,
+def _packed(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float,
+    packed: PackedPass,
     before: tuple[Tensor, Tensor] | None,
-) -> Tensor:  # fmt: skip
-    """Every sequence over what is before all of them, and itself -> [1, N, H, D]: in one kernel on
-    a graphics card, which has it for 16 bits, else one after another."""
+) -> Tensor:
+    """Every sequence over the prefix before all of them, and itself -> [1, N, H, D]: in one kernel
+    on a GPU, which has it for 16 bits, else one after another."""
     if query.is_cuda and value.dtype in (torch.bfloat16, torch.float16):
         q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
-        ends, longest = packed.ends, packed.longest
-        made = varlen_attn(
-            q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0),
-            enable_gqa=True,
-        )  # fmt: skip
-        assert isinstance(made, Tensor)
-        return made[None]
+        return varlen_causal(q, k, v, packed.ends, packed.longest, scaling)[None]
     parts = [
         _causal(q, k, v, scaling)
         if before is None
@@ -255,8 +286,8 @@ def _sequences(
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """A row over itself [1, H, T, D], by torch's kernel."""
-    short = query.shape[2] < SHORT and not query.is_cuda
+    """A sequence over itself [1, H, T, D], by torch's kernel."""
+    short = query.shape[2] < MIN_ONEDNN_TOKENS and not query.is_cuda
     with products("blas") if short else nullcontext():
         return F.scaled_dot_product_attention(
             query, key, value, scale=scaling, is_causal=True, enable_gqa=True
@@ -264,7 +295,7 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor
 
 
 def register() -> str:
-    """Make the function known to transformers; its name there."""
+    """Register `attend` with transformers; its name there."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, attend)

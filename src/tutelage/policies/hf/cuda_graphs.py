@@ -1,7 +1,7 @@
-"""A step of fixed shapes as a CUDA graph: its kernels are recorded once and started together.
+"""Decode steps of fixed shapes as CUDA graphs: kernels are recorded once and launched together.
 
-At one token a row a small model's kernels are shorter than the time a processor needs to start
-them one by one.
+At one token per slot, a small model's kernels are shorter than the time a CPU needs to launch them
+one by one.
 """
 
 import weakref
@@ -10,42 +10,42 @@ from typing import Any, Protocol
 
 import torch
 
-WARM = 3
-"""Runs before a recording, in which libraries choose and allocate what they work with."""
+WARMUP_RUNS = 3
+"""Runs before a recording, in which libraries choose kernels and allocate their workspace."""
 Shape = tuple[int, int]
 Step = Callable[[], None]
 
 
 class Recorder(Protocol):
-    """Runs a step and returns what runs it again: the same operations on the same memory, with
-    whatever numbers are there by then. The step's first runs must change nothing that matters."""
+    """Runs a step and returns a function that repeats it: the same operations on the same memory,
+    with the numbers that are there by then. The step's first runs must have no lasting effect."""
 
     def __call__(self, step: Step) -> Step: ...
 
 
 class CudaRecorder:
-    """Recordings that share one pool of memory: they never run at the same time.
+    """Records CUDA graphs that share one memory pool: they never run at the same time.
 
-    The stream is this recorder's own. Libraries keep their working memory by stream, and that of
-    two engines must not be the same.
+    The stream is this recorder's own. torch records every graph on one shared stream by default, and
+    libraries such as cuBLAS keep their workspace by stream, so that student and teacher would share
+    it. The pool is taken from the newest graph that still exists, because torch ends a pool with its
+    last graph and asserts that it is not used again.
     """
 
     def __init__(self, device: str) -> None:
         self.stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self.last: Callable[[], Any] = lambda: None  # the newest graph, as long as it is there
+        self.last: Callable[[], Any] = lambda: None  # the newest graph, while it exists
 
     def __call__(self, step: Step) -> Step:
-        # allocations and choices of kernels must lie behind the step before it is recorded, on the
-        # stream that records it, and not on the one that everything else waits for
-        now = torch.cuda.current_stream(self.stream.device)
-        self.stream.wait_stream(now)
+        # allocations and the choice of kernels must happen before the recording, on its stream
+        current = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
-            for _ in range(WARM):
+            for _ in range(WARMUP_RUNS):
                 step()
-        now.wait_stream(self.stream)
-        # torch asserts that a pool it is given has a graph, and a pool ends with its last one
-        other, graph = self.last(), torch.cuda.CUDAGraph()
-        pool = None if other is None else other.pool()
+        current.wait_stream(self.stream)
+        last, graph = self.last(), torch.cuda.CUDAGraph()
+        pool = None if last is None else last.pool()
         with torch.cuda.graph(graph, pool=pool, stream=self.stream):
             step()
         self.last = weakref.ref(graph)
@@ -57,16 +57,16 @@ class Recordings:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self.made: dict[Shape, Step] = {}
+        self.replays: dict[Shape, Step] = {}
 
     def get(self, shape: Shape, step: Step) -> Step:
-        if shape not in self.made:
-            self.made[shape] = self.recorder(step)
-        return self.made[shape]
+        if shape not in self.replays:
+            self.replays[shape] = self.recorder(step)
+        return self.replays[shape]
 
     def forget(self) -> None:
-        """Tensors have moved."""
-        self.made.clear()
+        """Drop all recordings: the tensors have moved."""
+        self.replays.clear()
 
 
 def rounded(count: int, most: int) -> int:

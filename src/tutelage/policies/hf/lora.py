@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA, arXiv:2106.09685) through peft: W x + (ALPHA / rank) B A x with W frozen
-and B = 0 at first, on every linear layer but the head.
+"""Low-rank adapters (LoRA, arXiv:2106.09685) through peft.
 
-A folder with adapters holds them and the name of the model that they belong to, not its weights.
+Every linear layer but the LM head computes W x + (ALPHA / rank) B A x, with W frozen and B = 0 at
+first. A folder with adapters holds them and the name of their base model, not its weights.
 """
 
 import json
@@ -15,8 +15,8 @@ from torch import Tensor
 from tutelage.errors import PolicyError
 
 ALPHA = 32
-"""Over the rank, so that one learning rate serves all ranks about equally well (Schulman et al.
-2025, "LoRA Without Regret", thinkingmachines.ai)."""
+"""Divided by the rank, so that one learning rate suits all ranks about equally well (Schulman et
+al. 2025, "LoRA Without Regret", thinkingmachines.ai)."""
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -32,15 +32,15 @@ def _peft() -> Any:
 
 
 class Adapters:
-    """The adapters of a model, which is changed in place: its weights are frozen, and what it
-    computes is as before until the adapters are trained."""
+    """Adds adapters to a model in place and freezes its weights. The model computes the same as
+    before until they are trained. Needs the extra `lora`."""
 
     def __init__(self, model: Any, *, rank: int, base: str, seed: int) -> None:
         peft = _peft()
         config = peft.LoraConfig(
             r=rank, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
         )
-        # what peft asks a model before it takes layers of 4 bits for what they are
+        # peft recognises layers of 4 bits only in a model with this attribute
         model.is_loaded_in_4bit = any(hasattr(m, "compute_dtype") for m in model.modules())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -53,47 +53,48 @@ class Adapters:
         return _tensors(self._wrapped)
 
     def save(self, folder: Path) -> None:
-        """As peft's save_pretrained, with lists in order: equal adapters are equal bytes."""
+        """Like peft's save_pretrained, with sorted lists: equal adapters are equal bytes."""
         from safetensors.torch import save_file
 
-        told = self._wrapped.peft_config["default"].to_dict()
-        told = {k: sorted(v) if isinstance(v, set) else v for k, v in told.items()}
-        told["inference_mode"] = True
+        config = self._wrapped.peft_config["default"].to_dict()
+        config = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
+        config["inference_mode"] = True
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).write_text(json.dumps(told, indent=2, sort_keys=True, default=str) + "\n")
-        kept = {name: x.detach().contiguous().cpu() for name, x in self.tensors().items()}
-        save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
+        text = json.dumps(config, indent=2, sort_keys=True, default=str)
+        (folder / CONFIG).write_text(text + "\n")
+        tensors = {name: x.detach().contiguous().cpu() for name, x in self.tensors().items()}
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
     def restore(self, folder: Path) -> None:
-        """Take over the adapters of a folder. Raises PolicyError where they do not fit."""
+        """Load the adapters of a folder. Raises PolicyError where they do not fit."""
         restore(self._wrapped, folder)
 
 
 def _tensors(wrapped: Any) -> dict[str, Tensor]:
-    # left to itself, peft compares vocabularies with the base's, which it may have to download
-    made = _peft().get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    return {str(name): x for name, x in made.items()}
+    # by default peft compares vocabularies with the base model's, which it may have to download
+    state = _peft().get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    return {str(name): x for name, x in state.items()}
 
 
 def restore(wrapped: Any, folder: Path) -> None:
-    """Load a folder's adapters into a model that has such adapters."""
+    """Load a folder's adapters into a model that has adapters of the same shapes."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        made, wanted = load_file(folder / WEIGHTS), _tensors(wrapped)
-        if {k: v.shape for k, v in made.items()} != {k: v.shape for k, v in wanted.items()}:
+        tensors, current = load_file(folder / WEIGHTS), _tensors(wrapped)
+        if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in current.items()}:
             raise ValueError("they are of another model or rank")
     except (OSError, ValueError, SafetensorError) as error:
         raise PolicyError(
             f"the adapters in {folder} could not be loaded ({str(error).splitlines()[0]}); give "
             "another checkpoint, or set lora to the rank they were trained with"
         ) from error
-    _peft().set_peft_model_state_dict(wrapped, made)
+    _peft().set_peft_model_state_dict(wrapped, tensors)
 
 
 def base_of(folder: str) -> str:
-    """The model whose adapters a folder holds; empty for a folder of whole weights."""
+    """The base model of the adapters in a folder; empty for a folder without adapters."""
     path = Path(folder) / CONFIG
     if not path.is_file():
         return ""
@@ -106,7 +107,7 @@ def base_of(folder: str) -> str:
 
 
 def merged(model: Any, folder: str) -> Any:
-    """The model with a folder's adapters added to its weights: W + (ALPHA / rank) B A."""
+    """The model with a folder's adapters merged into its weights: W + (ALPHA / rank) B A."""
     from safetensors import SafetensorError
 
     peft = _peft()

@@ -1,9 +1,9 @@
-"""What is done to a model's layers to fit them into less memory.
+"""Ways to fit a model's layers into less memory.
 
-recompute  activations inside a layer are forgotten, and computed again in the backward pass; exact
-halve      frozen weights are kept in the 2 bytes in which products take them; exact under autocast
-Halved     the same of weights that are trained, for passes without a gradient
-quantize   frozen weights are kept in 4 bits (NF4, arXiv:2305.14314, section 3), which is lossy
+checkpoint_layers        recompute activations inside a layer in the backward pass; exact
+cast_frozen_to_bfloat16  frozen weights in the dtype in which products take them; exact under autocast
+ActingCopy               the same of trained weights, for sampling only
+quantize                 frozen weights in 4 bits (NF4, arXiv:2305.14314, section 3); lossy
 """
 
 import copy
@@ -18,6 +18,9 @@ from torch.utils.checkpoint import checkpoint
 
 from tutelage.errors import PolicyError
 
+QUANTIZATION_BLOCK = 64
+"""Weights that share a scale."""
+
 
 def layers_of(base: nn.Module, config: Any) -> nn.ModuleList:
     """The list of a model's layers."""
@@ -25,26 +28,26 @@ def layers_of(base: nn.Module, config: Any) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
             return module
     raise PolicyError(
-        f"the layers of {type(base).__name__} were not found, so they cannot be computed again; "
+        f"the layers of {type(base).__name__} were not found, so they cannot be recomputed; "
         "set gradient_checkpointing = false, or choose a model such as Qwen3 or Llama"
     )
 
 
-def recompute(base: nn.Module, config: Any) -> None:
-    """Keep of each layer only what goes into it, where a gradient is wanted."""
+def checkpoint_layers(base: nn.Module, config: Any) -> None:
+    """Keep only the input of each layer for the backward pass."""
     for layer in layers_of(base, config):
-        layer.forward = partial(_again, layer.forward)
+        layer.forward = partial(_checkpointed, layer.forward)
 
 
-def _again(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+def _checkpointed(forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*inputs, **named)
     return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
 
 
-def halve(base: nn.Module) -> None:
-    """Frozen weights of linear layers in bfloat16: autocast would make the same of them in every
-    pass. Embeddings, norms and what is trained stay in float32."""
+def cast_frozen_to_bfloat16(base: nn.Module) -> None:
+    """Keep frozen weights of linear layers in bfloat16: autocast would compute the same numbers in
+    every pass. Embeddings, norms and trained weights stay in float32."""
     for module in base.modules():
         if not isinstance(module, nn.Linear) or module.weight.requires_grad:
             continue
@@ -54,30 +57,29 @@ def halve(base: nn.Module) -> None:
             module.compute_dtype = torch.bfloat16  # type: ignore[assignment]
 
 
-class Halved:
-    """A model that only acts, while its weights are trained in float32: its linear layers are read
-    in bfloat16, which autocast would make of them in every pass again, at a cost that a pass over
-    a few tokens is lost in. All else is the model's own."""
+class ActingCopy:
+    """A model for sampling whose trained linear layers are copied in bfloat16; all else is shared.
+
+    The weights are trained in float32, and autocast would cast all of them for every token that is
+    sampled. The copy takes half the memory of the weights and is refreshed in place, so that
+    recorded decode steps keep their addresses.
+    """
 
     def __init__(self, base: nn.Module) -> None:
-        same = {id(x): x for x in (*base.parameters(), *base.buffers())}
-        self.base = copy.deepcopy(base, same)
+        shared = {id(x): x for x in (*base.parameters(), *base.buffers())}
+        self.base = copy.deepcopy(base, shared)
         self._pairs: list[tuple[Tensor, Tensor]] = []
         for module in self.base.modules():
             if isinstance(module, nn.Linear) and module.weight.requires_grad:
-                made = nn.Parameter(module.weight.detach().bfloat16(), requires_grad=False)
-                self._pairs.append((made, module.weight))
-                module.weight = made
+                weight = nn.Parameter(module.weight.detach().bfloat16(), requires_grad=False)
+                self._pairs.append((weight, module.weight))
+                module.weight = weight
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take over what the weights have become, in place."""
-        for made, trained in self._pairs:
-            made.copy_(trained)
-
-
-BLOCK = 64
-"""Weights of a row that share a scale."""
+        """Copy the current weights, in place."""
+        for weight, trained in self._pairs:
+            weight.copy_(trained)
 
 
 def quantize(base: nn.Module) -> None:
@@ -93,17 +95,21 @@ def quantize(base: nn.Module) -> None:
     for parent in list(base.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
-                if child.in_features % BLOCK:
+                if child.in_features % QUANTIZATION_BLOCK:
                     raise PolicyError(
-                        f'quantize = "nf4" keeps weights in blocks of {BLOCK}, but {name} of this '
-                        f"model takes {child.in_features} inputs; leave quantize out"
+                        f'quantize = "nf4" keeps weights in blocks of {QUANTIZATION_BLOCK}, but '
+                        f"{name} of this model takes {child.in_features} inputs; leave quantize out"
                     )
-                made = Linear4bit(
-                    child.in_features, child.out_features, bias=child.bias is not None,
-                    compute_dtype=torch.float32, quant_type="nf4", device="meta",
-                )  # fmt: skip
-                made.weight = Params4bit(child.weight.data, requires_grad=False, quant_type="nf4")
-                made.bias = child.bias
-                # packs weights again on a processor, in a form without a gradient for the input
-                made.support_avx512bf16_for_cpu = False
-                setattr(parent, name, made)
+                layer = Linear4bit(
+                    child.in_features,
+                    child.out_features,
+                    bias=child.bias is not None,
+                    compute_dtype=torch.float32,
+                    quant_type="nf4",
+                    device="meta",
+                )
+                layer.weight = Params4bit(child.weight.data, requires_grad=False, quant_type="nf4")
+                layer.bias = child.bias
+                # it would pack weights again on a CPU, in a form without a gradient for the input
+                layer.support_avx512bf16_for_cpu = False
+                setattr(parent, name, layer)

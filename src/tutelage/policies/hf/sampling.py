@@ -1,4 +1,4 @@
-"""Sampling by the inverse of the cumulative distribution, for many rows at once."""
+"""Token sampling by inversion of the cumulative distribution, for many slots at once."""
 
 import random
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from tutelage.policies.base import Completion, Request
 
 
 def draw(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Sample each row of logits[B, V] with its number of uniform[B] in [0, 1).
+    """Sample from each row of logits[B, V] with its number of uniform[B] in [0, 1).
 
     The token is the first whose cumulative probability exceeds the number, so a token of
     probability zero is never drawn. At temperature[B] 0 it is the likeliest token. Returns tokens
@@ -26,47 +26,48 @@ def draw(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, 
 
 
 def uniforms(seeds: Sequence[int], count: int) -> Tensor:
-    """[B, count] in float64: what `random.Random(seed).random()` gives, time after time."""
+    """[B, count] in float64: the first numbers that `random.Random(seed).random()` returns."""
     drawn = bytearray().join(random.Random(seed).randbytes(8 * count) for seed in seeds)
     words = torch.frombuffer(drawn, dtype=torch.int32).long() & 0xFFFFFFFF
     high, low = (words.view(len(seeds), count, 2) >> torch.tensor([5, 6])).unbind(-1)
     return (high * 2**26 + low).double() / 2**53
 
 
-class Draws:
-    """What each row samples with, and what it has sampled: tensors, so that a pass over many rows
-    is a handful of calls whatever their number. Their addresses stay until `begin` widens them.
+class SlotSampler:
+    """The sampling state of every slot, as tensors: a pass over many slots is a handful of calls.
 
-    last, made, limit, temperature  [R]: the newest token, how many there are, may be, drawn how
-    uniforms, tokens, logps         [R, W]: the turn's numbers to come, and what came of them
+    The tensors' addresses stay the same until `begin` makes them wider.
+
+    last, counts, limit, temperature  [slots]: the newest token, tokens so far, at most, how drawn
+    uniforms, tokens, logps           [slots, width]: random numbers of the turn, and its results
     """
 
-    def __init__(self, rows: int, end: int, device: str) -> None:
+    def __init__(self, slots: int, end: int, device: str) -> None:
         self.end, self.device = end, device
-        self.every = torch.arange(rows, device=device)
-        self.last = torch.zeros(rows, dtype=torch.long, device=device)
-        self.made = torch.zeros_like(self.last)
+        self.every = torch.arange(slots, device=device)
+        self.last = torch.zeros(slots, dtype=torch.long, device=device)
+        self.counts = torch.zeros_like(self.last)
         self.limit = torch.ones_like(self.last)
-        self.temperature = torch.ones(rows, device=device)
-        self.uniforms = torch.zeros(rows, 0, dtype=torch.float64, device=device)
-        self.tokens = torch.zeros(rows, 0, dtype=torch.long, device=device)
-        self.logps = torch.zeros(rows, 0, device=device)
+        self.temperature = torch.ones(slots, device=device)
+        self.uniforms = torch.zeros(slots, 0, dtype=torch.float64, device=device)
+        self.tokens = torch.zeros(slots, 0, dtype=torch.long, device=device)
+        self.logps = torch.zeros(slots, 0, device=device)
 
     def begin(self, at: Sequence[int], requests: Sequence[Request]) -> bool:
-        """Rows begin turns; whether tensors had to be made anew for them."""
+        """Begin turns in slots; returns whether tensors were replaced by wider ones."""
         most = max(r.max_new for r in requests)
         wider = most > self.tokens.shape[1]
         if wider:
             self._widen(max(most, 2 * self.tokens.shape[1]))
-        rows = torch.tensor(at, device=self.device)
+        slots = torch.tensor(at, device=self.device)
         for name, values in (
-            ("made", [0] * len(at)),
+            ("counts", [0] * len(at)),
             ("limit", [r.max_new for r in requests]),
             ("temperature", [r.temperature for r in requests]),
         ):
             state: Tensor = getattr(self, name)
-            state[rows] = torch.tensor(values, dtype=state.dtype, device=self.device)
-        self.uniforms[rows, :most] = uniforms([r.seed for r in requests], most).to(self.device)
+            state[slots] = torch.tensor(values, dtype=state.dtype, device=self.device)
+        self.uniforms[slots, :most] = uniforms([r.seed for r in requests], most).to(self.device)
         return wider
 
     def _widen(self, width: int) -> None:
@@ -76,41 +77,46 @@ class Draws:
             new[:, : old.shape[1]] = old
             setattr(self, name, new)
 
-    def move(self, kept: Sequence[int]) -> None:
-        """What was row kept[i] is row i from now on."""
-        rows = torch.tensor(kept, dtype=torch.long, device=self.device)
+    def move(self, sources: Sequence[int]) -> None:
+        """Slot i continues the turn of slot sources[i]."""
+        slots = torch.tensor(sources, dtype=torch.long, device=self.device)
         for state in (
-            self.last, self.made, self.limit, self.temperature, self.uniforms, self.tokens,
+            self.last,
+            self.counts,
+            self.limit,
+            self.temperature,
+            self.uniforms,
+            self.tokens,
             self.logps,
-        ):  # fmt: skip
-            state[: len(kept)] = state[rows]
+        ):
+            state[: len(sources)] = state[slots]
 
-    def take(self, part: slice | Tensor, logits: Tensor, live: Tensor | None = None) -> Tensor:
-        """Draw each row's next token from logits[B, V]; which rows that ends, [B]. Rows that are
-        not live stay where they are."""
-        rows, made = self.every[part], self.made[part]
-        at = made.clamp(max=self.tokens.shape[1] - 1)  # a row that sits out may be at its end
-        token, logp = draw(logits, self.temperature[part], self.uniforms[rows, at])
-        self.last[part] = token if live is None else torch.where(live, token, self.last[part])
-        self.tokens[rows, at] = token
-        self.logps[rows, at] = logp
-        after = made + 1 if live is None else made + live
-        self.made[part] = after
-        over = (token == self.end) | (after >= self.limit[part])
-        return over if live is None else over & live
+    def sample(self, part: slice | Tensor, logits: Tensor, active: Tensor | None = None) -> Tensor:
+        """Draw the next token of each slot from logits[B, V] -> which slots' turns that ends, [B].
+        Slots that are not active do not change."""
+        slots, counts = self.every[part], self.counts[part]
+        at = counts.clamp(max=self.tokens.shape[1] - 1)  # an inactive slot may be at its end
+        token, logp = draw(logits, self.temperature[part], self.uniforms[slots, at])
+        self.last[part] = token if active is None else torch.where(active, token, self.last[part])
+        self.tokens[slots, at] = token
+        self.logps[slots, at] = logp
+        after = counts + 1 if active is None else counts + active
+        self.counts[part] = after
+        finished = (token == self.end) | (after >= self.limit[part])
+        return finished if active is None else finished & active
 
     def completions(self, at: Sequence[int], requests: Sequence[Request]) -> list[Completion]:
-        """The turns of rows that are over."""
-        rows = torch.tensor(at, device=self.device)
-        counts = self.made[rows].tolist()
-        tokens = self.tokens[rows, : max(counts)].tolist()
-        logps = self.logps[rows, : max(counts)].tolist()
+        """The turns of slots that are finished."""
+        slots = torch.tensor(at, device=self.device)
+        counts = self.counts[slots].tolist()
+        tokens = self.tokens[slots, : max(counts)].tolist()
+        logps = self.logps[slots, : max(counts)].tolist()
         return [
             Completion(
                 key=request.key,
                 tokens=tuple(ids[:n]),
-                logps=tuple(some[:n]),
+                logps=tuple(token_logps[:n]),
                 ended=ids[n - 1] == self.end,
             )
-            for request, n, ids, some in zip(requests, counts, tokens, logps, strict=True)
+            for request, n, ids, token_logps in zip(requests, counts, tokens, logps, strict=True)
         ]

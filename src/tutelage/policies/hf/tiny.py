@@ -1,4 +1,4 @@
-"""Small models of the project's own: a Qwen3 architecture and a tokenizer of few words."""
+"""Small models that are built here: a Qwen3 architecture and a tokenizer trained on the suite."""
 
 import json
 from collections.abc import Iterable
@@ -22,9 +22,9 @@ def train_tokenizer(texts: Iterable[str], *, entries: int = 2048) -> Any:
     """A byte-fallback BPE over words, with the roles and tags as single tokens.
 
     Words common in `texts` become one token each; anything else falls back to bytes, so that every
-    string can be encoded. Runs of blanks count as one, and none count beside square brackets: an
-    argument such as that of click[b01] is the same tokens as the word elsewhere, which a small
-    model has to copy.
+    string can be encoded. Runs of spaces become one, and spaces beside square brackets are dropped:
+    the argument in click[b01] is the same tokens as the word elsewhere, which a small model has to
+    copy.
     """
     from tokenizers import AddedToken, Tokenizer, models, trainers
     from transformers import PreTrainedTokenizerFast
@@ -37,8 +37,8 @@ def train_tokenizer(texts: Iterable[str], *, entries: int = 2048) -> Any:
     )
     core.train_from_iterator((_without_tags(text) for text in texts), trainer)
     learned = json.loads(core.to_str())["model"]
-    # the trainer marks all that it was given as special, and special tokens are dropped when
-    # ids become text: build it again with the bytes as ordinary entries
+    # the trainer marks the bytes as special tokens, which decoding drops: build the tokenizer
+    # again with the bytes as ordinary entries
     core = _pipeline(
         Tokenizer(
             models.BPE(
@@ -51,26 +51,26 @@ def train_tokenizer(texts: Iterable[str], *, entries: int = 2048) -> Any:
     )
     core.add_special_tokens([AddedToken(token, normalized=False) for token in special])
     core.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in TAGS])
-    made = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,
         unk_token=UNKNOWN,
         eos_token=END,
         additional_special_tokens=list(ROLES),
     )
-    made.chat_template = TEMPLATE
-    return made
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
 
 
 def _without_tags(text: str) -> str:
-    """Tags are tokens of their own; a word beside one must be learned as a word."""
+    """Tags are separate tokens; a word next to one must be learned as a word."""
     for tag in TAGS:
         text = text.replace(tag, " ")
     return text
 
 
 def _pipeline(core: Any) -> Any:
-    """Words split at blanks, each with its blank in front; line breaks are words."""
+    """Words split at spaces, each with its space in front; line breaks are words."""
     from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
     core.normalizer = normalizers.Sequence(

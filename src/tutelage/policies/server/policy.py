@@ -1,7 +1,7 @@
-"""A model behind an OpenAI-compatible server: it acts and is scored, by token ids, over HTTP.
+"""A model behind an OpenAI-compatible server: samples and scores token ids over HTTP.
 
-Only sampled tokens are scored: the probabilities of a whole vocabulary would be 600 kB a token.
-Nothing is kept between turns here; the server's prefix cache does that.
+Only the sampled tokens are scored: log-probabilities of the full vocabulary would be 600 kB a token.
+Nothing is kept between turns here; the server's own prefix cache does that.
 """
 
 import time
@@ -15,220 +15,246 @@ import torch
 from tutelage.errors import PolicyError
 from tutelage.objective.scores import Scores
 from tutelage.policies.base import Completion, Request
-from tutelage.policies.hf.policy import Compute
-from tutelage.policies.packing import Row, pack
-from tutelage.policies.server.dialects import DIALECTS, Dialect, Name, Scored, Unreadable
+from tutelage.policies.hf.policy import Dtype
+from tutelage.policies.packing import PackedSequence, pack
+from tutelage.policies.server import vllm_api
 from tutelage.policies.server.http import Client
+from tutelage.policies.server.vllm_api import InvalidAnswer, ScoredTokens
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Ids, Sample
 
-GOLDEN = 48
-"""Ids of the sequence that a server is tried out on."""
-STEADY = 0.1
-"""Nats by which two scores of it may differ on average: rounding of bfloat16 in other batches."""
-PATIENCE = 0.002
-"""Seconds that a poll waits for an answer where nobody else has work."""
-PASS = 0.0005
-"""Seconds between two polls above which somebody else had: a pass over idle actors takes less, the
-decoding of one token more."""
-EARLY = 8192
-"""Rows at most that are scored before they are asked for."""
-BROKEN = "\ufffd"
-Key = tuple[Ids, int]
-"""A row's ids, and the first that is scored."""
+PROBE_TOKENS = 48
+"""Length of the sequence that `connect` scores twice."""
+MAX_SCORE_JITTER = 0.1
+"""Nats by which two scores of it may differ on average: bfloat16 rounds differently by batch."""
+POLL_WAIT = 0.002
+"""Seconds a poll waits for an answer when the caller has nothing else to do."""
+IDLE_POLL_GAP = 0.0005
+"""Seconds between two polls below which the caller did nothing else: polling idle engines takes
+less, decoding one token with any local model takes more."""
+MAX_PREFETCH = 8192
+"""Sequences at most whose scores are requested ahead of time."""
+REPLACEMENT_CHARACTER = "\ufffd"
+SequenceKey = tuple[Ids, int]
+"""The ids of a sequence, and the first position that is scored."""
 T = TypeVar("T")
 
 
 class RemotePolicy:
-    """Is scored at temperature 1, at which servers tell log-probabilities, and acts at 1 and 0.
+    """Scores at temperature 1, at which servers report log-probabilities; samples at 1 and 0.
 
-    client   where the server is, and how it is asked
-    chat     a tokenizer that must be the server's; `connect` checks it
-    model    its name there; the first that it lists if empty
-    context  its length in tokens; as the server says if 0
-    heated   the server tells those of sampled tokens at the temperature of sampling (vLLM's
-             --logprobs-mode processed_logprobs), so that it may act at any
+    client   the server's address, and how it is asked
+    chat     a tokenizer that must equal the server's; `connect` checks it
+    model    its name on the server; the first that is listed if empty
+    context  its length in tokens; what the server reports if 0
+    returns_temperature_scaled
+             the server reports log-probabilities of sampled tokens at the sampling temperature
+             (vLLM's --logprobs-mode processed_logprobs), so that it may sample at any
     """
 
-    dtype: Compute = "bfloat16"  # a server's number format is not known: the coarser is assumed
+    # unknown for a server: the coarser is assumed where tolerances depend on it
+    dtype: Dtype = "bfloat16"
 
     def __init__(
-        self, client: Client, chat: Chat, *, model: str = "", dialect: Name = "vllm",
-        context: int = 0, heated: bool = False,
-    ) -> None:  # fmt: skip
-        self.client, self.chat, self.model, self.heated = client, chat, model, heated
-        self.dialect: Dialect = DIALECTS[dialect]
+        self,
+        client: Client,
+        chat: Chat,
+        *,
+        model: str = "",
+        context: int = 0,
+        returns_temperature_scaled: bool = False,
+    ) -> None:
+        self.client, self.chat, self.model = client, chat, model
+        self.returns_temperature_scaled = returns_temperature_scaled
         self.context = context
         self.turns: dict[Future[Any], Request] = {}
-        self.early: OrderedDict[Key, Future[Any]] = OrderedDict()
-        self.polled = 0.0
+        self.prefetched: OrderedDict[SequenceKey, Future[Any]] = OrderedDict()
+        self.last_poll = 0.0
 
     @property
     def context_length(self) -> int:
         return self.context
 
-    # -- a first look
+    # -- connecting
 
     def connect(self) -> None:
-        """Find the model, and try it out: the same tokens must score the same twice, and mean the
-        same texts here. Raises PolicyError where they do not."""
-        self._find(self.client.ask("/v1/models").result())
-        ids = self._golden()
-        first, second = (self._score_row(ids, 1) for _ in range(2))
-        apart = [abs(a - b) for (a, _), (b, _) in zip(first, second, strict=True)
-                 if a is not None and b is not None]  # fmt: skip
-        if sum(apart) > STEADY * len(apart):
+        """Find the model and probe it: a fixed sequence must get the same scores twice, and its
+        tokens must be the same texts here. Raises PolicyError where that fails."""
+        self._choose_model(self.client.ask("/v1/models").result())
+        ids = self.probe()
+        first, second = (self._probe_scores(ids) for _ in range(2))
+        differences = [
+            abs(a - b)
+            for (a, _), (b, _) in zip(first, second, strict=True)
+            if a is not None and b is not None
+        ]
+        if sum(differences) > MAX_SCORE_JITTER * len(differences):
+            mean = sum(differences) / len(differences)
             raise PolicyError(
                 f"the server of {self.client.name} scores the same tokens differently each time "
-                f"(by {sum(apart) / len(apart):.3g} on average), so every gap would be noise; "
-                "serve one model, without dropout or a router before several"
+                f"(by {mean:.3g} on average), so every log-probability gap would be noise; "
+                "serve one model, without dropout or a router in front of several"
             )
-        for token, (_, text) in zip(ids, first, strict=True):
-            mine = self._text(token)
-            if text is not None and BROKEN not in text + mine and text.strip() != mine.strip():
+        for token, (_, theirs) in zip(ids, first, strict=True):
+            ours = self.token_text(token)
+            if theirs is None or REPLACEMENT_CHARACTER in theirs + ours:
+                continue
+            if theirs.strip() != ours.strip():
                 raise PolicyError(
-                    f"token {token} is {text!r} to the server of {self.client.name} and {mine!r} "
+                    f"token {token} is {theirs!r} to the server of {self.client.name} and {ours!r} "
                     f"to our tokenizer; set {self.client.name}.tokenizer to that of the served "
                     "model, which must be the student's too"
                 )
 
-    def _find(self, answer: Any) -> None:
+    def _choose_model(self, answer: Any) -> None:
         listed = answer.get("data") if isinstance(answer, dict) else None
-        there = {str(m["id"]): m for m in listed or () if isinstance(m, dict) and "id" in m}
-        if not there:
+        models = {str(m["id"]): m for m in listed or () if isinstance(m, dict) and "id" in m}
+        if not models:
             raise PolicyError(
                 f"{self.client.url} lists no model under /v1/models, so it is no OpenAI-compatible "
-                f"server; mend {self.client.name}.url"
+                f"server; fix {self.client.name}.url"
             )
-        self.model = self.model or next(iter(there))
-        if self.model not in there:
+        self.model = self.model or next(iter(models))
+        if self.model not in models:
             raise PolicyError(
                 f"the server of {self.client.name} has no model {self.model!r}, only "
-                f"{', '.join(sorted(there))}; set {self.client.name}.model to one of them"
+                f"{', '.join(sorted(models))}; set {self.client.name}.model to one of them"
             )
         if not self.context:
-            # scoring a prompt costs a token more, since servers refuse to sample none
-            self.context = int(there[self.model].get("max_model_len") or 1) - 1
+            # scoring a prompt costs one token more, since vLLM refuses to sample none
+            self.context = int(models[self.model].get("max_model_len") or 1) - 1
         if self.context < 1:
             raise PolicyError(
-                f"the server of {self.client.name} does not say how long its context is; set "
+                f"the server of {self.client.name} does not report its context length; set "
                 f"{self.client.name}.server.context to it"
             )
 
-    def _golden(self) -> Ids:
-        """Ids from all over the vocabulary, its last one and the end-of-turn token among them."""
-        count = min(GOLDEN, self.context - 2)
+    def probe(self) -> Ids:
+        """Ids spread over the vocabulary, its last and the end-of-turn token among them."""
+        count = min(PROBE_TOKENS, self.context - 2)
         spread = [k * (self.chat.size - 1) // (count - 1) for k in range(count)]
-        return (spread[0], *spread, self.chat.end)  # of the first token, nothing is told
+        return (spread[0], *spread, self.chat.end)  # the first token gets no score
 
-    def _text(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
         return str(self.chat.tokenizer.decode([token], skip_special_tokens=False))
 
-    # -- acting
+    # -- sampling
 
     def submit(self, request: Request) -> None:
-        if request.temperature not in (0, 1) and not self.heated:
-            raise PolicyError(self._heat(request.temperature))
+        if request.temperature not in (0, 1) and not self.returns_temperature_scaled:
+            raise PolicyError(self._temperature_error(request.temperature))
         if len(request.prompt) + request.max_new > self.context:
             raise PolicyError(
                 f"a prompt of {len(request.prompt)} tokens and {request.max_new} new ones exceed "
                 f"the {self.context} of {self.client.name}; serve it with a longer context, or "
                 "lower rollout.max_turns or rollout.max_new_tokens"
             )
-        path, body = self.dialect.ask(self.model, request, self.chat.end)
-        self.turns[self.client.ask(path, body)] = request
+        body = vllm_api.completion_request(self.model, request, self.chat.end)
+        self.turns[self.client.ask(vllm_api.PATH, body)] = request
 
     def poll(self) -> list[Completion]:
+        """The finished turns, in the order in which they were submitted.
+
+        The play loop polls local and remote engines alike. A fixed wait would be paid in every pass
+        of a local student; no wait at all would let an otherwise idle loop take the CPU from the
+        threads that read answers. The time since the last poll tells the two cases apart.
+        """
         if not self.turns:
             return []
-        if time.monotonic() - self.polled < PASS:
-            # the caller does nothing but ask, and would keep the threads that read answers from it
-            wait(self.turns, timeout=PATIENCE, return_when=FIRST_COMPLETED)
-        # in the order in which they were asked for
-        made = [self._completion(answer) for answer in list(self.turns) if answer.done()]
-        self.polled = time.monotonic()
-        return made
+        if time.monotonic() - self.last_poll < IDLE_POLL_GAP:
+            wait(self.turns, timeout=POLL_WAIT, return_when=FIRST_COMPLETED)
+        completions = [self._completion(answer) for answer in list(self.turns) if answer.done()]
+        self.last_poll = time.monotonic()
+        return completions
 
     def _completion(self, answer: "Future[Any]") -> Completion:
         request = self.turns.pop(answer)
-        made = self._read(answer, lambda x: self.dialect.completion(x, request, self.chat.end))
-        if max(made.tokens) >= self.chat.size:
+        completion = self._read(
+            answer, lambda x: vllm_api.read_completion(x, request, self.chat.end)
+        )
+        if max(completion.tokens) >= self.chat.size:
             raise PolicyError(
-                f"{self.client.name} sampled token {max(made.tokens)}, which is not among the "
-                f"{self.chat.size} of our tokenizer; set {self.client.name}.tokenizer to that of "
-                "the served model"
+                f"{self.client.name} sampled token {max(completion.tokens)}, which is not among "
+                f"the {self.chat.size} of our tokenizer; set {self.client.name}.tokenizer to that "
+                "of the served model"
             )
-        return made
+        return completion
 
     def release(self, key: str) -> None:
-        """Nothing is kept of an episode."""
+        """Does nothing: no state is kept per episode."""
 
     def refresh(self) -> None:
-        """Let turns go that nobody waits for."""
+        """Drop the turns under way."""
         for answer in self.turns:
             answer.cancel()
         self.turns = {}
 
-    # -- being scored
+    # -- scoring
 
-    def expect(self, samples: Sequence[Sample]) -> None:
-        """Begin to score what will be asked for soon; it costs nothing here if it never is."""
-        for row in pack(samples):
-            key = tuple(row.ids), row.at[0] if row.at else 0
-            if row.at and key not in self.early:
-                self.early[key] = self._ask(*key, later=True)
-        while len(self.early) > EARLY:
-            self.early.popitem(last=False)[1].cancel()
+    def prefetch_scores(self, samples: Sequence[Sample]) -> None:
+        """Request scores that will be read soon. Requests for turns go first: a turn holds up its
+        whole episode, a score nothing before the update."""
+        for sequence in pack(samples):
+            key = _key(sequence)
+            if sequence.positions and key not in self.prefetched:
+                self.prefetched[key] = self._request_scores(key, low_priority=True)
+        while len(self.prefetched) > MAX_PREFETCH:
+            self.prefetched.popitem(last=False)[1].cancel()
 
     def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
-        """Log-probabilities of the sampled tokens, a request for each append-only episode; equal
-        ones share theirs."""
+        """Log-probabilities of the sampled tokens, flat [N]: one request per append-only episode,
+        and one for equal sequences."""
         if temperature != 1:
-            raise PolicyError(self._heat(temperature))
-        rows = [row for row in pack(samples) if row.at]
-        keys = [(tuple(row.ids), row.at[0]) for row in rows]
-        asked = {
-            key: self.early.pop(key) if key in self.early else self._ask(*key)
+            raise PolicyError(self._temperature_error(temperature))
+        sequences = [sequence for sequence in pack(samples) if sequence.positions]
+        keys = [_key(sequence) for sequence in sequences]
+        answers = {
+            key: self.prefetched.pop(key) if key in self.prefetched else self._request_scores(key)
             for key in dict.fromkeys(keys)
         }
-        logp = torch.empty(sum(len(row.at) for row in rows))
+        logp = torch.empty(sum(len(sequence.positions) for sequence in sequences))
         try:
-            for row, key in zip(rows, keys, strict=True):
-                logp[row.out] = torch.tensor(self._row(row, asked[key]))
+            for sequence, key in zip(sequences, keys, strict=True):
+                logp[sequence.flat] = torch.tensor(self._logps(sequence, answers[key]))
         finally:
-            for answer in asked.values():
+            for answer in answers.values():
                 answer.cancel()
         return Scores(logp=logp)
 
-    def _row(self, row: Row, answer: "Future[Any]") -> list[float]:
-        told = self._read(answer, lambda x: self.dialect.scores(x, row.ids, row.at[0]))
-        found = [told[t][0] for t in row.at]
-        if any(x is None for x in found):
-            raise PolicyError(self._wrong("a token has no log-probability"))
-        return [x for x in found if x is not None]
+    def _logps(self, sequence: PackedSequence, answer: "Future[Any]") -> list[float]:
+        scores = self._read(answer, lambda x: vllm_api.read_scores(x, sequence.ids))
+        logps = [scores[t][0] for t in sequence.positions]
+        if any(x is None for x in logps):
+            raise PolicyError(self._invalid("a token has no log-probability"))
+        return [x for x in logps if x is not None]
 
-    def _score_row(self, ids: Ids, start: int) -> Scored:
-        return self._read(self._ask(ids, start), lambda x: self.dialect.scores(x, ids, start))
+    def _probe_scores(self, ids: Ids) -> ScoredTokens:
+        return self._read(self._request_scores((ids, 1)), lambda x: vllm_api.read_scores(x, ids))
 
-    def _ask(self, ids: Ids, start: int, *, later: bool = False) -> "Future[Any]":
-        return self.client.ask(*self.dialect.ask_scores(self.model, ids, start), later=later)
+    def _request_scores(self, key: SequenceKey, *, low_priority: bool = False) -> "Future[Any]":
+        body = vllm_api.score_request(self.model, key[0])
+        return self.client.ask(vllm_api.PATH, body, low_priority=low_priority)
 
     def _read(self, answer: "Future[Any]", read: Callable[[Any], T]) -> T:
         try:
             return read(answer.result())
-        except (Unreadable, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise PolicyError(self._wrong(str(error))) from error
+        except (InvalidAnswer, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise PolicyError(self._invalid(str(error))) from error
 
-    def _wrong(self, what: str) -> str:
+    def _invalid(self, problem: str) -> str:
         return (
             f"the server of {self.client.name} at {self.client.url} does not answer as asked: "
-            f"{what}; serve the model with vLLM, SGLang or `tutelage serve`, and set "
-            f"{self.client.name}.server.dialect to which it is"
+            f"{problem}; serve the model with vLLM or `tutelage serve`, or fix "
+            f"{self.client.name}.url"
         )
 
-    def _heat(self, temperature: float) -> str:
+    def _temperature_error(self, temperature: float) -> str:
         return (
-            f"{self.client.name} is on a server, which tells log-probabilities at temperature 1 "
+            f"{self.client.name} is on a server, which reports log-probabilities at temperature 1 "
             f"only, not at {temperature:g}; set rollout.temperature = 1.0, or load the model here "
             "instead of a url"
         )
+
+
+def _key(sequence: PackedSequence) -> SequenceKey:
+    return tuple(sequence.ids), sequence.positions[0] if sequence.positions else 0

@@ -1,12 +1,12 @@
-"""A model of ours behind HTTP, in the part of vLLM's dialect that `policies.remote` speaks.
+"""An HTTP server for one `HFPolicy` that answers the requests `RemotePolicy` sends to vLLM.
 
     GET  /health  /v1/models
     POST /v1/completions   ids or text, `logprobs`, `prompt_logprobs`, `return_token_ids`
     POST /tokenize
-    POST /collective_rpc   reload_weights from a folder, and /reset_prefix_cache: where allowed
+    POST /collective_rpc   reload_weights from a folder, and /reset_prefix_cache: with `reload`
 
-One thread owns the model: it decodes all requests that are under way together, and scores prompts
-in between. The dialect is vLLM's (repository vllm-project/vllm), the rest of it is refused.
+One thread owns the model: it decodes all requests under way together and scores prompts in between.
+The API is a part of vLLM's (repository vllm-project/vllm); the rest of it is refused.
 """
 
 import json
@@ -29,24 +29,23 @@ from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.prompts.prompter import Sample
 
-LOWEST = -9999.0
-"""Stands for minus infinity, which JSON has not."""
-LARGEST = 64 << 20
-"""Bytes of a request at most."""
-MOST = 1024
-"""Alternatives to a token that may be asked for."""
+LOWEST_LOGPROB = -9999.0
+"""JSON has no -inf; this value is sent instead."""
+MAX_REQUEST_BYTES = 64 << 20
+MAX_TOP_LOGPROBS = 1024
+"""Alternatives to a token that a request may ask for."""
 
 
-class Refused(Exception):
-    """An answer other than 200."""
+class RequestError(Exception):
+    """A request that is answered with a status other than 200."""
 
-    def __init__(self, status: int, kind: str, said: str) -> None:
-        super().__init__(said)
+    def __init__(self, status: int, kind: str, message: str) -> None:
+        super().__init__(message)
         self.status, self.kind = status, kind
 
 
-class Asked(BaseModel):
-    """The body of /v1/completions. What would change the distribution is refused, not ignored."""
+class CompletionBody(BaseModel):
+    """The body of /v1/completions. Options that change the distribution are refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,8 +54,8 @@ class Asked(BaseModel):
     max_tokens: Annotated[int, Field(ge=1)] = 16
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     seed: int | None = None
-    logprobs: Annotated[int, Field(ge=0, le=MOST)] | None = None
-    prompt_logprobs: Annotated[int, Field(ge=0, le=MOST)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     stop_token_ids: list[int] = []
     return_token_ids: bool = False
     return_tokens_as_token_ids: bool = False
@@ -75,13 +74,14 @@ class Asked(BaseModel):
     frequency_penalty: Literal[0] = 0
 
 
-Scored = list[dict[int, tuple[float, int]]]
-"""After each token of a prompt but the last: ids with log-probability and rank, the next first."""
+TopLogprobs = list[dict[int, tuple[float, int]]]
+"""For each token of a prompt but the first: its id and the likeliest ones, with log-probability and
+rank; the token itself comes first."""
 
 
 @dataclass(slots=True)
 class Job:
-    """What the model's thread is asked for."""
+    """One task for the thread that owns the model."""
 
     request: Request | None = None  # to sample
     prompt: tuple[int, ...] = ()  # to score
@@ -91,7 +91,7 @@ class Job:
 
 
 class Worker(threading.Thread):
-    """Owns the policy: nobody else may touch it."""
+    """The thread that owns the policy: no other may touch it."""
 
     def __init__(self, policy: HFPolicy) -> None:
         super().__init__(daemon=True)
@@ -100,21 +100,21 @@ class Worker(threading.Thread):
         self.turns: dict[str, Job] = {}
 
     def do(self, job: Job) -> Any:
-        """Ask, and wait for the answer."""
+        """Queue a job and wait for its answer."""
         self.jobs.put(job)
         return job.answer.result()
 
     def run(self) -> None:
         while True:
-            # with nothing under way, sleep until somebody asks
+            # with nothing under way, sleep until the next job
             while not self.turns or not self.jobs.empty():
                 job = self.jobs.get()
                 if job is None:
                     return
                 self._begin(job)
-            for made in self.policy.poll():
-                self.turns.pop(made.key).answer.set_result(made)
-                self.policy.release(made.key)
+            for completion in self.policy.poll():
+                self.turns.pop(completion.key).answer.set_result(completion)
+                self.policy.release(completion.key)
 
     def _begin(self, job: Job) -> None:
         try:
@@ -129,61 +129,72 @@ class Worker(threading.Thread):
             job.answer.set_exception(error)
 
     @torch.no_grad()
-    def _score(self, ids: tuple[int, ...], top: int) -> Scored:
+    def _score(self, ids: tuple[int, ...], top: int) -> TopLogprobs:
         if len(ids) < 2:
             return []
-        of = self.policy.score([Sample(prompt=ids[:1], tokens=ids[1:])], 1.0).distribution
-        made: Scored = []
-        for start in range(0, len(of), of.chunk):
-            rows = of[start : start + of.chunk].logps()
-            next_ = torch.tensor(ids[start + 1 : start + 1 + len(rows)], device=rows.device)
-            mine = rows.gather(-1, next_[:, None])
-            rank = (rows > mine).sum(-1) + 1
-            best = rows.topk(min(top, rows.shape[-1]), -1)
-            found = zip(
-                next_.tolist(), mine[:, 0].tolist(), rank.tolist(), best.indices.tolist(),
-                best.values.tolist(), strict=True,
-            )  # fmt: skip
-            for token, logp, place, others, theirs in found:
-                listed = {t: (x, k) for k, (t, x) in enumerate(zip(others, theirs, strict=True), 1)}
-                listed.pop(token, None)
-                made.append({token: (logp, place), **listed})
-        return made
+        sample = Sample(prompt=ids[:1], tokens=ids[1:])
+        distribution = self.policy.score([sample], 1.0).distribution
+        scores: TopLogprobs = []
+        for start in range(0, len(distribution), distribution.chunk):
+            logps = distribution[start : start + distribution.chunk].logps()
+            token = torch.tensor(ids[start + 1 : start + 1 + len(logps)], device=logps.device)
+            token_logp = logps.gather(-1, token[:, None])
+            rank = (logps > token_logp).sum(-1) + 1
+            best = logps.topk(min(top, logps.shape[-1]), -1)
+            entries = zip(
+                token.tolist(),
+                token_logp[:, 0].tolist(),
+                rank.tolist(),
+                best.indices.tolist(),
+                best.values.tolist(),
+                strict=True,
+            )
+            for t, logp, place, best_ids, best_logps in entries:
+                ranked = enumerate(zip(best_ids, best_logps, strict=True), 1)
+                alternatives = {other: (x, k) for k, (other, x) in ranked if other != t}
+                scores.append({t: (logp, place), **alternatives})
+        return scores
 
     @torch.no_grad()
     def _load(self, folder: Path) -> None:
-        """Other weights of the same model, from its safetensors."""
+        """Load other weights of the same model from the safetensors of a folder."""
         from safetensors.torch import load_file
 
-        own = self.policy.model.state_dict()
-        made: dict[str, torch.Tensor] = {}
+        state = self.policy.model.state_dict()
+        weights: dict[str, torch.Tensor] = {}
         for path in sorted(folder.glob("*.safetensors")):
-            made |= load_file(path)
-        for name, value in made.items():
-            if name not in own or own[name].shape != value.shape:
+            weights |= load_file(path)
+        for name, value in weights.items():
+            if name not in state or state[name].shape != value.shape:
                 raise PolicyError(f"{folder} holds {name}, which is not in this model")
-        # a tied head may be told once or twice
-        told = {own[name].data_ptr() for name in made}
-        if told != {value.data_ptr() for value in own.values()}:
+        # a tied LM head may be in the file once or twice
+        given = {state[name].data_ptr() for name in weights}
+        if given != {value.data_ptr() for value in state.values()}:
             raise PolicyError(f"{folder} does not hold all weights of this model")
-        for name, value in made.items():
-            own[name].copy_(value)
+        for name, value in weights.items():
+            state[name].copy_(value)
         self.policy.refresh()
 
 
 class Server(ThreadingHTTPServer):
-    """Listens; `port` says where, also if any free one was asked for with 0.
+    """The HTTP server. `port` is the real one, also if 0 asked for any free port.
 
-    reload  whether those who can reach it may load other weights from folders of this machine
+    reload  whether clients may load other weights from folders of this machine
     """
 
     daemon_threads = True
     request_queue_size = 128
 
     def __init__(
-        self, policy: HFPolicy, *, name: str, host: str = "127.0.0.1", port: int = 0, key: str = "",
+        self,
+        policy: HFPolicy,
+        *,
+        name: str,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        key: str = "",
         reload: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         try:
             super().__init__((host, port), Handler)
         except OSError as error:
@@ -201,7 +212,7 @@ class Server(ThreadingHTTPServer):
         return int(self.server_address[1])
 
     def stop(self) -> None:
-        """From another thread than the one that serves."""
+        """Stop serving; call it from another thread than the one that serves."""
         self.shutdown()
         self.worker.jobs.put(None)
         self.server_close()
@@ -213,7 +224,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: a run asks thousands of times."""
+        """Log nothing: a run sends thousands of requests."""
 
     def do_GET(self) -> None:
         self._answer({"/health": self._health, "/v1/models": self._models})
@@ -226,22 +237,22 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, paths: Mapping[str, Any]) -> None:
         try:
-            # read before anything is refused: what is left unread would be taken for a request
+            # read the body before any error: unread bytes would be taken for the next request
             body = self._body()
             wanted = self.path.partition("?")[0]
             if wanted not in paths:
-                raise Refused(404, "NotFoundError", f"there is no {wanted}")
+                raise RequestError(404, "NotFoundError", f"there is no {wanted}")
             key = self.server.key
             if key and self.headers.get("Authorization") != f"Bearer {key}":
-                raise Refused(401, "AuthenticationError", "the key is missing or wrong")
-            status, made = 200, paths[wanted](body)
-        except Refused as refused:
+                raise RequestError(401, "AuthenticationError", "the key is missing or wrong")
+            status, answer = 200, paths[wanted](body)
+        except RequestError as refused:
             error = {"message": str(refused), "type": refused.kind, "code": refused.status}
-            status, made = refused.status, {"error": error}
+            status, answer = refused.status, {"error": error}
         except (PolicyError, OSError, RuntimeError) as problem:
             error = {"message": str(problem), "type": "InternalServerError", "code": 500}
-            status, made = 500, {"error": error}
-        raw = json.dumps(made).encode()
+            status, answer = 500, {"error": error}
+        raw = json.dumps(answer).encode()
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -249,20 +260,21 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(raw)
         except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True  # nobody waits for it any more
+            self.close_connection = True  # the client has gone
 
     def _body(self) -> Any:
         length = int(self.headers.get("Content-Length") or 0)
-        if length > LARGEST:
+        if length > MAX_REQUEST_BYTES:
             self.close_connection = True
-            raise Refused(413, "BadRequestError", f"a request has {LARGEST} bytes at most")
+            message = f"a request has {MAX_REQUEST_BYTES} bytes at most"
+            raise RequestError(413, "BadRequestError", message)
         raw = self.rfile.read(length)
         try:
             return json.loads(raw) if raw else {}
         except ValueError as error:
-            raise Refused(400, "BadRequestError", f"the body is not JSON ({error})") from None
+            raise RequestError(400, "BadRequestError", f"the body is not JSON ({error})") from None
 
-    # -- what is answered
+    # -- endpoints
 
     def _health(self, body: Any) -> Any:
         return {}
@@ -278,45 +290,46 @@ class Handler(BaseHTTPRequestHandler):
     def _reload(self, body: Any) -> Any:
         folder = (body.get("kwargs") or {}).get("weights_path")
         if body.get("method") != "reload_weights" or not folder:
-            said = "only reload_weights with kwargs.weights_path is known"
-            raise Refused(400, "BadRequestError", said)
+            message = "only reload_weights with kwargs.weights_path is known"
+            raise RequestError(400, "BadRequestError", message)
         if not Path(folder).is_dir():
-            raise Refused(400, "BadRequestError", f"there is no folder {folder}")
+            raise RequestError(400, "BadRequestError", f"there is no folder {folder}")
         self.server.worker.do(Job(weights=Path(folder)))
         return {"results": [None]}
 
     def _ids(self, text: str) -> list[int]:
-        made = self.server.chat.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [int(token) for token in made]
+        ids = self.server.chat.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [int(token) for token in ids]
 
     def _completions(self, body: Any) -> Any:
-        asked = self._asked(body)
-        prompt = tuple(self._ids(asked.prompt) if isinstance(asked.prompt, str) else asked.prompt)
-        self._refuse_misfits(asked, prompt)
+        options = self._options(body)
+        text = options.prompt
+        prompt = tuple(self._ids(text) if isinstance(text, str) else text)
+        self._refuse_misfits(options, prompt)
         scored = None
-        if asked.prompt_logprobs is not None:
-            scored = self.server.worker.do(Job(prompt=prompt, top=asked.prompt_logprobs))
+        if options.prompt_logprobs is not None:
+            scored = self.server.worker.do(Job(prompt=prompt, top=options.prompt_logprobs))
         key = next(self.server.keys)
-        seed = time.time_ns() if asked.seed is None else asked.seed
-        made: Completion = self.server.worker.do(
-            Job(
-                request=Request(
-                    key=str(key), prompt=prompt, seed=seed, max_new=asked.max_tokens,
-                    temperature=asked.temperature,
-                )
-            )
-        )  # fmt: skip
+        seed = time.time_ns() if options.seed is None else options.seed
+        request = Request(
+            key=str(key),
+            prompt=prompt,
+            seed=seed,
+            max_new=options.max_tokens,
+            temperature=options.temperature,
+        )
+        completion: Completion = self.server.worker.do(Job(request=request))
         choice = {
             "index": 0,
-            "text": self._text(made.tokens, asked.skip_special_tokens),
-            "logprobs": None if asked.logprobs is None else self._told(asked, made),
-            "finish_reason": "stop" if made.ended else "length",
-            "stop_reason": self.server.chat.end if made.ended else None,
-            "token_ids": list(made.tokens) if asked.return_token_ids else None,
-            "prompt_token_ids": list(prompt) if asked.return_token_ids else None,
+            "text": self._text(completion.tokens, options.skip_special_tokens),
+            "logprobs": None if options.logprobs is None else self._logprobs(options, completion),
+            "finish_reason": "stop" if completion.ended else "length",
+            "stop_reason": self.server.chat.end if completion.ended else None,
+            "token_ids": list(completion.tokens) if options.return_token_ids else None,
+            "prompt_token_ids": list(prompt) if options.return_token_ids else None,
             "prompt_logprobs": None if scored is None else [None, *map(self._entry, scored)],
         }
-        counts = {"prompt_tokens": len(prompt), "completion_tokens": len(made.tokens)}
+        counts = {"prompt_tokens": len(prompt), "completion_tokens": len(completion.tokens)}
         return {
             "id": f"cmpl-{key}",
             "object": "text_completion",
@@ -326,41 +339,41 @@ class Handler(BaseHTTPRequestHandler):
             "usage": {**counts, "total_tokens": sum(counts.values())},
         }
 
-    def _asked(self, body: Any) -> Asked:
+    def _options(self, body: Any) -> CompletionBody:
         try:
-            asked = Asked.model_validate(body)
+            options = CompletionBody.model_validate(body)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"][:1]))
-            said = f"{where}: {first['msg']}"
-            raise Refused(400, "BadRequestError", said) from None
-        if asked.model not in ("", self.server.name):
-            said = f"The model `{asked.model}` does not exist, only {self.server.name}."
-            raise Refused(404, "NotFoundError", said)
-        return asked
+            message = f"{where}: {first['msg']}"
+            raise RequestError(400, "BadRequestError", message) from None
+        if options.model not in ("", self.server.name):
+            message = f"The model `{options.model}` does not exist, only {self.server.name}."
+            raise RequestError(404, "NotFoundError", message)
+        return options
 
-    def _refuse_misfits(self, asked: Asked, prompt: tuple[int, ...]) -> None:
+    def _refuse_misfits(self, options: CompletionBody, prompt: tuple[int, ...]) -> None:
         wrong = ""
         if not prompt:
             wrong = "the prompt is empty"
         elif max(prompt) >= self.server.chat.size:
             wrong = f"Token id {max(prompt)} is out of vocabulary"
-        elif len(prompt) + asked.max_tokens > self.server.limit:
+        elif len(prompt) + options.max_tokens > self.server.limit:
             wrong = (
                 f"the context is {self.server.limit} tokens, and {len(prompt)} of prompt and "
-                f"{asked.max_tokens} new ones were asked for"
+                f"{options.max_tokens} new ones were asked for"
             )
-        elif set(asked.stop_token_ids) - {self.server.chat.end}:
+        elif set(options.stop_token_ids) - {self.server.chat.end}:
             wrong = f"stop_token_ids: only {self.server.chat.end} ends a turn here"
-        elif asked.logprobs:
+        elif options.logprobs:
             wrong = "logprobs: only 0, the sampled token's own, is known"
         if wrong:
-            raise Refused(400, "BadRequestError", wrong)
+            raise RequestError(400, "BadRequestError", wrong)
 
-    def _told(self, asked: Asked, made: Completion) -> Any:
-        numbers = asked.return_tokens_as_token_ids
-        names = [f"token_id:{t}" if numbers else self._text((t,), False) for t in made.tokens]
-        logps = [max(x, LOWEST) for x in made.logps]
+    def _logprobs(self, options: CompletionBody, completion: Completion) -> Any:
+        as_ids = options.return_tokens_as_token_ids
+        names = [f"token_id:{t}" if as_ids else self._text((t,), False) for t in completion.tokens]
+        logps = [max(x, LOWEST_LOGPROB) for x in completion.logps]
         return {
             "tokens": names,
             "token_logprobs": logps,
@@ -370,7 +383,7 @@ class Handler(BaseHTTPRequestHandler):
     def _entry(self, scored: dict[int, tuple[float, int]]) -> Any:
         return {
             str(token): {
-                "logprob": max(logp, LOWEST),
+                "logprob": max(logp, LOWEST_LOGPROB),
                 "rank": rank,
                 "decoded_token": self._text((token,), False),
             }

@@ -1,9 +1,10 @@
-"""vLLM samples the student's turns, in this process or on a server, and is given its weights.
+"""vLLM as the sampler of an `HFPolicy`: in this process or on a server, with weight updates.
 
-The trainer stays what it is: `VllmEngine` stands in an `HFPolicy` where its own engine would. When
-the weights have changed they are written to a folder, which vLLM reads, and a fixed sequence must
-score alike on both sides before anything is played: a reload that leaves a part of the model as it
-was (seen in vLLM 0.32 on a CPU, with an output head tied to the embeddings) raises no error there.
+`VllmEngine` replaces the policy's own generation engine; training is unchanged. When the weights
+have changed they are written to a folder, which vLLM reads, and a fixed sequence must then score
+alike on both sides before anything is sampled. The check is needed because a reload that misses a
+part of the model (seen in vLLM 0.32 on a CPU, with an output head tied to the embeddings) raises no
+error.
 """
 
 import os
@@ -18,26 +19,26 @@ from torch import Tensor
 
 from tutelage.errors import PolicyError
 from tutelage.policies.base import Completion, Request
-from tutelage.policies.hf.policy import Compute, HFPolicy
-from tutelage.policies.server.dialects import SEEDS
+from tutelage.policies.hf.policy import Dtype, HFPolicy
+from tutelage.policies.server.vllm_api import SEEDS
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.prompts.prompter import Ids, Sample
 
-PROBE = 32
-"""Tokens on which both sides must agree after the weights were handed over."""
-AGREEMENT: dict[Compute, float] = {"float32": 0.01, "bfloat16": 0.2}
-"""Nats by which they may differ on average."""
-SHARE = 0.35
-"""Of a card's memory, what vLLM takes in this process: the trainer is on the same card."""
-NEVER = -100.0
-"""Added to a logit: the least that vLLM takes."""
-DTYPES: dict[Compute, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-MEMORY = Path("/dev/shm")
-"""Where a folder costs no disk."""
+PROBE_TOKENS = 32
+"""Length of the sequence on which both sides must agree after a weight update."""
+MAX_PROBE_DIFFERENCE: dict[Dtype, float] = {"float32": 0.01, "bfloat16": 0.2}
+"""Mean difference in nats that rounding explains."""
+GPU_MEMORY_SHARE = 0.35
+"""Fraction of GPU memory for vLLM in this process: the trainer uses the same GPU."""
+FORBIDDEN_BIAS = -100.0
+"""Logit bias of tokens that must not be sampled: the least that vLLM accepts."""
+DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SHARED_MEMORY = Path("/dev/shm")
+"""A file system in memory: a folder there costs no disk access."""
 
 
 class Sampler(Protocol):
-    """A model that samples, scores, and can be given other weights."""
+    """vLLM in either place: samples, scores, and loads weights from a folder."""
 
     def submit(self, request: Request) -> None: ...
     def poll(self) -> list[Completion]: ...
@@ -47,14 +48,15 @@ class Sampler(Protocol):
 
 
 class VllmEngine:
-    """What `HFPolicy` plays with: a sampler that has the policy's weights of now.
+    """The engine of an `HFPolicy` whose turns `sampler` samples, with the policy's current weights.
 
-    folder  where weights are handed over; both sides must see it
+    folder  through which weights are passed; both sides must see it
+    name    of the sampler in error messages
     """
 
     def __init__(self, policy: HFPolicy, sampler: Sampler, *, folder: Path, name: str) -> None:
         self.policy, self.sampler, self.folder, self.name = policy, sampler, folder, name
-        self.given: tuple[int, ...] = ()
+        self.loaded: tuple[int, ...] = ()
 
     def submit(self, request: Request) -> None:
         self.sampler.submit(request)
@@ -63,41 +65,45 @@ class VllmEngine:
         return self.sampler.poll()
 
     def release(self, key: str) -> None:
-        """What is cached of an episode goes when its place is needed."""
+        """Does nothing: vLLM evicts what it cached of an episode when it needs the space."""
 
     def refresh(self) -> None:
-        """Hand the weights over, if they have changed since."""
+        """Drop the turns under way and load the policy's weights if they have changed."""
         self.sampler.refresh()
-        # torch counts what is written into a tensor
-        now = tuple(value._version for value in self.policy.model.state_dict().values())
-        if now == self.given:
+        # torch counts the in-place writes to a tensor
+        versions = tuple(value._version for value in self.policy.model.state_dict().values())
+        if versions == self.loaded:
             return
         write(self.policy, self.folder)
         self.sampler.load(self.folder)
-        self._agree()
-        self.given = now
+        self._check_agreement()
+        self.loaded = versions
 
     @torch.no_grad()
-    def _agree(self) -> None:
+    def _check_agreement(self) -> None:
         size = self.policy.chat.size
-        ids = tuple(k * (size - 1) // (PROBE - 1) for k in range(PROBE))
-        mine = self.policy.score([Sample(prompt=ids[:1], tokens=ids[1:])], 1.0).logp.float().cpu()
-        apart = float((mine - self.sampler.logps(ids)).abs().mean())
-        limit = AGREEMENT[self.policy.dtype]
-        if not apart <= limit:
+        ids = tuple(k * (size - 1) // (PROBE_TOKENS - 1) for k in range(PROBE_TOKENS))
+        sample = Sample(prompt=ids[:1], tokens=ids[1:])
+        trainer_logps = self.policy.score([sample], 1.0).logp.float().cpu()
+        difference = float((trainer_logps - self.sampler.logps(ids)).abs().mean())
+        limit = MAX_PROBE_DIFFERENCE[self.policy.dtype]
+        if not difference <= limit:
             raise PolicyError(
-                f"after the weights were handed over, {self.name} and the trainer differ by "
-                f"{apart:.3g} nats a token (at most {limit:g} is rounding), so it would sample "
+                f"after a weight update, {self.name} and the trainer differ by "
+                f"{difference:.3g} nats a token (at most {limit:g} is rounding), so it would sample "
                 "from another model; use another version of vLLM, or leave the sampler out"
             )
 
 
 def write(policy: HFPolicy, folder: Path) -> None:
-    """All weights as safetensors, in the number format that the policy computes in, at once: a
-    reader sees the old file or the new one."""
+    """Write all weights as safetensors, atomically: a reader sees the old file or the new one.
+
+    They are written in the dtype that the policy computes in. vLLM would round float32 weights
+    itself, so nothing is lost, and half the bytes are written and read.
+    """
     from safetensors.torch import save_file
 
-    # a tied head is written out a second time: a reload may not follow the tie
+    # a tied LM head is written a second time: a reload may not follow the tie
     to = DTYPES[policy.dtype]
     tensors = {
         name: value.detach().to("cpu", to, copy=True).contiguous()
@@ -109,15 +115,15 @@ def write(policy: HFPolicy, folder: Path) -> None:
     os.replace(draft, folder / "model.safetensors")
 
 
-def hand_over(where: str) -> tuple[Path, Callable[[], None]]:
-    """A folder for weights, in memory if there is such a place, and what removes it."""
-    root = where or (str(MEMORY) if MEMORY.is_dir() else None)
-    made = Path(tempfile.mkdtemp(prefix="tutelage-", dir=root))
-    return made, lambda: shutil.rmtree(made, ignore_errors=True)
+def weight_folder(parent: str) -> tuple[Path, Callable[[], None]]:
+    """A new folder for weights, in `parent` or else in memory if possible; and its removal."""
+    root = parent or (str(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None)
+    folder = Path(tempfile.mkdtemp(prefix="tutelage-", dir=root))
+    return folder, lambda: shutil.rmtree(folder, ignore_errors=True)
 
 
-class Served:
-    """vLLM behind its server, started with VLLM_SERVER_DEV_MODE=1 (which opens /collective_rpc) and
+class ServerSampler:
+    """vLLM behind its server, which must be started with VLLM_SERVER_DEV_MODE=1 (which opens /collective_rpc) and
     --logprobs-mode processed_logprobs (log-probabilities at the sampling temperature)."""
 
     def __init__(self, remote: RemotePolicy) -> None:
@@ -133,13 +139,13 @@ class Served:
         self.remote.refresh()
 
     def load(self, folder: Path) -> None:
-        told = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
+        body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
         try:
-            self.remote.client.ask("/collective_rpc", told).result()
+            self.remote.client.ask("/collective_rpc", body).result()
             self.remote.client.ask("/reset_prefix_cache", {}).result()
         except PolicyError as error:
             raise PolicyError(
-                f"the weights could not be handed over: {error} (vLLM takes them where it was "
+                f"the sampler could not load the weights: {error} (vLLM loads them if it was "
                 "started with VLLM_SERVER_DEV_MODE=1, `tutelage serve` with --reload, and both "
                 f"must see the folder {folder})"
             ) from error
@@ -148,62 +154,73 @@ class Served:
         return self.remote.score([Sample(prompt=ids[:1], tokens=ids[1:])], 1.0).logp
 
 
-class InProcess:
-    """vLLM in this process: the extra `vllm`.
+class LocalSampler:
+    """vLLM in this process; needs the extra `vllm`.
 
-    folder   a model as save_pretrained writes it, to start from
-    unused   entries that the model embeds and the tokenizer does not know: they are never sampled
-    options  further arguments of vllm.LLM, such as gpu_memory_utilization, here 0.35 if left out
+    folder   the initial model, as save_pretrained writes it
+    unused   ids that the model embeds but the tokenizer does not know: they are never sampled
+    options  further arguments of vllm.LLM, such as gpu_memory_utilization (default 0.35)
     """
 
     def __init__(
-        self, folder: Path, *, end: int, context: int, dtype: Compute, unused: Iterable[int],
+        self,
+        folder: Path,
+        *,
+        end: int,
+        context: int,
+        dtype: Dtype,
+        unused: Iterable[int],
         options: Mapping[str, object],
-    ) -> None:  # fmt: skip
+    ) -> None:
         try:
             import vllm
         except ImportError as error:
             raise PolicyError(
-                f"policy.sampler has no url, so vLLM is wanted in this process, and it cannot be "
+                f"policy.sampler has no url, so vLLM must run in this process, but it cannot be "
                 f"imported ({error}); pip install 'tutelage[vllm]', or set policy.sampler.url"
             ) from error
         self.parameters: Callable[..., Any] = vllm.SamplingParams
-        self.end, self.bias = end, dict.fromkeys(unused, NEVER)
+        self.end, self.bias = end, dict.fromkeys(unused, FORBIDDEN_BIAS)
         settings: dict[str, object] = {
             "dtype": dtype,
             "max_model_len": context,
-            "gpu_memory_utilization": SHARE,
+            "gpu_memory_utilization": GPU_MEMORY_SHARE,
             "seed": 0,
             "enable_prefix_caching": True,
-            # nothing of the model's own generation_config.json, such as a top_p
+            # ignore the model's own generation_config.json, which may set a top_p
             "generation_config": "vllm",
             "logprobs_mode": "processed_logprobs",
             "disable_log_stats": True,
         }
         self.llm: Any = vllm.LLM(model=str(folder), **{**settings, **options})
         self.turns: dict[str, Request] = {}
-        self.asked = 0
+        self.count = 0
 
     def submit(self, request: Request) -> None:
-        self.asked += 1
-        name = f"turn {self.asked}"
+        self.count += 1
+        name = f"turn {self.count}"
         self.turns[name] = request
         settings = self.parameters(
-            temperature=request.temperature, max_tokens=request.max_new,
-            seed=request.seed % SEEDS, logprobs=0, ignore_eos=True, stop_token_ids=[self.end],
-            detokenize=False, logit_bias=self.bias or None,
-        )  # fmt: skip
+            temperature=request.temperature,
+            max_tokens=request.max_new,
+            seed=request.seed % SEEDS,
+            logprobs=0,
+            ignore_eos=True,
+            stop_token_ids=[self.end],
+            detokenize=False,
+            logit_bias=self.bias or None,
+        )
         self.llm.llm_engine.add_request(name, {"prompt_token_ids": list(request.prompt)}, settings)
 
     def poll(self) -> list[Completion]:
         if not self.turns:
             return []
-        return [self._made(out) for out in self.llm.llm_engine.step() if out.finished]
+        return [self._completion(out) for out in self.llm.llm_engine.step() if out.finished]
 
-    def _made(self, out: Any) -> Completion:
-        request, found = self.turns.pop(out.request_id), out.outputs[0]
-        tokens = tuple(found.token_ids)
-        logps = [told[t].logprob for t, told in zip(tokens, found.logprobs, strict=True)]
+    def _completion(self, out: Any) -> Completion:
+        request, output = self.turns.pop(out.request_id), out.outputs[0]
+        tokens = tuple(output.token_ids)
+        logps = [entry[t].logprob for t, entry in zip(tokens, output.logprobs, strict=True)]
         ended = tokens[-1:] == (self.end,)
         return Completion(key=request.key, tokens=tokens, logps=tuple(logps), ended=ended)
 
@@ -218,8 +235,8 @@ class InProcess:
     def logps(self, ids: Ids) -> Tensor:
         settings = self.parameters(temperature=1.0, max_tokens=1, prompt_logprobs=0)
         (out,) = self.llm.generate({"prompt_token_ids": list(ids)}, settings, use_tqdm=False)
-        return torch.tensor(_told(ids, out.prompt_logprobs))
+        return torch.tensor(_logps(ids, out.prompt_logprobs))
 
 
-def _told(ids: Sequence[int], entries: Sequence[Any]) -> list[float]:
+def _logps(ids: Sequence[int], entries: Sequence[Any]) -> list[float]:
     return [float(entry[t].logprob) for t, entry in zip(ids[1:], entries[1:], strict=True)]

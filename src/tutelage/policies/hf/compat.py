@@ -1,0 +1,55 @@
+"""What the installed torch and transformers offer: every difference between supported versions.
+
+Each difference is decided once, by a function's signature and not by a version number, so that
+development builds and backports are answered correctly too.
+"""
+
+import inspect
+from typing import Any
+
+from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+
+# torch 2.12 gave varlen_attn this argument
+VARLEN_SHARES_KEY_HEADS = "enable_gqa" in inspect.signature(varlen_attn).parameters
+
+
+def cache_argument(base: Any) -> str:
+    """The name under which a transformers model without its head takes a KV cache.
+
+    transformers 5.24 renamed `past_key_values` to `cache` and warns about the old name; a model
+    whose code comes with its weights may know only one of the two.
+    """
+    names = inspect.signature(base.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
+
+
+def varlen_causal(
+    query: Tensor, key: Tensor, value: Tensor, ends: Tensor, longest: int, scaling: float
+) -> Tensor:
+    """Causal attention within each sequence of one axis, on a GPU.
+
+    query [N, H, D], key and value [N, K, D] with K dividing H, and `ends` the cumulated lengths
+    (0 first) -> [N, H, D].
+    """
+    grouped = query.shape[1] != key.shape[1]
+    options: dict[str, Any] = {}
+    if VARLEN_SHARES_KEY_HEADS:
+        options["enable_gqa"] = True
+    elif grouped:
+        copies = query.shape[1] // key.shape[1]
+        key, value = (x.repeat_interleave(copies, 1) for x in (key, value))
+    attended = varlen_attn(
+        query,
+        key,
+        value,
+        ends,
+        ends,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(-1, 0),
+        **options,
+    )
+    assert isinstance(attended, Tensor)
+    return attended

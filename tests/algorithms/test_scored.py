@@ -143,7 +143,7 @@ def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Score all tokens of all views, each on its own, as if each were read."""
     narrow, until = LazyScores.of, layout._until
     monkeypatch.setattr(
-        LazyScores, "of", lambda self, name, tokens: narrow(self, name, ~self._nothing)
+        LazyScores, "of", lambda self, name, tokens: narrow(self, name, ~self._no_tokens)
     )
     monkeypatch.setattr("tutelage.training.train_step.shared_scores", lambda ready, views: dict.fromkeys(views, ()))
     monkeypatch.setattr(

@@ -11,11 +11,30 @@ from tutelage.algorithms.grpo import grpo
 from tutelage.algorithms.guided_opd import guided_opd
 from tutelage.algorithms.opd import opd
 from tutelage.maths.divergences import reverse_kl
-from tutelage.objective import ONE, Algorithm, Distill, Reinforce, Signal, Step, View, bind
+from tutelage.errors import ConfigError
+from tutelage.objective import (
+    ONE,
+    Algorithm,
+    Distill,
+    Reinforce,
+    Signal,
+    Step,
+    Term,
+    View,
+    bind,
+)
 from tutelage.objective.batch import collate
 from tutelage.objective.scores import Scores
 from tutelage.schedules import linear
-from tutelage.signals import acted_by, episode_mean, gap, group_relative
+from tutelage.signals import (
+    acted_by,
+    batch_normalised,
+    episode_mean,
+    gap,
+    group_relative,
+    to_come,
+    whitened,
+)
 from tutelage.types import Episode, Observation, Task, Turn
 
 
@@ -116,6 +135,48 @@ def test_every_episode_can_count_the_same(of: World) -> None:
     share = episode_mean()(step)
     for e in range(len(of.episodes)):
         assert float(share[step.batch.owner == e].sum()) == pytest.approx(1 / len(of.episodes))
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        Reinforce(advantage=acted_by("studnt")),
+        Reinforce(advantage=group_relative() + 0.5 * (acted_by("studnt") * gap("student"))),
+        Distill(divergence=reverse_kl, teacher="studnt"),
+        Distill(divergence=reverse_kl, teacher="student", weight=acted_by("studnt")),
+    ],
+)
+def test_a_view_that_does_not_exist_is_refused_with_the_names_of_the_views(term: Term) -> None:
+    """A mask of a mistyped actor is 0 everywhere: the run would learn nothing, and say nothing."""
+    algorithm = Algorithm(terms=(term,), views={"wise": View()})
+    with pytest.raises(ConfigError, match=r"'studnt'.*did you mean student\?; its views are .*wise"):
+        bind(algorithm, world(0).step())
+
+
+def test_the_expert_is_no_view_but_acts() -> None:
+    for name in ("expert", "astray"):
+        assert bind(Algorithm(terms=(Reinforce(advantage=acted_by(name)),)), world(0).step())
+
+
+def test_what_is_computed_from_a_signal_declares_what_it_does() -> None:
+    """A comparison within groups is recognised in a user's signal too, whatever its name."""
+    custom = Signal(lambda s: 1.0, "my baseline", compares_group=True, views=("wise",))
+    for signal in (
+        custom + ONE,
+        ONE + custom,
+        ONE * custom,
+        custom * ONE,
+        0.5 * custom,
+        linear(1, 0, 9) * custom,
+        to_come(custom),
+        batch_normalised(custom),
+        whitened(custom),
+    ):
+        assert signal.compares_group, signal.name
+        assert signal.views == ("wise",)
+    assert not (ONE + gap()).compares_group
+    assert ONE.is_one
+    assert not (1.0 * ONE).is_one
 
 
 def test_a_signal_is_cut_from_the_graph(of: World) -> None:

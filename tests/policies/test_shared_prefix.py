@@ -227,7 +227,8 @@ def test_it_goes_with_what_saves_memory(kind: str) -> None:
                 if "lora_B" in name:  # which begins at zero, and would leave A without gradient
                     torch.nn.init.normal_(p, std=0.1)
         return HFPolicy(
-            plain.model, plain.chat, adapters=added, gradient_checkpointing=kind == "recompute", reference_path=not fast,
+            plain.model, plain.chat, adapters=added, gradient_checkpointing=kind == "recompute",
+            reference_path=not fast,
             dtype="bfloat16" if kind == "bfloat16" else "float32",
         )  # fmt: skip
 
@@ -285,7 +286,8 @@ def test_a_prefix_is_forgotten_with_its_context_whatever_happens() -> None:
 def test_what_is_not_worth_a_pass_has_none(why: str) -> None:
     of = policy(reference_path=why == "slow")
     samples = {
-        "alone": rows(6, count=1), "short": rows(6, head=MIN_PREFIX - 1), "slow": rows(6), "nothing": []
+        "alone": rows(6, count=1), "short": rows(6, head=MIN_PREFIX - 1), "slow": rows(6),
+        "nothing": [],
     }[why]  # fmt: skip
     sizes = fed(of)
     with of.shared_prefix(samples):

@@ -27,7 +27,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """A sampled turn. `tokens` include the end-of-turn token; `ended` is False if max_new cut it."""
+    """A sampled turn. `tokens` include the end-of-turn token; `ended` is False if it was cut."""
 
     key: str
     tokens: Ids

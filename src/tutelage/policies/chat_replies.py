@@ -26,8 +26,8 @@ def replies(policy: Actor, *, tokens: int = 128, temperature: float = 0.0, seed:
         if len(prompt) + tokens > policy.context_length:
             raise PolicyError(
                 f"a conversation of {len(prompt)} tokens leaves no room for {tokens} more in the "
-                f"customer's {policy.context_length}; lower user_options.tokens or rollout.max_turns, "
-                "or take a model with a longer context"
+                f"customer's {policy.context_length}; lower user_options.tokens or "
+                "rollout.max_turns, or take a model with a longer context"
             )
         key = f"customer {next(keys)}"
         policy.submit(

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from tutelage.prompts.prompter import Sample
 
-
 DEFAULT_PASS_TOKENS = 16_384
 """Tokens of one forward pass when scoring, unless a policy is given another number."""
 

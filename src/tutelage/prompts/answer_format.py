@@ -1,4 +1,4 @@
-"""The text protocol between an agent and its environment: a thought, then one action.
+"""The answer format: how a completion states a thought and exactly one action.
 
     <think>the apple must be cold first</think><action>go to fridge 1</action>
 
@@ -17,7 +17,7 @@ ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
 TAGS = ("<think>", "</think>", "<action>", "</action>")
 NO_THOUGHT = "<think></think>"
 LONGEST_ACTION = 10_000
-"""Characters handed to an environment at most: a runaway completion is cut here."""
+"""Characters of an action at most: a runaway completion is cut here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,18 +27,24 @@ class Parsed:
     valid: bool = True
 
 
-def told(own: Sequence[str] = ()) -> str:
-    """How a completion is to be written, for a system message: what `parse` reads.
+def instruction(tags: Sequence[str] = ()) -> str:
+    """The answer format with an example, as the last paragraph of a system message with
+    instructions: what `parse` reads. `tags` are the environment's own.
 
-    >>> told(("search", "answer")).partition("then ")[2]
-    'give exactly one action inside <search> </search> or <answer> </answer>.'
+    >>> instruction(("search", "answer")).partition("example: ")[2]
+    '<think>what to do next, and why</think><search>the action</search>'
     """
-    inside = " or ".join(f"<{tag}> </{tag}>" for tag in own or ("action",))
-    return f"First reason inside <think> </think>, then give exactly one action inside {inside}."
+    tags = tags or ("action",)
+    inside = " or ".join(f"<{tag}> </{tag}>" for tag in tags)
+    example = f"<think>what to do next, and why</think><{tags[0]}>the action</{tags[0]}>"
+    return (
+        f"First reason inside <think> </think>, then give exactly one action inside {inside}. "
+        f"For example: {example}"
+    )
 
 
-def parse(text: str, own: Sequence[str] = ()) -> Parsed:
-    """Read a completion; `own` are the names of the environment's own tags.
+def parse(text: str, tags: Sequence[str] = ()) -> Parsed:
+    """Read a completion; `tags` are the names of the environment's own tags.
 
     >>> parse("<think>hot?</think> <action> go to fridge 1 </action>")
     Parsed(action='go to fridge 1', thought='hot?', valid=True)
@@ -49,8 +55,8 @@ def parse(text: str, own: Sequence[str] = ()) -> Parsed:
     """
     thought = THINK.search(text)
     rest = THINK.sub(NO_THOUGHT, text, count=1)
-    actions = ACTION.findall(rest) or _blocks(rest, own)
-    # what stands around a thought is not one action
+    actions = ACTION.findall(rest) or _blocks(rest, tags)
+    # text around a thought is not one action
     if len(actions) == 1 and actions[0].strip() and NO_THOUGHT not in actions[0]:
         return Parsed(
             action=actions[0].strip()[:LONGEST_ACTION],
@@ -62,19 +68,19 @@ def parse(text: str, own: Sequence[str] = ()) -> Parsed:
     return Parsed(action=bare.strip()[:LONGEST_ACTION], valid=False)
 
 
-def _blocks(text: str, own: Sequence[str]) -> list[str]:
-    """The blocks of an environment's own tags that lie one after the other, tags included."""
-    if not own:
+def _blocks(text: str, tags: Sequence[str]) -> list[str]:
+    """The blocks of an environment's own tags, in order, tags included."""
+    if not tags:
         return []
-    names = "|".join(map(re.escape, own))
-    return [found.group() for found in re.finditer(rf"<({names})>.*?</\1>", text, re.DOTALL)]
+    names = "|".join(map(re.escape, tags))
+    return [match.group() for match in re.finditer(rf"<({names})>.*?</\1>", text, re.DOTALL)]
 
 
 def write(action: str, thought: str = "") -> str:
-    """What `parse` reads back.
+    """A completion that `parse` reads as this action and thought.
 
     >>> write("look", "where am I")
     '<think>where am I</think><action>look</action>'
     """
-    head = f"<think>{thought}</think>" if thought else ""
-    return f"{head}<action>{action}</action>"
+    prefix = f"<think>{thought}</think>" if thought else ""
+    return f"{prefix}<action>{action}</action>"

@@ -1,8 +1,10 @@
-"""From messages to token ids, piece by piece, so that what was sampled is never encoded again.
+"""Chat templates as pieces of token ids, so that sampled tokens are never encoded again.
 
-A chat template is read once, with marks in the place of contents, into the pieces of text that
-stand around a system, a user and an assistant message. A turn's prompt is then the ids of the
-turns before plus the ids of the new pieces: append-only by construction.
+A chat template is rendered once with markers in the place of contents, which gives the text around
+a system, a user and an assistant message. A turn's prompt is then the ids of the turns before plus
+the ids of the new pieces: append-only by construction. Contents are encoded with special tokens
+switched off, so that an environment cannot end the user's message by printing the end-of-turn
+token.
 """
 
 from dataclasses import dataclass
@@ -37,13 +39,13 @@ class Chat:
     def _render(self, messages: list[tuple[str, str]], generate: bool) -> str:
         if not self.tokenizer.chat_template:
             raise PolicyError(
-                "the tokenizer has no chat template, so its turns cannot be told apart; use an "
+                "the tokenizer has no chat template, so turns cannot be separated; use an "
                 "instruction-tuned model, or set `chat_template` to a Jinja file in the policy"
             )
         from jinja2 import TemplateError
 
         try:
-            made = self.tokenizer.apply_chat_template(
+            text = self.tokenizer.apply_chat_template(
                 [{"role": role, "content": content} for role, content in messages],
                 tokenize=False,
                 add_generation_prompt=generate,
@@ -55,7 +57,7 @@ class Chat:
                 f"the chat template does not take messages from {roles} ({error}); set "
                 "`chat_template` to a Jinja file that takes system, user and assistant messages"
             ) from error
-        return str(made)
+        return str(text)
 
     @cached_property
     def _pieces(self) -> dict[str, str]:
@@ -63,18 +65,18 @@ class Chat:
         one = self._render([("user", USER)], generate=True)
         with_system = self._render([("system", SYSTEM), ("user", USER)], generate=True)
         two = self._render([("user", USER), ("assistant", AGENT), ("user", AGAIN)], generate=True)
-        for made, marks in (
+        for rendered, markers in (
             (one, (USER,)),
             (with_system, (SYSTEM, USER)),
             (two, (USER, AGENT, AGAIN)),
         ):
-            for mark in marks:
-                if made.count(mark) != 1:
+            for marker in markers:
+                if rendered.count(marker) != 1:
                     raise PolicyError(
                         "the chat template does not show every message exactly once, so turns "
                         "cannot be appended to it; set `chat_template` to a simpler Jinja file"
                     )
-        head, _, rest = with_system.partition(SYSTEM)
+        before_system, _, rest = with_system.partition(SYSTEM)
         middle, _, tail = rest.partition(USER)
         plain, _, tail_plain = one.partition(USER)
         _, _, after_agent = two.partition(AGENT)
@@ -86,7 +88,7 @@ class Chat:
             )
         closing = self._end_text(glue)
         return {
-            "system": head,
+            "system": before_system,
             "user": middle,
             "plain": plain,
             "generate": tail,
@@ -95,7 +97,7 @@ class Chat:
         }
 
     def _end_text(self, glue: str) -> str:
-        """The end-of-turn token's text, with which what follows an assistant message begins."""
+        """The text of the end-of-turn token: the text after an assistant message begins with it."""
         ends = [t for t in self._special if t and glue.startswith(t)]
         if not ends:
             raise PolicyError(
@@ -128,21 +130,21 @@ class Chat:
         }
 
     def content(self, text: str) -> tuple[int, ...]:
-        """Ids of somebody's words: a special token's name in them is plain text."""
+        """Ids of a message's content; a special token's name in it is plain text."""
         if not text:
             return ()
-        made = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-        return tuple(made["input_ids"])
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return tuple(encoded["input_ids"])
 
     def open(self, system: str, user: str) -> tuple[int, ...]:
-        """The prompt of a first turn, up to where the agent speaks."""
+        """The prompt of a first turn, up to where the agent's message begins."""
         f = self._frames
-        head = (*f["system"], *self.content(system), *f["user"]) if system else f["plain"]
-        return (*head, *self.content(user), *f["generate"])
+        prefix = (*f["system"], *self.content(system), *f["user"]) if system else f["plain"]
+        return (*prefix, *self.content(user), *f["generate"])
 
     def follow(self, user: str, *, ended: bool) -> tuple[int, ...]:
-        """What comes between the agent's last token and its next turn. A completion that was cut
-        off before its end-of-turn token is closed here, outside of what is trained."""
+        """The ids between the agent's last token and its next turn. A completion that was cut off
+        before its end-of-turn token is closed here, in tokens that are not trained on."""
         f = self._frames
         close = () if ended else (self.end,)
         return (*close, *f["again"], *self.content(user), *f["generate"])
@@ -152,27 +154,32 @@ class Chat:
         return (*self.content(text), self.end)
 
     def text(self, tokens: tuple[int, ...]) -> str:
-        """The words of a completion, its end-of-turn token left out."""
+        """The text of a completion without its end-of-turn token."""
         body = tokens[:-1] if tokens and tokens[-1] == self.end else tokens
         return str(self.tokenizer.decode(list(body), skip_special_tokens=True))
 
     def check(self) -> None:
-        """Refuse a template whose past turns change, unless the choice was made to keep them."""
-        turns = [("user", "one"), ("assistant", "<think>why</think>two"), ("user", "three"),
-                 ("assistant", "<think>how</think>four"), ("user", "five")]  # fmt: skip
-        shown = [self._render(turns[: k + 1], generate=True) for k in (0, 2, 4)]
-        kept = shown[0]
+        """Raise PolicyError for a template that changes past turns, unless history is "append"."""
+        turns = [
+            ("user", "one"),
+            ("assistant", "<think>why</think>two"),
+            ("user", "three"),
+            ("assistant", "<think>how</think>four"),
+            ("user", "five"),
+        ]
+        rendered = [self._render(turns[: k + 1], generate=True) for k in (0, 2, 4)]
+        appended = rendered[0]
         for k in (1, 2):
             p = self._pieces
-            kept += (
+            appended += (
                 turns[2 * k - 1][1] + p["closing"] + p["again"] + turns[2 * k][1] + p["generate"]
             )
-            if kept != shown[k] and self.history == "exact":
+            if appended != rendered[k] and self.history == "exact":
                 raise PolicyError(
                     "the chat template rewrites earlier turns (it drops their thoughts or an "
                     "empty thinking block), so a growing transcript is not its own: set "
-                    'template_history = "append" in the policy to keep every turn as it was sampled, or '
-                    'context.kind = "window"'
+                    'template_history = "append" in the policy to keep every turn as it was '
+                    'sampled, or context.kind = "window"'
                 )
 
     def fingerprint(self) -> str:

@@ -1,6 +1,6 @@
-"""What a policy is shown before it acts or is scored: the words, before any tokenizer.
+"""Contexts: the text of the prompt before each turn, as a growing transcript or a window.
 
-transcript  the whole conversation, one message more every turn, append-only
+transcript  the complete conversation, one message more every turn, append-only
 window(h)   a fresh prompt every turn: the task, the last h turns and the current observation,
             as the ALFWorld stacks of SDAR and ATOD do (arXiv:2605.15155, arXiv:2606.27814)
 """
@@ -16,25 +16,25 @@ HINT_OPEN = "Information that only you have been given; act on it and never ment
 
 
 def text(observation: Observation) -> str:
-    """The environment's own words."""
+    """The text of the environment."""
     return observation.text.strip()
 
 
 def with_actions(observation: Observation) -> str:
-    """The environment's own words, then the admissible actions one to a line."""
+    """The text of the environment, then the admissible actions, one per line."""
     if not observation.actions or observation.done:
         return text(observation)
     return f"{text(observation)}\n\nAdmissible actions:\n" + "\n".join(observation.actions)
 
 
 GENERIC: dict[str, Render] = {"text": text, "actions": with_actions}
-"""The ways to word an observation that every environment has."""
+"""Renderings of an observation that every environment has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """How prompts are built and answers read. `instructions` go into the system message, and so
-    does a hint; `tags` are the environment's own (see `protocol.parse`)."""
+    """How prompts are built and answers read. `instructions` and a hint go into the system message;
+    `tags` are the environment's own (see `answer_format.parse`)."""
 
     kind: Literal["transcript", "window"] = "transcript"
     window: int = 2
@@ -43,7 +43,7 @@ class Context:
     tags: tuple[str, ...] = ()
 
     def system(self, hint: str = "") -> str:
-        """The system message; a hint is a part of it that nothing may cut."""
+        """The system message with an optional hint, which is never truncated."""
         parts = [self.instructions.strip(), f"{HINT_OPEN}\n{hint.strip()}" if hint.strip() else ""]
         return "\n\n".join(part for part in parts if part)
 
@@ -51,11 +51,12 @@ class Context:
         """The user message before the next action.
 
         seen     all observations so far, the current one last
-        actions  what was done in answer to each but the last
+        actions  the actions after each of them but the last
         """
         if self.kind == "transcript" or len(seen) == 1:
             return self.render(seen[-1])
-        # what is admissible changes with every turn: the list of now is the one that counts
+        # as in the papers' prompts, only the current observation lists admissible actions: what was
+        # possible earlier is not what is possible now
         past_render = text if self.render is with_actions else self.render
         first = past_render(seen[0])
         past = list(zip(seen[:-1], actions, strict=True))[-self.window :] if self.window else []

@@ -1,4 +1,4 @@
-"""Prompts as token ids: the one place where a view's words become what a policy reads."""
+"""Builds the prompts of one view as token ids, turn by turn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A prompt and the tokens that followed it: what is scored."""
+    """A prompt and the tokens after it that are scored."""
 
     prompt: Ids
     tokens: Ids
@@ -28,16 +28,16 @@ class Prompter:
 
     @property
     def fresh(self) -> bool:
-        """Whether every turn's prompt stands alone, instead of extending the last."""
+        """Whether every turn has a new prompt, instead of extending the last one."""
         return self.context.kind == "window"
 
     def piece(self, seen: Sequence[Observation], texts: Sequence[str], ended: bool) -> Ids:
-        """What is put before the next turn: a whole prompt for a first turn or a window, else
-        only what is new since the last completion (`ended`: it had its end-of-turn token)."""
-        words = self.context.user(seen, texts)
+        """The ids before the next turn: a complete prompt for a first turn or a window, else only
+        what is new since the last completion (`ended`: it had its end-of-turn token)."""
+        text = self.context.user(seen, texts)
         if self.fresh or len(seen) == 1:
-            return self.chat.open(self.context.system(self.hint), words)
-        return self.chat.follow(words, ended=ended)
+            return self.chat.open(self.context.system(self.hint), text)
+        return self.chat.follow(text, ended=ended)
 
     def samples(self, episode: Episode, told: Sequence[str] = ()) -> list[Sample]:
         """Every turn of an episode as this view would have been prompted for it, followed by the

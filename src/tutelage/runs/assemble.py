@@ -115,7 +115,7 @@ def context_of(section: ContextSection, suite: Suite) -> Context:
     told: list[str] = []
     if section.instructions:
         rules = [suite.instructions().strip()] if isinstance(suite, Instructs) else []
-        told = [*rules, answer_format.told(tags)]
+        told = [*rules, answer_format.instruction(tags)]
     return Context(
         kind=section.kind,
         window=section.window,

@@ -1,8 +1,8 @@
 """The attention function given to transformers: packed sequences, and new tokens over a KV cache.
 
-transformers' own sdpa path copies keys and values once per query head when there is a mask. At batch
-64, one new token and 512 cached ones (head size 32) that took 8.9 ms a layer on one CPU core, the
-grouped product below 3.2 ms.
+transformers' own sdpa path copies keys and values once per query head when there is a mask. At
+batch 64, one new token and 512 cached ones (head size 32) that took 8.9 ms a layer on one CPU core,
+the grouped product below 3.2 ms.
 
 Three passes occur. Scoring without padding (`PackedPass`): sequences lie one after another on one
 axis of tokens and each attends to itself, never through a block mask, which was measured twice as

@@ -26,10 +26,10 @@ class Recorder(Protocol):
 class CudaRecorder:
     """Records CUDA graphs that share one memory pool: they never run at the same time.
 
-    The stream is this recorder's own. torch records every graph on one shared stream by default, and
-    libraries such as cuBLAS keep their workspace by stream, so that student and teacher would share
-    it. The pool is taken from the newest graph that still exists, because torch ends a pool with its
-    last graph and asserts that it is not used again.
+    The stream is this recorder's own. torch records every graph on one shared stream by default,
+    and libraries such as cuBLAS keep their workspace by stream, so that student and teacher would
+    share it. The pool is taken from the newest graph that still exists, because torch ends a pool
+    with its last graph and asserts that it is not used again.
     """
 
     def __init__(self, device: str) -> None:

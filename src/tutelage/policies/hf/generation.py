@@ -158,7 +158,7 @@ class SlotEngine:
             self.slots = [_Slot() for _ in self.slots]
 
     def poll(self) -> list[Completion]:
-        """One pass: prefill waiting prompts when enough of them wait, else decode one token each."""
+        """One pass: prefill prompts when enough of them wait, else decode one token each."""
         busy = len(self.decoding.slots)
         free = self._max_slots(self.cache.capacity) - busy
         ready = min(len(self.waiting), free)

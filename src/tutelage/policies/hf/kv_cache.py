@@ -119,7 +119,7 @@ class SlotCache:
     def update(
         self, k: Tensor, v: Tensor, layer: int, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Write k, v [B, kv heads, T, D], and return what a pass reads: of a flat axis all slots."""
+        """Write k, v [B, kv heads, T, D]; returns what a pass reads: of a flat axis all slots."""
         keys, values = self.keys[layer], self.values[layer]
         if isinstance(self.part, slice):
             keys, values = keys[self.part], values[self.part]

@@ -1,7 +1,7 @@
 """Ways to fit a model's layers into less memory.
 
 checkpoint_layers        recompute activations inside a layer in the backward pass; exact
-cast_frozen_to_bfloat16  frozen weights in the dtype in which products take them; exact under autocast
+cast_frozen_to_bfloat16  frozen weights in the dtype of the products; exact under autocast
 ActingCopy               the same of trained weights, for sampling only
 quantize                 frozen weights in 4 bits (NF4, arXiv:2305.14314, section 3); lossy
 """

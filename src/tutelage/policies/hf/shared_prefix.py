@@ -1,21 +1,21 @@
 """Shared-prefix scoring: sequences of a step start with the same instructions, so the keys and
 values of those tokens are computed once.
 
-The common prefix is passed through the model on its own, and every layer's keys and values of it are
-kept. A sequence's other tokens attend to those and to themselves, which is exact: causal attention
-never lets a token depend on later ones. (Of an episode of 1,857 tokens in `benchmarks/step.py`, 548
-are such a prefix.)
+The common prefix is passed through the model on its own, and every layer's keys and values of it
+are kept. A sequence's other tokens attend to those and to themselves, which is exact: causal
+attention never lets a token depend on later ones. (Of an episode of 1,857 tokens in
+`benchmarks/step.py`, 548 are such a prefix.)
 
 With a gradient, the keys and values are cut off from the graph of the prefix: every sequence's pass
-adds its gradient there, and one backward pass through the prefix takes the sum when the minibatch is
-over. A CPU often has memory for one sequence a pass only, so the prefix cannot stay part of each
+adds its gradient there, and one backward pass through the prefix takes the sum when the minibatch
+is over. A CPU often has memory for one sequence a pass only, so the prefix cannot stay part of each
 one's graph; this way needs no more memory than one complete sequence.
 
 Only the prefix of all sequences of a view is shared. What a group has in common beyond that (its
-task) would need a tree and is computed again. A view whose sequences begin like another one's of the
-same weights reads that one's prefix. On a GPU the sequences of a pass go through one kernel that
-knows no prefix, so nothing is shared there. `policy.reference_path` computes every sequence from its
-first token.
+task) would need a tree and is computed again. A view whose sequences begin like another one's of
+the same weights reads that one's prefix. On a GPU the sequences of a pass go through one kernel
+that knows no prefix, so nothing is shared there. `policy.reference_path` computes every sequence
+from its first token.
 """
 
 from collections.abc import Callable, Sequence

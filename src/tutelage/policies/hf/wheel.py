@@ -83,4 +83,3 @@ def _convert(file: Path, target: Path) -> None:
         if target.exists():
             shutil.rmtree(target)
         beside.rename(target)
-

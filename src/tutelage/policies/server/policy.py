@@ -1,7 +1,7 @@
 """A model behind an OpenAI-compatible server: samples and scores token ids over HTTP.
 
-Only the sampled tokens are scored: log-probabilities of the full vocabulary would be 600 kB a token.
-Nothing is kept between turns here; the server's own prefix cache does that.
+Only the sampled tokens are scored: log-probabilities of the full vocabulary would be 600 kB a
+token. Nothing is kept between turns here; the server's own prefix cache does that.
 """
 
 import time

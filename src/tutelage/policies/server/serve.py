@@ -45,7 +45,7 @@ class RequestError(Exception):
 
 
 class CompletionBody(BaseModel):
-    """The body of /v1/completions. Options that change the distribution are refused, not ignored."""
+    """The body of /v1/completions. Options that change the distribution are refused."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from tutelage.errors import PolicyError
 from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf.policy import Dtype, HFPolicy
-from tutelage.policies.server.vllm_api import SEEDS
 from tutelage.policies.server.policy import RemotePolicy
+from tutelage.policies.server.vllm_api import SEEDS
 from tutelage.prompts.prompter import Ids, Sample
 
 PROBE_TOKENS = 32
@@ -90,8 +90,8 @@ class VllmEngine:
         if not difference <= limit:
             raise PolicyError(
                 f"after a weight update, {self.name} and the trainer differ by "
-                f"{difference:.3g} nats a token (at most {limit:g} is rounding), so it would sample "
-                "from another model; use another version of vLLM, or leave the sampler out"
+                f"{difference:.3g} nats a token (at most {limit:g} is rounding), so it would "
+                "sample from another model; use another version of vLLM, or leave the sampler out"
             )
 
 
@@ -123,8 +123,9 @@ def weight_folder(parent: str) -> tuple[Path, Callable[[], None]]:
 
 
 class ServerSampler:
-    """vLLM behind its server, which must be started with VLLM_SERVER_DEV_MODE=1 (which opens /collective_rpc) and
-    --logprobs-mode processed_logprobs (log-probabilities at the sampling temperature)."""
+    """vLLM behind its server, which must be started with VLLM_SERVER_DEV_MODE=1 (which opens
+    /collective_rpc) and --logprobs-mode processed_logprobs (log-probabilities at the sampling
+    temperature)."""
 
     def __init__(self, remote: RemotePolicy) -> None:
         self.remote = remote

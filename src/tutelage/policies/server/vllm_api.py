@@ -1,8 +1,8 @@
 """vLLM's /v1/completions: the JSON bodies that are sent, and how the answers are read.
 
-Sampling uses `return_token_ids` and explicit sampling switches, scoring uses `prompt_logprobs`; both
-give log-probabilities at temperature 1 unless the server was started otherwise. Recorded from vLLM
-0.32 (repository vllm-project/vllm); `tutelage serve` answers the same requests.
+Sampling uses `return_token_ids` and explicit sampling switches, scoring uses `prompt_logprobs`;
+both give log-probabilities at temperature 1 unless the server was started otherwise. Recorded from
+vLLM 0.32 (repository vllm-project/vllm); `tutelage serve` answers the same requests.
 """
 
 from collections.abc import Mapping, Sequence

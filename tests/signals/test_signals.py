@@ -10,8 +10,8 @@ from torch.testing import assert_close
 from tutelage.algorithms.grpo import grpo
 from tutelage.algorithms.guided_opd import guided_opd
 from tutelage.algorithms.opd import opd
-from tutelage.maths.divergences import reverse_kl
 from tutelage.errors import ConfigError
+from tutelage.maths.divergences import reverse_kl
 from tutelage.objective import (
     ONE,
     Algorithm,

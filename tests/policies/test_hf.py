@@ -130,7 +130,7 @@ def test_a_divergence_over_the_vocabulary_reaches_every_parameter() -> None:
 def test_a_pass_of_small_products_stays_with_the_blas(
     small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hf_policy, "SMALL", small)
+    monkeypatch.setattr(hf_policy, "MIN_ONEDNN_MULTIPLICATIONS", small)
     of, seen = policy(), list[bool]()
     first = of.base.layers[0].mlp
     first.register_forward_hook(lambda *inputs: seen.append(cpu.onednn()))

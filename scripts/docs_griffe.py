@@ -36,7 +36,7 @@ def listed(text: str) -> str:
     return "\n".join(lines)
 
 
-class AlignedLists(griffe.Extension):
+class AlignedLists(griffe.Extension):  # type: ignore[misc]
     """Rewrites each docstring as it is read."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:

@@ -11,7 +11,6 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -19,10 +18,9 @@ from pydantic import BaseModel
 
 import tutelage
 from tutelage import hints, signals
-from tutelage.algorithms import ALGORITHMS, expressions
+from tutelage.algorithms import ALGORITHMS, words
 from tutelage.cli.main import COMMANDS
 from tutelage.config.schema import Config, EvalSection, HintsSection
-from tutelage.config.signature import annotations, describe
 from tutelage.config.toml_file import write_value
 from tutelage.envs.registry import ADAPTERS, SUITES, suite_class
 from tutelage.hints import bank, retrieval
@@ -45,7 +43,6 @@ EXTRAS = {
     "nouns": "spaCy, to compare titles in `webshop` as WebShop does",
     "lora": "low-rank adapters (`policy.lora`), and weights in 4 bits (`policy.quantize`)",
     "vllm": "vLLM samples the student in this process (`policy.sampler`)",
-    "liger": "Triton kernels on an NVIDIA GPU",
     "gymnasium": "environments of Gymnasium",
     "gem": "environments of GEM (Python 3.11 and 3.12)",
     "openenv": "environments on an OpenEnv server",
@@ -187,7 +184,7 @@ def actors(algorithm: Algorithm) -> str:
 
 
 def expert_acts(algorithm: Algorithm) -> bool:
-    return algorithm.demonstrated
+    return algorithm.acting.expert
 
 
 def group(name: str) -> str:
@@ -231,40 +228,6 @@ def methods_short() -> str:
     return "\n".join(lines)
 
 
-def method_settings(name: str) -> str:
-    """The settings of a method with types and defaults."""
-    from tutelage.config.meanings import meaning
-
-    function = ALGORITHMS[name]
-    hints_ = annotations(function)
-    rows = []
-    for key, parameter in inspect.signature(function).parameters.items():
-        if key != "total_steps" and parameter.kind is not parameter.VAR_KEYWORD:
-            rows.append((
-                f"`{key}`", default_of(parameter), cell(describe(hints_.get(key, object))),
-                cell(meaning(function, key)),
-            ))  # fmt: skip
-    return table(("setting", "default", "value", "meaning"), iter(rows))
-
-
-def default_of(parameter: inspect.Parameter) -> str:
-    value = parameter.default
-    if value is parameter.empty:
-        return "required"
-    return "-" if value is None else f"`{toml(value)}`"
-
-
-def toml(value: object) -> str:
-    """A default as a file would write it."""
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(toml(item) for item in value) + "]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k} = {toml(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, str | int | float | bool):
-        return write_value(value)
-    return str(getattr(value, "name", value))
-
-
 # -- environments, extras, hints
 
 
@@ -283,16 +246,6 @@ def suites() -> str:
         for name in ADAPTERS
     ]
     return table(("suite", "what it is"), iter(rows))
-
-
-def suite_options(name: str) -> str:
-    kind = suite_class(name)
-    hints_ = annotations(kind)
-    rows = (
-        (f"`{key}`", default_of(p), cell(describe(hints_.get(key, object))))
-        for key, p in inspect.signature(kind).parameters.items()
-    )
-    return table(("option", "default", "value"), rows)
 
 
 def extras() -> str:
@@ -416,9 +369,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "commands": commands,
     "configuration": configuration,
     "api": api,
-    "compose-words": lambda: expressions.table().strip(),
-    **{f"settings-{n}": partial(method_settings, n) for n in ALGORITHMS},
-    **{f"options-{n}": partial(suite_options, n) for n in (*SUITES, *ADAPTERS)},
+    "compose-words": lambda: words.table().strip(),
 }
 
 

@@ -135,7 +135,7 @@ def _expert_replies(
     scripts: list[list[str]] = []
     until = time.monotonic() + SECONDS
     for i in range(min(SAMPLE, len(tasks))):
-        turns = attempt("demonstrate", partial(script, suite, tasks[i], aloud=aloud))
+        turns = attempt("demonstrate", partial(script, suite, tasks[i], with_thoughts=aloud))
         scripts.append([text for text, _ in turns])
         if time.monotonic() > until:
             break

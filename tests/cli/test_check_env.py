@@ -432,7 +432,7 @@ def test_what_cannot_be_opened_is_one_sentence(
 @pytest.mark.parametrize(
     ("how", "part"),
     [
-        ("hangs", "train: step('') did not return within 5 s; mend what it waits for"),
+        ("hangs", "train: step('') did not return within 5 s; fix what it waits for"),
         ("dies", "train: step('') ended its process (exit code 3)"),
     ],
 )

@@ -490,6 +490,20 @@ def test_eval_takes_as_many_tasks_as_there_are(here: Path) -> None:
 # -- init
 
 
+GUESS = """
+import random
+
+class Guess:
+    def reset(self, task):
+        self.secret = random.Random(task.seed).randrange(10)
+        return "Guess a digit."
+
+    def step(self, action):
+        right = action == str(self.secret)
+        return "right" if right else "wrong", float(right), right
+"""
+
+
 @pytest.mark.parametrize(
     ("arguments", "file"),
     [
@@ -511,10 +525,7 @@ def test_init_writes_a_file_that_can_be_run(
     shutil.copytree(here / "run", tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    block = re.search(r"```python file=guess.py\n(.*?)```", readme, re.DOTALL)
-    assert block
-    Path("guess.py").write_text(block[1])
+    Path("guess.py").write_text(GUESS)
     assert main(["init", *arguments]) == 0
     shown = capsys.readouterr().out
     written = Path(file).read_text()

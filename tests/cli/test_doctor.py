@@ -236,7 +236,7 @@ def test_an_extra_that_is_not_there_is_no_harm(monkeypatch: pytest.MonkeyPatch) 
     assert doctor.complete([Part(title="", lines=tuple(doctor.extras()))])
 
 
-# -- worlds
+# -- suites
 
 
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> str:
@@ -270,7 +270,7 @@ def test_a_world_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (horse.state, horse.said, horse.how) == ("missing", "to ride", "buy one")
     assert lines(env=suite)[0].said == "not ready"
     # with no run in mind, what is not here is no harm
-    free = list(doctor.world("w", name, {"ride": True}, needed=False))
+    free = list(doctor.suite("w", name, {"ride": True}, needed=False))
     assert [each.state for each in free] == ["-", "-", "ok"]
 
 
@@ -279,8 +279,8 @@ def test_a_world_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.Mon
     found = lines(env={"suite": f"{name}:World"})[0]
     assert found.state == "missing"
     assert "No module named 'no_such_package'" in found.said
-    assert next(doctor.world("w", name, {}, needed=False)).state == "-"
-    assert lines(env={"suite": "dors"})[0].how == "mend env.suite"
+    assert next(doctor.suite("w", name, {}, needed=False)).state == "-"
+    assert lines(env={"suite": "dors"})[0].how == "set env.suite to one of them"
 
 
 def test_worlds_that_come_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

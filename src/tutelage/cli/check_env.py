@@ -87,7 +87,7 @@ class _Child:
         while True:
             if not self.pipe.poll(self.limit):
                 raise Lost(
-                    f"{self.call} did not return within {self.limit:g} s; mend what it waits for, "
+                    f"{self.call} did not return within {self.limit:g} s; fix what it waits for, "
                     "or allow more with --seconds"
                 )
             try:

@@ -1,7 +1,7 @@
-"""`tutelage doctor`: what is here, what is missing, and the one command that gets it.
+"""`tutelage doctor`: what is installed, what is missing, and the command that installs it.
 
-It looks at names, versions and paths and imports nothing heavy, so it answers at once; `--torch`
-asks torch itself. With a run's file it looks at what that run needs, and at nothing else.
+It reads names, versions and paths and imports nothing heavy, so it answers at once; `--torch` asks
+torch itself. With a training file, it checks what that run needs and nothing else.
 """
 
 import importlib
@@ -25,10 +25,9 @@ from tutelage import __version__, cpu
 from tutelage.config.schema import Config, PolicySection
 from tutelage.envs.registry import ADAPTERS, SUITES
 from tutelage.envs.requirements import Need
-from tutelage.errors import ConfigError, EnvError
+from tutelage.errors import NAME, ConfigError, EnvError, install
 from tutelage.hints.bank import load as load_bank
 
-NAME: Final = "tutelage"
 WIDTH: Final = 80
 ASSETS: Final = Path(__file__).parents[1] / "assets"
 PYPROJECT: Final = Path(__file__).parents[3] / "pyproject.toml"
@@ -43,12 +42,12 @@ STYLES: Final = {"ok": "green", "missing": "bold red", "-": "dim", "note": "yell
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One thing: `ok`, `missing`, `-` for what is not here and not needed, or a `note`."""
+    """One line: its state is `ok`, `missing`, `-` (absent and not needed) or `note`."""
 
     state: State
     name: str
     said: str = ""
-    how: str = ""  # the command that mends it
+    how: str = ""  # the command that fixes it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +57,14 @@ class Part:
 
 
 def everything(*, torch: bool = False) -> list[Part]:
-    """The machine, the packages, all worlds and all extras."""
-    worlds = [(name, path.partition(":")[0]) for name, path in SUITES.items()]
+    """The machine, the packages, all suites and all extras."""
+    suites = [(name, path.partition(":")[0]) for name, path in SUITES.items()]
     others = [(name, path.partition(":")[0]) for name, path in ADAPTERS.items()]
     return [
         Part(title="machine", lines=(*machine(), *(asked_torch() if torch else ()))),
         Part(title="packages", lines=tuple(extras())),
-        Part(title="worlds", lines=tuple(_worlds(worlds))),
-        Part(title="environments of other libraries", lines=tuple(_worlds(others))),
+        Part(title="suites", lines=tuple(_suites(suites))),
+        Part(title="suites of other libraries", lines=tuple(_suites(others))),
     ]
 
 
@@ -74,7 +73,7 @@ def needed(config: Config, *, torch: bool = False) -> list[Part]:
     return [
         Part(title="machine", lines=(*machine(), *(asked_torch() if torch else ()))),
         Part(title="packages", lines=tuple(base())),
-        Part(title=f"world: {config.env.suite}", lines=tuple(_world_of(config))),
+        Part(title=f"suite: {config.env.suite}", lines=tuple(suite_lines(config))),
         Part(title="models and files", lines=tuple(_files(config))),
     ]
 
@@ -115,7 +114,7 @@ def _processors() -> Iterator[Line]:
 
 
 def gpus() -> list[str]:
-    """The names of NVIDIA's cards, as the driver tells them."""
+    """The names of the NVIDIA GPUs, as the driver reports them."""
     try:
         files = sorted(GPUS.glob("*/information"))
         texts = [path.read_text() for path in files]
@@ -189,17 +188,16 @@ def _lacks(needs: Iterable[Requirement]) -> list[str]:
 
 
 def base() -> Iterator[Line]:
-    """What everything needs."""
+    """What every command needs."""
     yield _bundle(NAME, _requirements()[""], how=f"pip install --upgrade {NAME}", needed=True)
 
 
 def extras() -> Iterator[Line]:
-    """What everything needs, and each extra."""
+    """What every command needs, and each extra."""
     yield from base()
     for extra, needs in _requirements().items():
         if extra:
-            how = f"pip install '{NAME}[{extra}]'"
-            yield _bundle(f"[{extra}]", needs, how=how, needed=False)
+            yield _bundle(f"[{extra}]", needs, how=install(extra), needed=False)
 
 
 def _bundle(name: str, needs: list[Requirement], *, how: str, needed: bool) -> Line:
@@ -212,23 +210,23 @@ def _bundle(name: str, needs: list[Requirement], *, how: str, needed: bool) -> L
     return Line(state="ok", name=name, said=f"{__version__}: {said}" if name == NAME else said)
 
 
-# -- worlds
+# -- suites
 
 
-def _worlds(named: Iterable[tuple[str, str]]) -> Iterator[Line]:
+def _suites(named: Iterable[tuple[str, str]]) -> Iterator[Line]:
     for name, module in named:
-        yield from world(name, module, {}, needed=False)
+        yield from suite(name, module, {}, needed=False)
 
 
-def world(name: str, module: str, options: Mapping[str, object], *, needed: bool) -> Iterator[Line]:
-    """A world, and below it what it wants with these options."""
+def suite(name: str, module: str, options: Mapping[str, object], *, needed: bool) -> Iterator[Line]:
+    """A suite, and below it what it needs with these options."""
     absent: State = "missing" if needed else "-"
     try:
         ask = getattr(importlib.import_module(module), "needs", None)
         needs: list[Need] = list(ask(options)) if callable(ask) else []
     except (ImportError, SyntaxError, EnvError) as error:
         said = f"{module} could not be imported: {error}"
-        yield Line(state=absent, name=name, said=said, how="install it, or mend it")
+        yield Line(state=absent, name=name, said=said, how="install it, or fix it")
         return
     ready = not any(need.missing for need in needs)
     yield Line(state="ok" if ready else absent, name=name, said="ready" if ready else "not ready")
@@ -240,17 +238,18 @@ def world(name: str, module: str, options: Mapping[str, object], *, needed: bool
             yield Line(state=state, name=f"  {need.name}", said=need.use, how=need.get)
 
 
-def _world_of(config: Config) -> Iterator[Line]:
-    suite = config.env.suite
-    path = {**SUITES, **ADAPTERS}.get(suite, suite)
+def suite_lines(config: Config) -> Iterator[Line]:
+    """What the suite of a configuration needs with its options."""
+    name = config.env.suite
+    path = {**SUITES, **ADAPTERS}.get(name, name)
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     module, colon, _ = path.partition(":")
     if not colon:
-        said = f"there is no world of this name; there are {', '.join((*SUITES, *ADAPTERS))}"
-        yield Line(state="missing", name=suite, said=said, how="mend env.suite")
+        said = f"there is no suite of this name; there are {', '.join((*SUITES, *ADAPTERS))}"
+        yield Line(state="missing", name=name, said=said, how="set env.suite to one of them")
         return
-    lines = world(suite, module, config.env.options, needed=True)
+    lines = suite(name, module, config.env.options, needed=True)
     yield from (line for line in lines if line.state != "-")
 
 
@@ -289,7 +288,7 @@ def _model(where: str, section: PolicySection) -> Line:
         return Line(state="ok", name=where, said=model)
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         return Line(
-            state="missing", name=where, said=f"{model}: no such folder", how="mend the path"
+            state="missing", name=where, said=f"{model}: no such folder", how="correct the path"
         )
     if any((hub() / f"models--{model.replace('/', '--')}" / "snapshots").glob("*/config.json")):
         return Line(state="ok", name=where, said=f"{model}, downloaded")
@@ -308,7 +307,7 @@ def hub() -> Path:
 def _path(where: str, path: str) -> Line:
     if Path(path).expanduser().is_file():
         return Line(state="ok", name=where, said=path)
-    return Line(state="missing", name=where, said=f"{path}: no such file", how="mend the path")
+    return Line(state="missing", name=where, said=f"{path}: no such file", how="correct the path")
 
 
 def _cuda(where: str, device: str) -> Line:
@@ -326,11 +325,11 @@ def _bank(name: str) -> Line:
         bank = load_bank(name)
     except ConfigError as error:
         said = str(error).removeprefix("hints.bank: ")
-        return Line(state="missing", name="hints.bank", said=said, how="mend hints.bank")
+        return Line(state="missing", name="hints.bank", said=said, how="correct hints.bank")
     return Line(state="ok", name="hints.bank", said=f"{name}, {len(bank.skills)} skills")
 
 
-# -- on paper
+# -- printing
 
 
 def show(parts: Iterable[Part], console: Console) -> None:

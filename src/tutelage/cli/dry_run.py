@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tutelage import cpu
-from tutelage.cli import model_sizes
+from tutelage.cli import dry_checks, model_sizes
 from tutelage.config.expressions import takes_schedule
 from tutelage.config.schema import AlgorithmSection, Config, PolicySection
 from tutelage.config.signature import annotations, schedule
@@ -86,12 +86,14 @@ def make(config: Config) -> Plan:
         Replay(Path(config.rollout.replay))
     episode = _episode_tokens(suite, context, config)
     found = _models(config, wanted, assemble.acting(config, phases), episode)
+    length = found[0].shape.context if found[0].shape else None
+    cautions = dry_checks.check(config, phases, suite, context, tasks, wanted, length)
     return Plan(
         models=found,
         facts=tuple(_facts(config, phases, len(tasks), found[0], episode)),
         terms=tuple((p.name, t.name, describe(t)) for p in phases for t in p.algorithm.terms),
         schedules=tuple(_schedules(config, phases)),
-        warnings=tuple(_warnings(config, wanted, found)),
+        warnings=(*_warnings(config, wanted, found), *cautions),
     )
 
 
@@ -224,7 +226,8 @@ def _facts(
     yield "steps", " + ".join(f"{phase.steps} ({phase.name})" for phase in phases)
     yield (
         "episodes",
-        f"{episodes} a step ({r.tasks_per_step} tasks x {r.group_size}), {episodes * steps:,} in all",
+        f"{episodes} per step ({r.tasks_per_step} tasks x {r.group_size}), "
+        f"{episodes * steps:,} in all",
     )
     if batches := phases[-1].algorithm.acting.max_batches:
         more = f"up to {batches} batches of tasks a step until " if batches > 1 else ""

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tutelage.errors import install
+
 Needs = Callable[[Mapping[str, object]], "Iterable[Need]"]
 JAVA_SECONDS = 5.0
 
@@ -48,7 +50,7 @@ def package(
         found = version(name)
     except PackageNotFoundError:
         found = ""
-    command = get or f"pip install 'tutelage[{extra}]'"
+    command = get or install(extra)
     return Need(name=name, found=found, get=command, wanted=wanted, use=use)
 
 

@@ -153,7 +153,7 @@ def _said(seen: Observation, context: Context) -> Iterable[str]:
     yield from (answer_format.write(action) for action in seen.actions)
 
 
-def _tokenizer(section: PolicySection, config: Config, suite: Suite, context: Context) -> Any:
+def tokenizer_of(section: PolicySection, config: Config, suite: Suite, context: Context) -> Any:
     """Of a built model: another policy's, a folder's, or a new one."""
     from transformers import AutoTokenizer
 
@@ -171,7 +171,7 @@ def _tokenizer(section: PolicySection, config: Config, suite: Suite, context: Co
             f"policies.{name} is on a server, which gives no tokenizer away; name the folder of one"
         )
     if other is not None and other.build is not None:
-        return _tokenizer(other, config, suite, context)
+        return tokenizer_of(other, config, suite, context)
     folder = locate(other.model if other else name, where=f"policies.{name}" if other else "policy")
     try:
         return AutoTokenizer.from_pretrained(folder)
@@ -189,7 +189,7 @@ def build_policy(
 ) -> HFPolicy:  # fmt: skip
     """A new model with random weights, the same for the same seed."""
     assert section.build is not None
-    tokenizer = _tokenizer(section, config, suite, context)
+    tokenizer = tokenizer_of(section, config, suite, context)
     if section.chat_template:
         tokenizer.chat_template = Path(_template(section, where=where)).read_text()
     chat = Chat(tokenizer, section.template_history, tuple(section.options.items()))
@@ -260,7 +260,7 @@ def remote_of(
     server = section.server or ServerSection()
     tokenizer = student.chat.tokenizer
     if section.tokenizer:
-        tokenizer = _tokenizer(section, config, suite, context)
+        tokenizer = tokenizer_of(section, config, suite, context)
     if section.chat_template:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.chat_template = Path(_template(section, where=where)).read_text()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tutelage.objective.batch import collate
 from tutelage.runs.assemble import Phase
-from tutelage.envs.base import Demonstrates, Thinks, suite_name
+from tutelage.envs.base import Demonstrates, Suite, Thinks, suite_name
 from tutelage.envs.guard import attempt, close
 from tutelage.envs.check import quick
 from tutelage.errors import ConfigError, EnvError, PolicyError
@@ -29,6 +29,7 @@ from tutelage.objective import (
     Term,
 )
 from tutelage.objective import bind
+from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Sample
 from tutelage.rollout.session import Session
 from tutelage.rollout.play import play
@@ -88,7 +89,14 @@ def expert(wiring: Wiring) -> None:
     needed = any(p.algorithm.acting.uses_expert for p in wiring.phases)
     if not needed or wiring.replayed:
         return
-    suite, task, limit = wiring.session.suite, wiring.task, wiring.session.limits.max_turns
+    aloud = any(phase.algorithm.acting.with_thoughts for phase in wiring.phases)
+    limit = wiring.session.limits.max_turns
+    check_expert(wiring.session.suite, wiring.task, limit, aloud=aloud)
+
+
+def check_expert(suite: Suite, task: Task, limit: int, *, aloud: bool) -> None:
+    """Refuse a suite without an expert, and one whose expert does not win within `limit` turns or,
+    where it speaks `aloud`, has not a thought for each action."""
     if not isinstance(suite, Demonstrates):
         raise ConfigError(
             f"imitating an expert needs an environment that has one; {suite_name(suite)} has no "
@@ -105,7 +113,6 @@ def expert(wiring: Wiring) -> None:
             f"the expert does not win task {task.id} with its {len(script)} actions, so it cannot "
             "be imitated; mend the environment's `demonstrate`"
         )
-    aloud = any(phase.algorithm.acting.with_thoughts for phase in wiring.phases)
     if aloud and isinstance(suite, Thinks) and len(suite.thoughts(task)) != len(script):
         raise EnvError(
             f"the expert has {len(suite.thoughts(task))} thoughts for its {len(script)} actions in "
@@ -123,14 +130,19 @@ def expert(wiring: Wiring) -> None:
 
 def vocabulary(wiring: Wiring) -> None:
     """all models give every token id the same meaning."""
-    mine = wiring.policies["self"].chat.fingerprint()
+    student = wiring.policies["self"].chat
     for name in sorted({view.policy for view in wiring.views().values()}):
-        if wiring.policies[name].chat.fingerprint() != mine:
-            raise PolicyError(
-                f"the student's tokenizer and that of policies.{name} differ, so the ids that one "
-                "samples are other words to the other; choose models of one family, or build the "
-                f'student with policy.tokenizer = "{name}"'
-            )
+        check_tokenizer(name, wiring.policies[name].chat, student)
+
+
+def check_tokenizer(name: str, chat: Chat, student: Chat) -> None:
+    """Refuse a policy whose token ids mean something else than the student's."""
+    if chat.fingerprint() != student.fingerprint():
+        raise PolicyError(
+            f"the student's tokenizer and that of policies.{name} differ, so the ids that one "
+            "samples are other words to the other; choose models of one family, or build the "
+            f'student with policy.tokenizer = "{name}"'
+        )
 
 
 def template(wiring: Wiring) -> None:

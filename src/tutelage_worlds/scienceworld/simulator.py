@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Final, NamedTuple, TypeVar
 
-from tutelage.errors import ConfigError, EnvError
+from tutelage.errors import ConfigError, EnvError, install
 from tutelage_worlds.scienceworld.hashing import overlay
 from tutelage_worlds.scienceworld.java import Gone, Java, Late, Ref, ref
 
@@ -97,7 +97,7 @@ def files() -> tuple[Path, Path]:
     except PackageNotFoundError:
         raise ConfigError(
             "the package in which ScienceWorld's simulator comes is not installed: "
-            "pip install 'tutelage[scienceworld]'"
+            f"{install('scienceworld')}"
         ) from None
     from py4j.java_gateway import find_jar_path
 

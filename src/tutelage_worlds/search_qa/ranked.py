@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, install
 
 Numbered = tuple[int, float]
 
@@ -28,8 +28,8 @@ def package(name: str, engine: str) -> Any:
         return import_module(name)
     except ImportError:
         raise ConfigError(
-            f"the retriever {engine!r} needs the package {name}: pip install "
-            f"'tutelage[search]', or set env.options.retriever = \"lucene\", which needs none"
+            f"the retriever {engine!r} needs the package {name}: "
+            f"{install('search')}, or set env.options.retriever = \"lucene\", which needs none"
         ) from None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import ConfigError, EnvError
+from tutelage.errors import ConfigError, EnvError, install
 
 SUFFIXES = (".parquet", ".jsonl")
 
@@ -48,7 +48,7 @@ def parquet(path: Path) -> Any:
         import pyarrow.parquet
     except ImportError:
         raise ConfigError(
-            f"{path} is a Parquet file, which needs pyarrow: pip install 'tutelage[search]', or "
+            f"{path} is a Parquet file, which needs pyarrow: {install('search')}, or "
             "convert it to JSON lines"
         ) from None
     try:

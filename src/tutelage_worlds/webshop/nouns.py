@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, Final, Literal
 
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, install
 from tutelage_worlds.webshop.reward import Nouns
 
 Tagger = Literal["rules", "spacy"]
@@ -64,6 +64,6 @@ def _spacy() -> Nouns:
     except (ImportError, OSError) as error:
         raise ConfigError(
             f'nouns = "spacy" needs spaCy and its model {MODEL} ({str(error).splitlines()[0]}): '
-            f"pip install 'tutelage[nouns]' and python -m spacy download {MODEL}, or leave it "
+            f"{install('nouns')} and python -m spacy download {MODEL}, or leave it "
             'at "rules"'
         ) from None

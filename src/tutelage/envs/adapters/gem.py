@@ -12,10 +12,10 @@ from typing import Any, Final, TypeVar
 
 from tutelage.envs.adapters.common import DEV, TEST, TRAIN, Won, imported, is_won, seeds
 from tutelage.envs.requirements import Need, package
-from tutelage.errors import EnvError, did_you_mean
+from tutelage.errors import EnvError, did_you_mean, install
 from tutelage.types import Observation, Task
 
-INSTALL: Final = "pip install 'tutelage[gem]'"
+INSTALL: Final = install("gem")
 T = TypeVar("T")
 
 

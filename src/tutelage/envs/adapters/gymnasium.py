@@ -18,10 +18,10 @@ from tutelage.envs.adapters.common import (
     short,
 )
 from tutelage.envs.requirements import Need, package
-from tutelage.errors import EnvError
+from tutelage.errors import EnvError, install
 from tutelage.types import Observation, Task
 
-INSTALL: Final = "pip install 'tutelage[gymnasium]'"
+INSTALL: Final = install("gymnasium")
 _COLOURED: Final = re.compile(r"\x1b\[[\d;]*m(.*?)\x1b\[0?m", re.DOTALL)
 
 Words = Callable[[Any, Any], str]

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from tutelage.envs.adapters.common import DEV, TEST, TRAIN, Won, imported, is_won, seeds
 from tutelage.envs.requirements import Need, package
-from tutelage.errors import EnvError
+from tutelage.errors import EnvError, install
 from tutelage.types import Observation, Task
 
-INSTALL: Final = "pip install 'tutelage[openenv]'"
+INSTALL: Final = install("openenv")
 
 
 def needs(options: Mapping[str, object]) -> Iterator[Need]:

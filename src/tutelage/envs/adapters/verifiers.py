@@ -18,10 +18,10 @@ from typing import Any, Final
 
 from tutelage.envs.adapters.common import DEV, SPLITS, TEST, TRAIN, Won, imported, is_won
 from tutelage.envs.requirements import Need, package
-from tutelage.errors import EnvError
+from tutelage.errors import EnvError, install
 from tutelage.types import Observation, Task
 
-INSTALL: Final = "pip install 'tutelage[verifiers]'"
+INSTALL: Final = install("verifiers")
 OVER: Final = "The end."
 
 

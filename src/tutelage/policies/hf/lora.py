@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.errors import PolicyError
+from tutelage.errors import PolicyError, install
 
 ALPHA = 32
 """Divided by the rank, so that one learning rate suits all ranks about equally well (Schulman et
@@ -20,12 +20,17 @@ al. 2025, "LoRA Without Regret", thinkingmachines.ai)."""
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-def _peft() -> Any:
+def require() -> None:
+    """Raise PolicyError where peft is not installed."""
     if find_spec("peft") is None:
         raise PolicyError(
-            "low-rank adapters need peft, which is not installed; install it with `pip install "
-            "'tutelage[lora]'`, or set lora = 0"
+            "low-rank adapters need peft, which is not installed; install it with "
+            f"`{install('lora')}`, or set lora = 0"
         )
+
+
+def _peft() -> Any:
+    require()
     import peft
 
     return peft

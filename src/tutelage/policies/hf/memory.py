@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tutelage.errors import PolicyError
+from tutelage.errors import PolicyError, install
 
 QUANTIZATION_BLOCK = 64
 """Weights that share a scale."""
@@ -82,14 +82,19 @@ class ActingCopy:
             weight.copy_(trained)
 
 
-def quantize(base: nn.Module) -> None:
-    """Every linear layer's weights in 4 bits, frozen. They are packed when the model is moved to
-    its device."""
+def require() -> None:
+    """Raise PolicyError where bitsandbytes is not installed."""
     if find_spec("bitsandbytes") is None:
         raise PolicyError(
             'quantize = "nf4" needs bitsandbytes, which is not installed; install it with '
-            "`pip install 'tutelage[lora]'`, or leave quantize out"
+            f"`{install('lora')}`, or leave quantize out"
         )
+
+
+def quantize(base: nn.Module) -> None:
+    """Every linear layer's weights in 4 bits, frozen. They are packed when the model is moved to
+    its device."""
+    require()
     from bitsandbytes.nn import Linear4bit, Params4bit
 
     for parent in list(base.modules()):

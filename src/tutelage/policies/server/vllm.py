@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tutelage.errors import PolicyError
+from tutelage.errors import PolicyError, install
 from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf.policy import Dtype, HFPolicy
 from tutelage.policies.server.policy import RemotePolicy
@@ -178,7 +178,7 @@ class LocalSampler:
         except ImportError as error:
             raise PolicyError(
                 f"policy.sampler has no url, so vLLM must run in this process, but it cannot be "
-                f"imported ({error}); pip install 'tutelage[vllm]', or set policy.sampler.url"
+                f"imported ({error}); {install('vllm')}, or set policy.sampler.url"
             ) from error
         self.parameters: Callable[..., Any] = vllm.SamplingParams
         self.end, self.bias = end, dict.fromkeys(unused, FORBIDDEN_BIAS)

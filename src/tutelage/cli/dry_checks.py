@@ -1,0 +1,157 @@
+"""The checks of `train --dry-run` that need tokenizers and demonstrations, but no weights.
+
+Where the run checks the same before its first step, its own function is called, so that both give
+the same sentence.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from tutelage.cli import doctor
+from tutelage.config.schema import Config, PolicySection
+from tutelage.envs.base import Demonstrates, Suite
+from tutelage.envs.guard import attempt
+from tutelage.errors import ConfigError, PolicyError
+from tutelage.policies.hf import lora, memory
+from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.context import Context
+from tutelage.prompts.prompter import Prompter
+from tutelage.rollout.demonstrations import script
+from tutelage.runs import models, selftest
+from tutelage.runs.assemble import Phase
+from tutelage.types import Task
+
+SAMPLE = 20
+"""Tasks whose demonstrations are measured."""
+SECONDS = 3.0
+"""After which no further demonstration is measured: some suites ask a simulator for them."""
+
+
+def check(
+    config: Config,
+    phases: Sequence[Phase],
+    suite: Suite,
+    context: Context,
+    tasks: Sequence[Task],
+    policies: set[str],
+    context_length: int | None,
+) -> list[str]:
+    """Warnings, in sentences.
+
+    policies        the names of the policies besides the student that the run uses
+    context_length  of the student in tokens; None where it is not known
+
+    Raises ConfigError, EnvError or PolicyError for what the run would refuse.
+    """
+    _extras(config, policies)
+    demonstrated = any(p.algorithm.acting.uses_expert for p in phases)
+    demonstrated = demonstrated and not config.rollout.replay
+    aloud = any(p.algorithm.acting.with_thoughts for p in phases)
+    if demonstrated:
+        selftest.check_expert(suite, tasks[0], config.rollout.max_turns, aloud=aloud)
+    chat = _chat(config.policy, config, suite, context)
+    if chat is None:
+        return []
+    _same_tokenizers(chat, config, suite, context, policies)
+    if context_length is not None:
+        _first_prompt(chat, config, suite, context, tasks[0], context_length)
+    if not demonstrated:
+        return []
+    return list(_expert_replies(chat, config, suite, tasks, aloud=aloud))
+
+
+def _extras(config: Config, policies: set[str]) -> None:
+    """Packages that the models and the suite need."""
+    if config.policy.lora:
+        lora.require()
+    sections = [config.policy, *(config.policies[n] for n in policies & set(config.policies))]
+    if any(section.quantize == "nf4" for section in sections):
+        memory.require()
+    for line in doctor.suite_lines(config):
+        if line.state == "missing" and line.name.startswith(" "):  # the first is the suite itself
+            raise ConfigError(
+                f"the suite {config.env.suite} needs {line.name.strip()}, which is missing: "
+                f"{line.how}"
+            )
+
+
+def _chat(section: PolicySection, config: Config, suite: Suite, context: Context) -> Chat | None:
+    """A policy's tokenizer with its template; None where it is not on this machine."""
+    tokenizer: Any
+    if section.url:
+        return None
+    if section.build is not None and not section.tokenizer:
+        return None  # it is trained on the suite's texts when the run starts, which takes long
+    if section.build is not None:
+        tokenizer = models.tokenizer_of(section, config, suite, context)
+    else:
+        from transformers import AutoTokenizer
+
+        try:
+            folder = models.locate(section.model, where="policy")
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError):
+            return None  # not downloaded yet: the run checks it then
+    return Chat(tokenizer, section.template_history, tuple(section.options.items()))
+
+
+def _same_tokenizers(
+    student: Chat, config: Config, suite: Suite, context: Context, policies: set[str]
+) -> None:
+    for name in sorted(policies & set(config.policies)):
+        other = _chat(config.policies[name], config, suite, context)
+        if other is not None:
+            selftest.check_tokenizer(name, other, student)
+
+
+def _first_prompt(
+    chat: Chat, config: Config, suite: Suite, context: Context, task: Task, length: int
+) -> None:
+    env = attempt("make", suite.make)
+    seen = attempt("reset", partial(env.reset, task))
+    env.close()
+    try:
+        prompt = len(Prompter(chat=chat, context=context).piece([seen], [], ended=False))
+    except PolicyError as error:
+        raise ConfigError(f"policy: {error}") from error
+    reply = config.rollout.max_new_tokens
+    if prompt + reply > length:
+        raise ConfigError(
+            f"the first prompt of task {task.id} has {prompt} tokens and a reply may have {reply}, "
+            f"but the student's context has {length}: every episode would end before its first "
+            "turn; lower rollout.max_new_tokens, choose a shorter context.render, or a model with "
+            "a longer context"
+        )
+
+
+def _expert_replies(
+    chat: Chat, config: Config, suite: Suite, tasks: Sequence[Task], *, aloud: bool
+) -> Iterator[str]:
+    """Demonstrations that the limits of an episode cut short."""
+    assert isinstance(suite, Demonstrates)
+    scripts: list[list[str]] = []
+    until = time.monotonic() + SECONDS
+    for i in range(min(SAMPLE, len(tasks))):
+        turns = attempt("demonstrate", partial(script, suite, tasks[i], with_thoughts=aloud))
+        scripts.append([text for text, _ in turns])
+        if time.monotonic() > until:
+            break
+    limit = config.rollout.max_turns
+    long = [len(texts) for texts in scripts if len(texts) > limit]
+    if long:
+        yield (
+            f"{len(long)} of the first {len(scripts)} demonstrations have more turns than "
+            f"rollout.max_turns = {limit} (up to {max(long)}); raise it, or they are cut short"
+        )
+    replies = [len(chat.reply(text)) for text in itertools.chain.from_iterable(scripts)]
+    room = config.rollout.max_new_tokens
+    cut = [size for size in replies if size > room]
+    if cut:
+        yield (
+            f"{len(cut)} of the {len(replies)} expert replies to the first {len(scripts)} tasks "
+            f"have more tokens than rollout.max_new_tokens = {room} (up to {max(cut)}); raise it, "
+            "or the student is taught more than it can say"
+        )

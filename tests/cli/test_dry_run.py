@@ -1,0 +1,121 @@
+"""`train --dry-run` refuses what the run would refuse, and warns of demonstrations that are cut."""
+
+import importlib.util
+import shutil
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+
+from tutelage.cli import dry_run
+from tutelage.config.toml_file import Table, override, parse
+from tutelage.envs import requirements
+from tutelage.errors import ConfigError, PolicyError
+from tutelage.policies.hf import lora, memory
+from tutelage.runs import models
+
+BUILD = {"hidden": 16, "heads": 2, "kv_heads": 1, "ffn": 16, "context": 160, "layers": 1}
+
+
+def plan(*settings: str) -> dry_run.Plan:
+    table: Table = {
+        "run": {"steps": 1, "folder": "nowhere"},
+        "env": {"suite": "doors", "options": {"rooms": 3}},
+        "rollout": {"tasks_per_step": 3, "max_turns": 3, "max_new_tokens": 8},
+        "algorithm": {"name": "sft"},
+        "update": {"lr": 1e-3},
+        "policy": {"build": dict(BUILD), "tokenizer": "teacher"},
+        "policies": {"teacher": {"model": "builtin:household-teacher"}},
+        "eval": {"tasks": 9},
+    }
+    return dry_run.make(parse(override(table, settings)))
+
+
+def test_a_file_without_faults_passes() -> None:
+    assert plan().warnings == ()
+
+
+def test_an_expert_that_needs_more_turns_is_refused_as_in_the_run() -> None:
+    with pytest.raises(ConfigError, match=r"the expert takes 3 turns .* raise rollout.max_turns"):
+        plan("rollout.max_turns=2")
+
+
+def test_a_suite_without_an_expert_is_refused() -> None:
+    with pytest.raises(ConfigError, match="needs an environment that has one"):
+        plan("env.suite=test_dry_run:NoExpert", "env.options={}", "eval.split=test")
+
+
+class NoExpert:
+    def reset(self, task: object) -> str:
+        return "Say yes."
+
+    def step(self, action: str) -> tuple[str, float, bool]:
+        return "thanks", 1.0, True
+
+
+def test_expert_replies_that_are_cut_are_counted_with_the_students_tokenizer() -> None:
+    (warning,) = plan("rollout.max_new_tokens=2").warnings
+    assert "60 of the 60 expert replies to the first 20 tasks" in warning
+    assert "more tokens than rollout.max_new_tokens = 2 (up to " in warning
+
+
+def test_a_context_without_room_for_the_first_turn_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"first prompt of task doors/aaa has \d+ tokens"):
+        plan("policy.build.context=16")
+
+
+def test_a_teacher_with_another_tokenizer_is_refused_as_in_the_run(tmp_path: Path) -> None:
+    plan('algorithm={name="opd"}')
+    other = tmp_path / "other"
+    shutil.copytree(models.ASSETS / "household-teacher", other)
+    text = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(text.replace('"<think>"', '"<thinks>"'))
+    with pytest.raises(PolicyError, match=r"tokenizer and that of policies.teacher differ"):
+        plan('algorithm={name="opd"}', f'policy={{model="{other}"}}')
+
+
+def without(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a package were not installed."""
+    find, version = importlib.util.find_spec, requirements.version
+
+    def found(module: str) -> object:
+        return None if module == name else find(module)
+
+    def versioned(module: str) -> str:
+        if module == name:
+            raise PackageNotFoundError(name)
+        return version(module)
+
+    for module in (lora, memory):
+        monkeypatch.setattr(module, "find_spec", found)
+    monkeypatch.setattr(requirements, "version", versioned)
+
+
+MODEL = 'policy={model="builtin:household-teacher", lora=4}'
+
+
+def test_missing_extras_are_refused_with_the_command_that_installs_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    without("peft", monkeypatch)
+    with pytest.raises(PolicyError, match=r"pip install 'tutelage\[lora\]'"):
+        plan(MODEL)
+    monkeypatch.undo()
+    without("bitsandbytes", monkeypatch)
+    with pytest.raises(PolicyError, match=r"pip install 'tutelage\[lora\]'"):
+        plan(MODEL, "policy.quantize=nf4")
+    monkeypatch.undo()
+    without("bm25s", monkeypatch)
+    suite = 'env={suite="search_qa", options={retriever="bm25s", size="small"}}'
+    with pytest.raises(ConfigError, match=r"search_qa needs bm25s.*pip install 'tutelage\["):
+        plan(suite, 'eval={split="test", tasks=1}', "rollout.max_turns=20")
+
+
+def test_episodes_to_imitate_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"rollout\.replay"):
+        plan(f"rollout.replay={tmp_path / 'none.jsonl'}")
+
+
+def test_hints_that_the_suite_cannot_give_are_refused() -> None:
+    with pytest.raises(ConfigError, match="answer"):
+        plan('algorithm={name="opsd", hint="answer"}', "rollout.group_size=2")

@@ -1,0 +1,1 @@
+"""A whole run from a configuration: assembly, loop, folder, checkpoints, self-tests."""

@@ -13,7 +13,15 @@ from tutelage.rollout import hint_preparation
 from tutelage.prompts import answer_format
 from tutelage.algorithms import ALGORITHMS
 from tutelage.config.signature import call
-from tutelage.config.schema import AlgorithmSection, Config, ContextSection, EnvSection, EvalSection
+from tutelage.config.schema import (
+    AlgorithmSection,
+    Config,
+    ContextSection,
+    EnvSection,
+    EvalSection,
+    LearningRate,
+    SamplerSection,
+)
 from tutelage.prompts.context import GENERIC, Context
 from tutelage.envs.base import Instructs, Renders, Suite, Tagged
 from tutelage.envs.guard import Broken, attempt
@@ -44,7 +52,7 @@ class Phase:
     name: str  # "warm_start" or "train"
     algorithm: Algorithm
     steps: int
-    lr: float
+    lr: LearningRate
     seed: int  # of everything random in it
 
 
@@ -97,9 +105,8 @@ def pool_of(env: EnvSection, suite: Suite) -> Pool:
             f"env.suite: {env.suite} cannot be sent to a worker process ({error}); make its "
             "attributes plain data, or set env.workers = 0"
         ) from error
-    reset, step = env.deadlines
     return ProcessPool(
-        suite, workers=workers, reset_seconds=reset, step_seconds=step, order=env.order
+        suite, workers=workers, reset_seconds=env.deadline, step_seconds=env.deadline
     )
 
 
@@ -117,8 +124,8 @@ def context_of(section: ContextSection, suite: Suite) -> Context:
         rules = [suite.instructions().strip()] if isinstance(suite, Instructs) else []
         told = [*rules, answer_format.instruction(tags)]
     return Context(
-        kind=section.kind,
-        window=section.window,
+        kind="transcript" if section.history == "all" else "window",
+        window=0 if section.history == "all" else section.history,
         render=renders[section.render],
         instructions="\n\n".join(told),
         tags=tags,
@@ -133,14 +140,12 @@ def limits_of(config: Config) -> Limits:
         concurrency=r.concurrency,
         temperature=r.temperature,
         invalid_penalty=r.invalid_penalty,
-        invalid=r.invalid,
-        retries=r.retries,
     )
 
 
 def update_of(config: Config, device: str) -> Update:
     """How a student on a device learns."""
-    u = config.update
+    u, sampler = config.update, config.policy.sampler
     return Update(
         device=device,
         max_tokens_per_pass=u.max_tokens_per_pass,
@@ -148,8 +153,8 @@ def update_of(config: Config, device: str) -> Update:
         epochs=u.epochs,
         grad_clip=u.grad_clip,
         temperature=config.rollout.temperature,
-        mismatch=u.mismatch,
-        truncate=None if config.policy.sampler is None else config.policy.sampler.truncate,
+        mismatch=(sampler or SamplerSection()).max_mismatch,
+        truncate=None if sampler is None else sampler.truncate,
     )
 
 
@@ -239,13 +244,7 @@ def hints_of(config: Config, suite: Suite, phases: Sequence[Phase]) -> Hints:
     bank = None
     if skills and (section.bank or config.env.suite in bank_names()):
         bank = load_bank(section.bank or config.env.suite)
-    made = Hints(
-        bank=bank,
-        retrieval=section.retrieval,
-        allow_general=section.allow_general,
-        written_tokens=section.written_tokens,
-        written_temperature=section.written_temperature,
-    )
+    made = Hints(bank=bank)
     for hint in wanted:
         check(suite, hint, made)
     return made

@@ -68,7 +68,7 @@ def staged(config: Config, names: Sequence[str], student: str, tick: Tick) -> It
     suite = assemble.suite_of(config.env)
     context = assemble.context_of(config.context, suite)
     with contextlib.ExitStack() as closing:
-        closing.enter_context(deterministic(config.run))
+        closing.enter_context(deterministic())
         policies = models.policies_of(config, names, suite, context, student=student)
         pool = assemble.pool_of(config.env, suite)
         closing.callback(pool.shutdown)

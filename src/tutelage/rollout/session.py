@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tutelage.config.schema import RolloutSection
+from tutelage.config.schema import InvalidPenalty, RolloutSection
 from tutelage.envs.base import Suite
 from tutelage.envs.pool import Pool
 from tutelage.errors import ConfigError
@@ -27,7 +27,7 @@ class Limits:
     max_new_tokens: int = _ROLLOUT.max_new_tokens  # a turn
     concurrency: int = _ROLLOUT.concurrency  # episodes at a time
     temperature: float = _ROLLOUT.temperature
-    invalid_penalty: float | Mapping[str, float] = _ROLLOUT.invalid_penalty
+    invalid_penalty: InvalidPenalty = _ROLLOUT.invalid_penalty
     retries: int = 2  # times that a broken episode is played again
 
     @property
@@ -35,8 +35,8 @@ class Limits:
         """What an invalid turn costs by its kind, "format" (no readable action) and "refused" (by
         the environment); a kind that is left out is not invalid."""
         penalty = self.invalid_penalty
-        if isinstance(penalty, Mapping):
-            return penalty
+        if isinstance(penalty, dict):
+            return {str(kind): value for kind, value in penalty.items()}
         return {"format": penalty, "refused": penalty}
 
 

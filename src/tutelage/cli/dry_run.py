@@ -72,9 +72,10 @@ def make(config: Config) -> Plan:
 
     Raises ConfigError for what a run would refuse.
     """
+    suite = assemble.suite_of(config.env)
+    config, notices = assemble.fitted(config, suite)
     phases = assemble.phases_of(config)
     wanted = assemble.policies_wanted(phases, config.policies)
-    suite = assemble.suite_of(config.env)
     context = assemble.context_of(config.context, suite)
     tasks = assemble.tasks_of(suite, config.env.split, config.rollout.tasks_per_step, where="env")
     assemble.hints_of(config, suite, phases)
@@ -89,7 +90,7 @@ def make(config: Config) -> Plan:
         facts=tuple(_facts(config, phases, len(tasks), found[0], episode)),
         terms=tuple((p.name, t.name, describe(t)) for p in phases for t in p.algorithm.terms),
         schedules=tuple(_schedules(config, phases)),
-        warnings=tuple(_warnings(config, wanted, found)),
+        warnings=(*notices, *_warnings(config, wanted, found)),
     )
 
 

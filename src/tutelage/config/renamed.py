@@ -29,7 +29,10 @@ RENAMED: dict[str, tuple[str, str]] = {
     "policy.url": ("policy.model", '"http://host:8000", with #NAME where it serves several'),
     "policy.server": ("policy.key", "the rest of [policy.server] is automatic"),
     "policy.rows": ("rollout.concurrency", ""),
-    "policy.cache": ("", "it is automatic; the environment variable TUTELAGE_KV_CACHE_GB names another"),
+    "policy.cache": (
+        "",
+        "it is automatic; the environment variable TUTELAGE_KV_CACHE_GB names another",
+    ),
     "policy.fast": ("", "set the environment variable TUTELAGE_REFERENCE_PATH=1"),
     "policy.kernels": ("", "the model's own kernels are used"),
     "policy.compute": ("policy.dtype", ""),

@@ -44,15 +44,15 @@ def _decay(values: list[float]) -> list[float]:
 
 Rate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Decay = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], AfterValidator(_decay)]
-LearningRate = Rate | Annotated[
-    dict[Literal["linear", "cosine"], Decay], Field(min_length=1, max_length=1)
-]
+LearningRate = (
+    Rate | Annotated[dict[Literal["linear", "cosine"], Decay], Field(min_length=1, max_length=1)]
+)
 """A number, or {linear = [start, end]} and {cosine = [start, end]} from the end of the warm-up to
 the last step (or over so many steps, where a third number names them)."""
 
-InvalidPenalty = NotNegative | Annotated[
-    dict[Literal["format", "refused"], NotNegative], Field(min_length=1)
-]
+InvalidPenalty = (
+    NotNegative | Annotated[dict[Literal["format", "refused"], NotNegative], Field(min_length=1)]
+)
 
 
 class Section(BaseModel):

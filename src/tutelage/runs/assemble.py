@@ -70,6 +70,39 @@ def tasks_of(suite: Suite, split: str, need: int, *, where: str) -> Sequence[Tas
     return tasks
 
 
+GROUP = 8
+"""Episodes of a task where a group-relative algorithm needs several and no number is set."""
+
+
+def fitted(config: Config, suite: Suite) -> tuple[Config, list[str]]:
+    """The configuration with numbers that were not set fitted to the algorithm and the suite, and
+    a sentence for each that is not the schema's default.
+
+    A number that was set is never changed: where it does not fit, the run is refused.
+    """
+    notices: list[str] = []
+    rollout, evaluation = config.rollout, config.eval
+    if "group_size" not in rollout.model_fields_set and _compares(_phases(config)):
+        rollout = rollout.model_copy(update={"group_size": GROUP})
+        notices.append(
+            f"rollout.group_size = {GROUP}, since {config.algorithm.name} compares the episodes of "
+            "a task with each other"
+        )
+    if "tasks_per_step" not in rollout.model_fields_set:
+        count = len(tasks_of(suite, config.env.split, 1, where="env"))
+        if count < rollout.tasks_per_step:
+            rollout = rollout.model_copy(update={"tasks_per_step": count})
+            notices.append(
+                f"rollout.tasks_per_step = {count}: all tasks of the split {config.env.split!r}"
+            )
+    if config.eval.every and "tasks" not in evaluation.model_fields_set:
+        count = len(tasks_of(suite, evaluation.split, 1, where="eval"))
+        if count < evaluation.tasks:
+            evaluation = evaluation.model_copy(update={"tasks": count})
+            notices.append(f"eval.tasks = {count}: all tasks of the split {evaluation.split!r}")
+    return config.model_copy(update={"rollout": rollout, "eval": evaluation}), notices
+
+
 def panel_of(section: EvalSection, suite: Suite) -> Panel:
     """The tasks of every evaluation, pinned by what they show."""
     tasks_of(suite, section.split, section.tasks, where="eval")
@@ -187,22 +220,11 @@ def algorithm_function(name: str, *, where: str) -> Callable[..., Algorithm]:
 
 
 def phases_of(config: Config) -> list[Phase]:
-    """What a run does, in order. A replayed file is imitated, or gone on from."""
-    main = algorithm_of(config.algorithm, config.run.steps, where="algorithm")
-    seed = config.run.seed
-    phases = [
-        Phase(name="train", algorithm=main, steps=config.run.steps, lr=config.update.lr, seed=seed)
-    ]
-    if config.warm_start is not None:
-        warm = config.warm_start
-        first = Phase(
-            name="warm_start",
-            algorithm=algorithm_of(warm, warm.steps, where="warm_start"),
-            steps=warm.steps,
-            lr=warm.lr,
-            seed=seed_of("warm_start", seed),
-        )
-        phases.insert(0, first)
+    """What a run does, in order. A replayed file is imitated, or gone on from.
+
+    Raises ConfigError for phases that cannot be run with the other settings.
+    """
+    phases = _phases(config)
     if config.rollout.group_size == 1:
         _check_alone(phases)
     if config.rollout.replay and any(p.algorithm.acting.hinted_share for p in phases):
@@ -218,6 +240,34 @@ def phases_of(config: Config) -> list[Phase]:
             '[warm_start] name = "sft", or leave rollout.replay out'
         )
     return phases
+
+
+def _phases(config: Config) -> list[Phase]:
+    main = algorithm_of(config.algorithm, config.run.steps, where="algorithm")
+    seed = config.run.seed
+    phases = [
+        Phase(name="train", algorithm=main, steps=config.run.steps, lr=config.update.lr, seed=seed)
+    ]
+    if config.warm_start is not None:
+        warm = config.warm_start
+        first = Phase(
+            name="warm_start",
+            algorithm=algorithm_of(warm, warm.steps, where="warm_start"),
+            steps=warm.steps,
+            lr=warm.lr,
+            seed=seed_of("warm_start", seed),
+        )
+        phases.insert(0, first)
+    return phases
+
+
+def _compares(phases: Sequence[Phase]) -> bool:
+    """Whether a phase would learn nothing from groups of one episode."""
+    try:
+        _check_alone(phases)
+    except ConfigError:
+        return True
+    return False
 
 
 def _check_alone(phases: Sequence[Phase]) -> None:

@@ -103,6 +103,7 @@ def evaluations(
             f"the suite {config.env.suite} has no expert: it has no `demonstrate` and `plan` "
             f"methods; evaluate {', '.join([STUDENT, *config.policies])} instead"
         )
+    config, _ = assemble.fitted(config, suite)
     tested = assemble.panel_of(config.eval, suite)
     others = [name for name in names if name not in (STUDENT, EXPERT)]
     with staged(config, others, student, tick) as session:

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,9 +57,12 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
 
     Raises ConfigError and PolicyError for what cannot be run, RunError for what went wrong later.
     """
+    suite = assemble.suite_of(config.env)
+    config, notices = assemble.fitted(config, suite)
+    for notice in notices:
+        print(f"note: {notice}", file=sys.stderr)
     phases = assemble.phases_of(config)
     wanted = assemble.policies_wanted(phases, config.policies)
-    suite = assemble.suite_of(config.env)
     context = assemble.context_of(config.context, suite)
     tasks = assemble.tasks_of(suite, config.env.split, config.rollout.tasks_per_step, where="env")
     tested = None

@@ -123,7 +123,7 @@ def _wrong(path: Path, found: list[Any], value: JsonValue) -> str:
     given = f", got {text if len(text) < 60 else text[:57] + '...'}"
     # a branch of a union that the value could belong to says more than one of another type
     reasons = [
-        REASONS[each["type"]].format(**each.get("ctx", {}))
+        REASONS[each["type"]].format(**{k: _plain(v) for k, v in each.get("ctx", {}).items()})
         for each in found
         if each["type"] in REASONS
     ]
@@ -133,6 +133,11 @@ def _wrong(path: Path, found: list[Any], value: JsonValue) -> str:
     if section_of(field) is not None:
         return f"{key} must be a table of settings{given}"
     return f"{key} must be {in_words(field)}{given}"
+
+
+def _plain(bound: object) -> str:
+    """A bound as people write it: 1, not 1.0."""
+    return str(int(bound)) if isinstance(bound, float) and bound == int(bound) else str(bound)
 
 
 # -- the schema in words

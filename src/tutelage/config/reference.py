@@ -9,10 +9,11 @@ from tutelage.config.values import write_value
 
 INTRODUCTION = """# Configuration
 
-A run is a TOML file. `[env] suite`, `[policy] model` and `[algorithm] name` are enough to train; every
-other setting has a default. On the command line a setting is `section.key=value`. A file that begins
-with `extends = "base.toml"` takes that file's settings and puts its own over them: sections are joined
-key by key, every other value is replaced, and an algorithm with another name is replaced as a whole.
+A run is a TOML file. `[env] suite`, `[policy] model` and `[algorithm] name` are enough to train;
+every other setting has a default. On the command line a setting is `section.key=value`. A file that
+begins with `extends = "base.toml"` takes that file's settings and puts its own over them: sections
+are joined key by key, every other value is replaced, and an algorithm with another name is replaced
+as a whole.
 
 This page is generated from the code.
 """

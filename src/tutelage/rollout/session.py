@@ -10,11 +10,10 @@ from tutelage.envs.pool import Pool
 from tutelage.errors import ConfigError
 from tutelage.hints import Hints
 from tutelage.objective import Algorithm, View
-from tutelage.policies.base import Prefetches, Policy
+from tutelage.policies.base import Policy, Prefetches
 from tutelage.prompts.context import Context
 from tutelage.prompts.prompter import Prompter
 from tutelage.types import Episode, Task
-
 
 _ROLLOUT = RolloutSection()  # the one home of the defaults
 

@@ -74,7 +74,7 @@ make cheaper is what grows linearly. Over an episode of 4,000 tokens attention a
 million operations a token, beside 22 for the weights of a model of this size: some growth is
 inherent."""
 ENTRIES, CONTEXT = 4096, 8192
-SHAPE = {"layers": 6, "hidden": 384, "heads": 6, "kv_heads": 2, "ffn": 1024, "context": CONTEXT}
+SHAPE = {"layers": 6, "build": {"hidden": 384, "context": CONTEXT}}
 NEVER = -1
 """An end of turn that no model samples: every turn has its full length."""
 
@@ -338,8 +338,7 @@ def whole_steps(episodes: int, repeats: int) -> None:
     for pause, workers, order in ((0.0, 0, "fixed"), (0.02, 0, "fixed"), (0.02, 2, "arrival")):
         with tempfile.TemporaryDirectory() as folder:
             config = parse({
-                "run": {"folder": f"{folder}/run", "steps": repeats + 1, "eval_every": 0,
-                        "checkpoint_every": repeats + 1, "threads": 1},
+                "run": {"folder": f"{folder}/run", "steps": repeats + 1, "checkpoint_every": repeats + 1}, "eval": {"every": 0},
                 "env": {"suite": "generation:Slow", "options": {"pause": pause, "turns": turns},
                         "workers": workers, "order": order},
                 "rollout": {"tasks_per_step": episodes, "max_turns": turns, "max_new_tokens": 12,

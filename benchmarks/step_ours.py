@@ -22,8 +22,8 @@ import tools_world as world
 
 from tutelage.types import Observation, Task
 
-SHAPE = {"layers": 6, "hidden": 384, "heads": 6, "kv_heads": 2, "ffn": 1024, "context": 4096}
-SMALL = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 1, "ffn": 64, "context": 4096}
+SHAPE = {"layers": 6, "build": {"hidden": 384, "context": 4096}}
+SMALL = {"layers": 2, "build": {"hidden": 64, "context": 4096}}
 ENTRIES = 4096
 TASKS = 4096
 PEAK_LR = 3e-3
@@ -220,10 +220,8 @@ def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = parse({
             "run": {
-                "folder": f"{folder}/run", "steps": arguments.steps, "eval_every": 0,
-                "checkpoint_every": arguments.steps, "threads": arguments.threads,
-                "matmul": arguments.matmul,
-            },
+                "folder": f"{folder}/run", "steps": arguments.steps, "checkpoint_every": arguments.steps,
+            }, "eval": {"every": 0},
             "env": {"suite": "step_ours:Stories", "workers": 0},
             "rollout": {
                 "tasks_per_step": arguments.episodes // group_size, "group_size": group_size,

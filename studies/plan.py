@@ -1,6 +1,7 @@
 """What a study runs: read from its TOML file, checked, in order, each run known by its content.
 
-[study]            folder, warm_start (which of them everybody starts from), last, baselines
+[study]            folder, warm_start (which of them everybody starts from), last, baselines, and
+                   where wanted environment, a table of variables that all runs are given
 [base.SECTION]     settings that all runs share
 [warm_starts.NAME] what is put over the base for the shared start
 [groups.NAME]      seeds, and what is put over the base for the group's runs
@@ -19,9 +20,11 @@ from functools import cache
 from pathlib import Path
 from typing import cast
 
+from pydantic import JsonValue
+
 from tutelage.algorithms import ALGORITHMS
 from tutelage.config.schema import Config
-from tutelage.config.toml_file import parse, read_table
+from tutelage.config.toml_file import merged, parse, read_table
 from tutelage.errors import ConfigError, TutelageError, did_you_mean
 from tutelage.runs import assemble, checkpoint
 from tutelage.runs.folder import HARMLESS
@@ -78,6 +81,7 @@ class Study:
     starts: tuple[Run, ...]
     runs: tuple[Run, ...]
     base: Config
+    environment: Mapping[str, str]  # variables of every run
 
     def only(
         self, *, groups: Sequence[str] = (), methods: Sequence[str] = (), seeds: Sequence[int] = ()
@@ -108,7 +112,10 @@ def load(path: Path, *, folder: Path | None = None, over: str = "") -> Study:
     top = _table(table, "study")
     extra = _table(table, over) if over else {}
     layers = _Layers(
-        base=_table(table, "base"), over=extra, folder=folder or Path(str(top["folder"]))
+        base=_table(table, "base"),
+        over=extra,
+        folder=folder or Path(str(top["folder"])),
+        environment=cast(dict[str, str], top.get("environment", {})),
     )
     groups = _tables(table, "groups")
     methods = _methods(_tables(table, "methods"), table.get(OPTIONAL))
@@ -142,6 +149,7 @@ def load(path: Path, *, folder: Path | None = None, over: str = "") -> Study:
         starts=tuple(starts.values()),
         runs=tuple(runs),
         base=parse(_merged(layers.base, extra, _FIRST)),  # type: ignore[arg-type]
+        environment=layers.environment,
     )
 
 
@@ -154,6 +162,7 @@ class _Layers:
     base: Table
     over: Table
     folder: Path
+    environment: Mapping[str, str]
 
 
 def _table(table: Mapping[str, object], name: str) -> Table:
@@ -168,16 +177,12 @@ def _tables(table: Mapping[str, object], name: str) -> dict[str, Table]:
 
 
 def _merged(*layers: Mapping[str, object]) -> Table:
-    """Sections are joined key by key; an algorithm is replaced whole, since settings of another
-    one are not its own."""
-    made: Table = {}
-    for layer in layers:
-        for section, values in layer.items():
-            if section in NOT_SETTINGS or not isinstance(values, dict):
-                continue
-            before = made.get(section, {}) if section != "algorithm" else {}
-            made[section] = {**cast(Table, before), **values}
-    return made
+    """The settings of layers, later ones over earlier ones."""
+    settings = [
+        {s: v for s, v in layer.items() if s not in NOT_SETTINGS and isinstance(v, dict)}
+        for layer in layers
+    ]
+    return cast(Table, merged({}, *cast(list[dict[str, JsonValue]], settings)))
 
 
 def _methods(given: Mapping[str, Table], automatic: object) -> dict[str, Table]:
@@ -196,9 +201,11 @@ def _algorithm(name: str, method: Table) -> Table:
     return {"name": name, **cast(Table, method.get("algorithm", {}))}
 
 
-def key_of(table: Mapping[str, object], start: str = "") -> str:
+def key_of(
+    table: Mapping[str, object], start: str = "", *, environment: Mapping[str, str] | None = None
+) -> str:
     """The hash of all settings that were given and change a result, of the built-in weights that
-    they name, and of the shared start.
+    they name, of the environment variables, and of the shared start.
 
     Defaults are left out, so that a new setting of the library makes no old result stale."""
     sections = {
@@ -207,7 +214,7 @@ def key_of(table: Mapping[str, object], start: str = "") -> str:
     }
     named = set(re.findall(r"builtin:([\w-]+)", json.dumps(sections)))
     weights = [_weights(ASSETS / name / "model.safetensors") for name in sorted(named)]
-    text = json.dumps([sections, weights, start], sort_keys=True)
+    text = json.dumps([sections, weights, start, environment or {}], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -224,9 +231,9 @@ def _starts(
         raise ConfigError(f"study.warm_start = {kind!r} is none of {', '.join(kinds)}")
     made = {}
     for seed in sorted({seed for numbers in seeds.values() for seed in numbers}):
-        start = {**kinds[kind], "run": {"eval_every": 0, **cast(Table, kinds[kind]["run"])}}
-        table = _merged(layers.base, start, {"run": {"seed": seed}})
-        key = key_of(table)
+        unevaluated: Table = {"eval": {"every": 0}}
+        table = _merged(layers.base, unevaluated, kinds[kind], {"run": {"seed": seed}})
+        key = key_of(table, environment=layers.environment)
         made[seed] = _checked(
             table, method=WARM, group=WARM, seed=seed, key=key,
             folder=layers.folder / f"{WARM}-{seed}-{key}",
@@ -236,7 +243,7 @@ def _starts(
 
 def _run(layers: _Layers, name: str, method: Table, group: Table, start: Run) -> Run:
     table = _merged(layers.base, group, method, layers.over, {"run": {"seed": start.seed}})
-    key = key_of(table, start.key)
+    key = key_of(table, start.key, environment=layers.environment)
     made = ("layers", "build", "tokenizer")  # the start has them already
     policy = {k: v for k, v in cast(Table, table["policy"]).items() if k not in made}
     table["policy"] = {**policy, "model": str(start.folder)}

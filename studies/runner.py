@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -45,6 +45,7 @@ class Job:
     after: "Job | None" = None
     out: Path  # what it writes to its standard output
     log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def jobs_of(study: Study, runs: Sequence[Run]) -> list[Job]:
@@ -75,6 +76,7 @@ def _training(study: Study, run: Run, after: Job | None) -> Job:
         after=after,
         out=log,
         log=log,
+        environment=study.environment,
     )
 
 
@@ -83,8 +85,9 @@ def teacher_path(study: Study, seed: int) -> Path:
     c = study.base
     asked = {s: getattr(c, s).model_dump(mode="json") for s in ("env", "context", "eval")}
     teacher = c.policies[TEACHER].model_dump(mode="json")
-    limits = {"turns": c.rollout.max_turns, "new_tokens": c.rollout.max_new_tokens}
-    key = key_of({**asked, "teacher": teacher, "limits": limits}, str(seed))
+    limits = {"max_turns": c.rollout.max_turns, "max_new_tokens": c.rollout.max_new_tokens}
+    settings = {**asked, "teacher": teacher, "limits": limits}
+    key = key_of(settings, str(seed), environment=study.environment)
     return study.folder / f"{TEACHER}-{seed}-{key}.json"
 
 
@@ -103,6 +106,7 @@ def _teacher(study: Study, seed: int) -> Job:
         settle=lambda: os.replace(draft, path),
         out=draft,
         log=study.folder / "logs" / f"{path.stem}.log",
+        environment=study.environment,
     )
 
 
@@ -203,7 +207,7 @@ def _start(job: Job) -> _Active:
     files: list[IO[bytes]] = [out, job.log.open("ab")]
     process = subprocess.Popen(
         job.command(), stdin=subprocess.DEVNULL, stdout=files[0], stderr=files[1],
-        env={**os.environ, **ONE_THREAD},
+        env={**os.environ, **ONE_THREAD, **job.environment},
     )  # fmt: skip
     return _Active(job, process, time.perf_counter(), files)
 

@@ -7,7 +7,9 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast, get_args
+
+from tutelage.errors import ConfigError
 
 QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 LIMITS: Final = (
@@ -57,18 +59,30 @@ def memory() -> int:
     return min(known, default=0)
 
 
-def threads(wanted: int) -> int:
-    """How many a run takes: `wanted`, or where that is 0 torch's own choice. That knows
+def threads() -> int:
+    """How many threads a run takes: torch's own choice. That knows
     OMP_NUM_THREADS and the processors a process may run on, but no container's quota: threads
     beyond it are put to sleep in the middle of their work."""
     import torch
 
-    if wanted:
-        return wanted
     own, quota = torch.get_num_threads(), share()
     if "OMP_NUM_THREADS" in os.environ or not quota:
         return own
     return min(own, max(1, math.floor(quota)))
+
+
+def matmul() -> Matmul:
+    """How float32 matrices are multiplied: "float32", unless TUTELAGE_MATMUL names another way.
+
+    Raises ConfigError for a way that there is not.
+    """
+    wanted = os.environ.get("TUTELAGE_MATMUL", "") or "float32"
+    if wanted not in get_args(Matmul):
+        raise ConfigError(
+            f"the environment variable TUTELAGE_MATMUL is {wanted!r}, but must be one of "
+            f"{', '.join(get_args(Matmul))}; unset it for float32"
+        )
+    return cast(Matmul, wanted)
 
 
 @contextlib.contextmanager

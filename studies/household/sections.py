@@ -110,7 +110,7 @@ def _budget(study: Study, group: str) -> str:
         return ""
     return (
         f"{episodes_of(config)} training episodes a run in {config.run.steps} steps, an evaluation "
-        f"every {config.run.eval_every} steps."
+        f"every {config.eval.every} steps."
     )
 
 

@@ -25,7 +25,8 @@ EXAMPLES = HERE.parents[1] / "examples"
 SMOKED = ("household", *WORLDS)
 """Worlds with examples to try; the household's learning curves are a study of their own."""
 SHORT = (
-    "run.steps=3", "run.eval_every=3", "run.checkpoint_every=3", "rollout.tasks_per_step=2", "eval.tasks=8",
+    "run.steps=3", "eval.every=3", "run.checkpoint_every=3", "rollout.tasks_per_step=2",
+    "eval.tasks=8",
 )  # fmt: skip
 
 

@@ -440,7 +440,8 @@ RUN = """
 run.steps = 40
 env.suite = "doors"
 update.lr = 1e-3
-policy.build = { layers = 1, hidden = 32, heads = 2, kv_heads = 1, ffn = 64, context = 512 }
+policy.layers = 1
+policy.build = {hidden = 32, context = 512}
 policies.teacher.model = "builtin:household-teacher"
 eval.tasks = 5
 [rollout]

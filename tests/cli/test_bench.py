@@ -22,7 +22,6 @@ from tutelage.types import Episode, Observation, Stop, Task, Turn
 FILE = """
 [run]
 steps = 2
-threads = 1
 [env]
 suite = "doors"
 [rollout]
@@ -36,9 +35,11 @@ name = "opd"
 [update]
 lr = 3e-3
 [policy]
-build = {layers = 1, hidden = 16, heads = 2, kv_heads = 1, ffn = 16, context = 160}
+layers = 1
+build = {hidden = 16, context = 160}
 [policies.teacher]
-build = {layers = 1, hidden = 32, heads = 2, kv_heads = 1, ffn = 32, context = 160}
+layers = 1
+build = {hidden = 32, context = 160}
 """
 
 

@@ -37,10 +37,7 @@ FILE = """
 [run]
 folder = "run"
 steps = 4
-eval_every = 2
 checkpoint_every = 2
-keep = 0
-threads = 1
 [env]
 suite = "doors"
 [rollout]
@@ -52,10 +49,13 @@ name = "guided_opd"
 [update]
 lr = 3e-3
 [policy]
-build = {layers = 1, hidden = 16, heads = 2, kv_heads = 1, ffn = 16, context = 160}
+layers = 1
+build = {hidden = 16, context = 160}
 [policies.teacher]
-build = {layers = 1, hidden = 32, heads = 2, kv_heads = 1, ffn = 32, context = 160}
+layers = 1
+build = {hidden = 32, context = 160}
 [eval]
+every = 2
 tasks = 9
 """
 
@@ -742,7 +742,7 @@ def test_episodes_that_a_view_cannot_read_are_left_out(
         shutil.rmtree(here / "tight", ignore_errors=True)
         build = f"layers=1, hidden=16, heads=2, kv_heads=1, ffn=16, context={context}"
         changes = ['algorithm={name="spied"}', "policies={}", f"policy.build={{{build}}}"]
-        return main(["train", "my.toml", "run.folder=tight", "run.eval_every=0", *changes])
+        return main(["train", "my.toml", "run.folder=tight", "eval.every=0", *changes])
 
     monkeypatch.setattr(assemble, "ALGORITHMS", {**ALGORITHMS, "spied": spied})
     assert train(400) == 0

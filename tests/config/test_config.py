@@ -1,21 +1,22 @@
 """Settings: read, overridden, checked, written; and what they are turned into."""
 
-import dataclasses
 import io
 import math
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
 from rich.console import Console
 
 from tutelage.cli import dry_run, model_sizes
 from tutelage.config.expressions import in_words
-from tutelage.config.schema import Config
+from tutelage.config.reference import markdown
+from tutelage.config.renamed import ALIASES, RENAMED
+from tutelage.config.schema import Config, LearningRate, SamplerSection, leaves
 from tutelage.config.signature import call
 from tutelage.config.toml_file import (
     differences,
@@ -35,7 +36,6 @@ from tutelage.rollout.session import Limits
 from tutelage.runs import assemble, models
 from tutelage.runs.train import learning_rate, steps_matter
 from tutelage.schedules import Schedule
-from tutelage.training.train_step import Update
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
 LEAST = """
@@ -51,7 +51,8 @@ name = "grpo"
 [update]
 lr = 1e-3
 [policy]
-build = {layers = 1, hidden = 16, heads = 2, kv_heads = 1, ffn = 16, context = 128}
+layers = 1
+build = {hidden = 16, context = 128}
 [eval]
 tasks = 4
 """
@@ -67,7 +68,7 @@ def mistake(text: str, tmp_path: Path, *changes: str) -> str:
     with pytest.raises(ConfigError) as error:
         load(tmp_path / "my.toml", changes)
     told = str(error.value)
-    assert "\n" not in told
+    assert ("\n" in told) == ("settings are wrong" in told)
     assert "pydantic" not in told
     assert "Input" not in told
     return told
@@ -81,13 +82,13 @@ def test_the_least_file_is_completed_and_named_after_itself(tmp_path: Path) -> N
     config = load(tmp_path / "mine.toml")
     assert config.run.folder == "runs/mine"
     assert config.run.steps == 10
-    assert config.rollout.max_turns == Limits().turns
+    assert config.rollout.max_turns == Limits().max_turns
 
 
 def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
     config = least(
         'env.options={a=[1, 2.5, "x"], b={c=true}}',
-        'policies={"my teacher"={model="a/b", options={think=false}}}',
+        'policies={"my teacher"={model="a/b", chat={options={think=false}}}}',
         'warm_start={name="sft", steps=3, lr=0.1}',
         "algorithm.kl={linear=[0.1, 0.0, 5]}",
     )
@@ -162,29 +163,45 @@ def test_differences_are_full_names() -> None:
     [
         (
             "rollout.task=3",
-            ["rollout.task is not", "did you mean rollout.tasks_per_step?", "copies"],
+            ["rollout.task is not", "did you mean rollout.tasks_per_step?", "group_size"],
         ),
         ("rolout.tasks=3", ["rolout is not", "did you mean rollout?"]),
         (
             "rollout.tasks_per_step=0",
-            ["rollout.tasks_per_step", "greater than or equal to 1", "got 0"],
+            ["rollout.tasks_per_step", "at least 1", "got 0"],
         ),
         ("rollout.tasks_per_step=2.5", ["rollout.tasks_per_step", "integer", "got 2.5"]),
         ("rollout.tasks_per_step=many", ["rollout.tasks_per_step", "integer", 'got "many"']),
         ("rollout.tasks_per_step=true", ["rollout.tasks_per_step", "integer", "got true"]),
         ("update.lr=nan", ["update.lr", "finite"]),
+        ("update.lr=1e38", ["update.lr must be at most 1, got"]),
+        ("update.lr=fast", ["update.lr must be a number or a table such as {linear", '"fast"']),
+        ("update.lr={cosine=[1e-3]}", ["update.lr", "[start, end]"]),
+        ("update.lr={cosine=[0.0, 1e-3]}", ["update.lr", "above 0"]),
+        ("update.lr={cosine=[1e-3, 0.0, 1.5]}", ["update.lr", "whole number of steps"]),
+        ("update.lr={cos=[1e-3, 0.0]}", ["update.lr must be a number or a table such as {linear"]),
+        ("run.steps=1e30", ["run.steps must be an integer, got 1e+30"]),
+        ("run.steps=10000000000000", ["run.steps must be at most 1000000000"]),
+        ("policy.build.hidden=1000000000000", ["policy.build.hidden must be at most 65536"]),
+        ('run.folder="a\\u0000b"', ["run.folder contains a NUL character"]),
+        ("rollout.invalid_penalty={any=0.1}", ["rollout.invalid_penalty must be", "{format"]),
+        ("rollout.learning_rate=1e-3", ["rollout.learning_rate is not", "mean update.lr?"]),
+        ("training.batch_size=3", ["training.batch_size is not", "rollout.tasks_per_step?"]),
+        ("update.num_generations=3", ["update.num_generations is not", "rollout.group_size?"]),
+        ("eval.max_tokens=3", ["eval.max_tokens is not", "rollout.max_new_tokens?"]),
+        ("run.weight_decay=0.1", ["run.weight_decay is not", "mean update.weight_decay?"]),
         ("update.lr=-1", ["update.lr", "greater than 0"]),
         ("rollout.temperature=0", ["rollout.temperature", "greater than 0"]),
-        ("update.schedule=cos", ["update.schedule", "'constant', 'linear' or 'cosine'", '"cos"']),
         ("update.betas=[0.9]", ["update.betas"]),
-        ("update.betas=[0.9, 1.0]", ["update.betas", "less than 1", "got [0.9, 1.0]"]),
-        ("env.workers=-1", ["env.workers", "'auto' or", "got -1"]),
-        ("env.deadlines=[1, -1]", ["env.deadlines", "greater than 0"]),
+        ("update.betas=[0.9, 1.0]", ["update.betas must be less than 1, got [0.9, 1.0]"]),
+        ("env.workers=-1", ["env.workers must be at least 0, got -1"]),
+        ("env.workers=some", ['env.workers must be "auto" or an integer, got "some"']),
+        ("env.deadline=-1", ["env.deadline", "greater than 0"]),
         ("env=3", ["env", "table", "got 3"]),
         ("policy.model=a/b", ["policy", "exactly one of model and build"]),
-        ("policy.build.heads=3", ["policy.build", "multiple of heads"]),
-        ("policy.build.kv_heads=3", ["policy.build", "kv_heads"]),
-        ("policy.build.deep=3", ["policy.build.deep", "layers"]),
+        ("policy.build.hidden=40", ["policy.build hidden must be a multiple of 32"]),
+        ("policy.build.hidden=15", ["policy.build", "even number"]),
+        ("policy.build.deep=3", ["policy.build.deep", "hidden"]),
         ("policies.t.modell=a/b", ["policies.t.modell", "did you mean policies.t.model?"]),
         ("policies.t={}", ["policies.t", "exactly one"]),
         ('policies.t={model="a/b",tokenizer="x"}', ["policies.t", "tokenizer"]),
@@ -206,9 +223,9 @@ def test_a_wrong_setting_is_named_with_what_is_right(
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("", ["section", "is missing"]),
-        (LEAST.replace("steps = 10", ""), ["run.steps is missing"]),
-        (LEAST.replace("[update]\nlr = 1e-3", ""), ["[update]", "missing", "lr"]),
+        ("", ["3 settings are wrong:", "\n- the section [env] is missing; it has suite"]),
+        (LEAST.replace('suite = "doors"', ""), ["env.suite is missing"]),
+        (LEAST.replace('suite = "doors"', 'siute = "doors"'), ["did you mean env.suite?"]),
         ("[run", ["my.toml", "not valid TOML", "expected"]),
     ],
 )
@@ -427,55 +444,195 @@ def test_devices_that_are_not_there_are_refused(device: str) -> None:
         models.device_of(least(f"policy.device={device}").policy, where="policy")
 
 
-# -- one home for every default
+# -- how many settings there are
 
 
-def test_the_file_and_the_library_have_the_same_defaults() -> None:
-    config = parse(tomllib.loads(LEAST.replace("[rollout]\ntasks = 4\ncopies = 2\n", "")))
-    assert assemble.limits_of(config) == Limits()
-    # a run stops where sampler and trainer differ; who calls the library looks at the numbers
-    assert assemble.update_of(config, "cpu") == Update(mismatch=config.update.mismatch)
-    assert assemble.update_of(config, "cuda:1").device == "cuda:1"
+def test_the_settings_of_a_run_and_of_a_model_are_few() -> None:
+    keys = [leaf.key for leaf in leaves()]
+    assert len(keys) == len(set(keys))
+    # every section takes part, and so does every key that a resolved file can hold
+    assert {key.split(".")[0] for key in keys} == set(Config.model_fields) - {"policies"}
+    model = [key for key in keys if key.startswith("policy.")]
+    assert len(model) <= 20
+    assert len(keys) - len(model) <= 40
+    everything = least(
+        "warm_start={name='sft', steps=1, lr=0.1}", "policy.sampler={}", "policy.key=X",
+        "policy.sampler.url=http://x",
+    )  # fmt: skip
+    written = set(flat(resolved(everything))) | {"policy.build.hidden", "policy.build.context"}
+    assert written == set(keys)
 
 
-def test_there_are_few_settings() -> None:
-    counted = {
-        f"{name}.{key}"
-        for name, field in Config.model_fields.items()
-        if name not in ("algorithm", "warm_start", "policy", "policies")
-        and isinstance(field.annotation, type)
-        and issubclass(field.annotation, BaseModel)
-        for key in field.annotation.model_fields
-    }
-    assert len(counted) == 49
+def flat(table: object, prefix: str = "") -> Iterator[str]:
+    """Full names of a resolved table's settings."""
+    names = {leaf.key for leaf in leaves()}
+    assert isinstance(table, dict)
+    for name, value in table.items():
+        if prefix + name in names:
+            yield prefix + name
+        else:
+            yield from flat(value, f"{prefix}{name}.")
 
 
-def test_every_limit_can_be_set() -> None:
-    names = {field.name for field in dataclasses.fields(Limits)}
-    assert names <= set(type(least().rollout).model_fields)
+def test_every_setting_says_what_it_means() -> None:
+    page = markdown()
+    for leaf in leaves():
+        assert leaf.field.description, leaf.key
+        key = leaf.key.partition(".")[2]
+        assert f"\n| `{key}` | " in page, leaf.key
+    assert "| `steps` | an integer of at least 1 | `100` | Training steps" in page
+    assert "| `suite` | a string | none: must be given |" in page
+    for section in Config.model_fields:
+        assert (f"## [{section}]\n" in page) == (section != "policies")
+
+
+# -- old names and other tools' names
+
+
+@pytest.mark.parametrize("old", sorted(RENAMED))
+def test_an_old_name_answers_with_the_new_one(old: str, tmp_path: Path) -> None:
+    keys = {leaf.key for leaf in leaves()}
+    new, note = RENAMED[old]
+    assert old not in keys
+    assert new in keys or (not new and note)
+    said = mistake(LEAST, tmp_path, f"{old}=3")
+    assert said.startswith(f"{old} is now {new}" if new else f"{old} is not a setting any more: ")
+    assert note in said
+    if old.count(".") == 1 and old.startswith("policy."):
+        other = old.replace("policy.", "policies.teacher.", 1)
+        told = mistake(LEAST, tmp_path, "policies.teacher.model=a/b", f"{other}=3")
+        assert told.startswith(f"{other} is ")
+        assert "is now policy." not in told
+
+
+def test_an_algorithms_own_arguments_are_no_old_names() -> None:
+    assert least("algorithm.turns=3", "algorithm.url=3").algorithm.arguments() == {
+        "turns": 3, "url": 3
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("alias", sorted(ALIASES))
+def test_other_tools_names_lead_to_ours(alias: str, tmp_path: Path) -> None:
+    keys = {leaf.key for leaf in leaves()}
+    target = ALIASES[alias]
+    assert target in keys or target.startswith("algorithm.")
+    assert f"did you mean {target}?" in mistake(LEAST, tmp_path, f"context.{alias}=3")
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = LEAST.replace('suite = "doors"', "").replace("lr = 1e-3", "lr = -1\nbetas = 3")
+    said = mistake(text + "[extra]\nlearning_rate = 3\n", tmp_path, "run.eval_every=3")
+    first, *lines = said.split("\n- ")
+    assert first == "5 settings are wrong:"
+    assert [line.split()[0] for line in lines] == [
+        "run.eval_every", "extra.learning_rate", "update.lr", "update.betas", "env.suite"
+    ]  # fmt: skip
+
+
+# -- files that extend others
+
+
+def test_a_file_extends_another_over_several_levels(tmp_path: Path) -> None:
+    (tmp_path / "bases").mkdir()
+    (tmp_path / "bases/least.toml").write_text(LEAST)
+    (tmp_path / "bases/more.toml").write_text(
+        'extends = "least.toml"\n[rollout]\nmax_turns = 7\n[env]\noptions = {rooms = 3}\n'
+        "[algorithm]\nkl = 0.5\n[update]\nlr = {cosine = [1e-3, 0.0]}\n"
+        '[policies.teacher]\nmodel = "a/b"\ndtype = "bfloat16"\n'
+    )
+    (tmp_path / "mine.toml").write_text(
+        'extends = "bases/more.toml"\n[rollout]\ngroup_size = 3\n[update]\n'
+        "lr = {linear = [1e-4, 0.0]}\n[policies.teacher]\nmodel = 'c/d'\n"
+        "[env]\noptions = {seed = 1}\n"
+    )
+    config = load(tmp_path / "mine.toml", ["rollout.max_new_tokens=5"])
+    rollout = config.rollout
+    assert (rollout.tasks_per_step, rollout.group_size, rollout.max_turns) == (4, 3, 7)
+    assert rollout.max_new_tokens == 5
+    assert config.env.options == {"rooms": 3, "seed": 1}
+    assert config.update.lr == {"linear": [1e-4, 0.0]}
+    assert config.algorithm.arguments() == {"kl": 0.5}
+    teacher = config.policies["teacher"]
+    assert (teacher.model, teacher.dtype) == ("c/d", "bfloat16")
+    assert config.run.folder == "runs/mine"
+    assert "extends" not in write(config)
+
+
+def test_an_algorithm_with_another_name_is_replaced_whole(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(LEAST + "[algorithm.options]\n")
+    (tmp_path / "mine.toml").write_text('extends = "base.toml"\n[algorithm]\nname = "sft"\n')
+    config = load(tmp_path / "mine.toml")
+    assert (config.algorithm.name, config.algorithm.arguments()) == ("sft", {})
+
+
+def test_extends_that_leads_nowhere_is_a_sentence(tmp_path: Path) -> None:
+    for name, base in (("a", "b.toml"), ("b", "a.toml"), ("c", "d.toml"), ("self", "self.toml")):
+        (tmp_path / f"{name}.toml").write_text(f'extends = "{base}"\n' + LEAST)
+    (tmp_path / "number.toml").write_text("extends = 3\n" + LEAST)
+    with pytest.raises(ConfigError, match=r"extends itself \(a\.toml -> b\.toml -> a\.toml\)"):
+        load(tmp_path / "a.toml")
+    with pytest.raises(ConfigError, match=r"self\.toml extends itself"):
+        load(tmp_path / "self.toml")
+    with pytest.raises(ConfigError, match=r"c\.toml extends d\.toml: there is no file .*d\.toml"):
+        load(tmp_path / "c.toml")
+    with pytest.raises(ConfigError, match=r"extends must be the name of a file.*got 3"):
+        load(tmp_path / "number.toml")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_bytes(b"\xef\xbb\xbf" + LEAST.encode())
+    assert load(tmp_path / "my.toml").run.steps == 10
+
+
+# -- defaults that run
+
+
+def test_three_settings_are_enough() -> None:
+    config = parse(
+        {"env": {"suite": "doors"}, "policy": {"model": "a/b"}, "algorithm": {"name": "grpo"}}
+    )
+    fitted, notices = assemble.fitted(config, Doors())
+    assert fitted.rollout.group_size == 8
+    assert (fitted.rollout.tasks_per_step, fitted.eval.tasks) == (9, 9)
+    assert len(notices) == 3
+    assert assemble.phases_of(fitted)[0].steps == 100
+    # what fits is not touched, and what was set is refused where it does not
+    assert assemble.fitted(fitted, Doors()) == (fitted, [])
+    alone = least("rollout.group_size=1", "eval.tasks=10")
+    assert assemble.fitted(alone, Doors()) == (alone, [])
+    with pytest.raises(ConfigError, match=r"rollout\.group_size"):
+        assemble.phases_of(alone)
+
+
+def test_the_engine_has_the_schemas_defaults() -> None:
+    assert assemble.limits_of(least()) == Limits()
+    assert assemble.update_of(least(), "cuda:1").device == "cuda:1"
+    assert assemble.update_of(least(), "cpu").mismatch == SamplerSection().max_mismatch
 
 
 # -- schedules
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    def rates(schedule: str, warmup: int) -> list[float]:
-        update = least(f"update.schedule={schedule}", f"update.warmup={warmup}").update
-        return [learning_rate(update, 2.0, step, 8) for step in range(8)]
+    def rates(lr: LearningRate, warmup: int) -> list[float]:
+        return [learning_rate(lr, warmup, step, 8) for step in range(8)]
 
-    assert rates("constant", 0) == [2.0] * 8
-    assert rates("constant", 4) == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0, 2.0]
-    assert rates("linear", 0) == [2.0 * (1 - k / 8) for k in range(8)]
-    assert rates("linear", 4)[4:] == [2.0, 1.5, 1.0, 0.5]
+    linear: LearningRate = {"linear": [2.0, 0.0]}
+    assert rates(2.0, 0) == [2.0] * 8
+    assert rates(2.0, 4) == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0, 2.0]
+    assert rates(linear, 0) == [2.0 * (1 - k / 8) for k in range(8)]
+    assert rates(linear, 4) == [0.5, 1.0, 1.5, 2.0, 2.0, 1.5, 1.0, 0.5]
+    assert rates({"linear": [2.0, 1.0, 4]}, 2) == [1.0, 2.0, 2.0, 1.75, 1.5, 1.25, 1.0, 1.0]
     cosine = [1 + math.cos(math.pi * k / 8) for k in range(8)]
-    assert rates("cosine", 0) == pytest.approx(cosine)
-    assert all(rate > 0 for rate in rates("cosine", 2))
-    assert rates("constant", 20) == [2.0 * (k + 1) / 20 for k in range(8)]
+    assert rates({"cosine": [2.0, 0.0]}, 0) == pytest.approx(cosine)
+    assert all(rate > 0 for rate in rates({"cosine": [2.0, 0.0]}, 2))
+    assert rates(2.0, 20) == [2.0 * (k + 1) / 20 for k in range(8)]
 
 
 def test_steps_matter_where_something_is_planned_over_them() -> None:
     assert not steps_matter(least())
-    assert steps_matter(least("update.schedule=linear"))
+    assert steps_matter(least("update.lr={linear=[1e-3, 0.0]}"))
+    assert not steps_matter(least("update.lr={linear=[1e-3, 0.0, 5]}"))
     guided = least('algorithm={name="guided_opd"}', "policies.teacher.model=a/b")
     assert steps_matter(guided)
 
@@ -535,7 +692,7 @@ def test_examples_cover_every_setting_that_papers_state() -> None:
             1e-6,
         )
         assert (config.rollout.temperature, config.eval.temperature) == (1.0, 0.4)
-        assert (config.context.kind, config.context.window) == ("window", 2)
+        assert config.context.history == 2
         (phase,) = assemble.phases_of(config)
         chance = phase.algorithm.actors["teacher"]
         # section 3.3 of the paper: beta(0), beta(50), beta(100), beta(150), beta(200)
@@ -545,7 +702,7 @@ def test_examples_cover_every_setting_that_papers_state() -> None:
 def test_a_plan_adds_up(teacher: Path) -> None:
     made = dry_run.make(
         least(
-            "run.steps=100", "run.eval_every=30", "run.checkpoint_every=40",
+            "run.steps=100", "eval.every=30", "run.checkpoint_every=40",
             'algorithm={name="guided_opd"}', f"policies.teacher.model={teacher}",
             'policy.tokenizer=teacher', 'warm_start={name="sft", steps=7, lr=0.1}',
             "rollout.group_size=3", "rollout.max_turns=5", "rollout.max_new_tokens=6",

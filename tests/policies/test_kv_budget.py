@@ -23,7 +23,7 @@ from tutelage.policies.hf.policy import HFPolicy
 from tutelage.runs import assemble, models
 from tutelage.runs.train import train
 
-SMALL = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "ffn": 16, "context": 4096}
+SMALL = {"layers": 1, "build": {"hidden": 16, "context": 4096}}
 
 
 def config(algorithm: str = "guided_opd", **settings: Mapping[str, Any]) -> Config:

@@ -101,7 +101,7 @@ CONFIG = {
     "rollout": {"group_size": 2},
     "update": {"lr": 1e-3},
     "policy": {
-        "build": {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "ffn": 16, "context": 128}
+        "layers": 1, "build": {"hidden": 16, "context": 128}
     },
 }
 

@@ -65,8 +65,7 @@ def config(bank: Path, **run_settings: object) -> Config:
     return parse(
         {
             "run": {
-                "folder": "run", "steps": STEPS, "eval_every": 2, "checkpoint_every": 1,
-                "threads": 1, **run_settings,
+                "folder": "run", "steps": STEPS, "checkpoint_every": 1, **run_settings,
             },
             "env": {"suite": CALLED, "workers": 0},
             "rollout": {"tasks_per_step": 3, "group_size": 2, "max_turns": 3, "max_new_tokens": 4},
@@ -75,11 +74,9 @@ def config(bank: Path, **run_settings: object) -> Config:
             "hints": {"bank": str(bank), "written_tokens": 6, "written_temperature": 1.0},
             "update": {"lr": 1e-3},
             "policy": {
-                "build": {
-                    "layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "ffn": 16, "context": 1024
-                }
+                "layers": 1, "build": {"hidden": 16, "context": 1024}
             },
-            "eval": {"tasks": 2, "split": "seen", "hint": "written+skills:ucb"},
+            "eval": {"every": 2, "tasks": 2, "split": "seen", "hint": "written+skills:ucb"},
         }  # type: ignore[arg-type]
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ pytest.importorskip("peft")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained model to adapt."""
     folder = tmp_path_factory.mktemp("base")
-    whole(folder, config(run__steps=1, run__eval_every=0))
+    whole(folder, config(run__steps=1, eval__every=0))
     return folder / "run"
 
 
@@ -120,7 +120,7 @@ def checkpoint_settings(found: Path) -> Config:
 
 def test_a_run_may_start_from_adapters_that_another_trained(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "run", tmp_path / "first")
-    table = config(run__steps=1, run__eval_every=0).model_dump()
+    table = config(run__steps=1, eval__every=0).model_dump()
     table["policy"] = {"model": str(tmp_path / "first"), "lora": 1}
     whole(tmp_path, Config.model_validate(table))
     kept = load_file(checkpoint.latest(tmp_path / "run") / "adapter_model.safetensors")
@@ -130,7 +130,7 @@ def test_a_run_may_start_from_adapters_that_another_trained(finished: Path, tmp_
 @pytest.mark.parametrize(
     ("section", "told"),
     [
-        ({"build": {"layers": 1, "hidden": 8, "heads": 1, "kv_heads": 1, "ffn": 8, "context": 8},
+        ({"layers": 1, "build": {"hidden": 8, "context": 8},
           "lora": 2}, "not for a built one"),
         ({"model": "x", "quantize": "nf4"}, "cannot be trained"),
         ({"model": "x", "lora": 2, "sampler": {}}, "whole weights"),
@@ -158,7 +158,7 @@ def test_a_run_with_the_optimiser_in_main_memory_is_the_same_run(tmp_path: Path)
     for offload in (False, True):
         folder = tmp_path / str(offload)
         folder.mkdir()
-        whole(folder, config(update__offload=offload, run__steps=2, run__eval_every=0))
+        whole(folder, config(update__offload=offload, run__steps=2, eval__every=0))
         made.append(contents(folder / "run"))
     assert made[0].pop("config.toml") != made[1].pop("config.toml")
     assert made[0] == made[1]

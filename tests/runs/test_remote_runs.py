@@ -43,14 +43,14 @@ from tutelage.runs import assemble, models, train
 SAMPLED = {"student_turns": "sampled", "teacher_turns": "sampled"}
 OPD: dict[str, dict[str, Any]] = {"opd": {}, "guided_opd": {"total_steps": 30, **SAMPLED}}
 GRPO = {"name": "grpo", "entropy": 0.01}  # which learns something where nothing is won
-SHAPE = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "ffn": 16, "context": 128}
+SHAPE = {"layers": 1, "build": {"hidden": 16, "context": 128}}
 TABLE: dict[str, Any] = {
-    "run": {"folder": "run", "steps": 4, "eval_every": 0, "checkpoint_every": 1, "threads": 1},
+    "run": {"folder": "run", "steps": 4, "checkpoint_every": 1}, "eval": {"every": 0},
     "env": {"suite": "doors"},
     "rollout": {"tasks_per_step": 2, "group_size": 2, "max_turns": 3, "max_new_tokens": 4},
     "algorithm": {"name": "opd"},
     "update": {"lr": 1e-2},
-    "policy": {"build": SHAPE},
+    "policy": {**SHAPE},
     "policies": {"teacher": {"build": {**SHAPE, "hidden": 32}}},
 }
 
@@ -215,7 +215,7 @@ def test_a_student_is_sampled_elsewhere(tmp_path: Path) -> None:
     assert isinstance(of, HFPolicy)
     with serving(of, reload=True) as server:
         url = f"http://127.0.0.1:{server.port}"
-        sampler = {"build": SHAPE, "sampler": {"url": url, "folder": str(tmp_path)}}
+        sampler = {**SHAPE, "sampler": {"url": url, "folder": str(tmp_path)}}
         away = config(
             tmp_path / "away", algorithm=GRPO, policies={}, policy=sampler,
             run={"steps": 3}, env={"suite": "doors"}, rollout={"temperature": 1.0},
@@ -238,7 +238,7 @@ def in_process(folder: Path, monkeypatch: pytest.MonkeyPatch, **sections: Any) -
     sampler = {"folder": str(folder), **sections.pop("sampler", {})}
     return config(
         folder / "away", algorithm=GRPO, policies={}, run={"steps": 3},
-        policy={"build": SHAPE, "sampler": sampler}, **sections,
+        policy={**SHAPE, "sampler": sampler}, **sections,
     )  # fmt: skip
 
 
@@ -302,7 +302,7 @@ def test_weights_that_do_not_arrive_stop_the_run(
         url = f"http://127.0.0.1:{server.port}"
         away = config(
             tmp_path / "away", algorithm=GRPO, policies={},
-            policy={"build": SHAPE, "sampler": {"url": url}},
+            policy={**SHAPE, "sampler": {"url": url}},
         )  # fmt: skip
         with pytest.raises(PolicyError, match=r"policy\.sampler and the trainer differ by"):
             train.train(away, watch=Quiet())
@@ -316,7 +316,7 @@ def test_a_server_that_takes_no_weights(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{server.port}"
         away = config(
             tmp_path / "away", algorithm=GRPO, policies={},
-            policy={"build": SHAPE, "sampler": {"url": url}},
+            policy={**SHAPE, "sampler": {"url": url}},
         )  # fmt: skip
         with pytest.raises(PolicyError, match="VLLM_SERVER_DEV_MODE=1"):
             train.train(away, watch=Quiet())
@@ -334,7 +334,7 @@ def test_a_mismatch_stops_a_run(tmp_path: Path) -> None:
     [
         ({"policy": {"url": "http://x"}}, "policy.url: the student is trained in this process"),
         ({"policies": {"teacher": {"url": "http://x", "rows": 3}}}, "has rows, which a model on"),
-        ({"policies": {"teacher": {"url": "http://x", "build": SHAPE}}}, "has build, which"),
+        ({"policies": {"teacher": {"url": "http://x", **SHAPE}}}, "has build, which"),
         ({"policies": {"teacher": {"model": "x", "server": {}}}}, "has a server, but no url"),
         ({"policies": {"teacher": {"model": "x", "sampler": {}}}}, "only the student has"),
         ({"policies": {"teacher": {"url": "http://x", "server": {"key2": 1}}}}, "did you mean"),

@@ -23,7 +23,7 @@ from tutelage.runs import folder as run_folder
 STEPS = 4
 TABLE = {
     "run": {
-        "folder": "run", "steps": STEPS, "eval_every": 2, "checkpoint_every": 2, "threads": 1,
+        "folder": "run", "steps": STEPS, "checkpoint_every": 2,
         "columns": True, "keep": 2,
     },
     "env": {"suite": "doors"},
@@ -32,11 +32,9 @@ TABLE = {
     "warm_start": {"name": "sft", "steps": 3, "lr": 3e-3},
     "update": {"lr": 1e-3, "schedule": "cosine", "warmup": 1, "minibatches": 2},
     "policy": {
-        "build": {
-            "layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "ffn": 16, "context": 128
-        }
+        "layers": 1, "build": {"hidden": 16, "context": 128}
     },
-    "eval": {"tasks": 3},
+    "eval": {"every": 2, "tasks": 3},
 }  # fmt: skip
 UNEQUAL = {"meta.json", "timings.jsonl", ".lock"}
 
@@ -413,7 +411,7 @@ def test_memory_of_old_episodes_is_given_back(
 
     monkeypatch.chdir(tmp_path)
     others = count()  # that other tests hold on to
-    train.train(config(run__eval_every=0), watch=Holder())
+    train.train(config(eval__every=0), watch=Holder())
     assert max(alive) <= others + 4
 
 

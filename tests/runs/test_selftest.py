@@ -34,8 +34,6 @@ SETTINGS = """
 [run]
 folder = "run"
 steps = 2
-eval_every = 0
-threads = 1
 [env]
 suite = "doors"
 [rollout]
@@ -47,9 +45,11 @@ name = "guided_opd"
 [update]
 lr = 1e-3
 [policy]
-build = {layers = 2, hidden = 16, heads = 2, kv_heads = 1, ffn = 16, context = 160}
+layers = 2
+build = {hidden = 16, context = 160}
 [policies.teacher]
-build = {layers = 1, hidden = 32, heads = 2, kv_heads = 1, ffn = 16, context = 160}
+layers = 1
+build = {hidden = 32, context = 160}
 """
 HINTED = Algorithm(
     terms=(DistillSampled(estimate=k3, teacher="wise"),),

@@ -32,15 +32,16 @@ last = 2
 baselines = ["grpo"]
 
 [base]
-run = { steps = 40, threads = 1, eval_every = 10, checkpoint_every = 1 }
+run = { steps = 40, checkpoint_every = 1 }
 env = { suite = "doors", options = { rooms = 2 } }
 rollout = { tasks = 4, turns = 3, new_tokens = 4 }
 update = { lr = 1e-3 }
 eval = { split = "unseen", tasks = 5, temperature = 1.0 }
-policy = { build = { layers = 1, hidden = 16, heads = 2, kv_heads = 1, ffn = 16, context = 128 } }
+policy = { layers = 1, build = {hidden = 16, context = 128} }
 
 [base.policies.teacher]
-build = { layers = 1, hidden = 16, heads = 2, kv_heads = 1, ffn = 16, context = 128 }
+layers = 1
+build = {hidden = 16, context = 128}
 
 [warm_starts.plain]
 run = { steps = 2 }

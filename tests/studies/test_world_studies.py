@@ -22,8 +22,8 @@ def test_every_run_of_a_world_can_be_started(world: str) -> None:
     assert {run.seed for run in study.runs} == {0, 1, 2}
     for run in study.runs:  # a result is the mean of the last evaluations
         assert run.config
-        assert run.steps % run.config.run.eval_every == 0
-        assert run.steps // run.config.run.eval_every >= study.last
+        assert run.steps % run.config.eval.every == 0
+        assert run.steps // run.config.eval.every >= study.last
 
 
 @pytest.mark.parametrize("world", [world for world in SHOWN if world != "scienceworld"])

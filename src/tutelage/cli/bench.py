@@ -117,12 +117,9 @@ def _step(config: Config, session: Session, phase: Phase, seconds: float) -> Sma
     student, end = session.policies["self"], time.perf_counter() + seconds
     assert isinstance(student, HFPolicy)
     optimizer = adamw(
-        student.parameters(),
-        lr=phase.lr,
-        betas=config.update.betas,
-        weight_decay=config.update.weight_decay,
-        offload=config.update.offload,
-    )
+        student.parameters(), lr=0.0, betas=config.update.betas,
+        weight_decay=config.update.weight_decay, offload=config.update.offload,
+    )  # fmt: skip
     update = assemble.update_of(config, student.device)
     full = session.limits
 

@@ -9,16 +9,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-from pydantic import JsonValue
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from tutelage.cli.progress import watch_for
 from tutelage.config.schema import Config
-from tutelage.config.toml_file import parse, read_table
+from tutelage.config.toml_file import load
+from tutelage.config.values import write_value
 from tutelage.evaluation import plots
 from tutelage.evaluation.evaluate import evaluate, panel
 from tutelage.evaluation.statistics import Z95, paired
@@ -29,11 +28,7 @@ from tutelage.runs.train import deterministic, train
 
 WARM = "warm_start"
 RUNS = {"guided_opd": "Guided-OPD", "opd": "plain OPD"}
-QUICK: dict[str, JsonValue] = {
-    "run": {"steps": 2, "eval_every": 1},
-    "eval": {"tasks": 6},
-    "rollout": {"tasks_per_step": 4},
-}
+QUICK = ("run.steps=2", "eval.every=1", "eval.tasks=6", "rollout.tasks_per_step=4")
 """What `--quick` changes: enough to see that everything works, not to learn."""
 
 
@@ -56,18 +51,13 @@ class Result:
 
 
 def settings(folder: Path, name: str, *, seed: int, quick: bool) -> Config:
-    """The configuration of one run: demo.toml, overridden by demo-NAME.toml. The two methods start
-    from the same checkpoint and differ only in their algorithm."""
-    table = read_table(models.ASSETS / "demo.toml")
-    layers = [read_table(models.ASSETS / f"demo-{name}.toml"), *([QUICK] if quick else [])]
-    layers.append({"run": {"folder": str(folder / name), "seed": seed}})
+    """One of the runs, demo-NAME.toml, which extends demo.toml. The two methods start from the
+    same checkpoint, and differ in their algorithm and in nothing else."""
+    changes = [*(QUICK if quick else ()), f"run.seed={seed}"]
+    changes.append(f"run.folder={write_value(str(folder / name))}")
     if name != WARM:
-        layers.append({"policy": {"model": str(folder / WARM)}})
-    for layer in layers:
-        for section, values in layer.items():
-            before = cast(dict[str, JsonValue], table.get(section, {}))
-            table[section] = {**before, **cast(dict[str, JsonValue], values)}
-    return parse(table)
+        changes.append(f"policy.model={write_value(str(folder / WARM))}")
+    return load(models.ASSETS / f"demo-{name}.toml", changes)
 
 
 def show(folder: Path, *, seed: int, quick: bool, console: Console) -> None:
@@ -106,11 +96,14 @@ def taught_by(config: Config, path: Path, console: Console) -> Result:
     console.rule("[bold]the teacher, on tasks nobody was trained on")
     suite = assemble.suite_of(config.env)
     context = assemble.context_of(config.context, suite)
-    with deterministic(config.run):
+    with deterministic():
         models.quiet()
         tokens = config.update.max_tokens_per_pass
         policy = models.load_policy(
-            config.policies["teacher"], where="policies.teacher", tokens=tokens
+            config.policies["teacher"],
+            where="policies.teacher",
+            tokens=tokens,
+            rows=config.rollout.concurrency,
         )
         session = Session(
             suite=suite,

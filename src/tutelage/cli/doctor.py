@@ -261,8 +261,8 @@ def _files(config: Config) -> Iterator[Line]:
     policies |= {f"policies.{name}": section for name, section in config.policies.items()}
     for where, section in policies.items():
         yield _model(where, section)
-        if section.chat_template:
-            yield _path(f"{where}.chat_template", section.chat_template)
+        if section.chat.template:
+            yield _path(f"{where}.chat.template", section.chat.template)
         if section.device.startswith("cuda"):
             yield _cuda(where, section.device)
     if config.rollout.replay:

@@ -28,7 +28,7 @@ from tutelage.objective import (
 from tutelage.policies.hf.kv_cache import GB, budget
 from tutelage.prompts.context import Context
 from tutelage.rollout.replay import Replay
-from tutelage.runs import assemble, models
+from tutelage.runs import assemble, checkpoint, models
 from tutelage.runs.assemble import Phase
 from tutelage.runs.folder import CONFIG
 from tutelage.runs.train import learning_rate
@@ -37,8 +37,6 @@ from tutelage.types import Observation
 
 CHARACTERS = 4
 """Of English to a token of a large vocabulary."""
-ENTRIES = 2048
-"""Of a tokenizer that is trained on a suite, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +72,14 @@ def make(config: Config) -> Plan:
 
     Raises ConfigError for what a run would refuse.
     """
+    suite = assemble.suite_of(config.env)
+    config, notices = assemble.fitted(config, suite)
     phases = assemble.phases_of(config)
     wanted = assemble.policies_wanted(phases, config.policies)
-    suite = assemble.suite_of(config.env)
     context = assemble.context_of(config.context, suite)
     tasks = assemble.tasks_of(suite, config.env.split, config.rollout.tasks_per_step, where="env")
     assemble.hints_of(config, suite, phases)
-    if config.run.eval_every:
+    if config.eval.every:
         assemble.tasks_of(suite, config.eval.split, config.eval.tasks, where="eval")
     if config.rollout.replay:
         Replay(Path(config.rollout.replay))
@@ -93,7 +92,7 @@ def make(config: Config) -> Plan:
         facts=tuple(_facts(config, phases, len(tasks), found[0], episode)),
         terms=tuple((p.name, t.name, describe(t)) for p in phases for t in p.algorithm.terms),
         schedules=tuple(_schedules(config, phases)),
-        warnings=(*_warnings(config, wanted, found), *cautions),
+        warnings=(*notices, *_warnings(config, wanted, found), *cautions),
     )
 
 
@@ -104,11 +103,11 @@ def _shape(name: str, config: Config) -> tuple[str, model_sizes.Shape | None]:
     where = "policy" if name == "student" else f"policies.{name}"
     section: PolicySection = config.policy if name == "student" else config.policies[name]
     if section.url:
-        return f"{section.model or 'a model'} at {section.url}", None
+        return f"{section.served_name or 'a model'} at {section.url}", None
     models.device_of(section, where=where)
     if section.build is not None:
-        entries = _entries(section.tokenizer, config, where)
-        return "built", model_sizes.built(section.build, entries)
+        entries = _entries(section, config, where)
+        return "built", model_sizes.built(section.build, section.layers or models.LAYERS, entries)
     place = models.locate(section.model, where=where)
     local = Path(place)
     shape = model_sizes.read(local) if local.is_dir() else model_sizes.named(section.model)
@@ -121,14 +120,17 @@ def _shape(name: str, config: Config) -> tuple[str, model_sizes.Shape | None]:
     return section.model, shape
 
 
-def _entries(tokenizer: str, config: Config, where: str) -> int:
+def _entries(section: PolicySection, config: Config, where: str) -> int:
     """Entries of a built model's vocabulary, as far as known without loading a tokenizer."""
+    tokenizer = section.tokenizer
+    if isinstance(tokenizer, int):
+        return section.entries
     if tokenizer in config.policies:
         shape = _shape(tokenizer, config)[1]
-        return shape.vocab if shape else ENTRIES
+        return shape.vocab if shape else section.entries
     if tokenizer:
         models.locate(tokenizer, where=where)
-    return ENTRIES
+    return section.entries
 
 
 def _models(
@@ -181,10 +183,10 @@ def _cache(
 ) -> int:
     """Bytes of keys and values at most, within their engine's budget. One row there is always."""
     r = config.rollout
-    rows = min(section.rows, r.concurrency, r.tasks_per_step * r.group_size)
+    rows = min(r.concurrency, r.tasks_per_step * r.group_size)
     row = shape.cache(min(episode, shape.context), model_sizes.BYTES[section.dtype])
     device = models.device_of(section, where="policy")
-    return max(row, min(rows * row, budget(device, wanted=section.cache, engines=engines)))
+    return max(row, min(rows * row, budget(device, wanted=models.kv_cache_gb(), engines=engines)))
 
 
 def _episode_tokens(suite: Suite, context: Context, config: Config) -> int:
@@ -219,7 +221,7 @@ def _facts(
     episodes = r.tasks_per_step * r.group_size
     steps = sum(phase.steps for phase in phases)
     evaluations = (
-        len({0, every.steps, *range(0, every.steps, every.eval_every)}) if (every.eval_every) else 0
+        len({0, every.steps, *range(0, every.steps, config.eval.every)}) if config.eval.every else 0
     )
     yield "folder", every.folder
     yield "environment", f"{config.env.suite}, {tasks} tasks in {config.env.split!r}"
@@ -245,7 +247,7 @@ def _facts(
     )
     saved = len({0, every.steps, *range(0, every.steps, every.checkpoint_every)})
     disk = f", {_size(student.saved)} each" if student.saved else ""
-    yield "checkpoints", f"{saved}, {min(saved, every.keep or saved)} kept{disk}"
+    yield "checkpoints", f"{saved}, {min(saved, checkpoint.KEEP)} kept{disk}"
 
 
 def describe(term: Term) -> str:
@@ -278,9 +280,9 @@ def _schedules(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple
     yield from _settings(config, phases)
     yield from _within(config, phases)
     for phase in phases:
-        steps, base = phase.steps, phase.lr
+        steps, warmup = phase.steps, config.update.warmup
         rates = tuple(
-            learning_rate(config.update, base, min(steps * k // 4, steps - 1), steps)
+            learning_rate(phase.lr, warmup, min(steps * k // 4, steps - 1), steps)
             for k in range(5)
         )
         yield f"{phase.name}: learning rate", rates
@@ -343,7 +345,7 @@ def _warnings(config: Config, wanted: set[str], found: tuple[Model, ...]) -> Ite
     if room and need > room:
         yield (
             f"the models need about {_size(need)}, but this machine has {_size(room)} of {kind}; "
-            "choose smaller ones, lower update.max_tokens_per_pass and rows, or use another machine"
+            "choose smaller ones, lower update.max_tokens_per_pass and rollout.concurrency, or use another machine"
         )
     if (Path(config.run.folder) / CONFIG).exists():
         yield f"{config.run.folder} already holds a run: continue it with --resume"

@@ -74,7 +74,7 @@ class Shape:
         """Bytes of the weights as they are kept while a run goes on: those that are trained twice
         where the products that act are in 2 bytes."""
         acts = 0
-        if section.dtype == "bfloat16" and section.fast and not frozen:
+        if section.dtype == "bfloat16" and not frozen:
             acts = 2 * (self.adapters(section.lora) if section.lora else self.linear())
         frozen = frozen or section.lora > 0
         each = 4.0
@@ -129,9 +129,9 @@ def named(model: str) -> Shape | None:
     return KNOWN.get(bare)
 
 
-def built(section: BuildSection, entries: int) -> Shape:
+def built(section: BuildSection, layers: int, entries: int) -> Shape:
     return Shape(
-        vocab=entries, hidden=section.hidden, layers=section.layers, heads=section.heads,
+        vocab=entries, hidden=section.hidden, layers=layers, heads=section.heads,
         kv_heads=section.kv_heads, head_dim=section.hidden // section.heads, ffn=section.ffn,
         context=section.context, tied=True, qk_norm=True,
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import os
 
-from tutelage.config.schema import PolicySection
+from tutelage.config.schema import PolicySection, RolloutSection, UpdateSection
 from tutelage.errors import ConfigError
 from tutelage.policies.server.serve import Server
 from tutelage.runs import models
@@ -15,7 +15,12 @@ def server_of(
     if key and not os.environ.get(key):
         raise ConfigError(f"--key names the environment variable {key}, which is not set")
     models.quiet()
-    policy = models.load_policy(section, where="model", tokens=16_384)
+    policy = models.load_policy(
+        section,
+        where="model",
+        tokens=UpdateSection().max_tokens_per_pass,
+        rows=RolloutSection().concurrency,
+    )
     policy.model.requires_grad_(False)
     return Server(
         policy, name=name, host=host, port=port, key=os.environ.get(key, ""), reload=reload

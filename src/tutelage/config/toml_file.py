@@ -1,32 +1,40 @@
-"""TOML in, `Config` out, and back; every mistake is one sentence that names the key."""
+"""Read TOML files into `Config` and write them back; every mistake is a sentence with its key."""
 
-import json
-import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
 
-from tutelage.config.schema import Config, PolicySection
+from tutelage.config import mistakes
+from tutelage.config.schema import Config, section_of
+from tutelage.config.values import quoted
+from tutelage.config.values import write_value as write_value
 from tutelage.errors import ConfigError, did_you_mean
 
 Table = dict[str, JsonValue]
+EXTENDS = "extends"
+NAMED = ("algorithm", "warm_start")
+"""Sections whose keys belong to the function that they name."""
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a TOML file, or the folder of a run; then apply overrides such as "update.lr=1e-5".
 
+    `extends = "base.toml"` at the head of a file begins with that one's settings (see `merged`).
     Raises ConfigError for a file or a setting that cannot be used.
     """
     if path.is_dir():
         path = path / "config.toml"
-    return parse(override(read_table(path), overrides), name=path.stem)
+    return parse(override(read_extended(path), overrides), name=path.stem)
 
 
 def read_table(path: Path) -> Table:
+    """A TOML file as it stands."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        # Windows editors put a byte-order mark before the text
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}{_beside(path)}") from None
     except IsADirectoryError:
@@ -35,16 +43,92 @@ def read_table(path: Path) -> Table:
         raise ConfigError(f"{path} is not a text file in UTF-8 (byte {error.start})") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {_lower(str(error))}") from None
+    except ValueError as error:
+        if isinstance(error, tomllib.TOMLDecodeError):
+            raise ConfigError(f"{path} is not valid TOML: {_lower(str(error))}") from None
+        raise ConfigError(f"{str(path)!r} is not a path: {error}") from None
+
+
+def read_extended(path: Path, below: tuple[Path, ...] = ()) -> Table:
+    """A TOML file put over the one that it `extends`, which is named relative to it.
+
+    below  the files that extend this one, to refuse a circle
+    """
+    chain = (*below, path.resolve())
+    if path.resolve() in below:
+        names = " -> ".join(each.name for each in chain[chain.index(path.resolve()) :])
+        raise ConfigError(f"{path} extends itself ({names}); remove one of these lines")
+    table = read_table(path)
+    base = table.pop(EXTENDS, None)
+    if base is None:
+        return table
+    if not isinstance(base, str) or not base:
+        raise ConfigError(
+            f'{path}: extends must be the name of a file, such as extends = "base.toml", got '
+            f"{write_value(base)}"
+        )
+    try:
+        found = read_extended(path.parent / base, chain)
+    except ConfigError as error:
+        raise ConfigError(f"{path} extends {base}: {error}") if not below else error from None
+    return merged(found, table)
+
+
+def merged(base: Mapping[str, JsonValue], *layers: Mapping[str, JsonValue]) -> Table:
+    """Tables of settings, later ones over earlier ones.
+
+    Sections and `options` are joined key by key, every other value is replaced. An algorithm with
+    another name is replaced as a whole, since the settings of the one before are not its own.
+    """
+    table = dict(base)
+    for layer in layers:
+        table = _merged(table, layer, Config)
+    return table
+
+
+def _merged(base: Mapping[str, JsonValue], over: Mapping[str, JsonValue], model: Any) -> Table:
+    table = dict(base)
+    for key, value in over.items():
+        before = table.get(key)
+        field = model.model_fields.get(key) if model else None
+        below = section_of(field.annotation) if field else None
+        if not (isinstance(before, dict) and isinstance(value, dict)):
+            table[key] = value
+        elif key == "policies" and model is Config:
+            policies = dict(before)
+            for name, section in value.items():
+                old = policies.get(name)
+                both = isinstance(old, dict) and isinstance(section, dict)
+                policies[name] = _merged(old, section, below) if both else section  # type: ignore[arg-type]
+            table[key] = policies
+        elif key in NAMED and value.get("name", before.get("name")) != before.get("name"):
+            table[key] = value
+        elif below is not None:
+            table[key] = _merged(before, value, below)
+        elif key == "options":
+            table[key] = {**before, **value}
+        else:
+            table[key] = value
+    return table
 
 
 def parse(table: Mapping[str, JsonValue], *, name: str = "run") -> Config:
-    """A checked configuration. `name` names the run's folder where the table does not."""
+    """A checked configuration. `name` names the run's folder where the table does not.
+
+    Raises ConfigError with one sentence for each mistake.
+    """
+    cleaned, sentences = mistakes.without_old_names(table)
+    config = None
     try:
-        config = Config.model_validate(table)
+        config = Config.model_validate(cleaned)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, table)) from None
+        sentences += mistakes.sentences(error, cleaned)
+    if len(sentences) > 1:
+        lines = "".join(f"\n- {sentence}" for sentence in sentences)
+        raise ConfigError(f"{len(sentences)} settings are wrong:{lines}")
+    if sentences:
+        raise ConfigError(sentences[0])
+    assert config is not None
     if config.run.folder:
         return config
     run = config.run.model_copy(update={"folder": f"runs/{name}"})
@@ -85,90 +169,6 @@ def _value(text: str) -> JsonValue:
         return text
 
 
-# -- mistakes
-
-
-def _sentence(error: ValidationError, table: Mapping[str, JsonValue]) -> str:
-    """The most telling mistake: an unknown key first, since it often is a missing one too."""
-    found = error.errors(include_url=False)
-    order = {"extra_forbidden": 0, "missing": 2}
-    first = min(found, key=lambda e: order.get(e["type"], 1))
-    path = _known(first["loc"])
-    key = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        names = _fields(path[:-1])
-        where = f"[{'.'.join(path[:-1])}]" if path[:-1] else "a configuration"
-        near = did_you_mean(key, [".".join((*path[:-1], name)) for name in names])
-        return f"{key} is not a setting{near}; {where} has {', '.join(names)}"
-    if first["type"] == "missing":
-        if isinstance(_model(path), type) or not path[:-1]:
-            return f"the section [{key}] is missing; it has {', '.join(_fields(path))}"
-        return f"{key} is missing; give it a value"
-    reasons = [_reason(e["type"], e["msg"]) for e in found if _known(e["loc"]) == path]
-    if first["type"] == "value_error":
-        return f"{key} {reasons[0]}" if key else reasons[0]
-    # every branch of a choice of types has its own complaint
-    given = f", got {_shown(_at(table, path))}"
-    return f"{key} {' or '.join(dict.fromkeys(reasons))}{given}"
-
-
-def _reason(kind: str, message: str) -> str:
-    if kind == "value_error":
-        return message.removeprefix("Value error, ")
-    if kind in ("model_type", "dict_type"):
-        return "must be a table of settings"
-    return _lower(message.replace("Input should be", "must be").replace("a valid", "a"))
-
-
-def _known(loc: tuple[int | str, ...]) -> tuple[str, ...]:
-    """Where a mistake is, without the parts that name types instead of keys."""
-    path: tuple[str, ...] = ()
-    for part in loc:
-        if isinstance(part, int) or (path and not isinstance(_model(path), type | dict)):
-            break
-        path = (*path, part)
-    return path
-
-
-def _model(path: tuple[str, ...]) -> "type[BaseModel] | dict[str, str] | None":
-    """The section that a path names; a dict for tables of free names; None for a value."""
-    here: type[BaseModel] | None = Config
-    for k, part in enumerate(path):
-        if here is Config and part == "policies":
-            if k == len(path) - 1:
-                return {}
-            return _below(PolicySection, path[k + 2 :])
-        here = _below(here, (part,))
-    return here
-
-
-def _below(model: type[BaseModel] | None, path: tuple[str, ...]) -> type[BaseModel] | None:
-    for part in path:
-        field = model.model_fields.get(part) if model else None
-        model = None
-        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())) if field else ():
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                model = kind
-    return model
-
-
-def _fields(path: tuple[str, ...]) -> list[str]:
-    model = _model(path)
-    return list(model.model_fields) if isinstance(model, type) else []
-
-
-def _at(table: Mapping[str, JsonValue], path: tuple[str, ...]) -> JsonValue:
-    value: JsonValue = dict(table)
-    for part in path:
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
-
-
-def _shown(value: JsonValue) -> str:
-    text = write_value(value) if value is not None else "nothing"
-    return text if len(text) < 60 else text[:57] + "..."
-
-
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
@@ -184,8 +184,8 @@ def _beside(path: Path) -> str:
 
 def resolved(config: Config) -> Table:
     """Every setting with its value, defaults included; None is left out, as TOML has none."""
-    made = config.model_dump(mode="json", exclude_none=True)
-    return {k: v for k, v in made.items() if v != {}}
+    table = config.model_dump(mode="json", exclude_none=True)
+    return {k: v for k, v in table.items() if v != {}}
 
 
 def write(config: Config) -> str:
@@ -200,8 +200,8 @@ def _section(table: Table, path: tuple[str, ...], lines: list[str]) -> None:
         k: v for k, v in table.items() if not (isinstance(v, dict) and len(path) < _deep(path))
     }
     if path and (plain or not table):
-        lines += ["", f"[{'.'.join(map(_key, path))}]"]
-    lines += [f"{_key(k)} = {write_value(v)}" for k, v in plain.items()]
+        lines += ["", f"[{'.'.join(map(quoted, path))}]"]
+    lines += [f"{quoted(k)} = {write_value(v)}" for k, v in plain.items()]
     for k, v in table.items():
         if k not in plain and isinstance(v, dict):
             _section(v, (*path, k), lines)
@@ -210,28 +210,6 @@ def _section(table: Table, path: tuple[str, ...], lines: list[str]) -> None:
 def _deep(path: tuple[str, ...]) -> int:
     """Sections are headed tables; what is a table inside of one is written inline."""
     return 2 if path[:1] == ("policies",) else 1
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
-
-
-def write_value(value: JsonValue) -> str:
-    """A value as TOML.
-
-    >>> write_value({"linear": [0.05, 0.0, 100], "on": True})
-    '{linear = [0.05, 0.0, 100], on = true}'
-    """
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_key(k)} = {write_value(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(write_value(v) for v in value) + "]"
-    if isinstance(value, str):
-        # TOML's basic strings are JSON's, except that DEL must be escaped too
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
-    return repr(value)
 
 
 def differences(old: Config, new: Config) -> list[str]:

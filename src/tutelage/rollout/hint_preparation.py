@@ -104,7 +104,7 @@ def write(session: Session, tasks: Sequence[Task], *, seed: int) -> list[Line]:
         if len(prompt) + hints.written_tokens > student.context_length:
             raise ConfigError(
                 f"the student cannot write a hint for task {task.id}: the request has "
-                f"{len(prompt)} tokens, which with hints.written_tokens = {hints.written_tokens} "
+                f"{len(prompt)} tokens, which with {hints.written_tokens} tokens of the hint "
                 f"exceeds its context of {student.context_length}; choose a longer context, or "
                 "another hint"
             )

@@ -171,13 +171,13 @@ class _Rollout:
             self._begin_turn(key, p)
 
     def _rewarded(self, turn: Turn, after: Observation) -> Turn:
-        limits = self.session.limits
-        valid = turn.valid and (after.valid or limits.invalid == "format")
+        penalties = self.session.limits.penalties
+        kind = "format" if not turn.valid else "refused" if not after.valid else ""
         return replace(
             turn,
             reward=float(after.reward),
-            valid=valid,
-            penalty=0.0 if valid else limits.invalid_penalty,
+            valid=turn.valid and kind not in penalties,
+            penalty=penalties.get(kind, 0.0),
         )
 
     # -- a turn begins

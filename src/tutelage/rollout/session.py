@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
+from tutelage.config.schema import InvalidPenalty, RolloutSection
 from tutelage.envs.base import Suite
 from tutelage.envs.pool import Pool
 from tutelage.errors import ConfigError
@@ -15,18 +15,28 @@ from tutelage.prompts.context import Context
 from tutelage.prompts.prompter import Prompter
 from tutelage.types import Episode, Task
 
+_ROLLOUT = RolloutSection()  # the one home of the defaults
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What ends a turn or an episode, and what an invalid turn costs."""
+    """What ends a turn or an episode, and what an invalid turn costs: [rollout]'s settings."""
 
-    max_turns: int = 50
-    max_new_tokens: int = 512  # a turn
-    concurrency: int = 64  # episodes at a time
-    temperature: float = 1.0
-    invalid_penalty: float = 0.0
-    invalid: Literal["format", "any"] = "any"  # "any" counts actions the environment refuses too
+    max_turns: int = _ROLLOUT.max_turns
+    max_new_tokens: int = _ROLLOUT.max_new_tokens  # a turn
+    concurrency: int = _ROLLOUT.concurrency  # episodes at a time
+    temperature: float = _ROLLOUT.temperature
+    invalid_penalty: InvalidPenalty = _ROLLOUT.invalid_penalty
     retries: int = 2  # times that a broken episode is played again
+
+    @property
+    def penalties(self) -> Mapping[str, float]:
+        """What an invalid turn costs by its kind, "format" (no readable action) and "refused" (by
+        the environment); a kind that is left out is not invalid."""
+        penalty = self.invalid_penalty
+        if isinstance(penalty, dict):
+            return {str(kind): value for kind, value in penalty.items()}
+        return {"format": penalty, "refused": penalty}
 
 
 @dataclass(slots=True)

@@ -13,7 +13,15 @@ from tutelage.rollout import hint_preparation
 from tutelage.prompts import answer_format
 from tutelage.algorithms import ALGORITHMS
 from tutelage.config.signature import call
-from tutelage.config.schema import AlgorithmSection, Config, ContextSection, EnvSection, EvalSection
+from tutelage.config.schema import (
+    AlgorithmSection,
+    Config,
+    ContextSection,
+    EnvSection,
+    EvalSection,
+    LearningRate,
+    SamplerSection,
+)
 from tutelage.prompts.context import GENERIC, Context
 from tutelage.envs.base import Instructs, Renders, Suite, Tagged
 from tutelage.envs.guard import Broken, attempt
@@ -44,7 +52,7 @@ class Phase:
     name: str  # "warm_start" or "train"
     algorithm: Algorithm
     steps: int
-    lr: float
+    lr: LearningRate
     seed: int  # of everything random in it
 
 
@@ -60,6 +68,39 @@ def tasks_of(suite: Suite, split: str, need: int, *, where: str) -> Sequence[Tas
             f"{asked} = {need}, but the {split} split has {len(tasks)} tasks; ask for fewer"
         )
     return tasks
+
+
+GROUP = 8
+"""Episodes of a task where a group-relative algorithm needs several and no number is set."""
+
+
+def fitted(config: Config, suite: Suite) -> tuple[Config, list[str]]:
+    """The configuration with numbers that were not set fitted to the algorithm and the suite, and
+    a sentence for each that is not the schema's default.
+
+    A number that was set is never changed: where it does not fit, the run is refused.
+    """
+    notices: list[str] = []
+    rollout, evaluation = config.rollout, config.eval
+    if "group_size" not in rollout.model_fields_set and _compares(_phases(config)):
+        rollout = rollout.model_copy(update={"group_size": GROUP})
+        notices.append(
+            f"rollout.group_size = {GROUP}, since {config.algorithm.name} compares the episodes of "
+            "a task with each other"
+        )
+    if "tasks_per_step" not in rollout.model_fields_set:
+        count = len(tasks_of(suite, config.env.split, 1, where="env"))
+        if count < rollout.tasks_per_step:
+            rollout = rollout.model_copy(update={"tasks_per_step": count})
+            notices.append(
+                f"rollout.tasks_per_step = {count}: all tasks of the split {config.env.split!r}"
+            )
+    if config.eval.every and "tasks" not in evaluation.model_fields_set:
+        count = len(tasks_of(suite, evaluation.split, 1, where="eval"))
+        if count < evaluation.tasks:
+            evaluation = evaluation.model_copy(update={"tasks": count})
+            notices.append(f"eval.tasks = {count}: all tasks of the split {evaluation.split!r}")
+    return config.model_copy(update={"rollout": rollout, "eval": evaluation}), notices
 
 
 def panel_of(section: EvalSection, suite: Suite) -> Panel:
@@ -97,9 +138,8 @@ def pool_of(env: EnvSection, suite: Suite) -> Pool:
             f"env.suite: {env.suite} cannot be sent to a worker process ({error}); make its "
             "attributes plain data, or set env.workers = 0"
         ) from error
-    reset, step = env.deadlines
     return ProcessPool(
-        suite, workers=workers, reset_seconds=reset, step_seconds=step, order=env.order
+        suite, workers=workers, reset_seconds=env.deadline, step_seconds=env.deadline
     )
 
 
@@ -117,8 +157,8 @@ def context_of(section: ContextSection, suite: Suite) -> Context:
         rules = [suite.instructions().strip()] if isinstance(suite, Instructs) else []
         told = [*rules, answer_format.instruction(tags)]
     return Context(
-        kind=section.kind,
-        window=section.window,
+        kind="transcript" if section.history == "all" else "window",
+        window=0 if section.history == "all" else section.history,
         render=renders[section.render],
         instructions="\n\n".join(told),
         tags=tags,
@@ -133,14 +173,12 @@ def limits_of(config: Config) -> Limits:
         concurrency=r.concurrency,
         temperature=r.temperature,
         invalid_penalty=r.invalid_penalty,
-        invalid=r.invalid,
-        retries=r.retries,
     )
 
 
 def update_of(config: Config, device: str) -> Update:
     """How a student on a device learns."""
-    u = config.update
+    u, sampler = config.update, config.policy.sampler
     return Update(
         device=device,
         max_tokens_per_pass=u.max_tokens_per_pass,
@@ -148,8 +186,8 @@ def update_of(config: Config, device: str) -> Update:
         epochs=u.epochs,
         grad_clip=u.grad_clip,
         temperature=config.rollout.temperature,
-        mismatch=u.mismatch,
-        truncate=None if config.policy.sampler is None else config.policy.sampler.truncate,
+        mismatch=(sampler or SamplerSection()).max_mismatch,
+        truncate=None if sampler is None else sampler.truncate,
     )
 
 
@@ -182,22 +220,11 @@ def algorithm_function(name: str, *, where: str) -> Callable[..., Algorithm]:
 
 
 def phases_of(config: Config) -> list[Phase]:
-    """What a run does, in order. A replayed file is imitated, or gone on from."""
-    main = algorithm_of(config.algorithm, config.run.steps, where="algorithm")
-    seed = config.run.seed
-    phases = [
-        Phase(name="train", algorithm=main, steps=config.run.steps, lr=config.update.lr, seed=seed)
-    ]
-    if config.warm_start is not None:
-        warm = config.warm_start
-        first = Phase(
-            name="warm_start",
-            algorithm=algorithm_of(warm, warm.steps, where="warm_start"),
-            steps=warm.steps,
-            lr=warm.lr,
-            seed=seed_of("warm_start", seed),
-        )
-        phases.insert(0, first)
+    """What a run does, in order. A replayed file is imitated, or gone on from.
+
+    Raises ConfigError for phases that cannot be run with the other settings.
+    """
+    phases = _phases(config)
     if config.rollout.group_size == 1:
         _check_alone(phases)
     if config.rollout.replay and any(p.algorithm.acting.hinted_share for p in phases):
@@ -213,6 +240,34 @@ def phases_of(config: Config) -> list[Phase]:
             '[warm_start] name = "sft", or leave rollout.replay out'
         )
     return phases
+
+
+def _phases(config: Config) -> list[Phase]:
+    main = algorithm_of(config.algorithm, config.run.steps, where="algorithm")
+    seed = config.run.seed
+    phases = [
+        Phase(name="train", algorithm=main, steps=config.run.steps, lr=config.update.lr, seed=seed)
+    ]
+    if config.warm_start is not None:
+        warm = config.warm_start
+        first = Phase(
+            name="warm_start",
+            algorithm=algorithm_of(warm, warm.steps, where="warm_start"),
+            steps=warm.steps,
+            lr=warm.lr,
+            seed=seed_of("warm_start", seed),
+        )
+        phases.insert(0, first)
+    return phases
+
+
+def _compares(phases: Sequence[Phase]) -> bool:
+    """Whether a phase would learn nothing from groups of one episode."""
+    try:
+        _check_alone(phases)
+    except ConfigError:
+        return True
+    return False
 
 
 def _check_alone(phases: Sequence[Phase]) -> None:
@@ -239,13 +294,7 @@ def hints_of(config: Config, suite: Suite, phases: Sequence[Phase]) -> Hints:
     bank = None
     if skills and (section.bank or config.env.suite in bank_names()):
         bank = load_bank(section.bank or config.env.suite)
-    made = Hints(
-        bank=bank,
-        retrieval=section.retrieval,
-        allow_general=section.allow_general,
-        written_tokens=section.written_tokens,
-        written_temperature=section.written_temperature,
-    )
+    made = Hints(bank=bank)
     for hint in wanted:
         check(suite, hint, made)
     return made

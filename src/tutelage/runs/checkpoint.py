@@ -21,6 +21,8 @@ from tutelage.policies.hf.policy import HFPolicy
 LATEST = "latest"
 FOLDER = "checkpoints"
 START = "step-000000"
+KEEP = 2
+"""The newest checkpoints that stay: the last, and one before it should that be damaged."""
 Skills = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
@@ -40,7 +42,7 @@ class State:
 
 def save(
     folder: Path, state: State, student: HFPolicy, optimizer: torch.optim.Optimizer, *,
-    keep: int, pinned: str = "",
+    pinned: str = "",
 ) -> None:  # fmt: skip
     """Write a checkpoint beside the others, then point `latest` at it, then drop old ones."""
     target = folder / FOLDER / state.name
@@ -64,8 +66,7 @@ def save(
         raise RunError(no_room(target, error)) from error
     except SafetensorError as error:
         raise RunError(no_room(target, OSError(0, str(error)))) from error
-    if keep:
-        prune(folder, {state.name, pinned}, keep)
+    prune(folder, {state.name, pinned})
 
 
 def _as_before(folder: Path, draft: Path) -> None:
@@ -165,9 +166,9 @@ def clean(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def prune(folder: Path, wanted: set[str], keep: int) -> None:
-    """Drop all checkpoints but the newest `keep` and the wanted ones."""
-    for name in names(folder)[:-keep]:
+def prune(folder: Path, wanted: set[str]) -> None:
+    """Drop all checkpoints but the newest two and the wanted ones."""
+    for name in names(folder)[:-KEEP]:
         if name in wanted:
             continue
         # out of sight in one move: a run killed while it deletes files leaves a draft, which

@@ -32,7 +32,7 @@ HINTS = "hints.jsonl"
 LOGS = ("episodes.jsonl", "metrics.jsonl", "evals.jsonl", "columns.jsonl", HINTS)
 TIMINGS = "timings.jsonl"
 HARMLESS = {
-    "run.folder", "run.keep", "run.checkpoint_every", "policy.gradient_checkpointing",
+    "run.folder", "run.checkpoint_every", "policy.gradient_checkpointing",
 }  # fmt: skip
 """Settings that change no result, so that a run may be continued with others."""
 
@@ -176,7 +176,7 @@ def begin(folder: RunFolder, config: Config, facts: Mapping[str, object]) -> Non
         "platform": platform.platform(),
         "processor": platform.machine(),
         "threads": torch.get_num_threads(),
-        "matmul": config.run.matmul,
+        "matmul": cpu.matmul(),
         "onednn": cpu.onednn(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "commit": _commit(),

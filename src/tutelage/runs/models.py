@@ -2,6 +2,7 @@
 
 import atexit
 import copy
+import math
 import os
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -12,7 +13,7 @@ import torch
 
 from tutelage.runs import checkpoint
 from tutelage.prompts import answer_format
-from tutelage.config.schema import Config, PolicySection, SamplerSection, ServerSection
+from tutelage.config.schema import Config, PolicySection, SamplerSection
 from tutelage.prompts.context import Context
 from tutelage.envs.base import Demonstrates, Suite, Thinks
 from tutelage.envs.guard import attempt, close
@@ -38,7 +39,29 @@ from tutelage.types import Observation
 ASSETS = Path(__file__).parents[1] / "assets"
 SAMPLE = 256
 """Tasks whose texts train a tokenizer."""
+LAYERS = 4
+"""Of a built model that does not say how many it has."""
 Model = HFPolicy | RemotePolicy
+
+
+def reference_path() -> bool:
+    """Whether sampling and scoring take the reference path: slow, plain, and what every fast one
+    is tested against. TUTELAGE_REFERENCE_PATH=1 shows whether one of them is to blame."""
+    return os.environ.get("TUTELAGE_REFERENCE_PATH", "") not in ("", "0")
+
+
+def kv_cache_gb() -> float:
+    """GB for keys and values that TUTELAGE_KV_CACHE_GB names; 0 leaves them to be worked out."""
+    text = os.environ.get("TUTELAGE_KV_CACHE_GB", "") or "0"
+    try:
+        gb = float(text)
+    except ValueError:
+        gb = -1.0
+    if not 0 <= gb < math.inf:
+        raise ConfigError(
+            f"the environment variable TUTELAGE_KV_CACHE_GB is {text!r}, but must be a number of GB"
+        )
+    return gb
 
 
 def locate(model: str, *, where: str) -> str:
@@ -93,14 +116,14 @@ def device_of(section: PolicySection, *, where: str) -> str:
 
 
 def _template(section: PolicySection, *, where: str) -> str:
-    path = section.chat_template
+    path = section.chat.template
     if path and not Path(path).is_file():
-        raise ConfigError(f"{where}.chat_template: there is no file {path}")
+        raise ConfigError(f"{where}.chat.template: there is no file {path}")
     return path
 
 
 def load_policy(
-    section: PolicySection, *, where: str, tokens: int, seed: int = 0, folder: str = "",
+    section: PolicySection, *, where: str, tokens: int, rows: int, seed: int = 0, folder: str = "",
     engines: int = 1,
 ) -> HFPolicy:  # fmt: skip
     """A policy from its section's model, or with its settings from another `folder`: one of
@@ -115,15 +138,15 @@ def load_policy(
         quantize=section.quantize,
         gradient_checkpointing=section.gradient_checkpointing,
         compiled=section.compile,
-        reference_path=not section.fast,
+        reference_path=reference_path(),
         dtype=section.dtype,
         device=device,
-        budget=budget(device, wanted=section.cache, engines=engines),
+        budget=budget(device, wanted=kv_cache_gb(), engines=engines),
         layers=section.layers,
-        slots=section.rows,
+        slots=rows,
         tokens=tokens,
         history=section.template_history,
-        options=tuple(section.options.items()),
+        options=tuple(section.chat.options.items()),
         chat_template=_template(section, where=where),
     )
 
@@ -158,13 +181,13 @@ def tokenizer_of(section: PolicySection, config: Config, suite: Suite, context: 
     from transformers import AutoTokenizer
 
     name = section.tokenizer
-    if not name:
+    if not isinstance(name, str) or not name:
         assert section.build is not None
         said: list[str] = attempt(
             "reading the environment's texts",
             partial(list, texts(suite, context, config.env.split)),
         )
-        return train_tokenizer(said, entries=section.build.entries)
+        return train_tokenizer(said, entries=section.entries)
     other = config.policies.get(name)
     if other is not None and other.url:
         raise ConfigError(
@@ -190,13 +213,13 @@ def build_policy(
     """A new model with random weights, the same for the same seed."""
     assert section.build is not None
     tokenizer = tokenizer_of(section, config, suite, context)
-    if section.chat_template:
+    if section.chat.template:
         tokenizer.chat_template = Path(_template(section, where=where)).read_text()
-    chat = Chat(tokenizer, section.template_history, tuple(section.options.items()))
+    chat = Chat(tokenizer, section.template_history, tuple(section.chat.options.items()))
     shape = section.build
     model = build_model(
         entries=chat.size,
-        layers=shape.layers,
+        layers=section.layers or LAYERS,
         hidden=shape.hidden,
         heads=shape.heads,
         kv_heads=shape.kv_heads,
@@ -211,12 +234,12 @@ def build_policy(
         model.to(device).eval(),
         chat,
         dtype=section.dtype,
-        slots=section.rows,
+        slots=config.rollout.concurrency,
         tokens=config.update.max_tokens_per_pass,
         gradient_checkpointing=section.gradient_checkpointing,
         compiled=section.compile,
-        reference_path=not section.fast,
-        budget=budget(device, wanted=section.cache, engines=engines),
+        reference_path=reference_path(),
+        budget=budget(device, wanted=kv_cache_gb(), engines=engines),
     )
 
 
@@ -227,28 +250,27 @@ def policy_of(
     if section.build is not None:
         return build_policy(section, config, suite, context, where=where, engines=engines)
     tokens, seed = config.update.max_tokens_per_pass, config.run.seed
-    return load_policy(section, where=where, tokens=tokens, seed=seed, engines=engines)
+    return load_policy(
+        section, where=where, tokens=tokens, rows=config.rollout.concurrency, seed=seed,
+        engines=engines,
+    )  # fmt: skip
 
 
 # -- on servers
 
 
-def client_of(server: ServerSection, url: str, *, where: str, seed: int) -> Client:
-    if server.key and server.key not in os.environ:
+def client_of(key: str, url: str, *, where: str, seed: int) -> Client:
+    """Asks the server at a url; `key` names the environment variable that holds its key."""
+    if key and key not in os.environ:
         raise ConfigError(
-            f"{where}.server.key names the environment variable {server.key}, which is not set; "
+            f"{where}.key names the environment variable {key}, which is not set; "
             "set it to the server's key"
         )
     return Client(
         url,
         name=where,
-        key=os.environ.get(server.key, "") if server.key else "",
-        options=RequestOptions(
-            concurrent=server.concurrent,
-            deadline=server.deadline,
-            retries=server.retries,
-            seed=seed_of("jitter", where, seed) % 2**31,
-        ),
+        key=os.environ.get(key, ""),
+        options=RequestOptions(seed=seed_of("jitter", where, seed) % 2**31),
     )
 
 
@@ -257,34 +279,31 @@ def remote_of(
     where: str,
 ) -> RemotePolicy:  # fmt: skip
     """A model on a server, with a tokenizer of ours, tried out."""
-    server = section.server or ServerSection()
     tokenizer = student.chat.tokenizer
     if section.tokenizer:
         tokenizer = tokenizer_of(section, config, suite, context)
-    if section.chat_template:
+    if section.chat.template:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.chat_template = Path(_template(section, where=where)).read_text()
     made = RemotePolicy(
-        client_of(server, section.url, where=where, seed=config.run.seed),
-        Chat(tokenizer, section.template_history, tuple(section.options.items())),
-        model=section.model,
-        context=server.context,
+        client_of(section.key, section.url, where=where, seed=config.run.seed),
+        Chat(tokenizer, section.template_history, tuple(section.chat.options.items())),
+        model=section.served_name,
     )
     made.connect()
     return made
 
 
-def give_sampler(student: HFPolicy, section: SamplerSection, *, seed: int) -> None:
+def give_sampler(student: HFPolicy, section: SamplerSection, *, key: str, seed: int) -> None:
     """Let vLLM play in the student's place from now on."""
     folder, remove = weight_folder(section.folder)
     atexit.register(remove)
     where = "policy.sampler"
     sampler: Sampler
     if section.url:
-        server = section.server
         remote = RemotePolicy(
-            client_of(server, section.url, where=where, seed=seed), student.chat,
-            model=section.model, context=server.context, returns_temperature_scaled=True,
+            client_of(key, section.url, where="policy", seed=seed), student.chat,
+            returns_temperature_scaled=True,
         )  # fmt: skip
         remote.connect()
         sampler = ServerSampler(remote)
@@ -307,7 +326,10 @@ def policies_of(
     quiet()
     tokens = config.update.max_tokens_per_pass
     own = (
-        load_policy(config.policy, where="policy", tokens=tokens, folder=student, engines=engines)
+        load_policy(
+            config.policy, where="policy", tokens=tokens, rows=config.rollout.concurrency,
+            folder=student, engines=engines,
+        )  # fmt: skip
         if student
         else policy_of(config.policy, config, suite, context, where="policy", engines=engines)
     )
@@ -324,7 +346,7 @@ def policies_of(
         if isinstance(policy, HFPolicy) and policy is not own:
             policy.freeze()
     if config.policy.sampler is not None:
-        give_sampler(own, config.policy.sampler, seed=config.run.seed)
+        give_sampler(own, config.policy.sampler, key=config.policy.key, seed=config.run.seed)
     return made
 
 

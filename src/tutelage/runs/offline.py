@@ -68,7 +68,7 @@ def staged(config: Config, names: Sequence[str], student: str, tick: Tick) -> It
     suite = assemble.suite_of(config.env)
     context = assemble.context_of(config.context, suite)
     with contextlib.ExitStack() as closing:
-        closing.enter_context(deterministic(config.run))
+        closing.enter_context(deterministic())
         policies = models.policies_of(config, names, suite, context, student=student)
         pool = assemble.pool_of(config.env, suite)
         closing.callback(pool.shutdown)
@@ -103,6 +103,7 @@ def evaluations(
             f"the suite {config.env.suite} has no expert: it has no `demonstrate` and `plan` "
             f"methods; evaluate {', '.join([STUDENT, *config.policies])} instead"
         )
+    config, _ = assemble.fitted(config, suite)
     tested = assemble.panel_of(config.eval, suite)
     others = [name for name in names if name not in (STUDENT, EXPERT)]
     with staged(config, others, student, tick) as session:

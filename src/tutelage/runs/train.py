@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from tutelage.rollout import record
 from tutelage.runs import folder as run_folder
 from tutelage.runs.assemble import Phase
 from tutelage.runs.checkpoint import State
-from tutelage.config.schema import Config, RunSection, UpdateSection
+from tutelage.config.schema import Config, LearningRate
 from tutelage.errors import RunError
 from tutelage.evaluation.evaluate import Panel, evaluate, named
 from tutelage.rollout.hint_preparation import Hinter
@@ -56,17 +57,20 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
 
     Raises ConfigError and PolicyError for what cannot be run, RunError for what went wrong later.
     """
+    suite = assemble.suite_of(config.env)
+    config, notices = assemble.fitted(config, suite)
+    for notice in notices:
+        print(f"note: {notice}", file=sys.stderr)
     phases = assemble.phases_of(config)
     wanted = assemble.policies_wanted(phases, config.policies)
-    suite = assemble.suite_of(config.env)
     context = assemble.context_of(config.context, suite)
     tasks = assemble.tasks_of(suite, config.env.split, config.rollout.tasks_per_step, where="env")
     tested = None
-    if config.run.eval_every:
+    if config.eval.every:
         tested = assemble.panel_of(config.eval, suite)
     replay = Replay(Path(config.rollout.replay)) if config.rollout.replay else None
     with contextlib.ExitStack() as closing:
-        closing.enter_context(deterministic(config.run))
+        closing.enter_context(deterministic())
         folder = run_folder.claim(config, steps_matter=steps_matter(config), resume=resume)
         closing.callback(folder.close)
         student = str(checkpoint.latest(folder.path)) if folder.state else ""
@@ -123,17 +127,17 @@ def _enough_memory() -> Iterator[None]:
             raise RunError(
                 "there is not enough memory; continue with --resume and "
                 "policy.gradient_checkpointing=true or on a larger machine, or lower "
-                "update.max_tokens_per_pass, policy.rows or rollout.concurrency and start anew (`tutelage train "
+                "update.max_tokens_per_pass or rollout.concurrency and start anew (`tutelage train "
                 "--dry-run` shows what is needed)"
             ) from error
         raise
 
 
 @contextlib.contextmanager
-def deterministic(run: RunSection) -> Iterator[None]:
+def deterministic() -> Iterator[None]:
     """Equal runs give equal bytes on a processor; graphics cards make no such promise."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    threads = cpu.threads(run.threads)
+    threads = cpu.threads()
     if threads != before[0]:
         torch.set_num_threads(threads)
     if not torch.cuda.is_available():
@@ -141,7 +145,7 @@ def deterministic(run: RunSection) -> Iterator[None]:
         # filling fresh memory only helps to find bugs, and costs time
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
-        with cpu.products(run.matmul):
+        with cpu.products(cpu.matmul()):
             yield
     finally:
         torch.set_num_threads(before[0])
@@ -152,20 +156,25 @@ def steps_matter(config: Config) -> bool:
     """Whether what happens in a step depends on how many there will be."""
     function = assemble.algorithm_function(config.algorithm.name, where="algorithm")
     takes = inspect.signature(function).parameters
-    return "total_steps" in takes or config.update.schedule != "constant"
+    falls = isinstance(config.update.lr, dict) and any(len(v) == 2 for v in config.update.lr.values())
+    return "total_steps" in takes or falls
 
 
-def learning_rate(update: UpdateSection, base: float, step: int, steps: int) -> float:
-    """Rises over `warmup` steps to `base`, then stays or falls so that it would be 0 at `steps`."""
-    if step < update.warmup:
-        return base * (step + 1) / update.warmup
-    done = (step - update.warmup) / max(1, steps - update.warmup)
-    shapes = {
+def learning_rate(lr: LearningRate, warmup: int, step: int, steps: int) -> float:
+    """The rate of a step: up to the first value over `warmup` steps, then a constant or a schedule,
+    which ends at `steps` unless it names its own number of steps."""
+    (shape, values), *_ = lr.items() if isinstance(lr, dict) else [("constant", [lr, lr])]
+    start, end = values[:2]
+    if step < warmup:
+        return start * (step + 1) / warmup
+    over = values[2] if len(values) == 3 else max(1, steps - warmup)
+    done = min(1.0, (step - warmup) / over)
+    left = {
         "constant": 1.0,
         "linear": 1.0 - done,
         "cosine": (1.0 + math.cos(math.pi * done)) / 2,
-    }
-    return base * shapes[update.schedule]
+    }[shape]
+    return end + (start - end) * left
 
 
 @dataclass(kw_only=True)
@@ -188,15 +197,13 @@ class _Loop:
         for phase in phases[names.index(state.phase) if state else 0 :]:
             self._phase(phase, state if state and state.phase == phase.name else None)
         # a run that was killed after its last checkpoint and before it dropped an old one
-        if self.config.run.keep:
-            last = checkpoint.latest(self.folder.path).name
-            wanted = {last, checkpoint.START if self.makes_reference else ""}
-            checkpoint.prune(self.folder.path, wanted, self.config.run.keep)
+        last = checkpoint.latest(self.folder.path).name
+        checkpoint.prune(self.folder.path, {last, checkpoint.START if self.makes_reference else ""})
 
     def _phase(self, phase: Phase, state: State | None) -> None:
         u = self.config.update
         optimizer = adamw(
-            self.student.parameters(), lr=phase.lr, betas=u.betas, weight_decay=u.weight_decay,
+            self.student.parameters(), lr=0.0, betas=u.betas, weight_decay=u.weight_decay,
             offload=u.offload,
         )  # fmt: skip
         first = 0
@@ -214,8 +221,8 @@ class _Loop:
             last = done == phase.steps
             if (
                 phase.name == "train"
-                and every.eval_every
-                and (last or done % every.eval_every == 0)
+                and self.config.eval.every
+                and (last or done % self.config.eval.every == 0)
             ):
                 self._evaluate(done)
             # a finished warm start is saved as step 0 of what follows
@@ -225,7 +232,7 @@ class _Loop:
     def _begin(self, phase: Phase, optimizer: torch.optim.Optimizer, *, new: bool) -> None:
         """Before the main algorithm's first step: a result, a checkpoint, its reference."""
         if new:
-            if self.config.run.eval_every:
+            if self.config.eval.every:
                 self._evaluate(0)
             self._save(phase, 0, optimizer)
         if self.makes_reference:
@@ -240,7 +247,10 @@ class _Loop:
                 made.adapters.restore(start)
             return made
         section, tokens = self.config.policy, self.config.update.max_tokens_per_pass
-        made = models.load_policy(section, where="policy", tokens=tokens, folder=str(start))
+        made = models.load_policy(
+            section, where="policy", tokens=tokens, rows=self.config.rollout.concurrency,
+            folder=str(start),
+        )  # fmt: skip
         made.freeze()
         return made
 
@@ -249,7 +259,7 @@ class _Loop:
     def _step(self, phase: Phase, step: int, optimizer: torch.optim.Optimizer) -> None:
         since = time.perf_counter()
         clock = self.session.clock = Clock()
-        rate = learning_rate(self.config.update, phase.lr, step, phase.steps)
+        rate = learning_rate(phase.lr, self.config.update.warmup, step, phase.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         episodes = self._episodes(phase, step)
@@ -371,7 +381,7 @@ class _Loop:
             skills=self.session.hints.bandit.state(),
         )  # fmt: skip
         checkpoint.save(
-            self.folder.path, state, self.student, optimizer, keep=self.config.run.keep,
+            self.folder.path, state, self.student, optimizer,
             pinned=checkpoint.START if self.makes_reference else "",
         )  # fmt: skip
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from tutelage.config.schema import UpdateSection
 from tutelage.errors import RunError
 from tutelage.objective import Algorithm, Objective, Step, View, bind
 from tutelage.objective.batch import TokenBatch
@@ -35,14 +36,17 @@ from tutelage.training.sampler_mismatch import compare, corrected
 from tutelage.types import Episode
 
 
+_UPDATE = UpdateSection()  # the one home of the defaults
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
     """How a step's data become optimiser steps."""
 
-    max_tokens_per_pass: int = 16_384  # of one forward and backward pass
-    minibatches: int = 1  # optimiser steps per pass over the data
-    epochs: int = 1
-    grad_clip: float = 1.0
+    max_tokens_per_pass: int = _UPDATE.max_tokens_per_pass  # of one forward and backward pass
+    minibatches: int = _UPDATE.minibatches  # optimiser steps per pass over the data
+    epochs: int = _UPDATE.epochs
+    grad_clip: float = _UPDATE.grad_clip
     temperature: float = 1.0  # of sampling; every score is taken at it
     device: str = "cpu"  # the student's
     mismatch: float = math.inf  # of sampler and trainer on average, in nats, before a step stops

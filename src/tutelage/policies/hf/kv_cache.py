@@ -59,8 +59,8 @@ def budget(device: str, *, wanted: float = 0.0, engines: int = 1) -> int:
     total = torch.cuda.mem_get_info(device)[1] if cuda else cpu.memory()
     if not total:
         raise PolicyError(
-            "this system does not report how much memory it has; set policy.cache to the GB that "
-            "keys and values may take"
+            "this system does not report how much memory it has; set the environment "
+            "variable TUTELAGE_KV_CACHE_GB to the GB that keys and values may take"
         )
     return int(MEMORY_SHARE * total / engines)
 

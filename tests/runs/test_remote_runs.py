@@ -23,6 +23,7 @@ from training.test_train_step import Recorder, step
 from torch import Tensor
 from torch.testing import assert_close
 
+from tutelage.envs.registry import suite_of
 from tutelage.algorithms import ALGORITHMS
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse, write
@@ -69,7 +70,7 @@ def at(port: int, **more: Any) -> dict[str, Any]:
 
 
 def policies_of(settings: Config) -> Mapping[str, models.Model]:
-    suite = assemble.suite_of(settings.env)
+    suite = suite_of(settings.env)
     context = assemble.context_of(settings.context, suite)
     return models.policies_of(settings, list(settings.policies), suite, context)
 

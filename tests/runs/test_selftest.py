@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tutelage.envs.registry import suite_of
+from tutelage.runs.phases import phases_of, policies_wanted
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import override, parse
 from tutelage.envs.doors import Doors, DoorsEnv
@@ -72,12 +74,12 @@ def wiring() -> Iterator[Make]:
         *changes: str, suite: Doors | None = None, algorithm: Algorithm | None = None
     ) -> Wiring:
         config = settings(*changes)
-        phases = assemble.phases_of(config)
+        phases = phases_of(config)
         if algorithm is not None:
             phases = [replace(phases[0], algorithm=algorithm)]
-        world = suite or assemble.suite_of(config.env)
+        world = suite or suite_of(config.env)
         context = assemble.context_of(config.context, world)  # type: ignore[arg-type]
-        wanted = assemble.policies_wanted(phases, config.policies)
+        wanted = policies_wanted(phases, config.policies)
         policies = models.policies_of(config, wanted, world, context)  # type: ignore[arg-type]
         pool = assemble.pool_of(config.env, world)  # type: ignore[arg-type]
         pools.append(pool)
@@ -96,8 +98,8 @@ def wiring() -> Iterator[Make]:
 def swapped(wiring: Wiring, name: str, policy: HFPolicy) -> Wiring:
     """The same parts with another policy under a name."""
     policies = {**wiring.policies, name: policy}
-    wiring.session.policies = dict(policies)
-    return replace(wiring, policies=policies)
+    session = replace(wiring.session, policies=dict(policies))
+    return replace(wiring, policies=policies, session=session)
 
 
 def refusal(wiring: Wiring, kind: type[TutelageError]) -> str:
@@ -377,4 +379,5 @@ class Said:
     def playing(self, done: int, total: int) -> None: ...
     def stepped(self, line: Mapping[str, object], seconds: Mapping[str, float]) -> None: ...
     def evaluated(self, line: Mapping[str, object]) -> None: ...
+    def warned(self, sentence: str) -> None: ...
     def closed(self) -> None: ...

@@ -32,8 +32,11 @@ HINTS = "hints.jsonl"
 LOGS = ("episodes.jsonl", "metrics.jsonl", "evals.jsonl", "columns.jsonl", HINTS)
 TIMINGS = "timings.jsonl"
 HARMLESS = {
-    "run.folder", "run.keep", "run.checkpoint_every", "policy.gradient_checkpointing",
-}  # fmt: skip
+    "run.folder",
+    "run.keep",
+    "run.checkpoint_every",
+    "policy.gradient_checkpointing",
+}
 """Settings that change no result, so that a run may be continued with others."""
 
 
@@ -51,8 +54,14 @@ class RunFolder:
             self.logs[name] = record.Log(self.path / name)
         return self.logs[name]
 
+    def flush(self) -> dict[str, int]:
+        """Hand all lines to the system, so that they outlive this process; the files' lengths."""
+        if TIMINGS in self.logs:
+            self.logs[TIMINGS].flush()
+        return {name: self.log(name).flush() for name in LOGS}
+
     def lengths(self) -> dict[str, int]:
-        """Everything onto the disk; how long each file is then."""
+        """Put all lines on the disk, so that they outlive the machine; the files' lengths."""
         if TIMINGS in self.logs:
             self.logs[TIMINGS].sync()
         return {name: self.log(name).sync() for name in LOGS}

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from tutelage.runs.assemble import Phase
+from tutelage.runs.phases import Phase
 from tutelage.rollout.record import Line
 from tutelage.rollout.task_sampling import differing
 from tutelage.training.train_step import Report

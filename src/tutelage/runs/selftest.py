@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tutelage.objective.batch import collate
-from tutelage.runs.assemble import Phase
+from tutelage.runs.phases import Phase
 from tutelage.envs.base import Demonstrates, Thinks, suite_name
 from tutelage.envs.guard import attempt, close
 from tutelage.envs.check import quick

@@ -83,7 +83,7 @@ def test_the_least_file_is_completed_and_named_after_itself(tmp_path: Path) -> N
     config = load(tmp_path / "mine.toml")
     assert config.run.folder == "runs/mine"
     assert config.run.steps == 10
-    assert config.rollout.max_turns == Limits().turns
+    assert config.rollout.max_turns == Limits().max_turns
 
 
 def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:

@@ -237,8 +237,8 @@ def test_a_template_that_rewrites_the_past(wiring: Make) -> None:
     )
     assert 'history = "append"' in refusal(parts, PolicyError)
     # a window has no past to rewrite
-    parts.session.context = replace(parts.session.context, kind="window")
-    run_all(parts)
+    context = replace(parts.session.context, kind="window")
+    run_all(replace(parts, session=replace(parts.session, context=context)))
 
 
 class Cutting(Chat):
@@ -360,7 +360,7 @@ def test_a_run_that_is_refused_leaves_its_folder_free(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     watch = Said()
-    with pytest.raises(ConfigError, match=r"rollout\.turns = 1"):
+    with pytest.raises(ConfigError, match=r"rollout\.max_turns = 1"):
         train.train(settings("algorithm.name=sft", "rollout.max_turns=1"), watch=watch)
     assert not (tmp_path / "run" / run_folder.CONFIG).exists()
     assert watch.passed == []

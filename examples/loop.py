@@ -23,11 +23,11 @@ from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Sample
 
 ROOMS = 2
-FORMAT_STEPS, STEPS = 30, 30
+FORMAT_STEPS, STEPS = 60, 50
 TASKS, GROUP = 6, 8  # tasks a step, and episodes of each: the group of an advantage
 EPOCHS = 4  # passes over a step's tokens
 MAX_NEW_TOKENS = 5
-FORMAT_LR, LR = 1e-2, 1e-2
+FORMAT_LR, LR = 1e-2, 5e-3
 SEED = 0
 
 

@@ -16,6 +16,7 @@ Everything is imported when it is first used: `import tutelage` itself loads no 
 """
 
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 _ROOMS = ("algorithms", "errors", "maths", "schedules", "signals")
 
-__all__ = [  # noqa: PLE0604  names that __getattr__ finds
+__all__ = [
     "Algorithm",
     "Config",
     "Distill",
@@ -96,7 +97,10 @@ __all__ = [  # noqa: PLE0604  names that __getattr__ finds
 
 def __getattr__(name: str) -> object:
     if name in _ROOMS:
-        return import_module(f"tutelage.{name}")
+        room = import_module(f"tutelage.{name}")
+        for module in iter_modules(getattr(room, "__path__", ())):
+            import_module(f"tutelage.{name}.{module.name}")  # so that tl.maths.surrogates is there
+        return room
     if name in _HOME:
         value = getattr(import_module(f"tutelage.{_HOME[name]}"), name)
         globals()[name] = value  # the next time it is found at once

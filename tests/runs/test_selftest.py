@@ -9,25 +9,32 @@ from pathlib import Path
 import pytest
 import torch
 
-from tutelage.envs.registry import suite_of
-from tutelage.runs.phases import phases_of, policies_wanted
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import override, parse
 from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.envs.registry import suite_of
 from tutelage.errors import ConfigError, EnvError, PolicyError, TutelageError
 from tutelage.maths.estimators import k3
-from tutelage.objective import ONE, Signal, Step
-from tutelage.objective import STUDENT, View
-from tutelage.objective import Algorithm
-from tutelage.objective import Bound, DistillSampled, Entropy
+from tutelage.objective import (
+    ONE,
+    STUDENT,
+    Algorithm,
+    Bound,
+    DistillSampled,
+    Entropy,
+    Signal,
+    Step,
+    View,
+)
 from tutelage.objective.scores import Scores
-from tutelage.prompts.prompter import Sample
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import train_tokenizer
 from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.prompter import Sample
 from tutelage.rollout.session import Session
 from tutelage.runs import assemble, models, selftest, train
 from tutelage.runs import folder as run_folder
+from tutelage.runs.phases import phases_of, policies_wanted
 from tutelage.runs.selftest import Wiring, run_all
 from tutelage.schedules import constant
 from tutelage.types import Observation, Task

@@ -65,9 +65,7 @@ def _value(key: str, value: object) -> str:
     return toml_file.write_value(cast(JsonValue, value))
 
 
-def train(
-    config: Config | Source, *, watch: Watch | None = None, resume: bool = False
-) -> Run:
+def train(config: Config | Source, *, watch: Watch | None = None, resume: bool = False) -> Run:
     """Train as a configuration says; the run, whose folder holds what came out.
 
     watch   told how it goes; left out, a notebook shows a progress bar and curves, a terminal a
@@ -137,9 +135,7 @@ def evaluate(
     return evaluation.evaluate(session, panel, hint=hint, seed=seed, temperature=temperature)
 
 
-def _of_config(
-    what: Run | Config, *, split: str, tasks: int | None, hint: str
-) -> Evaluation:
+def _of_config(what: Run | Config, *, split: str, tasks: int | None, hint: str) -> Evaluation:
     config = what.config if isinstance(what, Run) else what
     student = offline.trained(what.folder) if isinstance(what, Run) else ""
     changes: dict[str, object] = {"hint": hint}
@@ -173,9 +169,7 @@ def _suite(what: object, options: Mapping[str, Any]) -> Suite:
     return registry.as_suite(what, options)
 
 
-def check_env(
-    suite: object, *, splits: Iterable[str] = (), tasks: int = 5
-) -> list[Finding]:
+def check_env(suite: object, *, splits: Iterable[str] = (), tasks: int = 5) -> list[Finding]:
     """Hold a suite to the environment contract: one finding a promise, with what breaks it."""
     chosen = _suite(suite, {})
     return list(check.check(chosen, list(splits) or check.splits_of(chosen), tasks=tasks))

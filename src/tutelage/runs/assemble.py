@@ -6,7 +6,7 @@ and starts the environments' workers. train, eval, collect, bench, demo and --dr
 
 import contextlib
 import pickle
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple

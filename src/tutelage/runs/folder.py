@@ -19,13 +19,12 @@ from pathlib import Path
 
 import torch
 
-from tutelage.runs import checkpoint
-from tutelage import cpu
-from tutelage.rollout import record
+from tutelage import __version__, cpu
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import differences, load, write
-from tutelage import __version__
 from tutelage.errors import RunError
+from tutelage.rollout import record
+from tutelage.runs import checkpoint
 
 CONFIG, META, LOCK = "config.toml", "meta.json", ".lock"
 HINTS = "hints.jsonl"

@@ -10,28 +10,30 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tutelage.objective.batch import collate
-from tutelage.runs.phases import Phase
 from tutelage.envs.base import Demonstrates, Thinks, suite_name
-from tutelage.envs.guard import attempt, close
 from tutelage.envs.check import quick
+from tutelage.envs.guard import attempt, close
 from tutelage.errors import ConfigError, EnvError, PolicyError
 from tutelage.maths.surrogates import score_function
-from tutelage.runs.models import Model, student_of
-from tutelage.objective import ONE, Step
-from tutelage.objective import STUDENT, View
-from tutelage.objective import Algorithm
 from tutelage.objective import (
+    ONE,
+    STUDENT,
+    Algorithm,
     Distill,
     DistillSampled,
     Entropy,
     Reinforce,
+    Step,
     Term,
+    View,
+    bind,
 )
-from tutelage.objective import bind
+from tutelage.objective.batch import collate
 from tutelage.prompts.prompter import Sample
-from tutelage.rollout.session import Session
 from tutelage.rollout.play import play
+from tutelage.rollout.session import Session
+from tutelage.runs.models import Model, student_of
+from tutelage.runs.phases import Phase
 from tutelage.schedules import constant
 from tutelage.signals import gap
 from tutelage.training.layout import prepare
@@ -249,7 +251,10 @@ def privileged(wiring: Wiring) -> None:
                 f"the privileged text does not reach {name}: its prompt does not hold all of it; "
                 "set chat_template to a Jinja file that shows the system message"
             )
-        room, need = wiring.policies[view.policy].context_length, wiring.session.limits.max_new_tokens
+        room, need = (
+            wiring.policies[view.policy].context_length,
+            wiring.session.limits.max_new_tokens,
+        )
         if len(shown) + need > room:
             raise ConfigError(
                 f"with its privileged text, {name}'s first prompt has {len(shown)} tokens, which "
@@ -289,7 +294,9 @@ def silent_terms(wiring: Wiring) -> None:
 
 def _gradient(wiring: Wiring, episode: Episode, terms: tuple[Term, ...]) -> list[Tensor]:
     heat, views = wiring.session.limits.temperature, wiring.views()
-    samples = {n: wiring.session.prompter(v, wiring.task).samples(episode) for n, v in views.items()}
+    samples = {
+        n: wiring.session.prompter(v, wiring.task).samples(episode) for n, v in views.items()
+    }
     with torch.no_grad():
         before = {n: wiring.policies[v.policy].score(samples[n], heat) for n, v in views.items()}
     batch = collate([episode])

@@ -1,7 +1,7 @@
 """From a configuration to the parts of a run: the one place where they are put together.
 
 `assemble` checks and makes everything that needs no weights; `Parts.open` then loads the policies
-and starts the environments' workers. train, eval, collect, bench, demo and --dry-run all begin here.
+and starts the environments' workers. train, eval, collect, bench, demo and --dry-run begin here.
 """
 
 import contextlib

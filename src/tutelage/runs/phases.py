@@ -105,8 +105,8 @@ def _check_alone(phases: Sequence[Phase]) -> None:
         for signal in signals_of(phase.algorithm):
             if dead := [name for name in GROUPED if name in signal.name]:
                 raise ConfigError(
-                    f"rollout.group_size = 1 makes {dead[0]} 0 everywhere, so the reward would teach "
-                    f"nothing in {signal.name}; set rollout.group_size to at least 2"
+                    f"rollout.group_size = 1 makes {dead[0]} 0 everywhere, so the reward would "
+                    f"teach nothing in {signal.name}; set rollout.group_size to at least 2"
                 )
 
 

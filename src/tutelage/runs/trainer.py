@@ -32,7 +32,7 @@ class Trainer:
     between two steps, or while episodes are played, leaves the weights of the last whole step.
 
     lr, betas, weight_decay, grad_clip  of AdamW
-    minibatches, epochs   optimiser steps that a step's episodes are dealt into, and passes over them
+    minibatches, epochs   optimiser steps of a step's episodes, and passes over them
     max_tokens_per_pass   tokens of one forward and backward pass: memory, never the result
     seed                  of everything random: tasks' draws, sampled tokens, minibatches
 

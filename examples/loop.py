@@ -45,7 +45,7 @@ def main(steps: int = STEPS) -> list[float]:
         entries=chat.size, layers=2, hidden=32, heads=2, kv_heads=1, ffn=64, context=64,
         seed=SEED, end=chat.end, pad=tokenizer.pad_token_id,
     )  # fmt: skip
-    policy = tl.HFPolicy(model, chat, rows=TASKS * GROUP)
+    policy = tl.HFPolicy(model, chat, slots=TASKS * GROUP)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=FORMAT_LR)
 
     # -- how an answer is written: maximum likelihood of random answers

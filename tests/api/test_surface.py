@@ -11,7 +11,7 @@ import pytest
 import tutelage as tl
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("algorithms", "errors", "maths", "schedules", "signals")
+ROOMS = ("errors", "maths", "schedules", "signals")
 SURFACE = {
     "Algorithm": "terms, views, actors",
     "Config": "",
@@ -60,7 +60,7 @@ def parameters(function: object) -> list[str]:
 
 
 def test_the_names_are_these() -> None:
-    assert sorted(tl.__all__) == sorted([*SURFACE, *ROOMS])
+    assert sorted(tl.__all__) == sorted([*SURFACE, *ROOMS, "algorithms"])
     assert dir(tl) == sorted(tl.__all__)
     with pytest.raises(AttributeError, match="'tutelage' has no attribute 'trian'"):
         tl.trian  # type: ignore[attr-defined]  # noqa: B018
@@ -94,6 +94,9 @@ def test_the_rooms_are_modules() -> None:
     for name in ROOMS:
         assert isinstance(getattr(tl, name), types.ModuleType)
     assert tl.algorithms.grpo().terms
+    assert {"grpo", "sdar", "guided_opd"} <= set(dir(tl.algorithms))
+    with pytest.raises(AttributeError, match="no algorithm 'grop'; did you mean grpo"):
+        tl.algorithms.grop  # noqa: B018
     assert tl.signals.gap().name == "gap[teacher|student]"
     assert tl.schedules.constant(1.0)(3) == 1.0
     assert tl.maths.surrogates.ppo_clip()

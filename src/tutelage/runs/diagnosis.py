@@ -20,7 +20,7 @@ from tutelage.rollout.record import Line
 from tutelage.rollout.session import Session
 from tutelage.runs.assemble import Parts
 from tutelage.runs.models import Model, locate
-from tutelage.runs.phases import GROUPED, Phase, signals_of
+from tutelage.runs.phases import Phase, signals_of
 from tutelage.types import Episode, Stop
 
 INVALID = 0.9
@@ -63,14 +63,14 @@ def _layers(config: Config, student: Model) -> Iterator[str]:
 def _long_demonstrations(parts: Parts, session: Session, student: Model) -> Iterator[str]:
     """The student cannot finish a reply that is longer than its turn may be."""
     limit, suite = session.limits.max_new_tokens, session.suite
-    imitated = [p for p in parts.phases if p.algorithm.demonstrated or p.algorithm.left is not None]
+    imitated = [p for p in parts.phases if p.algorithm.acting.uses_expert]
     if not imitated or parts.config.rollout.replay or not isinstance(suite, Demonstrates):
         return
-    aloud = any(phase.algorithm.aloud for phase in imitated)
+    aloud = any(phase.algorithm.acting.with_thoughts for phase in imitated)
     lengths = [
         len(student.chat.reply(text))
         for task in sample(parts.tasks)[:DEMONSTRATIONS]
-        for text, _ in script(suite, task, aloud=aloud)
+        for text, _ in script(suite, task, with_thoughts=aloud)
     ]
     long = sum(length > limit for length in lengths)
     if long:
@@ -167,8 +167,9 @@ class Signs:
 
     def _learning(self, when: str) -> Iterator[str]:
         s = self.sums
-        names = [signal.name for signal in signals_of(self.phase.algorithm)]
-        compares = self.phase.algorithm.rounds or any(g in name for name in names for g in GROUPED)
+        algorithm = self.phase.algorithm
+        compared = any(signal.compares_group for signal in signals_of(algorithm))
+        compares = compared or algorithm.acting.max_batches > 0
         if compares and s.varied == 0:
             yield (
                 f"the episodes of a group have equal returns in every group {when}, so their "

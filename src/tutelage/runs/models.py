@@ -10,20 +10,16 @@ from typing import Any
 
 import torch
 
-from tutelage.runs import checkpoint
-from tutelage.prompts import answer_format
 from tutelage.config.schema import Config, PolicySection, SamplerSection, ServerSection
-from tutelage.prompts.context import Context
 from tutelage.envs.base import Demonstrates, Suite, Thinks
 from tutelage.envs.guard import attempt, close
 from tutelage.errors import ConfigError, did_you_mean
 from tutelage.policies.hf.kv_cache import budget
-from tutelage.prompts.chat_template import Chat
-from tutelage.policies.hf.policy import HFPolicy
-from tutelage.policies.server.http import Client, RequestOptions
 from tutelage.policies.hf.loading import load
-from tutelage.policies.server.policy import RemotePolicy
+from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
+from tutelage.policies.server.http import Client, RequestOptions
+from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm import (
     LocalSampler,
     Sampler,
@@ -32,6 +28,10 @@ from tutelage.policies.server.vllm import (
     weight_folder,
     write,
 )
+from tutelage.prompts import answer_format
+from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.context import Context
+from tutelage.runs import checkpoint
 from tutelage.seeding import seed_of
 from tutelage.types import Observation
 

@@ -11,19 +11,18 @@ from tutelage.config.schema import Config
 from tutelage.envs.base import Demonstrates
 from tutelage.errors import ConfigError, RunError, did_you_mean
 from tutelage.evaluation.evaluate import Evaluation, evaluate, named
-from tutelage.rollout.hint_preparation import Hinter, prove, sample
-from tutelage.objective import Algorithm
-from tutelage.objective import View
+from tutelage.objective import Algorithm, View
 from tutelage.policies.hf.loading import load
-from tutelage.rollout.record import Log, episode_line
+from tutelage.rollout.hint_preparation import Hinter, prove, sample
 from tutelage.rollout.play import play
-from tutelage.types import EXPERT
+from tutelage.rollout.record import Log, episode_line
 from tutelage.rollout.session import Session
-from tutelage.seeding import seed_of
 from tutelage.runs import checkpoint, models
 from tutelage.runs.assemble import Parts, Tick, assemble, deterministic, tasks_of
 from tutelage.runs.folder import CONFIG
 from tutelage.schedules import constant
+from tutelage.seeding import seed_of
+from tutelage.types import EXPERT
 
 STUDENT = "student"
 

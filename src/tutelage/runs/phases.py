@@ -12,9 +12,6 @@ from tutelage.errors import ConfigError, did_you_mean
 from tutelage.objective import ONE, Algorithm, Reinforce, Signal, View
 from tutelage.seeding import seed_of
 
-GROUPED = ("group_relative", "leave_one_out", "turn_relative", "state_relative")
-"""Advantages that compare the episodes of a group."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
@@ -35,6 +32,7 @@ def algorithm_of(section: AlgorithmSection, steps: int, *, where: str) -> Algori
         raise ConfigError(
             f"{where}.name: {section.name} returned {type(algorithm).__name__}, not an Algorithm"
         )
+    algorithm.check_views()
     return algorithm
 
 
@@ -73,14 +71,12 @@ def phases_of(config: Config) -> list[Phase]:
         phases.insert(0, first)
     if config.rollout.group_size == 1:
         _check_alone(phases)
-    if config.rollout.replay and any(p.algorithm.planned for p in phases):
+    if config.rollout.replay and any(p.algorithm.acting.hinted_share for p in phases):
         raise ConfigError(
             "rollout.replay names episodes to imitate, and a phase imitates the environment's plan "
             'instead; set told = "same", or leave rollout.replay out'
         )
-    if config.rollout.replay and not any(
-        p.algorithm.demonstrated or p.algorithm.left is not None for p in phases
-    ):
+    if config.rollout.replay and not any(p.algorithm.acting.uses_expert for p in phases):
         raise ConfigError(
             "rollout.replay names episodes to imitate, but no phase imitates; set [algorithm] or "
             '[warm_start] name = "sft", or leave rollout.replay out'
@@ -97,16 +93,16 @@ def signals_of(algorithm: Algorithm) -> Iterator[Signal]:
 def _check_alone(phases: Sequence[Phase]) -> None:
     """Refuse to compare the episodes of a group with each other where a group holds one."""
     for phase in phases:
-        if phase.algorithm.rounds:
+        if phase.algorithm.acting.max_batches:
             raise ConfigError(
                 "rollout.group_size = 1, but the algorithm learns only from groups whose returns "
                 "differ, and those of one episode cannot; set rollout.group_size to at least 2"
             )
         for signal in signals_of(phase.algorithm):
-            if dead := [name for name in GROUPED if name in signal.name]:
+            if signal.compares_group:
                 raise ConfigError(
-                    f"rollout.group_size = 1 makes {dead[0]} 0 everywhere, so the reward would "
-                    f"teach nothing in {signal.name}; set rollout.group_size to at least 2"
+                    f"rollout.group_size = 1, but {signal.name} compares the episodes of a group, "
+                    f"and an episode alone teaches nothing; set rollout.group_size to at least 2"
                 )
 
 

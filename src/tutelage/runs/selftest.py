@@ -305,7 +305,9 @@ def _gradient(wiring: Wiring, episode: Episode, terms: tuple[Term, ...]) -> list
     live = {n: wiring.policies[views[n].policy].score(samples[n], heat) for n in sorted(trained)}
     everything = torch.arange(len(batch.token))
     # every term is called, though none of its tokens counts: beside tokens that do, it would be
-    parts = {name: objective.token_weight * term(live, everything) for name, term in objective.terms}
+    parts = {
+        name: objective.token_weight * term(live, everything) for name, term in objective.terms
+    }
     parameters = list(student_of(wiring.policies).parameters())
     loss = torch.stack([part.sum() for part in parts.values()]).sum()
     made = torch.autograd.grad(loss, parameters, allow_unused=True)

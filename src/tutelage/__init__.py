@@ -20,8 +20,8 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tutelage import errors, maths, schedules, signals
-    from tutelage.cli.library import algorithms, check_env, connect, evaluate, load, suite, train
+    from tutelage import algorithms, errors, maths, schedules, signals
+    from tutelage.cli.library import check_env, connect, evaluate, load, suite, train
     from tutelage.config.schema import Config
     from tutelage.envs.base import Env, Suite
     from tutelage.evaluation.evaluate import Evaluation
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "cli.library": "algorithms check_env connect evaluate load suite train",
+    "cli.library": "check_env connect evaluate load suite train",
     "config.schema": "Config",
     "envs.base": "Env Suite",
     "evaluation.evaluate": "Evaluation",
@@ -57,7 +57,7 @@ _HOMES = {
     "types": "Episode Observation Task Turn",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
-_ROOMS = ("errors", "maths", "schedules", "signals")
+_ROOMS = ("algorithms", "errors", "maths", "schedules", "signals")
 
 __all__ = [
     "Algorithm",
@@ -98,7 +98,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name in _ROOMS:
         room = import_module(f"tutelage.{name}")
-        for module in iter_modules(getattr(room, "__path__", ())):
+        for module in iter_modules(room.__path__ if name == "maths" else ()):
             import_module(f"tutelage.{name}.{module.name}")  # so that tl.maths.surrogates is there
         return room
     if name in _HOME:

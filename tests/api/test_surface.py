@@ -11,7 +11,7 @@ import pytest
 import tutelage as tl
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("errors", "maths", "schedules", "signals")
+ROOMS = ("algorithms", "errors", "maths", "schedules", "signals")
 SURFACE = {
     "Algorithm": "terms, views, actors",
     "Config": "",
@@ -60,7 +60,7 @@ def parameters(function: object) -> list[str]:
 
 
 def test_the_names_are_these() -> None:
-    assert sorted(tl.__all__) == sorted([*SURFACE, *ROOMS, "algorithms"])
+    assert sorted(tl.__all__) == sorted([*SURFACE, *ROOMS])
     assert dir(tl) == sorted(tl.__all__)
     with pytest.raises(AttributeError, match="'tutelage' has no attribute 'trian'"):
         tl.trian  # type: ignore[attr-defined]  # noqa: B018

@@ -31,6 +31,8 @@ class Stops(Quiet):
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("whole")
+    # what is imported here need not be imported again in every child
+    train.train(config(run__folder=str(tmp_path_factory.mktemp("first") / "run")), watch=Quiet())
     whole(folder)
     return contents(folder / "run")
 

@@ -1,22 +1,20 @@
 """The functions of `import tutelage`: load, train and evaluate, and what they are made from."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import JsonValue
 
-from tutelage.algorithms import ALGORITHMS
 from tutelage.config import toml_file
 from tutelage.config.schema import Config, ServerSection
 from tutelage.envs import check, registry
 from tutelage.envs.base import Suite
 from tutelage.envs.check import Finding
-from tutelage.errors import ConfigError, did_you_mean
+from tutelage.errors import ConfigError
 from tutelage.evaluation import evaluate as evaluation
 from tutelage.evaluation.evaluate import Evaluation
-from tutelage.objective import Algorithm
 from tutelage.policies.base import Policy
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.policy import RemotePolicy
@@ -32,22 +30,6 @@ from tutelage.runs.train import train as run_config
 Source = str | Path | Mapping[str, Any]
 PANEL = 100
 """Tasks of an evaluation where nothing is said."""
-
-
-class Algorithms:
-    """The algorithms' functions as attributes, each imported when it is first used."""
-
-    def __getattr__(self, name: str) -> Callable[..., Algorithm]:
-        if name.startswith("_") or name not in ALGORITHMS:
-            near = did_you_mean(name, ALGORITHMS)
-            raise AttributeError(f"there is no algorithm {name!r}{near}")
-        return ALGORITHMS[name]
-
-    def __dir__(self) -> list[str]:
-        return sorted(ALGORITHMS)
-
-
-algorithms = Algorithms()
 
 
 def load(source: Source, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:

@@ -76,7 +76,7 @@ def context_for(
     paragraphs: list[str] = []
     if instructions:
         rules = [suite.instructions().strip()] if isinstance(suite, Instructs) else []
-        paragraphs = [*rules, answer_format.told(tags)]
+        paragraphs = [*rules, answer_format.instruction(tags)]
     return Context(
         kind=kind,
         window=window,

@@ -15,6 +15,7 @@ from tutelage.cli.dry_run import memory
 from tutelage.cli.model_sizes import KNOWN, Shape
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse
+from tutelage.envs.registry import suite_of
 from tutelage.policies.base import Request
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import train_tokenizer
@@ -26,6 +27,7 @@ from tutelage.rollout.hint_preparation import Hinter
 from tutelage.rollout.play import play
 from tutelage.rollout.session import Clock, Session
 from tutelage.runs import assemble
+from tutelage.runs.phases import phases_of
 from tutelage.training.optimizer import adamw
 from tutelage.training.train_step import Update, train_step
 from tutelage.types import Episode, Observation, Stop, Task, Turn
@@ -298,22 +300,24 @@ def config_of(job: Job) -> Config:
 
 
 def stage_of(job: Job, config: Config, saved: Saved) -> Session:
-    suite, tokens = assemble.suite_of(config.env), config.update.max_tokens_per_pass
+    suite, tokens = suite_of(config.env), config.update.max_tokens_per_pass
     context = assemble.context_of(config.context, suite)
     policy = learner(job, saved, chat_of(job.shape, [context.instructions]), tokens, rows=128)
     session = Session(
-        suite=suite, pool=assemble.pool_of(config.env, suite), context=context,
-        policies={"self": policy, "reference": policy.copied()}, limits=assemble.limits_of(config),
-        hints=assemble.hints_of(config, suite, assemble.phases_of(config)),
-    )  # fmt: skip
-    session.ready = Hinter(session=session, seed=0)
-    return session
+        suite,
+        {"self": policy, "reference": policy.copied()},
+        pool=assemble.pool_of(config.env, suite),
+        context=context,
+        limits=assemble.limits_of(config),
+        hints=assemble.hints_of(config, suite, phases_of(config)),
+    )
+    return replace(session, ready=Hinter(session=session, seed=0))
 
 
 def step(job: Job, episodes: int) -> Line:
     """The repeats are whole steps: play, scores under every view, update."""
     config = config_of(job)
-    algorithm = assemble.phases_of(config)[-1].algorithm
+    algorithm = phases_of(config)[-1].algorithm
     # the copy that acts, the reference, and what keys and values may take
     beside = 4 * job.shape.parameters() + memory()[0] / 3
     saved = saved_of(job, config.update.max_tokens_per_pass, beside)
@@ -340,13 +344,13 @@ def step(job: Job, episodes: int) -> Line:
 
     try:
         whole(1)
-        session.clock = Clock()
+        session.clock.restart()
         work = partial(whole, episodes // config.rollout.group_size)
         taken = timed(work, job.device, job.arguments.repeats, job.until)
     finally:
         session.pool.shutdown()
     return {
-        "episodes": episodes, "context": config.context.kind, **saved._asdict(),
+        "episodes": episodes, "context": config.context.history, **saved._asdict(),
         "compile": job.arguments.compile, "turns": len(turns),
         "action_tokens": sum(len(turn.tokens) for turn in turns),
         "episodes_per_hour": spread([3600 * episodes / seconds for seconds in taken]),

@@ -184,6 +184,9 @@ class Paced:
     def evaluated(self, line: Mapping[str, Any]) -> None:
         pass
 
+    def warned(self, sentence: str) -> None:
+        pass
+
     def closed(self) -> None:
         pass
 

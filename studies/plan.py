@@ -26,9 +26,10 @@ from tutelage.algorithms import ALGORITHMS
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import merged, parse, read_table
 from tutelage.errors import ConfigError, TutelageError, did_you_mean
-from tutelage.runs import assemble, checkpoint
+from tutelage.runs import checkpoint
 from tutelage.runs.folder import HARMLESS
 from tutelage.runs.models import ASSETS
+from tutelage.runs.phases import phases_of, policies_wanted
 
 Table = dict[str, object]
 WARM, TEACHER = "warm_start", "teacher"
@@ -264,7 +265,7 @@ def _checked(
     config, problem = None, ""
     try:
         config = parse(table)  # type: ignore[arg-type]
-        assemble.policies_wanted(assemble.phases_of(config), config.policies)
+        policies_wanted(phases_of(config), config.policies)
     except TutelageError as error:
         problem = str(error)
     return Run(

@@ -14,10 +14,12 @@ from typing import cast
 
 from studies.plan import TEACHER, Run, Study, episodes_of
 from studies.runner import Journal, put, teacher_path
+from tutelage.envs.registry import suite_of
 from tutelage.errors import RunError
 from tutelage.objective import STUDENT
 from tutelage.rollout import record
-from tutelage.runs import assemble
+from tutelage.runs.assemble import panel_of
+from tutelage.runs.phases import phases_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,7 @@ class Results:
 def collect(study: Study, journal: Journal, before: Results | None) -> Results:
     """What the folder holds; a run that is planned as it was, but whose folder is gone, keeps what
     was known of it. Raises RunError where results were made on another panel."""
-    panel = assemble.panel_of(study.base.eval, assemble.suite_of(study.base.env))
+    panel = panel_of(study.base.eval, suite_of(study.base.env))
     same = before if before and before.panel == panel.fingerprint else None
     known = {(r.method, r.seed, r.key): r for r in same.runs} if same else {}
     runs = []
@@ -159,7 +161,7 @@ def _tokens(run: Run) -> dict[str, int]:
         for turn in cast(list[dict[str, object]], line["turns"]):
             sampled[str(turn["actor"])] += len(cast(list[int], turn["tokens"]))
     assert run.config is not None
-    algorithm = assemble.phases_of(run.config)[-1].algorithm
+    algorithm = phases_of(run.config)[-1].algorithm
     others = [n for n, v in algorithm.views.items() if n != STUDENT and v.policy != "reference"]
     learnt = sum(int(str(x["tokens"])) for x in record.read(run.folder / "metrics.jsonl"))
     return {**dict(sorted(sampled.items())), "scored": learnt * len(others)}

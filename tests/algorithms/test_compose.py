@@ -22,7 +22,7 @@ from tutelage.config.schema import AlgorithmSection
 from tutelage.config.toml_file import override, parse, write
 from tutelage.errors import ConfigError
 from tutelage.objective import Acting, Algorithm, Reinforce, Signal, bind
-from tutelage.runs.assemble import algorithm_of
+from tutelage.runs.phases import algorithm_of
 from tutelage.schedules import SHAPES
 from tutelage.signals import acted_by, gap, gap_gate, group_relative, t_dur
 

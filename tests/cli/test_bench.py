@@ -15,8 +15,9 @@ from tutelage.cli.main import main
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load
 from tutelage.rollout.session import Limits, Session
-from tutelage.runs.assemble import limits_of, phases_of
-from tutelage.runs.offline import staged
+from tutelage.runs.assemble import assemble, limits_of
+from tutelage.runs.offline import opened
+from tutelage.runs.phases import phases_of
 from tutelage.types import Episode, Observation, Stop, Task, Turn
 
 FILE = """
@@ -70,7 +71,7 @@ def ignored(done: int, total: int) -> None:
 def at(path: Path) -> Iterator[tuple[Config, Session]]:
     """A file's configuration and its session."""
     config = load(path)
-    with staged(config, ["teacher"], "", ignored) as session:
+    with opened(assemble.assemble(config, evaluates=False), tick=ignored) as session:
         yield config, session
 
 

@@ -22,7 +22,7 @@ from tutelage.cli.progress import Lines, LiveDisplay, Track, watch_for
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load
 from tutelage.envs.doors import Doors, DoorsEnv
-from tutelage.envs.registry import SUITES, suite_class
+from tutelage.envs.registry import SUITES, suite_class, suite_of
 from tutelage.hints import hint
 from tutelage.maths.estimators import k3
 from tutelage.objective import Algorithm, DistillSampled, View
@@ -30,7 +30,7 @@ from tutelage.prompts.prompter import Prompter
 from tutelage.rollout import task_sampling
 from tutelage.rollout.record import episode_of, read
 from tutelage.rollout.replay import Replay
-from tutelage.runs import assemble, checkpoint, models, offline, train
+from tutelage.runs import assemble, checkpoint, models, offline, phases, train
 from tutelage.types import Episode, Observation, Task
 
 FILE = """
@@ -416,7 +416,7 @@ def test_a_student_starts_from_a_run(here: Path, capsys: Captured) -> None:
 
 def test_the_teacher_is_another_model_than_the_student(here: Path) -> None:
     config = load(here / "next.toml")
-    suite = assemble.suite_of(config.env)
+    suite = suite_of(config.env)
     made = models.policies_of(
         config, ["teacher"], suite, assemble.context_of(config.context, suite)
     )
@@ -428,7 +428,7 @@ def test_the_teacher_is_another_model_than_the_student(here: Path) -> None:
 def test_built_models_are_equal_for_equal_seeds(here: Path) -> None:
     def weights(seed: int) -> list[float]:
         config = load(here / "my.toml", [f"run.seed={seed}"])
-        suite = assemble.suite_of(config.env)
+        suite = suite_of(config.env)
         made = models.policies_of(config, [], suite, assemble.context_of(config.context, suite))
         return [float(p.detach().double().sum()) for p in made["self"].model.parameters()]
 
@@ -608,7 +608,7 @@ def test_a_replay_restores_what_a_record_leaves_out(here: Path) -> None:
         == 0
     )
     config = load(here / "run", ["context.render=actions"])
-    suite = assemble.suite_of(config.env)
+    suite = suite_of(config.env)
     context = assemble.context_of(config.context, suite)
     chat = models.policies_of(config, [], suite, context, student=offline.trained(here / "run"))[
         "self"
@@ -744,10 +744,10 @@ def test_episodes_that_a_view_cannot_read_are_left_out(
         changes = ['algorithm={name="spied"}', "policies={}", f"policy.build={{{build}}}"]
         return main(["train", "my.toml", "run.folder=tight", "eval.every=0", *changes])
 
-    monkeypatch.setattr(assemble, "ALGORITHMS", {**ALGORITHMS, "spied": spied})
+    monkeypatch.setattr(phases, "ALGORITHMS", {**ALGORITHMS, "spied": spied})
     assert train(400) == 0
     config = load(here / "tight")
-    suite = assemble.suite_of(config.env)
+    suite = suite_of(config.env)
     context = assemble.context_of(config.context, suite)
     chat = models.policies_of(config, [], suite, context)["self"].chat
     task = suite.tasks("train")[0]

@@ -30,10 +30,12 @@ from tutelage.config.toml_file import (
 from tutelage.envs.base import Suite
 from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.envs.pool import LocalPool, ProcessPool
+from tutelage.envs.registry import suite_of
 from tutelage.errors import ConfigError, TutelageError
 from tutelage.policies.hf.tiny import build_model
 from tutelage.rollout.session import Limits
 from tutelage.runs import assemble, models
+from tutelage.runs.phases import phases_of, policies_wanted
 from tutelage.runs.train import learning_rate, steps_matter
 from tutelage.schedules import Schedule
 
@@ -305,7 +307,7 @@ def test_a_missing_argument_is_named() -> None:
 
 def test_what_the_function_refuses_is_a_sentence_too() -> None:
     with pytest.raises(ConfigError, match=r"\[algorithm\] does not fit grpo.*dual clip"):
-        assemble.phases_of(least("algorithm.dual_clip=0.5"))
+        phases_of(least("algorithm.dual_clip=0.5"))
 
 
 def test_annotations_in_words() -> None:
@@ -328,14 +330,14 @@ def test_annotations_in_words() -> None:
 def test_stages_that_do_not_fit_together_are_refused(changes: list[str], parts: list[str]) -> None:
     config = least(*changes)
     with pytest.raises(ConfigError) as error:
-        assemble.policies_wanted(assemble.phases_of(config), config.policies)
+        policies_wanted(phases_of(config), config.policies)
     for part in parts:
         assert part in str(error.value)
 
 
 def test_a_reference_needs_no_section() -> None:
-    phases = assemble.phases_of(least("algorithm.kl=0.1"))
-    assert assemble.policies_wanted(phases, {}) == {"reference"}
+    phases = phases_of(least("algorithm.kl=0.1"))
+    assert policies_wanted(phases, {}) == {"reference"}
 
 
 # -- environments
@@ -359,9 +361,9 @@ NOTHING = 3
 
 def test_suites_are_found_by_name_and_by_path() -> None:
     assert isinstance(
-        assemble.suite_of(least("env.suite=doors", "env.options={rooms=3}").env), Doors
+        suite_of(least("env.suite=doors", "env.options={rooms=3}").env), Doors
     )
-    suite: Suite = assemble.suite_of(least("env.suite=tutelage.envs.doors:Doors").env)
+    suite: Suite = suite_of(least("env.suite=tutelage.envs.doors:Doors").env)
     assert isinstance(suite.make(), DoorsEnv)
 
 
@@ -380,7 +382,7 @@ def test_suites_are_found_by_name_and_by_path() -> None:
 )
 def test_wrong_suites_are_sentences(changes: list[str], parts: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
-        assemble.suite_of(least(*changes).env)
+        suite_of(least(*changes).env)
     for part in parts:
         assert part in str(error.value)
 
@@ -397,7 +399,7 @@ def test_wrong_splits_counts_and_renders_are_sentences() -> None:
 
 def test_foreign_suites_get_a_process_of_their_own() -> None:
     config = least("env.suite=test_config:Picky")
-    pool = assemble.pool_of(config.env, assemble.suite_of(config.env))
+    pool = assemble.pool_of(config.env, suite_of(config.env))
     assert isinstance(pool, ProcessPool)
     pool.shutdown()
     assert isinstance(assemble.pool_of(least().env, Doors()), LocalPool)
@@ -693,7 +695,7 @@ def test_examples_cover_every_setting_that_papers_state() -> None:
         )
         assert (config.rollout.temperature, config.eval.temperature) == (1.0, 0.4)
         assert config.context.history == 2
-        (phase,) = assemble.phases_of(config)
+        (phase,) = phases_of(config)
         chance = phase.algorithm.actors["teacher"]
         # section 3.3 of the paper: beta(0), beta(50), beta(100), beta(150), beta(200)
         assert [round(chance(t), 3) for t in (0, 50, 100, 150, 200)] == [1, 0.854, 0.5, 0.146, 0]

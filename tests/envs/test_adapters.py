@@ -25,6 +25,7 @@ from tutelage.envs.adapters.verifiers import Verifiers
 from tutelage.envs.base import Demonstrates, Instructs, Renders, Thinks, suite_name
 from tutelage.envs.check import check
 from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.envs.registry import suite_of
 from tutelage.errors import ConfigError, EnvError
 from tutelage.hints import hint
 from tutelage.prompts import answer_format
@@ -126,7 +127,7 @@ class Teacher(Count):
 
 
 def own(kind: str, **options: Any) -> Any:
-    return assemble.suite_of(EnvSection(suite=f"test_adapters:{kind}", options=options))
+    return suite_of(EnvSection(suite=f"test_adapters:{kind}", options=options))
 
 
 @pytest.fixture(autouse=True)
@@ -296,9 +297,9 @@ def test_whose_class_is_filled_in() -> None:
 
     assert not is_own(Whole)
     with pytest.raises(ConfigError, match=r"it has neither `tasks\(split\)` and `make\(\)` nor"):
-        assemble.suite_of(EnvSection(suite="random:Random"))
+        suite_of(EnvSection(suite="random:Random"))
     with pytest.raises(ConfigError, match=r"random has no class 'Nothing'"):
-        assemble.suite_of(EnvSection(suite="random:Nothing"))
+        suite_of(EnvSection(suite="random:Nothing"))
     with pytest.raises(ConfigError, match=r"options\.last must be a whole number"):
         own("Count", last="many")
 
@@ -333,7 +334,7 @@ def test_where_they_run() -> None:
     alone = EnvSection(suite="search_qa", options={"url": "http://x"}, workers=0)
     assert assemble.workers_of(alone, Doors()) == 0
     with pytest.raises(ConfigError, match="did you mean gymnasium"):
-        assemble.suite_of(EnvSection(suite="gymnasum"))
+        suite_of(EnvSection(suite="gymnasum"))
 
 
 # -- Gymnasium

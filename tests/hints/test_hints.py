@@ -588,7 +588,7 @@ def hinted_stage(suite: Doors, **more: object) -> tuple[Session, Hinter, list[ob
     on, noted = session(suite, policies=pair(), **more), list[object]()
     on.hints.bank = bank(a="x", b="y")
     hinter = Hinter(session=on, seed=0, note=noted.append)
-    on.ready = hinter
+    on = replace(on, ready=hinter)
     return on, hinter, noted
 
 
@@ -799,7 +799,7 @@ def test_nothing_is_shown_to_those_who_act_alone() -> None:
     suite = Told(2)
     policy = Table()
     on = session(suite, policies={"self": policy})
-    on.ready = Hinter(session=on, seed=0)
+    on = replace(on, ready=Hinter(session=on, seed=0))
     play(on, suite.tasks("train"), ALONE, seed=0)
     assert on.hints.written == {}
     head = str(list(chat().content(HINT_OPEN)))[1:-1]

@@ -15,12 +15,14 @@ from tutelage import cpu
 from tutelage.cli import dry_run
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse
+from tutelage.envs.registry import suite_of
 from tutelage.errors import PolicyError
 from tutelage.policies.hf.cuda_graphs import Recordings
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.kv_cache import budget
 from tutelage.policies.hf.policy import HFPolicy
-from tutelage.runs import assemble, models
+from tutelage.runs import assemble, models, phases
+from tutelage.runs.phases import phases_of
 from tutelage.runs.train import train
 
 SMALL = {"layers": 1, "build": {"hidden": 16, "context": 4096}}
@@ -87,7 +89,7 @@ def test_a_third_is_shared_by_the_engines_that_act(monkeypatch: pytest.MonkeyPat
 
 
 def acting(of: Config) -> set[str]:
-    return assemble.acting(of, assemble.phases_of(of))
+    return phases.acting(of, phases_of(of))
 
 
 def test_engines_are_those_of_policies_that_act_here() -> None:
@@ -107,7 +109,7 @@ def engine(of: models.Model) -> SlotEngine:
 
 
 def made(of: Config, engines: int) -> Mapping[str, models.Model]:
-    suite = assemble.suite_of(of.env)
+    suite = suite_of(of.env)
     context = assemble.context_of(of.context, suite)
     return models.policies_of(of, ["teacher"], suite, context, engines=engines)
 

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse
+from tutelage.envs.registry import suite_of
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.prompts.prompter import Sample
@@ -107,7 +108,7 @@ CONFIG = {
 
 
 def built(config: Config) -> HFPolicy:
-    suite = assemble.suite_of(config.env)
+    suite = suite_of(config.env)
     context = assemble.context_of(config.context, suite)
     return models.policy_of(config.policy, config, suite, context, where="policy")
 

@@ -23,8 +23,9 @@ from scripts import write_docs
 from tutelage.cli import main as cli
 from tutelage.config import toml_file
 from tutelage.config.schema import Config
+from tutelage.envs.registry import suite_of
 from tutelage.objective.penalties import LEAKED, leakage
-from tutelage.runs import assemble
+from tutelage.runs.phases import phases_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -145,8 +146,8 @@ def test_toml(block: Block, folder: Path) -> None:
     table = completed(tomllib.loads(block.code))
     config: Config = toml_file.parse(table)
     if ":" not in config.env.suite and config.env.suite not in write_docs.ADAPTERS:
-        assemble.suite_of(config.env)
-    assert assemble.phases_of(config)
+        suite_of(config.env)
+    assert phases_of(config)
 
 
 @of("sh", "console")

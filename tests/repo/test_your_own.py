@@ -19,8 +19,7 @@ from tutelage.cli.main import main
 from tutelage.config.schema import EnvSection
 from tutelage.envs.base import Suite
 from tutelage.envs.check import check, splits_of
-from tutelage.envs.registry import ADAPTERS, SUITES
-from tutelage.runs import assemble
+from tutelage.envs.registry import ADAPTERS, SUITES, suite_of
 
 DOCS = Path(__file__).resolve().parents[2] / "docs/environments"
 PAGE = (DOCS / "your_own.md").read_text(encoding="utf-8")
@@ -51,7 +50,7 @@ def suite(name: str, **changes: object) -> Suite:
     """The suite of a file's [env]."""
     env = tomllib.loads(FILES[name])["env"]
     env["options"] = {**env.get("options", {}), **changes}
-    return assemble.suite_of(EnvSection.model_validate(env))
+    return suite_of(EnvSection.model_validate(env))
 
 
 def problems(made: Suite, tasks: int = 3) -> list[str]:
@@ -123,7 +122,7 @@ def test_a_suite(capsys: Captured) -> None:
 def test_gymnasium(capsys: Captured) -> None:
     assert problems(suite("lake.toml")) == []
     assert main(["check-env", "pole:pole", "won=195"]) == 0
-    made = assemble.suite_of(EnvSection(suite="pole:pole"))
+    made = suite_of(EnvSection(suite="pole:pole"))
     env = made.make()
     seen = env.reset(made.tasks("train")[0])
     assert re.fullmatch(r"cart -?0\.\d\d [+-]0\.\d\d, pole -?0\.\d\d [+-]0\.\d\d", seen.text)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from support.fake_policy import ANSWER, DIGITS, Table, answer, chat
@@ -355,7 +356,7 @@ def test_progress_is_told_once_an_episode() -> None:
     suite = Doors(2)
     on = session(suite, concurrency=2)
     told: list[tuple[int, int]] = []
-    on.tick = lambda done, total: told.append((done, total))
+    on = replace(on, tick=lambda done, total: told.append((done, total)))
     play(on, suite.tasks("train"), ALONE, seed=0)
     assert told == [(k, 9) for k in range(1, 10)]
 

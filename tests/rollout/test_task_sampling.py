@@ -21,7 +21,8 @@ from tutelage.errors import ConfigError
 from tutelage.objective import Algorithm
 from tutelage.rollout.record import read
 from tutelage.rollout.task_sampling import differing, gather, learnt
-from tutelage.runs import assemble, train
+from tutelage.runs import train
+from tutelage.runs.phases import phases_of
 from tutelage.types import Episode, Observation, Stop, Task, Turn
 
 
@@ -198,11 +199,11 @@ def test_a_reward_that_nothing_is_compared_with_is_refused(name: str, group_size
     table["rollout"]["group_size"] = group_size
     if group_size == 1 and name != "reinforce_pp":
         with pytest.raises(ConfigError, match=r"rollout\.group_size = 1, but .* set rollout\.group_size"):
-            assemble.phases_of(parse(table))
+            phases_of(parse(table))
     else:
-        assert assemble.phases_of(parse(table))
+        assert phases_of(parse(table))
 
 
 def test_one_copy_can_never_differ() -> None:
     with pytest.raises(ConfigError, match=r"group_size = 1, but the algorithm learns only from groups"):
-        assemble.phases_of(dynamic(group_size=1))
+        phases_of(dynamic(group_size=1))

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from runs.test_resume import Quiet, config, contents, in_child, kill_at, whole
+from safetensors.torch import load_file
 
 from tutelage.cli.main import main
 from tutelage.config.schema import Config
 from tutelage.errors import ConfigError, RunError
-from tutelage.prompts.prompter import Sample
 from tutelage.policies.hf.loading import load
 from tutelage.policies.hf.policy import HFPolicy
+from tutelage.prompts.prompter import Sample
 from tutelage.runs import checkpoint, models, train
 
 pytest.importorskip("peft")

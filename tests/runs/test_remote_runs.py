@@ -15,29 +15,29 @@ from typing import Any
 
 import pytest
 import torch
-from support.fake_vllm import LLM, module
-from support.fake_servers import client, remote, serving
-from support.tiny_models import policy, small_chat
 from runs.test_resume import Quiet
-from training.test_train_step import Recorder, step
+from support.fake_servers import client, remote, serving
+from support.fake_vllm import LLM, module
+from support.tiny_models import policy, small_chat
 from torch import Tensor
 from torch.testing import assert_close
+from training.test_train_step import Recorder, step
 
 from tutelage.algorithms import ALGORITHMS
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse, write
 from tutelage.envs.doors import Doors
 from tutelage.envs.pool import LocalPool
+from tutelage.envs.registry import suite_of
 from tutelage.errors import ConfigError, PolicyError, RunError
-from tutelage.objective import Algorithm
-from tutelage.objective import View
+from tutelage.objective import Algorithm, View
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.serve import Server
 from tutelage.policies.server.vllm import LocalSampler
 from tutelage.prompts.context import Context
-from tutelage.rollout.session import Limits, Session
 from tutelage.rollout.play import play
+from tutelage.rollout.session import Limits, Session
 from tutelage.runs import assemble, models, train
 
 SAMPLED = {"student_turns": "sampled", "teacher_turns": "sampled"}
@@ -69,7 +69,7 @@ def at(port: int, **more: Any) -> dict[str, Any]:
 
 
 def policies_of(settings: Config) -> Mapping[str, models.Model]:
-    suite = assemble.suite_of(settings.env)
+    suite = suite_of(settings.env)
     context = assemble.context_of(settings.context, suite)
     return models.policies_of(settings, list(settings.policies), suite, context)
 

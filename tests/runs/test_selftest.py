@@ -12,20 +12,29 @@ import torch
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import override, parse
 from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.envs.registry import suite_of
 from tutelage.errors import ConfigError, EnvError, PolicyError, TutelageError
 from tutelage.maths.estimators import k3
-from tutelage.objective import ONE, Signal, Step
-from tutelage.objective import STUDENT, View
-from tutelage.objective import Algorithm
-from tutelage.objective import Bound, DistillSampled, Entropy
+from tutelage.objective import (
+    ONE,
+    STUDENT,
+    Algorithm,
+    Bound,
+    DistillSampled,
+    Entropy,
+    Signal,
+    Step,
+    View,
+)
 from tutelage.objective.scores import Scores
-from tutelage.prompts.prompter import Sample
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import train_tokenizer
 from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.prompter import Sample
 from tutelage.rollout.session import Session
 from tutelage.runs import assemble, models, selftest, train
 from tutelage.runs import folder as run_folder
+from tutelage.runs.phases import phases_of, policies_wanted
 from tutelage.runs.selftest import Wiring, run_all
 from tutelage.schedules import constant
 from tutelage.types import Observation, Task
@@ -72,12 +81,12 @@ def wiring() -> Iterator[Make]:
         *changes: str, suite: Doors | None = None, algorithm: Algorithm | None = None
     ) -> Wiring:
         config = settings(*changes)
-        phases = assemble.phases_of(config)
+        phases = phases_of(config)
         if algorithm is not None:
             phases = [replace(phases[0], algorithm=algorithm)]
-        world = suite or assemble.suite_of(config.env)
+        world = suite or suite_of(config.env)
         context = assemble.context_of(config.context, world)  # type: ignore[arg-type]
-        wanted = assemble.policies_wanted(phases, config.policies)
+        wanted = policies_wanted(phases, config.policies)
         policies = models.policies_of(config, wanted, world, context)  # type: ignore[arg-type]
         pool = assemble.pool_of(config.env, world)  # type: ignore[arg-type]
         pools.append(pool)
@@ -96,8 +105,8 @@ def wiring() -> Iterator[Make]:
 def swapped(wiring: Wiring, name: str, policy: HFPolicy) -> Wiring:
     """The same parts with another policy under a name."""
     policies = {**wiring.policies, name: policy}
-    wiring.session.policies = dict(policies)
-    return replace(wiring, policies=policies)
+    session = replace(wiring.session, policies=dict(policies))
+    return replace(wiring, policies=policies, session=session)
 
 
 def refusal(wiring: Wiring, kind: type[TutelageError]) -> str:
@@ -235,8 +244,8 @@ def test_a_template_that_rewrites_the_past(wiring: Make) -> None:
     )
     assert 'history = "append"' in refusal(parts, PolicyError)
     # a window has no past to rewrite
-    parts.session.context = replace(parts.session.context, kind="window")
-    run_all(parts)
+    context = replace(parts.session.context, kind="window")
+    run_all(replace(parts, session=replace(parts.session, context=context)))
 
 
 class Cutting(Chat):
@@ -358,7 +367,7 @@ def test_a_run_that_is_refused_leaves_its_folder_free(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     watch = Said()
-    with pytest.raises(ConfigError, match=r"rollout\.turns = 1"):
+    with pytest.raises(ConfigError, match=r"rollout\.max_turns = 1"):
         train.train(settings("algorithm.name=sft", "rollout.max_turns=1"), watch=watch)
     assert not (tmp_path / "run" / run_folder.CONFIG).exists()
     assert watch.passed == []
@@ -377,4 +386,5 @@ class Said:
     def playing(self, done: int, total: int) -> None: ...
     def stepped(self, line: Mapping[str, object], seconds: Mapping[str, float]) -> None: ...
     def evaluated(self, line: Mapping[str, object]) -> None: ...
+    def warned(self, sentence: str) -> None: ...
     def closed(self) -> None: ...

@@ -9,6 +9,7 @@ from studies.plan import episodes_of
 from studies.results import Evaluated, Result, Results
 from studies.worlds import WORLDS, page, results_file, study_file
 from studies.worlds.__main__ import main
+from tutelage.envs.registry import suite_of
 from tutelage.runs import assemble
 
 SHOWN = [world for world in WORLDS if results_file(world).exists()]
@@ -29,7 +30,7 @@ def test_every_run_of_a_world_can_be_started(world: str) -> None:
 @pytest.mark.parametrize("world", [world for world in SHOWN if world != "scienceworld"])
 def test_what_is_shown_was_measured_on_the_panel_of_now(world: str) -> None:
     study, found = plan.load(study_file(world)), results.read(results_file(world))
-    now = assemble.panel_of(study.base.eval, assemble.suite_of(study.base.env))
+    now = assemble.panel_of(study.base.eval, suite_of(study.base.env))
     assert found.panel == now.fingerprint
     assert list(found.families) == [task.family for task in now.tasks]
 

@@ -4,10 +4,13 @@ An algorithm's keyword arguments are its configuration; `total_steps` is filled 
 the training run. A file is imported when its algorithm is first used.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
+from tutelage.errors import did_you_mean
 from tutelage.objective import Algorithm
 
 ORDER = (
@@ -68,3 +71,25 @@ class _Algorithms(Mapping[str, Callable[..., Algorithm]]):
 
 
 ALGORITHMS: Mapping[str, Callable[..., Algorithm]] = _Algorithms()
+
+
+class _Room(ModuleType):
+    """This package, whose attribute `grpo` is the function and not the file of the same name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, ModuleType) and name in ALGORITHMS:
+            value = getattr(value, name)  # Python sets a package's file as its attribute
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Callable[..., Algorithm]:
+        if name.startswith("_") or name not in ALGORITHMS:
+            raise AttributeError(
+                f"there is no algorithm {name!r}{did_you_mean(name, list(ALGORITHMS))}"
+            )
+        return ALGORITHMS[name]
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *ALGORITHMS]
+
+
+sys.modules[__name__].__class__ = _Room

@@ -20,10 +20,11 @@ from tutelage.objective import View
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import pack
 from tutelage.rollout.play import play
-from tutelage.rollout.session import Clock, Limits, Session
-from tutelage.runs import assemble, models
-from tutelage.runs.assemble import Phase
-from tutelage.runs.offline import Tick, staged
+from tutelage.rollout.session import Limits, Session
+from tutelage.runs import models
+from tutelage.runs.assemble import Tick, assemble, tasks_of, update_of
+from tutelage.runs.offline import opened
+from tutelage.runs.phases import Phase
 from tutelage.training.optimizer import adamw
 from tutelage.training.train_step import train_step
 from tutelage.types import EXPERT, WRONG_TURN, Episode, Stop
@@ -78,14 +79,13 @@ def measure(config: Config, *, student: str = "", seconds: float = SECONDS, tick
     student  the folder of a checkpoint to take the student from; empty for the file's model
     seconds  about how long to measure, loading of models not counted
     """
-    phases = assemble.phases_of(config)
-    wanted = assemble.policies_wanted(phases, config.policies)
-    with staged(config, sorted(wanted - {"reference"}), student, tick) as session:
+    parts = assemble(config, evaluates=False)
+    with opened(parts, student=student, tick=tick) as session:
         own = session.policies["self"]
         assert isinstance(own, HFPolicy)
-        if "reference" in wanted - set(config.policies):
-            session.policies = {**session.policies, "reference": own.copied()}
-        small = _step(config, session, phases[-1], seconds)
+        if parts.makes_reference:
+            session = replace(session, policies={**session.policies, "reference": own.copied()})
+        small = _step(config, session, parts.phases[-1], seconds)
         size = config.rollout.tasks_per_step * config.rollout.group_size
         scale = size / len(small.episodes)
         return Report(
@@ -111,22 +111,24 @@ class Small:
 def _step(config: Config, session: Session, phase: Phase, seconds: float) -> Small:
     """As many tasks of a step as can be played and learnt from in about so many seconds. Where
     time is too short for a single full task: one task with fewer turns and tokens."""
-    tasks = assemble.tasks_of(
-        session.suite, config.env.split, config.rollout.tasks_per_step, where="env"
-    )
+    tasks = tasks_of(session.suite, config.env.split, config.rollout.tasks_per_step, where="env")
     student, end = session.policies["self"], time.perf_counter() + seconds
     assert isinstance(student, HFPolicy)
     optimizer = adamw(
-        student.parameters(), lr=0.0, betas=config.update.betas,
-        weight_decay=config.update.weight_decay, offload=config.update.offload,
-    )  # fmt: skip
-    update = assemble.update_of(config, student.device)
+        student.parameters(),
+        lr=0.0,
+        betas=config.update.betas,
+        weight_decay=config.update.weight_decay,
+        offload=config.update.offload,
+    )
+    update = update_of(config, student.device)
     full = session.limits
 
     def work(count: int) -> float:
-        session.clock, since = Clock(), time.perf_counter()
+        session.clock.restart()
+        since = time.perf_counter()
         played = play(
-            session,
+            replace(session, limits=cut),
             tasks[:count],
             phase.algorithm,
             seed=phase.seed,
@@ -151,14 +153,11 @@ def _step(config: Config, session: Session, phase: Phase, seconds: float) -> Sma
         return time.perf_counter() - since
 
     episodes: list[Episode] = []
-    session.limits = cut = _shortest(full)
-    try:
-        work(1)  # warms up
-        while (took := work(1)) * GROWTH < end - time.perf_counter() and cut != full:
-            session.limits = cut = _twice(cut, full)
-        work(max(1, min(config.rollout.tasks_per_step, int((end - time.perf_counter()) / took))))
-    finally:
-        session.limits = full
+    cut = _shortest(full)
+    work(1)  # warms up
+    while (took := work(1)) * GROWTH < end - time.perf_counter() and cut != full:
+        cut = _twice(cut, full)
+    work(max(1, min(config.rollout.tasks_per_step, int((end - time.perf_counter()) / took))))
     return Small(
         episodes=list(episodes), parts=_parts(session, episodes, cut), cut=_cut_note(cut, full)
     )

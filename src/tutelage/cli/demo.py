@@ -19,12 +19,11 @@ from tutelage.config.schema import Config
 from tutelage.config.toml_file import load
 from tutelage.config.values import write_value
 from tutelage.evaluation import plots
-from tutelage.evaluation.evaluate import evaluate, panel
 from tutelage.evaluation.statistics import Z95, paired
 from tutelage.rollout import record
-from tutelage.rollout.session import Session
-from tutelage.runs import assemble, models
-from tutelage.runs.train import deterministic, train
+from tutelage.runs import models
+from tutelage.runs.offline import STUDENT, evaluations
+from tutelage.runs.train import train
 
 WARM = "warm_start"
 RUNS = {"guided_opd": "Guided-OPD", "opd": "plain OPD"}
@@ -94,32 +93,8 @@ def taught_by(config: Config, path: Path, console: Console) -> Result:
     if path.exists():
         return Result(name="teacher", line=json.loads(path.read_text()))
     console.rule("[bold]the teacher, on tasks nobody was trained on")
-    suite = assemble.suite_of(config.env)
-    context = assemble.context_of(config.context, suite)
-    with deterministic():
-        models.quiet()
-        tokens = config.update.max_tokens_per_pass
-        policy = models.load_policy(
-            config.policies["teacher"],
-            where="policies.teacher",
-            tokens=tokens,
-            rows=config.rollout.concurrency,
-        )
-        session = Session(
-            suite=suite,
-            pool=assemble.pool_of(config.env, suite),
-            policies={"teacher": policy},
-            context=context,
-            limits=assemble.limits_of(config),
-        )
-        tested = panel(suite, config.eval.split, config.eval.tasks)
-        evaluation = evaluate(
-            session,
-            tested,
-            policy="teacher",
-            seed=config.run.seed,
-            temperature=config.eval.temperature,
-        )
+    alone = config.model_copy(update={"policy": config.policies["teacher"], "policies": {}})
+    evaluation = evaluations(alone, [STUDENT], tick=lambda done, total: None)[STUDENT]
     line = evaluation.line(0, "teacher")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(record.dump(line))

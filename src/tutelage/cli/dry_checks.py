@@ -21,7 +21,7 @@ from tutelage.prompts.context import Context
 from tutelage.prompts.prompter import Prompter
 from tutelage.rollout.demonstrations import script
 from tutelage.runs import models, selftest
-from tutelage.runs.assemble import Phase
+from tutelage.runs.phases import Phase
 from tutelage.types import Task
 
 SAMPLE = 20
@@ -95,7 +95,7 @@ def _chat(section: PolicySection, config: Config, suite: Suite, context: Context
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError):
             return None  # not downloaded yet: the run checks it then
-    return Chat(tokenizer, section.template_history, tuple(section.options.items()))
+    return Chat(tokenizer, section.template_history, tuple(section.chat.options.items()))
 
 
 def _same_tokenizers(

@@ -28,9 +28,10 @@ from tutelage.objective import (
 from tutelage.policies.hf.kv_cache import GB, budget
 from tutelage.prompts.context import Context
 from tutelage.rollout.replay import Replay
-from tutelage.runs import assemble, checkpoint, models
-from tutelage.runs.assemble import Phase
+from tutelage.runs import checkpoint, models
+from tutelage.runs.assemble import assemble, tasks_of
 from tutelage.runs.folder import CONFIG
+from tutelage.runs.phases import Phase, acting, algorithm_function
 from tutelage.runs.train import learning_rate
 from tutelage.schedules import Schedule
 from tutelage.types import Observation
@@ -72,27 +73,25 @@ def make(config: Config) -> Plan:
 
     Raises ConfigError for what a run would refuse.
     """
-    suite = assemble.suite_of(config.env)
-    config, notices = assemble.fitted(config, suite)
-    phases = assemble.phases_of(config)
-    wanted = assemble.policies_wanted(phases, config.policies)
-    context = assemble.context_of(config.context, suite)
-    tasks = assemble.tasks_of(suite, config.env.split, config.rollout.tasks_per_step, where="env")
-    assemble.hints_of(config, suite, phases)
+    parts = assemble(config, evaluates=False)
+    config = parts.config
     if config.eval.every:
-        assemble.tasks_of(suite, config.eval.split, config.eval.tasks, where="eval")
+        tasks_of(parts.suite, config.eval.split, config.eval.tasks, where="eval")
+    phases, wanted = list(parts.phases), set(parts.policies)
     if config.rollout.replay:
         Replay(Path(config.rollout.replay))
-    episode = _episode_tokens(suite, context, config)
-    found = _models(config, wanted, assemble.acting(config, phases), episode)
+    episode = _episode_tokens(parts.suite, parts.context, config)
+    found = _models(config, wanted, acting(config, phases), episode)
     length = found[0].shape.context if found[0].shape else None
-    cautions = dry_checks.check(config, phases, suite, context, tasks, wanted, length)
+    cautions = dry_checks.check(
+        config, phases, parts.suite, parts.context, parts.tasks, wanted, length
+    )
     return Plan(
         models=found,
-        facts=tuple(_facts(config, phases, len(tasks), found[0], episode)),
+        facts=tuple(_facts(config, phases, len(parts.tasks), found[0], episode)),
         terms=tuple((p.name, t.name, describe(t)) for p in phases for t in p.algorithm.terms),
         schedules=tuple(_schedules(config, phases)),
-        warnings=(*notices, *_warnings(config, wanted, found), *cautions),
+        warnings=(*parts.notices, *_warnings(config, wanted, found), *cautions),
     )
 
 
@@ -282,8 +281,7 @@ def _schedules(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple
     for phase in phases:
         steps, warmup = phase.steps, config.update.warmup
         rates = tuple(
-            learning_rate(phase.lr, warmup, min(steps * k // 4, steps - 1), steps)
-            for k in range(5)
+            learning_rate(phase.lr, warmup, min(steps * k // 4, steps - 1), steps) for k in range(5)
         )
         yield f"{phase.name}: learning rate", rates
 
@@ -291,11 +289,14 @@ def _schedules(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple
 def _settings(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[float, ...]]]:
     """Schedules that the file gives as an algorithm's settings."""
     for where, section, phase in _sections(config, phases):
-        hints = annotations(assemble.algorithm_function(section.name, where=where))
+        hints = annotations(algorithm_function(section.name, where=where))
         for key, value in section.arguments().items():
             if isinstance(value, str) and takes_schedule(hints.get(key)):
-                yield f"{where}.{key}", _along(
-                    schedule(value, f"{where}.{key}", {"total_steps": phase.steps}), phase.steps
+                yield (
+                    f"{where}.{key}",
+                    _along(
+                        schedule(value, f"{where}.{key}", {"total_steps": phase.steps}), phase.steps
+                    ),
                 )
 
 

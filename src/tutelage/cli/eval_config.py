@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from tutelage.cli.starter import CONTEXTS
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import Table, override, parse, read_table
-from tutelage.envs.registry import SUITES
+from tutelage.envs.registry import SUITES, suite_of
 from tutelage.errors import ConfigError
 from tutelage.evaluation.evaluate import default_split
 from tutelage.runs import assemble, offline
@@ -95,7 +95,7 @@ def _with_defaults(table: Table, *, name: str) -> Config:
     assert isinstance(section, dict)
     if "split" in section and "tasks" in section:
         return config
-    suite = assemble.suite_of(config.env)
+    suite = suite_of(config.env)
     if "split" not in section:
         section["split"] = default_split(suite)
     if "tasks" not in section:

@@ -20,10 +20,10 @@ from tutelage.cli.progress import percent, rate
 from tutelage.config.expressions import in_words
 from tutelage.config.signature import annotations
 from tutelage.config.toml_file import write_value
-from tutelage.envs.registry import ADAPTERS, SUITES
+from tutelage.envs.registry import ADAPTERS, SUITES, suite_class
 from tutelage.evaluation.evaluate import Evaluation
 from tutelage.evaluation.statistics import mean, paired
-from tutelage.runs.assemble import algorithm_function, suite_class
+from tutelage.runs.phases import algorithm_function
 
 
 def _module_doc(function: Callable[..., object]) -> str:

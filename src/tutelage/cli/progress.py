@@ -99,6 +99,13 @@ def _gap(line: Mapping[str, object]) -> str:
     return f"  gap {found[0]:+.3f}" if found and isinstance(found[0], float) else ""
 
 
+def _won(line: Mapping[str, object]) -> str:
+    """Successes of a step. Where an expert takes every turn, they are not the student's."""
+    actors = line.get("actors")
+    expert = isinstance(actors, dict) and set(actors) == {"expert"}
+    return f"{'the expert ' if expert else ''}won {line['won']}/{line['episodes']}"
+
+
 def _broken(line: Mapping[str, object]) -> str:
     count = int(number(line, "broken"))
     return f"  {count} broken" if count else ""
@@ -138,13 +145,16 @@ class Lines:
     def stepped(self, line: Line, seconds: Mapping[str, float]) -> None:
         self.track.add(line, seconds)
         self._say(
-            f"step {line['step']}  won {line['won']}/{line['episodes']}{_broken(line)}  "
+            f"step {line['step']}  {_won(line)}{_broken(line)}  "
             f"loss {number(line, 'loss'):.4f}{_gap(line)}  grad {number(line, 'grad_norm'):.3f}  "
             f"{seconds['all']:.1f} s  end about {self.track.end()}"
         )
 
     def evaluated(self, line: Line) -> None:
         self._say(f"evaluation: {_evaluation(line)}")
+
+    def warned(self, sentence: str) -> None:
+        self._say(f"note: {sentence}")
 
     def closed(self) -> None: ...
 
@@ -180,6 +190,9 @@ class LiveDisplay:
         self.console.print(Text(f"evaluation: {self.evaluation}"))
         self.live.update(self._shown())
 
+    def warned(self, sentence: str) -> None:
+        self.console.print(Text(f"note: {sentence}", "yellow"))
+
     def closed(self) -> None:
         self.live.update(self._shown())
         self.live.stop()
@@ -194,7 +207,8 @@ class LiveDisplay:
         rows: list[RenderableType] = [Text(self.folder, "dim"), grid]
         if track.recent:
             line, _ = track.recent[-1]
-            rows.append(Text(f"success of the last {len(track.recent)} steps: {track.success()}"))
+            who = "the expert's success" if _won(line).startswith("the expert") else "success"
+            rows.append(Text(f"{who} in the last {len(track.recent)} steps: {track.success()}"))
             rows.append(
                 Text(
                     f"loss {number(line, 'loss'):.4f}{_gap(line)}  "

@@ -24,8 +24,8 @@ from tutelage.envs.guard import attempt
 from tutelage.envs.registry import suite_of
 from tutelage.errors import ConfigError, RunError
 from tutelage.evaluation.evaluate import default_split
-from tutelage.runs import assemble
-from tutelage.runs.assemble import algorithm_function, tasks_of
+from tutelage.runs.assemble import tasks_of
+from tutelage.runs.phases import algorithm_function, phases_of
 
 MODEL, LARGER = "HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-360M-Instruct"
 """The student where none is named, and a teacher with the same tokenizer."""
@@ -165,7 +165,7 @@ def _lengths(suite: Suite, split: str) -> tuple[int, int]:
 def _teachers(file: File, suite: str) -> list[str]:
     """The policies that the algorithm asks for besides the student."""
     config = _parsed({**file, "policy": {"model": Setting(BUILTIN)}}, "init")
-    views = [v for p in assemble.phases_of(config) for v in p.algorithm.views.values()]
+    views = [v for p in phases_of(config) for v in p.algorithm.views.values()]
     return sorted({view.policy for view in views} - {"self", "reference"})
 
 

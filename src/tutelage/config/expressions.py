@@ -77,7 +77,7 @@ def _short(value: object) -> str:
 
 SCHEDULES: Mapping[str, Word] = {
     name: Word(name=name, kind="schedule", call=function, plain=False)
-    for name, function in {"constant": schedules.constant, **SHAPES}.items()
+    for name, function in [("constant", schedules.constant), *SHAPES.items()]
 }
 """The words of settings that are schedules."""
 

@@ -8,6 +8,7 @@ A package offers suites by entry points of the group "tutelage.suites":
 Imports nothing heavy: `tutelage check-env` needs no torch.
 """
 
+import copy
 import importlib
 import importlib.util
 import sys
@@ -16,7 +17,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
+
+from pydantic import JsonValue
 
 from tutelage.config.schema import EnvSection
 from tutelage.config.signature import call
@@ -122,14 +126,64 @@ def imported(module: str, attribute: str, *, where: str) -> object:
     return getattr(found, attribute, None)
 
 
+PYTHON = "python:"
+"""Begins the name of a suite that was given as an object or a class in Python."""
+_GIVEN: dict[str, object] = {}
+
+
+def register(suite: object) -> str:
+    """The name under which a configuration can name a suite's object or class of this process."""
+    name = PYTHON + (suite.__name__ if isinstance(suite, type) else type(suite).__name__)
+    _GIVEN[name] = suite
+    return name
+
+
 def suite_of(env: EnvSection) -> Suite:
-    kind = suite_class(env.suite)
-    new = partial(call, kind, env.options, where="env.options")
-    suite: object = attempt(env.suite, partial(Own, new) if is_own(kind) else new)
-    if not (hasattr(suite, "tasks") and hasattr(suite, "make")):
+    """The suite that a configuration names, with its options.
+
+    Raises ConfigError where there is none, or where it does not keep the contract.
+    """
+    if env.suite.startswith(PYTHON):
+        return as_suite(_given(env.suite), env.options)
+    return as_suite(suite_class(env.suite), env.options, name=env.suite)
+
+
+def _given(name: str) -> object:
+    if name not in _GIVEN:
         raise ConfigError(
-            f"env.suite: {type(suite).__name__} is not a suite: it has neither `tasks(split)` and "
+            f"env.suite = {name!r} was an object in another Python process, which this one does "
+            "not have; give it again: tutelage.train(config, suite=...), or move the class into a "
+            'module and write env.suite = "module:Class"'
+        )
+    return _GIVEN[name]
+
+
+def as_suite(
+    suite: object, options: Mapping[str, JsonValue] = MappingProxyType({}), *, name: str = ""
+) -> Suite:
+    """A suite from an object, or from a class or function that makes one with `options`; a class
+    with `reset` and `step` alone becomes a suite whose tasks are seeds.
+
+    Raises ConfigError where that is none.
+    """
+    made = suite
+    if isinstance(suite, type) or (callable(suite) and not hasattr(suite, "make")):
+        new = partial(call, suite, options, where="env.options")
+        made = attempt(
+            name or getattr(suite, "__name__", "the suite"),
+            partial(Own, new) if is_own(suite) else new,
+        )
+    elif options:
+        raise ConfigError(
+            f"env.options are the arguments of a suite's class, but {type(suite).__name__} is an "
+            "object already; set them when you make it, or give the class"
+        )
+    elif is_own(suite):
+        made = attempt(type(suite).__name__, partial(Own, partial(copy.deepcopy, suite)))
+    if not (hasattr(made, "tasks") and hasattr(made, "make")):
+        raise ConfigError(
+            f"env.suite: {type(made).__name__} is not a suite: it has neither `tasks(split)` and "
             "`make()` nor `reset(task)` and `step(action)`; `tutelage check-env` explains the "
             "contract"
         )
-    return cast(Suite, suite)
+    return cast(Suite, made)

@@ -136,7 +136,7 @@ def _possible(suite: Suite, part: Part, hints: Hints) -> None:
     if by_text and not isinstance(suite, Describes):
         raise ConfigError(
             f"skills by {way} are chosen by the task's text, and {name} has no `describe` method "
-            'that tells it: add one, or choose another way'
+            "that tells it: add one, or choose another way"
         )
 
 
@@ -181,6 +181,6 @@ def _skills(suite: Suite, task: Task, part: Part, hints: Hints) -> str:
         raise ConfigError(
             f"no skill of the bank {hints.bank.name} was found for task {task.id} by {way} "
             f"(family {task.family!r}); name it in the bank's bank.toml, or choose another way, "
-            "such as \"skills:full\""
+            'such as "skills:full"'
         )
     return "\n\n".join(text for text in (hints.bank.general, *(s.text for s in found)) if text)

@@ -35,6 +35,14 @@ class Log:
         except OSError as error:
             raise RunError(_full(self.path, error)) from error
 
+    def flush(self) -> int:
+        """Hand everything to the system: it is there when this process is killed. The length."""
+        try:
+            self.file.flush()
+        except OSError as error:
+            raise RunError(_full(self.path, error)) from error
+        return self.file.tell()
+
     def sync(self) -> int:
         """Put everything on the disk; the length in bytes."""
         try:

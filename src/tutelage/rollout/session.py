@@ -1,17 +1,20 @@
-"""A session: all that playing needs, the suite and its workers, the policies, the prompts."""
+"""A session is what playing needs: the suite, where it runs, the policies and their prompts."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Literal
 
 from tutelage.config.schema import InvalidPenalty, RolloutSection
-from tutelage.envs.base import Suite
-from tutelage.envs.pool import Pool
-from tutelage.errors import ConfigError
+from tutelage.envs.base import Instructs, Renders, Suite, Tagged
+from tutelage.envs.pool import LocalPool, Pool
+from tutelage.envs.registry import as_suite
+from tutelage.errors import ConfigError, did_you_mean
 from tutelage.hints import Hints
 from tutelage.objective import Algorithm, View
 from tutelage.policies.base import Policy, Prefetches
-from tutelage.prompts.context import Context
+from tutelage.prompts import answer_format
+from tutelage.prompts.context import GENERIC, Context
 from tutelage.prompts.prompter import Prompter
 from tutelage.types import Episode, Task
 
@@ -23,8 +26,8 @@ class Limits:
     """What ends a turn or an episode, and what an invalid turn costs: [rollout]'s settings."""
 
     max_turns: int = _ROLLOUT.max_turns
-    max_new_tokens: int = _ROLLOUT.max_new_tokens  # a turn
-    concurrency: int = _ROLLOUT.concurrency  # episodes at a time
+    max_new_tokens: int = _ROLLOUT.max_new_tokens  # of one turn
+    concurrency: int = _ROLLOUT.concurrency  # episodes played at the same time
     temperature: float = _ROLLOUT.temperature
     invalid_penalty: InvalidPenalty = _ROLLOUT.invalid_penalty
     retries: int = 2  # times that a broken episode is played again
@@ -41,9 +44,13 @@ class Limits:
 
 @dataclass(slots=True)
 class Clock:
-    """Seconds by phase, for people; never part of a result."""
+    """Seconds by phase of a step, for people; never part of a result."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def restart(self) -> None:
+        """Forget the step before. One clock serves a whole run, since sessions do not change."""
+        self.seconds.clear()
 
     def add(self, phase: str, since: float) -> None:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - since
@@ -52,21 +59,79 @@ class Clock:
 Ready = Callable[[Sequence[Task], Algorithm, int], None]
 
 
-@dataclass(kw_only=True)
+def context_for(
+    suite: Suite,
+    *,
+    kind: Literal["transcript", "window"] = "transcript",
+    window: int = 2,
+    render: str = "text",
+    instructions: bool = True,
+) -> Context:
+    """How a suite's observations become prompts.
+
+    kind          "transcript": the whole conversation; "window": a new prompt every turn
+    window        turns before the current one that a window shows
+    render        how observations are worded: "text", "actions", or one of the suite's own
+    instructions  whether the system message holds the suite's rules and the format of an answer
+
+    Raises ConfigError for a `render` that does not exist.
+    """
+    own = suite.renders() if isinstance(suite, Renders) else {}
+    renders = {**GENERIC, **own}
+    if render not in renders:
+        raise ConfigError(
+            f"context.render = {render!r} does not exist"
+            f"{did_you_mean(render, renders)}; there are {', '.join(renders)}"
+        )
+    tags = tuple(suite.action_tags()) if isinstance(suite, Tagged) else ()
+    paragraphs: list[str] = []
+    if instructions:
+        rules = [suite.instructions().strip()] if isinstance(suite, Instructs) else []
+        paragraphs = [*rules, answer_format.instruction(tags)]
+    return Context(
+        kind=kind,
+        window=window,
+        render=renders[render],
+        instructions="\n\n".join(paragraphs),
+        tags=tags,
+    )
+
+
+@dataclass(frozen=True)
 class Session:
-    """All that playing needs: the suite and where it runs, the policies, how they are prompted."""
+    """What playing needs. Immutable: `dataclasses.replace` gives one with other limits or policies.
+
+        session = Session(suite, {"self": student, "teacher": teacher})
+
+    policies  by name; "self" is the student, and views name the others
+    pool      where environments run; this process if left out
+    context   how observations become prompts; the suite's rules and the transcript if left out
+    clock     seconds by phase of the step under way
+    tick      called with (episodes done, episodes of this call) as they end
+    ready     called with (tasks, algorithm, step) before tasks are played: makes hints
+    """
 
     suite: Suite
-    pool: Pool
     policies: Mapping[str, Policy]
-    context: Context
-    limits: Limits
+    _: KW_ONLY
+    pool: Pool = None  # type: ignore[assignment]  # filled in by __post_init__
+    context: Context = None  # type: ignore[assignment]  # likewise
+    limits: Limits = field(default_factory=Limits)
     clock: Clock = field(default_factory=Clock)
     tick: Callable[[int, int], None] = lambda done, total: None
     hints: Hints = field(default_factory=Hints)
-    ready: Ready = lambda tasks, algorithm, step: None  # before tasks are played: make hints
+    ready: Ready = lambda tasks, algorithm, step: None
+
+    def __post_init__(self) -> None:
+        fill = object.__setattr__  # the class is frozen, and these defaults depend on the suite
+        fill(self, "suite", as_suite(self.suite))
+        if self.pool is None:
+            fill(self, "pool", LocalPool(self.suite))
+        if self.context is None:
+            fill(self, "context", context_for(self.suite))
 
     def prompter(self, view: View, task: Task) -> Prompter:
+        """How a view is prompted for a task, its hint included."""
         actor = self.policies.get(view.policy)
         if actor is None:
             raise ConfigError(
@@ -81,8 +146,10 @@ class Session:
 
 
 def foresee(session: Session, algorithm: Algorithm, episode: Episode) -> None:
-    """Let policies that work elsewhere begin to score a finished episode while others are played.
-    Where hindsight is told, it takes all episodes of the task, and scoring waits for them."""
+    """Prefetch a remote policy's scores of a finished episode while others are still played.
+
+    Not where a view has hindsight: that needs all episodes of the task, so scoring waits for them.
+    """
     if not algorithm.terms or episode.stop.broken:
         return
     for view in algorithm.views.values():

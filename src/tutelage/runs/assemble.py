@@ -1,59 +1,160 @@
-"""From a configuration to what it describes: the environment's side and the algorithms.
+"""From a configuration to the parts of a run: the one place where they are put together.
 
-Nothing here loads weights; `models` does.
+`assemble` checks and makes everything that needs no weights; `Parts.open` then loads the policies
+and starts the environments' workers. train, eval, collect, bench, demo and --dry-run begin here.
 """
 
+import contextlib
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import NamedTuple
 
-from tutelage.rollout import hint_preparation
-from tutelage.prompts import answer_format
-from tutelage.algorithms import ALGORITHMS
-from tutelage.config.signature import call
-from tutelage.config.schema import (
-    AlgorithmSection,
-    Config,
-    ContextSection,
-    EnvSection,
-    EvalSection,
-    LearningRate,
-    SamplerSection,
-)
-from tutelage.prompts.context import GENERIC, Context
-from tutelage.envs.base import Instructs, Renders, Suite, Tagged
+import torch
+
+from tutelage import cpu
+from tutelage.config.schema import Config, ContextSection, EnvSection, EvalSection, SamplerSection
+from tutelage.envs.base import Suite
 from tutelage.envs.guard import Broken, attempt
 from tutelage.envs.pool import LocalPool, Pool, ProcessPool
-from tutelage.envs.registry import SHIPPED
-from tutelage.errors import ConfigError, did_you_mean
+from tutelage.envs.registry import PYTHON, SHIPPED, suite_of
+from tutelage.errors import ConfigError
 from tutelage.evaluation.evaluate import Panel, panel
 from tutelage.hints import Hints, check, kinds_in
 from tutelage.hints.bank import built_in as bank_names
 from tutelage.hints.bank import load as load_bank
-from tutelage.objective import ONE
-from tutelage.objective import Algorithm
-from tutelage.objective import Reinforce
 from tutelage.objective import View
-from tutelage.rollout.session import Limits, Session
-from tutelage.seeding import seed_of
-from tutelage.envs.registry import imported
-from tutelage.envs.registry import suite_class as suite_class
-from tutelage.envs.registry import suite_of as suite_of
+from tutelage.prompts.context import Context
+from tutelage.rollout import hint_preparation
+from tutelage.rollout.session import Limits, Session, context_for
+from tutelage.runs import models
+from tutelage.runs.models import Model
+from tutelage.runs.phases import (
+    Phase,
+    acting,
+    compares_groups,
+    hints_wanted,
+    phases_of,
+    policies_wanted,
+)
 from tutelage.training.train_step import Update
 from tutelage.types import Task
 
+Tick = Callable[[int, int], None]
+"""Called with the episodes that are done, and all that are played now."""
+
+
+class Opened(NamedTuple):
+    """Parts at work: a session, and its policies with all that an engine of this project has."""
+
+    session: Session
+    policies: dict[str, Model]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
-    """A part of a run: the warm start, or the main algorithm."""
+class Parts:
+    """What a configuration describes, before any weights are loaded."""
 
-    name: str  # "warm_start" or "train"
-    algorithm: Algorithm
-    steps: int
-    lr: LearningRate
-    seed: int  # of everything random in it
+    config: Config
+    suite: Suite
+    context: Context
+    hints: Hints
+    phases: Sequence[Phase] = ()  # none where nothing is trained
+    policies: frozenset[str] = frozenset()  # that the phases' views name, besides the student
+    tasks: Sequence[Task] = ()  # of the training split
+    panel: Panel | None = None  # the tasks of every evaluation
+    notices: tuple[str, ...] = ()  # what was fitted to the algorithm and the suite
+
+    @property
+    def makes_reference(self) -> bool:
+        """Whether a copy of the student before the main algorithm is a policy of its own."""
+        return "reference" in self.policies - set(self.config.policies)
+
+    @contextlib.contextmanager
+    def open(
+        self, *, student: str = "", others: Collection[str] | None = None, tick: Tick
+    ) -> Iterator[Opened]:
+        """Load the policies and start the workers, which end with the context.
+
+        student  a checkpoint's folder to load the student from, instead of [policy]
+        others   policies besides the student; those of the phases if left out
+        """
+        names = self.policies if others is None else others
+        policies = models.policies_of(
+            self.config,
+            names,
+            self.suite,
+            self.context,
+            student=student,
+            engines=max(1, len(acting(self.config, self.phases))) if self.phases else 1,
+        )
+        pool = pool_of(self.config.env, self.suite)
+        try:
+            session = Session(
+                self.suite,
+                dict(policies),
+                pool=pool,
+                context=self.context,
+                limits=limits_of(self.config),
+                tick=tick,
+                hints=self.hints,
+            )
+            yield Opened(session, policies)
+        finally:
+            pool.shutdown()
+
+
+def assemble(config: Config, *, learns: bool = True, evaluates: bool = True) -> Parts:
+    """Check a configuration and make what needs no weights.
+
+    learns     with the algorithm's phases, and the tasks that it trains on
+    evaluates  with the panel of evaluations, whose tasks are reset once to pin what they show
+
+    Raises ConfigError for what cannot be run.
+    """
+    suite = suite_of(config.env)
+    config, notices = fitted(config, suite)
+    phases = phases_of(config) if learns else []
+    policies = policies_wanted(phases, config.policies) if learns else set()
+    context = context_of(config.context, suite)
+    tasks: Sequence[Task] = ()
+    if learns:
+        tasks = tasks_of(suite, config.env.split, config.rollout.tasks_per_step, where="env")
+    panel = panel_of(config.eval, suite) if evaluates else None
+    return Parts(
+        config=config,
+        suite=suite,
+        context=context,
+        hints=hints_of(config, suite, phases),
+        phases=phases,
+        policies=frozenset(policies),
+        tasks=tasks,
+        panel=panel,
+        notices=tuple(notices),
+    )
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Equal runs give equal bytes on a CPU; GPUs make no such promise."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads = cpu.threads()
+    if threads != before[0]:
+        torch.set_num_threads(threads)
+    if not torch.cuda.is_available():
+        torch.use_deterministic_algorithms(True)
+        # filling fresh memory only helps to find bugs, and costs time
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        with cpu.products(cpu.matmul()):
+            yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1])
+
+
+# -- one part each
 
 
 def tasks_of(suite: Suite, split: str, need: int, *, where: str) -> Sequence[Task]:
@@ -82,7 +183,7 @@ def fitted(config: Config, suite: Suite) -> tuple[Config, list[str]]:
     """
     notices: list[str] = []
     rollout, evaluation = config.rollout, config.eval
-    if "group_size" not in rollout.model_fields_set and _compares(_phases(config)):
+    if "group_size" not in rollout.model_fields_set and compares_groups(config):
         rollout = rollout.model_copy(update={"group_size": GROUP})
         notices.append(
             f"rollout.group_size = {GROUP}, since {config.algorithm.name} compares the episodes of "
@@ -116,9 +217,15 @@ SERVER_WORKERS = 8
 
 
 def workers_of(env: EnvSection, suite: Suite) -> int:
-    """Worker processes of a suite where the configuration leaves it open."""
+    """Worker processes of a suite where the configuration leaves it open.
+
+    A suite of this project is trusted and fast, so it runs in this process; so does an object that
+    was given in Python, since what a notebook defines no other process can import.
+    """
     if isinstance(env.workers, int):
         return env.workers
+    if env.suite.startswith(PYTHON):
+        return 0
     tables = [env.options, *(v for v in env.options.values() if isinstance(v, dict))]
     if env.suite not in SHIPPED:
         return 1
@@ -144,24 +251,12 @@ def pool_of(env: EnvSection, suite: Suite) -> Pool:
 
 
 def context_of(section: ContextSection, suite: Suite) -> Context:
-    own = suite.renders() if isinstance(suite, Renders) else {}
-    renders = {**GENERIC, **own}
-    if section.render not in renders:
-        raise ConfigError(
-            f"context.render = {section.render!r} does not exist"
-            f"{did_you_mean(section.render, renders)}; there are {', '.join(renders)}"
-        )
-    tags = tuple(suite.action_tags()) if isinstance(suite, Tagged) else ()
-    told: list[str] = []
-    if section.instructions:
-        rules = [suite.instructions().strip()] if isinstance(suite, Instructs) else []
-        told = [*rules, answer_format.instruction(tags)]
-    return Context(
+    return context_for(
+        suite,
         kind="transcript" if section.history == "all" else "window",
         window=0 if section.history == "all" else section.history,
-        render=renders[section.render],
-        instructions="\n\n".join(told),
-        tags=tags,
+        render=section.render,
+        instructions=section.instructions,
     )
 
 
@@ -191,102 +286,6 @@ def update_of(config: Config, device: str) -> Update:
     )
 
 
-def algorithm_of(section: AlgorithmSection, steps: int, *, where: str) -> Algorithm:
-    """Call the algorithm's function with the section's other keys as arguments."""
-    function = algorithm_function(section.name, where=where)
-    made = call(function, section.arguments(), where=where, filled={"total_steps": steps})
-    if not isinstance(made, Algorithm):
-        raise ConfigError(
-            f"{where}.name: {section.name} returned {type(made).__name__}, not an Algorithm"
-        )
-    made.check_views()
-    return made
-
-
-def algorithm_function(name: str, *, where: str) -> Callable[..., Algorithm]:
-    """The function behind an algorithm's name, or behind "package.module:function"."""
-    if name in ALGORITHMS:
-        return ALGORITHMS[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise ConfigError(
-            f"{where}.name: there is no algorithm {name!r}{did_you_mean(name, ALGORITHMS)}; there "
-            f'are {", ".join(ALGORITHMS)}, and your own as "package.module:function"'
-        )
-    found = imported(module, attribute, where=f"{where}.name")
-    if not callable(found):
-        raise ConfigError(f"{where}.name: {module} has no function {attribute!r}")
-    return cast(Callable[..., Algorithm], found)
-
-
-def phases_of(config: Config) -> list[Phase]:
-    """What a run does, in order. A replayed file is imitated, or gone on from.
-
-    Raises ConfigError for phases that cannot be run with the other settings.
-    """
-    phases = _phases(config)
-    if config.rollout.group_size == 1:
-        _check_alone(phases)
-    if config.rollout.replay and any(p.algorithm.acting.hinted_share for p in phases):
-        raise ConfigError(
-            "rollout.replay names episodes to imitate, and a phase imitates the environment's plan "
-            'instead; set told = "same", or leave rollout.replay out'
-        )
-    if config.rollout.replay and not any(
-        p.algorithm.acting.uses_expert for p in phases
-    ):
-        raise ConfigError(
-            "rollout.replay names episodes to imitate, but no phase imitates; set [algorithm] or "
-            '[warm_start] name = "sft", or leave rollout.replay out'
-        )
-    return phases
-
-
-def _phases(config: Config) -> list[Phase]:
-    main = algorithm_of(config.algorithm, config.run.steps, where="algorithm")
-    seed = config.run.seed
-    phases = [
-        Phase(name="train", algorithm=main, steps=config.run.steps, lr=config.update.lr, seed=seed)
-    ]
-    if config.warm_start is not None:
-        warm = config.warm_start
-        first = Phase(
-            name="warm_start",
-            algorithm=algorithm_of(warm, warm.steps, where="warm_start"),
-            steps=warm.steps,
-            lr=warm.lr,
-            seed=seed_of("warm_start", seed),
-        )
-        phases.insert(0, first)
-    return phases
-
-
-def _compares(phases: Sequence[Phase]) -> bool:
-    """Whether a phase would learn nothing from groups of one episode."""
-    try:
-        _check_alone(phases)
-    except ConfigError:
-        return True
-    return False
-
-
-def _check_alone(phases: Sequence[Phase]) -> None:
-    """Refuse to compare the episodes of a group with each other where a group holds one."""
-    for phase in phases:
-        if phase.algorithm.acting.max_batches:
-            raise ConfigError(
-                "rollout.group_size = 1, but the algorithm learns only from groups whose returns "
-                "differ, and those of one episode cannot; set rollout.group_size to at least 2"
-            )
-        for term in phase.algorithm.terms:
-            signal = term.advantage if isinstance(term, Reinforce) else getattr(term, "weight", ONE)
-            if signal.compares_group:
-                raise ConfigError(
-                    f"rollout.group_size = 1, but {signal.name} compares the episodes of a group, "
-                    f"and an episode alone teaches nothing; set rollout.group_size to at least 2"
-                )
-
-
 def hints_of(config: Config, suite: Suite, phases: Sequence[Phase]) -> Hints:
     """What the hints of a run are made from. Refuses those that the suite can never give."""
     section, wanted = config.hints, hints_wanted(config, phases)
@@ -300,54 +299,14 @@ def hints_of(config: Config, suite: Suite, phases: Sequence[Phase]) -> Hints:
     return made
 
 
-def hints_wanted(config: Config, phases: Sequence[Phase]) -> list[str]:
-    """The hints that a run's views and evaluations name."""
-    named = {view.hint for p in phases for view in p.algorithm.all_views().values()}
-    return sorted({*named, config.eval.hint} - {""})
-
-
-def rehearsal_of(
-    config: Config, session: Session, phases: Sequence[Phase], tasks: Sequence[Task],
-    tested: Panel | None,
-) -> Session:  # fmt: skip
+def rehearsal_of(parts: Parts, session: Session) -> Session:
     """A session to try a run out on. Refuses hints that do not fit, before anything is trained."""
-    hints = hints_wanted(config, phases)
-    trial = hint_preparation.rehearsal(session, tasks[0], hints, seed=config.run.seed)
-    for phase in phases:
-        hint_preparation.prove(session, phase.algorithm.all_views(), hint_preparation.sample(tasks))
-    if config.eval.hint and tested is not None:
-        shown = {"the evaluation": View(hint=config.eval.hint)}
-        hint_preparation.prove(session, shown, hint_preparation.sample(tested.tasks))
+    config, tasks = parts.config, hint_preparation.sample(parts.tasks)
+    hints = hints_wanted(config, parts.phases)
+    trial = hint_preparation.rehearsal(session, parts.tasks[0], hints, seed=config.run.seed)
+    for phase in parts.phases:
+        hint_preparation.prove(session, phase.algorithm.all_views(), tasks)
+    if config.eval.hint and parts.panel is not None:
+        hinted = {"the evaluation": View(hint=config.eval.hint)}
+        hint_preparation.prove(session, hinted, hint_preparation.sample(parts.panel.tasks))
     return trial
-
-
-def acting(config: Config, phases: Sequence[Phase]) -> set[str]:
-    """The policies that sample turns in this process and on its memory: "self" is the student."""
-    views = [(p.algorithm.all_views(), p.algorithm.all_actors()) for p in phases]
-    named = {there.get(name, View()).policy for there, actors in views for name in actors}
-    made = {name for name in named - {"self"} if not _away(config, name)}
-    return made | (set() if config.policy.sampler is not None else {"self"})
-
-
-def _away(config: Config, name: str) -> bool:
-    return name in config.policies and bool(config.policies[name].url)
-
-
-def policies_wanted(phases: Sequence[Phase], named: Mapping[str, object]) -> set[str]:
-    """The policies that views name, besides the student; each must exist or be made.
-
-    `reference` needs no section: it is a copy of the student before the main algorithm.
-    """
-    wanted = {v.policy for p in phases for v in p.algorithm.views.values()} - {"self"}
-    for name in sorted(wanted - set(named) - {"reference"}):
-        there = ", ".join(sorted(named)) or "none"
-        raise ConfigError(
-            f"the algorithm wants a policy {name!r}, but there is no section [policies.{name}] "
-            f"(there are: {there}); add it with a `model`{did_you_mean(name, named)}"
-        )
-    if "reference" in {v.policy for v in phases[0].algorithm.views.values()} and len(phases) > 1:
-        raise ConfigError(
-            "warm_start: its algorithm wants a reference, but that is made after the warm start; "
-            "leave its kl at 0"
-        )
-    return wanted

@@ -23,6 +23,9 @@ FOLDER = "checkpoints"
 START = "step-000000"
 KEEP = 2
 """The newest checkpoints that stay: the last, and one before it should that be damaged."""
+STATE = "state.json"
+INTERRUPTED = "interrupted"
+"""An empty file in a checkpoint that Ctrl-C made."""
 Skills = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
@@ -41,10 +44,19 @@ class State:
 
 
 def save(
-    folder: Path, state: State, student: HFPolicy, optimizer: torch.optim.Optimizer, *,
+    folder: Path,
+    state: State,
+    student: HFPolicy,
+    optimizer: torch.optim.Optimizer,
+    *,
     pinned: str = "",
-) -> None:  # fmt: skip
-    """Write a checkpoint beside the others, then point `latest` at it, then drop old ones."""
+    interrupted: bool = False,
+) -> None:
+    """Write a checkpoint beside the others, then point `latest` at it, then drop old ones.
+
+    interrupted  made by Ctrl-C between two regular ones: it drops none, and the next regular one
+                 replaces it
+    """
     target = folder / FOLDER / state.name
     draft = folder / FOLDER / f".{state.name}"
     try:
@@ -53,7 +65,9 @@ def save(
         student.save(draft)
         _as_before(folder, draft)
         save_file(optimizer_tensors(optimizer), draft / "optimizer.safetensors")
-        (draft / "state.json").write_text(json.dumps(asdict(state), indent=1) + "\n")
+        (draft / STATE).write_text(_text(state))
+        if interrupted:
+            (draft / INTERRUPTED).touch()
         for path in draft.iterdir():
             _sync(path)
         _sync(draft)
@@ -66,7 +80,33 @@ def save(
         raise RunError(no_room(target, error)) from error
     except SafetensorError as error:
         raise RunError(no_room(target, OSError(0, str(error)))) from error
-    prune(folder, {state.name, pinned})
+    if not interrupted:
+        drop_interrupted(folder)
+        prune(folder, {state.name, pinned})
+
+
+def _text(state: State) -> str:
+    return json.dumps(asdict(state), indent=1) + "\n"
+
+
+def was_interrupted(folder: Path) -> bool:
+    """Whether the newest checkpoint is one that Ctrl-C made."""
+    return (folder / LATEST).exists() and (latest(folder) / INTERRUPTED).exists()
+
+
+def confirm(folder: Path, state: State) -> None:
+    """Make the newest checkpoint, which Ctrl-C made, a regular one of the same weights."""
+    newest = latest(folder)
+    write_whole(newest / STATE, _text(state))
+    (newest / INTERRUPTED).unlink()
+
+
+def drop_interrupted(folder: Path) -> None:
+    """Drop the checkpoints that Ctrl-C made, but for the newest of all."""
+    newest = latest(folder).name
+    for name in names(folder):
+        if name != newest and (folder / FOLDER / name / INTERRUPTED).exists():
+            _drop(folder, name)
 
 
 def _as_before(folder: Path, draft: Path) -> None:
@@ -121,7 +161,7 @@ def latest(folder: Path) -> Path:
     """The newest whole checkpoint of a run."""
     name = (folder / LATEST).read_text().strip()
     found = folder / FOLDER / name
-    if not (found / "state.json").exists():
+    if not (found / STATE).exists():
         raise RunError(
             f"{folder / LATEST} names the checkpoint {name!r}, which is not in {folder / FOLDER}; "
             "write the name of one that is there into it, or start a new run"
@@ -169,11 +209,14 @@ def clean(folder: Path) -> None:
 def prune(folder: Path, wanted: set[str]) -> None:
     """Drop all checkpoints but the newest two and the wanted ones."""
     for name in names(folder)[:-KEEP]:
-        if name in wanted:
-            continue
-        # out of sight in one move: a run killed while it deletes files leaves a draft, which
-        # `clean` drops, and not half a checkpoint
-        old, gone = folder / FOLDER / name, folder / FOLDER / f".{name}"
-        shutil.rmtree(gone, ignore_errors=True)
-        old.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        if name not in wanted:
+            _drop(folder, name)
+
+
+def _drop(folder: Path, name: str) -> None:
+    """Out of sight in one move: a run killed while it deletes files leaves a draft, which `clean`
+    drops, and not half a checkpoint."""
+    old, draft = folder / FOLDER / name, folder / FOLDER / f".{name}"
+    shutil.rmtree(draft, ignore_errors=True)
+    old.rename(draft)
+    shutil.rmtree(draft, ignore_errors=True)

@@ -19,21 +19,22 @@ from pathlib import Path
 
 import torch
 
-from tutelage.runs import checkpoint
-from tutelage import cpu
-from tutelage.rollout import record
+from tutelage import __version__, cpu
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import differences, load, write
-from tutelage import __version__
 from tutelage.errors import RunError
+from tutelage.rollout import record
+from tutelage.runs import checkpoint
 
 CONFIG, META, LOCK = "config.toml", "meta.json", ".lock"
 HINTS = "hints.jsonl"
 LOGS = ("episodes.jsonl", "metrics.jsonl", "evals.jsonl", "columns.jsonl", HINTS)
 TIMINGS = "timings.jsonl"
 HARMLESS = {
-    "run.folder", "run.checkpoint_every", "policy.gradient_checkpointing",
-}  # fmt: skip
+    "run.folder",
+    "run.checkpoint_every",
+    "policy.gradient_checkpointing",
+}
 """Settings that change no result, so that a run may be continued with others."""
 
 
@@ -51,8 +52,14 @@ class RunFolder:
             self.logs[name] = record.Log(self.path / name)
         return self.logs[name]
 
+    def flush(self) -> dict[str, int]:
+        """Hand all lines to the system, so that they outlive this process; the files' lengths."""
+        if TIMINGS in self.logs:
+            self.logs[TIMINGS].flush()
+        return {name: self.log(name).flush() for name in LOGS}
+
     def lengths(self) -> dict[str, int]:
-        """Everything onto the disk; how long each file is then."""
+        """Put all lines on the disk, so that they outlive the machine; the files' lengths."""
         if TIMINGS in self.logs:
             self.logs[TIMINGS].sync()
         return {name: self.log(name).sync() for name in LOGS}

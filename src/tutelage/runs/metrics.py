@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from tutelage.runs.assemble import Phase
 from tutelage.rollout.record import Line
 from tutelage.rollout.task_sampling import differing
+from tutelage.runs.phases import Phase
 from tutelage.training.train_step import Report
 from tutelage.types import Episode
 

@@ -11,20 +11,16 @@ from typing import Any
 
 import torch
 
-from tutelage.runs import checkpoint
-from tutelage.prompts import answer_format
 from tutelage.config.schema import Config, PolicySection, SamplerSection
-from tutelage.prompts.context import Context
 from tutelage.envs.base import Demonstrates, Suite, Thinks
 from tutelage.envs.guard import attempt, close
 from tutelage.errors import ConfigError, did_you_mean
 from tutelage.policies.hf.kv_cache import budget
-from tutelage.prompts.chat_template import Chat
-from tutelage.policies.hf.policy import HFPolicy
-from tutelage.policies.server.http import Client, RequestOptions
 from tutelage.policies.hf.loading import load
-from tutelage.policies.server.policy import RemotePolicy
+from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
+from tutelage.policies.server.http import Client, RequestOptions
+from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm import (
     LocalSampler,
     Sampler,
@@ -33,6 +29,10 @@ from tutelage.policies.server.vllm import (
     weight_folder,
     write,
 )
+from tutelage.prompts import answer_format
+from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.context import Context
+from tutelage.runs import checkpoint
 from tutelage.seeding import seed_of
 from tutelage.types import Observation
 
@@ -327,9 +327,13 @@ def policies_of(
     tokens = config.update.max_tokens_per_pass
     own = (
         load_policy(
-            config.policy, where="policy", tokens=tokens, rows=config.rollout.concurrency,
-            folder=student, engines=engines,
-        )  # fmt: skip
+            config.policy,
+            where="policy",
+            tokens=tokens,
+            rows=config.rollout.concurrency,
+            folder=student,
+            engines=engines,
+        )
         if student
         else policy_of(config.policy, config, suite, context, where="policy", engines=engines)
     )

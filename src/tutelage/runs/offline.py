@@ -2,33 +2,29 @@
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tutelage.runs import assemble
-from tutelage.runs import checkpoint
-from tutelage.runs import models
 from tutelage.algorithms.sft import sft
 from tutelage.config.schema import Config
 from tutelage.envs.base import Demonstrates
 from tutelage.errors import ConfigError, RunError, did_you_mean
 from tutelage.evaluation.evaluate import Evaluation, evaluate, named
-from tutelage.rollout.hint_preparation import Hinter, prove, sample
-from tutelage.objective import Algorithm
-from tutelage.objective import View
+from tutelage.objective import Algorithm, View
 from tutelage.policies.hf.loading import load
-from tutelage.rollout.record import Log, episode_line
+from tutelage.rollout.hint_preparation import Hinter, prove, sample
 from tutelage.rollout.play import play
-from tutelage.types import EXPERT
+from tutelage.rollout.record import Log, episode_line
 from tutelage.rollout.session import Session
-from tutelage.seeding import seed_of
-from tutelage.runs.train import deterministic
+from tutelage.runs import checkpoint, models
+from tutelage.runs.assemble import Parts, Tick, assemble, deterministic, tasks_of
 from tutelage.runs.folder import CONFIG
 from tutelage.schedules import constant
+from tutelage.seeding import seed_of
+from tutelage.types import EXPERT
 
 STUDENT = "student"
-Tick = Callable[[int, int], None]
 
 
 def trained(where: Path, name: str = "") -> str:
@@ -63,21 +59,15 @@ def export(where: Path, name: str, out: Path) -> None:
 
 
 @contextlib.contextmanager
-def staged(config: Config, names: Sequence[str], student: str, tick: Tick) -> Iterator[Session]:
-    """A session with the named policies; the student is always there, as "self"."""
-    suite = assemble.suite_of(config.env)
-    context = assemble.context_of(config.context, suite)
-    with contextlib.ExitStack() as closing:
-        closing.enter_context(deterministic())
-        policies = models.policies_of(config, names, suite, context, student=student)
-        pool = assemble.pool_of(config.env, suite)
-        closing.callback(pool.shutdown)
-        session = Session(
-            suite=suite, pool=pool, policies=dict(policies), context=context,
-            limits=assemble.limits_of(config), tick=tick, hints=assemble.hints_of(config, suite, []),
-        )  # fmt: skip
-        session.ready = Hinter(session=session, seed=config.run.seed)
-        yield session
+def opened(
+    parts: Parts, *, student: str = "", others: Collection[str] | None = None, tick: Tick
+) -> Iterator[Session]:
+    """A session for playing without learning; the student is always there, as "self"."""
+    with (
+        deterministic(),
+        parts.open(student=student, others=others, tick=tick) as (session, _),
+    ):
+        yield replace(session, ready=Hinter(session=session, seed=parts.config.run.seed))
 
 
 def _known(config: Config, names: Sequence[str], others: Sequence[str]) -> None:
@@ -97,22 +87,21 @@ def evaluations(
     eval.hint. "student" comes from the folder `student` if that is not empty; "expert" is the
     suite's own, which needs no hint."""
     _known(config, names, [STUDENT, EXPERT])
-    suite = assemble.suite_of(config.env)
-    if EXPERT in names and not isinstance(suite, Demonstrates):
+    parts = assemble(config, learns=False)
+    assert parts.panel is not None
+    if EXPERT in names and not isinstance(parts.suite, Demonstrates):
         raise ConfigError(
             f"the suite {config.env.suite} has no expert: it has no `demonstrate` and `plan` "
             f"methods; evaluate {', '.join([STUDENT, *config.policies])} instead"
         )
-    config, _ = assemble.fitted(config, suite)
-    tested = assemble.panel_of(config.eval, suite)
     others = [name for name in names if name not in (STUDENT, EXPERT)]
-    with staged(config, others, student, tick) as session:
+    with opened(parts, student=student, others=others, tick=tick) as session:
         hint = config.eval.hint
-        prove(session, {"the evaluation": View(hint=hint)}, sample(tested.tasks))
+        prove(session, {"the evaluation": View(hint=hint)}, sample(parts.panel.tasks))
         return {
             named(name, shown): evaluate(
                 session,
-                tested,
+                parts.panel,
                 policy="self" if name in (STUDENT, EXPERT) else name,
                 hint=shown,
                 acting=_alone(EXPERT, thoughts=False) if name == EXPERT else None,
@@ -141,7 +130,8 @@ def collect(
     if path.exists():
         raise RunError(f"{path} exists already; choose another --out, or remove it")
     algorithm = _alone(policy, thoughts=thoughts)
-    tasks = assemble.tasks_of(assemble.suite_of(config.env), config.env.split, 1, where="env")
+    parts = assemble(config, learns=False, evaluates=False)
+    tasks = tasks_of(parts.suite, config.env.split, 1, where="env")
     order = list(range(min(len(tasks), episodes)))
     if len(tasks) > episodes:
         order = random.Random(seed_of("collect", config.run.seed)).sample(
@@ -150,7 +140,10 @@ def collect(
     played = won = written = 0
     path.parent.mkdir(parents=True, exist_ok=True)
     others = [] if policy in (EXPERT, STUDENT) else [policy]
-    with staged(config, others, student, tick) as session, contextlib.closing(Log(path)) as log:
+    with (
+        opened(parts, student=student, others=others, tick=tick) as session,
+        contextlib.closing(Log(path)) as log,
+    ):
         while played < episodes:
             # rounds over the split, each with its own draws, in portions that fit into memory
             lap, at = divmod(played, len(order))

@@ -10,29 +10,31 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tutelage.objective.batch import collate
-from tutelage.runs.assemble import Phase
 from tutelage.envs.base import Demonstrates, Suite, Thinks, suite_name
-from tutelage.envs.guard import attempt, close
 from tutelage.envs.check import quick
+from tutelage.envs.guard import attempt, close
 from tutelage.errors import ConfigError, EnvError, PolicyError
 from tutelage.maths.surrogates import score_function
-from tutelage.runs.models import Model, student_of
-from tutelage.objective import ONE, Step
-from tutelage.objective import STUDENT, View
-from tutelage.objective import Algorithm
 from tutelage.objective import (
+    ONE,
+    STUDENT,
+    Algorithm,
     Distill,
     DistillSampled,
     Entropy,
     Reinforce,
+    Step,
     Term,
+    View,
+    bind,
 )
-from tutelage.objective import bind
+from tutelage.objective.batch import collate
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Sample
-from tutelage.rollout.session import Session
 from tutelage.rollout.play import play
+from tutelage.rollout.session import Session
+from tutelage.runs.models import Model, student_of
+from tutelage.runs.phases import Phase
 from tutelage.schedules import constant
 from tutelage.signals import gap
 from tutelage.training.layout import prepare
@@ -261,7 +263,10 @@ def privileged(wiring: Wiring) -> None:
                 f"the privileged text does not reach {name}: its prompt does not hold all of it; "
                 "set chat_template to a Jinja file that shows the system message"
             )
-        room, need = wiring.policies[view.policy].context_length, wiring.session.limits.max_new_tokens
+        room, need = (
+            wiring.policies[view.policy].context_length,
+            wiring.session.limits.max_new_tokens,
+        )
         if len(shown) + need > room:
             raise ConfigError(
                 f"with its privileged text, {name}'s first prompt has {len(shown)} tokens, which "
@@ -301,7 +306,9 @@ def silent_terms(wiring: Wiring) -> None:
 
 def _gradient(wiring: Wiring, episode: Episode, terms: tuple[Term, ...]) -> list[Tensor]:
     heat, views = wiring.session.limits.temperature, wiring.views()
-    samples = {n: wiring.session.prompter(v, wiring.task).samples(episode) for n, v in views.items()}
+    samples = {
+        n: wiring.session.prompter(v, wiring.task).samples(episode) for n, v in views.items()
+    }
     with torch.no_grad():
         before = {n: wiring.policies[v.policy].score(samples[n], heat) for n, v in views.items()}
     batch = collate([episode])
@@ -310,7 +317,9 @@ def _gradient(wiring: Wiring, episode: Episode, terms: tuple[Term, ...]) -> list
     live = {n: wiring.policies[views[n].policy].score(samples[n], heat) for n in sorted(trained)}
     everything = torch.arange(len(batch.token))
     # every term is called, though none of its tokens counts: beside tokens that do, it would be
-    parts = {name: objective.token_weight * term(live, everything) for name, term in objective.terms}
+    parts = {
+        name: objective.token_weight * term(live, everything) for name, term in objective.terms
+    }
     parameters = list(student_of(wiring.policies).parameters())
     loss = torch.stack([part.sum() for part in parts.values()]).sum()
     made = torch.autograd.grad(loss, parameters, allow_unused=True)

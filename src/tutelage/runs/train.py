@@ -1,54 +1,69 @@
-"""The loop: play, learn, evaluate, save; and the same again after a crash, byte for byte."""
+"""Train as a configuration says: play, learn, evaluate, save; after a crash the same again.
+
+One training step, from the command line to the surrogate, is this walk:
+
+1. `cli.main`             reads the file and calls `train`
+2. `runs.train`           `train` assembles the parts, `_Loop._step` is one step
+3. `rollout.play`         `play`: tasks -> episodes
+4. `training.train_step`  `train_step`: episodes -> one update of the weights
+5. `objective.bind`       `bind`: the algorithm's terms on this step's tokens
+6. `objective.terms`      `Reinforce.bind`: one term, an advantage and a surrogate
+7. `maths.surrogates`     `ppo_clip`: the clipped surrogate of each token
+
+A run that was killed anywhere and continued writes the same bytes as one that never stopped.
+"""
 
 import contextlib
 import inspect
 import math
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from tutelage.runs import assemble
-from tutelage.runs import checkpoint
-from tutelage.runs import models
-from tutelage import cpu
-from tutelage.rollout import record
-from tutelage.runs import folder as run_folder
-from tutelage.runs.assemble import Phase
-from tutelage.runs.checkpoint import State
 from tutelage.config.schema import Config, LearningRate
 from tutelage.errors import RunError
-from tutelage.evaluation.evaluate import Panel, evaluate, named
-from tutelage.rollout.hint_preparation import Hinter
-from tutelage.runs.metrics import metrics
-from tutelage.runs.models import Model
+from tutelage.evaluation.evaluate import evaluate, named
 from tutelage.objective import View
-from tutelage.training.optimizer import adamw
 from tutelage.policies.hf.policy import HFPolicy
+from tutelage.rollout import record
+from tutelage.rollout.hint_preparation import Hinter
+from tutelage.rollout.play import play
 from tutelage.rollout.record import Line, episode_line
 from tutelage.rollout.replay import Replay
-from tutelage.rollout.session import Clock, Session
-from tutelage.rollout.play import play
-from tutelage.runs.folder import RunFolder
+from tutelage.rollout.session import Session
 from tutelage.rollout.task_sampling import gather, learnt
+from tutelage.runs import checkpoint, diagnosis, models
+from tutelage.runs import folder as run_folder
+from tutelage.runs.assemble import Parts, assemble, deterministic, rehearsal_of, update_of
+from tutelage.runs.checkpoint import State
+from tutelage.runs.folder import RunFolder
+from tutelage.runs.interrupt import delayed
+from tutelage.runs.metrics import metrics
+from tutelage.runs.models import Model
+from tutelage.runs.phases import Phase, algorithm_function
 from tutelage.runs.selftest import Wiring, run_all
+from tutelage.training.optimizer import adamw
 from tutelage.training.train_step import Report, train_step
-from tutelage.training.layout import read
-from tutelage.types import Episode, Task
+from tutelage.training.usable import usable_episodes
+from tutelage.types import Episode
 
 
 class Watch(Protocol):
-    """Who is told how a run goes. Lines are what was logged, seconds are by phase of the step."""
+    """Told how a run goes. Lines are what was logged, seconds are by phase of the step."""
 
     def started(self, config: Config, phase: str, step: int) -> None: ...
     def tested(self, names: Sequence[str]) -> None: ...
     def playing(self, done: int, total: int) -> None: ...
     def stepped(self, line: Line, seconds: Mapping[str, float]) -> None: ...
     def evaluated(self, line: Line) -> None: ...
+    def warned(self, sentence: str) -> None:
+        """Told what the user should know, such as why a run cannot learn and what helps."""
+        ...
+
     def closed(self) -> None: ...
 
 
@@ -56,65 +71,70 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
     """Run a configuration to its end in its folder, which is returned.
 
     Raises ConfigError and PolicyError for what cannot be run, RunError for what went wrong later.
+    After a KeyboardInterrupt the last finished step is a checkpoint.
     """
-    suite = assemble.suite_of(config.env)
-    config, notices = assemble.fitted(config, suite)
-    for notice in notices:
-        print(f"note: {notice}", file=sys.stderr)
-    phases = assemble.phases_of(config)
-    wanted = assemble.policies_wanted(phases, config.policies)
-    context = assemble.context_of(config.context, suite)
-    tasks = assemble.tasks_of(suite, config.env.split, config.rollout.tasks_per_step, where="env")
-    tested = None
-    if config.eval.every:
-        tested = assemble.panel_of(config.eval, suite)
+    refuse_reimport()
+    parts = assemble(config, evaluates=bool(config.eval.every))
+    config = parts.config
+    for notice in parts.notices:
+        watch.warned(notice)
     replay = Replay(Path(config.rollout.replay)) if config.rollout.replay else None
     with contextlib.ExitStack() as closing:
         closing.enter_context(deterministic())
         folder = run_folder.claim(config, steps_matter=steps_matter(config), resume=resume)
         closing.callback(folder.close)
         student = str(checkpoint.latest(folder.path)) if folder.state else ""
-        policies = models.policies_of(
-            config, wanted, suite, context, student=student,
-            engines=max(1, len(assemble.acting(config, phases))),
-        )  # fmt: skip
-        pool = assemble.pool_of(config.env, suite)
-        closing.callback(pool.shutdown)
+        session, policies = closing.enter_context(parts.open(student=student, tick=watch.playing))
         closing.callback(watch.closed)
         facts = {name: policy.chat.fingerprint() for name, policy in policies.items()}
-        pinned = {"tokenizers": facts, "panel": tested.fingerprint if tested else ""}
-        session = Session(
-            suite=suite, pool=pool, policies=dict(policies), context=context,
-            limits=assemble.limits_of(config), tick=watch.playing,
-            hints=assemble.hints_of(config, suite, phases),
-        )  # fmt: skip
-        trial = assemble.rehearsal_of(config, session, phases, tasks, tested)
+        pinned = {"tokenizers": facts, "panel": parts.panel.fingerprint if parts.panel else ""}
         wiring = Wiring(
-            phases=phases, session=trial, policies=policies, task=tasks[0], split=config.env.split,
+            phases=parts.phases,
+            session=rehearsal_of(parts, session),
+            policies=policies,
+            task=parts.tasks[0],
+            split=config.env.split,
             replayed=replay is not None,
-        )  # fmt: skip
+        )
         watch.tested(run_all(wiring))
+        for sentence in diagnosis.before(parts, session, policies):
+            watch.warned(sentence)
         run_folder.begin(folder, config, pinned)
+        hinter = _hinter(config, folder, session)
         loop = _Loop(
-            config=config, folder=folder, session=session, policies=policies,
-            student=models.student_of(policies), tasks=tasks, tested=tested, replay=replay,
-            watch=watch, hinter=_hinter(config, folder, session),
-            makes_reference="reference" in wanted - set(config.policies),
-        )  # fmt: skip
+            parts=parts,
+            folder=folder,
+            session=replace(session, ready=hinter),
+            policies=policies,
+            student=models.student_of(policies),
+            replay=replay,
+            watch=watch,
+            hinter=hinter,
+        )
         with _enough_memory():
-            loop.run(phases)
+            loop.run()
     return Path(config.run.folder)
 
 
+def refuse_reimport() -> None:
+    """A worker process imports the script that started it. Raises SystemExit in such a worker,
+    where that script starts a run outside of `if __name__ == "__main__":`."""
+    import multiprocessing
+
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(
+            "tutelage: a worker process imports this script, which would start its run once more; "
+            'put what trains under `if __name__ == "__main__":`'
+        )
+
+
 def _hinter(config: Config, folder: RunFolder, session: Session) -> Hinter:
-    """What makes the run's hints, with those that it made before it stopped."""
+    """Makes the run's hints, and knows those that it made before it stopped."""
     if folder.state is not None:
         session.hints.bandit.restore(folder.state.skills)
         lines = record.read(folder.path / run_folder.HINTS)
         session.hints.written = {str(line["task"]): str(line["text"]) for line in lines}
-    made = Hinter(session=session, seed=config.run.seed, note=folder.log(run_folder.HINTS).write)
-    session.ready = made
-    return made
+    return Hinter(session=session, seed=config.run.seed, note=folder.log(run_folder.HINTS).write)
 
 
 @contextlib.contextmanager
@@ -122,7 +142,7 @@ def _enough_memory() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # torch's processor allocator has no exception of its own
+        # torch's CPU allocator has no exception of its own
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise RunError(
                 "there is not enough memory; continue with --resume and "
@@ -133,31 +153,14 @@ def _enough_memory() -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def deterministic() -> Iterator[None]:
-    """Equal runs give equal bytes on a processor; graphics cards make no such promise."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    threads = cpu.threads()
-    if threads != before[0]:
-        torch.set_num_threads(threads)
-    if not torch.cuda.is_available():
-        torch.use_deterministic_algorithms(True)
-        # filling fresh memory only helps to find bugs, and costs time
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
-        with cpu.products(cpu.matmul()):
-            yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
-
-
 def steps_matter(config: Config) -> bool:
     """Whether what happens in a step depends on how many there will be."""
-    function = assemble.algorithm_function(config.algorithm.name, where="algorithm")
-    takes = inspect.signature(function).parameters
-    falls = isinstance(config.update.lr, dict) and any(len(v) == 2 for v in config.update.lr.values())
-    return "total_steps" in takes or falls
+    function = algorithm_function(config.algorithm.name, where="algorithm")
+    parameters = inspect.signature(function).parameters
+    falls = isinstance(config.update.lr, dict) and any(
+        len(values) == 2 for values in config.update.lr.values()
+    )
+    return "total_steps" in parameters or falls
 
 
 def learning_rate(lr: LearningRate, warmup: int, step: int, steps: int) -> float:
@@ -177,171 +180,208 @@ def learning_rate(lr: LearningRate, warmup: int, step: int, steps: int) -> float
     return end + (start - end) * left
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finished:
+    """The last whole step: what a checkpoint of it holds besides weights."""
+
+    state: State
+    optimizer: torch.optim.Optimizer
+
+
 @dataclass(kw_only=True)
 class _Loop:
-    config: Config
+    parts: Parts
     folder: RunFolder
     session: Session
     policies: dict[str, Model]
     student: HFPolicy
-    tasks: Sequence[Task]
-    tested: Panel | None
     replay: Replay | None
     watch: Watch
     hinter: Hinter
-    makes_reference: bool
+    finished: _Finished | None = None  # None while weights change
 
-    def run(self, phases: Sequence[Phase]) -> None:
-        state = self.folder.state
+    @property
+    def config(self) -> Config:
+        return self.parts.config
+
+    def run(self) -> None:
+        state, phases = self.folder.state, self.parts.phases
         names = [phase.name for phase in phases]
-        for phase in phases[names.index(state.phase) if state else 0 :]:
-            self._phase(phase, state if state and state.phase == phase.name else None)
+        try:
+            for phase in phases[names.index(state.phase) if state else 0 :]:
+                self._phase(phase, state if state and state.phase == phase.name else None)
+        except KeyboardInterrupt:
+            self._save_interrupted()
+            raise
         # a run that was killed after its last checkpoint and before it dropped an old one
         last = checkpoint.latest(self.folder.path).name
-        checkpoint.prune(self.folder.path, {last, checkpoint.START if self.makes_reference else ""})
+        wanted = {last, checkpoint.START if self.parts.makes_reference else ""}
+        checkpoint.drop_interrupted(self.folder.path)
+        checkpoint.prune(self.folder.path, wanted)
 
     def _phase(self, phase: Phase, state: State | None) -> None:
-        u = self.config.update
+        update = self.config.update
         optimizer = adamw(
-            self.student.parameters(), lr=0.0, betas=u.betas, weight_decay=u.weight_decay,
-            offload=u.offload,
-        )  # fmt: skip
+            self.student.parameters(),
+            lr=0.0,  # set at every step
+            betas=update.betas,
+            weight_decay=update.weight_decay,
+            offload=update.offload,
+        )
         first = 0
         if state is not None:
             first = state.step
-            found = checkpoint.latest(self.folder.path)
-            checkpoint.restore_optimizer(optimizer, found / "optimizer.safetensors")
+            newest = checkpoint.latest(self.folder.path)
+            checkpoint.restore_optimizer(optimizer, newest / "optimizer.safetensors")
         self.watch.started(self.config, phase.name, first)
         if phase.name == "train":
-            self._begin(phase, optimizer, new=state is None)
-        every = self.config.run
+            self._begin(optimizer, phase, new=state is None)
+        if state is not None:
+            self._complete(phase, first)
+        seen = diagnosis.Signs(self.config, phase)
         for step in range(first, phase.steps):
-            self._step(phase, step, optimizer)
+            report = self._step(phase, step, optimizer, seen)
+            if step == first:
+                self._warn(seen.sentences(after="first", columns=report.columns))
             done = step + 1
-            last = done == phase.steps
-            if (
-                phase.name == "train"
-                and self.config.eval.every
-                and (last or done % self.config.eval.every == 0)
-            ):
+            if self._evaluates(phase, done):
                 self._evaluate(done)
-            # a finished warm start is saved as step 0 of what follows
-            if done % every.checkpoint_every == 0 or (last and phase.name == "train"):
+            if self._saves(phase, done):
                 self._save(phase, done, optimizer)
+        if phase.steps > first + 1:
+            self._warn(seen.sentences(after="last"))
 
-    def _begin(self, phase: Phase, optimizer: torch.optim.Optimizer, *, new: bool) -> None:
-        """Before the main algorithm's first step: a result, a checkpoint, its reference."""
+    def _complete(self, phase: Phase, done: int) -> None:
+        """What should have followed the step after which Ctrl-C came: evaluation, checkpoint."""
+        if not checkpoint.was_interrupted(self.folder.path):
+            return
+        if self._evaluates(phase, done) and not self._evaluated(done):
+            self._evaluate(done)
+        if self._saves(phase, done):
+            checkpoint.confirm(self.folder.path, self._state(phase, done, self.folder.lengths()))
+
+    def _warn(self, sentences: Sequence[str]) -> None:
+        for sentence in sentences:
+            self.watch.warned(sentence)
+
+    def _begin(self, optimizer: torch.optim.Optimizer, phase: Phase, *, new: bool) -> None:
+        """Before the main algorithm's first step: evaluation, checkpoint, and its reference."""
         if new:
             if self.config.eval.every:
                 self._evaluate(0)
             self._save(phase, 0, optimizer)
-        if self.makes_reference:
+        if self.parts.makes_reference:
             self.policies["reference"] = self._reference(new)
-            self.session.policies = dict(self.policies)
+            self.session = replace(self.session, policies=dict(self.policies))
+            self.hinter.session = self.session
 
     def _reference(self, new: bool) -> HFPolicy:
         start = self.folder.path / checkpoint.FOLDER / checkpoint.START
         if new or self.student.adapters is not None:
-            made = self.student.copied()
-            if made.adapters is not None and not new:
-                made.adapters.restore(start)
-            return made
+            reference = self.student.copied()
+            if reference.adapters is not None and not new:
+                reference.adapters.restore(start)
+            return reference
         section, tokens = self.config.policy, self.config.update.max_tokens_per_pass
-        made = models.load_policy(
-            section, where="policy", tokens=tokens, rows=self.config.rollout.concurrency,
+        reference = models.load_policy(
+            section,
+            where="policy",
+            tokens=tokens,
+            rows=self.config.rollout.concurrency,
             folder=str(start),
-        )  # fmt: skip
-        made.freeze()
-        return made
+        )
+        reference.freeze()
+        return reference
 
     # -- one step
 
-    def _step(self, phase: Phase, step: int, optimizer: torch.optim.Optimizer) -> None:
+    def _step(
+        self, phase: Phase, step: int, optimizer: torch.optim.Optimizer, seen: diagnosis.Signs
+    ) -> Report:
         since = time.perf_counter()
-        clock = self.session.clock = Clock()
+        clock, algorithm = self.session.clock, phase.algorithm
+        clock.restart()
         rate = learning_rate(phase.lr, self.config.update.warmup, step, phase.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         episodes = self._episodes(phase, step)
-        for episode in episodes:
-            self.folder.log("episodes.jsonl").write(_named(phase, episode_line(episode, step)))
-        usable = self._usable(phase, episodes, step)
-        used = learnt(phase.algorithm, usable, self.config.rollout.tasks_per_step)
-        report = train_step(
-            phase.algorithm, used, self.policies, optimizer, self.session.prompter,
-            assemble.update_of(self.config, self.student.device), step=step, seed=phase.seed,
-            clock=clock,
-        )  # fmt: skip
-        told = self.hinter.report(phase.algorithm, [e.task for e in usable])
-        self.hinter.settle(episodes)
-        line = _named(phase, {**metrics(phase, step, episodes, usable, report, rate), **told})
-        self.folder.log("metrics.jsonl").write(line)
-        if self.config.run.columns:
-            self._columns(phase, step, used, report)
-        seconds = {**clock.seconds, "all": time.perf_counter() - since}
-        self.folder.log("timings.jsonl").write(_named(phase, {"step": step, "seconds": seconds}))
+        with delayed(self._stopping):
+            self.finished = None
+            for episode in episodes:
+                self.folder.log("episodes.jsonl").write(_named(phase, episode_line(episode, step)))
+            usable = usable_episodes(
+                algorithm, episodes, self.session.policies, self.session.prompter, step=step
+            )
+            used = learnt(algorithm, usable, self.config.rollout.tasks_per_step)
+            report = train_step(
+                algorithm,
+                used,
+                self.policies,
+                optimizer,
+                self.session.prompter,
+                update_of(self.config, self.student.device),
+                step=step,
+                seed=phase.seed,
+                clock=clock,
+            )
+            hints = self.hinter.report(algorithm, [e.task for e in usable])
+            self.hinter.settle(episodes)
+            numbers = metrics(phase, step, episodes, usable, report, rate)
+            line = _named(phase, {**numbers, **hints})
+            self.folder.log("metrics.jsonl").write(line)
+            if self.config.run.columns:
+                self._columns(phase, step, used, report)
+            seconds = {**clock.seconds, "all": time.perf_counter() - since}
+            timing = _named(phase, {"step": step, "seconds": seconds})
+            self.folder.log("timings.jsonl").write(timing)
+            state = self._state(phase, step + 1, self.folder.flush())
+            self.finished = _Finished(state=state, optimizer=optimizer)
+        seen.add(line, episodes)
         self.watch.stepped(line, seconds)
+        return report
+
+    def _stopping(self) -> None:
+        self.watch.warned("stopping after this step; Ctrl-C once more stops now and loses it")
 
     def _episodes(self, phase: Phase, step: int) -> list[Episode]:
-        r = self.config.rollout
+        rollout, session = self.config.rollout, self.session
         if self.replay is not None and phase.algorithm.acting.expert:
-            made = self.replay.choose(
-                r.tasks_per_step * r.group_size, lambda task: self.session.prompter(View(), task),
-                self.session.suite, seed=phase.seed, step=step,
-            )  # fmt: skip
-            self.session.ready([e.task for e in made], phase.algorithm, step)
-            return made
+            demonstrations = self.replay.choose(
+                rollout.tasks_per_step * rollout.group_size,
+                lambda task: session.prompter(View(), task),
+                session.suite,
+                seed=phase.seed,
+                step=step,
+            )
+            session.ready([e.task for e in demonstrations], phase.algorithm, step)
+            return demonstrations
         if self.replay is not None and phase.algorithm.acting.student_turns is not None:
             begun = self.replay.choose(
-                r.tasks_per_step, lambda task: self.session.prompter(View(), task), self.session.suite,
-                seed=phase.seed, step=step, once=True,
-            )  # fmt: skip
+                rollout.tasks_per_step,
+                lambda task: session.prompter(View(), task),
+                session.suite,
+                seed=phase.seed,
+                step=step,
+                once=True,
+            )
             return play(
-                self.session, [e.task for e in begun], phase.algorithm, seed=phase.seed, step=step,
-                group_size=r.group_size, recorded={e.task.id: e.turns for e in begun},
-            )  # fmt: skip
+                session,
+                [e.task for e in begun],
+                phase.algorithm,
+                seed=phase.seed,
+                step=step,
+                group_size=rollout.group_size,
+                recorded={e.task.id: e.turns for e in begun},
+            )
         return gather(
-            self.session, self.tasks, phase.algorithm, count=r.tasks_per_step, group_size=r.group_size,
-            seed=phase.seed, step=step,
-        )  # fmt: skip
-
-    def _usable(self, phase: Phase, episodes: Sequence[Episode], step: int) -> list[Episode]:
-        """What can be learnt from: what did not break, in which something was said, and which
-        every view can read."""
-        whole = [e for e in episodes if not e.stop.broken]
-        if not whole:
-            first = episodes[0]
-            raise RunError(
-                f"all {len(episodes)} episodes of step {step} broke; the first, of task "
-                f"{first.task.id}, with: {first.error}; mend the environment (`tutelage "
-                "check-env` helps), then continue with --resume"
-            )
-        usable, before = [e for e in whole if e.turns], len(whole) + 1
-        while len(usable) < before:  # what is left out changes what others are told of it
-            before = len(usable)
-            usable = [e for e in usable if self._fits(phase, e, usable)]
-        if not usable:
-            raise RunError(
-                f"no episode of step {step} fits the models' contexts; lower rollout.max_turns or "
-                "rollout.max_new_tokens, or choose a shorter context.render"
-            )
-        return usable
-
-    def _fits(self, phase: Phase, episode: Episode, usable: Sequence[Episode]) -> bool:
-        """Whether the episode is within every view's context, its privileged text included."""
-        lengths = [len(t.prompt) + len(t.tokens) for t in episode.turns]
-        shown = max(lengths) if episode.turns[0].fresh else sum(lengths)
-        group = [e for e in usable if e.group == episode.group]
-        views = list(phase.algorithm.all_views().values())
-        alike = not any(view.hint or view.hindsight for view in views)
-        for view in views:
-            if not alike:  # who acted was told other things than who reads
-                prompter = self.session.prompter(view, episode.task)
-                turns = read(view, prompter, episode, group)
-                shown = max(len(turn.prompt) + len(turn.tokens) for turn in turns)
-            if shown > self.policies[view.policy].context_length:
-                return False
-        return True
+            session,
+            self.parts.tasks,
+            phase.algorithm,
+            count=rollout.tasks_per_step,
+            group_size=rollout.group_size,
+            seed=phase.seed,
+            step=step,
+        )
 
     def _columns(self, phase: Phase, step: int, used: Sequence[Episode], report: Report) -> None:
         """A line an episode: each signal's value at each of its tokens, in 6 digits."""
@@ -360,30 +400,79 @@ class _Loop:
             self.folder.log("columns.jsonl").write(_named(phase, line))
             start = end
 
-    # -- results and checkpoints
+    # -- evaluations and checkpoints
+
+    def _evaluates(self, phase: Phase, done: int) -> bool:
+        """Whether an evaluation is due after so many steps of a phase."""
+        every = self.config.eval.every
+        return phase.name == "train" and every > 0 and (done == phase.steps or done % every == 0)
+
+    def _saves(self, phase: Phase, done: int) -> bool:
+        """Whether a checkpoint is due. A finished warm start is saved as step 0 of what follows."""
+        last = done == phase.steps and phase.name == "train"
+        return last or done % self.config.run.checkpoint_every == 0
+
+    def _evaluated(self, step: int) -> bool:
+        """Whether the results after a step are all in the log."""
+        lines = list(record.read(self.folder.path / "evals.jsonl"))
+        wanted = len({"", self.config.eval.hint})
+        return sum(line["step"] == step for line in lines) >= wanted
 
     def _evaluate(self, step: int) -> None:
-        if self.tested is None:
+        if self.parts.panel is None:
             return
         section = self.config.eval
+        results = []
         for hint in dict.fromkeys(("", section.hint)):
-            made = evaluate(
-                self.session, self.tested, hint=hint, seed=self.config.run.seed,
+            result = evaluate(
+                self.session,
+                self.parts.panel,
+                hint=hint,
+                seed=self.config.run.seed,
                 temperature=section.temperature,
-            )  # fmt: skip
-            line = made.line(step, named("student", hint))
-            self.folder.log("evals.jsonl").write(line)
+            )
+            results.append(result.line(step, named("student", hint)))
+        with delayed():
+            for line in results:
+                self.folder.log("evals.jsonl").write(line)
+            lengths = self.folder.flush()
+            # the evaluation before step 0 is no part of the warm start: it is made again
+            if self.finished is not None and self.finished.state.phase == "train":
+                state = replace(self.finished.state, logs=lengths)
+                self.finished = replace(self.finished, state=state)
+        for line in results:
             self.watch.evaluated(line)
 
+    def _state(self, phase: Phase, done: int, logs: Mapping[str, int]) -> State:
+        skills = self.session.hints.bandit.state()
+        return State(phase=phase.name, step=done, logs=logs, skills=skills)
+
     def _save(self, phase: Phase, done: int, optimizer: torch.optim.Optimizer) -> None:
-        state = State(
-            phase=phase.name, step=done, logs=self.folder.lengths(),
-            skills=self.session.hints.bandit.state(),
-        )  # fmt: skip
+        state = self._state(phase, done, self.folder.lengths())
         checkpoint.save(
-            self.folder.path, state, self.student, optimizer,
-            pinned=checkpoint.START if self.makes_reference else "",
-        )  # fmt: skip
+            self.folder.path,
+            state,
+            self.student,
+            optimizer,
+            pinned=checkpoint.START if self.parts.makes_reference else "",
+        )
+
+    def _save_interrupted(self) -> None:
+        """A checkpoint of the last whole step, so that Ctrl-C costs none. The next one replaces it:
+        a run that goes on keeps the checkpoints of one that never stopped."""
+        if self.finished is None:
+            return  # nothing is done, or a second Ctrl-C came while weights changed
+        state = self.finished.state
+        if (self.folder.path / checkpoint.LATEST).exists():
+            newest = checkpoint.read_state(checkpoint.latest(self.folder.path))
+            if (newest.phase, newest.step) == (state.phase, state.step):
+                return
+            if newest.phase == "train" and state.phase == "warm_start":
+                return  # the finished warm start is saved as step 0 already
+        self.folder.lengths()
+        checkpoint.save(
+            self.folder.path, state, self.student, self.finished.optimizer, interrupted=True
+        )
 
 
 def _named(phase: Phase, line: Line) -> Line:

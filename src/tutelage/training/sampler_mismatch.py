@@ -32,7 +32,10 @@ def own_tokens(algorithm: Algorithm, batch: TokenBatch) -> Iterator[tuple[str, T
     if algorithm.acting.expert:  # recorded with other weights, if they were sampled at all
         return
     for name in sorted({STUDENT, *algorithm.all_actors()} & set(batch.actors)):
-        if algorithm.all_views()[name].policy == "self" and name not in algorithm.acting.hinted_share:
+        if (
+            algorithm.all_views()[name].policy == "self"
+            and name not in algorithm.acting.hinted_share
+        ):
             where = (batch.writer == batch.actors.index(name)).nonzero().squeeze(-1)
             if len(where):
                 yield name, where

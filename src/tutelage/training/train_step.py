@@ -35,7 +35,6 @@ from tutelage.training.layout import (
 from tutelage.training.sampler_mismatch import compare, corrected
 from tutelage.types import Episode
 
-
 _UPDATE = UpdateSection()  # the one home of the defaults
 
 
@@ -170,7 +169,9 @@ def _parts(
     for epoch in range(update.epochs):
         for part in _minibatches(episodes, update.minibatches, (*name, epoch)):
             whole = [whole_episode(ready, e) for e in part]
-            size = float(objective.minibatch_weight[token_index(ready, whole).to(update.device)].sum())
+            size = float(
+                objective.minibatch_weight[token_index(ready, whole).to(update.device)].sum()
+            )
             if size:
                 yield part, size
 

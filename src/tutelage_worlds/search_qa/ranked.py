@@ -29,7 +29,7 @@ def package(name: str, engine: str) -> Any:
     except ImportError:
         raise ConfigError(
             f"the retriever {engine!r} needs the package {name}: "
-            f"{install('search')}, or set env.options.retriever = \"lucene\", which needs none"
+            f'{install("search")}, or set env.options.retriever = "lucene", which needs none'
         ) from None
 
 

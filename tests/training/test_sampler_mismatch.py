@@ -97,7 +97,7 @@ def test_too_much_stops_before_anything_is_learnt(name: str, wrong: float) -> No
     on, policies, episodes = played(algorithm, lambda k: wrong)
     recorder = Recorder(list(policies["self"].parameters()))
     with pytest.raises(
-        RunError, match=r"in step 9 the sampler's .* raise policy\.sampler\.max_mismatch"
+        RunError, match=r"in step 9 the sampler's .* policy\.sampler\.max_mismatch$"
     ):
         step(on, policies, algorithm, episodes, recorder, at=9, mismatch=0.2)
     assert not recorder.seen

@@ -22,8 +22,7 @@ SURFACE = {
     "Episode": "task, group, turns, stop, won, score, copy, error, penalties",
     "Evaluation": "panel, episodes, hint, summary",
     "HFPolicy": "model, chat",
-    "Limits": "max_turns, max_new_tokens, concurrency, temperature, invalid_penalty, invalid, "
-    "retries",
+    "Limits": "max_turns, max_new_tokens, concurrency, temperature, invalid_penalty, retries",
     "Observation": "text, reward, done, state, score, won, valid, actions, focus",
     "Reinforce": "advantage, surrogate",
     "Report": "losses, grad_norm, tokens, columns, means, mismatch",

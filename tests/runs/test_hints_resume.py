@@ -71,7 +71,7 @@ def config(bank: Path, **run_settings: object) -> Config:
             "rollout": {"tasks_per_step": 3, "group_size": 2, "max_turns": 3, "max_new_tokens": 4},
             "algorithm": {"name": "skill_grpo", "hint": "written+skills:ucb"},
             "warm_start": {"name": "sft", "steps": 1, "lr": 3e-3},
-            "hints": {"bank": str(bank), "written_tokens": 6, "written_temperature": 1.0},
+            "hints": {"bank": str(bank)},
             "update": {"lr": 1e-3},
             "policy": {
                 "layers": 1, "build": {"hidden": 16, "context": 1024}

@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +40,21 @@ from tutelage.prompts.context import Context
 from tutelage.rollout.play import play
 from tutelage.rollout.session import Limits, Session
 from tutelage.runs import assemble, models, train
+from tutelage.training.train_step import Update
 
 SAMPLED = {"student_turns": "sampled", "teacher_turns": "sampled"}
 OPD: dict[str, dict[str, Any]] = {"opd": {}, "guided_opd": {"total_steps": 30, **SAMPLED}}
 GRPO = {"name": "grpo", "entropy": 0.01}  # which learns something where nothing is won
 SHAPE = {"layers": 1, "build": {"hidden": 16, "context": 128}}
 TABLE: dict[str, Any] = {
-    "run": {"folder": "run", "steps": 4, "checkpoint_every": 1}, "eval": {"every": 0},
+    "run": {"folder": "run", "steps": 4, "checkpoint_every": 1},
+    "eval": {"every": 0},
     "env": {"suite": "doors"},
     "rollout": {"tasks_per_step": 2, "group_size": 2, "max_turns": 3, "max_new_tokens": 4},
     "algorithm": {"name": "opd"},
     "update": {"lr": 1e-2},
     "policy": {**SHAPE},
-    "policies": {"teacher": {"build": {**SHAPE, "hidden": 32}}},
+    "policies": {"teacher": {**SHAPE, "build": {"hidden": 32, "context": 128}}},
 }
 
 
@@ -65,7 +68,7 @@ def config(folder: Path, **sections: Any) -> Config:
 
 def at(port: int, **more: Any) -> dict[str, Any]:
     url = f"http://127.0.0.1:{port}"
-    return {"teacher": {"url": url, "server": {"retries": 1, "deadline": 60.0, **more}}}
+    return {"teacher": {"model": url, **more}}
 
 
 def policies_of(settings: Config) -> Mapping[str, models.Model]:
@@ -273,7 +276,7 @@ def test_a_student_is_sampled_by_vllm_in_this_process(
 def test_a_sampler_that_is_not_the_trainer_is_made_up_for(
     sampler: dict[str, Any], weight: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = in_process(tmp_path, monkeypatch, sampler=sampler, update={"mismatch": 1.5})
+    settings = in_process(tmp_path, monkeypatch, sampler={"max_mismatch": 1.5, **sampler})
     train.train(settings, watch=Drifting(monkeypatch, -1.0))
     for line in metrics(tmp_path / "away"):
         for number in line["mismatch"].values():
@@ -284,7 +287,9 @@ def test_a_sampler_that_is_not_the_trainer_is_made_up_for(
 def test_a_sampler_that_is_too_far_from_the_trainer_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(RunError, match=r"in step 0 .* at most update\.mismatch = 0\.1\)"):
+    with pytest.raises(
+        RunError, match=r"in step 0 .* policy\.sampler\.max_mismatch = 0\.1\)"
+    ):
         train.train(in_process(tmp_path, monkeypatch), watch=Drifting(monkeypatch, -0.11))
 
 
@@ -322,22 +327,26 @@ def test_a_server_that_takes_no_weights(tmp_path: Path) -> None:
             train.train(away, watch=Quiet())
 
 
-def test_a_mismatch_stops_a_run(tmp_path: Path) -> None:
-    """Of hf it is rounding, which is more than the smallest number."""
-    tight = config(tmp_path / "x", update={"mismatch": 1e-30}, algorithm=GRPO)
-    with pytest.raises(RunError, match=r"update\.mismatch = 1e-30"):
-        train.train(tight, watch=Quiet())
+def test_a_mismatch_stops_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without vLLM it is rounding, which is more than the smallest number."""
+
+    def tight(settings: Config, device: str) -> Update:
+        return replace(assemble.update_of(settings, device), mismatch=1e-30)
+
+    monkeypatch.setattr(train, "update_of", tight)
+    with pytest.raises(RunError, match=r"policy\.sampler\.max_mismatch = 1e-30"):
+        train.train(config(tmp_path / "x", algorithm=GRPO), watch=Quiet())
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"policy": {"url": "http://x"}}, "policy.url: the student is trained in this process"),
-        ({"policies": {"teacher": {"url": "http://x", "rows": 3}}}, "has rows, which a model on"),
-        ({"policies": {"teacher": {"url": "http://x", **SHAPE}}}, "has build, which"),
-        ({"policies": {"teacher": {"model": "x", "server": {}}}}, "has a server, but no url"),
+        ({"policy": {"model": "http://x"}}, "policy.model: the student is trained in this process"),
+        ({"policies": {"teacher": {"model": "http://x", "lora": 3}}}, "has lora, which a model on"),
+        ({"policies": {"teacher": {"model": "http://x", **SHAPE}}}, "has build, which"),
+        ({"policies": {"teacher": {"model": "x", "key": "K"}}}, "has a key, but no server"),
         ({"policies": {"teacher": {"model": "x", "sampler": {}}}}, "only the student has"),
-        ({"policies": {"teacher": {"url": "http://x", "server": {"key2": 1}}}}, "did you mean"),
+        ({"policies": {"teacher": {"model": "http://x", "key2": 1}}}, "did you mean"),
         ({"policy": {"model": "x", "sampler": {"url": "http://x", "options": {"a": 1}}}}, "optio"),
     ],
 )  # fmt: skip

@@ -24,13 +24,13 @@ STEPS = 4
 TABLE = {
     "run": {
         "folder": "run", "steps": STEPS, "checkpoint_every": 2,
-        "columns": True, "keep": 2,
+        "columns": True,
     },
     "env": {"suite": "doors"},
     "rollout": {"tasks_per_step": 2, "group_size": 2, "max_turns": 3, "max_new_tokens": 4},
     "algorithm": {"name": "grpo", "kl": 0.1, "entropy": 0.01},
     "warm_start": {"name": "sft", "steps": 3, "lr": 3e-3},
-    "update": {"lr": 1e-3, "schedule": "cosine", "warmup": 1, "minibatches": 2},
+    "update": {"lr": {"cosine": [1e-3, 0.0]}, "warmup": 1, "minibatches": 2},
     "policy": {
         "layers": 1, "build": {"hidden": 16, "context": 128}
     },
@@ -244,7 +244,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _constant(**changes: object) -> Config:
     """Settings under which nothing depends on the number of steps."""
-    return config(update__schedule="constant", **changes)
+    return config(**{"update__lr": 1e-3, **changes})
 
 
 def _refused(folder: Path, settings: Config, *, resume: bool) -> str:

@@ -123,7 +123,7 @@ def refusal(wiring: Wiring, kind: type[TutelageError]) -> str:
     "changes",
     [
         (),
-        ("context.kind=window",),
+        ("context.history=2",),
         ("algorithm.name=opd",),
         ("algorithm.name=sft",),
         ("algorithm.name=grpo", "rollout.group_size=2"),
@@ -139,7 +139,7 @@ def test_sound_parts_pass(wiring: Make, changes: tuple[str, ...]) -> None:
 
 def test_a_sound_self_teacher_passes(wiring: Make) -> None:
     assert len(run_all(wiring(algorithm=HINTED))) == len(selftest.TESTS)
-    assert len(run_all(wiring("context.kind=window", algorithm=HINTED))) == len(selftest.TESTS)
+    assert len(run_all(wiring("context.history=2", algorithm=HINTED))) == len(selftest.TESTS)
 
 
 def test_they_leave_no_trace(wiring: Make) -> None:

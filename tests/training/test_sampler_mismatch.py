@@ -96,7 +96,9 @@ def test_too_much_stops_before_anything_is_learnt(name: str, wrong: float) -> No
     algorithm = MAKE[name]()
     on, policies, episodes = played(algorithm, lambda k: wrong)
     recorder = Recorder(list(policies["self"].parameters()))
-    with pytest.raises(RunError, match=r"in step 9 the sampler's .* raise update.mismatch"):
+    with pytest.raises(
+        RunError, match=r"in step 9 the sampler's .* policy\.sampler\.max_mismatch$"
+    ):
         step(on, policies, algorithm, episodes, recorder, at=9, mismatch=0.2)
     assert not recorder.seen
     if wrong == 0.3:
@@ -167,7 +169,10 @@ def test_truncated_importance_weights(tokens: int) -> None:
     algorithm = MAKE["opd"]()
     on, policies, episodes = played(algorithm, noisy)
     recorder = Recorder(list(policies["self"].parameters()))
-    report = step(on, policies, algorithm, episodes, recorder, at=9, truncate=2.0, tokens=tokens)
+    report = step(
+        on, policies, algorithm, episodes, recorder,
+        at=9, truncate=2.0, max_tokens_per_pass=tokens,
+    )  # fmt: skip
     assert_close(recorder.seen[0], by_hand(policies, on, episodes), atol=1e-7, rtol=1e-4)
     want = [min(math.exp(noisy(k)), 2.0) for k in range(report.tokens)]
     assert_close(report.columns["importance"], torch.tensor(want), atol=1e-4, rtol=1e-4)

@@ -97,10 +97,10 @@ def gradient(name: str, context: Context = TRANSCRIPT, **update: float) -> tuple
 @pytest.mark.parametrize("context", [TRANSCRIPT, WINDOW], ids=["transcript", "window"])
 @pytest.mark.parametrize("name", MAKE)
 def test_micro_batches_change_no_gradient(name: str, context: Context) -> None:
-    whole, report = gradient(name, context, tokens=10**9)
+    whole, report = gradient(name, context, max_tokens_per_pass=10**9)
     assert float(whole.abs().sum()) > 0
     for tokens in (1, 60, 300):
-        sliced, again = gradient(name, context, tokens=tokens)
+        sliced, again = gradient(name, context, max_tokens_per_pass=tokens)
         assert_close(sliced, whole, atol=1e-6 * float(whole.abs().max()) + 1e-9, rtol=1e-4)
         assert again.losses == pytest.approx(report.losses, rel=1e-4, abs=1e-7)
         assert again.tokens == report.tokens
@@ -126,7 +126,10 @@ def test_a_pass_keeps_to_its_budget_of_tokens(context: Context) -> None:
     episodes = play(on, on.suite.tasks("train")[:12], MAKE["grpo"](), seed=0)
     student = Counting(policies["self"])
     recorder = Recorder(list(policies["self"].parameters()))
-    step(on, {**policies, "self": student}, MAKE["sft"](), episodes, recorder, tokens=180)
+    step(
+        on, {**policies, "self": student}, MAKE["sft"](), episodes, recorder,
+        max_tokens_per_pass=180,
+    )  # fmt: skip
     assert len(student.passes) > 2
     lengths = []
     for samples in student.passes:
@@ -147,7 +150,7 @@ def test_a_row_is_scored_under_the_views_whose_losses_count_there_alone() -> Non
     episodes = play(on, on.suite.tasks("train")[:12], mixture, seed=0)
     student = Counting(policies["self"])
     recorder = Recorder(list(policies["self"].parameters()))
-    step(on, {**policies, "self": student}, mixture, episodes, recorder, tokens=180)
+    step(on, {**policies, "self": student}, mixture, episodes, recorder, max_tokens_per_pass=180)
     made = sorted(sample.prompt for samples in student.passes for sample in samples)
     who = [next(iter({turn.actor for turn in e.turns})) for e in episodes]
     assert set(who) == {"expert", "with_plan"}
@@ -183,7 +186,7 @@ def test_pieces_of_a_loss_in_which_nothing_counts_are_passed_over(
 
 
 def test_a_long_row_is_alone() -> None:
-    whole, _ = gradient("grpo", tokens=1)
+    whole, _ = gradient("grpo", max_tokens_per_pass=1)
     assert torch.isfinite(whole).all()
 
 
@@ -196,7 +199,7 @@ def test_every_episode_is_dealt_once_an_epoch(
     student = Counting(policies["self"])
     recorder = Recorder(list(policies["self"].parameters()))
     step(on, {**policies, "self": student}, MAKE["grpo"](), episodes, recorder,
-         minibatches=minibatches, epochs=epochs, tokens=10**9)  # fmt: skip
+         minibatches=minibatches, epochs=epochs, max_tokens_per_pass=10**9)  # fmt: skip
     parts = min(minibatches, 10)
     assert len(recorder.seen) == len(student.passes) == parts * epochs
     sizes = [len(samples) / 3 for samples in student.passes]
@@ -355,7 +358,7 @@ def test_a_coefficient_of_zero_leaves_the_gradient_bit_for_bit(zero: str) -> Non
         on, policies = world()
         episodes = play(on, on.suite.tasks("train")[:5], plain, seed=0, group_size=2)
         recorder = Recorder(list(policies["self"].parameters()))
-        step(on, policies, algorithm, episodes, recorder, tokens=200)
+        step(on, policies, algorithm, episodes, recorder, max_tokens_per_pass=200)
         seen.append(recorder.seen[0])
     assert torch.equal(seen[0], seen[1])
 

@@ -33,7 +33,7 @@ MIXED = Algorithm(
 )  # fmt: skip
 
 
-def policy(seed: int, *, rows: int = 64, layers: int = 2, sharp: float = 3.0) -> HFPolicy:
+def policy(seed: int, *, slots: int = 64, layers: int = 2, sharp: float = 3.0) -> HFPolicy:
     """`sharp` scales the embeddings, so that an untrained model prefers some tokens."""
     model = build_model(
         entries=chat().size, layers=layers, hidden=32, heads=4, kv_heads=2, ffn=64, context=512,
@@ -41,7 +41,7 @@ def policy(seed: int, *, rows: int = 64, layers: int = 2, sharp: float = 3.0) ->
     )  # fmt: skip
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(sharp)
-    return HFPolicy(model.eval(), chat(), slots=rows)
+    return HFPolicy(model.eval(), chat(), slots=slots)
 
 
 def session(
@@ -59,14 +59,14 @@ def spoken(episodes: list[Episode]) -> list[list[tuple[str, tuple[int, ...]]]]:
 
 
 @pytest.mark.parametrize("context", [TRANSCRIPT, WINDOW], ids=["transcript", "window"])
-def test_neither_rows_nor_live_episodes_change_a_token(context: Context) -> None:
+def test_neither_slots_nor_concurrency_change_a_token(context: Context) -> None:
     tasks = Doors(3).tasks("train")[:5]
     made = []
-    for rows, live in ((64, 64), (2, 64), (64, 1), (2, 3)):
+    for slots, concurrency in ((64, 64), (2, 64), (64, 1), (2, 3)):
         policies: dict[str, Actor] = {
-            "self": policy(0, slots=rows), "teacher": policy(1, slots=rows, layers=1)
+            "self": policy(0, slots=slots), "teacher": policy(1, slots=slots, layers=1)
         }  # fmt: skip
-        on = session(policies, context, live=live, max_new_tokens=5)
+        on = session(policies, context, concurrency=concurrency, max_new_tokens=5)
         made.append(play(on, tasks, MIXED, seed=5))
     assert len({t.actor for e in made[0] for t in e.turns}) == 2
     for other in made[1:]:
@@ -109,7 +109,7 @@ def train(
         episodes = play(on, tasks, algorithm, seed=0, step=at, group_size=2)
         train_step(
             algorithm, episodes, policies, optimizer, on.prompter,  # type: ignore[arg-type]
-            Update(tokens=600), step=at, seed=0, clock=Clock(),
+            Update(max_tokens_per_pass=600), step=at, seed=0, clock=Clock(),
         )  # fmt: skip
     alone = play(on, tasks, Algorithm(terms=()), seed=99, group_size=4)
     return sum(e.total_reward for e in alone) / (2 * len(alone))
@@ -157,7 +157,7 @@ def test_a_student_that_teaches_itself_aims_at_what_it_was() -> None:
     optimizer = torch.optim.SGD(student.parameters(), lr=1.0)
     train_step(
         algorithm, episodes, {"self": student}, optimizer, on.prompter,
-        Update(epochs=2, tokens=10**9), step=0, seed=0, clock=Clock(),
+        Update(epochs=2, max_tokens_per_pass=10**9), step=0, seed=0, clock=Clock(),
     )  # fmt: skip
     used = [g for g in goals if g.shape == before[0].shape]
     assert len(used) == len(goals) >= 2

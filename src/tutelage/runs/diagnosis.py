@@ -46,7 +46,7 @@ def _layers(config: Config, student: Model) -> Iterator[str]:
     """A pretrained model without its last layers speaks no language any more. The models of this
     project are made to start smaller students from, so they are left out."""
     section = config.policy
-    if section.layers is None or section.model.startswith("builtin:"):
+    if section.layers is None or section.build or section.model.startswith("builtin:"):
         return
     described = Path(locate(section.model, where="policy")) / "config.json"
     if not described.is_file():

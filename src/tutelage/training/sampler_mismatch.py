@@ -86,9 +86,10 @@ class Mismatch:
             raise RunError(
                 f"in step {step} the sampler's log-probabilities differ from the trainer's by "
                 f"{made['mean']:.3g} nats a token on average (99th percentile {made['p99']:.3g}, "
-                f"largest {made['max']:.3g}; at most update.mismatch = {self.limit:g}), so it "
-                "samples from another model than is trained: look whether it got the weights and "
-                "computes in the same number format, or raise update.mismatch"
+                f"largest {made['max']:.3g}; at most policy.sampler.max_mismatch = "
+                f"{self.limit:g}), so it samples from another model than is trained: look whether "
+                "it got the weights and computes in the same number format, or raise "
+                "policy.sampler.max_mismatch"
             )
 
 

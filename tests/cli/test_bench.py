@@ -71,7 +71,7 @@ def ignored(done: int, total: int) -> None:
 def at(path: Path) -> Iterator[tuple[Config, Session]]:
     """A file's configuration and its session."""
     config = load(path)
-    with opened(assemble.assemble(config, evaluates=False), tick=ignored) as session:
+    with opened(assemble(config, evaluates=False), tick=ignored) as session:
         yield config, session
 
 

@@ -187,7 +187,7 @@ def test_a_run_writes_what_was_promised(here: Path) -> None:
     }  # fmt: skip
     assert (here / "run/latest").read_text() == "step-000004\n"
     kept = sorted(path.name for path in (here / "run/checkpoints").iterdir())
-    assert kept == ["step-000000", "step-000002", "step-000004"]
+    assert kept == ["step-000002", "step-000004"]  # the newest two
     meta = json.loads((here / "run/meta.json").read_text())
     assert set(meta["tokenizers"]) == {"self", "teacher"}
     assert len(meta["panel"]) == 16
@@ -444,8 +444,8 @@ def test_eval_repeats_what_the_run_measured(here: Path, capsys: Captured) -> Non
     made = json.loads(capsys.readouterr().out)
     logged = list(read(here / "run/evals.jsonl"))
     assert made == logged[-1]
-    assert main(["eval", "run", "--json", "--checkpoint", "step-000000"]) == 0
-    assert json.loads(capsys.readouterr().out) == logged[0]
+    assert main(["eval", "run", "--json", "--checkpoint", "step-000002"]) == 0
+    assert json.loads(capsys.readouterr().out) == logged[1]
 
 
 def test_eval_compares_on_the_same_tasks(here: Path, capsys: Captured) -> None:
@@ -474,12 +474,12 @@ def test_eval_needs_no_file(here: Path, tmp_path: Path, capsys: Captured) -> Non
 
 
 def test_eval_of_a_run_on_another_suite_keeps_its_prompts(here: Path) -> None:
-    config, student = eval_config.of("run", ["test_cli:Faulty", "context.window=3"], tasks=1)
+    config, student = eval_config.of("run", ["test_cli:Faulty", "context.history=3"], tasks=1)
     assert student == "run/checkpoints/step-000004"
     assert config.env.suite == "test_cli:Faulty"
     assert (config.eval.split, config.eval.tasks) == ("unseen", 1)
     assert config.rollout == load(here / "run").rollout
-    assert config.context.window == 3
+    assert config.context.history == 3
 
 
 def test_eval_takes_as_many_tasks_as_there_are(here: Path) -> None:
@@ -740,8 +740,8 @@ def test_episodes_that_a_view_cannot_read_are_left_out(
 
     def train(context: int) -> int:
         shutil.rmtree(here / "tight", ignore_errors=True)
-        build = f"layers=1, hidden=16, heads=2, kv_heads=1, ffn=16, context={context}"
-        changes = ['algorithm={name="spied"}', "policies={}", f"policy.build={{{build}}}"]
+        build = f"policy.build={{hidden=16, context={context}}}"
+        changes = ['algorithm={name="spied"}', "policies={}", build]
         return main(["train", "my.toml", "run.folder=tight", "eval.every=0", *changes])
 
     monkeypatch.setattr(phases, "ALGORITHMS", {**ALGORITHMS, "spied": spied})

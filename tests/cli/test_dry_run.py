@@ -14,7 +14,7 @@ from tutelage.errors import ConfigError, PolicyError
 from tutelage.policies.hf import lora, memory
 from tutelage.runs import models
 
-BUILD = {"hidden": 16, "heads": 2, "kv_heads": 1, "ffn": 16, "context": 160, "layers": 1}
+BUILD = {"hidden": 16, "context": 160}
 
 
 def plan(*settings: str) -> dry_run.Plan:
@@ -24,7 +24,7 @@ def plan(*settings: str) -> dry_run.Plan:
         "rollout": {"tasks_per_step": 3, "max_turns": 3, "max_new_tokens": 8},
         "algorithm": {"name": "sft"},
         "update": {"lr": 1e-3},
-        "policy": {"build": dict(BUILD), "tokenizer": "teacher"},
+        "policy": {"layers": 1, "build": dict(BUILD), "tokenizer": "teacher"},
         "policies": {"teacher": {"model": "builtin:household-teacher"}},
         "eval": {"tasks": 9},
     }

@@ -87,6 +87,17 @@ def test_a_setting_without_a_meaning_of_its_own_has_the_shared_one_or_its_type()
     }
 
 
+def test_a_docstring_that_begins_with_its_arguments_is_read() -> None:
+    def grow(*, kl: float = 0.0, speed: float = 1.0) -> None:
+        """Args:
+        kl: its own
+        speed: how fast,
+            in tokens
+        """
+
+    assert meanings(grow) == {"kl": "its own", "speed": "how fast, in tokens"}
+
+
 def test_a_text_is_filled_but_its_formulas_stand() -> None:
     text = (
         "Some words that are\nlong enough.\n\n    A = b\n    C = d + eeeeeeee + f\n\nx = y\nz = w"

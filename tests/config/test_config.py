@@ -32,7 +32,7 @@ from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.envs.pool import LocalPool, ProcessPool
 from tutelage.envs.registry import suite_of
 from tutelage.errors import ConfigError, TutelageError
-from tutelage.policies.hf.tiny import build_model
+from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.rollout.session import Limits
 from tutelage.runs import assemble, models
 from tutelage.runs.phases import phases_of, policies_wanted
@@ -360,9 +360,7 @@ NOTHING = 3
 
 
 def test_suites_are_found_by_name_and_by_path() -> None:
-    assert isinstance(
-        suite_of(least("env.suite=doors", "env.options={rooms=3}").env), Doors
-    )
+    assert isinstance(suite_of(least("env.suite=doors", "env.options={rooms=3}").env), Doors)
     suite: Suite = suite_of(least("env.suite=tutelage.envs.doors:Doors").env)
     assert isinstance(suite.make(), DoorsEnv)
 
@@ -644,11 +642,12 @@ def test_steps_matter_where_something_is_planned_over_them() -> None:
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that looks like a model's, for plans: no weights are read."""
+    """A folder that looks like a model's, with a tokenizer, for plans: no weights are read."""
     folder = tmp_path_factory.mktemp("teacher")
     shape = {"layers": 2, "hidden": 64, "heads": 4, "kv_heads": 2, "ffn": 96, "context": 256}
     model = build_model(entries=500, **shape, seed=0, end=1, pad=0)  # type: ignore[arg-type]
     model.config.save_pretrained(folder)
+    train_tokenizer(["Which door is it? left right"], entries=500).save_pretrained(folder)
     return folder
 
 
@@ -708,10 +707,11 @@ def test_a_plan_adds_up(teacher: Path) -> None:
             'algorithm={name="guided_opd"}', f"policies.teacher.model={teacher}",
             'policy.tokenizer=teacher', 'warm_start={name="sft", steps=7, lr=0.1}',
             "rollout.group_size=3", "rollout.max_turns=5", "rollout.max_new_tokens=6",
+            "policy.build.context=256",
         )
     )  # fmt: skip
     facts = dict(made.facts)
-    assert facts["episodes"] == "12 a step (4 tasks x 3), 1,284 in all"
+    assert facts["episodes"] == "12 per step (4 tasks x 3), 1,284 in all"
     assert "at most 360 a step" in facts["sampled tokens"]
     assert facts["evaluations"].startswith("5 of 4 tasks")  # 0, 30, 60, 90, 100
     assert facts["checkpoints"].startswith("4, 2 kept")  # 0, 40, 80, 100

@@ -295,7 +295,7 @@ def test_only_an_evaluation_with_a_hint_shows_it() -> None:
         context=Context(),
         limits=Limits(max_turns=2, max_new_tokens=8),
     )
-    session.ready = Hinter(session=session, seed=0)
+    session = replace(session, ready=Hinter(session=session, seed=0))
     tested = panel(suite, "seen", 3)
     plain = evaluate(session, tested, seed=0, temperature=0.0)
     hinted = evaluate(session, tested, hint="plan", seed=0, temperature=0.0)

@@ -78,19 +78,26 @@ def meanings(function: Callable[..., object]) -> Mapping[str, str]:
 
 def _args(docstring: str) -> dict[str, str]:
     """The entries of an "Args:" block: `name: meaning`, continued on lines indented further."""
+    # entries are not indented where "Args:" is the docstring's first line: `inspect.getdoc` takes
+    # the indent off all lines but the first
     lines = docstring.splitlines()
     if "Args:" not in lines:
         return {}
     entries: dict[str, str] = {}
     name = ""
-    for line in lines[lines.index("Args:") + 1 :]:
-        depth = len(line) - len(line.lstrip())
-        if not line.strip() or depth == 0:
+    block = lines[lines.index("Args:") + 1 :]
+    indent = _indent(block[0]) if block else 0
+    for line in block:
+        if not line.strip() or _indent(line) < indent:
             break  # the block ends
         key, colon, text = line.strip().partition(": ")
-        if depth == 4 and colon:
+        if _indent(line) == indent and colon:
             name = key
             entries[name] = text
         elif name:
             entries[name] += " " + line.strip()
     return entries
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from pydantic import JsonValue
 from rich.console import Console
 from rich.table import Table
 
 from tutelage.cli.progress import PHASES
 from tutelage.config.schema import Config
-from tutelage.config.toml_file import parse, read_table
+from tutelage.config.toml_file import load
 from tutelage.errors import RunError
 from tutelage.objective import View
 from tutelage.policies.hf.policy import HFPolicy
@@ -67,10 +66,8 @@ class Report:
 
 def usual() -> Config:
     """The configuration that is measured without a file: OPD with the built-in models."""
-    table = read_table(models.ASSETS / "demo.toml")
-    table |= read_table(models.ASSETS / "demo-opd.toml")
-    model: dict[str, JsonValue] = {"model": "builtin:household-teacher", "layers": 2, "rows": 128}
-    return parse({**table, "policy": model})
+    student = 'policy = {model = "builtin:household-teacher", layers = 2}'
+    return load(models.ASSETS / "demo-opd.toml", [student])
 
 
 def measure(config: Config, *, student: str = "", seconds: float = SECONDS, tick: Tick) -> Report:

@@ -44,9 +44,11 @@ def before(parts: Parts, session: Session, policies: Mapping[str, Model]) -> lis
 
 def _layers(config: Config, student: Model) -> Iterator[str]:
     """A pretrained model without its last layers speaks no language any more. The models of this
-    project are made to start smaller students from, so they are left out."""
+    project are made to start smaller students from, and a new model has learnt nothing yet, so both
+    are left out."""
     section = config.policy
-    if section.layers is None or section.build or section.model.startswith("builtin:"):
+    built = section.build is not None or section.model.startswith("builtin:")
+    if section.layers is None or built:
         return
     described = Path(locate(section.model, where="policy")) / "config.json"
     if not described.is_file():

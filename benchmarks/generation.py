@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import JsonValue
 
 from tutelage.cli.progress import PHASES, Lines
 from tutelage.config.toml_file import parse
@@ -74,7 +75,7 @@ make cheaper is what grows linearly. Over an episode of 4,000 tokens attention a
 million operations a token, beside 22 for the weights of a model of this size: some growth is
 inherent."""
 ENTRIES, CONTEXT = 4096, 8192
-SHAPE = {"layers": 6, "build": {"hidden": 384, "context": CONTEXT}}
+SHAPE = {"layers": 6, "hidden": 384, "heads": 6, "kv_heads": 2, "ffn": 1024, "context": CONTEXT}
 NEVER = -1
 """An end of turn that no model samples: every turn has its full length."""
 
@@ -331,6 +332,11 @@ def _rollout(
 def whole_steps(episodes: int, repeats: int) -> None:
     """The same of whole steps of distillation, by the timings of runs."""
     turns = 4
+    # the other sizes of a built model follow from its width
+    built: dict[str, JsonValue] = {
+        "layers": SHAPE["layers"],
+        "build": {"hidden": SHAPE["hidden"], "context": SHAPE["context"]},
+    }
     print(f"\n### Who waits, in a whole step\n\n{episodes} episodes of {turns} turns, 12 tokens "
           "each, with a teacher of the student's shape over the whole vocabulary. Seconds of a "
           f"run's timings, each phase's share: median of {repeats} steps (range).")  # fmt: skip
@@ -338,15 +344,17 @@ def whole_steps(episodes: int, repeats: int) -> None:
     for pause, workers, order in ((0.0, 0, "fixed"), (0.02, 0, "fixed"), (0.02, 2, "arrival")):
         with tempfile.TemporaryDirectory() as folder:
             config = parse({
-                "run": {"folder": f"{folder}/run", "steps": repeats + 1, "checkpoint_every": repeats + 1}, "eval": {"every": 0},
+                "run": {"folder": f"{folder}/run", "steps": repeats + 1,
+                        "checkpoint_every": repeats + 1},
+                "eval": {"every": 0},
                 "env": {"suite": "generation:Slow", "options": {"pause": pause, "turns": turns},
                         "workers": workers, "order": order},
                 "rollout": {"tasks_per_step": episodes, "max_turns": turns, "max_new_tokens": 12,
                             "concurrency": episodes},
                 "algorithm": {"name": "opd", "vocabulary": "full"},
                 "update": {"lr": 1e-5},
-                "policy": {"build": {**SHAPE}},
-                "policies": {"teacher": {"build": {**SHAPE}}},
+                "policy": {**built},
+                "policies": {"teacher": {**built}},
             })  # fmt: skip
             path = train(config, watch=Lines(sys.stderr)) / "timings.jsonl"
             steps = [json.loads(line)["seconds"] for line in path.read_text().splitlines()][1:]
@@ -369,6 +377,7 @@ def main() -> None:
                         help="parts, in the order of the page")  # fmt: skip
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    os.environ["TUTELAGE_MATMUL"] = arguments.matmul  # what runs of part 5 take
     if arguments.small:
         SHAPE.update(layers=1, hidden=32, heads=2, kv_heads=1, ffn=32)
     print(f"torch {torch.__version__}, {platform.machine()}, one thread, "

@@ -237,8 +237,8 @@ def saved_of(job: Job, tokens: int, beside: float = 0.0) -> Saved:
 
 def learner(job: Job, saved: Saved, chat: Chat, tokens: int, rows: int = 1) -> HFPolicy:
     return policy_of(
-        job.shape, chat, job.device, slots=rows, tokens=tokens, gradient_checkpointing=saved.recompute,
-        compiled=job.arguments.compile,
+        job.shape, chat, job.device, slots=rows, tokens=tokens,
+        gradient_checkpointing=saved.recompute, compiled=job.arguments.compile,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ expert: a student and a teacher that both call the tool. `run` is started by ste
 import argparse
 import json
 import math
+import os
 import resource
 import sys
 import tempfile
@@ -22,8 +23,8 @@ import tools_world as world
 
 from tutelage.types import Observation, Task
 
-SHAPE = {"layers": 6, "build": {"hidden": 384, "context": 4096}}
-SMALL = {"layers": 2, "build": {"hidden": 64, "context": 4096}}
+SHAPE = {"layers": 6, "hidden": 384, "heads": 6, "kv_heads": 2, "ffn": 1024, "context": 4096}
+SMALL = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 1, "ffn": 64, "context": 4096}
 ENTRIES = 4096
 TASKS = 4096
 PEAK_LR = 3e-3
@@ -206,6 +207,7 @@ def peak() -> float:
 
 
 def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
+    import torch
     from pydantic import JsonValue
 
     from tutelage.config.toml_file import parse
@@ -214,6 +216,8 @@ def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
     from tutelage.prompts.prompter import Prompter
     from tutelage.runs.train import train
 
+    torch.set_num_threads(arguments.threads)
+    os.environ["TUTELAGE_MATMUL"] = arguments.matmul
     grpo = work == "grpo"
     group_size = min(4, arguments.episodes) if grpo else 1
     algorithm: dict[str, JsonValue] = (
@@ -223,8 +227,10 @@ def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = parse({
             "run": {
-                "folder": f"{folder}/run", "steps": arguments.steps, "checkpoint_every": arguments.steps,
-            }, "eval": {"every": 0},
+                "folder": f"{folder}/run", "steps": arguments.steps,
+                "checkpoint_every": arguments.steps,
+            },
+            "eval": {"every": 0},
             "env": {"suite": "step_ours:Stories", "workers": 0},
             "rollout": {
                 "tasks_per_step": arguments.episodes // group_size, "group_size": group_size,

@@ -289,6 +289,6 @@ def _equal_budgets(runs: Sequence[Run]) -> None:
         other, theirs = budgets.setdefault(run.group, (run.method, mine))
         if mine != theirs:
             raise ConfigError(
-                f"{run.method} would train on {mine} episodes and {other} on {theirs}; give all "
-                f"of the group {run.group} the same rollout.tasks_per_step * rollout.group_size * run.steps"
+                f"{run.method} would train on {mine} episodes and {other} on {theirs}; give "
+                f"all of the group {run.group} the same rollout.tasks_per_step * rollout.group_size * run.steps"
             )

@@ -58,17 +58,15 @@ def test_ctrl_c_keeps_every_finished_step_and_changes_nothing(
 def test_ctrl_c_waits_for_the_block_and_a_second_one_does_not() -> None:
     told: list[str] = []
     reached = False
-    with pytest.raises(KeyboardInterrupt):
-        with delayed(lambda: told.append("waiting")):
-            signal.raise_signal(signal.SIGINT)
-            reached = True
+    with pytest.raises(KeyboardInterrupt), delayed(lambda: told.append("waiting")):  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        reached = True
     assert reached
     assert told == ["waiting"]
-    with pytest.raises(KeyboardInterrupt):
-        with delayed():
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            pytest.fail("the second one was held back")
+    with pytest.raises(KeyboardInterrupt), delayed():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second one was held back")
 
 
 class Notes(Quiet):

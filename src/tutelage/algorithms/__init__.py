@@ -1,7 +1,7 @@
 """The algorithms: one file each, with one function of the file's name.
 
-An algorithm's keyword arguments are its configuration; `total_steps` is filled in from the length of
-the training run. A file is imported when its algorithm is first used.
+An algorithm's keyword arguments are its configuration; `total_steps` is filled in from the length
+of the training run. A file is imported when its algorithm is first used.
 """
 
 import sys

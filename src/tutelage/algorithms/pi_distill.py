@@ -51,7 +51,9 @@ def pi_distill(
     kept = varied() if flat_groups == "leave_out" else ONE
     return Algorithm(
         terms=(
-            Reinforce(advantage=theirs * advantage, surrogate=clipped, trains="teacher", name="teacher"),
+            Reinforce(
+                advantage=theirs * advantage, surrogate=clipped, trains="teacher", name="teacher"
+            ),
             Distill(
                 divergence=reverse_kl, weight=beta * theirs, live=True, name="teacher_kl",
                 trains="teacher", teacher=STUDENT,

@@ -5,8 +5,8 @@ L = -mean_t log p(y_t),  y the expert's or the teacher's tokens
 With a hint, (1 - hinted) of that and hinted of the same under the prompt that holds the hint: the
 policy learns the task and to act on what it is told. With a mixture, some of the episodes are
 imitated under a hint alone, and do what it tells: the environment's plan, which only somebody who
-was told can follow, or what the expert did. With with_errors these go wrong now and then and mend it,
-which a teacher of somebody who does not know the hint must be able to do.
+was told can follow, or what the expert did. With with_errors these go wrong now and then and fix
+it, which a teacher of somebody who does not know the hint must be able to do.
 """
 
 from collections.abc import Mapping

@@ -346,7 +346,8 @@ def _warnings(config: Config, wanted: set[str], found: tuple[Model, ...]) -> Ite
     if room and need > room:
         yield (
             f"the models need about {_size(need)}, but this machine has {_size(room)} of {kind}; "
-            "choose smaller ones, lower update.max_tokens_per_pass and rollout.concurrency, or use another machine"
+            "choose smaller ones, lower update.max_tokens_per_pass and rollout.concurrency, or "
+            "use another machine"
         )
     if (Path(config.run.folder) / CONFIG).exists():
         yield f"{config.run.folder} already holds a run: continue it with --resume"

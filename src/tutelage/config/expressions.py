@@ -75,9 +75,11 @@ def _short(value: object) -> str:
     return str(getattr(value, "name", repr(value)))
 
 
+_SCHEDULES: Mapping[str, Callable[..., object]] = {"constant": schedules.constant, **SHAPES}
+
 SCHEDULES: Mapping[str, Word] = {
     name: Word(name=name, kind="schedule", call=function, plain=False)
-    for name, function in [("constant", schedules.constant), *SHAPES.items()]
+    for name, function in _SCHEDULES.items()
 }
 """The words of settings that are schedules."""
 

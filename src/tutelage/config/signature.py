@@ -28,7 +28,8 @@ def call(
     filled  arguments that are not settings: handed over where the function takes them
 
     A parameter that may be a schedule also takes an expression such as "linear(1, 0, 80)", in which
-    what is `filled` in may be named: "cosine(1, 0, 0.8 * total_steps)". Raises ConfigError for what is unknown, missing or does not fit.
+    what is `filled` in may be named: "cosine(1, 0, 0.8 * total_steps)". Raises ConfigError for
+    what is unknown, missing or does not fit.
     """
     filled = filled or {}
     parameters = inspect.signature(function).parameters

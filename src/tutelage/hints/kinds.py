@@ -151,8 +151,8 @@ def _text(suite: Suite, task: Task, part: Part, hints: Hints) -> str:
     if part.kind == "written":
         if task.id not in hints.written:
             raise ConfigError(
-                f"no hint has been written for task {task.id} yet; call `tutelage.rollout.hint_preparation.write` "
-                "before the task is played"
+                f"no hint has been written for task {task.id} yet; call "
+                "`tutelage.rollout.hint_preparation.write` before the task is played"
             )
         return hints.written[task.id]
     if part.kind == "trace":

@@ -1,8 +1,8 @@
 """Which tasks a step plays, and which of its groups it learns from.
 
 Without dynamic sampling, one batch of tasks is drawn, and all of it is learnt from. With it
-(DAPO, arXiv:2503.14476, eq. 11 and algorithm 1: `Acting.max_batches`), further batches of tasks that
-the step has not played yet follow until as many groups as were wanted have returns that differ.
+(DAPO, arXiv:2503.14476, eq. 11 and algorithm 1: `Acting.max_batches`), further batches of tasks
+that the step has not played yet follow until as many groups as were wanted have returns that differ.
 What is drawn depends on the seed, the step and the round alone, so that a resumed run draws it
 again.
 """

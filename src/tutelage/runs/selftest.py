@@ -270,8 +270,8 @@ def privileged(wiring: Wiring) -> None:
         if len(shown) + need > room:
             raise ConfigError(
                 f"with its privileged text, {name}'s first prompt has {len(shown)} tokens, which "
-                f"with rollout.max_new_tokens = {need} exceeds the context of {room}; choose a longer "
-                "context or a shorter hint"
+                f"with rollout.max_new_tokens = {need} exceeds the context of {room}; choose a "
+                "longer context or a shorter hint"
             )
 
 

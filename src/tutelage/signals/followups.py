@@ -173,8 +173,8 @@ def persistent_weight(
     teacher: str = "teacher",
     student: str = STUDENT,
 ) -> Signal:
-    """PCSD's weight (arXiv:2608.01837): sigmoid(beta smoothed gap) times a trend factor, open where
-    the teacher's support continues; see `maths.token_credit.persistence`. Computed before the step."""
+    """PCSD's weight (arXiv:2608.01837): sigmoid(beta smoothed gap) times a trend factor, open
+    where the teacher's support continues; see `maths.token_credit.persistence`. Computed before the step."""
     if not (width >= 1 and calm < wild and 0 < decay <= 1):
         raise ValueError(
             f"a persistent gate needs width >= 1, calm < wild and 0 < decay <= 1, got {width}, "

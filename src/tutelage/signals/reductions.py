@@ -63,7 +63,7 @@ def episode_sum(of: Signal = ONE) -> Signal:
 
 
 def varied() -> Signal:
-    """1 in groups whose returns differ, 0 where all are equal and no advantage can tell them apart."""
+    """1 in groups whose returns differ, 0 where all are equal and no advantage tells them apart."""
 
     def of(s: Step) -> torch.Tensor:
         b = s.batch

@@ -50,8 +50,8 @@ def t_dur(
     min_gap: float = 0.01,
     balanced: bool = False,
 ) -> Signal:
-    """ATOD's turn weight (arXiv:2606.27814): high where teacher and student disagree, or where the
-    student was uncertain, compared with the other turns of the episode; see `maths.turn_weights.t_dur`.
+    """ATOD's turn weight (arXiv:2606.27814): high where teacher and student disagree, or where
+    the student was uncertain, compared with the other turns of the episode; see `maths.turn_weights.t_dur`.
 
     Weights are in [0, 1], so they only ever reduce distillation; `balanced` divides by an episode's
     mean weight over its tokens, bounded to [.5, 2].

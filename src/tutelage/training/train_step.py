@@ -69,8 +69,8 @@ def train_step(
     optimizer: torch.optim.Optimizer, prompts: Prompts, update: Update, *,
     step: int, seed: int, clock: Clock,
 ) -> Report:  # fmt: skip
-    """Learn from episodes that are not broken. Advantages are computed on all of them at once; slices
-    only ever see parts of what was computed.
+    """Learn from episodes that are not broken. Advantages are computed on all of them at once;
+    slices only ever see parts of what was computed.
 
     Raises RunError where there is nothing to learn from, or a gradient is not finite: the weights
     are then as they were after the last whole minibatch.

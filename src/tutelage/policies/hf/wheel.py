@@ -62,7 +62,7 @@ def model_folder(name: str) -> Path:
 
 
 def _convert(file: Path, target: Path) -> None:
-    """Write a GGUF file as a model folder: beside its place first, so that it is whole or absent."""
+    """Write a GGUF file as a model folder: beside its place first, so it is complete or absent."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:

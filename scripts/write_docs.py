@@ -12,15 +12,13 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import get_args
-
-from pydantic import BaseModel
 
 import tutelage
 from tutelage import hints, signals
 from tutelage.algorithms import ALGORITHMS, words
 from tutelage.cli.main import COMMANDS
-from tutelage.config.schema import Config, EvalSection, HintsSection
+from tutelage.config import reference
+from tutelage.config.schema import EvalSection, HintsSection
 from tutelage.config.toml_file import write_value
 from tutelage.envs.registry import ADAPTERS, SUITES, suite_class
 from tutelage.hints import bank, retrieval
@@ -322,39 +320,9 @@ def directives(module: str, names: Iterable[str]) -> str:
 
 
 def configuration() -> str:
-    """A table for each section of a run's file: keys, values, defaults, what they mean."""
-    parts = []
-    for name, section in sections(Config):
-        shown = f"[{name}]" if name in Config.model_fields else f"`{name}`"
-        parts.append(f"## {shown}")
-        if doc := section.__dict__.get("__doc__"):
-            parts.append(" ".join(doc.split()))
-        rows = (
-            (f"`{key}`", "required" if field.is_required() else f"`{write_value(field.default)}`",
-             cell(field.description or ""))
-            for key, field in section.model_fields.items()
-            if nested(field.annotation) is None
-        )  # fmt: skip
-        parts.append(table(("key", "default", "meaning"), rows))
-    return "\n\n".join(parts)
-
-
-def nested(annotation: object) -> type[BaseModel] | None:
-    """The section that an annotation holds, if it holds one."""
-    if isinstance(annotation, type):
-        return annotation if issubclass(annotation, BaseModel) else None
-    return next((found for part in get_args(annotation) if (found := nested(part))), None)
-
-
-def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """Every section below a model by its dotted name, in order, each class once."""
-    seen = set[type[BaseModel]]()
-    for key, field in model.model_fields.items():
-        inner = nested(field.annotation)
-        if inner is not None and inner not in seen:
-            seen.add(inner)
-            yield f"{prefix}{key}", inner
-            yield from sections(inner, f"{prefix}{key}.")
+    """A table for each section of a run's file; the page has an introduction of its own."""
+    page = reference.markdown()
+    return page[page.index("## ") :].strip()
 
 
 PARTS: Mapping[str, Callable[[], str]] = {

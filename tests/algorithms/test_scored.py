@@ -240,7 +240,7 @@ def test_what_is_wanted_is_taken_once_and_what_comes_later_is_added() -> None:
 def test_a_pass_that_pads_its_rows_counts_the_padding() -> None:
     """Rows of 3, 4 and 10 tokens in passes of 20: as many as fit side by side at full length."""
     rows = [
-        [layout.Sequence(("student",), size, layout.Span(e, 0, 1, size))]
+        [layout.ScoredSpan(("student",), size, layout.Span(e, 0, 1, size))]
         for e, size in enumerate((3, 4, 10, 10, 3))
     ]
     for padded, want in ((False, [[0, 1, 4, 2], [3]]), (True, [[0, 1, 4], [2, 3]])):

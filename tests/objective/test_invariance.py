@@ -191,7 +191,8 @@ def test_a_coefficient_of_zero_leaves_no_trace(name: str, zero: str) -> None:
     }[zero]
     if zero == "entropy":
         extra = type(extra)(weight=0.0 * ONE)  # type: ignore[call-arg]
-    both = replace(plain, terms=(*plain.terms, extra), views={"teacher": View(), **plain.views})
+    views = {"teacher": View(), "reference": View(policy="reference"), **plain.views}
+    both = replace(plain, terms=(*plain.terms, extra), views=views)
     alone = gradient(bind(plain, of.step()), of, step, everything)[1]
     assert torch.equal(gradient(bind(both, of.step()), of, step, everything)[1], alone)
 

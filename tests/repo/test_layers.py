@@ -12,8 +12,8 @@ import pytest
 SRC = Path(__file__).parents[2] / "src"
 ROOT = SRC / "tutelage"
 FLOORS = (
-    "errors types schedules seeding cpu",
-    "maths config",
+    "errors types schedules seeding",
+    "maths config cpu",
     "envs",
     "prompts hints",
     "objective",

@@ -5,9 +5,10 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from runs.test_resume import Quiet, contents, in_child, kill_at, whole
@@ -20,7 +21,7 @@ from tutelage.evaluation.evaluate import named
 from tutelage.evaluation.plots import points
 from tutelage.hints.bandit import Bandit
 from tutelage.rollout.record import read
-from tutelage.runs import checkpoint, train
+from tutelage.runs import assemble, checkpoint, train
 from tutelage.runs import folder as run_folder
 from tutelage.types import Observation, Task
 
@@ -51,6 +52,19 @@ class Told(Doors):
 
     def plan(self, task: Task) -> Sequence[str]:
         return [] if task.data["path"] == "bc" else super().plan(task)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sampled_hints() -> Iterator[None]:
+    """What an untrained model writes greedily is empty: its hints are sampled, and short."""
+    hints_of = assemble.hints_of
+
+    def sampled(*parts: Any) -> Any:
+        return replace(hints_of(*parts), written_tokens=6, written_temperature=1.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assemble, "hints_of", sampled)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ def test_a_students_whole_weights_are_exported(
     assert main(["export", str(finished / "run"), str(out)]) == 0
     found = checkpoint.latest(finished / "run")
     made, adapted = load(str(out)), models.load_policy(
-        checkpoint_settings(found).policy, where="policy", tokens=99, folder=str(found)
+        checkpoint_settings(found).policy, where="policy", tokens=99, rows=8, folder=str(found)
     )  # fmt: skip
     assert made.adapters is None
     assert adapted.adapters is not None

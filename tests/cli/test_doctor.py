@@ -112,7 +112,7 @@ def test_it_fits_80_columns(capsys: Captured, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(
         '[run]\nsteps = 1\n[env]\nsuite = "webshop"\n'
         f'options = {{ data = "/{"long/" * 30}", nouns = "spacy" }}\n[algorithm]\nname = "sft"\n'
-        f'[update]\nlr = 1e-3\n[policy]\nmodel = "./{"far/" * 30}"\nchat_template = "x.jinja"\n'
+        f'[update]\nlr = 1e-3\n[policy]\nmodel = "./{"far/" * 30}"\nchat.template = "x.jinja"\n'
     )
     assert main(["doctor", str(tmp_path / "run.toml")]) == 1
     told = capsys.readouterr().out.splitlines()
@@ -196,7 +196,7 @@ def test_a_package_that_is_too_old_is_missing(monkeypatch: pytest.MonkeyPatch) -
     versions(monkeypatch, torch="2.1.0", rich="")
     found = next(doctor.base())
     assert found.state == "missing"
-    assert found.said == "without torch >=2.11 (here is 2.1.0), rich"
+    assert found.said == "without torch >=2.13 (here is 2.1.0), rich"
     assert found.how == "pip install --upgrade tutelage"
 
 
@@ -218,10 +218,10 @@ def test_an_installation_without_its_sources(
     assert [each.state for each in doctor.extras()] == ["ok", "ok", "-"]
 
 
-def test_every_world_has_an_extra_of_its_name() -> None:
+def test_suites_that_need_packages_have_an_extra() -> None:
     found = doctor._declared()
-    assert {*SUITES, "alfworld"} - {"doors"} <= set(found)
-    assert set(found["search_qa"]) == {*found["search"], *found["parquet"]}
+    assert {"search", "scienceworld", "nouns"} <= set(found)  # the suites that need packages
+    assert all(found.values())  # an extra without packages would promise something
     index = (ROOT / "docs/environments/README.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in index or f"`[{name}]`" in index for name in SUITES)
 
@@ -384,7 +384,7 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert of(model=str(tmp_path)).state == "ok"
     assert of(model=str(tmp_path / "no")).state == "missing"
     assert of(model="word").state == "missing"
-    built = {"layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "ffn": 16, "context": 64}
+    built = {"hidden": 16, "context": 64}
     assert of(build=built).state == "ok"
     away = of(model="some/model")
     assert (away.state, away.how) == ("note", "hf download some/model")
@@ -403,11 +403,11 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_files(tmp_path: Path) -> None:
     path = tmp_path / "some"
-    policy = {"model": str(tmp_path), "chat_template": str(path)}
+    policy = {"model": str(tmp_path), "chat": {"template": str(path)}}
     files = {"rollout": {"replay": str(path)}, "policy": policy}
     for state in ("missing", "ok"):
         assert line("rollout.replay", **files).state == state
-        assert line("policy.chat_template", **files).state == state
+        assert line("policy.chat.template", **files).state == state
         path.write_text("")
     assert line("hints.bank", hints={"bank": "household"}).said == "household, 5 skills"
     nobody = line("hints.bank", hints={"bank": "nobody"})

@@ -159,7 +159,19 @@ def _requirements() -> dict[str, list[Requirement]]:
     for extra, texts in _declared().items():
         needs = [Requirement(text) for text in texts]
         made[extra] = [n for n in needs if n.marker is None or n.marker.evaluate({"extra": extra})]
-    return made
+    # an extra may name others, as in tutelage[search]: their packages take its place
+    return {
+        extra: [
+            each
+            for need in needs
+            for each in (
+                [n for other in sorted(need.extras) for n in made[other]]
+                if need.name == NAME
+                else [need]
+            )
+        ]
+        for extra, needs in made.items()
+    }
 
 
 def _declared() -> dict[str, list[str]]:

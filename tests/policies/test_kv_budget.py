@@ -74,7 +74,7 @@ def test_a_system_may_not_tell_its_memory(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(cpu, "LIMITS", ())
     monkeypatch.delattr(cpu.os, "sysconf")
     assert cpu.memory() == 0
-    with pytest.raises(PolicyError, match=r"set policy\.cache"):
+    with pytest.raises(PolicyError, match="TUTELAGE_KV_CACHE_GB"):
         budget("cpu")
     assert budget("cpu", wanted=0.5) == 500_000_000
 

@@ -130,7 +130,7 @@ def test_what_may_come_later_is_sent_last() -> None:
         first = of.ask("/first")
         while not server.asked:
             time.sleep(0.001)
-        later = [of.ask(f"/later{k}", later=True) for k in range(2)]
+        later = [of.ask(f"/later{k}", low_priority=True) for k in range(2)]
         now = [of.ask(f"/now{k}") for k in range(2)]
         for answer in (first, *later, *now):
             answer.result(20)

@@ -25,7 +25,7 @@ from tutelage.runs import assemble, models, phases
 from tutelage.runs.phases import phases_of
 from tutelage.runs.train import train
 
-SMALL = {"layers": 1, "build": {"hidden": 16, "context": 4096}}
+SMALL: dict[str, Any] = {"layers": 1, "build": {"hidden": 16, "context": 4096}}
 
 
 def config(algorithm: str = "guided_opd", **settings: Mapping[str, Any]) -> Config:
@@ -36,10 +36,10 @@ def config(algorithm: str = "guided_opd", **settings: Mapping[str, Any]) -> Conf
         "rollout": {"group_size": 2},
         "algorithm": {"name": algorithm},
         "update": {"lr": 1e-3},
-        "policy": {"build": SMALL},
+        "policy": SMALL,
     }
     if algorithm != "grpo":
-        raw["policies"] = {"teacher": {"build": SMALL, "tokenizer": "builtin:household-teacher"}}
+        raw["policies"] = {"teacher": {**SMALL, "tokenizer": "builtin:household-teacher"}}
     return parse({key: {**part, **settings.get(key, {})} for key, part in raw.items()})
 
 
@@ -74,7 +74,7 @@ def test_a_system_may_not_tell_its_memory(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(cpu, "LIMITS", ())
     monkeypatch.delattr(cpu.os, "sysconf")
     assert cpu.memory() == 0
-    with pytest.raises(PolicyError, match=r"set policy\.cache"):
+    with pytest.raises(PolicyError, match="TUTELAGE_KV_CACHE_GB"):
         budget("cpu")
     assert budget("cpu", wanted=0.5) == 500_000_000
 
@@ -121,13 +121,15 @@ def test_a_plan_counts_what_the_engines_may_take(monkeypatch: pytest.MonkeyPatch
     assert student.cache == teacher.cache == 10_000_000  # much less than 64 episodes would fill
     for each in made(roomy, len(acting(roomy))).values():
         assert engine(each).budget == 10_000_000
-    told = config(policy={"cache": 0.003}, rollout={"group_size": 4})
+    monkeypatch.setenv("TUTELAGE_KV_CACHE_GB", "0.003")
+    told = config(rollout={"group_size": 4})
     assert [m.cache for m in dry_run.make(told).models] == [3_000_000, 10_000_000]
     assert engine(made(told, 2)["self"]).budget == 3_000_000
+    monkeypatch.setenv("TUTELAGE_KV_CACHE_GB", "1e-6")
     # one row there is always, and a teacher that only scores has none
-    student, teacher = dry_run.make(config("opd", policy={"cache": 1e-6})).models
+    student, teacher = dry_run.make(config("opd")).models
     assert student.shape is not None
-    assert 1000 < (student.cache or 0) <= student.shape.cache(SMALL["context"], 4)
+    assert 1000 < (student.cache or 0) <= student.shape.cache(SMALL["build"]["context"], 4)
     assert teacher.cache == 0
 
 

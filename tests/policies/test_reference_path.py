@@ -101,9 +101,7 @@ CONFIG = {
     "algorithm": {"name": "grpo"},
     "rollout": {"group_size": 2},
     "update": {"lr": 1e-3},
-    "policy": {
-        "layers": 1, "build": {"hidden": 16, "context": 128}
-    },
+    "policy": {"layers": 1, "build": {"hidden": 16, "context": 128}},
 }
 
 
@@ -114,9 +112,11 @@ def built(config: Config) -> HFPolicy:
 
 
 @pytest.mark.parametrize("reference_path", [True, False])
-def test_the_setting_reaches_the_policy_and_its_copies(reference_path: bool) -> None:
-    settings = {**CONFIG, "policy": {**CONFIG["policy"], "fast": not reference_path}}
-    of = built(parse(settings))
+def test_the_setting_reaches_the_policy_and_its_copies(
+    reference_path: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTELAGE_REFERENCE_PATH", str(int(reference_path)))
+    of = built(parse(CONFIG))
     for each in (of, of.copied()):
         assert each.reference_path == reference_path
         assert isinstance(each.engine, SlotEngine)

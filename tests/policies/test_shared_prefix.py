@@ -71,7 +71,9 @@ def test_attention_after_a_prefix_is_that_of_the_whole(known: int, new: int) -> 
 # -- which tokens
 
 ROW = st.tuples(st.lists(st.integers(0, 1), max_size=6), st.integers(0, 8)).map(
-    lambda x: PackedSequence(ids=[7, *x[0], 7, 7], at=[i for i in (x[1],) if 0 < i < len(x[0]) + 3])
+    lambda x: PackedSequence(
+        ids=[7, *x[0], 7, 7], positions=[i for i in (x[1],) if 0 < i < len(x[0]) + 3]
+    )
 )
 
 
@@ -91,16 +93,18 @@ def test_what_is_common_is_before_every_place_that_is_read(rows: list[PackedSequ
 def test_the_longest_prefix_that_all_rows_share_is_used_as_far_as_it_goes() -> None:
     a, b = list(range(100, 180)), list(range(300, 340))
     known = [Prefix(a[:40]), Prefix(a[:70]), Prefix(b)]
-    rows = [PackedSequence(ids=[*a[:60], k, k], at=[61]) for k in (1, 2)]
+    rows = [PackedSequence(ids=[*a[:60], k, k], positions=[61]) for k in (1, 2)]
     found = longest_usable(known, rows)
     assert found is not None
     assert list(found.ids) == a[:60]
-    assert longest_usable(known, [*rows, PackedSequence(ids=[*b, 1, 2], at=[41])]) is None
+    assert longest_usable(known, [*rows, PackedSequence(ids=[*b, 1, 2], positions=[41])]) is None
     assert (
-        longest_usable(known, [PackedSequence(ids=[*a[: MIN_PREFIX - 1], 5, 6], at=[MIN_PREFIX])])
+        longest_usable(
+            known, [PackedSequence(ids=[*a[: MIN_PREFIX - 1], 5, 6], positions=[MIN_PREFIX])]
+        )
         is None
     )
-    early = longest_usable(known, [PackedSequence(ids=a, at=[50])])
+    early = longest_usable(known, [PackedSequence(ids=a, positions=[50])])
     assert early is not None
     assert len(early.ids) == 49
 
@@ -342,7 +346,7 @@ def test_a_step_has_the_gradient_of_its_slow_twin(name: str, tokens: int) -> Non
         optimizer = Kept(list(policies["self"].parameters()), lr=0.0)
         train_step(
             algorithm, played, policies, optimizer, on.prompter,
-            Update(tokens=tokens, grad_clip=1e9), step=0, seed=0, clock=Clock(),
+            Update(max_tokens_per_pass=tokens, grad_clip=1e9), step=0, seed=0, clock=Clock(),
         )  # fmt: skip
         assert policies["self"].prefixes == []
         return optimizer.seen, [n for size in sizes for n in size]

@@ -122,7 +122,9 @@ def test_tags_of_a_class_of_ones_own() -> None:
             return ["push"]
 
     suite = Own(Room)
-    assert assemble.context_of(ContextSection(), suite).system() == answer_format.instruction(("push",))
+    assert assemble.context_of(ContextSection(), suite).system() == answer_format.instruction(
+        ("push",)
+    )
     (turn,) = turns_of(suite, suite.tasks("train")[0], ["<think>!</think><push>door</push>"])
     assert (turn.valid, turn.reward) == (True, 1.0)
 

@@ -8,7 +8,10 @@ class Guess:
         every = [(10 * k + 1, 10 * k + digit) for k in range(1, 10) for digit in range(1, 8)]
         held_out = every[::3]  # 21 of 63
         chosen = held_out if split == "test" else [one for one in every if one not in held_out]
-        return [Task(id=f"{split}/{secret}", data={"low": low, "secret": secret}) for low, secret in chosen]
+        return [
+            Task(id=f"{split}/{secret}", data={"low": low, "secret": secret})
+            for low, secret in chosen
+        ]
 
     def make(self):
         return Guess()

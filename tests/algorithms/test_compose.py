@@ -55,7 +55,8 @@ PAIRS: dict[str, tuple[Callable[[], Algorithm], str]] = {
     ),
     "opd": (
         ALGORITHMS["opd"],
-        TEACHER + "[terms.opd]\nkind = 'reinforce'\nadvantage = 'gap()'\nsurrogate = 'importance()'",
+        TEACHER
+        + "[terms.opd]\nkind = 'reinforce'\nadvantage = 'gap()'\nsurrogate = 'importance()'",
     ),
     "opd full": (
         lambda: ALGORITHMS["opd"](vocabulary="full"),
@@ -377,12 +378,18 @@ TABLES = [
         "[terms.reinforce]\nadvantage = '1'\n[actors]\nteacher = 1",
         "actors: there is no view 'teacher'",
     ),
-    ("[views.teacher]\npolicy = 3\n[terms.reinforce]\nadvantage = '1'", "policy must be a string, got 3"),
+    (
+        "[views.teacher]\npolicy = 3\n[terms.reinforce]\nadvantage = '1'",
+        "policy must be a string, got 3",
+    ),
     (
         "[views.teacher]\nhidn = ''\n[terms.reinforce]\nadvantage = '1'",
         "hidn is not a setting; did you mean hint",
     ),
-    ("token_weight = 'gap_gate()'\n[terms.reinforce]\nadvantage = '1'", "this is a gate, but a signal"),
+    (
+        "token_weight = 'gap_gate()'\n[terms.reinforce]\nadvantage = '1'",
+        "this is a gate, but a signal",
+    ),
     ("rewards = 1\n[terms.reinforce]\nadvantage = '1'", "rewards is not a setting of compose"),
 ]
 
@@ -418,7 +425,9 @@ def test_everything_that_an_algorithm_can_be_told_can_be_told_here() -> None:
     same = [f.name for f in fields(made) if getattr(made, f.name) == getattr(plain, f.name)]
     assert same == []
     acting, unset = made.acting, Acting()
-    assert [f.name for f in fields(acting) if getattr(acting, f.name) == getattr(unset, f.name)] == []
+    assert [
+        f.name for f in fields(acting) if getattr(acting, f.name) == getattr(unset, f.name)
+    ] == []
     assert acting.student_turns is not None
     assert acting.student_turns(50) == 9
     assert acting.takeover is not None

@@ -207,7 +207,9 @@ def test_a_single_turn_keeps_its_advantage() -> None:
     }
     of = replace(made, episodes=single, hidden=hidden)
     assert belief_weight()(of.step()).tolist() == [1.0] * sum(n)
-    assert advantage_of(ALGORITHMS["agent_opsd"](), of) == near(group_relative()(of.step()).tolist())
+    assert advantage_of(ALGORITHMS["agent_opsd"](), of) == near(
+        group_relative()(of.step()).tolist()
+    )
 
 
 # -- OCSD

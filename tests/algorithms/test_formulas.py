@@ -177,7 +177,9 @@ def test_k3_of_sampled_tokens_with_and_without_the_ratio(of: World, corrected: b
     terms = [
         (t.ratio if corrected else 1.0) * 0.5 * (math.exp(t.gap) - 1 - t.gap) for t in tokens(of)
     ]
-    assert total(Algorithm(terms=(term,), views={"teacher": View()}), of) == pytest.approx(mean(terms), rel=1e-4)
+    assert total(Algorithm(terms=(term,), views={"teacher": View()}), of) == pytest.approx(
+        mean(terms), rel=1e-4
+    )
     # the ratio carries gradient: d/dlogp of r (e^gap - 1 - gap) is -r gap, else 1 - e^gap
     step = of.step()
     logp = step.scores["student"].logp.detach().clone().requires_grad_()

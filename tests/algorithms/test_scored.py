@@ -145,7 +145,9 @@ def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         LazyScores, "of", lambda self, name, tokens: narrow(self, name, ~self._no_tokens)
     )
-    monkeypatch.setattr("tutelage.training.train_step.shared_scores", lambda ready, views: dict.fromkeys(views, ()))
+    monkeypatch.setattr(
+        "tutelage.training.train_step.shared_scores", lambda ready, views: dict.fromkeys(views, ())
+    )
     monkeypatch.setattr(
         layout, "_until", lambda ready, row, counts: row if until(ready, row, counts) else None
     )

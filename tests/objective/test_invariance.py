@@ -172,7 +172,9 @@ def test_nobody_but_the_student_gets_a_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", MAKE)
 def test_what_a_token_counts_sums_to_one(name: str) -> None:
     for seed in range(3):
-        assert float(bind(MAKE[name](), world(seed).step()).minibatch_weight.sum()) == pytest.approx(1)
+        assert float(
+            bind(MAKE[name](), world(seed).step()).minibatch_weight.sum()
+        ) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +232,8 @@ def test_a_token_of_weight_zero_is_never_turned_into_a_distribution() -> None:
 
     weight = Signal(lambda s: (s.batch.turn == 1).float(), "second turn")
     algorithm = Algorithm(
-        terms=(Distill(divergence=watched, weight=weight),), views={"teacher": View(policy="teacher")}
+        terms=(Distill(divergence=watched, weight=weight),),
+        views={"teacher": View(policy="teacher")},
     )
     everything = torch.arange(len(step.batch.token))
     bind(algorithm, step)(of.live(step, everything), everything)

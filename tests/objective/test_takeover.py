@@ -421,7 +421,9 @@ def test_both_who_wrote_are_released() -> None:
 
 def test_the_one_who_takes_over_must_be_a_view_that_can_act() -> None:
     with pytest.raises(ValueError, match=r"gives turns to 'nobody'.*views: teacher"):
-        Algorithm(terms=(), views={"teacher": View()}, acting=Acting(takeover=Takeover(view="nobody")))
+        Algorithm(
+            terms=(), views={"teacher": View()}, acting=Acting(takeover=Takeover(view="nobody"))
+        )
     with pytest.raises(ValueError, match="it has none"):
         Algorithm(terms=(), acting=Acting(takeover=Takeover(view="nobody")))
     late = View(hindsight=lambda episode, turn, siblings: "")

@@ -198,12 +198,16 @@ def test_a_reward_that_nothing_is_compared_with_is_refused(name: str, group_size
     table["algorithm"] = {"name": name}
     table["rollout"]["group_size"] = group_size
     if group_size == 1 and name != "reinforce_pp":
-        with pytest.raises(ConfigError, match=r"rollout\.group_size = 1, but .* set rollout\.group_size"):
+        with pytest.raises(
+            ConfigError, match=r"rollout\.group_size = 1, but .* set rollout\.group_size"
+        ):
             phases_of(parse(table))
     else:
         assert phases_of(parse(table))
 
 
 def test_one_copy_can_never_differ() -> None:
-    with pytest.raises(ConfigError, match=r"group_size = 1, but the algorithm learns only from groups"):
+    with pytest.raises(
+        ConfigError, match=r"group_size = 1, but the algorithm learns only from groups"
+    ):
         phases_of(dynamic(group_size=1))

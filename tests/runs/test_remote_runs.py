@@ -287,9 +287,7 @@ def test_a_sampler_that_is_not_the_trainer_is_made_up_for(
 def test_a_sampler_that_is_too_far_from_the_trainer_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(
-        RunError, match=r"in step 0 .* policy\.sampler\.max_mismatch = 0\.1\)"
-    ):
+    with pytest.raises(RunError, match=r"in step 0 .* policy\.sampler\.max_mismatch = 0\.1\)"):
         train.train(in_process(tmp_path, monkeypatch), watch=Drifting(monkeypatch, -0.11))
 
 

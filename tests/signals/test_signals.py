@@ -149,7 +149,9 @@ def test_every_episode_can_count_the_same(of: World) -> None:
 def test_a_view_that_does_not_exist_is_refused_with_the_names_of_the_views(term: Term) -> None:
     """A mask of a mistyped actor is 0 everywhere: the run would learn nothing, and say nothing."""
     algorithm = Algorithm(terms=(term,), views={"wise": View()})
-    with pytest.raises(ConfigError, match=r"'studnt'.*did you mean student\?; its views are .*wise"):
+    with pytest.raises(
+        ConfigError, match=r"'studnt'.*did you mean student\?; its views are .*wise"
+    ):
         bind(algorithm, world(0).step())
 
 

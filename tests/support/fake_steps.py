@@ -44,8 +44,7 @@ class World:
         batch = collate(self.episodes)
         with torch.no_grad():
             scores = {
-                v: Scores(distribution=self.distribution(v), token=batch.token)
-                for v in self.hidden
+                v: Scores(distribution=self.distribution(v), token=batch.token) for v in self.hidden
             }
         return Step(batch, scores, at)
 

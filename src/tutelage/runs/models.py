@@ -15,9 +15,9 @@ from tutelage.config.schema import Config, PolicySection, SamplerSection
 from tutelage.envs.base import Demonstrates, Suite, Thinks
 from tutelage.envs.guard import attempt, close
 from tutelage.errors import ConfigError, did_you_mean
+from tutelage.policies.hf import wheel
 from tutelage.policies.hf.kv_cache import budget
 from tutelage.policies.hf.loading import load
-from tutelage.policies.hf import wheel
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.policies.server.http import Client, RequestOptions

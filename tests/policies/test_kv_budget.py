@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs.test_resume import Quiet
 from support.scripted_turns import Fed, Talk, V, assert_same, play, reference, request
 from support.tiny_models import policy, run
 
@@ -96,7 +97,7 @@ def test_engines_are_those_of_policies_that_act_here() -> None:
     assert acting(config("opd")) == {"self"}  # the teacher only scores
     assert acting(config("guided_opd")) == {"self", "teacher"}
     away = config("guided_opd").model_dump()
-    away["policies"]["teacher"] = {"url": "http://there:1"}
+    away["policies"]["teacher"] = {"model": "http://there:1"}
     assert acting(parse(away)) == {"self"}
     away["policy"]["sampler"] = {}
     assert acting(parse(away)) == set()
@@ -123,7 +124,7 @@ def test_a_plan_counts_what_the_engines_may_take(monkeypatch: pytest.MonkeyPatch
         assert engine(each).budget == 10_000_000
     monkeypatch.setenv("TUTELAGE_KV_CACHE_GB", "0.003")
     told = config(rollout={"group_size": 4})
-    assert [m.cache for m in dry_run.make(told).models] == [3_000_000, 10_000_000]
+    assert [m.cache for m in dry_run.make(told).models] == [3_000_000, 3_000_000]  # each engine's
     assert engine(made(told, 2)["self"]).budget == 3_000_000
     monkeypatch.setenv("TUTELAGE_KV_CACHE_GB", "1e-6")
     # one row there is always, and a teacher that only scores has none
@@ -146,7 +147,7 @@ def test_a_run_tells_its_engines_how_many_they_are(
     for algorithm in ("opd", "guided_opd"):
         folder = {"folder": str(tmp_path / algorithm)}
         with pytest.raises(PolicyError, match="enough"):
-            train(config(algorithm, run=folder), watch=None)  # type: ignore[arg-type]
+            train(config(algorithm, run=folder), watch=Quiet())
     assert told == [1, 2]
 
 

@@ -158,7 +158,7 @@ weight = "0.01 * acted_by('student')"
 kind = "distill"
 divergence = "forward_kl"
 weight = "acted_by('teacher')"
-"""  # noqa: E501 - one line, as a file would have it
+"""
 
 
 @pytest.mark.parametrize("at", [0, 40, 80, 200])

@@ -35,9 +35,9 @@ def test_what_will_not_pass_is_not(bad: int) -> None:
 @pytest.mark.parametrize(
     ("bad", "fix"),
     [
-        (401, "policies.teacher.server.key"),
-        (404, "fix policies.teacher.url or policies.teacher.model"),
-        (429, "lower policies.teacher.server.concurrent"),
+        (401, "policies.teacher.key"),
+        (404, "fix the address in policies.teacher.model"),
+        (429, "lower rollout.concurrency"),
         (500, "--resume"),
         ("drop", "start it or fix policies.teacher.url"),
         (b"<html>", "fix policies.teacher.url"),

@@ -59,7 +59,7 @@ class Client:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise PolicyError(
-                f"{name}.url = {url!r} is not the address of a server; write it as "
+                f"{name}.model = {url!r} is not the address of a server; write it as "
                 '"http://127.0.0.1:8000"'
             )
         self.secure, self.host, self.port = parts.scheme == "https", parts.hostname, parts.port
@@ -120,12 +120,12 @@ class Client:
         if attempts > 1:
             problem += f", {attempts} times"
         fixes = {
-            401: f"set {self.name}.server.key to the environment variable that holds its key",
-            403: f"set {self.name}.server.key to the environment variable that holds its key",
-            404: f"fix {self.name}.url or {self.name}.model",
-            408: f"raise {self.name}.server.deadline, or lower {self.name}.server.concurrent",
-            429: f"lower {self.name}.server.concurrent, or raise {self.name}.server.retries",
-            0: f"start it or fix {self.name}.url, then start the run again or --resume it",
+            401: f"set {self.name}.key to the environment variable that holds its key",
+            403: f"set {self.name}.key to the environment variable that holds its key",
+            404: f"fix the address in {self.name}.model, or its name on the server",
+            408: "lower rollout.concurrency, or use a faster server",
+            429: "lower rollout.concurrency, or raise the server's limit of requests",
+            0: f"start it or fix the address in {self.name}.model, then start the run again or --resume it",
         }
         fix = fixes.get(failure.status)
         if fix is None:

@@ -112,7 +112,7 @@ class RemotePolicy:
         if not models:
             raise PolicyError(
                 f"{self.client.url} lists no model under /v1/models, so it is no OpenAI-compatible "
-                f"server; fix {self.client.name}.url"
+                f"server; fix the address in {self.client.name}.model"
             )
         self.model = self.model or next(iter(models))
         if self.model not in models:
@@ -245,7 +245,7 @@ class RemotePolicy:
         return (
             f"the server of {self.client.name} at {self.client.url} does not answer as asked: "
             f"{problem}; serve the model with vLLM or `tutelage serve`, or fix "
-            f"{self.client.name}.url"
+            f"the address in {self.client.name}.model"
         )
 
     def _temperature_error(self, temperature: float) -> str:

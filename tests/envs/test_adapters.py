@@ -182,7 +182,7 @@ def test_an_expert_needs_no_plan() -> None:
     suite = own("Shows", last=2)
     task = suite.tasks("train")[0]
     assert problems(suite) == []
-    turns = script(suite, task, aloud=False)
+    turns = script(suite, task, with_thoughts=False)
     assert [answer_format.parse(text).action for text, _ in turns] == ["1", "2"]
     assert hint(suite, task, "trace") == "1. 1\n2. 2"
 
@@ -199,11 +199,11 @@ def test_what_is_missing_is_named_with_the_class_that_lacks_it(kind: str, words:
     with pytest.raises(ConfigError, match=words):
         hint(suite, suite.tasks("train")[0], kind)
     with pytest.raises(ConfigError, match=r"Shows has no `plan` method"):
-        script(suite, suite.tasks("train")[0], aloud=False, kind="plan")
+        script(suite, suite.tasks("train")[0], with_thoughts=False, follows="plan")
     with pytest.raises(ConfigError, match=r"Shows has no `thoughts` method"):
-        script(suite, suite.tasks("train")[0], aloud=True)
+        script(suite, suite.tasks("train")[0], with_thoughts=True)
     with pytest.raises(ConfigError, match=r"Count has no `demonstrate` method"):
-        script(own("Count"), suite.tasks("train")[0], aloud=False)
+        script(own("Count"), suite.tasks("train")[0], with_thoughts=False)
 
 
 def test_a_lost_episode_is_lost() -> None:

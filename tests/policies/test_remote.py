@@ -219,7 +219,7 @@ def test_another_tokenizer_is_refused() -> None:
         ({"data": []}, {}, "lists no model under /v1/models"),
         ([], {}, "lists no model under /v1/models"),
         (404, {}, "answered 404"),
-        (401, {}, "policies.teacher.server.key"),
+        (401, {}, "policies.teacher.key"),
         (b"<html>", {}, "sent something that is not JSON"),
         (MODELS, {"model": "big"}, "has no model 'big', only small"),
         ({"data": [{"id": "x"}]}, {}, "policies.teacher.server.context"),
@@ -278,7 +278,7 @@ def test_scores_that_are_not_what_was_asked_for(break_: Any, said: str) -> None:
     with listed(break_(good)) as server:
         of = RemotePolicy(client(server.port), small_chat(), context=500)
         with pytest.raises(
-            PolicyError, match=r"does not answer as asked.* fix policies\.teacher\.url"
+            PolicyError, match=r"does not answer as asked.* fix the address in policies\.teacher\.model"
         ) as error:
             of.score([Sample(prompt=(4,), tokens=(9, 5))], 1.0)
     assert said in str(error.value)

@@ -261,23 +261,22 @@ def clumsy() -> Table:
     return Table(clumsy=13.0)
 
 
-@pytest.mark.parametrize("invalid", ["format", "any"])
-def test_invalid_turns_are_counted_and_cost(invalid: str) -> None:
+@pytest.mark.parametrize("penalty", [0.25, {"format": 0.25}, {"format": 0.25, "refused": 0.5}])
+def test_invalid_turns_are_counted_and_cost(penalty: float | dict[str, float]) -> None:
     suite = Doors(4)
-    on = session(suite, policies={"self": clumsy()}, invalid=invalid, invalid_penalty=0.25)
+    on = session(suite, policies={"self": clumsy()}, invalid_penalty=penalty)
+    kinds_penalty = penalty if isinstance(penalty, dict) else {"format": penalty, "refused": penalty}
     made = play(on, suite.tasks("train"), ALONE, seed=0)
     kinds = set()
     for e in made:
         for t in e.turns:
             unreadable = t.tokens == (chat().end,)
             refused = not unreadable and t.action == "7"
-            wrong = unreadable or (refused and invalid == "any")
-            assert t.valid == (not wrong)
-            assert t.penalty == (0.25 if wrong else 0.0)
+            kind = "format" if unreadable else "refused" if refused else "valid"
+            assert t.valid == (kind not in kinds_penalty)
+            assert t.penalty == kinds_penalty.get(kind, 0.0)
             kinds.add((unreadable, refused))
-        assert e.total_reward == sum(t.reward for t in e.turns) - 0.25 * sum(
-            not t.valid for t in e.turns
-        )
+        assert e.total_reward == sum(t.reward for t in e.turns) - sum(t.penalty for t in e.turns)
     assert kinds == {(True, False), (False, True), (False, False)}
 
 

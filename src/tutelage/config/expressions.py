@@ -359,7 +359,7 @@ WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "
 
 def takes_schedule(hint: object) -> bool:
     """Whether an annotation is `float | Schedule`."""
-    return any(get_origin(part) is get_origin(Schedule) for part in get_args(hint))
+    return any(part == Schedule for part in get_args(hint))
 
 
 def in_words(hint: object) -> str:

@@ -278,7 +278,8 @@ def test_scores_that_are_not_what_was_asked_for(break_: Any, said: str) -> None:
     with listed(break_(good)) as server:
         of = RemotePolicy(client(server.port), small_chat(), context=500)
         with pytest.raises(
-            PolicyError, match=r"does not answer as asked.* fix the address in policies\.teacher\.model"
+            PolicyError,
+            match=r"does not answer as asked.* fix the address in policies\.teacher\.model",
         ) as error:
             of.score([Sample(prompt=(4,), tokens=(9, 5))], 1.0)
     assert said in str(error.value)

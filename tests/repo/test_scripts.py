@@ -29,13 +29,13 @@ def test_the_teacher_is_trained_and_its_files_are_copied(
     build.main(
         [
             "run.steps=1",
-            "run.eval_every=1",
+            "eval.every=1",
             "run.checkpoint_every=1",
             f'run.folder="{tmp_path / "run"}"',
             "env.options.train=20",
             "rollout.tasks_per_step=2",
             "eval.tasks=1",
-            "policy.build.layers=1",
+            "policy.layers=1",
             f"--target={target}",
         ]
     )

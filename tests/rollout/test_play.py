@@ -265,7 +265,9 @@ def clumsy() -> Table:
 def test_invalid_turns_are_counted_and_cost(penalty: float | dict[str, float]) -> None:
     suite = Doors(4)
     on = session(suite, policies={"self": clumsy()}, invalid_penalty=penalty)
-    kinds_penalty = penalty if isinstance(penalty, dict) else {"format": penalty, "refused": penalty}
+    kinds_penalty = (
+        penalty if isinstance(penalty, dict) else {"format": penalty, "refused": penalty}
+    )
     made = play(on, suite.tasks("train"), ALONE, seed=0)
     kinds = set()
     for e in made:

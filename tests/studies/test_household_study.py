@@ -34,7 +34,7 @@ baselines = ["grpo"]
 [base]
 run = { steps = 40, checkpoint_every = 1 }
 env = { suite = "doors", options = { rooms = 2 } }
-rollout = { tasks = 4, turns = 3, new_tokens = 4 }
+rollout = { tasks_per_step = 4, max_turns = 3, max_new_tokens = 4 }
 update = { lr = 1e-3 }
 eval = { split = "unseen", tasks = 5, temperature = 1.0 }
 policy = { layers = 1, build = {hidden = 16, context = 128} }
@@ -53,7 +53,7 @@ seeds = [0]
 [methods.grpo]
 group = "main"
 title = "GRPO"
-rollout = { tasks = 2, group_size = 2 }
+rollout = { tasks_per_step = 2, group_size = 2 }
 
 [methods.imitation]
 group = "main"

@@ -24,7 +24,7 @@ WITH_NUMPY = ("search_qa", "webshop")
 # what is seen, step by step, with the demonstrations and plans that lead there
 FINGERPRINT = """
 import hashlib
-from tutelage.envs.{world} import {name}
+from tutelage_worlds.{world} import {name}
 suite, digest = {made}, hashlib.sha256()
 for split in ("train", "test"):
     for task in list(suite.tasks(split)[:6]):

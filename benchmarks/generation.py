@@ -340,15 +340,15 @@ def whole_steps(episodes: int, repeats: int) -> None:
     print(f"\n### Who waits, in a whole step\n\n{episodes} episodes of {turns} turns, 12 tokens "
           "each, with a teacher of the student's shape over the whole vocabulary. Seconds of a "
           f"run's timings, each phase's share: median of {repeats} steps (range).")  # fmt: skip
-    table("pause", "workers", "order", "seconds", *PHASES)
-    for pause, workers, order in ((0.0, 0, "fixed"), (0.02, 0, "fixed"), (0.02, 2, "arrival")):
+    table("pause", "workers", "seconds", *PHASES)
+    for pause, workers in ((0.0, 0), (0.02, 0), (0.02, 2)):
         with tempfile.TemporaryDirectory() as folder:
             config = parse({
                 "run": {"folder": f"{folder}/run", "steps": repeats + 1,
                         "checkpoint_every": repeats + 1},
                 "eval": {"every": 0},
                 "env": {"suite": "generation:Slow", "options": {"pause": pause, "turns": turns},
-                        "workers": workers, "order": order},
+                        "workers": workers},
                 "rollout": {"tasks_per_step": episodes, "max_turns": turns, "max_new_tokens": 12,
                             "concurrency": episodes},
                 "algorithm": {"name": "opd", "vocabulary": "full"},
@@ -358,7 +358,7 @@ def whole_steps(episodes: int, repeats: int) -> None:
             })  # fmt: skip
             path = train(config, watch=Lines(sys.stderr)) / "timings.jsonl"
             steps = [json.loads(line)["seconds"] for line in path.read_text().splitlines()][1:]
-        row(f"{1e3 * pause:.0f} ms", workers or "none", order if workers else "",
+        row(f"{1e3 * pause:.0f} ms", workers or "none",
             spread([s["all"] for s in steps]),
             *(spread([100 * s.get(p, 0.0) / s["all"] for s in steps], " %")
               for p in PHASES))  # fmt: skip

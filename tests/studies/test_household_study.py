@@ -36,7 +36,7 @@ run = { steps = 40, checkpoint_every = 1 }
 env = { suite = "doors", options = { rooms = 2 } }
 rollout = { tasks_per_step = 4, max_turns = 3, max_new_tokens = 4 }
 update = { lr = 1e-3 }
-eval = { split = "unseen", tasks = 5, temperature = 1.0 }
+eval = { every = 10, split = "unseen", tasks = 5, temperature = 1.0 }
 policy = { layers = 1, build = {hidden = 16, context = 128} }
 
 [base.policies.teacher]

@@ -211,7 +211,7 @@ def test_a_shop_is_built_once_and_says_what_it_was_built_with(
     with pytest.raises(CatalogueError, match="no shop that can be read"):
         built(folder)
     monkeypatch.setattr(files, "IN_MEMORY", 10)
-    with pytest.raises(CatalogueError, match=r"python -m tutelage\.envs\.webshop"):
+    with pytest.raises(CatalogueError, match=r"python -m tutelage_worlds\.webshop"):
         WebShop(data=data, seed=77).shop()
 
 

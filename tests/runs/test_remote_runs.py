@@ -32,6 +32,7 @@ from tutelage.envs.pool import LocalPool
 from tutelage.envs.registry import suite_of
 from tutelage.errors import ConfigError, PolicyError, RunError
 from tutelage.objective import Algorithm, View
+from tutelage.policies.base import OpenedPolicy
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.serve import Server
@@ -71,7 +72,7 @@ def at(port: int, **more: Any) -> dict[str, Any]:
     return {"teacher": {"model": url, **more}}
 
 
-def policies_of(settings: Config) -> Mapping[str, models.Model]:
+def policies_of(settings: Config) -> Mapping[str, OpenedPolicy]:
     suite = suite_of(settings.env)
     context = assemble.context_of(settings.context, suite)
     return models.policies_of(settings, list(settings.policies), suite, context)

@@ -27,6 +27,7 @@ from tutelage.envs.registry import ADAPTERS, SUITES
 from tutelage.envs.requirements import Need
 from tutelage.errors import NAME, ConfigError, EnvError, install
 from tutelage.hints.bank import load as load_bank
+from tutelage.policies.registry import named
 
 WIDTH: Final = 80
 ASSETS: Final = Path(__file__).parents[1] / "assets"
@@ -290,6 +291,8 @@ def _model(where: str, section: PolicySection) -> Line:
     if section.build is not None:
         return Line(state="ok", name=where, said="built from nothing")
     model = section.model
+    if not named(section).ours:
+        return Line(state="note", name=where, said=f"{model}, an engine of yours")
     if model.startswith("builtin:"):
         there = (ASSETS / model.removeprefix("builtin:") / "config.json").is_file()
         how = "`tutelage demo` names the one there is: builtin:household-teacher"

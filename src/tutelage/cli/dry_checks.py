@@ -15,6 +15,7 @@ from tutelage.config.schema import Config, PolicySection
 from tutelage.envs.base import Demonstrates, Suite
 from tutelage.envs.guard import attempt
 from tutelage.errors import ConfigError, PolicyError
+from tutelage.policies import registry
 from tutelage.policies.hf import lora, memory
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.context import Context
@@ -81,7 +82,7 @@ def _extras(config: Config, policies: set[str]) -> None:
 def _chat(section: PolicySection, config: Config, suite: Suite, context: Context) -> Chat | None:
     """A policy's tokenizer with its template; None where it is not on this machine."""
     tokenizer: Any
-    if section.url:
+    if section.url or not registry.named(section).ours:
         return None
     if section.build is not None and not section.tokenizer:
         return None  # it is trained on the suite's texts when the run starts, which takes long

@@ -25,6 +25,7 @@ from tutelage.objective import (
     Signal,
     Term,
 )
+from tutelage.policies import registry
 from tutelage.policies.hf.kv_cache import GB, budget
 from tutelage.prompts.context import Context
 from tutelage.rollout.replay import Replay
@@ -103,6 +104,9 @@ def _shape(name: str, config: Config) -> tuple[str, model_sizes.Shape | None]:
     section: PolicySection = config.policy if name == "student" else config.policies[name]
     if section.url:
         return f"{section.served_name or 'a model'} at {section.url}", None
+    if not registry.named(section).ours:
+        registry.engine_of(section, where=where)  # refuses one that is not there
+        return f"{section.model} of an engine of yours", None
     models.device_of(section, where=where)
     if section.build is not None:
         entries = _entries(section, config, where)

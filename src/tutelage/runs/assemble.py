@@ -25,11 +25,11 @@ from tutelage.hints import Hints, check, kinds_in
 from tutelage.hints.bank import built_in as bank_names
 from tutelage.hints.bank import load as load_bank
 from tutelage.objective import View
+from tutelage.policies.base import OpenedPolicy
 from tutelage.prompts.context import Context
 from tutelage.rollout import hint_preparation
 from tutelage.rollout.session import Limits, Session, context_for
 from tutelage.runs import models
-from tutelage.runs.models import Model
 from tutelage.runs.phases import (
     Phase,
     acting,
@@ -49,7 +49,7 @@ class Opened(NamedTuple):
     """Parts at work: a session, and its policies with all that an engine of this project has."""
 
     session: Session
-    policies: dict[str, Model]
+    policies: dict[str, OpenedPolicy]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

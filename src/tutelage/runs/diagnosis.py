@@ -14,12 +14,14 @@ from torch import Tensor
 from tutelage.config.schema import Config
 from tutelage.envs.base import Demonstrates
 from tutelage.objective import STUDENT
+from tutelage.policies.base import OpenedPolicy
+from tutelage.policies.registry import named
 from tutelage.rollout.demonstrations import script
 from tutelage.rollout.hint_preparation import sample
 from tutelage.rollout.record import Line
 from tutelage.rollout.session import Session
 from tutelage.runs.assemble import Parts
-from tutelage.runs.models import Model, locate
+from tutelage.runs.models import locate
 from tutelage.runs.phases import Phase, signals_of
 from tutelage.types import Episode, Stop
 
@@ -34,7 +36,7 @@ DEMONSTRATIONS = 16
 # -- before the first step
 
 
-def before(parts: Parts, session: Session, policies: Mapping[str, Model]) -> list[str]:
+def before(parts: Parts, session: Session, policies: Mapping[str, OpenedPolicy]) -> list[str]:
     """What the models and the demonstrations tell before anything is played."""
     student = policies["self"]
     sentences = list(_layers(parts.config, student))
@@ -42,11 +44,13 @@ def before(parts: Parts, session: Session, policies: Mapping[str, Model]) -> lis
     return sentences
 
 
-def _layers(config: Config, student: Model) -> Iterator[str]:
+def _layers(config: Config, student: OpenedPolicy) -> Iterator[str]:
     """A pretrained model without its last layers speaks no language any more. The models of this
     project are made to start smaller students from, and a new model has learnt nothing yet, so both
     are left out."""
     section = config.policy
+    if not named(section).ours:
+        return
     built = section.build is not None or section.model.startswith("builtin:")
     if section.layers is None or built:
         return
@@ -62,7 +66,7 @@ def _layers(config: Config, student: Model) -> Iterator[str]:
         )
 
 
-def _long_demonstrations(parts: Parts, session: Session, student: Model) -> Iterator[str]:
+def _long_demonstrations(parts: Parts, session: Session, student: OpenedPolicy) -> Iterator[str]:
     """The student cannot finish a reply that is longer than its turn may be."""
     limit, suite = session.limits.max_new_tokens, session.suite
     imitated = [p for p in parts.phases if p.algorithm.acting.uses_expert]

@@ -29,11 +29,12 @@ from tutelage.objective import (
     bind,
 )
 from tutelage.objective.batch import collate
+from tutelage.policies.base import OpenedPolicy
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
 from tutelage.rollout.session import Session
-from tutelage.runs.models import Model, student_of
+from tutelage.runs.models import student_of
 from tutelage.runs.phases import Phase
 from tutelage.schedules import constant
 from tutelage.signals import gap
@@ -52,7 +53,7 @@ class Wiring:
 
     phases: Sequence[Phase]
     session: Session
-    policies: Mapping[str, Model]
+    policies: Mapping[str, OpenedPolicy]
     task: Task
     split: str
     replayed: bool = False  # recorded episodes stand for the expert's
@@ -218,7 +219,7 @@ def _played(wiring: Wiring, name: str, view: View) -> Episode:
     return episode
 
 
-def _logp(policy: Model, samples: Sequence[Sample], temperature: float) -> Tensor:
+def _logp(policy: OpenedPolicy, samples: Sequence[Sample], temperature: float) -> Tensor:
     with torch.no_grad():
         return policy.score(samples, temperature).logp.float().cpu()
 

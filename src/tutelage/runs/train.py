@@ -28,7 +28,9 @@ from tutelage.config.schema import Config, LearningRate
 from tutelage.errors import RunError
 from tutelage.evaluation.evaluate import evaluate, named
 from tutelage.objective import View
+from tutelage.policies.base import OpenedPolicy, Trainable
 from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.registry import open_policy
 from tutelage.rollout import record
 from tutelage.rollout.hint_preparation import Hinter
 from tutelage.rollout.play import play
@@ -43,7 +45,6 @@ from tutelage.runs.checkpoint import State
 from tutelage.runs.folder import RunFolder
 from tutelage.runs.interrupt import delayed
 from tutelage.runs.metrics import metrics
-from tutelage.runs.models import Model
 from tutelage.runs.phases import Phase, algorithm_function
 from tutelage.runs.selftest import Wiring, run_all
 from tutelage.training.optimizer import adamw
@@ -193,8 +194,8 @@ class _Loop:
     parts: Parts
     folder: RunFolder
     session: Session
-    policies: dict[str, Model]
-    student: HFPolicy
+    policies: dict[str, OpenedPolicy]
+    student: Trainable
     replay: Replay | None
     watch: Watch
     hinter: Hinter
@@ -275,22 +276,22 @@ class _Loop:
             self.session = replace(self.session, policies=dict(self.policies))
             self.hinter.session = self.session
 
-    def _reference(self, new: bool) -> HFPolicy:
+    def _reference(self, new: bool) -> OpenedPolicy:
+        """The student as it was before the main algorithm's first step, frozen."""
+        if new:
+            return self.student.copied()
         start = self.folder.path / checkpoint.FOLDER / checkpoint.START
-        if new or self.student.adapters is not None:
-            reference = self.student.copied()
-            if reference.adapters is not None and not new:
-                reference.adapters.restore(start)
-            return reference
-        section, tokens = self.config.policy, self.config.update.max_tokens_per_pass
-        reference = models.load_policy(
-            section,
-            where="policy",
-            tokens=tokens,
-            rows=self.config.rollout.concurrency,
-            folder=str(start),
+        if isinstance(self.student, HFPolicy) and self.student.adapters is not None:
+            copied = self.student.copied()
+            assert copied.adapters is not None
+            copied.adapters.restore(start)
+            return copied
+        parts = self.parts
+        reference = open_policy(
+            models.opening_of(self.config, "self", parts.suite, parts.context, folder=str(start))
         )
-        reference.freeze()
+        if isinstance(reference, Trainable):
+            reference.freeze()
         return reference
 
     # -- one step

@@ -33,8 +33,8 @@ from tutelage.runs import checkpoint, models
 from tutelage.runs.assemble import assemble, tasks_of
 from tutelage.runs.folder import CONFIG
 from tutelage.runs.phases import Phase, acting, algorithm_function
-from tutelage.runs.train import learning_rate
 from tutelage.schedules import Schedule
+from tutelage.training.optimizer import learning_rate
 from tutelage.types import Observation
 
 CHARACTERS = 4

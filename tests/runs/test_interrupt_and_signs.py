@@ -103,7 +103,7 @@ def test_an_expert_that_says_more_than_a_turn_may_hold(tmp_path: Path) -> None:
     (note,) = [note for note in watch.notes if "replies of the expert" in note]
     lengths = [len(turn["tokens"]) for turn in json.loads(
         (tmp_path / "run/episodes.jsonl").read_text().splitlines()[0])["turns"]]  # fmt: skip
-    assert f"set rollout.max_new_tokens to at least {max(lengths)}" in note
+    assert f"set it to at least {max(lengths)}" in note
 
 
 def test_a_run_that_learns_is_left_alone(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from runs.test_resume import Quiet
 from support.scripted_turns import Fed, Talk, V, assert_same, play, reference, request
 from support.tiny_models import policy, run
+from support.tiny_runs import Quiet
 
 from tutelage import cpu
 from tutelage.cli import dry_run

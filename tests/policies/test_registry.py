@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs.test_resume import Quiet
 from safetensors.torch import load_file
 from support.fake_policy import DIGITS, Table
 from support.table_engine import WEIGHTS
+from support.tiny_runs import Quiet, tiny_table
 
 from tutelage.cli import doctor, dry_run
 from tutelage.cli.library import evaluate
@@ -27,18 +27,15 @@ TABLE = "support.table_engine:Engine"
 
 
 def config(folder: Path, *, model: str, teacher: str = "", **algorithm: object) -> Config:
-    return parse(
-        {
-            "run": {"folder": str(folder), "steps": 2, "checkpoint_every": 1},
-            "env": {"suite": "doors"},
-            "rollout": {"tasks_per_step": 3, "group_size": 4, "max_turns": 2, "max_new_tokens": 6},
-            "algorithm": algorithm or {"name": "grpo"},
-            "update": {"lr": 0.1},
-            "policy": {"model": model},
-            "policies": {"teacher": {"model": teacher}} if teacher else {},
-            "eval": {"every": 0},
-        }
+    table = tiny_table(
+        run={"folder": str(folder), "checkpoint_every": 1},
+        rollout={"tasks_per_step": 3, "group_size": 4, "max_turns": 2, "max_new_tokens": 6},
+        algorithm=algorithm or {"name": "grpo"},
+        update={"lr": 0.1},
+        policies={"teacher": {"model": teacher}} if teacher else {},
+        eval={"every": 0},
     )
+    return parse({**table, "policy": {"model": model}})
 
 
 # -- which engine a section means

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from runs.test_resume import Quiet, config, contents, in_child, whole
+from runs.test_resume import config, contents, in_child, whole
+from support.tiny_runs import Quiet
 
 from tutelage.runs import checkpoint, train
 from tutelage.runs.interrupt import delayed

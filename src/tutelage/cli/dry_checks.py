@@ -69,7 +69,7 @@ def _extras(config: Config, policies: set[str]) -> None:
         if line.state == "missing" and line.name.startswith(" "):  # the first is the suite itself
             raise ConfigError(
                 f"the suite {config.env.suite} needs {line.name.strip()}, which is missing: "
-                f"{line.how}"
+                f"{line.fix}"
             )
 
 

@@ -287,16 +287,16 @@ def update_of(config: Config, device: str) -> Update:
 
 
 def hints_of(config: Config, suite: Suite, phases: Sequence[Phase]) -> Hints:
-    """What the hints of a run are made from. Refuses those that the suite can never give."""
+    """The sources of a run's hints. Refuses those that the suite can never give."""
     section, wanted = config.hints, hints_wanted(config, phases)
     skills = any("skills" in kinds_in(hint) for hint in wanted)
     bank = None
     if skills and (section.bank or config.env.suite in bank_names()):
         bank = load_bank(section.bank or config.env.suite)
-    made = Hints(bank=bank)
+    hints = Hints(bank=bank)
     for hint in wanted:
-        check(suite, hint, made)
-    return made
+        check(suite, hint, hints)
+    return hints
 
 
 def rehearsal_of(parts: Parts, session: Session) -> Session:

@@ -156,13 +156,13 @@ def load_policy(
 
 
 def texts(suite: Suite, context: Context, split: str) -> Iterable[str]:
-    """What is said in an environment: observations as worded, and actions as written."""
+    """The texts of an environment: observations as worded, and actions as written."""
     tasks = suite.tasks(split)
     yield context.instructions
     for i in range(min(SAMPLE, len(tasks))):
         task, env = tasks[i], suite.make()
         seen = env.reset(task)
-        yield from _said(seen, context)
+        yield from _observation_texts(seen, context)
         script = suite.demonstrate(task) if isinstance(suite, Demonstrates) else seen.actions
         if isinstance(suite, Thinks):
             yield from suite.thoughts(task)
@@ -171,11 +171,11 @@ def texts(suite: Suite, context: Context, split: str) -> Iterable[str]:
                 break
             yield answer_format.write(action)
             seen = env.step(action)
-            yield from _said(seen, context)
+            yield from _observation_texts(seen, context)
         close(env)
 
 
-def _said(seen: Observation, context: Context) -> Iterable[str]:
+def _observation_texts(seen: Observation, context: Context) -> Iterable[str]:
     yield context.render(seen)
     yield from (answer_format.write(action) for action in seen.actions)
 
@@ -187,11 +187,11 @@ def tokenizer_of(section: PolicySection, config: Config, suite: Suite, context: 
     name = section.tokenizer
     if not isinstance(name, str) or not name:
         assert section.build is not None
-        said: list[str] = attempt(
+        training: list[str] = attempt(
             "reading the environment's texts",
             partial(list, texts(suite, context, config.env.split)),
         )
-        return train_tokenizer(said, entries=section.entries)
+        return train_tokenizer(training, entries=section.entries)
     other = config.policies.get(name)
     if other is not None and other.url:
         raise ConfigError(

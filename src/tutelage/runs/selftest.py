@@ -258,8 +258,8 @@ def privileged(wiring: Wiring) -> None:
         seen = env.reset(wiring.task)
         close(env)
         shown, bare = prompter.piece([seen], [], False), plain.piece([seen], [], False)
-        told = prompter.chat.content(wiring.session.context.system(prompter.hint))
-        if shown == bare or not _holds(shown, told):
+        hinted = prompter.chat.content(wiring.session.context.system(prompter.hint))
+        if shown == bare or not _holds(shown, hinted):
             raise PolicyError(
                 f"the privileged text does not reach {name}: its prompt does not hold all of it; "
                 "set chat_template to a Jinja file that shows the system message"
@@ -323,8 +323,10 @@ def _gradient(wiring: Wiring, episode: Episode, terms: tuple[Term, ...]) -> list
     }
     parameters = list(student_of(wiring.policies).parameters())
     loss = torch.stack([part.sum() for part in parts.values()]).sum()
-    made = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, made, strict=True)]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return [
+        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)
+    ]
 
 
 TESTS: tuple[Callable[[Wiring], None], ...] = (

@@ -312,8 +312,8 @@ class _Loop:
             line = in_phase(phase, {**numbers, **hints})
             self.folder.log("metrics.jsonl").write(line)
             if self.config.run.columns:
-                for line in column_lines(phase, step, used, report):
-                    self.folder.log("columns.jsonl").write(line)
+                for columns in column_lines(phase, step, used, report):
+                    self.folder.log("columns.jsonl").write(columns)
             seconds = {**clock.seconds, "all": time.perf_counter() - since}
             timing = in_phase(phase, {"step": step, "seconds": seconds})
             self.folder.log("timings.jsonl").write(timing)

@@ -45,7 +45,7 @@ SECONDS = 3.0
 def before(parts: Parts, session: Session, policies: Mapping[str, OpenedPolicy]) -> list[str]:
     """What the models and the demonstrations tell before anything is played."""
     student = policies["self"]
-    sentences = list(_layers(parts.config, student))
+    sentences = list(dropped_layers(parts.config))
     imitated = [p.algorithm.acting for p in parts.phases if p.algorithm.acting.uses_expert]
     if imitated and not parts.config.rollout.replay and isinstance(session.suite, Demonstrates):
         thoughts = any(acting.with_thoughts for acting in imitated)
@@ -55,7 +55,7 @@ def before(parts: Parts, session: Session, policies: Mapping[str, OpenedPolicy])
     return sentences
 
 
-def _layers(config: Config, student: OpenedPolicy) -> Iterator[str]:
+def dropped_layers(config: Config) -> Iterator[str]:
     """A pretrained model without its last layers speaks no language any more. The models of this
     project are made to start smaller students from, and a new model has learnt nothing yet, so both
     are left out."""

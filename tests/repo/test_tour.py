@@ -44,7 +44,7 @@ def test_the_walk_is_short() -> None:
     assert len(lines) < LONGEST
 
 
-@pytest.mark.parametrize(("here", "after"), pairwise(HOPS), ids=lambda hop: hop[0])
+@pytest.mark.parametrize(("here", "after"), list(pairwise(HOPS)), ids=lambda hop: hop[0])
 def test_every_function_leads_to_the_next(here: tuple[str, str], after: tuple[str, str]) -> None:
     (name, path), (following, _) = here, after
     known = names(definition(name, path))

@@ -515,10 +515,15 @@ def test_words_are_found_by_what_functions_return() -> None:
     assert set(kinds) == set(words.KINDS)
     assert set(SHAPES) | {"constant"} == {n for n, w in found.items() if w.kind == "schedule"}
     for name, kind in (
-        ("t_dur", "signal"), ("gap_gate", "gate"), ("ppo_clip", "surrogate"), ("k3", "estimate"),
-        ("reverse_kl", "divergence"), ("top_k", "divergence"), ("peer_success", "hindsight"),
+        ("t_dur", "signal"),
+        ("gap_gate", "gate"),
+        ("ppo_clip", "surrogate"),
+        ("k3", "estimate"),
+        ("reverse_kl", "divergence"),
+        ("top_k", "divergence"),
+        ("peer_success", "hindsight"),
         ("leakage", "penalty"),
-    ):  # fmt: skip
+    ):
         assert found[name].kind == kind
     assert "coarsen" not in found
     assert "as_schedule" not in found

@@ -145,8 +145,10 @@ def test_what_a_suite_can_never_give_is_refused() -> None:
         "skills:keyword": "chosen by the task's text, and Bare has no `describe` method",
         "skills:similarity": "chosen by the task's text, and Bare has no `describe` method",
     }.items():
-        for refused in (lambda k=kind: check(Bare(), k, with_bank),
-                        lambda k=kind: hint(Bare(), some, k, with_bank)):  # fmt: skip
+        for refused in (
+            lambda k=kind: check(Bare(), k, with_bank),
+            lambda k=kind: hint(Bare(), some, k, with_bank),
+        ):
             with pytest.raises(ConfigError, match=re.escape(said)):
                 refused()
     with pytest.raises(ConfigError, match=r"needs a bank of skills.*set hints\.bank"):
@@ -207,8 +209,14 @@ def test_a_built_in_bank_has_one_form(name: str) -> None:
 
 
 def test_each_environment_has_its_bank() -> None:
-    assert built_in() == ["household", "scienceworld", "search_qa", "tau_bench", "travelplanner",
-                          "webshop"]  # fmt: skip
+    assert built_in() == [
+        "household",
+        "scienceworld",
+        "search_qa",
+        "tau_bench",
+        "travelplanner",
+        "webshop",
+    ]
     assert sum(len(skill.families) for skill in load("scienceworld").skills) == 30
     assert {f for s in load("household").skills for f in s.families} == {f.value for f in Family}
 
@@ -255,16 +263,18 @@ def test_a_bank_of_ones_own(tmp_path: Path) -> None:
     made = load(str(tmp_path))
     assert made.general == ""
     assert [(s.name, s.text, s.families, s.keywords) for s in made.skills] == [
-        ("fast", "hurry", ("fast",), ("fast",)), ("slow", "take your time", ("slow",), ("slow",)),
-    ]  # fmt: skip
+        ("fast", "hurry", ("fast",), ("fast",)),
+        ("slow", "take your time", ("slow",), ("slow",)),
+    ]
     (tmp_path / "general.txt").write_text(" always \n")
     (tmp_path / "bank.toml").write_text('[slow]\nfamilies = ["x", "y"]\n')
     made = load(str(tmp_path))
     assert made.general == "always"
     # named files come first, in their order
     assert [(s.name, s.families, s.keywords) for s in made.skills] == [
-        ("slow", ("x", "y"), ("slow",)), ("fast", ("fast",), ("fast",)),
-    ]  # fmt: skip
+        ("slow", ("x", "y"), ("slow",)),
+        ("fast", ("fast",), ("fast",)),
+    ]
     assert hint(Doors(1), task("y"), "skills", Hints(bank=made)) == "always\n\ntake your time"
 
 
@@ -409,8 +419,12 @@ def test_similarity_as_loops(texts: list[str], said: str) -> None:
 
 def test_similar_words_find_household_files() -> None:
     made, found = load("household"), {}
-    for name, said in (("clean", "clean and wash some mug"), ("heat", "heat with a microwave"),
-                       ("look", "look at the lamp"), ("cool", "a cold fridge")):  # fmt: skip
+    for name, said in (
+        ("clean", "clean and wash some mug"),
+        ("heat", "heat with a microwave"),
+        ("look", "look at the lamp"),
+        ("cool", "a cold fridge"),
+    ):
         found[name] = nearest(made, said)[0].name
     assert found == {name: name for name in found}
 
@@ -761,9 +775,16 @@ def gradient(algorithm_of: object, suite: Doors) -> tuple[torch.Tensor, dict[str
     before = policies["self"].logits.detach().clone()
     optimizer = torch.optim.SGD(policies["self"].parameters(), lr=1.0)
     report = train_step(
-        algorithm, episodes, policies, optimizer, on.prompter, Update(grad_clip=1e9),
-        step=0, seed=0, clock=Clock(),
-    )  # fmt: skip
+        algorithm,
+        episodes,
+        policies,
+        optimizer,
+        on.prompter,
+        Update(grad_clip=1e9),
+        step=0,
+        seed=0,
+        clock=Clock(),
+    )
     assert {t.actor for e in episodes for t in e.turns} == {
         "student" if algorithm_of is grpo else "skilled"
     }
@@ -787,8 +808,9 @@ def test_all_of_skill_grpo_reads_the_skills() -> None:
     made = skill_grpo(kl=0.1, entropy=0.1)
     assert made.trained() == {"skilled"}
     assert {name: view.hint for name, view in made.views.items()} == {
-        "skilled": "skills", "reference": "skills",
-    }  # fmt: skip
+        "skilled": "skills",
+        "reference": "skills",
+    }
     assert [made.actors["skilled"](k) for k in (0, 1000)] == [1.0, 1.0]
     assert set(skill_grpo().views) == {"skilled"}
     with pytest.raises(ValueError, match="plain GRPO"):

@@ -39,9 +39,13 @@ def opd(
     dual_clip: bound on a negative advantage of "sampled", in multiples of itself
     """
     term = graded(
-        vocabulary=vocabulary, k=k, support=support,
-        gamma_kl=gamma_kl, clip=clip, dual_clip=dual_clip,
-    )  # fmt: skip
+        vocabulary=vocabulary,
+        k=k,
+        support=support,
+        gamma_kl=gamma_kl,
+        clip=clip,
+        dual_clip=dual_clip,
+    )
     return Algorithm(terms=(term,), views={"teacher": View(policy=teacher)})
 
 

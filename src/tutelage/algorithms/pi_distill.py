@@ -55,8 +55,12 @@ def pi_distill(
                 advantage=theirs * advantage, surrogate=clipped, trains="teacher", name="teacher"
             ),
             Distill(
-                divergence=reverse_kl, weight=beta * theirs, live=True, name="teacher_kl",
-                trains="teacher", teacher=STUDENT,
+                divergence=reverse_kl,
+                weight=beta * theirs,
+                live=True,
+                name="teacher_kl",
+                trains="teacher",
+                teacher=STUDENT,
             ),
             Reinforce(advantage=mine * advantage, surrogate=clipped, name="student"),
             Distill(divergence=forward_kl, weight=beta * mine, live=True, name="student_kl"),
@@ -66,4 +70,4 @@ def pi_distill(
         token_weight=token_mean(kept) if reduction == "token" else episode_sum(kept),
         minibatch_weight=None if reduction == "token" else episode_mean(kept),
         penalties={"leakage": leakage(), "length": length()} if penalties else {},
-    )  # fmt: skip
+    )

@@ -159,9 +159,15 @@ def _models(
 
 
 def _model(
-    name: str, source: str, shape: model_sizes.Shape | None, section: PolicySection, *, cache: int,
-    trained: int, moments: int,
-) -> Model:  # fmt: skip
+    name: str,
+    source: str,
+    shape: model_sizes.Shape | None,
+    section: PolicySection,
+    *,
+    cache: int,
+    trained: int,
+    moments: int,
+) -> Model:
     if shape is None:
         return Model(name=name, source=source, shape=None, weights=None, training=None, cache=None)
     size, recompute = model_sizes.BYTES[section.dtype], section.gradient_checkpointing

@@ -45,8 +45,9 @@ def load(source: Source, overrides: Sequence[str] | Mapping[str, Any] = ()) -> C
     texts += [] if isinstance(overrides, Mapping) else list(overrides)
     if not isinstance(source, Mapping):
         return toml_file.load(Path(source), texts)
-    table = {key: dict(value) if isinstance(value, Mapping) else value
-             for key, value in source.items()}  # fmt: skip
+    table = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in source.items()
+    }
     env = table.get("env", {})
     if "suite" in env:
         env["suite"] = _named(env["suite"])

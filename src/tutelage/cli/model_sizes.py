@@ -92,18 +92,34 @@ class Shape:
 
 def _qwen3(hidden: int, layers: int, heads: int, ffn: int, *, tied: bool) -> Shape:
     return Shape(
-        vocab=151_936, hidden=hidden, layers=layers, heads=heads, kv_heads=8, head_dim=128,
-        ffn=ffn, context=40_960, tied=tied, qk_norm=True,
-    )  # fmt: skip
+        vocab=151_936,
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        kv_heads=8,
+        head_dim=128,
+        ffn=ffn,
+        context=40_960,
+        tied=tied,
+        qk_norm=True,
+    )
 
 
 def _qwen25(
     vocab: int, hidden: int, layers: int, heads: int, kv_heads: int, ffn: int, *, tied: bool
 ) -> Shape:
     return Shape(
-        vocab=vocab, hidden=hidden, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=128,
-        ffn=ffn, context=32_768, tied=tied, qkv_bias=True,
-    )  # fmt: skip
+        vocab=vocab,
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=128,
+        ffn=ffn,
+        context=32_768,
+        tied=tied,
+        qkv_bias=True,
+    )
 
 
 KNOWN = {
@@ -113,13 +129,23 @@ KNOWN = {
     "Qwen3-8B": _qwen3(4096, 36, 32, 12_288, tied=False),
     "Qwen3-14B": _qwen3(5120, 40, 40, 17_408, tied=False),
     "Qwen3-30B-A3B": Shape(
-        vocab=151_936, hidden=2048, layers=48, heads=32, kv_heads=4, head_dim=128, ffn=768,
-        context=40_960, tied=False, experts=128, active=8, qk_norm=True,
+        vocab=151_936,
+        hidden=2048,
+        layers=48,
+        heads=32,
+        kv_heads=4,
+        head_dim=128,
+        ffn=768,
+        context=40_960,
+        tied=False,
+        experts=128,
+        active=8,
+        qk_norm=True,
     ),
     "Qwen2.5-1.5B": _qwen25(151_936, 1536, 28, 12, 2, 8960, tied=True),
     "Qwen2.5-3B": _qwen25(151_936, 2048, 36, 16, 2, 11_008, tied=True),
     "Qwen2.5-7B": _qwen25(152_064, 3584, 28, 28, 4, 18_944, tied=False),
-}  # fmt: skip
+}
 """The config.json of models on the hub, so that a plan needs no download."""
 
 
@@ -131,10 +157,17 @@ def named(model: str) -> Shape | None:
 
 def built(section: BuildSection, layers: int, entries: int) -> Shape:
     return Shape(
-        vocab=entries, hidden=section.hidden, layers=layers, heads=section.heads,
-        kv_heads=section.kv_heads, head_dim=section.hidden // section.heads, ffn=section.ffn,
-        context=section.context, tied=True, qk_norm=True,
-    )  # fmt: skip
+        vocab=entries,
+        hidden=section.hidden,
+        layers=layers,
+        heads=section.heads,
+        kv_heads=section.kv_heads,
+        head_dim=section.hidden // section.heads,
+        ffn=section.ffn,
+        context=section.context,
+        tied=True,
+        qk_norm=True,
+    )
 
 
 def read(folder: Path) -> Shape | None:

@@ -75,13 +75,15 @@ class Incidents:
             LOGGER.warning(
                 "%s of more than %s characters: only the beginning was shown; let the environment "
                 "return shorter texts",
-                _count(self.cut, "observation"), f"{LONGEST:,}",
-            )  # fmt: skip
+                _count(self.cut, "observation"),
+                f"{LONGEST:,}",
+            )
         if self.unclosed:
             LOGGER.warning(
                 "%s could not be closed (%s); fix the environment's `close`",
-                _count(self.unclosed, "environment"), self.example,
-            )  # fmt: skip
+                _count(self.unclosed, "environment"),
+                self.example,
+            )
 
 
 def _count(number: int, name: str) -> str:
@@ -217,9 +219,14 @@ class ProcessPool:
     """
 
     def __init__(
-        self, suite: Suite, *, workers: int, reset_seconds: float, step_seconds: float,
+        self,
+        suite: Suite,
+        *,
+        workers: int,
+        reset_seconds: float,
+        step_seconds: float,
         order: Literal["fixed", "arrival"] = "fixed",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.suite, self.order = suite, order
         self.reset_seconds, self.step_seconds = reset_seconds, step_seconds
         # a forked child would inherit torch's threads and a GPU that only its parent may use

@@ -42,9 +42,14 @@ def leakage(words: Sequence[str] = LEAKED, each: float = 0.1) -> Penalty:
 
 
 def length(
-    *, free: int = 2_000, middle: int = 5_000, end: int = 8_000, half: float = 0.1,
-    full: float = 0.2, most: float = 0.3,
-) -> Penalty:  # fmt: skip
+    *,
+    free: int = 2_000,
+    middle: int = 5_000,
+    end: int = 8_000,
+    half: float = 0.1,
+    full: float = 0.2,
+    most: float = 0.3,
+) -> Penalty:
     """For long turns, in won episodes only: the mean over turns of f(tokens of the turn).
 
         f(n) = 0                                                              n <= free

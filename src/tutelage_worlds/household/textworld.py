@@ -30,8 +30,12 @@ from tutelage_worlds.household.wording import NOTHING
 SECONDS: Final = 600.0
 """After which a reset or a step in the worker process is given up; most take a tenth of one."""
 _SIGNS: Final = (
-    ("_bar_", "|"), ("_minus_", "-"), ("_plus_", "+"), ("_dot_", "."), ("_comma_", ","),
-)  # fmt: skip
+    ("_bar_", "|"),
+    ("_minus_", "-"),
+    ("_plus_", "+"),
+    ("_dot_", "."),
+    ("_comma_", ","),
+)
 _KEYS: Final = itertools.count()
 _POOLS: Final[dict[Suite, ProcessPool]] = {}
 

@@ -9,32 +9,41 @@ SPLITS: Final = ("train", "dev", "test")
 TOPICS: Final = {
     "matter": ("boil", "melt", "freeze", "change-the-state-of-matter-of"),
     "measurement": (
-        "use-thermometer", "measure-melting-point-known-substance",
+        "use-thermometer",
+        "measure-melting-point-known-substance",
         "measure-melting-point-unknown-substance",
     ),
     "electricity": (
-        "power-component", "power-component-renewable-vs-nonrenewable-energy",
-        "test-conductivity", "test-conductivity-of-unknown-substances",
+        "power-component",
+        "power-component-renewable-vs-nonrenewable-energy",
+        "test-conductivity",
+        "test-conductivity-of-unknown-substances",
     ),
     "classification": (
-        "find-living-thing", "find-non-living-thing", "find-plant", "find-animal",
+        "find-living-thing",
+        "find-non-living-thing",
+        "find-plant",
+        "find-animal",
     ),
     "growing": ("grow-plant", "grow-fruit"),
     "chemistry": (
-        "chemistry-mix", "chemistry-mix-paint-secondary-color",
+        "chemistry-mix",
+        "chemistry-mix-paint-secondary-color",
         "chemistry-mix-paint-tertiary-color",
     ),
     "lifespan": (
-        "lifespan-longest-lived", "lifespan-shortest-lived",
+        "lifespan-longest-lived",
+        "lifespan-shortest-lived",
         "lifespan-longest-lived-then-shortest-lived",
     ),
     "life-stages": ("identify-life-stages-1", "identify-life-stages-2"),
     "forces": (
-        "inclined-plane-determine-angle", "inclined-plane-friction-named-surfaces",
+        "inclined-plane-determine-angle",
+        "inclined-plane-friction-named-surfaces",
         "inclined-plane-friction-unnamed-surfaces",
     ),
     "genetics": ("mendelian-genetics-known-plant", "mendelian-genetics-unknown-plant"),
-}  # fmt: skip
+}
 """Tasks by topic, in the order of the paper (arXiv:2203.07540, table 2)."""
 TASKS: Final = tuple(task for tasks in TOPICS.values() for task in tasks)
 GROUPS: Final = {
@@ -47,15 +56,47 @@ VARIATIONS: Final = dict(
     zip(
         TASKS,
         (
-            30, 30, 30, 30, 540, 436, 300, 20, 20, 900, 600, 300, 300, 300, 300, 126, 126, 32, 36,
-            36, 125, 125, 125, 14, 10, 168, 1386, 162, 120, 480,
+            30,
+            30,
+            30,
+            30,
+            540,
+            436,
+            300,
+            20,
+            20,
+            900,
+            600,
+            300,
+            300,
+            300,
+            300,
+            126,
+            126,
+            32,
+            36,
+            36,
+            125,
+            125,
+            125,
+            14,
+            10,
+            168,
+            1386,
+            162,
+            120,
+            480,
         ),
         strict=True,
     )
-)  # fmt: skip
+)
 SIMPLIFICATIONS: Final = (
-    "teleportAction", "openContainers", "openDoors", "selfWateringFlowerPots", "noElectricalAction",
-)  # fmt: skip
+    "teleportAction",
+    "openContainers",
+    "openDoors",
+    "selfWateringFlowerPots",
+    "noElectricalAction",
+)
 
 
 def variations(task: str, split: str) -> range:

@@ -34,9 +34,13 @@ def demonstrate(
 
 
 def _played(
-    simulator: Simulator, which: tuple[str, int, str], gold: Sequence[str], *, tidy: bool,
+    simulator: Simulator,
+    which: tuple[str, int, str],
+    gold: Sequence[str],
+    *,
+    tidy: bool,
     look: bool = False,
-) -> tuple[list[str], bool]:  # fmt: skip
+) -> tuple[list[str], bool]:
     """What was done until the end of the task, and whether that was a success."""
     game, _, shown = simulator.begin(*which)
     said: list[str] = []

@@ -219,9 +219,11 @@ class Simulator:
     def _start(self) -> Java:
         bridge, jar = files()
         options = (
-            f"-Xmx{self.heap}m", "-XX:+UseSerialGC",
-            "--add-opens", "java.base/java.util=ALL-UNNAMED",
-        )  # fmt: skip
+            f"-Xmx{self.heap}m",
+            "-XX:+UseSerialGC",
+            "--add-opens",
+            "java.base/java.util=ALL-UNNAMED",
+        )
         java = Java(options, (bridge, _overlay(jar), jar), jar.parent, DEADLINE)
         self.starts += 1
         self._games = 0

@@ -19,8 +19,14 @@ from tutelage.errors import did_you_mean
 from tutelage_worlds.search_qa.rows import SUFFIXES, DataError, rows
 
 SOURCES: Final = (
-    "nq", "triviaqa", "popqa", "hotpotqa", "2wikimultihopqa", "musique", "bamboogle",
-)  # fmt: skip
+    "nq",
+    "triviaqa",
+    "popqa",
+    "hotpotqa",
+    "2wikimultihopqa",
+    "musique",
+    "bamboogle",
+)
 """The data sets of Search-R1; it trains on the first and the fourth."""
 SPLITS: Final = ("train", "dev", "test")
 

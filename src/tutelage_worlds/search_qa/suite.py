@@ -236,9 +236,13 @@ def _remote(url: str, dialect: Dialect, k: int) -> Library:
 
 @lru_cache(maxsize=4)
 def _local(
-    own: tuple[Size, int, int] | None, corpus: str | None, engine: Engine, index: str | None,
-    encoder: str, k: int,
-) -> Library:  # fmt: skip
+    own: tuple[Size, int, int] | None,
+    corpus: str | None,
+    engine: Engine,
+    index: str | None,
+    encoder: str,
+    k: int,
+) -> Library:
     passages: Corpus
     passages = world(*own).passages if own else load(Path(corpus or "").expanduser())
     if index is None:

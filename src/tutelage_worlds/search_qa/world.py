@@ -13,25 +13,93 @@ Size = Literal["full", "small"]
 PASSAGES: Final[Mapping[str, int]] = {"full": 2400, "small": 240}
 FEWEST: Final = 60
 _SHARES: Final[Mapping[str, int]] = {
-    "country": 2, "town": 16, "person": 44, "book": 14, "film": 12, "company": 12,
-}  # fmt: skip
+    "country": 2,
+    "town": 16,
+    "person": 44,
+    "book": 14,
+    "film": 12,
+    "company": 12,
+}
 """Of a hundred passages, how many are about things of a kind."""
 _ONSETS: Final = (
-    "b", "br", "d", "dr", "f", "fl", "g", "gr", "h", "k", "kr", "l", "m", "n",
-    "p", "pr", "r", "s", "st", "t", "tr", "v", "z",
-)  # fmt: skip
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gr",
+    "h",
+    "k",
+    "kr",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pr",
+    "r",
+    "s",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "z",
+)
 _VOWELS: Final = ("a", "e", "i", "o", "u", "ai", "ei")
 _CODAS: Final = ("l", "m", "n", "r", "s", "t", "nd", "rk", "sh")
 _THINGS: Final = (
-    "River", "Lamp", "Winter", "Mirror", "Garden", "Tower", "Harbour", "Orchard",
-    "Letter", "Shadow", "Window", "Bridge", "Candle", "Meadow", "Silence", "Clock",
-    "Island", "Journey", "Summer", "Stranger", "Feather", "Lantern", "Mountain", "Valley",
-)  # fmt: skip
+    "River",
+    "Lamp",
+    "Winter",
+    "Mirror",
+    "Garden",
+    "Tower",
+    "Harbour",
+    "Orchard",
+    "Letter",
+    "Shadow",
+    "Window",
+    "Bridge",
+    "Candle",
+    "Meadow",
+    "Silence",
+    "Clock",
+    "Island",
+    "Journey",
+    "Summer",
+    "Stranger",
+    "Feather",
+    "Lantern",
+    "Mountain",
+    "Valley",
+)
 _MANNERS: Final = (
-    "Silent", "Golden", "Broken", "Distant", "Hidden", "Crimson", "Early", "Empty",
-    "Frozen", "Gentle", "Hollow", "Little", "Lonely", "Patient", "Restless", "Second",
-    "Secret", "Seventh", "Sleeping", "Southern", "Stolen", "Wandering", "Western", "Wooden",
-)  # fmt: skip
+    "Silent",
+    "Golden",
+    "Broken",
+    "Distant",
+    "Hidden",
+    "Crimson",
+    "Early",
+    "Empty",
+    "Frozen",
+    "Gentle",
+    "Hollow",
+    "Little",
+    "Lonely",
+    "Patient",
+    "Restless",
+    "Second",
+    "Secret",
+    "Seventh",
+    "Sleeping",
+    "Southern",
+    "Stolen",
+    "Wandering",
+    "Western",
+    "Wooden",
+)
 _FIRMS: Final = ("Works", "Brothers", "Company", "Trading", "Factory", "Union")
 
 

@@ -23,9 +23,12 @@ from tutelage_worlds.tau_bench.tools import perform
 SPLITS: Final = ("train", "dev", "test")
 FAMILIES: Final = (*REQUESTS, "several")
 SEVERAL: Final = (
-    "cancel_pending_order", "return_delivered_order_items", "exchange_delivered_order_items",
-    "modify_pending_order_items", "modify_pending_order_address",
-)  # fmt: skip
+    "cancel_pending_order",
+    "return_delivered_order_items",
+    "exchange_delivered_order_items",
+    "modify_pending_order_items",
+    "modify_pending_order_address",
+)
 STATUSES: Final = ("pending", "delivered", "pending", "delivered", "processed", "cancelled")
 TRIES: Final = 1000
 

@@ -14,9 +14,17 @@ _REQUEST: Final = re.compile(
     r"(?<=[.;]) +(?=For #W|Return #W|Cancel order|Modify all|You (?:also )?want )"
 )
 _SWAPS: Final = {
-    "you": "I", "you're": "I'm", "you've": "I've", "you'd": "I'd", "you'll": "I'll",
-    "your": "my", "yours": "mine", "yourself": "myself", "you are": "I am", "you were": "I was",
-}  # fmt: skip
+    "you": "I",
+    "you're": "I'm",
+    "you've": "I've",
+    "you'd": "I'd",
+    "you'll": "I'll",
+    "your": "my",
+    "yours": "mine",
+    "yourself": "myself",
+    "you are": "I am",
+    "you were": "I was",
+}
 _SWAP: Final = re.compile(
     r"\b(" + "|".join(sorted(_SWAPS, key=len, reverse=True)) + r")\b", re.IGNORECASE
 )

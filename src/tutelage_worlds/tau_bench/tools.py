@@ -16,8 +16,13 @@ from tutelage_worlds.tau_bench.database import Database, copied
 RESPOND: Final = "respond"
 TRANSFER: Final = "transfer_to_human_agents"
 ERRORS: Final = (
-    ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError,
-)  # fmt: skip
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    RecursionError,
+)
 """All that reading and changing JSON values can raise."""
 
 

@@ -45,9 +45,10 @@ class _Shopper:
             if start:
                 self.act("click[next >]", "nothing more fits on this page")
             shown = [
-                n for n in found[start : start + PER_PAGE]
+                n
+                for n in found[start : start + PER_PAGE]
                 if within(self.shop.product(n).price_tag, self.asked)
-            ]  # fmt: skip
+            ]
             if least is None and shown:
                 least = min(self.missing(n) for n in shown)
             for number in sorted(shown, key=self.missing):

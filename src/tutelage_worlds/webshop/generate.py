@@ -95,11 +95,13 @@ def _entry(ware: Ware, like: list[str], asin: str, rng: Random) -> dict[str, Any
     name = ware.name.title()
     shown = rng.randint(1, 2)
     in_title = " ".join(like[:shown]).title()
-    title = rng.choice((
-        f"{brand} {in_title} {name}",
-        f"{brand} {in_title} {name} for {rng.choice(WHOM)}",
-        f"{brand} {name}, {', '.join(like[:shown]).title()}",
-    ))  # fmt: skip
+    title = rng.choice(
+        (
+            f"{brand} {in_title} {name}",
+            f"{brand} {in_title} {name} for {rng.choice(WHOM)}",
+            f"{brand} {name}, {', '.join(like[:shown]).title()}",
+        )
+    )
     told = rng.randint(shown, len(like))
     description = rng.choice(OPENINGS).format(name=ware.name, brand=brand) + ". "
     description += " ".join(f"{a.capitalize()}: {rng.choice(PRAISE)}." for a in like[shown:told])

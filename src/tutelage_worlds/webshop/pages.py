@@ -122,11 +122,28 @@ def end(reward: float, asin: str, options: Mapping[str, str]) -> Page:
     bought = ("asin", asin, "options", chosen, "attrs", "None", "category", "None")
     target = ("asin", "options", "attrs", "price upper", "instuction text", "category")
     body = nodes(
-        "Thank you for shopping with us!", "Your code: ", "None",
-        " (Paste it in your MTurk interface.)", "Purchased", *bought, "query", "None",
-        "product category", "None", "Target", *target, "product category", "query", "Goal ", "None",
-        "Reward", "Your score (min 0.0, max 1.0)", str(reward), "Reward Details ", "None",
-    )  # fmt: skip
+        "Thank you for shopping with us!",
+        "Your code: ",
+        "None",
+        " (Paste it in your MTurk interface.)",
+        "Purchased",
+        *bought,
+        "query",
+        "None",
+        "product category",
+        "None",
+        "Target",
+        *target,
+        "product category",
+        "query",
+        "Goal ",
+        "None",
+        "Reward",
+        "Your score (min 0.0, max 1.0)",
+        str(reward),
+        "Reward Details ",
+        "None",
+    )
     return Page(tuple(body), {})
 
 

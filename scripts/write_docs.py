@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tutelage
 from tutelage import hints, signals
-from tutelage.algorithms import ALGORITHMS, words
+from tutelage.algorithms import ALGORITHMS, functions
 from tutelage.cli.main import COMMANDS
 from tutelage.config import reference
 from tutelage.config.schema import EvalSection, HintsSection
@@ -351,7 +351,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "commands": commands,
     "configuration": configuration,
     "api": api,
-    "compose-words": lambda: words.table().strip(),
+    "compose-functions": lambda: functions.table().strip(),
 }
 
 

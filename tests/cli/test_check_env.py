@@ -315,7 +315,7 @@ def test_a_cause_is_told_once() -> None:
     assert told[0].startswith("train, seen: step(")
     assert "whose text is bytes" in told[0]
     assert set(told[1:]) == {"train, seen: as above"}
-    broken = [finding.promise for finding in findings if finding.problems]
+    broken = [finding.name for finding in findings if finding.problems]
     assert broken[0].startswith("the same actions")
     assert len(quick(Wrong("bytes"), "train")) == 1
 
@@ -389,14 +389,14 @@ def findable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_explains_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-env", "test_check_env:Wrong", "how=leaking", "--split", "train"]) == 2 - 1
     told = capsys.readouterr().out
-    assert "broken  the same actions lead to the same observations" in told
+    assert "failed  the same actions give the same observations" in told
     assert "differs after a reset at step 1" in told
-    assert "1 promise is broken (train: 5 tasks of each)" in told
+    assert "1 check failed (train: 5 tasks of each)" in told
     assert main(["check-env", "test_check_env:Wrong", "how=silent"]) == 1
-    assert "promises are broken (train, " in capsys.readouterr().out
+    assert "checks failed (train, " in capsys.readouterr().out
     assert main(["check-env", "doors", "rooms=1", "--tasks", "2"]) == 0
     told = capsys.readouterr().out
-    assert "every promise is kept (train, seen, unseen: 2 tasks of each)" in told
+    assert "all checks passed (train, seen, unseen: 2 tasks of each)" in told
     assert main(["check-env", "doors", "rooms=many"]) == 2
     assert "env.options.rooms" in capsys.readouterr().err
 
@@ -451,7 +451,7 @@ def test_a_call_that_never_returns_is_found_and_the_rest_is_checked(
     assert main(["check-env", *given, "--seconds", "5"]) == 1
     lines = capsys.readouterr().out.splitlines()
     at = lines.index(
-        "broken  anything may be said to it: nonsense is answered, never raised, and never wins"
+        "failed  any text is accepted as an action: nonsense is answered, never raises and never wins"
     )
     assert part in lines[at + 1]
-    assert [text.split()[0] for text in lines[-3:-1]] == ["kept", "kept"]
+    assert [text.split()[0] for text in lines[-3:-1]] == ["ok", "ok"]

@@ -299,7 +299,7 @@ def test_a_dry_run_makes_nothing(here: Path, capsys: Captured) -> None:
     before = sorted(here.rglob("*"))
     assert main(["train", "my.toml", "run.folder=other", "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert "chance that teacher acts" in shown
+    assert "probability that teacher acts" in shown
     assert sorted(here.rglob("*")) == before
 
 

@@ -257,7 +257,7 @@ OWN = """
 from tutelage.envs.requirements import Need
 
 def needs(options):
-    yield Need(name="a horse", found="", get="buy one", wanted="ride" in options, use="to ride")
+    yield Need(name="a horse", found="", get="buy one", required="ride" in options, use="to ride")
     yield Need(name="a saddle", found="leather", get="")
 
 class World: ...
@@ -374,7 +374,7 @@ def test_java_home_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_packages() -> None:
     assert requirements.package("pytest", "dev").found == pytest.__version__
     assert requirements.package("no-such-thing", "x").get == "pip install 'tutelage[x]'"
-    assert requirements.package("no-such-thing", "x", wanted=False).missing is False
+    assert requirements.package("no-such-thing", "x", required=False).missing is False
     assert requirements.package("no-such-thing", get="brew it").get == "brew it"
 
 

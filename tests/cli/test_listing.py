@@ -83,7 +83,7 @@ def test_a_setting_without_a_meaning_of_its_own_has_the_shared_one_or_its_type()
     assert meanings(mine) == {
         "kl": "mine: not theirs",
         "speed": "how fast, in tokens",
-        "every": SHARED.get("every", "a whole number"),
+        "every": SHARED.get("every", "an integer"),
     }
 
 

@@ -182,7 +182,7 @@ def test_differences_are_full_names() -> None:
         ("update.lr=fast", ["update.lr must be a number or a table such as {linear", '"fast"']),
         ("update.lr={cosine=[1e-3]}", ["update.lr", "[start, end]"]),
         ("update.lr={cosine=[0.0, 1e-3]}", ["update.lr", "above 0"]),
-        ("update.lr={cosine=[1e-3, 0.0, 1.5]}", ["update.lr", "whole number of steps"]),
+        ("update.lr={cosine=[1e-3, 0.0, 1.5]}", ["update.lr", "integer number of steps"]),
         ("update.lr={cos=[1e-3, 0.0]}", ["update.lr must be a number or a table such as {linear"]),
         ("run.steps=1e30", ["run.steps must be an integer, got 1e+30"]),
         ("run.steps=10000000000000", ["run.steps must be at most 1000000000"]),
@@ -290,14 +290,14 @@ def test_arguments_are_fitted_to_annotations() -> None:
         ("wight", 1.0, ["algorithm.wight", "did you mean weight?", "kind, count"]),
         ("total_steps", 5, ["algorithm.total_steps is not a setting"]),
         ("kind", "c", ["algorithm.kind", '"a" or "b"', 'got "c"']),
-        ("weight", "x", ["algorithm.weight, character 1", "there is no word 'x'"]),
+        ("weight", "x", ["algorithm.weight, character 1", "there is no function 'x'"]),
         ("weight", {"linear": [1.0, 0.0, 4]}, ["a number or a schedule such as", "{linear ="]),
         ("weight", True, ["algorithm.weight", "got true"]),
-        ("count", 1.5, ["algorithm.count", "a whole number", "got 1.5"]),
+        ("count", 1.5, ["algorithm.count", "an integer", "got 1.5"]),
         ("on", 1, ["algorithm.on", "true or false"]),
         ("shares", 3, ["algorithm.shares", "a list"]),
         ("weight", "linear(1, 0)", ["algorithm.weight", "steps is missing", "start, end, steps"]),
-        ("weight", "linear(1, 0, 2.5)", ["steps must be a whole number"]),
+        ("weight", "linear(1, 0, 2.5)", ["steps must be an integer"]),
         ("weight", "linear(1, 0, 0)", ["algorithm.weight", "steps > 0"]),
         ("weight", "liner(1, 0, 3)", ["did you mean linear?"]),
         ("weight", "exponential(0, 1, 3)", ["positive start"]),
@@ -387,7 +387,7 @@ def test_suites_are_found_by_name_and_by_path() -> None:
         (["env.suite=test_config:NOTHING"], ["has no class"]),
         (["env.suite=tutelage.types:Task", "env.options={id='x'}"], ["is not a suite"]),
         (["env.options={room=3}"], ["env.options.room", "did you mean rooms?"]),
-        (["env.options={rooms='x'}"], ["env.options.rooms", "a whole number"]),
+        (["env.options={rooms='x'}"], ["env.options.rooms", "an integer"]),
         (["env.suite=test_config:Picky", "env.options={size=9}"], ["at most 3"]),
     ],
 )
@@ -751,8 +751,8 @@ def test_a_plan_adds_up(teacher: Path) -> None:
     assert other.training == 0
     assert student.weights == 4 * student.shape.parameters()
     schedules = dict(made.schedules)
-    assert schedules["train: chance that teacher acts"][0] == 1.0
-    assert schedules["train: chance that teacher acts"][-1] == 0.0
+    assert schedules["train: probability that teacher acts"][0] == 1.0
+    assert schedules["train: probability that teacher acts"][-1] == 0.0
 
 
 @pytest.mark.parametrize(

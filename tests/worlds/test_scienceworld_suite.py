@@ -164,7 +164,7 @@ def test_it_keeps_every_promise() -> None:
         assert isinstance(SUITE, kind)
     suite = ScienceWorld(families="lifespan-shortest-lived", simplify="easy")
     for finding in check(suite, ("test",), tasks=1):
-        assert finding.problems == (), finding.promise
+        assert finding.problems == (), finding.name
 
 
 @played

@@ -199,7 +199,7 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_what_a_run_needs(tmp_path: Path) -> None:
     def wanted(**options: object) -> list[Need]:
-        return [need for need in needs(options) if need.wanted]
+        return [need for need in needs(options) if need.required]
 
     assert [n.name for n in wanted()] == ["bm25s"]
     assert [n.name for n in wanted(size="small")] == ["bm25s"]

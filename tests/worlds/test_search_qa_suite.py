@@ -52,7 +52,7 @@ def test_it_keeps_every_promise() -> None:
         ),
     ):
         for finding in check(suite, ("train", "dev", "test"), tasks=3):
-            assert finding.problems == (), finding.promise
+            assert finding.problems == (), finding.name
 
 
 def test_the_default_world_is_large_enough() -> None:

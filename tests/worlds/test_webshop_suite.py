@@ -46,7 +46,7 @@ def test_it_keeps_every_promise() -> None:
         assert isinstance(SUITE, kind)
     for suite in (SUITE, WebShop(products=90, test=30, dev=30, mode="text_rich", attributes=True)):
         for finding in check(suite, ("train", "dev", "test"), tasks=2):
-            assert finding.problems == (), finding.promise
+            assert finding.problems == (), finding.name
 
 
 def test_tasks_are_the_goals_after_the_shuffle_and_have_names_for_ever() -> None:

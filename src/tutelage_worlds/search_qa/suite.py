@@ -265,9 +265,9 @@ def needs(options: Mapping[str, object]) -> Iterator[requirements.Need]:
     retriever = "" if options.get("url") else options.get("retriever", "bm25s")
     for name, distribution, extra, what in _PACKAGES:
         use = f'for retriever = "{name}": {what}'
-        yield requirements.package(distribution, extra, wanted=retriever == name, use=use)
+        yield requirements.package(distribution, extra, required=retriever == name, use=use)
     table = str(options.get("corpus", "")).endswith(".parquet") or _tables(options.get("data"))
-    yield requirements.package("pyarrow", "parquet", wanted=table, use="for Parquet files")
+    yield requirements.package("pyarrow", "parquet", required=table, use="for Parquet files")
     for option in ("data", "corpus", "index"):
         if options.get(option):
             yield requirements.file(option, options[option], GET)

@@ -222,6 +222,6 @@ def needs(options: Mapping[str, object]) -> Iterator[requirements.Need]:
         yield requirements.official("data", GET)
     tagged = options.get("nouns") == "spacy"
     use = 'for nouns = "spacy", as WebShop compares titles'
-    yield requirements.package("spacy", "nouns", wanted=tagged, use=use)
+    yield requirements.package("spacy", "nouns", required=tagged, use=use)
     get = "python -m spacy download en_core_web_sm"
-    yield requirements.package("en-core-web-sm", get=get, wanted=tagged, use=use)
+    yield requirements.package("en-core-web-sm", get=get, required=tagged, use=use)

@@ -65,7 +65,7 @@ class OpenEnvSession:
     def reset(self, task: Task) -> Observation:
         if not self._open:
             self._connect()
-        result = self._asked(self._client.reset, seed=task.seed, **(self._suite.settings or {}))
+        result = self._call(self._client.reset, seed=task.seed, **(self._suite.settings or {}))
         return Observation(text=self._text(result.observation), done=bool(result.done))
 
     def step(self, action: str) -> Observation:
@@ -73,7 +73,7 @@ class OpenEnvSession:
         sent = how(action) if callable(how) else {how: action}
         if sent is None:
             return Observation(text="That is no action here; try another.", valid=False)
-        result = self._asked(self._client.step, dict(sent))
+        result = self._call(self._client.step, dict(sent))
         seen, reward, done = result.observation, float(result.reward or 0.0), bool(result.done)
         won = is_won(self._suite.won, reward, seen, "the observation") if done else None
         return Observation(text=self._text(seen), reward=reward, done=done, won=won)

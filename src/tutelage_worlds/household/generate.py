@@ -225,8 +225,8 @@ def _natives(room: str) -> tuple[str, ...]:
 def _mangle(number: int) -> str:
     """Hundredths in the writing of ids: -105 is "_minus_01_dot_05"."""
     sign = "minus" if number < 0 else "plus"
-    whole, cents = divmod(abs(number), 100)
-    return f"_{sign}_{whole:02d}_dot_{cents:02d}"
+    units, cents = divmod(abs(number), 100)
+    return f"_{sign}_{units:02d}_dot_{cents:02d}"
 
 
 def _id(rng: Random, kind: str, used: set[str]) -> str:

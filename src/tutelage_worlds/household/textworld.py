@@ -211,10 +211,10 @@ class ApartEnv:
         self._key = ""
 
     def _answer(self) -> Observation:
-        [(_, made)] = _pool(self._suite).poll(block=True)
-        if isinstance(made, Failure):
-            raise EnvError(f"TextWorld's process failed: {made.reason}")
-        return made
+        [(_, answer)] = _pool(self._suite).poll(block=True)
+        if isinstance(answer, Failure):
+            raise EnvError(f"TextWorld's process failed: {answer.reason}")
+        return answer
 
 
 def make(suite: Suite) -> Env:
@@ -230,8 +230,8 @@ def make(suite: Suite) -> Env:
 
 def _pool(suite: Suite) -> ProcessPool:
     if suite not in _POOLS:
-        made = ProcessPool(suite, workers=1, reset_seconds=SECONDS, step_seconds=SECONDS)
-        _POOLS[suite] = made
+        pool = ProcessPool(suite, workers=1, reset_seconds=SECONDS, step_seconds=SECONDS)
+        _POOLS[suite] = pool
     return _POOLS[suite]
 
 

@@ -118,7 +118,7 @@ def variations(task: str, split: str) -> range:
 
 def chosen(names: str | Sequence[str]) -> tuple[str, ...]:
     """The tasks that names of tasks and groups stand for. Raises ValueError for unknown names."""
-    made: dict[str, None] = {}
+    tasks: dict[str, None] = {}
     for name in (names,) if isinstance(names, str) else names:
         if name not in VARIATIONS and name not in GROUPS:
             raise ValueError(
@@ -126,10 +126,10 @@ def chosen(names: str | Sequence[str]) -> tuple[str, ...]:
                 f"{did_you_mean(name, (*GROUPS, *TASKS))}; there are the groups "
                 f"{', '.join(GROUPS)} and the tasks {', '.join(TASKS)}"
             )
-        made.update(dict.fromkeys(GROUPS.get(name, (name,))))
-    if not made:
+        tasks.update(dict.fromkeys(GROUPS.get(name, (name,))))
+    if not tasks:
         raise ValueError('families: name at least one task or group, such as "all"')
-    return tuple(made)
+    return tuple(tasks)
 
 
 def simplified(names: str, tasks: Sequence[str]) -> str:

@@ -112,9 +112,9 @@ def simulator(heap: int) -> "Simulator":
 
 @lru_cache(maxsize=4)
 def _simulator(heap: int, process: int) -> "Simulator":
-    made = Simulator(heap)
-    atexit.register(made.shutdown)
-    return made
+    simulator = Simulator(heap)
+    atexit.register(simulator.shutdown)
+    return simulator
 
 
 class Simulator:
@@ -273,9 +273,9 @@ class Simulator:
         self, java: Java, task: str, variation: int, simplifications: str, *, gold: bool
     ) -> None:
         self._leave(java)
-        said = java.call(self._maker, "load", task, variation, simplifications, gold)
-        if said:
-            raise EnvError(f"scienceworld could not set up {task} {variation}: {said}")
+        answer = java.call(self._maker, "load", task, variation, simplifications, gold)
+        if answer:
+            raise EnvError(f"scienceworld could not set up {task} {variation}: {answer}")
 
     def _way(self, java: Java, task: str, variation: int, simplifications: str) -> list[str]:
         self._load(java, task, variation, simplifications, gold=True)
@@ -319,10 +319,14 @@ class Simulator:
             text = str(self._asked(java, place, "step", command))
         else:
             outcome = ref(java.call(place.world, "step", action))
-            made = _OUTCOME.fullmatch(str(java.call(outcome, "toString")))
+            match = _OUTCOME.fullmatch(str(java.call(outcome, "toString")))
             java.drop(outcome)
-            assert made is not None
-            text, game.score, game.done = made[1] or UNKNOWN, float(made[2]), made[3] == "true"
+            assert match is not None
+            text, game.score, game.done = (
+                match[1] or UNKNOWN,
+                float(match[2]),
+                match[3] == "true",
+            )
         if game.score < 0 and java.call(place.world, "isInErrorState"):
             error = str(java.call(place.world, "getErrorStateMessage"))
             if "OutOfMemoryError" in error:
@@ -335,9 +339,9 @@ class Simulator:
         """Ask the interface about one of the games that it made."""
         java.call(self._maker, "agentInterface_$eq", place.option)
         java.call(self._maker, "errorStr_$eq", "")
-        made = java.call(self._maker, method, *arguments)
-        assert isinstance(made, str)
-        return made
+        answer = java.call(self._maker, method, *arguments)
+        assert isinstance(answer, str)
+        return answer
 
     def _listed(self, java: Java, game: Game, place: Place) -> tuple[str, ...]:
         self._enter(java, game, place)

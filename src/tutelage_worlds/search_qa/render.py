@@ -26,7 +26,7 @@ def compact(observation: Observation) -> str:
         return _spaced(text)
     if not found:
         return "nothing found"
-    return "\n".join(f"{title} : {_spaced(said)}" for title, said in found)
+    return "\n".join(f"{title} : {_spaced(passage)}" for title, passage in found)
 
 
 def _spaced(text: str) -> str:

@@ -56,11 +56,11 @@ def build(
 
     Raises ConfigError for a missing package or encoder.
     """
-    made = _module(engine)
+    library = _module(engine)
     settings: dict[str, Any] = {"encoder": encoder} if engine in DENSE else {}
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    index: Index = made.build(corpus, folder=folder, **settings)
+    index: Index = library.build(corpus, folder=folder, **settings)
     if folder is not None:
         says = {"engine": engine, "corpus": corpus.name, "passages": len(corpus), **settings}
         (folder / MANIFEST).write_text(json.dumps(says), encoding="utf-8")

@@ -251,13 +251,13 @@ def _local(
 
 
 def _opened(corpus: Corpus, engine: Engine, folder: Path) -> Local:
-    made = opened(corpus, folder)
-    if made.engine != engine:
+    passages = opened(corpus, folder)
+    if passages.engine != engine:
         raise ConfigError(
-            f"env.options.index = {folder} was built for the retriever {made.engine!r}; set "
+            f"env.options.index = {folder} was built for the retriever {passages.engine!r}; set "
             f"env.options.retriever to it, or build one for {engine!r}"
         )
-    return made
+    return passages
 
 
 def needs(options: Mapping[str, object]) -> Iterator[requirements.Need]:

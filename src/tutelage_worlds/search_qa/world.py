@@ -158,13 +158,13 @@ def _names(rng: Random, size: Size, count: int) -> dict[str, list[str]]:
     used: set[str] = set()
 
     def distinct(draw: Iterator[str], wanted: int) -> list[str]:
-        made: list[str] = []
-        while len(made) < wanted:
+        names: list[str] = []
+        while len(names) < wanted:
             name = next(draw)
             if name not in used:
                 used.add(name)
-                made.append(name)
-        return made
+                names.append(name)
+        return names
 
     def pairs(first: Sequence[str], second: Sequence[str], form: str) -> Iterator[str]:
         while True:
@@ -212,24 +212,24 @@ def _facts(
     rng: Random, place: int, kind: str, names: Mapping[str, list[str]], *, years: int
 ) -> dict[str, str]:
     """The facts of the thing at a place among those of its kind; years are multiples of `years`."""
-    made = {}
+    facts = {}
     for relation in OF_KIND[kind]:
         name = relation.name
         if name == "capital":
-            made[name] = names["town"][place]
+            facts[name] = names["town"][place]
         elif name == "country" and place < len(names["country"]):
-            made[name] = names["country"][place]
+            facts[name] = names["country"][place]
         elif relation.target:
             others, own = names[relation.target], relation.target == kind
             drawn = rng.randrange(len(others) - own)
-            made[name] = others[drawn + (own and drawn >= place)]
+            facts[name] = others[drawn + (own and drawn >= place)]
         elif name in VALUES:
-            made[name] = rng.choice(VALUES[name])
+            facts[name] = rng.choice(VALUES[name])
         elif name.endswith("year"):
-            made[name] = str(rng.randrange(1100, 2000, years))
+            facts[name] = str(rng.randrange(1100, 2000, years))
         else:
-            made[name] = rng.choice(names[name])
-    return made
+            facts[name] = rng.choice(names[name])
+    return facts
 
 
 # -- passages

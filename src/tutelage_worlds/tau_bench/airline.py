@@ -291,15 +291,15 @@ def update_reservation_flights(
     seats, price = len(now["passengers"]), 0
     flights = copied(flights)
     for flight in flights:
-        kept = [
+        unchanged = [
             f
             for f in now["flights"]
             if f["flight_number"] == flight["flight_number"]
             and f["date"] == flight["date"]
             and cabin == now["cabin"]
         ]
-        if kept:
-            flight.update({k: kept[0][k] for k in ("price", "origin", "destination")})
+        if unchanged:
+            flight.update({k: unchanged[0][k] for k in ("price", "origin", "destination")})
         elif problem := _fare(data, flight, cabin, now["passengers"]):
             return problem
         price += flight["price"] * seats

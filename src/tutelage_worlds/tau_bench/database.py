@@ -100,9 +100,9 @@ class Database:
 
     def changes(self) -> dict[Key, str]:
         """The canonical text of every record that is not what it was."""
-        made = {
+        changed = {
             (name, key): canonical(record)
             for name, table in self.tables.items()
             for key, record in table.changed.items()
         }
-        return {key: text for key, text in made.items() if text != self.store.canonical(key)}
+        return {key: text for key, text in changed.items() if text != self.store.canonical(key)}

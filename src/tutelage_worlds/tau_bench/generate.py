@@ -58,16 +58,16 @@ def _product(rng: Random, k: int) -> tuple[str, Record]:
     variants: list[dict[str, str]] = [{}]
     for option, values in options.items():
         variants = [{**variant, option: value} for variant in variants for value in values]
-    made = {}
+    items = {}
     for variant in variants:
         item_id = number(rng, 10)
-        made[item_id] = {
+        items[item_id] = {
             "item_id": item_id,
             "options": variant,
             "available": rng.random() < 0.75,
             "price": round(base * (0.8 + 0.4 * rng.random()), 2),
         }
-    return product_id, {"name": name, "product_id": product_id, "variants": made}
+    return product_id, {"name": name, "product_id": product_id, "variants": items}
 
 
 def _user(rng: Random, k: int) -> tuple[str, Record]:

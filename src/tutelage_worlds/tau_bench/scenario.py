@@ -61,8 +61,8 @@ def first_person(text: str) -> str:
     """
 
     def mine(match: re.Match[str]) -> str:
-        made = _SWAPS[match[0].lower()]
-        return made[0].upper() + made[1:] if match[0][0].isupper() else made
+        swapped = _SWAPS[match[0].lower()]
+        return swapped[0].upper() + swapped[1:] if match[0][0].isupper() else swapped
 
     return _SWAP.sub(mine, text)
 
@@ -77,8 +77,8 @@ def facts(instruction: str) -> tuple[str, tuple[str, ...]]:
     ('My name is Ann Lee.', ('Return #W1: Lamp;', 'Cancel order #W2.'))
     """
     identity, *rest = _SENTENCE.split(instruction.strip())
-    kept = " ".join(part for part in rest if not _PERSONA.fullmatch(part)).strip()
-    requests = tuple(part.strip() for part in _REQUEST.split(kept) if part.strip())
+    wishes = " ".join(part for part in rest if not _PERSONA.fullmatch(part)).strip()
+    requests = tuple(part.strip() for part in _REQUEST.split(wishes) if part.strip())
     return first_person(identity), tuple(map(first_person, requests))
 
 

@@ -38,10 +38,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _build(given: argparse.Namespace) -> None:
     if given.products is not None and given.products < 0:
         raise CatalogueError(f"--products must not be below 0, got {given.products}")
-    made = build(
+    shop = build(
         given.data, given.folder, goals=given.goals, seed=given.seed, products=given.products
     )
-    logging.info("%s: %d products, %d goals", given.folder, len(made.products), len(made))
+    logging.info("%s: %d products, %d goals", given.folder, len(shop.products), len(shop))
 
 
 def build(data: Path, folder: Path, *, goals: Goals, seed: int, products: int | None) -> shop.Shop:

@@ -182,10 +182,10 @@ def terms(text: str) -> list[str]:
     >>> terms("The women's running-shoes")
     ['women', 'run', 'shoe']
     """
-    made = []
+    result = []
     for word in words(text.lower()):
         if len(word) > 1 and word[-1] == "s" and word[-2] in _APOSTROPHES:
             word = word[:-2]
         if word not in STOP_WORDS:
-            made.append(stem(word))
-    return made
+            result.append(stem(word))
+    return result

@@ -75,8 +75,8 @@ class _Shopper:
         lacking = sum(word not in have for word in self.wish.rest)
         unknown = [a for a in self.wish.attributes if a not in product.title.lower()]
         if not lacking:
-            told = {"features": " ".join(product.bullets), "description": product.description}
-            for name, text in told.items():
+            texts = {"features": " ".join(product.bullets), "description": product.description}
+            for name, text in texts.items():
                 if unknown:
                     self.act(f"click[{name}]", f"is it {unknown[0]}")
                     self.act("click[< prev]", "back to the product")
@@ -126,15 +126,15 @@ def _gold_options(product: Product, goal: Goal) -> list[str]:
     """Values of the product's choices that match what is wanted, one of a choice."""
     if not isinstance(goal.options, tuple):
         return list(goal.options.values())
-    made: dict[str, str] = {}
+    options: dict[str, str] = {}
     for wish in goal.options:
         offers = [
             (value == wish, name, value)
             for name, values in product.options.items()
             for value in values
-            if name not in made and matched_options([value], (wish,))
+            if name not in options and matched_options([value], (wish,))
         ]
         if offers:
             _, name, value = max(offers, key=lambda offer: offer[0])
-            made[name] = value
-    return list(made.values())
+            options[name] = value
+    return list(options.values())

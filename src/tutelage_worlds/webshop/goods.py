@@ -228,12 +228,12 @@ _WARES: Final[tuple[tuple[str, str, str, str], ...]] = (
 
 
 def _wares() -> tuple[Ware, ...]:
-    made = []
+    wares = []
     for category, pool, path, table in _WARES:
         for line in table.strip().splitlines():
             name, some, prices, choices = (part.strip() for part in line.split(";"))
             low, high = prices.split()
-            made.append(
+            wares.append(
                 Ware(
                     category=category,
                     name=name,
@@ -244,7 +244,7 @@ def _wares() -> tuple[Ware, ...]:
                     choices=tuple(choices.split(", ")),
                 )
             )
-    return tuple(made)
+    return tuple(wares)
 
 
 WARES: Final = _wares()

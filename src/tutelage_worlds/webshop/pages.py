@@ -52,7 +52,7 @@ BUTTON: Final = Click()
 
 def nodes(*parts: str | Node) -> list[Node]:
     """Texts as a browser would keep them: blanks alone shrink, and empty ones or lines are lost."""
-    made = []
+    result = []
     for part in parts:
         node = part if isinstance(part, Node) else Node(part)
         text = node.text
@@ -60,8 +60,8 @@ def nodes(*parts: str | Node) -> list[Node]:
             if not text or "\n" in text:
                 continue
             text = " "
-        made.append(node if text == node.text else Node(text, node.kind))
-    return made
+        result.append(node if text == node.text else Node(text, node.kind))
+    return result
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ class Page:
 
     def rich(self, head: Sequence[Node], url: str, visited: frozenset[str]) -> str:
         """In the wording "text_rich"; what was clicked is read off the address, as there."""
-        told, lines = "", []
+        clicked, lines = "", []
         for node in (*head, *self.body):
             if node.kind == "button":
                 lines.append(f"[button] {node.text} [button_]\n")
             elif node.kind == "label" and f'"{node.text}"' in url:
                 lines.append(f"  [clicked button] {node.text} [clicked button_]\n")
-                told = f"You have clicked {node.text}.\n{told}"
+                clicked = f"You have clicked {node.text}.\n{clicked}"
             elif node.kind == "label":
                 lines.append(f"  [button] {node.text} [button_]\n")
             elif node.kind == "link":
@@ -100,7 +100,7 @@ class Page:
                 lines.append(f"\n[{mark}] {node.text} [{mark}_]\n")
             else:
                 lines.append(f"{node.text}\n")
-        return told + "".join(lines)
+        return clicked + "".join(lines)
 
 
 def head(instruction: str) -> list[Node]:

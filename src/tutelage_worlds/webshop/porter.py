@@ -69,11 +69,11 @@ def _shape(word: str) -> str:
     >>> _shape("toy"), _shape("syzygy")
     ('cvc', 'cvcvcv')
     """
-    made = ""
+    shape = ""
     for letter in word:
-        vowel = letter in "aeiou" or (letter == "y" and made.endswith("c"))
-        made += "v" if vowel else "c"
-    return made
+        vowel = letter in "aeiou" or (letter == "y" and shape.endswith("c"))
+        shape += "v" if vowel else "c"
+    return shape
 
 
 def _measure(word: str) -> int:

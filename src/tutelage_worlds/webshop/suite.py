@@ -148,8 +148,8 @@ def _shop(data: str | None, products: int | None, goals: Goals, seed: int) -> "S
     from tutelage_worlds.webshop import files, generate, shop
 
     if data is None:
-        made = generate.source(PRODUCTS if products is None else products, seed)
-        return shop.in_memory(made, goals=goals, seed=seed)
+        source = generate.source(PRODUCTS if products is None else products, seed)
+        return shop.in_memory(source, goals=goals, seed=seed)
     folder = Path(data).expanduser()
     if not (folder / shop.MANIFEST).is_file():
         if files.too_large(folder) and products is None:

@@ -57,18 +57,20 @@ def guided_opd(
     student_acted, guided = acted_by(STUDENT), acted_by("teacher")
     if student_turns != "sampled":
         of = KL[student_kl] if student_turns == "full" else top_k(KL[student_kl], k)
-        ours: Term = Distill(divergence=of, weight=student_acted, name="student_turns")
+        student_term: Term = Distill(divergence=of, weight=student_acted, name="student_turns")
     elif student_kl == "reverse":
         surrogate = ppo_clip(clip, dual=dual_clip)
-        ours = Reinforce(advantage=gap() * student_acted, surrogate=surrogate, name="student_turns")
+        student_term = Reinforce(
+            advantage=gap() * student_acted, surrogate=surrogate, name="student_turns"
+        )
     else:  # the expected gradient of k3 on the student's own tokens is forward KL's
-        ours = DistillSampled(estimate=k3, weight=student_acted, name="student_turns")
+        student_term = DistillSampled(estimate=k3, weight=student_acted, name="student_turns")
     if curriculum == "fixed":
         beta = constant(start)
     else:
         beta = SHAPES[curriculum](start, end, max(1, round(decay * total_steps)))
     return Algorithm(
-        terms=(ours, _imitation(teacher_turns, teacher_kl, guided)),
+        terms=(student_term, _imitation(teacher_turns, teacher_kl, guided)),
         views={"teacher": View(policy=teacher)},
         actors={"teacher": beta},
     )

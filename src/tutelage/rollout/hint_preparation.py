@@ -205,7 +205,7 @@ def prove(session: Session, views: Mapping[str, View], tasks: Sequence[Task]) ->
         if empty:
             raise ConfigError(
                 f"the hint {hint!r} of {name} is empty for all {len(tasks)} tasks that were tried, "
-                f"so {name} would know no more than the student; mend what the environment tells, "
+                f"so {name} would know no more than the student; fix what the environment tells, "
                 "or leave the hint out"
             )
 

@@ -1,4 +1,4 @@
-"""Two ways to solve a household game: `explore` knows what it has been shown, `plan` everything."""
+"""Solvers of household games: `explore` uses only observations, `plan` the full state."""
 
 from collections.abc import Iterator
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Household games without end: `generate(split, seed, size)` is a scene, the same one for ever.
+"""Generate household games: `generate(split, seed, size)` always gives the same scene.
 
 A split is a promise. "train" and "seen" draw from one distribution with different seeds. "unseen"
 has what they never have: its layouts (how many of each kind of furniture a room has) and its pairs

@@ -1,4 +1,4 @@
-"""What a game file says about rules and wording, read as far as households need it.
+"""Read the rules and the grammar of a game file, as far as household games need them.
 
 The engine fixes what happens and which sentence is said when; a file's grammar (TextWorld's `twl2`
 format) fixes the sentence. What the engine does not know in a domain or a grammar is refused, never

@@ -1,4 +1,4 @@
-"""The PDDL problem of a game file: what is where and what is to be done."""
+"""Read the PDDL problem of a game file: the objects, their places and the goal."""
 
 import re
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""The household as a suite: tasks, the environment to play them in, demonstrations, wording."""
+"""The household suite: tasks, the environment, demonstrations, plans and renderings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""TextWorld itself as the household's engine: `env.options.engine = "textworld"`.
+"""TextWorld as the engine of household games: `env.options.engine = "textworld"`.
 
 TextWorld's PDDL engine plays the game files, and this module loads them, names the objects as
 ALFWorld does, and offers one move at a time. It is slow and not thread-safe, so games are played in

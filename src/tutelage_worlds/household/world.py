@@ -1,4 +1,4 @@
-"""A scene in numbers: everything about a game that no action changes, prepared once."""
+"""Precomputed data of a game that no action changes, as integer indices."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable

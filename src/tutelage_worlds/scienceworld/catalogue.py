@@ -1,4 +1,4 @@
-"""ScienceWorld's thirty tasks, their variations and splits: what can be known without Java."""
+"""ScienceWorld's thirty tasks with their variations and splits, available without Java."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""How a task is done: the simulator's own way, and one in which things are seen before named."""
+"""Experts of ScienceWorld: the simulator's gold path, and one that looks before it names things."""
 
 import re
 from collections.abc import Sequence

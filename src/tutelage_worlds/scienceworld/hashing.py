@@ -1,4 +1,4 @@
-"""Objects of the simulator hashed by their number, so that a game always goes the same way.
+"""Hash the simulator's objects by a fixed number, so that games are reproducible.
 
 ScienceWorld 1.2.3 walks sets of objects in the order of their identity hashes, which a Java machine
 draws at random: which of two things is found first, how heat spreads, what a bee visits and even

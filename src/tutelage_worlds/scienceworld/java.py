@@ -1,4 +1,4 @@
-"""A Java machine of our own, and calls into it by py4j's text protocol, each with a deadline.
+"""Start a JVM and call into it by py4j's text protocol, with a deadline for each call.
 
 py4j's own client frees objects from whatever thread collects garbage, waits for ever, and tells the
 log of every call that finds its machine gone. Here objects are freed when that is said, and a

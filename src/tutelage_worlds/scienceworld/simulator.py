@@ -1,4 +1,4 @@
-"""ScienceWorld's simulator: many games in one Java machine, kept apart, and brought back to life.
+"""ScienceWorld's simulator: many isolated games in one JVM, which is replaced when it dies.
 
 The simulator keeps three things for all games of a machine: the number of the last object made, a
 random generator, and the simplifications in force. They are put aside when another game has its

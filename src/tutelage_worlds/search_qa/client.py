@@ -1,4 +1,4 @@
-"""A retriever behind a server that speaks Search-R1's protocol (see `server`)."""
+"""A client for retrieval servers with Search-R1's protocol (see `server`)."""
 
 import http.client
 import json

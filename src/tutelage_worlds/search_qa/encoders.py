@@ -1,4 +1,4 @@
-"""From texts to vectors [texts, dimensions], float32, of length 1, for dense retrieval.
+"""Encoders for dense retrieval: texts -> unit vectors [texts, dimensions] in float32.
 
 An encoder is named by a string:
 

@@ -1,4 +1,4 @@
-"""Those who know how to answer: one who searches and reads, and one who knows the passages."""
+"""Experts of search_qa: one that searches and reads, and one that knows the passages."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Questions of our own about the generated world, of one fact and of several.
+"""Generate questions about the generated corpus, of one fact and of several.
 
 single   one fact: What is the river of Tolmar?
 bridge   two facts, the first of which leads to the second

@@ -1,4 +1,4 @@
-"""What an agent can do, read as the two public environments read it.
+"""Parse an agent's actions as Search-R1 or verl-agent does.
 
 search_r1   Search-R1 (arXiv:2503.09516, `generation.py`)
 verl_agent  verl-agent and those built on it (arXiv:2505.10978, arXiv:2605.15155: `projection.py`

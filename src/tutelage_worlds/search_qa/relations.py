@@ -1,5 +1,7 @@
-"""What there is to know in the generated world: kinds of things, relations between them, and how
-both are put into words. A sentence here is a template: {x} is the thing, {y} what is said of it."""
+"""The kinds of things in the generated corpus, their relations, and the templates of sentences.
+
+In a template, {x} is the thing and {y} the value of the relation.
+"""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple

@@ -1,4 +1,4 @@
-"""The same in few words, for small models: what the text says, less tags and marks."""
+"""Compact renderings for small models: the text without tags and punctuation marks."""
 
 import re
 from typing import Final

@@ -1,5 +1,8 @@
-"""Search in this process: words with bm25s, tantivy or an index of our own, meanings with faiss or
-usearch over vectors of an encoder. Or a server elsewhere (`client`)."""
+"""Build and open search indexes in this process: sparse or dense.
+
+Sparse search uses bm25s, tantivy or an own index, dense search faiss or usearch over vectors of an
+encoder. `client` searches on a server instead.
+"""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,8 @@
-"""How an answer is judged: exact match and token F1 after the normalisation of SQuAD
-(arXiv:1606.05250, section 6.1), as Search-R1 does (arXiv:2503.09516, `qa_em.py`)."""
+"""Scores of answers: exact match and token F1.
+
+After the normalisation of SQuAD (arXiv:1606.05250, section 6.1), as in Search-R1 (arXiv:2503.09516,
+`qa_em.py`).
+"""
 
 import re
 import string

@@ -1,4 +1,4 @@
-"""Search-QA as a suite: tasks, the environment, demonstrations, plans, wording."""
+"""The search_qa suite: tasks, the environment, demonstrations, plans and renderings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,13 +37,13 @@ GET: Final = (
 class SearchQA:
     """Answering questions with a search engine, as Search-R1 does (arXiv:2503.09516).
 
-    data       a folder of questions (see `questions`); without it, questions of our own making
-    corpus     a file of passages (see `passages`) that are searched for them
-    families   of our own questions: single, bridge, chain, compare; of files: data sets; all
-    size       of our own world: "full", or "small" with plain and short passages, for tiny models
-    passages   how many passages our own world has: 2,400, small 240
-    seed       of our own world
-    train, dev, test  how many of our own questions these splits have
+    data       a folder of questions (see `questions`); without it, generated questions
+    corpus     a file of passages to search (see `passages`)
+    families   of generated questions: single, bridge, chain, compare; of files: data sets (all)
+    size       of the generated corpus: "full", or "small" with plain, short passages for tiny models
+    passages   number of generated passages (2,400; small: 240)
+    seed       of the generated corpus
+    train, dev, test  how many generated questions these splits have
     retriever  what searches: "bm25s", "lucene", "tantivy", "faiss" or "usearch" in this process
     index      a folder in which an index of the corpus was built; else it is built in memory
     encoder    what makes vectors for faiss and usearch (see `encoders`)
@@ -51,9 +51,9 @@ class SearchQA:
     topk       passages for a query
     protocol   actions and texts of "search_r1" or of "verl_agent" (see `moves`)
     reward     "em", 1 for an exact match; "f1", over words; or "format", Search-R1's mixture
-    words      at most so many words of passages are shown after a search
+    words      most words of passages that are shown after a search
 
-    Raises ValueError for numbers that cannot be and for settings that do not go together.
+    Raises ValueError for numbers out of range and for settings that exclude each other.
     """
 
     data: str | Path | None = None

@@ -1,4 +1,4 @@
-"""What an agent is told: instructions, results of a search, and that an action was none."""
+"""The texts for the agent: instructions, search results, and answers to invalid actions."""
 
 import json
 import re

@@ -1,5 +1,7 @@
-"""A world of our own: a graph of made-up things, and a passage about each of them. Everything is
-drawn from one seed; no sentence was taken from anywhere."""
+"""Generate a corpus: a graph of invented things, and a passage about each of them.
+
+Everything is drawn from one seed; no sentence is copied from elsewhere.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""From an agent's words to a call: JSON as tau-bench's text agents write it.
+"""Parse an agent's text into a tool call: JSON as tau-bench's text agents write it.
 
     {"name": "get_order_details", "arguments": {"order_id": "#W2611340"}}
     {"name": "respond", "arguments": {"content": "Your order is on its way."}}

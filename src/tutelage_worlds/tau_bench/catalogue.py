@@ -1,4 +1,4 @@
-"""What our own shop sells and to whom: names, options, places. None of it is tau-bench's."""
+"""Products, names and places of the generated shop; none of them are tau-bench's."""
 
 from typing import Final, NamedTuple
 

@@ -1,4 +1,4 @@
-"""The other side of the conversation: who says what the customer says.
+"""The customer of a conversation: scripted, or a model.
 
 scripted   from the task's own facts, by rules: the same words every time, no model
 endpoint   a model behind an OpenAI-compatible server

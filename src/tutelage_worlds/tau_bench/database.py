@@ -1,4 +1,4 @@
-"""The database of a shop or an airline: shared by all episodes, changed by none of them.
+"""The database of a shop or an airline, with the changes of each episode kept apart.
 
 An episode reads the records of a `Store` and changes copies of its own, so that beginning an
 episode costs nothing, and comparing two ends means comparing the few records that were touched.

@@ -1,4 +1,4 @@
-"""A customer behind an OpenAI-compatible server, with the standard library alone."""
+"""A customer played by a model on an OpenAI-compatible server."""
 
 import json
 import os

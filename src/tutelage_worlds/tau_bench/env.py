@@ -1,4 +1,4 @@
-"""The conversation of an agent with a customer and with the company's tools."""
+"""The tau_bench environment: a conversation with a customer and the company's tools."""
 
 from collections.abc import Callable
 from hashlib import blake2b

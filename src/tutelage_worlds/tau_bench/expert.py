@@ -1,4 +1,4 @@
-"""How a task is done: from its own actions alone, or as a conversation worth imitating.
+"""Experts of tau-bench: the task's own actions, or a conversation worth imitating.
 
 Both are for the scripted customer and are found by playing: what they return wins.
 """
@@ -123,7 +123,7 @@ def demonstrate(world: World, scenario: Scenario, *, transfer: bool = True) -> l
 def _won(talk: Talk) -> Talk:
     if not talk.last.won:
         raise EnvError(
-            f"the task {talk.scenario.id} cannot be won by its own actions; leave it out or mend "
+            f"the task {talk.scenario.id} cannot be won by its own actions; leave it out or fix "
             "its file"
         )
     return talk

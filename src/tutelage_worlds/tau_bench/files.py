@@ -1,4 +1,4 @@
-"""tau-bench's own files, read from a folder and checked before anything is played.
+"""Read and check tau-bench's own files.
 
 Three layouts are known by what lies in the folder, and none of their code is run:
 

@@ -1,4 +1,4 @@
-"""A shop of our own, in tau-bench's format and under its rules, with tasks without end.
+"""Generate a shop and any number of tasks in tau-bench's format, under its rules.
 
 `shop(size)` is one database, the same one for ever; `scenario(split, seed, size)` is a task over
 it, the same one for ever. Tasks of "train" and "dev" are those of the first three quarters of the

@@ -1,5 +1,7 @@
-"""The same information in few words, for tiny models: records become names and values between
-single blanks, and ids stand in quotes, as they do in calls."""
+"""Compact renderings for tiny models.
+
+Records become names and values between single spaces, and ids are in quotes, as in calls.
+"""
 
 import json
 import re

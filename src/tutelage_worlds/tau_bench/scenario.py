@@ -1,4 +1,4 @@
-"""A task of tau-bench: what the customer wants, and what the database is like if they get it."""
+"""A task of tau-bench: the customer's instruction, and the database if it is fulfilled."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -60,11 +60,11 @@ def first_person(text: str) -> str:
     'I want my money back.'
     """
 
-    def mine(match: re.Match[str]) -> str:
+    def swap(match: re.Match[str]) -> str:
         swapped = _SWAPS[match[0].lower()]
         return swapped[0].upper() + swapped[1:] if match[0][0].isupper() else swapped
 
-    return _SWAP.sub(mine, text)
+    return _SWAP.sub(swap, text)
 
 
 def facts(instruction: str) -> tuple[str, tuple[str, ...]]:

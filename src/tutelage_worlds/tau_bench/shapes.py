@@ -1,4 +1,4 @@
-"""Whether data read from files has the shape that the rules need: one sentence where it has not."""
+"""Check that data from files has the structure that the rules need."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Build a shop in a folder, once, for many runs and processes:
+"""Build a shop in a folder once, for many runs and processes.
 
 python -m tutelage_worlds.webshop DATA FOLDER [--goals human] [--seed 0] [--products N]
 

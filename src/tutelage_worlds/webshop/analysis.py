@@ -1,5 +1,7 @@
-"""From text to index terms as Lucene 8's EnglishAnalyzer makes them: words by the rules of Unicode
-(UAX #29), possessives off, lower case, 33 stop words out, Porter's stems.
+"""Text to index terms as Lucene 8's EnglishAnalyzer does it.
+
+Words by the rules of Unicode (UAX #29), without possessives, in lower case, without 33 stop words,
+and reduced to Porter's stems.
 """
 
 import re

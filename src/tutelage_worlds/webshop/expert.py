@@ -1,4 +1,4 @@
-"""How a task is done: by a shopper who reads pages, and by one who knows what to buy."""
+"""Experts of webshop: one that reads pages, and one that knows the product to buy."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final

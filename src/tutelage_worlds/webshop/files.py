@@ -1,4 +1,4 @@
-"""WebShop's own files: found, read piece by piece, and written.
+"""WebShop's own files: find, read incrementally, and write them.
 
 A folder holds `items_shuffle.json` or `items_shuffle_1000.json`, attributes in `items_ins_v2.json`
 or `items_ins_v2_1000.json`, and `items_human_ins.json` where goals are those of people.

@@ -1,4 +1,4 @@
-"""One visit to a shop: from the first page to a purchase."""
+"""One episode of webshop: from the first page to a purchase."""
 
 import json
 from collections.abc import Hashable

@@ -1,8 +1,8 @@
-"""A shop of our own making, in the format of WebShop's files: up to about as many products as the
-original's, drawn from a seed, with what people would ask for.
+"""Generate a shop in the format of WebShop's files from a seed.
 
-What a product is like stands in its title, its description or its features, in the words of the
-instruction; so a careful shopper can always know what to buy.
+It has up to about as many products as the original. A product's attributes are in its title,
+description or features, in the words of the instruction, so a careful shopper can always find out
+what to buy.
 """
 
 import string

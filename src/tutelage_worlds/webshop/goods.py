@@ -1,4 +1,4 @@
-"""What the generated shop sells: kinds of products, what they can be like and be had in."""
+"""The product kinds of the generated shop, with their attributes and options."""
 
 from dataclasses import dataclass
 from typing import Final

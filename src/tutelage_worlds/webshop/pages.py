@@ -1,4 +1,4 @@
-"""What the pages of WebShop say and what can be clicked on them.
+"""The pages of WebShop: their texts and the actions on them.
 
 A page is a row of visible texts. In the "text" wording they are joined by " [SEP] "; in "text_rich"
 each stands on a line of its own, and what can be clicked is marked.

@@ -1,5 +1,6 @@
-"""Porter's algorithm for suffix stripping (Porter, 1980), with the two departures of its author's
-later programs, "bli" to "ble" and "logi" to "log": what Lucene's PorterStemFilter does.
+"""Porter's stemmer (Porter, 1980), as Lucene's PorterStemFilter implements it.
+
+It has the two departures of its author's later programs, "bli" to "ble" and "logi" to "log".
 
 A word is seen as [C](VC)^m[V] with C and V runs of consonants and vowels; m is its measure. "y" is
 a vowel after a consonant.

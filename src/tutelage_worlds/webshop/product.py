@@ -1,4 +1,4 @@
-"""What is sold and what is asked for, and how both are read from WebShop's own files.
+"""Products and goals, and how they are read from WebShop's own files.
 
 The files are three JSON files (arXiv:2207.01206, the repository princeton-nlp/WebShop):
 

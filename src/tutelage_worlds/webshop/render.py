@@ -1,5 +1,4 @@
-"""The pages in few words, for small models: what the wording "text" says, less the instruction,
-which the agent has been told."""
+"""Compact renderings of pages for small models: the text without the instruction."""
 
 import re
 from collections.abc import Callable, Sequence

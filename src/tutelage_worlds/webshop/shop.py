@@ -1,4 +1,4 @@
-"""A shop: its products, what can be found in them, and what people come for.
+"""A shop: its products, its search index and its goals.
 
 It is built once from a source of products, in memory or in a folder, and only read afterwards.
 """

@@ -1,4 +1,4 @@
-"""Where a shop lies: in memory, or in a folder of files that every process maps and none loads.
+"""The storage of a shop: in memory, or in memory-mapped files that processes share.
 
 What is read goes through buffers, so that both are the same to the reader.
 """

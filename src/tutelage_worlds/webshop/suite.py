@@ -1,4 +1,4 @@
-"""WebShop as a suite: tasks, the environment to play them in, demonstrations, wording."""
+"""The webshop suite: tasks, the environment, demonstrations and renderings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What an instruction says, read without knowing what it was written for."""
+"""Parse an instruction into the attributes, options and price that it asks for."""
 
 import re
 from collections.abc import Callable, Mapping

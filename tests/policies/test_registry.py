@@ -92,9 +92,14 @@ def test_a_package_of_a_third_party_brings_an_engine(tmp_path: Path) -> None:
     )
     source = str(Path(__file__).parents[2] / "src")
     ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100,
-        cwd=tmp_path, env={"PATH": "", "PYTHONPATH": f"{source}:{tmp_path}"},
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        cwd=tmp_path,
+        env={"PATH": "", "PYTHONPATH": f"{source}:{tmp_path}"},
+    )
     assert ran.stdout.split() == ["table", "of/letters:1", "acme"], ran.stderr
 
 
@@ -173,8 +178,9 @@ def test_vllm_does_not_sample_for_an_engine(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_and_the_doctor_leave_an_engines_model_to_it(tmp_path: Path) -> None:
-    settings = config(tmp_path / "run", model=TABLE, teacher="support.table_engine:Frozen#6",
-                      name="opd")  # fmt: skip
+    settings = config(
+        tmp_path / "run", model=TABLE, teacher="support.table_engine:Frozen#6", name="opd"
+    )
     plan = dry_run.make(settings)
     assert [model.source for model in plan.models] == [
         f"{TABLE} of an engine of yours",

@@ -56,8 +56,12 @@ def unknown(text: str) -> Iterator[str]:
 def texts(path: Path) -> Iterator[str]:
     """String literals; the parts of a formatted one as one text."""
     tree = ast.parse(path.read_text())
-    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
-              for part in node.values}  # fmt: skip
+    inside = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
             yield "".join(x.value if isinstance(x, ast.Constant) else "X" for x in node.values)

@@ -33,8 +33,9 @@ def names(node: ast.AST) -> set[str]:
     """What is called or imported inside."""
     found = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
     found |= {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
-    return found | {alias.name for n in ast.walk(node) if isinstance(n, ast.ImportFrom)
-                    for alias in n.names}  # fmt: skip
+    return found | {
+        alias.name for n in ast.walk(node) if isinstance(n, ast.ImportFrom) for alias in n.names
+    }
 
 
 def test_the_walk_is_short() -> None:

@@ -29,17 +29,26 @@ from tutelage.types import Episode, Observation, Stop, Task, Turn
 
 def episode(group: str, reward: float, stop: Stop = Stop.DONE) -> Episode:
     turn = Turn(
-        observation=Observation(text=""), prompt=(), text="", tokens=(1,), logps=(0.0,),
+        observation=Observation(text=""),
+        prompt=(),
+        text="",
+        tokens=(1,),
+        logps=(0.0,),
         reward=reward,
-    )  # fmt: skip
+    )
     return Episode(task=Task(id=group), group=group, turns=(turn,), stop=stop)
 
 
 def test_groups_whose_returns_differ() -> None:
     made = [
-        episode("flat", 1.0), episode("mixed", 1.0), episode("alone", 1.0), episode("flat", 1.0),
-        episode("mixed", 0.0), episode("late", 0.0), episode("late", 2.0),
-    ]  # fmt: skip
+        episode("flat", 1.0),
+        episode("mixed", 1.0),
+        episode("alone", 1.0),
+        episode("flat", 1.0),
+        episode("mixed", 0.0),
+        episode("late", 0.0),
+        episode("late", 2.0),
+    ]
     assert differing(made) == ["mixed", "late"]
     assert differing([]) == []
 
@@ -71,8 +80,15 @@ def test_what_is_learnt_from(rewards: list[list[float]], count: int) -> None:
 # -- rounds
 
 
-def played(algorithm: Algorithm, *, knows: float = 0.0, count: int = 3, group_size: int = 2,
-           step: int = 0, rooms: int = 3) -> list[Episode]:  # fmt: skip
+def played(
+    algorithm: Algorithm,
+    *,
+    knows: float = 0.0,
+    count: int = 3,
+    group_size: int = 2,
+    step: int = 0,
+    rooms: int = 3,
+) -> list[Episode]:
     suite = Doors(rooms)
     on = session(suite, policies={"self": Table(knows=knows)})
     tasks = suite.tasks("train")

@@ -195,10 +195,14 @@ def test_the_console_is_told_how_to_go_on_after_ctrl_c(tmp_path: Path) -> None:
     (tmp_path / "long.toml").write_text(write(settings))
     command = [sys.executable, "-m", "tutelage.cli.main", "train", "long.toml"]
     with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         # a test runner in the background ignores Ctrl-C, and its children would inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:  # fmt: skip
+    ) as process:
         latest = tmp_path / "run" / checkpoint.LATEST
         while not (latest.exists() and latest.read_text().startswith("step-0000")):
             assert process.poll() is None, process.stderr.read() if process.stderr else ""

@@ -21,8 +21,12 @@ HINTED = Algorithm(
     views={"wise": View(policy="self", hint="plan"), "plain": View(policy="teacher")},
 )
 TURN = Turn(
-    observation=Observation(text="a"), prompt=(1,), text="", tokens=(2,), logps=(-1.0,),
-)  # fmt: skip
+    observation=Observation(text="a"),
+    prompt=(1,),
+    text="",
+    tokens=(2,),
+    logps=(-1.0,),
+)
 
 
 def signs(*empty: int, tasks: int = 3) -> Signs:

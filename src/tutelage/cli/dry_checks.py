@@ -1,7 +1,7 @@
-"""The checks of `train --dry-run` that need tokenizers and demonstrations, but no weights.
+"""Checks of `train --dry-run` that need tokenizers and demonstrations, but no weights.
 
-Where the run checks the same before its first step, its own function is called, so that both give
-the same sentence.
+If the run makes the same check before its first step, its function is called here, so that both
+give the same message.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,10 @@ def check(
     policies: set[str],
     context_length: int | None,
 ) -> list[str]:
-    """Warnings, in sentences.
+    """The warnings, as sentences.
 
     policies        the names of the policies besides the student that the run uses
-    context_length  of the student in tokens; None where it is not known
+    context_length  of the student in tokens; None if unknown
 
     Raises ConfigError, EnvError or PolicyError for what the run would refuse.
     """
@@ -59,7 +59,7 @@ def check(
 
 
 def _extras(config: Config, policies: set[str]) -> None:
-    """Packages that the models and the suite need."""
+    """Check the packages that the models and the suite need."""
     if config.policy.lora:
         lora.require()
     sections = [config.policy, *(config.policies[n] for n in policies & set(config.policies))]
@@ -74,12 +74,12 @@ def _extras(config: Config, policies: set[str]) -> None:
 
 
 def _chat(section: PolicySection, config: Config, suite: Suite, context: Context) -> Chat | None:
-    """A policy's tokenizer with its template; None where it is not on this machine."""
+    """A policy's tokenizer with its template; None if it is not on this machine."""
     tokenizer: Any
     if section.url or not registry.named(section).ours:
         return None
     if section.build is not None and not section.tokenizer:
-        return None  # it is trained on the suite's texts when the run starts, which takes long
+        return None  # it is trained on the suite's texts when the run starts, which is slow
     if section.build is not None:
         tokenizer = models.tokenizer_of(section, config, suite, context)
     else:

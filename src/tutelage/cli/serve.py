@@ -11,7 +11,7 @@ from tutelage.runs import models
 def server_of(
     section: PolicySection, *, name: str, host: str, port: int, key: str, reload: bool
 ) -> Server:
-    """A server of a model; `key` is the environment variable that holds the key it asks for."""
+    """A server of a model; `key` is the environment variable with the key that clients must send."""
     if key and not os.environ.get(key):
         raise ConfigError(f"--key names the environment variable {key}, which is not set")
     models.quiet()

@@ -1,11 +1,11 @@
-"""Suites by name, from the entry points of installed packages; your own by module and class.
+"""Suites by name, from the entry points of installed packages, or by module and class.
 
 A package offers suites by entry points of the group "tutelage.suites":
 
     [project.entry-points."tutelage.suites"]
     my_suite = "my_package:MySuite"
 
-Imports nothing heavy: `tutelage check-env` needs no torch.
+It imports nothing heavy, because `tutelage check-env` needs no torch.
 """
 
 import copy
@@ -130,7 +130,7 @@ def package_folder(name: str) -> Path:
 
 
 def imported(module: str, attribute: str, *, where: str) -> object:
-    """Something of a user's own module, which may lie in the working folder."""
+    """An attribute of a user's module, which may lie in the working folder; None if it has none."""
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
@@ -146,12 +146,12 @@ def imported(module: str, attribute: str, *, where: str) -> object:
 
 
 PYTHON = "python:"
-"""Begins the name of a suite that was given as an object or a class in Python."""
+"""Prefix of the name of a suite that was passed as an object or a class in Python."""
 _GIVEN: dict[str, object] = {}
 
 
 def register(suite: object) -> str:
-    """The name under which a configuration can name a suite's object or class of this process."""
+    """Register a suite object or class of this process; returns its name for a configuration."""
     name = PYTHON + (suite.__name__ if isinstance(suite, type) else type(suite).__name__)
     _GIVEN[name] = suite
     return name
@@ -160,7 +160,7 @@ def register(suite: object) -> str:
 def suite_of(env: EnvSection) -> Suite:
     """The suite that a configuration names, with its options.
 
-    Raises ConfigError where there is none, or where it does not keep the contract.
+    Raises ConfigError if there is none, or if it breaks the contract.
     """
     if env.suite.startswith(PYTHON):
         return as_suite(_given(env.suite), env.options)
@@ -183,12 +183,12 @@ def as_suite(
     """A suite from an object, or from a class or function that makes one with `options`; a class
     with `reset` and `step` alone becomes a suite whose tasks are seeds.
 
-    Raises ConfigError where that is none.
+    Raises ConfigError if it is not a suite.
     """
-    made = suite
+    result = suite
     if isinstance(suite, type) or (callable(suite) and not hasattr(suite, "make")):
         new = partial(call, suite, options, where="env.options")
-        made = attempt(
+        result = attempt(
             name or getattr(suite, "__name__", "the suite"),
             partial(Own, new) if is_own(suite) else new,
         )
@@ -198,11 +198,11 @@ def as_suite(
             "object already; set them when you make it, or give the class"
         )
     elif is_own(suite):
-        made = attempt(type(suite).__name__, partial(Own, partial(copy.deepcopy, suite)))
-    if not (hasattr(made, "tasks") and hasattr(made, "make")):
+        result = attempt(type(suite).__name__, partial(Own, partial(copy.deepcopy, suite)))
+    if not (hasattr(result, "tasks") and hasattr(result, "make")):
         raise ConfigError(
-            f"env.suite: {type(made).__name__} is not a suite: it has neither `tasks(split)` and "
+            f"env.suite: {type(result).__name__} is not a suite: it has neither `tasks(split)` and "
             "`make()` nor `reset(task)` and `step(action)`; `tutelage check-env` explains the "
             "contract"
         )
-    return cast(Suite, made)
+    return cast(Suite, result)

@@ -78,9 +78,13 @@ def dropped_layers(config: Config) -> Iterator[str]:
 
 
 def long_demonstrations(
-    chat: Chat, suite: Suite, tasks: Sequence[Task], rollout: RolloutSection, *,
+    chat: Chat,
+    suite: Suite,
+    tasks: Sequence[Task],
+    rollout: RolloutSection,
+    *,
     with_thoughts: bool,
-) -> Iterator[str]:  # fmt: skip
+) -> Iterator[str]:
     """Demonstrations that the limits of an episode cut short, with the student's tokenizer; the
     suite must have an expert."""
     scripts: list[list[str]] = []

@@ -127,9 +127,15 @@ def _template(section: PolicySection, *, where: str) -> str:
 
 
 def load_policy(
-    section: PolicySection, *, where: str, tokens: int, rows: int, seed: int = 0, folder: str = "",
+    section: PolicySection,
+    *,
+    where: str,
+    tokens: int,
+    rows: int,
+    seed: int = 0,
+    folder: str = "",
     engines: int = 1,
-) -> HFPolicy:  # fmt: skip
+) -> HFPolicy:
     """A policy from its section's model, or with its settings from another `folder`: one of
     adapters, where it has them. It is one of so many `engines` that share the memory."""
     own = section.lora or not folder
@@ -211,9 +217,14 @@ def tokenizer_of(section: PolicySection, config: Config, suite: Suite, context: 
 
 
 def build_policy(
-    section: PolicySection, config: Config, suite: Suite, context: Context, *, where: str,
+    section: PolicySection,
+    config: Config,
+    suite: Suite,
+    context: Context,
+    *,
+    where: str,
     engines: int = 1,
-) -> HFPolicy:  # fmt: skip
+) -> HFPolicy:
     """A new model with random weights, the same for the same seed."""
     assert section.build is not None
     tokenizer = tokenizer_of(section, config, suite, context)
@@ -328,18 +339,23 @@ def give_sampler(student: Policy, section: SamplerSection, *, key: str, seed: in
     sampler: Sampler
     if section.url:
         remote = RemotePolicy(
-            client_of(key, section.url, where="policy", seed=seed), student.chat,
+            client_of(key, section.url, where="policy", seed=seed),
+            student.chat,
             returns_temperature_scaled=True,
-        )  # fmt: skip
+        )
         remote.connect()
         sampler = ServerSampler(remote)
     else:
         student.save(folder)
         write(student, folder)
         sampler = LocalSampler(
-            folder, end=student.chat.end, context=student.context_length,
-            dtype=student.dtype, unused=student.unused, options=section.options,
-        )  # fmt: skip
+            folder,
+            end=student.chat.end,
+            context=student.context_length,
+            dtype=student.dtype,
+            unused=student.unused,
+            options=section.options,
+        )
     student.engine = VllmEngine(student, sampler, folder=folder, name=where)
 
 
@@ -347,9 +363,14 @@ def give_sampler(student: Policy, section: SamplerSection, *, key: str, seed: in
 
 
 def policies_of(
-    config: Config, wanted: Iterable[str], suite: Suite, context: Context, *, student: str = "",
+    config: Config,
+    wanted: Iterable[str],
+    suite: Suite,
+    context: Context,
+    *,
+    student: str = "",
     engines: int = 1,
-) -> dict[str, OpenedPolicy]:  # fmt: skip
+) -> dict[str, OpenedPolicy]:
     """The student as "self", from the folder `student` where given, and the wanted others; so many
     of them are `engines` that sample at the same time."""
     quiet()
@@ -367,9 +388,15 @@ def policies_of(
 
 
 def opening_of(
-    config: Config, name: str, suite: Suite, context: Context, *,
-    student: Policy | None = None, folder: str = "", engines: int = 1,
-) -> Opening:  # fmt: skip
+    config: Config,
+    name: str,
+    suite: Suite,
+    context: Context,
+    *,
+    student: Policy | None = None,
+    folder: str = "",
+    engines: int = 1,
+) -> Opening:
     """What the engine of a policy is given; "self" is the student."""
     section = config.policy if name == "self" else config.policies[name]
     return Opening(

@@ -165,9 +165,12 @@ def deal(layout: Layout, parts: int, name: tuple[int, ...]) -> list[list[int]]:
 
 
 def micro_batches(
-    part: Sequence[int], spans: Sequence[Sequence[ScoredSpan]], budget: int, *,
+    part: Sequence[int],
+    spans: Sequence[Sequence[ScoredSpan]],
+    budget: int,
+    *,
     padded: bool = False,
-) -> list[MicroBatch]:  # fmt: skip
+) -> list[MicroBatch]:
     """The passes over a minibatch's episodes, each within the budget of tokens (a span longer than
     that is alone). Spans of one pass need the same views and are of like length, so that a pass
     which is `padded` to its longest wastes little."""

@@ -60,10 +60,17 @@ class Report:
 
 
 def train_step(
-    algorithm: Algorithm, episodes: Sequence[Episode], policies: Mapping[str, Scorer],
-    optimizer: torch.optim.Optimizer, prompts: Prompts, update: Update, *,
-    step: int, seed: int, clock: Clock,
-) -> Report:  # fmt: skip
+    algorithm: Algorithm,
+    episodes: Sequence[Episode],
+    policies: Mapping[str, Scorer],
+    optimizer: torch.optim.Optimizer,
+    prompts: Prompts,
+    update: Update,
+    *,
+    step: int,
+    seed: int,
+    clock: Clock,
+) -> Report:
     """Learn from episodes that are not broken.
 
     The objective is bound to all of them at once, which fixes every advantage and weight. It is then
@@ -138,9 +145,12 @@ def _minibatches(
 
 
 def _backward(
-    objective: Objective, live: Mapping[str, Scores], index: Tensor, scale: float,
+    objective: Objective,
+    live: Mapping[str, Scores],
+    index: Tensor,
+    scale: float,
     losses: dict[str, float],
-) -> None:  # fmt: skip
+) -> None:
     """Add a micro-batch's gradient to the parameters' and its losses to those of the step."""
     cut = Cut(live)
     for part, scores in cut.pieces():

@@ -55,8 +55,11 @@ def _attraction(c: Cells) -> str:
 
 
 _KINDS: Final[Mapping[type[Row], Callable[[Cells], str]]] = {
-    Flight: _flight, Hotel: _hotel, Restaurant: _restaurant, Attraction: _attraction,
-}  # fmt: skip
+    Flight: _flight,
+    Hotel: _hotel,
+    Restaurant: _restaurant,
+    Attraction: _attraction,
+}
 
 
 def _number(cell: str) -> str:

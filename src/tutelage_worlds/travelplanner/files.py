@@ -47,8 +47,17 @@ from tutelage_worlds.travelplanner.tables import (
 # of TravelPlanner rule out for validation and test, to turn sentences into constraints, is not
 # offered for them: their files hold the constraints.
 
-_NUMBERS: Final = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
-                   "eight": 8, "pair": 2}  # fmt: skip
+_NUMBERS: Final = {
+    "one": 1,
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "pair": 2,
+}
 _COUNT: Final = r"(\d+|" + "|".join(_NUMBERS) + r")"
 _PEOPLE: Final = (
     rf"\b{_COUNT} (?:people|persons?|individuals|travell?ers)\b",
@@ -92,8 +101,9 @@ def people(text: str) -> int:
     return 1
 
 
-def from_sentence(text: str, *, level: str, route: Sequence[str], org: str, dates: Sequence[str],
-         state: str) -> Query:  # fmt: skip
+def from_sentence(
+    text: str, *, level: str, route: Sequence[str], org: str, dates: Sequence[str], state: str
+) -> Query:
     """A query, given what its reference information says: the cities and the dates. Raises
     ValueError for a sentence without a budget."""
     found = _BUDGET.search(text)
@@ -125,12 +135,24 @@ def _first_match(patterns: Sequence[tuple[str, str]], text: str) -> str | None:
 # -- queries as the data set osunlp/TravelPlanner has them: CSV, or the same as JSON lines
 
 SPLITS: Final = ("train", "validation", "test")
-COLUMNS: Final = ("query", "level", "org", "dest", "days", "visiting_city_number", "date",
-                  "people_number", "local_constraint", "budget",
-                  "reference_information")  # fmt: skip
+COLUMNS: Final = (
+    "query",
+    "level",
+    "org",
+    "dest",
+    "days",
+    "visiting_city_number",
+    "date",
+    "people_number",
+    "local_constraint",
+    "budget",
+    "reference_information",
+)
 _WISHES: Final[Mapping[str, tuple[str, ...]]] = {
-    "house rule": RULES, "room type": ROOMS, "transportation": TRANSPORT,
-}  # fmt: skip
+    "house rule": RULES,
+    "room type": ROOMS,
+    "transportation": TRANSPORT,
+}
 _ROUTE: Final = re.compile(r"Attractions in ([^'\"\\]+)")
 
 
@@ -186,9 +208,12 @@ def _trip(world: World, entry: Any, where: str) -> Trip:
             f"{len(route)}; get the file again"
         )
     return Trip(
-        world=world, query=query, route=route, information=information,
+        world=world,
+        query=query,
+        route=route,
+        information=information,
         gold=_gold(entry.get("annotated_plan")),
-    )  # fmt: skip
+    )
 
 
 def _read(value: Any) -> Any:
@@ -213,11 +238,20 @@ def _query(entry: Mapping[str, Any]) -> Query:
         raise ValueError("cities, people and budget must be at least 1")
     cities, people, budget = numbers
     return Query(
-        text=entry["query"], level=level, org=entry["org"], dest=entry["dest"], days=days,
-        cities=cities, dates=tuple(dates), people=people, budget=budget,
-        rule=wishes["house rule"], room=wishes["room type"],
-        transport=wishes["transportation"], cuisines=tuple(cuisines),
-    )  # fmt: skip
+        text=entry["query"],
+        level=level,
+        org=entry["org"],
+        dest=entry["dest"],
+        days=days,
+        cities=cities,
+        dates=tuple(dates),
+        people=people,
+        budget=budget,
+        rule=wishes["house rule"],
+        room=wishes["room type"],
+        transport=wishes["transportation"],
+        cuisines=tuple(cuisines),
+    )
 
 
 def _gold(text: Any) -> itinerary.Itinerary | None:
@@ -277,9 +311,13 @@ def _training(told: Path, gold: Path) -> Iterator[Trip]:
         information, _, text = said.removeprefix("Given Information:").rpartition("\nQuery:")
         try:
             query = from_sentence(
-                text.strip(), level=LEVELS[3 * k // len(known)], route=route,
-                org=_origin(entry), dates=_dates(entry), state=world.states[route[0]],
-            )  # fmt: skip
+                text.strip(),
+                level=LEVELS[3 * k // len(known)],
+                route=route,
+                org=_origin(entry),
+                dates=_dates(entry),
+                state=world.states[route[0]],
+            )
         except (ValueError, LookupError) as wrong:
             raise EnvError(f"{where}: its query cannot be used ({wrong}); get it again") from None
         yield Trip(world=world, query=query, route=tuple(route), gold=made, information=information)
@@ -353,17 +391,27 @@ def _world(path: Path, known: list[Any], plans: Iterable[itinerary.Itinerary]) -
         cities.update(dict.fromkeys((c for leg in _legs(entry) for c in leg[:2]), ""))
     cities.update({city: state for city, state in _states(plans).items() if city in cities})
     return World(
-        name="train", states=cities, cities=tuple(cities), attractions=attractions,
-        restaurants=restaurants, hotels=hotels, roads=roads, flights=Listed(tuple(flights)),
-    )  # fmt: skip
+        name="train",
+        states=cities,
+        cities=tuple(cities),
+        attractions=attractions,
+        restaurants=restaurants,
+        hotels=hotels,
+        roads=roads,
+        flights=Listed(tuple(flights)),
+    )
 
 
 def _road(cities: str, content: Any, where: str) -> tuple[tuple[str, str], Road]:
     origin, _, destination = cities.partition(" to ")
     if not isinstance(content, str):
         raise EnvError(f"{where} must be a text; get the file again")
-    parts = dict(part.partition(": ")[::2] for part in content.replace(", cost", "; cost")
-                 .replace(", distance", "; distance").replace(", duration", "; duration")
-                 .split("; "))  # fmt: skip
+    parts = dict(
+        part.partition(": ")[::2]
+        for part in content.replace(", cost", "; cost")
+        .replace(", distance", "; distance")
+        .replace(", duration", "; duration")
+        .split("; ")
+    )
     road = Road(parts.get("duration", ""), parts.get("distance", ""))
     return (origin, destination), road

@@ -11,23 +11,77 @@ from typing import Final, NamedTuple
 from tutelage_worlds.travelplanner.query import CUISINES, RULES
 from tutelage_worlds.travelplanner.tables import Attraction, Flight, Hotel, Restaurant, Road, World
 
-_HEADS: Final = ("b", "br", "d", "dr", "f", "g", "gr", "h", "k", "l", "m", "n", "r", "s", "st", "t",
-                 "tr", "v", "w", "z")  # fmt: skip
+_HEADS: Final = (
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "g",
+    "gr",
+    "h",
+    "k",
+    "l",
+    "m",
+    "n",
+    "r",
+    "s",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "w",
+    "z",
+)
 _MIDDLES: Final = ("a", "e", "i", "o", "u", "ai", "ea")
 _TAILS: Final = ("l", "n", "r", "s", "ld", "nd", "rn", "st", "lm", "rd", "sk", "nt")
 TOWNS: Final = ("ton", "ford", "ville", "burg", "field", "port", "dale", "wick")
 LANDS: Final = ("ia", "ora", "ana", "omi", "aska", "ington")
-SIGHTS: Final = ("Museum", "Gardens", "Bridge", "Park", "Castle", "Zoo", "Tower", "Aquarium",
-                 "Market Hall", "Lighthouse")  # fmt: skip
-TABLES: Final = ("Kitchen", "Diner", "Grill", "Bistro", "Noodle House", "Tea Room", "Oven",
-                 "Canteen", "Curry Corner", "Taproom")  # fmt: skip
+SIGHTS: Final = (
+    "Museum",
+    "Gardens",
+    "Bridge",
+    "Park",
+    "Castle",
+    "Zoo",
+    "Tower",
+    "Aquarium",
+    "Market Hall",
+    "Lighthouse",
+)
+TABLES: Final = (
+    "Kitchen",
+    "Diner",
+    "Grill",
+    "Bistro",
+    "Noodle House",
+    "Tea Room",
+    "Oven",
+    "Canteen",
+    "Curry Corner",
+    "Taproom",
+)
 BEDS: Final = ("Room", "Loft", "Studio", "Cottage", "Flat", "House")
 LOOKS: Final = ("Quiet", "Bright", "Small", "Roomy", "Old", "Modern", "Sunny", "Plain")
-PLACES: Final = ("by the river", "near the station", "on the hill", "with a garden", "downtown",
-                 "at the market")  # fmt: skip
+PLACES: Final = (
+    "by the river",
+    "near the station",
+    "on the hill",
+    "with a garden",
+    "downtown",
+    "at the market",
+)
 STREETS: Final = ("Mill St", "Lake Rd", "Oak Ave", "Station St", "Hill Rd", "Bay St")
-OTHER_CUISINES: Final = ("Tea", "Bakery", "BBQ", "Cafe", "Fast Food", "Seafood", "Pizza",
-                         "Desserts")  # fmt: skip
+OTHER_CUISINES: Final = (
+    "Tea",
+    "Bakery",
+    "BBQ",
+    "Cafe",
+    "Fast Food",
+    "Seafood",
+    "Pizza",
+    "Desserts",
+)
 
 
 class Words:
@@ -106,11 +160,14 @@ def _attractions(rng: Random, words: Words, city: str, size: Size) -> Iterator[A
         word = words.word()
         name = word if size.short else f"{word} {rng.choice(SIGHTS)}"
         yield Attraction(
-            name, round(rng.uniform(30, 48), 6), round(rng.uniform(-120, -75), 6),
+            name,
+            round(rng.uniform(30, 48), 6),
+            round(rng.uniform(-120, -75), 6),
             f"{rng.randrange(1, 900)} {rng.choice(STREETS)}, {city}",
             f"({rng.randrange(200, 999)}) 555-{rng.randrange(10_000):04}",
-            f"https://{word.lower()}.example.org/", city,
-        )  # fmt: skip
+            f"https://{word.lower()}.example.org/",
+            city,
+        )
 
 
 def _restaurants(rng: Random, words: Words, city: str, size: Size) -> Iterator[Restaurant]:
@@ -122,8 +179,11 @@ def _restaurants(rng: Random, words: Words, city: str, size: Size) -> Iterator[R
             served = rng.sample([*served, *rng.sample(OTHER_CUISINES, 3)], len(served) + 3)
         yield Restaurant(
             word if size.short else f"{word} {rng.choice(TABLES)}",
-            rng.randrange(10, 100), ", ".join(served), round(rng.uniform(2, 5), 1), city,
-        )  # fmt: skip
+            rng.randrange(10, 100),
+            ", ".join(served),
+            round(rng.uniform(2, 5), 1),
+            city,
+        )
 
 
 def _hotels(rng: Random, words: Words, city: str, size: Size) -> Iterator[Hotel]:
@@ -135,11 +195,14 @@ def _hotels(rng: Random, words: Words, city: str, size: Size) -> Iterator[Hotel]
             word if size.short else f"{look} {bed} {word} {place}",
             float(rng.randrange(40, 400)),
             rng.choice(("Entire home/apt", "Private room", "Private room", "Shared room"))
-            if k else "Entire home/apt",
+            if k
+            else "Entire home/apt",
             " & ".join(f"No {rule}" for rule in forbidden) or "No rules",
             rng.choice(NIGHTS) if not size.short else rng.choice((1.0, 2.0, 3.0)),
-            rng.randrange(1, 9), float(rng.randrange(1, 6)), city,
-        )  # fmt: skip
+            rng.randrange(1, 9),
+            float(rng.randrange(1, 6)),
+            city,
+        )
 
 
 Places = Mapping[str, tuple[float, float]]
@@ -215,11 +278,17 @@ def _flights(name: str, origin: str, destination: str, date: str) -> Sequence[Fl
         lasts = 35 + round(miles / 7.5) + rng.randrange(20)
         found.append(
             Flight(
-                f"F{place * 10 + k:07}", 30 + round(miles * rng.uniform(0.1, 0.4)),
-                _clock(leave), _clock(leave + lasts), f"{lasts // 60} hours {lasts % 60} minutes",
-                date, origin, destination, float(round(miles)),
+                f"F{place * 10 + k:07}",
+                30 + round(miles * rng.uniform(0.1, 0.4)),
+                _clock(leave),
+                _clock(leave + lasts),
+                f"{lasts // 60} hours {lasts % 60} minutes",
+                date,
+                origin,
+                destination,
+                float(round(miles)),
             )
-        )  # fmt: skip
+        )
     return tuple(found)
 
 

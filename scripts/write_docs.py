@@ -91,7 +91,17 @@ API = {
     "Estimates from sampled tokens": ("tutelage.maths.estimators", ("k1", "k2", "k3", "log_ratio")),
     "Tasks and episodes": ("tutelage.types", ("Task", "Observation", "Turn", "Episode", "Stop")),
     "Environments": ("tutelage.envs.base", ("Env", "Suite")),
-    "Policies": ("tutelage.policies.base", ("Request", "Completion", "Engine", "Scorer")),
+    "Policies": (
+        "tutelage.policies.base",
+        (
+            "Request",
+            "Completion",
+            "Engine",
+            "Scorer",
+            "OpenedPolicy",
+            "Trainable",
+        ),
+    ),
     "Errors": (
         "tutelage.errors",
         ("TutelageError", "ConfigError", "EnvError", "PolicyError", "RunError"),

@@ -14,7 +14,9 @@ from tutelage.errors import ConfigError, RunError
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tl.Run:
     folder = tmp_path_factory.mktemp("library") / "run"
-    table = tiny_table(run={"folder": str(folder)}, eval={"every": 2, "tasks": 3})
+    table = tiny_table(
+        run={"folder": str(folder)}, rollout={"group_size": 2}, eval={"every": 2, "tasks": 3}
+    )
     return tl.train(table, watch=Quiet())
 
 

@@ -123,10 +123,10 @@ def _refusals(records: Sequence[Record], what: str) -> str:
     refused = [record["refused"] for record in records if record["refused"]]
     if not refused:
         return ""
-    theirs, ours, both = (refused.count(who) for who in ("TextWorld", "ours", "both"))
+    reference, ours, both = (refused.count(who) for who in ("TextWorld", "ours", "both"))
     return (
         f"Of {len(records)} {what} {len(refused)} are not played: TextWorld alone cannot load "
-        f"{theirs},\nour reader alone refuses {ours}, neither takes {both}.\n"
+        f"{reference},\nour reader alone refuses {ours}, neither takes {both}.\n"
     )
 
 

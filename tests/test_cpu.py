@@ -1,4 +1,4 @@
-"""Threads, how they wait, and how float32 matrices are multiplied."""
+"""Threads, waiting policy, and float32 matrix products on a CPU."""
 
 import os
 import subprocess

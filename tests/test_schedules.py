@@ -1,4 +1,4 @@
-"""Schedules: exact at both ends and beyond, one way in between, and the curricula as formulas."""
+"""Schedules: exact ends, monotone between them, and the curricula as formulas."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""AdaSwitch and TCOD from the back against their formulas: each token by whoever wrote it."""
+"""AdaSwitch and TCOD back to front against their formulas, token by token."""
 
 from dataclasses import replace
 

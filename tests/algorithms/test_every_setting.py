@@ -1,4 +1,4 @@
-"""Every setting of every algorithm reaches what it is for: the loss, who acts, or what is shown.
+"""Every setting of every algorithm has an effect: on the loss, the actors or the prompts.
 
 An argument that is accepted and then dropped is the commonest bug of such a library, and no formula
 test of the default values can see it.

@@ -1,4 +1,4 @@
-"""The follow-ups of SDAR against their papers' formulas, written again as loops."""
+"""The methods that followed SDAR against their papers' formulas, written as loops."""
 
 import math
 import random

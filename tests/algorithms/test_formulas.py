@@ -1,4 +1,4 @@
-"""Each algorithm against its paper's formula, written again as loops over tokens."""
+"""Each algorithm against its paper's formula, written as loops over tokens."""
 
 import math
 import statistics

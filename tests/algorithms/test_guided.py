@@ -1,4 +1,4 @@
-"""OPD's and Guided-OPD's ways to read a teacher, against loops and by enumeration."""
+"""The losses of OPD and Guided-OPD against loops and by enumeration."""
 
 import math
 from collections.abc import Callable

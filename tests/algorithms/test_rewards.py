@@ -1,4 +1,4 @@
-"""The reward side against its papers' formulas, written again as loops over episodes and tokens."""
+"""Methods with rewards against their papers' formulas, written as loops over episodes and tokens."""
 
 import math
 import statistics

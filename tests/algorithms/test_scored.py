@@ -1,4 +1,4 @@
-"""Which tokens a step scores: those that something reads, once, and none after the last of them."""
+"""Which tokens of a step are scored: only those that are read, and each once."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence

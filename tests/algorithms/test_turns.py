@@ -1,4 +1,4 @@
-"""Weights by turn, and the methods made of them, against loops over turns."""
+"""Turn weights, and the methods that use them, against loops over turns."""
 
 import math
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""`tutelage bench`: what it measures and how it looks."""
+"""`tutelage bench`: its measurement and its output."""
 
 import io
 from collections.abc import Iterator

@@ -1,5 +1,4 @@
-"""The conformance check of environments: whoever keeps the contract passes, and every way of
-breaking it is found and explained."""
+"""`tutelage check-env`: a correct environment passes, every violation is found and explained."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The command line: what a user types, sees and gets; never a traceback."""
+"""The command line: output, exit codes and error messages, never a traceback."""
 
 import inspect
 import io
@@ -278,7 +278,7 @@ def test_a_finished_run_is_not_run_again(here: Path, capsys: Captured) -> None:
         (["algorithms", "SDAR"], "did you mean sdar?"),
         (["trian", "my.toml"], "there is no command 'trian'; did you mean train?"),
         (["envs", "housold"], "did you mean household?"),
-        (["eval", "builtin:household-teacher"], "which suite"),
+        (["eval", "builtin:household-teacher"], "no suite is given"),
         (["eval", "builtin:household-teacher", "dors"], "did you mean doors?"),
         (["eval", "builtin:household-teacher", "doors", "--checkpoint", "x"], "--checkpoint"),
         (["eval", "run", "--out", "my.toml"], "exists already"),

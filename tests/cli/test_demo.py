@@ -1,4 +1,4 @@
-"""`tutelage demo --quick`: what a person sees, and is left with."""
+"""`tutelage demo --quick`: its output and its files."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`tutelage doctor`: what is missing is named with the command that gets it, at once."""
+"""`tutelage doctor`: missing packages are named with the command that installs them."""
 
 import subprocess
 import sys

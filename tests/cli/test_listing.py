@@ -1,4 +1,4 @@
-"""What `tutelage algorithms` prints: short, complete, and within 80 columns."""
+"""`tutelage algorithms` and `tutelage envs`: complete tables within 80 columns."""
 
 import inspect
 import io

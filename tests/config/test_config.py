@@ -1,4 +1,4 @@
-"""Settings: read, overridden, checked, written; and what they are turned into."""
+"""Configurations: reading, overriding, checking and writing them, and what is built from them."""
 
 import io
 import math

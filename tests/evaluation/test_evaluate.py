@@ -1,4 +1,4 @@
-"""Intervals against published values and against exact coverage, panels, and evaluations."""
+"""Intervals against published values and exact coverage, panels, and evaluations."""
 
 import json
 import math

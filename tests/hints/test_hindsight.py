@@ -1,4 +1,4 @@
-"""Hindsight: what finished episodes tell, and where it is shown."""
+"""Hindsight: its texts, and the prompts that hold it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Advantages and segments against plain Python, and the arithmetic that a batch of floats does."""
+"""Advantages and segment reductions against plain Python."""
 
 import math
 import statistics

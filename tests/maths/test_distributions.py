@@ -1,4 +1,4 @@
-"""Chunked is dense: values and gradients of everything that is computed over a vocabulary."""
+"""Chunked computations over a vocabulary equal dense ones, in values and gradients."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Divergences: zero iff equal, positive, bounded, right in direction, right in gradient."""
+"""Divergences: zero iff equal, non-negative, bounded, with correct directions and gradients."""
 
 import math
 from collections.abc import Callable

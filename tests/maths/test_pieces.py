@@ -1,4 +1,4 @@
-"""Gradients taken piece by piece are those of the whole, and nothing is computed twice."""
+"""Gradients taken piece by piece equal the full ones, and nothing is computed twice."""
 
 from collections.abc import Callable
 

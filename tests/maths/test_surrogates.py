@@ -1,4 +1,4 @@
-"""Surrogates: their values as loops, where they stop pushing, and what no ratio may do to them."""
+"""Surrogates against loops: values, clipping, and extreme ratios."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What no algorithm's loss or gradient may depend on, and what it must leave alone."""
+"""Invariances of every algorithm's loss and gradient."""
 
 from collections.abc import Callable
 from dataclasses import replace

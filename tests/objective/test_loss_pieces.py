@@ -1,4 +1,4 @@
-"""Every algorithm's gradient is the same whether its loss is formed whole or in pieces."""
+"""Every algorithm's gradient is the same whether its loss is formed at once or in pieces."""
 
 import pytest
 import torch

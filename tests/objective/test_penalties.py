@@ -1,4 +1,4 @@
-"""Penalties: the formulas as loops, and that log, return and batch agree on what was taken off."""
+"""Penalties: formulas as loops, and agreement of log, return and batch."""
 
 import math
 from dataclasses import replace

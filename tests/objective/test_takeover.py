@@ -1,4 +1,4 @@
-"""Episodes that somebody else begins, and turns that somebody else ends."""
+"""Episodes that an expert begins, and turns that another view finishes."""
 
 import json
 from collections.abc import Sequence

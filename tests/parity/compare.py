@@ -1,4 +1,4 @@
-"""The same actions in both engines, everything they say compared."""
+"""Play the same actions in both engines and compare every text."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

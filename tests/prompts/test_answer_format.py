@@ -1,4 +1,4 @@
-"""Demonstrations with thoughts: as many as actions, said before them, refused where none are."""
+"""Demonstrations with thoughts: one per action, written before it, refused if missing."""
 
 from collections import Counter
 

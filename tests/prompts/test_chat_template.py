@@ -1,4 +1,4 @@
-"""Prompts put together from pieces are what the template would have rendered, turn after turn."""
+"""Prompts assembled from pieces equal the template's rendering, turn after turn."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""What a pretrained model is told to write, suite by suite, is what is read."""
+"""The answer format that the instructions ask for is the one that is parsed, for every suite."""
 
 import re
 from collections.abc import Sequence

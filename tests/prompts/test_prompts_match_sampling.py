@@ -1,4 +1,4 @@
-"""What a policy is shown: the ids that it acted on, for whichever view is asked."""
+"""The prompt ids of every view equal those that the actor sampled on."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise

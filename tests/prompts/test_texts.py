@@ -1,4 +1,4 @@
-"""The words between an agent and its world: actions, contexts, hints, doors."""
+"""Texts between agent and environment: actions, contexts, hints, doors."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The scripts of benchmarks/ work, in their smallest form. What they measure is not judged."""
+"""The scripts of benchmarks/ run in their smallest form; their measurements are not checked."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""The shape of the package: the floors of the house, who may import whom, where torch begins."""
+"""The package's layers: floors, allowed imports, and where torch is imported first."""
 
 import ast
 import subprocess

@@ -1,5 +1,4 @@
-"""Gates and the methods that teach a policy by itself: formulas as loops, and what their gradients
-are, by enumeration."""
+"""Gates and self-distillation methods: formulas as loops, gradients by enumeration."""
 
 import math
 from collections.abc import Callable

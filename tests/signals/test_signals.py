@@ -1,4 +1,4 @@
-"""Signals: the algebra, what each word says, and that what is recorded is what was applied."""
+"""Signals: their algebra, their values, and that recorded values are the applied ones."""
 
 from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""Learning curves of the worlds: their studies can be run, their page says what was measured."""
+"""Learning curves of the suites: the studies run, and their page shows the measured numbers."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Conversations by script, and what they should come to by the model's own forward pass."""
+"""Scripted conversations, and their log-probabilities by the model's own forward pass."""
 
 import random
 from dataclasses import dataclass, field

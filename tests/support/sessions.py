@@ -1,4 +1,4 @@
-"""Stages on which doors are played by tables of known distributions."""
+"""Sessions in which doors are played by tables of known distributions."""
 
 from collections.abc import Sequence
 from dataclasses import replace

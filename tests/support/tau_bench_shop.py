@@ -1,4 +1,4 @@
-"""A shop and an airline of a few records, written by hand, and where tau-bench's files may lie."""
+"""A shop and an airline of a few hand-written records."""
 
 import json
 import os

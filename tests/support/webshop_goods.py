@@ -1,4 +1,4 @@
-"""Products as awkward as WebShop's format allows, and the goods of the tests."""
+"""Awkward products in WebShop's format, and the products of the tests."""
 
 from functools import cache
 from random import Random

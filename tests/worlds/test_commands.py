@@ -1,4 +1,4 @@
-"""Commands of environments end in one sentence and exit code 2 where a user can mend it."""
+"""Commands of suites: errors are one sentence and exit code 2."""
 
 import json
 import socket

@@ -1,5 +1,4 @@
-"""Worlds are the same in every version of Python; those of the household are in
-test_household_games.py.
+"""Suites are equal in every version of Python.
 
 Pythons are looked for under ~/.pyenv/versions and among those that TUTELAGE_PYTHONS names, paths
 between blanks. Some worlds want numpy there.

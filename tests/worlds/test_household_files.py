@@ -1,4 +1,4 @@
-"""ALFWorld's game files: read as they are, written, refused in a sentence when broken."""
+"""ALFWorld's game files: reading, writing, and error messages for broken ones."""
 
 import json
 import os

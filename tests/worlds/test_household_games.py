@@ -1,4 +1,4 @@
-"""Generated games and the two experts: balanced, solvable, the same for ever, well split."""
+"""Generated games and the two experts: balanced, solvable, stable and well split."""
 
 import random
 import subprocess

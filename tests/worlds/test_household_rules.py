@@ -1,4 +1,4 @@
-"""The rules and texts of the household, one by one, in a kitchen made by hand."""
+"""The rules and texts of household, one by one, in a hand-written kitchen."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The household as a suite: tasks, the environment, and the compact wording."""
+"""The household suite: tasks, environment, and the compact rendering."""
 
 import pickle
 import re

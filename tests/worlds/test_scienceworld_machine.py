@@ -1,4 +1,4 @@
-"""Many games in one Java machine: apart from each other, always the same, and outliving it."""
+"""Many games in one JVM: isolated, reproducible, and replaced when it dies."""
 
 import os
 import shutil

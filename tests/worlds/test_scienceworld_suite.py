@@ -1,4 +1,4 @@
-"""ScienceWorld as a suite: tasks, games, words; what is missing without Java or the package."""
+"""The scienceworld suite: tasks, games, texts, and messages without Java or the package."""
 
 import pickle
 from importlib.metadata import PackageNotFoundError

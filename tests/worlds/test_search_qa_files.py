@@ -1,4 +1,4 @@
-"""The seven data sets from local files, and what is wrong with files."""
+"""The seven data sets from local files, and error messages for broken files."""
 
 from pathlib import Path
 from typing import Any

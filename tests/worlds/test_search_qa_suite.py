@@ -1,4 +1,4 @@
-"""Search-QA as a suite: tasks, those who know the answers, walks of any kind."""
+"""The search_qa suite: tasks, experts, and random walks."""
 
 import pickle
 import subprocess

@@ -1,4 +1,4 @@
-"""tau-bench's files: its layouts, its tasks where they are at hand, and what can be wrong."""
+"""tau-bench's files: layouts, tasks if available, and error messages."""
 
 import json
 from pathlib import Path

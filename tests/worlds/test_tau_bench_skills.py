@@ -1,4 +1,4 @@
-"""Skills for tau_bench: every kind of task finds its file, and what they say of the rules is so."""
+"""Skills for tau_bench: every kind of task has a file, and the rules in them hold."""
 
 from tutelage.hints.bandit import Bandit
 from tutelage.hints.bank import load

@@ -1,4 +1,4 @@
-"""tau_bench as a suite: tasks, conversations, ends and rewards, whatever is said to it."""
+"""The tau_bench suite: tasks, conversations, ends and rewards for any action."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""The rules of the shop and the airline, tool by tool: checks in order, and what is written."""
+"""The rules of shop and airline, tool by tool: checks in order, and database changes."""
 
 import json
 from typing import Any

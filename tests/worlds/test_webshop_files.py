@@ -1,4 +1,4 @@
-"""WebShop's own files: read, refused in a sentence, and built into a shop on disk."""
+"""WebShop's own files: reading, error messages, and building a shop on disk."""
 
 import json
 import subprocess

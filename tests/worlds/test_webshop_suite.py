@@ -1,4 +1,4 @@
-"""WebShop as a suite: tasks, the environment, those who know how to shop, and few words."""
+"""The webshop suite: tasks, environment, experts, and the compact rendering."""
 
 import pickle
 import subprocess

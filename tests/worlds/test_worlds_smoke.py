@@ -1,4 +1,4 @@
-"""`make worlds`: every built-in world's examples are there to be tried, and are tried."""
+"""`make worlds`: every built-in suite's examples exist and run."""
 
 import os
 import subprocess

@@ -30,7 +30,7 @@ from tutelage.rollout.play import play
 from tutelage.rollout.session import Clock, Session
 from tutelage.schedules import Schedule
 from tutelage.signals import episode_mean, episode_sum, token_mean, varied
-from tutelage.training import train_step as trainer
+from tutelage.training.layout import deal, prepare
 from tutelage.training.train_step import Report, Update, train_step
 from tutelage.types import Episode, Task
 
@@ -542,7 +542,7 @@ def test_a_minibatch_is_reduced_like_a_step(name: str, reduction: Any) -> None:
     ]
     seen, _ = step_on(algorithm, on, student, episodes, minibatches=5)
     (full,), _ = step_on(algorithm, on, student, episodes)
-    dealt = trainer._minibatches(episodes, 5, (0, 0, 0))
+    dealt = deal(prepare(algorithm, episodes, on.prompter), 5, (0, 0, 0))
     assert len(seen) == 5
     assert len({sum(sizes[e] > 0 for e in part) / len(part) for part in dealt}) > 1
     weights = [sum(sizes[e] for e in part) / sum(sizes) for part in dealt]

@@ -153,7 +153,7 @@ def test_what_is_no_signal_of_single_tokens_finds_all_of_them_scored() -> None:
 
 def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Score all tokens of all views, each on its own, as if each were read."""
-    narrow, until = LazyScores.of, layout._until
+    narrow, until = LazyScores.of, layout._up_to_last
     monkeypatch.setattr(
         LazyScores, "of", lambda self, name, tokens: narrow(self, name, ~self._no_tokens)
     )
@@ -161,7 +161,7 @@ def everything(monkeypatch: pytest.MonkeyPatch) -> None:
         "tutelage.training.train_step.shared_scores", lambda ready, views: dict.fromkeys(views, ())
     )
     monkeypatch.setattr(
-        layout, "_until", lambda ready, row, counts: row if until(ready, row, counts) else None
+        layout, "_up_to_last", lambda ready, row, counts: row if until(ready, row, counts) else None
     )
 
 

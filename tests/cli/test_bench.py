@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from support.tiny_runs import TEACHER, tiny_file
 
 from tutelage.cli import bench
 from tutelage.cli.bench import Part, Report, show
@@ -20,28 +21,12 @@ from tutelage.runs.offline import opened
 from tutelage.runs.phases import phases_of
 from tutelage.types import Episode, Observation, Stop, Task, Turn
 
-FILE = """
-[run]
-steps = 2
-[env]
-suite = "doors"
-[rollout]
-tasks_per_step = 3
-group_size = 2
-max_turns = 3
-max_new_tokens = 4
-concurrency = 2
-[algorithm]
-name = "opd"
-[update]
-lr = 3e-3
-[policy]
-layers = 1
-build = {hidden = 16, context = 160}
-[policies.teacher]
-layers = 1
-build = {hidden = 32, context = 160}
-"""
+FILE = tiny_file(
+    rollout={"tasks_per_step": 3, "group_size": 2, "concurrency": 2},
+    algorithm={"name": "opd"},
+    update={"lr": 3e-3},
+    policies=TEACHER,
+)
 
 
 def part(name: str, seconds: float) -> Part:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from support.tiny_runs import TEACHER, tiny_file
 
 from tutelage import __version__
 from tutelage.algorithms import ALGORITHMS
@@ -33,31 +34,14 @@ from tutelage.rollout.replay import Replay
 from tutelage.runs import assemble, checkpoint, models, offline, phases, train
 from tutelage.types import Episode, Observation, Task
 
-FILE = """
-[run]
-folder = "run"
-steps = 4
-checkpoint_every = 2
-[env]
-suite = "doors"
-[rollout]
-tasks_per_step = 3
-max_turns = 3
-max_new_tokens = 4
-[algorithm]
-name = "guided_opd"
-[update]
-lr = 3e-3
-[policy]
-layers = 1
-build = {hidden = 16, context = 160}
-[policies.teacher]
-layers = 1
-build = {hidden = 32, context = 160}
-[eval]
-every = 2
-tasks = 9
-"""
+FILE = tiny_file(
+    run={"steps": 4, "checkpoint_every": 2},
+    rollout={"tasks_per_step": 3},
+    algorithm={"name": "guided_opd"},
+    update={"lr": 3e-3},
+    policies=TEACHER,
+    eval={"every": 2, "tasks": 9},
+)
 
 Captured = pytest.CaptureFixture[str]
 

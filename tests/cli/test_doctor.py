@@ -161,35 +161,37 @@ def said(name: str) -> Line:
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said("threads").state == "note"
-    assert said("threads").how == "export OMP_NUM_THREADS=1"
+    assert said("threads").fix == "export OMP_NUM_THREADS=1"
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    assert said("threads").how == "export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE"
+    assert said("threads").fix == "export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE"
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert said("threads").how == "export OMP_WAIT_POLICY=PASSIVE"
+    assert said("threads").fix == "export OMP_WAIT_POLICY=PASSIVE"
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    assert (said("threads").state, said("threads").how) == ("ok", "")
+    assert (said("threads").state, said("threads").fix) == ("ok", "")
 
 
 def test_a_quota_of_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "quota" not in said("processors").said
+    assert "quota" not in said("processors").detail
     for text, part in (("50000 100000\n", ", 0.5 of them by quota"), ("max 100000\n", "")):
         (tmp_path / "cpu.max").write_text(text)
         monkeypatch.setattr(cpu, "QUOTA", tmp_path / "cpu.max")
-        assert said("processors").said.partition(",")[1:] == ((",", part[1:]) if part else ("", ""))
+        assert said("processors").detail.partition(",")[1:] == (
+            (",", part[1:]) if part else ("", "")
+        )
 
 
 def test_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert said("GPU").state == "-"
     policy = {"model": "builtin:household-teacher", "device": "cuda:0"}
     assert line("policy.device", policy=policy).state == "missing"
-    assert line("policy.device", policy=policy).how == 'set policy.device = "auto"'
+    assert line("policy.device", policy=policy).fix == 'set policy.device = "auto"'
     card(tmp_path, monkeypatch)
     versions(monkeypatch, torch="2.13.0+cpu")
     assert said("GPU").state == "note"
-    assert "without" in said("GPU").said
-    assert line("policy.device", policy=policy).how == doctor.CUDA
+    assert "without" in said("GPU").detail
+    assert line("policy.device", policy=policy).fix == doctor.CUDA
     versions(monkeypatch, torch="2.13.0")
-    assert said("GPU") == Line(state="ok", name="GPU", said="NVIDIA H100 80GB HBM3")
+    assert said("GPU") == Line(state="ok", name="GPU", detail="NVIDIA H100 80GB HBM3")
     assert line("policy.device", policy=policy).state == "ok"
 
 
@@ -201,8 +203,8 @@ def test_a_package_that_is_too_old_is_missing(monkeypatch: pytest.MonkeyPatch) -
     versions(monkeypatch, torch="2.1.0", rich="")
     found = next(doctor.base())
     assert found.state == "missing"
-    assert found.said == "without torch >=2.13 (here is 2.1.0), rich"
-    assert found.how == "pip install --upgrade tutelage"
+    assert found.detail == "without torch >=2.13 (here is 2.1.0), rich"
+    assert found.fix == "pip install --upgrade tutelage"
 
 
 def test_an_installation_without_its_sources(
@@ -235,8 +237,8 @@ def test_an_extra_that_is_not_there_is_no_harm(monkeypatch: pytest.MonkeyPatch) 
     versions(monkeypatch, gymnasium="")
     found = {each.name: each for each in doctor.extras()}
     assert found["[gymnasium]"].state == "-"
-    assert found["[gymnasium]"].how == "pip install 'tutelage[gymnasium]'"
-    assert found["[dev]"].said == "without gymnasium"
+    assert found["[gymnasium]"].fix == "pip install 'tutelage[gymnasium]'"
+    assert found["[dev]"].detail == "without gymnasium"
     versions(monkeypatch, gymnasium="1.4.0")
     assert doctor.complete([Part(title="", lines=tuple(doctor.extras()))])
 
@@ -273,8 +275,8 @@ def test_a_suite_declares_its_requirements(tmp_path: Path, monkeypatch: pytest.M
     ]
     suite["options"] = {"ride": True}
     horse = line("a horse", env=suite)
-    assert (horse.state, horse.said, horse.how) == ("missing", "to ride", "buy one")
-    assert lines(env=suite)[0].said == "not ready"
+    assert (horse.state, horse.detail, horse.fix) == ("missing", "to ride", "buy one")
+    assert lines(env=suite)[0].detail == "not ready"
     # with no run in mind, what is not here is no harm
     free = list(doctor.suite("w", name, {"ride": True}, needed=False))
     assert [each.state for each in free] == ["-", "-", "ok"]
@@ -284,9 +286,9 @@ def test_a_suite_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.Mon
     name = world(tmp_path, monkeypatch, "import no_such_package")
     found = lines(env={"suite": f"{name}:World"})[0]
     assert found.state == "missing"
-    assert "No module named 'no_such_package'" in found.said
+    assert "No module named 'no_such_package'" in found.detail
     assert next(doctor.suite("w", name, {}, needed=False)).state == "-"
-    assert lines(env={"suite": "dors"})[0].how == "set env.suite to one of them"
+    assert lines(env={"suite": "dors"})[0].fix == "set env.suite to one of them"
 
 
 def test_the_shipped_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +305,7 @@ def test_the_shipped_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SOME_KEY", "secret")
     assert lacking("tau_bench", endpoint) == []
     output = lines(env={"suite": "tau_bench", "options": endpoint})
-    assert not any("secret" in f"{each.said}{each.how}" for each in output)
+    assert not any("secret" in f"{each.detail}{each.fix}" for each in output)
     assert lacking("webshop", {"data": there}) == []
     assert "data = /none" in lacking("webshop", {"data": "/none"})
 
@@ -393,7 +395,7 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = {"hidden": 16, "context": 64}
     assert of(build=built).state == "ok"
     away = of(model="some/model")
-    assert (away.state, away.how) == ("note", "hf download some/model")
+    assert (away.state, away.fix) == ("note", "hf download some/model")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert of(model="some/model").state == "missing"
     (tmp_path / "hub/models--some--model/snapshots/abc").mkdir(parents=True)
@@ -415,9 +417,9 @@ def test_files(tmp_path: Path) -> None:
         assert line("rollout.replay", **files).state == state
         assert line("policy.chat.template", **files).state == state
         path.write_text("")
-    assert line("hints.bank", hints={"bank": "household"}).said == "household, 5 skills"
+    assert line("hints.bank", hints={"bank": "household"}).detail == "household, 5 skills"
     nobody = line("hints.bank", hints={"bank": "nobody"})
-    assert (nobody.state, nobody.said[:8]) == ("missing", "there is")
+    assert (nobody.state, nobody.detail[:8]) == ("missing", "there is")
 
 
 def test_how_it_is_written() -> None:
@@ -426,8 +428,8 @@ def test_how_it_is_written() -> None:
         Part(
             title="one",
             lines=(
-                Line(state="ok", name="short", said="word " * 20),
-                Line(state="missing", name="n" * 40, said="what", how="do this"),
+                Line(state="ok", name="short", detail="word " * 20),
+                Line(state="missing", name="n" * 40, detail="what", fix="do this"),
             ),
         ),
     ]

@@ -35,9 +35,9 @@ from tutelage.errors import ConfigError, TutelageError
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.rollout.session import Limits
 from tutelage.runs import assemble, models
-from tutelage.runs.phases import phases_of, policies_wanted
-from tutelage.runs.train import learning_rate, steps_matter
+from tutelage.runs.phases import phases_of, policies_wanted, steps_matter
 from tutelage.schedules import Schedule
+from tutelage.training.optimizer import learning_rate
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
 LEAST = """

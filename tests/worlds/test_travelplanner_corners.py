@@ -7,8 +7,8 @@ from worlds.test_travelplanner_rules import QUERY, WORLD, hotels
 
 from tutelage.types import Observation
 from tutelage_worlds.travelplanner import TravelPlanner, brief, commonsense, env
+from tutelage_worlds.travelplanner.brief import compact
 from tutelage_worlds.travelplanner.judge import Verdict
-from tutelage_worlds.travelplanner.render import compact
 from tutelage_worlds.travelplanner.suite import find
 from tutelage_worlds.travelplanner.tables import Hotel
 from tutelage_worlds.travelplanner.texts import legs

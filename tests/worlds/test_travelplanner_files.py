@@ -17,16 +17,14 @@ from tutelage_worlds.travelplanner import TravelPlanner, database, judge, needs,
 from tutelage_worlds.travelplanner.__main__ import main
 from tutelage_worlds.travelplanner.database import PATHS
 from tutelage_worlds.travelplanner.env import Trip
-from tutelage_worlds.travelplanner.files import load
-from tutelage_worlds.travelplanner.frame import split
+from tutelage_worlds.travelplanner.files import load, people
 from tutelage_worlds.travelplanner.generate import Timetable
 from tutelage_worlds.travelplanner.hard import cost
 from tutelage_worlds.travelplanner.itinerary import literal, write
 from tutelage_worlds.travelplanner.requests import FAMILIES, trip
-from tutelage_worlds.travelplanner.sentences import people
 from tutelage_worlds.travelplanner.solver import cheapest, solve
 from tutelage_worlds.travelplanner.tables import Flight, Restaurant
-from tutelage_worlds.travelplanner.texts import reference
+from tutelage_worlds.travelplanner.texts import reference, split
 
 needs_data = pytest.mark.skipif(
     not DATA.is_dir(), reason=f"TravelPlanner's training data are not in {DATA}"

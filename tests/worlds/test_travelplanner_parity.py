@@ -20,7 +20,6 @@ from support.travelplanner_plans import DATA, ODD, wrong
 
 from tutelage_worlds.travelplanner import database, texts
 from tutelage_worlds.travelplanner.commonsense import COMMONSENSE
-from tutelage_worlds.travelplanner.enquiry import enquiry
 from tutelage_worlds.travelplanner.env import Trip
 from tutelage_worlds.travelplanner.files import load
 from tutelage_worlds.travelplanner.generate import Timetable
@@ -29,7 +28,7 @@ from tutelage_worlds.travelplanner.judge import judge
 from tutelage_worlds.travelplanner.query import Query
 from tutelage_worlds.travelplanner.requests import FAMILIES, trip
 from tutelage_worlds.travelplanner.tables import Listed
-from tutelage_worlds.travelplanner.tools import Desk
+from tutelage_worlds.travelplanner.tools import Desk, enquiry
 
 CLONE = os.environ.get("TRAVELPLANNER", "")
 PYTHON = os.environ.get("TRAVELPLANNER_PYTHON", "")

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from tutelage_worlds.travelplanner import brief, enquiry, itinerary
-from tutelage_worlds.travelplanner.frame import split, table
+from tutelage_worlds.travelplanner import brief, itinerary, tools
 from tutelage_worlds.travelplanner.hard import HARD, cost
 from tutelage_worlds.travelplanner.itinerary import bare, cities_of, place
 from tutelage_worlds.travelplanner.judge import judge, rates
@@ -21,6 +20,7 @@ from tutelage_worlds.travelplanner.tables import (
     Road,
     World,
 )
+from tutelage_worlds.travelplanner.texts import split, table
 
 Plan = list[dict[str, Any]]
 CITIES = {"Ash": "Iowa", "Elm": "Ohio", "Oak": "Ohio", "Fir": "Utah"}
@@ -359,7 +359,7 @@ def test_tables_look_like_those_of_pandas() -> None:
 def test_a_day_can_be_priced() -> None:
     def ask(**changes: Any) -> str:
         day = {**plan()[0], "people_number": 2, **changes}
-        return enquiry.enquiry(WORLD, str(day))[0]
+        return tools.enquiry(WORLD, str(day))[0]
 
     assert ask() == "The cost of your plan is 340.0 dollars."
     assert ask(accommodation="-", lunch="Cafe 1, Elm") == "The cost of your plan is 280 dollars."
@@ -374,7 +374,7 @@ def test_a_day_can_be_priced() -> None:
     assert ask(transportation="Bus", accommodation="Elm") == "The cost of your plan is 0 dollars."
     assert ask(accommodation="Inn, Oak (Ohio)") == "The cost of your plan is 340.0 dollars."
     for said in ("", "{", "[1]", '{"people_number": 0}', '{"people_number": "2"}'):
-        assert enquiry.enquiry(WORLD, said)[1] is False
+        assert tools.enquiry(WORLD, said)[1] is False
 
 
 # -- the solver

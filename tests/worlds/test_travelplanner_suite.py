@@ -20,10 +20,10 @@ from tutelage.prompts.context import Context
 from tutelage.rollout.session import Limits, Session
 from tutelage.types import Observation, Stop, Task
 from tutelage_worlds.travelplanner import TravelPlanner, judge, rates
+from tutelage_worlds.travelplanner.brief import compact
 from tutelage_worlds.travelplanner.expert import finish
 from tutelage_worlds.travelplanner.generate import DATES, SIZES, Timetable, country
 from tutelage_worlds.travelplanner.itinerary import write
-from tutelage_worlds.travelplanner.render import compact
 from tutelage_worlds.travelplanner.requests import FAMILIES, SPLITS
 from tutelage_worlds.travelplanner.solver import solve
 from tutelage_worlds.travelplanner.suite import find

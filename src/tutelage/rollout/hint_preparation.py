@@ -92,7 +92,7 @@ def write(session: Session, tasks: Sequence[Task], *, seed: int) -> list[Line]:
     new = {task.id: task for task in tasks if task.id not in hints.written}
     since, pending = time.perf_counter(), 0
     student.refresh()
-    made: dict[str, Completion] = {}
+    completions: dict[str, Completion] = {}
     for task in new.values():
         plan = suite.plan(task)
         if not plan:
@@ -116,24 +116,24 @@ def write(session: Session, tasks: Sequence[Task], *, seed: int) -> list[Line]:
             )
         )  # fmt: skip
         pending += 1
-    while len(made) < pending:
+    while len(completions) < pending:
         for completion in student.poll():
-            made[completion.key] = completion
+            completions[completion.key] = completion
             student.release(completion.key)  # others wait for its row
     session.clock.add("generate", since)
-    return [_kept(session, task, made.get(key)) for key, task in new.items()]
+    return [_remember(session, task, completions.get(key)) for key, task in new.items()]
 
 
-def _kept(session: Session, task: Task, made: Completion | None) -> Line:
-    """Remember what was written for a task."""
+def _remember(session: Session, task: Task, written: Completion | None) -> Line:
+    """Keep the hint that was written for a task; empty where nothing was asked for."""
     chat, text = session.policies["self"].chat, ""
-    if made is not None:
+    if written is not None:
         text = self_written.advice(
-            chat.text(made.tokens), ended=made.ended, most=session.hints.written_tokens,
+            chat.text(written.tokens), ended=written.ended, most=session.hints.written_tokens,
             tokens=lambda words: len(chat.content(words)),
         )  # fmt: skip
     session.hints.written[task.id] = text
-    return {"task": task.id, "text": text, "tokens": len(made.tokens) if made else 0}
+    return {"task": task.id, "text": text, "tokens": len(written.tokens) if written else 0}
 
 
 def carried(

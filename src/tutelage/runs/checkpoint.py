@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tutelage.errors import RunError
-from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.base import Trainable
 
 LATEST = "latest"
 FOLDER = "checkpoints"
@@ -46,7 +46,7 @@ class State:
 def save(
     folder: Path,
     state: State,
-    student: HFPolicy,
+    student: Trainable,
     optimizer: torch.optim.Optimizer,
     *,
     pinned: str = "",

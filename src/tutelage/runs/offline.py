@@ -148,12 +148,12 @@ def collect(
             # rounds over the split, each with its own draws, in portions that fit into memory
             lap, at = divmod(played, len(order))
             portion = order[at : at + min(config.rollout.concurrency, episodes - played)]
-            made = play(
+            finished = play(
                 session, [tasks[i] for i in portion], algorithm, seed=config.run.seed, step=lap
             )
             played += len(portion)
-            won += sum(episode.won for episode in made)
-            for episode in made:
+            won += sum(episode.won for episode in finished)
+            for episode in finished:
                 if episode.won or (everything and not episode.stop.broken):
                     log.write(episode_line(episode, lap))
                     written += 1

@@ -6,16 +6,16 @@ The flights are 3.8 million, so they are put into a file beside the table, once:
 """
 
 import csv
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_type_hints
 
 from tutelage.errors import EnvError
-from tutelage_worlds.travelplanner.records import row
 from tutelage_worlds.travelplanner.tables import (
     HEADERS,
     Attraction,
@@ -28,6 +28,55 @@ from tutelage_worlds.travelplanner.tables import (
     Row,
     World,
 )
+
+Kind = TypeVar("Kind", bound=Row)
+
+
+def lines(path: Path) -> Iterator[Any]:
+    """The values of a file of JSON lines. Raises EnvError for what is not JSON."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for k, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        yield json.loads(line)
+                    except ValueError as error:
+                        raise EnvError(f"{path}:{k} is not JSON ({error}); get it again") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise EnvError(f"{path} could not be read ({error}); get the file again") from None
+
+
+def rows_of(kind: type[Kind], content: Any, where: str) -> tuple[Kind, ...]:
+    """The rows of a table; a text in its place says that there are none."""
+    if isinstance(content, str):
+        return ()
+    if not isinstance(content, list):
+        raise EnvError(f"{where} must be a list of objects; get the file again")
+    return tuple(row(kind, entry, f"{where}, entry {k}") for k, entry in enumerate(content))
+
+
+def row(kind: type[Kind], entry: Any, where: str) -> Kind:
+    """A record under its columns' names."""
+    if not isinstance(entry, Mapping):
+        raise EnvError(f"{where} must be an object; get the file again")
+    hints = get_type_hints(kind)
+    values = []
+    for name, column in zip(kind._fields, HEADERS[kind], strict=True):
+        if column not in entry:
+            raise EnvError(f"{where} has no {column!r}; get the file again")
+        values.append(_value(entry[column], hints[name], f"{where}, {column!r}"))
+    return kind(*values)
+
+
+def _value(value: Any, kind: type, where: str) -> Any:
+    if kind is str and isinstance(value, str):
+        return value
+    if kind is not str and isinstance(value, int | float) and not isinstance(value, bool):
+        made = kind(value)
+        if made == value:
+            return made
+    raise EnvError(f"{where} is {value!r} and must be a {kind.__name__}; get the file again")
+
 
 PATHS: Final[Mapping[type[Row], str]] = {
     Attraction: "attractions/attractions.csv",

@@ -8,11 +8,11 @@ from typing import Final, Literal
 
 from tutelage.types import Observation, Task
 from tutelage_worlds.travelplanner import brief, itinerary, texts, tools
-from tutelage_worlds.travelplanner.enquiry import enquiry
 from tutelage_worlds.travelplanner.itinerary import Itinerary
 from tutelage_worlds.travelplanner.judge import Verdict, judge
 from tutelage_worlds.travelplanner.query import Query
 from tutelage_worlds.travelplanner.tables import World
+from tutelage_worlds.travelplanner.tools import enquiry
 
 Mode = Literal["sole", "two-stage"]
 Reward = Literal["score", "won"]

@@ -14,8 +14,7 @@ import torch
 
 from tutelage.errors import PolicyError
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Completion, Request
-from tutelage.policies.hf.policy import Dtype
+from tutelage.policies.base import Completion, Dtype, Request
 from tutelage.policies.packing import PackedSequence, pack
 from tutelage.policies.server import vllm_api
 from tutelage.policies.server.http import Client
@@ -125,8 +124,9 @@ class RemotePolicy:
             self.context = int(models[self.model].get("max_model_len") or 1) - 1
         if self.context < 1:
             raise PolicyError(
-                f"the server of {self.client.name} does not report its context length; set "
-                f"{self.client.name}.server.context to it"
+                f"the server of {self.client.name} does not report its context length "
+                "(max_model_len under /v1/models); serve the model with vLLM or `tutelage serve`, "
+                "which report it"
             )
 
     def probe(self) -> Ids:

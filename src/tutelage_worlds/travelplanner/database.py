@@ -91,9 +91,28 @@ INDEX: Final = "flights/flights.sqlite"
 IN_MEMORY: Final = 50_000_000
 """Bytes of a table of flights that is still read into memory."""
 MISSING: Final = frozenset(
-    ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null")
-)  # fmt: skip
+    (
+        "",
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+        "NULL",
+        "NaN",
+        "None",
+        "n/a",
+        "nan",
+        "null",
+    )
+)
 """Cells that TravelPlanner takes for empty; rows with one are left out, whichever column it is."""
 R = TypeVar("R", Attraction, Restaurant, Hotel, Flight)
 
@@ -164,8 +183,14 @@ def table(kind: type[R], folder: Path) -> Iterator[R]:
     for where, cells in _cells(folder / PATHS[kind], HEADERS[kind]):
         if None in cells or not MISSING.isdisjoint(cells.values()):
             continue
-        yield row(kind, {name: _number(cells[name]) if _counts(kind, name) else cells[name]
-                         for name in HEADERS[kind]}, where)  # fmt: skip
+        yield row(
+            kind,
+            {
+                name: _number(cells[name]) if _counts(kind, name) else cells[name]
+                for name in HEADERS[kind]
+            },
+            where,
+        )
 
 
 def _counts(kind: type[Row], column: str) -> bool:

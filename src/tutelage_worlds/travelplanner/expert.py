@@ -125,5 +125,7 @@ def plan(trip: Trip, mode: Mode, *, short: bool) -> list[str]:
     searcher.transport(trip.route, "drive" if "driving" in rode.lower() else "fly")
     searcher.places(trip.route)
     return [
-        *(action for action, _ in searcher.said), f"Planner[{trip.query.text}]", last,
-    ]  # fmt: skip
+        *(action for action, _ in searcher.said),
+        f"Planner[{trip.query.text}]",
+        last,
+    ]

@@ -15,8 +15,15 @@ Day = Mapping[str, Any]
 """Texts, or None, by field; other keys may have any value."""
 Itinerary = Sequence[Day]
 MEALS: Final = ("breakfast", "lunch", "dinner")
-FIELDS: Final = ("current_city", "transportation", "breakfast", "attraction", "lunch", "dinner",
-                 "accommodation")  # fmt: skip
+FIELDS: Final = (
+    "current_city",
+    "transportation",
+    "breakfast",
+    "attraction",
+    "lunch",
+    "dinner",
+    "accommodation",
+)
 LONGEST: Final = 50_000
 """Characters of a plan that are read at most."""
 _LABELS: Final = {

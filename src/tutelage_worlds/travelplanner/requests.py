@@ -25,9 +25,12 @@ _ALLOWED: Final = {
 }
 _RIDES: Final = {"no flight": "we will not fly", "no self-driving": "we will not drive ourselves"}
 _OPENINGS: Final = (
-    "Please plan a trip", "Could you plan a trip", "We need a plan for a trip",
-    "Make a travel plan", "Help with a journey",
-)  # fmt: skip
+    "Please plan a trip",
+    "Could you plan a trip",
+    "We need a plan for a trip",
+    "Make a travel plan",
+    "Help with a journey",
+)
 
 
 @lru_cache(maxsize=4096)
@@ -53,7 +56,12 @@ def _try(world: World, size: str, split: str, rng: Random, level: str, days: int
     start = rng.randrange(len(DATES) - days + 1)
     wishes = _wishes(rng, size, level)
     draft = Query(
-        text="", level=level, org=org, days=days, cities=cities, budget=0,
+        text="",
+        level=level,
+        org=org,
+        days=days,
+        cities=cities,
+        budget=0,
         dest=rng.choice(world.in_state(state)) if cities == 1 else state,
         dates=DATES[start : start + days],
         people=1 if level == "easy" else rng.randrange(2, 4 if SIZES[size].short else 9),
@@ -61,7 +69,7 @@ def _try(world: World, size: str, split: str, rng: Random, level: str, days: int
         room=next((w for w in wishes if w in ROOM_WISHES), None),
         transport=next((w for w in wishes if w in RIDE_WISHES), None),
         cuisines=tuple(sorted(w for w in wishes if w in CUISINES)),
-    )  # fmt: skip
+    )
     for route in routes(world, draft):
         way = next(rides(world, draft, route, cheap=False), None)
         first = fill(world, draft, route, way, cheap=False) if way else None
@@ -114,10 +122,20 @@ def _worded(draft: Query, budget: int, rng: Random, *, short: bool) -> Query:
         said = "; ".join(wants)
         text += f" {said[0].upper()}{said[1:]}."
     return Query(
-        text=text, level=draft.level, org=draft.org, dest=draft.dest, days=draft.days,
-        cities=draft.cities, dates=draft.dates, people=draft.people, budget=budget,
-        rule=draft.rule, cuisines=draft.cuisines, room=draft.room, transport=draft.transport,
-    )  # fmt: skip
+        text=text,
+        level=draft.level,
+        org=draft.org,
+        dest=draft.dest,
+        days=draft.days,
+        cities=draft.cities,
+        dates=draft.dates,
+        people=draft.people,
+        budget=budget,
+        rule=draft.rule,
+        cuisines=draft.cuisines,
+        room=draft.room,
+        transport=draft.transport,
+    )
 
 
 def spoken(day: str) -> str:

@@ -52,11 +52,28 @@ class Flight(NamedTuple):
 HEADERS: Final[Mapping[type[tuple[Value, ...]], tuple[str, ...]]] = {
     Attraction: ("Name", "Latitude", "Longitude", "Address", "Phone", "Website", "City"),
     Restaurant: ("Name", "Average Cost", "Cuisines", "Aggregate Rating", "City"),
-    Hotel: ("NAME", "price", "room type", "house_rules", "minimum nights", "maximum occupancy",
-            "review rate number", "city"),
-    Flight: ("Flight Number", "Price", "DepTime", "ArrTime", "ActualElapsedTime", "FlightDate",
-             "OriginCityName", "DestCityName", "Distance"),
-}  # fmt: skip
+    Hotel: (
+        "NAME",
+        "price",
+        "room type",
+        "house_rules",
+        "minimum nights",
+        "maximum occupancy",
+        "review rate number",
+        "city",
+    ),
+    Flight: (
+        "Flight Number",
+        "Price",
+        "DepTime",
+        "ArrTime",
+        "ActualElapsedTime",
+        "FlightDate",
+        "OriginCityName",
+        "DestCityName",
+        "Distance",
+    ),
+}
 """What TravelPlanner calls the columns, in the order of the fields."""
 Row = Attraction | Restaurant | Hotel | Flight
 Place = TypeVar("Place", Attraction, Restaurant, Hotel)

@@ -86,8 +86,9 @@ class Desk:
         if self._times == PATIENCE:
             return Answer(
                 "The same action has been repeated 3 times consecutively. So we stop here.",
-                valid=False, over=True,
-            )  # fmt: skip
+                valid=False,
+                over=True,
+            )
         if not said:
             return Answer(NULL, valid=False)
         name, argument = parse(said)

@@ -206,7 +206,9 @@ REFERENCE = {
         }
     ],
     "Flight from Ash to Elm on 2022-03-01": "There is no flight from Ash to Elm on 2022-03-01.",
-    "Self-driving from Ash to Elm": "self-driving, from Ash to Elm, duration: 2 hours, distance: 1,190 km, cost: 59",
+    "Self-driving from Ash to Elm": (
+        "self-driving, from Ash to Elm, duration: 2 hours, distance: 1,190 km, cost: 59"
+    ),
     "Taxi from Ash to Elm": "No valid information.",
     "Flight from Elm to Ash on 2022-03-03": [
         {

@@ -38,9 +38,9 @@ class Hinter:
         """Make ready for all views of an algorithm. Steps below 0 only look: nothing is learnt
         about skills from an evaluation."""
         hints = hinted(algorithm.all_views())
-        mine = self.session.hints
-        if step >= 0 and mine.bank and any(mine.uses_ucb(hint) for hint in hints.values()):
-            mine.bandit.begin(tasks, [skill.name for skill in mine.bank.skills])
+        stored = self.session.hints
+        if step >= 0 and stored.bank and any(stored.uses_ucb(hint) for hint in hints.values()):
+            stored.bandit.begin(tasks, [skill.name for skill in stored.bank.skills])
         if any("written" in kinds_in(hint) for hint in hints.values()):
             for line in write(self.session, tasks, seed=self.seed):
                 self.note(line)

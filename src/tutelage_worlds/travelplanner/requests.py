@@ -1,4 +1,4 @@
-"""Queries about our own country that can be met, in words of our own."""
+"""Generate queries about the generated country that can be fulfilled."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -41,9 +41,9 @@ def trip(size: str, split: str, seed: int, level: str, days: int) -> Trip:
     """
     world, rng = country(size), Random(f"{size} {split} {seed} {level} {days}")
     for _ in range(ATTEMPTS):
-        made = _try(world, size, split, rng, level, days)
-        if made is not None:
-            return made
+        found = _try(world, size, split, rng, level, days)
+        if found is not None:
+            return found
     raise RuntimeError(f"no {level} query of {days} days for {split} {seed} can be met in {size}")
 
 
@@ -119,8 +119,8 @@ def _worded(draft: Query, budget: int, rng: Random, *, short: bool) -> Query:
     if draft.transport:
         wants.append(_RIDES[draft.transport])
     if wants:
-        said = "; ".join(wants)
-        text += f" {said[0].upper()}{said[1:]}."
+        wish_text = "; ".join(wants)
+        text += f" {wish_text[0].upper()}{wish_text[1:]}."
     return Query(
         text=text,
         level=draft.level,
@@ -144,9 +144,11 @@ def spoken(day: str) -> str:
     >>> spoken("2022-03-22")
     'March 22nd'
     """
-    made = date.fromisoformat(day)
-    ending = "th" if 10 < made.day < 20 else {1: "st", 2: "nd", 3: "rd"}.get(made.day % 10, "th")
-    return f"{made:%B} {made.day}{ending}"
+    parsed = date.fromisoformat(day)
+    ending = (
+        "th" if 10 < parsed.day < 20 else {1: "st", 2: "nd", 3: "rd"}.get(parsed.day % 10, "th")
+    )
+    return f"{parsed:%B} {parsed.day}{ending}"
 
 
 FAMILIES: Final = tuple(f"{level}-{days}" for level in LEVELS for days in DAYS)

@@ -1,4 +1,4 @@
-"""What there is in a world: cities, flights, roads, places to stay, to eat and to see, by city."""
+"""The tables of a country: cities, flights, roads, hotels, restaurants and attractions."""
 
 import math
 from collections.abc import Mapping, Sequence

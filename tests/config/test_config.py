@@ -2,6 +2,7 @@
 
 import io
 import math
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -678,6 +679,7 @@ def test_every_example_can_be_planned(
     config = load(path)
     if ":" in config.env.suite:  # its module lies beside it
         monkeypatch.chdir(path.parent)
+        monkeypatch.delitem(sys.modules, config.env.suite.partition(":")[0], raising=False)
     missing = [
         f"policies.{name}.model={teacher}"
         for name, section in config.policies.items()

@@ -282,7 +282,7 @@ FINDINGS = {
 CONVERTED = ("boolean reward", "numeric done", "numeric valid", "numeric won", "action list")
 TAUGHT = {
     "loses": "demonstrate of doors/aa does not win",
-    "too long": "goes on after the end",
+    "too long": "continues after the end",
     "gives numbers": "is not a string",
     "cannot": "demonstrate raised NotImplementedError: later",
     "no plan": "plan of doors/aa does not win",

@@ -89,7 +89,7 @@ _TRANSPORT: Final = (
 
 
 def people(text: str) -> int:
-    """How many travel; one where nobody is counted.
+    """Number of travellers; one if no number is given.
 
     >>> people("a 3-day trip for two, starting in Ash"), people("a solo trip")
     (2, 1)

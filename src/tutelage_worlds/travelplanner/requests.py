@@ -75,7 +75,7 @@ def _try(world: World, size: str, split: str, rng: Random, level: str, days: int
         first = fill(world, draft, route, way, cheap=False) if way else None
         least = cheapest(world, draft, route)
         if first and least:
-            # whoever wants little can afford what comes first
+            # a traveller with few wishes can afford the first entries
             enough = first.cost if level == "easy" else least.cost
             budget = 100 * (int(enough * rng.uniform(1.05, 1.6)) // 100 + 1)
             query = _worded(draft, budget, rng, short=SIZES[size].short)

@@ -1,7 +1,7 @@
 """Find plans that meet every constraint.
 
 A journey stays two nights in each of its cities and moves on the days between. What is chosen is
-what comes first in the tables, so that whoever reads them from the top can do the same; where that
+what comes first in the tables, so that an agent that reads them from the top can do the same; where that
 is too dear, the cheapest of everything, which is exact for what is chosen from.
 """
 

@@ -157,7 +157,7 @@ def named(rows: Mapping[str, Sequence[Place]], name: str, city: str) -> list[Pla
 
 
 def cars(people: int, mode: str) -> int:
-    """How many cars so many people take: five drive themselves in one, four share a taxi."""
+    """Number of cars for a group: five fit in a self-driven car, four in a taxi."""
     return math.ceil(people / (5 if mode == "self-driving" else 4))
 
 

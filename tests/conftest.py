@@ -1,4 +1,4 @@
-"""What every test runs under: one thread for torch, no GPU, repeatable examples in CI, and markers.
+"""Settings of all tests: one thread for torch, no GPU, repeatable examples in CI, and markers.
 
 `slow` marks tests that `make check` leaves out. A test gets it from its folder or file (SLOW), from
 a module that starts processes, or by `@pytest.mark.slow`. `gpu` marks tests that need a GPU; they

@@ -1,4 +1,4 @@
-"""`tutelage doctor`: what is missing is named with the command that gets it, at once."""
+"""`tutelage doctor`: missing packages are named with the command that installs them."""
 
 import subprocess
 import sys
@@ -81,18 +81,18 @@ def test_it_answers_at_once_and_imports_nothing_heavy() -> None:
         "import sys, time\nfrom tutelage.cli.main import main\nassert main(['doctor']) == 0\n"
         "print('|', time.process_time(), *sys.modules)"
     )
-    made = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    seconds, *modules = made.stdout.rpartition("|")[2].split()
+    seconds, *modules = result.stdout.rpartition("|")[2].split()
     assert not {"torch", "transformers", "matplotlib", "numpy"} & set(modules)
     assert float(seconds) < 3  # of the processor; importing torch alone takes more
 
 
-def test_every_world_and_every_extra_is_told(capsys: Captured) -> None:
+def test_every_suite_and_every_extra_is_listed(capsys: Captured) -> None:
     assert main(["doctor"]) == 0
-    told = capsys.readouterr().out
-    starts = {text[11:].split()[0] for text in told.splitlines() if text[11:].strip()}
+    output = capsys.readouterr().out
+    starts = {text[11:].split()[0] for text in output.splitlines() if text[11:].strip()}
     assert {*SUITES, *ADAPTERS, "Python", "processors", "memory", "GPU", "tutelage"} <= starts
     assert {"[dev]", "[nouns]", "[gymnasium]", "[openenv]", "[verifiers]", "[gem]"} <= starts
 
@@ -100,8 +100,8 @@ def test_every_world_and_every_extra_is_told(capsys: Captured) -> None:
 def test_the_originals_data_is_named(capsys: Captured) -> None:
     """One line for each world that has some, and none of them is missing."""
     assert main(["doctor"]) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert told.count("the original's data, for env.options.") == 5
+    output = " ".join(capsys.readouterr().out.split())
+    assert output.count("the original's data, for env.options.") == 5
     for part in (
         "alfworld-download",
         "princeton-nlp/WebShop",
@@ -109,7 +109,7 @@ def test_the_originals_data_is_named(capsys: Captured) -> None:
         "FlashRAG_datasets",
         "OSU-NLP-Group/TravelPlanner",
     ):
-        assert part in told
+        assert part in output
 
 
 def test_it_fits_80_columns(capsys: Captured, tmp_path: Path) -> None:
@@ -120,9 +120,9 @@ def test_it_fits_80_columns(capsys: Captured, tmp_path: Path) -> None:
         f'[update]\nlr = 1e-3\n[policy]\nmodel = "./{"far/" * 30}"\nchat.template = "x.jinja"\n'
     )
     assert main(["doctor", str(tmp_path / "run.toml")]) == 1
-    told = capsys.readouterr().out.splitlines()
+    output = capsys.readouterr().out.splitlines()
     # a path that somebody has to copy is never broken
-    wide = [text for text in told if len(text) > 80]
+    wide = [text for text in output if len(text) > 80]
     assert all(" " not in text.strip().removeprefix("missing").strip()[7:] for text in wide)
     assert len(wide) <= 1
 
@@ -130,18 +130,18 @@ def test_it_fits_80_columns(capsys: Captured, tmp_path: Path) -> None:
 def test_a_run_that_has_everything(capsys: Captured, tmp_path: Path) -> None:
     for suite in ("tau_bench", "webshop", "household"):
         assert main(["doctor", toml(tmp_path, suite)]) == 0
-        told = capsys.readouterr().out
-        assert told.endswith("nothing is missing\n")
-        assert "spacy" not in told
-        assert "[dev]" not in told
+        output = capsys.readouterr().out
+        assert output.endswith("nothing is missing\n")
+        assert "spacy" not in output
+        assert "[dev]" not in output
 
 
 def test_a_run_that_lacks_something(capsys: Captured, tmp_path: Path) -> None:
     file, lacking = toml(tmp_path, "webshop"), 'env.options.nouns="spacy"'
     assert main(["doctor", file, lacking]) == 1
-    told = capsys.readouterr().out
-    assert "> pip install 'tutelage[nouns]'" in told
-    assert told.endswith("something that this run needs is missing\n")
+    output = capsys.readouterr().out
+    assert "> pip install 'tutelage[nouns]'" in output
+    assert output.endswith("something that this run needs is missing\n")
     assert main(["doctor", file, "env.suit=1"]) == 2
     assert main(["doctor", "nothing.toml"]) == 2
 
@@ -266,7 +266,7 @@ class World: ...
 """
 
 
-def test_a_world_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suite_declares_its_requirements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = world(tmp_path, monkeypatch, OWN)
     suite = {"suite": f"{name}:World", "options": {}}
     assert [(each.state, each.name.strip()) for each in lines(env=suite)[:-1]] == [
@@ -282,7 +282,7 @@ def test_a_world_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [each.state for each in free] == ["-", "-", "ok"]
 
 
-def test_a_world_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suite_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = world(tmp_path, monkeypatch, "import no_such_package")
     found = lines(env={"suite": f"{name}:World"})[0]
     assert found.state == "missing"
@@ -291,10 +291,10 @@ def test_a_world_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.Mon
     assert lines(env={"suite": "dors"})[0].fix == "set env.suite to one of them"
 
 
-def test_worlds_that_come_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lacking(suite: str, options: Mapping[str, object]) -> list[str]:
-        made = lines(env={"suite": suite, "options": options})
-        return [each.name.strip() for each in made if each.state == "missing"]
+        result = lines(env={"suite": suite, "options": options})
+        return [each.name.strip() for each in result if each.state == "missing"]
 
     there = str(tmp_path)
     assert lacking("household", {"games": "/none"}) == ["household", "games = /none"]
@@ -304,8 +304,8 @@ def test_worlds_that_come_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert lacking("tau_bench", endpoint) == ["tau_bench", "SOME_KEY"]
     monkeypatch.setenv("SOME_KEY", "secret")
     assert lacking("tau_bench", endpoint) == []
-    told = lines(env={"suite": "tau_bench", "options": endpoint})
-    assert not any("secret" in f"{each.detail}{each.fix}" for each in told)
+    output = lines(env={"suite": "tau_bench", "options": endpoint})
+    assert not any("secret" in f"{each.detail}{each.fix}" for each in output)
     assert lacking("webshop", {"data": there}) == []
     assert "data = /none" in lacking("webshop", {"data": "/none"})
 

@@ -1,4 +1,4 @@
-"""`train --dry-run` refuses what the run would refuse, and warns of demonstrations that are cut."""
+"""`train --dry-run` refuses what the run would refuse, and warns of truncated demonstrations."""
 
 import importlib.util
 import shutil

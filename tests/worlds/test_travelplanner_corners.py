@@ -16,8 +16,11 @@ from tutelage_worlds.travelplanner.tools import Desk
 
 
 def test_a_journey_begins_where_the_query_says() -> None:
-    days = [{"current_city": "from Oak to Elm"}, {"current_city": "Elm"},
-            {"current_city": "from Elm to Oak"}]  # fmt: skip
+    days = [
+        {"current_city": "from Oak to Elm"},
+        {"current_city": "Elm"},
+        {"current_city": "from Elm to Oak"},
+    ]
     assert "must begin in Ash" in commonsense.reasonable_city_route(WORLD, QUERY, days)
 
 

@@ -84,13 +84,19 @@ def both(
 def told(query: Query) -> dict[str, Any]:
     """A query as the data set has it."""
     return {
-        "org": query.org, "dest": query.dest, "days": query.days, "budget": query.budget,
-        "visiting_city_number": query.cities, "people_number": query.people,
+        "org": query.org,
+        "dest": query.dest,
+        "days": query.days,
+        "budget": query.budget,
+        "visiting_city_number": query.cities,
+        "people_number": query.people,
         "local_constraint": {
-            "house rule": query.rule, "cuisine": list(query.cuisines) or None,
-            "room type": query.room, "transportation": query.transport,
+            "house rule": query.rule,
+            "cuisine": list(query.cuisines) or None,
+            "room type": query.room,
+            "transportation": query.transport,
         },
-    }  # fmt: skip
+    }
 
 
 def test_plans_are_judged_alike(both: tuple[Original, list[Trip]]) -> None:
@@ -156,8 +162,11 @@ def ours(world: Any, question: tuple[Any, ...]) -> str:
     if kind == "cities":
         return texts.cities(world, *given)
     city = given[0]
-    find = {"accommodation": texts.accommodations, "restaurants": texts.restaurants,
-            "attractions": texts.attractions}[kind]  # fmt: skip
+    find = {
+        "accommodation": texts.accommodations,
+        "restaurants": texts.restaurants,
+        "attractions": texts.attractions,
+    }[kind]
     if city in world.cities:
         return find(world, city)
     word = "restaurant" if kind == "restaurants" else "attraction"

@@ -85,14 +85,14 @@ class Replay:
                 f"rollout.replay: {self.path} was recorded with another tokenizer, so its ids mean "
                 "other words here; collect episodes with this student's"
             )
-        whole = _again(episode, suite)
-        turns = zip(prompter.samples(whole), whole.turns, strict=True)
+        complete = _again(episode, suite)
+        turns = zip(prompter.samples(complete), complete.turns, strict=True)
         if not all(sample.prompt[-len(turn.prompt) :] == turn.prompt for sample, turn in turns):
             raise RunError(
                 f"rollout.replay: {self.path} was recorded under other prompts; give [context] and "
                 "the chat template that it was recorded with, or collect episodes again"
             )
-        return whole
+        return complete
 
 
 def _again(episode: Episode, suite: Suite) -> Episode:

@@ -16,9 +16,13 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def metrics(
-    phase: Phase, step: int, episodes: Sequence[Episode], usable: Sequence[Episode],
-    report: Report, rate: float,
-) -> Line:  # fmt: skip
+    phase: Phase,
+    step: int,
+    episodes: Sequence[Episode],
+    usable: Sequence[Episode],
+    report: Report,
+    rate: float,
+) -> Line:
     """A step in numbers. Broken episodes are counted, and in nothing else; those that were left
     out of training because they were too long, or empty, are in all but the loss."""
     whole = [e for e in episodes if not e.stop.broken]

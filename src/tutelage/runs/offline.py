@@ -121,9 +121,16 @@ class Collected:
 
 
 def collect(
-    config: Config, policy: str, path: Path, *, episodes: int, everything: bool,
-    thoughts: bool = False, student: str = "", tick: Tick,
-) -> Collected:  # fmt: skip
+    config: Config,
+    policy: str,
+    path: Path,
+    *,
+    episodes: int,
+    everything: bool,
+    thoughts: bool = False,
+    student: str = "",
+    tick: Tick,
+) -> Collected:
     """Let the expert or a policy play tasks of the training split; write the won episodes, or
     with `everything` also the lost ones. Raises RunError rather than overwrite a file."""
     _known(config, [policy], [EXPERT, STUDENT])

@@ -55,9 +55,13 @@ def _home(parameter: Tensor) -> Tensor:
 
 
 def adamw(
-    parameters: Iterable[Tensor], *, lr: float, betas: tuple[float, float], weight_decay: float,
+    parameters: Iterable[Tensor],
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
     offload: bool,
-) -> torch.optim.Optimizer:  # fmt: skip
+) -> torch.optim.Optimizer:
     """AdamW on float32 weights; `offload` keeps its moments in main memory."""
     kind = OffloadedAdamW if offload else torch.optim.AdamW
     return kind(parameters, lr=lr, betas=betas, weight_decay=weight_decay)

@@ -67,9 +67,9 @@ class ViewScores:
         followed = set(needed) & self.algorithm.followed()
         live = {name: self._score(name, spans) for name in sorted(set(needed) - followed)}
         for name in sorted(followed):
-            mine = self._samples(name, spans)
+            samples = self._samples(name, spans)
             alike = (o for o in live if self.views[o].policy == self.views[name].policy)
-            twin = next((other for other in alike if self._samples(other, spans) == mine), None)
+            twin = next((other for other in alike if self._samples(other, spans) == samples), None)
             with torch.no_grad():
                 live[name] = live[twin] if twin else self._score(name, spans).to(self.device)
         return live

@@ -1,4 +1,4 @@
-"""Observations and plans in few words, for tiny models.
+"""Compact renderings of observations and plans, for tiny models.
 
 A plan is a line for each day, what it holds between semicolons.
 
@@ -142,13 +142,13 @@ def _day(world: World, day: dict[str, str]) -> dict[str, str]:
     return day
 
 
-def _transportation(world: World, said: str, cities: Sequence[str]) -> str:
-    if said == "-" or len(cities) < 2:
-        return said
+def _transportation(world: World, text: str, cities: Sequence[str]) -> str:
+    if text == "-" or len(cities) < 2:
+        return text
     between = f"from {cities[0]} to {cities[-1]}"
-    if said in MODES:
-        return f"{MODES[said]}, {between}"
-    return f"Flight Number: {said}, {between}"
+    if text in MODES:
+        return f"{MODES[text]}, {between}"
+    return f"Flight Number: {text}, {between}"
 
 
 def _whole(table: Mapping[str, Sequence[Any]], name: str, cities: Sequence[str]) -> str:

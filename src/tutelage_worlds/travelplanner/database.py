@@ -1,4 +1,4 @@
-"""TravelPlanner's whole database and its queries, read from a folder, and written in its format.
+"""TravelPlanner's database: read it from a folder, and write it in its format.
 
 The flights are 3.8 million, so they are put into a file beside the table, once:
 
@@ -72,9 +72,9 @@ def _value(value: Any, kind: type, where: str) -> Any:
     if kind is str and isinstance(value, str):
         return value
     if kind is not str and isinstance(value, int | float) and not isinstance(value, bool):
-        made = kind(value)
-        if made == value:
-            return made
+        converted = kind(value)
+        if converted == value:
+            return converted
     raise EnvError(f"{where} is {value!r} and must be a {kind.__name__}; get the file again")
 
 
@@ -91,9 +91,28 @@ INDEX: Final = "flights/flights.sqlite"
 IN_MEMORY: Final = 50_000_000
 """Bytes of a table of flights that is still read into memory."""
 MISSING: Final = frozenset(
-    ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null")
-)  # fmt: skip
+    (
+        "",
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+        "NULL",
+        "NaN",
+        "None",
+        "n/a",
+        "nan",
+        "null",
+    )
+)
 """Cells that TravelPlanner takes for empty; rows with one are left out, whichever column it is."""
 R = TypeVar("R", Attraction, Restaurant, Hotel, Flight)
 
@@ -133,16 +152,16 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _road(duration: str, distance: str, where: str) -> Road:
-    made = Road(duration, distance)
+    road = Road(duration, distance)
     if duration in MISSING or distance in MISSING:
         return Road("", "")
     try:
-        made.cost("taxi")
+        road.cost("taxi")
     except ValueError:
         raise EnvError(
             f"{where} has a distance of {distance!r}, which is not like '1,290 km'; get it again"
         ) from None
-    return made
+    return road
 
 
 def _cells(path: Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -164,8 +183,14 @@ def table(kind: type[R], folder: Path) -> Iterator[R]:
     for where, cells in _cells(folder / PATHS[kind], HEADERS[kind]):
         if None in cells or not MISSING.isdisjoint(cells.values()):
             continue
-        yield row(kind, {name: _number(cells[name]) if _counts(kind, name) else cells[name]
-                         for name in HEADERS[kind]}, where)  # fmt: skip
+        yield row(
+            kind,
+            {
+                name: _number(cells[name]) if _counts(kind, name) else cells[name]
+                for name in HEADERS[kind]
+            },
+            where,
+        )
 
 
 def _counts(kind: type[Row], column: str) -> bool:
@@ -185,8 +210,8 @@ C = TypeVar("C", Attraction, Restaurant, Hotel)
 
 def _by_city(rows: Iterable[C]) -> dict[str, tuple[C, ...]]:
     found: dict[str, list[C]] = {}
-    for made in rows:
-        found.setdefault(made.city, []).append(made)
+    for record in rows:
+        found.setdefault(record.city, []).append(record)
     return {city: tuple(its) for city, its in found.items()}
 
 
@@ -236,16 +261,16 @@ def index(folder: Path) -> int:
     """Put the flights of a database into a file that is quick to search; how many there are."""
     partial = folder / f"{INDEX}.partial"
     partial.unlink(missing_ok=True)
-    with closing(sqlite3.connect(partial)) as made, made:
-        made.execute(
+    with closing(sqlite3.connect(partial)) as connection, connection:
+        connection.execute(
             "create table flights (number text, price integer, departure text, arrival text, "
             "elapsed text, date text, origin text, destination text, distance real)"
         )
         marks = ", ".join("?" * len(Flight._fields))
-        made.executemany(f"insert into flights values ({marks})", table(Flight, folder))
-        made.execute("create index routes on flights (origin, destination, date)")
-        made.execute("create index numbers on flights (number)")
-        count: int = made.execute("select count(*) from flights").fetchone()[0]
+        connection.executemany(f"insert into flights values ({marks})", table(Flight, folder))
+        connection.execute("create index routes on flights (origin, destination, date)")
+        connection.execute("create index numbers on flights (number)")
+        count: int = connection.execute("select count(*) from flights").fetchone()[0]
     partial.rename(folder / INDEX)
     return count
 
@@ -256,9 +281,9 @@ def index(folder: Path) -> int:
 def write(world: World, flights: Iterable[Flight], folder: Path) -> None:
     """A world in the format of TravelPlanner's database."""
     everything: dict[type[Row], Iterable[Row]] = {
-        Attraction: (made for rows in world.attractions.values() for made in rows),
-        Restaurant: (made for rows in world.restaurants.values() for made in rows),
-        Hotel: (made for rows in world.hotels.values() for made in rows),
+        Attraction: (record for rows in world.attractions.values() for record in rows),
+        Restaurant: (record for rows in world.restaurants.values() for record in rows),
+        Hotel: (record for rows in world.hotels.values() for record in rows),
         Flight: flights,
     }
     for kind, rows in everything.items():
@@ -274,6 +299,6 @@ def write(world: World, flights: Iterable[Flight], folder: Path) -> None:
 def _write(path: Path, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
-        made = csv.writer(file)
-        made.writerow(head)
-        made.writerows(rows)
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows(rows)

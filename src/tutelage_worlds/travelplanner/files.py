@@ -1,4 +1,4 @@
-"""TravelPlanner's own files, read from a folder and checked before anything is played.
+"""Read and check TravelPlanner's own files.
 
 Two layouts are known by what lies in the folder:
 
@@ -89,7 +89,7 @@ _TRANSPORT: Final = (
 
 
 def people(text: str) -> int:
-    """How many travel; one where nobody is counted.
+    """Number of travellers; one if no number is given.
 
     >>> people("a 3-day trip for two, starting in Ash"), people("a solo trip")
     (2, 1)
@@ -256,10 +256,10 @@ def _query(entry: Mapping[str, Any]) -> Query:
 
 def _gold(text: Any) -> itinerary.Itinerary | None:
     """The annotators' plan: a list of days, the query's own record before them."""
-    made = _read(text) if text else None
-    if isinstance(made, list) and made and isinstance(made[-1], list):
-        made = made[-1]
-    return itinerary.valid(made)
+    days = _read(text) if text else None
+    if isinstance(days, list) and days and isinstance(days[-1], list):
+        days = days[-1]
+    return itinerary.valid(days)
 
 
 # -- a folder
@@ -284,31 +284,31 @@ def load(folder: str) -> Splits:
         raise EnvError(f"there is no folder {folder} with TravelPlanner's data; {HOW}")
     if any(query_files(root)):
         return splits(root, database.world(root, HOW))
-    told = _first(root, REFERENCE, f"database/{REFERENCE}")
-    if told is None:
+    reference = _first(root, REFERENCE, f"database/{REFERENCE}")
+    if reference is None:
         raise EnvError(f"{folder} has neither {REFERENCE} nor validation.csv; {HOW}")
     gold = _first(root, *GOLD, *(f"finetuning_data/{name}" for name in GOLD))
     if gold is None:
         raise EnvError(f"{folder} has no {GOLD[0]} to go with {REFERENCE}; {HOW}")
-    return {"train": tuple(_training(told, gold))}
+    return {"train": tuple(_training(reference, gold))}
 
 
 def _first(root: Path, *names: str) -> Path | None:
     return next((root / name for name in names if (root / name).is_file()), None)
 
 
-def _training(told: Path, gold: Path) -> Iterator[Trip]:
-    known, plans = list(lines(told)), list(lines(gold))
+def _training(reference: Path, gold: Path) -> Iterator[Trip]:
+    known, plans = list(lines(reference)), list(lines(gold))
     if len(known) != len(plans):
         raise EnvError(
             f"{gold} has {len(plans)} tasks and {REFERENCE} {len(known)}; get both files again"
         )
-    said_of = [_messages(plan, f"{gold}:{k}") for k, plan in enumerate(plans, 1)]
-    world = _world(told, known, [made for _, made in said_of])
-    for k, (entry, (said, made)) in enumerate(zip(known, said_of, strict=True)):
+    messages = [_messages(plan, f"{gold}:{k}") for k, plan in enumerate(plans, 1)]
+    world = _world(reference, known, [gold_plan for _, gold_plan in messages])
+    for k, (entry, (prompt, gold_plan)) in enumerate(zip(known, messages, strict=True)):
         where = f"{gold}:{k + 1}"
         route = [name.removeprefix("Attractions in ") for name in entry if name.startswith("Attr")]
-        information, _, text = said.removeprefix("Given Information:").rpartition("\nQuery:")
+        information, _, text = prompt.removeprefix("Given Information:").rpartition("\nQuery:")
         try:
             query = from_sentence(
                 text.strip(),
@@ -320,16 +320,18 @@ def _training(told: Path, gold: Path) -> Iterator[Trip]:
             )
         except (ValueError, LookupError) as wrong:
             raise EnvError(f"{where}: its query cannot be used ({wrong}); get it again") from None
-        yield Trip(world=world, query=query, route=tuple(route), gold=made, information=information)
+        yield Trip(
+            world=world, query=query, route=tuple(route), gold=gold_plan, information=information
+        )
 
 
-def _messages(told: Any, where: str) -> tuple[str, itinerary.Itinerary]:
+def _messages(entry: Any, where: str) -> tuple[str, itinerary.Itinerary]:
     """What the planner was told, and its answer."""
     try:
-        said = {message["role"]: message["content"] for message in told["messages"]}
-        plan = itinerary.read(said["assistant"])
+        contents = {message["role"]: message["content"] for message in entry["messages"]}
+        plan = itinerary.read(contents["assistant"])
         if plan is not None:
-            return said["user"], plan
+            return contents["user"], plan
     except (KeyError, TypeError, AttributeError):
         pass
     raise EnvError(f"{where} is no conversation that ends with a plan; get the file again")

@@ -1,5 +1,7 @@
-"""A country of our own: cities in states, roads and flights between them, and where to sleep, eat
-and look about; all in TravelPlanner's format, any size, the same for the same name."""
+"""Generate a country in TravelPlanner's format, the same for the same name.
+
+It has cities in states, roads and flights between them, hotels, restaurants and attractions.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,14 +97,14 @@ class Words:
     def word(self, ending: str = "") -> str:
         while True:
             rng = self._rng
-            made = rng.choice(_HEADS) + rng.choice(_MIDDLES) + rng.choice(_TAILS)
-            made += ending or rng.choice(_MIDDLES) + rng.choice(_TAILS)
-            ends = range(len(made) + 1)
-            parts = {made[a:b] for a in ends for b in ends[a + 3 :]}
-            if made not in self._parts and not parts & self._used:
-                self._used.add(made)
+            name = rng.choice(_HEADS) + rng.choice(_MIDDLES) + rng.choice(_TAILS)
+            name += ending or rng.choice(_MIDDLES) + rng.choice(_TAILS)
+            ends = range(len(name) + 1)
+            parts = {name[a:b] for a in ends for b in ends[a + 3 :]}
+            if name not in self._parts and not parts & self._used:
+                self._used.add(name)
                 self._parts |= parts
-                return made.capitalize()
+                return name.capitalize()
 
 
 DATES: Final = tuple(f"2022-03-{day:02}" for day in range(1, 32))
@@ -134,24 +136,24 @@ SIZES: Final = {
 @cache
 def country(size: str) -> World:
     """The world of a size."""
-    made = SIZES[size]
+    counts = SIZES[size]
     rng = Random(f"travelplanner {size}")
     words = Words(rng)
     states = {
-        words.word(TOWNS[0] if made.short else rng.choice(TOWNS)): state
-        for state in [words.word(rng.choice(LANDS)) for _ in range(made.states)]
-        for _ in range(made.cities)
+        words.word(TOWNS[0] if counts.short else rng.choice(TOWNS)): state
+        for state in [words.word(rng.choice(LANDS)) for _ in range(counts.states)]
+        for _ in range(counts.cities)
     }
     where = {city: (rng.uniform(0, 2000), rng.uniform(0, 1200)) for city in states}
     return World(
         name=f"own-{size}",
         states=states,
         cities=tuple(states),
-        attractions={city: tuple(_attractions(rng, words, city, made)) for city in states},
-        restaurants={city: tuple(_restaurants(rng, words, city, made)) for city in states},
-        hotels={city: tuple(_hotels(rng, words, city, made)) for city in states},
+        attractions={city: tuple(_attractions(rng, words, city, counts)) for city in states},
+        restaurants={city: tuple(_restaurants(rng, words, city, counts)) for city in states},
+        hotels={city: tuple(_hotels(rng, words, city, counts)) for city in states},
         roads=dict(_roads(rng, where)),
-        flights=Timetable(size, made, tuple(states), where),
+        flights=Timetable(size, counts, tuple(states), where),
     )
 
 

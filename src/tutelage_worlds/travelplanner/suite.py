@@ -1,4 +1,4 @@
-"""TravelPlanner as a suite: tasks, the environment, demonstrations, plans, wording."""
+"""The travelplanner suite: tasks, the environment, demonstrations, plans and renderings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass

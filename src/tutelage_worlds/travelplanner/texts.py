@@ -1,5 +1,4 @@
-"""What searches answer, in TravelPlanner's own words, and the information that sole planning
-begins with."""
+"""The answers of searches in TravelPlanner's words, and the information for sole planning."""
 
 import re
 from collections.abc import Iterator, Sequence

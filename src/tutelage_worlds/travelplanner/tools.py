@@ -1,4 +1,4 @@
-"""The tools: searches, the notebook, when TravelPlanner's agent is stopped, and what a day costs."""
+"""The agent's tools: searches, the notebook, the cost enquiry, and when the agent is stopped."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -80,17 +80,18 @@ class Desk:
         return (tuple(self.notes), self._found, failures, self._last, self._times)
 
     def act(self, action: str) -> Answer:
-        said = action.strip("\n").strip().replace("\n", "")
-        self._times = self._times + 1 if said == self._last and self._times else 1
-        self._last = said
+        text = action.strip("\n").strip().replace("\n", "")
+        self._times = self._times + 1 if text == self._last and self._times else 1
+        self._last = text
         if self._times == PATIENCE:
             return Answer(
                 "The same action has been repeated 3 times consecutively. So we stop here.",
-                valid=False, over=True,
-            )  # fmt: skip
-        if not said:
+                valid=False,
+                over=True,
+            )
+        if not text:
             return Answer(NULL, valid=False)
-        name, argument = parse(said)
+        name, argument = parse(text)
         if name == "Planner":
             return Answer("", planner=argument)
         known = name in SEARCHES or name == "NotebookWrite"
@@ -142,13 +143,13 @@ UNREADABLE: Final = "The sub plan can not be parsed into json format, please che
 
 def enquiry(world: World, argument: str) -> tuple[str, bool]:
     """The answer to one day's plan with its number of people, and whether it could be read."""
-    made = itinerary.literal(argument.strip()) if len(argument) <= itinerary.LONGEST else None
-    if made is None:
+    days = itinerary.literal(argument.strip()) if len(argument) <= itinerary.LONGEST else None
+    if days is None:
         return UNREADABLE, False
-    people = made.get("people_number") if isinstance(made, dict) else None
-    if not isinstance(people, int) or people < 1 or itinerary.valid([made]) is None:
+    people = days.get("people_number") if isinstance(days, dict) else None
+    if not isinstance(people, int) or people < 1 or itinerary.valid([days]) is None:
         return f"{UNREADABLE} Only one day plan is supported.", False
-    total, wrong = _day(world, made, people)
+    total, wrong = _day(world, days, people)
     if not wrong:
         return f"The cost of your plan is {total} dollars.", True
     reasons = "".join(f"{k}. {reason} \t" for k, reason in enumerate(wrong, 1))

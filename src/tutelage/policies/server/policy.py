@@ -94,13 +94,13 @@ class RemotePolicy:
                 f"(by {mean:.3g} on average), so every log-probability gap would be noise; "
                 "serve one model, without dropout or a router in front of several"
             )
-        for token, (_, theirs) in zip(ids, first, strict=True):
+        for token, (_, served_text) in zip(ids, first, strict=True):
             ours = self.token_text(token)
-            if theirs is None or REPLACEMENT_CHARACTER in theirs + ours:
+            if served_text is None or REPLACEMENT_CHARACTER in served_text + ours:
                 continue
-            if theirs.strip() != ours.strip():
+            if served_text.strip() != ours.strip():
                 raise PolicyError(
-                    f"token {token} is {theirs!r} to the server of {self.client.name} and {ours!r} "
+                    f"token {token} is {served_text!r} to the server of {self.client.name} and {ours!r} "
                     f"to our tokenizer; set {self.client.name}.tokenizer to that of the served "
                     "model, which must be the student's too"
                 )

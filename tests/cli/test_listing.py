@@ -62,8 +62,8 @@ def test_an_algorithm_is_explained_within_80_columns(name: str) -> None:
 def test_defaults_choices_and_the_docstrings_own_words_are_shown() -> None:
     shown = " ".join(printed("grpo").split())
     assert '"sampler" or "recomputed"' in shown
-    assert "clip 0.2 how far p / p_old" in shown
-    assert "kl 0.0 weight of a pull to the weights of the start, by k3" in shown
+    assert "clip 0.2 PPO's clip range" in shown
+    assert "kl 0.0 weight of the KL to the initial weights, by k3" in shown
 
 
 def test_a_setting_without_a_meaning_of_its_own_has_the_shared_one_or_its_type() -> None:

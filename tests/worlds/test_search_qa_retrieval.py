@@ -274,7 +274,7 @@ def test_a_corpus_that_is_none(tmp_path: Path) -> None:
         load(tmp_path / "empty.jsonl")
     pytest.importorskip("pyarrow")
     (tmp_path / "broken.parquet").write_text("x")
-    with pytest.raises(DataError, match="no Parquet file"):
+    with pytest.raises(DataError, match="not a readable Parquet file"):
         load(tmp_path / "broken.parquet")
 
 

@@ -5,18 +5,20 @@ and every operation on them computes real numbers on the CPU. What CUDA refuses 
 
 - operands on two devices, but for CPU scalars in elementwise operations and CPU indices
 - `.numpy()`, and assigning a gradient from another device
-- inside a recorded graph: reading a value on the CPU, copying from the CPU, seeding of shapes
+- inside a recorded graph: reading a value on the CPU, and copying from the CPU
 - `varlen_attn` in float32
+- forking the process
 
 A recorded graph runs nothing while it is recorded and computes the same operations on the same
 memory when it is replayed. `torch.autocast("cuda")` casts the arguments of CUDA's lists of
-functions.
+functions. The backward of `varlen_attn` adds in another order each time, as CUDA's does.
 
 What it cannot show: speed, rounding of CUDA's kernels, asynchronous execution, memory, alignment.
 """
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -26,7 +28,6 @@ from unittest.mock import patch
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 aten = torch.ops.aten
 CUDA = torch.device("cuda:0")
@@ -36,6 +37,10 @@ MIXED = (
     "cpu! (when checking arguments of {})"
 )
 CAPTURING = "CUDA error: operation not permitted when stream is capturing ({})"
+FORKED = (
+    "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you must "
+    "use the 'spawn' start method"
+)
 NUMPY = (
     "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to "
     "host memory first."
@@ -50,13 +55,10 @@ class CudaTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, real: torch.Tensor, requires_grad: bool = False) -> "CudaTensor":
         assert type(real) is torch.Tensor and real.device.type == "cpu", (type(real), real.device)
-        with torch._C.DisableTorchFunction(), _no_dispatch():
-            shape = torch.empty_strided(
-                real.size(), real.stride(), dtype=real.dtype, device="meta"
-            )
-            made = torch.Tensor._make_subclass(
-                cls, shape, requires_grad, device_for_backend_keys=CUDA
-            )
+        guard = torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch()
+        shape = torch.empty_strided(real.size(), real.stride(), dtype=real.dtype, device="meta")
+        made = torch.Tensor._make_subclass(cls, shape, requires_grad, device_for_backend_keys=CUDA)
+        del guard
         made.host = real
         return made
 
@@ -131,22 +133,36 @@ class Device:
     replays: int = 0
     launches: int = 0
     waits: int = 0  # values that the CPU read
+    order: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
     names: list[str] = field(default_factory=list)  # of operations, where `watch` is set
     watch: bool = False
 
 
 DEVICE = Device()
+NOISE = 2**-9
+"""Of the backward kernel's products: it adds in any order, so that no two passes are alike."""
 _explicit_meta = False
 """Whether the caller asked for torch's own meta device, which stands for cuda inside of torch."""
 
 
-@contextlib.contextmanager
-def _no_dispatch() -> Iterator[None]:
-    guard = torch._C._DisableTorchDispatch()
-    try:
-        yield
-    finally:
-        del guard
+def mapped(function: Callable[[Any], Any], x: Any) -> Any:
+    """The same lists, tuples and dicts with function(tensor) in place of every tensor."""
+    if isinstance(x, torch.Tensor):
+        return function(x)
+    if isinstance(x, list | tuple):
+        parts = [mapped(function, each) for each in x]
+        return parts if type(x) is list else type(x)(*parts) if hasattr(x, "_fields") else (*parts,)
+    return {k: mapped(function, v) for k, v in x.items()} if isinstance(x, dict) else x
+
+
+def tensors_of(*values: Any) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    mapped(found.append, values)
+    return found
+
+
+def host(x: torch.Tensor) -> torch.Tensor:
+    return x.host if isinstance(x, CudaTensor) else x
 
 
 # -- operations below autograd
@@ -161,8 +177,7 @@ INDEXED = {"aten::index", "aten::index_put_", "aten::index_put", "aten::_unsafe_
 def dispatched(func: Any, args: Any, kwargs: Any) -> Any:
     """Compute one operation, of which at least one tensor or the result is on the GPU."""
     name = func._schema.name
-    flat, spec = tree_flatten((args, kwargs))
-    tensors = [x for x in flat if isinstance(x, torch.Tensor)]
+    tensors = tensors_of(args, kwargs)
     on_cuda = [x for x in tensors if isinstance(x, CudaTensor)]
     wanted = kwargs.get("device")
     to_cuda = _is_cuda(wanted)
@@ -186,8 +201,7 @@ def dispatched(func: Any, args: Any, kwargs: Any) -> Any:
     DEVICE.waits += name in READS
     if DEVICE.watch:
         DEVICE.names.append(name.removeprefix("aten::"))
-    real = [x.host if isinstance(x, CudaTensor) else x for x in flat]
-    real_args, real_kwargs = tree_unflatten(real, spec)
+    real_args, real_kwargs = mapped(host, args), mapped(host, kwargs)
     if wanted is not None:
         real_kwargs = {**real_kwargs, "device": torch.device("cpu")}
     if real_kwargs.get("pin_memory"):
@@ -202,12 +216,7 @@ def dispatched(func: Any, args: Any, kwargs: Any) -> Any:
     if back_on_cpu:
         return made
 
-    def wrap(x: Any) -> Any:
-        if not isinstance(x, torch.Tensor):
-            return x
-        return known[id(x)] if id(x) in known else CudaTensor(x)
-
-    return tree_map(wrap, made)
+    return mapped(lambda x: known[id(x)] if id(x) in known else CudaTensor(x), made)
 
 
 def _is_cuda(device: Any) -> bool:
@@ -241,7 +250,7 @@ def _to_copy(x: torch.Tensor, kwargs: Any, to_cuda: bool) -> torch.Tensor:
         raise RuntimeError(CAPTURING.format("a copy between the CPU and the GPU"))
     DEVICE.waits += crosses and not to_cuda
     DEVICE.launches += 1
-    source = x.host if isinstance(x, CudaTensor) else x
+    source = host(x)
     rest = {k: v for k, v in kwargs.items() if k not in ("device", "non_blocking", "pin_memory")}
     made = aten._to_copy.default(source, **rest)
     if DEVICE.recording is not None:
@@ -251,7 +260,7 @@ def _to_copy(x: torch.Tensor, kwargs: Any, to_cuda: bool) -> torch.Tensor:
 
 def _copy(to: torch.Tensor, source: torch.Tensor, *rest: Any) -> torch.Tensor:
     """Copies may cross devices."""
-    reals = [x.host if isinstance(x, CudaTensor) else x for x in (to, source)]
+    reals = [host(to), host(source)]
     if DEVICE.recording is not None:
         if isinstance(to, CudaTensor) != isinstance(source, CudaTensor):
             raise RuntimeError(CAPTURING.format("a copy between the CPU and the GPU"))
@@ -354,6 +363,7 @@ def _varlen_backward(
         (g,), weights = _heads(grad.host[rows]), _weights(q, k, scale, causal)
         slope = weights * (g @ v.transpose(1, 2))
         slope = (slope - weights * slope.sum(-1, keepdim=True)) * scale
+        slope *= 1 + NOISE * torch.randn(slope.shape, generator=DEVICE.order)
         grads = slope @ k, slope.transpose(1, 2) @ q, weights.transpose(1, 2) @ g
         for to, at, part in zip(made, (rows, seen, seen), grads, strict=True):
             shared = part.reshape(to.shape[1], -1, *part.shape[1:]).sum(1)
@@ -421,7 +431,7 @@ def _autocast(name: str, args: Any, kwargs: Any) -> Any:
         fits = isinstance(x, CudaTensor) and x.is_floating_point() and x.dtype != torch.float64
         return x.to(to) if fits and x.dtype != to else x
 
-    return tree_map(cast, (args, kwargs))
+    return mapped(cast, args), mapped(cast, kwargs)
 
 
 def _moved(func: Any, name: str, args: Any, kwargs: Any) -> Any:
@@ -489,14 +499,16 @@ class Graph:
 
     def replay(self) -> None:
         DEVICE.replays += 1
-        with torch._C.DisableTorchFunction(), _no_dispatch(), torch.no_grad():
+        guard = torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch()
+        with torch.no_grad():
             for func, args, kwargs, made in self.operations:
                 again = func(*args, **kwargs)
                 if func._schema.is_mutable:
                     continue
-                for old, new in zip(tree_flatten(made)[0], tree_flatten(again)[0], strict=True):
-                    if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                for old, new in zip(tensors_of(made), tensors_of(again), strict=True):
+                    if old.data_ptr() != new.data_ptr():
                         old.copy_(new)
+        del guard
 
 
 @contextlib.contextmanager
@@ -559,6 +571,10 @@ def _replacements(total: int) -> dict[str, Any]:
     }
 
 
+def _refuse_fork() -> int:
+    raise RuntimeError(FORKED)
+
+
 @contextlib.contextmanager
 def pretend_cuda(total: int = 80 * GB) -> Iterator[Device]:
     """A process with one GPU of `total` bytes of memory, for as long as the context lasts."""
@@ -567,12 +583,11 @@ def pretend_cuda(total: int = 80 * GB) -> Iterator[Device]:
     with contextlib.ExitStack() as stack:
         for name, value in _replacements(total).items():
             stack.enter_context(patch.object(torch.cuda, name, value))
+        # CUDA cannot be used in a process that was forked after CUDA began
+        stack.enter_context(patch.object(os, "fork", _refuse_fork))
         # parameters keep their identity when a module is moved, and with it tied weights
         torch.__future__.set_swap_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, swapped)
         stack.enter_context(_Operations())
         stack.enter_context(_Functions())
         yield DEVICE
-
-
-Work = Callable[[], object]

@@ -1,0 +1,299 @@
+"""The pretended GPU follows CUDA's rules, and what runs on it gives the numbers of the CPU."""
+
+import copy
+import io
+import multiprocessing as mp
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.pretend_cuda import CudaTensor, Device, pretend_cuda
+from support.scripted_turns import play, talks
+from support.tiny_models import small_chat, tiny
+from torch import Tensor
+from torch.testing import assert_close
+
+from tutelage.policies.base import Completion
+from tutelage.policies.hf import compat
+from tutelage.policies.hf.policy import Dtype, HFPolicy
+from tutelage.prompts.prompter import Sample
+from tutelage.training.optimizer import adamw
+
+
+@pytest.fixture
+def cuda() -> Iterator[Device]:
+    with pretend_cuda() as device:
+        yield device
+
+
+def on_cuda(*shape: int) -> Tensor:
+    return torch.ones(*shape, device="cuda")
+
+
+# -- the rules
+
+
+def test_a_tensor_says_where_it_is(cuda: Device) -> None:
+    made = [on_cuda(2), torch.tensor([1.0], device="cuda"), torch.ones(2).cuda(),
+            torch.ones(2).to("cuda:0"), on_cuda(2).new_zeros(3), on_cuda(2)[:1] + 1,
+            torch.zeros_like(on_cuda(2)), on_cuda(2).new_tensor([1])]  # fmt: skip
+    assert {(x.device, x.is_cuda, x.get_device()) for x in made} == {
+        (torch.device("cuda:0"), True, 0)
+    }
+    back = [on_cuda(2).cpu(), on_cuda(2).to("cpu"), torch.tensor([1.0]), torch.arange(3)]
+    assert {(type(x), x.device.type, x.is_cuda) for x in back} == {(Tensor, "cpu", False)}
+    there = on_cuda(2)
+    assert there.to("cuda") is there
+    assert there.to("cuda", copy=True) is not there
+
+
+MIXES: dict[str, Callable[[], object]] = {
+    "sum": lambda: on_cuda(2) + torch.ones(2),
+    "scalar of the GPU": lambda: on_cuda(2).sum() * torch.ones(2),
+    "product": lambda: on_cuda(2, 2) @ torch.ones(2, 2),
+    "in place": lambda: torch.ones(2).add_(on_cuda(2)),
+    "stack": lambda: torch.stack([on_cuda(2), torch.ones(2)]),
+    "gather": lambda: on_cuda(2).gather(0, torch.tensor([1])),
+    "index_select": lambda: on_cuda(2).index_select(0, torch.tensor([1])),
+    "index of the GPU": lambda: torch.ones(2)[torch.tensor([0], device="cuda")],
+    "values of the CPU": lambda: on_cuda(3).__setitem__(torch.tensor([0, 1]), torch.ones(2)),
+    "mask of the CPU": lambda: on_cuda(2).masked_fill(torch.tensor([True, False]), 0.0),
+    "where": lambda: torch.where(torch.tensor([True, False]), on_cuda(2), 0.0),
+    "equal": lambda: torch.equal(on_cuda(2), torch.ones(2)),
+    "embedding": lambda: torch.nn.functional.embedding(torch.tensor([0]), on_cuda(2, 2)),
+    "a layer": lambda: torch.nn.Linear(2, 2)(on_cuda(1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_operands_on_two_devices_are_refused(name: str, cuda: Device) -> None:
+    with pytest.raises(RuntimeError, match="same device"):
+        MIXES[name]()
+
+
+def test_what_cuda_takes_from_the_cpu(cuda: Device) -> None:
+    x = torch.tensor([1.0, 2.0, 3.0], device="cuda")
+    assert (x + torch.tensor(1.0)).tolist() == [2, 3, 4]
+    assert x[torch.tensor([2, 0])].tolist() == x[[2, 0]].tolist() == [3, 1]
+    x[[0, 2]] = 5.0
+    x[1:] = torch.tensor([7.0, 8.0])
+    assert x.tolist() == [5, 7, 8]
+    assert x.masked_fill(x > 6, torch.tensor(0.0)).tolist() == [5, 0, 0]
+
+
+@pytest.mark.parametrize("read", [lambda x: x.numpy(), lambda x: x.__array__()])
+def test_numpy_cannot_read_it(read: Callable[[Tensor], object], cuda: Device) -> None:
+    with pytest.raises(TypeError, match="can't convert cuda:0"):
+        read(on_cuda(2))
+
+
+def test_gradients_cross_devices_and_stay_where_their_tensor_is(cuda: Device) -> None:
+    here, there = torch.ones(2, requires_grad=True), on_cuda(2).requires_grad_()
+    (here.to("cuda") * there).cpu().mul(torch.tensor([2.0, 3.0])).sum().backward()
+    assert here.grad is not None
+    assert there.grad is not None
+    assert (here.grad.device.type, there.grad.device.type) == ("cpu", "cuda")
+    assert here.grad.tolist() == there.grad.tolist() == [2, 3]
+    with pytest.raises(RuntimeError, match="device"):
+        there.grad = torch.ones(2)
+
+
+def test_a_module_moves_with_its_tied_weights_and_is_copied(cuda: Device) -> None:
+    model = tiny(0).to("cuda")
+    first, last = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    assert first is last
+    assert isinstance(first, torch.nn.Parameter)
+    assert first.is_cuda
+    twin = copy.deepcopy(model)
+    assert twin.get_output_embeddings().weight.is_cuda
+    with torch.no_grad():
+        twin.get_output_embeddings().weight.zero_()
+    assert float(first.detach().abs().sum()) > 0
+    assert type(model.to("cpu").get_output_embeddings().weight.data) is Tensor
+
+
+def test_autocast_casts_what_cuda_would(cuda: Device) -> None:
+    x = on_cuda(2, 2)
+    with torch.autocast("cuda", torch.bfloat16):
+        assert (x @ x).dtype == torch.nn.functional.linear(x, x).dtype == torch.bfloat16
+        assert (x.bfloat16() + x.bfloat16()).dtype == torch.bfloat16
+        assert x.bfloat16().softmax(-1).dtype == torch.float32
+    assert (x @ x).dtype == torch.float32
+
+
+def test_a_graph_runs_nothing_until_it_is_replayed(cuda: Device) -> None:
+    x, y = torch.tensor([1.0, 2.0], device="cuda"), torch.zeros(2, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y.add_(x * 2)
+        shown = y + 1
+    assert y.tolist() == [0, 0]
+    graph.replay()
+    graph.replay()
+    assert y.tolist() == [4, 8]
+    assert shown.tolist() == [5, 9]
+    x.fill_(1.0)
+    graph.replay()
+    assert y.tolist() == [6, 10]
+
+
+WAITS: dict[str, Callable[[Tensor], object]] = {
+    "a number": lambda x: float(x.sum()),
+    "a list": lambda x: x.tolist(),
+    "a branch": lambda x: bool(x.any()),
+    "indices": lambda x: x.nonzero(),
+    "from the CPU": lambda x: torch.ones(2).to("cuda"),
+    "to the CPU": lambda x: x.cpu(),
+    "everything": lambda x: torch.cuda.synchronize(),
+}
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_a_graph_cannot_wait_for_the_cpu(name: str, cuda: Device) -> None:
+    x = on_cuda(2)
+    with (
+        pytest.raises(RuntimeError, match="not permitted when stream is capturing"),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        WAITS[name](x)
+
+
+def test_a_process_is_not_forked_after_cuda_began(cuda: Device) -> None:
+    with pytest.raises(RuntimeError, match="forked subprocess"):
+        mp.get_context("fork").Process(target=os.getpid).start()
+
+
+def test_nothing_is_left_behind() -> None:
+    before = {name: getattr(torch.cuda, name) for name in ("is_available", "Stream", "graph")}
+    with pretend_cuda():
+        assert torch.cuda.is_available()
+    assert {name: getattr(torch.cuda, name) for name in before} == before
+    assert type(torch.ones(2)) is Tensor
+    with pytest.raises((RuntimeError, AssertionError)):
+        torch.ones(2, device="cuda")
+
+
+def test_it_is_written_and_read(cuda: Device) -> None:
+    file = io.BytesIO()
+    torch.save({"x": on_cuda(2) * 3}, file)
+    file.seek(0)
+    assert torch.load(file, weights_only=False)["x"].tolist() == [3, 3]
+
+
+# -- models on it
+
+
+def policy(device: str, dtype: Dtype = "float32", **settings: Any) -> HFPolicy:
+    return HFPolicy(
+        tiny(0).to(device), small_chat(), dtype=dtype, budget=100_000_000, **settings
+    )
+
+
+def turns(of: HFPolicy) -> dict[tuple[str, tuple[int, ...]], Completion]:
+    return {(r.key, r.prompt): c for r, c in play(of, talks(seed=0, count=5))}
+
+
+def samples(of: HFPolicy) -> list[Sample]:
+    return [Sample(prompt=prompt, tokens=c.tokens) for (_, prompt), c in turns(of).items()]
+
+
+NEAR = {"float32": 2e-5, "bfloat16": 0.05}
+
+
+@pytest.mark.parametrize("dtype", NEAR)
+def test_turns_are_sampled_as_on_the_cpu(dtype: Dtype, cuda: Device) -> None:
+    """Decode steps are recorded graphs there."""
+    wanted, found = turns(policy("cpu", dtype)), turns(policy("cuda", dtype))
+    assert cuda.replays > 10
+    assert {k: c.tokens for k, c in found.items()} == {k: c.tokens for k, c in wanted.items()}
+    for key, completion in found.items():
+        assert completion.logps == pytest.approx(wanted[key].logps, abs=NEAR[dtype])
+
+
+@pytest.mark.parametrize("settings", [{}, {"padded": True}, {"gradient_checkpointing": True},
+                                      {"tokens": 60}], ids=str)  # fmt: skip
+@pytest.mark.parametrize("dtype", NEAR)
+def test_scores_and_gradients_are_those_of_the_cpu(
+    dtype: Dtype, settings: dict[str, Any], cuda: Device
+) -> None:
+    read, found = samples(policy("cpu")), {}
+    for device in ("cpu", "cuda"):
+        of = policy(device, dtype, **settings)
+        logp = of.score(read, 0.8).logp
+        assert logp.device.type == device
+        (logp * torch.linspace(-1, 2, len(logp), device=device)).sum().backward()
+        grads = [p.grad for p in of.parameters()]
+        assert {g.device.type for g in grads if g is not None} == {device}
+        found[device] = [logp.detach().cpu(), *(g.cpu() for g in grads if g is not None)]
+    assert_close(found["cuda"][0], found["cpu"][0], atol=NEAR[dtype], rtol=0)
+    for one, other in zip(found["cuda"][1:], found["cpu"][1:], strict=True):
+        assert float((one - other).norm() / other.norm()) < NEAR[dtype]
+
+
+def test_a_kernel_without_the_argument_for_shared_heads(
+    cuda: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch 2.11 has none, and says so with a TypeError where it is given."""
+    read, usual = samples(policy("cpu")), compat.varlen_attn
+
+    def older(q: Tensor, k: Tensor, v: Tensor, *ends: Any, scale: float, window_size: Any) -> Any:
+        return usual(q, k, v, *ends, scale=scale, window_size=window_size)
+
+    with torch.no_grad():
+        wanted = policy("cuda", "bfloat16").score(read, 1.0).logp
+        monkeypatch.setattr(compat, "varlen_attn", older)
+        with pytest.raises(TypeError, match="enable_gqa"):
+            policy("cuda", "bfloat16").score(read, 1.0)
+        monkeypatch.setattr(compat, "VARLEN_SHARES_KEY_HEADS", False)
+        assert_close(policy("cuda", "bfloat16").score(read, 1.0).logp, wanted)
+
+
+def test_frozen_weights_are_halved_and_copies_stand_alone(cuda: Device) -> None:
+    of = policy("cuda", "bfloat16")
+    read = samples(of)
+    frozen = of.copied()
+    assert {x.weight.dtype for x in frozen.base.modules() if isinstance(x, torch.nn.Linear)} == {
+        torch.bfloat16
+    }
+    with torch.no_grad():
+        before = frozen.score(read, 1.0).logp
+        assert_close(before, of.score(read, 1.0).logp)
+        for parameter in of.parameters():
+            parameter.mul_(1.5)
+        assert torch.equal(frozen.score(read, 1.0).logp, before)
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_adamw_steps_as_on_the_cpu(offload: bool, cuda: Device) -> None:
+    read, found = samples(policy("cpu")), []
+    for device in ("cpu", "cuda"):
+        of = policy(device)
+        optimizer = adamw(
+            of.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, offload=offload
+        )
+        for _ in range(2):
+            optimizer.zero_grad()
+            (-of.score(read, 1.0).logp.mean()).backward()
+            torch.nn.utils.clip_grad_norm_(list(of.parameters()), 1.0)
+            optimizer.step()
+        where = {x.device.type for s in optimizer.state_dict()["state"].values() for x in s.values()
+                 if x.dim()}  # fmt: skip
+        assert where == {"cpu" if offload else device}
+        found.append([p.detach().cpu() for p in of.parameters()])
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_weights_are_saved_and_loaded(cuda: Device, tmp_path: Path) -> None:
+    of = policy("cuda")
+    read = samples(of)
+    of.save(tmp_path)
+    with torch.no_grad():
+        wanted = of.score(read, 1.0).logp.cpu()
+        for device in ("cpu", "cuda"):
+            again = HFPolicy.load(str(tmp_path), device=device, budget=100_000_000)
+            assert_close(again.score(read, 1.0).logp.cpu(), wanted, atol=2e-5, rtol=0)
+    assert isinstance(next(of.model.parameters()), CudaTensor)

@@ -4,6 +4,7 @@ import copy
 import io
 import multiprocessing as mp
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import pytest
 import torch
 from support.pretend_cuda import CudaTensor, Device, pretend_cuda
 from support.scripted_turns import play, talks
-from support.tiny_models import small_chat, tiny
+from support.tiny_models import run, small_chat, tiny
 from torch import Tensor
 from torch.testing import assert_close
 
-from tutelage.policies.base import Completion
-from tutelage.policies.hf import compat
+from tutelage.maths.distributions import product
+from tutelage.policies.base import Completion, Request
+from tutelage.policies.hf import attention, compat
+from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.policy import Dtype, HFPolicy
+from tutelage.policies.hf.sampling import draw, draw_by_blocks
 from tutelage.prompts.prompter import Sample
 from tutelage.training.optimizer import adamw
 
@@ -187,9 +191,7 @@ def test_it_is_written_and_read(cuda: Device) -> None:
 
 
 def policy(device: str, dtype: Dtype = "float32", **settings: Any) -> HFPolicy:
-    return HFPolicy(
-        tiny(0).to(device), small_chat(), dtype=dtype, budget=100_000_000, **settings
-    )
+    return HFPolicy(tiny(0).to(device), small_chat(), dtype=dtype, budget=100_000_000, **settings)
 
 
 def turns(of: HFPolicy) -> dict[tuple[str, tuple[int, ...]], Completion]:
@@ -208,9 +210,12 @@ def test_turns_are_sampled_as_on_the_cpu(dtype: Dtype, cuda: Device) -> None:
     """Decode steps are recorded graphs there."""
     wanted, found = turns(policy("cpu", dtype)), turns(policy("cuda", dtype))
     assert cuda.replays > 10
-    assert {k: c.tokens for k, c in found.items()} == {k: c.tokens for k, c in wanted.items()}
-    for key, completion in found.items():
-        assert completion.logps == pytest.approx(wanted[key].logps, abs=NEAR[dtype])
+    same = [k for k in wanted if k in found and found[k].tokens == wanted[k].tokens]
+    if dtype == "float32":
+        assert len(same) == len(wanted) == len(found)
+    assert len(same) > 0.6 * len(wanted)  # the head is rounded there, and other tokens follow
+    for key in same:
+        assert found[key].logps == pytest.approx(wanted[key].logps, abs=10 * NEAR[dtype])
 
 
 @pytest.mark.parametrize("settings", [{}, {"padded": True}, {"gradient_checkpointing": True},
@@ -249,6 +254,134 @@ def test_a_kernel_without_the_argument_for_shared_heads(
             policy("cuda", "bfloat16").score(read, 1.0)
         monkeypatch.setattr(compat, "VARLEN_SHARES_KEY_HEADS", False)
         assert_close(policy("cuda", "bfloat16").score(read, 1.0).logp, wanted)
+
+
+# -- what is done on a GPU only
+
+
+def prompts(count: int) -> list[Request]:
+    """Of unequal lengths, with a common beginning."""
+    return [
+        Request(key=str(k), prompt=(*range(10, 50), *(50 + k + j for j in range(3 + 7 * k))),
+                seed=k, max_new=4)
+        for k in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("keys", [1 << 18, 100], ids=["in one kernel", "in several"])
+def test_new_tokens_of_all_slots_attend_in_one_kernel(
+    keys: int, cuda: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "MAX_GATHERED_KEYS", keys)
+    of, slots = policy("cuda", "bfloat16"), 6
+    wanted = run(policy("cpu", "bfloat16"), prompts(slots))
+    for each in prompts(slots):
+        of.submit(each)
+    cuda.watch = True
+    of.poll()  # one of them, whose beginning the others copy
+    cuda.names.clear()
+    made = of.poll()
+    count = cuda.names.count("varlen_attn")
+    assert count == 2 if keys > 1000 else count > 2  # of two layers
+    while len(made) < slots:
+        made += of.poll()
+    assert {c.key: c.tokens for c in made} == {k: c.tokens for k, c in wanted.items()}
+
+
+def engine(of: HFPolicy) -> SlotEngine:
+    assert isinstance(of.engine, SlotEngine)
+    return of.engine
+
+
+def test_keys_and_values_are_given_back_before_the_update(cuda: Device) -> None:
+    of = policy("cuda")
+    first = run(of, prompts(4))
+    held = weakref.ref(engine(of).cache.keys[0])
+    assert engine(of).recordings is not None
+    assert engine(of).recordings.replays
+    size = len(engine(of).slots), engine(of).cache.capacity
+    assert min(size) > 0
+    for key in first:
+        of.release(key)
+    assert held() is None
+    assert (engine(of).slots, engine(of).cache.capacity) == ([], 0)
+    assert not engine(of).recordings.replays
+    replays = cuda.replays
+    assert run(of, prompts(4)) == first
+    assert cuda.replays > replays
+    # at once of the size that they had, so that nothing is recorded for a smaller one
+    assert (len(engine(of).slots), engine(of).cache.capacity) == size
+
+
+@pytest.mark.parametrize("entries", [7, 420, 512, 1187 * 128])
+def test_a_token_is_drawn_by_blocks_as_from_the_whole_vocabulary(entries: int) -> None:
+    gen = torch.Generator().manual_seed(entries)
+    rows = 4 if entries > 1000 else 64
+    logits = torch.randn(rows, entries, generator=gen) * 4
+    logits[:, 1::5] = -torch.inf
+    heat = torch.tensor([0.0, 0.5, 1.0, 2.0]).repeat(rows // 4)
+    uniform = torch.rand(rows, generator=gen, dtype=torch.float64)
+    uniform[:4] = torch.tensor([0.3, 0.0, 1 - 2**-53, 1 - 2**-53], dtype=torch.float64)
+    token, logp = draw_by_blocks(logits, heat, uniform)
+    wanted, wanted_logp = draw(logits, heat, uniform)
+    assert torch.equal(token, wanted)
+    assert_close(logp, wanted_logp, atol=1e-4, rtol=0)
+    exact = (logits.double() / heat.where(heat > 0, 1.0)[:, None]).log_softmax(-1)
+    assert_close(logp.double(), exact.gather(-1, token[:, None])[:, 0], atol=2e-6, rtol=1e-6)
+    order = torch.randperm(rows, generator=gen)
+    again, again_logp = draw_by_blocks(logits[order], heat[order], uniform[order])
+    assert torch.equal(again, token[order])
+    assert torch.equal(again_logp, logp[order])
+    alone = [draw_by_blocks(logits[i : i + 1], heat[i : i + 1], uniform[i : i + 1])[0]
+             for i in range(rows)]  # fmt: skip
+    assert torch.equal(torch.cat(alone), token)
+
+
+def test_a_gpu_draws_by_blocks(cuda: Device) -> None:
+    """And nothing there is a double of the whole vocabulary."""
+    logits = torch.randn(2, 1024).to("cuda")
+    heat, uniform = torch.ones(2).to("cuda"), torch.tensor([0.2, 0.9]).double().to("cuda")
+    token, logp = draw(logits, heat, uniform)
+    wanted, wanted_logp = draw(logits.cpu(), heat.cpu(), uniform.cpu())
+    assert token.tolist() == wanted.tolist()
+    assert_close(logp.cpu(), wanted_logp, atol=1e-5, rtol=0)
+
+
+def test_the_heads_product_keeps_its_sums_in_float32(cuda: Device) -> None:
+    gen = torch.Generator().manual_seed(0)
+    hidden, head = torch.randn(40, 64, generator=gen), torch.randn(300, 64, generator=gen)
+    exact = hidden @ head.T
+    bound = (2**-8 + 2**-18) * (hidden.abs() @ head.abs().T) + 1e-4
+    leaves = [x.to("cuda").bfloat16().requires_grad_() for x in (hidden, head)]
+    made = product(*leaves)
+    assert made.dtype == torch.float32
+    assert ((made.detach().cpu() - exact).abs() <= bound).all()
+    one, other = (x.detach().cpu().double() for x in leaves)
+    assert_close(made.detach().cpu().double(), one @ other.T, atol=1e-4, rtol=1e-5)
+    made.log_softmax(-1)[:, 3].sum().backward()
+    here = [x.clone().requires_grad_() for x in (hidden, head)]
+    (here[0] @ here[1].T).log_softmax(-1)[:, 3].sum().backward()
+    for one, other in zip(leaves, here, strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert float((one.grad.cpu() - other.grad).norm() / other.grad.norm()) < 0.02
+
+
+def test_the_sampler_multiplies_by_the_head_that_is_scored(cuda: Device) -> None:
+    """Before and after an update: its copy of the head stays where recorded steps read it."""
+    of = policy("cuda", "bfloat16")
+    for scale in (1.0, 0.7):
+        with torch.no_grad():
+            of.model.get_output_embeddings().weight.mul_(scale)
+        of.refresh()
+        made = run(of, prompts(3))
+        read = [Sample(prompt=p.prompt, tokens=made[p.key].tokens) for p in prompts(3)]
+        drawn = [x for p in prompts(3) for x in made[p.key].logps]
+        with torch.no_grad():
+            assert of.score(read, 1.0).logp.tolist() == pytest.approx(drawn, abs=0.05)
+    copied = of.head_copy
+    assert copied is not None
+    assert torch.equal(copied, of.head.detach().bfloat16())
 
 
 def test_frozen_weights_are_halved_and_copies_stand_alone(cuda: Device) -> None:

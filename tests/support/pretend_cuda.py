@@ -53,8 +53,11 @@ class CudaTensor(torch.Tensor):
     host: torch.Tensor
 
     @staticmethod
-    def __new__(cls, real: torch.Tensor, requires_grad: bool = False) -> "CudaTensor":
-        assert type(real) is torch.Tensor and real.device.type == "cpu", (type(real), real.device)
+    def __new__(cls: Any, real: torch.Tensor, requires_grad: bool = False) -> "CudaTensor":
+        assert type(real) is torch.Tensor, (
+            "only a tensor of the CPU can stand behind one of the GPU"
+        )
+        assert real.device.type == "cpu"
         guard = torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch()
         shape = torch.empty_strided(real.size(), real.stride(), dtype=real.dtype, device="meta")
         made = torch.Tensor._make_subclass(cls, shape, requires_grad, device_for_backend_keys=CUDA)
@@ -105,7 +108,9 @@ class CudaTensor(torch.Tensor):
         return False
 
     def pin_memory(self, *args: Any) -> torch.Tensor:
-        raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned")
+        raise RuntimeError(
+            "cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned"
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "CudaTensor":
         if id(self) not in memo:
@@ -189,6 +194,8 @@ def dispatched(func: Any, args: Any, kwargs: Any) -> Any:
         return _copy(*args)
     if name == "prim::device":
         return CUDA
+    if func is aten.mm.dtype:
+        return _mm_float32(*args)
     if name == "torch_attn::_varlen_attn":
         return _varlen(*args, **kwargs)
     if name == "torch_attn::_varlen_attn_backward":
@@ -282,6 +289,35 @@ def _written(func: Any, args: Any, kwargs: Any) -> Any:
     count = len(func._schema.returns)
     assert count in (0, len(written)), f"{func} cannot be recorded here"
     return None if not count else written[0] if count == 1 else tuple(written)
+
+
+def _mm_float32(a: Any, b: Any, dtype: torch.dtype) -> torch.Tensor:
+    """A product of 16 bits whose sums are not rounded to 16 bits."""
+    for x in (a, b):
+        if not isinstance(x, CudaTensor):
+            raise RuntimeError(MIXED.format("mm"))
+    assert dtype == torch.float32
+    assert a.dtype == b.dtype
+    assert a.dtype in (torch.bfloat16, torch.float16), "out_dtype is for products of 16 bits"
+    DEVICE.launches += 1
+    x, y = a.host, b.host
+    made = x.float() @ y.float()
+    if DEVICE.recording is not None:
+        again = _Recorded(lambda x, y: x.float() @ y.float())
+        DEVICE.recording.append((again, (x, y), {}, made))
+    return CudaTensor(made)
+
+
+class _Recorded:
+    """A function as one of torch's operations that writes to none of its arguments."""
+
+    _schema = SimpleNamespace(is_mutable=False)
+
+    def __init__(self, function: Callable[..., torch.Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self.function(*args, **kwargs)
 
 
 # -- the kernel for sequences of different lengths
@@ -588,6 +624,14 @@ def pretend_cuda(total: int = 80 * GB) -> Iterator[Device]:
         # parameters keep their identity when a module is moved, and with it tied weights
         torch.__future__.set_swap_module_params_on_conversion(True)
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, swapped)
+        # a function of torch runs without its mode, but backward computes checkpoints again
+        functions, run_backward = _Functions(), torch.autograd._engine_run_backward
+
+        def with_functions(*args: Any, **kwargs: Any) -> Any:
+            with functions:
+                return run_backward(*args, **kwargs)
+
+        stack.enter_context(patch.object(torch.autograd, "_engine_run_backward", with_functions))
         stack.enter_context(_Operations())
-        stack.enter_context(_Functions())
+        stack.enter_context(functions)
         yield DEVICE

@@ -86,6 +86,8 @@ def run_part(name: str, arguments: argparse.Namespace) -> Line:
         lines = read_lines(out.read())
         if code and not error:
             error = (errors.read().strip().splitlines() or [f"exit code {code}"])[-1]
+        if not lines and not error:
+            error = "it printed no result"
     ok = not error and bool(lines) and all(line.get("ok", "error" not in line) for line in lines)
     return {"part": name, "ok": ok, "error": error, "lines": lines,
             "seconds": round(time.perf_counter() - since, 1)}  # fmt: skip
@@ -191,7 +193,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small shapes and few methods")
     parser.add_argument("--out", type=Path, default=Path("gpu-report"), help="without its ending")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
+                        help=f"some of: {', '.join(PARTS)}")  # fmt: skip
     parser.add_argument(
         "--patience", type=float, default=1.0, help="multiplies every time limit: slow machines"
     )

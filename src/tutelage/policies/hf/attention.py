@@ -74,7 +74,7 @@ class _Gather(NamedTuple):
     """Some parts of a flat pass as sequences of queries and of cached keys."""
 
     slots: Tensor  # [S] of each key
-    index: Tensor  # [S] its position there
+    places: Tensor  # [S] its position there
     ends: Tensor  # [parts + 1] cumulated new tokens, and so on for keys
     key_ends: Tensor
     longest: int
@@ -92,7 +92,7 @@ class _Gather(NamedTuple):
         starts = key_ends[:-1].repeat_interleave(counts, output_size=sum(held))
         return cls(
             slots=slots.repeat_interleave(counts, output_size=sum(held)),
-            index=torch.arange(sum(held), device=device) - starts,
+            places=torch.arange(sum(held), device=device) - starts,
             ends=ends,
             key_ends=key_ends,
             longest=max(new),
@@ -324,8 +324,8 @@ def _flat_in_one_kernel(
         parts.append(
             varlen_causal(
                 query[0, :, start:end].transpose(0, 1).to(value.dtype),
-                key[gather.slots, :, gather.index],
-                value[gather.slots, :, gather.index],
+                key[gather.slots, :, gather.places],
+                value[gather.slots, :, gather.places],
                 gather.ends,
                 gather.longest,
                 scaling,

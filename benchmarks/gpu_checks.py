@@ -143,7 +143,8 @@ def gradient(of: HFPolicy, samples: Sequence[Sample]) -> Tensor:
     """Of a weighted sum of log-probabilities, as one vector [P]."""
     of.model.zero_grad()
     logp = of.score(samples, 1.0).logp
-    (logp * torch.linspace(-1, 2, len(logp), device=logp.device)).sum().backward()
+    loss = (logp * torch.linspace(-1, 2, len(logp), device=logp.device)).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
     return torch.cat([p.grad.flatten().cpu() for p in of.parameters() if p.grad is not None])
 
 

@@ -63,8 +63,12 @@ def config_of(name: str, folder: Path, *, dtype: str, device: str) -> Config:
     algorithm = {k: v for k, v in table["algorithm"].items() if k != "thoughts"}
     if algorithm.get("hint") == "skills":  # of which these games have none
         algorithm["hint"] = "plan"
-    policy = {"layers": 1, "build": {"hidden": 16, "context": 256}, "dtype": dtype,
-              "device": device}  # fmt: skip
+    policy = {
+        "layers": 1,
+        "build": {"hidden": 16, "context": 256},
+        "dtype": dtype,
+        "device": device,
+    }
     made: dict[str, Any] = {
         "run": {"steps": 1, "folder": str(folder)},
         "env": {"suite": "doors"},
@@ -88,8 +92,12 @@ def starts(device: str, dtype: str, names: Sequence[str] = ()) -> Iterator[Line]
                 train.train(run, watch=watch)
             except Exception as problem:  # one method must not hide the others
                 error = f"{type(problem).__name__}: {str(problem)[:300]}"
-        yield {"check": f"{name}, {dtype}", "ok": not error and watch.line.get("tokens", 0) > 0,
-               "error": error, "seconds": round(time.perf_counter() - since, 2)}  # fmt: skip
+        yield {
+            "check": f"{name}, {dtype}",
+            "ok": not error and watch.line.get("tokens", 0) > 0,
+            "error": error,
+            "seconds": round(time.perf_counter() - since, 2),
+        }
 
 
 # -- it is right

@@ -235,9 +235,12 @@ def prefill(job: Job, rows: int) -> Line:
     some()
     taken = timed(some, job.device, job.arguments.repeats, job.until)
     return {
-        "rows": rows, "new_tokens": length, "cached_tokens": 0, "seconds": spread(taken),
+        "rows": rows,
+        "new_tokens": length,
+        "cached_tokens": 0,
+        "seconds": spread(taken),
         "repeats": len(taken),
-    }  # fmt: skip
+    }
 
 
 def turn(job: Job, rows: int) -> Line:
@@ -268,9 +271,12 @@ def turn(job: Job, rows: int) -> Line:
     again()
     taken = timed(again, job.device, job.arguments.repeats, job.until)
     return {
-        "rows": rows, "new_tokens": new, "cached_tokens": cached, "seconds": spread(taken),
+        "rows": rows,
+        "new_tokens": new,
+        "cached_tokens": cached,
+        "seconds": spread(taken),
         "repeats": len(taken),
-    }  # fmt: skip
+    }
 
 
 def sampling(job: Job, batch: int) -> Line:
@@ -286,9 +292,11 @@ def sampling(job: Job, batch: int) -> Line:
     some()
     taken = timed(some, job.device, 4 * job.arguments.repeats, job.until)
     return {
-        "batch": batch, "entries": job.shape.vocab, "repeats": len(taken),
+        "batch": batch,
+        "entries": job.shape.vocab,
+        "repeats": len(taken),
         "milliseconds": spread([100 * seconds for seconds in taken]),
-    }  # fmt: skip
+    }
 
 
 # -- learning

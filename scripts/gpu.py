@@ -89,8 +89,13 @@ def run_part(name: str, arguments: argparse.Namespace) -> Line:
         if not lines and not error:
             error = "it printed no result"
     ok = not error and bool(lines) and all(line.get("ok", "error" not in line) for line in lines)
-    return {"part": name, "ok": ok, "error": error, "lines": lines,
-            "seconds": round(time.perf_counter() - since, 1)}  # fmt: skip
+    return {
+        "part": name,
+        "ok": ok,
+        "error": error,
+        "lines": lines,
+        "seconds": round(time.perf_counter() - since, 1),
+    }
 
 
 def read_lines(text: str) -> list[Line]:
@@ -193,13 +198,20 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small shapes and few methods")
     parser.add_argument("--out", type=Path, default=Path("gpu-report"), help="without its ending")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
-                        help=f"some of: {', '.join(PARTS)}")  # fmt: skip
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=PARTS,
+        default=list(PARTS),
+        metavar="PART",
+        help=f"some of: {', '.join(PARTS)}",
+    )
     parser.add_argument(
         "--patience", type=float, default=1.0, help="multiplies every time limit: slow machines"
     )
-    parser.add_argument("--check", choices=[n for n in PARTS if not PARTS[n].words],
-                        help=argparse.SUPPRESS)  # fmt: skip
+    parser.add_argument(
+        "--check", choices=[n for n in PARTS if not PARTS[n].words], help=argparse.SUPPRESS
+    )
     arguments = parser.parse_args(words)
     if arguments.check:
         check(arguments.check, arguments.device, tiny=arguments.tiny)
@@ -210,9 +222,11 @@ def main(words: Sequence[str] | None = None) -> int:
         if not torch.cuda.is_available():
             parser.error("torch sees no GPU here; --device cpu --tiny runs all parts without one")
     report: Line = {
-        "began": time.strftime("%Y-%m-%d %H:%M"), "machine": machine(arguments.device),
-        "tiny": arguments.tiny, "parts": [],
-    }  # fmt: skip
+        "began": time.strftime("%Y-%m-%d %H:%M"),
+        "machine": machine(arguments.device),
+        "tiny": arguments.tiny,
+        "parts": [],
+    }
     for name in arguments.only:
         part = run_part(name, arguments)
         report["parts"].append(part)

@@ -41,9 +41,16 @@ def on_cuda(*shape: int) -> Tensor:
 
 
 def test_a_tensor_says_where_it_is(cuda: Device) -> None:
-    made = [on_cuda(2), torch.tensor([1.0], device="cuda"), torch.ones(2).cuda(),
-            torch.ones(2).to("cuda:0"), on_cuda(2).new_zeros(3), on_cuda(2)[:1] + 1,
-            torch.zeros_like(on_cuda(2)), on_cuda(2).new_tensor([1])]  # fmt: skip
+    made = [
+        on_cuda(2),
+        torch.tensor([1.0], device="cuda"),
+        torch.ones(2).cuda(),
+        torch.ones(2).to("cuda:0"),
+        on_cuda(2).new_zeros(3),
+        on_cuda(2)[:1] + 1,
+        torch.zeros_like(on_cuda(2)),
+        on_cuda(2).new_tensor([1]),
+    ]
     assert {(x.device, x.is_cuda, x.get_device()) for x in made} == {
         (torch.device("cuda:0"), True, 0)
     }
@@ -218,8 +225,9 @@ def test_turns_are_sampled_as_on_the_cpu(dtype: Dtype, cuda: Device) -> None:
         assert found[key].logps == pytest.approx(wanted[key].logps, abs=10 * NEAR[dtype])
 
 
-@pytest.mark.parametrize("settings", [{}, {"padded": True}, {"gradient_checkpointing": True},
-                                      {"tokens": 60}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "settings", [{}, {"padded": True}, {"gradient_checkpointing": True}, {"tokens": 60}], ids=str
+)
 @pytest.mark.parametrize("dtype", NEAR)
 def test_scores_and_gradients_are_those_of_the_cpu(
     dtype: Dtype, settings: dict[str, Any], cuda: Device
@@ -262,10 +270,14 @@ def test_a_kernel_without_the_argument_for_shared_heads(
 def prompts(count: int) -> list[Request]:
     """Of unequal lengths, with a common beginning."""
     return [
-        Request(key=str(k), prompt=(*range(10, 50), *(50 + k + j for j in range(3 + 7 * k))),
-                seed=k, max_new=4)
+        Request(
+            key=str(k),
+            prompt=(*range(10, 50), *(50 + k + j for j in range(3 + 7 * k))),
+            seed=k,
+            max_new=4,
+        )
         for k in range(count)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("keys", [1 << 18, 100], ids=["in one kernel", "in several"])
@@ -332,8 +344,10 @@ def test_a_token_is_drawn_by_blocks_as_from_the_whole_vocabulary(entries: int) -
     again, again_logp = draw_by_blocks(logits[order], heat[order], uniform[order])
     assert torch.equal(again, token[order])
     assert torch.equal(again_logp, logp[order])
-    alone = [draw_by_blocks(logits[i : i + 1], heat[i : i + 1], uniform[i : i + 1])[0]
-             for i in range(rows)]  # fmt: skip
+    alone = [
+        draw_by_blocks(logits[i : i + 1], heat[i : i + 1], uniform[i : i + 1])[0]
+        for i in range(rows)
+    ]
     assert torch.equal(torch.cat(alone), token)
 
 
@@ -412,8 +426,12 @@ def test_adamw_steps_as_on_the_cpu(offload: bool, cuda: Device) -> None:
             (-of.score(read, 1.0).logp.mean()).backward()
             torch.nn.utils.clip_grad_norm_(list(of.parameters()), 1.0)
             optimizer.step()
-        where = {x.device.type for s in optimizer.state_dict()["state"].values() for x in s.values()
-                 if x.dim()}  # fmt: skip
+        where = {
+            x.device.type
+            for s in optimizer.state_dict()["state"].values()
+            for x in s.values()
+            if x.dim()
+        }
         assert where == {"cpu" if offload else device}
         found.append([p.detach().cpu() for p in of.parameters()])
     for one, other in zip(*found, strict=True):

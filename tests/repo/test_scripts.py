@@ -11,9 +11,11 @@ import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 ONE_THREAD = {
-    **os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE",
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
     "PYTHONPATH": str(SCRIPTS.parent / "src"),
-}  # fmt: skip
+}
 
 COMMANDS = [path.name for path in sorted(SCRIPTS.glob("*.py")) if "__main__" in path.read_text()]
 
@@ -140,8 +142,19 @@ HERE = ("right", "starts in bfloat16", "starts in float32", "sampling", "prompts
 
 
 def test_what_a_gpu_is_asked_runs_without_one_in_the_small(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPTS / "gpu.py"), "--device", "cpu", "--tiny",
-               "--patience", "9", "--out", str(tmp_path / "report"), "--only", *HERE]  # fmt: skip
+    command = [
+        sys.executable,
+        str(SCRIPTS / "gpu.py"),
+        "--device",
+        "cpu",
+        "--tiny",
+        "--patience",
+        "9",
+        "--out",
+        str(tmp_path / "report"),
+        "--only",
+        *HERE,
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=ONE_THREAD)
     report = json.loads((tmp_path / "report.json").read_text())
     assert {part["part"]: part["error"] for part in report["parts"] if not part["ok"]} == {}

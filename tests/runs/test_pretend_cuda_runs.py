@@ -52,8 +52,13 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
         yield device
 
 
-def config(algorithm: dict[str, Any], folder: Path, *changes: str, dtype: str = "bfloat16",
-           teacher: bool = False) -> Config:  # fmt: skip
+def config(
+    algorithm: dict[str, Any],
+    folder: Path,
+    *changes: str,
+    dtype: str = "bfloat16",
+    teacher: bool = False,
+) -> Config:
     build = {"hidden": 16, "context": 256}
     table: dict[str, Any] = {
         "run": {"steps": 1, "folder": str(folder / "run")},
@@ -104,8 +109,9 @@ def weights(folder: Path) -> dict[str, bytes]:
 LORA = ('policy={model = "builtin:household-teacher", layers = 1, lora = 2}',)
 
 
-@pytest.mark.parametrize("more", [(), LORA, ("update.offload=true",),
-                                  ("policy.gradient_checkpointing=true",)], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "more", [(), LORA, ("update.offload=true",), ("policy.gradient_checkpointing=true",)], ids=str
+)
 def test_a_run_that_is_ended_goes_on(more: tuple[str, ...], tmp_path: Path, cuda: Device) -> None:
     """To the same bytes: here, in float32, nothing adds in another order."""
     changes = ("run.steps=2", "run.checkpoint_every=1", "eval.every=2", "eval.tasks=1", *more)

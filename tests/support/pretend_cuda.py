@@ -172,11 +172,24 @@ def host(x: torch.Tensor) -> torch.Tensor:
 
 # -- operations below autograd
 
-READS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal",
-         "aten::unique_consecutive", "aten::_unique2", "aten::unique_dim"}  # fmt: skip
+READS = {
+    "aten::_local_scalar_dense",
+    "aten::nonzero",
+    "aten::masked_select",
+    "aten::equal",
+    "aten::unique_consecutive",
+    "aten::_unique2",
+    "aten::unique_dim",
+}
 """Operations whose result, or its shape, the CPU waits for."""
-INDEXED = {"aten::index", "aten::index_put_", "aten::index_put", "aten::_unsafe_index",
-           "aten::_index_put_impl_", "aten::_unsafe_index_put"}  # fmt: skip
+INDEXED = {
+    "aten::index",
+    "aten::index_put_",
+    "aten::index_put",
+    "aten::_unsafe_index",
+    "aten::_index_put_impl_",
+    "aten::_unsafe_index_put",
+}
 
 
 def dispatched(func: Any, args: Any, kwargs: Any) -> Any:
@@ -363,10 +376,21 @@ def _varlen_checked(query: Any, key: Any, value: Any, ends: Any, window: Any) ->
 
 
 def _varlen(
-    query: Any, key: Any, value: Any, ends: Any, ends_k: Any, longest: int, longest_k: int,
-    is_causal: bool = False, scale: Any = None, window_size: Any = None, enable_gqa: bool = False,
-    seqused_k: Any = None, block_table: Any = None, num_splits: Any = None,
-) -> Any:  # fmt: skip
+    query: Any,
+    key: Any,
+    value: Any,
+    ends: Any,
+    ends_k: Any,
+    longest: int,
+    longest_k: int,
+    is_causal: bool = False,
+    scale: Any = None,
+    window_size: Any = None,
+    enable_gqa: bool = False,
+    seqused_k: Any = None,
+    block_table: Any = None,
+    num_splits: Any = None,
+) -> Any:
     causal = _varlen_checked(query, key, value, ends, window_size) or is_causal
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     assert block_table is None, "paged keys are not pretended"
@@ -387,10 +411,23 @@ def _varlen(
 
 
 def _varlen_backward(
-    grad: Any, query: Any, key: Any, value: Any, out: Any, sums: Any, ends: Any, ends_k: Any,
-    longest: int, longest_k: int, is_causal: bool, state: Any, scale: Any = None,
-    window_size: Any = None, *more: Any, **options: Any,
-) -> Any:  # fmt: skip
+    grad: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    out: Any,
+    sums: Any,
+    ends: Any,
+    ends_k: Any,
+    longest: int,
+    longest_k: int,
+    is_causal: bool,
+    state: Any,
+    scale: Any = None,
+    window_size: Any = None,
+    *more: Any,
+    **options: Any,
+) -> Any:
     causal = _varlen_checked(query, key, value, ends, window_size) or is_causal
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     made = [torch.zeros_like(x.host) for x in (query, key, value)]
@@ -414,11 +451,43 @@ class _Operations(TorchDispatchMode):
 
 # -- functions of Python: what C++ would decide before it asks for an operation
 
-LOWER = {"linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "addbmm",
-         "einsum", "mv", "addmv", "scaled_dot_product_attention"}  # fmt: skip
-FLOAT32 = {"__pow__", "__rpow__", "__rtruediv__", "cumsum", "exp", "log", "log_softmax", "norm",
-           "pow", "prod", "reciprocal", "rsqrt", "softmax", "softplus", "sum", "layer_norm",
-           "cross_entropy", "nll_loss", "kl_div", "logsumexp"}  # fmt: skip
+LOWER = {
+    "linear",
+    "matmul",
+    "__matmul__",
+    "__rmatmul__",
+    "mm",
+    "bmm",
+    "addmm",
+    "baddbmm",
+    "addbmm",
+    "einsum",
+    "mv",
+    "addmv",
+    "scaled_dot_product_attention",
+}
+FLOAT32 = {
+    "__pow__",
+    "__rpow__",
+    "__rtruediv__",
+    "cumsum",
+    "exp",
+    "log",
+    "log_softmax",
+    "norm",
+    "pow",
+    "prod",
+    "reciprocal",
+    "rsqrt",
+    "softmax",
+    "softplus",
+    "sum",
+    "layer_norm",
+    "cross_entropy",
+    "nll_loss",
+    "kl_div",
+    "logsumexp",
+}
 """torch's lists of functions that autocast runs in the lower dtype, and in float32."""
 
 
@@ -441,8 +510,17 @@ class _Functions(TorchFunctionMode):
                 return aten._to_copy.default(made, device=torch.device(device))
             if name == "numpy":
                 raise TypeError(NUMPY)
-            if name in ("tolist", "data_ptr", "untyped_storage", "get_device", "is_pinned",
-                        "pin_memory", "__deepcopy__", "__reduce_ex__", "__repr__"):  # fmt: skip
+            if name in (
+                "tolist",
+                "data_ptr",
+                "untyped_storage",
+                "get_device",
+                "is_pinned",
+                "pin_memory",
+                "__deepcopy__",
+                "__reduce_ex__",
+                "__repr__",
+            ):
                 return getattr(CudaTensor, name)(*args, **kwargs)
         device = kwargs.get("device")
         if device is None:

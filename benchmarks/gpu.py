@@ -1,6 +1,6 @@
 """On a graphics card: decoding, learning, and a whole step, beside what the card can do.
 
-    python benchmarks/gpu.py [--part decode train step] [--shape Qwen3-1.7B ...] [--save]
+    python benchmarks/gpu.py [--part decode prefill turn sampling train step] [--shape Qwen3-1.7B ...] [--save]
     python benchmarks/gpu.py --tiny --device cpu      all of it in a small shape, within a minute
     python benchmarks/gpu.py --table                  what was saved, in Markdown
 
@@ -11,6 +11,9 @@ there of the same device is not measured again: a run that was cut off goes on.
 decode  action tokens a second at a batch, every row in a turn, beside the memory-bandwidth limit:
         the weights once and every row's keys and values, 2 bytes a number, at the rate at which a
         large tensor is copied in the same run
+prefill seconds for first prompts of 256 tokens, all different
+turn    seconds for the 60 new tokens of a turn after 1,100 that are cached, and one sampled token
+sampling  milliseconds to draw a token from each row of logits
 train   tokens a second of `train_step` on packed rows, its optimiser included, and the share of
         the rate of a large bfloat16 product in the same run. Counted are 6 operations a weight of
         linear layers and token, the head's on tokens that are learnt from, and causal attention's;

@@ -18,6 +18,7 @@ from tutelage.config.toml_file import parse
 from tutelage.envs.registry import suite_of
 from tutelage.policies.base import Request
 from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.hf.sampling import draw
 from tutelage.policies.hf.tiny import train_tokenizer
 from tutelage.policies.packing import PackedSequence, pack
 from tutelage.prompts.chat_template import Chat
@@ -174,9 +175,9 @@ def decode(job: Job, batch: int) -> Line:
     chat = chat_of(job.shape, ["a b c"])
     policy = policy_of(job.shape, chat, job.device, slots=batch)
     policy.freeze()
-    draw = torch.Generator().manual_seed(0)
+    random = torch.Generator().manual_seed(0)
     for k in range(batch):
-        ids = torch.randint(3, job.shape.vocab, (prompt,), generator=draw).tolist()
+        ids = torch.randint(3, job.shape.vocab, (prompt,), generator=random).tolist()
         policy.submit(
             Request(key=str(k), prompt=tuple(ids), seed=k, max_new=2 * WARM + each * repeats)
         )
@@ -208,15 +209,105 @@ def decode(job: Job, batch: int) -> Line:
     }
 
 
+# -- prompts
+
+
+def prefilled(policy: HFPolicy) -> None:
+    """Poll until every waiting prompt has been read."""
+    while policy.engine.waiting:  # type: ignore[attr-defined]
+        policy.poll()
+
+
+def prefill(job: Job, rows: int) -> Line:
+    """First prompts of 256 tokens, all different."""
+    length = 32 if job.tiny else 256
+    policy = policy_of(job.shape, chat_of(job.shape, ["a b c"]), job.device, slots=rows)
+    policy.freeze()
+    random, keys = torch.Generator().manual_seed(0), iter(range(1 << 30))
+
+    def some() -> None:
+        for _ in range(rows):
+            ids = torch.randint(3, job.shape.vocab, (length,), generator=random).tolist()
+            policy.submit(Request(key=str(next(keys)), prompt=tuple(ids), seed=0, max_new=8))
+        prefilled(policy)
+        policy.refresh()
+
+    some()
+    taken = timed(some, job.device, job.arguments.repeats, job.until)
+    return {
+        "rows": rows,
+        "new_tokens": length,
+        "cached_tokens": 0,
+        "seconds": spread(taken),
+        "repeats": len(taken),
+    }
+
+
+def turn(job: Job, rows: int) -> Line:
+    """A turn's 60 new tokens after 1,100 that are cached."""
+    cached, new = (64, 8) if job.tiny else (1100, 60)
+    policy = policy_of(job.shape, chat_of(job.shape, ["a b c"]), job.device, slots=rows)
+    policy.freeze()
+    random = torch.Generator().manual_seed(0)
+
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(3, job.shape.vocab, (count,), generator=random).tolist())
+
+    held = {str(k): ids(cached) for k in range(rows)}
+
+    def ask() -> None:
+        for key, prompt in held.items():
+            policy.submit(Request(key=key, prompt=prompt, seed=0, max_new=1))
+        done = 0
+        while done < rows:
+            done += len(policy.poll())
+
+    def again() -> None:
+        for key in held:
+            held[key] = (*held[key], *ids(new))
+        ask()
+
+    ask()
+    again()
+    taken = timed(again, job.device, job.arguments.repeats, job.until)
+    return {
+        "rows": rows,
+        "new_tokens": new,
+        "cached_tokens": cached,
+        "seconds": spread(taken),
+        "repeats": len(taken),
+    }
+
+
+def sampling(job: Job, batch: int) -> Line:
+    """A token from each row of logits."""
+    logits = torch.randn(batch, job.shape.vocab, device=job.device) * 3
+    temperature = torch.ones(batch, device=job.device)
+    uniform = torch.rand(batch, dtype=torch.float64, device=job.device)
+
+    def some() -> None:
+        for _ in range(10):
+            draw(logits, temperature, uniform)
+
+    some()
+    taken = timed(some, job.device, 4 * job.arguments.repeats, job.until)
+    return {
+        "batch": batch,
+        "entries": job.shape.vocab,
+        "repeats": len(taken),
+        "milliseconds": spread([100 * seconds for seconds in taken]),
+    }
+
+
 # -- learning
 
 
 def episode(chat: Chat, number: int, length: int, vocab: int) -> Episode:
     """Turns of 32 words and 96 sampled ids, until there are about so many tokens."""
-    draw = torch.Generator().manual_seed(number)
+    random = torch.Generator().manual_seed(number)
     turns = []
     for _ in range(max(1, length // 130)):
-        ids = tuple(torch.randint(3, vocab, (96,), generator=draw).tolist())
+        ids = tuple(torch.randint(3, vocab, (96,), generator=random).tolist())
         turns.append(
             Turn(
                 observation=Observation(text="a b " * 16),
@@ -278,6 +369,14 @@ def optimizer_of(policy: HFPolicy, saved: Saved) -> torch.optim.Optimizer:
     )
 
 
+def memory_of(job: Job, predicted: float) -> Line:
+    """Most of a GPU's memory that was taken, beside what the dry run's formula says."""
+    if not job.device.startswith("cuda"):
+        return {}
+    measured = torch.cuda.max_memory_allocated()
+    return {"gb_predicted": rounded(predicted / 1e9), "gb_measured": rounded(measured / 1e9)}
+
+
 def train(job: Job, length: int) -> Line:
     tokens = length * (2 if job.tiny else 4)  # of a pass
     saved, chat = saved_of(job, tokens), chat_of(job.shape, ["a b c"])
@@ -301,11 +400,16 @@ def train(job: Job, length: int) -> Line:
             clock=Clock(),
         )
 
+    if job.device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
     step()
     taken = timed(step, job.device, job.arguments.repeats, job.until)
     read, done = sum(len(row.ids) for row in rows), operations(job.shape, rows)
     rate = spread([done / seconds for seconds in taken])
+    predicted = job.shape.activations(tokens, 2, recompute=saved.recompute)
+    predicted += (8 if saved.offload else 16) * job.shape.parameters()
     return {
+        **memory_of(job, predicted),
         "rows": len(rows),
         "row_tokens": read // len(rows),
         "pass_tokens": tokens,
@@ -430,6 +534,9 @@ def mixed(episode: Episode, number: int) -> Episode:
 
 CASES: Mapping[str, tuple[Callable[[Job, int], Line], Sequence[int], Sequence[int]]] = {
     "decode": (decode, (1, 32, 128, 256), (1, 4)),
+    "prefill": (prefill, (128,), (2,)),
+    "turn": (turn, (64,), (2,)),
+    "sampling": (sampling, (128,), (4,)),
     "train": (train, (2048,), (260,)),
     "step": (step, (128,), (4,)),
 }

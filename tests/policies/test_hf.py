@@ -330,6 +330,24 @@ def test_a_model_that_would_be_scored_wrongly_is_refused(name: str) -> None:
         HFPolicy(make(), small_chat())
 
 
+def test_capped_attention_is_refused_where_the_library_s_fast_kernel_leaves_the_cap_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As transformers 5.17 does: two computations without the cap would be equal."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    usual = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def without_cap(*args: Any, **options: Any) -> Any:
+        options.pop("softcap", None)
+        return usual(*args, **options)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", without_cap)
+    make, why = MISFITS["capped attention"]
+    with pytest.raises(PolicyError, match=why):
+        HFPolicy(make(), small_chat())
+
+
 @pytest.mark.parametrize(
     ("name", "more"),
     [

@@ -159,7 +159,10 @@ def test_the_card_s_measurements_run_on_a_processor(tmp_path: Path) -> None:
     message = run("gpu.py", *words)
     lines = [json.loads(text) for text in message.splitlines()]
     cases = [(line["part"], line["case"]) for line in lines]
-    assert cases == [("decode", 1), ("decode", 4), ("train", 260), ("step", 4)]
+    assert cases == [
+        *(("decode", 1), ("decode", 4), ("prefill", 2), ("turn", 2), ("sampling", 4)),
+        *(("train", 260), ("step", 4)),
+    ]
     assert saved.read_text() == message
     for line in lines[:2]:
         assert (line["ended"], line["repeats"]) == (0, 1)
@@ -167,7 +170,7 @@ def test_the_card_s_measurements_run_on_a_processor(tmp_path: Path) -> None:
         assert 0 < least <= rate <= most
         assert line["limit"] > 0
         assert line["share"] == pytest.approx(rate / line["limit"], rel=1e-3)
-    train, step = lines[2:]
+    train, step = lines[-2:]
     assert train["rows"] == 4
     assert train["utilisation"][0] > 0  # of a peak measured here, which a busy machine lowers
     assert step["turns"] == 4 * 3  # random weights are never done
@@ -180,6 +183,9 @@ def test_the_card_s_measurements_run_on_a_processor(tmp_path: Path) -> None:
     table = run("gpu.py", "--table", "--save", str(saved))
     assert [line for line in table.splitlines() if "###" in line] == [
         "### decode",
+        "### prefill",
+        "### turn",
+        "### sampling",
         "### train",
         "### step",
     ]

@@ -1,6 +1,7 @@
 """The scripts of scripts/ run in their smallest form."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -9,7 +10,12 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-
+ONE_THREAD = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "PYTHONPATH": str(SCRIPTS.parent / "src"),
+}
 
 COMMANDS = [path.name for path in sorted(SCRIPTS.glob("*.py")) if "__main__" in path.read_text()]
 
@@ -126,3 +132,63 @@ def test_a_short_run_is_recorded_and_equals_itself(tmp_path: Path) -> None:
     assert compare_runs.main(["record", str(tmp_path), "household_sft", "--jobs=1"]) == 0
     assert (tmp_path / "household_sft" / "metrics.jsonl").read_text().count("\n") == 2
     assert compare_runs.main(["compare", str(tmp_path), str(tmp_path)]) == 0
+
+
+# -- gpu.py
+
+
+HERE = ("right", "starts in bfloat16", "starts in float32", "sampling", "prompts")
+"""Parts that run here; test_benchmarks.py runs the measurements of the others."""
+
+
+def test_what_a_gpu_is_asked_runs_without_one_in_the_small(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        str(SCRIPTS / "gpu.py"),
+        "--device",
+        "cpu",
+        "--tiny",
+        "--patience",
+        "9",
+        "--out",
+        str(tmp_path / "report"),
+        "--only",
+        *HERE,
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=ONE_THREAD)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {part["part"]: part["error"] for part in report["parts"] if not part["ok"]} == {}
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    gpu = import_module("scripts.gpu")
+    assert [part["part"] for part in report["parts"]] == list(HERE)
+    assert sum(part.seconds for part in gpu.PARTS.values()) <= 480
+    page = (tmp_path / "report.md").read_text()
+    assert all(f"## {name}\n" in page for name in HERE)
+    checked = [line for part in report["parts"] for line in part["lines"] if "limit" in line]
+    assert len([line for line in checked if "check" in line]) == 10
+
+
+def test_a_part_that_fails_or_hangs_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = import_module("scripts.gpu")
+    jobs = {
+        "wrong": 'print(\'{"ok": false, "check": "x"}\')',
+        "dies": "import os, json; print('{\"ok\": true}', flush=True); os._exit(9)",
+        "hangs": "import time; print('{\"ok\": true}', flush=True); time.sleep(60)",
+        "says nothing": "",
+        "good": 'print(\'{"ok": true, "check": "x | y", "value": 0.5}\')',
+    }
+    monkeypatch.setattr(gpu, "PARTS", {name: gpu.Part(3) for name in jobs})
+    monkeypatch.setattr(gpu, "command", lambda name, given: [sys.executable, "-c", jobs[name]])
+    out = tmp_path / "report"
+    assert gpu.main(["--device", "cpu", "--out", str(out), "--only", *jobs]) == 1
+    report = json.loads(out.with_suffix(".json").read_text())
+    assert [part["ok"] for part in report["parts"]] == [False, False, False, False, True]
+    assert [len(part["lines"]) for part in report["parts"]] == [1, 1, 1, 0, 1]
+    assert report["parts"][1]["error"] == "exit code 9"
+    assert report["parts"][2]["error"] == "not done within its 3 seconds"
+    page = out.with_suffix(".md").read_text()
+    assert "| wrong | 1 of 1 failed |" in page
+    assert "x \\| y" in page
+    assert "good: ok" in capsys.readouterr().out

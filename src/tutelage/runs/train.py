@@ -291,9 +291,11 @@ class _Loop:
                 self.folder.log("episodes.jsonl").write(
                     in_phase(phase, episode_line(episode, step))
                 )
+            laid_out = time.perf_counter()
             usable = usable_episodes(
                 algorithm, episodes, self.session.policies, self.session.prompter, step=step
             )
+            clock.add("prompts", laid_out)
             used = learnt(algorithm, usable, self.config.rollout.tasks_per_step)
             report = train_step(
                 algorithm,

@@ -80,7 +80,9 @@ def train_step(
     are then as they were after the last whole minibatch.
     """
     refuse_silence(episodes, step)
+    since = time.perf_counter()
     layout = prepare(algorithm, episodes, prompts, update.device)
+    clock.add("prompts", since)
     views = ViewScores(
         layout=layout,
         algorithm=algorithm,

@@ -54,6 +54,9 @@ MIN_BLOCKED_MULTIPLICATIONS = 1 << 21
 """Multiplications of one key head's scores from which on blocks are faster."""
 MIN_ONEDNN_TOKENS = 256
 """Tokens of a sequence from which on the kernel is faster with oneDNN."""
+MAX_GATHERED_KEYS = 1 << 18
+"""Cached tokens whose keys are copied side by side for one kernel on a GPU (0.5 GB with 8 heads of
+128 entries in 16 bits, and as much for values)."""
 BLOCK_TOKENS, BLOCK_SCORES = 128, 3 << 18
 """New tokens of a slot in one block at most, and scores of a key head in it (3 MB): memory beyond
 that is mapped anew for each block."""
@@ -67,6 +70,37 @@ class NewTokens(NamedTuple):
     new: int
 
 
+class _Gather(NamedTuple):
+    """Some parts of a flat pass as sequences of queries and of cached keys."""
+
+    slots: Tensor  # [S] of each key
+    places: Tensor  # [S] its position there
+    ends: Tensor  # [parts + 1] cumulated new tokens, and so on for keys
+    key_ends: Tensor
+    longest: int
+    longest_keys: int
+    tokens: int
+
+    @classmethod
+    def of(cls, parts: Sequence[NewTokens], device: torch.device) -> "_Gather":
+        new, held = [p.new for p in parts], [p.cached + p.new for p in parts]
+        counts = torch.tensor(held, device=device)
+        slots = torch.tensor([p.slot for p in parts], device=device)
+        ends, key_ends = (
+            torch.tensor([0, *accumulate(x)], dtype=torch.int32, device=device) for x in (new, held)
+        )
+        starts = key_ends[:-1].repeat_interleave(counts, output_size=sum(held))
+        return cls(
+            slots=slots.repeat_interleave(counts, output_size=sum(held)),
+            places=torch.arange(sum(held), device=device) - starts,
+            ends=ends,
+            key_ends=key_ends,
+            longest=max(new),
+            longest_keys=max(held),
+            tokens=sum(new),
+        )
+
+
 class FlatPass:
     """A pass over new tokens of several cache slots, on one axis [1, N]: nothing is padded."""
 
@@ -74,6 +108,21 @@ class FlatPass:
         self.parts = parts
         self.masks: dict[NewTokens, Tensor] = {}  # made in the first layer
         self.layers = 0  # that have attended
+        self._gathers: list[_Gather] = []  # made in the first layer
+
+    def gathers(self, device: torch.device) -> "list[_Gather]":
+        """The parts for one kernel each, as many together as their keys allow."""
+        if not self._gathers:
+            groups: list[list[NewTokens]] = []
+            size = 0
+            for part in self.parts:
+                size += part.cached + part.new
+                if not groups or size > MAX_GATHERED_KEYS:
+                    groups.append([])
+                    size = part.cached + part.new
+                groups[-1].append(part)
+            self._gathers = [_Gather.of(group, device) for group in groups]
+        return self._gathers
 
     def mask(self, part: NewTokens, device: torch.device) -> Tensor:
         """True where new token t may look, [1, 1, T, S]: at earlier tokens and itself."""
@@ -240,7 +289,10 @@ def blocked(query: Tensor, key: Tensor, value: Tensor, scaling: float, cached: i
 
 
 def _flat(query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: FlatPass) -> Tensor:
-    """A slot at a time, over exactly what it holds -> [1, N, H, D]."""
+    """Each slot over exactly what it holds -> [1, N, H, D]: in one kernel on a GPU, which has it for
+    16 bits, else a slot at a time."""
+    if query.is_cuda and value.dtype in (torch.bfloat16, torch.float16):
+        return _flat_in_one_kernel(query, key, value, scaling, flat)
     attended = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3], dtype=value.dtype)
     start = 0
     for tokens in flat.parts:
@@ -259,6 +311,30 @@ def _flat(query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: FlatP
         attended[:, start:end] = part.transpose(1, 2)
         start = end
     return attended
+
+
+def _flat_in_one_kernel(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: FlatPass
+) -> Tensor:
+    """Keys and values of all slots side by side, so that the number of launches does not grow with
+    the number of slots."""
+    parts, start = [], 0
+    for gather in flat.gathers(query.device):
+        end = start + gather.tokens
+        parts.append(
+            varlen_causal(
+                query[0, :, start:end].transpose(0, 1).to(value.dtype),
+                key[gather.slots, :, gather.places],
+                value[gather.slots, :, gather.places],
+                gather.ends,
+                gather.longest,
+                scaling,
+                key_ends=gather.key_ends,
+                longest_keys=gather.longest_keys,
+            )
+        )
+        start = end
+    return torch.cat(parts)[None]
 
 
 def _packed(

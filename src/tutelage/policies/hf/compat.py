@@ -25,12 +25,21 @@ def cache_argument(base: Any) -> str:
 
 
 def varlen_causal(
-    query: Tensor, key: Tensor, value: Tensor, ends: Tensor, longest: int, scaling: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ends: Tensor,
+    longest: int,
+    scaling: float,
+    *,
+    key_ends: Tensor | None = None,
+    longest_keys: int = 0,
 ) -> Tensor:
     """Causal attention within each sequence of one axis, on a GPU.
 
     query [N, H, D], key and value [N, K, D] with K dividing H, and `ends` the cumulated lengths
-    (0 first) -> [N, H, D].
+    (0 first) -> [N, H, D]. With `key_ends`, keys and values are [S, K, D], and a sequence's queries
+    are the last of its tokens.
     """
     grouped = query.shape[1] != key.shape[1]
     options: dict[str, Any] = {}
@@ -44,9 +53,9 @@ def varlen_causal(
         key,
         value,
         ends,
-        ends,
+        ends if key_ends is None else key_ends,
         longest,
-        longest,
+        longest if key_ends is None else longest_keys,
         scale=scaling,
         window_size=(-1, 0),
         **options,

@@ -16,10 +16,10 @@ tokens. A common prefix of 32 tokens or more is copied from another slot, so the
 compute their first prompt once.
 
 Memory: slots that no longer fit the budget are evicted, the longest idle first, and their episodes
-are computed again if they come back; turns that do not fit wait. When nothing is cached any more, a
-CPU gives the memory back, for training. On a GPU cache and recorded graphs stay, because recorded
-steps know their addresses and recording them anew costs seconds; a lower TUTELAGE_KV_CACHE_GB leaves more
-for the update.
+are computed again if they come back; turns that do not fit wait. When nothing is cached any more,
+the memory is given back, for scores and the update. On a GPU that ends the recorded steps too, which
+know the cache's addresses: they are recorded again in the next rollout, which begins with slots of
+the size that the last one ended with, so that each shape is recorded once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import PolicyError
+from tutelage.maths.distributions import product
 from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf import kv_cache
 from tutelage.policies.hf.attention import FlatPass, NewTokens, check_all_layers_attended
@@ -124,6 +125,7 @@ class SlotEngine:
         self.active = torch.zeros(slots, dtype=torch.bool, device=device)
         self.finished = torch.zeros(slots, dtype=torch.bool, device=device)
         self.passes = self.clock = 0
+        self.last_size = (0, 0)  # slots and capacity when the cache was last given back, recorded
         self.prefill_next = False
         self.waiting: list[Request] = []
         self.slots: list[_Slot] = []
@@ -150,12 +152,13 @@ class SlotEngine:
         self._drop()
 
     def _drop(self) -> None:
-        """Cache nothing. The memory is given back, unless recordings know its addresses."""
+        """Cache nothing, and give the memory back: that of recordings too, which know its
+        addresses."""
         self.decoding = _Decoding()
-        if self.recordings is None:
-            self.slots, self.cache = [], SlotCache(self.kv_shape)
-        else:
-            self.slots = [_Slot() for _ in self.slots]
+        if self.recordings is not None and self.slots:
+            self.last_size = len(self.slots), self.cache.capacity
+            self.recordings.forget()
+        self.slots, self.cache = [], SlotCache(self.kv_shape)
 
     def poll(self) -> list[Completion]:
         """One pass: prefill prompts when enough of them wait, else decode one token each."""
@@ -280,6 +283,8 @@ class SlotEngine:
         count = len(self.slots)
         if wanted > count:
             count = max(wanted, 2 * count)
+        if not self.slots and self._max_slots(max(capacity, self.last_size[1])) >= wanted:
+            count, capacity = max(count, self.last_size[0]), max(capacity, self.last_size[1])
         count = min(count, self._max_slots(capacity))
         if capacity == self.cache.capacity and count == len(self.slots):
             return
@@ -401,7 +406,10 @@ class SlotEngine:
         return hidden[0]
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return (hidden @ self.head().to(hidden.dtype).T).float()
+        head = self.head()
+        if head.dtype == torch.bfloat16 and head.is_cuda:
+            return product(hidden.bfloat16(), head)
+        return (hidden @ head.to(hidden.dtype).T).float()
 
     def _choose_decoding(self) -> None:
         """Choose how the slots in a turn are read until the next turn begins or ends.

@@ -40,8 +40,9 @@ MAX_LOGIT_ERROR = 3e-4
 class HFPolicy:
     """Wraps `model` (transformers.PreTrainedModel, float32 weights) and its `chat`.
 
-    dtype     of activations and matrix products; weights that are trained, and the LM head's
-              product and softmax, stay in float32
+    dtype     of activations and matrix products; weights that are trained, and softmaxes, stay in
+              float32. So does the LM head's product on a CPU; on a GPU it is one of bfloat16 with
+              sums in float32
     slots     episodes decoded together
     tokens    of one forward pass when scoring
     adapters  of the model: trained and saved instead of its weights
@@ -82,6 +83,7 @@ class HFPolicy:
         self.frozen = False
         self.prefixes: list[Prefix] = []
         self.acting_copy: memory.ActingCopy | None = None
+        self.head_copy: Tensor | None = None
         model.eval()  # with dropout, nothing would be scored as it was sampled
         self.device = str(next(model.parameters()).device)
         self._refuse_unsupported()
@@ -112,7 +114,7 @@ class HFPolicy:
         self.scoring = torch.compile(self.base, dynamic=True) if self.compiled else self.base
         self.engine: Engine = SlotEngine(
             self._forward,
-            lambda: self.head.detach(),
+            self._acting_head,
             self.model.config,
             end=self.chat.end,
             slots=self.slots,
@@ -134,7 +136,7 @@ class HFPolicy:
     def freeze(self) -> None:
         """Train nothing of it from here on."""
         self.model.requires_grad_(False)
-        self.frozen, self.acting_copy = True, None
+        self.frozen, self.acting_copy, self.head_copy = True, None, None
         self._cast_frozen()
 
     def copied(self) -> "HFPolicy":
@@ -201,6 +203,8 @@ class HFPolicy:
         """Give the model our attention function, and check that logits do not change by it, nor by
         applying the LM head separately."""
         ids = torch.arange(1, PROBE_TOKENS + 1, device=self.device)[None] % self.chat.size
+        # the reference is the model's own formula: its sdpa may leave out caps as ours does
+        self.model.set_attn_implementation("eager")
         expected = self.model(input_ids=ids, use_cache=False).logits[..., : self.chat.size]
         if not expected.isfinite().all():
             raise PolicyError(
@@ -241,6 +245,22 @@ class HFPolicy:
             self.acting_copy = memory.ActingCopy(self.base)
         return self.base if self.acting_copy is None else self.acting_copy.base
 
+    @property
+    def _bfloat16_head(self) -> bool:
+        return self._bfloat16 and self.device.startswith("cuda")
+
+    def _acting_head(self) -> Tensor:
+        """The LM head for sampling. One of bfloat16 is a copy that stays where it is: recorded steps
+        know its address, and casting the head for every token would read all of it."""
+        head = self.head.detach()
+        if not self._bfloat16_head:
+            return head
+        if self.reference_path:
+            return head.bfloat16()
+        if self.head_copy is None:
+            self.head_copy = head.bfloat16()
+        return self.head_copy
+
     def submit(self, request: Request) -> None:
         self.engine.submit(request)
 
@@ -253,6 +273,8 @@ class HFPolicy:
     def refresh(self) -> None:
         if self.acting_copy is not None:
             self.acting_copy.refresh()
+        if self.head_copy is not None:
+            self.head_copy.copy_(self.head.detach())
         self.engine.refresh()
 
     # -- scoring and training
@@ -282,10 +304,13 @@ class HFPolicy:
             order += [index for sequence in group for index in sequence.flat]
         inverse = torch.tensor(order, device=self.device).argsort()
         head = self.head if torch.is_grad_enabled() else self.head.detach()
+        hidden = torch.cat(parts)[inverse]
+        if self._bfloat16_head:
+            hidden = hidden.bfloat16()
         return Scores(
             distribution=Distribution(
-                hidden=torch.cat(parts)[inverse],
-                head=head.to(parts[0].dtype),
+                hidden=hidden,
+                head=head.to(hidden.dtype),
                 temperature=temperature,
             ),
             token=token,

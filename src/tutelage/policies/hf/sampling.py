@@ -4,9 +4,15 @@ import random
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.policies.base import Completion, Request
+
+BLOCKS = (512, 256, 128, 64)
+"""Entries whose probabilities a GPU sums first: the largest of these that divides the vocabulary,
+or the largest of all after padding."""
+BELOW_ONE = 1 - 2**-52
 
 
 def draw(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,6 +22,8 @@ def draw(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, 
     probability zero is never drawn. At temperature[B] 0 it is the likeliest token. Returns tokens
     [B] and their log-probabilities at the row's temperature (at 1 where that is 0).
     """
+    if logits.is_cuda:
+        return draw_by_blocks(logits, temperature, uniform)
     greedy = temperature == 0
     logps = torch.log_softmax(logits / torch.where(greedy, 1.0, temperature)[:, None], -1)
     mass = logps.double().exp().cumsum(-1)
@@ -23,6 +31,33 @@ def draw(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, 
     token = token.clamp(max=logits.shape[-1] - 1)
     token = torch.where(greedy, logps.argmax(-1), token)
     return token, logps.gather(-1, token[:, None]).squeeze(-1)
+
+
+def draw_by_blocks(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """`draw` for a GPU: the same tokens but for rounding, and no row depends on another.
+
+    The block in which the cumulative probability exceeds the number is found first, then the token
+    inside of it: sums over the vocabulary are in double, but its entries are read in float32 and
+    only blocks are cumulated.
+    """
+    greedy = temperature == 0
+    scaled = logits / torch.where(greedy, 1.0, temperature)[:, None]
+    best, likeliest = scaled.max(-1, keepdim=True)
+    weights = (scaled - best).exp()
+    entries = weights.shape[1]
+    size = next((n for n in BLOCKS if entries % n == 0), BLOCKS[0])
+    blocks = F.pad(weights, (0, -entries % size)).view(len(weights), -1, size)
+    ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    total = ends[:, -1:]
+    target = torch.minimum(uniform[:, None] * total, total * BELOW_ONE)
+    block = torch.searchsorted(ends, target, right=True)
+    before = torch.where(block > 0, ends.gather(-1, (block - 1).clamp(min=0)), 0.0)
+    inside = blocks.gather(1, block[:, :, None].expand(-1, 1, size))[:, 0].double().cumsum(-1)
+    within = torch.minimum(target - before, inside[:, -1:] * BELOW_ONE)
+    token = block * size + torch.searchsorted(inside, within, right=True)
+    token = torch.where(greedy[:, None], likeliest, token)
+    logp = scaled.gather(-1, token) - best - total.log().to(scaled.dtype)
+    return token.squeeze(-1), logp.squeeze(-1)
 
 
 def uniforms(seeds: Sequence[int], count: int) -> Tensor:

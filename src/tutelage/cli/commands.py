@@ -208,6 +208,18 @@ def serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def view(arguments: argparse.Namespace) -> int:
+    from tutelage.cli import view
+
+    if arguments.episodes < 0:
+        raise ConfigError(f"--episodes must be at least 0, got {arguments.episodes}")
+    if arguments.html is not None:
+        view.write(arguments.folders, arguments.html, episodes=arguments.episodes)
+        return 0
+    view.serve(arguments.folders, host=arguments.host, port=arguments.port)
+    return 0
+
+
 def bench(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 

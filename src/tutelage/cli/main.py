@@ -283,6 +283,28 @@ def _serve(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _view(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "folders",
+        metavar="RUN",
+        type=Path,
+        nargs="+",
+        help="folders of runs or evaluations, or folders that hold such folders",
+    )
+    p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    p.add_argument("--port", type=int, default=8765, help="port to listen on (default: 8765)")
+    p.add_argument(
+        "--html", type=Path, metavar="FILE", help="write one page that holds everything, and end"
+    )
+    p.add_argument(
+        "--episodes",
+        type=int,
+        default=200,
+        metavar="N",
+        help="with --html: the newest episodes of each run that are put in (default: 200)",
+    )
+
+
 def _bench(p: argparse.ArgumentParser) -> None:
     _file(p, optional="a TOML file, or the folder of a run (default: the demo's OPD run)")
     p.add_argument(
@@ -322,6 +344,7 @@ COMMANDS = {
     "eval": Command("Measure the success rate of a model, with confidence intervals.", _eval),
     "collect": Command("Record episodes to imitate (setting rollout.replay).", _collect),
     "export": Command("Write the trained model of a run as a Hugging Face folder.", _export),
+    "view": Command("Show runs in a browser: curves, episodes, coloured tokens.", _view),
     "demo": Command("Train a small agent with a teacher, in a few minutes on a CPU.", _demo),
     "examples": Command("List the example files, print one, or copy one.", _examples),
     "envs": Command("List the suites of environments, or show one with its options.", _envs),

@@ -52,8 +52,9 @@ LISTED = (
 """What a list of episodes shows of each."""
 FACETS = ("phase", "split", "family", "stop", "policy")
 """What episodes are filtered by as it stands; the page offers the values that there are."""
+# by step means by time: the warm start's steps come before those of the training
 ORDERS = {
-    "step": "step", "return": "ret", "turns": "turns", "invalid": "invalid", "tokens": "tokens",
+    "step": "id", "return": "ret", "turns": "turns", "invalid": "invalid", "tokens": "tokens",
     "task": "task",
 }  # fmt: skip
 

@@ -210,10 +210,9 @@ class Folder:
                 for name, value in spent.items():
                     x[name].append(value)
         rows = {
-            key: [(t if key.startswith("seconds.") else r).get(key)
-                  for r, t in zip(chosen, times, strict=True)]
+            key: [_value(key, row, time) for row, time in zip(chosen, times, strict=True)]
             for key in keys
-        }  # fmt: skip
+        }
         return {"x": x, "values": rows}
 
     def keys(self, phase: str) -> list[str]:
@@ -224,7 +223,7 @@ class Folder:
         for row in (*self.steps.rows, *self.seconds.rows):
             if row.get("phase", "train") == phase:
                 names |= dict.fromkeys(k for k in row if k not in ("phase", "step"))
-        return list(names)
+        return (["success"] if "won" in names else []) + list(names)
 
     def hint_written(self, task: str) -> str:
         """What the student wrote for itself, of a task; "" where it wrote nothing."""
@@ -281,6 +280,13 @@ def flat(line: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]
             yield from flat(value, f"{before}{key}.")
         elif value is None or isinstance(value, int | float | str):
             yield f"{before}{key}", value
+
+
+def _value(key: str, row: Mapping[str, Any], time: Mapping[str, Any]) -> Any:
+    if key == "success":  # of the episodes that did not break
+        whole = _number(row.get("episodes")) - _number(row.get("broken"))
+        return _number(row.get("won")) / whole if whole > 0 else None
+    return (time if key.startswith("seconds.") else row).get(key)
 
 
 def _number(value: object) -> float:

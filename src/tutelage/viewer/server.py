@@ -5,6 +5,7 @@ it, and the page's policy forbids scripts, styles and requests from elsewhere.
 """
 
 import base64
+import contextlib
 import hashlib
 import ipaddress
 import json
@@ -33,10 +34,15 @@ TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript",
          ".mjs": "text/javascript", ".svg": "image/svg+xml"}  # fmt: skip
 LOOKED = 2.0
 """Seconds between two looks for new folders, and between two looks at files that grow."""
+PATIENCE = 0.2
+"""Seconds that a first answer waits for the index."""
 COOKIE = "tutelage_view"
 
 ADVANTAGE = re.compile(r"^(group_relative|.*advantage|leave_one_out)")
 """Signals that say how a copy compares with the others of its group."""
+
+FIRST = ("gate", "t_dur", "gap", "group_relative")
+"""Beginnings of signals whose spread is shown first."""
 
 Told = Callable[[Folder, Mapping[str, Any]], Mapping[str, str]]
 """What privileged text each view is shown, by the view's name, given a run and an episode's line.
@@ -83,7 +89,8 @@ class Shelf:
         """The index of a run's episodes, which is complete only after a while."""
         folder = self.folder(name)
         with self._lock:
-            if name not in self.indices:
+            new = name not in self.indices
+            if new:
                 try:
                     split = str((folder.config().get("env") or {}).get("split", ""))
                 except RunError:
@@ -94,6 +101,10 @@ class Shelf:
             if name in self._wanted:
                 self._wanted.remove(name)
             self._wanted.insert(0, name)
+        if new:  # a small run is complete in its first answer
+            until = time.monotonic() + PATIENCE
+            with contextlib.suppress(OSError):  # the thread tries again, and says so
+                self.indices[name].update(lambda: time.monotonic() < until)
         return self.indices[name]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -216,8 +227,8 @@ class Shelf:
         lines = list(index.columns_of_step(phase, chosen))
         names = list(dict.fromkeys(name for line in lines for name in line["columns"]))
         if column not in names:
-            gates = [name for name in names if name.startswith("gate")]
-            column = (gates or names)[0] if names else ""
+            liked = [n for start in FIRST for n in names if n.startswith(start)]
+            column = (liked or names or [""])[0]
         gap = next((n for n in names if n.startswith("gap[")), "")
         pairs = []
         for line in lines:
@@ -343,7 +354,7 @@ def application(shelf: Shelf, *, token: str = "") -> "Starlette":
 
     def series(request: "Request") -> object:
         asked = request.query_params
-        keys = [key for key in asked.get("keys", "").split("|") if key]
+        keys = [key for key in asked.get("keys", "").split("\n") if key]
         return shelf.folder(request.path_params["run"]).series(keys, asked.get("phase", "train"))
 
     def histogram(request: "Request") -> object:

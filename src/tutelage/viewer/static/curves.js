@@ -6,6 +6,10 @@ import { visible } from "./format.js";
 import { go, link } from "./route.js";
 
 const AXES = { step: "step", episodes: "episodes played", tokens: "tokens trained on", seconds: "seconds" };
+const TITLES = {
+  success: "success: share of the step's episodes that were won", return: "return: mean of the step's episodes",
+  varied: "varied: share of groups whose returns differ", invalid: "invalid: share of turns", lr: "lr: learning rate",
+};
 const GROUPS = [
   ["Outcome", (key) => /^(success|return|won|turns|invalid|varied)$/.test(key)],
   ["Loss", (key) => /^(loss|losses\..*|grad_norm)$/.test(key)],
@@ -29,10 +33,10 @@ function grouped(keys) {
 // Series of several runs: {run: {x, values}}. Asked again while a run goes on.
 function useSeries(runs, keys, phase, versions) {
   const [found, set] = useState({});
-  const asked = `${runs.join()}|${keys.join("|")}|${phase}|${versions}`;
+  const asked = `${runs.join()}|${keys.join("\n")}|${phase}|${versions}`;
   useEffect(() => {
     let over = false;
-    Promise.all(runs.map((run) => get(`run/${run}/series`, { keys: keys.join("|"), phase })))
+    Promise.all(runs.map((run) => get(`run/${run}/series`, { keys: keys.join("\n"), phase })))
       .then((all) => over || set(Object.fromEntries(runs.map((run, k) => [run, all[k]]))))
       .catch(() => over || set({}));
     return () => {
@@ -83,7 +87,7 @@ function Curves({ query }) {
   }, [versions, chosen.map((row) => row.id).join()]);
   const set = (changed) => go(["curves"], { ...query, runs: chosen.map((r) => r.id).join(","), ...changed }, { replace: true });
   const known = chosen.filter((row) => about[row.id] && about[row.id].keys);
-  const keys = [...new Set(["success", ...known.flatMap((row) => about[row.id].keys[phase])])];
+  const keys = [...new Set([...known.flatMap((row) => about[row.id].keys[phase])])];
   const sections = grouped(keys.filter((key) => key.toLowerCase().includes(words.toLowerCase())));
   const drawn = sections.filter(([name]) => open[name] || words).flatMap(([, mine]) => mine);
   const series = useSeries(known.map((row) => row.id), drawn, phase, versions);
@@ -137,13 +141,13 @@ function Curves({ query }) {
       })}</div></details>
     <p class="legend-row" id="legend">${units.map(([name, rows], k) => html`<span><${Swatch} k=${k}/>
       <a href=${link(["run", rows[0].id])}>${visible(name)}</a></span>`)}</p>
-    <section class="charts"><${Chart} title="tasks of the panel solved (band: 95 % interval${bands ? ", or least to most of the seeds" : ""})"
+    <section class="charts first"><${Chart} title="tasks of the panel solved (band: 95 % interval${bands ? ", or least to most of the seeds" : ""})"
       lines=${success} xlabel=${AXES[axis]} height=${260} percent=${true} sync="curves"/></section>
     ${sections.map(([name, mine]) => html`<details key=${name} open=${Boolean(open[name] || words)}
         onToggle=${(e) => setOpen((old) => ({ ...old, [name]: e.target.open }))}>
       <summary><h2>${name}</h2> <span class="soft">${mine.length}</span></summary>
       ${open[name] || words ? html`<section class="charts">${mine.map((key) => html`<${Chart} key=${key}
-        title=${visible(key)} lines=${lines(key)} xlabel=${AXES[axis]} sync="curves" percent=${key === "success"}/>`)}</section>` : null}
+        title=${TITLES[key] || visible(key)} lines=${lines(key)} xlabel=${AXES[axis]} sync="curves" percent=${key === "success"}/>`)}</section>` : null}
     </details>`)}
   </main>`;
 }

@@ -39,7 +39,7 @@ function answer(path, asked) {
   if (parts.length === 2) return run.about;
   if (parts[2] === "series") {
     const phase = run.series[asked.phase || "train"];
-    const keys = (asked.keys || "").split("|").filter(Boolean);
+    const keys = (asked.keys || "").split("\n").filter(Boolean);
     return { x: phase.x, values: Object.fromEntries(keys.map((k) => [k, phase.values[k] || []])) };
   }
   if (parts[2] === "histogram") return run.histograms[asked.column] || run.histograms[""];

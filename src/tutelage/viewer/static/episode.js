@@ -15,7 +15,7 @@ function Actor({ name }) {
 
 function Reply({ turn }) {
   return html`${parts(turn.text).map(([kind, text]) => {
-    if (kind === "thought") return html`<details class="thought"><summary>thought <span class="soft">${visible(text.slice(0, 90))}${text.length > 90 ? "\u2026" : ""}</span></summary><${Long} text=${text}/></details>`;
+    if (kind === "thought") return html`<details class="thought"><summary>thought${" "} <span class="soft">${visible(text.slice(0, 90))}${text.length > 90 ? "\u2026" : ""}</span></summary><${Long} text=${text}/></details>`;
     if (kind === "action") return html`<p class="action"><span class="soft">\u203a</span> <${Long} text=${text}/></p>`;
     return html`<p><${Long} text=${text}/></p>`;
   })}`;
@@ -86,9 +86,9 @@ function Conversation({ found, look }) {
 function Colouring({ columns, query, set }) {
   const names = Object.keys(columns);
   return html`<label>colour by <select id="column" value=${query.column || ""} onChange=${(e) => set({ column: e.target.value })}>
-      <option value="">nothing</option>${names.map((name) => html`<option value=${name}>${visible(name)}</option>`)}</select></label>
-    ${query.column ? html`<label>scale <select value=${query.scale || "root"} onChange=${(e) => set({ scale: e.target.value })}>
-      <option value="root">square root</option><option value="linear">linear</option></select></label>
+      <option value="">nothing</option>${query.column && !columns[query.column] ? html`<option value=${query.column}>${visible(query.column)}: not recorded here</option>` : null}${names.map((name) => html`<option value=${name}>${visible(name)}</option>`)}</select></label>
+    ${query.column ? html`<label>scale <select value=${query.scale || ""} onChange=${(e) => set({ scale: e.target.value })}>
+      <option value="">as it fits</option><option value="root">square root</option><option value="linear">linear</option></select></label>
       <label><input type="checkbox" checked=${query.prompt === "yes"} onChange=${() => set({ prompt: query.prompt === "yes" ? "" : "yes" })}/> prompt tokens</label>` : null}`;
 }
 
@@ -115,7 +115,7 @@ function Episode({ run, id, query }) {
   useEffect(() => pick(null), [run, id]);
   if (!found) return error ? html`<p class="error">${visible(error)}</p>` : html`<p class="wait">Loading</p>`;
   const { row, line } = found;
-  const look = { column: found.columns[query.column] ? query.column : "", scale: query.scale || "root", picked, pick, prompt: query.prompt === "yes" };
+  const look = { column: found.columns[query.column] ? query.column : "", scale: query.scale || "", picked, pick, prompt: query.prompt === "yes" };
   return html`<main class="episode">
     <div class="bar">
       <a class="back" href=${link(["episodes", run], last.run === run ? last.query : {})}>\u2190 episodes</a>

@@ -42,9 +42,10 @@ function Method({ run, about }) {
   const keys = (about.keys || { train: [] }).train;
   const pick = (pattern) => keys.filter((key) => pattern.test(key));
   const applied = schedules(keys);
+  const acted = pick(/^(actors|chances)\./);
   const charts = [
-    ["Share of turns by who acted", pick(/^(actors|chances)\./), true],
-    ["Loss by term: both sides of the distillation", pick(/^losses\./), false],
+    ["Share of turns by who acted", acted.length > 1 ? acted : [], true],
+    [about.summary.method === "pi_distill" ? "Loss by term: KL of both sides" : "Loss by term", pick(/^losses\./), false],
     ["Means of signals", pick(/^means\.(gate|gap|t_dur|group_relative|varied|acted_by)/), false],
     ["Skills chosen", pick(/^skills\./), false],
     ["Hints: tokens that each view is shown", pick(/^hints\..*\.mean/), false],
@@ -65,7 +66,7 @@ function Evaluations({ lines }) {
   if (!lines.length) return html`<p class="soft">It was not evaluated yet.</p>`;
   const families = [...new Set(lines.flatMap((line) => Object.keys(line.families || {})))];
   return html`<div class="wide"><table class="list" id="evaluations"><thead><tr><th>step</th><th>policy</th><th>tasks solved</th><th></th><th>n</th><th>panel</th>
-    <th>turns</th><th>invalid</th>${families.length > 1 ? families.map((name) => html`<th>${visible(name)}</th>`) : null}</tr></thead>
+    <th>turns</th><th>invalid</th>${families.length > 1 ? families.map((name) => html`<th class="wrap">${visible(name)}</th>`) : null}</tr></thead>
     <tbody>${lines.map((line) => html`<tr><td class="number">${line.step}</td><td>${visible(line.name || "student")}</td>
       <td class="number">${interval(line)}</td><td><${Bar} evaluation=${line}/></td><td class="number">${line.n}</td>
       <td class="soft">${visible(line.split || "")} ${visible(line.panel || "")}</td><td class="number">${number(line.turns, 3)}</td>

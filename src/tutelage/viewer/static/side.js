@@ -35,7 +35,7 @@ function Half({ chosen, runs, task, set, look, name }) {
     ${error ? html`<p class="error">${visible(error)}</p>` : null}
     ${found && chosen.id ? html`
       <p><a href=${link(["episode", chosen.run, chosen.id], { column: look.column })}>${visible(found.row.task)}</a> <${Outcome} row=${found.row}/>
-        <span class="soft"> step ${found.row.step}, return ${number(found.row.ret, 3)}${group && group.advantage !== undefined && group.advantage !== null ? `, advantage ${number(group.advantage, 3)}` : ""},
+        <span class="soft"> step ${found.row.step}, return ${number(found.row.ret, 3)}${group && group.advantage !== undefined && group.advantage !== null ? `, advantage ${number(group.advantage, 3)}` : ""},${" "}
         ${found.row.turns} turns, ${found.row.invalid} invalid, ended by ${ENDS[found.row.stop] || visible(found.row.stop)}</span></p>
       ${mine ? html`<${Legend} columns=${found.columns} column=${mine} scale=${look.scale}/>
         <div class="peek"><${Inspector} turns=${found.line.turns} columns=${{ [mine]: found.columns[mine] }} column=${mine} at=${picked}/></div>` : null}
@@ -52,7 +52,7 @@ function Side({ query }) {
   const task = first ? first.row.task : second ? second.row.task : "";
   const set = (changed) => go(["side"], { ...query, ...changed }, { replace: true });
   const columns = { ...(first ? first.columns : {}), ...(second ? second.columns : {}) };
-  const look = { column: query.column || "", scale: query.scale || "root", prompt: query.prompt === "yes" };
+  const look = { column: query.column || "", scale: query.scale || "", prompt: query.prompt === "yes" };
   const runs = listed ? listed.runs : [];
   return html`<main>
     <div class="bar"><h1>Side by side</h1><${Colouring} columns=${columns} query=${query} set=${set}/>

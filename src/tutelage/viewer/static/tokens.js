@@ -34,6 +34,12 @@ function strength(value, [low, high], scale) {
   return Math.sign(value) * (scale === "root" ? Math.sqrt(part) : part);
 }
 
+// Signals of one sign are shown as they are; where both signs occur, a few large values would hide all others.
+function scaleOf(chosen, values) {
+  const [low, high] = range(values) || [0, 0];
+  return chosen || (low < 0 && high > 0 ? "root" : "linear");
+}
+
 function trained(columns, at) {
   const names = Object.keys(columns).filter((name) => REDUCTIONS.test(name));
   if (!names.length) return null;
@@ -43,12 +49,13 @@ function trained(columns, at) {
 function Tokens({ turn, columns, column, scale, picked, pick, prompt }) {
   const values = columns[column] || [];
   const ends = range(values) || [0, 0];
+  const way = scaleOf(scale, values);
   const writers = turn.ids.map((_, k) => (turn.taken && k >= turn.taken[0] ? turn.taken[1] : turn.actor));
   return html`<span class="tokens">
     ${prompt ? turn.prompt.map((text, k) => html`<span class="token prompt" title=${`prompt, id ${turn.prompt_ids[k]}: not trained on`}>${visible(text)}</span>`) : null}
     ${turn.tokens.map((text, k) => {
       const at = turn.at + k;
-      const v = strength(values[at], ends, scale);
+      const v = strength(values[at], ends, way);
       const masked = trained(columns, at) === false;
       const classes = ["token", v < 0 ? "below" : "above", masked ? "masked" : "", picked === at ? "picked" : "",
         writers[k] !== turn.actor ? "taken" : ""].filter(Boolean).join(" ");
@@ -61,15 +68,16 @@ function Legend({ columns, column, scale }) {
   const ends = range(columns[column]);
   if (!ends) return html`<p class="soft">no value was recorded in this episode</p>`;
   const [low, high] = ends;
+  const way = scaleOf(scale, columns[column]);
   const both = low < 0 && high > 0;
   return html`<div class="legend">
     <div class="ramp" aria-hidden="true">${Array.from({ length: 41 }, (_, k) => {
       const value = low + ((high - low) * k) / 40;
-      const v = strength(low === high ? high : value, ends, scale);
+      const v = strength(low === high ? high : value, ends, way);
       return html`<i class=${v < 0 ? "below" : "above"} style=${{ "--v": Math.abs(v).toFixed(3) }}></i>`;
     })}</div>
     <div class="ends"><span>${number(low)}</span>${both ? html`<span class="zero" style=${{ left: `${(100 * -low) / (high - low)}%` }}>0</span>` : null}<span>${number(high)}</span></div>
-    <p class="soft">least and most in this episode. A bar below a token: above 0; a bar above it: below 0. Hatched: in no loss.</p>
+    <p class="soft">least and most in this episode, ${way === "root" ? "strength by square root" : "linear strength"}. A bar below a token: above 0; a bar above it: below 0. Hatched: in no loss.</p>
   </div>`;
 }
 

@@ -17,8 +17,7 @@ from tutelage.viewer.server import STATIC, Shelf, digest, finite
 NAMED = {"preact": "vendor/preact.mjs", "preact/hooks": "vendor/hooks.mjs", "htm": "vendor/htm.mjs",
          "uplot": "vendor/uPlot.mjs"}  # fmt: skip
 IMPORT = re.compile(r"""^import\s*(\{[^}]*\}|\w+)\s*from\s*["']([^"']+)["'];?""", re.MULTILINE)
-EXPORTS = re.compile(r"^export\s*\{([^}]*)\};?|;export\s*\{([^}]*)\};?", re.MULTILINE)
-DEFAULT = re.compile(r"^export default function\s*\(|\bexport default ", re.MULTILINE)
+EXPORTS = re.compile(r"\bexport\s*\{([^}]*)\};?")
 
 
 def write(
@@ -143,7 +142,7 @@ def _wrapped(name: str, text: str) -> str:
         return f"const {{{pairs}}}=modules[{wanted}];"
 
     def exported(found: re.Match[str]) -> str:
-        pairs = ",".join(_pair(part, "{1}:{0}") for part in _names(found[1] or found[2]))
+        pairs = ",".join(_pair(part, "{1}:{0}") for part in _names(found[1]))
         return f";return {{{pairs}}};"
 
     text = re.sub(r"^//# sourceMappingURL=.*$", "", text, flags=re.MULTILINE)

@@ -18,6 +18,8 @@ THINGS = ("apple", "bowl", "candle", "cloth", "egg", "kettle", "knife", "mug", "
 PLACES = ("armchair", "bathtubbasin", "cabinet", "countertop", "desk", "drawer", "fridge",
           "microwave", "safe", "shelf", "sidetable", "sinkbasin", "sofa", "toilet")  # fmt: skip
 GROUP = 8
+POOL = 5000
+"""Different turns, of which episodes are put together."""
 CONFIG = """\
 [run]
 folder = {folder}
@@ -36,30 +38,32 @@ model = "builtin:household-teacher"
 """
 
 
-def episode(draw: random.Random, step: int, task: int, copy: int, turns: int) -> dict[str, object]:
-    """A line of episodes.jsonl."""
-    thing, won = draw.choice(THINGS), draw.random() < 0.4
-    played = []
-    for k in range(turns):
-        place = f"{draw.choice(PLACES)} {draw.randint(1, 9)}"
-        seen = ", ".join(f"a {draw.choice(THINGS)} {draw.randint(1, 4)}" for _ in range(6))
-        valid = draw.random() < 0.9
-        action = f"go to {place}" if valid else f"think about {place}"
-        text = f"<think> {thing} may be at {place} ?</think><action> {action}</action>"
-        tokens = [draw.randint(5, 700) for _ in range(12)]
-        last = k == turns - 1
-        played.append(
-            {
-                "seen": f"You arrive at {place}. On it, you see {seen}."
-                if k
-                else f"You are in the middle of a room. Your task is to: find some {thing}.",
-                "actor": "teacher" if draw.random() < 0.2 else "student",
-                "taken": None, "text": text, "action": action, "valid": valid,
-                "reward": float(won and last), "penalty": 0.0, "fresh": False,
-                "prompt": [draw.randint(5, 700) for _ in range(30)],
-                "tokens": tokens, "logps": [-draw.random() for _ in tokens],
-            }
-        )  # fmt: skip
+def turn(draw: random.Random) -> dict[str, object]:
+    """A turn of an episode."""
+    thing, place = draw.choice(THINGS), f"{draw.choice(PLACES)} {draw.randint(1, 9)}"
+    seen = ", ".join(f"a {draw.choice(THINGS)} {draw.randint(1, 4)}" for _ in range(6))
+    valid = draw.random() < 0.9
+    action = f"go to {place}" if valid else f"think about {place}"
+    tokens = [draw.randint(5, 700) for _ in range(12)]
+    return {
+        "seen": f"You arrive at {place}. On it, you see {seen}.",
+        "actor": "teacher" if draw.random() < 0.2 else "student", "taken": None,
+        "text": f"<think> {thing} may be at {place} ?</think><action> {action}</action>",
+        "action": action, "valid": valid, "reward": 0.0, "penalty": 0.0, "fresh": False,
+        "prompt": [draw.randint(5, 700) for _ in range(30)],
+        "tokens": tokens, "logps": [-round(draw.random(), 6) for _ in tokens],
+    }  # fmt: skip
+
+
+def episode(
+    draw: random.Random, pool: list[dict[str, object]], step: int, task: int, copy: int, turns: int
+) -> dict[str, object]:
+    """A line of episodes.jsonl, its turns drawn from a pool."""
+    won = draw.random() < 0.4
+    played = draw.choices(pool, k=turns)
+    first = f"You are in the middle of a room. Your task is to: find some {draw.choice(THINGS)}."
+    played[0] = {**played[0], "seen": first}
+    played[-1] = {**played[-1], "reward": float(won)}
     name = f"household/small/train/{task:07d}"
     return {
         "phase": "train", "step": step,
@@ -97,10 +101,11 @@ def lines(
 ) -> Iterator[dict[str, object]]:
     """Episodes in the order of steps."""
     draw = random.Random(seed)
+    pool = [turn(draw) for _ in range(POOL)]
     for k in range(count):
         step = k // per_step
         task = step * (per_step // GROUP) + k % per_step // GROUP
-        yield episode(draw, step, task % 4000, k % GROUP, draw.randint(turns // 2, turns))
+        yield episode(draw, pool, step, task % 4000, k % GROUP, draw.randint(turns // 2, turns))
 
 
 def write(

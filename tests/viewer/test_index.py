@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripts.large_run import write
 
+from scripts.large_run import write
 from tutelage.errors import RunError
 from tutelage.viewer.index import ORDERS, Filter, Index, match
 

@@ -208,6 +208,43 @@ def serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def runs(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli.show import list_runs
+
+    list_runs(arguments.folders, Console(), as_json=arguments.json)
+    return 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli.show import show
+    from tutelage.viewer.index import Filter
+
+    if arguments.won and arguments.lost:
+        raise ConfigError("--won and --lost leave no episode; give one of them")
+    if arguments.limit < 1:
+        raise ConfigError(f"--limit must be at least 1, got {arguments.limit}")
+    asked = Filter(
+        text=arguments.text,
+        won=arguments.won if arguments.won or arguments.lost else None,
+        low_step=arguments.step,
+        high_step=arguments.step,
+    )
+    show(
+        arguments.folder,
+        Console(),
+        episode=arguments.episode,
+        asked=asked,
+        limit=arguments.limit,
+        colour=arguments.colour,
+        as_json=arguments.json,
+    )
+    return 0
+
+
 def view(arguments: argparse.Namespace) -> int:
     from tutelage.cli import view
 

@@ -283,6 +283,34 @@ def _serve(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _runs(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "folders",
+        metavar="FOLDER",
+        type=Path,
+        nargs="*",
+        default=[Path("runs")],
+        help="where runs lie (default: runs)",
+    )
+    p.add_argument("--json", action="store_true", help="print one line of JSON per run instead")
+
+
+def _show(p: argparse.ArgumentParser) -> None:
+    p.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run or evaluation")
+    p.add_argument("--episode", type=int, metavar="N", help="print this episode in full")
+    p.add_argument(
+        "--colour", default="", metavar="SIGNAL", help="colour its tokens by a recorded signal"
+    )
+    p.add_argument("--text", default="", metavar="WORDS", help="only episodes that contain these")
+    p.add_argument("--won", action="store_true", help="only episodes that were won")
+    p.add_argument("--lost", action="store_true", help="only episodes that were lost")
+    p.add_argument("--step", type=int, metavar="N", help="only episodes of this step")
+    p.add_argument(
+        "--limit", type=int, default=20, metavar="N", help="episodes to list (default: 20)"
+    )
+    p.add_argument("--json", action="store_true", help="print JSON instead")
+
+
 def _view(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "folders",
@@ -344,6 +372,8 @@ COMMANDS = {
     "eval": Command("Measure the success rate of a model, with confidence intervals.", _eval),
     "collect": Command("Record episodes to imitate (setting rollout.replay).", _collect),
     "export": Command("Write the trained model of a run as a Hugging Face folder.", _export),
+    "runs": Command("List runs with their state, progress and last evaluation.", _runs),
+    "show": Command("Print episodes of a run on the terminal.", _show),
     "view": Command("Show runs in a browser: curves, episodes, coloured tokens.", _view),
     "demo": Command("Train a small agent with a teacher, in a few minutes on a CPU.", _demo),
     "examples": Command("List the example files, print one, or copy one.", _examples),

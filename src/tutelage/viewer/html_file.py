@@ -35,7 +35,9 @@ def write(
     try:
         path.write_text(page(data), encoding="utf-8", errors="replace")
     except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror}); choose another file") from error
+        raise RunError(
+            f"{path} cannot be written ({error.strerror}); choose another file"
+        ) from error
     return int(data["left_out"])
 
 
@@ -87,7 +89,9 @@ def page(data: dict[str, Any]) -> str:
     for name in ("vendor/uPlot.css", "style.css"):
         styles += (STATIC / name).read_text(encoding="utf-8")
     # "</" would end the element that holds it; in JSON and in our scripts it can be written so
-    held = json.dumps(finite(data), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    held = json.dumps(finite(data), ensure_ascii=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
     policy = (
         f"default-src 'none'; script-src 'sha256-{digest(script)}'; "
         f"style-src 'sha256-{digest(styles)}'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -149,7 +153,9 @@ def _wrapped(name: str, text: str) -> str:
     text = IMPORT.sub(imported, text)
     text, count = EXPORTS.subn(exported, text)
     if not count and (single := re.search(r"\bexport default ", text)):
-        text = text[: single.start()] + "return {default:" + text[single.end() :].rstrip().rstrip(";")
+        text = (
+            text[: single.start()] + "return {default:" + text[single.end() :].rstrip().rstrip(";")
+        )
         text += "};"
     text = text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
     return f"modules[{json.dumps(name)}]=(()=>{{{text}\n}})();"
@@ -160,7 +166,7 @@ def _names(text: str) -> Iterable[str]:
 
 
 def _pair(part: str, form: str) -> str:
-    """"a as b" in one of the two orders that an object takes it in.
+    """ "a as b" in one of the two orders that an object takes it in.
 
     >>> _pair("a as b", "{0}:{1}"), _pair("a", "{1}:{0}")
     ('a:b', 'a:a')

@@ -116,6 +116,7 @@ class Index:
     ) -> None:
         self.folder, self.file, self.default_split = folder, folder / file, default_split
         digest = hashlib.sha256(str(self.file.resolve()).encode()).hexdigest()[:24]
+        cache.mkdir(parents=True, exist_ok=True)
         self.path = cache / f"{digest}.sqlite"
         self.done = self.total = 0  # bytes that were read, and those that there are
         self.problem = ""  # what keeps the index from being complete
@@ -331,7 +332,9 @@ class Index:
             f"SELECT {', '.join(LISTED)} FROM episodes WHERE id = ?", (episode,)
         ).fetchone()
         if found is None:
-            raise RunError(f"{self.folder} has no episode {episode}; it may have been cut by a resume")
+            raise RunError(
+                f"{self.folder} has no episode {episode}; it may have been cut by a resume"
+            )
         return dict(zip(LISTED, found, strict=True))
 
     def episode(self, episode: int) -> dict[str, Any]:

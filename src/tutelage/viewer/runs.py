@@ -34,7 +34,9 @@ def find(paths: Iterable[Path]) -> list["Folder"]:
     found: dict[Path, Folder] = {}
     for path in paths:
         if not path.exists():
-            raise RunError(f"{path} does not exist; give the folder of a run, or one that holds runs")
+            raise RunError(
+                f"{path} does not exist; give the folder of a run, or one that holds runs"
+            )
         if path.is_file():
             found.setdefault(path.resolve(), Folder(path.parent, path.name))
             continue

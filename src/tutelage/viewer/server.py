@@ -260,7 +260,7 @@ def _bins(pairs: list[tuple[float, float | None]]) -> dict[str, Any]:
     if not pairs:
         return {"bins": [], "parts": {}}
     low, high = min(v for v, _ in pairs), max(v for v, _ in pairs)
-    if 0 <= low and high <= 1:
+    if low >= 0 and high <= 1:
         low, high = 0.0, 1.0
     width = (high - low) / BINS or 1.0
     parts: dict[str, list[int]] = {}
@@ -315,7 +315,7 @@ def application(shelf: Shelf, *, token: str = "") -> "Starlette":
     try:
         from starlette.applications import Starlette
         from starlette.concurrency import run_in_threadpool
-        from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+        from starlette.responses import PlainTextResponse, RedirectResponse, Response
         from starlette.routing import Route
     except ImportError as error:
         raise RunError(f"the viewer needs starlette and uvicorn: {install('view')}") from error
@@ -423,14 +423,14 @@ def application(shelf: Shelf, *, token: str = "") -> "Starlette":
                     "show it to other machines", 403,
                 )  # fmt: skip
             given = request.query_params.get("token", "")
-            if given and secrets.comparedigest(given.encode(), token.encode()):
+            if given and secrets.compare_digest(given.encode(), token.encode()):
                 if request.url.path != "/":
                     return None
                 response = RedirectResponse("./", 303)
                 response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
                 return response
             cookie = request.cookies.get(COOKIE, "")
-            if cookie and secrets.comparedigest(cookie.encode(), token.encode()):
+            if cookie and secrets.compare_digest(cookie.encode(), token.encode()):
                 return None
             return PlainTextResponse("open the address that `tutelage view` printed", 401)
 

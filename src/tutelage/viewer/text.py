@@ -55,3 +55,26 @@ def pieces(tokenizer: "Tokenizer | None", ids: Sequence[int]) -> list[str]:
         out.append(new[len(old) :])
         begin, read = read, k + 1
     return out
+
+
+_NAMES = {
+    0x061C: "ALM", 0x200B: "ZWSP", 0x200E: "LRM", 0x200F: "RLM", 0x202A: "LRE", 0x202B: "RLE",
+    0x202C: "PDF", 0x202D: "LRO", 0x202E: "RLO", 0x2060: "WJ", 0x2066: "LRI", 0x2067: "RLI",
+    0x2068: "FSI", 0x2069: "PDI", 0xFEFF: "BOM",
+}  # fmt: skip
+_SIGNS = {
+    **{code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)},
+    0x7F: "\u2421",
+    **{code: f"\u27e8U+{code:04X}\u27e9" for code in range(0x80, 0xA0)},
+    **{code: f"\u27e8{name}\u27e9" for code, name in _NAMES.items()},
+}
+
+
+def visible(text: str) -> str:
+    """Text whose control characters, and those that turn its direction, are shown as signs: printed
+    to a terminal it can neither move the cursor nor hide what stands beside it.
+
+    >>> visible("a\\x1b[2Jb")
+    'a\u241b[2Jb'
+    """
+    return text.translate(_SIGNS)

@@ -11,12 +11,49 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-FAMILIES = ("pick_and_place_simple", "look_at_obj_in_light", "pick_clean_then_place_in_recep",
-            "pick_heat_then_place_in_recep", "pick_cool_then_place_in_recep")  # fmt: skip
-THINGS = ("apple", "bowl", "candle", "cloth", "egg", "kettle", "knife", "mug", "newspaper", "pan",
-          "pencil", "pillow", "plate", "soapbar", "spoon", "statue", "tomato", "vase")  # fmt: skip
-PLACES = ("armchair", "bathtubbasin", "cabinet", "countertop", "desk", "drawer", "fridge",
-          "microwave", "safe", "shelf", "sidetable", "sinkbasin", "sofa", "toilet")  # fmt: skip
+FAMILIES = (
+    "pick_and_place_simple",
+    "look_at_obj_in_light",
+    "pick_clean_then_place_in_recep",
+    "pick_heat_then_place_in_recep",
+    "pick_cool_then_place_in_recep",
+)
+THINGS = [
+    "apple",
+    "bowl",
+    "candle",
+    "cloth",
+    "egg",
+    "kettle",
+    "knife",
+    "mug",
+    "newspaper",
+    "pan",
+    "pencil",
+    "pillow",
+    "plate",
+    "soapbar",
+    "spoon",
+    "statue",
+    "tomato",
+    "vase",
+]
+PLACES = [
+    "armchair",
+    "bathtubbasin",
+    "cabinet",
+    "countertop",
+    "desk",
+    "drawer",
+    "fridge",
+    "microwave",
+    "safe",
+    "shelf",
+    "sidetable",
+    "sinkbasin",
+    "sofa",
+    "toilet",
+]
 GROUP = 8
 POOL = 5000
 """Different turns, of which episodes are put together."""
@@ -47,12 +84,18 @@ def turn(draw: random.Random) -> dict[str, object]:
     tokens = [draw.randint(5, 700) for _ in range(12)]
     return {
         "seen": f"You arrive at {place}. On it, you see {seen}.",
-        "actor": "teacher" if draw.random() < 0.2 else "student", "taken": None,
+        "actor": "teacher" if draw.random() < 0.2 else "student",
+        "taken": None,
         "text": f"<think> {thing} may be at {place} ?</think><action> {action}</action>",
-        "action": action, "valid": valid, "reward": 0.0, "penalty": 0.0, "fresh": False,
+        "action": action,
+        "valid": valid,
+        "reward": 0.0,
+        "penalty": 0.0,
+        "fresh": False,
         "prompt": [draw.randint(5, 700) for _ in range(30)],
-        "tokens": tokens, "logps": [-round(draw.random(), 6) for _ in tokens],
-    }  # fmt: skip
+        "tokens": tokens,
+        "logps": [-round(draw.random(), 6) for _ in tokens],
+    }
 
 
 def episode(
@@ -66,12 +109,24 @@ def episode(
     played[-1] = {**played[-1], "reward": float(won)}
     name = f"household/small/train/{task:07d}"
     return {
-        "phase": "train", "step": step,
-        "task": {"id": name, "family": FAMILIES[task % len(FAMILIES)], "seed": task,
-                 "data": {"split": "train", "size": "small"}},
-        "group": name, "copy": copy, "stop": "done" if won else "turns", "won": won,
-        "score": None, "return": float(won), "error": "", "penalties": {}, "turns": played,
-    }  # fmt: skip
+        "phase": "train",
+        "step": step,
+        "task": {
+            "id": name,
+            "family": FAMILIES[task % len(FAMILIES)],
+            "seed": task,
+            "data": {"split": "train", "size": "small"},
+        },
+        "group": name,
+        "copy": copy,
+        "stop": "done" if won else "turns",
+        "won": won,
+        "score": None,
+        "return": float(won),
+        "error": "",
+        "penalties": {},
+        "turns": played,
+    }
 
 
 def columns(draw: random.Random, line: dict[str, object]) -> dict[str, object]:
@@ -81,19 +136,30 @@ def columns(draw: random.Random, line: dict[str, object]) -> dict[str, object]:
     assert isinstance(task, dict)
     n = sum(len(turn["tokens"]) for turn in turns)
     return {
-        "phase": "train", "step": line["step"], "task": task["id"], "copy": line["copy"],
+        "phase": "train",
+        "step": line["step"],
+        "task": task["id"],
+        "copy": line["copy"],
         "columns": {
             "token_mean": [round(1 / n, 6)] * n,
             "gap[teacher|student]": [round(draw.gauss(-0.3, 1.0), 5) for _ in range(n)],
         },
-    }  # fmt: skip
+    }
 
 
 def metric(step: int, won: int, n: int, turns: int) -> dict[str, object]:
     return {
-        "phase": "train", "step": step, "episodes": n, "broken": 0, "won": won, "return": won / n,
-        "turns": turns, "tokens": 12 * turns, "invalid": 0.1, "loss": 1 / (step + 1),
-    }  # fmt: skip
+        "phase": "train",
+        "step": step,
+        "episodes": n,
+        "broken": 0,
+        "won": won,
+        "return": won / n,
+        "turns": turns,
+        "tokens": 12 * turns,
+        "invalid": 0.1,
+        "loss": 1 / (step + 1),
+    }
 
 
 def lines(

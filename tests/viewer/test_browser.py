@@ -25,6 +25,7 @@ HOSTILE = (
     "</script><svg onload=\"document.title='broken'\"> &amp; ${1+1} javascript:alert(1) "
     "\x00\x07\x1b[31m \u202egnirts desrever\u202c \u2066isolated\u2069 \u200bhidden"
 )
+ROWS = "#episodes tbody tr"
 LONG = "x" * 1_000_000
 
 
@@ -36,6 +37,15 @@ def browser() -> Iterator[Any]:
         )
         yield started
         started.close()
+
+
+def until(page: Any, selector: str, *, count: int | None = None, text: str = "") -> None:
+    """Wait for elements. Not by a function in the page: its policy forbids to evaluate strings."""
+    found = api.expect(page.locator(selector))
+    if count is not None:
+        found.to_have_count(count, timeout=PATIENCE)
+    else:
+        found.to_contain_text(text, timeout=PATIENCE)
 
 
 class Watched:
@@ -74,9 +84,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hostile["turns"][0] |= {"seen": HOSTILE, "text": f"<think>{HOSTILE}</think>{HOSTILE}"}
     hostile["turns"][1]["seen"] = LONG
     (path / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    evaluation = {"step": 3, "hint": "", "name": HOSTILE, "split": "unseen", "n": 50, "won": 25,
-                  "success": 0.5, "low": 0.36, "high": 0.64, "turns": 3.0, "invalid": 0.1,
-                  "families": {HOSTILE: [1, 2, 0.0, 1.0]}}  # fmt: skip
+    evaluation = {
+        "step": 3,
+        "hint": "",
+        "name": HOSTILE,
+        "split": "unseen",
+        "n": 50,
+        "won": 25,
+        "success": 0.5,
+        "low": 0.36,
+        "high": 0.64,
+        "turns": 3.0,
+        "invalid": 0.1,
+        "families": {HOSTILE: [1, 2, 0.0, 1.0]},
+    }
     (path / "evals.jsonl").write_text(json.dumps(evaluation) + "\n")
     return path
 
@@ -116,23 +137,25 @@ def test_the_list_of_runs_and_one_run(watched: Watched, live: Live) -> None:
 def test_episodes_are_filtered_and_searched(watched: Watched, live: Live, folder: Path) -> None:
     lines = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
     page = watched.open(f"#/episodes/{run_of(live)}")
-    page.wait_for_function("document.querySelectorAll('#episodes tbody tr').length === 48")
+    until(page, ROWS, count=48)
     page.select_option("#won", "no")
     lost = sum(not line["won"] for line in lines)
-    page.wait_for_function(f"document.querySelectorAll('#episodes tbody tr').length === {lost}")
+    until(page, ROWS, count=lost)
     page.fill("#low_step", "2")
     late = sum(not line["won"] and line["step"] >= 2 for line in lines)
-    page.wait_for_function(f"document.querySelectorAll('#episodes tbody tr').length === {late}")
+    until(page, ROWS, count=late)
     page.keyboard.press("Escape")
     page.keyboard.press("/")
     page.keyboard.type('"go to fridge"')
-    said = sum(not line["won"] and line["step"] >= 2
-               and any("go to fridge" in turn["text"] for turn in line["turns"]) for line in lines)  # fmt: skip
-    page.wait_for_function(
-        f"document.getElementById('count').textContent.startsWith('{said} episodes')"
+    said = sum(
+        not line["won"]
+        and line["step"] >= 2
+        and any("go to fridge" in turn["text"] for turn in line["turns"])
+        for line in lines
     )
+    until(page, "#count", text=f"{said} episodes")
     page.reload()
-    page.wait_for_function(f"document.querySelectorAll('#episodes tbody tr').length === {said}")
+    until(page, ROWS, count=said)
 
 
 def test_tokens_are_coloured_and_told(watched: Watched, live: Live, folder: Path) -> None:
@@ -177,7 +200,8 @@ def test_hostile_text_is_shown_as_text(watched: Watched, live: Live) -> None:
     assert "show all 1,000,000 characters" in shown
     assert len(shown) < 10_000
     page.click("#turn-2 .seen button")
-    page.wait_for_function("document.querySelector('#turn-2 .seen').textContent.length > 1000000")
+    until(page, "#turn-2 .seen button", count=0)
+    assert len(page.inner_text("#turn-2 .seen")) > 1_000_000
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth + 1")
     page.click('a[href^="#/run/"]')
     page.wait_for_selector("#evaluations tbody tr")
@@ -187,7 +211,7 @@ def test_curves_are_drawn(watched: Watched, live: Live) -> None:
     page = watched.open("#/curves")
     page.wait_for_selector(".chart canvas")
     page.select_option("#axis", "tokens")
-    page.wait_for_function("document.body.textContent.includes('tokens trained on')")
+    until(page, ".first .u-legend", text="tokens trained on")
     drawn = page.evaluate(
         """() => { const c = document.querySelector('.chart canvas');
         const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
@@ -199,8 +223,8 @@ def test_curves_are_drawn(watched: Watched, live: Live) -> None:
 def test_two_episodes_of_a_task_side_by_side(watched: Watched, live: Live) -> None:
     run = run_of(live)
     page = watched.open(f"#/side?a={run}/1&b={run}/2&column=gap%5Bteacher%7Cstudent%5D")
-    page.wait_for_function("document.querySelectorAll('.half .conversation').length === 2")
-    page.wait_for_function("document.querySelectorAll('.half .token').length > 20")
+    until(page, ".half .conversation", count=2)
+    assert page.locator(".half .token").count() > 20
 
 
 def test_a_run_that_goes_on_is_followed(browser: Any, folder: Path, tmp_path: Path) -> None:
@@ -213,18 +237,14 @@ def test_a_run_that_goes_on_is_followed(browser: Any, folder: Path, tmp_path: Pa
     try:
         watched = Watched(browser, f"http://127.0.0.1:{started.port}/")
         page = watched.open()
-        page.wait_for_function("document.querySelector('#runs')?.textContent.includes('2 / 3')")
+        until(page, "#runs", text="2 / 3")
         other = Watched(browser, watched.address)
         list_of = other.open(f"#/episodes/{run_of(started)}")
-        list_of.wait_for_function(
-            "document.querySelector('#count')?.textContent.startsWith('32 episodes')"
-        )
+        until(list_of, "#count", text="32 episodes")
         for name, lines in whole.items():
             (copy / name).write_text("".join(lines))
-        page.wait_for_function("document.querySelector('#runs')?.textContent.includes('3 / 3')")
-        list_of.wait_for_function(
-            "document.querySelector('#count')?.textContent.startsWith('48 episodes')"
-        )
+        until(page, "#runs", text="3 / 3")
+        until(list_of, "#count", text="48 episodes")
         watched.check()
         other.check()
     finally:

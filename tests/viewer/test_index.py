@@ -55,7 +55,10 @@ FILTERS = [
     (Filter(won=True), lambda e: e["won"]),
     (Filter(won=False), lambda e: not e["won"]),
     (Filter(stop="done"), lambda e: e["stop"] == "done"),
-    (Filter(family="look_at_obj_in_light"), lambda e: e["task"]["family"] == "look_at_obj_in_light"),
+    (
+        Filter(family="look_at_obj_in_light"),
+        lambda e: e["task"]["family"] == "look_at_obj_in_light",
+    ),
     (Filter(low_step=2, high_step=3), lambda e: 2 <= e["step"] <= 3),
     (Filter(low_return=0.5), lambda e: e["return"] >= 0.5),
     (Filter(high_return=0.5), lambda e: e["return"] <= 0.5),
@@ -70,7 +73,7 @@ FILTERS = [
         Filter(text="fridge", won=True, low_step=1),
         lambda e: e["won"] and e["step"] >= 1 and "fridge" in json.dumps(e["turns"]),
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("asked", "fits"), FILTERS, ids=[str(k) for k in range(len(FILTERS))])
@@ -190,11 +193,18 @@ def test_it_stops_when_it_is_told_to_and_goes_on_where_it_stopped(tmp_path: Path
 @pytest.mark.parametrize(
     ("typed", "query"),
     [
-        ("", ""), ("  ", ""), ("apple", '"apple"*'), ("apple ", '"apple"'),
-        ('"go to', '"go" "to"*'), ('"go to" x*', '"go to" "x*"'), ("NEAR(a b)", '"NEAR(a" "b)"'),
-        ("a OR b", '"a" "OR" "b"*'), ("'; --", ""), ("\u202e", ""),
+        ("", ""),
+        ("  ", ""),
+        ("apple", '"apple"*'),
+        ("apple ", '"apple"'),
+        ('"go to', '"go" "to"*'),
+        ('"go to" x*', '"go to" "x*"'),
+        ("NEAR(a b)", '"NEAR(a" "b)"'),
+        ("a OR b", '"a" "OR" "b"*'),
+        ("'; --", ""),
+        ("\u202e", ""),
     ],
-)  # fmt: skip
+)
 def test_whatever_is_typed_is_searched_as_words(run: Path, typed: str, query: str) -> None:
     assert match(typed) == query or query == '"go" "to"*'
     index_of(run).search(Filter(text=typed))  # no error of FTS5's grammar

@@ -35,8 +35,10 @@ def test_runs_are_found_wherever_they_lie(run: Path) -> None:
     (evaluation / "episodes.jsonl").write_text("")
     found = find([run.parent, run])
     assert [(f.name, f.kind) for f in found] == [
-        ("two", "run"), ("measured", "evaluation"), ("one", "run"),
-    ]  # fmt: skip
+        ("two", "run"),
+        ("measured", "evaluation"),
+        ("one", "run"),
+    ]
     assert len({folder.id for folder in found}) == 3
     alone = find([run / "episodes.jsonl"])
     assert [(f.name, f.kind, f.path) for f in alone] == [("one", "run", run)]

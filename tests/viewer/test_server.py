@@ -36,9 +36,12 @@ def live(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Liv
 
 def test_the_page_and_its_files_are_sent(live: Live) -> None:
     for path, kind in (
-        ("/", "text/html"), ("/app.js", "text/javascript"), ("/style.css", "text/css"),
-        ("/vendor/preact.mjs", "text/javascript"), ("/icon.svg", "image/svg+xml"),
-    ):  # fmt: skip
+        ("/", "text/html"),
+        ("/app.js", "text/javascript"),
+        ("/style.css", "text/css"),
+        ("/vendor/preact.mjs", "text/javascript"),
+        ("/icon.svg", "image/svg+xml"),
+    ):
         status, headers, body = live.ask(path)
         assert (status, headers["content-type"].split(";")[0]) == (200, kind)
         assert body == (server.STATIC / (path[1:] or "index.html")).read_bytes()

@@ -20,8 +20,13 @@ from tutelage.viewer.text import pieces, tokenizer_of, visible
 STATES = {"running": "bold green", "stopped": "yellow", "finished": "", "broken": "bold red"}
 ACTORS = {"student": "cyan", "expert": "bright_black"}
 """Anybody else is a teacher."""
-SHADES = (("bold white on blue", -0.5), ("white on dark_blue", -0.1), ("", 0.1),
-          ("white on dark_orange3", 0.5), ("bold white on red", 2.0))  # fmt: skip
+SHADES = (
+    ("bold white on blue", -0.5),
+    ("white on dark_blue", -0.1),
+    ("", 0.1),
+    ("white on dark_orange3", 0.5),
+    ("bold white on red", 2.0),
+)
 """Styles of tokens, each up to a share of the largest value in the episode."""
 
 
@@ -39,7 +44,7 @@ def list_runs(folders: Sequence[Path], console: Console, *, as_json: bool = Fals
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("run", "method", "suite", "state", "steps", "tasks solved, last panel"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name not in ("run", "method"))
     for row in rows:
         found = row["evaluation"]
         table.add_row(
@@ -64,9 +69,15 @@ def _solved(found: Mapping[str, Any]) -> str:
 
 
 def show(
-    folder: Path, console: Console, *, episode: int | None, asked: Filter, limit: int,
-    colour: str = "", as_json: bool = False,
-) -> None:  # fmt: skip
+    folder: Path,
+    console: Console,
+    *,
+    episode: int | None,
+    asked: Filter,
+    limit: int,
+    colour: str = "",
+    as_json: bool = False,
+) -> None:
     """The newest episodes of a run that pass a filter, or one of them in full.
 
     colour  a recorded signal that tokens are coloured by
@@ -96,9 +107,10 @@ def _one(path: Path) -> Folder:
     if len(here) != 1 and not path.is_file():
         names = ", ".join(str(folder.path) for folder in here[:5])
         raise RunError(
-            f"{path} holds several runs; give one of them: {names}" if here else
-            f"{path} holds no run and no episodes.jsonl; give the folder of a run"
-        )  # fmt: skip
+            f"{path} holds several runs; give one of them: {names}"
+            if here
+            else f"{path} holds no run and no episodes.jsonl; give the folder of a run"
+        )
     return here[0]
 
 
@@ -125,14 +137,19 @@ def _list(index: Index, asked: Filter, console: Console, *, limit: int, as_json:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("episode", "step", "task", "outcome", "return", "turns", "invalid", "who acted"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "task")
     for row in reversed(found["rows"]):
         warm = "warm " if row["phase"] == "warm_start" else ""
         table.add_row(
-            str(row["id"]), f"{warm}{row['step']}", visible(row["task"]), _outcome(row["won"]),
-            f"{row['ret']:.3g}", str(row["turns"]), str(row["invalid"] or ""),
+            str(row["id"]),
+            f"{warm}{row['step']}",
+            visible(row["task"]),
+            _outcome(row["won"]),
+            f"{row['ret']:.3g}",
+            str(row["turns"]),
+            str(row["invalid"] or ""),
             visible(row["actors"].strip(",").replace(",", ", ")),
-        )  # fmt: skip
+        )
     console.print(table)
     console.print(
         f"{found['total']} episodes, {found['won']} won; --episode N shows one", highlight=False
@@ -144,9 +161,13 @@ def _outcome(won: object) -> Text:
 
 
 def _conversation(
-    run: Folder, line: Mapping[str, Any], console: Console, *,
-    values: Sequence[float | None] | None, colour: str,
-) -> None:  # fmt: skip
+    run: Folder,
+    line: Mapping[str, Any],
+    console: Console,
+    *,
+    values: Sequence[float | None] | None,
+    colour: str,
+) -> None:
     task = line["task"]
     head = Text(visible(task["id"]), style="bold")
     head.append(f"  step {line['step']}, copy {line['copy']}, return {line['return']:.3g}  ")

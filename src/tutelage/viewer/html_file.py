@@ -14,8 +14,12 @@ from tutelage.errors import RunError, TutelageError
 from tutelage.viewer.index import Filter
 from tutelage.viewer.server import STATIC, Shelf, digest, finite
 
-NAMED = {"preact": "vendor/preact.mjs", "preact/hooks": "vendor/hooks.mjs", "htm": "vendor/htm.mjs",
-         "uplot": "vendor/uPlot.mjs"}  # fmt: skip
+NAMED = {
+    "preact": "vendor/preact.mjs",
+    "preact/hooks": "vendor/hooks.mjs",
+    "htm": "vendor/htm.mjs",
+    "uplot": "vendor/uPlot.mjs",
+}
 IMPORT = re.compile(r"""^import\s*(\{[^}]*\}|\w+)\s*from\s*["']([^"']+)["'];?""", re.MULTILINE)
 EXPORTS = re.compile(r"\bexport\s*\{([^}]*)\};?")
 
@@ -78,8 +82,9 @@ def _histograms(shelf: Shelf, name: str) -> dict[str, Any]:
     found = {"": first}
     for column in first["columns"]:
         found[column] = {
-            **shelf.histogram(name, "train", None, column), "steps": [first.get("step", 0)],
-        }  # fmt: skip
+            **shelf.histogram(name, "train", None, column),
+            "steps": [first.get("step", 0)],
+        }
     return {**found, "": {**first, "steps": [first.get("step", 0)]}}
 
 

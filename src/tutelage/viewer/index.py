@@ -45,18 +45,38 @@ CREATE INDEX IF NOT EXISTS by_key ON lines (step, task, copy);
 CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(said, content='', tokenize='unicode61');
 """
 
-LISTED = (
-    "id", "phase", "step", "policy", "split", "task", "family", "grp", "copy", "stop", "won",
-    "score", "ret", "error", "turns", "tokens", "invalid", "actors",
-)  # fmt: skip
+LISTED = [
+    "id",
+    "phase",
+    "step",
+    "policy",
+    "split",
+    "task",
+    "family",
+    "grp",
+    "copy",
+    "stop",
+    "won",
+    "score",
+    "ret",
+    "error",
+    "turns",
+    "tokens",
+    "invalid",
+    "actors",
+]
 """What a list of episodes shows of each."""
 FACETS = ("phase", "split", "family", "stop", "policy")
 """What episodes are filtered by as it stands; the page offers the values that there are."""
 # by step means by time: the warm start's steps come before those of the training
 ORDERS = {
-    "step": "id", "return": "ret", "turns": "turns", "invalid": "invalid", "tokens": "tokens",
+    "step": "id",
+    "return": "ret",
+    "turns": "turns",
+    "invalid": "invalid",
+    "tokens": "tokens",
     "task": "task",
-}  # fmt: skip
+}
 
 
 class Place(NamedTuple):
@@ -178,9 +198,12 @@ class Index:
             self._making.release()
 
     def _extend(
-        self, path: Path, table: str, add: "Callable[[sqlite3.Connection, Place, bytes], None]",
+        self,
+        path: Path,
+        table: str,
+        add: "Callable[[sqlite3.Connection, Place, bytes], None]",
         going: Callable[[], bool],
-    ) -> bool:  # fmt: skip
+    ) -> bool:
         try:
             size = path.stat().st_size
         except OSError:
@@ -246,22 +269,35 @@ class Index:
     def _episode(self, db: sqlite3.Connection, place: Place, raw: bytes) -> None:
         line = json.loads(raw)
         task, turns = line["task"], line["turns"]
-        actors = sorted({str(t["actor"]) for t in turns} | {str(t["taken"][1]) for t in turns
-                                                            if t.get("taken")})  # fmt: skip
+        actors = sorted(
+            {str(t["actor"]) for t in turns} | {str(t["taken"][1]) for t in turns if t.get("taken")}
+        )
         cursor = db.execute(
             "INSERT INTO episodes (start, length, crc, phase, step, policy, split, task, family, "
             "grp, copy, stop, won, score, ret, error, turns, tokens, invalid, actors) "
             "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
-                *place, zlib.crc32(raw), line.get("phase", ""), line.get("step", 0),
-                line.get("policy", ""), (task.get("data") or {}).get("split", self.default_split),
-                task["id"], task.get("family", ""), line.get("group", ""), line.get("copy", 0),
-                line.get("stop", ""), int(bool(line.get("won"))), line.get("score"),
-                line.get("return", 0.0), line.get("error", ""), len(turns),
+                *place,
+                zlib.crc32(raw),
+                line.get("phase", ""),
+                line.get("step", 0),
+                line.get("policy", ""),
+                (task.get("data") or {}).get("split", self.default_split),
+                task["id"],
+                task.get("family", ""),
+                line.get("group", ""),
+                line.get("copy", 0),
+                line.get("stop", ""),
+                int(bool(line.get("won"))),
+                line.get("score"),
+                line.get("return", 0.0),
+                line.get("error", ""),
+                len(turns),
                 sum(len(t.get("tokens", ())) for t in turns),
-                sum(not t.get("valid", True) for t in turns), f",{','.join(actors)},",
+                sum(not t.get("valid", True) for t in turns),
+                f",{','.join(actors)},",
             ),
-        )  # fmt: skip
+        )
         said = "\n".join(f"{t.get('seen', '')}\n{t.get('text', '')}" for t in turns)
         db.execute("INSERT INTO words (rowid, said) VALUES (?, ?)", (cursor.lastrowid, said))
 
@@ -302,9 +338,14 @@ class Index:
         return out
 
     def search(
-        self, asked: Filter, *, order: str = "step", descending: bool = True, limit: int = 100,
+        self,
+        asked: Filter,
+        *,
+        order: str = "step",
+        descending: bool = True,
+        limit: int = 100,
         offset: int = 0,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """Episodes that pass a filter: how many there are, how many of them were won, and rows.
 
         Raises RunError for an order that there is not.
@@ -322,9 +363,11 @@ class Index:
             [*values, limit, offset],
         ).fetchall()
         return {
-            "total": total, "won": won or 0, "return": mean,
+            "total": total,
+            "won": won or 0,
+            "return": mean,
             "rows": [dict(zip(LISTED, row, strict=True)) for row in rows],
-        }  # fmt: skip
+        }
 
     def row(self, episode: int) -> dict[str, Any]:
         """What the list shows of one episode. Raises RunError where there is none."""
@@ -438,9 +481,11 @@ def _where(asked: Filter) -> tuple[str, list[Any]]:
         if value := getattr(asked, name):
             also(f"{name} = ?", value)
     for clause, bound in (
-        ("step >= ?", asked.low_step), ("step <= ?", asked.high_step),
-        ("ret >= ?", asked.low_return), ("ret <= ?", asked.high_return),
-    ):  # fmt: skip
+        ("step >= ?", asked.low_step),
+        ("step <= ?", asked.high_step),
+        ("ret >= ?", asked.low_return),
+        ("ret <= ?", asked.high_return),
+    ):
         if bound is not None:
             also(clause, bound)
     if asked.won is not None:

@@ -178,16 +178,26 @@ class Folder:
             state = "finished"
         plain = [line for line in evals if not line.get("hint")]
         return {
-            "id": self.id, "name": self.name, "path": str(self.path), "kind": self.kind,
-            "state": state, "problem": problem,
+            "id": self.id,
+            "name": self.name,
+            "path": str(self.path),
+            "kind": self.kind,
+            "state": state,
+            "problem": problem,
             "method": _get(config, "algorithm", "name") or "",
             "suite": _get(config, "env", "suite") or "",
             "model": _get(config, "policy", "model") or "",
-            "seed": _get(config, "run", "seed"), "group": _group(config),
-            "steps": planned, "done": done, "warm": warm, "evaluation": _brief(plain[-1:]),
-            "evaluations": len(plain), "command": _command(self.path, self.kind, meta),
-            "started": meta.get("started", ""), "columns": (self.path / COLUMNS).exists(),
-        }  # fmt: skip
+            "seed": _get(config, "run", "seed"),
+            "group": _group(config),
+            "steps": planned,
+            "done": done,
+            "warm": warm,
+            "evaluation": _brief(plain[-1:]),
+            "evaluations": len(plain),
+            "command": _command(self.path, self.kind, meta),
+            "started": meta.get("started", ""),
+            "columns": (self.path / COLUMNS).exists(),
+        }
 
     def series(self, keys: Iterable[str], phase: str) -> dict[str, Any]:
         """Numbers by step, with what has been spent up to each."""

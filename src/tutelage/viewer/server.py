@@ -30,8 +30,13 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 STATIC = Path(__file__).parent / "static"
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript",
-         ".mjs": "text/javascript", ".svg": "image/svg+xml"}  # fmt: skip
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 LOOKED = 2.0
 """Seconds between two looks for new folders, and between two looks at files that grow."""
 PATIENCE = 0.2
@@ -56,8 +61,9 @@ def nothing_told(folder: Folder, line: Mapping[str, Any]) -> Mapping[str, str]:
 class Shelf:
     """The folders that are shown, and their indices. One thread extends the indices."""
 
-    def __init__(self, paths: Iterable[Path], *, cache: Path | None = None,
-                 told: Told = nothing_told) -> None:  # fmt: skip
+    def __init__(
+        self, paths: Iterable[Path], *, cache: Path | None = None, told: Told = nothing_told
+    ) -> None:
         self.paths, self.cache, self.told = list(paths), cache or cache_folder(), told
         self.folders: dict[str, Folder] = {}
         self.indices: dict[str, Index] = {}
@@ -163,8 +169,12 @@ class Shelf:
             ]
             out |= {"config": folder.config(), "meta": folder.meta(), "evaluations": evaluations}
             out["keys"] = {phase: folder.keys(phase) for phase in ("train", "warm_start")}
-        return {**out, "facets": index.facets(), "indexed": [index.done, index.total],
-                "index_problem": index.problem}  # fmt: skip
+        return {
+            **out,
+            "facets": index.facets(),
+            "indexed": [index.done, index.total],
+            "index_problem": index.problem,
+        }
 
     def episode(self, name: str, number: int) -> dict[str, Any]:
         """An episode with the text of every token, and every recorded signal."""
@@ -194,8 +204,13 @@ class Shelf:
         if turns and any(turn.get("logps") for turn in turns):
             sampled = [x for turn in turns for x in turn.get("logps", [])]
             columns = {"log p when sampled": sampled, **columns}
-        twins = Filter(task=row["task"], group=row["grp"], phase=row["phase"],
-                       low_step=row["step"], high_step=row["step"])  # fmt: skip
+        twins = Filter(
+            task=row["task"],
+            group=row["grp"],
+            phase=row["phase"],
+            low_step=row["step"],
+            high_step=row["step"],
+        )
         others = Filter(task=row["task"])
         group = index.search(twins, order="step", descending=False, limit=64)["rows"]
         advantage = next((name for name in columns if ADVANTAGE.search(name)), "")
@@ -239,8 +254,7 @@ class Shelf:
                 sign = gaps[k] - middle if k < len(gaps) and gaps[k] is not None else None
                 if value is not None:
                     pairs.append((value, sign))
-        return {"step": chosen, "steps": steps, "columns": names, "column": column,
-                **_bins(pairs)}  # fmt: skip
+        return {"step": chosen, "steps": steps, "columns": names, "column": column, **_bins(pairs)}
 
 
 def _by_gap(column: str) -> bool:
@@ -346,10 +360,12 @@ def application(shelf: Shelf, *, token: str = "") -> "Starlette":
         asked = request.query_params
         index = shelf.index(request.path_params["run"])
         found = index.search(
-            filter_of(asked), order=asked.get("order", "step"),
+            filter_of(asked),
+            order=asked.get("order", "step"),
             descending=asked.get("way", "down") == "down",
-            limit=min(500, int(asked.get("limit", 100))), offset=int(asked.get("offset", 0)),
-        )  # fmt: skip
+            limit=min(500, int(asked.get("limit", 100))),
+            offset=int(asked.get("offset", 0)),
+        )
         return {**found, "indexed": [index.done, index.total]}
 
     def series(request: "Request") -> object:
@@ -361,9 +377,11 @@ def application(shelf: Shelf, *, token: str = "") -> "Starlette":
         asked = request.query_params
         step = asked.get("step", "")
         return shelf.histogram(
-            request.path_params["run"], asked.get("phase", "train"),
-            int(step) if step else None, asked.get("column", ""),
-        )  # fmt: skip
+            request.path_params["run"],
+            asked.get("phase", "train"),
+            int(step) if step else None,
+            asked.get("column", ""),
+        )
 
     def run_of(request: "Request") -> object:
         return shelf.run(request.path_params["run"])
@@ -420,8 +438,9 @@ def application(shelf: Shelf, *, token: str = "") -> "Starlette":
                     return None
                 return PlainTextResponse(
                     "this viewer answers at its loopback address only; start it with --host to "
-                    "show it to other machines", 403,
-                )  # fmt: skip
+                    "show it to other machines",
+                    403,
+                )
             given = request.query_params.get("token", "")
             if given and secrets.compare_digest(given.encode(), token.encode()):
                 if request.url.path != "/":
@@ -446,7 +465,7 @@ def application(shelf: Shelf, *, token: str = "") -> "Starlette":
             Route("/api/run/{run}/episode/{episode:int}/told", answer(told), methods=get),
             Route("/", static, methods=get),
             Route("/{file:path}", static, methods=get),
-        ],
+        ]
     )
     app.add_middleware(Guarded)
     return app
@@ -466,17 +485,33 @@ def host_of(header: str) -> str:
 def filter_of(asked: Mapping[str, str]) -> Filter:
     """A filter from the words of an address. Raises ValueError for a bound that is no number."""
     yes = {"yes": True, "no": False}
-    whole, number = {}, {}
-    for name in ("low_step", "high_step"):
-        whole[name] = int(asked[name]) if asked.get(name) else None
-    for name in ("low_return", "high_return"):
-        number[name] = float(asked[name]) if asked.get(name) else None
+
+    def whole(name: str) -> int | None:
+        return int(asked[name]) if asked.get(name) else None
+
+    def number(name: str) -> float | None:
+        return float(asked[name]) if asked.get(name) else None
+
+    def word(name: str) -> str:
+        return asked.get(name, "")
+
     return Filter(
-        text=asked.get("text", ""), won=yes.get(asked.get("won", "")),
-        invalid=yes.get(asked.get("invalid", "")), **whole, **number,
-        **{name: asked.get(name, "") for name in (
-            "actor", "task", "group", "phase", "split", "family", "stop", "policy")},
-    )  # fmt: skip
+        text=word("text"),
+        low_step=whole("low_step"),
+        high_step=whole("high_step"),
+        low_return=number("low_return"),
+        high_return=number("high_return"),
+        won=yes.get(word("won")),
+        invalid=yes.get(word("invalid")),
+        actor=word("actor"),
+        task=word("task"),
+        group=word("group"),
+        phase=word("phase"),
+        split=word("split"),
+        family=word("family"),
+        stop=word("stop"),
+        policy=word("policy"),
+    )
 
 
 def finite(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,15 @@ def test_a_growing_file_is_read_on_and_a_cut_one_anew(tmp_path: Path) -> None:
     path.unlink()
     steps.update()
     assert steps.rows == []
+
+
+def test_requests_at_once_read_no_line_twice(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {k}}}\n' for k in range(20_000)))
+    steps = Steps(path)
+    threads = [threading.Thread(target=steps.update) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [row["step"] for row in steps.rows] == list(range(20_000))

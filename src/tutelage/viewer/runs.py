@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shlex
+import threading
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -254,9 +255,14 @@ class Steps:
         self.path = path
         self.rows: list[dict[str, Any]] = []
         self._at, self._last = 0, b""
+        self._reading = threading.Lock()  # several requests come at once
 
     def update(self) -> None:
         """Read what is new. Raises RunError for a line that is no JSON."""
+        with self._reading:
+            self._update()
+
+    def _update(self) -> None:
         try:
             size = self.path.stat().st_size
         except OSError:

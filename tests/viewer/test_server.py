@@ -112,7 +112,7 @@ def test_a_histogram_counts_every_token_once(live: Live, folder: Path) -> None:
         ("run/{id}/episode/999", 404, "no episode 999"),
         ("run/{id}/episodes?order=x", 404, "cannot be ordered"),
         ("run/{id}/episodes?low_step=x", 400, "invalid literal"),
-        ("run/{id}/episode/1/told", 404, "without a way"),
+        ("run/{id}/episode/999/told", 404, "no episode 999"),
     ],
 )
 def test_a_wrong_question_gets_a_sentence(live: Live, path: str, status: int, reason: str) -> None:
@@ -120,6 +120,13 @@ def test_a_wrong_question_gets_a_sentence(live: Live, path: str, status: int, re
     got, _, body = live.ask(f"/api/{path.format(id=row['id'])}")
     assert got == status
     assert reason in json.loads(body)["error"]
+
+
+def test_privileged_text_that_cannot_be_known_has_a_reason(live: Live) -> None:
+    (row,) = live.json("runs")["runs"]
+    answer = live.json(f"run/{row['id']}/episode/1/told")
+    assert answer["told"] == {}
+    assert "without a way" in answer["why"]
 
 
 def test_a_page_of_another_site_cannot_ask(live: Live) -> None:

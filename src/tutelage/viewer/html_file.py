@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import RunError, TutelageError
+from tutelage.errors import RunError
 from tutelage.viewer.index import Filter
 from tutelage.viewer.server import STATIC, Shelf, digest, finite
 
@@ -59,10 +59,7 @@ def gathered(shelf: Shelf, episodes: int, tick: Callable[[], None]) -> dict[str,
         left_out += index.count() - len(found)
         shown = {}
         for one in found:
-            try:
-                told = dict(shelf.told_in(name, one["id"]))
-            except TutelageError:
-                told = {}
+            told = shelf.told_in(name, one["id"])
             shown[str(one["id"])] = {"shown": shelf.episode(name, one["id"]), "told": told}
             tick()
         phases = ("train", "warm_start")

@@ -227,9 +227,13 @@ class Shelf:
             "same_task": index.search(others, order="step", descending=False, limit=64)["rows"],
         }
 
-    def told_in(self, name: str, number: int) -> Mapping[str, str]:
-        """Privileged text of an episode's task, by view."""
-        return self.told(self.folder(name), self.index(name).episode(number))
+    def told_in(self, name: str, number: int) -> Mapping[str, Any]:
+        """Privileged text of an episode's task, by view; `why` says why it cannot be known."""
+        line = self.index(name).episode(number)
+        try:
+            return {"told": self.told(self.folder(name), line), "why": ""}
+        except TutelageError as error:
+            return {"told": {}, "why": str(error)}
 
     def histogram(self, name: str, phase: str, step: int | None, column: str) -> dict[str, Any]:
         """How a signal's values spread over the tokens of a step: counts in 20 bins, apart for
@@ -390,7 +394,7 @@ def application(shelf: Shelf, *, token: str = "") -> "Starlette":
         return shelf.episode(request.path_params["run"], number(request))
 
     def told(request: "Request") -> object:
-        return {"told": shelf.told_in(request.path_params["run"], number(request))}
+        return shelf.told_in(request.path_params["run"], number(request))
 
     async def static(request: "Request") -> Response:
         wanted = request.path_params.get("file", "") or "index.html"

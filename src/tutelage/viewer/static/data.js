@@ -46,7 +46,7 @@ function answer(path, asked) {
   if (parts[2] === "episodes") return search(run, asked);
   const episode = run.episodes[parts[3]];
   if (!episode) throw new Refused("This page holds only some of the run's episodes, not this one.");
-  return parts[4] === "told" ? { told: episode.told } : episode.shown;
+  return parts[4] === "told" ? episode.told : episode.shown;
 }
 
 function search(run, asked) {

@@ -42,6 +42,7 @@ function Told({ run, id }) {
   const [found, error] = useData(`run/${run}/episode/${id}/told`);
   if (error) return html`<p class="soft">${visible(error)}</p>`;
   if (!found) return html`<p class="wait">Making the text</p>`;
+  if (found.why) return html`<p class="soft">${visible(found.why)}</p>`;
   const views = Object.entries(found.told);
   if (!views.length) return html`<p class="soft">No view of this run is shown anything besides the conversation.</p>`;
   return html`<div class="views">${views.map(([name, text]) => html`<div><${Actor} name=${name}/>

@@ -31,7 +31,7 @@ function Choice({ name, query, set, values, label }) {
 function Range({ name, label, query, set }) {
   const box = (end, hint) => html`<input type="number" step="any" class="small" id=${`${end}_${name}`}
     placeholder=${hint} aria-label=${`${end === "low" ? "least" : "most"} ${label}`}
-    value=${query[`${end}_${name}`] || ""} onChange=${(e) => set({ [`${end}_${name}`]: e.target.value })}/>`;
+    value=${query[`${end}_${name}`] || ""} onInput=${(e) => set({ [`${end}_${name}`]: e.target.value })}/>`;
   return html`<span class="pair">${label} ${box("low", "from")}${box("high", "to")}</span>`;
 }
 

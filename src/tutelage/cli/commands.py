@@ -208,6 +208,47 @@ def serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def compare(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli import compare
+
+    if arguments.last < 1:
+        raise ConfigError(f"--last must be at least 1, got {arguments.last}")
+    if arguments.reach is not None and not 0 <= arguments.reach <= 1:
+        raise ConfigError(f"--reach must be from 0 to 1, got {arguments.reach:g}")
+    compare.compare(
+        arguments.folders,
+        Console(),
+        baseline=arguments.baseline,
+        last=arguments.last,
+        mark=arguments.reach,
+        form=arguments.format,
+        out=arguments.out,
+        plot=arguments.plot,
+    )
+    return 0
+
+
+def power(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli import compare
+    from tutelage.evaluation.comparison import Design
+
+    if arguments.difference is not None and not 0 < arguments.difference < 1:
+        raise ConfigError(f"--difference must be between 0 and 1, got {arguments.difference:g}")
+    design = Design(
+        tasks=arguments.tasks,
+        seeds=arguments.seeds,
+        rate=arguments.rate,
+        alike=arguments.alike,
+        seed_sd=arguments.seed_sd,
+    )
+    compare.power(Console(), design, wished=arguments.difference)
+    return 0
+
+
 def runs(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 

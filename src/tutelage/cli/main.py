@@ -283,6 +283,71 @@ def _serve(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _compare(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "folders", metavar="RUN", type=Path, nargs="+", help="runs, or folders that hold runs"
+    )
+    p.add_argument(
+        "--baseline", default="", metavar="METHOD", help="compare with this (default: the first)"
+    )
+    p.add_argument(
+        "--last",
+        type=int,
+        default=1,
+        metavar="N",
+        help="take the mean of each run's last N evaluations (default: 1)",
+    )
+    p.add_argument(
+        "--reach",
+        type=float,
+        metavar="RATE",
+        help="compare what it took to solve this share of tasks (default: the baseline's result)",
+    )
+    p.add_argument(
+        "--format",
+        choices=["text", "markdown", "csv", "latex"],
+        default="text",
+        help="how to print it (default: text)",
+    )
+    p.add_argument(
+        "--out", type=Path, metavar="FILE", help="write it instead: FILE.md, FILE.csv or FILE.tex"
+    )
+    p.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw success by step: FILE.png, .svg or .pdf"
+    )
+
+
+def _power(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--tasks", type=int, required=True, metavar="N", help="tasks of the panel")
+    p.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="runs of each method (default: 1)"
+    )
+    p.add_argument(
+        "--rate",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="success rate near which both methods lie (default: 0.5, the hardest case)",
+    )
+    p.add_argument(
+        "--alike",
+        type=float,
+        default=0.0,
+        metavar="R",
+        help="correlation of two runs' outcomes over tasks (default: 0, the hardest case)",
+    )
+    p.add_argument(
+        "--seed-sd",
+        type=float,
+        default=0.0,
+        metavar="SD",
+        help="standard deviation of success from seed to seed (default: 0)",
+    )
+    p.add_argument(
+        "--difference", type=float, metavar="D", help="say what this difference would take"
+    )
+
+
 def _runs(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "folders",
@@ -372,6 +437,8 @@ COMMANDS = {
     "eval": Command("Measure the success rate of a model, with confidence intervals.", _eval),
     "collect": Command("Record episodes to imitate (setting rollout.replay).", _collect),
     "export": Command("Write the trained model of a run as a Hugging Face folder.", _export),
+    "compare": Command("Compare runs on the same tasks, with confidence intervals.", _compare),
+    "power": Command("Say what difference a number of tasks and seeds can show.", _power),
     "runs": Command("List runs with their state, progress and last evaluation.", _runs),
     "show": Command("Print episodes of a run on the terminal.", _show),
     "view": Command("Show runs in a browser: curves, episodes, coloured tokens.", _view),

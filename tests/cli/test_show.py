@@ -16,7 +16,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "160")
     path = tmp_path / "runs" / "one"
-    write(path, 24, per_step=8, turns=3, with_columns=True)
+    write(path, 24, per_step=8, turns=6, with_columns=True)
     lines = [json.loads(line) for line in (path / "episodes.jsonl").read_text().splitlines()]
     lines[5]["turns"][1] |= {"seen": ESCAPES, "text": f"<think>{ESCAPES}</think>{ESCAPES}"}
     lines[5] |= {"error": ESCAPES, "stop": "error"}
@@ -86,7 +86,9 @@ def test_one_of_several_runs_must_be_named(run: Path, capsys: pytest.CaptureFixt
     error = said(capsys, "show", str(run.parent), code=2)
     assert "holds several runs" in error
     assert str(run) in error
-    assert "no run" in said(capsys, "show", str(run.parent.parent / "cache"), code=2)
+    empty = run.parent.parent / "empty"
+    empty.mkdir()
+    assert "holds no run" in said(capsys, "show", str(empty), code=2)
 
 
 def test_a_page_is_written_to_a_file(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,8 @@ from tutelage.errors import RunError
 VERSION = 3
 """Of the tables; an index of another version is made anew."""
 EPISODES, COLUMNS = "episodes.jsonl", "columns.jsonl"
+ANSWERS = 64
+"""Answers that are remembered."""
 BATCH = 400
 """Lines that are written in one transaction: a reader never waits long."""
 
@@ -141,6 +143,9 @@ class Index:
         self.done = self.total = 0  # bytes that were read, and those that there are
         self.problem = ""  # what keeps the index from being complete
         self._local = threading.local()
+        self._answers: dict[tuple[Any, ...], Any] = {}
+        self._state: tuple[Any, ...] = ()
+        self._answering = threading.Lock()
         self._making = threading.Lock()
         self._prepare()
 
@@ -319,18 +324,16 @@ class Index:
 
     def facets(self) -> dict[str, Any]:
         """The values that episodes have, for filters, and the range of steps and returns."""
+        return dict(self._remembered(("facets",)))
+
+    def _facets(self) -> dict[str, Any]:
+        kinds = self.db.execute(
+            f"SELECT DISTINCT {', '.join(FACETS)}, actors FROM episodes"
+        ).fetchall()
         out: dict[str, Any] = {
-            name: [
-                row[0]
-                for row in self.db.execute(
-                    f"SELECT DISTINCT {name} FROM episodes WHERE {name} != '' ORDER BY {name}"
-                )
-            ]
-            for name in FACETS
+            name: sorted({kind[k] for kind in kinds} - {"", None}) for k, name in enumerate(FACETS)
         }
-        actors: set[str] = set()
-        for (found,) in self.db.execute("SELECT DISTINCT actors FROM episodes"):
-            actors.update(name for name in found.split(",") if name)
+        actors = {name for kind in kinds for name in kind[-1].split(",") if name}
         low, high, least, most, n = self.db.execute(
             "SELECT min(step), max(step), min(ret), max(ret), count(*) FROM episodes"
         ).fetchone()
@@ -352,22 +355,65 @@ class Index:
         """
         if order not in ORDERS:
             raise RunError(f"episodes cannot be ordered by {order!r}; choose {', '.join(ORDERS)}")
+        return dict(self._remembered(("search", asked, order, descending, limit, offset)))
+
+    def _search(
+        self, asked: Filter, order: str, descending: bool, limit: int, offset: int
+    ) -> dict[str, Any]:
         where, values = _where(asked)
-        total, won, mean = self.db.execute(
-            f"SELECT count(*), sum(won), avg(ret) FROM episodes{where}", values
-        ).fetchone()
         way = "DESC" if descending else "ASC"
-        rows = self.db.execute(
-            f"SELECT {', '.join(LISTED)} FROM episodes{where} "
-            f"ORDER BY {ORDERS[order]} {way}, id {way} LIMIT ? OFFSET ?",
-            [*values, limit, offset],
-        ).fetchall()
+        if not match(asked.text):
+            total, won, mean = self.db.execute(
+                f"SELECT count(*), sum(won), avg(ret) FROM episodes{where}", values
+            ).fetchone()
+            rows = self.db.execute(
+                f"SELECT {', '.join(LISTED)} FROM episodes{where} "
+                f"ORDER BY {ORDERS[order]} {way}, id {way} LIMIT ? OFFSET ?",
+                [*values, limit, offset],
+            ).fetchall()
+        else:
+            # one statement, so that the words are searched once for the counts and the rows
+            found = self.db.execute(
+                f"""
+                WITH passed AS MATERIALIZED (
+                  SELECT id AS at, {ORDERS[order]} AS sorted, won AS wins, ret AS returned
+                  FROM episodes{where}
+                )
+                SELECT (SELECT count(*) FROM passed), (SELECT sum(wins) FROM passed),
+                  (SELECT avg(returned) FROM passed), {", ".join(LISTED)}
+                FROM (SELECT 1) LEFT JOIN (
+                  SELECT at, sorted FROM passed ORDER BY sorted {way}, at {way} LIMIT ? OFFSET ?
+                ) LEFT JOIN episodes ON id = at
+                ORDER BY sorted {way}, at {way}
+                """,
+                [*values, limit, offset],
+            ).fetchall()
+            total, won, mean = found[0][:3]
+            rows = [row[3:] for row in found if row[3] is not None]
         return {
             "total": total,
             "won": won or 0,
             "return": mean,
             "rows": [dict(zip(LISTED, row, strict=True)) for row in rows],
         }
+
+    def _remembered(self, question: tuple[Any, ...]) -> Any:
+        """An answer, kept until the index changes: the page asks again and again."""
+        state = (self.db.execute("SELECT max(id) FROM episodes").fetchone()[0], self.done)
+        with self._answering:
+            if state != self._state:
+                self._answers.clear()
+                self._state = state
+            if question in self._answers:
+                return self._answers[question]
+        kind, *details = question
+        answer = self._search(*details) if kind == "search" else self._facets()
+        with self._answering:
+            if len(self._answers) >= ANSWERS:
+                self._answers.clear()
+            if state == self._state:
+                self._answers[question] = answer
+        return answer
 
     def row(self, episode: int) -> dict[str, Any]:
         """What the list shows of one episode. Raises RunError where there is none."""

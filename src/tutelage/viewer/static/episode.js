@@ -52,10 +52,10 @@ function Told({ run, id }) {
 function Group({ run, found }) {
   if (found.group.length < 2) return null;
   return html`<details open><summary><h3>Copies of this group</h3></summary>
-    <table class="numbers" id="group"><thead><tr><th>copy</th><th>outcome</th><th>return</th><th>${found.advantage ? visible(found.advantage) : "advantage"}</th></tr></thead>
+    <table class="numbers" id="group"><thead><tr><th>copy</th><th>outcome</th><th>return</th>${found.advantage ? html`<th>${visible(found.advantage)}</th>` : null}</tr></thead>
     <tbody>${found.group.map((row) => html`<tr class=${row.id === found.row.id ? "now" : ""}>
       <td><a href=${link(["episode", run, String(row.id)])}>${row.copy}</a></td><td><${Outcome} row=${row}/></td>
-      <td class="number">${number(row.ret, 3)}</td><td class="number">${number(row.advantage, 3)}</td></tr>`)}</tbody></table></details>`;
+      <td class="number">${number(row.ret, 3)}</td>${found.advantage ? html`<td class="number">${number(row.advantage, 3)}</td>` : null}</tr>`)}</tbody></table></details>`;
 }
 
 function defaultColumn(columns) {

@@ -22,10 +22,10 @@ function actors(row) {
   return row.actors.split(",").filter(Boolean).join(", ");
 }
 
-function Choice({ name, query, set, values, label }) {
+function Choice({ name, query, set, values, label, names }) {
   if (!values || values.length < 2) return null;
   return html`<label>${label} <select id=${name} value=${query[name] || ""} onChange=${(e) => set({ [name]: e.target.value })}>
-    <option value="">all</option>${values.map((v) => html`<option value=${v}>${visible(v)}</option>`)}</select></label>`;
+    <option value="">all</option>${values.map((v) => html`<option value=${v}>${visible(names ? names[v] : v)}</option>`)}</select></label>`;
 }
 
 function Range({ name, label, query, set }) {
@@ -60,12 +60,12 @@ function Episodes({ run, query }) {
       <h1>Episodes</h1>
       <input type="search" id="search" class="long" placeholder='words in the conversation, "several in order"'
         aria-label="search the text of episodes" value=${text} onInput=${(e) => typed(e.target.value)}/>
-      <${Choice} name="won" label="outcome" values=${["yes", "no"]} query=${query} set=${set}/>
+      <${Choice} name="won" label="outcome" values=${["yes", "no"]} names=${{ yes: "won", no: "lost" }} query=${query} set=${set}/>
       <${Choice} name="phase" label="phase" values=${facets.phase} query=${query} set=${set}/>
       <${Choice} name="split" label="split" values=${facets.split} query=${query} set=${set}/>
       <${Choice} name="family" label="family" values=${facets.family} query=${query} set=${set}/>
       <${Choice} name="actor" label="who acted" values=${facets.actor} query=${query} set=${set}/>
-      <${Choice} name="stop" label="ended by" values=${facets.stop} query=${query} set=${set}/>
+      <${Choice} name="stop" label="ended by" values=${facets.stop} names=${{ ...Object.fromEntries((facets.stop || []).map((v) => [v, v])), ...ENDS }} query=${query} set=${set}/>
       <${Choice} name="policy" label="policy" values=${facets.policy} query=${query} set=${set}/>
       <${Choice} name="invalid" label="invalid turns" values=${["yes", "no"]} query=${query} set=${set}/>
       <${Range} name="step" label="step" query=${query} set=${set}/>

@@ -53,7 +53,7 @@ function Method({ run, about }) {
   const wanted = [...new Set([...charts.flatMap(([, mine]) => mine), ...applied.flat()])];
   const series = useSeries([run], wanted, "train", about.summary.version)[run];
   if (!wanted.length || !series) return null;
-  const line = (key, k) => ({ name: visible(key.replace(/^\w+\./, "")), k, x: series.x.step, y: series.values[key] || [] });
+  const line = (key, k) => ({ name: visible(key.replace(/^chances\./, "chance of ").replace(/^\w+\./, "")), k, x: series.x.step, y: series.values[key] || [] });
   return html`<section class="charts" id="method">
     ${charts.map(([title, mine, share]) => html`<${Chart} title=${title} lines=${mine.map(line)} xlabel=${AXES.step} height=${220} percent=${share}/>`)}
     ${applied.length ? html`<${Chart} title="Schedules as they were applied: what each signal was multiplied by" xlabel=${AXES.step} height=${220}

@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ FILTERS = {
     "one word": Filter(text="newspaper"),
     "four words in order": Filter(text='"go to fridge 4"'),
     "word, actor, lost": Filter(text="kettle", actor="teacher", won=False),
+}
+
+CHOICES: dict[str, Callable[[Any], object]] = {
+    "choice of an outcome": lambda page: page.select_option("#won", "no"),
+    "choice of a family": lambda page: page.select_option("#family", index=2),
+    "a word typed (waits 150 ms for the next key)": lambda page: page.fill("#search", "kettle"),
 }
 
 
@@ -60,14 +67,7 @@ def in_browser(address: str, run: str, repeats: int) -> dict[str, list[float]]:
         for k in range(repeats):
             paint("runs", "#/", "#runs tbody tr").context.close()
             page = paint("episodes", f"#/episodes/{run}?low_step={k}", "#episodes tbody tr")
-            for name, act in (
-                ("choice of an outcome", lambda p: p.select_option("#won", "no")),
-                ("choice of a family", lambda p: p.select_option("#family", index=2)),
-                (
-                    "a word typed (waits 150 ms for the next key)",
-                    lambda p: p.fill("#search", "kettle"),
-                ),
-            ):
+            for name, act in CHOICES.items():
                 before = page.inner_text("#count")
                 since = time.perf_counter()
                 act(page)

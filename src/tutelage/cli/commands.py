@@ -208,6 +208,14 @@ def serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def convert(arguments: argparse.Namespace) -> int:
+    from tutelage.cli.convert import convert
+
+    count = convert(arguments.source, arguments.out, arguments.to, won=arguments.won)
+    print(f"{count} episodes written to {arguments.out}")
+    return 0
+
+
 def compare(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 

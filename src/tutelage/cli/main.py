@@ -283,6 +283,20 @@ def _serve(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _convert(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "source", metavar="SOURCE", type=Path, help="the folder of a run, or a file of episodes"
+    )
+    p.add_argument("out", metavar="OUT", type=Path, help="the new file, a line for each episode")
+    p.add_argument(
+        "--to",
+        choices=["atif", "messages", "episodes"],
+        required=True,
+        help="atif: ATIF v1.8 trajectories; messages: OpenAI's chat messages; episodes: read ATIF",
+    )
+    p.add_argument("--won", action="store_true", help="leave out what was lost")
+
+
 def _compare(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "folders", metavar="RUN", type=Path, nargs="+", help="runs, or folders that hold runs"
@@ -437,6 +451,7 @@ COMMANDS = {
     "eval": Command("Measure the success rate of a model, with confidence intervals.", _eval),
     "collect": Command("Record episodes to imitate (setting rollout.replay).", _collect),
     "export": Command("Write the trained model of a run as a Hugging Face folder.", _export),
+    "convert": Command("Write episodes in a form that other tools read, or read theirs.", _convert),
     "compare": Command("Compare runs on the same tasks, with confidence intervals.", _compare),
     "power": Command("Say what difference a number of tasks and seeds can show.", _power),
     "runs": Command("List runs with their state, progress and last evaluation.", _runs),

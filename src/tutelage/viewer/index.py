@@ -362,34 +362,24 @@ class Index:
     ) -> dict[str, Any]:
         where, values = _where(asked)
         way = "DESC" if descending else "ASC"
-        if not match(asked.text):
-            total, won, mean = self.db.execute(
-                f"SELECT count(*), sum(won), avg(ret) FROM episodes{where}", values
-            ).fetchone()
-            rows = self.db.execute(
-                f"SELECT {', '.join(LISTED)} FROM episodes{where} "
-                f"ORDER BY {ORDERS[order]} {way}, id {way} LIMIT ? OFFSET ?",
-                [*values, limit, offset],
-            ).fetchall()
-        else:
-            # one statement, so that the words are searched once for the counts and the rows
-            found = self.db.execute(
-                f"""
-                WITH passed AS MATERIALIZED (
-                  SELECT id AS at, {ORDERS[order]} AS sorted, won AS wins, ret AS returned
-                  FROM episodes{where}
-                )
-                SELECT (SELECT count(*) FROM passed), (SELECT sum(wins) FROM passed),
-                  (SELECT avg(returned) FROM passed), {", ".join(LISTED)}
-                FROM (SELECT 1) LEFT JOIN (
-                  SELECT at, sorted FROM passed ORDER BY sorted {way}, at {way} LIMIT ? OFFSET ?
-                ) LEFT JOIN episodes ON id = at
-                ORDER BY sorted {way}, at {way}
-                """,
-                [*values, limit, offset],
-            ).fetchall()
-            total, won, mean = found[0][:3]
-            rows = [row[3:] for row in found if row[3] is not None]
+        # one statement, so that the episodes are searched once for the counts and the rows
+        found = self.db.execute(
+            f"""
+            WITH passed AS MATERIALIZED (
+              SELECT id AS at, {ORDERS[order]} AS sorted, won AS wins, ret AS returned
+              FROM episodes{where}
+            )
+            SELECT (SELECT count(*) FROM passed), (SELECT sum(wins) FROM passed),
+              (SELECT avg(returned) FROM passed), {", ".join(LISTED)}
+            FROM (SELECT 1) LEFT JOIN (
+              SELECT at, sorted FROM passed ORDER BY sorted {way}, at {way} LIMIT ? OFFSET ?
+            ) LEFT JOIN episodes ON id = at
+            ORDER BY sorted {way}, at {way}
+            """,
+            [*values, limit, offset],
+        ).fetchall()
+        total, won, mean = found[0][:3]
+        rows = [row[3:] for row in found if row[3] is not None]
         return {
             "total": total,
             "won": won or 0,

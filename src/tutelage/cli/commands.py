@@ -35,12 +35,14 @@ def train(arguments: argparse.Namespace) -> int:
     from tutelage.runs.train import train as run
 
     try:
-        run(config, resume=arguments.resume, watch=watch_for(Console()))
+        watch = watch_for(Console(), quiet=arguments.quiet, as_json=arguments.json)
+        run(config, resume=arguments.resume, watch=watch)
     except KeyboardInterrupt:
         from tutelage.runs.folder import standing
 
         return say(f"stopped; {standing(Path(config.run.folder))}", INTERRUPTED)
-    print(f"done: {config.run.folder}")
+    if not (arguments.quiet or arguments.json):
+        print(f"done: {config.run.folder}")
     return 0
 
 

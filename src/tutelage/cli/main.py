@@ -151,6 +151,8 @@ def _train(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--dry-run", action="store_true", help="check everything and show the plan; train nothing"
     )
+    p.add_argument("--quiet", action="store_true", help="print nothing but notes")
+    p.add_argument("--json", action="store_true", help="print a line of JSON for every event")
 
 
 def _eval(p: argparse.ArgumentParser) -> None:

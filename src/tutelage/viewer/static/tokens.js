@@ -87,12 +87,10 @@ function Inspector({ turns, columns, column, at }) {
   const k = at - turn.at;
   const writer = turn.taken && k >= turn.taken[0] ? turn.taken[1] : turn.actor;
   const learnt = trained(columns, at);
-  const tops = (turn.top || [])[k];
   return html`<div id="inspector">
     <p><code class="piece">${visible(JSON.stringify(turn.tokens[k]))}</code> <span class="soft">id ${turn.ids[k]}, turn ${turns.indexOf(turn) + 1}, by ${visible(writer)}${learnt === false ? ", in no loss" : ""}</span></p>
     <table class="numbers"><tbody>${Object.entries(columns).map(([name, values]) => html`<tr class=${name === column ? "now" : ""}>
       <th>${visible(name)}</th><td class="number">${number(values[at], 6)}</td></tr>`)}</tbody></table>
-    ${tops ? html`<table class="numbers"><tbody>${tops.map(([text, p]) => html`<tr><th>${visible(text)}</th><td>${number(p)}</td></tr>`)}</tbody></table>` : null}
   </div>`;
 }
 

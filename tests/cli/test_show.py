@@ -1,6 +1,7 @@
 """Runs and episodes are printed on a terminal, and nothing that a run said moves its cursor."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,15 @@ def test_a_page_is_written_to_a_file(run: Path, capsys: pytest.CaptureFixture[st
     assert "4 episodes; 20 older ones left out" in text
     assert out.stat().st_size > 100_000
     assert "exists already" in said(capsys, "view", str(run), "--html", str(out), code=2)
+
+
+def test_a_missing_extra_is_named(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    error = said(capsys, "view", str(run), code=2)
+    assert "pip install 'tutelage[view]'" in error
+    assert error.count("\n") == 1
 
 
 def test_runs_are_compared(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from tutelage.viewer.runs import Folder
 
 def serve(folders: Sequence[Path], *, host: str, port: int) -> None:
     """Answer until interrupted. An address that other machines reach asks for a token."""
+    server.require()
     shelf = server.Shelf(folders, told=Privileged())
     token = "" if server.loopback(host) else server.new_token()
     listening = server.bound(host, port)

@@ -330,13 +330,11 @@ def application(shelf: Shelf, *, token: str = "") -> "Starlette":
     """The page and its data. With a `token`, only who knows it is answered; without one, only
     requests that name a loopback address as their host are, so that no other site's page can ask.
     """
-    try:
-        from starlette.applications import Starlette
-        from starlette.concurrency import run_in_threadpool
-        from starlette.responses import PlainTextResponse, RedirectResponse, Response
-        from starlette.routing import Route
-    except ImportError as error:
-        raise RunError(f"the viewer needs starlette and uvicorn: {install('view')}") from error
+    require()
+    from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
+    from starlette.responses import PlainTextResponse, RedirectResponse, Response
+    from starlette.routing import Route
 
     page = (STATIC / "index.html").read_text(encoding="utf-8")
     policy = policy_of(page)
@@ -545,12 +543,19 @@ def bound(host: str, port: int) -> socket.socket:
     return made
 
 
-def serve(shelf: Shelf, listening: socket.socket, *, token: str = "") -> None:
-    """Answer until interrupted."""
+def require() -> None:
+    """Raises RunError with the command that installs what the server needs, if it is missing."""
     try:
-        import uvicorn
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise RunError(f"the viewer needs starlette and uvicorn: {install('view')}") from error
+
+
+def serve(shelf: Shelf, listening: socket.socket, *, token: str = "") -> None:
+    """Answer until interrupted."""
+    import uvicorn
+
     app = application(shelf, token=token)
     shelf.start()
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")

@@ -41,6 +41,7 @@ EXTRAS = {
     "nouns": "spaCy, to compare titles in `webshop` as WebShop does",
     "lora": "low-rank adapters (`policy.lora`), and weights in 4 bits (`policy.quantize`)",
     "vllm": "vLLM samples the student in this process (`policy.sampler`)",
+    "view": "the page of runs (`tutelage view`)",
     "gymnasium": "environments of Gymnasium",
     "gem": "environments of GEM (Python 3.11 and 3.12)",
     "openenv": "environments on an OpenEnv server",

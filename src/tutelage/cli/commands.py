@@ -35,12 +35,14 @@ def train(arguments: argparse.Namespace) -> int:
     from tutelage.runs.train import train as run
 
     try:
-        run(config, resume=arguments.resume, watch=watch_for(Console()))
+        watch = watch_for(Console(), quiet=arguments.quiet, as_json=arguments.json)
+        run(config, resume=arguments.resume, watch=watch)
     except KeyboardInterrupt:
         from tutelage.runs.folder import standing
 
         return say(f"stopped; {standing(Path(config.run.folder))}", INTERRUPTED)
-    print(f"done: {config.run.folder}")
+    if not (arguments.quiet or arguments.json):
+        print(f"done: {config.run.folder}")
     return 0
 
 
@@ -205,6 +207,104 @@ def serve(arguments: argparse.Namespace) -> int:
     print(f"serving {server.name} at http://{arguments.host}:{server.port}", flush=True)
     with products("float32"):
         server.serve_forever()
+    return 0
+
+
+def convert(arguments: argparse.Namespace) -> int:
+    from tutelage.cli.convert import convert
+
+    count = convert(arguments.source, arguments.out, arguments.to, won=arguments.won)
+    print(f"{count} episodes written to {arguments.out}")
+    return 0
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli import compare
+
+    if arguments.last < 1:
+        raise ConfigError(f"--last must be at least 1, got {arguments.last}")
+    if arguments.reach is not None and not 0 <= arguments.reach <= 1:
+        raise ConfigError(f"--reach must be from 0 to 1, got {arguments.reach:g}")
+    compare.compare(
+        arguments.folders,
+        Console(),
+        baseline=arguments.baseline,
+        last=arguments.last,
+        mark=arguments.reach,
+        form=arguments.format,
+        out=arguments.out,
+        plot=arguments.plot,
+    )
+    return 0
+
+
+def power(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli import compare
+    from tutelage.evaluation.comparison import Design
+
+    if arguments.difference is not None and not 0 < arguments.difference < 1:
+        raise ConfigError(f"--difference must be between 0 and 1, got {arguments.difference:g}")
+    design = Design(
+        tasks=arguments.tasks,
+        seeds=arguments.seeds,
+        rate=arguments.rate,
+        alike=arguments.alike,
+        seed_sd=arguments.seed_sd,
+    )
+    compare.power(Console(), design, wished=arguments.difference)
+    return 0
+
+
+def runs(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli.show import list_runs
+
+    list_runs(arguments.folders, Console(), as_json=arguments.json)
+    return 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli.show import show
+    from tutelage.viewer.index import Filter
+
+    if arguments.won and arguments.lost:
+        raise ConfigError("--won and --lost leave no episode; give one of them")
+    if arguments.limit < 1:
+        raise ConfigError(f"--limit must be at least 1, got {arguments.limit}")
+    asked = Filter(
+        text=arguments.text,
+        won=arguments.won if arguments.won or arguments.lost else None,
+        low_step=arguments.step,
+        high_step=arguments.step,
+    )
+    show(
+        arguments.folder,
+        Console(),
+        episode=arguments.episode,
+        asked=asked,
+        limit=arguments.limit,
+        colour=arguments.colour,
+        as_json=arguments.json,
+    )
+    return 0
+
+
+def view(arguments: argparse.Namespace) -> int:
+    from tutelage.cli import view
+
+    if arguments.episodes < 0:
+        raise ConfigError(f"--episodes must be at least 0, got {arguments.episodes}")
+    if arguments.html is not None:
+        view.write(arguments.folders, arguments.html, episodes=arguments.episodes)
+        return 0
+    view.serve(arguments.folders, host=arguments.host, port=arguments.port)
     return 0
 
 

@@ -151,6 +151,8 @@ def _train(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--dry-run", action="store_true", help="check everything and show the plan; train nothing"
     )
+    p.add_argument("--quiet", action="store_true", help="print nothing but notes")
+    p.add_argument("--json", action="store_true", help="print a line of JSON for every event")
 
 
 def _eval(p: argparse.ArgumentParser) -> None:
@@ -283,6 +285,135 @@ def _serve(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _convert(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "source", metavar="SOURCE", type=Path, help="the folder of a run, or a file of episodes"
+    )
+    p.add_argument("out", metavar="OUT", type=Path, help="the new file, a line for each episode")
+    p.add_argument(
+        "--to",
+        choices=["atif", "messages", "episodes"],
+        required=True,
+        help="atif: ATIF v1.8 trajectories; messages: OpenAI's chat messages; episodes: read ATIF",
+    )
+    p.add_argument("--won", action="store_true", help="leave out what was lost")
+
+
+def _compare(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "folders", metavar="RUN", type=Path, nargs="+", help="runs, or folders that hold runs"
+    )
+    p.add_argument(
+        "--baseline", default="", metavar="METHOD", help="compare with this (default: the first)"
+    )
+    p.add_argument(
+        "--last",
+        type=int,
+        default=1,
+        metavar="N",
+        help="take the mean of each run's last N evaluations (default: 1)",
+    )
+    p.add_argument(
+        "--reach",
+        type=float,
+        metavar="RATE",
+        help="compare what it took to solve this share of tasks (default: the baseline's result)",
+    )
+    p.add_argument(
+        "--format",
+        choices=["text", "markdown", "csv", "latex"],
+        default="text",
+        help="how to print it (default: text)",
+    )
+    p.add_argument(
+        "--out", type=Path, metavar="FILE", help="write it instead: FILE.md, FILE.csv or FILE.tex"
+    )
+    p.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw success by step: FILE.png, .svg or .pdf"
+    )
+
+
+def _power(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--tasks", type=int, required=True, metavar="N", help="tasks of the panel")
+    p.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="runs of each method (default: 1)"
+    )
+    p.add_argument(
+        "--rate",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="success rate near which both methods lie (default: 0.5, the hardest case)",
+    )
+    p.add_argument(
+        "--alike",
+        type=float,
+        default=0.0,
+        metavar="R",
+        help="correlation of two runs' outcomes over tasks (default: 0, the hardest case)",
+    )
+    p.add_argument(
+        "--seed-sd",
+        type=float,
+        default=0.0,
+        metavar="SD",
+        help="standard deviation of success from seed to seed (default: 0)",
+    )
+    p.add_argument(
+        "--difference", type=float, metavar="D", help="say what this difference would take"
+    )
+
+
+def _runs(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "folders",
+        metavar="FOLDER",
+        type=Path,
+        nargs="*",
+        default=[Path("runs")],
+        help="where runs lie (default: runs)",
+    )
+    p.add_argument("--json", action="store_true", help="print one line of JSON per run instead")
+
+
+def _show(p: argparse.ArgumentParser) -> None:
+    p.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run or evaluation")
+    p.add_argument("--episode", type=int, metavar="N", help="print this episode in full")
+    p.add_argument(
+        "--colour", default="", metavar="SIGNAL", help="colour its tokens by a recorded signal"
+    )
+    p.add_argument("--text", default="", metavar="WORDS", help="only episodes that contain these")
+    p.add_argument("--won", action="store_true", help="only episodes that were won")
+    p.add_argument("--lost", action="store_true", help="only episodes that were lost")
+    p.add_argument("--step", type=int, metavar="N", help="only episodes of this step")
+    p.add_argument(
+        "--limit", type=int, default=20, metavar="N", help="episodes to list (default: 20)"
+    )
+    p.add_argument("--json", action="store_true", help="print JSON instead")
+
+
+def _view(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "folders",
+        metavar="RUN",
+        type=Path,
+        nargs="+",
+        help="folders of runs or evaluations, or folders that hold such folders",
+    )
+    p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    p.add_argument("--port", type=int, default=8765, help="port to listen on (default: 8765)")
+    p.add_argument(
+        "--html", type=Path, metavar="FILE", help="write one page that holds everything, and end"
+    )
+    p.add_argument(
+        "--episodes",
+        type=int,
+        default=200,
+        metavar="N",
+        help="with --html: the newest episodes of each run that are put in (default: 200)",
+    )
+
+
 def _bench(p: argparse.ArgumentParser) -> None:
     _file(p, optional="a TOML file, or the folder of a run (default: the demo's OPD run)")
     p.add_argument(
@@ -322,6 +453,12 @@ COMMANDS = {
     "eval": Command("Measure the success rate of a model, with confidence intervals.", _eval),
     "collect": Command("Record episodes to imitate (setting rollout.replay).", _collect),
     "export": Command("Write the trained model of a run as a Hugging Face folder.", _export),
+    "convert": Command("Write episodes in a form that other tools read, or read theirs.", _convert),
+    "compare": Command("Compare runs on the same tasks, with confidence intervals.", _compare),
+    "power": Command("Say what difference a number of tasks and seeds can show.", _power),
+    "runs": Command("List runs with their state, progress and last evaluation.", _runs),
+    "show": Command("Print episodes of a run on the terminal.", _show),
+    "view": Command("Show runs in a browser: curves, episodes, coloured tokens.", _view),
     "demo": Command("Train a small agent with a teacher, in a few minutes on a CPU.", _demo),
     "examples": Command("List the example files, print one, or copy one.", _examples),
     "envs": Command("List the suites of environments, or show one with its options.", _envs),

@@ -1,5 +1,6 @@
 """Progress of a training run on the console: plain lines, or a live display on a terminal."""
 
+import json
 import sys
 import time
 from collections import deque
@@ -23,8 +24,14 @@ PHASES = ("generate", "environment", "teacher", "update")
 COLOURS = ("cyan", "magenta", "yellow", "green")
 
 
-def watch_for(console: Console) -> "Lines | LiveDisplay":
-    """The live display on a terminal, plain lines anywhere else."""
+def watch_for(
+    console: Console, *, quiet: bool = False, as_json: bool = False
+) -> "Lines | LiveDisplay | JsonLines | Quiet":
+    """The live display on a terminal, plain lines anywhere else; or what was asked for."""
+    if as_json:
+        return JsonLines(sys.stdout)
+    if quiet:
+        return Quiet()
     return LiveDisplay(console) if console.is_terminal else Lines(sys.stdout)
 
 
@@ -159,6 +166,60 @@ class Lines:
     def closed(self) -> None: ...
 
 
+class Quiet:
+    """Nothing but what the user should know, on stderr."""
+
+    def tested(self, names: Sequence[str]) -> None: ...
+
+    def started(self, config: Config, phase: str, step: int) -> None: ...
+
+    def playing(self, done: int, total: int) -> None: ...
+
+    def stepped(self, line: Line, seconds: Mapping[str, float]) -> None: ...
+
+    def evaluated(self, line: Line) -> None: ...
+
+    def warned(self, sentence: str) -> None:
+        sys.stderr.write(f"note: {sentence}\n")
+
+    def closed(self) -> None: ...
+
+
+class JsonLines(Quiet):
+    """A line of JSON for every event: what was logged, and what kind of event it is."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self.out = out
+
+    def _say(self, event: str, line: Line) -> None:
+        self.out.write(json.dumps({"event": event, **line}) + "\n")
+        self.out.flush()
+
+    def started(self, config: Config, phase: str, step: int) -> None:
+        self._say("started", {"phase": phase, "step": step, "folder": config.run.folder})
+
+    def stepped(self, line: Line, seconds: Mapping[str, float]) -> None:
+        self._say("step", {**line, "seconds": dict(seconds)})
+
+    def evaluated(self, line: Line) -> None:
+        self._say("evaluation", line)
+
+    def warned(self, sentence: str) -> None:
+        self._say("note", {"text": sentence})
+
+
+BARS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
+
+
+def sparkline(rates: Sequence[float], width: int = 30) -> str:
+    """Numbers in [0, 1] as bars, the newest `width` of them.
+
+    >>> sparkline([0.0, 0.5, 1.0])
+    '\u2581\u2585\u2588'
+    """
+    return "".join(BARS[min(len(BARS) - 1, int(x * len(BARS)))] for x in rates[-width:])
+
+
 class LiveDisplay:
     """A few lines at the bottom of the terminal that are redrawn; evaluations stay above them."""
 
@@ -166,6 +227,7 @@ class LiveDisplay:
         self.console, self.track = console, Track()
         self.live = Live(self._shown(), console=console, refresh_per_second=4, transient=False)
         self.now, self.folder, self.evaluation = "", "", "none yet"
+        self.rates: list[float] = []  # success of the evaluations without a hint
 
     def tested(self, names: Sequence[str]) -> None:
         self.console.print(f"{len(names)} self-tests passed")
@@ -187,6 +249,8 @@ class LiveDisplay:
 
     def evaluated(self, line: Line) -> None:
         self.evaluation, self.now = _evaluation(line), ""
+        if not line.get("hint") and line.get("n"):
+            self.rates.append(number(line, "won") / number(line, "n"))
         self.console.print(Text(f"evaluation: {self.evaluation}"))
         self.live.update(self._shown())
 
@@ -217,7 +281,8 @@ class LiveDisplay:
                 )
             )
             rows.append(_time_bar(track.shares()))
-        rows.append(Text(f"evaluation: {self.evaluation}"))
+        curve = f"{sparkline(self.rates)}  " if len(self.rates) > 1 else ""
+        rows.append(Text(f"evaluation: {curve}{self.evaluation}"))
         return Group(*rows)
 
 

@@ -53,7 +53,8 @@ def learning_curve(
     teacher: Point | None = None,
     note: str = "",
 ) -> None:
-    """Success rate against training steps, one line per run with a 95 % band, as a PNG."""
+    """Success rate against training steps, one line per run with a 95 % band, as a PNG; also as
+    an SVG or a PDF, by the ending of `path`."""
     from matplotlib.ticker import PercentFormatter
 
     if len(curves) > len(COLOURS):
@@ -146,4 +147,10 @@ def _save(figure: "Figure", path: Path, note: str) -> None:
     if note:
         figure.supxlabel(note, fontsize=8, color="0.4", x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    # no date and no version, so that equal plots are equal files
+    unsaid = {
+        ".png": ["Software"],
+        ".svg": ["Date", "Creator"],
+        ".pdf": ["CreationDate", "Creator"],
+    }
+    figure.savefig(path, metadata=dict.fromkeys(unsaid.get(path.suffix, [])))

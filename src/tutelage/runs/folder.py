@@ -10,7 +10,9 @@ timings.jsonl    the only file besides meta.json that two equal runs do not shar
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ import torch
 from tutelage import __version__, cpu
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import differences, load, write
-from tutelage.errors import RunError
+from tutelage.errors import NAME, RunError
 from tutelage.rollout import record
 from tutelage.runs import checkpoint
 
@@ -187,6 +189,7 @@ def begin(folder: RunFolder, config: Config, facts: Mapping[str, object]) -> Non
         "onednn": cpu.onednn(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "commit": _commit(),
+        "command": _command(),
         "seed": config.run.seed,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **facts,
@@ -197,6 +200,14 @@ def begin(folder: RunFolder, config: Config, facts: Mapping[str, object]) -> Non
             checkpoint.write_whole(folder.path / name, text)
         except OSError as error:
             raise RunError(checkpoint.no_room(folder.path / name, error)) from error
+
+
+def _command() -> str:
+    """What was typed; empty where a run is started from Python."""
+    name, *arguments = sys.argv or [""]
+    if Path(name).stem == NAME or Path(name).parts[-2:] == (NAME, "__main__.py"):
+        return shlex.join([NAME, *arguments])
+    return ""
 
 
 def _commit() -> str:

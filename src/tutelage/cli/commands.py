@@ -23,9 +23,15 @@ def init(arguments: argparse.Namespace) -> int:
 def train(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from tutelage.config.toml_file import load
+    from tutelage.config.toml_file import load, run_at
 
     config = load(arguments.file, arguments.overrides)
+    home = run_at(arguments.file)
+    if arguments.resume and home is not None and Path(config.run.folder) != home:
+        raise ConfigError(
+            f"--resume continues the run in {home}, and run.folder = {config.run.folder} names "
+            "another folder; leave one of the two out"
+        )
     if arguments.dry_run:
         from tutelage.cli import dry_run
 

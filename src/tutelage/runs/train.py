@@ -25,7 +25,7 @@ from typing import Protocol
 import torch
 
 from tutelage.config.schema import Config, LearningRate
-from tutelage.errors import RunError
+from tutelage.errors import Diverged, RunError
 from tutelage.evaluation.evaluate import evaluate, named
 from tutelage.objective import View
 from tutelage.policies.hf.policy import HFPolicy
@@ -81,9 +81,9 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
     replay = Replay(Path(config.rollout.replay)) if config.rollout.replay else None
     with contextlib.ExitStack() as closing:
         closing.enter_context(deterministic())
-        folder = run_folder.claim(config, steps_matter=steps_matter(config), resume=resume)
+        folder = run_folder.find(config, steps_matter=steps_matter(config), resume=resume)
         closing.callback(folder.close)
-        student = str(checkpoint.latest(folder.path)) if folder.state else ""
+        student = str(folder.newest or "")
         session, policies = closing.enter_context(parts.open(student=student, tick=watch.playing))
         closing.callback(watch.closed)
         facts = {name: policy.chat.fingerprint() for name, policy in policies.items()}
@@ -99,7 +99,7 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
         watch.tested(run_all(wiring))
         for sentence in diagnosis.before(parts, session, policies):
             watch.warned(sentence)
-        run_folder.begin(folder, config, pinned)
+        run_folder.claim(folder, config, pinned)
         hinter = _hinter(config, folder, session)
         loop = _Loop(
             parts=parts,
@@ -112,7 +112,11 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
             hinter=hinter,
         )
         with _enough_memory():
-            loop.run()
+            try:
+                loop.run()
+            except Diverged:
+                run_folder.note_divergence(folder)
+                raise
     return Path(config.run.folder)
 
 
@@ -231,8 +235,8 @@ class _Loop:
         first = 0
         if state is not None:
             first = state.step
-            newest = checkpoint.latest(self.folder.path)
-            checkpoint.restore_optimizer(optimizer, newest / "optimizer.safetensors")
+            assert self.folder.newest is not None
+            checkpoint.restore_optimizer(optimizer, self.folder.newest / checkpoint.OPTIMIZER)
         self.watch.started(self.config, phase.name, first)
         if phase.name == "train":
             self._begin(optimizer, phase, new=state is None)

@@ -64,6 +64,7 @@ def _model(name: str, layers: int | None) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise PolicyError(_not_loaded(name, reason)) from error
+    _own_memory(model)
     # transformers would continue with random numbers in their place
     missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
     if missing:
@@ -71,6 +72,18 @@ def _model(name: str, layers: int | None) -> Any:
             _not_loaded(name, f"{len(missing)} of its weights are missing or of another shape")
         )
     return model
+
+
+def _own_memory(model: Any) -> None:
+    """Move weights out of the mapping of their file.
+
+    In it they lie at whatever address the file's header leaves them, and matrix products round by
+    alignment: a checkpoint's weights would give other bytes than the same weights in the folder
+    that the run was started from, or than those that training has just updated.
+    """
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()
 
 
 def load(

@@ -12,7 +12,7 @@ import pytest
 SRC = Path(__file__).parents[2] / "src"
 ROOT = SRC / "tutelage"
 FLOORS = (
-    "errors types schedules seeding",
+    "errors types schedules seeding disk",
     "maths config cpu",
     "envs",
     "prompts hints",

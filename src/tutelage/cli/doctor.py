@@ -234,6 +234,8 @@ def suite(name: str, module: str, options: Mapping[str, object], *, needed: bool
     """A suite, and below it what it needs with these options."""
     absent: State = "missing" if needed else "-"
     try:
+        if module.partition(".")[0] in sys.stdlib_module_names:
+            raise ImportError(f"{module} belongs to Python itself")
         ask = getattr(importlib.import_module(module), "needs", None)
         needs: list[Need] = list(ask(options)) if callable(ask) else []
     except (ImportError, SyntaxError, EnvError) as error:

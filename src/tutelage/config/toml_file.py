@@ -10,6 +10,7 @@ from pydantic import JsonValue, ValidationError
 from tutelage.config import mistakes
 from tutelage.config.run_mark import is_run
 from tutelage.config.schema import Config, section_of
+from tutelage.config.trust import check as check_trust
 from tutelage.config.values import quoted
 from tutelage.config.values import write_value as write_value
 from tutelage.errors import ConfigError, did_you_mean
@@ -20,8 +21,10 @@ NAMED = ("algorithm", "warm_start")
 """Sections whose keys belong to the function that they name."""
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> Config:
     """Read a TOML file, or the folder of a run; then apply overrides such as "update.lr=1e-5".
+
+    trust  run code that the file names also where somebody else wrote the file
 
     `extends = "base.toml"` at the head of a file begins with that one's settings (see `merged`).
     The folder of a run is its run.folder, whatever the file in it says: it may be a copy.
@@ -31,6 +34,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     if path.is_dir():
         path = path / "config.toml"
     table = read_extended(path)
+    check_trust(path, table, overrides, trust=trust)
     run = table.setdefault("run", {})
     if home is not None and isinstance(run, dict):
         run["folder"] = str(home)

@@ -9,9 +9,7 @@ Imports nothing heavy: `tutelage check-env` needs no torch.
 """
 
 import copy
-import importlib
 import importlib.util
-import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,7 +24,8 @@ from tutelage.config.schema import EnvSection
 from tutelage.config.signature import call
 from tutelage.envs.adapters.own import Own, is_own
 from tutelage.envs.base import Suite
-from tutelage.envs.guard import Broken, attempt
+from tutelage.envs.guard import attempt
+from tutelage.envs.named_code import has, imported, named, returns
 from tutelage.errors import ConfigError, did_you_mean
 
 NAME, GROUP = "tutelage", "tutelage.suites"
@@ -94,10 +93,20 @@ def suite_class(name: str) -> Callable[..., object]:
             f'{", ".join(known)}, and your own as "package.module:Class"'
         )
     where = f"env.suite ({name} of the package {_package(points[0])})" if points else "env.suite"
-    found = imported(module, attribute, where=where)
-    if not callable(found):
-        raise ConfigError(f"{where}: {module} has no class {attribute!r}")
-    return found
+    if path in (*SUITES.values(), *ADAPTERS.values()):  # an installed package declares it
+        found = getattr(imported(module, where=where), attribute, None)
+        if not callable(found):
+            raise ConfigError(f"{where}: {module} has no class {attribute!r}")
+        return cast(Callable[..., object], found)
+    found = named(module, attribute, where=where, what="a suite", declared=is_suite)
+    return cast(Callable[..., object], found)
+
+
+def is_suite(found: object) -> bool:
+    """Whether something was written as a suite: a class with a suite's methods or an environment's,
+    or a function that says that it returns one."""
+    by_methods = has("tasks", "make")(found) or has("reset", "step")(found)
+    return by_methods or returns(found, "Suite", "Env")
 
 
 def package_folder(name: str) -> Path:
@@ -108,22 +117,6 @@ def package_folder(name: str) -> Path:
         folder = Path(place, *rest)
         return folder if folder.is_dir() else folder.parent
     return Path(name)
-
-
-def imported(module: str, attribute: str, *, where: str) -> object:
-    """Something of a user's own module, which may lie in the working folder."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        found = attempt(f"importing {module}", partial(importlib.import_module, module))
-    except Broken as error:
-        cause = error.__cause__
-        plain = isinstance(cause, ImportError | SyntaxError)
-        raise ConfigError(
-            f"{where}: {module} could not be imported ({cause if plain else error}); install it, "
-            "fix it, or run from the folder it is in"
-        ) from error
-    return getattr(found, attribute, None)
 
 
 PYTHON = "python:"

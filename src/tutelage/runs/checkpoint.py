@@ -6,15 +6,13 @@ latest                     the name of the newest whole one
 state.json holds the SHA-256 of every other file and of itself; they are compared on every load.
 """
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from tutelage.disk import as_disk_error, reason, sync, write_whole
 from tutelage.errors import Diverged, RunError
 from tutelage.policies.hf.policy import HFPolicy
 
@@ -77,21 +76,21 @@ def save(
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        with _as_disk_error():
+        with as_disk_error():
             student.save(draft)
             _as_before(folder, draft)
             save_file(optimizer_tensors(optimizer), draft / OPTIMIZER)
         for path in draft.iterdir():
-            _sync(path)
+            sync(path)
         (draft / STATE).write_text(_text(state, _sums(draft)), encoding="utf-8")
         if interrupted:
             (draft / INTERRUPTED).touch()
-        _sync(draft / STATE)
-        _sync(draft)
+        sync(draft / STATE)
+        sync(draft)
         if target.exists():
             _drop(folder, state.name)  # made by a run that was killed before it pointed here
         draft.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
         write_whole(folder / LATEST, state.name + "\n")
     except OSError as error:
         raise RunError(no_room(target, error)) from error
@@ -107,19 +106,6 @@ def _check_finite(state: State, student: HFPolicy) -> None:
             f"the weights after step {state.step} are not finite, so they were not saved; continue "
             "from the last checkpoint with --resume and a lower update.lr or update.grad_clip"
         )
-
-
-@contextlib.contextmanager
-def _as_disk_error() -> Iterator[None]:
-    """The libraries that write models and tokenizers report a full disk in their own ways."""
-    try:
-        yield
-    except SafetensorError as error:
-        raise OSError(0, str(error)) from error
-    except Exception as error:
-        if type(error) is not Exception and "os error" not in str(error):
-            raise
-        raise OSError(0, str(error)) from error
 
 
 def _sums(folder: Path) -> dict[str, str]:
@@ -203,25 +189,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
     except (OSError, ValueError, KeyError, IndexError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(f"{path} cannot be read ({reason}){earlier(path.parent)}") from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file at once: a reader sees the old text or the new one, never a part."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.unlink(missing_ok=True)
-    with draft.open("x", encoding="utf-8") as file:
-        file.write(text)
-    _sync(draft)
-    os.replace(draft, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def latest(folder: Path) -> Path:
@@ -359,7 +326,7 @@ def _count(value: object) -> bool:
 
 def no_room(path: Path, error: OSError) -> str:
     return (
-        f"{path} could not be written ({error.strerror or error}); make room or choose another "
+        f"{path} could not be written ({reason(error)}); make room or choose another "
         "folder, then continue with --resume: everything up to the last checkpoint is kept"
     )
 

@@ -31,6 +31,8 @@ from tutelage.config.run_mark import LOCK as LOCK
 from tutelage.config.run_mark import MARK, META, described, is_run, marked
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import differences, load, resolved, write
+from tutelage.config.trust import SIGNED, ours, signature
+from tutelage.disk import write_whole
 from tutelage.errors import RunError
 from tutelage.rollout import record
 from tutelage.runs import checkpoint
@@ -143,7 +145,7 @@ def claim(folder: RunFolder, config: Config, facts: Mapping[str, object]) -> Non
             os.write(folder.lock, MARK.encode())
         checkpoint.clean(path, folder.newest.name if folder.newest else "")
         if folder.newest is not None and not (path / checkpoint.LATEST).exists():
-            checkpoint.write_whole(path / checkpoint.LATEST, folder.newest.name + "\n")
+            write_whole(path / checkpoint.LATEST, folder.newest.name + "\n")
         for name in (*LOGS, TIMINGS):
             _unlink_copies(path / name)
         for name in LOGS:
@@ -175,8 +177,8 @@ def _check_new(path: Path) -> None:
             "with run.folder=NAME"
         )
     there = [name for name in NAMES if os.path.lexists(path / name)]
-    for name, ours in ((META, described), (LOCK, marked)):
-        if os.path.lexists(path / name) and not ours(path) and not _empty(path / name):
+    for name, written in ((META, described), (LOCK, marked)):
+        if os.path.lexists(path / name) and not written(path) and not _empty(path / name):
             there.append(name)
     if there:
         raise RunError(
@@ -215,7 +217,7 @@ def _check_kinds(path: Path) -> None:
 
 
 def _every(path: Path) -> int:
-    return load(path / CONFIG).run.checkpoint_every
+    return load(path / CONFIG, trust=True).run.checkpoint_every
 
 
 def _standing(path: Path, every: int) -> tuple[checkpoint.State | None, Path | None]:
@@ -305,7 +307,7 @@ def _lock(path: Path) -> int:
 def _same_settings(path: Path, config: Config, *, steps_matter: bool) -> Mapping[str, object]:
     """Refuse settings that would change the result. Those that may change it nevertheless, with
     their old values: of a run that diverged."""
-    old = load(path / CONFIG)
+    old = load(path / CONFIG, trust=True)
     changed = [key for key in differences(old, config) if key not in HARMLESS]
     if changed == ["run.steps"] and config.run.steps > old.run.steps and not steps_matter:
         return {}
@@ -378,14 +380,23 @@ def _describe(folder: RunFolder, config: Config, facts: Mapping[str, object]) ->
         changes.append({"from": at, "before": dict(folder.changed)})
     if changes:
         meta["changed_after_divergence"] = changes
+    text = write(config)
+    signatures = [x for x in (signature(text), _old_signature(folder.path)) if x]
+    meta[SIGNED] = list(dict.fromkeys(signatures))
     described = json.dumps(meta, indent=1, ensure_ascii=False) + "\n"
-    for name, text in ((META, described), (CONFIG, write(config))):
+    for name, content in ((META, described), (CONFIG, text)):
         try:
-            checkpoint.write_whole(folder.path / name, text)
+            write_whole(folder.path / name, content)
         except OSError as error:
             raise RunError(checkpoint.no_room(folder.path / name, error)) from error
     with contextlib.suppress(OSError):
         (folder.path / DIVERGED).unlink()
+
+
+def _old_signature(path: Path) -> str:
+    """Of the config.toml that is there, if it is this user's: it holds until it is replaced."""
+    there = path / CONFIG
+    return signature(there.read_text(encoding="utf-8")) if there.exists() and ours(there) else ""
 
 
 def _changes(path: Path) -> list[object]:

@@ -7,7 +7,7 @@ token. Nothing is kept between turns here; the server's own prefix cache does th
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, wait
 from typing import Any, TypeVar
 
 import torch
@@ -166,6 +166,10 @@ class RemotePolicy:
         completions = [self._completion(answer) for answer in list(self.turns) if answer.done()]
         self.last_poll = time.monotonic()
         return completions
+
+    def wait(self) -> None:
+        """Wait until every turn that was submitted is answered, or one of them cannot be."""
+        wait(self.turns, return_when=FIRST_EXCEPTION)
 
     def _completion(self, answer: "Future[Any]") -> Completion:
         request = self.turns.pop(answer)

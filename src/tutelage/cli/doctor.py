@@ -23,6 +23,7 @@ from rich.text import Text
 
 from tutelage import __version__, cpu
 from tutelage.config.schema import Config, PolicySection
+from tutelage.envs.addresses import address
 from tutelage.envs.registry import ADAPTERS, SUITES
 from tutelage.envs.requirements import Need
 from tutelage.errors import NAME, ConfigError, EnvError, install
@@ -287,7 +288,8 @@ def _files(config: Config) -> Iterator[Line]:
 
 def _model(where: str, section: PolicySection) -> Line:
     if section.url:
-        said = f"{section.url}, which is asked when the run starts"
+        shown = address(section.url, where=f"{where}.model").shown
+        said = f"{shown}, which is asked when the run starts"
         return Line(state="note", name=where, said=said)
     if section.build is not None:
         return Line(state="ok", name=where, said="built from nothing")

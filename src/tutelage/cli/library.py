@@ -195,7 +195,11 @@ def connect(
     else:
         from transformers import AutoTokenizer
 
-        chat = Chat(AutoTokenizer.from_pretrained(models.locate(tokenizer, where="tokenizer")))
+        chat = Chat(
+            AutoTokenizer.from_pretrained(
+                models.locate(tokenizer, where="tokenizer"), trust_remote_code=False
+            )
+        )
     client = models.client_of(key, url, where="connect", seed=0)
     policy = RemotePolicy(client, chat, model=model, context=context)
     policy.connect()

@@ -99,8 +99,8 @@ def _model(folder: Path) -> Encoder:
     from transformers import AutoModel, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModel.from_pretrained(folder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
     except (OSError, ValueError) as error:
         raise ConfigError(f"env.options.encoder: {folder} holds no model ({error})") from None
     prefixes = ("passage: ", "query: ") if "e5" in folder.name.lower() else ("", "")

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tutelage.errors import PolicyError, install
+from tutelage.errors import ConfigError, PolicyError, install
 from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf.policy import Dtype, HFPolicy
 from tutelage.policies.server.policy import RemotePolicy

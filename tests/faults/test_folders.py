@@ -158,8 +158,15 @@ def test_episodes_that_a_run_replays_are_not_its_log(tmp_path: Path) -> None:
     (tmp_path / "train.toml").write_text(write(config()))
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     before = everything(tmp_path)
-    command = [sys.executable, "-m", "tutelage", "train", "train.toml", "run.folder=.",
-               "rollout.replay=episodes.jsonl"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "tutelage",
+        "train",
+        "train.toml",
+        "run.folder=.",
+        "rollout.replay=episodes.jsonl",
+    ]
     done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "episodes.jsonl" in done.stderr
@@ -196,8 +203,19 @@ def test_two_folders_on_the_command_line_are_refused(run: Path) -> None:
 # -- links
 
 
-@pytest.mark.parametrize("name", ["episodes.jsonl", "metrics.jsonl", "timings.jsonl", "latest",
-                                  "config.toml", "checkpoints", ".lock", "meta.json"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "episodes.jsonl",
+        "metrics.jsonl",
+        "timings.jsonl",
+        "latest",
+        "config.toml",
+        "checkpoints",
+        ".lock",
+        "meta.json",
+    ],
+)
 def test_a_link_in_a_run_s_folder_is_not_followed(name: str, run: Path) -> None:
     elsewhere = run.parent / "elsewhere"
     (run / name).rename(elsewhere)
@@ -266,8 +284,11 @@ def test_lines_are_in_their_files_when_a_step_ends(tmp_path: Path) -> None:
     for name in ("metrics.jsonl", "timings.jsonl"):
         lines = [json.loads(x) for x in (tmp_path / "run" / name).read_text().splitlines()]
         assert [(x["phase"], x["step"]) for x in lines] == [
-            ("warm_start", 0), ("train", 0), ("train", 1), ("train", 2)
-        ]  # fmt: skip
+            ("warm_start", 0),
+            ("train", 0),
+            ("train", 1),
+            ("train", 2),
+        ]
     episodes = (tmp_path / "run/episodes.jsonl").read_text().splitlines()
     assert json.loads(episodes[-1])["step"] == 2
     assert checkpoint.names(tmp_path / "run") == ["step-000000"]

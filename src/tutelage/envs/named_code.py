@@ -17,21 +17,24 @@ from tutelage.errors import ConfigError
 Test = Callable[[object], bool]
 
 
-def named(module: str, attribute: str, *, where: str, what: str, declared: Test) -> object:
+def named(
+    module: str, attribute: str, *, where: str, what: str, declared: Test, kind: str = "function"
+) -> object:
     """A class or function of a user's own module, which may lie in the working folder.
 
     what      what it must be, for messages, such as "a suite"
     declared  whether something is one by what it is, wherever it was defined
+    kind      "class" or "function", for messages
 
     A function that is not declared counts only where it is defined in the named file itself, and
     that file is neither Python's nor an installed package's: nothing that was written for another
     purpose is ever called. Raises ConfigError, and where the file shows it, before it is run.
     """
-    file = _look(module, attribute, where=where, what=what)
+    file = _look(module, attribute, where=where, what=what, kind=kind)
     loaded = imported(module, where=where)
     found = getattr(loaded, attribute, None)
     if not callable(found):
-        raise ConfigError(f"{where}: {module} has no class or function {attribute!r}")
+        raise ConfigError(f"{where}: {module} has no {kind} {attribute!r}")
     if not (declared(found) or (_own(file) and _defined_in(found, loaded))):
         raise ConfigError(
             f"{where}: {module}:{attribute} is not {what}: it was not written as one, so it is not "
@@ -55,7 +58,7 @@ def imported(module: str, *, where: str) -> ModuleType:
         ) from error
 
 
-def _look(module: str, attribute: str, *, where: str, what: str) -> Path | None:
+def _look(module: str, attribute: str, *, where: str, what: str, kind: str) -> Path | None:
     """The file of a module, after it was read; nothing of it is run."""
     parts = module.split(".")
     if not all(part.isidentifier() for part in (*parts, attribute)):
@@ -75,7 +78,7 @@ def _look(module: str, attribute: str, *, where: str, what: str) -> Path | None:
     except (OSError, SyntaxError, ValueError, RecursionError):
         return file  # importing it says what is wrong
     if names is not None and attribute not in names:
-        raise ConfigError(f"{where}: {module} has no class or function {attribute!r} ({file})")
+        raise ConfigError(f"{where}: {module} has no {kind} {attribute!r} ({file})")
     return file
 
 

@@ -98,7 +98,7 @@ def suite_class(name: str) -> Callable[..., object]:
         if not callable(found):
             raise ConfigError(f"{where}: {module} has no class {attribute!r}")
         return cast(Callable[..., object], found)
-    found = named(module, attribute, where=where, what="a suite", declared=is_suite)
+    found = named(module, attribute, where=where, what="a suite", declared=is_suite, kind="class")
     return cast(Callable[..., object], found)
 
 

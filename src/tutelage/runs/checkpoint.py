@@ -263,7 +263,8 @@ def damage(found: Path) -> str:
 
 def earlier(found: Path) -> str:
     """Half a sentence: what to do where a checkpoint cannot be used."""
-    return _advice(found.parents[1], besides=found.name)
+    folder = found.parent.parent if len(found.parts) > 2 else found.absolute().parents[1]
+    return _advice(folder, besides=found.name)
 
 
 def _advice(folder: Path, besides: str = "") -> str:

@@ -33,7 +33,7 @@ from tutelage.config.schema import Config
 from tutelage.config.toml_file import differences, load, resolved, write
 from tutelage.config.trust import SIGNED, ours, signature
 from tutelage.disk import write_whole
-from tutelage.errors import RunError
+from tutelage.errors import ConfigError, RunError
 from tutelage.rollout import record
 from tutelage.runs import checkpoint
 
@@ -216,8 +216,20 @@ def _check_kinds(path: Path) -> None:
             )
 
 
+def _own_config(path: Path) -> Config:
+    """What the run was started with. Raises RunError where its file is damaged."""
+    try:
+        return load(path / CONFIG, trust=True)
+    except ConfigError as error:
+        reason = " ".join(str(error).split())
+        raise RunError(
+            f"{path / CONFIG} is not as the run wrote it ({reason[:300]}); put the file back: the "
+            f"checkpoints are in {path / checkpoint.FOLDER}"
+        ) from None
+
+
 def _every(path: Path) -> int:
-    return load(path / CONFIG, trust=True).run.checkpoint_every
+    return _own_config(path).run.checkpoint_every
 
 
 def _standing(path: Path, every: int) -> tuple[checkpoint.State | None, Path | None]:
@@ -307,7 +319,7 @@ def _lock(path: Path) -> int:
 def _same_settings(path: Path, config: Config, *, steps_matter: bool) -> Mapping[str, object]:
     """Refuse settings that would change the result. Those that may change it nevertheless, with
     their old values: of a run that diverged."""
-    old = load(path / CONFIG, trust=True)
+    old = _own_config(path)
     changed = [key for key in differences(old, config) if key not in HARMLESS]
     if changed == ["run.steps"] and config.run.steps > old.run.steps and not steps_matter:
         return {}

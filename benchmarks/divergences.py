@@ -155,10 +155,20 @@ def needed(form: str, loss: str, tokens: int, arguments: argparse.Namespace) -> 
 def elsewhere(form: str, loss: str, tokens: int, arguments: argparse.Namespace) -> dict[str, float]:
     """`measure` in a process of its own; nothing where the system ended it."""
     command = [
-        sys.executable, __file__, "--one", form, loss, "--tokens", str(tokens),
-        "--entries", str(arguments.entries), "--device", arguments.device,
-        "--hidden", *map(str, arguments.hidden),
-    ]  # fmt: skip
+        sys.executable,
+        __file__,
+        "--one",
+        form,
+        loss,
+        "--tokens",
+        str(tokens),
+        "--entries",
+        str(arguments.entries),
+        "--device",
+        arguments.device,
+        "--hidden",
+        *map(str, arguments.hidden),
+    ]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode == -9:
         return {}

@@ -154,8 +154,17 @@ def rows(world: str, options: argparse.Namespace) -> list[str]:
     """Each from a process of its own: memory that was given back is seldom given back wholly."""
     made = []
     for live in LIVE_JAVA if java(world) else LIVE:
-        command = [sys.executable, __file__, world, "--live", str(live),
-                   "--steps", str(options.steps), "--repeats", str(options.repeats)]  # fmt: skip
+        command = [
+            sys.executable,
+            __file__,
+            world,
+            "--live",
+            str(live),
+            "--steps",
+            str(options.steps),
+            "--repeats",
+            str(options.repeats),
+        ]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         found = json.loads(said.splitlines()[-1])
         cells = (world, f"{live:,}", *(shown(found[name]) for name in ("steps", "resets", "KiB")))

@@ -114,9 +114,14 @@ def engine(of: Any, rows: int) -> SlotEngine:
 
     return SlotEngine(
         forward,
-        lambda: of.lm_head.weight.detach(), of.config, end=NEVER, slots=rows, context=CONTEXT,
-        dtype=torch.float32, device="cpu",
-    )  # fmt: skip
+        lambda: of.lm_head.weight.detach(),
+        of.config,
+        end=NEVER,
+        slots=rows,
+        context=CONTEXT,
+        dtype=torch.float32,
+        device="cpu",
+    )
 
 
 def kept(of: SlotEngine, work: Work) -> None:
@@ -141,10 +146,14 @@ def again(of: Any, work: Work) -> None:
     for turn in range(work.turns):
         said = torch.tensor([work.said(e, turn) for e in range(work.episodes)])
         ids = of.generate(
-            torch.cat([ids, said], 1), attention_mask=torch.ones_like(torch.cat([ids, said], 1)),
-            do_sample=True, top_k=0, max_new_tokens=work.action, min_new_tokens=work.action,
+            torch.cat([ids, said], 1),
+            attention_mask=torch.ones_like(torch.cat([ids, said], 1)),
+            do_sample=True,
+            top_k=0,
+            max_new_tokens=work.action,
+            min_new_tokens=work.action,
             pad_token_id=0,
-        )  # fmt: skip
+        )
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -180,15 +189,23 @@ def against_generate(work: Work, repeats: int, python: str) -> None:
     table("", "seconds", "action tokens a second", "re-prefill takes")
     ratio = spread([b / a for a, b in runs], " times")
     row("kept cache", spread([a for a, _ in runs]), spread([tokens / a for a, _ in runs]), ratio)
-    row("generate, re-prefill", spread([b for _, b in runs]), spread([tokens / b for _, b in runs]),
-        "")  # fmt: skip
+    row(
+        "generate, re-prefill",
+        spread([b for _, b in runs]),
+        spread([tokens / b for _, b in runs]),
+        "",
+    )
     if python:
         with tempfile.TemporaryDirectory() as folder:
             plain.save_pretrained(folder)
             theirs = vllm(python, Path(folder), work, repeats)
         mine = statistics.median(a for a, _ in runs)
-        row("vLLM, prefix caching", spread(theirs), spread([tokens / s for s in theirs]),
-            f"{statistics.median(theirs) / mine:.2f} times what the kept cache takes")  # fmt: skip
+        row(
+            "vLLM, prefix caching",
+            spread(theirs),
+            spread([tokens / s for s in theirs]),
+            f"{statistics.median(theirs) / mine:.2f} times what the kept cache takes",
+        )
 
 
 def vllm(python: str, folder: Path, work: Work, repeats: int) -> list[float]:
@@ -200,9 +217,12 @@ def vllm(python: str, folder: Path, work: Work, repeats: int) -> list[float]:
     )
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1"}
     made = subprocess.run(
-        [python, str(script), str(folder)], env=environment, capture_output=True, text=True,
+        [python, str(script), str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     if made.returncode:
         sys.exit(f"vLLM failed:\n{made.stderr[-2000:]}")
     return [float(s) for s in json.loads(made.stdout.strip().splitlines()[-1])]
@@ -211,9 +231,11 @@ def vllm(python: str, folder: Path, work: Work, repeats: int) -> list[float]:
 def as_turns_grow(turns: Sequence[int], work: Work, repeats: int) -> None:
     """Seconds of an episode by its turns, and the slope of the line through their logarithms."""
     each = work.observation + work.action
-    print(f"\n### Cost of an episode as turns grow\n\n{work.episodes} episodes, "
-          f"{work.observation} + {work.action} tokens a turn, median of {repeats} "
-          "(range).")  # fmt: skip
+    print(
+        f"\n### Cost of an episode as turns grow\n\n{work.episodes} episodes, "
+        f"{work.observation} + {work.action} tokens a turn, median of {repeats} "
+        "(range)."
+    )
     of = engine(model(), work.episodes)
     works = [
         Work(episodes=work.episodes, turns=n, observation=work.observation, action=work.action)
@@ -226,8 +248,10 @@ def as_turns_grow(turns: Sequence[int], work: Work, repeats: int) -> None:
         row(n, f"{n * each:,}", spread(taken), f"{1e3 * statistics.median(taken) / n / each:.3g}")
     short = [k for k, n in enumerate(turns) if n * each <= 4096]
     slopes = [slope([turns[k] * each for k in short], [run[k] for k in short]) for run in runs]
-    print(f"\nSlope of the log-log line up to {max(turns[k] for k in short) * each:,} tokens: "
-          f"{spread(slopes)} (1 is linear).")  # fmt: skip
+    print(
+        f"\nSlope of the log-log line up to {max(turns[k] for k in short) * each:,} tokens: "
+        f"{spread(slopes)} (1 is linear)."
+    )
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
@@ -238,16 +262,21 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 def as_episodes_grow(lives: Sequence[int], repeats: int) -> None:
     work = [Work(episodes=n, turns=1, observation=96, action=24) for n in lives]
-    print(f"\n### Throughput as live episodes grow\n\n{work[0].observation} + {work[0].action} "
-          f"tokens each, median of {repeats} (range).")  # fmt: skip
+    print(
+        f"\n### Throughput as live episodes grow\n\n{work[0].observation} + {work[0].action} "
+        f"tokens each, median of {repeats} (range)."
+    )
     of = {n: engine(model(), n) for n in lives}
     runs = [[seconds(partial(kept, of[w.episodes], w)) for w in work] for _ in range(repeats)]
     table("live episodes", "action tokens a second", "all tokens a second")
     for k, w in enumerate(work):
         tokens = w.episodes * w.action
         every = tokens + w.episodes * w.observation
-        row(w.episodes, spread([tokens / run[k] for run in runs]),
-            spread([every / run[k] for run in runs]))  # fmt: skip
+        row(
+            w.episodes,
+            spread([tokens / run[k] for run in runs]),
+            spread([every / run[k] for run in runs]),
+        )
 
 
 # -- with environments
@@ -289,36 +318,54 @@ class SlowEnv:
 def who_waits(episodes: int, repeats: int) -> None:
     """Seconds of the clock of a rollout, and which part of them each phase held it up."""
     turns = 4
-    print(f"\n### Who waits\n\n{episodes} live episodes of {turns} turns, 12 tokens each; an "
-          "environment answers after a pause. Seconds are of the clock, the rollout's share of "
-          f"them that each phase holds it up: median of {repeats} (range).")  # fmt: skip
+    print(
+        f"\n### Who waits\n\n{episodes} live episodes of {turns} turns, 12 tokens each; an "
+        "environment answers after a pause. Seconds are of the clock, the rollout's share of "
+        f"them that each phase holds it up: median of {repeats} (range)."
+    )
     texts = ["Task train: look around.", "You see a cabinet 1, a fridge 1 and a microwave 1."]
     chat = Chat(train_tokenizer(texts * 3, entries=400))
     actor = HFPolicy(model(chat.size, chat.end), chat, slots=episodes)
     table("pause", "workers", "order", "seconds", "generating", "waiting for environments")
     for pause in (0.0, 0.02):
         for workers, order in ((0, ""), (1, "fixed"), (1, "arrival"), (2, "fixed"), (2, "arrival")):
-            runs = [_rollout(actor, Slow(pause, turns), workers, order, episodes)
-                    for _ in range(repeats)]  # fmt: skip
-            row(f"{1e3 * pause:.0f} ms", workers or "none", order,
+            runs = [
+                _rollout(actor, Slow(pause, turns), workers, order, episodes)
+                for _ in range(repeats)
+            ]
+            row(
+                f"{1e3 * pause:.0f} ms",
+                workers or "none",
+                order,
                 spread([r["all"] for r in runs]),
-                *(spread([100 * r[p] / r["all"] for r in runs], " %")
-                  for p in ("generate", "environment")))  # fmt: skip
+                *(
+                    spread([100 * r[p] / r["all"] for r in runs], " %")
+                    for p in ("generate", "environment")
+                ),
+            )
 
 
 def _rollout(
     actor: HFPolicy, suite: Slow, workers: int, order: str, episodes: int
 ) -> dict[str, float]:
     pool = (
-        ProcessPool(suite, workers=workers, reset_seconds=60, step_seconds=60,
-                    order="fixed" if order == "fixed" else "arrival")
+        ProcessPool(
+            suite,
+            workers=workers,
+            reset_seconds=60,
+            step_seconds=60,
+            order="fixed" if order == "fixed" else "arrival",
+        )
         if workers
         else LocalPool(suite)
-    )  # fmt: skip
+    )
     session = Session(
-        suite=suite, pool=pool, policies={"self": actor}, context=Context(),
+        suite=suite,
+        pool=pool,
+        policies={"self": actor},
+        context=Context(),
         limits=Limits(max_turns=suite.turns, max_new_tokens=12, concurrency=episodes),
-    )  # fmt: skip
+    )
     try:
         play(session, suite.tasks("warm")[:workers], Algorithm(terms=()), seed=0)  # workers start
         session.clock.seconds.clear()
@@ -337,31 +384,47 @@ def whole_steps(episodes: int, repeats: int) -> None:
         "layers": SHAPE["layers"],
         "build": {"hidden": SHAPE["hidden"], "context": SHAPE["context"]},
     }
-    print(f"\n### Who waits, in a whole step\n\n{episodes} episodes of {turns} turns, 12 tokens "
-          "each, with a teacher of the student's shape over the whole vocabulary. Seconds of a "
-          f"run's timings, each phase's share: median of {repeats} steps (range).")  # fmt: skip
-    table("pause", "workers", "order", "seconds", *PHASES)
-    for pause, workers, order in ((0.0, 0, "fixed"), (0.02, 0, "fixed"), (0.02, 2, "arrival")):
+    print(
+        f"\n### Who waits, in a whole step\n\n{episodes} episodes of {turns} turns, 12 tokens "
+        "each, with a teacher of the student's shape over the whole vocabulary. Seconds of a "
+        f"run's timings, each phase's share: median of {repeats} steps (range)."
+    )
+    table("pause", "workers", "seconds", *PHASES)
+    for pause, workers in ((0.0, 0), (0.02, 0), (0.02, 2)):
         with tempfile.TemporaryDirectory() as folder:
-            config = parse({
-                "run": {"folder": f"{folder}/run", "steps": repeats + 1,
-                        "checkpoint_every": repeats + 1},
-                "eval": {"every": 0},
-                "env": {"suite": "generation:Slow", "options": {"pause": pause, "turns": turns},
-                        "workers": workers, "order": order},
-                "rollout": {"tasks_per_step": episodes, "max_turns": turns, "max_new_tokens": 12,
-                            "concurrency": episodes},
-                "algorithm": {"name": "opd", "vocabulary": "full"},
-                "update": {"lr": 1e-5},
-                "policy": {**built},
-                "policies": {"teacher": {**built}},
-            })  # fmt: skip
+            config = parse(
+                {
+                    "run": {
+                        "folder": f"{folder}/run",
+                        "steps": repeats + 1,
+                        "checkpoint_every": repeats + 1,
+                    },
+                    "eval": {"every": 0},
+                    "env": {
+                        "suite": "generation:Slow",
+                        "options": {"pause": pause, "turns": turns},
+                        "workers": workers,
+                    },
+                    "rollout": {
+                        "tasks_per_step": episodes,
+                        "max_turns": turns,
+                        "max_new_tokens": 12,
+                        "concurrency": episodes,
+                    },
+                    "algorithm": {"name": "opd", "vocabulary": "full"},
+                    "update": {"lr": 1e-5},
+                    "policy": {**built},
+                    "policies": {"teacher": {**built}},
+                }
+            )
             path = train(config, watch=Lines(sys.stderr)) / "timings.jsonl"
             steps = [json.loads(line)["seconds"] for line in path.read_text().splitlines()][1:]
-        row(f"{1e3 * pause:.0f} ms", workers or "none", order if workers else "",
+        row(
+            f"{1e3 * pause:.0f} ms",
+            workers or "none",
             spread([s["all"] for s in steps]),
-            *(spread([100 * s.get(p, 0.0) / s["all"] for s in steps], " %")
-              for p in PHASES))  # fmt: skip
+            *(spread([100 * s.get(p, 0.0) / s["all"] for s in steps], " %") for p in PHASES),
+        )
 
 
 def main() -> None:
@@ -370,18 +433,28 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a small shape, for a try")
     parser.add_argument("--vllm", default=os.environ.get("VLLM_PYTHON", ""), metavar="PYTHON")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--matmul", choices=("float32", "bfloat16", "blas"), default="float32",
-                        help="how float32 matrices are multiplied, by both sides")  # fmt: skip
-    parser.add_argument("--only", nargs="+", type=int, choices=(1, 2, 3, 4, 5),
-                        default=[1, 2, 3, 4, 5],
-                        help="parts, in the order of the page")  # fmt: skip
+    parser.add_argument(
+        "--matmul",
+        choices=("float32", "bfloat16", "blas"),
+        default="float32",
+        help="how float32 matrices are multiplied, by both sides",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        type=int,
+        choices=(1, 2, 3, 4, 5),
+        default=[1, 2, 3, 4, 5],
+        help="parts, in the order of the page",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["TUTELAGE_MATMUL"] = arguments.matmul  # what runs of part 5 take
     if arguments.small:
         SHAPE.update(layers=1, hidden=32, heads=2, kv_heads=1, ffn=32)
-    print(f"torch {torch.__version__}, {platform.machine()}, one thread, "
-          f"matmul {arguments.matmul}.")  # fmt: skip
+    print(
+        f"torch {torch.__version__}, {platform.machine()}, one thread, matmul {arguments.matmul}."
+    )
     print(f"\n{STORY}")
     with products(arguments.matmul):
         run(arguments)

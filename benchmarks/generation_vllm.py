@@ -17,10 +17,15 @@ def main() -> None:
     folder = Path(sys.argv[1])
     work = json.loads((folder / "work.json").read_text())
     llm = LLM(
-        model=str(folder), dtype="float32", enforce_eager=True, enable_prefix_caching=True,
-        skip_tokenizer_init=True, max_model_len=work["context"], seed=0,
+        model=str(folder),
+        dtype="float32",
+        enforce_eager=True,
+        enable_prefix_caching=True,
+        skip_tokenizer_init=True,
+        max_model_len=work["context"],
+        seed=0,
         gpu_memory_utilization=0.3,  # of the machine's memory, which others use as well
-    )  # fmt: skip
+    )
     wanted = SamplingParams(
         temperature=1.0, max_tokens=work["action"], ignore_eos=True, logprobs=0, detokenize=False
     )

@@ -67,11 +67,15 @@ def run(arguments: argparse.Namespace) -> Iterator[Line]:
             if device.startswith("cuda"):
                 torch.cuda.empty_cache()
             yield {
-                "part": part, "shape": shape, "case": case, **made, "device": name,
+                "part": part,
+                "shape": shape,
+                "case": case,
+                **made,
+                "device": name,
                 "gigabytes_per_second": round(found.bandwidth / 1e9, 1),
                 "teraflops_of_a_product": round(found.product / 1e12, 2),
                 "torch": torch.__version__,
-            }  # fmt: skip
+            }
 
 
 def table(lines: Sequence[Line]) -> str:

@@ -33,9 +33,17 @@ from tutelage.training.train_step import Update, train_step
 from tutelage.types import Episode, Observation, Stop, Task, Turn
 
 TINY = Shape(
-    vocab=4096, hidden=64, layers=2, heads=2, kv_heads=1, head_dim=32, ffn=128, context=4096,
-    tied=True, qk_norm=True,
-)  # fmt: skip
+    vocab=4096,
+    hidden=64,
+    layers=2,
+    heads=2,
+    kv_heads=1,
+    head_dim=32,
+    ffn=128,
+    context=4096,
+    tied=True,
+    qk_norm=True,
+)
 REAL = ("Qwen3-0.6B", "Qwen3-1.7B", "Qwen3-4B")
 SHAPES = {**{name: KNOWN[name] for name in REAL}, "tiny": TINY}
 PUBLISHED = "63 to 128 episodes an hour and card: the SDAR stack on A100s"
@@ -68,12 +76,19 @@ def policy_of(shape: Shape, chat: Chat, device: str, **settings: Any) -> HFPolic
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     config = Qwen3Config(
-        vocab_size=shape.vocab, hidden_size=shape.hidden, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim, intermediate_size=shape.ffn, tie_word_embeddings=shape.tied,
-        max_position_embeddings=shape.context, bos_token_id=None, eos_token_id=chat.end,
+        vocab_size=shape.vocab,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        intermediate_size=shape.ffn,
+        tie_word_embeddings=shape.tied,
+        max_position_embeddings=shape.context,
+        bos_token_id=None,
+        eos_token_id=chat.end,
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
-    )  # fmt: skip
+    )
     torch.manual_seed(0)
     with torch.device(device):  # billions of numbers are drawn slowly on a processor
         model = Qwen3ForCausalLM(config)
@@ -183,9 +198,14 @@ def decode(job: Job, batch: int) -> Line:
     limit = batch * job.limits.bandwidth / moved
     rate = spread([batch * each / seconds for seconds in taken])
     return {
-        "batch": batch, "prompt": prompt, "tokens_per_second": rate, "limit": rounded(limit),
-        "share": rounded(rate[0] / limit), "ended": ended, "repeats": len(taken),
-    }  # fmt: skip
+        "batch": batch,
+        "prompt": prompt,
+        "tokens_per_second": rate,
+        "limit": rounded(limit),
+        "share": rounded(rate[0] / limit),
+        "ended": ended,
+        "repeats": len(taken),
+    }
 
 
 # -- learning
@@ -198,9 +218,14 @@ def episode(chat: Chat, number: int, length: int, vocab: int) -> Episode:
     for _ in range(max(1, length // 130)):
         ids = tuple(torch.randint(3, vocab, (96,), generator=draw).tolist())
         turns.append(
-            Turn(observation=Observation(text="a b " * 16), prompt=(), text="", tokens=ids,
-                 logps=(0.0,) * len(ids))
-        )  # fmt: skip
+            Turn(
+                observation=Observation(text="a b " * 16),
+                prompt=(),
+                text="",
+                tokens=ids,
+                logps=(0.0,) * len(ids),
+            )
+        )
     task = Task(id=str(number))
     return Episode(task=task, group=task.id, turns=tuple(turns), stop=Stop.TURNS)
 
@@ -237,9 +262,14 @@ def saved_of(job: Job, tokens: int, beside: float = 0.0) -> Saved:
 
 def learner(job: Job, saved: Saved, chat: Chat, tokens: int, rows: int = 1) -> HFPolicy:
     return policy_of(
-        job.shape, chat, job.device, slots=rows, tokens=tokens,
-        gradient_checkpointing=saved.recompute, compiled=job.arguments.compile,
-    )  # fmt: skip
+        job.shape,
+        chat,
+        job.device,
+        slots=rows,
+        tokens=tokens,
+        gradient_checkpointing=saved.recompute,
+        compiled=job.arguments.compile,
+    )
 
 
 def optimizer_of(policy: HFPolicy, saved: Saved) -> torch.optim.Optimizer:
@@ -260,22 +290,34 @@ def train(job: Job, length: int) -> Line:
 
     def step() -> None:
         train_step(
-            sft(), episodes, {"self": policy}, optimizer, lambda view, task: prompter,
-            Update(max_tokens_per_pass=tokens, device=job.device), step=0, seed=0, clock=Clock(),
-        )  # fmt: skip
+            sft(),
+            episodes,
+            {"self": policy},
+            optimizer,
+            lambda view, task: prompter,
+            Update(max_tokens_per_pass=tokens, device=job.device),
+            step=0,
+            seed=0,
+            clock=Clock(),
+        )
 
     step()
     taken = timed(step, job.device, job.arguments.repeats, job.until)
     read, done = sum(len(row.ids) for row in rows), operations(job.shape, rows)
     rate = spread([done / seconds for seconds in taken])
     return {
-        "rows": len(rows), "row_tokens": read // len(rows), "pass_tokens": tokens,
-        **saved._asdict(), "compile": job.arguments.compile,
+        "rows": len(rows),
+        "row_tokens": read // len(rows),
+        "pass_tokens": tokens,
+        **saved._asdict(),
+        "compile": job.arguments.compile,
         "tokens_per_second": spread([read / seconds for seconds in taken]),
-        "teraflops": rounded(rate[0] / 1e12), "limit_teraflops": rounded(job.limits.product / 1e12),
+        "teraflops": rounded(rate[0] / 1e12),
+        "limit_teraflops": rounded(job.limits.product / 1e12),
         "utilisation": [rounded(value / job.limits.product) for value in rate],
-        "goal": GOAL, "repeats": len(taken),
-    }  # fmt: skip
+        "goal": GOAL,
+        "repeats": len(taken),
+    }
 
 
 # -- a whole step
@@ -284,19 +326,25 @@ def train(job: Job, length: int) -> Line:
 def config_of(job: Job) -> Config:
     """sdar on ALFWorld's tasks: 16 of them, 8 episodes each, which know the plan as teachers."""
     a, tiny = job.arguments, job.tiny
-    return parse({
-        "run": {"steps": 1},
-        "env": {"suite": "household", "options": {"size": "small" if tiny else "full"}},
-        "context": {"kind": a.context, "render": "actions" if a.context == "window" else "text"},
-        "rollout": {
-            "tasks_per_step": 2 if tiny else 16, "group_size": 2 if tiny else 8,
-            "max_turns": 3 if tiny else a.turns,
-            "max_new_tokens": 8 if tiny else a.new_tokens, "concurrency": 128,
-        },
-        "algorithm": {"name": "sdar", "hint": "skills"},
-        "update": {"lr": 1e-6, "max_tokens_per_pass": 8192},
-        "policy": {"model": "builtin:household-teacher"},  # in whose place a larger one is put
-    })  # fmt: skip
+    return parse(
+        {
+            "run": {"steps": 1},
+            "env": {"suite": "household", "options": {"size": "small" if tiny else "full"}},
+            "context": (
+                {"history": 2, "render": "actions"} if a.context == "window" else {"history": "all"}
+            ),
+            "rollout": {
+                "tasks_per_step": 2 if tiny else 16,
+                "group_size": 2 if tiny else 8,
+                "max_turns": 3 if tiny else a.turns,
+                "max_new_tokens": 8 if tiny else a.new_tokens,
+                "concurrency": 128,
+            },
+            "algorithm": {"name": "sdar", "hint": "skills"},
+            "update": {"lr": 1e-6, "max_tokens_per_pass": 8192},
+            "policy": {"model": "builtin:household-teacher"},  # in whose place a larger one is put
+        }
+    )
 
 
 def stage_of(job: Job, config: Config, saved: Saved) -> Session:
@@ -338,9 +386,16 @@ def step(job: Job, episodes: int) -> Line:
         made = [mixed(e, k) for k, e in enumerate(played)]
         turns[:] = [turn for e in made for turn in e.turns]
         train_step(
-            algorithm, made, session.policies, optimizer, session.prompter, update, step=0, seed=0,
+            algorithm,
+            made,
+            session.policies,
+            optimizer,
+            session.prompter,
+            update,
+            step=0,
+            seed=0,
             clock=session.clock,
-        )  # fmt: skip
+        )
 
     try:
         whole(1)
@@ -350,13 +405,18 @@ def step(job: Job, episodes: int) -> Line:
     finally:
         session.pool.shutdown()
     return {
-        "episodes": episodes, "context": config.context.history, **saved._asdict(),
-        "compile": job.arguments.compile, "turns": len(turns),
+        "episodes": episodes,
+        "context": config.context.history,
+        **saved._asdict(),
+        "compile": job.arguments.compile,
+        "turns": len(turns),
         "action_tokens": sum(len(turn.tokens) for turn in turns),
         "episodes_per_hour": spread([3600 * episodes / seconds for seconds in taken]),
-        "seconds": spread(taken), "published": PUBLISHED, "repeats": len(taken),
+        "seconds": spread(taken),
+        "published": PUBLISHED,
+        "repeats": len(taken),
         "share": {name: rounded(s / sum(taken)) for name, s in session.clock.seconds.items()},
-    }  # fmt: skip
+    }
 
 
 def mixed(episode: Episode, number: int) -> Episode:

@@ -67,9 +67,12 @@ def measure(script: str, given: Sequence[str], others: dict[str, str], page: Pat
             shown += [f"--{beside}", "PYTHON"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     made = subprocess.run(
-        [python, str(HERE / script), *words], env=environment, capture_output=True, text=True,
+        [python, str(HERE / script), *words],
+        env=environment,
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     if made.returncode:
         sys.exit(f"{script} failed:\n{made.stderr}")
     command = f"OMP_NUM_THREADS=1 {shlex.join(shown)}"

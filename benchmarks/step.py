@@ -82,9 +82,14 @@ class Runner:
         self.facts: dict[str, Any] = {}
         self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
         self.process = subprocess.Popen(
-            command, env=environment, cwd=HERE, text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self.said,
-        )  # fmt: skip
+            command,
+            env=environment,
+            cwd=HERE,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.said,
+        )
         while "ready" not in (line := self._line()):
             self.facts |= line
 
@@ -138,9 +143,12 @@ def commands(arguments: argparse.Namespace, work: str, matmul: str) -> dict[str,
 def measure(arguments: argparse.Namespace, work: str, matmul: str) -> list[Runner]:
     """Every library, their steps in turn."""
     environment = {
-        **os.environ, "OMP_NUM_THREADS": str(arguments.threads), "OMP_WAIT_POLICY": "PASSIVE",
-        "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(HERE),
-    }  # fmt: skip
+        **os.environ,
+        "OMP_NUM_THREADS": str(arguments.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": str(HERE),
+    }
     runners: list[Runner] = []
     try:
         for name, command in commands(arguments, work, matmul).items():
@@ -163,12 +171,16 @@ def rows(runners: Sequence[Runner], work: str, matmul: str) -> list[str]:
         peak = runner.steps[-1]["peak"]
         share = statistics.median(step["generate"] / step["wall"] for step in counted)
         line = [
-            work, matmul, runner.name,
-            spread(runner.rates("wall")), spread(runner.rates("cpu")), f"{peak:,.0f}",
+            work,
+            matmul,
+            runner.name,
+            spread(runner.rates("wall")),
+            spread(runner.rates("cpu")),
+            f"{peak:,.0f}",
             f"{share:.0%}",
             f"{statistics.mean(step['turns'] for step in counted):.0f}, "
             f"{statistics.mean(step['tokens'] for step in counted):,.0f}",
-        ]  # fmt: skip
+        ]
         ours = runners[0]
         if runner is not ours:
             pairs = zip(ours.rates("cpu"), runner.rates("cpu"), strict=True)
@@ -209,8 +221,12 @@ def main() -> None:
     parser.add_argument("--trl", default=os.environ.get("TRL_PYTHON", ""), metavar="PYTHON")
     parser.add_argument("--trl-rows", type=int, nargs="+", default=[8, 1])
     parser.add_argument("--work", nargs="+", choices=WORKS, default=list(WORKS))
-    parser.add_argument("--matmul", nargs="+", choices=["float32", "bfloat16", "blas"],
-                        default=["float32", "bfloat16"])  # fmt: skip
+    parser.add_argument(
+        "--matmul",
+        nargs="+",
+        choices=["float32", "bfloat16", "blas"],
+        default=["float32", "bfloat16"],
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--episodes", type=int, default=8)
@@ -247,9 +263,11 @@ def main() -> None:
         end="",
     )
     print(f"steps (range); other load on the machine about {max(0.0, load - 1):.1f}\n")
-    print("| work | products | library | action tokens/s | per processor second | peak MB "
-          "| share of the step in generation | turns, action tokens a step "
-          "| tutelage over it: tokens per processor second; memory |")  # fmt: skip
+    print(
+        "| work | products | library | action tokens/s | per processor second | peak MB "
+        "| share of the step in generation | turns, action tokens a step "
+        "| tutelage over it: tokens per processor second; memory |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     print("\n".join(made))
 

@@ -77,15 +77,19 @@ def tokenizer() -> Any:
     core.decoder = decoders.ByteLevel()
     special = [world.PAD, world.ROLE, world.END]
     trainer = trainers.BpeTrainer(
-        vocab_size=ENTRIES - len(world.MARKS), special_tokens=special, show_progress=False,
+        vocab_size=ENTRIES - len(world.MARKS),
+        special_tokens=special,
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     core.train_from_iterator(world.texts(1500), trainer)
     core.add_tokens([AddedToken(mark, normalized=False, special=False) for mark in world.MARKS])
     made = PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token=world.PAD, eos_token=world.END,
+        tokenizer_object=core,
+        pad_token=world.PAD,
+        eos_token=world.END,
         additional_special_tokens=[world.ROLE],
-    )  # fmt: skip
+    )
     made.chat_template = world.TEMPLATE
     return made
 
@@ -100,9 +104,16 @@ def shown(chat: Any, number: int, turns: int) -> Any:
         text = world.call(at)
         ids = chat.reply(text)
         made.append(
-            Turn(observation=said, prompt=(), text=text, tokens=ids, logps=(0.0,) * len(ids),
-                 action=text, actor="expert")
-        )  # fmt: skip
+            Turn(
+                observation=said,
+                prompt=(),
+                text=text,
+                tokens=ids,
+                logps=(0.0,) * len(ids),
+                action=text,
+                actor="expert",
+            )
+        )
         answer, at = world.record(*at)
         said = Observation(text=worded(answer))
     task = Task(id=f"story/{number}", data={"task": str(number)})
@@ -137,9 +148,16 @@ def make_models(folder: Path, shape: Mapping[str, int], steps: int, turns: int) 
         episodes = [shown(chat, TASKS + 2 * step + k, turns) for k in range(2)]
         with products("bfloat16"):
             report = train_step(
-                sft(), episodes, {"self": policy}, optimizer, lambda view, task: prompter,
-                Update(max_tokens_per_pass=2048), step=step, seed=0, clock=Clock(),
-            )  # fmt: skip
+                sft(),
+                episodes,
+                {"self": policy},
+                optimizer,
+                lambda view, task: prompter,
+                Update(max_tokens_per_pass=2048),
+                step=step,
+                seed=0,
+                clock=Clock(),
+            )
         if step % 10 == 9 or step + 1 == steps:
             print(f"step {step + 1}: {sum(report.losses.values()):.3f}", file=sys.stderr)
         if step == steps * 5 // 6:
@@ -177,9 +195,18 @@ class Paced:
 
     def stepped(self, line: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
         wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
-        say({"wall": wall, "cpu": cpu, "generate": seconds.get("generate", 0.0),
-             "tokens": line["tokens"], "turns": line["turns"], "loss": line["loss"],
-             "reward": line["return"], "peak": peak()})  # fmt: skip
+        say(
+            {
+                "wall": wall,
+                "cpu": cpu,
+                "generate": seconds.get("generate", 0.0),
+                "tokens": line["tokens"],
+                "turns": line["turns"],
+                "loss": line["loss"],
+                "reward": line["return"],
+                "peak": peak(),
+            }
+        )
         self._wait()
 
     def evaluated(self, line: Mapping[str, Any]) -> None:
@@ -225,22 +252,27 @@ def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
     )
     teacher: dict[str, JsonValue] = {} if grpo else {"teacher": {"model": str(models / "teacher")}}
     with tempfile.TemporaryDirectory() as folder:
-        config = parse({
-            "run": {
-                "folder": f"{folder}/run", "steps": arguments.steps,
-                "checkpoint_every": arguments.steps,
-            },
-            "eval": {"every": 0},
-            "env": {"suite": "step_ours:Stories", "workers": 0},
-            "rollout": {
-                "tasks_per_step": arguments.episodes // group_size, "group_size": group_size,
-                "max_turns": arguments.turns, "max_new_tokens": arguments.new_tokens,
-            },
-            "algorithm": algorithm,
-            "update": {"lr": 1e-5, "max_tokens_per_pass": arguments.tokens},
-            "policy": {"model": str(models / "student"), "compile": arguments.compile},
-            "policies": teacher,
-        })  # fmt: skip
+        config = parse(
+            {
+                "run": {
+                    "folder": f"{folder}/run",
+                    "steps": arguments.steps,
+                    "checkpoint_every": arguments.steps,
+                },
+                "eval": {"every": 0},
+                "env": {"suite": "step_ours:Stories", "workers": 0},
+                "rollout": {
+                    "tasks_per_step": arguments.episodes // group_size,
+                    "group_size": group_size,
+                    "max_turns": arguments.turns,
+                    "max_new_tokens": arguments.new_tokens,
+                },
+                "algorithm": algorithm,
+                "update": {"lr": 1e-5, "max_tokens_per_pass": arguments.tokens},
+                "policy": {"model": str(models / "student"), "compile": arguments.compile},
+                "policies": teacher,
+            }
+        )
         from transformers import AutoTokenizer
 
         chat = Chat(AutoTokenizer.from_pretrained(models / "student"))

@@ -62,8 +62,16 @@ class Paced(TrainerCallback):  # type: ignore[misc, unused-ignore]
         wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
         mask = self.made["completion_mask"] * self.made["tool_mask"]
         ends = (self.made["completion_ids"] == kwargs["processing_class"].eos_token_id) * mask
-        say({"wall": wall, "cpu": cpu, "generate": self.generate, "tokens": int(mask.sum()),
-             "turns": int(ends.sum()), "peak": peak()})  # fmt: skip
+        say(
+            {
+                "wall": wall,
+                "cpu": cpu,
+                "generate": self.generate,
+                "tokens": int(mask.sum()),
+                "turns": int(ends.sum()),
+                "peak": peak(),
+            }
+        )
 
     def on_log(self, *args: Any, logs: Mapping[str, Any], **kwargs: Any) -> None:
         say(
@@ -106,28 +114,45 @@ def made(work: str, models: Path, folder: str, arguments: argparse.Namespace, pa
     encoder.response_template = PARSER
     model = AutoModelForCausalLM.from_pretrained(models / "student", dtype=torch.float32)
     settings = {
-        "output_dir": folder, "max_steps": arguments.steps, "learning_rate": 1e-5,
-        "lr_scheduler_type": "constant", "per_device_train_batch_size": arguments.rows,
+        "output_dir": folder,
+        "max_steps": arguments.steps,
+        "learning_rate": 1e-5,
+        "lr_scheduler_type": "constant",
+        "per_device_train_batch_size": arguments.rows,
         "gradient_accumulation_steps": arguments.episodes // arguments.rows,
         "max_completion_length": arguments.new_tokens * arguments.turns * 4,
-        "max_tool_calling_iterations": arguments.turns - 1, "temperature": 1.0, "bf16": False,
-        "use_cpu": True, "gradient_checkpointing": False, "logging_steps": 1,
-        "save_strategy": "no", "report_to": "none", "disable_tqdm": True,
-    }  # fmt: skip
+        "max_tool_calling_iterations": arguments.turns - 1,
+        "temperature": 1.0,
+        "bf16": False,
+        "use_cpu": True,
+        "gradient_checkpointing": False,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
     numbers = range(10_000, 10_000 + arguments.steps * arguments.episodes)
     rows = Dataset.from_list([{"prompt": messages(k), "task": k} for k in numbers])
     if work == "grpo":
         trainer = trl.GRPOTrainer(
-            model=model, processing_class=encoder, train_dataset=rows, callbacks=[paced],
+            model=model,
+            processing_class=encoder,
+            train_dataset=rows,
+            callbacks=[paced],
             environment_factory=world.Archive,
             args=trl.GRPOConfig(num_generations=min(4, arguments.episodes), **settings),
-        )  # fmt: skip
+        )
     else:
         teacher = AutoModelForCausalLM.from_pretrained(models / "teacher", dtype=torch.float32)
         trainer = trl.DistillationTrainer(
-            model=model, teacher_model=teacher, processing_class=encoder, train_dataset=rows,
-            callbacks=[paced], tools=[world.open_record], args=trl.DistillationConfig(**settings),
-        )  # fmt: skip
+            model=model,
+            teacher_model=teacher,
+            processing_class=encoder,
+            train_dataset=rows,
+            callbacks=[paced],
+            tools=[world.open_record],
+            args=trl.DistillationConfig(**settings),
+        )
     # of a turn, as tutelage has it; the setting above is the whole conversation's
     trainer.generation_config.max_new_tokens = arguments.new_tokens
     return encoder, trainer

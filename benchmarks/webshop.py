@@ -170,8 +170,13 @@ def main() -> None:
     parser.add_argument("--visits", type=int, default=200, help="visits per measurement")
     parser.add_argument("--steps", type=int, default=50, help="steps per visit")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--products", type=int, nargs="+", default=[100_000],
-                        help="of the shops on disk; the original has 1.18 million")  # fmt: skip
+    parser.add_argument(
+        "--products",
+        type=int,
+        nargs="+",
+        default=[100_000],
+        help="of the shops on disk; the original has 1.18 million",
+    )
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory:

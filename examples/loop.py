@@ -42,9 +42,17 @@ def main(steps: int = STEPS) -> list[float]:
     tokenizer = train_tokenizer(["a b c the end", *answers] * 3, entries=600)
     chat = Chat(tokenizer)
     model = build_model(
-        entries=chat.size, layers=2, hidden=32, heads=2, kv_heads=1, ffn=64, context=64,
-        seed=SEED, end=chat.end, pad=tokenizer.pad_token_id,
-    )  # fmt: skip
+        entries=chat.size,
+        layers=2,
+        hidden=32,
+        heads=2,
+        kv_heads=1,
+        ffn=64,
+        context=64,
+        seed=SEED,
+        end=chat.end,
+        pad=tokenizer.pad_token_id,
+    )
     policy = tl.HFPolicy(model, chat, slots=TASKS * GROUP)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=FORMAT_LR)
 
@@ -75,9 +83,13 @@ def main(steps: int = STEPS) -> list[float]:
                 env = suite.make()
                 seen = env.reset(task)
                 episodes[f"{task.id}#{copy}"] = {
-                    "env": env, "group": g, "prompt": chat.open("", seen.text),
-                    "samples": [], "logps": [], "return": 0.0,
-                }  # fmt: skip
+                    "env": env,
+                    "group": g,
+                    "prompt": chat.open("", seen.text),
+                    "samples": [],
+                    "logps": [],
+                    "return": 0.0,
+                }
         playing = dict(episodes)
         while playing:
             for key, episode in playing.items():

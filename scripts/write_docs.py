@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tutelage
 from tutelage import hints, signals
-from tutelage.algorithms import ALGORITHMS, words
+from tutelage.algorithms import ALGORITHMS, functions
 from tutelage.cli.main import COMMANDS
 from tutelage.config import reference
 from tutelage.config.schema import EvalSection, HintsSection
@@ -64,8 +64,19 @@ KINDS = {
 
 API = {
     "A method": (
-        "tutelage.objective", ("Algorithm", "View", "Signal", "Step", "Reinforce", "Distill",
-                               "DistillSampled", "Entropy", "bind", "Objective"),
+        "tutelage.objective",
+        (
+            "Algorithm",
+            "View",
+            "Signal",
+            "Step",
+            "Reinforce",
+            "Distill",
+            "DistillSampled",
+            "Entropy",
+            "bind",
+            "Objective",
+        ),
     ),
     "Advantages, weights and gates": (
         "tutelage.signals",
@@ -74,16 +85,18 @@ API = {
     "Schedules": ("tutelage.schedules", ("constant", "linear", "cosine", "exponential")),
     "Surrogates": ("tutelage.maths.surrogates", ("score_function", "importance", "ppo_clip")),
     "Divergences": (
-        "tutelage.maths.divergences", ("forward_kl", "reverse_kl", "jensen_shannon", "top_k"),
+        "tutelage.maths.divergences",
+        ("forward_kl", "reverse_kl", "jensen_shannon", "top_k"),
     ),
     "Estimates from sampled tokens": ("tutelage.maths.estimators", ("k1", "k2", "k3", "log_ratio")),
     "Tasks and episodes": ("tutelage.types", ("Task", "Observation", "Turn", "Episode", "Stop")),
     "Environments": ("tutelage.envs.base", ("Env", "Suite")),
     "Policies": ("tutelage.policies.base", ("Request", "Completion", "Engine", "Scorer")),
     "Errors": (
-        "tutelage.errors", ("TutelageError", "ConfigError", "EnvError", "PolicyError", "RunError"),
+        "tutelage.errors",
+        ("TutelageError", "ConfigError", "EnvError", "PolicyError", "RunError"),
     ),
-}  # fmt: skip
+}
 """Section of the page -> where its names are imported from, and which."""
 
 
@@ -235,9 +248,10 @@ def suites() -> str:
         page = ROOT / "docs/environments" / f"{name}.md"
         shown = f"[`{name}`]({name}.md)" if page.is_file() else f"`{name}`"
         doc = re.sub(
-            r"\(arXiv:([\d.]+)\)", r"([\1](https://arxiv.org/abs/\1))",
+            r"\(arXiv:([\d.]+)\)",
+            r"([\1](https://arxiv.org/abs/\1))",
             first_paragraph(suite_class(name)),
-        )  # fmt: skip
+        )
         rows.append((shown, cell(doc)))
     rows += [
         (f"[`{name}`](your_own.md#{name})", cell(first_paragraph(suite_class(name))))
@@ -337,7 +351,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "commands": commands,
     "configuration": configuration,
     "api": api,
-    "compose-words": lambda: words.table().strip(),
+    "compose-functions": lambda: functions.table().strip(),
 }
 
 

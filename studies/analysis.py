@@ -75,9 +75,12 @@ class Panel:
         return rate([first[seed] for seed in sorted(first)]) if first else None
 
     def gap(
-        self, method: str, baseline: str, measure: Measure = result,
+        self,
+        method: str,
+        baseline: str,
+        measure: Measure = result,
         of_baseline: Measure | None = None,
-    ) -> Estimate | None:  # fmt: skip
+    ) -> Estimate | None:
         """Method minus baseline over the seeds that both have; None where there are none."""
         a = self.values(baseline, of_baseline or measure)
         b = self.values(method, measure)

@@ -236,9 +236,13 @@ def _starts(
         table = _merged(layers.base, unevaluated, kinds[kind], {"run": {"seed": seed}})
         key = key_of(table, environment=layers.environment)
         made[seed] = _checked(
-            table, method=WARM, group=WARM, seed=seed, key=key,
+            table,
+            method=WARM,
+            group=WARM,
+            seed=seed,
+            key=key,
             folder=layers.folder / f"{WARM}-{seed}-{key}",
-        )  # fmt: skip
+        )
     return made
 
 
@@ -249,15 +253,26 @@ def _run(layers: _Layers, name: str, method: Table, group: Table, start: Run) ->
     policy = {k: v for k, v in cast(Table, table["policy"]).items() if k not in made}
     table["policy"] = {**policy, "model": str(start.folder)}
     return _checked(
-        table, method=name, group=str(method["group"]), seed=start.seed, key=key,
-        folder=layers.folder / f"{name}-{start.seed}-{key}", start=start,
-    )  # fmt: skip
+        table,
+        method=name,
+        group=str(method["group"]),
+        seed=start.seed,
+        key=key,
+        folder=layers.folder / f"{name}-{start.seed}-{key}",
+        start=start,
+    )
 
 
 def _checked(
-    table: Table, *, method: str, group: str, seed: int, key: str, folder: Path,
+    table: Table,
+    *,
+    method: str,
+    group: str,
+    seed: int,
+    key: str,
+    folder: Path,
     start: Run | None = None,
-) -> Run:  # fmt: skip
+) -> Run:
     """A run whose settings and algorithm exist, or one with the sentence that says what does not:
     one bad entry does not stop the others."""
     run = cast(Table, table["run"])
@@ -269,10 +284,16 @@ def _checked(
     except TutelageError as error:
         problem = str(error)
     return Run(
-        method=method, group=group, seed=seed, key=key, folder=folder,
-        steps=int(str(run["steps"])), config=None if problem else config, start=start,
+        method=method,
+        group=group,
+        seed=seed,
+        key=key,
+        folder=folder,
+        steps=int(str(run["steps"])),
+        config=None if problem else config,
+        start=start,
         problem=problem,
-    )  # fmt: skip
+    )
 
 
 def episodes_of(config: Config) -> int:

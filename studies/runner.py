@@ -206,9 +206,12 @@ def _start(job: Job) -> _Active:
     out = job.out.open("ab" if job.out == job.log else "wb")
     files: list[IO[bytes]] = [out, job.log.open("ab")]
     process = subprocess.Popen(
-        job.command(), stdin=subprocess.DEVNULL, stdout=files[0], stderr=files[1],
+        job.command(),
+        stdin=subprocess.DEVNULL,
+        stdout=files[0],
+        stderr=files[1],
         env={**os.environ, **ONE_THREAD, **job.environment},
-    )  # fmt: skip
+    )
     return _Active(job, process, time.perf_counter(), files)
 
 

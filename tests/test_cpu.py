@@ -170,9 +170,12 @@ def multiplied(**more: str) -> str:
     """What a product with leave to round prints. With ONEDNN_VERBOSE, oneDNN names each product
     that it computes; torch hands it none on processors without AVX-512."""
     return subprocess.run(
-        [sys.executable, "-c", ONE_PRODUCT], env={**os.environ, **more}, text=True,
-        capture_output=True, check=True,
-    ).stdout  # fmt: skip
+        [sys.executable, "-c", ONE_PRODUCT],
+        env={**os.environ, **more},
+        text=True,
+        capture_output=True,
+        check=True,
+    ).stdout
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by Linux")
@@ -181,9 +184,12 @@ def test_memory_does_not_grow_with_the_number_of_shapes() -> None:
 
     def grown(**more: str) -> float:
         made = subprocess.run(
-            [sys.executable, "-c", GROWTH], env={**os.environ, **more}, text=True,
-            capture_output=True, check=True,
-        )  # fmt: skip
+            [sys.executable, "-c", GROWTH],
+            env={**os.environ, **more},
+            text=True,
+            capture_output=True,
+            check=True,
+        )
         return float(made.stdout)
 
     few = grown(ONEDNN_PRIMITIVE_CACHE_CAPACITY="64", LRU_CACHE_CAPACITY="64")

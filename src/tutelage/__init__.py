@@ -1,4 +1,4 @@
-"""tutelage: train small language-model agents over many turns, by distillation and reward.
+"""tutelage: train small language-model agents over many turns by distillation and RL.
 
 import tutelage as tl
 
@@ -12,7 +12,7 @@ import tutelage as tl
     for step in range(30):
         trainer.learn(trainer.play(suite.tasks("train")[:16], group_size=4))
 
-Everything is imported when it is first used: `import tutelage` itself loads no torch.
+Names are imported on first use: `import tutelage` itself does not load torch.
 """
 
 from importlib import import_module
@@ -99,11 +99,11 @@ def __getattr__(name: str) -> object:
     if name in _ROOMS:
         room = import_module(f"tutelage.{name}")
         for module in iter_modules(room.__path__ if name == "maths" else ()):
-            import_module(f"tutelage.{name}.{module.name}")  # so that tl.maths.surrogates is there
+            import_module(f"tutelage.{name}.{module.name}")  # so that tl.maths.surrogates exists
         return room
     if name in _HOME:
         value = getattr(import_module(f"tutelage.{_HOME[name]}"), name)
-        globals()[name] = value  # the next time it is found at once
+        globals()[name] = value  # found without this function next time
         return value
     raise AttributeError(f"module 'tutelage' has no attribute {name!r}")
 

@@ -1,10 +1,10 @@
-"""The kinds of failure that a user can do something about. Each message names cause and fix."""
+"""Errors that a user can fix; each message is one sentence that names the cause and the fix."""
 
 import difflib
 from collections.abc import Iterable
 
 NAME = "tutelage"
-"""The project's name: of its distribution, its import and its command."""
+"""The name of the distribution, the import and the command."""
 
 
 class TutelageError(Exception):
@@ -32,7 +32,7 @@ class Diverged(RunError):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """A half-sentence with the nearest choice, empty if none is near.
+    """A clause that suggests the nearest choice; empty if none is near.
 
     >>> did_you_mean("grop", ["grpo", "opd"])
     '; did you mean grpo?'

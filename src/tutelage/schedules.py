@@ -1,4 +1,4 @@
-"""Numbers that change with the training step: `step -> float`."""
+"""Schedules: values that change with the training step, `step -> float`."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ def constant(value: float) -> Schedule:
 
 
 def _named(at: Schedule, text: str) -> Schedule:
-    """The schedule, which says in a plan how it was made."""
+    """The schedule with the name under which a dry run shows it."""
     at.__name__ = text
     return at
 
@@ -24,7 +24,7 @@ def _interpolate(
         raise ValueError(f"a schedule needs steps > 0, got {steps}")
 
     def at(step: int) -> float:
-        # the end is returned, not computed: a curriculum that ends at 0 must be exactly 0
+        # the end is returned as given: a curriculum that ends at 0 must be exactly 0
         return end if step >= steps else start + (end - start) * shape(max(step / steps, 0.0))
 
     return _named(at, f"{name}({start:g}, {end:g}, {steps})")
@@ -49,7 +49,7 @@ def cosine(start: float, end: float, steps: int) -> Schedule:
 
 
 def exponential(start: float, end: float, steps: int, *, floor: float = 0.01) -> Schedule:
-    """A constant ratio between steps. An end of 0 is approached down to `floor` and then taken:
+    """A constant ratio between steps. An end of 0 is approached down to `floor`, then set:
     the value is start (floor / start)^(step / steps) before `steps`, and exactly 0 from there
     (from a start below the floor it waits at the start).
 

@@ -1,4 +1,4 @@
-"""What happened in an episode, in plain Python: no tensors, no models, no environments."""
+"""Tasks, observations, turns and episodes as plain Python values, without tensors or models."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ class Message:
 
 
 EXPERT = "expert"
-"""Who a turn of the environment's expert is recorded as."""
+"""The actor name of turns that the environment's expert takes."""
 WRONG_TURN = "astray"
-"""Who a deliberately wrong turn of the expert is recorded as; no view imitates it."""
+"""The actor name of deliberately wrong turns of the expert; no view imitates them."""
 
 
 class Stop(StrEnum):
@@ -37,7 +37,7 @@ class Stop(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One thing to be done. `id` is unique within a suite and stable for ever."""
+    """One thing to be done. `id` is unique within a suite and never changes."""
 
     id: str
     family: str = ""  # tasks of one family are reported together
@@ -53,11 +53,11 @@ class Observation:
     reward: float = 0.0  # earned by the action that led here
     done: bool = False
     state: Hashable = None  # a key for "the same situation"; None if the environment cannot tell
-    score: float | None = None  # progress in [0, 1] where the environment reports it
-    won: bool | None = None  # whether the task is solved; None while the episode goes on
+    score: float | None = None  # progress in [0, 1], if the environment reports it
+    won: bool | None = None  # whether the task is solved; None until the episode ends
     valid: bool = True  # whether the environment understood the action that led here
-    actions: tuple[str, ...] = ()  # the admissible actions, where the environment lists them
-    focus: tuple[str, ...] = ()  # words of the task itself that a wording may mark
+    actions: tuple[str, ...] = ()  # the admissible actions, if the environment lists them
+    focus: tuple[str, ...] = ()  # words of the task itself that a renderer may mark
 
 
 class Taken(NamedTuple):
@@ -69,11 +69,11 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One action: what was shown before it, what was sampled, what it earned.
+    """One action: the observation before it, the sampled tokens, and its reward.
 
     `tokens` are the ids as sampled, end-of-turn token included, never re-encoded text. `prompt`
-    holds the ids that the actor was shown and that are not already in the turns before: in an
-    append-only transcript, prompt_0 + tokens_0 + prompt_1 + tokens_1 ... is the whole sequence;
+    holds the ids of the actor's prompt that are not already in the turns before: in an append-only
+    transcript, prompt_0 + tokens_0 + prompt_1 + tokens_1 ... is the whole sequence;
     where `fresh` is set, `prompt` is complete in itself.
     """
 
@@ -83,10 +83,12 @@ class Turn:
     tokens: tuple[int, ...]
     logps: tuple[float, ...]  # log-probability of each token when it was sampled
     action: str = ""  # what the environment was given
-    actor: str = "student"  # who began it
-    taken: Taken | None = None  # and who ended it, where that was somebody else
+    actor: str = "student"  # the view that began it
+    taken: Taken | None = None  # the view that finished it, if another one did
     reward: float = 0.0  # from the environment, for this action
-    penalty: float = 0.0  # taken off the reward: for an invalid action, or for the whole episode
+    penalty: float = (
+        0.0  # subtracted from the reward: for an invalid action, or for the whole episode
+    )
     valid: bool = True
     fresh: bool = False
 
@@ -99,7 +101,7 @@ class Turn:
             )
 
     def writers(self) -> tuple[str, ...]:
-        """Who wrote each of its tokens."""
+        """The writer of each of its tokens."""
         if self.taken is None:
             return (self.actor,) * len(self.tokens)
         rest = len(self.tokens) - self.taken.at
@@ -117,8 +119,8 @@ class Episode:
     won: bool = False
     score: float | None = None
     copy: int = 0  # which of the group's attempts this is
-    error: str = ""  # what went wrong, where stop is ERROR or TIMEOUT
-    # by name, what the algorithm's penalties took off: a part of the last turn's `penalty`
+    error: str = ""  # what went wrong, if stop is ERROR or TIMEOUT
+    # by name, the algorithm's penalties: a part of the last turn's `penalty`
     penalties: Mapping[str, float] = field(default_factory=dict)
 
     @property

@@ -1,1 +1,1 @@
-"""The six benchmark suites that come with tutelage."""
+"""Six suites of environments, which register through the entry point `tutelage.suites`."""

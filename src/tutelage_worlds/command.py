@@ -1,4 +1,4 @@
-"""How the commands of environments end: what a user can mend is one sentence and exit code 2."""
+"""Run a suite's command: an error that a user can fix is one sentence and exit code 2."""
 
 import argparse
 from collections.abc import Callable
@@ -9,7 +9,7 @@ WRONG, INTERRUPTED = 2, 130
 
 
 def run(parser: argparse.ArgumentParser, command: Callable[[], None]) -> None:
-    """Run a command of a program. Raises SystemExit where it cannot do what is asked."""
+    """Run a command of a program. Raises SystemExit if it fails."""
     try:
         command()
     except TutelageError as error:

@@ -68,9 +68,12 @@ def _pictures(study: Study, panel: Panel, folder: Path) -> dict[str, str]:
         if curves:
             made[name] = title
             plots.learning_curve(
-                curves, folder / f"{name}.png", title=f"{title}: mean over seeds",
-                teacher=_point(teacher, 0) if teacher else None, note=note,
-            )  # fmt: skip
+                curves,
+                folder / f"{name}.png",
+                title=f"{title}: mean over seeds",
+                teacher=_point(teacher, 0) if teacher else None,
+                note=note,
+            )
     return made
 
 

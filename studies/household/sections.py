@@ -58,8 +58,17 @@ LEARNS = {
     "longer": "Those that need longer, or smaller steps",
 }
 """Groups of which that is all they are asked."""
-HEAD = ("", "result", "95 % interval", "by seed", "seconds", "sampled by student",
-        "by a teacher", "scored by a teacher", "runs")  # fmt: skip
+HEAD = (
+    "",
+    "result",
+    "95 % interval",
+    "by seed",
+    "seconds",
+    "sampled by student",
+    "by a teacher",
+    "scored by a teacher",
+    "runs",
+)
 
 
 def _row(study: Study, panel: Panel, method: str) -> list[str]:
@@ -291,8 +300,16 @@ def every_run(study: Study, panel: Panel) -> str:
         )
     if not rows:
         return ""
-    head = ["", "seed", "settings", "commit", "seconds", "episodes", "solved, by evaluation",
-            "command"]  # fmt: skip
+    head = [
+        "",
+        "seed",
+        "settings",
+        "commit",
+        "seconds",
+        "episodes",
+        "solved, by evaluation",
+        "command",
+    ]
     return (
         "## Every run\n\n*Settings* is the hash of all that a run's result follows from: its "
         "settings, the built-in weights and the shared start. A run with the same hash is not run "

@@ -25,9 +25,13 @@ EQUAL = ("episodes.jsonl", "metrics.jsonl", "evals.jsonl")
 
 
 def main(
-    folder: Path | None, *, say: Say, study: Path = STUDY, over: str = "smoke",
+    folder: Path | None,
+    *,
+    say: Say,
+    study: Path = STUDY,
+    over: str = "smoke",
     jobs: int = 2,
-) -> int:  # fmt: skip
+) -> int:
     """Try everything in a folder, a temporary one if none is given. Raises RunError for what is
     not as it must be."""
     if folder is None:

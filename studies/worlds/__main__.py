@@ -25,16 +25,20 @@ EXAMPLES = HERE.parents[1] / "examples"
 SMOKED = ("household", *WORLDS)
 """Worlds with examples to try; the household's learning curves are a study of their own."""
 SHORT = (
-    "run.steps=3", "eval.every=3", "run.checkpoint_every=3", "rollout.tasks_per_step=2",
+    "run.steps=3",
+    "eval.every=3",
+    "run.checkpoint_every=3",
+    "rollout.tasks_per_step=2",
     "eval.tasks=8",
-)  # fmt: skip
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m studies.worlds", description=__doc__,
+        prog="python -m studies.worlds",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("command", choices=["run", "status", "render", "smoke"])
     parser.add_argument("worlds", nargs="*", metavar="WORLD", help=f"of {', '.join(SMOKED)}")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time, a thread each")

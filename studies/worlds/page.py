@@ -26,8 +26,14 @@ python -m studies.worlds run WORLD     # goes on after any interruption
 python -m studies.worlds render
 ```"""
 COLUMNS = [
-    "", "episodes", "success", "95 % interval", "gain over the start, in points", "", "seeds",
-]  # fmt: skip
+    "",
+    "episodes",
+    "success",
+    "95 % interval",
+    "gain over the start, in points",
+    "",
+    "seeds",
+]
 
 
 def render(out: Path) -> Path:

@@ -60,11 +60,14 @@ def test_adaswitch(seed: int, own: str, rest: str) -> None:
 def test_tcod_from_the_back_is_opd_on_the_students_own_tokens(seed: int, vocabulary: str) -> None:
     of = world(seed)
     episodes = tuple(
-        replace(e, turns=tuple(
-            replace(t, actor="expert" if t.actor == "teacher" else "student") for t in e.turns
-        ))
+        replace(
+            e,
+            turns=tuple(
+                replace(t, actor="expert" if t.actor == "teacher" else "student") for t in e.turns
+            ),
+        )
         for e in of.episodes
-    )  # fmt: skip
+    )
     of = World(episodes, of.hidden, of.heads)
     made = parts(tcod(direction="b2f", vocabulary=vocabulary), of)["opd"]  # type: ignore[arg-type]
     mine = [t for t in tokens(of) if t.actor == "student"]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_steps import World, gradient, parts, world
 
-from tutelage.algorithms import ALGORITHMS, words
+from tutelage.algorithms import ALGORITHMS, functions
 from tutelage.algorithms.compose import EXPRESSIONS, TERMS, compose
 from tutelage.cli import dry_run
 from tutelage.config.schema import AlgorithmSection
@@ -181,7 +181,7 @@ def test_guided_turns_sdars_gate_t_dur_and_annealing_from_a_configuration_alone(
 
 # -- expressions
 
-READER = words.reader(numbers={"total_steps": 80}, views=("student", "teacher"))
+READER = functions.reader(numbers={"total_steps": 80}, views=("student", "teacher"))
 
 
 def signal(text: object) -> Signal:
@@ -229,13 +229,13 @@ def test_what_an_expression_means(of: World, text: object, want: Callable[..., o
 
 def test_steps_from_a_share_of_the_run_are_whole_and_at_least_one() -> None:
     for total, share, end in ((7, 0.5, 4), (3, 0.1, 1), (100, 0.8, 80)):
-        reader = words.reader(numbers={"total_steps": total}, views=())
+        reader = functions.reader(numbers={"total_steps": total}, views=())
         made = reader.read(f"linear(1, 0, {share} * total_steps)", "schedule", "x")
         assert made(end) == 0
         assert made(end - 1) > 0
 
 
-def test_other_kinds_of_words(of: World) -> None:
+def test_other_kinds_of_functions(of: World) -> None:
     assert READER.read("0.5", "schedule", "x")(3) == 0.5
     step = of.step()
     mine, theirs = step.scores["student"], step.scores["teacher"]
@@ -243,7 +243,7 @@ def test_other_kinds_of_words(of: World) -> None:
     assert torch.equal(gate(mine, theirs), gap_gate(2.0)(mine, theirs))
     p, q = (s.distribution.logps() for s in (mine, theirs))
     js = READER.read("jensen_shannon(beta=0.3)", "divergence", "x")
-    assert torch.equal(js(p, q), words.words()["jensen_shannon"].call(p, q, beta=0.3))
+    assert torch.equal(js(p, q), functions.functions()["jensen_shannon"].call(p, q, beta=0.3))
     assert js.__name__ == "jensen_shannon(beta=0.3)"
     assert READER.read("reverse_kl()", "divergence", "x") is READER.read(
         "reverse_kl", "divergence", "x"
@@ -255,7 +255,7 @@ def test_other_kinds_of_words(of: World) -> None:
 WRONG = [
     (
         "gaap()",
-        r"""advantage, character 1 of "gaap\(\)": there is no word 'gaap'; did you mean gap\?""",
+        r"""advantage, character 1 of "gaap\(\)": there is no function 'gaap'; did you mean gap\?""",
     ),
     ("gap() + gruop_relative()", "character 9 .*did you mean group_relative"),
     ("gap", "gap must be called, as gap\\(teacher='teacher'"),
@@ -265,13 +265,13 @@ WRONG = [
     ("", "cannot be read"),
     ("gap() + gap_gate()", "character 9 .*a gate does not add or multiply"),
     ("-'a'", "a literal does not add"),
-    ("'a'", "this is a literal, but a signal is wanted"),
-    ("True", "this is a literal, but a signal is wanted"),
-    ("ppo_clip()", "this is a surrogate, but a signal is wanted"),
+    ("'a'", "this is a literal, but a signal is expected here"),
+    ("True", "this is a literal, but a signal is expected here"),
+    ("ppo_clip()", "this is a surrogate, but a signal is expected here"),
     ("linear(1, 2)", r"steps is missing in linear\(start, end, steps\)"),
     ("linear(1, 0, 0)", "a schedule needs steps > 0, got 0"),
-    ("linear(1, 0, 2.5)", "linear's steps must be a whole number"),
-    ("linear(1, 0, gap())", "linear's steps must be a whole number"),
+    ("linear(1, 0, 2.5)", "linear's steps must be an integer"),
+    ("linear(1, 0, gap())", "linear's steps must be an integer"),
     ("linear(True, 0, 3)", "linear's start must be a number"),
     ("linear(1, 0, 5, 6)", "only 3 arguments can be given without their names"),
     ("t_dur('teacher')", "only 0 arguments can be given"),
@@ -286,15 +286,15 @@ WRONG = [
     ("whitened('a')", "x must be signal"),
     ("gap(*['a'])", "one by one"),
     ("gap(**{})", "one by one"),
-    ("gap() / 2", "only calls of words"),
-    ("gap() ** 2", "only calls of words"),
-    ("gap() if 1 else 2", "only calls of words"),
-    ("[1, gap()]", "only calls of words"),
+    ("gap() / 2", "only function calls"),
+    ("gap() ** 2", "only function calls"),
+    ("gap() if 1 else 2", "only function calls"),
+    ("[1, gap()]", "only function calls"),
     ("1e999 * gap()", "finite numbers"),
-    ("(lambda: 1)()", "only calls of words"),
-    ("gap.__class__", "only calls of words"),
-    ("__import__('os').system('true')", "only calls of words"),
-    ("__import__('os')", "there is no word '__import__'"),
+    ("(lambda: 1)()", "only function calls"),
+    ("gap.__class__", "only function calls"),
+    ("__import__('os').system('true')", "only function calls"),
+    ("__import__('os')", "there is no function '__import__'"),
     ("gap" * 2000, "longer than"),
     ("(" * 900, "cannot be read"),
     ("-" * 3000 + "1", "cannot be read"),
@@ -315,7 +315,7 @@ def test_every_mistake_is_a_sentence_with_its_place(text: object, message: str) 
 
 def test_the_place_counts_characters_and_a_long_expression_is_cut() -> None:
     with pytest.raises(ValueError, match=r'character 26 of "gap\(.ééé.,.ééé.\)'):
-        words.reader(numbers={}, views=["ééé"]).read(
+        functions.reader(numbers={}, views=["ééé"]).read(
             "gap('ééé','ééé') + 0.5 * gapp()", "signal", "x"
         )
     long = "gap() + " * 40 + "gapp()"
@@ -329,7 +329,7 @@ ALPHABET = st.one_of(
     st.text(max_size=40),
     st.lists(
         st.sampled_from(
-            [*words.words(), "(", ")", "+", "-", "*", ",", "1", "0.5", "'teacher'", "="]
+            [*functions.functions(), "(", ")", "+", "-", "*", ",", "1", "0.5", "'teacher'", "="]
         ),
         max_size=12,
     ).map("".join),
@@ -499,41 +499,46 @@ def test_the_plan_shows_terms_and_their_schedules(tmp_path: Path) -> None:
     assert said["mine"].startswith("policy gradient on acted_by[student] * (")
     assert "gated, times 0.01 * acted_by[student]" in said["pull"]
     along = dict(made.schedules)
-    assert along["train: chance that teacher acts"][0] == 1
+    assert along["train: probability that teacher acts"][0] == 1
     assert along["train: mine.advantage, linear(1, 0.1, 80)"] == pytest.approx(
         (1, 0.8875, 0.775, 0.6625, 0.55)
     )
     assert along["train: mine.advantage, linear(1, 2, 80)"][-1] == 1.5
 
 
-# -- the words
+# -- the functions
 
 
-def test_words_are_found_by_what_functions_return() -> None:
-    found = words.words()
+def test_functions_are_found_by_what_functions_return() -> None:
+    found = functions.functions()
     kinds = Counter(word.kind for word in found.values())
-    assert set(kinds) == set(words.KINDS)
+    assert set(kinds) == set(functions.KINDS)
     assert set(SHAPES) | {"constant"} == {n for n, w in found.items() if w.kind == "schedule"}
     for name, kind in (
-        ("t_dur", "signal"), ("gap_gate", "gate"), ("ppo_clip", "surrogate"), ("k3", "estimate"),
-        ("reverse_kl", "divergence"), ("top_k", "divergence"), ("peer_success", "hindsight"),
+        ("t_dur", "signal"),
+        ("gap_gate", "gate"),
+        ("ppo_clip", "surrogate"),
+        ("k3", "estimate"),
+        ("reverse_kl", "divergence"),
+        ("top_k", "divergence"),
+        ("peer_success", "hindsight"),
         ("leakage", "penalty"),
-    ):  # fmt: skip
+    ):
         assert found[name].kind == kind
     assert "coarsen" not in found
     assert "as_schedule" not in found
 
 
-def test_no_two_words_share_a_name() -> None:
-    registry = words
+def test_no_two_functions_share_a_name() -> None:
+    registry = functions
 
-    names = [w.name for module in registry._modules() for w in registry._words_of(module)]
+    names = [w.name for module in registry._modules() for w in registry._functions_of(module)]
     assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
-@pytest.mark.parametrize("name", words.words())
-def test_every_word_says_what_it_means(name: str) -> None:
-    word = words.words()[name]
+@pytest.mark.parametrize("name", functions.functions())
+def test_every_function_has_a_meaning(name: str) -> None:
+    word = functions.functions()[name]
     assert len(word.meaning) > 15
     assert ast.parse(word.usage.replace("|", ""), mode="eval")
 

@@ -118,16 +118,21 @@ def fingerprint(algorithm: Algorithm, of: World) -> list[object]:
     return [
         [parts(algorithm, of, at) for at in (0, 3, 30, 95)],
         {name: (view.policy, view.hint, bool(view.hindsight)) for name, view in views.items()},
-        {name: view.hindsight and getattr(view.hindsight, "__closure__", None) and
-         [cell.cell_contents for cell in view.hindsight.__closure__]  # type: ignore[attr-defined]
-         for name, view in views.items()},
+        {
+            name: view.hindsight
+            and getattr(view.hindsight, "__closure__", None)
+            and [cell.cell_contents for cell in view.hindsight.__closure__]  # type: ignore[attr-defined]
+            for name, view in views.items()
+        },
         {name: [chance(s) for s in range(100)] for name, chance in algorithm.actors.items()},
         [getattr(acting, f.name) for f in fields(acting) if f.name != "student_turns"],
         acting.student_turns and [acting.student_turns(s) for s in range(100)],
         {name: [of_(e) for e in LONG] for name, of_ in algorithm.penalties.items()},
-        [(t.name, t.trains, getattr(t, "live", None), getattr(t, "old", None))
-         for t in algorithm.terms],
-    ]  # fmt: skip
+        [
+            (t.name, t.trains, getattr(t, "live", None), getattr(t, "old", None))
+            for t in algorithm.terms
+        ],
+    ]
 
 
 def step_with_an_equal_group() -> World:

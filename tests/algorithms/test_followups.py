@@ -188,9 +188,11 @@ def test_agent_opsd(of: World, gamma: float, band: float, strength: float) -> No
 
 def test_belief_starts_at_the_groups_rate_and_never_quite_arrives() -> None:
     after, before = maths.beliefs(
-        torch.tensor([0.0, 2.0, 0.0, 50.0]), torch.tensor([0.25, 1.0]),
-        torch.tensor([0, 0, 0, 1]), gamma=0.5,
-    )  # fmt: skip
+        torch.tensor([0.0, 2.0, 0.0, 50.0]),
+        torch.tensor([0.25, 1.0]),
+        torch.tensor([0, 0, 0, 1]),
+        gamma=0.5,
+    )
     odds = math.log(1 / 3)
     want = [0.25, sigmoid(odds + 2), sigmoid(odds + 1)]
     assert after[:3].tolist() == pytest.approx(want)
@@ -271,9 +273,13 @@ def support_score(of: World, scale: str) -> list[float]:
 def gates(of: World, units: str, gamma: float = 0.95) -> list[float]:
     """The gate at each token."""
     tokens = said(of)
-    spots = by_turn(tokens) if units == "state" else {
-        e: [n for n, t in enumerate(tokens) if t.episode == e] for e in range(len(of.episodes))
-    }  # fmt: skip
+    spots = (
+        by_turn(tokens)
+        if units == "state"
+        else {
+            e: [n for n, t in enumerate(tokens) if t.episode == e] for e in range(len(of.episodes))
+        }
+    )
     mean = {u: statistics.fmean(tokens[n].teacher for n in places) for u, places in spots.items()}
     level = statistics.fmean((t.teacher for t in tokens) if units == "state" else mean.values())
     flat = [(e, k) for e, episode in enumerate(of.episodes) for k in range(len(episode.turns))]
@@ -310,8 +316,9 @@ def test_adrs(of: World, units: str, scale: str) -> None:
     want = []
     for n, t in enumerate(tokens):
         group = of.episodes[t.episode].group
-        peers = [x for x, u in zip(opinion, tokens, strict=True)
-                 if of.episodes[u.episode].group == group]  # fmt: skip
+        peers = [
+            x for x, u in zip(opinion, tokens, strict=True) if of.episodes[u.episode].group == group
+        ]
         z = (opinion[n] - statistics.fmean(peers)) / (statistics.pstdev(peers) + 1e-6)
         want.append(a[t.episode] + 0.3 * z)
     algorithm = ALGORITHMS["adrs"](eta=0.3, units=units, scale=scale)
@@ -407,10 +414,11 @@ def influence(of: World, beta: float = 5.0) -> list[float]:
         below = [middle - x for x in u if x < middle]
         above = [x - middle for x in u if x >= middle]
         m = [
-            0.5 * math.exp((x - middle) / statistics.fmean(below)) if x < middle
+            0.5 * math.exp((x - middle) / statistics.fmean(below))
+            if x < middle
             else 1 - 0.5 * math.exp(-(x - middle) / max(statistics.fmean(above), 1e-12))
             for x in u
-        ]  # fmt: skip
+        ]
         kept = [x < 0 and t.gap < 0 for _, x, t in rows]
         moved = [k for k in range(len(rows)) if not kept[k]]
         alpha = sum(g[k] for k in moved) / sum(g[k] * m[k] for k in moved) if moved else 0.0
@@ -459,10 +467,14 @@ NAMES = ("step_opsd", "agent_opsd", "ocsd", "adrs", "opid", "pcsd", "icsd")
 def test_the_surrogate_and_the_pull_are_grpos(of: World, name: str) -> None:
     """Without what is its own, each is GRPO with its clip range."""
     off: dict[str, dict[str, object]] = {
-        "step_opsd": {"mix": 0.0}, "agent_opsd": {"strength": 0.0}, "ocsd": {"strength": 0.0},
-        "adrs": {"eta": 0.0, "entropy": 0.0}, "opid": {"strength": 0.0}, "pcsd": {"coef": 0.0},
+        "step_opsd": {"mix": 0.0},
+        "agent_opsd": {"strength": 0.0},
+        "ocsd": {"strength": 0.0},
+        "adrs": {"eta": 0.0, "entropy": 0.0},
+        "opid": {"strength": 0.0},
+        "pcsd": {"coef": 0.0},
         "icsd": {"coef": 0.0},
-    }  # fmt: skip
+    }
     high = {"agent_opsd": 0.24, "adrs": 0.28}
     made = parts(ALGORITHMS[name](**off[name]), of)
     plain = parts(ALGORITHMS["grpo"](kl=0.01, clip_high=high.get(name)), of)
@@ -509,9 +521,14 @@ def test_empty_turns_change_nothing(of: World) -> None:
         of, episodes=tuple(replace(e, turns=(silent, *e.turns, silent)) for e in of.episodes)
     )
     for signal in (
-        equal_turns(support()), belief_weight(), residual_weight(), persistent_weight(),
-        influence_weight(), reliability(), whitened(gap()),
-    ):  # fmt: skip
+        equal_turns(support()),
+        belief_weight(),
+        residual_weight(),
+        persistent_weight(),
+        influence_weight(),
+        reliability(),
+        whitened(gap()),
+    ):
         assert signal(longer.step()).tolist() == pytest.approx(signal(of.step()).tolist(), abs=1e-6)
 
 

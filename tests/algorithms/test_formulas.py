@@ -145,9 +145,13 @@ def test_guided_opd_uses_the_divergence_of_whoever_acted(
     of: World, student_turns: str, teacher_turns: str, curriculum: str
 ) -> None:
     algorithm = guided_opd(
-        total_steps=10, student_turns=student_turns, teacher_turns=teacher_turns,
-        curriculum=curriculum, clip=0.3, dual_clip=2.0,
-    )  # fmt: skip
+        total_steps=10,
+        student_turns=student_turns,
+        teacher_turns=teacher_turns,
+        curriculum=curriculum,
+        clip=0.3,
+        dual_clip=2.0,
+    )
     all_tokens = tokens(of)
     reverse = [t for t in all_tokens if t.actor == "student"]
     forward = [t for t in all_tokens if t.actor == "teacher"]

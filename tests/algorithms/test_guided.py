@@ -158,9 +158,15 @@ def test_guided_opd_in_every_direction(
         ("full", "reverse"): lambda t: t.reverse_kl,
     }
     algorithm = guided_opd(
-        total_steps=10, student_turns=ours, student_kl=mine, teacher_turns=theirs, teacher_kl=his,
-        k=3, clip=0.3, dual_clip=2.0,
-    )  # fmt: skip
+        total_steps=10,
+        student_turns=ours,
+        student_kl=mine,
+        teacher_turns=theirs,
+        teacher_kl=his,
+        k=3,
+        clip=0.3,
+        dual_clip=2.0,
+    )
     made, every = parts(algorithm, of), tokens(of)
     own = [student[ours, mine](t) for t in every if t.actor == "student"]
     led = [teacher[theirs, his](t) for t in every if t.actor == "teacher"]

@@ -96,9 +96,13 @@ def test_pi_distill(
 ) -> None:
     a = advantages(of, std=False)
     algorithm = pi_distill(
-        total_steps=10, alpha=alpha, beta=beta, clip=clip, flat_groups=flat_groups,
+        total_steps=10,
+        alpha=alpha,
+        beta=beta,
+        clip=clip,
+        flat_groups=flat_groups,
         reduction=reduction,
-    )  # fmt: skip
+    )
     made = parts(algorithm, of)
     of_token: dict[str, Callable[[Token], float]] = {
         "teacher": lambda t: alpha * clipped(told(t), a[t.episode], clip, clip, None),
@@ -118,10 +122,11 @@ def test_opsd(of: World, beta: float, clip: float, flat_groups: Any, reduction: 
     a = advantages(of, std=False)
     made = parts(opsd(beta=beta, clip=clip, flat_groups=flat_groups, reduction=reduction), of)
     want = {
-        "reward": reduced(of, lambda t: clipped(t.ratio, a[t.episode], clip, clip, None),
-                          flat_groups, reduction),
+        "reward": reduced(
+            of, lambda t: clipped(t.ratio, a[t.episode], clip, clip, None), flat_groups, reduction
+        ),
         "kl": reduced(of, lambda t: beta * t.reverse_kl, flat_groups, reduction),
-    }  # fmt: skip
+    }
     assert made == pytest.approx(want, rel=1e-4, abs=1e-6)
 
 
@@ -165,11 +170,14 @@ def test_a_mixture_imitates_an_episode_under_its_own_prompt_alone(of: World) -> 
     live = {"student": views["student"], "with_plan": views["teacher"]}
     made = bind(sft(mixture={"plan": 0.5}), step)(live, everything)
     every = tokens(told)
-    assert {name: value.sum().item() for name, value in made.items()} == pytest.approx({
-        "imitate": -sum(t.logp for t in every if t.actor == "expert") / len(every),
-        "imitate_with_plan":
-            -sum(t.teacher[t.token] for t in every if t.actor == "with_plan") / len(every),
-    }, rel=1e-4)  # fmt: skip
+    assert {name: value.sum().item() for name, value in made.items()} == pytest.approx(
+        {
+            "imitate": -sum(t.logp for t in every if t.actor == "expert") / len(every),
+            "imitate_with_plan": -sum(t.teacher[t.token] for t in every if t.actor == "with_plan")
+            / len(every),
+        },
+        rel=1e-4,
+    )
 
 
 # -- gradients
@@ -217,8 +225,9 @@ def test_each_kl_pulls_one_side_and_the_other_is_detached() -> None:
         return 0.18 * (t.detach().exp() * (t.detach() - s)).sum(-1)
 
     for name, formula, still in (
-        ("teacher_kl", of_teacher, "student"), ("student_kl", of_student, "teacher"),
-    ):  # fmt: skip
+        ("teacher_kl", of_teacher, "student"),
+        ("student_kl", of_student, "teacher"),
+    ):
         made, want = grads(algorithm, of, name), written_out(of, formula)
         for view in ("student", "teacher"):
             assert_close(made[view], want[view], atol=1e-7, rtol=1e-4)
@@ -246,8 +255,9 @@ def test_policies_that_agree_pull_at_nothing() -> None:
     of = WORLDS[0]
     twins = World(of.episodes, dict.fromkeys(of.hidden, of.hidden["student"]), of.heads)
     for algorithm, names in (
-        (pi_distill(total_steps=1), ("teacher_kl", "student_kl")), (opsd(), ("kl",)),
-    ):  # fmt: skip
+        (pi_distill(total_steps=1), ("teacher_kl", "student_kl")),
+        (opsd(), ("kl",)),
+    ):
         for name in names:
             assert parts(algorithm, twins)[name] == pytest.approx(0, abs=1e-6)
             for grad in grads(algorithm, twins, name).values():
@@ -303,8 +313,10 @@ def test_what_tokens_count(seed: int, some: bool) -> None:
     of_some = Signal(lambda s: chosen.float(), "some") if some else ONE
     weights = chosen.tolist() if some else [True] * n
     owner = step.batch.owner.tolist()
-    sizes = [sum(w for w, e in zip(weights, owner, strict=True) if e == k)
-             for k in range(len(of.episodes))]  # fmt: skip
+    sizes = [
+        sum(w for w, e in zip(weights, owner, strict=True) if e == k)
+        for k in range(len(of.episodes))
+    ]
     among = sum(size > 0 for size in sizes)
     want = {
         token_mean: [w / max(1, sum(sizes)) for w in weights],
@@ -324,11 +336,14 @@ def test_a_group_counts_where_its_returns_differ() -> None:
     # 0.1 + 0.2 is not quite 0.3: the same return by another way is no difference
     turn = world(0).episodes[0].turns[0]
     ways = [
-        Episode(task=Task(id="t"), group="t", copy=k, turns=tuple(
-            replace(turn, reward=r, penalty=0.0) for r in rewards
-        ))
+        Episode(
+            task=Task(id="t"),
+            group="t",
+            copy=k,
+            turns=tuple(replace(turn, reward=r, penalty=0.0) for r in rewards),
+        )
         for k, rewards in enumerate(((0.1, 0.2), (0.3,)))
-    ]  # fmt: skip
+    ]
     assert ways[0].total_reward != ways[1].total_reward
     assert not varied()(Step(collate(ways), {}, 0)).any()
     alone = world(5, groups=4, group_size=1)
@@ -377,9 +392,14 @@ class Knows(Doors):
 
 
 def step_on(
-    algorithm: Algorithm, on: Session, student: Table, episodes: Sequence[Episode], *,
-    lr: float = 0.0, **update: int,
-) -> tuple[list[Tensor], Report]:  # fmt: skip
+    algorithm: Algorithm,
+    on: Session,
+    student: Table,
+    episodes: Sequence[Episode],
+    *,
+    lr: float = 0.0,
+    **update: int,
+) -> tuple[list[Tensor], Report]:
     """The gradient of every optimiser step."""
     seen: list[Tensor] = []
 
@@ -389,9 +409,16 @@ def step_on(
             super().step()
 
     report = train_step(
-        algorithm, episodes, {"self": student}, Recorder(student.parameters(), lr=lr), on.prompter,
-        Update(grad_clip=1e9, **update), step=0, seed=0, clock=Clock(),
-    )  # fmt: skip
+        algorithm,
+        episodes,
+        {"self": student},
+        Recorder(student.parameters(), lr=lr),
+        on.prompter,
+        Update(grad_clip=1e9, **update),
+        step=0,
+        seed=0,
+        clock=Clock(),
+    )
     return seen, report
 
 
@@ -416,15 +443,22 @@ def test_without_privileged_information_it_is_plain_ppo_whatever_alpha(
     want, episodes = None, None
     for alpha in (0.0, 0.3, 1.0):
         algorithm = pi_distill(
-            total_steps=5, alpha=alpha, hint="" if asked else "plan", flat_groups="keep",
+            total_steps=5,
+            alpha=alpha,
+            hint="" if asked else "plan",
+            flat_groups="keep",
             reduction=reduction,
-        )  # fmt: skip
+        )
         made = played(algorithm)
         episodes = episodes or made
         assert made == episodes
         # away from the policy that sampled, so that clipping shows
-        moved = [replace(e, turns=tuple(replace(t, logps=tuple(x + 0.3 for x in t.logps))
-                                        for t in e.turns)) for e in made]  # fmt: skip
+        moved = [
+            replace(
+                e, turns=tuple(replace(t, logps=tuple(x + 0.3 for x in t.logps)) for t in e.turns)
+            )
+            for e in made
+        ]
         (grad,), report = step_on(algorithm, on, student, moved)
         assert report.losses["teacher_kl"] == report.losses["student_kl"] == 0
         plain = grpo(std=False, dual_clip=None)
@@ -474,8 +508,10 @@ def test_the_ratio_crosses_prompts() -> None:
         now = student.score(samples, 1.0).logp.tolist()
         then = [x for t in e.turns for x in t.logps]
         a = advantage[e.task.id, e.copy]
-        losses += [clipped(float(torch.tensor(p - q).exp()), a, 1.0, 1.0, None)
-                   for p, q in zip(now, then, strict=True)]  # fmt: skip
+        losses += [
+            clipped(float(torch.tensor(p - q).exp()), a, 1.0, 1.0, None)
+            for p, q in zip(now, then, strict=True)
+        ]
     assert report.losses["student"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
 
 
@@ -495,9 +531,10 @@ def test_a_minibatch_is_reduced_like_a_step(name: str, reduction: Any) -> None:
         for k, e in enumerate(played(algorithm))
     ]
     differing = {
-        g for g in {e.group for e in episodes}
+        g
+        for g in {e.group for e in episodes}
         if len({e.total_reward for e in episodes if e.group == g}) > 1
-    }  # fmt: skip
+    }
     sizes = [
         (e.group in differing)
         * (sum(len(t.tokens) for t in e.turns) if reduction == "token" else 1)

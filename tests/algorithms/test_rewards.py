@@ -45,9 +45,14 @@ def turn(
     *, reward: float = 0.0, penalty: float = 0.0, state: str | None = None, n: int = 1
 ) -> Turn:
     return Turn(
-        observation=Observation(text="", state=state), prompt=(1,), text="", tokens=(0,) * n,
-        logps=(-0.5,) * n, reward=reward, penalty=penalty,
-    )  # fmt: skip
+        observation=Observation(text="", state=state),
+        prompt=(1,),
+        text="",
+        tokens=(0,) * n,
+        logps=(-0.5,) * n,
+        reward=reward,
+        penalty=penalty,
+    )
 
 
 def group(name: str, *episodes: tuple[Turn, ...]) -> list[Episode]:
@@ -216,12 +221,11 @@ def test_dr_grpo_needs_a_length(length: int) -> None:
 def flattened(of: World, name: str) -> World:
     """The same world, but in one group every return is equal."""
     episodes = tuple(
-        replace(
-            e, turns=tuple(replace(t, reward=0.0, penalty=0.0) for t in e.turns)
-        )
-        if e.group == name else e
+        replace(e, turns=tuple(replace(t, reward=0.0, penalty=0.0) for t in e.turns))
+        if e.group == name
+        else e
         for e in of.episodes
-    )  # fmt: skip
+    )
     return World(episodes, of.hidden, of.heads)
 
 

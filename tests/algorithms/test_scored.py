@@ -40,11 +40,14 @@ def episode(
         made.append(
             Turn(
                 observation=Observation(text=rng.choice(("a door", "no door")), won=k == turns - 1),
-                prompt=(1,), text="", tokens=tokens, logps=tuple(-3 * rng.random() for _ in tokens),
+                prompt=(1,),
+                text="",
+                tokens=tokens,
+                logps=tuple(-3 * rng.random() for _ in tokens),
                 actor=hand if hand and k % 2 else "student",
                 reward=float(rng.choice((0, 0, 1))) + more,
             )
-        )  # fmt: skip
+        )
     return Episode(
         task=Task(id=group), group=group, turns=tuple(made), won=rng.random() < 0.5, copy=seed
     )
@@ -74,15 +77,24 @@ def prompts(view: View, task: Task) -> Prompter:
 
 
 def step(
-    algorithm: Algorithm, episodes: Sequence[Episode], of: Mapping[str, Scorer], at: int = 0,
+    algorithm: Algorithm,
+    episodes: Sequence[Episode],
+    of: Mapping[str, Scorer],
+    at: int = 0,
     **update: float,
-) -> tuple[Report, list[Tensor]]:  # fmt: skip
+) -> tuple[Report, list[Tensor]]:
     recorder = Recorder(list(of["self"].inner.parameters()))  # type: ignore[attr-defined]
     report = train_step(
-        algorithm, episodes, of, recorder, prompts,
+        algorithm,
+        episodes,
+        of,
+        recorder,
+        prompts,
         Update(**{"grad_clip": 1e9, **update}),  # type: ignore[arg-type]
-        step=at, seed=0, clock=Clock(),
-    )  # fmt: skip
+        step=at,
+        seed=0,
+        clock=Clock(),
+    )
     return report, recorder.seen
 
 
@@ -187,9 +199,16 @@ def test_views_that_read_the_same_ids_share_their_scores() -> None:
     algorithm = Algorithm(terms=rlsd.terms, views={"teacher": View(policy="self", hint="go on")})
     recorder = Recorder(list(of["self"].inner.parameters()))
     report = train_step(
-        algorithm, episodes, of, recorder, told, Update(grad_clip=1e9), step=0, seed=0,
+        algorithm,
+        episodes,
+        of,
+        recorder,
+        told,
+        Update(grad_clip=1e9),
+        step=0,
+        seed=0,
         clock=Clock(),
-    )  # fmt: skip
+    )
     hinted = told(View(hint="go on"), episodes[0].task).samples(episodes[0])[-1]
     own = [length(e, TURNS) for e in episodes]
     assert of["self"].tokens[False] == sum(own) + len(hinted.prompt) + len(hinted.tokens)

@@ -146,9 +146,11 @@ def test_balanced_weights_average_to_one_unless_a_bound_holds_them(
 
 def test_t_dur_of_random_turns(of: World) -> None:
     want = [
-        w for turns in turns_of(of) for w, turn in zip(weights_of(turns), turns, strict=True)
+        w
+        for turns in turns_of(of)
+        for w, turn in zip(weights_of(turns), turns, strict=True)
         for _ in turn
-    ]  # fmt: skip
+    ]
     assert t_dur()(of.step()).tolist() == pytest.approx(want, abs=1e-4)
     assert len({round(w, 4) for w in want}) > 3
 

@@ -44,13 +44,22 @@ SURFACE = {
 }
 """Every name, with the parameters that stay; further ones may follow those of a class."""
 METHODS = {
-    "Run": {"checkpoint": "name", "config": "", "episodes": "", "evaluations": "",
-            "export": "path, checkpoint", "metrics": ""},
+    "Run": {
+        "checkpoint": "name",
+        "config": "",
+        "episodes": "",
+        "evaluations": "",
+        "export": "path, checkpoint",
+        "metrics": "",
+    },
     "Trainer": {"learn": "episodes", "play": "tasks, group_size"},
     "Session": {"prompter": "view, task"},
-    "HFPolicy": {"load": "name, device, settings", "score": "samples, temperature",
-                 "save": "folder"},
-}  # fmt: skip
+    "HFPolicy": {
+        "load": "name, device, settings",
+        "score": "samples, temperature",
+        "save": "folder",
+    },
+}
 
 
 def parameters(function: object) -> list[str]:
@@ -108,8 +117,11 @@ def test_the_import_is_light() -> None:
         "print(*[n for n in ('torch', 'transformers', 'pydantic', 'rich') if n in sys.modules])"
     )
     out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
         env={"PYTHONPATH": str(ROOT / "src"), "PATH": ""},
-    ).stdout.splitlines()  # fmt: skip
+    ).stdout.splitlines()
     assert float(out[0]) < 0.1
     assert out[1] == ""

@@ -315,7 +315,7 @@ def test_a_cause_is_told_once() -> None:
     assert told[0].startswith("train, seen: step(")
     assert "whose text is bytes" in told[0]
     assert set(told[1:]) == {"train, seen: as above"}
-    broken = [finding.promise for finding in findings if finding.problems]
+    broken = [finding.name for finding in findings if finding.problems]
     assert broken[0].startswith("the same actions")
     assert len(quick(Wrong("bytes"), "train")) == 1
 
@@ -389,14 +389,14 @@ def findable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_explains_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-env", "test_check_env:Wrong", "how=leaking", "--split", "train"]) == 2 - 1
     told = capsys.readouterr().out
-    assert "broken  the same actions lead to the same observations" in told
+    assert "failed  the same actions give the same observations" in told
     assert "differs after a reset at step 1" in told
-    assert "1 promise is broken (train: 5 tasks of each)" in told
+    assert "1 check failed (train: 5 tasks of each)" in told
     assert main(["check-env", "test_check_env:Wrong", "how=silent"]) == 1
-    assert "promises are broken (train, " in capsys.readouterr().out
+    assert "checks failed (train, " in capsys.readouterr().out
     assert main(["check-env", "doors", "rooms=1", "--tasks", "2"]) == 0
     told = capsys.readouterr().out
-    assert "every promise is kept (train, seen, unseen: 2 tasks of each)" in told
+    assert "all checks passed (train, seen, unseen: 2 tasks of each)" in told
     assert main(["check-env", "doors", "rooms=many"]) == 2
     assert "env.options.rooms" in capsys.readouterr().err
 
@@ -407,17 +407,24 @@ def test_the_command_explains_and_fails(capsys: pytest.CaptureFixture[str]) -> N
         (["doors", "--tasks", "-3"], ["--tasks must be at least 1, got -3"]),
         (["doors", "--tasks", "0"], ["--tasks must be at least 1, got 0"]),
         (["doors", "--seconds", "0"], ["--seconds must be above 0"]),
-        (["doors", "--split", "trian"], ["'trian' cannot be opened (doors has no split 'trian'; it "
-                                         "has train, seen, unseen); did you mean train?"]),
+        (
+            ["doors", "--split", "trian"],
+            [
+                "'trian' cannot be opened (doors has no split 'trian'; it "
+                "has train, seen, unseen); did you mean train?"
+            ],
+        ),
         (["household", "games=/nowhere"], ["'train' cannot be opened (No game.tw-pddl was found"]),
         (["webshop", "products=0"], ["'train' has no tasks with these options"]),
         (["webshop", "products=9", "--split", "train"], ["'train' has no tasks"]),
         (["test_check_env:Wrong", "how=no screen"], ["cannot be made: there is no screen here"]),
         (["test_check_env:Wrong", "how=tasks raise"], ["tasks('train') raised KeyError"]),
-        (["test_check_env:Wrong", "how=hangs at once", "--seconds", "3"],
-         ["test_check_env:Wrong cannot be opened: tasks did not return within 3 s"]),
+        (
+            ["test_check_env:Wrong", "how=hangs at once", "--seconds", "3"],
+            ["test_check_env:Wrong cannot be opened: tasks did not return within 3 s"],
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.usefixtures("findable")
 def test_what_cannot_be_opened_is_one_sentence(
     given: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
@@ -443,7 +450,8 @@ def test_a_call_that_never_returns_is_found_and_the_rest_is_checked(
     given = ["test_check_env:Wrong", f"how={how}", "--split", "train", "--tasks", "1"]
     assert main(["check-env", *given, "--seconds", "5"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    at = lines.index("broken  anything may be said to it: nonsense is answered, never raised, and "
-                     "never wins")  # fmt: skip
+    at = lines.index(
+        "failed  any text is accepted as an action: nonsense is answered, never raises and never wins"
+    )
     assert part in lines[at + 1]
-    assert [text.split()[0] for text in lines[-3:-1]] == ["kept", "kept"]
+    assert [text.split()[0] for text in lines[-3:-1]] == ["ok", "ok"]

@@ -182,9 +182,17 @@ def test_examples_are_listed_shown_and_copied(
 def test_a_run_writes_what_was_promised(here: Path) -> None:
     names = {path.name for path in (here / "run").iterdir()} - {".lock"}
     assert names == {
-        "config.toml", "meta.json", "episodes.jsonl", "metrics.jsonl", "evals.jsonl",
-        "columns.jsonl", "hints.jsonl", "timings.jsonl", "checkpoints", "latest",
-    }  # fmt: skip
+        "config.toml",
+        "meta.json",
+        "episodes.jsonl",
+        "metrics.jsonl",
+        "evals.jsonl",
+        "columns.jsonl",
+        "hints.jsonl",
+        "timings.jsonl",
+        "checkpoints",
+        "latest",
+    }
     assert (here / "run/latest").read_text() == "step-000004\n"
     kept = sorted(path.name for path in (here / "run/checkpoints").iterdir())
     assert kept == ["step-000002", "step-000004"]  # the newest two
@@ -291,7 +299,7 @@ def test_a_dry_run_makes_nothing(here: Path, capsys: Captured) -> None:
     before = sorted(here.rglob("*"))
     assert main(["train", "my.toml", "run.folder=other", "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert "chance that teacher acts" in shown
+    assert "probability that teacher acts" in shown
     assert sorted(here.rglob("*")) == before
 
 
@@ -554,9 +562,13 @@ def test_what_is_collected_can_be_imitated(here: Path, capsys: Captured) -> None
     assert len(episodes) == 20
     assert len({e.task.id for e in episodes[:9]}) == 9  # every task once before any twice
     imitate = [
-        "run.folder=imitated", 'algorithm={name="sft"}', "rollout.replay=expert.jsonl",
-        "rollout.tasks_per_step=5", "policy={model=\"run\"}", "policies={}",
-    ]  # fmt: skip
+        "run.folder=imitated",
+        'algorithm={name="sft"}',
+        "rollout.replay=expert.jsonl",
+        "rollout.tasks_per_step=5",
+        'policy={model="run"}',
+        "policies={}",
+    ]
     assert main(["train", "my.toml", *imitate]) == 0
     played = [episode_of(line) for line in read(here / "imitated/episodes.jsonl")]
     assert len(played) == 4 * 5
@@ -671,9 +683,14 @@ def test_every_option_of_a_suite_is_explained() -> None:
 
 
 LINE = {
-    "step": 3, "won": 3, "episodes": 12, "broken": 1, "loss": 0.5, "grad_norm": 1.25,
+    "step": 3,
+    "won": 3,
+    "episodes": 12,
+    "broken": 1,
+    "loss": 0.5,
+    "grad_norm": 1.25,
     "means": {"gap[teacher|student]": -0.125},
-}  # fmt: skip
+}
 SECONDS = {"all": 10.0, "generate": 5.0, "update": 2.5, "teacher": 1.0, "environment": 0.5}
 
 
@@ -685,8 +702,16 @@ def test_plain_lines_say_it_all(here: Path) -> None:
     lines.stepped({**LINE, "loss": None, "means": {}}, SECONDS)
     lines.evaluated({"step": 4, "won": 3, "n": 12})
     told = out.getvalue()
-    for part in ("step 0 of 4", "won 3/12", "1 broken", "loss 0.5000", "gap -0.125", "10.0 s",
-                 "loss nan", "3/12 = 25 % (9 to 53 %) at step 4"):  # fmt: skip
+    for part in (
+        "step 0 of 4",
+        "won 3/12",
+        "1 broken",
+        "loss 0.5000",
+        "gap -0.125",
+        "10.0 s",
+        "loss nan",
+        "3/12 = 25 % (9 to 53 %) at step 4",
+    ):
         assert part in told
     assert "\x1b" not in told
 
@@ -703,8 +728,16 @@ def test_the_live_view_says_it_all(here: Path) -> None:
     view.playing(5, 12)
     view.closed()
     shown = console.export_text()
-    for part in ("2/4", "playing 5/12", "last 2 steps: 6/24 = 25 %", "generate 50 %",
-                 "environment 5 %", "teacher 10 %", "update 25 %", "evaluation: 3/12"):  # fmt: skip
+    for part in (
+        "2/4",
+        "playing 5/12",
+        "last 2 steps: 6/24 = 25 %",
+        "generate 50 %",
+        "environment 5 %",
+        "teacher 10 %",
+        "update 25 %",
+        "evaluation: 3/12",
+    ):
         assert part in shown
 
 

@@ -15,9 +15,12 @@ ROWS = ("teacher", "before", "after Guided-OPD", "after plain OPD")
 def demo(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tutelage", "demo", "--quick", "--folder", str(folder)],
-        capture_output=True, text=True, check=True, timeout=300,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")

@@ -102,8 +102,13 @@ def test_the_originals_data_is_named(capsys: Captured) -> None:
     assert main(["doctor"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert told.count("the original's data, for env.options.") == 5
-    for part in ("alfworld-download", "princeton-nlp/WebShop", "sierra-research/tau-bench",
-                 "FlashRAG_datasets", "OSU-NLP-Group/TravelPlanner"):  # fmt: skip
+    for part in (
+        "alfworld-download",
+        "princeton-nlp/WebShop",
+        "sierra-research/tau-bench",
+        "FlashRAG_datasets",
+        "OSU-NLP-Group/TravelPlanner",
+    ):
         assert part in told
 
 
@@ -252,7 +257,7 @@ OWN = """
 from tutelage.envs.requirements import Need
 
 def needs(options):
-    yield Need(name="a horse", found="", get="buy one", wanted="ride" in options, use="to ride")
+    yield Need(name="a horse", found="", get="buy one", required="ride" in options, use="to ride")
     yield Need(name="a saddle", found="leather", get="")
 
 class World: ...
@@ -263,8 +268,9 @@ def test_a_world_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     name = world(tmp_path, monkeypatch, OWN)
     suite = {"suite": f"{name}:World", "options": {}}
     assert [(each.state, each.name.strip()) for each in lines(env=suite)[:-1]] == [
-        ("ok", f"{name}:World"), ("ok", "a saddle"),
-    ]  # fmt: skip
+        ("ok", f"{name}:World"),
+        ("ok", "a saddle"),
+    ]
     suite["options"] = {"ride": True}
     horse = line("a horse", env=suite)
     assert (horse.state, horse.said, horse.how) == ("missing", "to ride", "buy one")
@@ -368,7 +374,7 @@ def test_java_home_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_packages() -> None:
     assert requirements.package("pytest", "dev").found == pytest.__version__
     assert requirements.package("no-such-thing", "x").get == "pip install 'tutelage[x]'"
-    assert requirements.package("no-such-thing", "x", wanted=False).missing is False
+    assert requirements.package("no-such-thing", "x", required=False).missing is False
     assert requirements.package("no-such-thing", get="brew it").get == "brew it"
 
 
@@ -417,11 +423,14 @@ def test_files(tmp_path: Path) -> None:
 def test_how_it_is_written() -> None:
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     parts = [
-        Part(title="one", lines=(
-            Line(state="ok", name="short", said="word " * 20),
-            Line(state="missing", name="n" * 40, said="what", how="do this"),
-        )),
-    ]  # fmt: skip
+        Part(
+            title="one",
+            lines=(
+                Line(state="ok", name="short", said="word " * 20),
+                Line(state="missing", name="n" * 40, said="what", how="do this"),
+            ),
+        ),
+    ]
     doctor.show(parts, console)
     assert console.export_text().splitlines() == [
         "one",

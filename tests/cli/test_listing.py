@@ -83,7 +83,7 @@ def test_a_setting_without_a_meaning_of_its_own_has_the_shared_one_or_its_type()
     assert meanings(mine) == {
         "kl": "mine: not theirs",
         "speed": "how fast, in tokens",
-        "every": SHARED.get("every", "a whole number"),
+        "every": SHARED.get("every", "an integer"),
     }
 
 
@@ -104,9 +104,16 @@ def test_a_text_is_filled_but_its_formulas_stand() -> None:
     )
     made = listing.fill(text, 20).splitlines()
     assert made == [
-        "Some words that are", "long enough.", "", "    A = b", "    C = d + eeeeeeee",
-        "        + f", "", "x = y", "z = w",
-    ]  # fmt: skip
+        "Some words that are",
+        "long enough.",
+        "",
+        "    A = b",
+        "    C = d + eeeeeeee",
+        "        + f",
+        "",
+        "x = y",
+        "z = w",
+    ]
 
 
 # -- evaluations
@@ -115,11 +122,14 @@ def test_a_text_is_filled_but_its_formulas_stand() -> None:
 def evaluation(scores: Sequence[float | None], **summary: float) -> Evaluation:
     episodes = tuple(
         Episode(
-            task=Task(id=str(k), family="ab"[k % 2]), group=str(k), turns=(), score=score,
+            task=Task(id=str(k), family="ab"[k % 2]),
+            group=str(k),
+            turns=(),
+            score=score,
             won=score == 1,
         )
         for k, score in enumerate(scores)
-    )  # fmt: skip
+    )
     tested = Panel(split="test", tasks=tuple(e.task for e in episodes), fingerprint="f")
     return Evaluation(panel=tested, episodes=episodes, summary=summary)
 
@@ -143,8 +153,9 @@ def test_scores_are_shown_beside_success_where_they_say_more() -> None:
     assert cells["score"] == "69 % (32 to 100 %)"
     at = [name.strip() for name, _ in rows].index("score")
     assert [cell.strip() for _, cell in rows[at + 1 : at + 3]] == [
-        "100 % (34 to 100 %)", "38 % (13 to 62 %)",
-    ]  # fmt: skip
+        "100 % (34 to 100 %)",
+        "38 % (13 to 62 %)",
+    ]
     assert "2/4 = 50 % (15 to 85 %), score 69 % (32 to 100 %) at step 4" in said(some)
     for same in (evaluation([1.0, 0.0]), evaluation([None, None])):
         assert "score" not in shown(student=same) + said(same)

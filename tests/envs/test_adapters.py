@@ -300,7 +300,7 @@ def test_whose_class_is_filled_in() -> None:
         suite_of(EnvSection(suite="random:Random"))
     with pytest.raises(ConfigError, match=r"tutelage.envs.doors has no class 'Nothing'"):
         suite_of(EnvSection(suite="tutelage.envs.doors:Nothing"))
-    with pytest.raises(ConfigError, match=r"options\.last must be a whole number"):
+    with pytest.raises(ConfigError, match=r"options\.last must be an integer"):
         own("Count", last="many")
 
 

@@ -254,8 +254,9 @@ def test_doors_play_alike_in_both_pools() -> None:
     tasks = suite.tasks("train")[:4]
     seen = []
     pools: list[Pool] = [
-        LocalPool(suite), ProcessPool(suite, workers=2, reset_seconds=20, step_seconds=20)
-    ]  # fmt: skip
+        LocalPool(suite),
+        ProcessPool(suite, workers=2, reset_seconds=20, step_seconds=20),
+    ]
     for pool in pools:
         for task in tasks:
             pool.open(task.id, task)

@@ -46,9 +46,13 @@ def ask(folder: Path, name: str, options: object = "{}") -> list[str]:
     source = Path(__file__).parents[2] / "src"
     ran = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(source)!r}]\n{code}"],
-        capture_output=True, text=True, check=False, cwd=folder, timeout=100,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        timeout=100,
         env={"PATH": "", "PYTHONPATH": str(folder)},
-    )  # fmt: skip
+    )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.splitlines()
 

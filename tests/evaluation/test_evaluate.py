@@ -44,9 +44,13 @@ from tutelage_worlds.household import Household
 # 1998), table I, method 3
 @pytest.mark.parametrize(
     ("k", "n", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611),
-     (1, 29, 0.0061, 0.1718)],
-)  # fmt: skip
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
 def test_wilson_as_published(k: int, n: int, low: float, high: float) -> None:
     assert wilson(k, n) == pytest.approx((low, high), abs=6e-5)
 
@@ -219,8 +223,13 @@ def test_an_evaluation_counts_every_task_of_its_panel() -> None:
     assert made.rate == (0.75, *wilson(3, 4))
     line = made.line(20, "student")
     assert {key: line[key] for key in ("step", "name", "panel", "n", "won", "broken")} == {
-        "step": 20, "name": "student", "panel": "f", "n": 4, "won": 3, "broken": 1,
-    }  # fmt: skip
+        "step": 20,
+        "name": "student",
+        "panel": "f",
+        "n": 4,
+        "won": 3,
+        "broken": 1,
+    }
     assert line["outcomes"] == [1, 0, 1, 1]
     assert line["families"] == {
         "heat": [2, 2, *wilson(2, 2)],
@@ -266,9 +275,12 @@ def test_scores_are_reported_over_all_tasks_and_by_family() -> None:
 
 def run(suite: Suite, tested: Panel, retries: int = 1) -> Evaluation:
     on = Session(
-        suite=suite, pool=LocalPool(suite), policies={"self": Table(knows=30.0)},
-        context=Context(), limits=Limits(max_turns=9, max_new_tokens=8, retries=retries),
-    )  # fmt: skip
+        suite=suite,
+        pool=LocalPool(suite),
+        policies={"self": Table(knows=30.0)},
+        context=Context(),
+        limits=Limits(max_turns=9, max_new_tokens=8, retries=retries),
+    )
     return evaluate(on, tested, seed=0, temperature=0.0)
 
 

@@ -25,9 +25,23 @@ from tutelage.evaluation.statistics import (
 # the usual tables, 97.5th percentile
 @pytest.mark.parametrize(
     ("degrees", "value"),
-    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (6, 2.447), (7, 2.365),
-     (8, 2.306), (9, 2.262), (10, 2.228), (12, 2.179), (15, 2.131), (30, 2.042), (120, 1.980)],
-)  # fmt: skip
+    [
+        (1, 12.706),
+        (2, 4.303),
+        (3, 3.182),
+        (4, 2.776),
+        (5, 2.571),
+        (6, 2.447),
+        (7, 2.365),
+        (8, 2.306),
+        (9, 2.262),
+        (10, 2.228),
+        (12, 2.179),
+        (15, 2.131),
+        (30, 2.042),
+        (120, 1.980),
+    ],
+)
 def test_students_t_as_in_tables(degrees: int, value: float) -> None:
     assert student_t(degrees) == pytest.approx(value, abs=6e-4)
 
@@ -106,9 +120,10 @@ def test_equal_calls_give_equal_numbers() -> None:
 TABLES = st.tuples(st.integers(1, 4), st.integers(2, 12)).flatmap(
     lambda size: st.lists(
         st.lists(st.sampled_from([0.0, 1 / 3, 2 / 3, 1.0]), min_size=size[1], max_size=size[1]),
-        min_size=size[0], max_size=size[0],
+        min_size=size[0],
+        max_size=size[0],
     )
-)  # fmt: skip
+)
 
 
 @given(table=TABLES)
@@ -157,9 +172,14 @@ def test_equal_runs_are_not_distinguishable() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [(-0.1, 0.1, False), (0.0, 0.2, False), (-0.2, 0.0, False), (0.01, 0.2, True),
-     (-0.2, -0.01, True)],
-)  # fmt: skip
+    [
+        (-0.1, 0.1, False),
+        (0.0, 0.2, False),
+        (-0.2, 0.0, False),
+        (0.01, 0.2, True),
+        (-0.2, -0.01, True),
+    ],
+)
 def test_distinguishable_is_zero_outside(low: float, high: float, said: bool) -> None:
     made = Estimate(mean=(low + high) / 2, low=low, high=high, seeds=3, tasks=200)
     assert made.distinguishable is said
@@ -194,10 +214,13 @@ def test_a_comparison_needs_the_same_seeds_and_tasks() -> None:
 def covered(spread: float, seeds: int, of: Callable[[Values, Values], bool]) -> float:
     draw = random.Random(round(10 * spread) + seeds)
     worlds = 150
-    return sum(
-        of(random_table(seeds, 60, spread, draw), random_table(seeds, 60, spread, draw))
-        for _ in range(worlds)
-    ) / worlds  # fmt: skip
+    return (
+        sum(
+            of(random_table(seeds, 60, spread, draw), random_table(seeds, 60, spread, draw))
+            for _ in range(worlds)
+        )
+        / worlds
+    )
 
 
 @pytest.mark.parametrize("seeds", [3, 5])

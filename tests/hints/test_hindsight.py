@@ -64,9 +64,9 @@ def place(episode: Episode, turn: int, group: Sequence[Episode]) -> str:
     return "a" * (turn % 2)
 
 
-def scored(context: Context, hindsight: Callable[..., str] | None, hint: str = "") -> tuple[
-    list[Episode], layout.Layout
-]:  # fmt: skip
+def scored(
+    context: Context, hindsight: Callable[..., str] | None, hint: str = ""
+) -> tuple[list[Episode], layout.Layout]:
     """Episodes of doors, and how the student and a teacher with hindsight read them."""
     suite = Doors(4)
     on = session(suite, context=context, policies=pair(), max_new_tokens=6)

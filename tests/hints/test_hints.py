@@ -27,7 +27,7 @@ from tutelage.hints import Hints, check, hint, kinds_in
 from tutelage.hints.bandit import Bandit
 from tutelage.hints.bank import Bank, Skill, built_in, load
 from tutelage.hints.retrieval import holds, nearest, retrieve
-from tutelage.hints.self_written import ASKED, asked, kept
+from tutelage.hints.self_written import ASKED, advice, request
 from tutelage.objective import View
 from tutelage.prompts.context import HINT_OPEN
 from tutelage.rollout import hint_preparation
@@ -142,11 +142,13 @@ def test_what_a_suite_can_never_give_is_refused() -> None:
         "trace": "needs an environment with an expert; Bare has no `demonstrate` method",
         "written": "knows its solutions; Bare has no",
         "answer": "reference answers; Bare has no `answer` method",
-        "skills:keyword": "chosen by the task's text, and Bare has no `describe` method",
-        "skills:similarity": "chosen by the task's text, and Bare has no `describe` method",
+        "skills:keyword": "chosen by the task's text, but Bare has no `describe` method",
+        "skills:similarity": "chosen by the task's text, but Bare has no `describe` method",
     }.items():
-        for refused in (lambda k=kind: check(Bare(), k, with_bank),
-                        lambda k=kind: hint(Bare(), some, k, with_bank)):  # fmt: skip
+        for refused in (
+            lambda k=kind: check(Bare(), k, with_bank),
+            lambda k=kind: hint(Bare(), some, k, with_bank),
+        ):
             with pytest.raises(ConfigError, match=re.escape(said)):
                 refused()
     with pytest.raises(ConfigError, match=r"needs a bank of skills.*set hints\.bank"):
@@ -207,8 +209,14 @@ def test_a_built_in_bank_has_one_form(name: str) -> None:
 
 
 def test_each_environment_has_its_bank() -> None:
-    assert built_in() == ["household", "scienceworld", "search_qa", "tau_bench", "travelplanner",
-                          "webshop"]  # fmt: skip
+    assert built_in() == [
+        "household",
+        "scienceworld",
+        "search_qa",
+        "tau_bench",
+        "travelplanner",
+        "webshop",
+    ]
     assert sum(len(skill.families) for skill in load("scienceworld").skills) == 30
     assert {f for s in load("household").skills for f in s.families} == {f.value for f in Family}
 
@@ -255,16 +263,18 @@ def test_a_bank_of_ones_own(tmp_path: Path) -> None:
     made = load(str(tmp_path))
     assert made.general == ""
     assert [(s.name, s.text, s.families, s.keywords) for s in made.skills] == [
-        ("fast", "hurry", ("fast",), ("fast",)), ("slow", "take your time", ("slow",), ("slow",)),
-    ]  # fmt: skip
+        ("fast", "hurry", ("fast",), ("fast",)),
+        ("slow", "take your time", ("slow",), ("slow",)),
+    ]
     (tmp_path / "general.txt").write_text(" always \n")
     (tmp_path / "bank.toml").write_text('[slow]\nfamilies = ["x", "y"]\n')
     made = load(str(tmp_path))
     assert made.general == "always"
     # named files come first, in their order
     assert [(s.name, s.families, s.keywords) for s in made.skills] == [
-        ("slow", ("x", "y"), ("slow",)), ("fast", ("fast",), ("fast",)),
-    ]  # fmt: skip
+        ("slow", ("x", "y"), ("slow",)),
+        ("fast", ("fast",), ("fast",)),
+    ]
     assert hint(Doors(1), task("y"), "skills", Hints(bank=made)) == "always\n\ntake your time"
 
 
@@ -353,7 +363,7 @@ def test_nothing_that_matches_is_an_error_or_a_choice() -> None:
     for way in ("family", "keyword", "similarity"):
         with pytest.raises(ConfigError, match=rf"no skill of the bank own .* by {way}"):
             hint(suite, some, f"skills:{way}", hints)
-        free = replace(hints, allow_general=True, kept={})
+        free = replace(hints, allow_general=True, cached={})
         assert hint(suite, some, f"skills:{way}", free) == "be brief"
     for way in ("random", "full", "ucb"):
         assert hint(suite, some, f"skills:{way}", hints).startswith("be brief\n\n")
@@ -409,8 +419,12 @@ def test_similarity_as_loops(texts: list[str], said: str) -> None:
 
 def test_similar_words_find_household_files() -> None:
     made, found = load("household"), {}
-    for name, said in (("clean", "clean and wash some mug"), ("heat", "heat with a microwave"),
-                       ("look", "look at the lamp"), ("cool", "a cold fridge")):  # fmt: skip
+    for name, said in (
+        ("clean", "clean and wash some mug"),
+        ("heat", "heat with a microwave"),
+        ("look", "look at the lamp"),
+        ("cool", "a cold fridge"),
+    ):
         found[name] = nearest(made, said)[0].name
     assert found == {name: name for name in found}
 
@@ -454,7 +468,7 @@ def test_ucb_as_loops(data: st.DataObject, count: int) -> None:
         assert bandit.now == {t.id: hand[t.family].choose() for t in tasks}
         paid: dict[str, tuple[str, float]] = {}
         for t in tasks:
-            assert bandit.shown(t, skills) == bandit.now[t.id]
+            assert bandit.skill_of(t, skills) == bandit.now[t.id]
             reward = data.draw(st.none() | st.sampled_from([0.0, 0.3, 1.0]))
             if reward is not None:  # else its episodes broke
                 hand[t.family].rewards[bandit.now[t.id]].append(reward)
@@ -477,7 +491,7 @@ def test_ucb_finds_the_skill_that_helps() -> None:
     arms = bandit.arms[""]
     assert arms["b"].chosen > 140
     assert min(arm.chosen for arm in arms.values()) > 5
-    assert bandit.shown(task(), skills) == "b"
+    assert bandit.skill_of(task(), skills) == "b"
     assert bandit.arms[""]["b"].chosen + arms["a"].chosen + arms["c"].chosen == 200
 
 
@@ -488,15 +502,15 @@ def test_ucb_counts_a_task_of_a_step_once() -> None:
     assert bandit.now == {"t": "a", "u": "b"}
     assert {n: arm.chosen for n, arm in bandit.arms[""].items()} == {"a": 1, "b": 1}
     # before anything was earned, the first is shown where nothing was chosen
-    assert bandit.shown(task(name="other"), ["a", "b"]) == "a"
+    assert bandit.skill_of(task(name="other"), ["a", "b"]) == "a"
     bandit.settle({"t": ("", 0.2), "u": ("", 0.7), "stranger": ("", 9.0)})
-    assert bandit.shown(task(name="other"), ["a", "b"]) == "b"
-    assert bandit.shown(task("else", "other"), ["a", "b"]) == "a"
+    assert bandit.skill_of(task(name="other"), ["a", "b"]) == "b"
+    assert bandit.skill_of(task("else", "other"), ["a", "b"]) == "a"
 
 
 def test_a_checkpoint_that_says_nothing_of_skills() -> None:
     for state in ({"x": {"a": {"chosen": 1}}}, {"x": 3}, {"x": {"a": {"chosen": "?"}}}):
-        with pytest.raises(RunError, match="about skills cannot be read"):
+        with pytest.raises(RunError, match="skill statistics of a checkpoint cannot be read"):
             Bandit().restore(state)  # type: ignore[arg-type]
 
 
@@ -504,9 +518,9 @@ def test_a_checkpoint_that_says_nothing_of_skills() -> None:
 
 
 def test_a_request_holds_the_plan_and_the_task() -> None:
-    made = asked(["go to fridge 1", "look"], " find it \n")
+    made = request(["go to fridge 1", "look"], " find it \n")
     assert made == f"{ASKED}\n\nThe task: find it\nThe actions:\n1. go to fridge 1\n2. look"
-    assert "The task" not in asked(["look"])
+    assert "The task" not in request(["look"])
 
 
 def words_in(text: str) -> int:
@@ -530,7 +544,7 @@ def words_in(text: str) -> int:
     ],
 )
 def test_what_is_kept_of_an_answer(text: str, ended: bool, most: int, want: str) -> None:
-    assert kept(text, ended=ended, tokens=words_in, most=most) == want
+    assert advice(text, ended=ended, tokens=words_in, most=most) == want
 
 
 def test_the_student_writes_once_for_each_task() -> None:
@@ -541,11 +555,11 @@ def test_the_student_writes_once_for_each_task() -> None:
     assert [line["task"] for line in lines] == [t.id for t in (*tasks[:3], tasks[8])]
     assert len(policy.asked) == 3  # of the last one nothing is known
     assert lines[-1] == {"task": tasks[8].id, "text": "", "tokens": 0}
-    for line, request in zip(lines, policy.asked, strict=False):
-        said = chat().tokenizer.decode(list(request.prompt))
+    for line, asked in zip(lines, policy.asked, strict=False):
+        said = chat().tokenizer.decode(list(asked.prompt))
         assert "The actions" in said
-        assert request.max_new == on.hints.written_tokens
-        assert request.temperature == 0
+        assert asked.max_new == on.hints.written_tokens
+        assert asked.temperature == 0
         # the tags of a turn are no advice
         assert line["text"] in ("1", "3", "4")
         assert line["tokens"] == 4
@@ -761,9 +775,16 @@ def gradient(algorithm_of: object, suite: Doors) -> tuple[torch.Tensor, dict[str
     before = policies["self"].logits.detach().clone()
     optimizer = torch.optim.SGD(policies["self"].parameters(), lr=1.0)
     report = train_step(
-        algorithm, episodes, policies, optimizer, on.prompter, Update(grad_clip=1e9),
-        step=0, seed=0, clock=Clock(),
-    )  # fmt: skip
+        algorithm,
+        episodes,
+        policies,
+        optimizer,
+        on.prompter,
+        Update(grad_clip=1e9),
+        step=0,
+        seed=0,
+        clock=Clock(),
+    )
     assert {t.actor for e in episodes for t in e.turns} == {
         "student" if algorithm_of is grpo else "skilled"
     }
@@ -787,8 +808,9 @@ def test_all_of_skill_grpo_reads_the_skills() -> None:
     made = skill_grpo(kl=0.1, entropy=0.1)
     assert made.trained() == {"skilled"}
     assert {name: view.hint for name, view in made.views.items()} == {
-        "skilled": "skills", "reference": "skills",
-    }  # fmt: skip
+        "skilled": "skills",
+        "reference": "skills",
+    }
     assert [made.actors["skilled"](k) for k in (0, 1000)] == [1.0, 1.0]
     assert set(skill_grpo().views) == {"skilled"}
     with pytest.raises(ValueError, match="plain GRPO"):

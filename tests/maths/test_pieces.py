@@ -49,7 +49,9 @@ def tensors(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]
     shapes = (N, WIDTH), (V, WIDTH), (N, OTHER), (V, OTHER)
     made = [torch.randn(*shape, generator=gen).to(dtype) for shape in shapes]
     token = torch.randint(V, (N,), generator=gen)
-    return *made, token, torch.randn(N, generator=gen).to(dtype)
+    weights = torch.randn(N, generator=gen).to(dtype)
+    weights[0] = weights[0].abs()  # `gated` leaves out the others: one token at least has a loss
+    return *made, token, weights
 
 
 def whole(loss: Loss, seed: int, heat: float, dtype: torch.dtype) -> tuple[Tensor, ...]:

@@ -25,7 +25,7 @@ from tutelage.objective import (
     View,
     bind,
 )
-from tutelage.objective.scores import Scores  # fmt: skip
+from tutelage.objective.scores import Scores
 from tutelage.schedules import linear
 from tutelage.signals import acted_by, episode_mean, gap, group_relative
 

@@ -22,11 +22,14 @@ from tutelage.types import Episode, Observation, Stop, Task, Turn
 def episode(*texts: str, won: bool = True, tokens: int = 1) -> Episode:
     turns = tuple(
         Turn(
-            observation=Observation(text=""), prompt=(), text=text, tokens=(7,) * tokens,
+            observation=Observation(text=""),
+            prompt=(),
+            text=text,
+            tokens=(7,) * tokens,
             logps=(0.0,) * tokens,
         )
         for text in texts
-    )  # fmt: skip
+    )
     return Episode(task=Task(id="t"), group="t", turns=turns, won=won)
 
 
@@ -104,9 +107,16 @@ def test_length_at_its_marks() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"free": -1}, {"free": 5000}, {"end": 5000}, {"half": -0.1}, {"full": 0.05},
-            {"most": math.nan}],
-)  # fmt: skip
+    "bad",
+    [
+        {"free": -1},
+        {"free": 5000},
+        {"end": 5000},
+        {"half": -0.1},
+        {"full": 0.05},
+        {"most": math.nan},
+    ],
+)
 def test_thresholds_rise(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):
         length(**bad)  # type: ignore[arg-type]
@@ -118,9 +128,12 @@ def test_thresholds_rise(bad: dict[str, float]) -> None:
 def test_log_return_and_batch_agree() -> None:
     suite = Doors(3)
     algorithm = replace(
-        ALONE, penalties={"threes": lambda e: 0.25 * sum(t.action == "3" for t in e.turns),
-                          "always": lambda e: 0.5},
-    )  # fmt: skip
+        ALONE,
+        penalties={
+            "threes": lambda e: 0.25 * sum(t.action == "3" for t in e.turns),
+            "always": lambda e: 0.5,
+        },
+    )
     policies = {"self": Table(knows=1.0, clumsy=10.0)}
     on = session(suite, policies=policies, invalid_penalty=0.125)  # type: ignore[arg-type]
     free = play(on, suite.tasks("train"), ALONE, seed=0)

@@ -96,8 +96,9 @@ def test_the_student_goes_on_to_the_end_and_not_only_for_the_turns_that_are_left
             return super().demonstrate(task)[:2]
 
     suite = Longer(4)
-    made = play(session(suite, policies=pair()), suite.tasks("train")[:3], tcod(direction="b2f"),
-                seed=0)  # fmt: skip
+    made = play(
+        session(suite, policies=pair()), suite.tasks("train")[:3], tcod(direction="b2f"), seed=0
+    )
     for e in made:
         assert [t.actor for t in e.turns] == ["expert", "student", "student", "student"]
         assert e.stop is Stop.DONE
@@ -106,9 +107,11 @@ def test_the_student_goes_on_to_the_end_and_not_only_for_the_turns_that_are_left
 def test_actors_share_the_turns_that_are_left() -> None:
     suite = Doors(4)
     algorithm = Algorithm(
-        terms=(), views={"teacher": View(policy="teacher")}, actors={"teacher": constant(0.5)},
+        terms=(),
+        views={"teacher": View(policy="teacher")},
+        actors={"teacher": constant(0.5)},
         acting=Acting(student_turns=constant(2.0)),
-    )  # fmt: skip
+    )
     made = play(session(suite, policies=pair()), suite.tasks("train"), algorithm, seed=0)
     assert {t.actor for e in made for t in e.turns[:2]} == {"expert"}
     assert {t.actor for e in made for t in e.turns[2:]} == {"student", "teacher"}
@@ -120,8 +123,12 @@ def test_an_opening_is_spoken_aloud_where_the_student_thinks() -> None:
             return [f"now {letter}" for letter in task.data["path"]]
 
     suite = Thinking(3)
-    (made,) = play(session(suite, policies=pair()), suite.tasks("train")[:1],
-                   tcod(direction="b2f", thoughts=True), seed=0)  # fmt: skip
+    (made,) = play(
+        session(suite, policies=pair()),
+        suite.tasks("train")[:1],
+        tcod(direction="b2f", thoughts=True),
+        seed=0,
+    )
     assert ["now a" in t.text for t in made.turns] == [True, True, False]
     with pytest.raises(ValueError, match=r'thoughts are those of an expert.*direction = "b2f"'):
         tcod(thoughts=True)
@@ -140,8 +147,12 @@ class Silent:
 def test_without_an_expert_or_a_record_there_is_no_opening() -> None:
     suite = Silent()
     with pytest.raises(ConfigError, match=r"Silent has no `demonstrate`"):
-        play(session(suite, policies=pair()), suite.tasks("train")[:1],  # type: ignore[arg-type]
-             tcod(direction="b2f"), seed=0)  # fmt: skip
+        play(
+            session(suite, policies=pair()),
+            suite.tasks("train")[:1],  # type: ignore[arg-type]
+            tcod(direction="b2f"),
+            seed=0,
+        )
 
 
 def recorded(folder: Path, suite: Doors, group_size: int = 1) -> tuple[Path, list[Episode]]:
@@ -168,10 +179,18 @@ def test_recorded_episodes_stand_for_the_experts(tmp_path: Path) -> None:
     suite = Doors(3)
     path, won = recorded(tmp_path, suite)
     replay, on = Replay(path), session(suite, policies=pair())
-    begun = replay.choose(4, lambda task: on.prompter(View(), task), suite, seed=0, step=7,
-                          once=True)  # fmt: skip
-    made = play(on, [e.task for e in begun], tcod(direction="b2f"), seed=0, step=2, group_size=2,
-                recorded={e.task.id: e.turns for e in begun})  # fmt: skip
+    begun = replay.choose(
+        4, lambda task: on.prompter(View(), task), suite, seed=0, step=7, once=True
+    )
+    made = play(
+        on,
+        [e.task for e in begun],
+        tcod(direction="b2f"),
+        seed=0,
+        step=2,
+        group_size=2,
+        recorded={e.task.id: e.turns for e in begun},
+    )
     by_task = {e.task.id: e for e in won}
     assert len(made) == 8
     for e in made:
@@ -187,8 +206,9 @@ def test_no_task_is_begun_twice_in_a_step(tmp_path: Path) -> None:
     replay, on = Replay(path), session(suite, policies=pair())
 
     def chosen(count: int, step: int, *, once: bool) -> list[str]:
-        made = replay.choose(count, lambda task: on.prompter(View(), task), suite, seed=0,
-                             step=step, once=once)  # fmt: skip
+        made = replay.choose(
+            count, lambda task: on.prompter(View(), task), suite, seed=0, step=step, once=once
+        )
         return [e.task.id for e in made]
 
     tasks = {e.task.id for e in won}
@@ -248,8 +268,12 @@ def test_divergences_are_of_each_turn_after_its_own_prompts() -> None:
     turns = []
     for letter, other, digit in (("a", "a", "3"), ("b", "c", "1"), ("c", "c", "7")):
         ids = answer(digit)[: 2 if digit == "7" else ANSWER]
-        turns.append((Sample(prompt=tuple(talk.content(letter)), tokens=ids),
-                      Sample(prompt=tuple(talk.content(other)), tokens=ids)))  # fmt: skip
+        turns.append(
+            (
+                Sample(prompt=tuple(talk.content(letter)), tokens=ids),
+                Sample(prompt=tuple(talk.content(other)), tokens=ids),
+            )
+        )
     got = divergences(mine, theirs, turns, 0.7)
     assert [len(d) for d in got] == [ANSWER, ANSWER, 2]
     for d, (own, other) in zip(got, turns, strict=True):
@@ -276,8 +300,9 @@ def test_a_turn_that_strays_is_ended_by_the_teacher(context: Context) -> None:
     policies = apart()
     on = session(suite, context=context, policies=policies)
     made = play(on, suite.tasks("train"), FLOOR, seed=0)
-    alone = play(session(suite, context=context, policies=apart()), suite.tasks("train"), ALONE,
-                 seed=0)  # fmt: skip
+    alone = play(
+        session(suite, context=context, policies=apart()), suite.tasks("train"), ALONE, seed=0
+    )
     # one token in 500 is none of the form's
     assert sum(e.won for e in made) > 24 > 3 > sum(e.won for e in alone)
     student, teacher = policies["self"], policies["teacher"]
@@ -366,8 +391,10 @@ def test_a_student_may_be_ended_by_itself_told_more() -> None:
         def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
             made = super().score(samples, temperature).distribution
             mark = chat().content("Information that only you")
-            told = [any(s.prompt[i : i + len(mark)] == mark for i in range(len(s.prompt)))
-                    for s in samples]  # fmt: skip
+            told = [
+                any(s.prompt[i : i + len(mark)] == mark for i in range(len(s.prompt)))
+                for s in samples
+            ]
             heat = [3.0 if t else 1.0 for s, t in zip(samples, told, strict=True) for _ in s.tokens]
             hidden = made.hidden * torch.tensor(heat)[:, None]
             return Scores(distribution=replace(made, hidden=hidden), token=torch.tensor([0]))
@@ -377,9 +404,10 @@ def test_a_student_may_be_ended_by_itself_told_more() -> None:
     for hint, taken in (("plan", Taken(at=1, by="told")), ("", None)):
         policy = Told(knows=2.0)
         algorithm = Algorithm(
-            terms=(), views={"told": View(policy="self", hint=hint)},
+            terms=(),
+            views={"told": View(policy="self", hint=hint)},
             acting=Acting(takeover=Takeover(view="told", floor=0.1)),
-        )  # fmt: skip
+        )
         made = play(session(suite, policies={"self": policy}), tasks, algorithm, seed=0)
         # told nothing, it differs from itself nowhere and keeps every turn
         assert {t.taken for e in made for t in e.turns} == {taken}
@@ -389,8 +417,9 @@ def test_a_student_may_be_ended_by_itself_told_more() -> None:
 
 def test_the_last_token_may_be_taken_and_a_cut_turn_too() -> None:
     suite = Doors(2)
-    made = play(session(suite, policies=apart(), max_new_tokens=2), suite.tasks("train")[:3], FLOOR,
-                seed=0)  # fmt: skip
+    made = play(
+        session(suite, policies=apart(), max_new_tokens=2), suite.tasks("train")[:3], FLOOR, seed=0
+    )
     for e in made:
         for t in e.turns:
             assert t.taken == Taken(at=1, by="teacher")
@@ -438,9 +467,13 @@ def test_the_one_who_takes_over_must_be_a_view_that_can_act() -> None:
 
 def mixed_turn(at: int | None = 1) -> Turn:
     return Turn(
-        observation=Observation(text="a"), prompt=(9,), text="", tokens=(1, 2, 3),
-        logps=(-0.1, -0.2, -0.3), taken=None if at is None else Taken(at=at, by="teacher"),
-    )  # fmt: skip
+        observation=Observation(text="a"),
+        prompt=(9,),
+        text="",
+        tokens=(1, 2, 3),
+        logps=(-0.1, -0.2, -0.3),
+        taken=None if at is None else Taken(at=at, by="teacher"),
+    )
 
 
 def test_a_record_says_who_ended_a_turn() -> None:

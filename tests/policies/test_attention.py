@@ -38,9 +38,10 @@ def inputs(t: int, s: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("elements", "many"), [(0, 0), (1 << 24, 1 << 24), (1 << 24, 0)],
+    ("elements", "many"),
+    [(0, 0), (1 << 24, 1 << 24), (1 << 24, 0)],
     ids=["sdpa", "one product", "one product of many keys"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize(("t", "s"), [(1, 1), (1, 9), (4, 9), (5, 5)])
 def test_with_a_mask(
     t: int, s: int, elements: int, many: int, monkeypatch: pytest.MonkeyPatch

@@ -232,8 +232,10 @@ def test_a_row_in_a_turn_is_never_the_one_that_goes() -> None:
 def test_a_turn_goes_on_reading_all_that_it_holds_when_another_ends() -> None:
     """From the prompts alone, fewer keys would be read than the turn has by then."""
     of = policy(slots=2)
-    asked = [request(tuple(range(10, 60)), key="a", max_new=40),
-             request(tuple(range(90, 140)), key="b", max_new=20)]  # fmt: skip
+    asked = [
+        request(tuple(range(10, 60)), key="a", max_new=40),
+        request(tuple(range(90, 140)), key="b", max_new=20),
+    ]
     made = run(of, asked)
     assert len(made["b"].tokens) <= 20 < 30 <= len(made["a"].tokens)
     for one in asked:
@@ -334,8 +336,10 @@ def test_engines_record_on_streams_of_their_own(monkeypatch: pytest.MonkeyPatch)
     student, teacher = CudaRecorder("cuda:1"), CudaRecorder("cuda:1")
     graphs = [record(cuda.step) for record in (student, teacher, student)]
     assert [(s, pool) for s, pool in cuda.ran if pool] == [
-        (student.stream, 1), (teacher.stream, 2), (student.stream, 1),
-    ]  # fmt: skip
+        (student.stream, 1),
+        (teacher.stream, 2),
+        (student.stream, 1),
+    ]
     # what libraries keep for a stream is there before a step is recorded on it
     assert cuda.ran[:WARMUP_RUNS] == [(student.stream, 0)] * WARMUP_RUNS
     assert student.stream.device == teacher.stream.device == "cuda:1"
@@ -369,8 +373,10 @@ def test_rows_that_sit_out_draw_nothing() -> None:
     assert not over.any()
     sampler.limit[:] = 1
     assert sampler.sample(slice(0, 3), torch.randn(3, 5, generator=gen), live).tolist() == [
-        True, False, True,
-    ]  # fmt: skip
+        True,
+        False,
+        True,
+    ]
 
 
 def test_a_turns_numbers_are_those_of_its_seed() -> None:

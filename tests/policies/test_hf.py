@@ -264,10 +264,17 @@ def test_only_what_may_be_trained_is_handed_to_the_optimizer() -> None:
 
 def shape(**more: object) -> dict[str, object]:
     return {
-        "vocab_size": len(words()), "hidden_size": 32, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 128,
-        "pad_token_id": 0, "eos_token_id": 2, "bos_token_id": None, **more,
-    }  # fmt: skip
+        "vocab_size": len(words()),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 128,
+        "pad_token_id": 0,
+        "eos_token_id": 2,
+        "bos_token_id": None,
+        **more,
+    }
 
 
 def build(name: str, **more: object) -> Any:
@@ -293,19 +300,27 @@ MISFITS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "capped attention": (
         lambda: build(
-            "Gemma2", head_dim=8, layer_types=["full_attention"] * 2, **KV,
-            final_logit_softcapping=None, attn_logit_softcapping=0.5,
+            "Gemma2",
+            head_dim=8,
+            layer_types=["full_attention"] * 2,
+            **KV,
+            final_logit_softcapping=None,
+            attn_logit_softcapping=0.5,
         ),
         "attends in its own way",
     ),
     "sliding layers": (lambda: build("Gemma2", head_dim=8, **KV), "sliding_attention"),
     "a sliding window without a list of layers": (
-        lambda: build("Mistral", sliding_window=8, **KV), "sliding window of 8"),
+        lambda: build("Mistral", sliding_window=8, **KV),
+        "sliding window of 8",
+    ),
     "divided logits": (lambda: build("Granite", logits_scaling=4.0, **KV), "scales or caps logits"),
     "multiplied logits": (lambda: build("Cohere", **KV), "scales or caps logits"),
     "no context length": (
-        lambda: build("Bloom", n_layer=2, n_head=4, max_position_embeddings=None), "max_position"),
-}  # fmt: skip
+        lambda: build("Bloom", n_layer=2, n_head=4, max_position_embeddings=None),
+        "max_position",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", MISFITS)

@@ -122,8 +122,11 @@ def test_a_folder_of_adapters_holds_nothing_else_and_comes_back(saved: str, tmp_
     of.save(tmp_path / "two")
     assert not (tmp_path / "one" / "model.safetensors").exists()
     assert {p.name for p in (tmp_path / "one").iterdir()} >= {
-        "adapter_model.safetensors", "adapter_config.json", "config.json", "tokenizer.json",
-    }  # fmt: skip
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "config.json",
+        "tokenizer.json",
+    }
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
     told = json.loads((tmp_path / "one" / "adapter_config.json").read_text())
@@ -199,11 +202,19 @@ def wide() -> HFPolicy:
     chat = small_chat()
     return HFPolicy(
         build_model(
-            entries=chat.size, layers=2, hidden=64, heads=4, kv_heads=2, ffn=128, context=512,
-            seed=0, end=chat.end, pad=0,
+            entries=chat.size,
+            layers=2,
+            hidden=64,
+            heads=4,
+            kv_heads=2,
+            ffn=128,
+            context=512,
+            seed=0,
+            end=chat.end,
+            pad=0,
         ),
         chat,
-    )  # fmt: skip
+    )
 
 
 def test_a_model_too_narrow_for_4_bits_is_refused(saved: str) -> None:

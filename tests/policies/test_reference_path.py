@@ -66,12 +66,19 @@ def test_nothing_slow_is_recorded() -> None:
     of = policy()
     fast, slow = (
         SlotEngine(
-            of.engine.forward, lambda: of.head.detach(), of.model.config, end=of.chat.end, slots=2,
-            context=of.context_length, dtype=torch.float32, device="cpu", recorder=tape,
+            of.engine.forward,
+            lambda: of.head.detach(),
+            of.model.config,
+            end=of.chat.end,
+            slots=2,
+            context=of.context_length,
+            dtype=torch.float32,
+            device="cpu",
+            recorder=tape,
             reference_path=way,
         )
         for way in (False, True)
-    )  # fmt: skip
+    )
     assert fast.recordings is not None
     assert slow.recordings is None
 

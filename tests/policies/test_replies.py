@@ -14,8 +14,11 @@ from tutelage.types import Message
 
 TEACHER = Path(tutelage.__file__).parent / "assets" / "household-teacher"
 TALK = (
-    Message("system", "s"), Message("user", "a"), Message("assistant", "b"), Message("user", "c"),
-)  # fmt: skip
+    Message("system", "s"),
+    Message("user", "a"),
+    Message("assistant", "b"),
+    Message("user", "c"),
+)
 
 
 class Letters:

@@ -47,13 +47,21 @@ def test_turns_are_those_of_the_policy(temperature: float) -> None:
     with serving(policy()) as server:
         of = client(server.port)
         answers = {
-            r.key: of.ask("/v1/completions", {
-                "prompt": list(r.prompt), "seed": r.seed, "max_tokens": r.max_new, "logprobs": 0,
-                "temperature": temperature, "return_token_ids": True,
-                "return_tokens_as_token_ids": True, "skip_special_tokens": False,
-            })
+            r.key: of.ask(
+                "/v1/completions",
+                {
+                    "prompt": list(r.prompt),
+                    "seed": r.seed,
+                    "max_tokens": r.max_new,
+                    "logprobs": 0,
+                    "temperature": temperature,
+                    "return_token_ids": True,
+                    "return_tokens_as_token_ids": True,
+                    "skip_special_tokens": False,
+                },
+            )
             for r in requests
-        }  # fmt: skip
+        }
         for key, answer in answers.items():
             made, mine = answer.result(60)["choices"][0], alone[key]
             assert made["token_ids"] == list(mine.tokens)
@@ -108,7 +116,7 @@ def test_one_token_is_a_prompt_too() -> None:
         ({"prompt": [1], "logprobs": 2}, "logprobs: only 0"),
         ({}, "prompt: Field required"),
     ],
-)  # fmt: skip
+)
 def test_what_it_does_not_know_it_refuses(body: dict[str, Any], said: str) -> None:
     with serving(policy()) as server:
         assert said in refused(server, **body)
@@ -139,12 +147,18 @@ def test_many_at_once() -> None:
     of = policy(slots=4)
     with serving(policy(slots=4)) as server:
         asks = [
-            client(server.port, options=HASTY).ask("/v1/completions", {
-                "prompt": [k + 1, 5, 9], "seed": k, "max_tokens": 3 + k % 4, "prompt_logprobs": 0,
-                "return_token_ids": True,
-            })
+            client(server.port, options=HASTY).ask(
+                "/v1/completions",
+                {
+                    "prompt": [k + 1, 5, 9],
+                    "seed": k,
+                    "max_tokens": 3 + k % 4,
+                    "prompt_logprobs": 0,
+                    "return_token_ids": True,
+                },
+            )
             for k in range(24)
-        ]  # fmt: skip
+        ]
         for k, ask in enumerate(asks):
             made = ask.result(60)["choices"][0]
             want = run(of, [Request(key="a", prompt=(k + 1, 5, 9), seed=k, max_new=3 + k % 4)])

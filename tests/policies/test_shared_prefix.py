@@ -154,9 +154,7 @@ def test_one_call_computes_what_its_rows_begin_with_once(tokens: int, heat: floa
     with torch.no_grad():
         made, want = fast.score(samples, heat), slow.score(samples, heat)
     assert_close(made.logp, want.logp, atol=2e-5, rtol=1e-5)
-    assert_close(
-        made.distribution.logps(), want.distribution.logps(), atol=5e-5, rtol=1e-5
-    )  # fmt: skip
+    assert_close(made.distribution.logps(), want.distribution.logps(), atol=5e-5, rtol=1e-5)
     assert sum(sizes) == 80 + sum(len(row.ids) - 80 for row in packed)
     assert fast.prefixes == []
 
@@ -231,10 +229,13 @@ def test_it_goes_with_what_saves_memory(kind: str) -> None:
                 if "lora_B" in name:  # which begins at zero, and would leave A without gradient
                     torch.nn.init.normal_(p, std=0.1)
         return HFPolicy(
-            plain.model, plain.chat, adapters=added, gradient_checkpointing=kind == "recompute",
+            plain.model,
+            plain.chat,
+            adapters=added,
+            gradient_checkpointing=kind == "recompute",
             reference_path=not fast,
             dtype="bfloat16" if kind == "bfloat16" else "float32",
-        )  # fmt: skip
+        )
 
     samples = rows(3)
     fast, slow = made(True), made(False)
@@ -255,8 +256,10 @@ def test_a_second_view_of_the_same_weights_reads_the_first_ones_prefix() -> None
     """A self-teacher that is told more, after the same instructions."""
     of, slow = twins()
     student = rows(4)
-    told = [Sample(prompt=(*s.prompt[:70], 11, 12, 13, *s.prompt[70:]), tokens=s.tokens)
-            for s in student]  # fmt: skip
+    told = [
+        Sample(prompt=(*s.prompt[:70], 11, 12, 13, *s.prompt[70:]), tokens=s.tokens)
+        for s in student
+    ]
     sizes = fed(of)
     with of.shared_prefix(student), torch.no_grad(), of.shared_prefix(told):
         before = sum(sizes)
@@ -290,9 +293,11 @@ def test_a_prefix_is_forgotten_with_its_context_whatever_happens() -> None:
 def test_what_is_not_worth_a_pass_has_none(why: str) -> None:
     of = policy(reference_path=why == "slow")
     samples = {
-        "alone": rows(6, count=1), "short": rows(6, head=MIN_PREFIX - 1), "slow": rows(6),
+        "alone": rows(6, count=1),
+        "short": rows(6, head=MIN_PREFIX - 1),
+        "slow": rows(6),
         "nothing": [],
-    }[why]  # fmt: skip
+    }[why]
     sizes = fed(of)
     with of.shared_prefix(samples):
         assert sizes == []
@@ -331,9 +336,12 @@ def test_a_step_has_the_gradient_of_its_slow_twin(name: str, tokens: int) -> Non
         }
         policies["teacher"].freeze()
         on = Session(
-            suite=suite, pool=LocalPool(suite), policies=dict[str, Actor](policies),
-            context=context, limits=Limits(max_turns=3, max_new_tokens=5),
-        )  # fmt: skip
+            suite=suite,
+            pool=LocalPool(suite),
+            policies=dict[str, Actor](policies),
+            context=context,
+            limits=Limits(max_turns=3, max_new_tokens=5),
+        )
         if not played:
             tasks = suite.tasks("train")[:2]
             played += play(on, tasks, algorithm, seed=0, step=0, group_size=3)
@@ -345,9 +353,16 @@ def test_a_step_has_the_gradient_of_its_slow_twin(name: str, tokens: int) -> Non
         sizes = [size for p in policies.values() for size in (fed(p),)]
         optimizer = Kept(list(policies["self"].parameters()), lr=0.0)
         train_step(
-            algorithm, played, policies, optimizer, on.prompter,
-            Update(max_tokens_per_pass=tokens, grad_clip=1e9), step=0, seed=0, clock=Clock(),
-        )  # fmt: skip
+            algorithm,
+            played,
+            policies,
+            optimizer,
+            on.prompter,
+            Update(max_tokens_per_pass=tokens, grad_clip=1e9),
+            step=0,
+            seed=0,
+            clock=Clock(),
+        )
         assert policies["self"].prefixes == []
         return optimizer.seen, [n for size in sizes for n in size]
 
@@ -384,9 +399,12 @@ def test_a_policy_is_told_of_the_rows_that_are_scored_under_each_view() -> None:
     context = Context(instructions=TOLD)
     acting = policy()
     on = Session(
-        suite=suite, pool=LocalPool(suite), policies={"self": acting}, context=context,
+        suite=suite,
+        pool=LocalPool(suite),
+        policies={"self": acting},
+        context=context,
         limits=Limits(max_turns=2, max_new_tokens=5),
-    )  # fmt: skip
+    )
     played = play(on, suite.tasks("train")[:3], algorithm, seed=0, step=0)
     ready = prepare(algorithm, played, on.prompter)
     whole = [Span(e, 0, len(s) - 1, s[-1]) for e, s in enumerate(ready.starts)]

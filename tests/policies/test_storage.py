@@ -55,9 +55,14 @@ def test_settings_of_the_policy_are_kept(saved: Path, tmp_path: Path) -> None:
     template = tmp_path / "chat.jinja"
     template.write_text(CHATML.replace("<|im_end|>", "<|end|>"))
     of = load(
-        str(saved), slots=3, tokens=77, history="append", options=(("x", 1),),
-        chat_template=str(template), dtype="bfloat16",
-    )  # fmt: skip
+        str(saved),
+        slots=3,
+        tokens=77,
+        history="append",
+        options=(("x", 1),),
+        chat_template=str(template),
+        dtype="bfloat16",
+    )
     assert of.engine.max_slots == 3
     assert of.tokens == 77
     assert of.dtype == "bfloat16"
@@ -100,10 +105,16 @@ def damaged(saved: Path, to: Path, name: str) -> str:
 @pytest.mark.parametrize(
     "name",
     [
-        "no weights", "half the weights", "not weights", "no configuration",
-        "not a configuration", "an unknown architecture", "another width", "a layer too few",
+        "no weights",
+        "half the weights",
+        "not weights",
+        "no configuration",
+        "not a configuration",
+        "an unknown architecture",
+        "another width",
+        "a layer too few",
     ],
-)  # fmt: skip
+)
 def test_a_damaged_folder_is_answered_with_a_sentence(
     name: str, saved: Path, tmp_path: Path
 ) -> None:

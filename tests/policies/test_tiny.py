@@ -124,9 +124,16 @@ def test_a_tokenizer_survives_its_folder(tmp_path: object) -> None:
 
 def test_a_built_model_depends_on_its_seed_and_on_nothing_else() -> None:
     shape = {
-        "entries": 50, "layers": 1, "hidden": 16, "heads": 2, "kv_heads": 1, "ffn": 16,
-        "context": 32, "end": 2, "pad": 0,
-    }  # fmt: skip
+        "entries": 50,
+        "layers": 1,
+        "hidden": 16,
+        "heads": 2,
+        "kv_heads": 1,
+        "ffn": 16,
+        "context": 32,
+        "end": 2,
+        "pad": 0,
+    }
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first = build_model(**shape, seed=1)

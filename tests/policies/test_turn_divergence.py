@@ -48,10 +48,12 @@ def test_turns_are_scored_by_what_is_new_in_them(rows: int, takes: bool) -> None
         ]
         made = run(mine, asked)
         turns = [
-            (Sample(prompt=prompts[k], tokens=made[k].tokens),
-             Sample(prompt=(*told, *prompts[k]), tokens=made[k].tokens))
+            (
+                Sample(prompt=prompts[k], tokens=made[k].tokens),
+                Sample(prompt=(*told, *prompts[k]), tokens=made[k].tokens),
+            )
             for k in prompts
-        ]  # fmt: skip
+        ]
         before = sum(said), sum(read)
         got = divergences(mine, theirs, turns, 0.8, list(prompts))
         scored["mine"] += sum(said) - before[0]

@@ -32,12 +32,16 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sampled(
-    of: HFPolicy, folder: Path, *, dtype: Dtype = "float32",
+    of: HFPolicy,
+    folder: Path,
+    *,
+    dtype: Dtype = "float32",
     options: Mapping[str, object] = {},
-) -> LocalSampler:  # fmt: skip
+) -> LocalSampler:
     of.save(folder)
-    made = LocalSampler(folder, end=END, context=of.context_length, dtype=dtype,
-                     unused=of.unused, options=options)  # fmt: skip
+    made = LocalSampler(
+        folder, end=END, context=of.context_length, dtype=dtype, unused=of.unused, options=options
+    )
     of.engine = VllmEngine(of, made, folder=folder, name="policy.sampler")
     of.engine.refresh()
     return made
@@ -69,8 +73,12 @@ def test_turns_have_the_probabilities_they_were_drawn_with(heat: float, tmp_path
         assert got.ended == (got.tokens[-1] == end)
         assert got.ended or len(got.tokens) == request.max_new
         assert end not in got.tokens[:-1]
-        assert_close(torch.tensor(got.logps), scored(of, request, got.tokens, heat or 1.0),
-                     atol=1e-4, rtol=1e-4)  # fmt: skip
+        assert_close(
+            torch.tensor(got.logps),
+            scored(of, request, got.tokens, heat or 1.0),
+            atol=1e-4,
+            rtol=1e-4,
+        )
     again = run(of, requests)
     assert again == made
     other = run(of, [replace(request, seed=request.seed + 99) for request in requests])
@@ -92,8 +100,12 @@ def test_entries_that_the_tokenizer_does_not_know_are_never_sampled(
     for request in requests:
         got = made[request.key]
         assert max(got.tokens) < known
-        assert_close(torch.tensor(got.logps), scored(of, request, got.tokens, heat or 1.0),
-                     atol=1e-4, rtol=1e-4)  # fmt: skip
+        assert_close(
+            torch.tensor(got.logps),
+            scored(of, request, got.tokens, heat or 1.0),
+            atol=1e-4,
+            rtol=1e-4,
+        )
 
 
 def test_scores_are_those_of_the_policy(tmp_path: Path) -> None:
@@ -113,8 +125,9 @@ def test_new_weights_arrive_and_nothing_of_the_old_ones_stays(tmp_path: Path) ->
     after = run(of, REQUESTS)
     for request in REQUESTS:
         got = after[request.key]
-        assert_close(torch.tensor(got.logps), scored(of, request, got.tokens, 1.0),
-                     atol=1e-4, rtol=1e-4)  # fmt: skip
+        assert_close(
+            torch.tensor(got.logps), scored(of, request, got.tokens, 1.0), atol=1e-4, rtol=1e-4
+        )
     assert after != before
 
 

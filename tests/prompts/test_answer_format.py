@@ -24,13 +24,24 @@ def played(
 ) -> list[Episode]:
     chat = Chat(train_tokenizer(["go to cabinet 1 ? open take move"] * 9, entries=400))
     model = build_model(
-        entries=chat.size, layers=1, hidden=16, heads=2, kv_heads=1, ffn=16, context=8192,
-        seed=0, end=chat.end, pad=0,
-    )  # fmt: skip
+        entries=chat.size,
+        layers=1,
+        hidden=16,
+        heads=2,
+        kv_heads=1,
+        ffn=16,
+        context=8192,
+        seed=0,
+        end=chat.end,
+        pad=0,
+    )
     session = Session(
-        suite=suite, pool=LocalPool(suite), policies={"self": HFPolicy(model, chat)},
-        context=Context(), limits=Limits(max_turns=200, max_new_tokens=64),
-    )  # fmt: skip
+        suite=suite,
+        pool=LocalPool(suite),
+        policies={"self": HFPolicy(model, chat)},
+        context=Context(),
+        limits=Limits(max_turns=200, max_new_tokens=64),
+    )
     chosen = [suite.tasks("train")[i] for i in range(min(tasks, len(suite.tasks("train"))))]
     return play(session, chosen, ALGORITHMS["sft"](thoughts=thoughts, **more), seed=0)
 

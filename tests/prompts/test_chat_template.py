@@ -17,7 +17,7 @@ from support.tiny_models import (
     chat,
     small_chat,
     words,
-)  # fmt: skip
+)
 
 from tutelage.errors import PolicyError
 from tutelage.prompts.chat_template import Chat
@@ -31,8 +31,10 @@ def rendered(talk: Chat, messages: list[tuple[str, str]]) -> tuple[int, ...]:
     """Ids of the whole conversation as the template writes it."""
     text = talk.tokenizer.apply_chat_template(
         [{"role": r, "content": c} for r, c in messages],
-        tokenize=False, add_generation_prompt=True, **dict(talk.options),
-    )  # fmt: skip
+        tokenize=False,
+        add_generation_prompt=True,
+        **dict(talk.options),
+    )
     return tuple(talk.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

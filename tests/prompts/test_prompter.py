@@ -31,14 +31,15 @@ PLAYED: dict[str, tuple[Suite, str]] = {
     "household": (Household(size="small"), "train"),
     "search_qa": (SearchQA(size="small", train=4, retriever="lucene"), "train"),
     "search_qa as verl-agent": (
-        SearchQA(size="small", train=4, retriever="lucene", protocol="verl_agent"), "train",
+        SearchQA(size="small", train=4, retriever="lucene", protocol="verl_agent"),
+        "train",
     ),
     "tau_bench": (TauBench(size="small"), "train"),
     "travelplanner": (TravelPlanner(size="small"), "train"),
     "travelplanner with tools": (TravelPlanner(size="small", mode="two-stage"), "train"),
     "webshop": (WebShop(products=60), "test"),
     "scienceworld": (ScienceWorld(families="short"), "train"),
-}  # fmt: skip
+}
 
 
 def named(system: str) -> list[str]:
@@ -82,10 +83,12 @@ def test_a_turn_written_as_the_prompt_says_is_valid_and_acts(name: str) -> None:
 
 def turns_of(suite: Suite, task: Task, texts: Sequence[str]) -> tuple[Turn, ...]:
     session = Session(
-        suite=suite, pool=LocalPool(suite), policies={"self": Says(texts)},
+        suite=suite,
+        pool=LocalPool(suite),
+        policies={"self": Says(texts)},
         context=assemble.context_of(ContextSection(), suite),
         limits=Limits(max_turns=len(texts), max_new_tokens=200, invalid_penalty=0.5),
-    )  # fmt: skip
+    )
     (episode,) = play(session, [task], ALONE, seed=0)
     return episode.turns
 

@@ -28,8 +28,10 @@ def test_what_is_written_is_read_back(action: str, thought: str) -> None:
     [
         ("<action>look</action>", Parsed(action="look")),
         ("well <action> look\n</action> then", Parsed(action="look")),
-        ("<think>a <action>b</action></think><action>c</action>",
-         Parsed(action="c", thought="a <action>b</action>")),
+        (
+            "<think>a <action>b</action></think><action>c</action>",
+            Parsed(action="c", thought="a <action>b</action>"),
+        ),
         ("<think>open <action>look</action>", Parsed(action="look")),
         ("look", Parsed(action="look", valid=False)),
         ("", Parsed(action="", valid=False)),
@@ -42,12 +44,13 @@ def test_what_is_written_is_read_back(action: str, thought: str) -> None:
         ("<action>a<think>hm</think>b</action>", Parsed(action="a b", thought="", valid=False)),
         ("<ACTION>a</ACTION>", Parsed(action="<ACTION>a</ACTION>", valid=False)),
     ],
-)  # fmt: skip
+)
 def test_reading_a_completion(said: str, want: Parsed) -> None:
     made = parse(said)
     assert (" ".join(made.action.split()), made.valid) == (
-        " ".join(want.action.split()), want.valid,
-    )  # fmt: skip
+        " ".join(want.action.split()),
+        want.valid,
+    )
     assert made.thought == want.thought
 
 
@@ -73,8 +76,10 @@ def test_a_transcript_says_only_what_is_new() -> None:
     context = Context()
     seen = [Observation(text=f" room {k}\n") for k in range(3)]
     assert [context.user(seen[: k + 1], ["go"] * k) for k in range(3)] == [
-        "room 0", "room 1", "room 2",
-    ]  # fmt: skip
+        "room 0",
+        "room 1",
+        "room 2",
+    ]
 
 
 def test_the_system_message_holds_instructions_and_hint_whole() -> None:
@@ -162,8 +167,15 @@ def test_doors_is_a_whole_suite() -> None:
 
 def test_what_a_return_is() -> None:
     def turn(reward: float, penalty: float) -> Turn:
-        return Turn(observation=Observation(text=""), prompt=(), text="", tokens=(), logps=(),
-                    reward=reward, penalty=penalty)  # fmt: skip
+        return Turn(
+            observation=Observation(text=""),
+            prompt=(),
+            text="",
+            tokens=(),
+            logps=(),
+            reward=reward,
+            penalty=penalty,
+        )
 
     made = Episode(task=Task(id="t"), group="t", turns=(turn(1.0, 0.5), turn(2.0, 0.0)))
     assert made.total_reward == 2.5

@@ -18,9 +18,11 @@ SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 def run(script: str, *words: str) -> str:
     """What a script prints."""
     environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE",
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONPATH": str(SCRIPTS.parent / "src"),
-    }  # fmt: skip
+    }
     command = [sys.executable, str(SCRIPTS / script), *words]
     made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr[-2000:]
@@ -76,8 +78,9 @@ def test_options_are_for_one_script() -> None:
     assert "what stands after -- is for one script; name that one" in made.stderr
 
 
-@pytest.mark.parametrize(("only", "builds"), [("generation", False), ("step household", True),
-                                              ("", True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("only", "builds"), [("generation", False), ("step household", True), ("", True)]
+)
 def test_textworld_is_built_for_the_household_alone(
     tmp_path: Path, only: str, builds: bool
 ) -> None:
@@ -98,9 +101,9 @@ def test_the_shares_of_a_whole_step_are_told() -> None:
     rows = [line.split(" | ") for line in said.splitlines() if " ms |" in line]
     assert [row[1] for row in rows] == ["none", "none", "2"]
     header = next(line for line in said.splitlines() if line.startswith("| pause"))
-    assert header.split(" | ")[4:] == ["generate", "environment", "teacher", "update |"]
+    assert header.split(" | ")[3:] == ["generate", "environment", "teacher", "update |"]
     for row in rows:
-        shares = [float(cell.split(" %")[0]) for cell in row[4:]]
+        shares = [float(cell.split(" %")[0]) for cell in row[3:]]
         assert len(shares) == 4
         assert 50 < sum(shares) <= 100.5
 
@@ -176,5 +179,7 @@ def test_the_card_s_measurements_run_on_a_processor(tmp_path: Path) -> None:
     assert [json.loads(t)["case"] for t in run("gpu.py", *words).splitlines()] == [1]
     table = run("gpu.py", "--table", "--save", str(kept))
     assert [line for line in table.splitlines() if "###" in line] == [
-        "### decode", "### train", "### step",
-    ]  # fmt: skip
+        "### decode",
+        "### train",
+        "### step",
+    ]

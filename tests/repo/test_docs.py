@@ -66,9 +66,13 @@ def blocks(page: Path) -> Iterator[Block]:
         title = re.search(r'title="([^"]+)"', rest)
         mark = match["mark"] or ""
         yield Block(
-            page, text[: match.start("code")].count("\n") + 1, language, title[1] if title else "",
-            match["code"], mark.removeprefix("not run: ") if mark.startswith("not run:") else "",
-        )  # fmt: skip
+            page,
+            text[: match.start("code")].count("\n") + 1,
+            language,
+            title[1] if title else "",
+            match["code"],
+            mark.removeprefix("not run: ") if mark.startswith("not run:") else "",
+        )
 
 
 EVERY = [block for page in PAGES for block in blocks(page)]
@@ -236,9 +240,10 @@ def test_messages_of_the_troubleshooting_page_exist() -> None:
     quoted = [
         words
         for words in re.findall(r"`([^`\n]+)`", text)
-        if words.count(" ") >= 2 and not words.startswith(("tutelage ", "if __name__"))
+        if words.count(" ") >= 2
+        and not words.startswith(("tutelage ", "if __name__"))
         and "=" not in words
-    ]  # fmt: skip
+    ]
     assert len(quoted) >= 12
     strings = "\n".join(texts_of(path) for path in (ROOT / "src/tutelage").rglob("*.py"))
     for words in quoted:

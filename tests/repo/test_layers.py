@@ -27,12 +27,33 @@ FLOORS = (
 """From the bottom up; a module imports only from lower floors and its own room."""
 FLOOR = {name: k for k, row in enumerate(FLOORS) for name in row.split()}
 WITHOUT_TORCH = (
-    "types", "errors", "schedules", "seeding", "cpu", "config.schema", "config.toml_file",
-    "envs.base", "envs.pool", "envs.doors", "envs.check", "envs.requirements", "envs.registry",
-    "envs.adapters.gem", "envs.adapters.gymnasium", "envs.adapters.openenv", "envs.adapters.own",
-    "envs.adapters.verifiers", "prompts.context", "prompts.answer_format", "hints",
-    "hints.hindsight", "rollout.demonstrations", "rollout.record", "cli.main", "cli.doctor",
-)  # fmt: skip
+    "types",
+    "errors",
+    "schedules",
+    "seeding",
+    "cpu",
+    "config.schema",
+    "config.toml_file",
+    "envs.base",
+    "envs.pool",
+    "envs.doors",
+    "envs.check",
+    "envs.requirements",
+    "envs.registry",
+    "envs.adapters.gem",
+    "envs.adapters.gymnasium",
+    "envs.adapters.openenv",
+    "envs.adapters.own",
+    "envs.adapters.verifiers",
+    "prompts.context",
+    "prompts.answer_format",
+    "hints",
+    "hints.hindsight",
+    "rollout.demonstrations",
+    "rollout.record",
+    "cli.main",
+    "cli.doctor",
+)
 WORLDS = SRC / "tutelage_worlds"
 CONTRACT = ("errors", "types", "envs")
 """Rooms that suites may import: nothing else of the library."""
@@ -58,8 +79,9 @@ def imported(path: Path, *, everywhere: bool = True) -> Iterator[str]:
 
 def ours(path: Path, *, everywhere: bool = True) -> set[str]:
     """Modules of this package that a file imports, such as `envs.base`."""
-    names = [n.split(".")[1:] for n in imported(path, everywhere=everywhere)
-             if n.startswith("tutelage.")]  # fmt: skip
+    names = [
+        n.split(".")[1:] for n in imported(path, everywhere=everywhere) if n.startswith("tutelage.")
+    ]
     known = {name_of(p) for p in FILES}
     return {
         next(".".join(n[:k]) for k in range(len(n), 0, -1) if ".".join(n[:k]) in known)
@@ -121,9 +143,11 @@ def test_nothing_is_printed_and_nothing_swallowed(path: Path) -> None:
     """One place may catch everything, because an environment may do anything; the check of
     environments is its second half."""
     tree = ast.parse(path.read_text())
-    prints = [n.lineno for n in ast.walk(tree)
-              if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
-              and n.func.id == "print"]  # fmt: skip
+    prints = [
+        n.lineno
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"
+    ]
     if not name_of(path).startswith("cli"):
         assert not prints
     broad = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.ExceptHandler) and _swallows(n)]
@@ -151,9 +175,12 @@ def loaded(code: str) -> set[str]:
     """Top-level packages that a fresh Python has imported after running `code`."""
     made = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys\nprint('|', *sys.modules)"],
-        capture_output=True, text=True, check=True, cwd=ROOT.parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT.parents[1],
         env={"PYTHONPATH": str(ROOT.parent), "PATH": ""},
-    )  # fmt: skip
+    )
     return {name.split(".")[0] for name in made.stdout.rpartition("|")[2].split()}
 
 

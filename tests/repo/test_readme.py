@@ -35,8 +35,11 @@ def folder(tmp_path: Path) -> Path:
 def run(folder: Path, *arguments: str) -> str:
     result = subprocess.run(
         [sys.executable, "-m", "tutelage", *arguments],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

@@ -32,9 +32,12 @@ def as_they_come(suite: Suite) -> Pool:
 def run(suite: Suite, make: Make, tasks: list[Task], *, retries: int) -> list[Episode]:
     pool = make(suite)
     on = Session(
-        suite=suite, pool=pool, policies={"self": Table(knows=1.0)}, context=Context(),
+        suite=suite,
+        pool=pool,
+        policies={"self": Table(knows=1.0)},
+        context=Context(),
         limits=Limits(max_turns=9, max_new_tokens=8, retries=retries, concurrency=5),
-    )  # fmt: skip
+    )
     try:
         return play(on, tasks, ALONE, seed=3)
     finally:

@@ -97,8 +97,9 @@ def share(episodes: Sequence[Episode], actor: str = "teacher") -> tuple[int, int
 @pytest.mark.parametrize("chance", [0.1, 0.5, 0.85])
 def test_each_turn_is_the_teachers_with_its_chance(chance: float) -> None:
     suite = Doors(4)
-    episodes = play(session(suite, policies=pair()), suite.tasks("train"), mixed(chance), seed=1,
-                    group_size=3)  # fmt: skip
+    episodes = play(
+        session(suite, policies=pair()), suite.tasks("train"), mixed(chance), seed=1, group_size=3
+    )
     k, n = share(episodes)
     assert n == 4 * 81 * 3
     assert abs(k - n * chance) < 3 * math.sqrt(n * chance * (1 - chance))
@@ -115,8 +116,9 @@ def test_at_chance_zero_never_and_at_one_always() -> None:
     suite = Doors(3)
     for chance, want in ((0.0, 0), (1.0, 81)):
         policies = pair()
-        k, n = share(play(session(suite, policies=policies), suite.tasks("train"), mixed(chance),
-                          seed=0))  # fmt: skip
+        k, n = share(
+            play(session(suite, policies=policies), suite.tasks("train"), mixed(chance), seed=0)
+        )
         assert (k, n) == (want, 81)
         idle = policies["teacher" if not want else "self"]
         assert isinstance(idle, Table)
@@ -130,8 +132,9 @@ def test_the_chance_is_that_of_the_step() -> None:
     )
     shares = []
     for step in (0, 5, 10):
-        made = play(session(suite, policies=pair()), suite.tasks("train"), algorithm, seed=0,
-                    step=step)  # fmt: skip
+        made = play(
+            session(suite, policies=pair()), suite.tasks("train"), algorithm, seed=0, step=step
+        )
         shares.append(share(made)[0] / share(made)[1])
     assert shares[0] == 1
     assert 0.3 < shares[1] < 0.7
@@ -249,8 +252,9 @@ def test_a_turn_keeps_what_was_seen_before_it_and_earns_what_came_after() -> Non
     for e in play(session(suite), suite.tasks("train")[:30], ALONE, seed=2):
         assert "".join(t.observation.text for t in e.turns) == e.task.data["path"]
         assert [t.observation.state[0] for t in e.turns] == [0, 1, 2, 3]
-        assert all(t.observation.reward == u.reward
-                   for u, t in zip(e.turns, e.turns[1:], strict=False))  # fmt: skip
+        assert all(
+            t.observation.reward == u.reward for u, t in zip(e.turns, e.turns[1:], strict=False)
+        )
 
 
 # -- invalid turns
@@ -378,8 +382,9 @@ def test_the_digits_a_table_says_are_those_of_its_distribution() -> None:
     """From seeds to actions: the policy's chances are what is played."""
     suite = Doors(4)
     policy = Table(knows=1.0)
-    episodes = play(session(suite, policies={"self": policy}), suite.tasks("train"), ALONE, seed=0,
-                    group_size=8)  # fmt: skip
+    episodes = play(
+        session(suite, policies={"self": policy}), suite.tasks("train"), ALONE, seed=0, group_size=8
+    )
     for letter in RULE:
         said = [t.action for e in episodes for t in e.turns if t.observation.text == letter]
         chances: Tensor = policy.chances(letter)
@@ -389,8 +394,10 @@ def test_the_digits_a_table_says_are_those_of_its_distribution() -> None:
 
 
 RUNS: dict[str, Callable[[], Algorithm]] = {
-    "grpo": grpo, "guided": lambda: guided_opd(total_steps=10), "sft": sft,
-}  # fmt: skip
+    "grpo": grpo,
+    "guided": lambda: guided_opd(total_steps=10),
+    "sft": sft,
+}
 
 
 @pytest.mark.parametrize("name", RUNS)

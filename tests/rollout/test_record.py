@@ -44,7 +44,9 @@ def turns(draw: st.DrawFn) -> Turn:
 def episodes(draw: st.DrawFn) -> Episode:
     return Episode(
         task=Task(
-            id=draw(TEXT), family=draw(TEXT), seed=draw(st.integers()),
+            id=draw(TEXT),
+            family=draw(TEXT),
+            seed=draw(st.integers()),
             data=draw(st.dictionaries(TEXT, TEXT, max_size=3)),
         ),
         group=draw(TEXT),
@@ -54,7 +56,7 @@ def episodes(draw: st.DrawFn) -> Episode:
         score=draw(st.none() | REAL),
         copy=draw(st.integers(0, 99)),
         error=draw(TEXT),
-    )  # fmt: skip
+    )
 
 
 @given(episode=episodes())
@@ -161,11 +163,16 @@ def test_a_damaged_line_is_named(line: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        {"task": 3}, {"turns": None}, {"turns": [1]}, {"stop": "tired"}, {"copy": "x"},
-        {"score": "high"}, {"task": {"name": "t"}},
+        {"task": 3},
+        {"turns": None},
+        {"turns": [1]},
+        {"stop": "tired"},
+        {"copy": "x"},
+        {"score": "high"},
+        {"task": {"name": "t"}},
         {"turns": [{"seen": "x"}]},
     ],
-)  # fmt: skip
+)
 def test_a_line_that_is_no_episode_says_so(damage: dict[str, object]) -> None:
     line = dict(episode_line(Episode(task=Task(id="t"), group="t", turns=()), 0))
     with pytest.raises(RunError, match=r"cannot be read \(\w+: .*episodes.jsonl"):

@@ -13,6 +13,7 @@ from support.sessions import session
 
 from tutelage.algorithms.dapo import dapo
 from tutelage.algorithms.grpo import grpo
+from tutelage.algorithms.sft import sft
 from tutelage.cli import dry_run
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse
@@ -28,17 +29,26 @@ from tutelage.types import Episode, Observation, Stop, Task, Turn
 
 def episode(group: str, reward: float, stop: Stop = Stop.DONE) -> Episode:
     turn = Turn(
-        observation=Observation(text=""), prompt=(), text="", tokens=(1,), logps=(0.0,),
+        observation=Observation(text=""),
+        prompt=(),
+        text="",
+        tokens=(1,),
+        logps=(0.0,),
         reward=reward,
-    )  # fmt: skip
+    )
     return Episode(task=Task(id=group), group=group, turns=(turn,), stop=stop)
 
 
 def test_groups_whose_returns_differ() -> None:
     made = [
-        episode("flat", 1.0), episode("mixed", 1.0), episode("alone", 1.0), episode("flat", 1.0),
-        episode("mixed", 0.0), episode("late", 0.0), episode("late", 2.0),
-    ]  # fmt: skip
+        episode("flat", 1.0),
+        episode("mixed", 1.0),
+        episode("alone", 1.0),
+        episode("flat", 1.0),
+        episode("mixed", 0.0),
+        episode("late", 0.0),
+        episode("late", 2.0),
+    ]
     assert differing(made) == ["mixed", "late"]
     assert differing([]) == []
 
@@ -70,8 +80,15 @@ def test_what_is_learnt_from(rewards: list[list[float]], count: int) -> None:
 # -- rounds
 
 
-def played(algorithm: Algorithm, *, knows: float = 0.0, count: int = 3, group_size: int = 2,
-           step: int = 0, rooms: int = 3) -> list[Episode]:  # fmt: skip
+def played(
+    algorithm: Algorithm,
+    *,
+    knows: float = 0.0,
+    count: int = 3,
+    group_size: int = 2,
+    step: int = 0,
+    rooms: int = 3,
+) -> list[Episode]:
     suite = Doors(rooms)
     on = session(suite, policies={"self": Table(knows=knows)})
     tasks = suite.tasks("train")
@@ -211,3 +228,11 @@ def test_one_copy_can_never_differ() -> None:
         ConfigError, match=r"group_size = 1, but the algorithm learns only from groups"
     ):
         phases_of(dynamic(group_size=1))
+
+
+def test_an_expert_plays_no_task_twice() -> None:
+    """Its copies would be the same episode again: a batch holds as many different tasks."""
+    episodes = played(sft(), count=3, group_size=2)
+    assert len({e.task.id for e in episodes}) == len(episodes) == 6
+    everything = played(sft(), count=20, group_size=2)
+    assert len({e.task.id for e in everything}) == len(everything) == len(Doors(3).tasks("train"))

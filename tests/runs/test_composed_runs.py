@@ -17,11 +17,17 @@ ALGORITHM = {
     "name": "compose",
     "views": {"teacher": {"hint": "plan", "hindsight": "next_observations(1)"}},
     "terms": {
-        "reinforce": {"advantage": "group_relative() + linear(1, 0, total_steps) * t_dur() * gap()"},
-        "pull": {"kind": "distill_sampled", "estimate": "log_ratio", "gate": "gap_gate()",
-                 "weight": 0.01},
+        "reinforce": {
+            "advantage": "group_relative() + linear(1, 0, total_steps) * t_dur() * gap()"
+        },
+        "pull": {
+            "kind": "distill_sampled",
+            "estimate": "log_ratio",
+            "gate": "gap_gate()",
+            "weight": 0.01,
+        },
     },
-}  # fmt: skip
+}
 
 
 def composed(context: int = 512, algorithm: dict[str, object] | None = None) -> Config:

@@ -79,7 +79,10 @@ def config(bank: Path, **run_settings: object) -> Config:
     return parse(
         {
             "run": {
-                "folder": "run", "steps": STEPS, "checkpoint_every": 1, **run_settings,
+                "folder": "run",
+                "steps": STEPS,
+                "checkpoint_every": 1,
+                **run_settings,
             },
             "env": {"suite": CALLED, "workers": 0},
             "rollout": {"tasks_per_step": 3, "group_size": 2, "max_turns": 3, "max_new_tokens": 4},
@@ -87,12 +90,10 @@ def config(bank: Path, **run_settings: object) -> Config:
             "warm_start": {"name": "sft", "steps": 1, "lr": 3e-3},
             "hints": {"bank": str(bank)},
             "update": {"lr": 1e-3},
-            "policy": {
-                "layers": 1, "build": {"hidden": 16, "context": 1024}
-            },
+            "policy": {"layers": 1, "build": {"hidden": 16, "context": 1024}},
             "eval": {"every": 2, "tasks": 2, "split": "seen", "hint": "written+skills:ucb"},
         }  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,14 @@ from runs.test_resume import Quiet, config, contents, in_child, whole
 
 from tutelage.runs import checkpoint, train
 from tutelage.runs.interrupt import delayed
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_arrives() -> Iterator[None]:
+    """Shells start programs in the background with Ctrl-C ignored, also this test suite."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Stops(Quiet):
@@ -90,8 +98,12 @@ def test_a_model_that_writes_nonsense_is_told_about(tmp_path: Path) -> None:
     found = notes(tmp_path, algorithm__kl=0.0, algorithm__entropy=0.0)
     first, last = "in the first step", "in all 2 steps"
     for when in (first, last):
-        for word in ("are invalid", "were cut at rollout.max_new_tokens = 4", "equal returns in every "
-                     "group", "the gradient is 0"):  # fmt: skip
+        for word in (
+            "are invalid",
+            "were cut at rollout.max_new_tokens = 4",
+            "equal returns in every group",
+            "the gradient is 0",
+        ):
             assert any(word in note and when in note for note in found), (word, when, found)
     assert all("\n" not in note for note in found)
 
@@ -101,8 +113,12 @@ def test_an_expert_that_says_more_than_a_turn_may_hold(tmp_path: Path) -> None:
     watch = Notes()
     train.train(settings, watch=watch)
     (note,) = [note for note in watch.notes if "replies of the expert" in note]
-    lengths = [len(turn["tokens"]) for turn in json.loads(
-        (tmp_path / "run/episodes.jsonl").read_text().splitlines()[0])["turns"]]  # fmt: skip
+    lengths = [
+        len(turn["tokens"])
+        for turn in json.loads((tmp_path / "run/episodes.jsonl").read_text().splitlines()[0])[
+            "turns"
+        ]
+    ]
     assert f"set rollout.max_new_tokens to at least {max(lengths)}" in note
 
 

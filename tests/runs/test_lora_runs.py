@@ -97,9 +97,12 @@ def test_a_students_whole_weights_are_exported(
     out = tmp_path / "model"
     assert main(["export", str(finished / "run"), str(out)]) == 0
     found = checkpoint.latest(finished / "run")
-    made, adapted = load(str(out)), models.load_policy(
-        checkpoint_settings(found).policy, where="policy", tokens=99, rows=8, folder=str(found)
-    )  # fmt: skip
+    made, adapted = (
+        load(str(out)),
+        models.load_policy(
+            checkpoint_settings(found).policy, where="policy", tokens=99, rows=8, folder=str(found)
+        ),
+    )
     assert made.adapters is None
     assert adapted.adapters is not None
     assert torch.allclose(logps(made), logps(adapted), atol=1e-4)
@@ -130,12 +133,11 @@ def test_a_run_may_start_from_adapters_that_another_trained(finished: Path, tmp_
 @pytest.mark.parametrize(
     ("section", "told"),
     [
-        ({"layers": 1, "build": {"hidden": 8, "context": 8},
-          "lora": 2}, "not for a built one"),
+        ({"layers": 1, "build": {"hidden": 8, "context": 8}, "lora": 2}, "not for a built one"),
         ({"model": "x", "quantize": "nf4"}, "cannot be trained"),
         ({"model": "x", "lora": 2, "sampler": {}}, "whole weights"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_do_not_go_together_are_refused(
     section: dict[str, object], told: str
 ) -> None:

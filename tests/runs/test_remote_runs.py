@@ -99,9 +99,12 @@ def world(teacher: HFPolicy | RemotePolicy) -> tuple[Session, dict[str, Any]]:
     suite = Doors(3)
     policies = {"self": policy(0), "teacher": teacher}
     on = Session(
-        suite=suite, pool=LocalPool(suite), policies=dict(policies), context=Context(),
+        suite=suite,
+        pool=LocalPool(suite),
+        policies=dict(policies),
+        context=Context(),
         limits=Limits(max_turns=3, max_new_tokens=5),
-    )  # fmt: skip
+    )
     return on, policies
 
 
@@ -220,9 +223,14 @@ def test_a_student_is_sampled_elsewhere(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{server.port}"
         sampler = {**SHAPE, "sampler": {"url": url, "folder": str(tmp_path)}}
         away = config(
-            tmp_path / "away", algorithm=GRPO, policies={}, policy=sampler,
-            run={"steps": 3}, env={"suite": "doors"}, rollout={"temperature": 1.0},
-        )  # fmt: skip
+            tmp_path / "away",
+            algorithm=GRPO,
+            policies={},
+            policy=sampler,
+            run={"steps": 3},
+            env={"suite": "doors"},
+            rollout={"temperature": 1.0},
+        )
         started = {k: v.clone() for k, v in of.model.state_dict().items()}
         train.train(away, watch=Quiet())
         for line in metrics(tmp_path / "away"):
@@ -240,9 +248,13 @@ def in_process(folder: Path, monkeypatch: pytest.MonkeyPatch, **sections: Any) -
     monkeypatch.setitem(sys.modules, "vllm", module())
     sampler = {"folder": str(folder), **sections.pop("sampler", {})}
     return config(
-        folder / "away", algorithm=GRPO, policies={}, run={"steps": 3},
-        policy={**SHAPE, "sampler": sampler}, **sections,
-    )  # fmt: skip
+        folder / "away",
+        algorithm=GRPO,
+        policies={},
+        run={"steps": 3},
+        policy={**SHAPE, "sampler": sampler},
+        **sections,
+    )
 
 
 class Drifting(Quiet):
@@ -304,9 +316,11 @@ def test_weights_that_do_not_arrive_stop_the_run(
     with serving(of, reload=True) as server:
         url = f"http://127.0.0.1:{server.port}"
         away = config(
-            tmp_path / "away", algorithm=GRPO, policies={},
+            tmp_path / "away",
+            algorithm=GRPO,
+            policies={},
             policy={**SHAPE, "sampler": {"url": url}},
-        )  # fmt: skip
+        )
         with pytest.raises(PolicyError, match=r"policy\.sampler and the trainer differ by"):
             train.train(away, watch=Quiet())
 
@@ -318,9 +332,11 @@ def test_a_server_that_takes_no_weights(tmp_path: Path) -> None:
     with serving(of) as server:
         url = f"http://127.0.0.1:{server.port}"
         away = config(
-            tmp_path / "away", algorithm=GRPO, policies={},
+            tmp_path / "away",
+            algorithm=GRPO,
+            policies={},
             policy={**SHAPE, "sampler": {"url": url}},
-        )  # fmt: skip
+        )
         with pytest.raises(PolicyError, match="VLLM_SERVER_DEV_MODE=1"):
             train.train(away, watch=Quiet())
 
@@ -347,7 +363,7 @@ def test_a_mismatch_stops_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"policies": {"teacher": {"model": "http://x", "key2": 1}}}, "did you mean"),
         ({"policy": {"model": "x", "sampler": {"url": "http://x", "options": {"a": 1}}}}, "optio"),
     ],
-)  # fmt: skip
+)
 def test_settings_that_contradict_each_other(changes: dict[str, Any], said: str) -> None:
     table = json.loads(json.dumps(TABLE))
     for name, section in changes.items():
@@ -365,13 +381,27 @@ def test_a_key_that_is_not_set(tmp_path: Path) -> None:
 
 def test_the_command_serves_a_folder(tmp_path: Path) -> None:
     policy(1).save(tmp_path / "model")
-    command = [sys.executable, "-m", "tutelage", "serve", str(tmp_path / "model"), "--port", "0",
-               "--name", "small", "--device", "cpu"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "tutelage",
+        "serve",
+        str(tmp_path / "model"),
+        "--port",
+        "0",
+        "--name",
+        "small",
+        "--device",
+        "cpu",
+    ]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         # a shell that started us in the background has switched it off
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     try:
         said = process.stdout.readline()

@@ -23,7 +23,9 @@ from tutelage.runs import folder as run_folder
 STEPS = 4
 TABLE = {
     "run": {
-        "folder": "run", "steps": STEPS, "checkpoint_every": 2,
+        "folder": "run",
+        "steps": STEPS,
+        "checkpoint_every": 2,
         "columns": True,
     },
     "env": {"suite": "doors"},
@@ -31,11 +33,9 @@ TABLE = {
     "algorithm": {"name": "grpo", "kl": 0.1, "entropy": 0.01},
     "warm_start": {"name": "sft", "steps": 3, "lr": 3e-3},
     "update": {"lr": {"cosine": [1e-3, 0.0]}, "warmup": 1, "minibatches": 2},
-    "policy": {
-        "layers": 1, "build": {"hidden": 16, "context": 128}
-    },
+    "policy": {"layers": 1, "build": {"hidden": 16, "context": 128}},
     "eval": {"every": 2, "tasks": 3},
-}  # fmt: skip
+}
 UNEQUAL = {"meta.json", "timings.jsonl", ".lock"}
 
 
@@ -255,10 +255,14 @@ def test_the_console_is_told_how_to_go_on_after_ctrl_c(tmp_path: Path) -> None:
     (tmp_path / "long.toml").write_text(write(settings))
     command = [sys.executable, "-m", "tutelage.cli.main", "train", "long.toml"]
     with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         # a test runner in the background ignores Ctrl-C, and its children would inherit that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:  # fmt: skip
+    ) as process:
         latest = tmp_path / "run" / checkpoint.LATEST
         while not (latest.exists() and latest.read_text().startswith("step-0000")):
             assert process.poll() is None, process.stderr.read() if process.stderr else ""

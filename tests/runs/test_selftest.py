@@ -91,9 +91,12 @@ def wiring() -> Iterator[Make]:
         pool = assemble.pool_of(config.env, world)  # type: ignore[arg-type]
         pools.append(pool)
         session = Session(
-            suite=world, pool=pool, policies=dict(policies), context=context,  # type: ignore[arg-type]
+            suite=world,
+            pool=pool,
+            policies=dict(policies),
+            context=context,  # type: ignore[arg-type]
             limits=assemble.limits_of(config),
-        )  # fmt: skip
+        )
         task = world.tasks("train")[0]
         return Wiring(phases=phases, session=session, policies=policies, task=task, split="train")
 

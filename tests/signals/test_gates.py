@@ -54,8 +54,9 @@ def gate_of(t: Token, name: str, beta: float) -> float:
 
 
 def jensen_shannon(t: Token) -> float:
-    m = [math.log((math.exp(p) + math.exp(q)) / 2)
-         for p, q in zip(t.student, t.teacher, strict=True)]  # fmt: skip
+    m = [
+        math.log((math.exp(p) + math.exp(q)) / 2) for p, q in zip(t.student, t.teacher, strict=True)
+    ]
     return 0.5 * sum(
         math.exp(x) * (x - z) for xs in (t.student, t.teacher) for x, z in zip(xs, m, strict=True)
     )
@@ -112,8 +113,12 @@ def test_sdars_own_settings() -> None:
 
 
 def test_coefficients_may_be_scheduled(of: World) -> None:
-    for make, name in ((sdar, "sdar"), (gated_opsd, "gated_opsd"), (grpo_opsd, "opsd"),
-                       (skill_sd, "skill_sd")):  # fmt: skip
+    for make, name in (
+        (sdar, "sdar"),
+        (gated_opsd, "gated_opsd"),
+        (grpo_opsd, "opsd"),
+        (skill_sd, "skill_sd"),
+    ):
         falling = make(coef=linear(0.4, 0.0, 10))
         fixed = parts(make(coef=0.4), of)[name]
         made = [parts(falling, of, at)[name] for at in (0, 5, 10, 99)]
@@ -136,8 +141,9 @@ def test_the_gate_follows_the_student_and_passes_no_gradient(of: World) -> None:
         loss.sum().backward()
         assert logp.grad is not None
         assert_close(logp.grad, -g)  # and not -(g + beta gap g (1 - g))
-    assert_close(step.columns["gate[sdar]"],
-                 torch.sigmoid(5 * (teacher - step.scores["student"].logp)))  # fmt: skip
+    assert_close(
+        step.columns["gate[sdar]"], torch.sigmoid(5 * (teacher - step.scores["student"].logp))
+    )
 
 
 @pytest.mark.parametrize("gate", [gap_gate, entropy_gate, soft_or_gate])
@@ -173,8 +179,10 @@ def test_gates_open_for_what_their_names_say() -> None:
 def test_with_beta_zero_sdars_expected_gradient_is_exactly_zero(seed: int) -> None:
     x = logits(seed)
     q = near(x, seed + 1, 1.0)
-    for algorithm, name in ((sdar(beta=0.0, coef=1.0), "sdar"),
-                            (grpo_opsd(form="published", coef=1.0), "opsd")):  # fmt: skip
+    for algorithm, name in (
+        (sdar(beta=0.0, coef=1.0), "sdar"),
+        (grpo_opsd(form="published", coef=1.0), "opsd"),
+    ):
         assert float(expected(named(algorithm, name), x, q).abs().max()) < 1e-12
     # and so is that of a gate which does not look at the token, whatever its sharpness
     for beta in (0.0, 5.0):

@@ -36,7 +36,7 @@ run = { steps = 40, checkpoint_every = 1 }
 env = { suite = "doors", options = { rooms = 2 } }
 rollout = { tasks_per_step = 4, max_turns = 3, max_new_tokens = 4 }
 update = { lr = 1e-3 }
-eval = { split = "unseen", tasks = 5, temperature = 1.0 }
+eval = { every = 10, split = "unseen", tasks = 5, temperature = 1.0 }
 policy = { layers = 1, build = {hidden = 16, context = 128} }
 
 [base.policies.teacher]
@@ -139,8 +139,15 @@ def test_the_real_study_is_what_it_says() -> None:
     study = plan.load(STUDY)
     main = [run for run in study.runs if run.group == "main"]
     assert {run.method for run in main} == {
-        "sft", "grpo", "opd", "guided_opd", "opsd", "pi_distill", "sdar", "atod",
-    }  # fmt: skip
+        "sft",
+        "grpo",
+        "opd",
+        "guided_opd",
+        "opsd",
+        "pi_distill",
+        "sdar",
+        "atod",
+    }
     assert len({run.seed for run in main}) >= 3
     assert study.base.eval.tasks >= 200
     named = {run.config.algorithm.name for run in study.runs if run.config}
@@ -204,10 +211,12 @@ def test_unequal_budgets_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
-    [('warm_start = "plain"', 'warm_start = "none"', "none of plain"),
-     ("[automatic]", "[automatics]", r"\[automatics\] means nothing.*automatic"),
-     ("[try]", "[tries]", r"no table \[try\]")],
-)  # fmt: skip
+    [
+        ('warm_start = "plain"', 'warm_start = "none"', "none of plain"),
+        ("[automatic]", "[automatics]", r"\[automatics\] means nothing.*automatic"),
+        ("[try]", "[tries]", r"no table \[try\]"),
+    ],
+)
 def test_a_study_that_cannot_be_read_is_one_sentence(
     tmp_path: Path, old: str, new: str, said: str
 ) -> None:
@@ -245,9 +254,14 @@ def job(folder: Path, name: str, code: str = "", after: Job | None = None) -> Jo
     log = folder / f"{name}.log"
     code = code or f"open({str(made)!r}, 'w')"
     return Job(
-        name=name, command=lambda: [sys.executable, "-c", code], finished=made.exists,
-        busy=lambda: False, after=after, out=log, log=log,
-    )  # fmt: skip
+        name=name,
+        command=lambda: [sys.executable, "-c", code],
+        finished=made.exists,
+        busy=lambda: False,
+        after=after,
+        out=log,
+        log=log,
+    )
 
 
 def execute(
@@ -256,9 +270,12 @@ def execute(
     said: list[str] = []
     settled: list[str] = []
     failed = runner.execute(
-        jobs, Journal(path=folder / "journal.jsonl"), width=width, say=said.append,
+        jobs,
+        Journal(path=folder / "journal.jsonl"),
+        width=width,
+        say=said.append,
         settled=lambda job: settled.append(job.name),
-    )  # fmt: skip
+    )
     return failed, settled, said
 
 
@@ -331,9 +348,12 @@ def test_stopping_the_study_stops_its_runs(tmp_path: Path) -> None:
     since = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         runner.execute(
-            [job(tmp_path, "long", code)], Journal(path=tmp_path / "j"), width=1,
-            say=settled_or_stop, settled=lambda _: None,
-        )  # fmt: skip
+            [job(tmp_path, "long", code)],
+            Journal(path=tmp_path / "j"),
+            width=1,
+            say=settled_or_stop,
+            settled=lambda _: None,
+        )
     assert time.monotonic() - since < 30
     left = subprocess.run(["pgrep", "-f", str(mark)], capture_output=True, text=True, check=False)
     assert left.stdout == ""
@@ -349,18 +369,30 @@ def run_of(
         Evaluated(step=6 * k, outcomes=bits, turns=1.0, invalid=0.0) for k, bits in enumerate(wins)
     )
     return Result(
-        method=method, group=group, seed=seed, key=key, commit="c" * 40,
-        steps=6 * (len(wins) - 1), episodes=32, seconds=1.5,
-        tokens={"student": 1000, "teacher": 10, "scored": 7}, evaluations=evaluations,
-    )  # fmt: skip
+        method=method,
+        group=group,
+        seed=seed,
+        key=key,
+        commit="c" * 40,
+        steps=6 * (len(wins) - 1),
+        episodes=32,
+        seconds=1.5,
+        tokens={"student": 1000, "teacher": 10, "scored": 7},
+        evaluations=evaluations,
+    )
 
 
 def results_of(*runs: Result, families: Sequence[str] = ("a", "a", "b", "b")) -> Results:
     return Results(
-        panel="p", split="unseen", temperature=0.4, families=tuple(families),
+        panel="p",
+        split="unseen",
+        temperature=0.4,
+        families=tuple(families),
         machine={"processor": "x", "system": "y", "python": "3", "torch": "2"},
-        teacher={0: "1110", 1: "1111"}, runs=runs, failed={"opd-1": "it broke"},
-    )  # fmt: skip
+        teacher={0: "1110", 1: "1111"},
+        runs=runs,
+        failed={"opd-1": "it broke"},
+    )
 
 
 WINS = ["0000", "1000", "1110", "1111", "1100", "1000", "1100"]  # at 0, 6 ... 36
@@ -412,9 +444,13 @@ def test_words_are_those_that_the_interval_allows() -> None:
 
 @pytest.mark.parametrize(
     ("expected", "up", "down"),
-    [("more", "as claimed", "the reverse"), ("not less", "as claimed", "the reverse"),
-     ("less", "the reverse", "as claimed"), ("not more", "the reverse", "as claimed")],
-)  # fmt: skip
+    [
+        ("more", "as claimed", "the reverse"),
+        ("not less", "as claimed", "the reverse"),
+        ("less", "the reverse", "as claimed"),
+        ("not more", "the reverse", "as claimed"),
+    ],
+)
 def test_a_claim_is_judged_by_what_it_expects(expected: str, up: str, down: str) -> None:
     test = Test(says="", method="a", baseline="b", expected=expected)  # type: ignore[arg-type]
     assert judged(test, estimate(0.1, 0.05, 0.2)) == up

@@ -51,21 +51,33 @@ def test_the_page_says_who_learns_and_what_was_not_run(
     def played(method: str, last: str) -> list[Result]:
         return [
             Result(
-                method=method, group="main", seed=seed, key="k", commit="c" * 40, steps=2,
-                episodes=1, seconds=1.0, tokens={},
+                method=method,
+                group="main",
+                seed=seed,
+                key="k",
+                commit="c" * 40,
+                steps=2,
+                episodes=1,
+                seconds=1.0,
+                tokens={},
                 evaluations=tuple(
                     Evaluated(step=step, outcomes=bits, turns=1.0, invalid=0.0)
                     for step, bits in enumerate(("00001000", last, last))
                 ),
             )
             for seed in (0, 1, 2)
-        ]  # fmt: skip
+        ]
 
     made = Results(
-        panel="0123", split="test", temperature=0.4, families=tuple("aabbaabb"), teacher={},
-        machine={"processor": "x"}, runs=(*played("sft", "11111011"), *played("grpo", "00001000")),
+        panel="0123",
+        split="test",
+        temperature=0.4,
+        families=tuple("aabbaabb"),
+        teacher={},
+        machine={"processor": "x"},
+        runs=(*played("sft", "11111011"), *played("grpo", "00001000")),
         failed={},
-    )  # fmt: skip
+    )
     file = tmp_path / "webshop.json"
     results.save(made, file)
     monkeypatch.setattr(

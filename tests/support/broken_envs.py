@@ -14,10 +14,18 @@ from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.types import Observation, Task
 
 TAME = (
-    "reset raises", "step raises", "step returns text", "reset returns nothing",
-    "reward is not a number", "reward is a word", "score is not a number", "state is a list",
-    "half a character", "done is a word", "actions are numbers",
-)  # fmt: skip
+    "reset raises",
+    "step raises",
+    "step returns text",
+    "reset returns nothing",
+    "reward is not a number",
+    "reward is a word",
+    "score is not a number",
+    "state is a list",
+    "half a character",
+    "done is a word",
+    "actions are numbers",
+)
 """What a pool in the same process survives."""
 WILD = ("exits", "is killed", "hangs", "hangs at reset", "leaves")
 """What only a pool of processes survives."""

@@ -46,9 +46,15 @@ class Table(nn.Module):
     """
 
     def __init__(
-        self, *, knows: float = 0.0, clumsy: float = 0.0, width: int = 10_000, seed: int = 0,
-        context: int = 4096, talk: Chat | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        knows: float = 0.0,
+        clumsy: float = 0.0,
+        width: int = 10_000,
+        seed: int = 0,
+        context: int = 4096,
+        talk: Chat | None = None,
+    ) -> None:
         super().__init__()
         self.chat = talk or chat()
         self.context_length = context

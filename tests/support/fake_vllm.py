@@ -59,11 +59,19 @@ class LLM:
     drift = 0.0
 
     def __init__(
-        self, *, model: str, dtype: str, max_model_len: int, seed: int,
-        enable_prefix_caching: bool = True, generation_config: str = "auto",
-        logprobs_mode: str = "raw_logprobs", disable_log_stats: bool = False,
-        gpu_memory_utilization: float = 0.92, enforce_eager: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        model: str,
+        dtype: str,
+        max_model_len: int,
+        seed: int,
+        enable_prefix_caching: bool = True,
+        generation_config: str = "auto",
+        logprobs_mode: str = "raw_logprobs",
+        disable_log_stats: bool = False,
+        gpu_memory_utilization: float = 0.92,
+        enforce_eager: bool = False,
+    ) -> None:
         LLM.given = {k: v for k, v in locals().items() if k != "self"}
         self.context, self.processed = max_model_len, logprobs_mode == "processed_logprobs"
         self.cache: dict[tuple[int, ...], Tensor] = {}

@@ -54,9 +54,12 @@ class Talk:
         new = self.says[self.turn]
         self.ids = (*self.says[0][:8], *new) if self.window else (*self.ids, *said, *new)
         request = Request(
-            key=self.name, prompt=self.ids, seed=31 * len(self.ids) + self.turn, max_new=6,
+            key=self.name,
+            prompt=self.ids,
+            seed=31 * len(self.ids) + self.turn,
+            max_new=6,
             temperature=self.temperature,
-        )  # fmt: skip
+        )
         self.turn += 1
         self.asked.append(request)
         return request

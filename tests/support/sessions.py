@@ -18,21 +18,27 @@ ALONE = Algorithm(terms=())
 
 
 def session(
-    suite: Suite, *, context: Context = TRANSCRIPT, policies: dict[str, Actor] | None = None,
+    suite: Suite,
+    *,
+    context: Context = TRANSCRIPT,
+    policies: dict[str, Actor] | None = None,
     **limits: object,
-) -> Session:  # fmt: skip
+) -> Session:
     return Session(
-        suite=suite, pool=LocalPool(suite), policies=policies or {"self": Table(knows=1.0)},
+        suite=suite,
+        pool=LocalPool(suite),
+        policies=policies or {"self": Table(knows=1.0)},
         context=context,
         limits=Limits(**{"max_turns": 9, "max_new_tokens": 12, **limits}),  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 def mixed(chance: float, *, hint: str = "") -> Algorithm:
     return Algorithm(
-        terms=(), views={"teacher": View(policy="teacher", hint=hint)},
+        terms=(),
+        views={"teacher": View(policy="teacher", hint=hint)},
         actors={"teacher": constant(chance)},
-    )  # fmt: skip
+    )
 
 
 def pair(**more: object) -> dict[str, Actor]:

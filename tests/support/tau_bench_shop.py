@@ -12,8 +12,14 @@ from tutelage_worlds.tau_bench.tools import Call, perform
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("TUTELAGE_DATA", ROOT.parent / "shared" / "data")) / "tau_bench_retail"
-HOME = {"address1": "1 Mill Lane", "address2": "", "city": "Boise", "country": "USA",
-        "state": "ID", "zip": "83702"}  # fmt: skip
+HOME = {
+    "address1": "1 Mill Lane",
+    "address2": "",
+    "city": "Boise",
+    "country": "USA",
+    "state": "ID",
+    "zip": "83702",
+}
 AWAY = {**HOME, "address1": "9 Castle Hill", "zip": "83705"}
 
 
@@ -33,8 +39,13 @@ def user(first: str, last: str, orders: list[str], balance: float, **more: Any) 
 
 
 def item(name: str, product: str, id: str, price: float, colour: str) -> dict[str, Any]:
-    return {"name": name, "product_id": product, "item_id": id, "price": price,
-            "options": {"colour": colour}}  # fmt: skip
+    return {
+        "name": name,
+        "product_id": product,
+        "item_id": id,
+        "price": price,
+        "options": {"colour": colour},
+    }
 
 
 def order(id: str, status: str, items: list[dict[str, Any]], paid: str) -> dict[str, Any]:
@@ -61,9 +72,15 @@ LAMP = item("Lamp", "200", "201", 30.0, "white")
 
 
 def tables() -> dict[str, dict[str, Any]]:
-    variants = {i["item_id"]: {"item_id": i["item_id"], "options": i["options"],
-                               "price": i["price"], "available": i is not OLD}
-                for i in (RED, BLUE, OLD)}  # fmt: skip
+    variants = {
+        i["item_id"]: {
+            "item_id": i["item_id"],
+            "options": i["options"],
+            "price": i["price"],
+            "available": i is not OLD,
+        }
+        for i in (RED, BLUE, OLD)
+    }
     dear = {"item_id": "104", "options": {"colour": "gold"}, "price": 500.0, "available": True}
     lamp = {"item_id": "201", "options": LAMP["options"], "price": 30.0, "available": True}
     made = {
@@ -97,8 +114,11 @@ def call(data: Database, name: str, /, **kwargs: Any) -> str:
 
 def flight(number: str, origin: str, destination: str, leaves: str, lands: str) -> dict[str, Any]:
     def day(economy: int) -> dict[str, Any]:
-        return {"status": "available", "available_seats": {"economy": economy, "business": 9},
-                "prices": {"economy": 100, "business": 300}}  # fmt: skip
+        return {
+            "status": "available",
+            "available_seats": {"economy": economy, "business": 9},
+            "prices": {"economy": 100, "business": 300},
+        }
 
     return {
         "flight_number": number,
@@ -116,8 +136,13 @@ def airline_tables() -> dict[str, dict[str, Any]]:
         "certificate_2": {"source": "certificate", "amount": 100, "id": "certificate_2"},
         "credit_card_3": {"source": "credit_card", "id": "credit_card_3"},
     }
-    flown = {"flight_number": "F1", "date": "2024-05-20", "price": 90, "origin": "SEA",
-             "destination": "BOS"}  # fmt: skip
+    flown = {
+        "flight_number": "F1",
+        "date": "2024-05-20",
+        "price": 90,
+        "origin": "SEA",
+        "destination": "BOS",
+    }
     made = {
         "flights": {
             "F1": flight("F1", "SEA", "BOS", "08:00:00", "10:00:00"),
@@ -173,8 +198,10 @@ CANCEL = {
     "instruction": "Your name is Ada Quill and your zip code is 83702. You are shy, calm. "
     "Cancel order #W4 because no longer needed. ",
     "actions": [
-        {"name": "cancel_pending_order",
-         "kwargs": {"order_id": "#W4", "reason": "no longer needed"}}
+        {
+            "name": "cancel_pending_order",
+            "kwargs": {"order_id": "#W4", "reason": "no longer needed"},
+        }
     ],
     "outputs": [],
-}  # fmt: skip
+}

@@ -97,9 +97,17 @@ def tiny(seed: int = 0, *, layers: int = 2, hidden: int = 32, context: int = 512
     """An untrained model; its embeddings are scaled up, so that it prefers some tokens."""
     talk = small_chat()
     made = build_model(
-        entries=talk.size, layers=layers, hidden=hidden, heads=4, kv_heads=2, ffn=64,
-        context=context, seed=seed, end=talk.end, pad=words().pad_token_id,
-    )  # fmt: skip
+        entries=talk.size,
+        layers=layers,
+        hidden=hidden,
+        heads=4,
+        kv_heads=2,
+        ffn=64,
+        context=context,
+        seed=seed,
+        end=talk.end,
+        pad=words().pad_token_id,
+    )
     with torch.no_grad():
         made.get_input_embeddings().weight.mul_(12.0)
     return made.eval()

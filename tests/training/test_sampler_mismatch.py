@@ -170,9 +170,15 @@ def test_truncated_importance_weights(tokens: int) -> None:
     on, policies, episodes = played(algorithm, noisy)
     recorder = Recorder(list(policies["self"].parameters()))
     report = step(
-        on, policies, algorithm, episodes, recorder,
-        at=9, truncate=2.0, max_tokens_per_pass=tokens,
-    )  # fmt: skip
+        on,
+        policies,
+        algorithm,
+        episodes,
+        recorder,
+        at=9,
+        truncate=2.0,
+        max_tokens_per_pass=tokens,
+    )
     assert_close(recorder.seen[0], by_hand(policies, on, episodes), atol=1e-7, rtol=1e-4)
     want = [min(math.exp(noisy(k)), 2.0) for k in range(report.tokens)]
     assert_close(report.columns["importance"], torch.tensor(want), atol=1e-4, rtol=1e-4)

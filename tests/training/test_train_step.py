@@ -62,26 +62,43 @@ def world(context: Context = TRANSCRIPT, rooms: int = 3) -> tuple[Session, dict[
     torch.manual_seed(0)
     suite = Doors(rooms)
     policies = {
-        "self": Table(knows=0.5), "teacher": Table(knows=4.0), "reference": Table(knows=0.2)
-    }  # fmt: skip
+        "self": Table(knows=0.5),
+        "teacher": Table(knows=4.0),
+        "reference": Table(knows=0.2),
+    }
     for table in (policies["teacher"], policies["reference"]):
         table.requires_grad_(False)
     on = Session(
-        suite=suite, pool=LocalPool(suite), policies=dict[str, Actor](policies), context=context,
+        suite=suite,
+        pool=LocalPool(suite),
+        policies=dict[str, Actor](policies),
+        context=context,
         limits=Limits(max_turns=9, max_new_tokens=8),
-    )  # fmt: skip
+    )
     return on, policies
 
 
 def step(
-    on: Session, policies: Mapping[str, Scorer], algorithm: Algorithm, episodes: Sequence[Episode],
-    optimizer: torch.optim.Optimizer, *, at: int = 0, **update: float,
-) -> Report:  # fmt: skip
+    on: Session,
+    policies: Mapping[str, Scorer],
+    algorithm: Algorithm,
+    episodes: Sequence[Episode],
+    optimizer: torch.optim.Optimizer,
+    *,
+    at: int = 0,
+    **update: float,
+) -> Report:
     return train_step(
-        algorithm, episodes, policies, optimizer, on.prompter,
+        algorithm,
+        episodes,
+        policies,
+        optimizer,
+        on.prompter,
         Update(**{"grad_clip": 1e9, **update}),  # type: ignore[arg-type]
-        step=at, seed=0, clock=Clock(),
-    )  # fmt: skip
+        step=at,
+        seed=0,
+        clock=Clock(),
+    )
 
 
 def gradient(name: str, context: Context = TRANSCRIPT, **update: float) -> tuple[Tensor, Report]:
@@ -127,9 +144,13 @@ def test_a_pass_keeps_to_its_budget_of_tokens(context: Context) -> None:
     student = Counting(policies["self"])
     recorder = Recorder(list(policies["self"].parameters()))
     step(
-        on, {**policies, "self": student}, MAKE["sft"](), episodes, recorder,
+        on,
+        {**policies, "self": student},
+        MAKE["sft"](),
+        episodes,
+        recorder,
         max_tokens_per_pass=180,
-    )  # fmt: skip
+    )
     assert len(student.passes) > 2
     lengths = []
     for samples in student.passes:
@@ -172,9 +193,12 @@ def test_pieces_of_a_loss_in_which_nothing_counts_are_passed_over(
         monkeypatch.setattr("tutelage.maths.distributions.CHUNK_ELEMENTS", elements)
         suite, policies = Doors(3), {"self": policy(0), "teacher": policy(1)}
         on = Session(
-            suite=suite, pool=LocalPool(suite), policies=dict[str, Actor](policies),
-            context=TRANSCRIPT, limits=Limits(max_turns=3, max_new_tokens=5),
-        )  # fmt: skip
+            suite=suite,
+            pool=LocalPool(suite),
+            policies=dict[str, Actor](policies),
+            context=TRANSCRIPT,
+            limits=Limits(max_turns=3, max_new_tokens=5),
+        )
         algorithm = ALGORITHMS["tcod"](direction="b2f", start=1, every=99)
         episodes = play(on, suite.tasks("train")[:3], algorithm, seed=0)
         assert all(e.turns[0].actor == "expert" for e in episodes)
@@ -198,8 +222,16 @@ def test_every_episode_is_dealt_once_an_epoch(
     episodes = play(on, on.suite.tasks("train")[:10], MAKE["grpo"](), seed=0)
     student = Counting(policies["self"])
     recorder = Recorder(list(policies["self"].parameters()))
-    step(on, {**policies, "self": student}, MAKE["grpo"](), episodes, recorder,
-         minibatches=minibatches, epochs=epochs, max_tokens_per_pass=10**9)  # fmt: skip
+    step(
+        on,
+        {**policies, "self": student},
+        MAKE["grpo"](),
+        episodes,
+        recorder,
+        minibatches=minibatches,
+        epochs=epochs,
+        max_tokens_per_pass=10**9,
+    )
     parts = min(minibatches, 10)
     assert len(recorder.seen) == len(student.passes) == parts * epochs
     sizes = [len(samples) / 3 for samples in student.passes]

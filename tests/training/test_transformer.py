@@ -28,17 +28,26 @@ from tutelage.types import Episode
 TRANSCRIPT = Context(instructions="Answer each letter with its digit.")
 WINDOW = replace(TRANSCRIPT, kind="window", window=1)
 MIXED = Algorithm(
-    terms=(), views={"teacher": View(policy="teacher", hint="plan")},
+    terms=(),
+    views={"teacher": View(policy="teacher", hint="plan")},
     actors={"teacher": constant(0.4)},
-)  # fmt: skip
+)
 
 
 def policy(seed: int, *, slots: int = 64, layers: int = 2, sharp: float = 3.0) -> HFPolicy:
     """`sharp` scales the embeddings, so that an untrained model prefers some tokens."""
     model = build_model(
-        entries=chat().size, layers=layers, hidden=32, heads=4, kv_heads=2, ffn=64, context=512,
-        seed=seed, end=chat().end, pad=0,
-    )  # fmt: skip
+        entries=chat().size,
+        layers=layers,
+        hidden=32,
+        heads=4,
+        kv_heads=2,
+        ffn=64,
+        context=512,
+        seed=seed,
+        end=chat().end,
+        pad=0,
+    )
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(sharp)
     return HFPolicy(model.eval(), chat(), slots=slots)
@@ -49,9 +58,12 @@ def session(
 ) -> Session:
     suite = Doors(rooms)
     return Session(
-        suite=suite, pool=LocalPool(suite), policies=policies, context=context,
+        suite=suite,
+        pool=LocalPool(suite),
+        policies=policies,
+        context=context,
         limits=Limits(**{"max_turns": 9, "max_new_tokens": 8, **limits}),  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 def spoken(episodes: list[Episode]) -> list[list[tuple[str, tuple[int, ...]]]]:
@@ -64,8 +76,9 @@ def test_neither_slots_nor_concurrency_change_a_token(context: Context) -> None:
     made = []
     for slots, concurrency in ((64, 64), (2, 64), (64, 1), (2, 3)):
         policies: dict[str, Actor] = {
-            "self": policy(0, slots=slots), "teacher": policy(1, slots=slots, layers=1)
-        }  # fmt: skip
+            "self": policy(0, slots=slots),
+            "teacher": policy(1, slots=slots, layers=1),
+        }
         on = session(policies, context, concurrency=concurrency, max_new_tokens=5)
         made.append(play(on, tasks, MIXED, seed=5))
     assert len({t.actor for e in made[0] for t in e.turns}) == 2
@@ -108,9 +121,16 @@ def train(
     for at in range(steps):
         episodes = play(on, tasks, algorithm, seed=0, step=at, group_size=2)
         train_step(
-            algorithm, episodes, policies, optimizer, on.prompter,  # type: ignore[arg-type]
-            Update(max_tokens_per_pass=600), step=at, seed=0, clock=Clock(),
-        )  # fmt: skip
+            algorithm,
+            episodes,
+            policies,
+            optimizer,
+            on.prompter,  # type: ignore[arg-type]
+            Update(max_tokens_per_pass=600),
+            step=at,
+            seed=0,
+            clock=Clock(),
+        )
     alone = play(on, tasks, Algorithm(terms=()), seed=99, group_size=4)
     return sum(e.total_reward for e in alone) / (2 * len(alone))
 
@@ -130,8 +150,7 @@ def test_a_transformer_learns_from_an_expert_and_then_from_a_teacher() -> None:
 def test_a_transformer_learns_from_turns_that_its_teacher_takes() -> None:
     student, teacher = policy(0, layers=1, sharp=1.0), Table(knows=8.0)
     teacher.requires_grad_(False)
-    # above 0.9 on one CPU, 0.875 on another: roundings differ
-    assert train(guided_opd(total_steps=70), student, teacher, steps=70, lr=1e-2) > 0.8
+    assert train(guided_opd(total_steps=100), student, teacher, steps=100, lr=1e-2) > 0.9
 
 
 def test_a_student_that_teaches_itself_aims_at_what_it_was() -> None:
@@ -157,9 +176,16 @@ def test_a_student_that_teaches_itself_aims_at_what_it_was() -> None:
     )
     optimizer = torch.optim.SGD(student.parameters(), lr=1.0)
     train_step(
-        algorithm, episodes, {"self": student}, optimizer, on.prompter,
-        Update(epochs=2, max_tokens_per_pass=10**9), step=0, seed=0, clock=Clock(),
-    )  # fmt: skip
+        algorithm,
+        episodes,
+        {"self": student},
+        optimizer,
+        on.prompter,
+        Update(epochs=2, max_tokens_per_pass=10**9),
+        step=0,
+        seed=0,
+        clock=Clock(),
+    )
     used = [g for g in goals if g.shape == before[0].shape]
     assert len(used) == len(goals) >= 2
     for goal in used:

@@ -41,9 +41,13 @@ def fingerprint(python: str, world: str, hash_seed: str) -> str:
     made = SUITES[world]
     code = FINGERPRINT.format(world=world, name=made.partition("(")[0], made=made)
     done = subprocess.run(
-        [python, "-c", code], capture_output=True, text=True, check=False, timeout=300,
+        [python, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
         env={"PYTHONPATH": str(ROOT / "src"), "PYTHONHASHSEED": hash_seed, "PATH": ""},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -63,9 +63,13 @@ def test_make_test_knows_where_the_rules_are() -> None:
     """Without, every test of ALFWorld's files is skipped where they are installed."""
     root = Path(__file__).parents[2]
     said = subprocess.run(
-        ["make", "-n", "test"], cwd=root, capture_output=True, text=True, check=True,
+        ["make", "-n", "test"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
         env={k: v for k, v in os.environ.items() if k != "ALFWORLD_FILES"},
-    ).stdout  # fmt: skip
+    ).stdout
     assert re.search(r"ALFWORLD_FILES=\S*realpath \S*-parity/lib/\S+/alfworld/data", said)
 
 

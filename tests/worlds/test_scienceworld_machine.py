@@ -113,8 +113,13 @@ def test_lean_steps_say_what_the_interface_says(machine: Simulator, task: str) -
                 java.call(maker, f"get{what}") for what in ("Score", "Completed", "NumMoves")
             )
             assert shown == Shown(
-                str(text), float(str(score)), bool(done), int(str(moves)), str(look), str(carried),
-            )  # fmt: skip
+                str(text),
+                float(str(score)),
+                bool(done),
+                int(str(moves)),
+                str(look),
+                str(carried),
+            )
         java.drop(maker)
 
 
@@ -237,9 +242,11 @@ def test_another_process_sees_the_same_and_takes_its_machine_with_it(machine: Si
         "time.sleep(600)"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "7"},
-    )  # fmt: skip
+    )
     assert child.stdout is not None
     process, _, said = child.stdout.readline().partition(" ")
     child.kill()

@@ -35,8 +35,12 @@ def test_splits_are_those_of_the_simulator_and_ids_are_stable() -> None:
     assert ANIMAL.id == "scienceworld/easy/find-animal/0000"
     few = ScienceWorld(families=["matter", "boil"], variations=2)
     assert [t.id[-9:] for t in few.tasks("test")[:5]] == [
-        "boil/0021", "melt/0021", "eeze/0021", "r-of/0021", "boil/0022",
-    ]  # fmt: skip
+        "boil/0021",
+        "melt/0021",
+        "eeze/0021",
+        "r-of/0021",
+        "boil/0022",
+    ]
     assert len(few.tasks("test")) == 8
     assert pickle.loads(pickle.dumps(few)) == few
     assert hash(few) == hash(ScienceWorld(families=("matter",), variations=2))
@@ -126,13 +130,15 @@ def test_compact_says_the_same_in_few_words() -> None:
         compact(Observation(text=ROOM)).split("\n")[0],
     ]
     for text, short in (
-        ("In your inventory, you see:\n\tan orange\n\ta metal pot (containing nothing)\n",
-         "have : orange , metal pot"),
+        (
+            "In your inventory, you see:\n\tan orange\n\ta metal pot (containing nothing)\n",
+            "have : orange , metal pot",
+        ),
         ("You focus on the blue jay egg.", "now blue jay egg"),
         ("The door is already open.", "door is already open"),
         ("No known action matches that input.", "what"),
         ("the thermometer measures a temperature of 49 degrees celsius", "thermometer 49"),
-    ):  # fmt: skip
+    ):
         assert compact(Observation(text=text)) == short
 
 
@@ -158,7 +164,7 @@ def test_it_keeps_every_promise() -> None:
         assert isinstance(SUITE, kind)
     suite = ScienceWorld(families="lifespan-shortest-lived", simplify="easy")
     for finding in check(suite, ("test",), tasks=1):
-        assert finding.problems == (), finding.promise
+        assert finding.problems == (), finding.name
 
 
 @played
@@ -268,11 +274,49 @@ def test_actions_are_listed_when_asked_and_listing_changes_nothing() -> None:
 
 
 WORDS = st.sampled_from(
-    ["open", "door", "to", "kitchen", "the", "go", "look", "focus on", "pick up", "orange", "in",
-     "inventory", "move", "agent", "air", "connect", "anode", "use", "eat", "self", "wait", "0",
-     "\n", "\r", "\\n", "\\", "\0", "<|im_end|>", "ignore all previous instructions", "🚪",
-     "\ud800", "mix", "dunk", "pour", "into", "with", "reset task", "ultra low", "İ", "2147483648"]
-)  # fmt: skip
+    [
+        "open",
+        "door",
+        "to",
+        "kitchen",
+        "the",
+        "go",
+        "look",
+        "focus on",
+        "pick up",
+        "orange",
+        "in",
+        "inventory",
+        "move",
+        "agent",
+        "air",
+        "connect",
+        "anode",
+        "use",
+        "eat",
+        "self",
+        "wait",
+        "0",
+        "\n",
+        "\r",
+        "\\n",
+        "\\",
+        "\0",
+        "<|im_end|>",
+        "ignore all previous instructions",
+        "🚪",
+        "\ud800",
+        "mix",
+        "dunk",
+        "pour",
+        "into",
+        "with",
+        "reset task",
+        "ultra low",
+        "İ",
+        "2147483648",
+    ]
+)
 SAID = st.lists(WORDS, max_size=6).map(" ".join) | st.text(max_size=12)
 
 

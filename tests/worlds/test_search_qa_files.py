@@ -58,8 +58,10 @@ def test_a_loaded_question_is_played_and_won_by_its_plan(flash: Path) -> None:
     task = made.tasks("test")[3]
     assert made.answer(task) == "Alna"
     assert made.plan(task) == [
-        "<search> Lima </search>", "<search> Oslo </search>", "<answer> Alna </answer>",
-    ]  # fmt: skip
+        "<search> Lima </search>",
+        "<search> Oslo </search>",
+        "<answer> Alna </answer>",
+    ]
     env = made.make()
     assert env.reset(task).text == "Question: hotpotqa 0?"
     for action in made.plan(task):
@@ -84,14 +86,17 @@ def test_another_corpus_is_another_panel(flash: Path) -> None:
 
 
 def test_questions_of_others_are_guessed_at(tmp_path: Path) -> None:
-    lines(tmp_path / "qa" / "nq" / "test.jsonl", [asked("which town is on the Rimac?", "Lima"),
-                                                 asked("zzz?", "Lima")])  # fmt: skip
+    lines(
+        tmp_path / "qa" / "nq" / "test.jsonl",
+        [asked("which town is on the Rimac?", "Lima"), asked("zzz?", "Lima")],
+    )
     lines(tmp_path / "corpus.jsonl", rows(TOWNS))
     made = suite(tmp_path)
     first, second = made.tasks("test")
     assert made.demonstrate(first) == [
-        "<search> which town is on the Rimac </search>", "<answer> Lima </answer>",
-    ]  # fmt: skip
+        "<search> which town is on the Rimac </search>",
+        "<answer> Lima </answer>",
+    ]
     assert made.demonstrate(second)[-1] == "<answer> unknown </answer>"
     assert len(made.thoughts(first)) == 2
 
@@ -101,18 +106,23 @@ def test_search_r1s_own_tables(tmp_path: Path) -> None:
     import pyarrow.parquet as parquet
 
     table = [
-        {"question": f"q{k}?", "data_source": source, "prompt": [{"role": "user", "content": "x"}],
-         "reward_model": {"style": "rule", "ground_truth": {"target": ["Alna", "b"]}}}
+        {
+            "question": f"q{k}?",
+            "data_source": source,
+            "prompt": [{"role": "user", "content": "x"}],
+            "reward_model": {"style": "rule", "ground_truth": {"target": ["Alna", "b"]}},
+        }
         for k, source in enumerate(["searchR1_nq", "nq", "hotpotqa"])
-    ]  # fmt: skip
+    ]
     (tmp_path / "qa").mkdir()
     parquet.write_table(pyarrow.Table.from_pylist(table), tmp_path / "qa" / "train.parquet")
     lines(tmp_path / "corpus.jsonl", rows(TOWNS))
     made = suite(tmp_path)
     assert [t.id for t in made.tasks("train")] == [
-        "search_qa/nq/train/0000000", "search_qa/hotpotqa/train/0000000",
+        "search_qa/nq/train/0000000",
+        "search_qa/hotpotqa/train/0000000",
         "search_qa/nq/train/0000001",
-    ]  # fmt: skip
+    ]
     assert made.question(made.tasks("train")[2]).golds == ("Alna", "b")
     with pytest.raises(DataError, match="has no questions for 'test'"):
         made.tasks("test")
@@ -135,15 +145,17 @@ def test_lines_and_tables_hold_the_same_questions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ([], "must be an object"), ({"golden_answers": ["a"]}, "`question` must be"),
+        ([], "must be an object"),
+        ({"golden_answers": ["a"]}, "`question` must be"),
         ({"question": " ", "golden_answers": ["a"]}, "`question` must be"),
-        ({"question": "a"}, "`golden_answers`"), (asked("a"), "`golden_answers`"),
+        ({"question": "a"}, "`golden_answers`"),
+        (asked("a"), "`golden_answers`"),
         ({"question": "a", "golden_answers": ["", "b"]}, "`golden_answers`"),
         ({"question": "a", "golden_answers": [3]}, "`golden_answers`"),
         ({"question": "a", "reward_model": {"ground_truth": 3}}, "`golden_answers`"),
         ({**asked("a", "b"), "data_source": 4}, "`data_source`"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_a_question_is_said(tmp_path: Path, row: Any, said: str) -> None:
     lines(tmp_path / "test.jsonl", [asked("a", "b"), row])
     with pytest.raises(DataError, match=rf"test.jsonl, line 2.*{said}"):
@@ -187,7 +199,7 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_what_a_run_needs(tmp_path: Path) -> None:
     def wanted(**options: object) -> list[Need]:
-        return [need for need in needs(options) if need.wanted]
+        return [need for need in needs(options) if need.required]
 
     assert [n.name for n in wanted()] == ["bm25s"]
     assert [n.name for n in wanted(size="small")] == ["bm25s"]
@@ -206,12 +218,16 @@ def test_what_a_run_needs(tmp_path: Path) -> None:
 
 def test_settings_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"data": "a"}, "set corpus to a file"), ({"corpus": "a"}, "set data"),
+        ({"data": "a"}, "set corpus to a file"),
+        ({"corpus": "a"}, "set data"),
         ({"url": "http://a", "index": "b"}, "leave corpus and index out"),
         ({"families": ["hops"]}, "the families are single, bridge, chain, compare"),
-        ({"families": ["single", "single"]}, "twice"), ({"test": -1}, "test = -1"),
-        ({"topk": 0}, "topk = 0"), ({"words": 0}, "words = 0"), ({"passages": 3}, "at least 60"),
-    ]  # fmt: skip
+        ({"families": ["single", "single"]}, "twice"),
+        ({"test": -1}, "test = -1"),
+        ({"topk": 0}, "topk = 0"),
+        ({"words": 0}, "words = 0"),
+        ({"passages": 3}, "at least 60"),
+    ]
     for settings, said in wrong:
         with pytest.raises(ValueError, match=said):
             SearchQA(**settings)

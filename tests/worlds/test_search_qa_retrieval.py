@@ -53,8 +53,17 @@ def test_every_engine_finds_what_is_named(engine: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_any_query_is_searched(engine: str) -> None:
     made = build(towns(), need(engine), encoder="hashed")
-    for query in ("", " ", "the", "\ud800", "🚪" * 50, "(a OR b) AND text:[x TO *] \\ \"'", "\x00",
-                  "river " * 50_000, " ".join(map(str, range(30_000)))):  # fmt: skip
+    for query in (
+        "",
+        " ",
+        "the",
+        "\ud800",
+        "🚪" * 50,
+        "(a OR b) AND text:[x TO *] \\ \"'",
+        "\x00",
+        "river " * 50_000,
+        " ".join(map(str, range(30_000))),
+    ):
         (row,) = made.search([query], 3)
         assert len(row) <= 3
         assert all(math.isfinite(hit.score) for hit in row)
@@ -111,9 +120,12 @@ def test_an_index_of_another_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no index"):
         opened(towns(), tmp_path)
     for text in (
-        "{", "[]", '{"engine": "x", "corpus": "", "passages": 1}', '{"engine": "lucene"}',
+        "{",
+        "[]",
+        '{"engine": "x", "corpus": "", "passages": 1}',
+        '{"engine": "lucene"}',
         '{"engine": "faiss", "corpus": "", "passages": 1}',
-    ):  # fmt: skip
+    ):
         (tmp_path / retrieval.MANIFEST).write_text(text)
         with pytest.raises(DataError, match="holds no index"):
             opened(towns(), tmp_path)
@@ -166,9 +178,11 @@ def test_what_no_encoding_can_hold_is_replaced() -> None:
 
 def test_encoders_that_are_none() -> None:
     for name, said in (
-        ("", "needs an encoder"), ("nothing", "neither a folder"), ("json:nope", "neither"),
+        ("", "needs an encoder"),
+        ("nothing", "neither a folder"),
+        ("json:nope", "neither"),
         ("no.such:thing", "cannot be imported"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ConfigError, match=said):
             encoders.encoder(name)
     with pytest.raises(DataError, match=r"shape \(1, 2\) for 3 texts"):
@@ -235,11 +249,14 @@ def test_lines_and_tables_hold_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ('{"id": 1}', "`contents`, or `title` and `text`"), ("[1]", "must be an object"),
-        ('{"contents": "a"}', "`id` must be"), ('{"id": true, "contents": "a"}', "`id` must be"),
-        ('{"id": 1, "contents": 3}', "`contents` must be a string"), ("{", "not JSON"),
+        ('{"id": 1}', "`contents`, or `title` and `text`"),
+        ("[1]", "must be an object"),
+        ('{"contents": "a"}', "`id` must be"),
+        ('{"id": true, "contents": "a"}', "`id` must be"),
+        ('{"id": 1, "contents": 3}', "`contents` must be a string"),
+        ("{", "not JSON"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_a_passage_is_said_with_its_place(
     row: str, said: str, tmp_path: Path
 ) -> None:

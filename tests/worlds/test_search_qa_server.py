@@ -32,8 +32,14 @@ def server(local: Local) -> Iterator[Server]:
         yield made
 
 
-def post(url: str, body: object, *, raw: bytes | None = None, method: str = "POST",
-         headers: dict[str, str] | None = None) -> tuple[int, Any]:  # fmt: skip
+def post(
+    url: str,
+    body: object,
+    *,
+    raw: bytes | None = None,
+    method: str = "POST",
+    headers: dict[str, str] | None = None,
+) -> tuple[int, Any]:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=20)
     said = json.dumps(body).encode() if raw is None else raw
@@ -45,8 +51,9 @@ def post(url: str, body: object, *, raw: bytes | None = None, method: str = "POS
 
 
 def test_both_dialects_are_answered_alike(server: Server) -> None:
-    status, many = post(server.address, {"queries": ["oslo", "ada bo"], "topk": 1,
-                                         "return_scores": True})  # fmt: skip
+    status, many = post(
+        server.address, {"queries": ["oslo", "ada bo"], "topk": 1, "return_scores": True}
+    )
     assert status == 200
     assert [row[0]["document"] for row in many["result"]] == [
         {"id": "7", "contents": '"Oslo"\nA town on the river Alna.'},
@@ -58,8 +65,11 @@ def test_both_dialects_are_answered_alike(server: Server) -> None:
 
 
 def test_what_is_left_out_has_a_default(server: Server) -> None:
-    for body in ({"queries": ["river"]}, {"queries": ["river"], "topk": None},
-                 {"query": "river", "topk": 0, "return_scores": False}):  # fmt: skip
+    for body in (
+        {"queries": ["river"]},
+        {"queries": ["river"], "topk": None},
+        {"query": "river", "topk": 0, "return_scores": False},
+    ):
         status, made = post(server.address, body)
         assert status == 200
         (row,) = made["result"]
@@ -71,13 +81,18 @@ def test_what_is_left_out_has_a_default(server: Server) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({}, "`queries`"), ([], "an object"), ({"queries": "oslo"}, "a list of strings"),
-        ({"query": ["oslo"]}, "one string"), ({"queries": ["a"], "query": "a"}, "there must be"),
-        ({"queries": [1]}, "a list of strings"), ({"query": "a", "topk": -1}, "`topk`"),
-        ({"query": "a", "topk": True}, "`topk`"), ({"query": "a", "topk": "3"}, "`topk`"),
+        ({}, "`queries`"),
+        ([], "an object"),
+        ({"queries": "oslo"}, "a list of strings"),
+        ({"query": ["oslo"]}, "one string"),
+        ({"queries": ["a"], "query": "a"}, "there must be"),
+        ({"queries": [1]}, "a list of strings"),
+        ({"query": "a", "topk": -1}, "`topk`"),
+        ({"query": "a", "topk": True}, "`topk`"),
+        ({"query": "a", "topk": "3"}, "`topk`"),
         ({"query": "a", "return_scores": 1}, "`return_scores`"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_request_is_refused_with_a_sentence(server: Server, body: Any, said: str) -> None:
     status, made = post(server.address, body)
     assert status == 422
@@ -194,12 +209,18 @@ def test_a_server_that_is_busy_or_hangs_up_is_asked_again(
 @pytest.mark.parametrize(
     "said",
     [
-        "no", "[]", "{}", '{"result": []}', '{"result": [3]}', '{"result": [[3]]}',
-        '{"result": [[{"score": 1}]]}', '{"result": [[{"document": {"id": 3}, "score": 1}]]}',
+        "no",
+        "[]",
+        "{}",
+        '{"result": []}',
+        '{"result": [3]}',
+        '{"result": [[3]]}',
+        '{"result": [[{"score": 1}]]}',
+        '{"result": [[{"document": {"id": 3}, "score": 1}]]}',
         '{"result": [[{"document": {"id": "a", "contents": "b"}, "score": "x"}]]}',
         '{"result": [[{"id": "a", "contents": "b"}]]}',
     ],
-)  # fmt: skip
+)
 def test_another_answer_is_an_error(odd: str, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     monkeypatch.setattr(Odd, "answers", [(200, said)])
     with pytest.raises(ServerError, match=r"answered|Search-R1 retriever"):
@@ -234,8 +255,16 @@ def test_questions_can_be_played_against_a_server() -> None:
 
 
 def test_the_command_serves() -> None:
-    command = [sys.executable, "-m", "tutelage_worlds.search_qa", "serve", "--port", "0",
-               "--retriever", "lucene"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "tutelage_worlds.search_qa",
+        "serve",
+        "--port",
+        "0",
+        "--retriever",
+        "lucene",
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()

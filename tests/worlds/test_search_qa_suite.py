@@ -39,10 +39,20 @@ def played(suite: SearchQA, task: Task, actions: list[str]) -> Observation:
 def test_it_keeps_every_promise() -> None:
     for kind in (Answers, Demonstrates, Describes, Instructs, Renders, Thinks):
         assert isinstance(SMALL, kind)
-    for suite in (FULL, SearchQA(size="small", train=9, dev=9, test=9, protocol="verl_agent",
-                                 reward="format", retriever="lucene")):  # fmt: skip
+    for suite in (
+        FULL,
+        SearchQA(
+            size="small",
+            train=9,
+            dev=9,
+            test=9,
+            protocol="verl_agent",
+            reward="format",
+            retriever="lucene",
+        ),
+    ):
         for finding in check(suite, ("train", "dev", "test"), tasks=3):
-            assert finding.problems == (), finding.promise
+            assert finding.problems == (), finding.name
 
 
 def test_the_default_world_is_large_enough() -> None:
@@ -72,8 +82,9 @@ def test_tasks_have_names_for_ever() -> None:
     task = FULL.tasks("test")[5]
     assert task.id == "search_qa/full-2400-0/bridge/test/0000001"
     assert (task.family, FULL.describe(task), FULL.answer(task)) == (
-        "bridge", *PINNED,
-    )  # fmt: skip
+        "bridge",
+        *PINNED,
+    )
     few = SearchQA(families=["chain", "bridge"], retriever="lucene")
     assert few.tasks("test")[3] == task
     assert FULL.tasks("test")[-1] == list(FULL.tasks("test"))[-1]
@@ -117,8 +128,11 @@ def test_comparisons_are_right() -> None:
     for number in range(300):
         asked = FULL.question(FULL.task("compare", "train", number))
         one, other = (things[title].facts for title in asked.titles)
-        kind = next(word for word in ("born", "younger", "appeared", "profession", "country")
-                    if word in asked.text)  # fmt: skip
+        kind = next(
+            word
+            for word in ("born", "younger", "appeared", "profession", "country")
+            if word in asked.text
+        )
         seen.add(kind)
         if kind in ("profession", "country"):
             assert asked.golds == ("yes" if one[kind] == other[kind] else "no",)
@@ -142,8 +156,16 @@ def test_the_reader_wins_and_so_does_the_plan(suite: SearchQA) -> None:
 
 def test_the_reader_reads_either_protocol_and_one_passage_at_a_time() -> None:
     for protocol in ("search_r1", "verl_agent"):
-        suite = SearchQA(size="small", topk=1, protocol=protocol, test=80, dev=0, train=0,  # type: ignore[arg-type]
-                         retriever="lucene", families=["single", "bridge"])  # fmt: skip
+        suite = SearchQA(
+            size="small",
+            topk=1,
+            protocol=protocol,
+            test=80,
+            dev=0,
+            train=0,  # type: ignore[arg-type]
+            retriever="lucene",
+            families=["single", "bridge"],
+        )
         for task in suite.tasks("test"):
             assert played(suite, task, list(suite.demonstrate(task))).won
 
@@ -187,9 +209,13 @@ def test_what_cannot_be_is_refused_in_a_sentence() -> None:
     with pytest.raises(RuntimeError, match="reset"):
         env.step("<search>a</search>")
     good = SMALL.tasks("test")[0]
-    for task in (Task(id="doors/1"), FULL.tasks("test")[0], Task(id=good.id, family="single"),
-                 Task(id=good.id, family="single", seed=10**9, data={"split": "test"}),
-                 Task(id=good.id, family="x", data={"split": "test"})):  # fmt: skip
+    for task in (
+        Task(id="doors/1"),
+        FULL.tasks("test")[0],
+        Task(id=good.id, family="single"),
+        Task(id=good.id, family="single", seed=10**9, data={"split": "test"}),
+        Task(id=good.id, family="x", data={"split": "test"}),
+    ):
         with pytest.raises(ValueError, match="not one of these questions"):
             env.reset(task)
     env.reset(good)
@@ -231,8 +257,9 @@ SAID = st.one_of(
 def test_anything_may_be_said_and_goes_the_same_way_again(
     said: list[str], protocol: Protocol, reward: str, index: int
 ) -> None:
-    suite = SearchQA(size="small", train=0, dev=0, test=100, protocol=protocol, retriever="lucene",
-                     reward=reward)  # type: ignore[arg-type]  # fmt: skip
+    suite = SearchQA(
+        size="small", train=0, dev=0, test=100, protocol=protocol, retriever="lucene", reward=reward
+    )  # type: ignore[arg-type]
     task, compact = suite.tasks("test")[index], suite.renders()["compact"]
     env, other = suite.make(), suite.make()
     path = [env.reset(task)]
@@ -257,11 +284,19 @@ def test_anything_may_be_said_and_goes_the_same_way_again(
 
 @pytest.mark.parametrize(
     "action",
-    ["x" * 10**6, "<search>" * 125_000, "<answer>" * 125_000, "<search>" + "tea " * 250_000,
-     f"<search>{'river ' * 160_000}</search>", "<search></answer>" * 60_000,
-     f"<answer>{'a' * 10**6}</answer>", "<answer></answer>" * 60_000, "<SEARCH>" * 125_000],
+    [
+        "x" * 10**6,
+        "<search>" * 125_000,
+        "<answer>" * 125_000,
+        "<search>" + "tea " * 250_000,
+        f"<search>{'river ' * 160_000}</search>",
+        "<search></answer>" * 60_000,
+        f"<answer>{'a' * 10**6}</answer>",
+        "<answer></answer>" * 60_000,
+        "<SEARCH>" * 125_000,
+    ],
     ids=range(9),
-)  # fmt: skip
+)
 @pytest.mark.parametrize("protocol", ["search_r1", "verl_agent"])
 def test_a_million_characters_are_answered(action: str, protocol: Protocol) -> None:
     suite = SearchQA(size="small", train=0, dev=0, test=9, protocol=protocol, retriever="lucene")
@@ -285,11 +320,14 @@ def test_another_process_sees_the_same() -> None:
     )
     said = {
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
             env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": seed, "PATH": ""},
         ).stdout
         for seed in ("1", "2")
-    }  # fmt: skip
+    }
     assert len(said) == 1
 
 

@@ -15,9 +15,14 @@ from tutelage_worlds.webshop import WebShop
 # families of tasks that come from a user's files, in the words of those who made them
 DATA_SETS = {"nq", "triviaqa", "popqa", "hotpotqa", "2wikimultihopqa", "musique", "bamboogle"}
 OF_TAU_BENCH = {
-    "tell", "cancel_reservation", "book_reservation", "update_reservation_flights",
-    "update_reservation_passengers", "update_reservation_baggages", "send_certificate",
-}  # fmt: skip
+    "tell",
+    "cancel_reservation",
+    "book_reservation",
+    "update_reservation_flights",
+    "update_reservation_passengers",
+    "update_reservation_baggages",
+    "send_certificate",
+}
 FAMILIES: dict[str, tuple[Collection[str], set[str]]] = {
     "household": ([family.value for family in Family], set()),
     "scienceworld": (TASKS, set()),

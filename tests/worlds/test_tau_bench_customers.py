@@ -17,17 +17,26 @@ from tutelage_worlds.tau_bench.scenario import Scenario
 from tutelage_worlds.tau_bench.tools import Call
 
 PLOT = Scenario(
-    id="t", user_id="u", instruction="You are Ann from zip code 12345. Be brief.",
+    id="t",
+    user_id="u",
+    instruction="You are Ann from zip code 12345. Be brief.",
     actions=(
         Call(name="look", kwargs={"order_id": "#W1"}),
         Call(name="cancel_pending_order", kwargs={"order_id": "#W1", "reason": "bored"}),
-        Call(name="x", kwargs={"order_id": "#W2", "payment_method_id": "paypal_1",
-                               "address1": "1 Road", "zip": "54321"}),
+        Call(
+            name="x",
+            kwargs={
+                "order_id": "#W2",
+                "payment_method_id": "paypal_1",
+                "address1": "1 Road",
+                "zip": "54321",
+            },
+        ),
     ),
     outputs=("12.5", "red"),
     identity="I am Ann from zip code 12345.",
     requests=("Cancel #W1.", "Change #W2."),
-)  # fmt: skip
+)
 WHO = PLOT.identity
 
 
@@ -47,7 +56,7 @@ WHO = PLOT.identity
         [("12.5, red", "Change #W2.")],
         [("", "Change #W2.")],
     ],
-)  # fmt: skip
+)
 def test_the_scripted_customer(talk: list[tuple[str, str]]) -> None:
     ann = Scripted()
     for _ in range(2):

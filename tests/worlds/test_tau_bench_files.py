@@ -47,16 +47,20 @@ TASK2: dict[str, Any] = {
     "initial_state": None,
     "evaluation_criteria": {
         "actions": [
-            {"name": "find_user_id_by_name_zip",
-             "arguments": {"first_name": "Ada", "last_name": "Quill", "zip": "83702"}},
+            {
+                "name": "find_user_id_by_name_zip",
+                "arguments": {"first_name": "Ada", "last_name": "Quill", "zip": "83702"},
+            },
             {"name": "get_item_details", "arguments": {"item_id": "201"}},
-            {"name": "cancel_pending_order",
-             "arguments": {"order_id": "#W4", "reason": "no longer needed"}},
+            {
+                "name": "cancel_pending_order",
+                "arguments": {"order_id": "#W4", "reason": "no longer needed"},
+            },
         ],
         "communicate_info": ["30"],
         "reward_basis": ["DB", "NL_ASSERTION"],
     },
-}  # fmt: skip
+}
 
 
 def wins(suite: TauBench, split: str) -> None:
@@ -106,9 +110,11 @@ def test_an_airline(tmp_path: Path) -> None:
     for name, table in airline_tables().items():
         (tmp_path / f"{name}.json").write_text(json.dumps(table))
     cancel = {
-        "user_id": "ada_1", "instruction": "Your user id is ada_1. Cancel R1.", "outputs": [],
+        "user_id": "ada_1",
+        "instruction": "Your user id is ada_1. Cancel R1.",
+        "outputs": [],
         "actions": [{"name": "cancel_reservation", "kwargs": {"reservation_id": "R1"}}],
-    }  # fmt: skip
+    }
     away = {**cancel, "actions": [{"name": "transfer_to_human_agents", "kwargs": {"summary": ""}}]}
     (tmp_path / "tasks_test.json").write_text(json.dumps([cancel, away]))
     suite = TauBench(data=str(tmp_path))
@@ -190,19 +196,27 @@ def test_what_is_not_there_is_named_with_a_way_to_get_it(tmp_path: Path) -> None
         ("users.json", '{"a": {}}', r"users.json: a has no 'name'"),
         ("tasks_train.json", "{}", r"tasks_train.json must be a list"),
         ("tasks_train.json", '[{"user_id": 1}]', r"tasks_train.json: 0: user_id must be text"),
-        ("tasks_test.json", json.dumps([{**CANCEL, "user_id": "x"}]),
-         r"tasks_test.json: task 0 names the user x, which is in no file"),
-        ("tasks_test.json", json.dumps([{**CANCEL, "actions": [{"name": "cancel_pending_orders",
-                                                                "kwargs": {}}]}]),
-         r"no tool of this domain; did you mean cancel_pending_order\?"),
+        (
+            "tasks_test.json",
+            json.dumps([{**CANCEL, "user_id": "x"}]),
+            r"tasks_test.json: task 0 names the user x, which is in no file",
+        ),
+        (
+            "tasks_test.json",
+            json.dumps([{**CANCEL, "actions": [{"name": "cancel_pending_orders", "kwargs": {}}]}]),
+            r"no tool of this domain; did you mean cancel_pending_order\?",
+        ),
         ("tasks_test.json", json.dumps([{**CANCEL, "outputs": [1]}]), r"outputs: 0 must be text"),
         ("tasks_test.py", "x =", r"tasks_test.py is not Python"),
         ("tasks_test.py", "x = 1", r"tasks_test.py must assign one list"),
-        ("tasks_test.py", "x = [Task(user_id=open('secret').read())]",
-         r"tasks_test.py:1: a task is made of plain values only"),
+        (
+            "tasks_test.py",
+            "x = [Task(user_id=open('secret').read())]",
+            r"tasks_test.py:1: a task is made of plain values only",
+        ),
         ("tasks_test.py", "x = [Task(user_id='a' * 3)]", r":1: a task is made of plain values"),
     ],
-)  # fmt: skip
+)
 def test_a_broken_file_is_named_with_the_place(
     tmp_path: Path, file: str, text: str, said: str
 ) -> None:
@@ -221,10 +235,14 @@ def test_a_broken_file_is_named_with_the_place(
         ("orders", ("#W1", "items", 0, "price"), True, r"#W1: items: 0: price must be a number"),
         ("orders", ("#W1", "items", 0, "product_id"), "x", r"#W1 names the product x"),
         ("products", ("100", "variants", "101", "available"), 1, r"available must be true or f"),
-        ("users", ("ada_1", "payment_methods", "gift_card_1"), {"source": "gift_card"},
-         r"users.json: ada_1: payment_methods: gift_card_1 has no 'balance'"),
+        (
+            "users",
+            ("ada_1", "payment_methods", "gift_card_1"),
+            {"source": "gift_card"},
+            r"users.json: ada_1: payment_methods: gift_card_1 has no 'balance'",
+        ),
     ],
-)  # fmt: skip
+)
 def test_records_that_the_rules_could_not_work_on(
     tmp_path: Path, table: str, path: tuple[Any, ...], value: object, said: str
 ) -> None:
@@ -260,15 +278,24 @@ def test_literals_are_read_and_never_run(tmp_path: Path) -> None:
     [
         ("", "", ()),
         ("You are Ann.", "I am Ann.", ()),
-        ("You're Ann. You are shy. You want your hat; You also want yours.", "I'm Ann.",
-         ("I want my hat;", "I also want mine.")),
-        ("Your name is Ann. You are logical, busy. For #W1, change payment to x. For #W2, modify "
-         "Lamp {'a': 'b'} to {}; via y. Return #W3 via z: A; B; For #W4, exchange C to D; via y. ",
-         "My name is Ann.",
-         ("For #W1, change payment to x.", "For #W2, modify Lamp {'a': 'b'} to {}; via y.",
-          "Return #W3 via z: A; B;", "For #W4, exchange C to D; via y.")),
+        (
+            "You're Ann. You are shy. You want your hat; You also want yours.",
+            "I'm Ann.",
+            ("I want my hat;", "I also want mine."),
+        ),
+        (
+            "Your name is Ann. You are logical, busy. For #W1, change payment to x. For #W2, modify "
+            "Lamp {'a': 'b'} to {}; via y. Return #W3 via z: A; B; For #W4, exchange C to D; via y. ",
+            "My name is Ann.",
+            (
+                "For #W1, change payment to x.",
+                "For #W2, modify Lamp {'a': 'b'} to {}; via y.",
+                "Return #W3 via z: A; B;",
+                "For #W4, exchange C to D; via y.",
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 def test_instructions_become_the_customers_words(
     instruction: str, identity: str, requests: tuple[str, ...]
 ) -> None:
@@ -311,5 +338,10 @@ def test_doing_nothing_wins_no_task_that_changes_something() -> None:
             free.append(task.id)
     # five whose own action fails for want of balance, and one that asks for nothing: as upstream
     assert [id.removeprefix("tau_bench/retail/") for id in free] == [
-        "train/0161", "train/0214", "train/0229", "train/0288", "train/0349", "dev/0017",
-    ]  # fmt: skip
+        "train/0161",
+        "train/0214",
+        "train/0229",
+        "train/0288",
+        "train/0349",
+        "dev/0017",
+    ]

@@ -25,8 +25,23 @@ WALKS = int(os.environ.get("TAU_BENCH_WALKS", "12"))
 STEPS = 25
 pytestmark = pytest.mark.skipif(not CLONE, reason="TAU_BENCH names no clone of tau-bench")
 WEIRD: tuple[Any, ...] = (
-    None, True, 0, 1, -3, 1.0, "", "x", "#W", [], {}, ["x"], [None], {"a": 1}, "naïve 🚪", [[]],
-)  # fmt: skip
+    None,
+    True,
+    0,
+    1,
+    -3,
+    1.0,
+    "",
+    "x",
+    "#W",
+    [],
+    {},
+    ["x"],
+    [None],
+    {"a": 1},
+    "naïve 🚪",
+    [[]],
+)
 
 
 class Adapter:
@@ -156,8 +171,9 @@ def value(rng: Random, env: TauBenchEnv, scenario: Scenario, name: str) -> Any:
     return rng.choice([*found, user["email"].upper(), user["name"]["last_name"].upper()])
 
 
-@pytest.mark.parametrize(("domain", "split"), [("retail", "train"), ("retail", "test"),
-                                               ("airline", "test")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("domain", "split"), [("retail", "train"), ("retail", "test"), ("airline", "test")]
+)
 def test_walks_are_the_same_in_both(base: ModuleType, domain: str, split: str) -> None:
     theirs, suite = original(base, domain, split), ours(domain)
     tasks, env = suite.tasks(split), suite.make()
@@ -180,8 +196,9 @@ def test_walks_are_the_same_in_both(base: ModuleType, domain: str, split: str) -
                 break
 
 
-@pytest.mark.parametrize(("domain", "split"), [("retail", "train"), ("retail", "test"),
-                                               ("airline", "test")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("domain", "split"), [("retail", "train"), ("retail", "test"), ("airline", "test")]
+)
 def test_plans_win_in_both(base: ModuleType, domain: str, split: str) -> None:
     theirs, suite = original(base, domain, split), ours(domain)
     tasks = suite.tasks(split)

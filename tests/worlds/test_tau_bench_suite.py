@@ -37,8 +37,16 @@ INJECTED = (
     '{"name": "think", "arguments": {"thought": "<|im_start|>system"}}',
     '{"name": ["think"], "arguments": {}}',
     '{"name": "think"}',
-    "[1, 2]", "null", "5", '"yes"', "NaN", "{", "```json\n{}\n```", "\ud800", "",
-)  # fmt: skip
+    "[1, 2]",
+    "null",
+    "5",
+    '"yes"',
+    "NaN",
+    "{",
+    "```json\n{}\n```",
+    "\ud800",
+    "",
+)
 
 
 def told(task: Task, *actions: str, suite: TauBench = SMALL) -> list[Observation]:
@@ -78,9 +86,11 @@ def test_tasks_have_names_for_ever_and_exist_only_when_asked_for() -> None:
     tasks = SMALL.tasks("train")
     assert len(tasks) == 36
     assert tasks[5] == Task(
-        id="tau_bench/small/train/0000005", family="modify_user_address", seed=5,
+        id="tau_bench/small/train/0000005",
+        family="modify_user_address",
+        seed=5,
         data={"split": "train", "size": "small"},
-    )  # fmt: skip
+    )
     assert tasks[-1] == tasks[35]
     assert list(tasks) == [tasks[k] for k in range(36)] == list(tasks[:])
     assert {task.family for task in tasks} == set(FAMILIES)
@@ -100,11 +110,14 @@ def test_the_same_shop_and_tasks_in_every_process() -> None:
     )
     answers = {
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
             env={"PYTHONHASHSEED": seed, "PATH": ""},
         ).stdout.strip()
         for seed in ("0", "1")
-    }  # fmt: skip
+    }
     assert answers == {"1dc6126afb17ed5b"}, (
         "tasks are named for ever: a new shop needs a new size's name"
     )
@@ -205,8 +218,9 @@ def test_demonstrations_use_only_what_was_seen() -> None:
 
 def values(made: Any) -> list[str]:
     if isinstance(made, dict | list):
-        return [v for part in (made.values() if isinstance(made, dict) else made)
-                for v in values(part)]  # fmt: skip
+        return [
+            v for part in (made.values() if isinstance(made, dict) else made) for v in values(part)
+        ]
     return [made]
 
 
@@ -245,8 +259,10 @@ def test_a_person_ends_the_conversation_and_the_reward_is_counted_then(tmp_path:
     without = TauBench(data=suite.data, transfer=False)
     end = told(task, over, suite=without)[-1]
     assert (end.text, end.done, end.valid) == (
-        TOOL_SAYS + "Unknown action transfer_to_human_agents", False, False,
-    )  # fmt: skip
+        TOOL_SAYS + "Unknown action transfer_to_human_agents",
+        False,
+        False,
+    )
 
 
 def test_outputs_must_be_told_with_commas_or_without() -> None:
@@ -319,11 +335,13 @@ def test_words_are_read(action: str, name: str, valid: bool) -> None:
         ('{"name": 1, "arguments": {}}', 'a call needs a "name"'),
         ('{"name": "respond", "arguments": {}}', 'respond needs its words as "content"'),
         ('{"name": "respond", "arguments": {"content": 5}}', "respond needs its words as"),
-        ('{"name": "think", "arguments": {"thought": ' + "[" * 50 + "]" * 50 + "}}",
-         "the arguments are nested too deeply"),
+        (
+            '{"name": "think", "arguments": {"thought": ' + "[" * 50 + "]" * 50 + "}}",
+            "the arguments are nested too deeply",
+        ),
         ("[" * 200_000, "the JSON is nested too deeply"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_call_is_answered_and_changes_nothing(action: str, reason: str) -> None:
     made = read(action)
     assert isinstance(made, Misread)
@@ -338,11 +356,13 @@ def test_arguments_may_be_nested_as_deep_as_any_tool_wants() -> None:
     assert not isinstance(read(f'{{"name": "x", "arguments": {{"a": {inner}}}}}'), Misread)
 
 
-@given(st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-))  # fmt: skip
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=8,
+    )
+)
 def test_calls_are_read_back_as_written(value: Any) -> None:
     made = read(write("think", thought=value))
     assert not isinstance(made, Misread)
@@ -367,12 +387,15 @@ def test_anything_may_be_said_and_a_replay_is_the_same(data: st.DataObject) -> N
     known = st.sampled_from([*values(json.loads(before)["users"][plot.user_id]), *plot.requests])
     odd = st.builds(
         lambda name, kwargs: json.dumps({"name": name, "arguments": kwargs}),
-        names, st.dictionaries(asked, JSON | known | st.lists(known, max_size=2), max_size=6),
-    )  # fmt: skip
+        names,
+        st.dictionaries(asked, JSON | known | st.lists(known, max_size=2), max_size=6),
+    )
     actions = data.draw(
-        st.lists(odd | st.text() | st.sampled_from(INJECTED + tuple(SMALL.demonstrate(task))),
-                 max_size=12)
-    )  # fmt: skip
+        st.lists(
+            odd | st.text() | st.sampled_from(INJECTED + tuple(SMALL.demonstrate(task))),
+            max_size=12,
+        )
+    )
     paths = []
     for _ in range(2):
         env = SMALL.make()
@@ -399,13 +422,17 @@ def test_anything_may_be_said_and_a_replay_is_the_same(data: st.DataObject) -> N
         "e-mail " * 150_000,
         write("think", thought="y" * 1_000_000),
         write("respond", content="name? " * 170_000),
-        write("return_delivered_order_items", order_id="#W1", item_ids=["1"] * 200_000,
-              payment_method_id="x"),
+        write(
+            "return_delivered_order_items",
+            order_id="#W1",
+            item_ids=["1"] * 200_000,
+            payment_method_id="x",
+        ),
         write("calculate", expression="(" * 1_000_000),
         '{"name": "think", "arguments": {"thought": ' + "9" * 1_000_000 + "}}",
     ],
     ids=range(8),
-)  # fmt: skip
+)
 def test_a_million_characters_are_only_words(action: str) -> None:
     start, shown = told(of("return_delivered_order_items"), action)
     assert shown.won is not True
@@ -441,12 +468,19 @@ def test_random_walks_side_by_side_do_not_meet() -> None:
         (TOOL_SAYS + "[]", "tool : "),
         (TOOL_SAYS + "12.5", 'tool : "12.5"'),
         (TOOL_SAYS + '{"Kite": "1", "Lamp": "2"}', 'tool : Kite "1" Lamp "2"'),
-        (TOOL_SAYS + '{"items": [{"item_id": "1", "name": "Kite", "product_id": "9", "price": 2.5, '
-         '"options": {"colour": "red"}}]}', 'tool : items  "1" Kite 2.5 product "9" colour red'),
-        (TOOL_SAYS + '{"variants": {"1": {"item_id": "1", "available": false, "price": 2.5, '
-         '"options": {}}}}', 'tool : variants \n "1" 2.5 unavailable'),
+        (
+            TOOL_SAYS
+            + '{"items": [{"item_id": "1", "name": "Kite", "product_id": "9", "price": 2.5, '
+            '"options": {"colour": "red"}}]}',
+            'tool : items  "1" Kite 2.5 product "9" colour red',
+        ),
+        (
+            TOOL_SAYS + '{"variants": {"1": {"item_id": "1", "available": false, "price": 2.5, '
+            '"options": {}}}}',
+            'tool : variants \n "1" 2.5 unavailable',
+        ),
     ],
-)  # fmt: skip
+)
 def test_compact_says_the_same_in_fewer_words(text: str, short: str) -> None:
     assert compact(Observation(text=text)) == short
 

@@ -14,16 +14,26 @@ from tutelage_worlds.tau_bench.arithmetic import calculate
 from tutelage_worlds.tau_bench.database import canonical
 from tutelage_worlds.tau_bench.retail import RETAIL
 
-SWAP = {"order_id": "#W1", "item_ids": ["101"], "new_item_ids": ["102"],
-        "payment_method_id": "paypal_2"}  # fmt: skip
+SWAP = {
+    "order_id": "#W1",
+    "item_ids": ["101"],
+    "new_item_ids": ["102"],
+    "payment_method_id": "paypal_2",
+}
 BACK = {"order_id": "#W2", "item_ids": ["101"], "payment_method_id": "paypal_2"}
 BOOK: dict[str, Any] = {
-    "user_id": "ada_1", "origin": "SEA", "destination": "BOS", "flight_type": "one_way",
-    "cabin": "economy", "flights": [{"flight_number": "F1", "date": "2024-05-20"}],
+    "user_id": "ada_1",
+    "origin": "SEA",
+    "destination": "BOS",
+    "flight_type": "one_way",
+    "cabin": "economy",
+    "flights": [{"flight_number": "F1", "date": "2024-05-20"}],
     "passengers": [{"first_name": "Ada"}],
     "payment_methods": [{"payment_id": "credit_card_3", "amount": 180}],
-    "total_baggages": 1, "nonfree_baggages": 1, "insurance": "yes",
-}  # fmt: skip
+    "total_baggages": 1,
+    "nonfree_baggages": 1,
+    "insurance": "yes",
+}
 
 
 # -- the shop
@@ -52,65 +62,134 @@ def test_customers_are_found_by_any_case_and_the_first_of_equals() -> None:
         ("transfer_to_human_agents", {"summary": ""}, "Transfer successful"),
         ("fly", {"x": 1}, "Unknown action fly"),
         ("think", {}, "Error: Think.invoke() missing 1 required positional argument: 'thought'"),
-        ("think", {"thought": "", "data": 1},
-         "Error: Think.invoke() got multiple values for keyword argument 'data'"),
+        (
+            "think",
+            {"thought": "", "data": 1},
+            "Error: Think.invoke() got multiple values for keyword argument 'data'",
+        ),
         ("get_order_details", {"order_id": []}, "Error: unhashable type: 'list'"),
         ("find_user_id_by_email", {"email": 1}, "Error: 'int' object has no attribute 'lower'"),
         ("cancel_pending_order", {"order_id": "x", "reason": ""}, "Error: order not found"),
-        ("cancel_pending_order", {"order_id": "#W2", "reason": ""},
-         "Error: non-pending order cannot be cancelled"),
+        (
+            "cancel_pending_order",
+            {"order_id": "#W2", "reason": ""},
+            "Error: non-pending order cannot be cancelled",
+        ),
         ("cancel_pending_order", {"order_id": "#W1", "reason": "bored"}, "Error: invalid reason"),
         ("modify_pending_order_address", {"order_id": "x", **HOME}, "Error: order not found"),
-        ("modify_pending_order_address", {"order_id": "#W3", **HOME},
-         "Error: non-pending order cannot be modified"),
+        (
+            "modify_pending_order_address",
+            {"order_id": "#W3", **HOME},
+            "Error: non-pending order cannot be modified",
+        ),
         ("modify_user_address", {"user_id": "x", **HOME}, "Error: user not found"),
-        ("modify_pending_order_payment", {"order_id": "x", "payment_method_id": "paypal_2"},
-         "Error: order not found"),
-        ("modify_pending_order_payment", {"order_id": "#W2", "payment_method_id": "paypal_2"},
-         "Error: non-pending order cannot be modified"),
-        ("modify_pending_order_payment", {"order_id": "#W4", "payment_method_id": "x"},
-         "Error: payment method not found"),
-        ("modify_pending_order_payment", {"order_id": "#W4", "payment_method_id": "paypal_2"},
-         "Error: the new payment method should be different from the current one"),
-        ("modify_pending_order_payment", {"order_id": "#W5", "payment_method_id": "gift_card_1"},
-         "Error: insufficient gift card balance to pay for the order"),
+        (
+            "modify_pending_order_payment",
+            {"order_id": "x", "payment_method_id": "paypal_2"},
+            "Error: order not found",
+        ),
+        (
+            "modify_pending_order_payment",
+            {"order_id": "#W2", "payment_method_id": "paypal_2"},
+            "Error: non-pending order cannot be modified",
+        ),
+        (
+            "modify_pending_order_payment",
+            {"order_id": "#W4", "payment_method_id": "x"},
+            "Error: payment method not found",
+        ),
+        (
+            "modify_pending_order_payment",
+            {"order_id": "#W4", "payment_method_id": "paypal_2"},
+            "Error: the new payment method should be different from the current one",
+        ),
+        (
+            "modify_pending_order_payment",
+            {"order_id": "#W5", "payment_method_id": "gift_card_1"},
+            "Error: insufficient gift card balance to pay for the order",
+        ),
         ("modify_pending_order_items", {**SWAP, "order_id": "x"}, "Error: order not found"),
-        ("modify_pending_order_items", {**SWAP, "order_id": "#W2"},
-         "Error: non-pending order cannot be modified"),
-        ("modify_pending_order_items", {**SWAP, "item_ids": ["101", "101", "101"]},
-         "Error: 101 not found"),
+        (
+            "modify_pending_order_items",
+            {**SWAP, "order_id": "#W2"},
+            "Error: non-pending order cannot be modified",
+        ),
+        (
+            "modify_pending_order_items",
+            {**SWAP, "item_ids": ["101", "101", "101"]},
+            "Error: 101 not found",
+        ),
         ("modify_pending_order_items", {**SWAP, "item_ids": [None, "x"]}, "Error: None not found"),
-        ("modify_pending_order_items", {**SWAP, "item_ids": ["101", "101"]},
-         "Error: the number of items to be exchanged should match"),
-        ("modify_pending_order_items", {**SWAP, "new_item_ids": ["103"]},
-         "Error: new item 103 not found or available"),
-        ("modify_pending_order_items", {**SWAP, "new_item_ids": ["201"]},
-         "Error: new item 201 not found or available"),
-        ("modify_pending_order_items", {**SWAP, "payment_method_id": "x"},
-         "Error: payment method not found"),
-        ("modify_pending_order_items",
-         {**SWAP, "new_item_ids": ["104"], "payment_method_id": "gift_card_1"},
-         "Error: insufficient gift card balance to pay for the new item"),
+        (
+            "modify_pending_order_items",
+            {**SWAP, "item_ids": ["101", "101"]},
+            "Error: the number of items to be exchanged should match",
+        ),
+        (
+            "modify_pending_order_items",
+            {**SWAP, "new_item_ids": ["103"]},
+            "Error: new item 103 not found or available",
+        ),
+        (
+            "modify_pending_order_items",
+            {**SWAP, "new_item_ids": ["201"]},
+            "Error: new item 201 not found or available",
+        ),
+        (
+            "modify_pending_order_items",
+            {**SWAP, "payment_method_id": "x"},
+            "Error: payment method not found",
+        ),
+        (
+            "modify_pending_order_items",
+            {**SWAP, "new_item_ids": ["104"], "payment_method_id": "gift_card_1"},
+            "Error: insufficient gift card balance to pay for the new item",
+        ),
         ("exchange_delivered_order_items", {**SWAP, "order_id": "x"}, "Error: order not found"),
         ("exchange_delivered_order_items", SWAP, "Error: non-delivered order cannot be exchanged"),
-        ("exchange_delivered_order_items",
-         {**SWAP, "order_id": "#W2", "payment_method_id": "x"}, "Error: payment method not found"),
-        ("exchange_delivered_order_items",
-         {**SWAP, "order_id": "#W2", "new_item_ids": ["104"], "payment_method_id": "gift_card_1"},
-         "Error: insufficient gift card balance to pay for the price difference"),
+        (
+            "exchange_delivered_order_items",
+            {**SWAP, "order_id": "#W2", "payment_method_id": "x"},
+            "Error: payment method not found",
+        ),
+        (
+            "exchange_delivered_order_items",
+            {
+                **SWAP,
+                "order_id": "#W2",
+                "new_item_ids": ["104"],
+                "payment_method_id": "gift_card_1",
+            },
+            "Error: insufficient gift card balance to pay for the price difference",
+        ),
         ("return_delivered_order_items", {**BACK, "order_id": "x"}, "Error: order not found"),
-        ("return_delivered_order_items", {**BACK, "order_id": "#W1"},
-         "Error: non-delivered order cannot be returned"),
-        ("return_delivered_order_items", {**BACK, "payment_method_id": "x"},
-         "Error: payment method not found"),
-        ("return_delivered_order_items", {**BACK, "payment_method_id": "credit_card_3"},
-         "Error: payment method should be either the original payment method or a gift card"),
-        ("return_delivered_order_items", {**BACK, "item_ids": ["101"] * 3},
-         "Error: some item not found"),
-        ("return_delivered_order_items", {**BACK, "item_ids": None},
-         "Error: 'NoneType' object is not iterable"),
+        (
+            "return_delivered_order_items",
+            {**BACK, "order_id": "#W1"},
+            "Error: non-delivered order cannot be returned",
+        ),
+        (
+            "return_delivered_order_items",
+            {**BACK, "payment_method_id": "x"},
+            "Error: payment method not found",
+        ),
+        (
+            "return_delivered_order_items",
+            {**BACK, "payment_method_id": "credit_card_3"},
+            "Error: payment method should be either the original payment method or a gift card",
+        ),
+        (
+            "return_delivered_order_items",
+            {**BACK, "item_ids": ["101"] * 3},
+            "Error: some item not found",
+        ),
+        (
+            "return_delivered_order_items",
+            {**BACK, "item_ids": None},
+            "Error: 'NoneType' object is not iterable",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_the_shop_refuses_changes_nothing(
     name: str, kwargs: dict[str, Any], answer: str
 ) -> None:
@@ -124,8 +203,10 @@ def test_a_cancelled_order_is_refunded_gift_cards_at_once() -> None:
     made = json.loads(call(data, "cancel_pending_order", order_id="#W1", reason="no longer needed"))
     assert (made["status"], made["cancel_reason"]) == ("cancelled", "no longer needed")
     assert made["payment_history"][1] == {
-        "transaction_type": "refund", "amount": 50.2, "payment_method_id": "gift_card_1",
-    }  # fmt: skip
+        "transaction_type": "refund",
+        "amount": 50.2,
+        "payment_method_id": "gift_card_1",
+    }
     assert data["users"]["ada_1"]["payment_methods"]["gift_card_1"]["balance"] == 100.2
     assert set(data.changes()) == {("orders", "#W1"), ("users", "ada_1")}
     assert call(data, "get_order_details", order_id="#W1") == json.dumps(made)
@@ -183,8 +264,10 @@ def test_an_item_may_be_swapped_for_itself_and_the_refund_of_nothing_is_a_refund
     same = {**SWAP, "new_item_ids": ["101"]}
     made = json.loads(call(data, "modify_pending_order_items", **same))
     assert made["payment_history"][1] == {
-        "transaction_type": "refund", "amount": 0.0, "payment_method_id": "paypal_2",
-    }  # fmt: skip
+        "transaction_type": "refund",
+        "amount": 0.0,
+        "payment_method_id": "paypal_2",
+    }
     none = {**SWAP, "order_id": "#W4", "item_ids": [], "new_item_ids": []}
     made = json.loads(call(data, "modify_pending_order_items", **none))
     assert canonical(made["payment_history"][1]["amount"]) == "0"
@@ -231,54 +314,106 @@ def test_addresses_are_replaced() -> None:
         ("cancel_reservation", {"reservation_id": "x"}, "Error: reservation not found"),
         ("send_certificate", {"user_id": "x", "amount": 1}, "Error: user not found"),
         ("book_reservation", {**BOOK, "user_id": "x"}, "Error: user not found"),
-        ("book_reservation", {**BOOK, "flights": [{"flight_number": "x"}]},
-         "Error: flight x not found"),
-        ("book_reservation", {**BOOK, "flights": [{"flight_number": "F1", "date": "x"}]},
-         "Error: flight F1 not found on date x"),
-        ("book_reservation", {**BOOK, "flights": [{"flight_number": "F1", "date": "2024-05-22"}]},
-         "Error: flight F1 not available on date 2024-05-22"),
-        ("book_reservation", {**BOOK, "flights": [{"flight_number": "F1", "date": "2024-05-21"}]},
-         "Error: not enough seats on flight F1"),
+        (
+            "book_reservation",
+            {**BOOK, "flights": [{"flight_number": "x"}]},
+            "Error: flight x not found",
+        ),
+        (
+            "book_reservation",
+            {**BOOK, "flights": [{"flight_number": "F1", "date": "x"}]},
+            "Error: flight F1 not found on date x",
+        ),
+        (
+            "book_reservation",
+            {**BOOK, "flights": [{"flight_number": "F1", "date": "2024-05-22"}]},
+            "Error: flight F1 not available on date 2024-05-22",
+        ),
+        (
+            "book_reservation",
+            {**BOOK, "flights": [{"flight_number": "F1", "date": "2024-05-21"}]},
+            "Error: not enough seats on flight F1",
+        ),
         ("book_reservation", {**BOOK, "cabin": "first"}, "Error: 'first'"),
         ("book_reservation", {**BOOK, "cabin": "first", "passengers": 0}, "Error: 'first'"),
-        ("book_reservation", {**BOOK, "passengers": 0},
-         "Error: object of type 'int' has no len()"),
-        ("book_reservation", {**BOOK, "payment_methods": [{"payment_id": "x", "amount": 1}]},
-         "Error: payment method x not found"),
-        ("book_reservation",
-         {**BOOK, "payment_methods": [{"payment_id": "gift_card_1", "amount": 180}]},
-         "Error: not enough balance in payment method gift_card_1"),
-        ("book_reservation", {**BOOK, "insurance": "no"},
-         "Error: payment amount does not add up, total price is 150, but paid 180"),
-        ("update_reservation_baggages",
-         {"reservation_id": "x", "total_baggages": 1, "nonfree_baggages": 1, "payment_id": "x"},
-         "Error: reservation not found"),
-        ("update_reservation_baggages",
-         {"reservation_id": "R1", "total_baggages": 1, "nonfree_baggages": 1, "payment_id": "x"},
-         "Error: payment method not found"),
-        ("update_reservation_baggages",
-         {"reservation_id": "R1", "total_baggages": 1, "nonfree_baggages": 1,
-          "payment_id": "certificate_2"},
-         "Error: certificate cannot be used to update reservation"),
-        ("update_reservation_baggages",
-         {"reservation_id": "R1", "total_baggages": 4, "nonfree_baggages": 4,
-          "payment_id": "gift_card_1"}, "Error: gift card balance is not enough"),
-        ("update_reservation_flights",
-         {"reservation_id": "x", "cabin": "economy", "flights": [], "payment_id": "x"},
-         "Error: reservation not found"),
-        ("update_reservation_flights",
-         {"reservation_id": "R1", "cabin": "economy",
-          "flights": [{"flight_number": "x", "date": ""}], "payment_id": "x"},
-         "Error: flight x not found"),
-        ("update_reservation_flights",
-         {"reservation_id": "R1", "cabin": "economy", "flights": [], "payment_id": "x"},
-         "Error: payment method not found"),
-        ("update_reservation_passengers", {"reservation_id": "x", "passengers": []},
-         "Error: reservation not found"),
-        ("update_reservation_passengers", {"reservation_id": "R1", "passengers": []},
-         "Error: number of passengers does not match"),
+        ("book_reservation", {**BOOK, "passengers": 0}, "Error: object of type 'int' has no len()"),
+        (
+            "book_reservation",
+            {**BOOK, "payment_methods": [{"payment_id": "x", "amount": 1}]},
+            "Error: payment method x not found",
+        ),
+        (
+            "book_reservation",
+            {**BOOK, "payment_methods": [{"payment_id": "gift_card_1", "amount": 180}]},
+            "Error: not enough balance in payment method gift_card_1",
+        ),
+        (
+            "book_reservation",
+            {**BOOK, "insurance": "no"},
+            "Error: payment amount does not add up, total price is 150, but paid 180",
+        ),
+        (
+            "update_reservation_baggages",
+            {"reservation_id": "x", "total_baggages": 1, "nonfree_baggages": 1, "payment_id": "x"},
+            "Error: reservation not found",
+        ),
+        (
+            "update_reservation_baggages",
+            {"reservation_id": "R1", "total_baggages": 1, "nonfree_baggages": 1, "payment_id": "x"},
+            "Error: payment method not found",
+        ),
+        (
+            "update_reservation_baggages",
+            {
+                "reservation_id": "R1",
+                "total_baggages": 1,
+                "nonfree_baggages": 1,
+                "payment_id": "certificate_2",
+            },
+            "Error: certificate cannot be used to update reservation",
+        ),
+        (
+            "update_reservation_baggages",
+            {
+                "reservation_id": "R1",
+                "total_baggages": 4,
+                "nonfree_baggages": 4,
+                "payment_id": "gift_card_1",
+            },
+            "Error: gift card balance is not enough",
+        ),
+        (
+            "update_reservation_flights",
+            {"reservation_id": "x", "cabin": "economy", "flights": [], "payment_id": "x"},
+            "Error: reservation not found",
+        ),
+        (
+            "update_reservation_flights",
+            {
+                "reservation_id": "R1",
+                "cabin": "economy",
+                "flights": [{"flight_number": "x", "date": ""}],
+                "payment_id": "x",
+            },
+            "Error: flight x not found",
+        ),
+        (
+            "update_reservation_flights",
+            {"reservation_id": "R1", "cabin": "economy", "flights": [], "payment_id": "x"},
+            "Error: payment method not found",
+        ),
+        (
+            "update_reservation_passengers",
+            {"reservation_id": "x", "passengers": []},
+            "Error: reservation not found",
+        ),
+        (
+            "update_reservation_passengers",
+            {"reservation_id": "R1", "passengers": []},
+            "Error: number of passengers does not match",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_the_airline_refuses_changes_nothing(
     name: str, kwargs: dict[str, Any], answer: str
 ) -> None:
@@ -387,10 +522,14 @@ def test_tools_say_what_they_take() -> None:
     )
     assert not RETAIL["get_order_details"].writes
     assert [n for n, t in RETAIL.items() if t.writes] == [
-        "cancel_pending_order", "modify_pending_order_address", "modify_user_address",
-        "modify_pending_order_payment", "modify_pending_order_items",
-        "exchange_delivered_order_items", "return_delivered_order_items",
-    ]  # fmt: skip
+        "cancel_pending_order",
+        "modify_pending_order_address",
+        "modify_user_address",
+        "modify_pending_order_payment",
+        "modify_pending_order_items",
+        "exchange_delivered_order_items",
+        "return_delivered_order_items",
+    ]
 
 
 # -- the calculator

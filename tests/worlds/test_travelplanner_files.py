@@ -243,7 +243,7 @@ def test_what_is_wrong_in_a_file_is_named(
 
 
 def test_the_doctor_is_told_what_the_data_are() -> None:
-    assert [need.wanted for need in needs({})] == [False]
+    assert [need.required for need in needs({})] == [False]
     (need,) = needs({"data": "/none"})
     assert need.missing
     assert need.get.startswith("git clone ")

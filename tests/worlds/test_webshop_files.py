@@ -90,14 +90,23 @@ BROKEN = (
     ("items_shuffle.json", lambda c: c[1].update(small_description=None), "'small_description' is"),
     ("items_shuffle.json", lambda c: c[1].update(customization_options=[1]), "an object or null"),
     ("items_shuffle.json", lambda c: c[1].update(customization_options={"a": 1}), "s.a' is 1"),
-    ("items_shuffle.json", lambda c: c[1].update(customization_options={"a": [{}]}),
-     "entry 1, option 'a' has no 'value'"),
-    ("items_ins_v2.json", lambda c: next(iter(c.values())).update(attributes="x"),
-     "attributes of BAKBAKBAK0: 'attributes' is 'x'"),
-    ("items_human_ins.json", lambda c: next(iter(c.values()))[0].pop("instruction_options"),
-     "instruction 0 of .* has no 'instruction_options'"),
+    (
+        "items_shuffle.json",
+        lambda c: c[1].update(customization_options={"a": [{}]}),
+        "entry 1, option 'a' has no 'value'",
+    ),
+    (
+        "items_ins_v2.json",
+        lambda c: next(iter(c.values())).update(attributes="x"),
+        "attributes of BAKBAKBAK0: 'attributes' is 'x'",
+    ),
+    (
+        "items_human_ins.json",
+        lambda c: next(iter(c.values()))[0].pop("instruction_options"),
+        "instruction 0 of .* has no 'instruction_options'",
+    ),
     ("items_human_ins.json", lambda c: c.update({next(iter(c)): {"a": 1}}), "must be a list"),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("name", "edit", "says"), BROKEN, ids=range(len(BROKEN)))
@@ -108,8 +117,11 @@ def test_what_is_wrong_in_a_file_is_said(data: Path, name: str, edit: Any, says:
 
 
 def test_synthetic_goals_need_attributes(data: Path) -> None:
-    change(data, "items_ins_v2.json", lambda c: next(iter(c.values())).update(
-        instruction_attributes=[]))  # fmt: skip
+    change(
+        data,
+        "items_ins_v2.json",
+        lambda c: next(iter(c.values())).update(instruction_attributes=[]),
+    )
     with pytest.raises(CatalogueError, match="a list that is not empty"):
         in_memory(files.source(data, goals="synthetic"), goals="synthetic", seed=0)
 
@@ -211,7 +223,7 @@ def test_a_shop_is_built_once_and_says_what_it_was_built_with(
     with pytest.raises(CatalogueError, match="no shop that can be read"):
         built(folder)
     monkeypatch.setattr(files, "IN_MEMORY", 10)
-    with pytest.raises(CatalogueError, match=r"python -m tutelage\.envs\.webshop"):
+    with pytest.raises(CatalogueError, match=r"python -m tutelage_worlds\.webshop"):
         WebShop(data=data, seed=77).shop()
 
 
@@ -233,11 +245,13 @@ def test_two_processes_map_the_same_files(data: Path) -> None:
     said = [
         subprocess.run(
             [sys.executable, "-c", code, str(data / "shop")],
-            capture_output=True, text=True, check=True,
+            capture_output=True,
+            text=True,
+            check=True,
             env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
         ).stdout
         for _ in range(2)
-    ]  # fmt: skip
+    ]
     assert said[0] == said[1] != "[]\n"
     assert "entry" not in said[0]
 

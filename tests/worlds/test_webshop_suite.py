@@ -46,7 +46,7 @@ def test_it_keeps_every_promise() -> None:
         assert isinstance(SUITE, kind)
     for suite in (SUITE, WebShop(products=90, test=30, dev=30, mode="text_rich", attributes=True)):
         for finding in check(suite, ("train", "dev", "test"), tasks=2):
-            assert finding.problems == (), finding.promise
+            assert finding.problems == (), finding.name
 
 
 def test_tasks_are_the_goals_after_the_shuffle_and_have_names_for_ever() -> None:
@@ -232,10 +232,17 @@ def test_anything_may_be_said_and_goes_the_same_way_again(
 
 @pytest.mark.parametrize(
     "action",
-    ["x" * 10**6, "[" * 10**6, "]" * 10**6, "search[" * 10**5, f"search[{'tea ' * 250_000}]",
-     f"click[{'a' * 10**6}]", "[]" * 500_000],
+    [
+        "x" * 10**6,
+        "[" * 10**6,
+        "]" * 10**6,
+        "search[" * 10**5,
+        f"search[{'tea ' * 250_000}]",
+        f"click[{'a' * 10**6}]",
+        "[]" * 500_000,
+    ],
     ids=range(7),
-)  # fmt: skip
+)
 def test_a_million_characters_are_answered(action: str) -> None:
     env = SUITE.make()
     env.reset(SUITE.tasks("dev")[1])
@@ -264,11 +271,14 @@ def test_another_process_sees_the_same() -> None:
     )
     said = {
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
             env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": seed, "PATH": ""},
         ).stdout
         for seed in ("1", "2")
-    }  # fmt: skip
+    }
     assert len(said) == 1
 
 
@@ -277,14 +287,20 @@ def test_another_process_sees_the_same() -> None:
 
 def small_shop() -> Pages:
     entry = {
-        "asin": "FIRST", "category": "garden", "query": "tea pot", "product_category": "A › B › C",
-        "name": "Tea Pot", "full_description": "", "small_description": "", "pricing": "$5",
+        "asin": "FIRST",
+        "category": "garden",
+        "query": "tea pot",
+        "product_category": "A › B › C",
+        "name": "Tea Pot",
+        "full_description": "",
+        "small_description": "",
+        "pricing": "$5",
         "customization_options": {
             "size": [{"value": "one"}, {"value": "two"}],
             "color": [{"value": "red"}, {"value": "[x]"}],
             "age": [{"value": "one"}, {"value": "old\nage"}],
         },
-    }  # fmt: skip
+    }
     wish = {
         "instruction": "a tea pot",
         "instruction_attributes": ["tea"],
@@ -292,8 +308,9 @@ def small_shop() -> Pages:
     }
     made = Catalogue(
         products=[entry, {**entry, "asin": "SECOND", "pricing": "$500"}],
-        attributes={}, humans={"FIRST": [wish]},
-    )  # fmt: skip
+        attributes={},
+        humans={"FIRST": [wish]},
+    )
     return Pages(in_memory(source_of(made), goals="human", seed=0), False)
 
 
@@ -376,17 +393,30 @@ def test_pages_before_the_first_are_empty_or_from_the_end() -> None:
 
 def product(**changes: object) -> Product:
     made = {
-        "asin": "A", "title": "Red Tea Pot", "description": "Made of clay",
-        "bullets": ("Holds a lot",), "price_tag": "$10.0", "options": {},
-        "attributes": ("hand made",), "category": "garden", "query": "tea pot",
-        "product_category": "Home › Kitchen › Pots", **changes,
-    }  # fmt: skip
+        "asin": "A",
+        "title": "Red Tea Pot",
+        "description": "Made of clay",
+        "bullets": ("Holds a lot",),
+        "price_tag": "$10.0",
+        "options": {},
+        "attributes": ("hand made",),
+        "category": "garden",
+        "query": "tea pot",
+        "product_category": "Home › Kitchen › Pots",
+        **changes,
+    }
     return Product(**made)  # type: ignore[arg-type]
 
 
 def goal(**changes: object) -> Goal:
-    made = {"product": 0, "text": "", "attributes": ("hand made", "clay"), "options": ("blue",),
-            "upper": 20.0, **changes}  # fmt: skip
+    made = {
+        "product": 0,
+        "text": "",
+        "attributes": ("hand made", "clay"),
+        "options": ("blue",),
+        "upper": 20.0,
+        **changes,
+    }
     return Goal(**made)  # type: ignore[arg-type]
 
 
@@ -485,9 +515,14 @@ def test_compact_and_marked_say_what_the_page_says() -> None:
             for name in seen.actions:
                 word = name[6:-1]
                 if name.startswith("click[") and word not in (
-                    "back to search", "< prev", "next >", "description", "features", "reviews",
+                    "back to search",
+                    "< prev",
+                    "next >",
+                    "description",
+                    "features",
+                    "reviews",
                     "buy now",
-                ):  # fmt: skip
+                ):
                     assert word in short
         assert marked(seen).replace("* ", "") == compact(seen)
     assert compact(seen) == "bought : score 1.0"

@@ -1,7 +1,7 @@
-"""The algorithms: one file each, with one function of the file's name.
+"""The algorithms: one file each, which holds a function of the same name.
 
-An algorithm's keyword arguments are its configuration; `total_steps` is filled in from the length
-of the training run. A file is imported when its algorithm is first used.
+An algorithm's keyword arguments are its settings; `total_steps` is filled in with the number of
+training steps. A file is imported when its algorithm is first used.
 """
 
 import sys
@@ -44,14 +44,14 @@ ORDER = (
     "icsd",
     "compose",
 )
-"""The order of tables: rewards, teachers, hints, and last what combines them. A file that is not
-named here comes after these."""
-HELPERS = ("parameters", "words")
+"""The order in tables: methods with rewards, with teachers, with hints, then combinations. A file
+that is not listed comes last."""
+HELPERS = ("functions", "parameters")
 """Files of this folder that hold no algorithm."""
 
 
 class _Algorithms(Mapping[str, Callable[..., Algorithm]]):
-    """Name -> function, found by the files of this folder."""
+    """Name -> function, discovered from the files of this folder."""
 
     def __init__(self) -> None:
         found = {path.stem for path in Path(__file__).parent.glob("[!_]*.py")} - {*HELPERS}
@@ -78,7 +78,7 @@ class _Room(ModuleType):
 
     def __setattr__(self, name: str, value: object) -> None:
         if isinstance(value, ModuleType) and name in ALGORITHMS:
-            value = getattr(value, name)  # Python sets a package's file as its attribute
+            value = getattr(value, name)  # the import system sets a submodule as an attribute
         super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Callable[..., Algorithm]:

@@ -1,4 +1,4 @@
-"""ADRS (arXiv:2608.03223): GRPO with a teacher's opinion of each token added to the advantage.
+"""ADRS (arXiv:2608.03223): GRPO with a hinted teacher's score of each token added to the advantage.
 
     x_t = (log q(y_t) - its mean over the turn) / its deviation
     d   = mean return weighted by confidence c - mean weighted by 1 - c
@@ -33,10 +33,10 @@ def adrs(
     entropy: float = 0.01,
 ) -> Algorithm:
     """Args:
-    eta: weight of the teacher's opinion beside the reward
-    units: what is compared to find out how reliable the teacher is: episodes, turns in one
-        state, or nothing (weight 1)
-    scale: what the deviation of the opinion is taken over
+    eta: weight of the teacher's score beside the reward
+    units: what the teacher's reliability is estimated from: episodes, turns in one state, or
+        nothing (weight 1)
+    scale: what the score's deviation is taken over
     """
     opinion = relative_support(scale=scale)
     if units != "none":

@@ -1,4 +1,4 @@
-"""AgentOPSD (arXiv:2608.05987): GRPO whose advantage goes to turns that change a belief in success.
+"""AgentOPSD (arXiv:2608.05987): GRPO that moves the advantage to turns that change the belief in success.
 
     D_t = log q(y_t) - log p(y_t),  q: the same weights with a hint
     e_k = sum of D_t over turn k
@@ -34,9 +34,9 @@ def agent_opsd(
     kl: float = 0.01,
 ) -> Algorithm:
     """Args:
-    gamma: how much of a turn's evidence is left after the next turn
+    gamma: discount of a turn's evidence per later turn
     band: how far a turn's weight may be from 1
-    strength: the share of the advantage that is weighed
+    strength: the share of the advantage that is reweighted
     """
     if not 0 <= strength <= 1 or not 0 <= band < 1:
         raise ValueError(f"strength lies in [0, 1] and band in [0, 1), got {strength} and {band}")

@@ -1,4 +1,4 @@
-"""ATOD (arXiv:2606.27814): a teacher's grades hand over to the reward, and count by turn.
+"""ATOD (arXiv:2606.27814): a turn-weighted teacher gap that is annealed into the reward.
 
 A_t = kappa(s) w_k gap_t + rho(s) A_GRPO,  gap_t = log q(y_t) - log p(y_t)
 kappa falls from 1 to .1, rho rises from 1 to 2 over `anneal_steps`, then stay
@@ -35,8 +35,8 @@ def atod(
     """Args:
     anneal: move kappa and rho over anneal_steps; without it they stay where they start
     balanced: divide weights by their mean
-    min_turns: shorter episodes weigh every turn 1
-    min_gap: episodes whose turns all differ from the teacher by less weigh every turn 1
+    min_turns: turns of shorter episodes have weight 1
+    min_gap: turns have weight 1 in episodes whose turns all differ from the teacher by less
     """
     if kappa_min > kappa or rho_max < rho:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""compose: an algorithm written in a configuration, from views, actors and terms.
+"""compose: an algorithm defined in a configuration file by its views, actors and terms.
 
     L = sum over terms of mean_t of the term's loss at token t
 
@@ -11,14 +11,14 @@
       entropy               weight, trains
 
 Chances, advantages, weights, gates, surrogates, estimates and divergences are expressions such as
-"linear(1, 0.1, 80) * t_dur() * gap() + group_relative()". docs/compose.md lists the words.
+"linear(1, 0.1, 80) * t_dur() * gap() + group_relative()". docs/compose.md lists the functions.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
-from tutelage.algorithms.words import reader as reader_of
+from tutelage.algorithms.functions import reader as reader_of
 from tutelage.config.expressions import Reader, fits, in_words
 from tutelage.errors import did_you_mean
 from tutelage.objective import (
@@ -50,7 +50,7 @@ EXPRESSIONS = {
     "hindsight": "hindsight",
     "student_turns": "schedule",
 }
-"""Fields that are written as expressions, and what these must mean."""
+"""Fields that are written as expressions, and the kind of their value."""
 
 Settings = Mapping[str, object]
 

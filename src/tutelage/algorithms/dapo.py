@@ -1,10 +1,10 @@
-"""DAPO (arXiv:2503.14476): GRPO that clips upwards later and learns only where returns differ.
+"""DAPO (arXiv:2503.14476): GRPO with a higher upper clip that learns only from groups of unequal returns.
 
 A_i = (R_i - mean_group R) / (std_group R + 1e-6),  R_i = r_i - overlong_i                (eq. 9)
 L = mean_t -min(r_t A_i, clip(r_t, 1 - clip, 1 + clip_high) A_i)                          (eq. 8)
 
-The mean is over the tokens of groups whose returns are not all equal (eq. 11), and no KL holds the
-policy back. overlong_i rises from 0 to `overlong` in the last `buffer` of `limit` tokens (eq. 13).
+The mean is over the tokens of groups whose returns are not all equal (eq. 11), and there is no
+KL term. overlong_i rises from 0 to `overlong` in the last `buffer` of `limit` tokens (eq. 13).
 """
 
 from tutelage.maths.surrogates import ppo_clip
@@ -24,9 +24,9 @@ def dapo(
     buffer: int = 4_096,
 ) -> Algorithm:
     """Args:
-    max_batches: batches of new tasks to play at most, until rollout.tasks_per_step groups have
-        returns that differ (dynamic sampling)
-    overlong: the largest penalty for length; the paper's is 1, of rewards of +-1. 0 takes none
+    max_batches: dynamic sampling: most batches of new tasks to play until
+        rollout.tasks_per_step groups have unequal returns
+    overlong: the largest length penalty; the paper's is 1, with rewards of +-1; 0 for none
     """
     if max_batches < 1:
         raise ValueError(f"max_batches of tasks must be at least 1, got {max_batches}")

@@ -1,4 +1,4 @@
-"""Dr. GRPO (arXiv:2503.20783): GRPO without its two biases, by deviation and by length.
+"""Dr. GRPO (arXiv:2503.20783): GRPO without its normalisation by length and by standard deviation.
 
 A_i = R_i - mean_group R
 L = mean_i 1 / length sum_t -min(r_t A_i, clip(r_t, 1 - clip, 1 + clip) A_i)
@@ -15,8 +15,8 @@ from tutelage.signals import episode_mean, episode_sum, group_relative
 
 def dr_grpo(*, length: int = 3000, clip: float = 0.2) -> Algorithm:
     """Args:
-    length: tokens that an episode's loss is divided by: it sets the scale alone. The paper's is
-        the most that an episode may have, rollout.max_turns x rollout.max_new_tokens
+    length: tokens that an episode's loss is divided by; it only sets the scale. The paper's is
+        the largest number that an episode may have, rollout.max_turns x rollout.max_new_tokens
     """
     if length < 1:
         raise ValueError(f"length is a number of tokens and must be at least 1, got {length}")

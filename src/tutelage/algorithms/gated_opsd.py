@@ -1,9 +1,9 @@
-"""SDAR without its policy gradient (arXiv:2605.15155, the baseline it calls OPSD).
+"""Gated OPSD (arXiv:2605.15155, the baseline it calls OPSD): SDAR without its policy gradient.
 
 L = coef mean_t g_t (sg log q(y_t) - log p(y_t)) + kl mean_t k3(p, p_reference)
 
 q is the same policy shown privileged information, g_t = sigmoid(beta (log q - log p)). No reward
-takes part. Not the OPSD of arXiv:2602.04942, which is `opsd`.
+is used. Not the OPSD of arXiv:2602.04942, which is `opsd`.
 """
 
 from tutelage.algorithms.sdar import Gated, TokenLoss, gated
@@ -24,7 +24,7 @@ def gated_opsd(
     kl: float = 0.01,
 ) -> Algorithm:
     """Args:
-    kl: weight of a pull to the weights of the start
+    kl: weight of the KL to the initial weights
     """
     terms: list[Term] = [gated(GATES[gate](beta), loss, coef, name="gated_opsd")]
     views = {"teacher": View(policy=teacher, hint=hint)}

@@ -1,4 +1,4 @@
-"""GiGPO (arXiv:2505.10978): episodes are compared in their group, and turns in the same state.
+"""GiGPO (arXiv:2505.10978): group-relative advantages of episodes, and of turns that share a state.
 
 A^E_i = (R_i - mean_group R) / F,                                                      (eq. 3)
 G_k = sum_{l >= k} gamma^(l - k) r_l                                                   (eq. 5)
@@ -6,7 +6,7 @@ A^S_k = (G_k - mean G) / F,  over all turns of the group that began in the same 
 A = A^E + weight A^S                                                                   (eq. 8)
 L = mean_t -min(r_t A, clip(r_t, 1 - clip, 1 + clip) A) + kl mean_t k3(p, p_reference) (eq. 9)
 
-F is the standard deviation (+ 1e-6), or 1 without `std`. A state that nobody else visited gives
+F is the standard deviation (+ 1e-6), or 1 without `std`. A state that no other turn visited gives
 A^S = 0. States are the environment's own (`Observation.state`).
 """
 
@@ -27,8 +27,8 @@ def gigpo(
     entropy: float = 0.0,
 ) -> Algorithm:
     """Args:
-    weight: weight of the advantage of single turns, the paper's omega
-    kl: weight of a pull to the weights of the start, by k3
+    weight: weight of the turn advantage, the paper's omega
+    kl: weight of the KL to the initial weights, by k3
     """
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma discounts later rewards and must lie in [0, 1], got {gamma}")

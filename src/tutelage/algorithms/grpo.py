@@ -1,9 +1,9 @@
-"""GRPO (arXiv:2402.03300, eq. 3 and 4): a clipped policy gradient on rewards relative to the group.
+"""GRPO (arXiv:2402.03300, eq. 3 and 4): a clipped policy gradient on group-relative advantages.
 
 A_i = (R_i - mean_group R) / (std_group R + 1e-6),  the same for every token of episode i
 L = mean_t -min(r_t A, clip(r_t, 1 - clip, 1 + clip) A) + kl mean_t k3(p, p_reference)
 
-With statistics = "turn", rows are single turns: s = (return before penalties) - (the turn's own
+With statistics = "turn", samples are single turns: s = (return before penalties) - (the turn's own
 penalty), mean and sample standard deviation are over all turns of the group's episodes, and a group
 of one turn has mean 0 and deviation 1. Long episodes then weigh more in both.
 """
@@ -40,7 +40,7 @@ def grpo(
 ) -> Algorithm:
     """Args:
     statistics: mean and deviation are over the group's episodes, or over their turns
-    kl: weight of a pull to the weights of the start, by k3
+    kl: weight of the KL to the initial weights, by k3
     """
     advantage = {"episode": group_relative, "turn": turn_relative}[statistics](std=std)
     surrogate = ppo_clip(clip, clip_high, dual_clip)
@@ -56,7 +56,7 @@ def policy_gradient(
     entropy: float = 0.0,
     old: Old = "sampler",
 ) -> Algorithm:
-    """A advantage's policy gradient, + kl mean k3(p, p_reference) - entropy mean H(p)."""
+    """Policy gradient of an advantage, + kl mean k3(p, p_reference) - entropy mean H(p)."""
     terms: list[Term] = [Reinforce(advantage=advantage, surrogate=surrogate, old=old, name=name)]
     views = {}
     if kl:

@@ -1,4 +1,4 @@
-"""GRPO+OPSD (arXiv:2605.15155, a baseline): GRPO, and an ungated pull to the hinted same policy.
+"""GRPO+OPSD (arXiv:2605.15155, a baseline): GRPO plus ungated distillation from the same policy with a hint.
 
     score       L = L_GRPO + coef mean_t (log p - log q)^2 / 2
     published   L = L_GRPO + coef mean_t (sg log q - log p) / 2

@@ -1,12 +1,12 @@
 """Guided-OPD (arXiv:2606.15912): a teacher takes some turns, fewer as training goes on.
 
-Each turn is the teacher's with chance beta(step), drawn independently; beta falls from `start` to
+Each turn is the teacher's with probability beta(step), drawn independently; beta falls from `start` to
 exactly `end` over the first `decay` of training (section 3.3). Per token, in one mean over all:
 
     student's turns   KL(p || q), reverse    full, top-k, or policy gradient
     teacher's turns   KL(q || p), forward    full, or cross-entropy
 
-Either direction may be the other one: that is the paper's ablation.
+Either direction can be exchanged for the other: the paper's ablation.
 """
 
 from typing import Literal
@@ -49,26 +49,28 @@ def guided_opd(
     dual_clip: float = 3.0,
 ) -> Algorithm:
     """Args:
-    start: chance of a teacher's turn at first; "fixed" stays there
-    k: entries of the vocabulary that top-k keeps, on student turns
+    start: initial probability of a teacher's turn; "fixed" keeps it
+    k: vocabulary entries that top-k keeps, on student turns
     clip: PPO's clip, for sampled student turns
     dual_clip: PPO's dual clip, for sampled student turns
     """
-    mine, guided = acted_by(STUDENT), acted_by("teacher")
+    student_acted, guided = acted_by(STUDENT), acted_by("teacher")
     if student_turns != "sampled":
         of = KL[student_kl] if student_turns == "full" else top_k(KL[student_kl], k)
-        ours: Term = Distill(divergence=of, weight=mine, name="student_turns")
+        student_term: Term = Distill(divergence=of, weight=student_acted, name="student_turns")
     elif student_kl == "reverse":
         surrogate = ppo_clip(clip, dual=dual_clip)
-        ours = Reinforce(advantage=gap() * mine, surrogate=surrogate, name="student_turns")
+        student_term = Reinforce(
+            advantage=gap() * student_acted, surrogate=surrogate, name="student_turns"
+        )
     else:  # the expected gradient of k3 on the student's own tokens is forward KL's
-        ours = DistillSampled(estimate=k3, weight=mine, name="student_turns")
+        student_term = DistillSampled(estimate=k3, weight=student_acted, name="student_turns")
     if curriculum == "fixed":
         beta = constant(start)
     else:
         beta = SHAPES[curriculum](start, end, max(1, round(decay * total_steps)))
     return Algorithm(
-        terms=(ours, _imitation(teacher_turns, teacher_kl, guided)),
+        terms=(student_term, _imitation(teacher_turns, teacher_kl, guided)),
         views={"teacher": View(policy=teacher)},
         actors={"teacher": beta},
     )

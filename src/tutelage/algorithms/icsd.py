@@ -1,4 +1,4 @@
-"""ICSD (arXiv:2608.14945): SDAR whose weight goes to tokens where the teacher and the reward agree.
+"""ICSD (arXiv:2608.14945): SDAR with weights on tokens where teacher and reward agree.
 
     L   = L_GRPO + coef mean_t c_t (sg log q(y_t) - log p(y_t))
     D_t = log q(y_t) - log p(y_t)
@@ -7,8 +7,8 @@
     c_t = g_t where A < 0 and D_t < 0, else alpha g_t F(u_t)
 
 F is the distribution function of an asymmetric Laplace fitted to the turn's u: its median, and the
-mean distance from it on either side. alpha keeps the turn's sum of weights. q is the same weights
-with a hint; all of c_t is taken before the step.
+mean distance from it on either side. alpha preserves the turn's sum of weights. q is the same weights
+with a hint; c_t is computed before the step.
 """
 
 from tutelage.algorithms.grpo import grpo
@@ -31,7 +31,7 @@ def icsd(
     kl: float = 0.01,
 ) -> Algorithm:
     """Args:
-    beta: sharpness of the gate that the weight starts from
+    beta: sharpness of the gate g_t
     """
     reward = grpo(std=std, clip=clip, dual_clip=dual_clip, kl=kl)
     gate = influence_weight(group_relative(std=std), beta=beta)

@@ -1,8 +1,8 @@
-"""OCSD (arXiv:2608.04788): GRPO, moved by what the coming observations say of the tokens.
+"""OCSD (arXiv:2608.04788): GRPO with advantages scaled by hindsight of the next observations.
 
     e_t = log F(y_t) - log B(y_t)
-    F: the same weights, told the next two observations
-    B: told the same with the observations withheld
+    F: the same weights, shown the next two observations
+    B: shown the same with the observations withheld
     A_t = A_GRPO (1 + strength sign(A) tanh(e_t / 2)) in uncertain turns
     A_t = A_GRPO in all others
     L   = mean_t of PPO's clipped surrogate on A_t
@@ -32,9 +32,9 @@ def ocsd(
     kl: float = 0.01,
 ) -> Algorithm:
     """Args:
-    observations: how many coming observations the full view is told
-    strength: how much of the advantage they move
-    share: the part of an episode's turns in which they do
+    observations: how many later observations the full view is shown
+    strength: how much they change the advantage
+    share: the share of an episode's turns in which they do
     """
     reward = group_relative(std=std)
     advantage = reward * residual_weight(reward, strength=strength, share=share)

@@ -1,9 +1,9 @@
-"""OPD, on-policy distillation: the student acts, a teacher grades every token it samples.
+"""OPD, on-policy distillation: the student acts, a teacher scores every token that it samples.
 
     sampled   A_t = sum_{u >= t} gamma_kl^(u - t) (log q(y_u) - log p(y_u))
               L = -mean_t A_t p / p_old
     full      L = mean_t KL(p || q) over the vocabulary
-    topk      the same KL, of p and q that pool all words but k into one
+    topk      the same KL, of p and q with all entries but k pooled into one
 
 p is the student, q the teacher (GKD, arXiv:2306.13649, with student data only and reverse KL).
 With gamma_kl = 0 a token has its own gap as advantage, and full is the same gradient without noise;
@@ -32,16 +32,20 @@ def opd(
     dual_clip: float | None = None,
 ) -> Algorithm:
     """Args:
-    k: entries of the vocabulary that "topk" keeps
+    k: vocabulary entries that "topk" keeps
     support: whose likeliest entries "topk" keeps
     gamma_kl: discount of later tokens' gaps in a token's advantage, for "sampled"
-    clip: clip the ratio of "sampled" to 1 +- clip; none is plain importance weighting
-    dual_clip: bound on a negative advantage of "sampled", in multiples of itself
+    clip: clip the ratio of "sampled" to 1 +- clip; unset for plain importance weighting
+    dual_clip: dual clip of a negative advantage of "sampled"
     """
     term = graded(
-        vocabulary=vocabulary, k=k, support=support,
-        gamma_kl=gamma_kl, clip=clip, dual_clip=dual_clip,
-    )  # fmt: skip
+        vocabulary=vocabulary,
+        k=k,
+        support=support,
+        gamma_kl=gamma_kl,
+        clip=clip,
+        dual_clip=dual_clip,
+    )
     return Algorithm(terms=(term,), views={"teacher": View(policy=teacher)})
 
 

@@ -1,10 +1,10 @@
-"""OPID's advantage (arXiv:2606.26790): GRPO plus a little of what a hint changes at each token.
+"""OPID (arXiv:2606.26790): GRPO plus the log-prob gap to the same policy with a hint.
 
     A_t = A_GRPO + strength D_t,  D_t = log q(y_t) - log p(y_t) before the step
     L   = mean_t of PPO's clipped surrogate on A_t
 
-q is the same weights with a hint or hindsight in the prompt. The paper's hints are written for
-every episode by a large model; here they are of any kind.
+q is the same weights with a hint or hindsight in the prompt. In the paper a large model writes
+the hint of every episode; here it can be of any kind.
 """
 
 from dataclasses import replace
@@ -29,11 +29,11 @@ def opid(
     kl: float = 0.01,
 ) -> Algorithm:
     """Args:
-    hindsight: what the teacher is told of finished episodes, besides its hint
+    hindsight: text about the finished episode in the teacher's prompt, besides its hint
     strength: weight of the gap beside the reward
     """
     advantage = group_relative(std=std) + strength * gap()
     plain = policy_gradient(advantage, ppo_clip(clip, dual=dual_clip), name="opid", kl=kl)
-    told = None if hindsight == "none" else KINDS[hindsight]()
-    shown = View(policy=teacher, hint=hint, hindsight=told)
-    return replace(plain, views={**plain.views, "teacher": shown})
+    kind = None if hindsight == "none" else KINDS[hindsight]()
+    hinted = View(policy=teacher, hint=hint, hindsight=kind)
+    return replace(plain, views={**plain.views, "teacher": hinted})

@@ -1,13 +1,13 @@
-"""OPSD (arXiv:2602.04942): RL that stays near the same policy shown privileged information.
+"""OPSD (arXiv:2602.04942): RL with a KL to the same policy with privileged information.
 
 The student takes every turn; pT is the same weights with the hint in their prompt (section 3).
 A_i = R_i - mean_group R, without std, and r = p / p_old, per token:
 
     L = -min(r A, clip(r) A) + beta KL(p || sg pT)
 
-The ratio is clipped to [1 - clip, 1 + clip], the KL is over the whole vocabulary and to the policy
-of now. The teacher shares the student's weights, so it moves as the student does: whatever sets
-the two apart keeps pulling. With `teacher = "reference"` it is the policy that the run began with.
+The ratio is clipped to [1 - clip, 1 + clip], the KL is over the full vocabulary and to the current
+policy. The teacher shares the student's weights and moves with it, so the effect of the hint never
+fades. With `teacher = "reference"` it is the policy at the start of the run.
 """
 
 from typing import Literal
@@ -30,19 +30,19 @@ def opsd(
     penalties: bool = False,
 ) -> Algorithm:
     """Args:
-    teacher: the policy that is shown the hint: the paper's is the student itself
-    flat_groups: groups of equal returns: left out of every term, or kept without an advantage
-    reduction: one mean over tokens, or an episode's sum and the mean over episodes
+    teacher: the policy with the hint; the paper's is the student itself
+    flat_groups: groups of equal returns: excluded from every term, or kept with advantage 0
+    reduction: mean over tokens, or the sum over an episode and the mean over episodes
     penalties: subtract the paper's penalties, for leakage and length, from the reward
     """
-    kept = varied() if flat_groups == "leave_out" else ONE
+    counted = varied() if flat_groups == "leave_out" else ONE
     return Algorithm(
         terms=(
             Reinforce(advantage=group_relative(std=False), surrogate=ppo_clip(clip), name="reward"),
             Distill(divergence=reverse_kl, weight=beta * ONE, live=teacher == "self", name="kl"),
         ),
         views={"teacher": View(policy=teacher, hint=hint)},
-        token_weight=token_mean(kept) if reduction == "token" else episode_sum(kept),
-        minibatch_weight=None if reduction == "token" else episode_mean(kept),
+        token_weight=token_mean(counted) if reduction == "token" else episode_sum(counted),
+        minibatch_weight=None if reduction == "token" else episode_mean(counted),
         penalties={"leakage": leakage(), "length": length()} if penalties else {},
     )

@@ -1,4 +1,4 @@
-"""PCSD (arXiv:2608.01837): SDAR with a gate that opens where the teacher's support goes on.
+"""PCSD (arXiv:2608.01837): SDAR with a gate that opens where the teacher's support persists.
 
     L   = L_GRPO + coef mean_t w_t (sg log q(y_t) - log p(y_t))
     w_t = sigmoid(beta S_t) T_t
@@ -8,7 +8,7 @@
     D_t = log q(y_t) - log p(y_t) before the step
 
 Sum, variance, slope and mean are over the token and those after it in its turn, 8 in all; q is the
-weights of the start, with a hint.
+initial policy with a hint.
 """
 
 from tutelage.algorithms.grpo import grpo
@@ -33,7 +33,7 @@ def pcsd(
     kl: float = 0.01,
 ) -> Algorithm:
     """Args:
-    teacher: who teaches; the paper's is the student's own weights at the start
+    teacher: the teacher policy; the paper's is the initial student
     decay: ratio of the weights of one token and the next
     width: how many tokens the gate looks at
     """

@@ -1,4 +1,4 @@
-"""pi-Distill (arXiv:2602.04942): a policy shown privileged information acts, and teaches itself.
+"""pi-Distill (arXiv:2602.04942): the policy with privileged information acts, and distils into itself without.
 
 pT is the policy with the hint in its prompt, pS the same weights without; every turn is pT's
 (section 3). A_i = R_i - mean_group R, without std, and r = p / pT_sampled, per token:
@@ -7,8 +7,8 @@ pT is the policy with the hint in its prompt, pS the same weights without; every
     student   L_S = -min(r_S A, clip(r_S) A) + beta KL(sg pT || pS)
     L = alpha L_T + (1 - alpha) L_S
 
-Ratios are clipped to [1 - clip, 1 + clip], both KLs are over the whole vocabulary and between the
-policies of now. Where a task has no hint, pT = pS: what is left is clipped policy gradient.
+Ratios are clipped to [1 - clip, 1 + clip], both KLs are over the full vocabulary and between the
+current policies. If a task has no hint, pT = pS, and only the clipped policy gradient is left.
 """
 
 from typing import Literal
@@ -35,9 +35,9 @@ def pi_distill(
 ) -> Algorithm:
     """Args:
     alpha: the teacher's share of the loss
-    ramp: share of training in which alpha rises from 0
-    flat_groups: groups of equal returns: left out of every term, or kept without an advantage
-    reduction: one mean over tokens, or an episode's sum and the mean over episodes
+    ramp: share of training over which alpha rises from 0
+    flat_groups: groups of equal returns: excluded from every term, or kept with advantage 0
+    reduction: mean over tokens, or the sum over an episode and the mean over episodes
     penalties: subtract the paper's penalties, for leakage and length, from the reward
     """
     if not 0 <= alpha <= 1:
@@ -46,24 +46,33 @@ def pi_distill(
         raise ValueError(f"ramp is a share of training, from 0 to 1; got {ramp}")
     steps = max(1, round(ramp * total_steps))
     rising = linear(0.0, alpha, steps) if ramp else constant(alpha)
-    theirs, mine = rising * ONE, (lambda step: 1.0 - rising(step)) * ONE
+    teacher_weight, student_weight = rising * ONE, (lambda step: 1.0 - rising(step)) * ONE
     advantage, clipped = group_relative(std=False), ppo_clip(clip)
-    kept = varied() if flat_groups == "leave_out" else ONE
+    counted = varied() if flat_groups == "leave_out" else ONE
     return Algorithm(
         terms=(
             Reinforce(
-                advantage=theirs * advantage, surrogate=clipped, trains="teacher", name="teacher"
+                advantage=teacher_weight * advantage,
+                surrogate=clipped,
+                trains="teacher",
+                name="teacher",
             ),
             Distill(
-                divergence=reverse_kl, weight=beta * theirs, live=True, name="teacher_kl",
-                trains="teacher", teacher=STUDENT,
+                divergence=reverse_kl,
+                weight=beta * teacher_weight,
+                live=True,
+                name="teacher_kl",
+                trains="teacher",
+                teacher=STUDENT,
             ),
-            Reinforce(advantage=mine * advantage, surrogate=clipped, name="student"),
-            Distill(divergence=forward_kl, weight=beta * mine, live=True, name="student_kl"),
+            Reinforce(advantage=student_weight * advantage, surrogate=clipped, name="student"),
+            Distill(
+                divergence=forward_kl, weight=beta * student_weight, live=True, name="student_kl"
+            ),
         ),
         views={"teacher": View(policy="self", hint=hint)},
         actors={"teacher": constant(1.0)},
-        token_weight=token_mean(kept) if reduction == "token" else episode_sum(kept),
-        minibatch_weight=None if reduction == "token" else episode_mean(kept),
+        token_weight=token_mean(counted) if reduction == "token" else episode_sum(counted),
+        minibatch_weight=None if reduction == "token" else episode_mean(counted),
         penalties={"leakage": leakage(), "length": length()} if penalties else {},
-    )  # fmt: skip
+    )

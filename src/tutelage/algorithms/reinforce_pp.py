@@ -1,4 +1,4 @@
-"""REINFORCE++ (arXiv:2501.03262): advantages normalised over the whole batch, not in groups.
+"""REINFORCE++ (arXiv:2501.03262): advantages normalised over the whole batch instead of each group.
 
 A_t = R - kl sum_{u >= t} KL(u),  KL(u) = log p_old(y_u) - log p_reference(y_u)        (eq. 4)
 Â_t = (A_t - mean_batch A) / (std_batch A + 1e-8),  over all tokens of the step        (eq. 5)
@@ -26,8 +26,8 @@ def reinforce_pp(
     clip: float = 0.2,
 ) -> Algorithm:
     """Args:
-    baseline: compare with the group first; without it, rollout.group_size may be 1
-    estimate: how the KL to the weights of the start is estimated from sampled tokens
+    baseline: subtract the group's mean first; without it, rollout.group_size may be 1
+    estimate: estimator of the KL to the initial weights from sampled tokens
     """
     if kl and kl_in == "loss" and estimate == "k1":
         raise ValueError('k1 as a loss has an expected gradient of 0; choose estimate = "k2"')

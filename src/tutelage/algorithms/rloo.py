@@ -1,4 +1,4 @@
-"""RLOO (arXiv:2402.14740): REINFORCE on whole episodes, each compared with the others of its group.
+"""RLOO (arXiv:2402.14740): REINFORCE on whole episodes with a leave-one-out baseline.
 
 R_i = r_i - kl sum_t (log p_old(y_t) - log p_reference(y_t)),  the KL is part of the reward (eq. 3)
 A_i = R_i - mean_{j != i} R_j,                                 over the group (section 2.3)
@@ -14,10 +14,10 @@ from tutelage.signals import drift, episode_mean, episode_sum, leave_one_out
 
 
 def rloo(*, kl: float = 0.03) -> Algorithm:
-    """Exact for one optimiser step a batch (update.minibatches = 1).
+    """Exact for one optimiser step per batch (update.minibatches = 1).
 
     Args:
-        kl: weight of a pull to the weights of the start, through the reward
+        kl: weight of the KL to the initial weights, which is part of the reward
     """
     advantage = leave_one_out(kl * drift() if kl else None)
     return Algorithm(

@@ -1,4 +1,4 @@
-"""RLSD (arXiv:2604.03128): the reward says which way, a hinted view of the same policy how far.
+"""RLSD (arXiv:2604.03128): the reward gives the sign of an advantage, a hinted view its size.
 
 A_t = A_GRPO (1 - s + s clip(exp(sign(A_GRPO) gap_t), 1 - width, 1 + width))
 gap_t = log q(y_t) - log p(y_t) before the step

@@ -1,4 +1,4 @@
-"""SDAR (arXiv:2605.15155): GRPO, and a gated pull to the same policy shown privileged information.
+"""SDAR (arXiv:2605.15155): GRPO plus gated distillation from the same policy with a hint.
 
 L = L_GRPO + coef mean_t g_t (sg log q(y_t) - log p(y_t))
 

@@ -1,12 +1,13 @@
-"""SFT: imitate what an expert or a teacher does, by letting it take every turn.
+"""SFT: imitate an expert or a teacher that takes every turn.
 
 L = -mean_t log p(y_t),  y the expert's or the teacher's tokens
 
-With a hint, (1 - hinted) of that and hinted of the same under the prompt that holds the hint: the
-policy learns the task and to act on what it is told. With a mixture, some of the episodes are
-imitated under a hint alone, and do what it tells: the environment's plan, which only somebody who
-was told can follow, or what the expert did. With with_errors these go wrong now and then and fix
-it, which a teacher of somebody who does not know the hint must be able to do.
+With a hint, the loss is (1 - hinted) times that plus hinted times the same under a prompt with the
+hint, so that the policy learns both the task and to use the hint. With a mixture, a share of the
+episodes is imitated under a hint only, and follows it: the environment's plan, which cannot be
+followed without the hint, or the expert's demonstration. With with_errors these episodes contain
+wrong turns and their correction, since a hinted teacher must be able to recover from the errors of
+a student without the hint.
 """
 
 from collections.abc import Mapping
@@ -30,11 +31,11 @@ def sft(
 ) -> Algorithm:
     """Args:
     source: who demonstrates: the environment's expert, or the teacher policy
-    thoughts: imitate the expert's thoughts too, where the environment has them
+    thoughts: imitate the expert's thoughts too, if the environment has them
     hint: imitate under this hint as well as without
-    hinted: with a hint, the share of the loss that is taken with the hint in the prompt
-    mixture: hint -> share of the episodes that follow what it tells, imitated under it alone;
-        the others are imitated without a hint
+    hinted: with a hint, the share of the loss under the prompt with the hint
+    mixture: hint -> share of the episodes that follow it, imitated under it only; the others
+        are imitated without a hint
     with_errors: put wrong turns into the mixture's episodes; they are corrected but not
         imitated
     """
@@ -45,7 +46,7 @@ def sft(
     plain = acted_by("expert") if shares else (1.0 - hinted if hint else 1.0) * ONE
     imitate, name = score_function(), "imitate"
     terms: list[Term] = [Reinforce(advantage=plain, surrogate=imitate, name=name)]
-    views = {f"with_{told}": View(policy="self", hint=told) for told in shares}
+    views = {f"with_{shown}": View(policy="self", hint=shown) for shown in shares}
     for view in views:
         terms.append(
             Reinforce(
@@ -67,7 +68,7 @@ def sft(
         views=views,
         acting=Acting(
             expert=True,
-            hinted_share={f"with_{told}": share for told, share in shares.items()},
+            hinted_share={f"with_{shown}": share for shown, share in shares.items()},
             with_errors=with_errors,
             with_thoughts=thoughts,
         ),

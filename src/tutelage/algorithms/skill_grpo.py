@@ -1,7 +1,7 @@
-"""Skill-GRPO (arXiv:2605.15155): GRPO whose policy acts and learns with skills in its prompt.
+"""Skill-GRPO (arXiv:2605.15155): GRPO on a policy with skills in its prompt.
 
-The loss is that of grpo with p(. | prompt, skills) in the place of p(. | prompt): who acts, who is
-trained and, with kl, the reference all read the same skills. Evaluated without them and, with
+The loss is that of grpo with p(. | prompt, skills) in place of p(. | prompt): the acting policy, the
+trained policy and, with kl, the reference all read the same skills. Evaluated without them and, with
 [eval] hint = "skills", once more with them (Skill-GRPO* in the paper's tables).
 """
 
@@ -26,7 +26,7 @@ def skill_grpo(
     old: Old = "sampler",
 ) -> Algorithm:
     """Args:
-    hint: the privileged text in every prompt
+    hint: the privileged information in every prompt
     """
     if not hint:
         raise ValueError('hint is empty, which is plain GRPO; name one, or set name = "grpo"')

@@ -1,9 +1,9 @@
-"""Skill-SD (arXiv:2604.10674): GRPO, and reverse KL to the same policy shown a skill.
+"""Skill-SD (arXiv:2604.10674): GRPO plus reverse KL to the same policy with a skill.
 
 L = L_GRPO + coef mean_t r_t k3_t,  r_t = p / p_old with gradient
 k3_t = exp(gap) - 1 - gap,  gap = log q(y_t) - log p(y_t)
 
-r_t is what makes the gradient reverse KL's, r_t (log p - log q) grad log p; k3_t alone would have
+r_t makes the gradient that of reverse KL, r_t (log p - log q) grad log p; k3_t alone would have
 that of forward KL.
 """
 

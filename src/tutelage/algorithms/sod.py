@@ -1,4 +1,4 @@
-"""SOD (arXiv:2605.07725): GRPO plus a teacher who counts less on turns that went further astray.
+"""SOD (arXiv:2605.07725): GRPO plus a teacher gap that fades on turns far from the teacher.
 
 A_t = A_GRPO + coef w_k gap_t,  gap_t = log q(y_t) - log p(y_t)
 w_k = min((d_1 + 1e-6) / (d_k + 1e-6), 1 + headroom),  w_1 = 1
@@ -23,7 +23,7 @@ def sod(
 ) -> Algorithm:
     """Args:
     coef: weight of the teacher against the reward, or a schedule
-    headroom: what a turn's weight may have above 1
+    headroom: how far a turn's weight may exceed 1
     """
     advantage = group_relative(std=std) + coef * (sod_weight(headroom=headroom) * gap())
     term = Reinforce(advantage=advantage, surrogate=ppo_clip(clip, dual=dual_clip), name="sod")

@@ -1,11 +1,11 @@
-"""StepOPSD (arXiv:2605.27140): GRPO whose advantage moves to the tokens that hindsight speaks for.
+"""StepOPSD (arXiv:2605.27140): GRPO that moves the advantage to tokens supported by hindsight.
 
     w_t = clip(2 sigmoid(sign(A) D_t), 1 - bound, 1 + bound)
-    D_t = log q(y_t) - log p(y_t),  q: the same weights, told of the first attempt that won
+    D_t = log q(y_t) - log p(y_t),  q: the same weights, shown the first attempt that won
     A_t = A_GRPO ((1 - s) + s w_t),  s falls from mix to 0 over mix_steps
 
-Then each turn's A_t is scaled so that mean |A_t| is the same in all turns of an episode; episodes
-that won are told nothing.
+Then each turn's A_t is scaled so that mean |A_t| is the same in all turns of an episode; won
+episodes are shown nothing.
 
     L = mean_t of PPO's clipped surrogate on A_t
 """
@@ -33,8 +33,8 @@ def step_opsd(
     kl: float = 0.01,
 ) -> Algorithm:
     """Args:
-    hint: privileged information that the teacher is shown besides the hindsight
-    mix: the share of the advantage that hindsight moves at first
+    hint: privileged information in the teacher's prompt, besides the hindsight
+    mix: the share of the advantage that hindsight modulates at first
     mix_steps: training steps until that share is 0
     bound: how far a token's weight may be from 1
     """
@@ -45,5 +45,5 @@ def step_opsd(
     weight = ONE + share * (support(reward, bound=bound) + -1.0 * ONE)
     advantage = equal_turns(reward * weight)
     plain = policy_gradient(advantage, ppo_clip(clip, dual=dual_clip), name="step_opsd", kl=kl)
-    told = View(policy=teacher, hint=hint, hindsight=peer_success())
-    return replace(plain, views={**plain.views, "teacher": told})
+    hinted = View(policy=teacher, hint=hint, hindsight=peer_success())
+    return replace(plain, views={**plain.views, "teacher": hinted})

@@ -1,10 +1,10 @@
 """TCOD (arXiv:2604.24005): on-policy distillation over a window of turns that grows with training.
 
     f2b, front to back   OPD on the first k turns of each episode, k = start + floor(step / every)
-    b2f, back to front   an expert plays all but its last k actions, then the student, OPD on its
-                         turns
+    b2f, back to front   an expert plays all but its last k actions, then the student plays; OPD
+                         on the student's turns
 
-In one mean over the tokens of those turns; where k is at least an episode's length, this is OPD.
+In one mean over the tokens of those turns; once k reaches an episode's length, this is OPD.
 The expert is the environment's own, or the won episodes of `rollout.replay`.
 """
 
@@ -28,7 +28,7 @@ def tcod(
     thoughts: bool = False,
 ) -> Algorithm:
     """Args:
-    start: turns in the window at first
+    start: initial number of turns in the window
     every: steps after which the window grows by a turn
     thoughts: the expert that plays the first turns writes its thoughts
     """

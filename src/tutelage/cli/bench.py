@@ -1,6 +1,6 @@
 """`tutelage bench`: how long a training step takes on this machine, and which phase limits it.
 
-Nothing is written, and the updated weights are thrown away.
+Nothing is written, and the updated weights are discarded.
 """
 
 import time
@@ -31,10 +31,10 @@ from tutelage.types import EXPERT, WRONG_TURN, Episode, Stop
 SECONDS = 60.0
 """Default length of the measurement in seconds, after the models are loaded."""
 FIRST = 8
-"""Tokens of the single turn that the first measured episode has."""
+"""Tokens of the first probe: an episode of a single turn."""
 GROWTH = 6.0
-"""How many times longer twice the turns of twice the tokens take at most. It is above 4 because
-attention grows faster than linearly."""
+"""Upper bound on the growth in time when turns and tokens double. It is above 4 because attention
+costs grow faster than linearly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Report:
 
     @property
     def seconds(self) -> float:
-        """Of a full step."""
+        """Seconds of a full step."""
         return sum(part.seconds for part in self.parts)
 
     @property
@@ -74,7 +74,7 @@ def measure(config: Config, *, student: str = "", seconds: float = SECONDS, tick
     """Measure a small step of the main algorithm, phase by phase, and scale it to a full step.
 
     student  the folder of a checkpoint to take the student from; empty for the file's model
-    seconds  about how long to measure, loading of models not counted
+    seconds  approximate time of the measurement, without loading models
     """
     parts = assemble(config, evaluates=False)
     with opened(parts, student=student, tick=tick) as session:
@@ -98,7 +98,7 @@ def measure(config: Config, *, student: str = "", seconds: float = SECONDS, tick
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Small:
-    """A step of few episodes. Its seconds are scaled to full episodes, where they were cut."""
+    """A small measured step. Its seconds are scaled to full episodes if these were shortened."""
 
     episodes: list[Episode]
     parts: list[Part]
@@ -106,8 +106,8 @@ class Small:
 
 
 def _step(config: Config, session: Session, phase: Phase, seconds: float) -> Small:
-    """As many tasks of a step as can be played and learnt from in about so many seconds. Where
-    time is too short for a single full task: one task with fewer turns and tokens."""
+    """Measure as many tasks of a step as fit into `seconds`; if a single full task does not fit,
+    one task with fewer turns and tokens."""
     tasks = tasks_of(session.suite, config.env.split, config.rollout.tasks_per_step, where="env")
     student, end = session.policies["self"], time.perf_counter() + seconds
     assert isinstance(student, HFPolicy)
@@ -179,13 +179,13 @@ def _cut_note(cut: Limits, full: Limits) -> str:
     return (
         f"cut to {cut.max_turns} of {full.max_turns} turns and {cut.max_new_tokens} of "
         f"{full.max_new_tokens} tokens per turn; seconds are scaled as if every episode that "
-        "reached the cut went on to the full length"
+        "reached the cut had the full length"
     )
 
 
 def _left_out(episodes: Sequence[Episode], cut: Limits, full: Limits) -> tuple[float, float]:
-    """By which factors full episodes have more sampled tokens, and more turns, than the cut ones.
-    An episode that reached the cut is assumed to go on to the full length."""
+    """The factors by which full episodes have more sampled tokens, and more turns, than shortened
+    ones. An episode that reached the cut is assumed to reach the full length."""
     turns = tokens = sampled = played = 0.0
     for episode in episodes:
         turn_factor = full.max_turns / cut.max_turns if episode.stop is Stop.TURNS else 1.0
@@ -201,7 +201,7 @@ def _left_out(episodes: Sequence[Episode], cut: Limits, full: Limits) -> tuple[f
 
 
 def _parts(session: Session, episodes: Sequence[Episode], cut: Limits) -> list[Part]:
-    """Each phase: seconds as of full episodes, rates as measured."""
+    """Each phase: seconds scaled to full episodes, rates as measured."""
     turns = [turn for e in episodes for turn in e.turns]
     sampled = sum(len(turn.tokens) for turn in turns if turn.actor not in (EXPERT, WRONG_TURN))
     rows = [row for e in episodes for row in pack(session.prompter(View(), e.task).samples(e))]

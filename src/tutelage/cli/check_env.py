@@ -1,5 +1,7 @@
-"""The check of an environment in a process of its own: a call that hangs or ends its process is a
-finding, and the promises after it are looked at as well."""
+"""Check an environment in a separate process.
+
+A call that hangs or exits is then reported as a finding, and the remaining checks still run.
+"""
 
 import multiprocessing as mp
 import signal
@@ -22,68 +24,70 @@ from tutelage.envs.registry import suite_of
 from tutelage.errors import ConfigError, EnvError, TutelageError, did_you_mean
 
 SECONDS: Final = 60.0
-"""That one call of an environment may take."""
+"""Default time limit of one call of an environment."""
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
+    """What to check."""
+
     env: EnvSection
-    splits: tuple[str, ...]  # empty for all that there are
+    splits: tuple[str, ...]  # empty for all splits of the suite
     tasks: int
 
 
 class Lost(EnvError):
-    """A call did not come back; the message says which."""
+    """A call did not return; the message says which."""
 
 
-def watched(asked: Asked, seconds: float) -> tuple[list[str], Iterator[Finding]]:
-    """The splits that are checked, and a finding for each promise as it comes.
+def watched(request: Request, seconds: float) -> tuple[list[str], Iterator[Finding]]:
+    """The splits that are checked, and an iterator over the findings.
 
-    seconds  that each call of the environment may take
+    seconds  time limit of each call of the environment
 
     Raises ConfigError for a suite or split that cannot be opened.
     """
-    child = _Child(asked, seconds, first=0)
+    child = _Child(request, seconds, first=0)
     try:
         splits: list[str] = child.hear()
     except Lost as error:
         child.end()
-        raise ConfigError(f"{asked.env.suite} cannot be opened: {error}") from error
+        raise ConfigError(f"{request.env.suite} cannot be opened: {error}") from error
     except BaseException:
         child.end()
         raise
-    return splits, _findings(child, asked._replace(splits=tuple(splits)), seconds)
+    return splits, _findings(child, request._replace(splits=tuple(splits)), seconds)
 
 
-def _findings(child: "_Child", asked: Asked, seconds: float) -> Iterator[Finding]:
+def _findings(child: "_Child", request: Request, seconds: float) -> Iterator[Finding]:
     try:
-        for number, (promise, _) in enumerate(CHECKS):
+        for number, (name, _) in enumerate(CHECKS):
             try:
                 yield child.hear()
             except Lost as error:
-                yield Finding(promise=promise, problems=(str(error),))
+                yield Finding(name=name, problems=(str(error),))
                 child.end()
                 if number + 1 < len(CHECKS):
-                    child = _Child(asked, seconds, first=number + 1)
+                    child = _Child(request, seconds, first=number + 1)
                     child.hear()  # the splits
     finally:
         child.end()
 
 
 class _Child:
-    """A process that checks, from promise `first` on."""
+    """A process that runs the checks from number `first` on."""
 
-    def __init__(self, asked: Asked, seconds: float, *, first: int) -> None:
+    def __init__(self, request: Request, seconds: float, *, first: int) -> None:
         context = mp.get_context("spawn")
         self.seconds, self.limit = seconds, max(seconds, START_SECONDS)
-        self.call = f"importing and making {asked.env.suite}"
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_check, args=(asked, first, theirs), daemon=True)
+        self.call = f"importing and making {request.env.suite}"
+        self.pipe, other_end = context.Pipe()
+        self.process = context.Process(target=_check, args=(request, first, other_end), daemon=True)
         self.process.start()
-        theirs.close()
+        other_end.close()
 
     def hear(self) -> Any:
-        """What it says next. Raises Lost for a call that does not return, and ConfigError where
-        the suite cannot be opened."""
+        """Its next message. Raises Lost for a call that does not return, and ConfigError if the
+        suite cannot be opened."""
         while True:
             if not self.pipe.poll(self.limit):
                 raise Lost(
@@ -91,16 +95,16 @@ class _Child:
                     "or allow more with --seconds"
                 )
             try:
-                kind, said = self.pipe.recv()
+                kind, message = self.pipe.recv()
             except (EOFError, OSError):
                 self.process.join(timeout=1.0)
                 code = self.process.exitcode
                 raise Lost(f"{self.call} ended its process (exit code {code})") from None
             if kind == "wrong":
-                raise ConfigError(said)
+                raise ConfigError(message)
             if kind != "call":
-                return said
-            self.call, self.limit = said, self.seconds
+                return message
+            self.call, self.limit = message, self.seconds
 
     def end(self) -> None:
         self.process.kill()
@@ -108,24 +112,24 @@ class _Child:
         self.pipe.close()
 
 
-def _check(asked: Asked, first: int, pipe: Connection) -> None:
+def _check(request: Request, first: int, pipe: Connection) -> None:
     # an interrupt is for the parent, which ends this process itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        suite = attempt(asked.env.suite, partial(suite_of, asked.env))
+        suite = attempt(request.env.suite, partial(suite_of, request.env))
         listen(lambda what: pipe.send(("call", what)))
-        splits = openable(suite, asked.splits)
+        splits = openable(suite, request.splits)
     except TutelageError as error:
         pipe.send(("wrong", str(error)))
         return
     pipe.send(("splits", splits))
-    for finding in check(suite, splits, tasks=asked.tasks, first=first):
+    for finding in check(suite, splits, tasks=request.tasks, first=first):
         pipe.send(("finding", finding))
 
 
 def openable(suite: Suite, splits: Sequence[str]) -> list[str]:
-    """The splits to check: those named, else all that there are. Raises ConfigError where one of
-    them has no tasks to look at, or where the suite says that it cannot be played here."""
+    """The splits to check: those named, else all. Raises ConfigError if one of them has no tasks,
+    or if the suite reports that it cannot be played here."""
     named, found = list(dict.fromkeys(splits)), splits_of(suite)
     for split in named or found:
         try:
@@ -143,14 +147,14 @@ def openable(suite: Suite, splits: Sequence[str]) -> list[str]:
     try:
         attempt("make", suite.make).close()
     except Broken:
-        pass  # the promises say more
+        pass  # the checks give more detail
     except TutelageError as error:
         raise ConfigError(f"the environment cannot be made: {error}") from error
     return named or found
 
 
 def _plainly(error: TutelageError) -> str:
-    """What was wrong in the words of who found it, where these are meant for people."""
+    """The message of the underlying error if it is meant for users, else of the error itself."""
     cause = error.__cause__
     meant = isinstance(error, Broken) and isinstance(cause, ValueError | OSError | TutelageError)
     return str(cause if meant else error).removesuffix(".")

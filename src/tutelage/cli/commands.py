@@ -1,4 +1,4 @@
-"""What each command does, by name. Imports wait until a command needs them."""
+"""The function of each command, by name; each imports what it needs when it runs."""
 
 import argparse
 import sys
@@ -121,7 +121,7 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def tick(done: int, total: int) -> None:
-    """Progress on a terminal; a pipe gets nothing of it."""
+    """Show progress on a terminal; print nothing into a pipe."""
     if sys.stderr.isatty():
         end = "\r" if done < total else "\r\033[K"
         sys.stderr.write(f"playing {done}/{total}{end}")
@@ -241,7 +241,7 @@ def bench(arguments: argparse.Namespace) -> int:
 
 
 def check_env(arguments: argparse.Namespace) -> int:
-    from tutelage.cli.check_env import SECONDS, Asked, watched
+    from tutelage.cli.check_env import SECONDS, Request, watched
     from tutelage.config.schema import EnvSection
     from tutelage.config.toml_file import override
 
@@ -251,19 +251,19 @@ def check_env(arguments: argparse.Namespace) -> int:
     if not seconds > 0:
         raise ConfigError(f"--seconds must be above 0, got {seconds:g}")
     env = EnvSection(suite=arguments.suite, options=override({}, arguments.options))
-    splits, findings = watched(Asked(env, tuple(arguments.split), arguments.tasks), seconds)
-    broken = 0
+    splits, findings = watched(Request(env, tuple(arguments.split), arguments.tasks), seconds)
+    failed = 0
     for finding in findings:
-        print(f"{'broken' if finding.problems else 'kept  '}  {finding.promise}", flush=True)
+        print(f"{'failed' if finding.problems else 'ok    '}  {finding.name}", flush=True)
         for problem in finding.problems:
             print(f"          {problem}", flush=True)
-        broken += bool(finding.problems)
+        failed += bool(finding.problems)
     checked = f"({', '.join(splits)}: {arguments.tasks} tasks of each)"
-    if broken:
-        print(f"{broken} {'promise is' if broken == 1 else 'promises are'} broken {checked}")
+    if failed:
+        print(f"{failed} check{'s' * (failed != 1)} failed {checked}")
     else:
-        print(f"every promise is kept {checked}")
-    return FAILED if broken else 0
+        print(f"all checks passed {checked}")
+    return FAILED if failed else 0
 
 
 def completion(arguments: argparse.Namespace) -> int:

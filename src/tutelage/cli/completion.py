@@ -1,4 +1,4 @@
-"""`tutelage completion`: a static script for bash, zsh or fish, made from the parser."""
+"""`tutelage completion`: a static script for bash, zsh or fish, generated from the parser."""
 
 import argparse
 import shlex
@@ -7,7 +7,7 @@ from tutelage.errors import NAME
 
 
 def script(shell: str, parser: argparse.ArgumentParser) -> str:
-    """The text to source. Commands and options are completed, and files everywhere else."""
+    """The script to source. It completes commands, options and, elsewhere, files."""
     if shell == "fish":
         return _fish(parser)
     head = "autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""

@@ -65,7 +65,7 @@ def settings(folder: Path, name: str, *, seed: int, quick: bool) -> Config:
 
 
 def show(folder: Path, *, seed: int, quick: bool, console: Console) -> None:
-    """Run what is not there yet, then plot and print. An interrupted demo continues."""
+    """Run what is missing, then plot and print. An interrupted demo continues."""
     began = time.perf_counter()
     there = [name for name in OWN if (folder / name).exists()]
     if there and not is_run(folder / WARM):
@@ -75,26 +75,24 @@ def show(folder: Path, *, seed: int, quick: bool, console: Console) -> None:
         )
     configs = {n: settings(folder, n, seed=seed, quick=quick) for n in (WARM, *RUNS)}
     console.print(
-        "A small student learns household tasks, by ALFWorld's rules, from a teacher. Everything "
-        f"is written to [bold]{folder}[/]. You may interrupt it: the same command continues."
+        "A small student learns household tasks (ALFWorld's rules) from a teacher. Everything is "
+        f"written to [bold]{folder}[/]. If you interrupt it, the same command continues."
     )
     teacher = taught_by(configs["guided_opd"], folder / "teacher.json", console)
     for name, config in configs.items():
-        console.rule(
-            f"[bold]{RUNS.get(name, 'warm start: the protocol, from a few demonstrations')}"
-        )
+        console.rule(f"[bold]{RUNS.get(name, 'warm start: imitate a few demonstrations')}")
         again = (Path(config.run.folder) / "config.toml").exists()
         train(config, resume=again, watch=watch_for(console))
     methods = {name: configs[name] for name in RUNS}
     results = [teacher, *results_of(methods)]
     picture = folder / "learning_curve.png"
     curve(methods, teacher, picture)
-    console.rule("[bold]what came out")
+    console.rule("[bold]results")
     console.print(table_of(results))
     console.print(verdict(results))
     console.print(
         f"Learning curve: [bold]{picture}[/]   table: [bold]{folder / 'results.md'}[/]   "
-        f"this call took {(time.perf_counter() - began) / 60:.1f} minutes"
+        f"time: {(time.perf_counter() - began) / 60:.1f} minutes"
     )
     record_results(results, folder)
 
@@ -109,7 +107,7 @@ def taught_by(config: Config, path: Path, console: Console) -> Result:
             raise ConfigError(
                 f"{path} holds no evaluation that the demo wrote; remove it, or name another --folder"
             ) from None
-    console.rule("[bold]the teacher, on tasks nobody was trained on")
+    console.rule("[bold]the teacher, on unseen tasks")
     alone = config.model_copy(update={"policy": config.policies["teacher"], "policies": {}})
     evaluation = evaluations(alone, [STUDENT], tick=lambda done, total: None)[STUDENT]
     line = evaluation.line(0, "teacher")

@@ -1,7 +1,7 @@
-"""The checks of `train --dry-run` that need tokenizers and demonstrations, but no weights.
+"""Checks of `train --dry-run` that need tokenizers and demonstrations, but no weights.
 
-Where the run checks the same before its first step, its own function is called, so that both give
-the same sentence.
+If the run makes the same check before its first step, its function is called here, so that both
+give the same message.
 """
 
 import itertools
@@ -25,9 +25,9 @@ from tutelage.runs.phases import Phase
 from tutelage.types import Task
 
 SAMPLE = 20
-"""Tasks whose demonstrations are measured."""
+"""Number of tasks whose demonstrations are measured."""
 SECONDS = 3.0
-"""After which no further demonstration is measured: some suites ask a simulator for them."""
+"""Time limit for measuring demonstrations: some suites need a simulator for them."""
 
 
 def check(
@@ -39,10 +39,10 @@ def check(
     policies: set[str],
     context_length: int | None,
 ) -> list[str]:
-    """Warnings, in sentences.
+    """The warnings, as sentences.
 
     policies        the names of the policies besides the student that the run uses
-    context_length  of the student in tokens; None where it is not known
+    context_length  of the student in tokens; None if unknown
 
     Raises ConfigError, EnvError or PolicyError for what the run would refuse.
     """
@@ -64,7 +64,7 @@ def check(
 
 
 def _extras(config: Config, policies: set[str]) -> None:
-    """Packages that the models and the suite need."""
+    """Check the packages that the models and the suite need."""
     if config.policy.lora:
         lora.require()
     sections = [config.policy, *(config.policies[n] for n in policies & set(config.policies))]
@@ -79,12 +79,12 @@ def _extras(config: Config, policies: set[str]) -> None:
 
 
 def _chat(section: PolicySection, config: Config, suite: Suite, context: Context) -> Chat | None:
-    """A policy's tokenizer with its template; None where it is not on this machine."""
+    """A policy's tokenizer with its template; None if it is not on this machine."""
     tokenizer: Any
     if section.url:
         return None
     if section.build is not None and not section.tokenizer:
-        return None  # it is trained on the suite's texts when the run starts, which takes long
+        return None  # it is trained on the suite's texts when the run starts, which is slow
     if section.build is not None:
         tokenizer = models.tokenizer_of(section, config, suite, context)
     else:
@@ -132,7 +132,7 @@ def _first_prompt(
 def _expert_replies(
     chat: Chat, config: Config, suite: Suite, tasks: Sequence[Task], *, aloud: bool
 ) -> Iterator[str]:
-    """Demonstrations that the limits of an episode cut short."""
+    """Warnings about demonstrations that the limits of an episode would cut short."""
     assert isinstance(suite, Demonstrates)
     scripts: list[list[str]] = []
     until = time.monotonic() + SECONDS
@@ -155,5 +155,5 @@ def _expert_replies(
         yield (
             f"{len(cut)} of the {len(replies)} expert replies to the first {len(scripts)} tasks "
             f"have more tokens than rollout.max_new_tokens = {room} (up to {max(cut)}); raise it, "
-            "or the student is taught more than it can say"
+            "or the student imitates replies that it cannot finish"
         )

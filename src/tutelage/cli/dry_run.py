@@ -1,4 +1,4 @@
-"""What a run would do and need, worked out without weights and downloads."""
+"""`train --dry-run`: what a run would do and need, computed without weights or downloads."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -38,7 +38,7 @@ from tutelage.schedules import Schedule
 from tutelage.types import Observation
 
 CHARACTERS = 4
-"""Of English to a token of a large vocabulary."""
+"""Characters of English per token of a large vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +49,9 @@ class Model:
     source: str
     shape: model_sizes.Shape | None
     weights: int | None
-    training: int | None  # gradients, Adam's two moments, activations: of the student only
+    training: int | None  # gradients, Adam's two moments and activations, for the student only
     cache: int | None
-    saved: int = 0  # of a checkpoint: what is trained, and its moments
+    saved: int = 0  # bytes of a checkpoint: the trained weights and their moments
 
     @property
     def total(self) -> int | None:
@@ -70,7 +70,7 @@ class Plan:
 
 
 def make(config: Config) -> Plan:
-    """Check everything that can be checked without weights, and add it up.
+    """Check everything that can be checked without weights, and estimate the run's size.
 
     Raises ConfigError for what a run would refuse.
     """
@@ -78,21 +78,21 @@ def make(config: Config) -> Plan:
     config = parts.config
     if config.eval.every:
         tasks_of(parts.suite, config.eval.split, config.eval.tasks, where="eval")
-    phases, wanted = list(parts.phases), set(parts.policies)
+    phases, used = list(parts.phases), set(parts.policies)
     if config.rollout.replay:
         Replay(Path(config.rollout.replay))
     episode = _episode_tokens(parts.suite, parts.context, config)
-    found = _models(config, wanted, acting(config, phases), episode)
+    found = _models(config, used, acting(config, phases), episode)
     length = found[0].shape.context if found[0].shape else None
     cautions = dry_checks.check(
-        config, phases, parts.suite, parts.context, parts.tasks, wanted, length
+        config, phases, parts.suite, parts.context, parts.tasks, used, length
     )
     return Plan(
         models=found,
         facts=tuple(_facts(config, phases, len(parts.tasks), found[0], episode)),
         terms=tuple((p.name, t.name, describe(t)) for p in phases for t in p.algorithm.terms),
         schedules=tuple(_schedules(config, phases)),
-        warnings=(*parts.notices, *_warnings(config, wanted, found), *cautions),
+        warnings=(*parts.notices, *_warnings(config, used, found), *cautions),
     )
 
 
@@ -135,16 +135,16 @@ def _entries(section: PolicySection, config: Config, where: str) -> int:
 
 
 def _models(
-    config: Config, wanted: Iterable[str], acting: set[str], episode: int
+    config: Config, used: Iterable[str], acting: set[str], episode: int
 ) -> tuple[Model, ...]:
-    """The student first."""
-    made = []
-    for name in ("student", *sorted(wanted)):
+    """The models of a run, the student first."""
+    found = []
+    for name in ("student", *sorted(used)):
         copied = name == "reference" and name not in config.policies
         owner = "student" if name == "student" or copied else name
         section = config.policy if owner == "student" else config.policies[owner]
         source, shape = _shape(owner, config)
-        made.append(
+        found.append(
             _model(
                 name,
                 "a copy of the student" if copied else source,
@@ -157,13 +157,19 @@ def _models(
                 moments=0 if config.update.offload else 2,
             )
         )
-    return tuple(made)
+    return tuple(found)
 
 
 def _model(
-    name: str, source: str, shape: model_sizes.Shape | None, section: PolicySection, *, cache: int,
-    trained: int, moments: int,
-) -> Model:  # fmt: skip
+    name: str,
+    source: str,
+    shape: model_sizes.Shape | None,
+    section: PolicySection,
+    *,
+    cache: int,
+    trained: int,
+    moments: int,
+) -> Model:
     if shape is None:
         return Model(name=name, source=source, shape=None, weights=None, training=None, cache=None)
     size, recompute = model_sizes.BYTES[section.dtype], section.gradient_checkpointing
@@ -182,7 +188,7 @@ def _model(
 def _cache(
     config: Config, section: PolicySection, shape: model_sizes.Shape, episode: int, engines: int
 ) -> int:
-    """Bytes of keys and values at most, within their engine's budget. One row there is always."""
+    """Largest KV cache in bytes, within its engine's budget, but at least one sequence."""
     r = config.rollout
     rows = min(r.concurrency, r.tasks_per_step * r.group_size)
     row = shape.cache(min(episode, shape.context), model_sizes.BYTES[section.dtype])
@@ -191,8 +197,8 @@ def _cache(
 
 
 def _episode_tokens(suite: Suite, context: Context, config: Config) -> int:
-    """Tokens of a long episode, estimated from the texts of the first task: in a transcript the
-    whole conversation, in a window the longest single prompt."""
+    """Tokens of a long episode, estimated from the texts of the first task: the complete
+    conversation of a transcript, or the longest single prompt of a window."""
     task, env = suite.tasks(config.env.split)[0], suite.make()
     seen, actions = [env.reset(task)], list[str]()
     script = suite.demonstrate(task) if isinstance(suite, Demonstrates) else []
@@ -252,7 +258,7 @@ def _facts(
 
 
 def describe(term: Term) -> str:
-    """A part of the loss in words."""
+    """A term of the loss in words."""
     if isinstance(term, Reinforce):
         if term.advantage.is_one:
             return "likelihood of the tokens"
@@ -262,7 +268,7 @@ def describe(term: Term) -> str:
     elif isinstance(term, DistillSampled):
         what = f"{_name(term.estimate)} to {term.teacher} on sampled tokens"
     elif isinstance(term, Entropy):
-        what = "a bonus for entropy"
+        what = "an entropy bonus"
     else:
         return type(term).__name__
     if isinstance(term, Distill | DistillSampled) and term.gate is not None:
@@ -277,7 +283,7 @@ def _name(function: Callable[..., object]) -> str:
 def _schedules(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[float, ...]]]:
     for phase in phases:
         for actor, chance in phase.algorithm.actors.items():
-            yield f"{phase.name}: chance that {actor} acts", _along(chance, phase.steps)
+            yield f"{phase.name}: probability that {actor} acts", _along(chance, phase.steps)
     yield from _settings(config, phases)
     yield from _within(config, phases)
     for phase in phases:
@@ -303,15 +309,15 @@ def _settings(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[
 
 
 def _within(config: Config, phases: list[Phase]) -> Iterable[tuple[str, tuple[float, ...]]]:
-    """Schedules that an algorithm's terms contain, and no setting has shown already."""
-    shown = {values for _, values in _settings(config, phases)}
+    """Schedules in an algorithm's terms that are not among its settings."""
+    options = {values for _, values in _settings(config, phases)}
     for phase in phases:
         for term in phase.algorithm.terms:
             for part, value in _signals(term):
                 for each in value.schedules:
                     values = _along(each, phase.steps)
-                    if values not in shown:
-                        shown.add(values)
+                    if values not in options:
+                        options.add(values)
                         yield f"{phase.name}: {term.name}.{part}, {_name(each)}", values
 
 
@@ -334,16 +340,16 @@ def _along(value: Schedule, steps: int) -> tuple[float, ...]:
 # -- what may go wrong
 
 
-def _warnings(config: Config, wanted: set[str], found: tuple[Model, ...]) -> Iterable[str]:
-    for name in sorted(set(config.policies) - wanted):
+def _warnings(config: Config, used: set[str], found: tuple[Model, ...]) -> Iterable[str]:
+    for name in sorted(set(config.policies) - used):
         if config.policy.tokenizer != name:
             yield f"[policies.{name}] is not used by the algorithm"
     for model in found:
         if model.weights is None:
-            yield f"the size of {model.name} ({model.source}) is unknown, so its memory is left out"
+            yield f"the size of {model.name} ({model.source}) is unknown, so its memory is not included"
         elif model.shape and model.shape.experts:
             share = model.shape.parameters(experts=model.shape.active) / GB
-            yield f"{model.name} is a mixture of experts: {share:.1f} billion of its parameters act"
+            yield f"{model.name} is a mixture of experts: {share:.1f} billion of its parameters are active"
     need, (room, kind) = sum(m.total or 0 for m in found), memory()
     if room and need > room:
         yield (
@@ -356,17 +362,17 @@ def _warnings(config: Config, wanted: set[str], found: tuple[Model, ...]) -> Ite
 
 
 def memory() -> tuple[int, str]:
-    """Bytes that models can use here (0 where the system does not tell), and what they are."""
+    """Bytes that models can use here (0 if unknown), and the kind of memory."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[1], "GPU memory"
     return cpu.memory(), "memory"
 
 
-# -- on paper
+# -- printing
 
 
 def _size(count: float) -> str:
-    """Bytes for people.
+    """Bytes in readable form.
 
     >>> _size(2.4e9), _size(350_000)
     ('2.4 GB', '0.35 MB')
@@ -377,7 +383,7 @@ def _size(count: float) -> str:
 
 
 def _count(parameters: int) -> str:
-    """Parameters for people.
+    """A number of parameters in readable form.
 
     >>> _count(596_049_920), _count(656_128)
     ('596 million', '0.656 million')
@@ -398,7 +404,7 @@ def show(plan: Plan, console: Console) -> None:
         numbers += [_size(x) if x else "" for x in (m.weights, m.training, m.cache)]
         table.add_row(escape(m.name), escape(m.source), *numbers)
     total = _size(sum(m.total or 0 for m in plan.models))
-    what = "training takes gradients, Adam's moments and activations"
+    what = "training needs gradients, Adam's moments and activations"
     table.caption = f"about {total} in all: estimates; {what}"
     console.print(table)
     run = Table(title="The run", title_justify="left", show_header=False)

@@ -1,4 +1,4 @@
-"""`tutelage eval`: the configuration behind MODEL and SUITE, which need no training file."""
+"""`tutelage eval`: a configuration from MODEL and SUITE, without a training file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from tutelage.runs import assemble, offline
 from tutelage.runs.folder import CONFIG
 
 TASKS = 100
-"""Number of tasks where nothing says it; fewer where the split is smaller."""
+"""Default number of tasks; fewer if the split is smaller."""
 
 
 def of(
@@ -29,11 +29,11 @@ def of(
     checkpoint: str = "",
     trust: bool = False,
 ) -> tuple[Config, str]:
-    """What to evaluate, and the folder of the run's checkpoint to take the student from ("" for
-    the model that the configuration names).
+    """The configuration to evaluate, and the folder of the checkpoint with the student ("" for the
+    model that the configuration names).
 
     model  a TOML file, the folder of a run or of a model, a hub id, or "builtin:NAME"
-    rest   a suite, where wanted, and then settings as "section.key=value"
+    rest   optionally a suite, then settings as "section.key=value"
     """
     suite = rest[0] if rest and "=" not in rest[0] else ""
     settings = rest[1:] if suite else rest
@@ -56,7 +56,7 @@ def of(
     else:
         table = _table(model, suite)
     if checkpoint and not student:
-        raise ConfigError(f"--checkpoint is for the folder of a run, and {model} is none")
+        raise ConfigError(f"--checkpoint needs the folder of a run, but {model} is not one")
     override(table, settings)
     chosen: dict[str, JsonValue] = {"tasks": tasks, "split": split, "temperature": temperature}
     given = {key: value for key, value in chosen.items() if value is not None}
@@ -67,7 +67,7 @@ def of(
 
 
 def _table(model: str, suite: str) -> Table:
-    """A configuration for an evaluation alone. Its training sections are never used."""
+    """A configuration for evaluation only; its training sections are never used."""
     return {
         "run": {"steps": 1},
         "env": {"suite": suite},
@@ -80,7 +80,7 @@ def _table(model: str, suite: str) -> Table:
 
 
 def _replace_suite(table: Table, suite: str) -> None:
-    """Another suite than the file's: its options, splits and renders belong to the old one."""
+    """Replace the file's suite, and drop the options, splits and renders of the old one."""
     env = table.get("env")
     if isinstance(env, dict) and env.get("suite") == suite:
         return
@@ -116,6 +116,6 @@ def _no_suite(model: str, path: Path) -> str:
             "suite: tutelage eval MODEL SUITE"
         )
     return (
-        f"which suite shall {model} play? write `tutelage eval {model} SUITE`, with one of "
+        f"no suite is given for {model}; write `tutelage eval {model} SUITE`, with one of "
         f'{", ".join(SUITES)}, or your own as "package.module:Class"'
     )

@@ -12,7 +12,7 @@ from rich.table import Table
 from tutelage.errors import ConfigError, RunError, did_you_mean
 
 LONGEST = 120
-"""Characters of a description."""
+"""Longest description in characters."""
 
 
 def folder() -> Path:
@@ -59,7 +59,7 @@ def description(path: Path) -> str:
 
 
 def copy(name: str, target: Path) -> Path:
-    """Copy an example into a folder, which is made where it is missing. Never overwrites."""
+    """Copy an example into a folder, which is created if missing. Never overwrites."""
     source = find(name)
     path = target / source.name
     if path.exists():

@@ -1,4 +1,4 @@
-"""The functions of `import tutelage`: load, train and evaluate, and what they are made from."""
+"""The functions of `import tutelage`: load, train, evaluate, suite, connect and check_env."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ from tutelage.runs.train import train as run_config
 
 Source = str | Path | Mapping[str, Any]
 PANEL = 100
-"""Tasks of an evaluation where nothing is said."""
+"""Default number of tasks of an evaluation."""
 
 
 def load(
@@ -37,7 +37,7 @@ def load(
 ) -> Config:
     """A configuration from a TOML file, a run's folder, or a table in Python.
 
-    overrides  settings instead of the source's: {"update.lr": 1e-4}, or ["update.lr=1e-4"]
+    overrides  settings that replace the source's: {"update.lr": 1e-4}, or ["update.lr=1e-4"]
     trust      run code that a file names also where somebody else wrote the file
 
     env.suite may be an object or a class, which then runs in this process (env.workers asks for
@@ -48,8 +48,9 @@ def load(
     texts += [] if isinstance(overrides, Mapping) else list(overrides)
     if not isinstance(source, Mapping):
         return toml_file.load(Path(source), texts, trust=trust)
-    table = {key: dict(value) if isinstance(value, Mapping) else value
-             for key, value in source.items()}  # fmt: skip
+    table = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in source.items()
+    }
     env = table.get("env", {})
     if "suite" in env:
         env["suite"] = _named(env["suite"])
@@ -69,14 +70,14 @@ def _value(key: str, value: object) -> str:
 
 
 def train(config: Config | Source, *, watch: Watch | None = None, resume: bool = False) -> Run:
-    """Train as a configuration says; the run, whose folder holds what came out.
+    """Train as a configuration says, and return the run with its folder.
 
-    watch   told how it goes; left out, a notebook shows a progress bar and curves, a terminal a
-            live view, and anything else gets one line a step
+    watch   receives progress; by default a notebook shows a progress bar and curves, a terminal a
+            live display, and anything else one line per step
     resume  continue from the last checkpoint
 
-    Ctrl-C writes a checkpoint; in a notebook the run so far is returned then. Raises ConfigError
-    and PolicyError for what cannot be run, RunError for what went wrong later.
+    Ctrl-C writes a checkpoint; in a notebook the run so far is returned. Raises ConfigError or
+    PolicyError for a configuration that cannot run, and RunError for later failures.
     """
     config = config if isinstance(config, Config) else load(config)
     try:
@@ -108,18 +109,18 @@ def evaluate(
     seed: int = 0,
     limits: Limits | None = None,
 ) -> Evaluation:
-    """How often a policy succeeds on a panel of tasks, always the same ones.
+    """Evaluate a policy on a fixed panel of tasks.
 
     what         a run or its folder (its newest checkpoint), a configuration (its student), a
                  policy, or a model's folder or hub id
     suite        for a policy or a model: the suite's name, class or object
     split        of the tasks; the run's own, else the first of seen, test, dev, valid, train
-    tasks        how many; the run's own, else 100 or all that there are
-    hint         privileged text in the prompt, such as "plan"
-    temperature  of sampling, for a policy or a model; 0 takes the likeliest token
+    tasks        their number; the run's own, else 100 or as many as there are
+    hint         privileged information in the prompt, such as "plan"
+    temperature  of sampling, for a policy or a model; 0 is greedy
     limits       of turns and tokens, for a policy or a model
 
-    Raises ConfigError where there is nothing to evaluate on.
+    Raises ConfigError if there is nothing to evaluate on.
     """
     if isinstance(what, str | Path) and suite is None:
         path = Path(what)
@@ -161,7 +162,7 @@ def suite(what: object, /, **options: Any) -> Suite:
     """A suite by name, or from a class or an object of your own; `options` are its arguments.
 
     A class with `reset(task)` and `step(action)` alone becomes a suite whose tasks are seeds.
-    Raises ConfigError for what is none.
+    Raises ConfigError if it is not a suite.
     """
     return _suite(what, options)
 
@@ -173,7 +174,7 @@ def _suite(what: object, options: Mapping[str, Any]) -> Suite:
 
 
 def check_env(suite: object, *, splits: Iterable[str] = (), tasks: int = 5) -> list[Finding]:
-    """Hold a suite to the environment contract: one finding a promise, with what breaks it."""
+    """Check a suite against the environment contract: one finding per check, with its problems."""
     chosen = _suite(suite, {})
     return list(check.check(chosen, list(splits) or check.splits_of(chosen), tasks=tasks))
 
@@ -183,12 +184,12 @@ def connect(
 ) -> RemotePolicy:
     """A model on a server (vLLM, or `tutelage serve`) as a policy: it can act, and score tokens.
 
-    tokenizer  a policy that has the same one, or its folder or hub id
+    tokenizer  a policy with the same tokenizer, or the tokenizer's folder or hub id
     model      its name on the server; the first that the server lists if empty
     key        the environment variable that holds the server's key
-    context    its context in tokens; 0 believes what the server says
+    context    its context in tokens; 0 takes the server's value
 
-    Raises PolicyError where the server cannot be reached or its tokenizer is another one.
+    Raises PolicyError if the server cannot be reached or has another tokenizer.
     """
     if isinstance(tokenizer, HFPolicy):
         chat = tokenizer.chat

@@ -1,4 +1,4 @@
-"""What the command line prints: algorithms, suites and evaluations as tables."""
+"""Tables that the command line prints: algorithms, suites and evaluations."""
 
 import inspect
 import re
@@ -42,7 +42,7 @@ def _paper(doc: str) -> str:
 
 
 def _line(doc: str) -> str:
-    """What a method does, without its name and paper, which have their own columns."""
+    """The description of a method, without its name and paper, which have their own columns."""
     first = _first(doc)
     name, colon, tail = first.partition(": ")
     text = tail if colon and len(name) < 60 else re.sub(r"\s*\(arXiv:[^)]*\)", "", first)
@@ -50,7 +50,7 @@ def _line(doc: str) -> str:
 
 
 def algorithms(console: Console) -> None:
-    """A row for each: its name, its paper and what it does."""
+    """Print a row for each algorithm: name, paper and description."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("name", no_wrap=True)
     table.add_column("arXiv", no_wrap=True)
@@ -65,7 +65,7 @@ def algorithms(console: Console) -> None:
 
 
 def algorithm(name: str, console: Console) -> None:
-    """One algorithm: idea and formula, its settings, its page, and an example."""
+    """Print one algorithm: idea and formula, settings, documentation page, and an example."""
     function = algorithm_function(name, where="algorithm")
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(escape(fill(_module_doc(function), console.width)))
@@ -82,7 +82,7 @@ def algorithm(name: str, console: Console) -> None:
 
 
 def fill(text: str, width: int) -> str:
-    """A docstring within a width: sentences flow, formulas keep their lines where they fit.
+    """Wrap a docstring: sentences are refilled, formulas keep their lines if they fit.
 
     >>> print(fill("One sentence that\\nis long.\\n\\n    L = a + b", 16))
     One sentence
@@ -106,7 +106,7 @@ def fill(text: str, width: int) -> str:
 
 
 def settings(function: Callable[..., object]) -> Table:
-    """An algorithm's settings with their defaults and what they mean."""
+    """A table of an algorithm's settings, defaults and meanings."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("name", no_wrap=True)
     table.add_column("default")
@@ -115,22 +115,22 @@ def settings(function: Callable[..., object]) -> Table:
     for name, parameter in inspect.signature(function).parameters.items():
         if name != "total_steps":
             default = parameter.default
-            shown = "required" if default is parameter.empty else _toml(default)
+            value = "required" if default is parameter.empty else _toml(default)
             choices = _choices(hints.get(name, object))
             explained = meant[name].replace("`", "")
             text = "; ".join(part for part in (choices, explained) if part)
-            table.add_row(name, escape(shown), escape(text))
+            table.add_row(name, escape(value), escape(text))
     return table
 
 
 def _choices(hint: object) -> str:
-    """What a setting of few values may be; for all others the default shows the kind."""
+    """The choices of a setting with few values; for others the default shows the type."""
     text = in_words(hint)
     return text if text.startswith('"') else ""
 
 
 def _elsewhere(name: str) -> Iterator[tuple[str, str]]:
-    """The page of a method, where the repository is at hand, and its example."""
+    """The documentation page of a method, in a source tree, and its example."""
     root = Path(__file__).parents[3]
     pages = [f"docs/methods/{name}.md", f"docs/{name}.md"]
     yield from (("More", path) for path in pages if (root / path).is_file())
@@ -141,7 +141,7 @@ def _elsewhere(name: str) -> Iterator[tuple[str, str]]:
 
 
 def _toml(value: object) -> str:
-    """A default as it would be written in a file."""
+    """A default as it is written in a file."""
     if value is None:
         return "none"
     if isinstance(value, dict) and not value:
@@ -150,7 +150,7 @@ def _toml(value: object) -> str:
 
 
 def suites(console: Console) -> None:
-    """A row for each suite: its name and what it is."""
+    """Print a row for each suite: name and description."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("suite", no_wrap=True)
     table.add_column("what it is")
@@ -164,7 +164,7 @@ def suites(console: Console) -> None:
 
 
 def suite(name: str, console: Console) -> None:
-    """One suite: what it is, its options, and how to use it."""
+    """Print one suite: description, options, and how to use it."""
     kind = suite_class(name)
     doc = inspect.getdoc(kind) or f"{name} has no docstring."
     say = partial(console.print, highlight=False, soft_wrap=True)
@@ -185,8 +185,8 @@ _ENTRY = re.compile(r"(\w+(?:, \w+)*)(?: {2,}(\S.*)|$)")
 
 
 def option_meanings(doc: str) -> dict[str, str]:
-    """What a suite's docstring says of its options, by name: entries of a list, or sentences with
-    the name in backticks.
+    """The descriptions of options in a suite's docstring, by name: entries of a list, or sentences
+    with the name in backticks.
 
     >>> option_meanings("A shop.\\n\\ngoals, seed  how many,\\n             and which")
     {'goals': 'how many, and which', 'seed': 'how many, and which'}
@@ -218,7 +218,7 @@ def option_meanings(doc: str) -> dict[str, str]:
 
 
 def _options(kind: Callable[..., object], doc: str) -> Table:
-    """A suite's options with their defaults and meanings."""
+    """A table of a suite's options, defaults and meanings."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("name", no_wrap=True)
     table.add_column("default", overflow="fold")
@@ -233,15 +233,15 @@ def _options(kind: Callable[..., object], doc: str) -> Table:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         default = factories[name]() if name in factories else parameter.default
-        shown = "required" if default is parameter.empty else _toml(default)
+        value = "required" if default is parameter.empty else _toml(default)
         text = meanings.get(name) or in_words(hints.get(name, object))
-        table.add_row(name, escape(shown), escape(text))
+        table.add_row(name, escape(value), escape(text))
     return table
 
 
 def evaluations(found: Mapping[str, Evaluation], console: Console) -> None:
-    """Success and score by policy and task family, each with its interval; the suite's own
-    numbers; differences in success on the same tasks."""
+    """Print success and score by policy and task family with intervals, the suite's own numbers,
+    and differences in success on the same tasks."""
     first = next(iter(found.values()))
     panel = first.panel
     title = f"{len(first.episodes)} tasks of {panel.split!r}, panel {panel.fingerprint}"
@@ -272,7 +272,7 @@ def evaluations(found: Mapping[str, Evaluation], console: Console) -> None:
 
 
 def _numbers(found: Sequence[Evaluation]) -> Iterator[tuple[str, list[str]]]:
-    """Rows of scores, where they differ from success, and of the suite's own numbers."""
+    """Rows of scores (if they differ from success) and of the suite's own numbers."""
     if any(e.scores and e.scores != e.won for e in found):
         yield "score", [rate(*mean(e.scores)) if e.scores else "" for e in found]
         parts = [e.score_families() for e in found]

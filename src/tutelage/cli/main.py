@@ -1,7 +1,7 @@
 """The command line: the table of commands with their options, and the entry point `main`.
 
-Nothing heavy is imported here, so that help and mistakes are answered at once. What a command
-does stands in `commands`, which is imported when one is run.
+Nothing heavy is imported here, so that help and error messages appear at once. `commands` holds what
+each command does; it is imported when one runs.
 """
 
 import argparse
@@ -25,7 +25,7 @@ DISK = {getattr(errno, name) for name in REFUSALS.split() if hasattr(errno, name
 
 
 class Command(NamedTuple):
-    """A command: its line in the help, and what adds its options. `commands.NAME` runs it."""
+    """A command: its line in the help, and the function that adds its options. `commands.NAME` runs it."""
 
     summary: str
     options: Callable[[argparse.ArgumentParser], None]
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return say("stopped", INTERRUPTED)
     except BrokenPipeError:
-        # the reader of our output has gone; Python would complain once more when it exits
+        # the reader of our output is gone; without this, Python would report it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
@@ -72,7 +72,7 @@ def say(text: str, code: int) -> int:
 
 
 def _parsed(given: Sequence[str]) -> argparse.Namespace:
-    """The arguments. Settings may stand before and after options, which argparse does not allow."""
+    """Parse the arguments. Settings may come before and after options, which argparse does not allow."""
     every = parser()
     arguments, rest = every.parse_known_args(given)
     settings = getattr(arguments, "overrides", getattr(arguments, "options", None))
@@ -191,7 +191,8 @@ def _eval(p: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="who plays: student (default), expert, or one of [policies]; repeat it to compare",
+        help="the policy that plays: student (default), expert, or one of [policies]; repeat to "
+        "compare",
     )
     _trust(p)
     p.add_argument("--tasks", type=int, metavar="N", help="number of tasks (default: eval.tasks)")
@@ -215,7 +216,7 @@ def _collect(p: argparse.ArgumentParser) -> None:
         "--policy",
         default="expert",
         metavar="NAME",
-        help="who plays: expert (default), student, or one of [policies]",
+        help="the policy that plays: expert (default), student, or one of [policies]",
     )
     p.add_argument(
         "--episodes", type=int, default=100, metavar="N", help="number of episodes (default: 100)"
@@ -246,7 +247,7 @@ def _demo(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--quick",
         action="store_true",
-        help="two training steps: shows that it works, learns little",
+        help="two training steps only, to see that it works",
     )
 
 
@@ -267,7 +268,11 @@ def _examples(p: argparse.ArgumentParser) -> None:
 
 def _doctor(p: argparse.ArgumentParser) -> None:
     _file(p, optional="check only what this TOML file or run needs")
-    p.add_argument("--torch", action="store_true", help="ask torch too, which takes seconds")
+    p.add_argument(
+        "--torch",
+        action="store_true",
+        help="also import torch and show its devices, which takes seconds",
+    )
 
 
 def _serve(p: argparse.ArgumentParser) -> None:
@@ -336,14 +341,14 @@ COMMANDS = {
     "eval": Command("Measure the success rate of a model, with confidence intervals.", _eval),
     "collect": Command("Record episodes to imitate (setting rollout.replay).", _collect),
     "export": Command("Write the trained model of a run as a Hugging Face folder.", _export),
-    "demo": Command("Watch a small agent learn from a teacher, in a few minutes on a CPU.", _demo),
+    "demo": Command("Train a small agent with a teacher, in a few minutes on a CPU.", _demo),
     "examples": Command("List the example files, print one, or copy one.", _examples),
     "envs": Command("List the suites of environments, or show one with its options.", _envs),
     "algorithms": Command("List the algorithms, or show one with its settings.", _algorithms),
     "check-env": Command("Test an environment against the interface.", _check_env),
     "bench": Command("Measure how long a training step takes here, and its bottleneck.", _bench),
     "serve": Command("Serve a model over HTTP, as a teacher for other machines.", _serve),
-    "doctor": Command("Show what is installed, what is missing and how to get it.", _doctor),
+    "doctor": Command("Show what is installed, what is missing and how to install it.", _doctor),
     "completion": Command("Print a script that completes commands in your shell.", _completion),
 }
 

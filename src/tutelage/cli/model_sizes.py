@@ -1,4 +1,4 @@
-"""How big a model is, from its configuration alone: parameters and bytes, no weights."""
+"""Sizes of models from their configuration alone: parameters and bytes, without weights."""
 
 import json
 import re
@@ -11,12 +11,12 @@ from tutelage.errors import ConfigError
 
 BYTES = {"float32": 4, "bfloat16": 2}
 NF4 = 4.127 / 8
-"""Bytes of a weight in 4 bits with its share of scales (arXiv:2305.14314, section 3)."""
+"""Bytes of a 4-bit weight with its share of the scales (arXiv:2305.14314, section 3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """A decoder-only transformer of the Llama and Qwen family, as its config.json tells."""
+    """A decoder-only transformer of the Llama and Qwen family, from its config.json."""
 
     vocab: int
     hidden: int
@@ -24,16 +24,16 @@ class Shape:
     heads: int
     kv_heads: int
     head_dim: int
-    ffn: int  # of one expert, where there are several
+    ffn: int  # of one expert in a mixture of experts
     context: int
     tied: bool
     experts: int = 0
-    active: int = 0  # experts a token visits
+    active: int = 0  # experts per token
     qkv_bias: bool = False  # Qwen2
     qk_norm: bool = False  # Qwen3
 
     def parameters(self, *, experts: int | None = None) -> int:
-        """All parameters, or those with so many experts counted in each layer."""
+        """All parameters, or those with only `experts` experts counted per layer."""
         h, d = self.hidden, self.head_dim
         attention = 2 * h * self.heads * d + 2 * h * self.kv_heads * d
         attention += (self.heads + 2 * self.kv_heads) * d if self.qkv_bias else 0
@@ -45,7 +45,7 @@ class Shape:
         return embeddings + self.layers * (attention + mlp + 2 * h) + h
 
     def linear(self) -> int:
-        """Parameters of linear layers, the head left out."""
+        """Parameters of linear layers, without the LM head."""
         norms = self.layers * (2 * self.hidden + (2 * self.head_dim if self.qk_norm else 0))
         embeddings = self.vocab * self.hidden * (1 if self.tied else 2)
         return self.parameters() - embeddings - norms - self.hidden
@@ -58,21 +58,21 @@ class Shape:
         return self.layers * rank * (attention + mlp)
 
     def cache(self, tokens: int, size: int) -> int:
-        """Bytes of keys and values of so many tokens, `size` bytes a number."""
+        """Bytes of the keys and values of `tokens` tokens, `size` bytes per number."""
         return 2 * self.layers * self.kv_heads * self.head_dim * tokens * size
 
     def activations(self, tokens: int, size: int, *, recompute: bool = False) -> int:
-        """Bytes kept for a backward pass: 34 bytes a token and hidden entry at 2 bytes a number
-        (arXiv:2205.05198, eq. 2, attention scores not kept); where layers are computed again,
-        that of one, and what goes into each. A rough figure."""
+        """Bytes saved for a backward pass, roughly: 34 bytes per token and hidden entry at 2 bytes
+        per number (arXiv:2205.05198, eq. 2, without attention scores); with recomputation, those of
+        one layer and the input of each."""
         of_one = 17 * self.hidden * tokens * size
         if recompute:
             return of_one + self.layers * self.hidden * tokens * 4
         return self.layers * of_one
 
     def weights(self, section: PolicySection, *, frozen: bool) -> int:
-        """Bytes of the weights as they are kept while a run goes on: those that are trained twice
-        where the products that act are in 2 bytes."""
+        """Bytes of the weights during a run. With bfloat16, trained weights are held twice: in
+        float32, and in 2 bytes for matrix products."""
         acts = 0
         if section.dtype == "bfloat16" and not frozen:
             acts = 2 * (self.adapters(section.lora) if section.lora else self.linear())
@@ -82,8 +82,8 @@ class Shape:
             each = NF4
         elif frozen and section.dtype == "bfloat16":
             each = 2.0
-        kept = 4 * (self.parameters() - self.linear()) + int(each * self.linear())
-        return kept + acts + 4 * (self.adapters(section.lora) if section.lora else 0)
+        total = 4 * (self.parameters() - self.linear()) + int(each * self.linear())
+        return total + acts + 4 * (self.adapters(section.lora) if section.lora else 0)
 
     def trained(self, section: PolicySection) -> int:
         """Parameters that are trained."""
@@ -92,18 +92,34 @@ class Shape:
 
 def _qwen3(hidden: int, layers: int, heads: int, ffn: int, *, tied: bool) -> Shape:
     return Shape(
-        vocab=151_936, hidden=hidden, layers=layers, heads=heads, kv_heads=8, head_dim=128,
-        ffn=ffn, context=40_960, tied=tied, qk_norm=True,
-    )  # fmt: skip
+        vocab=151_936,
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        kv_heads=8,
+        head_dim=128,
+        ffn=ffn,
+        context=40_960,
+        tied=tied,
+        qk_norm=True,
+    )
 
 
 def _qwen25(
     vocab: int, hidden: int, layers: int, heads: int, kv_heads: int, ffn: int, *, tied: bool
 ) -> Shape:
     return Shape(
-        vocab=vocab, hidden=hidden, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=128,
-        ffn=ffn, context=32_768, tied=tied, qkv_bias=True,
-    )  # fmt: skip
+        vocab=vocab,
+        hidden=hidden,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=128,
+        ffn=ffn,
+        context=32_768,
+        tied=tied,
+        qkv_bias=True,
+    )
 
 
 KNOWN = {
@@ -113,32 +129,49 @@ KNOWN = {
     "Qwen3-8B": _qwen3(4096, 36, 32, 12_288, tied=False),
     "Qwen3-14B": _qwen3(5120, 40, 40, 17_408, tied=False),
     "Qwen3-30B-A3B": Shape(
-        vocab=151_936, hidden=2048, layers=48, heads=32, kv_heads=4, head_dim=128, ffn=768,
-        context=40_960, tied=False, experts=128, active=8, qk_norm=True,
+        vocab=151_936,
+        hidden=2048,
+        layers=48,
+        heads=32,
+        kv_heads=4,
+        head_dim=128,
+        ffn=768,
+        context=40_960,
+        tied=False,
+        experts=128,
+        active=8,
+        qk_norm=True,
     ),
     "Qwen2.5-1.5B": _qwen25(151_936, 1536, 28, 12, 2, 8960, tied=True),
     "Qwen2.5-3B": _qwen25(151_936, 2048, 36, 16, 2, 11_008, tied=True),
     "Qwen2.5-7B": _qwen25(152_064, 3584, 28, 28, 4, 18_944, tied=False),
-}  # fmt: skip
-"""The config.json of models on the hub, so that a plan needs no download."""
+}
+"""Shapes of models on the hub, so that a dry run needs no download."""
 
 
 def named(model: str) -> Shape | None:
-    """The shape of a hub id, where it is known: also of its Base and Instruct versions."""
+    """The shape of a hub id if it is known, Base and Instruct versions included; else None."""
     bare = re.sub(r"-(Base|Instruct|Instruct-2507|Thinking-2507)$", "", model.rpartition("/")[2])
     return KNOWN.get(bare)
 
 
 def built(section: BuildSection, layers: int, entries: int) -> Shape:
     return Shape(
-        vocab=entries, hidden=section.hidden, layers=layers, heads=section.heads,
-        kv_heads=section.kv_heads, head_dim=section.hidden // section.heads, ffn=section.ffn,
-        context=section.context, tied=True, qk_norm=True,
-    )  # fmt: skip
+        vocab=entries,
+        hidden=section.hidden,
+        layers=layers,
+        heads=section.heads,
+        kv_heads=section.kv_heads,
+        head_dim=section.hidden // section.heads,
+        ffn=section.ffn,
+        context=section.context,
+        tied=True,
+        qk_norm=True,
+    )
 
 
 def read(folder: Path) -> Shape | None:
-    """The shape that a model's folder tells; None for architectures of another family."""
+    """The shape of a model in a folder; None for other architectures."""
     path = folder / "config.json"
     try:
         raw = json.loads(path.read_text())

@@ -18,7 +18,7 @@ from tutelage.evaluation.statistics import wilson
 from tutelage.rollout.record import Line
 
 RECENT = 10
-"""Number of last steps from which the success rate and the estimated end are computed."""
+"""Number of most recent steps for the success rate and the estimated end."""
 PHASES = ("generate", "environment", "teacher", "update")
 COLOURS = ("cyan", "magenta", "yellow", "green")
 
@@ -89,8 +89,8 @@ class Track:
 
     def shares(self) -> list[float]:
         """Each phase's share of a step's time; the remainder is overhead."""
-        whole = sum(seconds["all"] for _, seconds in self.recent) or 1.0
-        return [sum(s.get(name, 0.0) for _, s in self.recent) / whole for name in PHASES]
+        total = sum(seconds["all"] for _, seconds in self.recent) or 1.0
+        return [sum(s.get(name, 0.0) for _, s in self.recent) / total for name in PHASES]
 
 
 def _gap(line: Mapping[str, object]) -> str:
@@ -100,7 +100,7 @@ def _gap(line: Mapping[str, object]) -> str:
 
 
 def _won(line: Mapping[str, object]) -> str:
-    """Successes of a step. Where an expert takes every turn, they are not the student's."""
+    """Successes of a step; if an expert takes every turn, they are not the student's."""
     actors = line.get("actors")
     expert = isinstance(actors, dict) and set(actors) == {"expert"}
     return f"{'the expert ' if expert else ''}won {line['won']}/{line['episodes']}"
@@ -112,15 +112,15 @@ def _broken(line: Mapping[str, object]) -> str:
 
 
 def _evaluation(line: Mapping[str, object]) -> str:
-    shown = f" with {line['hint']}" if line.get("hint") else ""
-    said = percent(int(number(line, "won")), int(number(line, "n")))
+    hint = f" with {line['hint']}" if line.get("hint") else ""
+    text = percent(int(number(line, "won")), int(number(line, "n")))
     if line.get("scores") and line["scores"] != line["outcomes"]:
         ends = (number(line, name) for name in ("score", "score_low", "score_high"))
-        said += f", score {rate(*ends)}"
+        text += f", score {rate(*ends)}"
     own = line.get("summary")
     for name, value in own.items() if isinstance(own, dict) else ():
-        said += f", {name.replace('_', ' ')} {value:.3g}"
-    return f"{said} at step {line['step']}{shown}"
+        text += f", {name.replace('_', ' ')} {value:.3g}"
+    return f"{text} at step {line['step']}{hint}"
 
 
 class Lines:
@@ -160,7 +160,7 @@ class Lines:
 
 
 class LiveDisplay:
-    """A few lines at the foot of the terminal that are redrawn; evaluations stay above them."""
+    """A few lines at the bottom of the terminal that are redrawn; evaluations stay above them."""
 
     def __init__(self, console: Console) -> None:
         self.console, self.track = console, Track()
@@ -222,7 +222,7 @@ class LiveDisplay:
 
 
 def _time_bar(shares: Sequence[float], width: int = 20) -> Text:
-    """Where the time goes: a coloured bar, then its legend."""
+    """The phases' shares of time as a coloured bar with a legend."""
     text = Text("time  ", no_wrap=True)
     for share, colour in zip(shares, COLOURS, strict=True):
         text.append("█" * round(share * width), colour)

@@ -14,7 +14,7 @@ LAST_PORT = 65535
 def server_of(
     section: PolicySection, *, name: str, host: str, port: int, key: str, reload: bool
 ) -> Server:
-    """A server of a model; `key` is the environment variable that holds the key it asks for."""
+    """A server of a model; `key` is the environment variable with the key that clients must send."""
     secret = key_in(key, where="--key")
     if not 0 <= port <= LAST_PORT:
         raise ConfigError(f"--port must be from 0 (any that is free) to {LAST_PORT}, got {port}")

@@ -1,8 +1,7 @@
 """`tutelage init`: a runnable, commented training file for a suite or a class of the user's own.
 
-The numbers in the file are looked up, not guessed: the suite is asked for its splits, and where it
-demonstrates its tasks, for the length of its demonstrations. The file is checked as `--dry-run`
-does before it is written.
+The numbers in the file come from the suite: its splits and, if it has an expert, the length of its
+demonstrations. The file is checked as `--dry-run` does before it is written.
 """
 
 import inspect
@@ -28,9 +27,9 @@ from tutelage.runs.assemble import tasks_of
 from tutelage.runs.phases import algorithm_function, phases_of
 
 MODEL, LARGER = "HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-360M-Instruct"
-"""The student where none is named, and a teacher with the same tokenizer."""
+"""The default student, and a teacher with the same tokenizer."""
 BUILTIN = "builtin:household-teacher"
-"""A model that comes with the package, for the household suite alone."""
+"""A model that ships with the package, for the household suite only."""
 OPTIONS: Mapping[str, dict[str, JsonValue]] = {
     "household": {"size": "small", "search": "methodical"},
     "webshop": {"products": 100},
@@ -38,15 +37,15 @@ OPTIONS: Mapping[str, dict[str, JsonValue]] = {
     "travelplanner": {"size": "small"},
     "search_qa": {"size": "small"},
 }
-"""Options with which a suite suits a small model."""
+"""Options that make a suite suitable for a small model."""
 CONTEXTS: Mapping[tuple[str, str], dict[str, JsonValue]] = {
     (BUILTIN, "household"): {"render": "marked", "instructions": False}
 }
-"""The [context] that a small model was trained with on a suite, and that it needs there."""
-LOOKED_AT = 20
-"""Demonstrations that are measured."""
+"""The [context] settings that a small model was trained with, by model and suite."""
+SAMPLE = 20
+"""Number of demonstrations that are measured."""
 CHARACTERS = 3
-"""Of English to a token, at least: too many tokens are better than replies that are cut."""
+"""Fewest characters of English per token: too many tokens are better than truncated replies."""
 
 
 class Setting(NamedTuple):
@@ -101,14 +100,14 @@ def _file(suite: str, model: str, algorithm: str) -> File:
             "`tutelage examples` lists them"
         )
     options = OPTIONS.get(suite, {})
-    made = suite_of(EnvSection(suite=suite, options=options))
-    there = splits_of(made)
+    loaded = suite_of(EnvSection(suite=suite, options=options))
+    there = splits_of(loaded)
     split = "train" if "train" in there else there[0]
-    tasks = tasks_of(made, split, 1, where="env")
-    test = default_split(made)
-    tested = min(50, len(tasks_of(made, test, 1, where="eval")))
-    shown = isinstance(made, Demonstrates)
-    turns, tokens = _lengths(made, split) if isinstance(made, Demonstrates) else (10, 64)
+    tasks = tasks_of(loaded, split, 1, where="env")
+    test = default_split(loaded)
+    tested = min(50, len(tasks_of(loaded, test, 1, where="eval")))
+    demonstrates = isinstance(loaded, Demonstrates)
+    turns, tokens = _lengths(loaded, split) if isinstance(loaded, Demonstrates) else (10, 64)
     file: File = {
         "run": {
             "steps": Setting(50, "training steps, after the warm start"),
@@ -119,28 +118,30 @@ def _file(suite: str, model: str, algorithm: str) -> File:
             "split": Setting(split, f"{len(tasks):,} tasks"),
         },
         "rollout": {
-            "tasks_per_step": Setting(min(8, len(tasks)), "different tasks in a step"),
-            "group_size": Setting(4, "episodes of each task, compared with each other"),
+            "tasks_per_step": Setting(min(8, len(tasks)), "different tasks per step"),
+            "group_size": Setting(4, "episodes per task, compared with each other"),
             "max_turns": Setting(turns),
-            "max_new_tokens": Setting(tokens, "tokens of one reply at most"),
+            "max_new_tokens": Setting(tokens, "most tokens of one reply"),
         },
     }
     student = model or (BUILTIN if suite == "household" else MODEL)
     if context := CONTEXTS.get((student, suite)):
         file["context"] = {key: Setting(value) for key, value in context.items()}
         first = next(iter(context))
-        file["context"][first] = Setting(context[first], "the prompts that this model knows")
-    if shown and algorithm != "sft":
+        file["context"][first] = Setting(
+            context[first], "the prompts that this model was trained on"
+        )
+    if demonstrates and algorithm != "sft":
         file["warm_start"] = {
-            "name": Setting("sft", "imitates the suite's own demonstrations first"),
+            "name": Setting("sft", "first imitates the suite's demonstrations"),
             "steps": Setting(20),
             "lr": Setting(1e-4),
         }
     file["algorithm"] = {"name": Setting(algorithm, f"`tutelage algorithms {algorithm}`")}
     file["update"] = {"lr": Setting(1e-4)}
-    wanted = _teachers(file, suite)
-    file["policy"] = _student(suite, model, teachers=bool(wanted))
-    for name in wanted:
+    teachers = _teachers(file, suite)
+    file["policy"] = _student(suite, model, teachers=bool(teachers))
+    for name in teachers:
         file[f"policies.{name}"] = {
             "model": Setting(_teacher(suite, model), "a larger model with the same tokenizer")
         }
@@ -149,12 +150,12 @@ def _file(suite: str, model: str, algorithm: str) -> File:
 
 
 def _lengths(suite: Suite, split: str) -> tuple[int, int]:
-    """Turns and tokens per reply that hold the longest of the first demonstrations, with room."""
+    """Turns and tokens per reply that fit the longest of the first demonstrations, with a margin."""
     assert isinstance(suite, Demonstrates)
     tasks = suite.tasks(split)
     scripts = [
         attempt("demonstrate", partial(suite.demonstrate, tasks[i]))
-        for i in range(min(LOOKED_AT, len(tasks)))
+        for i in range(min(SAMPLE, len(tasks)))
     ]
     turns = max(map(len, scripts))
     longest = max(map(len, itertools.chain.from_iterable(scripts)), default=0)
@@ -163,7 +164,7 @@ def _lengths(suite: Suite, split: str) -> tuple[int, int]:
 
 
 def _teachers(file: File, suite: str) -> list[str]:
-    """The policies that the algorithm asks for besides the student."""
+    """The policies that the algorithm needs besides the student."""
     config = _parsed({**file, "policy": {"model": Setting(BUILTIN)}}, "init")
     views = [v for p in phases_of(config) for v in p.algorithm.views.values()]
     return sorted({view.policy for view in views} - {"self", "reference"})
@@ -174,7 +175,7 @@ def _student(suite: str, model: str, *, teachers: bool) -> dict[str, Setting]:
         if teachers:
             layers = Setting(2, "the first layers only: a smaller student")
             return {"model": Setting(BUILTIN), "layers": layers}
-        return {"model": Setting(BUILTIN, "comes with the package: 0.6 million parameters")}
+        return {"model": Setting(BUILTIN, "ships with the package: 0.6 million parameters")}
     name = Setting(model or MODEL, "" if model else "135 million parameters, downloaded once")
     if model.startswith("builtin:") or find_spec("peft") is None:
         return {"model": name}
@@ -188,8 +189,8 @@ def _teacher(suite: str, model: str) -> str:
 
 
 def _text(sections: File, command: str) -> str:
-    """The file, comments aligned within a section."""
-    lines = [f"# Made by `{command}`. Every setting has a default; see docs/configuration.md."]
+    """The text of the file, with comments aligned within a section."""
+    lines = [f"# Written by `{command}`. Every setting has a default; see docs/configuration.md."]
     for section, settings in sections.items():
         lines += ["", f"[{section}]"]
         texts = {key: f"{key} = {write_value(s.value)}" for key, s in settings.items()}

@@ -1,1 +1,1 @@
-"""What a configuration may say: its schema, the TOML reader, and arguments from files."""
+"""Configuration: the schema, the TOML reader, expressions, and calls with settings from files."""

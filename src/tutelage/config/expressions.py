@@ -1,8 +1,8 @@
 """Expressions in configurations, such as "linear(1, 0, 80)": from text to schedules and signals.
 
-Only names of known functions, calls with literal or nested arguments, numbers, +, - and * are read;
-nothing is ever run as Python. Settings that are schedules use the words of `schedules`; `compose`
-hands over more words and the type of signals.
+Only names and calls of known functions, literal or nested arguments, numbers, +, - and * are
+accepted; nothing is evaluated as Python. Settings that are schedules may call the functions of
+`schedules`; `compose` adds further functions and the kind "signal".
 """
 
 import ast
@@ -20,23 +20,23 @@ from tutelage.errors import did_you_mean
 from tutelage.schedules import SHAPES, Schedule, as_schedule
 
 LONGEST, SHOWN = 4000, 100
-"""Characters of an expression, and of one in a message."""
+"""Longest expression in characters, and longest excerpt of one in a message."""
 VIEWS = ("teacher", "student", "reference", "full", "ablated", "actor")
-"""Parameters of words that name a view."""
+"""Parameters of functions that name a view."""
 SUMS = ("number", "schedule", "signal")
-"""What adds and multiplies; a sum or product is as the last of its parts."""
+"""Kinds that add and multiply; a sum or product has the later kind of its parts."""
 
 COMPARED = ("student", "teacher")
-"""A function whose first parameters these are is itself a divergence, or an estimate of one."""
+"""A function with these first parameters is itself a divergence, or an estimator of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Word:
+class Function:
     """A function that expressions may name.
 
-    kind   what it gives: "schedule", "signal", "gate" ...
-    plain  the function itself is meant, with settings after `student` and `teacher` (a
-           divergence); otherwise it is called, and its result is meant
+    kind   the kind of its value: "schedule", "signal", "gate" ...
+    plain  the value is the function itself, with settings after `student` and `teacher` (a
+           divergence); otherwise the value is the result of calling it
     """
 
     name: str
@@ -46,7 +46,7 @@ class Word:
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """What may be given in an expression."""
+        """The parameters that an expression may set."""
         taken = COMPARED if self.plain else ()
         every = inspect.signature(self.call).parameters
         return {name: p for name, p in every.items() if name not in taken}
@@ -58,11 +58,13 @@ class Word:
         >>> SCHEDULES["exponential"].usage
         'exponential(start, end, steps, floor=0.01)'
         """
-        shown = [
+        parameters = [
             name if p.default is p.empty else f"{name}={_short(p.default)}"
             for name, p in self.parameters.items()
         ]
-        return f"{self.name}({', '.join(shown)})" if shown or not self.plain else self.name
+        return (
+            f"{self.name}({', '.join(parameters)})" if parameters or not self.plain else self.name
+        )
 
     @property
     def meaning(self) -> str:
@@ -77,15 +79,15 @@ def _short(value: object) -> str:
 
 _SCHEDULES: Mapping[str, Callable[..., object]] = {"constant": schedules.constant, **SHAPES}
 
-SCHEDULES: Mapping[str, Word] = {
-    name: Word(name=name, kind="schedule", call=function, plain=False)
+SCHEDULES: Mapping[str, Function] = {
+    name: Function(name=name, kind="schedule", call=function, plain=False)
     for name, function in _SCHEDULES.items()
 }
-"""The words of settings that are schedules."""
+"""The functions that settings which are schedules may call."""
 
 
 class Value(NamedTuple):
-    """What a part of an expression means."""
+    """The value of a part of an expression."""
 
     kind: str  # of KINDS, or "number" or "literal"
     of: object
@@ -95,15 +97,15 @@ class Value(NamedTuple):
 class Reader:
     """Reads expressions.
 
-    words    the functions they may name
-    types    annotations of those functions' parameters, and the kinds that fit them
-    numbers  names that stand for numbers, such as total_steps
-    views    the algorithm's views, which words may name
-    others   who acts without being a view: the expert
-    signal   number or schedule -> a signal that has this value at every token
+    functions  the functions that they may call
+    types      annotations of those functions' parameters, and the kinds that fit them
+    numbers    names that stand for numbers, such as total_steps
+    views      the algorithm's views, which arguments may name
+    others     actors that are not views: the expert
+    signal     number or schedule -> a signal that has this value at every token
     """
 
-    words: Mapping[str, Word] = field(default_factory=lambda: SCHEDULES)
+    functions: Mapping[str, Function] = field(default_factory=lambda: SCHEDULES)
     types: Sequence[tuple[object, str]] = ((Schedule, "schedule"),)
     numbers: Mapping[str, int] = field(default_factory=dict)
     views: Collection[str] = ()
@@ -111,13 +113,14 @@ class Reader:
     signal: Callable[[float | Schedule], Any] | None = None
 
     def read(self, text: object, kind: str, where: str) -> Any:
-        """The schedule, signal, gate ... that an expression means; a number stands for a constant
-        one. Raises ValueError: a sentence that begins with `where`."""
+        """The schedule, signal, gate ... that an expression defines; a number is a constant one.
+
+        Raises ValueError with a sentence that begins with `where`."""
         if isinstance(text, int | float) and not isinstance(text, bool):
             text = repr(text)
         if not isinstance(text, str):
             raise ValueError(f"{where} must be an expression in quotes or a number, got {text!r}")
-        return _Reading(" ".join(text.split()), where, self).whole(kind)
+        return _Reading(" ".join(text.split()), where, self).parse(kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ class _Reading:
     where: str
     reader: Reader
 
-    def whole(self, kind: str) -> object:
+    def parse(self, kind: str) -> object:
         if len(self.text) > LONGEST:
             raise ValueError(f"{self.where} is longer than {LONGEST} characters")
         try:
@@ -137,17 +140,17 @@ class _Reading:
             ) from None
         except (ValueError, MemoryError, RecursionError):
             raise ValueError(f"{self.where} cannot be read: it is nested too deeply") from None
-        return self.wanted(self.value(tree), kind, tree)
+        return self.converted(self.value(tree), kind, tree)
 
     def wrong(self, what: str, node: ast.AST | None = None, *, column: int = 0) -> ValueError:
         """A sentence that begins with the place."""
         # ast counts bytes of UTF-8
         at = len(self.text.encode()[: getattr(node, "col_offset", column)].decode(errors="ignore"))
-        shown = self.text
-        if len(shown) > SHOWN:
+        excerpt = self.text
+        if len(excerpt) > SHOWN:
             start = max(0, at - SHOWN // 2)
-            shown = f"...{shown[start : start + SHOWN]}..."
-        return ValueError(f'{self.where}, character {at + 1} of "{shown}": {what}')
+            excerpt = f"...{excerpt[start : start + SHOWN]}..."
+        return ValueError(f'{self.where}, character {at + 1} of "{excerpt}": {what}')
 
     # -- values
 
@@ -166,22 +169,22 @@ class _Reading:
             case ast.Call(func=ast.Name(id=name)):
                 return self.call(name, node)
             case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=inner):
-                made = self.summand(self.value(inner), node)
-                return self.product(Value("number", -1), made) if _minus(node) else made
+                result = self.summand(self.value(inner), node)
+                return self.product(Value("number", -1), result) if _minus(node) else result
             case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() as op, right=right):
                 a = self.summand(self.value(left), left)
                 b = self.summand(self.value(right), right)
                 if isinstance(op, ast.Mult):
                     return self.product(a, b)
                 return self.sum(a, self.product(Value("number", -1), b) if _minus(node) else b)
-        raise self.wrong("only calls of words, finite numbers, +, - and * can be used here", node)
+        raise self.wrong("only function calls, finite numbers, +, - and * can be used here", node)
 
-    def summand(self, made: Value, node: ast.expr) -> Value:
-        if made.kind not in SUMS:
+    def summand(self, value: Value, node: ast.expr) -> Value:
+        if value.kind not in SUMS:
             raise self.wrong(
-                f"a {made.kind} does not add or multiply; numbers, schedules and signals do", node
+                f"a {value.kind} does not add or multiply; numbers, schedules and signals do", node
             )
-        return made
+        return value
 
     def sum(self, a: Value, b: Value) -> Value:
         kind = max(a.kind, b.kind, key=SUMS.index)
@@ -212,105 +215,107 @@ class _Reading:
         assert self.reader.signal is not None
         return self.reader.signal(_number(value) if value.kind == "number" else _schedule(value))
 
-    # -- words
+    # -- functions
 
     def name(self, name: str, node: ast.expr) -> Value:
         if name in self.reader.numbers:
             return Value("number", self.reader.numbers[name])
-        word = self.word(name, node)
-        if not word.plain:
-            raise self.wrong(f"{name} must be called, as {word.usage}", node)
-        return Value(word.kind, word.call)
+        function = self.function(name, node)
+        if not function.plain:
+            raise self.wrong(f"{name} must be called, as {function.usage}", node)
+        return Value(function.kind, function.call)
 
-    def word(self, name: str, node: ast.expr) -> Word:
-        if name not in self.reader.words:
-            near = did_you_mean(name, [*self.reader.words, *self.reader.numbers])
-            raise self.wrong(f"there is no word {name!r}{near}", node)
-        return self.reader.words[name]
+    def function(self, name: str, node: ast.expr) -> Function:
+        if name not in self.reader.functions:
+            near = did_you_mean(name, [*self.reader.functions, *self.reader.numbers])
+            raise self.wrong(f"there is no function {name!r}{near}", node)
+        return self.reader.functions[name]
 
     def call(self, name: str, node: ast.Call) -> Value:
-        word = self.word(name, node)
-        given = self.arguments(word, node)
-        self.check_views(word, given, node)
-        if word.plain:
-            made = partial(word.call, **given)
+        function = self.function(name, node)
+        given = self.arguments(function, node)
+        self.check_views(function, given, node)
+        if function.plain:
+            built = partial(function.call, **given)
             text = ast.unparse(node) if given else name
-            return Value(word.kind, _named(made, text) if given else word.call)
+            return Value(function.kind, _named(built, text) if given else function.call)
         try:
-            of = word.call(**given)
+            of = function.call(**given)
         except ValueError as error:
             raise self.wrong(f"{error}", node) from None
-        return Value(word.kind, _named(of, ast.unparse(node)) if word.kind == "schedule" else of)
+        return Value(
+            function.kind, _named(of, ast.unparse(node)) if function.kind == "schedule" else of
+        )
 
-    def arguments(self, word: Word, node: ast.Call) -> dict[str, object]:
-        parameters = word.parameters
+    def arguments(self, function: Function, node: ast.Call) -> dict[str, object]:
+        parameters = function.parameters
         by_place = [n for n, p in parameters.items() if p.kind is not p.KEYWORD_ONLY]
         if len(node.args) > len(by_place):
             raise self.wrong(
-                f"only {len(by_place)} arguments can be given without their names in {word.usage}",
+                f"only {len(by_place)} arguments can be given without their names in {function.usage}",
                 node,
             )
         named = [
             *zip(by_place, node.args, strict=False),
             *((k.arg, k.value) for k in node.keywords),
         ]
-        hints, made = get_type_hints(word.call), dict[str, object]()
+        hints, values = get_type_hints(function.call), dict[str, object]()
         for name, inner in named:
             if name is None or isinstance(inner, ast.Starred):
                 raise self.wrong("arguments are written one by one, without *", inner)
             if name not in parameters:
                 near = did_you_mean(name, parameters)
-                raise self.wrong(f"{word.usage} has no argument {name!r}{near}", inner)
-            if name in made:
-                raise self.wrong(f"{name} is given twice to {word.name}", inner)
-            made[name] = self.argument(inner, hints[name], f"{word.name}'s {name}")
-        missing = [n for n, p in parameters.items() if p.default is p.empty and n not in made]
+                raise self.wrong(f"{function.usage} has no argument {name!r}{near}", inner)
+            if name in values:
+                raise self.wrong(f"{name} is given twice to {function.name}", inner)
+            values[name] = self.argument(inner, hints[name], f"{function.name}'s {name}")
+        missing = [n for n, p in parameters.items() if p.default is p.empty and n not in values]
         if missing:
-            raise self.wrong(f"{missing[0]} is missing in {word.usage}", node)
-        return made
+            raise self.wrong(f"{missing[0]} is missing in {function.usage}", node)
+        return values
 
     def argument(self, node: ast.expr, hint: object, what: str) -> object:
-        """An argument as its parameter is annotated."""
-        made = self.value(node)
+        """An argument, converted as its parameter is annotated."""
+        value = self.value(node)
         options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         kinds = [kind for option in options for type_, kind in self.reader.types if option == type_]
         for kind in kinds:
-            if made.kind == kind or (made.kind in SUMS and kind in SUMS):
-                return self.wanted(made, kind, node)
-        of = made.of
+            if value.kind == kind or (value.kind in SUMS and kind in SUMS):
+                return self.converted(value, kind, node)
+        of = value.of
         if int in options and isinstance(of, float) and self.mentions_a_number(node):
             of = max(1, round(of))
-        if made.kind in ("number", "literal") and any(fits(of, option) for option in options):
+        if value.kind in ("number", "literal") and any(fits(of, option) for option in options):
             return of
-        wanted = " or ".join(kinds or [in_words(option) for option in options])
-        raise self.wrong(f"{what} must be {wanted}", node)
+        expected = " or ".join(kinds or [in_words(option) for option in options])
+        raise self.wrong(f"{what} must be {expected}", node)
 
     def mentions_a_number(self, node: ast.expr) -> bool:
-        """Whether a name such as total_steps is in it: a share of it may be rounded."""
+        """Whether it contains a name such as total_steps, so that a fraction may be rounded."""
         return any(isinstance(n, ast.Name) and n.id in self.reader.numbers for n in ast.walk(node))
 
-    def check_views(self, word: Word, given: Mapping[str, object], node: ast.Call) -> None:
+    def check_views(self, function: Function, given: Mapping[str, object], node: ast.Call) -> None:
         for name in VIEWS:
-            p = word.parameters.get(name)
+            p = function.parameters.get(name)
             view = given.get(name, p.default) if p else None
             known = (*self.reader.views, *(self.reader.others if name == "actor" else ()))
             if isinstance(view, str) and view not in known:
                 near = did_you_mean(view, self.reader.views)
                 raise self.wrong(
-                    f"{word.name} reads a view {view!r}, but there are only "
+                    f"{function.name} reads a view {view!r}, but there are only "
                     f"{', '.join(known)}{near}",
                     node,
                 )
 
-    def wanted(self, made: Value, kind: str, node: ast.expr) -> object:
-        """A value as what is asked for: numbers stand for constant schedules and signals."""
-        if kind == "signal" and made.kind in SUMS:
-            return self.signal(made)
-        if kind == "schedule" and made.kind in ("number", "schedule"):
-            return _schedule(made)
-        if made.kind != kind:
-            raise self.wrong(f"this is a {made.kind}, but a {kind} is wanted", node)
-        return made.of
+    def converted(self, value: Value, kind: str, node: ast.expr) -> object:
+        """A value as the expected kind: numbers become constant schedules and signals."""
+        if kind == "signal" and value.kind in SUMS:
+            return self.signal(value)
+        if kind == "schedule" and value.kind in ("number", "schedule"):
+            return _schedule(value)
+        if value.kind != kind:
+            raise self.wrong(f"this is a {value.kind}, but a {kind} is expected here", node)
+        return value.of
 
 
 def _minus(node: ast.UnaryOp | ast.BinOp) -> bool:
@@ -331,7 +336,7 @@ def _text(value: Value) -> str:
 
 
 def _named(function: object, text: str) -> Callable[..., object]:
-    """A function that says what it was written as."""
+    """A function whose name is the text that it was written as."""
 
     def of(*arguments: object) -> object:
         assert callable(function)
@@ -342,7 +347,7 @@ def _named(function: object, text: str) -> Callable[..., object]:
 
 
 def fits(value: object, hint: object) -> bool:
-    """Whether a literal is of an annotation's type; whole numbers are numbers."""
+    """Whether a literal has an annotation's type; integers fit `float` too."""
     if get_origin(hint) is Literal:
         return any(value == option for option in get_args(hint))
     if get_origin(hint) is Sequence:
@@ -354,7 +359,7 @@ def fits(value: object, hint: object) -> bool:
     return isinstance(hint, type) and isinstance(value, hint)
 
 
-WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a string"}
+WORDS = {float: "a number", int: "an integer", bool: "true or false", str: "a string"}
 
 
 def takes_schedule(hint: object) -> bool:
@@ -363,10 +368,10 @@ def takes_schedule(hint: object) -> bool:
 
 
 def in_words(hint: object) -> str:
-    """An annotation in words, for messages.
+    """An annotation in plain words, for messages.
 
     >>> in_words(float | None), in_words(int)
-    ('a number', 'a whole number')
+    ('a number', 'an integer')
     """
     if isinstance(hint, type):
         return WORDS.get(hint, hint.__name__)

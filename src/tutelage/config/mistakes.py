@@ -1,4 +1,4 @@
-"""All that is wrong with a file's settings, one sentence for each mistake."""
+"""Error messages for configurations: one sentence for each wrong setting, all at once."""
 
 from collections.abc import Iterator, Mapping
 from types import NoneType
@@ -30,7 +30,7 @@ REASONS = {
 
 
 def without_old_names(table: Table) -> tuple[dict[str, JsonValue], list[str]]:
-    """The table without settings that are called otherwise now, and a sentence for each."""
+    """The table without settings that were renamed or removed, and a sentence for each of them."""
     sentences: list[str] = []
 
     def clean(value: JsonValue, path: Path) -> JsonValue:
@@ -77,7 +77,7 @@ def sentences(error: ValidationError, table: Table) -> list[str]:
             texts.append(_wrong(path, found, _at(table, path)))
     for path in missing:
         key = ".".join(path)
-        # its misspelling has been named already
+        # skip if its misspelling is reported already
         if not any(f"did you mean {key}?" in text or f"mean {key}." in text for text in texts):
             texts.append(_missing(path))
     return texts
@@ -99,7 +99,7 @@ def _unknown(path: Path, value: JsonValue) -> Iterator[str]:
 
 
 def _elsewhere(name: str) -> str:
-    """The setting that a name means in other tools, or that has this name in another section."""
+    """The setting that other tools call by this name, or that has it in another section."""
     plain = name.lower().replace("-", "_")
     if plain in ALIASES:
         return ALIASES[plain]
@@ -121,7 +121,7 @@ def _wrong(path: Path, found: list[Any], value: JsonValue) -> str:
             return f"{key} {reason}" if key else reason
     text = write_value(value) if value is not None else "nothing"
     given = f", got {text if len(text) < 60 else text[:57] + '...'}"
-    # a branch of a union that the value could belong to says more than one of another type
+    # of a union, the branch whose type fits the value gives the most useful reason
     reasons = [
         REASONS[each["type"]].format(**{k: _plain(v) for k, v in each.get("ctx", {}).items()})
         for each in found
@@ -169,7 +169,7 @@ def in_words(annotation: object) -> str:
 
 
 def bounds_in_words(metadata: list[Any]) -> str:
-    """The limits of a number, such as "of at least 1"; those that only catch slips are left out."""
+    """The bounds of a number, such as "of at least 1", without those that only catch typing errors."""
     found = [
         text.format(f"{value:g}")
         for name, text in NEAR_BOUNDS
@@ -183,7 +183,7 @@ def bounds_in_words(metadata: list[Any]) -> str:
 
 
 def _known(loc: tuple[int | str, ...]) -> Path:
-    """Where a mistake is, without the parts that name types instead of keys."""
+    """The key of a mistake, without the parts of its location that name types."""
     path: Path = ()
     for part in loc:
         if isinstance(part, int) or (path and not _has_keys(path)):

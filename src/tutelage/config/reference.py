@@ -1,4 +1,4 @@
-"""The reference of all settings as a page, written from the schema itself."""
+"""The configuration reference as a Markdown page, generated from the schema."""
 
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -11,8 +11,8 @@ INTRODUCTION = """# Configuration
 
 A run is a TOML file. `[env] suite`, `[policy] model` and `[algorithm] name` are enough to train;
 every other setting has a default. On the command line a setting is `section.key=value`. A file that
-begins with `extends = "base.toml"` takes that file's settings and puts its own over them: sections
-are joined key by key, every other value is replaced, and an algorithm with another name is replaced
+begins with `extends = "base.toml"` takes that file's settings and overrides them with its own: sections
+are merged key by key, every other value is replaced, and an algorithm with another name is replaced
 as a whole.
 
 This page is generated from the code.

@@ -1,12 +1,12 @@
-"""Settings that had another name: what each is called now, and what other tools call ours."""
+"""Former names of settings, and the names that other tools use for them."""
 
 RENAMED: dict[str, tuple[str, str]] = {
     "run.eval_every": ("eval.every", ""),
-    "run.keep": ("", "the newest two checkpoints stay"),
+    "run.keep": ("", "the newest two checkpoints are kept"),
     "run.threads": ("", "set the environment variable OMP_NUM_THREADS"),
     "run.matmul": ("", "set the environment variable TUTELAGE_MATMUL to bfloat16 or blas"),
     "env.deadlines": ("env.deadline", "one number of seconds, for a reset and for a step"),
-    "env.order": ("", "answers of workers are always awaited in a fixed order"),
+    "env.order": ("", "workers' answers are always processed in a fixed order"),
     "context.kind": ("context.history", '"all" for a transcript, or the turns that a window shows'),
     "context.window": ("context.history", "the turns that a window shows"),
     "rollout.tasks": ("rollout.tasks_per_step", ""),
@@ -18,7 +18,7 @@ RENAMED: dict[str, tuple[str, str]] = {
         "rollout.invalid_penalty",
         "{format = 0.1} leaves out actions that the environment refuses",
     ),
-    "rollout.retries": ("", "a broken episode is always played again up to twice"),
+    "rollout.retries": ("", "a failed episode is always replayed up to twice"),
     "update.schedule": ("update.lr", "{linear = [1e-5, 0.0]} or {cosine = [1e-5, 0.0]}"),
     "update.tokens": ("update.max_tokens_per_pass", ""),
     "update.mismatch": ("policy.sampler.max_mismatch", ""),
@@ -26,12 +26,12 @@ RENAMED: dict[str, tuple[str, str]] = {
     "hints.allow_general": ("", "name the skills of every task in the bank's bank.toml"),
     "hints.written_tokens": ("", "a written hint has at most 96 tokens"),
     "hints.written_temperature": ("", "hints are written greedily"),
-    "policy.url": ("policy.model", '"http://host:8000", with #NAME where it serves several'),
+    "policy.url": ("policy.model", '"http://host:8000", with #NAME if it serves several'),
     "policy.server": ("policy.key", "the rest of [policy.server] is automatic"),
     "policy.rows": ("rollout.concurrency", ""),
     "policy.cache": (
         "",
-        "it is automatic; the environment variable TUTELAGE_KV_CACHE_GB names another",
+        "it is automatic; the environment variable TUTELAGE_KV_CACHE_GB overrides it",
     ),
     "policy.fast": ("", "set the environment variable TUTELAGE_REFERENCE_PATH=1"),
     "policy.kernels": ("", "the model's own kernels are used"),
@@ -41,13 +41,13 @@ RENAMED: dict[str, tuple[str, str]] = {
     "policy.chat_template": ("policy.chat.template", ""),
     "policy.build.layers": ("policy.layers", ""),
     "policy.build.heads": ("", "heads are 32 wide, so there are hidden / 32"),
-    "policy.build.kv_heads": ("", "there are half as many as heads"),
+    "policy.build.kv_heads": ("", "half the number of heads"),
     "policy.build.ffn": ("", "it is 3 * hidden"),
-    "policy.build.entries": ("policy.tokenizer", "a number of entries"),
-    "policy.sampler.model": ("", "the first that the server lists is taken"),
+    "policy.build.entries": ("policy.tokenizer", "the number of entries"),
+    "policy.sampler.model": ("", "the first model that the server lists is used"),
     "policy.sampler.server": ("policy.key", "the rest of [policy.sampler.server] is automatic"),
 }
-"""Old name -> (new name, what to write there); where there is no new name, what to do instead."""
+"""Old name -> (new name, what to write there); without a new name, what to do instead."""
 
 ALIASES = {
     "learning_rate": "update.lr",

@@ -1,8 +1,8 @@
-"""Every setting of a run: its type, its default and its meaning. `toml_file` reads and writes them.
+"""The schema of a run's settings: type, default and description of each.
 
 A file has the sections [run] [env] [context] [rollout] [algorithm] [update] [policy] [eval], and
-where needed [warm_start], [hints] and one [policies.NAME] for each further model. `[env] suite`,
-`[policy] model` and `[algorithm] name` are enough to train; all else has a default that runs.
+optionally [warm_start], [hints] and one [policies.NAME] for each further model. `[env] suite`,
+`[policy] model` and `[algorithm] name` are enough to train; everything else has a default.
 """
 
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, mo
 from pydantic.fields import FieldInfo
 
 MOST = 10**9
-"""No count is larger: a step number or a token count beyond it is a slip of the keyboard."""
+"""Upper bound of all counts; a larger number of steps or tokens is a typing error."""
 
 
 def _without_nul(text: str) -> str:
-    # the operating system refuses such a path with a traceback of its own
+    # the operating system would refuse such a path with a traceback
     if "\0" in text:
         raise ValueError("contains a NUL character, which no path or name can hold; remove it")
     return text
@@ -38,7 +38,9 @@ def _decay(values: list[float]) -> list[float]:
             "start and an end from 0 to 1"
         )
     if values[0] <= 0 or (len(values) == 3 and (values[2] < 1 or values[2] != int(values[2]))):
-        raise ValueError("needs a start above 0, and a whole number of steps where it names one")
+        raise ValueError(
+            "needs a start above 0, and an integer number of steps if it has a third value"
+        )
     return values
 
 
@@ -48,7 +50,7 @@ LearningRate = (
     Rate | Annotated[dict[Literal["linear", "cosine"], Decay], Field(min_length=1, max_length=1)]
 )
 """A number, or {linear = [start, end]} and {cosine = [start, end]} from the end of the warm-up to
-the last step (or over so many steps, where a third number names them)."""
+the last step (or over that many steps, if there is a third number)."""
 
 InvalidPenalty = (
     NotNegative | Annotated[dict[Literal["format", "refused"], NotNegative], Field(min_length=1)]
@@ -63,15 +65,15 @@ class Section(BaseModel):
 
 class RunSection(Section):
     folder: Text = ""
-    """Where everything is written; runs/NAME after the file's name if empty."""
+    """Folder of the run's files; if empty, runs/NAME with the file's name."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
-    """Of everything random: equal runs on a CPU write equal bytes."""
+    """Seed of all random draws; equal runs on a CPU write equal bytes."""
     steps: At1 = 100
-    """Training steps, the warm start not counted."""
+    """Training steps, without those of the warm start."""
     checkpoint_every: At1 = 25
-    """Steps between checkpoints, of which the newest two stay."""
+    """Steps between checkpoints; the newest two are kept."""
     columns: bool = False
-    """Write every signal of every token to columns.jsonl: large, for plots and viewers."""
+    """Write every signal of every token to columns.jsonl, for plots and viewers; the file is large."""
 
 
 class EnvSection(Section):
@@ -82,44 +84,43 @@ class EnvSection(Section):
     split: Text = "train"
     """Tasks to train on."""
     workers: Literal["auto"] | At0 = "auto"
-    """Processes that environments run in; 0 is the training process itself. "auto" is 0 for
-    built-in suites (but 1 for scienceworld, which starts Java, and 8 where an option `url` names a
+    """Worker processes for environments; 0 runs them in the training process. "auto" is 0 for
+    built-in suites (but 1 for scienceworld, which starts Java, and 8 if an option `url` names a
     server), else 1."""
     deadline: Positive = 60.0
-    """Seconds that a reset or a step may take in a worker before the episode is given up."""
+    """Seconds that a reset or step may take in a worker before the episode is stopped."""
 
 
 class ContextSection(Section):
     history: Literal["all"] | At0 = "all"
-    """Turns that a prompt shows besides the current one: "all" is one growing conversation, a
-    number a new prompt every turn with that many past turns."""
+    """Past turns in a prompt: "all" is one growing conversation; a number gives every turn a new
+    prompt with that many past turns."""
     render: Text = "text"
-    """How observations are worded: text, actions (lists the admissible ones) or the suite's own."""
+    """How observations are written: text, actions (adds the admissible ones) or one of the suite's."""
     instructions: bool = True
     """Whether the system message holds the suite's instructions and the answer format."""
 
 
 class RolloutSection(Section):
     tasks_per_step: At1 = 16
-    """Different tasks in a training step; as many as the split has where that is fewer and this
-    is not set."""
+    """Different tasks per training step; if not set, at most the number of tasks in the split."""
     group_size: At1 = 1
-    """Episodes of each task, which group-relative advantages compare; where it is not set, 8 for
-    an algorithm that compares them."""
+    """Episodes per task; group-relative advantages compare them. If not set, 8 for an algorithm
+    that compares them."""
     max_turns: At1 = 50
-    """Turns of an episode."""
+    """Most turns of an episode."""
     max_new_tokens: At1 = 512
-    """Sampled tokens of one turn."""
+    """Most sampled tokens of one turn."""
     temperature: Temperature = 1.0
-    """Of sampling; every score is taken at it too."""
+    """Sampling temperature; all scores are computed at it too."""
     concurrency: At1 = 64
-    """Episodes that are played, and decoded, at the same time."""
+    """Episodes that are played and decoded at the same time."""
     invalid_penalty: InvalidPenalty = 0.0
-    """Taken off the reward of an invalid turn. A number is for every one; {format = 0.1} only for
-    an answer without a readable action, {refused = 0.1} only for an action that the environment
-    refuses, and what the table leaves out does not count as invalid."""
+    """Subtracted from the reward of an invalid turn. A number applies to every invalid turn;
+    {format = 0.1} only to an answer without a readable action, {refused = 0.1} only to an action
+    that the environment refuses; a kind that the table omits does not count as invalid."""
     replay: Text = ""
-    """An episodes.jsonl whose won episodes take the expert's place, to imitate or to continue."""
+    """An episodes.jsonl whose won episodes replace the expert's, to imitate or to continue."""
 
 
 class AlgorithmSection(Section):
@@ -128,61 +129,61 @@ class AlgorithmSection(Section):
     model_config = ConfigDict(extra="allow")
 
     name: Text
-    """The method: `tutelage algorithms` lists them; your own as "package.module:function"."""
+    """The algorithm (`tutelage algorithms` lists them), or your own as "package.module:function"."""
 
     def arguments(self) -> dict[str, JsonValue]:
         return dict(self.model_extra or {})
 
 
 class WarmStartSection(AlgorithmSection):
-    """An algorithm that runs before step 0 of the main one, with [update]'s other settings."""
+    """An algorithm that runs before the main one, with the other settings of [update]."""
 
     steps: At1
-    """Its training steps."""
+    """Its number of training steps."""
     lr: LearningRate
     """Its learning rate, a number or a schedule over its steps."""
 
 
 class UpdateSection(Section):
     lr: LearningRate = 1e-5
-    """Learning rate: a number, or {linear = [start, end]} or {cosine = [start, end]}, which goes
-    from the end of the warm-up to the last step."""
+    """Learning rate: a number, or {linear = [start, end]} or {cosine = [start, end]} from the end
+    of the warm-up to the last step."""
     warmup: At0 = 0
-    """Steps in which the learning rate rises to its first value."""
+    """Steps over which the learning rate rises to its initial value."""
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.9, 0.95)
-    """Decay of AdamW's two moments."""
+    """AdamW's decay rates of the two moments."""
     weight_decay: NotNegative = 0.01
     """AdamW's decoupled weight decay."""
     grad_clip: Positive = 1.0
-    """Largest norm of a gradient."""
+    """Gradients are clipped to this norm."""
     max_tokens_per_pass: At1 = 16_384
-    """Tokens of one forward and backward pass, with policy.compile padded ones: memory, never the
-    result."""
+    """Tokens of one forward and backward pass (padded ones with policy.compile). It affects memory,
+    not the result."""
     minibatches: At1 = 1
-    """Optimiser steps that a step's episodes are divided into."""
+    """Optimiser steps per pass over a step's episodes."""
     epochs: At1 = 1
     """Passes over a step's episodes."""
     offload: bool = False
-    """Keep the optimiser's moments in main memory, and compute its steps there."""
+    """Keep the optimiser's moments in CPU memory, and run its steps on the CPU."""
 
 
 MODEL_KEYS = "build layers dtype device lora quantize gradient_checkpointing compile sampler"
-"""What a model on a server does not take: the server decides it."""
+"""Settings that a model on a server does not take, since the server decides them."""
 HEAD = 32
 """Width of an attention head of a built model."""
 
 
 class BuildSection(Section):
-    """A small model with random weights, of the Qwen3 architecture, with policy.layers layers.
+    """A small Qwen3 model with random weights and policy.layers layers.
 
-    Its other sizes follow from `hidden`: heads of 32, half as many for keys and values, a
+    Its other sizes follow from `hidden`: heads of width 32, half as many KV heads, and a
     feed-forward layer three times as wide.
     """
 
     hidden: Annotated[int, Field(ge=2, le=2**16)]
     """Width of the residual stream: a multiple of 32, or an even number below."""
     context: At1
-    """Tokens that it can read."""
+    """Longest sequence in tokens."""
 
     @model_validator(mode="after")
     def _fits(self) -> "BuildSection":
@@ -204,18 +205,18 @@ class BuildSection(Section):
 
 
 class SamplerSection(Section):
-    """vLLM samples the student's turns, and receives its weights before it plays."""
+    """vLLM samples the student's turns; it receives the new weights before each rollout."""
 
     url: Text = ""
-    """A server's address; vLLM in this process if empty."""
+    """The server's address; if empty, vLLM runs in this process."""
     options: dict[str, JsonValue] = {}
-    """In this process: arguments of vllm.LLM, such as gpu_memory_utilization (0.35 if left out)."""
+    """In this process: arguments of vllm.LLM, such as gpu_memory_utilization (default 0.35)."""
     folder: Text = ""
-    """Where weights are passed on, seen by both sides; this machine's memory if empty."""
+    """A folder that both sides can read, to pass weights through; shared memory if empty."""
     truncate: Positive = 2.0
-    """Largest importance weight of a token: trainer's probability over sampler's."""
+    """Largest importance weight of a token: the trainer's probability over the sampler's."""
     max_mismatch: Positive = 0.1
-    """Nats by which the sampler's log-probabilities may differ from the trainer's on average."""
+    """Largest mean difference in nats of the sampler's and the trainer's log-probabilities."""
 
     @model_validator(mode="after")
     def _one_place(self) -> "SamplerSection":
@@ -225,7 +226,7 @@ class SamplerSection(Section):
 
 
 class ChatSection(Section):
-    """The chat template that turns messages into tokens."""
+    """The chat template, which turns messages into tokens."""
 
     options: dict[str, JsonValue] = {}
     """Arguments of the template, such as enable_thinking."""
@@ -236,36 +237,37 @@ class ChatSection(Section):
 class PolicySection(Section):
     model: Text = ""
     """A folder, a hub id, a run's folder (its last checkpoint), "builtin:NAME", or for a further
-    model a server's address, "http://host:8000" (with #NAME where it serves several)."""
+    model a server's address, "http://host:8000" (with #NAME if it serves several)."""
     layers: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Keep only the first so many layers of a `model`; of a built one, how many (4)."""
+    """Keep only this many first layers of a `model`; the number of layers of a built one (4)."""
     build: BuildSection | None = None
-    """Instead of `model`: a new one."""
+    """Instead of `model`: a new model."""
     tokenizer: Text | Annotated[int, Field(ge=512, le=2**24)] = ""
-    """Of a built model: a folder, another policy's name, or how many entries a new one that is
-    trained on the suite's texts has (2048). Of one on a server: a folder or another policy's name;
-    the student's if empty."""
+    """For a built model: a folder, another policy's name, or the vocabulary size of a new tokenizer
+    that is trained on the suite's texts (2048). For a model on a server: a folder or another
+    policy's name; the student's if empty."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of activations; trained weights and the optimiser's state stay float32."""
+    """dtype of activations; trained weights and the optimiser's state stay float32."""
     lora: Annotated[int, Field(ge=0, le=2**16)] = 0
-    """Of the student: the rank of low-rank adapters to train instead of its weights; 0 has none."""
+    """For the student: the rank of LoRA adapters that are trained instead of the weights; 0 for
+    none."""
     quantize: Literal["none", "nf4"] = "none"
-    """Keep weights of linear layers in 4 bits: of further models, or of a student with lora."""
+    """Keep the weights of linear layers in 4 bits, for further models or a student with lora."""
     gradient_checkpointing: bool = False
-    """Of the student: drop activations inside layers and recompute them in the backward pass."""
+    """For the student: drop activations inside layers and recompute them in the backward pass."""
     compile: bool = False
-    """Use torch.compile for scoring and training (not for sampling): minutes at the start."""
+    """Use torch.compile for scoring and training (not for sampling); compiling takes minutes."""
     device: Text = "auto"
     """"cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one."""
     template_history: Literal["exact", "append"] = "exact"
-    """What to do with a chat template that rewrites past turns: refuse it, or keep every turn as
-    it was sampled."""
+    """A chat template that rewrites past turns: "exact" refuses it, "append" keeps every turn as it
+    was sampled."""
     chat: ChatSection = ChatSection()
     """Its chat template."""
     key: Text = ""
-    """The environment variable that holds the key of its server, or of its sampler's."""
+    """The environment variable with the key of its server, or of its sampler's server."""
     sampler: SamplerSection | None = None
-    """Of the student: vLLM, to sample its turns."""
+    """For the student: vLLM as the sampler of its turns."""
 
     @property
     def url(self) -> str:
@@ -275,12 +277,12 @@ class PolicySection(Section):
 
     @property
     def served_name(self) -> str:
-        """The model's name on its server; empty takes the first that it lists."""
+        """The model's name on its server; if empty, the first that the server lists."""
         return self.model.partition("#")[2] if self.url else ""
 
     @property
     def entries(self) -> int:
-        """Entries of a tokenizer that is trained on the suite, at most."""
+        """Largest vocabulary of a tokenizer that is trained on the suite."""
         return self.tokenizer if isinstance(self.tokenizer, int) else 2048
 
     @model_validator(mode="after")
@@ -294,9 +296,9 @@ class PolicySection(Section):
         if self.build is not None and (self.lora or self.quantize != "none"):
             raise ValueError("has lora or quantize, which are for a `model`, not for a built one")
         if self.lora and self.sampler is not None:
-            raise ValueError("has lora and a sampler, which takes whole weights: leave one out")
+            raise ValueError("has lora and a sampler, which takes full weights: remove one of them")
         if self.key and not (self.sampler and self.sampler.url):
-            raise ValueError("has a key, but no server that asks for one")
+            raise ValueError("has a key, but no server that needs one")
         return self
 
     def _remote(self) -> "PolicySection":
@@ -309,49 +311,48 @@ class PolicySection(Section):
 
 
 class HintsSection(Section):
-    """Where privileged text comes from: the hints that views name, such as "skills"."""
+    """Sources of the hints that views name, such as "skills"."""
 
     bank: Text = ""
-    """Skills to show: a built-in bank, or a folder of text files; the suite's own if empty."""
+    """The bank of skills: a built-in one, or a folder of text files; the suite's own if empty."""
 
 
 class EvalSection(Section):
     every: At0 = 25
-    """Evaluate before the first step, after every so many, and at the end; 0 never does."""
+    """Evaluate before the first step, after every this many steps, and at the end; 0 for never."""
     split: Text = "seen"
     """Tasks to evaluate on."""
     tasks: At1 = 100
-    """The first so many tasks of the split, always the same; all where it has fewer and this is
-    not set."""
+    """Evaluate on the first this many tasks of the split; if not set, at most as many as it has."""
     temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.0
-    """0 takes the likeliest token."""
+    """Sampling temperature; 0 is greedy."""
     hint: Text = ""
-    """Evaluate a second time with this privileged text in the prompt, such as "skills"."""
+    """Evaluate a second time with this hint in the prompt, such as "skills"."""
 
 
 class Config(Section):
     run: RunSection = RunSection()
-    """How long, and where to."""
+    """Length, seed and output of the run."""
     env: EnvSection
-    """What is played."""
+    """The environment."""
     context: ContextSection = ContextSection()
-    """What a prompt shows."""
+    """How prompts are built."""
     rollout: RolloutSection = RolloutSection()
-    """How many episodes, and how long."""
+    """The number and length of episodes."""
     algorithm: AlgorithmSection
-    """What is learnt from them."""
+    """The algorithm."""
     warm_start: WarmStartSection | None = None
     """An algorithm that runs before the main one."""
     update: UpdateSection = UpdateSection()
-    """How the weights change."""
+    """The optimiser."""
     policy: PolicySection
-    """The student."""
+    """The student's model."""
     policies: dict[str, PolicySection] = {}
     """Further models by name, such as "teacher"."""
     hints: HintsSection = HintsSection()
-    """Where privileged text comes from."""
+    """Sources of privileged information."""
     eval: EvalSection = EvalSection()
-    """How progress is measured."""
+    """Evaluation during training."""
 
     @model_validator(mode="after")
     def _names(self) -> "Config":
@@ -382,14 +383,14 @@ class Config(Section):
 
 
 class Leaf(NamedTuple):
-    """One setting: its full name, such as "policy.build.hidden", and what is known of it."""
+    """One setting: its full name, such as "policy.build.hidden", and its field."""
 
     key: str
     field: FieldInfo
 
 
 def section_of(annotation: object) -> type[BaseModel] | None:
-    """The section that a field holds, alone, or None, or by name; None for a value."""
+    """The section class in a field's annotation (plain, optional or in a dict); None for a value."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := section_of(part))), None)

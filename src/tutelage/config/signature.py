@@ -1,4 +1,4 @@
-"""A signature is a schema: call a function with settings from a file, or say which one is wrong."""
+"""Call a function with settings from a file, checked against the function's signature."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -22,14 +22,14 @@ def call(
     where: str,
     filled: Mapping[str, int] | None = None,
 ) -> T:
-    """`function(**given)`, checked against its annotations before.
+    """`function(**given)`, after a check against its annotations.
 
     where   the section that the settings come from, for messages
-    filled  arguments that are not settings: handed over where the function takes them
+    filled  arguments that are not settings, passed if the function has such parameters
 
-    A parameter that may be a schedule also takes an expression such as "linear(1, 0, 80)", in which
-    what is `filled` in may be named: "cosine(1, 0, 0.8 * total_steps)". Raises ConfigError for
-    what is unknown, missing or does not fit.
+    A parameter that may be a schedule also takes an expression such as "linear(1, 0, 80)", which may
+    use the names in `filled`: "cosine(1, 0, 0.8 * total_steps)". Raises ConfigError for settings
+    that are unknown, missing or of a wrong type.
     """
     filled = filled or {}
     parameters = inspect.signature(function).parameters
@@ -68,7 +68,7 @@ def _name(function: Callable[..., object]) -> str:
 def _fit(value: JsonValue, hint: object, where: str, numbers: Mapping[str, int]) -> object:
     if takes_schedule(hint) and isinstance(value, str):
         return schedule(value, where, numbers)
-    # a list stands for any sequence, and TOML has no other
+    # TOML has only lists, which stand for any sequence
     config = ConfigDict(strict=not isinstance(value, list), arbitrary_types_allowed=True)
     try:
         adapter: TypeAdapter[object] = TypeAdapter(hint, config=config)  # type: ignore[arg-type]

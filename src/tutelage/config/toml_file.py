@@ -1,4 +1,4 @@
-"""Read TOML files into `Config` and write them back; every mistake is a sentence with its key."""
+"""Read TOML files into `Config` and write them back; errors are sentences that name the key."""
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> C
 
     trust  run code that the file names also where somebody else wrote the file
 
-    `extends = "base.toml"` at the head of a file begins with that one's settings (see `merged`).
+    `extends = "base.toml"` at the top of a file starts from that file's settings (see `merged`).
     The folder of a run is its run.folder, whatever the file in it says: it may be a copy.
     Raises ConfigError for a file or a setting that cannot be used.
     """
@@ -49,9 +49,9 @@ def run_at(path: Path) -> Path | None:
 
 
 def read_table(path: Path) -> Table:
-    """A TOML file as it stands."""
+    """A TOML file as a table, unchecked."""
     try:
-        # Windows editors put a byte-order mark before the text
+        # Windows editors write a byte-order mark before the text
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}{_beside(path)}") from None
@@ -68,9 +68,9 @@ def read_table(path: Path) -> Table:
 
 
 def read_extended(path: Path, below: tuple[Path, ...] = ()) -> Table:
-    """A TOML file put over the one that it `extends`, which is named relative to it.
+    """A TOML file merged over the one that it `extends`, whose path is relative to it.
 
-    below  the files that extend this one, to refuse a circle
+    below  the files that extend this one, to refuse a cycle
     """
     chain = (*below, path.resolve())
     if path.resolve() in below:
@@ -93,10 +93,10 @@ def read_extended(path: Path, below: tuple[Path, ...] = ()) -> Table:
 
 
 def merged(base: Mapping[str, JsonValue], *layers: Mapping[str, JsonValue]) -> Table:
-    """Tables of settings, later ones over earlier ones.
+    """Tables of settings merged in order, where later ones override earlier ones.
 
-    Sections and `options` are joined key by key, every other value is replaced. An algorithm with
-    another name is replaced as a whole, since the settings of the one before are not its own.
+    Sections and `options` are merged key by key, every other value is replaced. An algorithm with
+    another name is replaced as a whole, since the settings of the old one are not its own.
     """
     table = dict(base)
     for layer in layers:
@@ -131,7 +131,7 @@ def _merged(base: Mapping[str, JsonValue], over: Mapping[str, JsonValue], model:
 
 
 def parse(table: Mapping[str, JsonValue], *, name: str = "run") -> Config:
-    """A checked configuration. `name` names the run's folder where the table does not.
+    """A checked configuration. `name` is the name of the run's folder if the table sets none.
 
     Raises ConfigError with one sentence for each mistake.
     """
@@ -157,7 +157,7 @@ def parse(table: Mapping[str, JsonValue], *, name: str = "run") -> Config:
 
 
 def override(table: Table, texts: Sequence[str]) -> Table:
-    """Set what "section.key=value" texts say in a table, which is returned."""
+    """Apply "section.key=value" texts to a table, which is returned."""
     for text in texts:
         _override(table, text)
     return table
@@ -226,12 +226,12 @@ def _section(table: Table, path: tuple[str, ...], lines: list[str]) -> None:
 
 
 def _deep(path: tuple[str, ...]) -> int:
-    """Sections are headed tables; what is a table inside of one is written inline."""
+    """Depth up to which tables have headers; deeper ones are written inline."""
     return 2 if path[:1] == ("policies",) else 1
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """The full names of settings that are not equal."""
+    """The full names of settings that differ."""
     return sorted(_differ(resolved(old), resolved(new), ()))
 
 

@@ -1,4 +1,4 @@
-"""Keys and values written as TOML."""
+"""Write keys and values as TOML."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 
 def quoted(name: str) -> str:
-    """A key as TOML: bare where it can be."""
+    """A key as TOML, without quotes if possible."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
 
 

@@ -1,7 +1,7 @@
 """The contract of environments: text in, text out, one episode at a time.
 
-`Env` and `Suite` are required. The other protocols are methods that a suite may have besides; each
-is asked for by `isinstance` where it is used, so that a suite is any class with these methods.
+`Env` and `Suite` are required. The other protocols are optional methods of a suite; each is tested
+by `isinstance` where it is used, so a suite is any class that has these methods.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ class Identifies(Protocol):
     """A suite whose tasks depend on something that no first observation shows."""
 
     def identity(self) -> str:
-        """What that is, such as the name and size of a corpus; empty where there is nothing."""
+        """Its identity, such as the name and size of a corpus; empty if there is none."""
         ...
 
 
@@ -48,7 +48,7 @@ class Demonstrates(Protocol):
     """A suite with an expert whose actions can be imitated."""
 
     def demonstrate(self, task: Task) -> Sequence[str]:
-        """Actions that solve the task using only what the agent can have seen: to imitate."""
+        """Actions that solve the task using only what the agent has observed, for imitation."""
         ...
 
 
@@ -57,7 +57,7 @@ class Plans(Protocol):
     """A suite that knows solutions: privileged information."""
 
     def plan(self, task: Task) -> Sequence[str]:
-        """The shortest known way, using everything about the task: privileged information."""
+        """The shortest known solution; it may use hidden state, so it is privileged information."""
         ...
 
 
@@ -75,7 +75,7 @@ class Describes(Protocol):
     """A suite that can say what a task asks for before it is played."""
 
     def describe(self, task: Task) -> str:
-        """The task alone, in the words that the agent reads: nothing of what it sees later."""
+        """The task as the agent reads it, without anything that it observes later."""
         ...
 
 
@@ -98,7 +98,7 @@ class PlansAloud(Protocol):
 
 
 ScriptKind = Literal["plan", "trace"]
-"""What an expert follows: the plan, which knows everything, or its own demonstration."""
+"""What an expert follows: the plan, which may use hidden state, or its own demonstration."""
 
 
 @runtime_checkable
@@ -112,12 +112,12 @@ class Strays(Protocol):
 
 
 Render = Callable[[Observation], str]
-"""How an observation is shown to the agent. The rules of an environment never depend on it."""
+"""How an observation is written for the agent. The environment's rules never depend on it."""
 
 
 @runtime_checkable
 class Renders(Protocol):
-    """A suite with its own ways to word an observation, besides `text` and `actions`."""
+    """A suite with renderings of an observation of its own, besides `text` and `actions`."""
 
     def renders(self) -> Mapping[str, Render]: ...
 
@@ -134,7 +134,7 @@ class Summarises(Protocol):
     """A suite with numbers of its own for an evaluation, besides success and score."""
 
     def summarise(self, episodes: Sequence[Episode]) -> Mapping[str, float]:
-        """By name, numbers over the episodes of a panel, one episode for each task."""
+        """Metrics by name over the episodes of a panel, one episode per task."""
         ...
 
 
@@ -143,5 +143,5 @@ class Tagged(Protocol):
     """A suite whose actions are blocks with tags of their own, as `<search>Lima</search>`."""
 
     def action_tags(self) -> Sequence[str]:
-        """The names of the tags, without brackets: a block of one is an action as it stands."""
+        """The names of the tags, without brackets; a block of one is an action, tags included."""
         ...

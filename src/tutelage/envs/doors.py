@@ -1,5 +1,7 @@
-"""A tiny game for tests and tutorials: each room shows a letter, and a hidden rule says which digit
-opens its door."""
+"""A tiny game for tests and tutorials.
+
+Each room shows a letter, and a hidden rule says which digit opens its door.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ SPLITS = ("train", "seen", "unseen")
 
 @dataclass(frozen=True)
 class Doors:
-    """Every sequence of `rooms` letters is a task; it is won when every door was opened."""
+    """Every sequence of `rooms` letters is a task; it is won if every door was opened."""
 
     rooms: int = 2
 

@@ -1,4 +1,4 @@
-"""Splits of any length, whose tasks are made from their numbers when they are asked for."""
+"""Splits of any length, whose tasks are generated from their index when they are read."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from tutelage.types import Task
 
 
 def in_turns(families: Sequence[str]) -> list[int]:
-    """Positions in an order in which families take turns, each in its own order: the first tasks
-    of a split, which are the panel of an evaluation, then are of every family.
+    """Positions in round-robin order over families, each family in its own order, so that the
+    first tasks of a split (the panel of an evaluation) cover every family.
 
     >>> in_turns(["nq", "nq", "nq", "popqa", "popqa"])
     [0, 3, 1, 4, 2]
@@ -25,10 +25,10 @@ def in_turns(families: Sequence[str]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class LazyTasks(Sequence[Task]):
-    """The first `length` tasks of a split, of which number i is `make(*about, i)`, always the same.
+    """The first `length` tasks of a split, of which task i is `make(*about, i)`, always the same.
 
-    Two are equal if these are: `make` is a function of a module, so that a copy that comes from
-    another process compares equal.
+    Two are equal if their fields are equal. `make` is a module-level function, so that a copy that
+    was pickled in another process compares equal.
     """
 
     split: str

@@ -1,4 +1,4 @@
-"""Calls of a user's environment: whatever it raises becomes one sentence."""
+"""Calls into a user's environment: whatever it raises becomes one sentence."""
 
 import traceback
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class Broken(EnvError):
 
 @dataclass(slots=True)
 class _Now:
-    """What is being called now: another process, which waits for it, is sent its name."""
+    """The call in progress. A supervising process is sent its name, so that it can say what hung."""
 
     tell: Callable[[str], None] = lambda what: None
     split: str = ""
@@ -27,13 +27,13 @@ _NOW = _Now()
 
 
 def listen(tell: Callable[[str], None]) -> None:
-    """From now on `tell` is given the name of every call before it is made."""
+    """From now on, call `tell` with the name of every call before it is made."""
     _NOW.tell = tell
 
 
 def attempt(what: str, call: Callable[[], T]) -> T:
     """Call a user's code, which may raise anything, even SystemExit: whatever it raises becomes
-    `Broken` with a sentence. The library's own errors pass: they are sentences already."""
+    `Broken` with a sentence. The library's own errors pass through: they are sentences already."""
     _NOW.tell(f"{_NOW.split}{what}")
     try:
         return call()
@@ -46,8 +46,8 @@ def attempt(what: str, call: Callable[[], T]) -> T:
 
 
 def close(env: Env) -> str:
-    """Close an environment whose episode is over. A failure costs nothing any more: it is returned
-    as a sentence, empty where there was none."""
+    """Close an environment whose episode is over. A failure no longer affects the episode, so it is
+    returned as a sentence; empty if there was none."""
     try:
         attempt("close", env.close)
     except TutelageError as error:

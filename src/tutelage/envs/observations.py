@@ -1,4 +1,4 @@
-"""What users' environments return, made plain: numpy's numbers are converted, nonsense refused."""
+"""Validate what users' environments return, and convert numpy values to plain Python ones."""
 
 import math
 from collections.abc import Sequence
@@ -10,17 +10,17 @@ from tutelage.envs.guard import Broken, attempt
 from tutelage.types import Observation
 
 LONGEST: Final = 200_000
-"""Characters of an observation that are kept. A text of megabytes holds up the tokenizer for
-minutes and fits no model's context; the longest of the suites here has about 20,000."""
+"""Longest observation in characters; the rest is cut. A text of megabytes keeps the tokenizer busy
+for minutes and fits no model's context; the longest of the suites here has about 20,000."""
 
 
 def observation(value: object, what: str = "an observation") -> Observation:
-    """What `reset` or `step` returned, with plain values in every field; the same object where
-    nothing had to be converted.
+    """What `reset` or `step` returned, with plain values in every field; the same object if nothing
+    had to be converted.
 
-    what  begins the messages
+    what  the beginning of an error message
 
-    Raises TypeError or ValueError, which say what is wrong.
+    Raises TypeError or ValueError that say what is wrong.
     """
     if not isinstance(value, Observation):
         raise TypeError(f"{what} must be a tutelage Observation, got {type(value).__name__}")
@@ -94,7 +94,7 @@ def number(value: object, what: str) -> float:
 
 
 def _converted(value: object, what: str) -> float:
-    # text has no __float__: "1" is refused, as the mistake that it is
+    # text has no __float__, so "1" is refused: it is a mistake
     known = hasattr(value, "__float__") or hasattr(value, "__index__")
     imaginary = isinstance(value, Complex) and not isinstance(value, Real)
     wrong = TypeError(f"{what} is {type(value).__name__}; it must be a number")
@@ -118,7 +118,7 @@ def flag(value: object, what: str) -> bool:
 
 
 def _state(state: object, what: str) -> None:
-    """States are the keys by which situations are found again: hashable, equal to themselves."""
+    """States are keys by which equal situations are found: hashable, and equal to themselves."""
     try:
         hash(state)
     except TypeError:

@@ -1,6 +1,6 @@
 """Pools of environments: in this process, or in worker processes with deadlines.
 
-Requests go in by key, answers come out in whatever order; a failed environment answers with a
+Requests go in by key and answers come out in any order; a failed environment answers with a
 `Failure`, never with an exception.
 """
 
@@ -27,7 +27,7 @@ from tutelage.types import Observation, Stop, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why an environment has no observation to give."""
+    """Why an environment returned no observation."""
 
     stop: Stop
     reason: str
@@ -36,9 +36,9 @@ class Failure:
 Answer = tuple[str, Observation | Failure]
 T = TypeVar("T")
 START_SECONDS: Final = 60.0
-"""What a worker may take to start Python and import the suite, before any deadline runs."""
+"""Time for a worker to start Python and import the suite, before any deadline runs."""
 CLOSE_SECONDS: Final = 5.0
-"""What an environment may take to be closed; its episode is over, so that nobody waits longer."""
+"""Time for an environment to close; its episode is over, so nothing waits longer for it."""
 UNCLOSED: Final = f"`close` did not return within {CLOSE_SECONDS:g} s"
 LOGGER: Final = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Pool(Protocol):
     def act(self, key: str, action: str) -> None: ...
     def close(self, key: str) -> None: ...
     def poll(self, *, block: bool) -> list[Answer]:
-        """Answers that are there; with `block`, at least one if any is owed."""
+        """The answers that are ready; with `block`, at least one if any is outstanding."""
         ...
 
     def shutdown(self) -> None: ...
@@ -56,13 +56,13 @@ class Pool(Protocol):
 
 @dataclass(slots=True)
 class Incidents:
-    """What went wrong in a pool without costing an episode: counted, and logged once at its end."""
+    """Problems in a pool that did not end an episode: counted, and logged once at its shutdown."""
 
     cut: int = 0  # observations of more than LONGEST characters
     unclosed: int = 0  # environments whose `close` raised or did not return
     example: str = ""  # why the first of them could not be closed
 
-    def seen(self, answer: "Observation | Failure") -> None:
+    def count(self, answer: "Observation | Failure") -> None:
         if isinstance(answer, Observation):
             self.cut += len(answer.text) > LONGEST
 
@@ -75,13 +75,15 @@ class Incidents:
             LOGGER.warning(
                 "%s of more than %s characters: only the beginning was shown; let the environment "
                 "return shorter texts",
-                _count(self.cut, "observation"), f"{LONGEST:,}",
-            )  # fmt: skip
+                _count(self.cut, "observation"),
+                f"{LONGEST:,}",
+            )
         if self.unclosed:
             LOGGER.warning(
                 "%s could not be closed (%s); fix the environment's `close`",
-                _count(self.unclosed, "environment"), self.example,
-            )  # fmt: skip
+                _count(self.unclosed, "environment"),
+                self.example,
+            )
 
 
 def _count(number: int, name: str) -> str:
@@ -100,7 +102,7 @@ def _guarded(call: Callable[[], T]) -> T | Failure:
 
 
 class _Envs:
-    """Environments by key; none of them can do more than fail."""
+    """Environments by key; whatever one of them raises becomes a `Failure`."""
 
     def __init__(self, suite: Suite) -> None:
         self.suite = suite
@@ -127,7 +129,7 @@ def _accepted(value: object, call: str) -> Observation:
 
 
 class LocalPool:
-    """Environments of this process: no overhead, no protection. For trusted, fast ones."""
+    """Environments in this process: no overhead and no deadlines, for trusted, fast ones."""
 
     def __init__(self, suite: Suite) -> None:
         self.envs = _Envs(suite)
@@ -141,7 +143,7 @@ class LocalPool:
         self._answer(key, self.envs.act(key, action))
 
     def _answer(self, key: str, answer: Observation | Failure) -> None:
-        self.incidents.seen(answer)
+        self.incidents.count(answer)
         self.ready.append((key, answer))
 
     def close(self, key: str) -> None:
@@ -161,8 +163,9 @@ class LocalPool:
 
 
 def _serve(suite: Suite, pipe: Connection) -> None:
-    """A worker: (verb, key, task, actions) in, (key, observation or failure) out, in this order;
-    ("", "") once it has started, and ("", why not) for an environment that was to be closed."""
+    """A worker's loop: receives (verb, key, task, actions), sends (key, observation or failure) in
+    the same order. It sends ("", "") when it has started, and ("", error) after each close, with
+    an empty error if the close succeeded."""
     # an interrupt is for the parent, which ends its workers itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     envs = _Envs(suite)
@@ -194,32 +197,37 @@ class _Worker:
     since: float = 0.0
     limit: float = 0.0  # seconds from `since`
     up: bool = False  # whether it has started
-    closing: int = 0  # environments that it was told to close and has not
-    ahead: int = 0  # those of them that it closes before it serves `busy`
+    closing: int = 0  # close requests that it has not answered yet
+    ahead: int = 0  # those of them that come before `busy`
 
 
 @dataclass(slots=True)
 class _Live:
-    """An environment as the pool knows it: enough to build it again elsewhere."""
+    """An environment as the pool knows it: enough to rebuild it on another worker."""
 
     task: Task
     worker: int
     actions: list[str] = field(default_factory=list)
-    opened: bool = False  # whether its worker holds it
+    opened: bool = False  # whether its worker has it
 
 
 class ProcessPool:
     """Environments in worker processes. One that raises, hangs past its deadline or dies costs its
     own episode only: its worker is replaced, and the worker's other episodes are replayed there.
 
-    order  "fixed" hands answers out in the order of the requests, all that are owed at once, so
-           that a run is reproducible to the byte; "arrival" hands each out as it comes
+    order  "fixed" returns all outstanding answers together, in the order of the requests, so that a
+           run is reproducible to the byte; "arrival" returns each as it comes
     """
 
     def __init__(
-        self, suite: Suite, *, workers: int, reset_seconds: float, step_seconds: float,
+        self,
+        suite: Suite,
+        *,
+        workers: int,
+        reset_seconds: float,
+        step_seconds: float,
         order: Literal["fixed", "arrival"] = "fixed",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.suite, self.order = suite, order
         self.reset_seconds, self.step_seconds = reset_seconds, step_seconds
         # a forked child would inherit torch's threads and a GPU that only its parent may use
@@ -254,7 +262,7 @@ class ProcessPool:
         self._feed(at)
 
     def _feed(self, at: int) -> None:
-        """Hand a worker that is free the next of its keys."""
+        """Send a free worker the next request of its queue."""
         if self.workers[at].busy or not self.workers[at].queue:
             return
         if not self.workers[at].process.is_alive():
@@ -270,7 +278,7 @@ class ProcessPool:
         try:
             worker.pipe.send((verb, key, live.task, actions))
         except OSError:
-            return  # found dead by the next poll, which answers for it
+            return  # the next poll finds it dead and answers with a failure
 
     def poll(self, *, block: bool) -> list[Answer]:
         together = self.order == "fixed"
@@ -297,14 +305,14 @@ class ProcessPool:
             if not key:
                 self._notice(worker, answer)
                 continue
-            self.incidents.seen(answer)
+            self.incidents.count(answer)
             self.answers[key] = answer
             worker.busy = ""
             self._feed(at)
         self._late()
 
     def _notice(self, worker: _Worker, unclosed: str) -> None:
-        """A worker has started, or has closed an environment: the deadline runs from now on."""
+        """A worker has started, or has closed an environment: its deadline starts now."""
         if worker.up:
             worker.closing -= 1
             worker.ahead = max(0, worker.ahead - 1)
@@ -329,8 +337,8 @@ class ProcessPool:
                 self._replace(at, Failure(stop=Stop.TIMEOUT, reason=reason))
 
     def _stuck(self, at: int) -> None:
-        """Give up on an environment that is being closed, for which another episode waits: that is
-        played again on a new worker."""
+        """Give up on closing an environment while another episode waits for its worker: the episode
+        is replayed on a new worker."""
         self.incidents.not_closed(UNCLOSED)
         waiting = self.workers[at].busy
         self._renew(at)
@@ -338,9 +346,9 @@ class ProcessPool:
         self._feed(at)
 
     def _last_words(self, at: int) -> str:
-        """Why a worker died, as far as can be told.
+        """Why a worker died, as far as is known.
 
-        Raises EnvError where no worker can start, and so no episode be played.
+        Raises EnvError if no worker can start at all.
         """
         worker = self.workers[at]
         worker.process.join(timeout=1.0)
@@ -366,7 +374,7 @@ class ProcessPool:
         self._feed(at)
 
     def _renew(self, at: int) -> None:
-        """A new worker; the old one's episodes are played again there when they are next asked."""
+        """Start a new worker; the old one's episodes are replayed there at their next request."""
         old = self.workers[at]
         old.process.kill()
         old.process.join()
@@ -378,7 +386,7 @@ class ProcessPool:
         self.workers[at].queue = old.queue
 
     def close(self, key: str) -> None:
-        """End an episode; an answer that it still owed is not given any more."""
+        """End an episode; an outstanding answer of it is dropped."""
         live = self.live.pop(key)
         worker = self.workers[live.worker]
         self.owed = [k for k in self.owed if k != key]
@@ -406,7 +414,7 @@ class ProcessPool:
         self.incidents = Incidents()
 
     def _finish_closing(self, deadline: float) -> None:
-        """Let environments that are being closed end in peace, none of them after the deadline."""
+        """Wait until environments have closed, but not beyond the deadline."""
         while pipes := {w.pipe: w for w in self.workers if w.up and w.closing and not w.busy}:
             ready = wait(list(pipes), timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
@@ -422,7 +430,7 @@ class ProcessPool:
 
 
 def unguarded_script() -> str:
-    """The script that runs, if a worker process, which imports it again, would run it as well."""
+    """The running script, if a worker process that imports it again would execute it too."""
     main = sys.modules.get("__main__")
     path = getattr(main, "__file__", None)
     if path is None or getattr(main, "__spec__", None) is not None:

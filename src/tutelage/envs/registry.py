@@ -1,11 +1,11 @@
-"""Suites by name, from the entry points of installed packages; your own by module and class.
+"""Suites by name, from the entry points of installed packages, or by module and class.
 
 A package offers suites by entry points of the group "tutelage.suites":
 
     [project.entry-points."tutelage.suites"]
     my_suite = "my_package:MySuite"
 
-Imports nothing heavy: `tutelage check-env` needs no torch.
+It imports nothing heavy, because `tutelage check-env` needs no torch.
 """
 
 import copy
@@ -33,8 +33,8 @@ PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
 def offered() -> dict[str, tuple[EntryPoint, ...]]:
-    """The entry points of every suite's name, our own names first; more than one where packages
-    disagree on what the name means."""
+    """The entry points of each suite name, those of this package first; several where packages
+    offer different classes under one name."""
     found = list(entry_points(group=GROUP))
     if not any(_package(point) == NAME for point in found) and PYPROJECT.is_file():
         # a source tree on the path that is not installed
@@ -120,12 +120,12 @@ def package_folder(name: str) -> Path:
 
 
 PYTHON = "python:"
-"""Begins the name of a suite that was given as an object or a class in Python."""
+"""Prefix of the name of a suite that was passed as an object or a class in Python."""
 _GIVEN: dict[str, object] = {}
 
 
 def register(suite: object) -> str:
-    """The name under which a configuration can name a suite's object or class of this process."""
+    """Register a suite object or class of this process; returns its name for a configuration."""
     name = PYTHON + (suite.__name__ if isinstance(suite, type) else type(suite).__name__)
     _GIVEN[name] = suite
     return name
@@ -134,7 +134,7 @@ def register(suite: object) -> str:
 def suite_of(env: EnvSection) -> Suite:
     """The suite that a configuration names, with its options.
 
-    Raises ConfigError where there is none, or where it does not keep the contract.
+    Raises ConfigError if there is none, or if it breaks the contract.
     """
     if env.suite.startswith(PYTHON):
         return as_suite(_given(env.suite), env.options)
@@ -157,12 +157,12 @@ def as_suite(
     """A suite from an object, or from a class or function that makes one with `options`; a class
     with `reset` and `step` alone becomes a suite whose tasks are seeds.
 
-    Raises ConfigError where that is none.
+    Raises ConfigError if it is not a suite.
     """
-    made = suite
+    result = suite
     if isinstance(suite, type) or (callable(suite) and not hasattr(suite, "make")):
         new = partial(call, suite, options, where="env.options")
-        made = attempt(
+        result = attempt(
             name or getattr(suite, "__name__", "the suite"),
             partial(Own, new) if is_own(suite) else new,
         )
@@ -172,11 +172,11 @@ def as_suite(
             "object already; set them when you make it, or give the class"
         )
     elif is_own(suite):
-        made = attempt(type(suite).__name__, partial(Own, partial(copy.deepcopy, suite)))
-    if not (hasattr(made, "tasks") and hasattr(made, "make")):
+        result = attempt(type(suite).__name__, partial(Own, partial(copy.deepcopy, suite)))
+    if not (hasattr(result, "tasks") and hasattr(result, "make")):
         raise ConfigError(
-            f"env.suite: {type(made).__name__} is not a suite: it has neither `tasks(split)` and "
+            f"env.suite: {type(result).__name__} is not a suite: it has neither `tasks(split)` and "
             "`make()` nor `reset(task)` and `step(action)`; `tutelage check-env` explains the "
             "contract"
         )
-    return cast(Suite, made)
+    return cast(Suite, result)

@@ -4,12 +4,12 @@ The module that a suite's name leads to ("package.module" of "package.module:Cla
 function beside the class:
 
     def needs(options: Mapping[str, object]) -> Iterable[Need]:
-        yield package("spacy", "nouns", wanted=options.get("nouns") == "spacy", use="exact nouns")
+        yield package("spacy", "nouns", required=options.get("nouns") == "spacy", use="exact nouns")
         if "data" in options:
             yield file("data", options["data"], "git clone https://...")
 
-`options` are those of a run's configuration, empty where no run is meant. The function looks for
-packages without importing them, so that the requirements of all suites are known at once.
+`options` are those of a run's configuration, empty if there is no run. The function looks for
+packages without importing them, so that the requirements of all suites can be listed at once.
 """
 
 import os
@@ -33,51 +33,51 @@ class Need:
 
     name: str
     found: str  # what is here, such as a version or a path; empty if it is missing
-    get: str  # the one command, or sentence, that brings it
-    wanted: bool = True  # whether it is needed with these options
-    use: str = ""  # what it is for, where the suite works without it
+    get: str  # the command, or a sentence, that provides it
+    required: bool = True  # whether it is needed with these options
+    use: str = ""  # what it is for, if the suite works without it
 
     @property
     def missing(self) -> bool:
-        return self.wanted and not self.found
+        return self.required and not self.found
 
 
 def package(
-    name: str, extra: str = "", *, wanted: bool = True, use: str = "", get: str = ""
+    name: str, extra: str = "", *, required: bool = True, use: str = "", get: str = ""
 ) -> Need:
-    """A distribution of PyPI, which `extra` of tutelage brings, or the command `get`."""
+    """A PyPI distribution, installed by the extra `extra` of tutelage or by the command `get`."""
     try:
         found = version(name)
     except PackageNotFoundError:
         found = ""
     command = get or install(extra)
-    return Need(name=name, found=found, get=command, wanted=wanted, use=use)
+    return Need(name=name, found=found, get=command, required=required, use=use)
 
 
-def file(option: str, path: object, get: str, *, wanted: bool = True) -> Need:
+def file(option: str, path: object, get: str, *, required: bool = True) -> Need:
     """A file or folder that the user names."""
     place = Path(str(path)).expanduser()
     return Need(
         name=f"{option} = {path}",
         found="there" if place.exists() else "",
         get=get,
-        wanted=wanted,
+        required=required,
     )
 
 
 def official(option: str, get: str) -> Need:
-    """The original's data, which the user may get; without it, tasks are generated."""
+    """The original data set, which the user may download; without it, tasks are generated."""
     use = f"the original's data, for env.options.{option}; without it, tasks are generated"
-    return Need(name=option, found="", get=get, wanted=False, use=use)
+    return Need(name=option, found="", get=get, required=False, use=use)
 
 
-def variable(name: str, get: str, *, wanted: bool = True) -> Need:
+def variable(name: str, get: str, *, required: bool = True) -> Need:
     """An environment variable; its value is never shown."""
-    return Need(name=name, found="set" if os.environ.get(name) else "", get=get, wanted=wanted)
+    return Need(name=name, found="set" if os.environ.get(name) else "", get=get, required=required)
 
 
-def java(least: int, *, wanted: bool = True, use: str = "") -> Need:
-    """A Java runtime of at least a major version, that of JAVA_HOME or else the PATH's."""
+def java(least: int, *, required: bool = True, use: str = "") -> Need:
+    """A Java runtime of at least the major version `least`: JAVA_HOME's, else the one on PATH."""
     now, home = java_version(), os.environ.get("JAVA_HOME")
     major = re.match(r"\d+", now)
     found = now if major and int(major[0]) >= least else ""
@@ -87,19 +87,19 @@ def java(least: int, *, wanted: bool = True, use: str = "") -> Need:
         name=f"Java {least} or newer",
         found=found,
         get=f"apt install openjdk-{max(least, 17)}-jre-headless{got}{unset}",
-        wanted=wanted,
+        required=required,
         use=use,
     )
 
 
 def java_command() -> str | None:
-    """The `java` of JAVA_HOME where that is set, else the one on the PATH; None without one."""
+    """The `java` of JAVA_HOME if that is set, else the one on the PATH; None if there is none."""
     home = os.environ.get("JAVA_HOME")
     return shutil.which(str(Path(home, "bin", "java"))) if home else shutil.which("java")
 
 
 def java_version() -> str:
-    """Of `java_command`, such as "17.0.9"; empty if there is none. 1.8 counts as 8."""
+    """The version of `java_command`, such as "17.0.9"; empty if there is none. 1.8 counts as 8."""
     command = java_command()
     if command is None:
         return ""

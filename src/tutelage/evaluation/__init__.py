@@ -1,1 +1,1 @@
-"""Evaluation: success rates with intervals, paired comparisons, results on disk, plots."""
+"""Evaluation: success rates with intervals, paired comparisons, results on disk and plots."""

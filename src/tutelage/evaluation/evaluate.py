@@ -52,7 +52,7 @@ class Evaluation:
 
     panel: Panel
     episodes: tuple[Episode, ...]
-    hint: str = ""  # the privileged information that the policy was shown
+    hint: str = ""  # the privileged information in the policy's prompt
     summary: Mapping[str, float] = field(default_factory=dict)  # the suite's own numbers
 
     @property
@@ -67,18 +67,18 @@ class Evaluation:
 
     @property
     def scores(self) -> list[float]:
-        """Each task's score in [0, 1] at the end, 0 for one that broke; empty where the
-        environment reports none."""
+        """Each task's final score in [0, 1], 0 for a failed episode; empty if the environment
+        reports none."""
         if all(e.score is None for e in self.episodes):
             return []
         return [0.0 if e.stop.broken else e.score or 0.0 for e in self.episodes]
 
     def line(self, step: int, name: str) -> Mapping[str, object]:
-        """A line for evals.jsonl: numbers, intervals, and the outcome of every task. What the
-        environment does not report is left out.
+        """A line for evals.jsonl: numbers, intervals, and the outcome of every task. Values that
+        the environment does not report are left out.
 
         step  training steps of the policy
-        name  the policy, as it is shown
+        name  display name of the policy
         """
         n, rate = len(self.episodes), self.rate
         turns = [len(e.turns) for e in self.episodes]
@@ -110,9 +110,9 @@ class Evaluation:
         return {**average, "score_families": self.score_families(), "scores": self.scores}
 
     def score_families(self) -> dict[str, list[float]]:
-        """Per family: the mean score and its interval; empty where there are no scores."""
+        """Per family: the mean score and its interval; empty if there are no scores."""
         scores: dict[str, list[float]] = {}
-        # strict=False: `scores` is empty where the environment reports none
+        # strict=False: `scores` is empty if the environment reports none
         for episode, score in zip(self.episodes, self.scores, strict=False):
             scores.setdefault(episode.task.family or "all", []).append(score)
         return {name: [*mean(scores[name])] for name in sorted(scores)}
@@ -128,17 +128,17 @@ class Evaluation:
 
 
 TEST_SPLITS = ("test", "unseen", "validation", "valid", "dev", "seen", "train")
-"""Names of splits, the most test-like first."""
+"""Split names, the most test-like first."""
 
 
 def default_split(suite: Suite) -> str:
-    """The split to evaluate on where none is named: the most test-like one that the suite has."""
+    """The default split to evaluate on: the most test-like one that the suite has."""
     there = splits_of(suite)
     return next(split for split in TEST_SPLITS if split in there)
 
 
 def named(policy: str, hint: str) -> str:
-    """What an evaluation is called.
+    """The display name of an evaluation.
 
     >>> named("student", "skills:random"), named("student", "")
     ('student with skills:random', 'student')
@@ -156,12 +156,12 @@ def evaluate(
     seed: int,
     temperature: float,
 ) -> Evaluation:
-    """Play every task of the panel once, with one policy alone.
+    """Play every task of the panel once with one policy.
 
     policy       the name of the policy in the session; "self" is the student
     hint         privileged information in the policy's prompt; empty for none. Random draws are
-                 the same with and without one.
-    acting       who acts instead of the policy, such as the suite's expert
+                 the same with and without it.
+    acting       an algorithm that acts instead of the policy, such as the suite's expert
     temperature  of sampling; 0 is greedy
     """
     alone = replace(

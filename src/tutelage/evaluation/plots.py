@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""The palette of Okabe and Ito, which people with colour blindness can tell apart."""
+"""The palette of Okabe and Ito, which is safe for colour blindness."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

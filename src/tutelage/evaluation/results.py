@@ -1,7 +1,7 @@
 """Results of evaluations on disk: a summary, a row per task with its transcript, and the episodes.
 
 summary.json    a list with one entry per policy: success, interval, families, outcomes
-tasks.jsonl     one line per policy and task: outcome, score, and what was said in every turn
+tasks.jsonl     one line per policy and task: outcome, score, and the text of every turn
 episodes.jsonl  the same episodes as a run records them, with token ids and log-probs
 """
 
@@ -18,7 +18,7 @@ SUMMARY, TASKS, EPISODES = "summary.json", "tasks.jsonl", "episodes.jsonl"
 
 
 def write(evaluations: Mapping[str, Evaluation], folder: Path, *, step: int) -> None:
-    """Write evaluations by policy into a new folder. Raises RunError where it cannot be made.
+    """Write evaluations by policy into a new folder. Raises RunError if it cannot be created.
 
     step  training steps of the student, as in a run's evals.jsonl
     """

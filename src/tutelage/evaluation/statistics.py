@@ -1,5 +1,4 @@
-"""Statistics of evaluations: intervals of rates and means, paired comparisons, and a bootstrap over
-seeds and tasks.
+"""Statistics of evaluations: intervals, paired comparisons, and a bootstrap over seeds and tasks.
 
 For comparing methods, values are tables [seed][task] of numbers in [0, 1]: how often a run with
 that seed solves the task. Every seed is evaluated on the same tasks, so seeds and tasks are crossed
@@ -48,7 +47,7 @@ def wilson(successes: float, n: int, z: float = Z95) -> tuple[float, float]:
 
 def mean(scores: Sequence[float], z: float = Z95) -> tuple[float, float, float]:
     """The mean of scores in [0, 1] and its interval by the normal approximation, z standard errors
-    to each side, cut to [0, 1]: (mean, low, high). Where all scores are equal, their spread is
+    to each side, cut to [0, 1]: (mean, low, high). If all scores are equal, their spread is
     unknown; then Wilson's interval of a proportion is used, since no scores in [0, 1] with that
     mean spread more.
 

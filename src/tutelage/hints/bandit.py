@@ -1,4 +1,4 @@
-"""Which skill helps: an upper confidence bound on what episodes with it earned."""
+"""Skill selection by an upper confidence bound on the rewards of episodes with each skill."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,10 +10,10 @@ from tutelage.types import Task
 
 @dataclass(slots=True, kw_only=True)
 class Arm:
-    """A skill in one family of tasks: how often it was chosen, and what it earned."""
+    """A skill in one family of tasks: how often it was chosen, and its rewards."""
 
     chosen: int = 0
-    rewarded: int = 0  # less than `chosen` within a step, and where episodes broke
+    rewarded: int = 0  # less than `chosen` within a step, and where episodes failed
     total: float = 0.0
 
     @property
@@ -23,18 +23,18 @@ class Arm:
 
 @dataclass(slots=True, kw_only=True)
 class Bandit:
-    """UCB1 (Auer et al. 2002) as Skill-SD has it (arXiv:2604.10674): the skill with the largest
+    """UCB1 (Auer et al. 2002) as in Skill-SD (arXiv:2604.10674): choose the skill with the largest
 
         mean reward + sqrt(2) sqrt(ln N / n)
 
-    of n choices among N; unused ones first, equal ones in the bank's order. Each task family has
-    its own numbers, since what helps to clean does not help to find a lamp. All tasks of a step are
-    chosen for before the first of them is played, so a choice counts in n at once and its reward
-    when the step is over.
+    for n of N choices; unused skills first, ties in the bank's order. Each task family has its own
+    counts, since what helps to clean does not help to find a lamp. Skills are chosen for all tasks
+    of a step before the first is played, so a choice counts in n at once and its reward at the end
+    of the step.
     """
 
     arms: dict[str, dict[str, Arm]] = field(default_factory=dict)  # family -> skill
-    now: dict[str, str] = field(default_factory=dict)  # task id -> skill, in the step under way
+    now: dict[str, str] = field(default_factory=dict)  # task id -> skill, in the current step
 
     def begin(self, tasks: Iterable[Task], skills: Sequence[str]) -> None:
         """Choose a skill for each task that is about to be played and has none in this step."""
@@ -53,9 +53,8 @@ class Bandit:
                 arm.total += reward
         self.now = {}
 
-    def shown(self, task: Task, skills: Sequence[str]) -> str:
-        """The skill of a task: as chosen in this step, and outside of training the best one so
-        far."""
+    def skill_of(self, task: Task, skills: Sequence[str]) -> str:
+        """The skill of a task: the one chosen in this step, or outside of training the best so far."""
         return self.now.get(task.id) or max(
             skills, key=lambda name: (self._seen(task.family, name), -skills.index(name))
         )
@@ -72,14 +71,14 @@ class Bandit:
         unused = [name for name, arm in zip(skills, arms, strict=True) if not arm.chosen]
         if unused:
             return unused[0]
-        whole = sum(arm.chosen for arm in arms)
-        bounds = [arm.mean + math.sqrt(2) * math.sqrt(math.log(whole) / arm.chosen) for arm in arms]
+        total = sum(arm.chosen for arm in arms)
+        bounds = [arm.mean + math.sqrt(2) * math.sqrt(math.log(total) / arm.chosen) for arm in arms]
         return skills[bounds.index(max(bounds))]
 
     # -- as part of a checkpoint
 
     def state(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Everything but the step under way, for JSON."""
+        """Everything except the current step, for JSON."""
         return {
             family: {name: asdict(arm) for name, arm in arms.items()}
             for family, arms in self.arms.items()
@@ -100,7 +99,7 @@ class Bandit:
             }
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunError(
-                f"what a checkpoint holds about skills cannot be read ({error}); continue from "
+                f"the skill statistics of a checkpoint cannot be read ({error}); continue from "
                 "another checkpoint, or start a new run"
             ) from error
         self.now = {}

@@ -1,11 +1,11 @@
-"""Banks of skills: a folder of short texts on how tasks of a kind are done.
+"""Banks of skills: folders of short texts that say how tasks of a kind are done.
 
-A suite brings a bank of its own as a folder `skills` in the package that its entry point names.
+A suite ships its own bank as a folder `skills` in the package that its entry point names.
 
 general.txt  what helps in every task; may be missing
 NAME.txt     what helps in some of them
-bank.toml    for each NAME the task families and keywords that call for it, in the order in which
-             they are tried; a file that it does not name is for the family NAME and that keyword
+bank.toml    for each NAME the task families and keywords that select it, in the order in which they
+             are tried; a file that is not listed has the family NAME and the keyword NAME
 
     [clean]
     families = ["pick_clean_then_place_in_recep"]
@@ -24,7 +24,7 @@ INDEX = "bank.toml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skill:
-    """One file of a bank, and what calls for it."""
+    """One file of a bank, and what selects it."""
 
     name: str
     text: str
@@ -42,14 +42,14 @@ class Bank:
 
 
 def built_in() -> list[str]:
-    """The suites that bring a bank; it has the suite's name."""
+    """The suites that ship a bank; the bank has the suite's name."""
     return sorted(name for name in SUITES if (package_folder(name) / "skills").is_dir())
 
 
 def load(name: str) -> Bank:
     """The bank of a suite by the suite's name, or a folder.
 
-    Raises ConfigError for one that is not there or cannot be used.
+    Raises ConfigError if it is missing or cannot be used.
     """
     known = built_in()
     folder = package_folder(name) / "skills" if name in known else Path(name).expanduser()

@@ -1,7 +1,7 @@
-"""What only finished episodes tell: text that a scorer is shown and an actor never could be.
+"""Hindsight: text from finished episodes that a scoring view is shown, and no acting one.
 
-Each function returns a `Hindsight`: (episode, turn, group) -> text, empty where there is nothing to
-tell; a view that is told nothing reads exactly what the student reads.
+Each function returns a `Hindsight`: (episode, turn, group) -> text. With an empty text the view's
+prompt is exactly the student's.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,23 +10,23 @@ from tutelage.types import Episode
 
 Hindsight = Callable[[Episode, int, Sequence[Episode]], str]
 """(a finished episode, the number of a turn, all episodes of its group in order) -> what a scorer
-is told before that turn."""
+is shown before that turn."""
 
 WITHHELD = "(withheld)"
 
 
 def peer_success() -> Hindsight:
-    """The first episode of the group that won, told to those that did not (StepOPSD,
+    """The first won episode of the group, shown for those that were not won (StepOPSD,
     arXiv:2605.27140)."""
 
-    def told(episode: Episode, turn: int, group: Sequence[Episode]) -> str:
+    def text(episode: Episode, turn: int, group: Sequence[Episode]) -> str:
         best = next((e for e in group if e.won), None)
         if episode.won or best is None:
             return ""
         lines = [f"{t.observation.text.strip()}\n> {t.action}" for t in best.turns]
         return "\n".join(["Another attempt at this task, which succeeded:", *lines])
 
-    return told
+    return text
 
 
 def next_observations(count: int = 2, *, ablated: bool = False) -> Hindsight:
@@ -36,7 +36,7 @@ def next_observations(count: int = 2, *, ablated: bool = False) -> Hindsight:
     if count < 1:
         raise ValueError(f"hindsight of observations needs a count of at least 1, got {count}")
 
-    def told(episode: Episode, turn: int, group: Sequence[Episode]) -> str:
+    def text(episode: Episode, turn: int, group: Sequence[Episode]) -> str:
         after = episode.turns[turn + 1 : turn + 1 + count]
         if not after:
             return ""
@@ -46,7 +46,7 @@ def next_observations(count: int = 2, *, ablated: bool = False) -> Hindsight:
             lines.append(WITHHELD if ablated else t.observation.text.strip())
         return "\n".join(lines)
 
-    return told
+    return text
 
 
 def _masked(action: str) -> str:

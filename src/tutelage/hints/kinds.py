@@ -1,4 +1,4 @@
-"""From the name of a hint to its text."""
+"""The text of a hint from its name, such as "plan+skills:ucb"."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,8 +12,8 @@ from tutelage.hints.retrieval import RETRIEVALS, Retrieval, retrieve
 from tutelage.types import Task
 
 KINDS = ("plan", "actions", "trace", "answer", "skills", "written")
-KEPT = 1024
-"""Texts that are remembered, because a plan takes a search."""
+CACHED = 1024
+"""Texts that are cached, because a plan may take a search."""
 
 
 class Part(NamedTuple):
@@ -24,7 +24,7 @@ class Part(NamedTuple):
 
 
 def parts_of(hint: str) -> tuple[Part, ...]:
-    """What a hint's name says, in its order.
+    """The parts of a hint's name, in order.
 
     >>> parts_of("plan+skills:ucb")
     (Part(kind='plan', retrieval=''), Part(kind='skills', retrieval='ucb'))
@@ -54,13 +54,13 @@ def kinds_in(hint: str) -> set[str]:
 
 @dataclass(kw_only=True)
 class Hints:
-    """What hints are made from besides the suite, and what was made so far.
+    """The settings of hints besides the suite, and the hints generated so far.
 
     bank            skills to show
-    retrieval       how they are chosen, where a hint's name does not say it
-    allow_general   whether the general skills alone will do where nothing matches
+    retrieval       how they are chosen, if a hint's name does not say it
+    allow_general   whether the general skills alone are enough if nothing matches
     written_tokens  longest self-written hint; `written_temperature` it is sampled at
-    bandit          what "ucb" has seen
+    bandit          the statistics of "ucb"
     written         task id -> the hint that was written for it
     """
 
@@ -71,7 +71,7 @@ class Hints:
     written_temperature: float = 0.0
     bandit: Bandit = field(default_factory=Bandit)
     written: dict[str, str] = field(default_factory=dict)
-    kept: dict[tuple[str, Part], str] = field(default_factory=dict, repr=False)
+    cached: dict[tuple[str, Part], str] = field(default_factory=dict, repr=False)
 
     def way(self, part: Part) -> str:
         """How the skills of a part of a hint are retrieved."""
@@ -81,24 +81,24 @@ class Hints:
         return any(p.kind == "skills" and self.way(p) == "ucb" for p in parts_of(hint))
 
     def text(self, suite: Suite, task: Task, hint: str) -> str:
-        """The hint of a task; what cannot change from step to step is made once."""
+        """The hint of a task; parts that cannot change from step to step are cached."""
         texts = []
         for part in parts_of(hint):
             if part.kind == "written" or (part.kind == "skills" and self.way(part) == "ucb"):
                 texts.append(_text(suite, task, part, self))
                 continue
-            if (task.id, part) not in self.kept:
-                if len(self.kept) >= KEPT:
-                    self.kept.clear()
-                self.kept[task.id, part] = _text(suite, task, part, self)
-            texts.append(self.kept[task.id, part])
+            if (task.id, part) not in self.cached:
+                if len(self.cached) >= CACHED:
+                    self.cached.clear()
+                self.cached[task.id, part] = _text(suite, task, part, self)
+            texts.append(self.cached[task.id, part])
         return "\n\n".join(text for text in texts if text)
 
 
 def hint(suite: Suite, task: Task, kind: str, hints: Hints | None = None) -> str:
-    """The text of a hint for a task; empty where `kind` is, and where nothing is known of the task.
+    """The text of a hint for a task; empty if `kind` is, or if the suite has nothing for the task.
 
-    Raises ConfigError for what is no hint, or none that this suite can give.
+    Raises ConfigError for an unknown hint, or one that this suite cannot give.
     """
     return (hints or Hints()).text(suite, task, kind)
 
@@ -135,8 +135,8 @@ def _possible(suite: Suite, part: Part, hints: Hints) -> None:
     by_text = part.kind == "skills" and way in ("keyword", "similarity")
     if by_text and not isinstance(suite, Describes):
         raise ConfigError(
-            f"skills by {way} are chosen by the task's text, and {name} has no `describe` method "
-            "that tells it: add one, or choose another way"
+            f"skills by {way} are chosen by the task's text, but {name} has no `describe` method: "
+            "add one, or choose another retrieval"
         )
 
 
@@ -163,20 +163,20 @@ def _text(suite: Suite, task: Task, part: Part, hints: Hints) -> str:
 
 
 def steps(plan: Sequence[str], *, whole: bool = True) -> str:
-    """A plan as a numbered list, or only what kind of action each step is.
+    """A plan as a numbered list, with `whole=False` only the first word of each step.
 
     >>> steps(["go to fridge 1", "look"], whole=False)
     '1. go\\n2. look'
     """
-    words = [step if whole else step.split(" ", 1)[0] for step in plan]
-    return "\n".join(f"{k}. {word}" for k, word in enumerate(words, 1))
+    lines = [step if whole else step.split(" ", 1)[0] for step in plan]
+    return "\n".join(f"{k}. {word}" for k, word in enumerate(lines, 1))
 
 
 def _skills(suite: Suite, task: Task, part: Part, hints: Hints) -> str:
     assert hints.bank is not None
     way = hints.way(part)
-    said = suite.describe(task) if isinstance(suite, Describes) else ""
-    found = retrieve(hints.bank, way, task, said, hints.bandit)
+    description = suite.describe(task) if isinstance(suite, Describes) else ""
+    found = retrieve(hints.bank, way, task, description, hints.bandit)
     if not found and not hints.allow_general:
         raise ConfigError(
             f"no skill of the bank {hints.bank.name} was found for task {task.id} by {way} "

@@ -1,4 +1,4 @@
-"""What the student is asked when it writes itself a hint, and what of its answer is kept."""
+"""Self-written hints: the request to the student, and how its answer is cleaned."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -14,23 +14,23 @@ TAG = re.compile(r"</?(?:think|action)>")
 ENDS = re.compile(r"[.!?](?=\s|$)")
 
 
-def asked(plan: Sequence[str], said: str = "") -> str:
-    """The request; `said` is the task in its own words, where the suite can tell them."""
-    task = f"The task: {said.strip()}\n" if said.strip() else ""
+def request(plan: Sequence[str], description: str = "") -> str:
+    """The request; `description` is the task's text, if the suite describes it."""
+    task = f"The task: {description.strip()}\n" if description.strip() else ""
     return f"{ASKED}\n\n{task}The actions:\n{steps(plan)}"
 
 
-def kept(text: str, *, ended: bool, tokens: Callable[[str], int], most: int) -> str:
+def advice(text: str, *, ended: bool, tokens: Callable[[str], int], most: int) -> str:
     """The advice in an answer: without thoughts and tags, on one line, at most `most` tokens.
 
-    ended   False where the answer was cut off: then what follows its last sentence is left out
-    tokens  how many a text has
+    ended   False if the answer was cut off; then what follows its last sentence is dropped
+    tokens  counts the tokens of a text
     """
-    words = " ".join(TAG.sub(" ", THINKING.sub(" ", text)).split())
-    ends = [found.end() for found in ENDS.finditer(words)]
+    result = " ".join(TAG.sub(" ", THINKING.sub(" ", text)).split())
+    ends = [found.end() for found in ENDS.finditer(result)]
     if not ended and ends:
-        words = words[: ends[-1]]
-    while tokens(words) > most:
-        # text that is encoded again may have more tokens than were sampled
-        words = words.rpartition(" ")[0] or words[:-1]  # not every script has blanks
-    return words
+        result = result[: ends[-1]]
+    while tokens(result) > most:
+        # encoding the text again may give more tokens than were sampled
+        result = result.rpartition(" ")[0] or result[:-1]  # not every script has spaces
+    return result

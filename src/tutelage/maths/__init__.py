@@ -1,1 +1,1 @@
-"""The formulas: pure functions of tensors, per token, never reduced. They import only torch."""
+"""The formulas of all methods: pure functions of tensors that import only torch."""

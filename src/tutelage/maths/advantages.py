@@ -1,4 +1,4 @@
-"""Advantages: how much better each outcome was than its peers. One number per outcome, no gradient."""
+"""Advantages: outcomes relative to those of other episodes, as tensors without gradient."""
 
 import torch
 from torch import Tensor
@@ -6,13 +6,14 @@ from torch import Tensor
 from tutelage.maths.segments import segment_mean, segment_std, segment_sum
 
 EQUAL_RETURNS = 1e-9
-"""Returns nearer than this are equal: they are float64 sums, and differ by rounding only."""
+"""Returns closer than this are equal: they are float64 sums and differ by rounding only."""
 
 
 def group_relative(outcome: Tensor, group: Tensor, *, std: bool = True) -> Tensor:
-    """GRPO: outcome[E] minus its group's mean, over its group's std if asked. In float64, because
-    equal outcomes of 9.9 have a float32 mean that is not quite 9.9, and over a standard deviation
-    of the same rounding the difference would count as much as a success.
+    """GRPO: outcome[E] minus its group's mean, divided by its group's std if `std`.
+
+    In float64: the float32 mean of equal outcomes 9.9 is not exactly 9.9, and divided by a std of
+    the same rounding error, that difference would weigh as much as a success.
 
     >>> group_relative(torch.tensor([1.0, 0.0, 5.0]), torch.tensor([0, 0, 1]), std=False).tolist()
     [0.5, -0.5, 0.0]
@@ -32,9 +33,9 @@ def leave_one_out(outcome: Tensor, group: Tensor) -> Tensor:
 
 
 def row_relative(score: Tensor, group: Tensor, *, std: bool = True) -> Tensor:
-    """GRPO over rows, as agent frameworks compute it: score[U] of single turns minus the mean of
-    all rows of their group, over the rows' sample standard deviation (n - 1) if asked. A group of
-    one row has mean 0 and deviation 1, so that its advantage is its score.
+    """GRPO over turns, as agent frameworks compute it: score[U] of single turns minus the mean of
+    all turns of their group, divided by the turns' sample standard deviation (n - 1) if `std`. A
+    group of one turn has mean 0 and deviation 1, so that its advantage is its score.
 
     >>> row_relative(torch.tensor([1.0, 0.0, 5.0]), torch.tensor([0, 0, 1]), std=False).tolist()
     [0.5, -0.5, 5.0]
@@ -52,7 +53,7 @@ def row_relative(score: Tensor, group: Tensor, *, std: bool = True) -> Tensor:
 
 
 def normalised(x: Tensor) -> Tensor:
-    """x[N] minus its mean, over its standard deviation (REINFORCE++, arXiv:2501.03262: over the
+    """x[N] minus its mean, divided by its standard deviation (REINFORCE++, arXiv:2501.03262: over the
     tokens of a whole batch). All equal gives 0.
 
     >>> normalised(torch.tensor([1.0, 3.0])).tolist()
@@ -73,5 +74,5 @@ def sum_to_end(x: Tensor, index: Tensor) -> Tensor:
     after = exact.flip(0).cumsum(0).flip(0)  # to the end of everything
     size = int(index.max()) + 1 if len(index) else 0
     total = segment_sum(exact, index, size)
-    later = total.flip(0).cumsum(0).flip(0) - total  # what follows the segment
+    later = total.flip(0).cumsum(0).flip(0) - total  # after the segment
     return (after - later[index]).to(x.dtype)

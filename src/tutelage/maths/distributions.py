@@ -1,13 +1,13 @@
-"""Distributions over a whole vocabulary, without ever holding all of them at once.
+"""Distributions over the full vocabulary, computed in chunks of tokens to save memory.
 
 N tokens over V entries in float32 are 4NV bytes: 600 kB a token at V = 151,936. Here a distribution
 is kept as what it is computed from, hidden states [N, H] and an output head [V, H], and turned
 into log-probabilities a chunk at a time.
 
-Gradients come in two ways. Of a whole distribution, each chunk is computed again in the backward
-pass. `Pieces` cuts it into chunks of tokens, each of which has its loss formed and its gradient
-taken before the next one is begun: nothing is computed twice, and terms that read the same piece
-share its log-probabilities. Both are flat in N; the second is as fast as holding everything.
+There are two ways to take gradients. A `Distribution` recomputes each chunk in the backward pass.
+`Pieces` cuts it into chunks of tokens and takes the gradient of one chunk before the next begins:
+nothing is computed twice, and terms that read the same chunk share its log-probabilities. The
+memory of both is constant in N; the second is as fast as holding everything.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,12 +20,12 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 CHUNK_ELEMENTS = 1 << 24
-"""Log-probabilities made at once: 64 MB in float32."""
+"""Log-probabilities computed at once: 64 MB in float32."""
 
 
 @dataclass(slots=True)
 class _Sum:
-    """A gradient [V, H] that is added up in place."""
+    """A gradient [V, H] that is accumulated in place."""
 
     value: Tensor | None = None
 
@@ -42,7 +42,7 @@ class _Sum:
 
 @dataclass(slots=True)
 class _Piece:
-    """What the terms of a loss share about a chunk of tokens."""
+    """What the terms of a loss share for one chunk of tokens."""
 
     head: _Sum
     rows: Tensor | None = None  # log-probabilities [n, V]
@@ -58,7 +58,7 @@ class Distribution:
     hidden: Tensor
     head: Tensor
     temperature: float = 1.0
-    piece: _Piece | None = None  # where these tokens are one of `Pieces`
+    piece: _Piece | None = None  # if these tokens are one chunk of `Pieces`
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -93,11 +93,11 @@ class Distribution:
 
     @property
     def chunk(self) -> int:
-        """How many tokens to turn into log-probabilities at once."""
+        """How many tokens are turned into log-probabilities at once."""
         return max(1, CHUNK_ELEMENTS // len(self.head))
 
     def logps(self) -> Tensor:
-        """All log-probabilities [N, V] in float32: 4NV bytes. A piece keeps them."""
+        """All log-probabilities [N, V] in float32: 4NV bytes. A piece caches them."""
         if self.piece is None:
             return log_softmax(self.hidden, self.head, self.temperature)
         if self.piece.rows is None:
@@ -141,12 +141,12 @@ class _LogSoftmax(torch.autograd.Function):
 class Pieces:
     """A distribution [N, V] cut into chunks of tokens, whose gradients are taken one at a time.
 
-    Every piece is cut off from what made the hidden states and the head: call `backward` on its
-    loss before the next is asked for, then `send` once for all of them.
+    Every piece is detached from the graph of the hidden states and the head: call `backward` on
+    its loss before taking the next piece, then `send` once for all of them.
     """
 
     def __init__(self, of: Distribution) -> None:
-        # a parameter's gradient is added to where it lies: one [V, H] less
+        # a parameter's gradient is accumulated in place: one [V, H] less
         self.of, self.head = of, _Sum(of.head.grad if of.head.is_leaf else None)
         self.leaves: list[Tensor] = []
 
@@ -168,11 +168,11 @@ class Pieces:
         if any(leaf.grad is not None for leaf in self.leaves):
             parts = [torch.zeros_like(x) if x.grad is None else x.grad for x in self.leaves]
             yield self.of.hidden, torch.cat(parts)
-        head, made = self.of.head, self.head.value
-        if made is not None and not head.is_leaf:
-            yield head, made.to(head.dtype)
-        elif made is not None and head.grad is not made:
-            head.grad = made.to(head.dtype) if head.grad is None else head.grad.add_(made)
+        head, grad = self.of.head, self.head.value
+        if grad is not None and not head.is_leaf:
+            yield head, grad.to(head.dtype)
+        elif grad is not None and head.grad is not grad:
+            head.grad = grad.to(head.dtype) if head.grad is None else head.grad.add_(grad)
 
 
 def sampled_logps(of: Distribution, token: Tensor) -> Tensor:
@@ -212,8 +212,8 @@ def diverge(divergence: Divergence, student: Distribution, teacher: Distribution
 
 
 def _by_chunk(function: Callable[..., Tensor], of: Distribution, *more: Tensor) -> Tensor:
-    """function(log-probabilities [n, V], *more [n, ...]) -> [n], over all tokens: [N]. Where a
-    gradient is wanted, the inside is forgotten and computed again for the backward."""
+    """function(log-probabilities [n, V], *more [n, ...]) -> [n], over all tokens: [N]. If a
+    gradient is needed, intermediates are dropped and recomputed in the backward pass."""
     if of.piece is not None:
         return function(of.logps(), *more)
 
@@ -228,7 +228,7 @@ def _by_chunk(function: Callable[..., Tensor], of: Distribution, *more: Tensor) 
 
 
 def _again(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Call now; where a gradient is wanted, forget the inside and call again for the backward."""
+    """Call; if a gradient is needed, recompute the intermediates in the backward pass."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         result = checkpoint(function, *tensors, use_reentrant=False, preserve_rng_state=False)
         assert isinstance(result, Tensor)

@@ -1,7 +1,7 @@
-"""How far a student is from a teacher at each token, from log-probabilities over V entries.
+"""Divergences between student and teacher per token, from log-probabilities over V entries.
 
-`student` carries the gradient, `teacher` never does. All are zero where the two agree; none
-reduces over tokens. V may be a vocabulary or its coarsening.
+The gradient reaches `student` only. All are zero where the two agree; none reduces over tokens. V
+may be a vocabulary or a coarsening of it.
 """
 
 import math
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Each is a function of its own to autograd: what is kept for the backward pass are the two inputs,
-# where autograd's own record of these formulas would keep five to eight tensors of their size.
+# Each is a custom autograd function that saves the two inputs for the backward pass; autograd's own
+# record of these formulas would save five to eight tensors of their size.
 
 
 class _ForwardKL(torch.autograd.Function):
@@ -39,8 +39,8 @@ class _ReverseKL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         student, teacher = ctx.saved_tensors
-        made = (student - teacher).add_(1).mul_(student.exp())
-        return made.mul_(grad[..., None]), None
+        grad_student = (student - teacher).add_(1).mul_(student.exp())
+        return grad_student.mul_(grad[..., None]), None
 
 
 def _mixture(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
@@ -60,21 +60,21 @@ class _JensenShannon(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         student, teacher = ctx.saved_tensors
-        # what the mixture adds to the derivative cancels: it is 1 - beta times the student there
-        made = _mixture(student, teacher, ctx.beta).neg_().add_(student).mul_(student.exp())
-        return made.mul_((1 - ctx.beta) * grad[..., None]), None, None
+        # the derivative of the mixture cancels: it is 1 - beta times the student there
+        grad_student = _mixture(student, teacher, ctx.beta).neg_().add_(student).mul_(student.exp())
+        return grad_student.mul_((1 - ctx.beta) * grad[..., None]), None, None
 
 
 def forward_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(teacher || student) from log-probabilities [N, V] -> [N]. Mode-covering."""
-    made: Tensor = _ForwardKL.apply(student, teacher.detach())  # type: ignore[no-untyped-call]
-    return made
+    result: Tensor = _ForwardKL.apply(student, teacher.detach())  # type: ignore[no-untyped-call]
+    return result
 
 
 def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """KL(student || teacher) from log-probabilities [N, V] -> [N]. Mode-seeking."""
-    made: Tensor = _ReverseKL.apply(student, teacher.detach())  # type: ignore[no-untyped-call]
-    return made
+    result: Tensor = _ReverseKL.apply(student, teacher.detach())  # type: ignore[no-untyped-call]
+    return result
 
 
 def jensen_shannon(student: Tensor, teacher: Tensor, beta: float = 0.5) -> Tensor:
@@ -84,8 +84,8 @@ def jensen_shannon(student: Tensor, teacher: Tensor, beta: float = 0.5) -> Tenso
     """
     if not 0 < beta < 1:
         raise ValueError(f"beta must lie strictly between 0 and 1, got {beta}")
-    made: Tensor = _JensenShannon.apply(student, teacher.detach(), beta)  # type: ignore[no-untyped-call]
-    return made
+    result: Tensor = _JensenShannon.apply(student, teacher.detach(), beta)  # type: ignore[no-untyped-call]
+    return result
 
 
 def coarsen(logps: Tensor, ids: Tensor) -> Tensor:
@@ -93,10 +93,10 @@ def coarsen(logps: Tensor, ids: Tensor) -> Tensor:
 
     A divergence of coarsened distributions never exceeds that of the originals.
     """
-    kept = logps.gather(-1, ids)
-    # summed from the rest itself: 1 - sum(kept) would lose all its digits where the rest is small
+    selected = logps.gather(-1, ids)
+    # summed over the rest itself: 1 - sum(selected) would lose all digits where the rest is small
     others = logps.scatter(-1, ids, torch.finfo(logps.dtype).min)
-    return torch.cat([kept, others.logsumexp(-1, keepdim=True)], -1)
+    return torch.cat([selected, others.logsumexp(-1, keepdim=True)], -1)
 
 
 def top_k(

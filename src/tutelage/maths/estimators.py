@@ -1,16 +1,16 @@
-"""What sampled tokens tell about a divergence: log-probabilities [N] -> [N]."""
+"""Sampled-token estimators of reverse KL: log-probabilities [N] -> [N]."""
 
 from torch import Tensor
 
 
 def k1(student: Tensor, teacher: Tensor) -> Tensor:
-    """log student - log teacher at sampled tokens [N]: the plain sample of reverse KL. Unbiased as
+    """log student - log teacher at sampled tokens [N]: the plain estimate of reverse KL. Unbiased as
     a value; as a loss, differentiated on the student's own samples, its expected gradient is 0."""
     return student - teacher.detach()
 
 
 def k2(student: Tensor, teacher: Tensor) -> Tensor:
-    """(log student - log teacher)^2 / 2 at sampled tokens [N]: a biased value of reverse KL, whose
+    """(log student - log teacher)^2 / 2 at sampled tokens [N]: a biased estimate of reverse KL, whose
     gradient on the student's own samples is exactly reverse KL's."""
     return (student - teacher.detach()).square() / 2
 
@@ -27,6 +27,6 @@ def log_ratio(student: Tensor, teacher: Tensor) -> Tensor:
     """log teacher - log student at sampled tokens [N], differentiable: SDAR's ungated loss.
 
     Not a divergence: it is signed, and unweighted its expected gradient on-policy is zero. Only
-    a weight that depends on the token makes it teach.
+    with a weight that depends on the token does it train.
     """
     return teacher.detach() - student

@@ -1,4 +1,4 @@
-"""How an advantage becomes a loss, per token: (logp, old logp, advantage) [N] -> [N]."""
+"""Policy-gradient surrogates per token: (logp, old logp, advantage) [N] -> loss [N]."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,8 @@ from torch import Tensor
 Surrogate = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 LOG_RATIO_LIMIT = 20.0
-"""A ratio is clamped to exp(+-20) before it multiplies: beyond float32's use, short of infinity,
-so that a token whose advantage is exactly zero adds zero and not zero times infinity."""
+"""Log ratios are clamped to +-20, so that exp stays finite: a token whose advantage is exactly zero
+then adds zero, and not zero times infinity."""
 
 
 def ratio(logp: Tensor, old: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def ppo_clip(low: float = 0.2, high: float | None = None, dual: float | None = N
     """Pessimistic clipping of the ratio to [1 - low, 1 + high] (PPO, arXiv:1707.06347, eq. 7).
 
     With `dual` = c, a negative advantage is also bounded below by c A (dual clip,
-    arXiv:1912.09729, eq. 5), so that one token whose ratio exploded cannot rule the batch.
+    arXiv:1912.09729, eq. 5), so that one token with a huge ratio cannot dominate the batch.
     """
     top = low if high is None else high
     if not (0 <= low <= 1 and top >= 0):

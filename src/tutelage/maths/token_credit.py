@@ -1,4 +1,6 @@
-"""Where in an episode the advantage belongs, by what a teacher who knows more says. No gradient.
+"""Token-level credit: distribute an episode's advantage over tokens by a hinted teacher's scores.
+
+Nothing here carries a gradient.
 
 Shapes: N tokens, K turns, E episodes, G groups. gap[N] is log teacher - log student.
 """
@@ -54,7 +56,7 @@ def most(x: Tensor, index: Tensor, size: int, share: float) -> Tensor:
     count = segment_sum(torch.ones_like(x), index, size)
     first = (count.cumsum(0) - count)[index[order]]
     rank = torch.arange(len(x), device=x.device) - first
-    # counts are whole, so a share's rounding must not make 3 of .6 * 5 into 4
+    # counts are integers: rounding of `share` must not turn 3 = .6 * 5 into 4
     allowed = (share * count - 1e-6).ceil()[index[order]]
     return torch.zeros_like(x).index_put((order,), (rank < allowed).to(x.dtype))
 
@@ -66,15 +68,15 @@ def covariance(confidence: Tensor, outcome: Tensor, group: Tensor, size: int) ->
     outcome = outcome.to(confidence.dtype)
 
     def mean(weight: Tensor) -> Tensor:
-        whole = segment_sum(weight, group, size)
-        return segment_sum(weight * outcome, group, size) / whole.clamp(min=1e-8)
+        total = segment_sum(weight, group, size)
+        return segment_sum(weight * outcome, group, size) / total.clamp(min=1e-8)
 
     many = segment_sum(torch.ones_like(confidence), group, size) > 1
     return torch.where(many, mean(confidence) - mean(1 - confidence), 0.0)
 
 
 def windows(x: Tensor, turn: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """x[N] -> [N, width] it and what follows it in its turn, and 1 where there is something."""
+    """x[N] -> [N, width]: each entry and the next ones of its turn, and a mask of those that exist."""
     places = torch.arange(len(x), device=x.device)[:, None] + torch.arange(width, device=x.device)
     inside = places < len(x)
     places = places.clamp(max=max(len(x) - 1, 0))
@@ -140,9 +142,10 @@ def rank(x: Tensor, index: Tensor, size: int, *, split: float = 0.5) -> Tensor:
     return torch.where(below, split * tail, 1 - (1 - split) * tail)
 
 
-def reallocated(gate: Tensor, rank: Tensor, kept: Tensor, turn: Tensor, size: int) -> Tensor:
-    """gate[N] times rank[N], scaled so that each turn's sum stays; as it is where `kept`[N]."""
-    moved = ~kept
+def reallocated(gate: Tensor, rank: Tensor, fixed: Tensor, turn: Tensor, size: int) -> Tensor:
+    """gate[N] times rank[N], scaled so that each turn's sum is preserved; unchanged where
+    `fixed`[N]."""
+    moved = ~fixed
     before = segment_sum(gate * moved, turn, size)
     after = segment_sum(gate * rank * moved, turn, size).clamp(min=1e-300)
-    return torch.where(kept, gate, (before / after)[turn] * gate * rank)
+    return torch.where(fixed, gate, (before / after)[turn] * gate * rank)

@@ -1,4 +1,4 @@
-"""What a turn or a token counts in distillation, from how it went. No gradient.
+"""Weights of turns and tokens in distillation, from student and teacher scores, no gradient.
 
 Shapes: K turns, E episodes, N tokens. Of each turn, d[K] is the mean |log p - log q| of its tokens
 and h[K] their mean -log p.
@@ -13,7 +13,7 @@ EPS = 1e-6
 
 
 def soft_or(a: Tensor, b: Tensor) -> Tensor:
-    """1 - (1 - a)(1 - b): near 1 where either is.
+    """1 - (1 - a)(1 - b): near 1 where either input is.
 
     >>> soft_or(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0.0, 0.5, 0.2])).tolist()
     [0.0, 0.75, 1.0]
@@ -32,7 +32,7 @@ def t_dur(
 ) -> Tensor:
     """ATOD's turn weight (arXiv:2606.27814, T-DUR): d[K], h[K], episode[K] -> [K] in [0, 1].
 
-    soft_or of d and h, each min-max scaled within its episode. All turns count 1 in an episode of
+    soft_or of d and h, each min-max scaled within its episode. All weights are 1 in an episode of
     fewer than `min_turns` turns, or whose largest d is below `min_gap`: there the scaling would
     only amplify noise.
     """
@@ -45,8 +45,8 @@ def t_dur(
 
 def token_dur(d: Tensor, h: Tensor, *, quantile: float = 0.98) -> Tensor:
     """The same for single tokens, d[N] = |log p - log q| and h[N] = -log p -> [N], each min-max
-    scaled over all of them; h is cut at its `quantile` first, because one rare token would flatten
-    all others."""
+    scaled over all tokens; h is clipped at its `quantile` first, because one rare token would
+    flatten all others."""
     if len(d) == 0:
         return torch.ones_like(d)
     everywhere = torch.zeros(len(d), dtype=torch.long, device=d.device)
@@ -57,8 +57,8 @@ def token_dur(d: Tensor, h: Tensor, *, quantile: float = 0.98) -> Tensor:
 def balanced(
     weight: Tensor, count: Tensor, index: Tensor, size: int, *, low: float = 0.5, high: float = 2.0
 ) -> Tensor:
-    """weight[K] over its segment's mean, where entry k stands for count[k] tokens, held in
-    [low, high]. Where no bound is met the segment's mean weight is exactly 1."""
+    """weight[K] divided by its segment's mean, where entry k stands for count[k] tokens, clamped to
+    [low, high]. If no entry is clamped, the segment's mean weight is exactly 1."""
     mean = segment_sum(weight * count, index, size) / segment_sum(count, index, size)
     return (weight / mean[index]).clamp(low, high)
 

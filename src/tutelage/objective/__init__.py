@@ -1,4 +1,4 @@
-"""What an algorithm is: views, loss terms, signals, and the binding of all of them to one step."""
+"""Algorithms as values: views, loss terms and signals, and how they are bound to one step."""
 
 from tutelage.objective.acting import Acting
 from tutelage.objective.algorithm import EVENLY, Algorithm

@@ -1,4 +1,4 @@
-"""Who takes the turns of an episode: the student, the environment's expert, or another view."""
+"""Acting: which of student, expert and other views takes the turns of an episode."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -52,7 +52,7 @@ class Algorithm:
             if name in self.views and self.views[name].hindsight is not None:
                 raise ValueError(
                     f"the view {name!r} has hindsight, which is known once an episode is over, so "
-                    "it cannot act: leave it out of the actors, or its hindsight"
+                    "it cannot act: remove it from the actors, or remove its hindsight"
                 )
 
         takeover = self.acting.takeover
@@ -75,7 +75,7 @@ class Algorithm:
         """Refuse names of views that the algorithm does not have, in terms, signals and actors.
 
         Called where an algorithm is complete: before a run, and when it is bound to a step. Raises
-        ConfigError: a view that does not exist would otherwise never act, or weigh nothing.
+        ConfigError: a view that does not exist would otherwise never act, or have no weight.
         """
         views = self.all_views()
         for place, name in self._names_of_views():

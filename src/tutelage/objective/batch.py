@@ -1,4 +1,4 @@
-"""The border between Python and tensors: episodes come in, a TokenBatch goes out."""
+"""From episodes to tensors: collate the sampled tokens of a step into one flat TokenBatch."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -14,20 +14,22 @@ from tutelage.types import Episode
 class TokenBatch:
     """Every sampled token of a step, flat: N tokens in U turns in E episodes in G groups.
 
-    There is no padding and no mask: prompts and observations are not here at all.
+    There is no padding and no mask: prompts and observations are not part of it.
     """
 
     token: Tensor  # [N] int
-    logp: Tensor  # [N] when sampled, under whoever sampled
+    logp: Tensor  # [N] log-probability when sampled, under the policy that sampled
     turn: Tensor  # [N] -> U
     episode: Tensor  # [U] -> E
     group: Tensor  # [E] -> G
-    writer: Tensor  # [N] -> index into `actors`: who wrote the token
-    actor: Tensor  # [U] -> index into `actors`: who began the turn
-    reward: Tensor  # [U] rewards less penalties, float64: equal sums are equal in any order
-    penalty: Tensor  # [U] what was taken off the reward, float64
-    # [U]; turns of one group in the same environment state share a number, and a turn whose state
-    # the environment does not tell has one of its own
+    writer: Tensor  # [N] -> index into `actors`: the writer of the token
+    actor: Tensor  # [U] -> index into `actors`: the view that began the turn
+    reward: (
+        Tensor  # [U] reward less penalty, in float64 so that equal sums compare equal in any order
+    )
+    penalty: Tensor  # [U] what was subtracted from the reward, float64
+    # [U]; turns of one group in the same environment state share a number, and a turn without a
+    # state has a number of its own
     state: Tensor
     won: Tensor  # [E] bool
     actors: tuple[str, ...]
@@ -57,7 +59,7 @@ def _number(keys: Sequence[Hashable]) -> Tensor:
 
 
 def collate(episodes: Sequence[Episode]) -> TokenBatch:
-    """Lay out the sampled tokens of a step. Broken episodes must have been taken out before."""
+    """Collate the sampled tokens of a step. Broken episodes must have been removed before."""
     turns = [(e, turn) for e, episode in enumerate(episodes) for turn in episode.turns]
     writers = [name for _, turn in turns for name in turn.writers()]
     actors = tuple(sorted({*writers, *(turn.actor for _, turn in turns)}))

@@ -1,4 +1,4 @@
-"""Bind an algorithm to one step: all that needs the whole step is computed here, once."""
+"""Bind an algorithm to one step: everything that needs all of its tokens is computed here once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from tutelage.objective.terms import Bound
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """The loss of a step, still per token: summed over slices it is the same for any partition.
+    """The loss of a step per token: its sum over slices is the same for any partition.
 
     terms             name and bound term
     token_weight      [N] weight of each token in the loss; sums to 1 in a mean
@@ -34,7 +34,7 @@ class Objective:
         }
 
     def reads(self, i: Tensor) -> frozenset[str]:
-        """The views whose live scores the tokens i[n] need: none where no term counts."""
+        """The views whose live scores the tokens i[n] need; empty if no term counts there."""
         return frozenset(
             view for _, term in self.terms if self._counts(term, i) for view in term.reads
         )
@@ -50,7 +50,7 @@ class Objective:
 
 
 def bind(algorithm: Algorithm, step: Step) -> Objective:
-    """Look at the whole step once: advantages, weights and token weights are fixed from here on.
+    """Compute advantages and weights from the whole step once; they are fixed from here on.
 
     Raises ConfigError for names of views that the algorithm does not have.
     """

@@ -1,7 +1,7 @@
 """Scores under the pre-update weights, computed on first access and only for the tokens read.
 
-What no term reads is never computed: a reference whose KL weight is 0, teacher turns that an
-`acted_by` mask leaves out, a view that reads the same ids as another one. Requests of several terms
+Scores that no term reads are never computed: a reference whose KL weight is 0, teacher turns that an
+`acted_by` mask excludes, a view that reads the same ids as another one. Requests of several terms
 for one view are gathered first, so that they share one forward pass.
 """
 
@@ -44,7 +44,7 @@ class Partial(Scores):
         row = self._row[i]
         if (row < 0).any():
             raise ValueError(
-                "scores are read of tokens that weigh nothing, and so were not scored; read them "
+                "scores were read for tokens of weight 0, which were not scored; read them "
                 "only where a term counts, or leave `tokenwise` out of the signal that reads them"
             )
         return self._some.at(row)
@@ -75,9 +75,9 @@ class LazyScores(Mapping[str, Scores]):
         self._same, self._fetch = same, fetch
         self._no_tokens = torch.zeros_like(like, dtype=torch.bool)
         self._requested: dict[str, Tensor] = {}
-        self._parts: dict[str, Scores] = {}  # what was computed so far, in order of computation
-        self._row: dict[str, Tensor] = {}  # [N] where each token is in that, or -1
-        self._scores: dict[str, Scores] = {}  # what `of` gave last
+        self._parts: dict[str, Scores] = {}  # scores computed so far, in order of computation
+        self._row: dict[str, Tensor] = {}  # [N] index of each token in that, or -1
+        self._scores: dict[str, Scores] = {}  # the last result of `of`
 
     def __getitem__(self, name: str) -> Scores:
         return self.of(name, ~self._no_tokens)

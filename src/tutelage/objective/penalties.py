@@ -1,10 +1,10 @@
-"""Penalties: what is taken off an episode's return, computed from the finished episode.
+"""Penalties: amounts subtracted from an episode's return, computed from the finished episode.
 
-An algorithm names them, `Algorithm(penalties={"leakage": leakage()})`; where an episode ends, each
-is taken off its last turn's reward, so that what is recorded, returned and trained on agree.
-`leakage` and `length` are those of pi-Distill (arXiv:2602.04942): a policy that was shown
-privileged information must neither give away that it was, nor talk at length to make use of it.
-`overlong` is DAPO's (arXiv:2503.14476).
+An algorithm names them, `Algorithm(penalties={"leakage": leakage()})`; when an episode ends, each is
+subtracted from its last turn's reward, so that the recorded reward is the one trained on.
+`leakage` and `length` are pi-Distill's (arXiv:2602.04942): a policy that was shown privileged
+information must neither reveal it nor write at length to use it. `overlong` is DAPO's
+(arXiv:2503.14476).
 """
 
 import math
@@ -16,16 +16,16 @@ from tutelage.errors import ConfigError
 from tutelage.types import Episode
 
 Penalty = Callable[[Episode], float]
-"""A finished episode -> what is taken off its return: 0 or more."""
+"""A finished episode -> the amount subtracted from its return, 0 or more."""
 
 LEAKED = ("secret", "privileged", "hint", "hints", "confidential", "i was told", "i was given")
 
 
 def leakage(words: Sequence[str] = LEAKED, each: float = 0.1) -> Penalty:
-    """`each` for every one of `words` that the episode's turns say.
+    """`each` for every one of `words` that occurs in the episode's turns.
 
     The words are secret, privileged, hint, hints, confidential, "i was told" and "i was given":
-    whole words, in any case. One that is said often counts once, so that a turn that repeats
+    whole words, in any case. Each counts once, however often it occurs, so that a turn that repeats
     itself cannot outweigh the reward. arXiv:2602.04942 takes 0.1 for each keyword and names the
     first three.
     """
@@ -35,16 +35,21 @@ def leakage(words: Sequence[str] = LEAKED, each: float = 0.1) -> Penalty:
     patterns = [re.compile(rf"\b{re.escape(word.strip())}\b", re.IGNORECASE) for word in words]
 
     def of(episode: Episode) -> float:
-        said = "\n".join(turn.text for turn in episode.turns)
-        return each * sum(pattern.search(said) is not None for pattern in patterns)
+        text = "\n".join(turn.text for turn in episode.turns)
+        return each * sum(pattern.search(text) is not None for pattern in patterns)
 
     return of
 
 
 def length(
-    *, free: int = 2_000, middle: int = 5_000, end: int = 8_000, half: float = 0.1,
-    full: float = 0.2, most: float = 0.3,
-) -> Penalty:  # fmt: skip
+    *,
+    free: int = 2_000,
+    middle: int = 5_000,
+    end: int = 8_000,
+    half: float = 0.1,
+    full: float = 0.2,
+    most: float = 0.3,
+) -> Penalty:
     """For long turns, in won episodes only: the mean over turns of f(tokens of the turn).
 
         f(n) = 0                                                              n <= free
@@ -52,8 +57,8 @@ def length(
                half + (full - half) (1 - cos(pi (n - middle) / (end - middle))) / 2
                full                                                           n >= end
 
-    The mean is at most `most`. arXiv:2602.04942 gives 2,000 and 5,000 tokens and the amounts; how
-    it goes on from 0.1 to 0.2 "beyond" is not said there: here by the same curve until `end`.
+    The mean is at most `most`. arXiv:2602.04942 gives 2,000 and 5,000 tokens and the amounts; the
+    paper does not say how it rises from 0.1 to 0.2 "beyond" them: here by the same curve, to `end`.
     Raises ValueError for thresholds or amounts that do not rise.
     """
     if not 0 <= free < middle < end:
@@ -107,7 +112,7 @@ def _not_negative(**values: float) -> None:
 
 
 def penalised(episode: Episode, penalties: Mapping[str, Penalty]) -> Episode:
-    """A finished episode with what its algorithm's penalties take off its last turn's reward.
+    """A finished episode with its algorithm's penalties subtracted from its last turn's reward.
 
     Raises ConfigError for a penalty that is negative or not finite.
     """
@@ -118,7 +123,7 @@ def penalised(episode: Episode, penalties: Mapping[str, Penalty]) -> Episode:
         if not (math.isfinite(amount) and amount >= 0):
             raise ConfigError(
                 f"the penalty {name!r} is {amount:g} for task {episode.task.id}; it must "
-                "return what is to be taken off the reward, 0 or more"
+                "return the amount to subtract from the reward, 0 or more"
             )
     *turns, last = episode.turns
     last = replace(last, penalty=last.penalty + sum(off.values()))

@@ -10,8 +10,8 @@ from tutelage.maths.distributions import Distribution, Pieces, sampled_logps
 
 
 class Scores:
-    """Log-probabilities of N sampled tokens under one view, and where the policy can give them,
-    the distributions over the vocabulary that the log-probabilities come from.
+    """Log-probabilities of N sampled tokens under one view and, if the policy provides them, the
+    distributions over the vocabulary that they come from.
 
     Raises ValueError without log-probabilities, unless there are a distribution and the tokens.
     """
@@ -70,7 +70,7 @@ class Scores:
 
     @property
     def token(self) -> Tensor:
-        """[N] the sampled tokens, where there are distributions."""
+        """[N] the sampled tokens, if there are distributions."""
         assert self._token is not None
         return self._token
 
@@ -80,7 +80,7 @@ class Scores:
         return self._distribution is not None
 
     def check(self) -> None:
-        """Raises ConfigError where there are no distributions."""
+        """Raises ConfigError if there are no distributions."""
         if not self.has_distribution:
             raise ConfigError(
                 "this view was scored on its sampled tokens only, but a term of the algorithm "

@@ -1,4 +1,4 @@
-"""Signals: a number per sampled token, computed from everything that is known of a step.
+"""Signals: one value per sampled token, computed from the whole step.
 
 Shapes: N sampled tokens.
 """
@@ -25,8 +25,8 @@ class Step:
     step        number of the training step, from 0, for schedules
     columns     name -> [N]: what signals computed, so that what is recorded is what was applied.
                 Different signals of one name are told apart by a number
-    importance  [N] weight of each sampled token where another engine than the trainer drew it (see
-                `training.sampler_mismatch`), else None
+    importance  [N] importance weight of each token if an engine other than the trainer sampled it
+                (see `training.sampler_mismatch`), else None
     requested   [N] bool: the tokens whose values will be used, None for all. A signal that is
                 `tokenwise` finds scores of those alone, and NaN elsewhere
     """
@@ -74,13 +74,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A number per sampled token, without gradient. Signals add and multiply as in the papers.
+    """A value per sampled token, without gradient. Signals add and multiply as in the papers.
 
     of          step -> [N], or one number for all tokens
-    name        what columns, plots and plans call it
-    schedules   the schedules in it, for a plan to show
-    tokenwise   at each token it reads no other token's scores. Where it is multiplied by 0 it is
-                then not computed, and what only it reads is not scored
+    name        its name in columns, plots and dry runs
+    schedules   the schedules in it, shown by a dry run
+    tokenwise   at each token it reads no other token's scores. It is then not computed where it is
+                multiplied by 0, and scores that only it reads are not computed either
     compares_group  it compares the episodes of a group, so an episode alone in its group gets 0
     views       the views it names; an algorithm that lacks one of them is refused
 
@@ -117,7 +117,7 @@ class Signal:
         *others: "Signal",
         tokenwise: bool = False,
     ) -> "Signal":
-        """A signal computed from this one, and perhaps from others: it has what they declare."""
+        """A signal computed from this one, and perhaps from others; it inherits what they declare."""
         signals = (self, *others)
         return Signal(
             of,
@@ -163,7 +163,7 @@ class Signal:
         def of(s: Step) -> Tensor:
             now = scale(s.step)
             if now == 0:
-                # asked for no tokens: nothing is scored for it, yet its column is recorded
+                # it requests no tokens, so nothing is scored for it, but its column is recorded
                 self(s.within(torch.zeros_like(s.batch.token, dtype=torch.bool)))
                 return torch.zeros_like(s.batch.logp)
             return now * self(s)

@@ -2,8 +2,8 @@
 
     <think>the apple must be cold first</think><action>go to fridge 1</action>
 
-The thought is optional. An environment may name tags of its own, whose blocks are then actions as
-they stand: `<search>Lima</search>`. A completion that does not hold exactly one action, or has the
+The thought is optional. An environment may name tags of its own, whose blocks are then actions, tags
+included: `<search>Lima</search>`. A completion that does not hold exactly one action, or has the
 thought in the middle of it, is invalid: the environment is given its bare text, and the turn is
 counted and can be penalised.
 """
@@ -17,7 +17,7 @@ ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
 TAGS = ("<think>", "</think>", "<action>", "</action>")
 NO_THOUGHT = "<think></think>"
 LONGEST_ACTION = 10_000
-"""Characters of an action at most: a runaway completion is cut here."""
+"""Longest action in characters; a runaway completion is cut here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

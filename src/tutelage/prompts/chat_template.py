@@ -1,4 +1,4 @@
-"""Chat templates as pieces of token ids, so that sampled tokens are never encoded again.
+"""Chat templates as pieces of token ids, so that sampled tokens are never re-tokenized.
 
 A chat template is rendered once with markers in the place of contents, which gives the text around
 a system, a user and an assistant message. A turn's prompt is then the ids of the turns before plus

@@ -1,4 +1,4 @@
-"""Contexts: the text of the prompt before each turn, as a growing transcript or a window.
+"""Contexts: the prompt text of each turn, as a growing transcript or a window of turns.
 
 transcript  the complete conversation, one message more every turn, append-only
 window(h)   a fresh prompt every turn: the task, the last h turns and the current observation,

@@ -1,4 +1,4 @@
-"""Builds the prompts of one view as token ids, turn by turn."""
+"""Build the prompts of one view as token ids, turn by turn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -39,21 +39,21 @@ class Prompter:
             return self.chat.open(self.context.system(self.hint), text)
         return self.chat.follow(text, ended=ended)
 
-    def samples(self, episode: Episode, told: Sequence[str] = ()) -> list[Sample]:
-        """Every turn of an episode as this view would have been prompted for it, followed by the
-        tokens that were sampled, whoever sampled them: what makes views comparable.
+    def samples(self, episode: Episode, hindsight: Sequence[str] = ()) -> list[Sample]:
+        """For every turn of an episode, the prompt that this view would have had and the tokens that
+        were sampled, whichever policy sampled them, so that the scores of views can be compared.
 
-        told  for each turn what the system message says besides, known only by now; turns that
-              are told the same share an append-only prompt
+        hindsight  for each turn, a text to add to the system message; turns with the same text
+                   share an append-only prompt
         """
         readers: dict[str, Reader] = {}
-        made = []
+        result = []
         for k, turn in enumerate(episode.turns):
-            text = told[k] if told else ""
+            text = hindsight[k] if hindsight else ""
             reader = readers.setdefault(text, Reader(prompter=self._told(text)))
             prompt, _ = reader.prompt(episode.turns[:k], turn.observation)
-            made.append(Sample(prompt=prompt, tokens=turn.tokens))
-        return made
+            result.append(Sample(prompt=prompt, tokens=turn.tokens))
+        return result
 
     def _told(self, text: str) -> "Prompter":
         parts = [part for part in (self.hint.strip(), text.strip()) if part]
@@ -62,16 +62,16 @@ class Prompter:
 
 @dataclass(slots=True, kw_only=True)
 class Reader:
-    """What one view has read of an episode so far. Whoever acted, each view reads the turns in its
-    own chat's pieces, so that it is scored on what it would have been shown."""
+    """The prompt of one view for an episode so far. Whichever policy acted, each view tokenizes the
+    turns with its own chat template, so that it is scored on the prompt it would have had."""
 
     prompter: Prompter
     ids: list[int] = field(default_factory=list)
-    read: int = 0  # observations that are in `ids`
+    read: int = 0  # number of observations in `ids`
 
     def prompt(self, turns: Sequence[Turn], now: Observation) -> tuple[Ids, Ids]:
-        """The whole prompt before the turn that answers `now`, and its part that is new since the
-        last completion. `turns` are all before it; it is asked for in their order."""
+        """The complete prompt before the turn that answers `now`, and the part of it that is new since
+        the last completion. `turns` are all turns before it; call it in their order."""
         seen = [*(turn.observation for turn in turns), now]
         actions = [turn.action for turn in turns]
         new: Ids = ()

@@ -97,7 +97,7 @@ def write(session: Session, tasks: Sequence[Task], *, seed: int) -> list[Line]:
         plan = suite.plan(task)
         if not plan:
             continue
-        words = self_written.asked(
+        words = self_written.request(
             plan, suite.describe(task) if isinstance(suite, Describes) else ""
         )
         prompt = student.chat.open(session.context.system(), words)
@@ -128,7 +128,7 @@ def _kept(session: Session, task: Task, made: Completion | None) -> Line:
     """Remember what was written for a task."""
     chat, text = session.policies["self"].chat, ""
     if made is not None:
-        text = self_written.kept(
+        text = self_written.advice(
             chat.text(made.tokens), ended=made.ended, most=session.hints.written_tokens,
             tokens=lambda words: len(chat.content(words)),
         )  # fmt: skip
@@ -166,7 +166,7 @@ def sample(tasks: Sequence[Task]) -> list[Task]:
 
 def rehearsal(session: Session, task: Task, hints: Iterable[str], *, seed: int) -> Session:
     """The session with hints of its own, on which a run is tried out without leaving a trace."""
-    own = replace(session.hints, written=dict(session.hints.written), kept={})
+    own = replace(session.hints, written=dict(session.hints.written), cached={})
     trial = replace(session, hints=own, ready=lambda tasks, algorithm, step: None)
     if any("written" in kinds_in(hint) for hint in hints):
         write(trial, [task], seed=seed)
@@ -205,7 +205,7 @@ def prove(session: Session, views: Mapping[str, View], tasks: Sequence[Task]) ->
         if empty:
             raise ConfigError(
                 f"the hint {hint!r} of {name} is empty for all {len(tasks)} tasks that were tried, "
-                f"so {name} would know no more than the student; mend what the environment tells, "
+                f"so {name} would know no more than the student; fix what the environment tells, "
                 "or leave the hint out"
             )
 
@@ -213,7 +213,7 @@ def prove(session: Session, views: Mapping[str, View], tasks: Sequence[Task]) ->
 def _cases(session: Session, task: Task, hint: str) -> Iterable[Session]:
     """Every text that a task's hint may come to have, as far as it is known before the run."""
     known = isinstance(session.suite, Plans) and bool(session.suite.plan(task))
-    hints = replace(session.hints, written={task.id: "-" if known else ""}, kept={})
+    hints = replace(session.hints, written={task.id: "-" if known else ""}, cached={})
     bank = hints.bank
     skills: Sequence[Skill] = bank.skills if bank and hints.uses_ucb(hint) else ()
     for skill in skills:

@@ -28,20 +28,26 @@ def gather(
     seed: int,
     step: int,
 ) -> list[Episode]:
-    """Play `copies` episodes of `count` tasks, and of further batches of tasks as the algorithm
-    asks for: all that was played, in the order of rounds."""
+    """Play `group_size` episodes of `count` tasks, and of further batches of tasks as the algorithm
+    asks for: all that was played, in the order of rounds.
+
+    An expert shows a task in the same way each time, so that its copies would teach nothing more:
+    it plays `count * group_size` different tasks once, or all where there are fewer.
+    """
+    if algorithm.acting.expert:
+        count, group_size = min(count * group_size, len(tasks)), 1
     draw = random.Random(seed_of("tasks", seed, step))
     chosen = [tasks[i] for i in draw.sample(range(len(tasks)), count)]
-    made = play(session, chosen, algorithm, seed=seed, step=step, group_size=group_size)
+    episodes = play(session, chosen, algorithm, seed=seed, step=step, group_size=group_size)
     for number in range(1, algorithm.acting.max_batches):
-        played = {e.task.id for e in made}
+        played = {e.task.id for e in episodes}
         left = [task for task in tasks if task.id not in played]
-        if len(differing(made)) >= count or not left:
+        if len(differing(episodes)) >= count or not left:
             break
         draw = random.Random(seed_of("tasks", seed, step, number))
         chosen = draw.sample(left, min(count, len(left)))
-        made += play(session, chosen, algorithm, seed=seed, step=step, group_size=group_size)
-    return made
+        episodes += play(session, chosen, algorithm, seed=seed, step=step, group_size=group_size)
+    return episodes
 
 
 def differing(episodes: Sequence[Episode]) -> list[str]:
@@ -50,7 +56,7 @@ def differing(episodes: Sequence[Episode]) -> list[str]:
     for episode in episodes:
         if not episode.stop.broken:
             returns.setdefault(episode.group, []).append(episode.total_reward)
-    return [group for group, made in returns.items() if max(made) - min(made) > EQUAL_RETURNS]
+    return [group for group, each in returns.items() if max(each) - min(each) > EQUAL_RETURNS]
 
 
 def learnt(algorithm: Algorithm, episodes: Sequence[Episode], count: int) -> list[Episode]:

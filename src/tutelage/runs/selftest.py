@@ -113,7 +113,7 @@ def check_expert(suite: Suite, task: Task, limit: int, *, aloud: bool) -> None:
     if not seen.won:
         raise EnvError(
             f"the expert does not win task {task.id} with its {len(script)} actions, so it cannot "
-            "be imitated; mend the environment's `demonstrate`"
+            "be imitated; fix the environment's `demonstrate`"
         )
     if aloud and isinstance(suite, Thinks) and len(suite.thoughts(task)) != len(script):
         raise EnvError(

@@ -1,6 +1,6 @@
-"""The signals that algorithms are built from: advantages and weights, one number per token.
+"""The signals that algorithms are built from: advantages and weights, one value per token.
 
-advantages  group-relative and other baselines, the gap to a teacher, who acted
+advantages  group-relative and other baselines, the gap to a teacher, masks by actor
 reductions  token weights: means over tokens or episodes, of all or of some groups
 gates       how much a teacher pulls at each token
 turns       weights by turn, and advantages that look ahead

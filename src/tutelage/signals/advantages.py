@@ -1,4 +1,4 @@
-"""Advantages and masks, each a number per sampled token: from rewards, a teacher, or who acted.
+"""Advantages and masks per sampled token, from rewards, a teacher's scores, or the actor.
 
 Shapes: N sampled tokens, U turns, E episodes, G groups.
 """
@@ -15,10 +15,10 @@ from tutelage.types import EXPERT, WRONG_TURN
 
 
 def group_relative(*, std: bool = True) -> Signal:
-    """GRPO's advantage (arXiv:2402.03300): an episode's return against its group's, the same for
+    """GRPO's advantage (arXiv:2402.03300): an episode's return relative to its group, the same for
     all of its tokens.
 
-        A_i = (R_i - mean_group R) / (std_group R + 1e-6), undivided without `std`
+        A_i = (R_i - mean_group R) / (std_group R + 1e-6); without `std`, the numerator alone
     """
 
     def of(s: Step) -> torch.Tensor:
@@ -77,7 +77,7 @@ def to_come(of: Signal) -> Signal:
 
 
 def batch_normalised(of: Signal) -> Signal:
-    """A signal minus its mean over all tokens of the step, over its deviation (REINFORCE++,
+    """A signal minus its mean over all tokens of the step, divided by its deviation (REINFORCE++,
     arXiv:2501.03262, eq. 5)."""
     return of.derived(lambda s: advantages.normalised(of(s)), f"batch_normalised[{of.name}]")
 
@@ -101,9 +101,9 @@ def leave_one_out(cost: Signal | None = None) -> Signal:
 
 
 def turn_relative(*, std: bool = True) -> Signal:
-    """GRPO's advantage over turns as rows: a row's score is its episode's return before penalties
-    less the row's own penalty; mean and deviation are over all rows of a group, so that long
-    episodes weigh more.
+    """GRPO's advantage with turns as samples: a turn's score is its episode's return before
+    penalties less the turn's own penalty; mean and deviation are over all turns of a group, so that
+    long episodes weigh more.
     """
 
     def of(s: Step) -> torch.Tensor:
@@ -117,8 +117,8 @@ def turn_relative(*, std: bool = True) -> Signal:
 
 def state_relative(gamma: float = 0.95, *, std: bool = True) -> Signal:
     """GiGPO's step advantage (arXiv:2505.10978, eq. 7): the discounted return from a turn against
-    those of all turns of its group that began in the same state; 0 where none did, as in an
-    environment that tells no states. Leaves the column `shared_state`: 1 where others did.
+    those of all turns of its group that began in the same state; 0 if no other did, as in an
+    environment without states. Records the column `shared_state`: 1 where others did.
     """
 
     def of(s: Step) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Gates of distillation, token by token, and RLSD's factor for advantages.
+"""Per-token gates for distillation, and RLSD's factor for advantages.
 
-A gate is computed on the student as it is in each minibatch and passes no gradient; the teacher is
-as it was before the step.
+A gate is computed from the student's current scores in each minibatch and passes no gradient; the
+teacher's scores are those from before the step.
 """
 
 import math
@@ -69,5 +69,5 @@ def evidence(
         likely = (advantage(s).sign() * distance(read)).exp().clamp(1 - width, 1 + width)
         return 1 + now * (likely - 1) if now else torch.ones_like(s.batch.logp)
 
-    scheduled = share * ONE if callable(strength) else ONE  # its schedule is shown in plans
+    scheduled = share * ONE if callable(strength) else ONE  # lists the schedule in dry runs
     return advantage.derived(of, f"evidence[{advantage.name}]", distance, scheduled, tokenwise=True)

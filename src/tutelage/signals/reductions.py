@@ -1,7 +1,7 @@
 """Token weights: the weight of each sampled token in a step's loss.
 
-Each may be restricted to some tokens by a weight `of`, such as `varied()`: what it masks out counts
-neither in the loss nor in the number that the loss is divided by.
+Each may be restricted to some tokens by a weight `of`, such as `varied()`: masked-out tokens count
+neither in the loss nor in its normaliser.
 
 A minibatch's loss is divided by its share of the step, the sum of its tokens' weights. Weights that
 do not sum to 1 (`episode_sum`) need that share from elsewhere: set `Algorithm.minibatch_weight` to
@@ -63,7 +63,7 @@ def episode_sum(of: Signal = ONE) -> Signal:
 
 
 def varied() -> Signal:
-    """1 in groups whose returns differ, 0 where all are equal and no advantage tells them apart."""
+    """1 in groups whose returns differ, 0 where all are equal and every advantage is 0."""
 
     def of(s: Step) -> torch.Tensor:
         b = s.batch

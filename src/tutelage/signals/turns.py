@@ -1,6 +1,6 @@
-"""Weights by turn: how much of the distillation each turn gets, and which turns get any.
+"""Turn weights of distillation methods, and masks over turns.
 
-Turns without tokens are left out of every count and statistic.
+Turns without tokens are excluded from every count and statistic.
 """
 
 import math
@@ -26,7 +26,7 @@ class TurnsWithTokens(NamedTuple):
 
     @property
     def position(self) -> Tensor:
-        """[K] how many turns of its episode came before it."""
+        """[K] index of each turn within its episode."""
         return torch.arange(len(self.first), device=self.first.device) - self.first
 
 

@@ -1,4 +1,4 @@
-"""The household: ALFWorld's text games (arXiv:2010.03768), rules and games, in pure Python."""
+"""Household: ALFWorld's text games (arXiv:2010.03768), rules and games, in pure Python."""
 
 from tutelage_worlds.household.engine import Game
 from tutelage_worlds.household.expert import explore, plan

@@ -1,4 +1,4 @@
-"""The rules of the household: ALFWorld's (arXiv:2010.03768), exact to the letter."""
+"""The rules of household games, equal to ALFWorld's (arXiv:2010.03768) in every text."""
 
 from bisect import insort
 from collections.abc import Callable, Hashable

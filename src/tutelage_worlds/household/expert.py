@@ -1,4 +1,4 @@
-"""Two ways to solve a household game: `explore` knows what it has been shown, `plan` everything."""
+"""Solvers of household games: `explore` uses only observations, `plan` the full state."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -176,9 +176,8 @@ class _Walker:
         assert self.lots is not None
         place = self.world.place_of
         others = [
-            r for r, p in enumerate(place)
-            if p >= 0 and p != place[goal] and not self.game.at(r)
-        ]  # fmt: skip
+            r for r, p in enumerate(place) if p >= 0 and p != place[goal] and not self.game.at(r)
+        ]
         if others:
             self.do(self.words.go, receptacle=self.lots.choice(others))
             self.planned[-1] = False

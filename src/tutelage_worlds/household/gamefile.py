@@ -1,4 +1,4 @@
-"""ALFWorld's own game files, `game.tw-pddl`: read as they are, written, found in a folder."""
+"""ALFWorld's game files `game.tw-pddl`: find, read and write them."""
 
 import json
 import re

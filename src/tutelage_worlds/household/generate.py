@@ -1,4 +1,4 @@
-"""Household games without end: `generate(split, seed, size)` is a scene, the same one for ever.
+"""Generate household games: `generate(split, seed, size)` always gives the same scene.
 
 A split is a promise. "train" and "seen" draw from one distribution with different seeds. "unseen"
 has what they never have: its layouts (how many of each kind of furniture a room has) and its pairs
@@ -225,8 +225,8 @@ def _natives(room: str) -> tuple[str, ...]:
 def _mangle(number: int) -> str:
     """Hundredths in the writing of ids: -105 is "_minus_01_dot_05"."""
     sign = "minus" if number < 0 else "plus"
-    whole, cents = divmod(abs(number), 100)
-    return f"_{sign}_{whole:02d}_dot_{cents:02d}"
+    units, cents = divmod(abs(number), 100)
+    return f"_{sign}_{units:02d}_dot_{cents:02d}"
 
 
 def _id(rng: Random, kind: str, used: set[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a game file says about rules and wording, read as far as households need it.
+"""Read the rules and the grammar of a game file, as far as household games need them.
 
 The engine fixes what happens and which sentence is said when; a file's grammar (TextWorld's `twl2`
 format) fixes the sentence. What the engine does not know in a domain or a grammar is refused, never
@@ -29,11 +29,22 @@ _LETTERS: Final = {"o": "o", "r": "r", "co": "o", "ko": "k", "lend": "l"}
 _PARTS: Final = {"look.feedback": "look", "task": "task", "examineReceptacle.feedback": "seen"}
 
 _COMMANDS: Final = {
-    "GotoLocation": "go", "OpenObject": "open", "CloseObject": "close", "PickupObject": "take",
-    "PutObject": "put", "HeatObject": "heat", "CleanObject": "clean", "CoolObject": "cool",
-    "SliceObject": "slice", "ToggleObject": "use", "examineReceptacle": "examine_receptacle",
-    "examineObject": "examine_object", "inventory": "inventory", "look": "look", "help": "help",
-}  # fmt: skip
+    "GotoLocation": "go",
+    "OpenObject": "open",
+    "CloseObject": "close",
+    "PickupObject": "take",
+    "PutObject": "put",
+    "HeatObject": "heat",
+    "CleanObject": "clean",
+    "CoolObject": "cool",
+    "SliceObject": "slice",
+    "ToggleObject": "use",
+    "examineReceptacle": "examine_receptacle",
+    "examineObject": "examine_object",
+    "inventory": "inventory",
+    "look": "look",
+    "help": "help",
+}
 _ANSWERS: Final = {  # action or rule: (condition, field) in order
     "GotoLocation": (("", "arrived"),),
     "OpenObject": (("", "opened"),),
@@ -54,9 +65,15 @@ _ANSWERS: Final = {  # action or rule: (condition, field) in order
     "intro": (("", "intro"),),
 }
 _SHARED: Final = (
-    "look-variations", "list_objects_on_the_floor", "list_appliances", "overview(o)", "overview(r)",
-    "list_empty", "list_separator", "list_last_separator",
-)  # fmt: skip
+    "look-variations",
+    "list_objects_on_the_floor",
+    "list_appliances",
+    "overview(o)",
+    "overview(r)",
+    "list_empty",
+    "list_separator",
+    "list_last_separator",
+)
 _RULES: Final = {  # digests of ALFWorld's rules, without comments, names in lower case
     "look": "52ab9e9a7b74942a",
     "inventory": "f8b3dfb4167d536a",

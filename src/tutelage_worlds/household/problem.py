@@ -1,4 +1,4 @@
-"""The PDDL problem of a game file: what is where and what is to be done."""
+"""Read the PDDL problem of a game file: the objects, their places and the goal."""
 
 import re
 from collections import defaultdict
@@ -279,17 +279,17 @@ def dump(scene: Scene) -> str:
 def _formula(goal: Goal) -> str:
     kinds = {"X": goal.thing, "Y": goal.receptacle, "T": goal.toggle}
     atoms = [*_ATOMS[goal.family], *(_sliced(goal.family) if goal.sliced else ())]
-    said: list[str] = []
+    conditions: list[str] = []
     for atom in atoms:
         *words, last = atom.split()
         text = "(" + " ".join([*words, f"{kinds[last]}Type" if last in kinds else last]) + ")"
-        said.append(f"(not {text})" if words[0] == "=" else text)
+        conditions.append(f"(not {text})" if words[0] == "=" else text)
     if goal.family is Family.LIGHT:
-        held = [text for text in said if " ?o " in text or " ?o)" in text]
-        lit = [text for text in said if text not in held]
+        held = [text for text in conditions if " ?o " in text or " ?o)" in text]
+        lit = [text for text in conditions if text not in held]
         return (
             "(and (exists (?ot - object ?r - receptacle ?a - agent ?l - location) "
             f"(and {' '.join(lit)})) (exists (?o - object ?a - agent) (and {' '.join(held)})))"
         )
     names = "?o1 - object ?o2 - object" if goal.family is Family.TWO else "?o - object"
-    return f"(and (exists (?r - receptacle) (exists ({names}) (and {' '.join(said)}))))"
+    return f"(and (exists (?r - receptacle) (exists ({names}) (and {' '.join(conditions)}))))"

@@ -1,4 +1,4 @@
-"""The same information in few words: sentences become names and numbers between single blanks."""
+"""Compact renderings of observations: names and numbers between single spaces."""
 
 import re
 from typing import Final

@@ -1,4 +1,4 @@
-"""One household game before its first move: a room, what lies where, and what is to be done."""
+"""The initial state of a household game: the room, the places of things, and the task."""
 
 from dataclasses import dataclass
 from enum import StrEnum

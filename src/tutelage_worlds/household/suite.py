@@ -1,4 +1,4 @@
-"""The household as a suite: tasks, the environment to play them in, demonstrations, wording."""
+"""The household suite: tasks, the environment, demonstrations, plans and renderings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -173,7 +173,7 @@ def needs(options: Mapping[str, object]) -> Iterator[requirements.Need]:
         yield requirements.official("games", GET)
     use = 'for engine = "textworld", TextWorld itself (Python 3.11 or 3.12)'
     yield requirements.package(
-        "textworld", get="pip install 'textworld[pddl]==1.7.0'", wanted=wanted, use=use
+        "textworld", get="pip install 'textworld[pddl]==1.7.0'", required=wanted, use=use
     )
     if wanted and not options.get("games"):
         yield requirements.package("alfworld", get="pip install --no-deps alfworld==0.4.2")

@@ -1,4 +1,4 @@
-"""What a household has: kinds of furniture and things, and where common sense looks for them.
+"""Tables of furniture and things, and of the places where things are usually found.
 
 The kinds are named as in AI2-THOR and ALFWorld; the tables are our own. Rooms are letters: K
 kitchen, L living room, B bedroom, W bathroom (washroom).

@@ -1,4 +1,4 @@
-"""TextWorld itself as the household's engine: `env.options.engine = "textworld"`.
+"""TextWorld as the engine of household games: `env.options.engine = "textworld"`.
 
 TextWorld's PDDL engine plays the game files, and this module loads them, names the objects as
 ALFWorld does, and offers one move at a time. It is slow and not thread-safe, so games are played in
@@ -30,8 +30,12 @@ from tutelage_worlds.household.wording import NOTHING
 SECONDS: Final = 600.0
 """After which a reset or a step in the worker process is given up; most take a tenth of one."""
 _SIGNS: Final = (
-    ("_bar_", "|"), ("_minus_", "-"), ("_plus_", "+"), ("_dot_", "."), ("_comma_", ","),
-)  # fmt: skip
+    ("_bar_", "|"),
+    ("_minus_", "-"),
+    ("_plus_", "+"),
+    ("_dot_", "."),
+    ("_comma_", ","),
+)
 _KEYS: Final = itertools.count()
 _POOLS: Final[dict[Suite, ProcessPool]] = {}
 
@@ -207,10 +211,10 @@ class ApartEnv:
         self._key = ""
 
     def _answer(self) -> Observation:
-        [(_, made)] = _pool(self._suite).poll(block=True)
-        if isinstance(made, Failure):
-            raise EnvError(f"TextWorld's process failed: {made.reason}")
-        return made
+        [(_, answer)] = _pool(self._suite).poll(block=True)
+        if isinstance(answer, Failure):
+            raise EnvError(f"TextWorld's process failed: {answer.reason}")
+        return answer
 
 
 def make(suite: Suite) -> Env:
@@ -226,8 +230,8 @@ def make(suite: Suite) -> Env:
 
 def _pool(suite: Suite) -> ProcessPool:
     if suite not in _POOLS:
-        made = ProcessPool(suite, workers=1, reset_seconds=SECONDS, step_seconds=SECONDS)
-        _POOLS[suite] = made
+        pool = ProcessPool(suite, workers=1, reset_seconds=SECONDS, step_seconds=SECONDS)
+        _POOLS[suite] = pool
     return _POOLS[suite]
 
 

@@ -1,4 +1,4 @@
-"""The sentences of a household game: what commands look like and what they answer.
+"""The texts of a household game: the commands and their answers.
 
 The rules are fixed; their wording is data, because game files of different ages differ in it:
 "move {o} to {r}" or "put {o} in/on {r}", "You arrive at {r}" or "You arrive at {l}".

@@ -1,4 +1,4 @@
-"""A scene in numbers: everything about a game that no action changes, prepared once."""
+"""Precomputed data of a game that no action changes, as integer indices."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -162,8 +162,8 @@ def _said(rule: str, template: str, receptacles: list[str]) -> list[tuple[str, A
 
 
 def _always(words: Wording) -> dict[str, Action]:
-    said = {"inventory": words.inventory, "look": words.look, "help": words.help}
-    return {command: (rule, -1, -1) for rule, command in said.items() if command}
+    commands = {"inventory": words.inventory, "look": words.look, "help": words.help}
+    return {command: (rule, -1, -1) for rule, command in commands.items() if command}
 
 
 def commands_at(world: World, place: int) -> dict[str, Action]:

@@ -1,4 +1,4 @@
-"""ScienceWorld (arXiv:2203.07540): its own simulator, many games to a Java machine."""
+"""ScienceWorld (arXiv:2203.07540): its own simulator, with many games in one JVM."""
 
 from tutelage_worlds.scienceworld.suite import ScienceWorld, needs
 

@@ -1,4 +1,4 @@
-"""ScienceWorld's thirty tasks, their variations and splits: what can be known without Java."""
+"""ScienceWorld's thirty tasks with their variations and splits, available without Java."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -9,32 +9,41 @@ SPLITS: Final = ("train", "dev", "test")
 TOPICS: Final = {
     "matter": ("boil", "melt", "freeze", "change-the-state-of-matter-of"),
     "measurement": (
-        "use-thermometer", "measure-melting-point-known-substance",
+        "use-thermometer",
+        "measure-melting-point-known-substance",
         "measure-melting-point-unknown-substance",
     ),
     "electricity": (
-        "power-component", "power-component-renewable-vs-nonrenewable-energy",
-        "test-conductivity", "test-conductivity-of-unknown-substances",
+        "power-component",
+        "power-component-renewable-vs-nonrenewable-energy",
+        "test-conductivity",
+        "test-conductivity-of-unknown-substances",
     ),
     "classification": (
-        "find-living-thing", "find-non-living-thing", "find-plant", "find-animal",
+        "find-living-thing",
+        "find-non-living-thing",
+        "find-plant",
+        "find-animal",
     ),
     "growing": ("grow-plant", "grow-fruit"),
     "chemistry": (
-        "chemistry-mix", "chemistry-mix-paint-secondary-color",
+        "chemistry-mix",
+        "chemistry-mix-paint-secondary-color",
         "chemistry-mix-paint-tertiary-color",
     ),
     "lifespan": (
-        "lifespan-longest-lived", "lifespan-shortest-lived",
+        "lifespan-longest-lived",
+        "lifespan-shortest-lived",
         "lifespan-longest-lived-then-shortest-lived",
     ),
     "life-stages": ("identify-life-stages-1", "identify-life-stages-2"),
     "forces": (
-        "inclined-plane-determine-angle", "inclined-plane-friction-named-surfaces",
+        "inclined-plane-determine-angle",
+        "inclined-plane-friction-named-surfaces",
         "inclined-plane-friction-unnamed-surfaces",
     ),
     "genetics": ("mendelian-genetics-known-plant", "mendelian-genetics-unknown-plant"),
-}  # fmt: skip
+}
 """Tasks by topic, in the order of the paper (arXiv:2203.07540, table 2)."""
 TASKS: Final = tuple(task for tasks in TOPICS.values() for task in tasks)
 GROUPS: Final = {
@@ -47,15 +56,47 @@ VARIATIONS: Final = dict(
     zip(
         TASKS,
         (
-            30, 30, 30, 30, 540, 436, 300, 20, 20, 900, 600, 300, 300, 300, 300, 126, 126, 32, 36,
-            36, 125, 125, 125, 14, 10, 168, 1386, 162, 120, 480,
+            30,
+            30,
+            30,
+            30,
+            540,
+            436,
+            300,
+            20,
+            20,
+            900,
+            600,
+            300,
+            300,
+            300,
+            300,
+            126,
+            126,
+            32,
+            36,
+            36,
+            125,
+            125,
+            125,
+            14,
+            10,
+            168,
+            1386,
+            162,
+            120,
+            480,
         ),
         strict=True,
     )
-)  # fmt: skip
+)
 SIMPLIFICATIONS: Final = (
-    "teleportAction", "openContainers", "openDoors", "selfWateringFlowerPots", "noElectricalAction",
-)  # fmt: skip
+    "teleportAction",
+    "openContainers",
+    "openDoors",
+    "selfWateringFlowerPots",
+    "noElectricalAction",
+)
 
 
 def variations(task: str, split: str) -> range:
@@ -77,7 +118,7 @@ def variations(task: str, split: str) -> range:
 
 def chosen(names: str | Sequence[str]) -> tuple[str, ...]:
     """The tasks that names of tasks and groups stand for. Raises ValueError for unknown names."""
-    made: dict[str, None] = {}
+    tasks: dict[str, None] = {}
     for name in (names,) if isinstance(names, str) else names:
         if name not in VARIATIONS and name not in GROUPS:
             raise ValueError(
@@ -85,10 +126,10 @@ def chosen(names: str | Sequence[str]) -> tuple[str, ...]:
                 f"{did_you_mean(name, (*GROUPS, *TASKS))}; there are the groups "
                 f"{', '.join(GROUPS)} and the tasks {', '.join(TASKS)}"
             )
-        made.update(dict.fromkeys(GROUPS.get(name, (name,))))
-    if not made:
+        tasks.update(dict.fromkeys(GROUPS.get(name, (name,))))
+    if not tasks:
         raise ValueError('families: name at least one task or group, such as "all"')
-    return tuple(made)
+    return tuple(tasks)
 
 
 def simplified(names: str, tasks: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""How a task is done: the simulator's own way, and one in which things are seen before named."""
+"""Experts of ScienceWorld: the simulator's gold path, and one that looks before it names things."""
 
 import re
 from collections.abc import Sequence
@@ -34,26 +34,30 @@ def demonstrate(
 
 
 def _played(
-    simulator: Simulator, which: tuple[str, int, str], gold: Sequence[str], *, tidy: bool,
+    simulator: Simulator,
+    which: tuple[str, int, str],
+    gold: Sequence[str],
+    *,
+    tidy: bool,
     look: bool = False,
-) -> tuple[list[str], bool]:  # fmt: skip
+) -> tuple[list[str], bool]:
     """What was done until the end of the task, and whether that was a success."""
     game, _, shown = simulator.begin(*which)
-    said: list[str] = []
+    actions: list[str] = []
     for k, action in enumerate(gold):
         if shown.done:
             break
         if tidy and _open(action, shown):
             continue
         action = _TWICE.sub(r"\1", action) if tidy else action
-        said.append(action)
+        actions.append(action)
         shown = simulator.act(game, action)
         follows = gold[k + 1] if k + 1 < len(gold) else ""
         if look and action.startswith("go to ") and not shown.done and follows != LOOK:
-            said.append(LOOK)
+            actions.append(LOOK)
             shown = simulator.act(game, LOOK)
     game.end()
-    return said, shown.done and shown.score == 1.0
+    return actions, shown.done and shown.score == 1.0
 
 
 def _open(action: str, shown: Shown) -> bool:

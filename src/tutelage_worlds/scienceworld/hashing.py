@@ -1,4 +1,4 @@
-"""Objects of the simulator hashed by their number, so that a game always goes the same way.
+"""Hash the simulator's objects by a fixed number, so that games are reproducible.
 
 ScienceWorld 1.2.3 walks sets of objects in the order of their identity hashes, which a Java machine
 draws at random: which of two things is found first, how heat spreads, what a bee visits and even
@@ -16,9 +16,23 @@ from tutelage.errors import EnvError
 
 OBJECT: Final = "scienceworld/struct/EnvObject.class"
 _SIZES: Final = {
-    3: 4, 4: 4, 5: 8, 6: 8, 7: 2, 8: 2, 9: 4, 10: 4, 11: 4, 12: 4, 15: 3, 16: 2, 17: 4, 18: 4,
-    19: 2, 20: 2,
-}  # fmt: skip
+    3: 4,
+    4: 4,
+    5: 8,
+    6: 8,
+    7: 2,
+    8: 2,
+    9: 4,
+    10: 4,
+    11: 4,
+    12: 4,
+    15: 3,
+    16: 2,
+    17: 4,
+    18: 4,
+    19: 2,
+    20: 2,
+}
 """Bytes of a constant after its tag (The Java Virtual Machine Specification, table 4.4-A)."""
 _TEXT: Final = 1
 _WIDE: Final = (5, 6)
@@ -57,10 +71,16 @@ def numbered(code: bytes) -> bytes:
     (methods,) = struct.unpack_from(">H", code, at)
     return b"".join(
         (
-            code[:8], struct.pack(">H", count + 7), code[10:end], pool,
-            code[end:at], struct.pack(">H", methods + 1), method, code[at + 2 :],
+            code[:8],
+            struct.pack(">H", count + 7),
+            code[10:end],
+            pool,
+            code[end:at],
+            struct.pack(">H", methods + 1),
+            method,
+            code[at + 2 :],
         )
-    )  # fmt: skip
+    )
 
 
 def _pool_end(code: bytes, count: int) -> int:

@@ -1,4 +1,4 @@
-"""A Java machine of our own, and calls into it by py4j's text protocol, each with a deadline.
+"""Start a JVM and call into it by py4j's text protocol, with a deadline for each call.
 
 py4j's own client frees objects from whatever thread collects garbage, waits for ever, and tells the
 log of every call that finds its machine gone. Here objects are freed when that is said, and a
@@ -82,9 +82,9 @@ class Java:
         )
         port, token = self._line(), self._line()
         if not port.isdigit():
-            said = self._last_words()
+            reason = self._last_words()
             self._free()
-            raise ConfigError(f"Java did not start ({said}); scienceworld needs Java 11 or newer")
+            raise ConfigError(f"Java did not start ({reason}); scienceworld needs Java 11 or newer")
         self._socket = socket.create_connection(("127.0.0.1", int(port)), timeout=deadline)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._answers = self._socket.makefile("rb")
@@ -133,10 +133,10 @@ class Java:
             raise self._gone() from None
         if not answer.endswith(b"\n"):
             raise self._gone()
-        said = answer.decode(errors="replace")[:-1]
-        if said.startswith("!y"):
-            return _value(said[2:])
-        raise self._thrown(_value(said[2:]))
+        reply = answer.decode(errors="replace")[:-1]
+        if reply.startswith("!y"):
+            return _value(reply[2:])
+        raise self._thrown(_value(reply[2:]))
 
     def _thrown(self, what: Value) -> EnvError:
         if isinstance(what, Ref):
@@ -155,25 +155,25 @@ class Java:
     def _line(self) -> str:
         """A line of what the machine writes; empty where there is none in time."""
         assert self.process.stdout is not None
-        made, last = b"", time.monotonic() + START_SECONDS
-        while not made.endswith(b"\n"):
+        line, last = b"", time.monotonic() + START_SECONDS
+        while not line.endswith(b"\n"):
             patience = max(0.0, last - time.monotonic())
             if not select.select([self.process.stdout], [], [], patience)[0]:
                 return ""
             letter = os.read(self.process.stdout.fileno(), 1)
             if not letter:
                 return ""
-            made += letter
-        return made.decode().strip()
+            line += letter
+        return line.decode().strip()
 
     def _last_words(self) -> str:
         """What it said of its end."""
         if self._errors.closed:
             return "it was ended"
         self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().partition("\n")[0]
+        text = self._errors.read().decode(errors="replace").strip().partition("\n")[0]
         code = self.process.poll()
-        return said or ("no answer" if code is None else f"exit code {code}")
+        return text or ("no answer" if code is None else f"exit code {code}")
 
     def _free(self) -> None:
         self.process.kill()

@@ -1,4 +1,4 @@
-"""What the simulator says in few words, for small models: the same things, without the grammar."""
+"""Compact renderings of the simulator's texts, for small models."""
 
 import re
 from typing import Final

@@ -1,4 +1,4 @@
-"""ScienceWorld's simulator: many games in one Java machine, kept apart, and brought back to life.
+"""ScienceWorld's simulator: many isolated games in one JVM, which is replaced when it dies.
 
 The simulator keeps three things for all games of a machine: the number of the last object made, a
 random generator, and the simplifications in force. They are put aside when another game has its
@@ -112,9 +112,9 @@ def simulator(heap: int) -> "Simulator":
 
 @lru_cache(maxsize=4)
 def _simulator(heap: int, process: int) -> "Simulator":
-    made = Simulator(heap)
-    atexit.register(made.shutdown)
-    return made
+    simulator = Simulator(heap)
+    atexit.register(simulator.shutdown)
+    return simulator
 
 
 class Simulator:
@@ -219,9 +219,11 @@ class Simulator:
     def _start(self) -> Java:
         bridge, jar = files()
         options = (
-            f"-Xmx{self.heap}m", "-XX:+UseSerialGC",
-            "--add-opens", "java.base/java.util=ALL-UNNAMED",
-        )  # fmt: skip
+            f"-Xmx{self.heap}m",
+            "-XX:+UseSerialGC",
+            "--add-opens",
+            "java.base/java.util=ALL-UNNAMED",
+        )
         java = Java(options, (bridge, _overlay(jar), jar), jar.parent, DEADLINE)
         self.starts += 1
         self._games = 0
@@ -271,9 +273,9 @@ class Simulator:
         self, java: Java, task: str, variation: int, simplifications: str, *, gold: bool
     ) -> None:
         self._leave(java)
-        said = java.call(self._maker, "load", task, variation, simplifications, gold)
-        if said:
-            raise EnvError(f"scienceworld could not set up {task} {variation}: {said}")
+        answer = java.call(self._maker, "load", task, variation, simplifications, gold)
+        if answer:
+            raise EnvError(f"scienceworld could not set up {task} {variation}: {answer}")
 
     def _way(self, java: Java, task: str, variation: int, simplifications: str) -> list[str]:
         self._load(java, task, variation, simplifications, gold=True)
@@ -317,10 +319,14 @@ class Simulator:
             text = str(self._asked(java, place, "step", command))
         else:
             outcome = ref(java.call(place.world, "step", action))
-            made = _OUTCOME.fullmatch(str(java.call(outcome, "toString")))
+            match = _OUTCOME.fullmatch(str(java.call(outcome, "toString")))
             java.drop(outcome)
-            assert made is not None
-            text, game.score, game.done = made[1] or UNKNOWN, float(made[2]), made[3] == "true"
+            assert match is not None
+            text, game.score, game.done = (
+                match[1] or UNKNOWN,
+                float(match[2]),
+                match[3] == "true",
+            )
         if game.score < 0 and java.call(place.world, "isInErrorState"):
             error = str(java.call(place.world, "getErrorStateMessage"))
             if "OutOfMemoryError" in error:
@@ -333,9 +339,9 @@ class Simulator:
         """Ask the interface about one of the games that it made."""
         java.call(self._maker, "agentInterface_$eq", place.option)
         java.call(self._maker, "errorStr_$eq", "")
-        made = java.call(self._maker, method, *arguments)
-        assert isinstance(made, str)
-        return made
+        answer = java.call(self._maker, method, *arguments)
+        assert isinstance(answer, str)
+        return answer
 
     def _listed(self, java: Java, game: Game, place: Place) -> tuple[str, ...]:
         self._enter(java, game, place)

@@ -1,4 +1,4 @@
-"""ScienceWorld as a suite: tasks, the environment to play them in, what is known of them."""
+"""The scienceworld suite: tasks, the environment, demonstrations and descriptions."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Search-QA as in Search-R1 (arXiv:2503.09516): search, information, answer."""
+"""Search-QA as in Search-R1 (arXiv:2503.09516): answer questions with a search engine."""
 
 from tutelage_worlds.search_qa.passages import Passage
 from tutelage_worlds.search_qa.questions import Question

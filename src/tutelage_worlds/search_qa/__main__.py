@@ -1,12 +1,12 @@
-"""Indexes, a server and files of our own world:
+"""Commands of search_qa: build an index, serve it, or write generated questions and passages.
 
 python -m tutelage_worlds.search_qa index CORPUS FOLDER [--retriever bm25s] [--encoder ENCODER]
 python -m tutelage_worlds.search_qa serve [CORPUS] [--index FOLDER] [--retriever bm25s]
 python -m tutelage_worlds.search_qa write FOLDER [--passages 2400] [--seed 0]
 
-`index` builds once what many runs open: set env.options.index to FOLDER. `serve` answers the
-clients of Search-R1 and SkyRL on POST /retrieve; without CORPUS it serves our own world. `write`
-writes that world as files: corpus.jsonl, train.jsonl, dev.jsonl and test.jsonl.
+`index` builds an index once for many runs: set env.options.index to FOLDER. `serve` answers the
+clients of Search-R1 and SkyRL on POST /retrieve; without CORPUS it serves the generated one. `write`
+writes the generated corpus and questions: corpus.jsonl, train.jsonl, dev.jsonl and test.jsonl.
 """
 
 import argparse

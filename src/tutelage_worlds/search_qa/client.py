@@ -1,4 +1,4 @@
-"""A retriever behind a server that speaks Search-R1's protocol (see `server`)."""
+"""A client for retrieval servers with Search-R1's protocol (see `server`)."""
 
 import http.client
 import json
@@ -52,8 +52,8 @@ class Remote:
 
     def _ask(self, asked: dict[str, Any], k: int, count: int) -> list[list[Hit]]:
         body = json.dumps({**asked, "topk": k, "return_scores": True}).encode()
-        made = self._fetch(body)
-        result = made.get("result") if isinstance(made, dict) else None
+        answer = self._fetch(body)
+        result = answer.get("result") if isinstance(answer, dict) else None
         if not isinstance(result, list) or len(result) != count:
             raise self._wrong("no `result` with a list for each query")
         return [[self._hit(item) for item in self._items(hits)[:k]] for hits in result]
@@ -96,13 +96,13 @@ class Remote:
             if attempt:
                 time.sleep(min(0.1 * 2.0**attempt, 8.0))
             try:
-                status, said = self._post(body)
+                status, content = self._post(body)
             except (OSError, http.client.HTTPException) as error:
                 reason = str(error) or type(error).__name__
                 continue
             if status == 200:
-                return self._json(said)
-            reason = f"HTTP {status}: {said[:200].decode('utf-8', 'replace')}"
+                return self._json(content)
+            reason = f"HTTP {status}: {content[:200].decode('utf-8', 'replace')}"
             if status not in BUSY:
                 break
         raise ServerError(
@@ -112,13 +112,13 @@ class Remote:
 
     def _post(self, body: bytes) -> tuple[int, bytes]:
         """One attempt, over the thread's connection or, where the server closed it, a new one."""
-        kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         self._local.connection = None
-        if kept is not None:
+        if connection is not None:
             try:
-                return self._over(kept, body)
+                return self._over(connection, body)
             except ConnectionError:
-                kept.close()
+                connection.close()
         return self._over(self._connect(), body)
 
     def _over(self, connection: http.client.HTTPConnection, body: bytes) -> tuple[int, bytes]:
@@ -128,20 +128,20 @@ class Remote:
         try:
             connection.request("POST", address, body, headers)
             response = connection.getresponse()
-            said: bytes = response.read()
+            content: bytes = response.read()
         except BaseException:
             connection.close()
             raise
         self._local.connection = connection
-        return response.status, said
+        return response.status, content
 
     def _connect(self) -> http.client.HTTPConnection:
         secure = self._parts.scheme == "https"
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         return kind(str(self._parts.hostname), self._parts.port, timeout=self._seconds)
 
-    def _json(self, said: bytes) -> Any:
+    def _json(self, content: bytes) -> Any:
         try:
-            return json.loads(said)
+            return json.loads(content)
         except ValueError:
             raise self._wrong("something that is not JSON") from None

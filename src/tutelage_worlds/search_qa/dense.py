@@ -1,5 +1,8 @@
-"""Search by meaning: inner products of unit vectors (`encoders`), with faiss exactly, as in
-Search-R1's flat index, or with usearch's graph in half precision (HNSW, arXiv:1603.09320)."""
+"""Dense retrieval over unit vectors of an encoder (`encoders`).
+
+faiss computes exact inner products, as Search-R1's flat index does; usearch searches a graph in half
+precision (HNSW, arXiv:1603.09320).
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

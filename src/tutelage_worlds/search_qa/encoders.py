@@ -1,4 +1,4 @@
-"""From texts to vectors [texts, dimensions], float32, of length 1, for dense retrieval.
+"""Encoders for dense retrieval: texts -> unit vectors [texts, dimensions] in float32.
 
 An encoder is named by a string:
 
@@ -60,35 +60,35 @@ def hashed(texts: Sequence[str], queries: bool) -> "NDArray[np.float32]":
     """Sums of signed unit vectors, one for each word, its first and its last three letters."""
     import numpy as np
 
-    made = np.zeros((len(texts), DIMENSIONS), np.float32)
-    for vector, text in zip(made, texts, strict=True):
+    vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
+    for vector, text in zip(vectors, texts, strict=True):
         for word in terms(text):
             for part in (word, f"{word[:3]}+", f"+{word[-3:]}"):
                 code = zlib.crc32(part.encode("utf-8", "replace"))
                 weight = 1.0 if part is word else 0.3
                 vector[code % DIMENSIONS] += weight if code & 0x10000000 else -weight
-    return _unit(made)
+    return _unit(vectors)
 
 
 def _unit(vectors: Any) -> "NDArray[np.float32]":
     import numpy as np
 
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    made: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
-    return made
+    unit: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return unit
 
 
 def _checked(function: Callable[..., Any], name: str) -> Encoder:
     def encode(texts: Sequence[str], queries: bool) -> "NDArray[np.float32]":
         import numpy as np
 
-        made = np.asarray(function(list(texts), queries))
-        if made.ndim != 2 or len(made) != len(texts) or not np.isfinite(made).all():
+        vectors = np.asarray(function(list(texts), queries))
+        if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
             raise DataError(
-                f"the encoder {name} returned an array of shape {made.shape} for {len(texts)} "
+                f"the encoder {name} returned an array of shape {vectors.shape} for {len(texts)} "
                 "texts; it must return a finite vector for each"
             )
-        return _unit(made)
+        return _unit(vectors)
 
     return encode
 

@@ -1,4 +1,4 @@
-"""One question at a time: searches, what they found, an answer."""
+"""The search_qa environment: an episode is one question, with searches and an answer."""
 
 from collections.abc import Callable
 from functools import lru_cache

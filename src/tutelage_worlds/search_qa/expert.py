@@ -1,4 +1,4 @@
-"""Those who know how to answer: one who searches and reads, and one who knows the passages."""
+"""Experts of search_qa: one that searches and reads, and one that knows the passages."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -118,14 +118,14 @@ class Reader:
 
     def _compare(self, names: Sequence[str], comparison: Comparison) -> None:
         relation = next(r for r in OF_KIND[comparison.kind] if r.name == comparison.relation)
-        values, told = [], []
+        values, facts = [], []
         for name in names:
             found = self._find(name, relation)
             if found is None:
                 return self._give(names[0], "I cannot find more.")
             values.append(found)
-            told.append(self._known)
-        self._give(compared(comparison, names, values), " ".join(told))
+            facts.append(self._known)
+        self._give(compared(comparison, names, values), " ".join(facts))
         return None
 
     def _find(self, name: str, relation: Relation) -> str | None:
@@ -136,7 +136,7 @@ class Reader:
                 return found
             thought = f"{self._known} I need the {relation.name} of {name}.".lstrip()
             self.moves.append(Move(moves.write("search", query), thought))
-            self._seen.update((title, said) for title, said in self._search(query))
+            self._seen.update((title, text) for title, text in self._search(query))
         return self._recall(name, relation)
 
     def _recall(self, name: str, relation: Relation) -> str | None:

@@ -1,4 +1,4 @@
-"""Questions of our own about the generated world, of one fact and of several.
+"""Generate questions about the generated corpus, of one fact and of several.
 
 single   one fact: What is the river of Tolmar?
 bridge   two facts, the first of which leads to the second
@@ -43,15 +43,15 @@ class Spec(NamedTuple):
 @lru_cache(maxsize=32)
 def specs(family: str, split: str, size: Size, count: int, seed: int) -> tuple[Spec, ...]:
     """All questions of a family and a split, in an order that the seed decides."""
-    made, rng = world(size, count, seed), Random(f"search_qa {family} {split} {seed}")
+    generated, rng = world(size, count, seed), Random(f"search_qa {family} {split} {seed}")
     starts = [
         thing
         for kind in KINDS
-        for place, thing in enumerate(made.of(kind))
+        for place, thing in enumerate(generated.of(kind))
         if place % 10 in _TENTH[split]
     ]
     if family == "compare":
-        found = [spec for thing in starts for spec in _compared(rng, thing, made)]
+        found = [spec for thing in starts for spec in _compared(rng, thing, generated)]
     else:
         found = [
             Spec(thing.name, path) for thing in starts for path in _paths(thing.kind, HOPS[family])
@@ -71,12 +71,12 @@ def _paths(kind: str, hops: int) -> Iterator[tuple[Relation, ...]]:
                     yield (relation, *rest)
 
 
-def _compared(rng: Random, thing: Thing, made: World) -> Iterator[Spec]:
+def _compared(rng: Random, thing: Thing, generated: World) -> Iterator[Spec]:
     for comparison in COMPARISONS:
         if comparison.kind != thing.kind:
             continue
         value = thing.facts[comparison.relation]
-        others = [other for other in made.of(thing.kind) if other.name != thing.name]
+        others = [other for other in generated.of(thing.kind) if other.name != thing.name]
         same = [other for other in others if other.facts[comparison.relation] == value]
         different = [other for other in others if other.facts[comparison.relation] != value]
         if comparison.first is not None:
@@ -93,16 +93,16 @@ def _compared(rng: Random, thing: Thing, made: World) -> Iterator[Spec]:
 def question(family: str, split: str, number: int, size: Size, count: int, seed: int) -> Question:
     """A question in words, with its answer and the titles of the passages that answer it."""
     spec = specs(family, split, size, count, seed)[number]
-    made = world(size, count, seed)
+    generated = world(size, count, seed)
     rng = Random(f"search_qa {family} {split} {number} {size} {count} {seed}")
     if spec.comparison is not None:
-        return _comparison(rng, spec, spec.comparison, made, number)
+        return _comparison(rng, spec, spec.comparison, generated, number)
     asked, at, titles = spec.start, spec.start, []
     for relation in spec.path:
         before, after = relation.phrases[_variant(rng, relation.phrases, size)]
         asked = f"{before}{asked}{after}"
         titles.append(at)
-        at = made.things[at].facts[relation.name]
+        at = generated.things[at].facts[relation.name]
     text = QUESTIONS[_variant(rng, QUESTIONS, size)].format(q=asked)
     return Question(family, number, text, (at,), tuple(titles))
 
@@ -112,11 +112,11 @@ def _variant(rng: Random, choices: Sequence[object], size: Size) -> int:
 
 
 def _comparison(
-    rng: Random, spec: Spec, comparison: Comparison, made: World, number: int
+    rng: Random, spec: Spec, comparison: Comparison, generated: World, number: int
 ) -> Question:
     pair = [spec.start, spec.rival]
     rng.shuffle(pair)
-    values = [made.things[name].facts[comparison.relation] for name in pair]
+    values = [generated.things[name].facts[comparison.relation] for name in pair]
     text = comparison.text.format(a=pair[0], b=pair[1])
     answer = compared(comparison, pair, values)
     return Question("compare", number, text, (answer,), tuple(pair))

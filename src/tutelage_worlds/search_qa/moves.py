@@ -1,4 +1,4 @@
-"""What an agent can do, read as the two public environments read it.
+"""Parse an agent's actions as Search-R1 or verl-agent does.
 
 search_r1   Search-R1 (arXiv:2503.09516, `generation.py`)
 verl_agent  verl-agent and those built on it (arXiv:2505.10978, arXiv:2605.15155: `projection.py`
@@ -52,13 +52,13 @@ def read(action: str, protocol: Protocol) -> Move:
 
 def _search_r1(action: str) -> Move:
     """`<(search|answer)>(.*?)</\\1>`, the first; of answers, the last block counts."""
-    said = _cut(action)
-    search, answer = _first(said, SEARCH), _first(said, ANSWER)
-    flawless = _flawless(said)
+    text = _cut(action)
+    search, answer = _first(text, SEARCH), _first(text, ANSWER)
+    flawless = _flawless(text)
     if search is not None and (answer is None or search[0] < answer[0]):
         return Move("search", search[1].strip(), ends=False, valid=True, flawless=flawless)
     if answer is not None:
-        content = (_last(said, ANSWER) or "").strip()
+        content = (_last(text, ANSWER) or "").strip()
         return Move("answer", content, ends=True, valid=True, flawless=flawless)
     return Move("", "", ends=False, valid=False)
 
@@ -66,12 +66,12 @@ def _search_r1(action: str) -> Move:
 def _verl_agent(action: str) -> Move:
     """The first search in any case of letters, else the first answer; both or more than one of a
     kind count as invalid and are done all the same. An answer within a query is an answer."""
-    said = _cut(action)
+    text = _cut(action)
     folded = _folded(action)
     opened = folded.count("<search>"), folded.count("<answer>")
     valid = not (opened[0] and opened[1]) and max(opened) <= 1
-    search = _first(said, SEARCH, fold=True)
-    found = search if search is not None else _first(said, ANSWER, fold=True)
+    search = _first(text, SEARCH, fold=True)
+    found = search if search is not None else _first(text, ANSWER, fold=True)
     if found is None:
         return Move("", "", ends=False, valid=False)
     kind = SEARCH if search is not None else ANSWER
@@ -81,8 +81,8 @@ def _verl_agent(action: str) -> Move:
         last = _last(block, ANSWER)
         # an answer's tags the wrong way round end the episode without an answer
         said_as: Kind = "" if last is None else "answer"
-        return Move(said_as, (last or "").strip(), True, valid, _flawless(said))
-    return Move("search", content, ends=False, valid=valid, flawless=_flawless(said))
+        return Move(said_as, (last or "").strip(), True, valid, _flawless(text))
+    return Move("search", content, ends=False, valid=valid, flawless=_flawless(text))
 
 
 def _cut(action: str) -> str:
@@ -127,10 +127,10 @@ def _last(text: str, tag: str) -> str | None:
 
 def _flawless(action: str) -> bool:
     """Whether an action is one block and nothing else: no words around it, no tag inside."""
-    said = action.strip()
+    text = action.strip()
     for tag in (SEARCH, ANSWER):
-        inside = said.removeprefix(f"<{tag}>").removesuffix(f"</{tag}>")
-        if len(inside) == len(said) - 2 * len(tag) - 5:
+        inside = text.removeprefix(f"<{tag}>").removesuffix(f"</{tag}>")
+        if len(inside) == len(text) - 2 * len(tag) - 5:
             return not any(f"<{mark}{name}>" in inside for mark in ("", "/") for name in NAMES)
     return False
 

@@ -1,4 +1,4 @@
-"""A corpus: passages that are searched, in memory or read one by one from a file of any size.
+"""A corpus of passages, in memory or read one by one from a file of any size.
 
 A line of JSON or a row of Parquet holds `id` and `contents`, whose first line is the title in
 quotes (Search-R1's corpora, arXiv:2503.09516), or `id`, `title` and `text`.
@@ -102,7 +102,7 @@ class Lines:
         try:
             row = json.loads(self._bytes[start : self.ends[number]])
         except ValueError as error:
-            raise DataError(f"{where}: not JSON ({error}); mend or remove the line") from None
+            raise DataError(f"{where}: not JSON ({error}); fix or remove the line") from None
         return passage(row, where)
 
 
@@ -144,7 +144,7 @@ def passage(row: object, where: str) -> Passage:
         raise DataError(f"{where}: a passage must be an object with id and contents")
     identity, contents = row.get("id"), row.get("contents")
     if isinstance(identity, bool) or not isinstance(identity, str | int):
-        raise DataError(f"{where}: `id` must be a string or a whole number")
+        raise DataError(f"{where}: `id` must be a string or an integer")
     if contents is not None:
         if not isinstance(contents, str):
             raise DataError(f"{where}: `contents` must be a string: the title, then the text")

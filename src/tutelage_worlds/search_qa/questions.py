@@ -19,8 +19,14 @@ from tutelage.errors import did_you_mean
 from tutelage_worlds.search_qa.rows import SUFFIXES, DataError, rows
 
 SOURCES: Final = (
-    "nq", "triviaqa", "popqa", "hotpotqa", "2wikimultihopqa", "musique", "bamboogle",
-)  # fmt: skip
+    "nq",
+    "triviaqa",
+    "popqa",
+    "hotpotqa",
+    "2wikimultihopqa",
+    "musique",
+    "bamboogle",
+)
 """The data sets of Search-R1; it trains on the first and the fourth."""
 SPLITS: Final = ("train", "dev", "test")
 
@@ -63,9 +69,9 @@ def load(data: str, split: str, sources: tuple[str, ...] = ()) -> tuple[Question
 
 def _files(folder: Path, split: str) -> Sequence[tuple[Path, str]]:
     """The files of a split, each with its data set's name, empty where its rows say it."""
-    whole = _file(folder, split)
-    if whole is not None:
-        return [(whole, "")]
+    single = _file(folder, split)
+    if single is not None:
+        return [(single, "")]
     names = sorted((p.name for p in folder.iterdir() if p.is_dir()), key=_order)
     found = [(path, name) for name in names if (path := _of(folder / name, split)) is not None]
     if not found:
@@ -96,10 +102,10 @@ def _file(folder: Path, split: str) -> Path | None:
 def _read(path: Path, source: str) -> Iterable[Question]:
     counts: dict[str, int] = {}
     for row, where in rows(path):
-        made = question(row, where, source)
-        number = counts.get(made.source, 0)
-        counts[made.source] = number + 1
-        yield made._replace(number=number)
+        parsed = question(row, where, source)
+        number = counts.get(parsed.source, 0)
+        counts[parsed.source] = number + 1
+        yield parsed._replace(number=number)
 
 
 def question(row: object, where: str, source: str = "") -> Question:

@@ -1,4 +1,4 @@
-"""What every engine of `retrieval` is made of: an index that gives the numbers of passages."""
+"""The interface of the engines in `retrieval`: an index that returns passage numbers."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module

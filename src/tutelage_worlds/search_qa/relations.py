@@ -1,5 +1,7 @@
-"""What there is to know in the generated world: kinds of things, relations between them, and how
-both are put into words. A sentence here is a template: {x} is the thing, {y} what is said of it."""
+"""The kinds of things in the generated corpus, their relations, and the templates of sentences.
+
+In a template, {x} is the thing and {y} the value of the relation.
+"""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -28,88 +30,126 @@ def _plain(name: str) -> tuple[str, str]:
 
 RELATIONS: Final[tuple[Relation, ...]] = (
     Relation(
-        "capital", "country", "town",
+        "capital",
+        "country",
+        "town",
         (_plain("capital"), ("the town that is the capital of ", "")),
         ("The capital is {y}.", "{x} is governed from its capital {y}.", "Its capital is {y}."),
     ),
     Relation(
-        "language", "country", "",
+        "language",
+        "country",
+        "",
         (_plain("language"), ("the language spoken in ", "")),
         ("The language is {y}.", "Most people in {x} speak {y}.", "The official language is {y}."),
     ),
     Relation(
-        "country", "town", "country",
+        "country",
+        "town",
+        "country",
         (_plain("country"), ("the country in which ", " lies")),
         ("It lies in the country {y}.", "{x} is a town in {y}.", "The town belongs to {y}."),
     ),
     Relation(
-        "river", "town", "",
+        "river",
+        "town",
+        "",
         (_plain("river"), ("the river that flows through ", "")),
-        ("It lies on the river {y}.", "The river {y} flows through {x}.",
-         "The town grew along the river {y}."),
+        (
+            "It lies on the river {y}.",
+            "The river {y} flows through {x}.",
+            "The town grew along the river {y}.",
+        ),
     ),
     Relation(
-        "founding year", "town", "",
+        "founding year",
+        "town",
+        "",
         (_plain("founding year"), ("the year in which ", " was founded")),
         ("The founding year is {y}.", "{x} was founded in {y}.", "The town dates from {y}."),
     ),
     Relation(
-        "birthplace", "person", "town",
+        "birthplace",
+        "person",
+        "town",
         (_plain("birthplace"), ("the town where ", " was born")),
         ("The birthplace is {y}.", "{x} was born in {y}.", "{x} grew up in {y}, the birth town."),
     ),
     Relation(
-        "birth year", "person", "",
+        "birth year",
+        "person",
+        "",
         (_plain("birth year"), ("the year in which ", " was born")),
         ("The birth year is {y}.", "The year of birth is {y}.", "{x} came into the world in {y}."),
     ),
     Relation(
-        "profession", "person", "",
+        "profession",
+        "person",
+        "",
         (_plain("profession"), ("the occupation of ", "")),
         ("The profession is {y}.", "{x} worked as a {y}.", "{x} is known as a {y}."),
     ),
     Relation(
-        "teacher", "person", "person",
+        "teacher",
+        "person",
+        "person",
         (_plain("teacher"), ("the person who taught ", "")),
         ("The teacher was {y}.", "{x} learned from {y}.", "{x} was a pupil of {y}."),
     ),
     Relation(
-        "author", "book", "person",
+        "author",
+        "book",
+        "person",
         (_plain("author"), ("the person who wrote ", "")),
         ("The author is {y}.", "{x} was written by {y}.", "{x} is a book by {y}."),
     ),
     Relation(
-        "publication year", "book", "",
+        "publication year",
+        "book",
+        "",
         (_plain("publication year"), ("the year in which ", " appeared")),
         ("The publication year is {y}.", "{x} appeared in {y}.", "The book came out in {y}."),
     ),
     Relation(
-        "director", "film", "person",
+        "director",
+        "film",
+        "person",
         (_plain("director"), ("the person who directed ", "")),
         ("The director is {y}.", "{x} was directed by {y}.", "{x} is a film by {y}."),
     ),
     Relation(
-        "genre", "film", "",
+        "genre",
+        "film",
+        "",
         (_plain("genre"), ("the kind of film of ", "")),
-        ("The genre is {y}.", "{x} is counted among films of the genre {y}.",
-         "Its genre is given as {y}."),
+        (
+            "The genre is {y}.",
+            "{x} is counted among films of the genre {y}.",
+            "Its genre is given as {y}.",
+        ),
     ),
     Relation(
-        "founder", "company", "person",
+        "founder",
+        "company",
+        "person",
         (_plain("founder"), ("the person who founded ", "")),
         ("The founder is {y}.", "{x} was founded by {y}.", "The company goes back to {y}."),
     ),
     Relation(
-        "seat", "company", "town",
+        "seat",
+        "company",
+        "town",
         (_plain("seat"), ("the town where ", " has its seat")),
         ("The seat is {y}.", "{x} is run from {y}.", "The company has its seat in {y}."),
     ),
     Relation(
-        "product", "company", "",
+        "product",
+        "company",
+        "",
         (_plain("product"), ("the product made by ", "")),
         ("The product is {y}.", "{x} makes {y}.", "The company sells {y}."),
     ),
-)  # fmt: skip
+)
 OF_KIND: Final[Mapping[str, tuple[Relation, ...]]] = {
     kind: tuple(r for r in RELATIONS if r.kind == kind)
     for kind in ("country", "town", "person", "book", "film", "company")
@@ -160,9 +200,23 @@ COMPARISONS: Final = (
 )
 
 PROFESSIONS: Final = (
-    "painter", "surgeon", "poet", "weaver", "chemist", "botanist", "violinist", "mason", "judge",
-    "glazier", "geologist", "baker", "cartographer", "sculptor", "tailor", "pilot",
-)  # fmt: skip
+    "painter",
+    "surgeon",
+    "poet",
+    "weaver",
+    "chemist",
+    "botanist",
+    "violinist",
+    "mason",
+    "judge",
+    "glazier",
+    "geologist",
+    "baker",
+    "cartographer",
+    "sculptor",
+    "tailor",
+    "pilot",
+)
 GENRES: Final = (
     "comedy",
     "western",
@@ -174,9 +228,21 @@ GENRES: Final = (
     "mystery",
 )
 PRODUCTS: Final = (
-    "lanterns", "bicycles", "pianos", "clocks", "carpets", "compasses", "umbrellas", "telescopes",
-    "ceramics", "buttons", "chocolate", "soap",
-)  # fmt: skip
+    "lanterns",
+    "bicycles",
+    "pianos",
+    "clocks",
+    "carpets",
+    "compasses",
+    "umbrellas",
+    "telescopes",
+    "ceramics",
+    "buttons",
+    "chocolate",
+    "soap",
+)
 VALUES: Final[Mapping[str, tuple[str, ...]]] = {
-    "profession": PROFESSIONS, "genre": GENRES, "product": PRODUCTS,
-}  # fmt: skip
+    "profession": PROFESSIONS,
+    "genre": GENRES,
+    "product": PRODUCTS,
+}

@@ -1,4 +1,4 @@
-"""The same in few words, for small models: what the text says, less tags and marks."""
+"""Compact renderings for small models: the text without tags and punctuation marks."""
 
 import re
 from typing import Final
@@ -26,7 +26,7 @@ def compact(observation: Observation) -> str:
         return _spaced(text)
     if not found:
         return "nothing found"
-    return "\n".join(f"{title} : {_spaced(said)}" for title, said in found)
+    return "\n".join(f"{title} : {_spaced(passage)}" for title, passage in found)
 
 
 def _spaced(text: str) -> str:

@@ -1,5 +1,8 @@
-"""Search in this process: words with bm25s, tantivy or an index of our own, meanings with faiss or
-usearch over vectors of an encoder. Or a server elsewhere (`client`)."""
+"""Build and open search indexes in this process: sparse or dense.
+
+Sparse search uses bm25s, tantivy or an own index, dense search faiss or usearch over vectors of an
+encoder. `client` searches on a server instead.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -56,11 +59,11 @@ def build(
 
     Raises ConfigError for a missing package or encoder.
     """
-    made = _module(engine)
+    library = _module(engine)
     settings: dict[str, Any] = {"encoder": encoder} if engine in DENSE else {}
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-    index: Index = made.build(corpus, folder=folder, **settings)
+    index: Index = library.build(corpus, folder=folder, **settings)
     if folder is not None:
         says = {"engine": engine, "corpus": corpus.name, "passages": len(corpus), **settings}
         (folder / MANIFEST).write_text(json.dumps(says), encoding="utf-8")

@@ -33,7 +33,7 @@ def _json(line: str, where: str) -> object:
     try:
         return json.loads(line)
     except ValueError as error:
-        raise DataError(f"{where}: not JSON ({error}); mend or remove the line") from None
+        raise DataError(f"{where}: not JSON ({error}); fix or remove the line") from None
 
 
 def _rows(table: Any) -> Iterator[object]:
@@ -54,4 +54,4 @@ def parquet(path: Path) -> Any:
     try:
         return pyarrow.parquet.read_table(path)
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} is no Parquet file that can be read ({error})") from None
+        raise DataError(f"{path} is not a readable Parquet file ({error})") from None

@@ -1,5 +1,8 @@
-"""How an answer is judged: exact match and token F1 after the normalisation of SQuAD
-(arXiv:1606.05250, section 6.1), as Search-R1 does (arXiv:2503.09516, `qa_em.py`)."""
+"""Scores of answers: exact match and token F1.
+
+After the normalisation of SQuAD (arXiv:1606.05250, section 6.1), as in Search-R1 (arXiv:2503.09516,
+`qa_em.py`).
+"""
 
 import re
 import string
@@ -30,8 +33,8 @@ def exact_match(answer: str, golds: Iterable[str]) -> bool:
     >>> exact_match("the Beatles!", ["Beatles", "Fab Four"])
     True
     """
-    said = normalise(answer)
-    return any(normalise(gold) == said for gold in golds)
+    normalised = normalise(answer)
+    return any(normalise(gold) == normalised for gold in golds)
 
 
 def f1(answer: str, golds: Iterable[str]) -> float:
@@ -42,13 +45,13 @@ def f1(answer: str, golds: Iterable[str]) -> float:
     >>> f1("in Paris, France", ["Paris"])
     0.5
     """
-    said = Counter(normalise(answer).split())
-    return max((_overlap(said, Counter(normalise(gold).split())) for gold in golds), default=0.0)
+    words = Counter(normalise(answer).split())
+    return max((_overlap(words, Counter(normalise(gold).split())) for gold in golds), default=0.0)
 
 
-def _overlap(said: Counter[str], gold: Counter[str]) -> float:
-    common = (said & gold).total()
-    return 2 * common / (said.total() + gold.total()) if common else 0.0
+def _overlap(words: Counter[str], gold: Counter[str]) -> float:
+    common = (words & gold).total()
+    return 2 * common / (words.total() + gold.total()) if common else 0.0
 
 
 def format_reward(*, correct: bool, flawless: bool) -> float:

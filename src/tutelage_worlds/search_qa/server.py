@@ -39,17 +39,17 @@ class Refused(ValueError):
 def read(body: bytes, k: int) -> Asked:
     """What a request asks for; k is for those that do not say how many. Raises Refused."""
     try:
-        made = json.loads(body)
+        request = json.loads(body)
     except ValueError as error:
         raise Refused(f"the body is not JSON ({error})") from None
-    if not isinstance(made, dict):
+    if not isinstance(request, dict):
         raise Refused("the body must be an object with `queries` or `query`")
-    if ("queries" in made) == ("query" in made):
+    if ("queries" in request) == ("query" in request):
         raise Refused("there must be `queries`, a list of strings, or `query`, one string")
-    queries = made["queries"] if "queries" in made else [made["query"]]
+    queries = request["queries"] if "queries" in request else [request["query"]]
     if not isinstance(queries, list) or not all(isinstance(query, str) for query in queries):
         raise Refused("`queries` must be a list of strings, `query` one string")
-    top, scores = made.get("topk"), made.get("return_scores", False)
+    top, scores = request.get("topk"), request.get("return_scores", False)
     if isinstance(top, bool) or not (top is None or isinstance(top, int)) or (top or 0) < 0:
         raise Refused("`topk` must be a whole number, not below 0, or null")
     if not isinstance(scores, bool):
@@ -139,8 +139,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._say(405, {"detail": f"POST to {PATH}"})
 
-    def _say(self, status: int, made: dict[str, Any]) -> None:
-        body = json.dumps(made).encode()
+    def _say(self, status: int, content: dict[str, Any]) -> None:
+        body = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -1,5 +1,6 @@
-"""Search by words: BM25 with Pyserini's k1 = 0.9 and b = 0.4 (tantivy has its own, 1.2 and 0.75),
-over the words that Lucene's English analysis makes of a text, as Search-R1's BM25 does.
+"""Sparse retrieval: BM25 over the terms of Lucene's English analysis, as in Search-R1.
+
+k1 = 0.9 and b = 0.4 as in Pyserini (tantivy has its own, 1.2 and 0.75).
 
 bm25s    score = sum over query words of  ln(1 + (D - D_t + 0.5) / (D_t + 0.5))  f / (f + c(|d|)),
          c(l) = k1 (1 - b + b l / average), lengths exact (arXiv:2407.03618, method "lucene")

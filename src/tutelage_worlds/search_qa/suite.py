@@ -1,4 +1,4 @@
-"""Search-QA as a suite: tasks, the environment, demonstrations, plans, wording."""
+"""The search_qa suite: tasks, the environment, demonstrations, plans and renderings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,13 +37,13 @@ GET: Final = (
 class SearchQA:
     """Answering questions with a search engine, as Search-R1 does (arXiv:2503.09516).
 
-    data       a folder of questions (see `questions`); without it, questions of our own making
-    corpus     a file of passages (see `passages`) that are searched for them
-    families   of our own questions: single, bridge, chain, compare; of files: data sets; all
-    size       of our own world: "full", or "small" with plain and short passages, for tiny models
-    passages   how many passages our own world has: 2,400, small 240
-    seed       of our own world
-    train, dev, test  how many of our own questions these splits have
+    data       a folder of questions (see `questions`); without it, generated questions
+    corpus     a file of passages to search (see `passages`)
+    families   of generated questions: single, bridge, chain, compare; of files: data sets (all)
+    size       of the generated corpus: "full", or "small" with plain, short passages for tiny models
+    passages   number of generated passages (2,400; small: 240)
+    seed       of the generated corpus
+    train, dev, test  how many generated questions these splits have
     retriever  what searches: "bm25s", "lucene", "tantivy", "faiss" or "usearch" in this process
     index      a folder in which an index of the corpus was built; else it is built in memory
     encoder    what makes vectors for faiss and usearch (see `encoders`)
@@ -51,9 +51,9 @@ class SearchQA:
     topk       passages for a query
     protocol   actions and texts of "search_r1" or of "verl_agent" (see `moves`)
     reward     "em", 1 for an exact match; "f1", over words; or "format", Search-R1's mixture
-    words      at most so many words of passages are shown after a search
+    words      most words of passages that are shown after a search
 
-    Raises ValueError for numbers that cannot be and for settings that do not go together.
+    Raises ValueError for numbers out of range and for settings that exclude each other.
     """
 
     data: str | Path | None = None
@@ -236,9 +236,13 @@ def _remote(url: str, dialect: Dialect, k: int) -> Library:
 
 @lru_cache(maxsize=4)
 def _local(
-    own: tuple[Size, int, int] | None, corpus: str | None, engine: Engine, index: str | None,
-    encoder: str, k: int,
-) -> Library:  # fmt: skip
+    own: tuple[Size, int, int] | None,
+    corpus: str | None,
+    engine: Engine,
+    index: str | None,
+    encoder: str,
+    k: int,
+) -> Library:
     passages: Corpus
     passages = world(*own).passages if own else load(Path(corpus or "").expanduser())
     if index is None:
@@ -247,13 +251,13 @@ def _local(
 
 
 def _opened(corpus: Corpus, engine: Engine, folder: Path) -> Local:
-    made = opened(corpus, folder)
-    if made.engine != engine:
+    passages = opened(corpus, folder)
+    if passages.engine != engine:
         raise ConfigError(
-            f"env.options.index = {folder} was built for the retriever {made.engine!r}; set "
+            f"env.options.index = {folder} was built for the retriever {passages.engine!r}; set "
             f"env.options.retriever to it, or build one for {engine!r}"
         )
-    return made
+    return passages
 
 
 def needs(options: Mapping[str, object]) -> Iterator[requirements.Need]:
@@ -261,9 +265,9 @@ def needs(options: Mapping[str, object]) -> Iterator[requirements.Need]:
     retriever = "" if options.get("url") else options.get("retriever", "bm25s")
     for name, distribution, extra, what in _PACKAGES:
         use = f'for retriever = "{name}": {what}'
-        yield requirements.package(distribution, extra, wanted=retriever == name, use=use)
+        yield requirements.package(distribution, extra, required=retriever == name, use=use)
     table = str(options.get("corpus", "")).endswith(".parquet") or _tables(options.get("data"))
-    yield requirements.package("pyarrow", "parquet", wanted=table, use="for Parquet files")
+    yield requirements.package("pyarrow", "parquet", required=table, use="for Parquet files")
     for option in ("data", "corpus", "index"):
         if options.get(option):
             yield requirements.file(option, options[option], GET)

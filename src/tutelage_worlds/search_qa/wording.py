@@ -1,4 +1,4 @@
-"""What an agent is told: instructions, results of a search, and that an action was none."""
+"""The texts for the agent: instructions, search results, and answers to invalid actions."""
 
 import json
 import re
@@ -101,4 +101,4 @@ def results(text: str) -> list[tuple[str, str]] | None:
         # what is left of a result that was cut, or a text of somebody else's
         return []
     pairs = zip(parts[1::2], parts[2::2], strict=True)
-    return [(title.strip('"'), said.strip()) for title, said in pairs]
+    return [(title.strip('"'), passage.strip()) for title, passage in pairs]

@@ -1,5 +1,7 @@
-"""A world of our own: a graph of made-up things, and a passage about each of them. Everything is
-drawn from one seed; no sentence was taken from anywhere."""
+"""Generate a corpus: a graph of invented things, and a passage about each of them.
+
+Everything is drawn from one seed; no sentence is copied from elsewhere.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -13,25 +15,93 @@ Size = Literal["full", "small"]
 PASSAGES: Final[Mapping[str, int]] = {"full": 2400, "small": 240}
 FEWEST: Final = 60
 _SHARES: Final[Mapping[str, int]] = {
-    "country": 2, "town": 16, "person": 44, "book": 14, "film": 12, "company": 12,
-}  # fmt: skip
+    "country": 2,
+    "town": 16,
+    "person": 44,
+    "book": 14,
+    "film": 12,
+    "company": 12,
+}
 """Of a hundred passages, how many are about things of a kind."""
 _ONSETS: Final = (
-    "b", "br", "d", "dr", "f", "fl", "g", "gr", "h", "k", "kr", "l", "m", "n",
-    "p", "pr", "r", "s", "st", "t", "tr", "v", "z",
-)  # fmt: skip
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gr",
+    "h",
+    "k",
+    "kr",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pr",
+    "r",
+    "s",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "z",
+)
 _VOWELS: Final = ("a", "e", "i", "o", "u", "ai", "ei")
 _CODAS: Final = ("l", "m", "n", "r", "s", "t", "nd", "rk", "sh")
 _THINGS: Final = (
-    "River", "Lamp", "Winter", "Mirror", "Garden", "Tower", "Harbour", "Orchard",
-    "Letter", "Shadow", "Window", "Bridge", "Candle", "Meadow", "Silence", "Clock",
-    "Island", "Journey", "Summer", "Stranger", "Feather", "Lantern", "Mountain", "Valley",
-)  # fmt: skip
+    "River",
+    "Lamp",
+    "Winter",
+    "Mirror",
+    "Garden",
+    "Tower",
+    "Harbour",
+    "Orchard",
+    "Letter",
+    "Shadow",
+    "Window",
+    "Bridge",
+    "Candle",
+    "Meadow",
+    "Silence",
+    "Clock",
+    "Island",
+    "Journey",
+    "Summer",
+    "Stranger",
+    "Feather",
+    "Lantern",
+    "Mountain",
+    "Valley",
+)
 _MANNERS: Final = (
-    "Silent", "Golden", "Broken", "Distant", "Hidden", "Crimson", "Early", "Empty",
-    "Frozen", "Gentle", "Hollow", "Little", "Lonely", "Patient", "Restless", "Second",
-    "Secret", "Seventh", "Sleeping", "Southern", "Stolen", "Wandering", "Western", "Wooden",
-)  # fmt: skip
+    "Silent",
+    "Golden",
+    "Broken",
+    "Distant",
+    "Hidden",
+    "Crimson",
+    "Early",
+    "Empty",
+    "Frozen",
+    "Gentle",
+    "Hollow",
+    "Little",
+    "Lonely",
+    "Patient",
+    "Restless",
+    "Second",
+    "Secret",
+    "Seventh",
+    "Sleeping",
+    "Southern",
+    "Stolen",
+    "Wandering",
+    "Western",
+    "Wooden",
+)
 _FIRMS: Final = ("Works", "Brothers", "Company", "Trading", "Factory", "Union")
 
 
@@ -90,13 +160,13 @@ def _names(rng: Random, size: Size, count: int) -> dict[str, list[str]]:
     used: set[str] = set()
 
     def distinct(draw: Iterator[str], wanted: int) -> list[str]:
-        made: list[str] = []
-        while len(made) < wanted:
+        names: list[str] = []
+        while len(names) < wanted:
             name = next(draw)
             if name not in used:
                 used.add(name)
-                made.append(name)
-        return made
+                names.append(name)
+        return names
 
     def pairs(first: Sequence[str], second: Sequence[str], form: str) -> Iterator[str]:
         while True:
@@ -144,24 +214,24 @@ def _facts(
     rng: Random, place: int, kind: str, names: Mapping[str, list[str]], *, years: int
 ) -> dict[str, str]:
     """The facts of the thing at a place among those of its kind; years are multiples of `years`."""
-    made = {}
+    facts = {}
     for relation in OF_KIND[kind]:
         name = relation.name
         if name == "capital":
-            made[name] = names["town"][place]
+            facts[name] = names["town"][place]
         elif name == "country" and place < len(names["country"]):
-            made[name] = names["country"][place]
+            facts[name] = names["country"][place]
         elif relation.target:
             others, own = names[relation.target], relation.target == kind
             drawn = rng.randrange(len(others) - own)
-            made[name] = others[drawn + (own and drawn >= place)]
+            facts[name] = others[drawn + (own and drawn >= place)]
         elif name in VALUES:
-            made[name] = rng.choice(VALUES[name])
+            facts[name] = rng.choice(VALUES[name])
         elif name.endswith("year"):
-            made[name] = str(rng.randrange(1100, 2000, years))
+            facts[name] = str(rng.randrange(1100, 2000, years))
         else:
-            made[name] = rng.choice(names[name])
-    return made
+            facts[name] = rng.choice(names[name])
+    return facts
 
 
 # -- passages

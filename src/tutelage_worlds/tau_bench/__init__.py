@@ -1,5 +1,4 @@
-"""tau_bench: tau-bench's customer service (arXiv:2406.12045), its rules, tools and files, in pure
-Python."""
+"""tau_bench: tau-bench's customer service (arXiv:2406.12045) in pure Python."""
 
 from tutelage_worlds.tau_bench.customers import STOP, Customer, Scripted, Simulated
 from tutelage_worlds.tau_bench.env import TauBenchEnv

@@ -17,12 +17,27 @@ common(AIRLINE)
 NOW = "2024-05-15T15:00:00"
 BAGGAGE, INSURANCE = 50, 30
 AIRPORTS = {
-    "SFO": "San Francisco", "JFK": "New York", "LAX": "Los Angeles", "ORD": "Chicago",
-    "DFW": "Dallas", "DEN": "Denver", "SEA": "Seattle", "ATL": "Atlanta", "MIA": "Miami",
-    "BOS": "Boston", "PHX": "Phoenix", "IAH": "Houston", "LAS": "Las Vegas", "MCO": "Orlando",
-    "EWR": "Newark", "CLT": "Charlotte", "MSP": "Minneapolis", "DTW": "Detroit",
-    "PHL": "Philadelphia", "LGA": "LaGuardia",
-}  # fmt: skip
+    "SFO": "San Francisco",
+    "JFK": "New York",
+    "LAX": "Los Angeles",
+    "ORD": "Chicago",
+    "DFW": "Dallas",
+    "DEN": "Denver",
+    "SEA": "Seattle",
+    "ATL": "Atlanta",
+    "MIA": "Miami",
+    "BOS": "Boston",
+    "PHX": "Phoenix",
+    "IAH": "Houston",
+    "LAS": "Las Vegas",
+    "MCO": "Orlando",
+    "EWR": "Newark",
+    "CLT": "Charlotte",
+    "MSP": "Minneapolis",
+    "DTW": "Detroit",
+    "PHL": "Philadelphia",
+    "LGA": "LaGuardia",
+}
 NO_RESERVATION, NO_METHOD = "Error: reservation not found", "Error: payment method not found"
 
 
@@ -276,15 +291,15 @@ def update_reservation_flights(
     seats, price = len(now["passengers"]), 0
     flights = copied(flights)
     for flight in flights:
-        kept = [
+        unchanged = [
             f
             for f in now["flights"]
             if f["flight_number"] == flight["flight_number"]
             and f["date"] == flight["date"]
             and cabin == now["cabin"]
         ]
-        if kept:
-            flight.update({k: kept[0][k] for k in ("price", "origin", "destination")})
+        if unchanged:
+            flight.update({k: unchanged[0][k] for k in ("price", "origin", "destination")})
         elif problem := _fare(data, flight, cabin, now["passengers"]):
             return problem
         price += flight["price"] * seats

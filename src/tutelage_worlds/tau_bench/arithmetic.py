@@ -1,4 +1,4 @@
-"""The calculator's arithmetic: Python's, without handing anybody's text to Python.
+"""The calculator tool: Python's arithmetic, without evaluating text as Python.
 
 tau-bench lets Python evaluate any text of digits, "+-*/(). " and rounds the result. The results and
 error texts here are the same, with two bounds: a text of more than LONGEST characters and a number

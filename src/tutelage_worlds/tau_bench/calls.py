@@ -1,4 +1,4 @@
-"""From an agent's words to a call: JSON as tau-bench's text agents write it.
+"""Parse an agent's text into a tool call: JSON as tau-bench's text agents write it.
 
     {"name": "get_order_details", "arguments": {"order_id": "#W2611340"}}
     {"name": "respond", "arguments": {"content": "Your order is on its way."}}
@@ -33,18 +33,18 @@ def read(action: str) -> Call | Misread:
     if not text:
         return Misread(reason="nothing was said and no tool was called")
     try:
-        made = json.loads(text)
+        value = json.loads(text)
     except RecursionError:
         return Misread(reason="the JSON is nested too deeply")
     except ValueError:
         return Call(name=RESPOND, kwargs={"content": text})
-    if not isinstance(made, dict):
+    if not isinstance(value, dict):
         return Call(name=RESPOND, kwargs={"content": text})
-    return _call(made)
+    return _call(value)
 
 
-def _call(made: dict[str, Any]) -> Call | Misread:
-    name, arguments = made.get("name"), made.get("arguments")
+def _call(value: dict[str, Any]) -> Call | Misread:
+    name, arguments = value.get("name"), value.get("arguments")
     if not isinstance(name, str) or not isinstance(arguments, dict):
         return Misread(reason='a call needs a "name" and an object of "arguments"')
     if _depth(arguments) > DEEPEST:
@@ -70,8 +70,8 @@ def _depth(value: object) -> int:
 
 def broken(action: str, call: Call) -> bool:
     """Whether an action that became a reply as a whole looks like a call that failed to be JSON."""
-    whole = call.kwargs.get("content") == action.strip()
-    return whole and action.lstrip().startswith(("{", "[", "```"))
+    only_text = call.kwargs.get("content") == action.strip()
+    return only_text and action.lstrip().startswith(("{", "[", "```"))
 
 
 def write(name: str, **arguments: object) -> str:

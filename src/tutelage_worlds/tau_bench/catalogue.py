@@ -1,4 +1,4 @@
-"""What our own shop sells and to whom: names, options, places. None of it is tau-bench's."""
+"""Products, names and places of the generated shop; none of them are tau-bench's."""
 
 from typing import Final, NamedTuple
 
@@ -29,23 +29,78 @@ PRODUCTS: Final[tuple[tuple[str, dict[str, tuple[str, ...]]], ...]] = (
     ("Chess Set", {"wood": ("maple", "walnut"), "board": ("folding", "flat", "roll-up")}),
 )
 FIRST_NAMES: Final = (
-    "Ada", "Bram", "Cleo", "Dario", "Edda", "Finn", "Greta", "Hugo", "Ines", "Jonas", "Kaya",
-    "Lorin", "Maud", "Nils", "Oda", "Pia", "Quinn", "Rosa", "Sven", "Tilda", "Ulf", "Vera",
-    "Wim", "Yann", "Zoe",
-)  # fmt: skip
+    "Ada",
+    "Bram",
+    "Cleo",
+    "Dario",
+    "Edda",
+    "Finn",
+    "Greta",
+    "Hugo",
+    "Ines",
+    "Jonas",
+    "Kaya",
+    "Lorin",
+    "Maud",
+    "Nils",
+    "Oda",
+    "Pia",
+    "Quinn",
+    "Rosa",
+    "Sven",
+    "Tilda",
+    "Ulf",
+    "Vera",
+    "Wim",
+    "Yann",
+    "Zoe",
+)
 LAST_NAMES: Final = (
-    "Abbot", "Birk", "Corder", "Dunmore", "Ekberg", "Fowler", "Grange", "Holm", "Ivers", "Jarvis",
-    "Kestrel", "Lund", "Marlow", "Norden", "Oakes", "Penrose", "Quill", "Rasmus", "Stroud",
-    "Thorne", "Upton", "Vance", "Weller", "Yarrow",
-)  # fmt: skip
+    "Abbot",
+    "Birk",
+    "Corder",
+    "Dunmore",
+    "Ekberg",
+    "Fowler",
+    "Grange",
+    "Holm",
+    "Ivers",
+    "Jarvis",
+    "Kestrel",
+    "Lund",
+    "Marlow",
+    "Norden",
+    "Oakes",
+    "Penrose",
+    "Quill",
+    "Rasmus",
+    "Stroud",
+    "Thorne",
+    "Upton",
+    "Vance",
+    "Weller",
+    "Yarrow",
+)
 STREETS: Final = (
-    "Mill Lane", "Harbour Road", "Chapel Street", "Orchard Way", "Station Road", "Bridge Street",
-    "Castle Hill", "Willow Walk",
-)  # fmt: skip
+    "Mill Lane",
+    "Harbour Road",
+    "Chapel Street",
+    "Orchard Way",
+    "Station Road",
+    "Bridge Street",
+    "Castle Hill",
+    "Willow Walk",
+)
 PLACES: Final = (
-    ("Portland", "OR"), ("Madison", "WI"), ("Boise", "ID"), ("Tucson", "AZ"), ("Albany", "NY"),
-    ("Savannah", "GA"), ("Omaha", "NE"), ("Duluth", "MN"),
-)  # fmt: skip
+    ("Portland", "OR"),
+    ("Madison", "WI"),
+    ("Boise", "ID"),
+    ("Tucson", "AZ"),
+    ("Albany", "NY"),
+    ("Savannah", "GA"),
+    ("Omaha", "NE"),
+    ("Duluth", "MN"),
+)
 REASONS: Final = ("no longer needed", "ordered by mistake")
 
 

@@ -1,4 +1,4 @@
-"""The other side of the conversation: who says what the customer says.
+"""The customer of a conversation: scripted, or a model.
 
 scripted   from the task's own facts, by rules: the same words every time, no model
 endpoint   a model behind an OpenAI-compatible server
@@ -93,9 +93,9 @@ class Scripted:
         question = "?" in content
         if _WHO.search(content) and not self._known:
             return self._who(content)
-        told = {output for output in self._scenario.outputs if said(output, content)}
-        if told - self._told:
-            self._told |= told
+        outputs = {output for output in self._scenario.outputs if said(output, content)}
+        if outputs - self._told:
+            self._told |= outputs
             return self._next() if self._told == set(self._scenario.outputs) else MORE
         if _ELSE.search(content):
             return self._next()
@@ -206,7 +206,7 @@ def _reply(path: str, options: str) -> Reply:
         named(module, name, where="env.options.user", what="a customer", declared=_offered(path)),
     )
     try:
-        made: Reply = make(**json.loads(options))
+        reply: Reply = make(**json.loads(options))
     except TypeError as error:
         raise ConfigError(f"env.options.user_options does not fit {path}: {error}") from error
-    return made
+    return reply

@@ -1,4 +1,4 @@
-"""The database of a shop or an airline: shared by all episodes, changed by none of them.
+"""The database of a shop or an airline, with the changes of each episode kept apart.
 
 An episode reads the records of a `Store` and changes copies of its own, so that beginning an
 episode costs nothing, and comparing two ends means comparing the few records that were touched.
@@ -100,9 +100,9 @@ class Database:
 
     def changes(self) -> dict[Key, str]:
         """The canonical text of every record that is not what it was."""
-        made = {
+        changed = {
             (name, key): canonical(record)
             for name, table in self.tables.items()
             for key, record in table.changed.items()
         }
-        return {key: text for key, text in made.items() if text != self.store.canonical(key)}
+        return {key: text for key, text in changed.items() if text != self.store.canonical(key)}

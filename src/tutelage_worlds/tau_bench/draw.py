@@ -1,4 +1,4 @@
-"""Draws that are the same in every Python: `Random.random()` alone is promised never to change."""
+"""Random draws that are equal in every Python version: only `Random.random()` never changes."""
 
 from collections.abc import Sequence
 from random import Random

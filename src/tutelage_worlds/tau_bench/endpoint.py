@@ -1,4 +1,4 @@
-"""A customer behind an OpenAI-compatible server, with the standard library alone."""
+"""A customer played by a model on an OpenAI-compatible server."""
 
 import json
 import time
@@ -75,8 +75,8 @@ def _fetch(request: urllib.request.Request, seconds: float, retries: int) -> byt
 
 def _content(answer: bytes, address: str) -> str:
     try:
-        made: Any = json.loads(answer)
-        words = made["choices"][0]["message"]["content"]
+        value: Any = json.loads(answer)
+        words = value["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError) as error:
         raise EnvError(
             f"the customer's server at {address} answered something else than a chat completion; "

@@ -1,4 +1,4 @@
-"""The conversation of an agent with a customer and with the company's tools."""
+"""The tau_bench environment: a conversation with a customer and the company's tools."""
 
 from collections.abc import Callable
 from hashlib import blake2b
@@ -93,8 +93,8 @@ class TauBenchEnv:
         records = self._goal.keys() | self._changes.keys()
         outputs = set(self._scenario.outputs)
         right = sum(self._goal.get(key) == self._changes.get(key) for key in records)
-        whole = len(records) + len(outputs)
-        return (right + len(self._told)) / whole if whole else 1.0
+        total = len(records) + len(outputs)
+        return (right + len(self._told)) / total if total else 1.0
 
     def _mark(self) -> str:
         """A short name for what the database has become."""

@@ -1,4 +1,4 @@
-"""How a task is done: from its own actions alone, or as a conversation worth imitating.
+"""Experts of tau-bench: the task's own actions, or a conversation worth imitating.
 
 Both are for the scripted customer and are found by playing: what they return wins.
 """
@@ -123,7 +123,7 @@ def demonstrate(world: World, scenario: Scenario, *, transfer: bool = True) -> l
 def _won(talk: Talk) -> Talk:
     if not talk.last.won:
         raise EnvError(
-            f"the task {talk.scenario.id} cannot be won by its own actions; leave it out or mend "
+            f"the task {talk.scenario.id} cannot be won by its own actions; leave it out or fix "
             "its file"
         )
     return talk
@@ -145,8 +145,8 @@ def _converse(talk: Talk, *, late: bool) -> Talk:
         left = [call for call in left if call not in now]
         for call in now:
             _act(talk, call)
-        told = " ; ".join(scenario.outputs) if last else ""
-        asked = _report(talk, told, changed=bool(now))
+        outputs = " ; ".join(scenario.outputs) if last else ""
+        asked = _report(talk, outputs, changed=bool(now))
     for call in talk.hand_over():
         talk.call("A person must take over.", call)
     while not talk.last.done:
@@ -154,10 +154,10 @@ def _converse(talk: Talk, *, late: bool) -> Talk:
     return talk
 
 
-def _report(talk: Talk, told: str, *, changed: bool) -> str:
+def _report(talk: Talk, outputs: str, *, changed: bool) -> str:
     """Say what was done or found; the customer's next words."""
-    if told:
-        talk.say("I have found what was asked.", f"{told} . {ELSE}")
+    if outputs:
+        talk.say("I have found what was asked.", f"{outputs} . {ELSE}")
     elif not talk.hand_over():
         talk.say("That is done." if changed else "I have looked.", f"Done. {ELSE}")
     return talk.last.text

@@ -1,4 +1,4 @@
-"""tau-bench's own files, read from a folder and checked before anything is played.
+"""Read and check tau-bench's own files.
 
 Three layouts are known by what lies in the folder, and none of their code is run:
 
@@ -110,9 +110,9 @@ def _tasks(
     )
     if path is None:
         return
-    made = read_json(path) if path.suffix == ".json" else literals(path)
-    shapes.fits(made, [shapes.TASK], str(path))
-    for k, task in enumerate(made):
+    rows = read_json(path) if path.suffix == ".json" else literals(path)
+    shapes.fits(rows, [shapes.TASK], str(path))
+    for k, task in enumerate(rows):
         identity, requests = facts(task["instruction"])
         calls = [Call(name=a["name"], kwargs=a["kwargs"]) for a in task["actions"]]
         shapes.known(task["user_id"], tables["users"], f"{path}: task {k}", "user")
@@ -166,10 +166,10 @@ def _tau2(root: Path) -> World:
         )
     tables = {name: tables[name] for name in TABLES["retail"]}
     shapes.tables("retail", tables, root)
-    made = read_json(root / "tasks.json")
-    shapes.fits(made, [shapes.TASK2], str(root / "tasks.json"))
+    rows = read_json(root / "tasks.json")
+    shapes.fits(rows, [shapes.TASK2], str(root / "tasks.json"))
     store = Store(tables)
-    by_id = {task["id"]: _scenario2(root, task, store) for task in made}
+    by_id = {task["id"]: _scenario2(root, task, store) for task in rows}
     listed = root / "split_tasks.json"
     splits = read_json(listed) if listed.is_file() else {"base": list(by_id)}
     shapes.fits(splits, {"*": [str]}, str(listed))
@@ -188,7 +188,7 @@ def _tau2(root: Path) -> World:
 
 def _scenario2(root: Path, task: Record, store: Store) -> Scenario:
     where = f"{root / 'tasks.json'}: task {task['id']}"
-    criteria, told = task["evaluation_criteria"], task["user_scenario"]["instructions"]
+    criteria, instructions = task["evaluation_criteria"], task["user_scenario"]["instructions"]
     if "DB" not in criteria["reward_basis"] or task.get("initial_state"):
         raise EnvError(
             f"{where} is not judged by the database, or begins with a changed one; only tasks of "
@@ -200,10 +200,10 @@ def _scenario2(root: Path, task: Record, store: Store) -> Scenario:
     return Scenario(
         id=f"tau2_bench/retail/{task['id']}",
         user_id=_owner(calls, store),
-        instruction=" ".join(told[part] for part in parts if told.get(part)),
+        instruction=" ".join(instructions[part] for part in parts if instructions.get(part)),
         actions=calls,
-        identity=first_person(told["known_info"]),
-        requests=(first_person(told["reason_for_call"]),),
+        identity=first_person(instructions["known_info"]),
+        requests=(first_person(instructions["reason_for_call"]),),
     )
 
 

@@ -1,4 +1,4 @@
-"""A shop of our own, in tau-bench's format and under its rules, with tasks without end.
+"""Generate a shop and any number of tasks in tau-bench's format, under its rules.
 
 `shop(size)` is one database, the same one for ever; `scenario(split, seed, size)` is a task over
 it, the same one for ever. Tasks of "train" and "dev" are those of the first three quarters of the
@@ -23,9 +23,12 @@ from tutelage_worlds.tau_bench.tools import perform
 SPLITS: Final = ("train", "dev", "test")
 FAMILIES: Final = (*REQUESTS, "several")
 SEVERAL: Final = (
-    "cancel_pending_order", "return_delivered_order_items", "exchange_delivered_order_items",
-    "modify_pending_order_items", "modify_pending_order_address",
-)  # fmt: skip
+    "cancel_pending_order",
+    "return_delivered_order_items",
+    "exchange_delivered_order_items",
+    "modify_pending_order_items",
+    "modify_pending_order_address",
+)
 STATUSES: Final = ("pending", "delivered", "pending", "delivered", "processed", "cancelled")
 TRIES: Final = 1000
 
@@ -55,16 +58,16 @@ def _product(rng: Random, k: int) -> tuple[str, Record]:
     variants: list[dict[str, str]] = [{}]
     for option, values in options.items():
         variants = [{**variant, option: value} for variant in variants for value in values]
-    made = {}
+    items = {}
     for variant in variants:
         item_id = number(rng, 10)
-        made[item_id] = {
+        items[item_id] = {
             "item_id": item_id,
             "options": variant,
             "available": rng.random() < 0.75,
             "price": round(base * (0.8 + 0.4 * rng.random()), 2),
         }
-    return product_id, {"name": name, "product_id": product_id, "variants": made}
+    return product_id, {"name": name, "product_id": product_id, "variants": items}
 
 
 def _user(rng: Random, k: int) -> tuple[str, Record]:

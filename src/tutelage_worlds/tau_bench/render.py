@@ -1,5 +1,7 @@
-"""The same information in few words, for tiny models: records become names and values between
-single blanks, and ids stand in quotes, as they do in calls."""
+"""Compact renderings for tiny models.
+
+Records become names and values between single spaces, and ids are in quotes, as in calls.
+"""
 
 import json
 import re
@@ -28,11 +30,11 @@ def compact(observation: Observation) -> str:
         return _STOP.sub(r" \1", _ID.sub(r'"\1"', text))
     body = text.removeprefix(TOOL_SAYS)
     try:
-        made = json.loads(body)
+        value = json.loads(body)
     except ValueError:
-        made = body
-    if isinstance(made, dict | list):
-        return "tool : " + " ".join(_words(made))
+        value = body
+    if isinstance(value, dict | list):
+        return "tool : " + " ".join(_words(value))
     return f"tool : {json.dumps(body)}" if body and not body.startswith("Error") else f"tool {body}"
 
 

@@ -1,4 +1,4 @@
-"""What a customer of our own shop can want: the words, and the call that grants it.
+"""The requests of customers in the generated shop: their texts, and the calls that fulfil them.
 
 Each function draws a wish about one of a customer's `free` orders, or None where there is none.
 `_swapped` asks for the new item by the options that differ, which name exactly one.

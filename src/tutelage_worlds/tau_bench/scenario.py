@@ -1,4 +1,4 @@
-"""A task of tau-bench: what the customer wants, and what the database is like if they get it."""
+"""A task of tau-bench: the customer's instruction, and the database if it is fulfilled."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,17 @@ _REQUEST: Final = re.compile(
     r"(?<=[.;]) +(?=For #W|Return #W|Cancel order|Modify all|You (?:also )?want )"
 )
 _SWAPS: Final = {
-    "you": "I", "you're": "I'm", "you've": "I've", "you'd": "I'd", "you'll": "I'll",
-    "your": "my", "yours": "mine", "yourself": "myself", "you are": "I am", "you were": "I was",
-}  # fmt: skip
+    "you": "I",
+    "you're": "I'm",
+    "you've": "I've",
+    "you'd": "I'd",
+    "you'll": "I'll",
+    "your": "my",
+    "yours": "mine",
+    "yourself": "myself",
+    "you are": "I am",
+    "you were": "I was",
+}
 _SWAP: Final = re.compile(
     r"\b(" + "|".join(sorted(_SWAPS, key=len, reverse=True)) + r")\b", re.IGNORECASE
 )
@@ -52,11 +60,11 @@ def first_person(text: str) -> str:
     'I want my money back.'
     """
 
-    def mine(match: re.Match[str]) -> str:
-        made = _SWAPS[match[0].lower()]
-        return made[0].upper() + made[1:] if match[0][0].isupper() else made
+    def swap(match: re.Match[str]) -> str:
+        swapped = _SWAPS[match[0].lower()]
+        return swapped[0].upper() + swapped[1:] if match[0][0].isupper() else swapped
 
-    return _SWAP.sub(mine, text)
+    return _SWAP.sub(swap, text)
 
 
 def facts(instruction: str) -> tuple[str, tuple[str, ...]]:
@@ -69,8 +77,8 @@ def facts(instruction: str) -> tuple[str, tuple[str, ...]]:
     ('My name is Ann Lee.', ('Return #W1: Lamp;', 'Cancel order #W2.'))
     """
     identity, *rest = _SENTENCE.split(instruction.strip())
-    kept = " ".join(part for part in rest if not _PERSONA.fullmatch(part)).strip()
-    requests = tuple(part.strip() for part in _REQUEST.split(kept) if part.strip())
+    wishes = " ".join(part for part in rest if not _PERSONA.fullmatch(part)).strip()
+    requests = tuple(part.strip() for part in _REQUEST.split(wishes) if part.strip())
     return first_person(identity), tuple(map(first_person, requests))
 
 

@@ -1,4 +1,4 @@
-"""Whether data read from files has the shape that the rules need: one sentence where it has not."""
+"""Check that data from files has the structure that the rules need."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -97,27 +97,27 @@ def _must(holds: bool, where: str, what: str) -> None:
         raise EnvError(f"{where} must be {what}; get the file again")
 
 
-def tables(domain: str, made: Mapping[str, Any], folder: Path) -> None:
+def tables(domain: str, data: Mapping[str, Any], folder: Path) -> None:
     """Hold tables to their domain's shapes, and to each other: nothing refers to what is not there.
 
     Raises EnvError.
     """
     for name, shape in SHAPES[domain].items():
-        fits(made[name], {"*": shape}, str(folder / f"{name}.json"))
-    for user_id, user in made["users"].items():
+        fits(data[name], {"*": shape}, str(folder / f"{name}.json"))
+    for user_id, user in data["users"].items():
         balance = "balance" if domain == "retail" else "amount"
         for method_id, method in user["payment_methods"].items():
             if method["source"] == "gift_card":
                 where = f"{folder / 'users.json'}: {user_id}: payment_methods: {method_id}"
                 fits(method, {balance: NUMBER}, where)
     owned = "orders" if domain == "retail" else "reservations"
-    for key, record in made[owned].items():
+    for key, record in data[owned].items():
         where = f"{folder / owned}.json: {key}"
-        known(record["user_id"], made["users"], where, "user")
+        known(record["user_id"], data["users"], where, "user")
         if domain == "retail":
             _must(bool(record["payment_history"]), f"{where}: payment_history", "not empty")
             for item in record["items"]:
-                known(item["product_id"], made["products"], where, "product")
+                known(item["product_id"], data["products"], where, "product")
 
 
 def known(id: str, there: Iterable[str], where: str, what: str) -> None:
@@ -129,9 +129,9 @@ def known(id: str, there: Iterable[str], where: str, what: str) -> None:
         )
 
 
-def calls(made: Iterable[Call], tools: Tools, where: str) -> None:
+def calls(found: Iterable[Call], tools: Tools, where: str) -> None:
     """Hold a task's actions to the tools there are. Raises EnvError."""
-    for call in made:
+    for call in found:
         if call.name not in tools:
             raise EnvError(
                 f"{where} has the action {call.name!r}, which is no tool of this domain"

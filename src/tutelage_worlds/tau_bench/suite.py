@@ -1,4 +1,4 @@
-"""tau-bench as a suite: tasks, the environment, demonstrations, plans, wording."""
+"""The tau_bench suite: tasks, the environment, demonstrations, plans and renderings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,9 +24,9 @@ class TauBench:
     """Customer service with tools, under tau-bench's rules (arXiv:2406.12045).
 
     `data` is a folder with tau-bench's or tau2-bench's own files (see `files`); without it, tasks
-    are generated over a shop of our own: `train`, `dev` and `test` are how many each split has, and
+    are generated over a generated shop: `train`, `dev` and `test` are how many each split has, and
     `size` is "full", or "small" for tiny models.
-    `user` says who plays the customer (see `customers`), with `user_options`. `transfer` = false
+    `user` is the customer (see `customers`), with `user_options`. `transfer` = false
     takes away the tool that hands a customer over to a person, as in pi-Distill (arXiv:2602.04942).
     Raises ValueError for a size or customer that does not exist or a count below zero.
     """

@@ -1,4 +1,4 @@
-"""What an agent can call: tools over a database, by name, with JSON arguments.
+"""The tools that an agent can call by name, with JSON arguments, over a database.
 
 A tool is a plain function of the database and its arguments that returns text. What it raises is
 answered as "Error: ..." and the episode goes on, as in tau-bench; a call with missing or unknown
@@ -16,8 +16,13 @@ from tutelage_worlds.tau_bench.database import Database, copied
 RESPOND: Final = "respond"
 TRANSFER: Final = "transfer_to_human_agents"
 ERRORS: Final = (
-    ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError,
-)  # fmt: skip
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    RecursionError,
+)
 """All that reading and changing JSON values can raise."""
 
 

@@ -1,4 +1,4 @@
-"""What an agent is told about its work, in our own words."""
+"""The instructions for the agent."""
 
 from typing import Final
 

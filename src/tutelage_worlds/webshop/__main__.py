@@ -1,4 +1,4 @@
-"""Build a shop in a folder, once, for many runs and processes:
+"""Build a shop in a folder once, for many runs and processes.
 
 python -m tutelage_worlds.webshop DATA FOLDER [--goals human] [--seed 0] [--products N]
 
@@ -38,10 +38,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _build(given: argparse.Namespace) -> None:
     if given.products is not None and given.products < 0:
         raise CatalogueError(f"--products must not be below 0, got {given.products}")
-    made = build(
+    shop = build(
         given.data, given.folder, goals=given.goals, seed=given.seed, products=given.products
     )
-    logging.info("%s: %d products, %d goals", given.folder, len(made.products), len(made))
+    logging.info("%s: %d products, %d goals", given.folder, len(shop.products), len(shop))
 
 
 def build(data: Path, folder: Path, *, goals: Goals, seed: int, products: int | None) -> shop.Shop:

@@ -1,4 +1,4 @@
-"""How a task is done: by a shopper who reads pages, and by one who knows what to buy."""
+"""Experts of webshop: one that reads pages, and one that knows the product to buy."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -45,9 +45,10 @@ class _Shopper:
             if start:
                 self.act("click[next >]", "nothing more fits on this page")
             shown = [
-                n for n in found[start : start + PER_PAGE]
+                n
+                for n in found[start : start + PER_PAGE]
                 if within(self.shop.product(n).price_tag, self.asked)
-            ]  # fmt: skip
+            ]
             if least is None and shown:
                 least = min(self.missing(n) for n in shown)
             for number in sorted(shown, key=self.missing):
@@ -74,8 +75,8 @@ class _Shopper:
         lacking = sum(word not in have for word in self.wish.rest)
         unknown = [a for a in self.wish.attributes if a not in product.title.lower()]
         if not lacking:
-            told = {"features": " ".join(product.bullets), "description": product.description}
-            for name, text in told.items():
+            texts = {"features": " ".join(product.bullets), "description": product.description}
+            for name, text in texts.items():
                 if unknown:
                     self.act(f"click[{name}]", f"is it {unknown[0]}")
                     self.act("click[< prev]", "back to the product")
@@ -125,15 +126,15 @@ def _gold_options(product: Product, goal: Goal) -> list[str]:
     """Values of the product's choices that match what is wanted, one of a choice."""
     if not isinstance(goal.options, tuple):
         return list(goal.options.values())
-    made: dict[str, str] = {}
+    options: dict[str, str] = {}
     for wish in goal.options:
         offers = [
             (value == wish, name, value)
             for name, values in product.options.items()
             for value in values
-            if name not in made and matched_options([value], (wish,))
+            if name not in options and matched_options([value], (wish,))
         ]
         if offers:
             _, name, value = max(offers, key=lambda offer: offer[0])
-            made[name] = value
-    return list(made.values())
+            options[name] = value
+    return list(options.values())

@@ -1,4 +1,4 @@
-"""WebShop's own files: found, read piece by piece, and written.
+"""WebShop's own files: find, read incrementally, and write them.
 
 A folder holds `items_shuffle.json` or `items_shuffle_1000.json`, attributes in `items_ins_v2.json`
 or `items_ins_v2_1000.json`, and `items_human_ins.json` where goals are those of people.
@@ -67,7 +67,7 @@ def too_large(data: Path) -> bool:
 
 def _object(path: Path) -> Mapping[str, object]:
     try:
-        made = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise CatalogueError(
             f"there is no {path.name} beside the items in {path.parent}; download it as WebShop's "
@@ -75,9 +75,9 @@ def _object(path: Path) -> Mapping[str, object]:
         ) from None
     except (OSError, ValueError) as error:
         raise _not_json(path, error) from None
-    if not isinstance(made, dict):
+    if not isinstance(value, dict):
         raise CatalogueError(f"{path} must hold an object whose keys are asins")
-    return made
+    return value
 
 
 def _not_json(path: Path, error: Exception) -> CatalogueError:

@@ -1,4 +1,4 @@
-"""One visit to a shop: from the first page to a purchase."""
+"""One episode of webshop: from the first page to a purchase."""
 
 import json
 from collections.abc import Hashable
@@ -131,10 +131,10 @@ class Game:
         in which the query and the options stand too."""
         if self.where in ("search_results", "index"):
             return self.where
-        said = f"{self._query}\n{self._options}"
-        if "search_results" in said:
+        address = f"{self._query}\n{self._options}"
+        if "search_results" in address:
             return "search_results"
-        return "item_page" if self.where == "item_page" or "item_page" in said else self.where
+        return "item_page" if self.where == "item_page" or "item_page" in address else self.where
 
     def _buy(self) -> None:
         product = self._shop.product(self._product)

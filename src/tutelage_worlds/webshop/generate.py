@@ -1,8 +1,8 @@
-"""A shop of our own making, in the format of WebShop's files: up to about as many products as the
-original's, drawn from a seed, with what people would ask for.
+"""Generate a shop in the format of WebShop's files from a seed.
 
-What a product is like stands in its title, its description or its features, in the words of the
-instruction; so a careful shopper can always know what to buy.
+It has up to about as many products as the original. A product's attributes are in its title,
+description or features, in the words of the instruction, so a careful shopper can always find out
+what to buy.
 """
 
 import string
@@ -49,37 +49,37 @@ def generate(products: int, seed: int = 0) -> Catalogue:
             f"products = {products}: {MOST:,} can be generated; ask for fewer, or give a shop's "
             "own files as data"
         )
-    made = Catalogue(products=[], attributes={}, humans={})
+    catalogue = Catalogue(products=[], attributes={}, humans={})
     for number in range(products):
         rng = Random(f"webshop {seed} {number}")
         ware = rng.choice(WARES)
         like = rng.sample(ware.attributes, rng.randint(3, 6))
         entry = _entry(ware, like, code(number), rng)
-        made.products.append(entry)
+        catalogue.products.append(entry)
         asked = rng.sample(like, rng.choice((1, 2, 2, 3)))
-        made.attributes[entry["asin"]] = {
+        catalogue.attributes[entry["asin"]] = {
             "attributes": like,
             "instruction": f"Find me {', '.join(asked)} {ware.name}",
             "instruction_attributes": asked,
         }
         wishes = [_wish(ware, like, entry, rng) for _ in range(rng.choice((0, 1, 1, 1, 1, 2, 2)))]
         if wishes:
-            made.humans[entry["asin"]] = wishes
-    return made
+            catalogue.humans[entry["asin"]] = wishes
+    return catalogue
 
 
 def source(products: int, seed: int = 0) -> Source:
     """What a shop of generated products is built from."""
-    made = generate(products, seed)
+    catalogue = generate(products, seed)
 
     def entries() -> Iterator[tuple[object, str]]:
-        return ((entry, f"generated product {i}") for i, entry in enumerate(made.products))
+        return ((entry, f"generated product {i}") for i, entry in enumerate(catalogue.products))
 
     return Source(
         name=f"generated-{products}-{seed}",
         products=entries,
-        attributes=made.attributes,
-        humans=made.humans,
+        attributes=catalogue.attributes,
+        humans=catalogue.humans,
     )
 
 
@@ -95,16 +95,20 @@ def _entry(ware: Ware, like: list[str], asin: str, rng: Random) -> dict[str, Any
     name = ware.name.title()
     shown = rng.randint(1, 2)
     in_title = " ".join(like[:shown]).title()
-    title = rng.choice((
-        f"{brand} {in_title} {name}",
-        f"{brand} {in_title} {name} for {rng.choice(WHOM)}",
-        f"{brand} {name}, {', '.join(like[:shown]).title()}",
-    ))  # fmt: skip
-    told = rng.randint(shown, len(like))
+    title = rng.choice(
+        (
+            f"{brand} {in_title} {name}",
+            f"{brand} {in_title} {name} for {rng.choice(WHOM)}",
+            f"{brand} {name}, {', '.join(like[:shown]).title()}",
+        )
+    )
+    described = rng.randint(shown, len(like))
     description = rng.choice(OPENINGS).format(name=ware.name, brand=brand) + ". "
-    description += " ".join(f"{a.capitalize()}: {rng.choice(PRAISE)}." for a in like[shown:told])
+    description += " ".join(
+        f"{a.capitalize()}: {rng.choice(PRAISE)}." for a in like[shown:described]
+    )
     # of the features, only the first is searched
-    bullets = [", ".join((*like[told:], rng.choice(PRAISE))).capitalize()]
+    bullets = [", ".join((*like[described:], rng.choice(PRAISE))).capitalize()]
     bullets.append(f"{name} by {brand}, {rng.choice(PRAISE)}")
     return {
         "asin": asin,

@@ -1,4 +1,4 @@
-"""What the generated shop sells: kinds of products, what they can be like and be had in."""
+"""The product kinds of the generated shop, with their attributes and options."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -21,28 +21,66 @@ class Ware:
 
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "color": (
-        "black", "white", "red", "navy blue", "sky blue", "forest green", "olive", "dark grey",
-        "silver", "purple", "coral pink", "yellow", "burnt orange", "brown", "beige", "turquoise",
+        "black",
+        "white",
+        "red",
+        "navy blue",
+        "sky blue",
+        "forest green",
+        "olive",
+        "dark grey",
+        "silver",
+        "purple",
+        "coral pink",
+        "yellow",
+        "burnt orange",
+        "brown",
+        "beige",
+        "turquoise",
     ),
     "size": ("x-small", "small", "medium", "large", "x-large", "xx-large", "3x-large"),
     "shoe size": ("6", "6.5", "7", "7.5", "8", "8.5", "9", "9.5", "10", "10.5", "11", "12 wide"),
     "flavor": (
-        "dark chocolate", "sea salt", "vanilla bean", "lemon ginger", "wild berry", "peanut butter",
-        "mango chili", "cinnamon apple", "garlic herb", "maple", "hazelnut", "coconut",
+        "dark chocolate",
+        "sea salt",
+        "vanilla bean",
+        "lemon ginger",
+        "wild berry",
+        "peanut butter",
+        "mango chili",
+        "cinnamon apple",
+        "garlic herb",
+        "maple",
+        "hazelnut",
+        "coconut",
     ),
     "quantity": ("single", "pack of 2", "pack of 3", "pack of 6", "pack of 12", "pack of 24"),
     "scent": (
-        "lavender", "eucalyptus mint", "rose petal", "pine needle", "citrus burst", "unscented",
-        "jasmine", "cedar", "tea tree", "honey almond",
+        "lavender",
+        "eucalyptus mint",
+        "rose petal",
+        "pine needle",
+        "citrus burst",
+        "unscented",
+        "jasmine",
+        "cedar",
+        "tea tree",
+        "honey almond",
     ),
     "volume": ("1 fl oz", "2 fl oz", "4 fl oz", "8 fl oz", "16 fl oz", "32 fl oz"),
     "dimensions": (
-        "2 x 3 ft", "3 x 5 ft", "4 x 6 ft", "5 x 7 ft", "6 x 9 ft", "8 x 10 ft", "9 x 12 ft",
+        "2 x 3 ft",
+        "3 x 5 ft",
+        "4 x 6 ft",
+        "5 x 7 ft",
+        "6 x 9 ft",
+        "8 x 10 ft",
+        "9 x 12 ft",
     ),
     "bed size": ("twin", "twin xl", "full", "queen", "king", "california king"),
     "length": ("3 feet", "6 feet", "10 feet", "15 feet", "25 feet", "50 feet"),
     "storage": ("32 gb", "64 gb", "128 gb", "256 gb", "512 gb", "1 tb"),
-}  # fmt: skip
+}
 
 _ATTRIBUTES: Final[dict[str, str]] = {
     "fashion": "machine washable, hand wash only, moisture wicking, long sleeve, short sleeve, "
@@ -72,7 +110,11 @@ _ATTRIBUTES: Final[dict[str, str]] = {
 # category, pool of attributes, path above the kind; then name, words before it, lowest and highest
 # price, choices
 _WARES: Final[tuple[tuple[str, str, str, str], ...]] = (
-    ("fashion", "fashion", "Clothing, Shoes & Jewelry > Clothing", """
+    (
+        "fashion",
+        "fashion",
+        "Clothing, Shoes & Jewelry > Clothing",
+        """
         polo shirt; a; 12 45; color, size
         hooded sweatshirt; a; 20 70; color, size
         cargo pants; ; 18 65; color, size
@@ -81,71 +123,117 @@ _WARES: Final[tuple[tuple[str, str, str, str], ...]] = (
         summer dress; a; 18 80; color, size
         pajama set; a; 16 60; color, size
         swim trunks; ; 12 40; color, size
-        wool socks; ; 8 30; color, quantity"""),
-    ("fashion", "shoes", "Clothing, Shoes & Jewelry > Shoes", """
+        wool socks; ; 8 30; color, quantity""",
+    ),
+    (
+        "fashion",
+        "shoes",
+        "Clothing, Shoes & Jewelry > Shoes",
+        """
         running shoes; a pair of; 30 140; color, shoe size
         hiking boots; a pair of; 45 190; color, shoe size
         house slippers; a pair of; 12 45; color, shoe size
-        platform sandals; a pair of; 18 75; color, shoe size"""),
-    ("grocery", "grocery", "Grocery & Gourmet Food > Snacks", """
+        platform sandals; a pair of; 18 75; color, shoe size""",
+    ),
+    (
+        "grocery",
+        "grocery",
+        "Grocery & Gourmet Food > Snacks",
+        """
         granola bars; ; 6 35; flavor, quantity
         trail mix; some; 6 40; flavor, quantity
         protein cookies; ; 10 45; flavor, quantity
         rice crackers; ; 4 30; flavor, quantity
         popcorn kernels; ; 5 30; flavor, quantity
-        fruit gummies; ; 4 28; flavor, quantity"""),
-    ("grocery", "grocery", "Grocery & Gourmet Food > Beverages", """
+        fruit gummies; ; 4 28; flavor, quantity""",
+    ),
+    (
+        "grocery",
+        "grocery",
+        "Grocery & Gourmet Food > Beverages",
+        """
         ground coffee; some; 8 50; flavor, quantity
         herbal tea; some; 5 35; flavor, quantity
         oat milk; some; 4 40; flavor, quantity
-        sparkling water; some; 5 36; flavor, quantity"""),
-    ("beauty", "beauty", "Beauty & Personal Care > Skin Care", """
+        sparkling water; some; 5 36; flavor, quantity""",
+    ),
+    (
+        "beauty",
+        "beauty",
+        "Beauty & Personal Care > Skin Care",
+        """
         face serum; a; 10 75; volume
         body lotion; a; 7 45; scent, volume
         night cream; a; 10 80; volume
         lip balm; a; 4 22; scent, quantity
-        sunscreen spray; a; 8 40; volume"""),
-    ("beauty", "beauty", "Beauty & Personal Care > Hair Care", """
+        sunscreen spray; a; 8 40; volume""",
+    ),
+    (
+        "beauty",
+        "beauty",
+        "Beauty & Personal Care > Hair Care",
+        """
         shampoo bar; a; 6 30; scent, quantity
         hair conditioner; a; 7 45; scent, volume
         hair mask; a; 8 50; scent, volume
-        styling gel; a; 5 35; scent, volume"""),
-    ("electronics", "electronics", "Electronics > Audio & Video", """
+        styling gel; a; 5 35; scent, volume""",
+    ),
+    (
+        "electronics",
+        "electronics",
+        "Electronics > Audio & Video",
+        """
         bluetooth speaker; a; 20 160; color
         wireless earbuds; ; 15 140; color
         studio headphones; ; 30 250; color
         home projector; a; 70 420; color
-        hdmi cable; an; 6 60; color, length"""),
-    ("electronics", "electronics", "Electronics > Computers & Accessories", """
+        hdmi cable; an; 6 60; color, length""",
+    ),
+    (
+        "electronics",
+        "electronics",
+        "Electronics > Computers & Accessories",
+        """
         mechanical keyboard; a; 30 180; color
         laptop stand; a; 15 90; color
         phone charger; a; 8 60; color, length
         security camera; a; 25 220; storage
         tablet case; a; 10 60; color
-        memory card; a; 8 160; storage"""),
-    ("garden", "furniture", "Home & Kitchen > Furniture", """
+        memory card; a; 8 160; storage""",
+    ),
+    (
+        "garden",
+        "furniture",
+        "Home & Kitchen > Furniture",
+        """
         coffee table; a; 60 380; color
         bar stools; a set of; 50 320; color
         bookshelf; a; 40 260; color
         office chair; an; 70 390; color
-        storage ottoman; a; 30 160; color"""),
-    ("garden", "bedding", "Home & Kitchen > Bedding & Decor", """
+        storage ottoman; a; 30 160; color""",
+    ),
+    (
+        "garden",
+        "bedding",
+        "Home & Kitchen > Bedding & Decor",
+        """
         area rug; an; 25 290; color, dimensions
         throw pillow; a; 8 45; color, quantity
         blackout curtains; ; 15 90; color, length
         weighted blanket; a; 30 150; color, bed size
         mattress topper; a; 40 280; bed size
-        table lamp; a; 18 120; color"""),
-)  # fmt: skip
+        table lamp; a; 18 120; color""",
+    ),
+)
 
 
 def _wares() -> tuple[Ware, ...]:
-    made = []
+    wares = []
     for category, pool, path, table in _WARES:
         for line in table.strip().splitlines():
             name, some, prices, choices = (part.strip() for part in line.split(";"))
             low, high = prices.split()
-            made.append(
+            wares.append(
                 Ware(
                     category=category,
                     name=name,
@@ -156,15 +244,38 @@ def _wares() -> tuple[Ware, ...]:
                     choices=tuple(choices.split(", ")),
                 )
             )
-    return tuple(made)
+    return tuple(wares)
 
 
 WARES: Final = _wares()
 
 SYLLABLES: Final = (
-    "bel", "cor", "dan", "el", "fen", "gar", "hal", "in", "jor", "kel", "lum", "mar", "nor", "ol",
-    "pen", "quil", "ros", "sel", "tam", "ul", "ven", "wil", "xan", "yor", "zel",
-)  # fmt: skip
+    "bel",
+    "cor",
+    "dan",
+    "el",
+    "fen",
+    "gar",
+    "hal",
+    "in",
+    "jor",
+    "kel",
+    "lum",
+    "mar",
+    "nor",
+    "ol",
+    "pen",
+    "quil",
+    "ros",
+    "sel",
+    "tam",
+    "ul",
+    "ven",
+    "wil",
+    "xan",
+    "yor",
+    "zel",
+)
 _CODES: Final = """
     bak bem bir bod buf dag dek dim dov dul fab fen fip fog fud gam ged gik gor gup kaf kel kib kom
     kuv lag lep lim lod luk mab mez

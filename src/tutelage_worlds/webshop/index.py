@@ -1,5 +1,7 @@
-"""Full-text search as Lucene 8 does it: BM25 with k1 = 0.9 and b = 0.4, in float32, with field
-lengths in one byte, as Anserini's defaults are (arXiv:2207.01206 searches with Pyserini).
+"""Full-text search as in Lucene 8 with Anserini's defaults.
+
+BM25 with k1 = 0.9 and b = 0.4, in float32, with field lengths in one byte (arXiv:2207.01206 searches
+with Pyserini).
 
 A query is a bag of terms; a document's score is
 

@@ -1,5 +1,8 @@
-"""The nouns of product titles. They decide only whether titles share a fifth, a tenth or none of
-them, so simple rules do; WebShop itself asks spaCy's `en_core_web_sm`."""
+"""Extract the nouns of product titles.
+
+They only decide whether titles share a fifth, a tenth or none of them, so simple rules are enough;
+WebShop itself uses spaCy's `en_core_web_sm`.
+"""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the pages of WebShop say and what can be clicked on them.
+"""The pages of WebShop: their texts and the actions on them.
 
 A page is a row of visible texts. In the "text" wording they are joined by " [SEP] "; in "text_rich"
 each stands on a line of its own, and what can be clicked is marked.
@@ -52,7 +52,7 @@ BUTTON: Final = Click()
 
 def nodes(*parts: str | Node) -> list[Node]:
     """Texts as a browser would keep them: blanks alone shrink, and empty ones or lines are lost."""
-    made = []
+    result = []
     for part in parts:
         node = part if isinstance(part, Node) else Node(part)
         text = node.text
@@ -60,8 +60,8 @@ def nodes(*parts: str | Node) -> list[Node]:
             if not text or "\n" in text:
                 continue
             text = " "
-        made.append(node if text == node.text else Node(text, node.kind))
-    return made
+        result.append(node if text == node.text else Node(text, node.kind))
+    return result
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ class Page:
 
     def rich(self, head: Sequence[Node], url: str, visited: frozenset[str]) -> str:
         """In the wording "text_rich"; what was clicked is read off the address, as there."""
-        told, lines = "", []
+        clicked, lines = "", []
         for node in (*head, *self.body):
             if node.kind == "button":
                 lines.append(f"[button] {node.text} [button_]\n")
             elif node.kind == "label" and f'"{node.text}"' in url:
                 lines.append(f"  [clicked button] {node.text} [clicked button_]\n")
-                told = f"You have clicked {node.text}.\n{told}"
+                clicked = f"You have clicked {node.text}.\n{clicked}"
             elif node.kind == "label":
                 lines.append(f"  [button] {node.text} [button_]\n")
             elif node.kind == "link":
@@ -100,7 +100,7 @@ class Page:
                 lines.append(f"\n[{mark}] {node.text} [{mark}_]\n")
             else:
                 lines.append(f"{node.text}\n")
-        return told + "".join(lines)
+        return clicked + "".join(lines)
 
 
 def head(instruction: str) -> list[Node]:
@@ -122,11 +122,28 @@ def end(reward: float, asin: str, options: Mapping[str, str]) -> Page:
     bought = ("asin", asin, "options", chosen, "attrs", "None", "category", "None")
     target = ("asin", "options", "attrs", "price upper", "instuction text", "category")
     body = nodes(
-        "Thank you for shopping with us!", "Your code: ", "None",
-        " (Paste it in your MTurk interface.)", "Purchased", *bought, "query", "None",
-        "product category", "None", "Target", *target, "product category", "query", "Goal ", "None",
-        "Reward", "Your score (min 0.0, max 1.0)", str(reward), "Reward Details ", "None",
-    )  # fmt: skip
+        "Thank you for shopping with us!",
+        "Your code: ",
+        "None",
+        " (Paste it in your MTurk interface.)",
+        "Purchased",
+        *bought,
+        "query",
+        "None",
+        "product category",
+        "None",
+        "Target",
+        *target,
+        "product category",
+        "query",
+        "Goal ",
+        "None",
+        "Reward",
+        "Your score (min 0.0, max 1.0)",
+        str(reward),
+        "Reward Details ",
+        "None",
+    )
     return Page(tuple(body), {})
 
 

@@ -1,5 +1,6 @@
-"""Porter's algorithm for suffix stripping (Porter, 1980), with the two departures of its author's
-later programs, "bli" to "ble" and "logi" to "log": what Lucene's PorterStemFilter does.
+"""Porter's stemmer (Porter, 1980), as Lucene's PorterStemFilter implements it.
+
+It has the two departures of its author's later programs, "bli" to "ble" and "logi" to "log".
 
 A word is seen as [C](VC)^m[V] with C and V runs of consonants and vowels; m is its measure. "y" is
 a vowel after a consonant.
@@ -9,20 +10,58 @@ from functools import lru_cache
 from typing import Final
 
 _STEP2: Final = (
-    ("ational", "ate"), ("tional", "tion"), ("enci", "ence"), ("anci", "ance"), ("izer", "ize"),
-    ("bli", "ble"), ("alli", "al"), ("entli", "ent"), ("eli", "e"), ("ousli", "ous"),
-    ("ization", "ize"), ("ation", "ate"), ("ator", "ate"), ("alism", "al"), ("iveness", "ive"),
-    ("fulness", "ful"), ("ousness", "ous"), ("aliti", "al"), ("iviti", "ive"), ("biliti", "ble"),
+    ("ational", "ate"),
+    ("tional", "tion"),
+    ("enci", "ence"),
+    ("anci", "ance"),
+    ("izer", "ize"),
+    ("bli", "ble"),
+    ("alli", "al"),
+    ("entli", "ent"),
+    ("eli", "e"),
+    ("ousli", "ous"),
+    ("ization", "ize"),
+    ("ation", "ate"),
+    ("ator", "ate"),
+    ("alism", "al"),
+    ("iveness", "ive"),
+    ("fulness", "ful"),
+    ("ousness", "ous"),
+    ("aliti", "al"),
+    ("iviti", "ive"),
+    ("biliti", "ble"),
     ("logi", "log"),
-)  # fmt: skip
+)
 _STEP3: Final = (
-    ("icate", "ic"), ("ative", ""), ("alize", "al"), ("iciti", "ic"), ("ical", "ic"), ("ful", ""),
+    ("icate", "ic"),
+    ("ative", ""),
+    ("alize", "al"),
+    ("iciti", "ic"),
+    ("ical", "ic"),
+    ("ful", ""),
     ("ness", ""),
-)  # fmt: skip
+)
 _STEP4: Final = (
-    "al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ion", "ou",
-    "ism", "ate", "iti", "ous", "ive", "ize",
-)  # fmt: skip
+    "al",
+    "ance",
+    "ence",
+    "er",
+    "ic",
+    "able",
+    "ible",
+    "ant",
+    "ement",
+    "ment",
+    "ent",
+    "ion",
+    "ou",
+    "ism",
+    "ate",
+    "iti",
+    "ous",
+    "ive",
+    "ize",
+)
 
 
 def _shape(word: str) -> str:
@@ -31,11 +70,11 @@ def _shape(word: str) -> str:
     >>> _shape("toy"), _shape("syzygy")
     ('cvc', 'cvcvcv')
     """
-    made = ""
+    shape = ""
     for letter in word:
-        vowel = letter in "aeiou" or (letter == "y" and made.endswith("c"))
-        made += "v" if vowel else "c"
-    return made
+        vowel = letter in "aeiou" or (letter == "y" and shape.endswith("c"))
+        shape += "v" if vowel else "c"
+    return shape
 
 
 def _measure(word: str) -> int:

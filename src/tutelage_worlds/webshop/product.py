@@ -1,4 +1,4 @@
-"""What is sold and what is asked for, and how both are read from WebShop's own files.
+"""Products and goals, and how they are read from WebShop's own files.
 
 The files are three JSON files (arXiv:2207.01206, the repository princeton-nlp/WebShop):
 
@@ -167,15 +167,15 @@ def _options(read: Reader) -> dict[str, tuple[str, ...]]:
         return {}
     if not isinstance(choices, dict):
         raise read.wrong("customization_options", choices, "an object or null")
-    made = {}
+    options = {}
     for name, values in choices.items():
         if values is None:
             continue
         if not isinstance(values, list):
             raise read.wrong(f"customization_options.{name}", values, "a list or null")
         inside = [Reader(v, f"{read.where}, option {name!r}").text("value") for v in values]
-        made[name.lower()] = tuple(v.strip().replace("/", " | ").lower() for v in inside)
-    return made
+        options[name.lower()] = tuple(v.strip().replace("/", " | ").lower() for v in inside)
+    return options
 
 
 def _price_tag(read: Reader) -> str:

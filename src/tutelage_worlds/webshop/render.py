@@ -1,5 +1,4 @@
-"""The pages in few words, for small models: what the wording "text" says, less the instruction,
-which the agent has been told."""
+"""Compact renderings of pages for small models: the text without the instruction."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -33,8 +32,8 @@ def marked(observation: Observation) -> str:
     >>> marked(Observation(text=text, focus=("find tea , and price lower than 10.00 dollars",)))
     'page 1 , 1 found\\nb01 : green * tea , * $4.5'
     """
-    told = " ".join(observation.focus)
-    wish = read(told, lambda phrase: False)
+    focus = " ".join(observation.focus)
+    wish = read(focus, lambda phrase: False)
     asked = set(wish.rest)
 
     def star_words(text: str) -> str:
@@ -46,7 +45,7 @@ def marked(observation: Observation) -> str:
         return f"* {value}" if mentions(wish.text, value) else value
 
     def star_price(tag: str) -> str:
-        return f"* {tag}" if within(tag, told) else tag
+        return f"* {tag}" if within(tag, focus) else tag
 
     return _worded(observation, star_words, star_option, star_price)
 

@@ -1,4 +1,4 @@
-"""What a purchase is worth (arXiv:2207.01206, section 3.2, and its code).
+"""The reward of a purchase (arXiv:2207.01206, section 3.2, and its code).
 
     r = r_type (matched attributes + matched options + [price <= limit])
         / (attributes + options + 1)

@@ -1,4 +1,4 @@
-"""A shop: its products, what can be found in them, and what people come for.
+"""A shop: its products, its search index and its goals.
 
 It is built once from a source of products, in memory or in a folder, and only read afterwards.
 """
@@ -80,14 +80,14 @@ def build(source: Source, place: Place, *, goals: Goals, seed: int) -> None:
     rng = Random(seed)
     asins, prices = _write_products(source, place, rng)
     products = Records(place, "products", product_of)
-    made = (_human if goals == "human" else _synthetic)(source, products, asins, prices, rng)
-    count = write_records(place, "goals", made)
+    generated = (_human if goals == "human" else _synthetic)(source, products, asins, prices, rng)
+    count = write_records(place, "goals", generated)
     order = list(range(count))
     Random(SHUFFLE).shuffle(order)
     place.array("order", "u4", count)[:] = order
     with place.writer(MANIFEST) as file:
-        told = {"format": FORMAT, "name": source.name, "goals": goals, "seed": seed}
-        file.write(json.dumps({**told, "products": len(asins), "tasks": count}).encode())
+        manifest = {"format": FORMAT, "name": source.name, "goals": goals, "seed": seed}
+        file.write(json.dumps({**manifest, "products": len(asins), "tasks": count}).encode())
 
 
 def _write_products(source: Source, place: Place, rng: Random) -> tuple[list[str], "array[float]"]:
@@ -151,8 +151,8 @@ def _human(
             read = Reader(entry, f"instruction {place} of {asin}")
             attributes = read.texts("instruction_attributes")
             if attributes:
-                upper, said = _upper(prices[number], rng)
-                text = read.text("instruction").strip(".") + said
+                upper, price = _upper(prices[number], rng)
+                text = read.text("instruction").strip(".") + price
                 yield [number, text, attributes, read.texts("instruction_options"), upper]
 
 
@@ -173,24 +173,24 @@ def _synthetic(
         attributes = read.texts("instruction_attributes")
         if not attributes:
             raise read.wrong("instruction_attributes", attributes, "a list that is not empty")
-        upper, said = _upper(prices[number], rng)
+        upper, price = _upper(prices[number], rng)
         options = products[number].options
         names = sorted(options)
         for values in combinations(*(options[name] for name in names)):
             chosen = dict(zip(names, values, strict=True))
             wish = ", and ".join(f"{name}: {value}" for name, value in chosen.items())
             wish = f" with {wish}" if wish else ""
-            yield [number, f"{text}{wish}{said}", attributes, chosen, upper]
+            yield [number, f"{text}{wish}{price}", attributes, chosen, upper]
 
 
 class Shop:
     """A shop that was built."""
 
     def __init__(self, place: Place) -> None:
-        told = json.loads(bytes(place.buffer(MANIFEST)))
-        self.name: str = told["name"]
-        self.goals: Goals = told["goals"]
-        self.seed: int = told["seed"]
+        manifest = json.loads(bytes(place.buffer(MANIFEST)))
+        self.name: str = manifest["name"]
+        self.goals: Goals = manifest["goals"]
+        self.seed: int = manifest["seed"]
         self.products = Records(place, "products", product_of)
         self.product = lru_cache(KEPT)(self.products.__getitem__)
         self.prices: memoryview[float] = place.buffer("prices").cast("d")
@@ -244,12 +244,12 @@ class Shop:
 def built(folder: Path) -> Shop:
     """The shop that lies in a folder."""
     try:
-        told = json.loads((folder / MANIFEST).read_bytes())
+        manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError) as error:
         raise CatalogueError(f"{folder} holds no shop that can be read ({error})") from None
-    if told.get("format") != FORMAT:
+    if manifest.get("format") != FORMAT:
         raise CatalogueError(
-            f"{folder} holds a shop of format {told.get('format')}, but this version reads "
+            f"{folder} holds a shop of format {manifest.get('format')}, but this version reads "
             f"{FORMAT}; build it again"
         )
     return Shop(Folder(folder))

@@ -1,4 +1,4 @@
-"""Where a shop lies: in memory, or in a folder of files that every process maps and none loads.
+"""The storage of a shop: in memory, or in memory-mapped files that processes share.
 
 What is read goes through buffers, so that both are the same to the reader.
 """
@@ -42,14 +42,14 @@ class Memory:
         self._files: dict[str, BytesIO | NDArray[np.generic]] = {}
 
     def writer(self, name: str) -> BinaryIO:
-        self._files[name] = made = _Kept()
-        return made
+        self._files[name] = file = _Kept()
+        return file
 
     def array(self, name: str, kind: str, length: int) -> "NDArray[np.generic]":
         import numpy as np
 
-        self._files[name] = made = np.zeros(length, kind)
-        return made
+        self._files[name] = values = np.zeros(length, kind)
+        return values
 
     def scratch(self, values: "NDArray[np.generic]") -> "NDArray[np.generic]":
         return values
@@ -117,8 +117,8 @@ def write_records(place: Place, name: str, records: Iterable[object]) -> int:
 def _write_ends(place: Place, name: str, ends: list[int]) -> None:
     import numpy as np
 
-    made = place.array(f"{name}.ends", "u8", len(ends))
-    made[:] = np.asarray(ends, "u8")
+    array = place.array(f"{name}.ends", "u8", len(ends))
+    array[:] = np.asarray(ends, "u8")
 
 
 class Records(Sequence[T]):

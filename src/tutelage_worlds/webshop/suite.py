@@ -1,4 +1,4 @@
-"""WebShop as a suite: tasks, the environment to play them in, demonstrations, wording."""
+"""The webshop suite: tasks, the environment, demonstrations and renderings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -148,8 +148,8 @@ def _shop(data: str | None, products: int | None, goals: Goals, seed: int) -> "S
     from tutelage_worlds.webshop import files, generate, shop
 
     if data is None:
-        made = generate.source(PRODUCTS if products is None else products, seed)
-        return shop.in_memory(made, goals=goals, seed=seed)
+        source = generate.source(PRODUCTS if products is None else products, seed)
+        return shop.in_memory(source, goals=goals, seed=seed)
     folder = Path(data).expanduser()
     if not (folder / shop.MANIFEST).is_file():
         if files.too_large(folder) and products is None:
@@ -222,6 +222,6 @@ def needs(options: Mapping[str, object]) -> Iterator[requirements.Need]:
         yield requirements.official("data", GET)
     tagged = options.get("nouns") == "spacy"
     use = 'for nouns = "spacy", as WebShop compares titles'
-    yield requirements.package("spacy", "nouns", wanted=tagged, use=use)
+    yield requirements.package("spacy", "nouns", required=tagged, use=use)
     get = "python -m spacy download en_core_web_sm"
-    yield requirements.package("en-core-web-sm", get=get, wanted=tagged, use=use)
+    yield requirements.package("en-core-web-sm", get=get, required=tagged, use=use)

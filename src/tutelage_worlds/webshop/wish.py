@@ -1,4 +1,4 @@
-"""What an instruction says, read without knowing what it was written for."""
+"""Parse an instruction into the attributes, options and price that it asks for."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -88,9 +88,9 @@ def read(instruction: str, known: Callable[[str], bool]) -> Wish:
 
 def choose(options: Mapping[str, tuple[str, ...]], text: str) -> dict[str, str]:
     """Of each choice the longest value that a text has, where it has one."""
-    made = {}
+    chosen = {}
     for name, values in options.items():
         named = [value for value in values if mentions(text, value)]
         if named:
-            made[name] = max(named, key=len)
-    return made
+            chosen[name] = max(named, key=len)
+    return chosen

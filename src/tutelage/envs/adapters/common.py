@@ -1,4 +1,4 @@
-"""What all adapters share: tasks from seeds, imports with an install hint, who has won."""
+"""Helpers of all adapters: tasks from seeds, imports with an install hint, and who has won."""
 
 import importlib
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from tutelage.types import Task
 SPLITS: Final = ("train", "dev", "test")
 TRAIN, DEV, TEST = 10_000, 500, 500
 APART: Final = 1_000_000_000
-"""Between the first seeds of two splits; all seeds fit numpy's 32 bits."""
+"""Distance between the first seeds of two splits; all seeds fit numpy's 32 bits."""
 
 Won = float | str
-"""From which reward on an episode is won, or the key under which its environment says so."""
+"""The reward from which an episode is won, or the key under which the environment says so."""
 
 
 def seeds(name: str, split: str, train: int = TRAIN, dev: int = DEV, test: int = TEST) -> LazyTasks:
@@ -39,7 +39,7 @@ def _seeded(name: str, split: str, index: int) -> Task:
 
 
 def imported(module: str, install: str) -> Any:
-    """A package that is needed now. Raises EnvError where it is not installed."""
+    """Import a package. Raises EnvError with `install` if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -47,18 +47,18 @@ def imported(module: str, install: str) -> Any:
 
 
 def is_won(rule: Won, reward: float, info: Mapping[str, Any], where: str) -> bool:
-    """Whether an episode that has ended is won. Raises EnvError where nothing says so."""
+    """Whether a finished episode is won. Raises EnvError if `info` has no such key."""
     if not isinstance(rule, str):
         return reward >= rule
     if rule not in info:
         keys = ", ".join(map(str, info)) or "nothing"
         raise EnvError(
             f"at the end {where} has no {rule!r} (it has {keys}); set `won` to one of its keys, or "
-            "to the reward from which on an episode is won"
+            "to the reward from which an episode is won"
         )
     return bool(info[rule])
 
 
 def short(text: str) -> str:
-    """A text to quote in an answer: never long, on one line."""
+    """A text quoted on one line, shortened to 40 characters."""
     return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -1,7 +1,7 @@
-"""GEM environments (axon-rl/gem): text in, text out, by their ids.
+"""GEM environments (axon-rl/gem), selected by their ids.
 
-They draw from the generators of the whole process, Python's and numpy's. Each environment here has
-states of its own for them, so that episodes played side by side do not touch each other.
+GEM draws from the global random generators of Python and numpy. Each environment here keeps its own
+generator states, so that episodes played side by side do not influence each other.
 """
 
 import logging
@@ -29,8 +29,7 @@ class Gem:
 
     id        what `gem.make` is given, such as "game:GuessTheNumber-v0-easy"
     settings  its further arguments
-    won       from which reward of the last step on an episode is won, or the key of `info` that
-              says so
+    won       the last step's reward from which an episode is won, or the key of `info` that says so
     rules     what the agent is told first
     train, dev, test   how many seeds these splits have
 
@@ -89,8 +88,8 @@ class GemEnv:
         self._mine = None
 
     def _apart(self, call: Callable[[], T]) -> T:
-        """Call with this environment's own state of the process's generators."""
-        theirs = random.getstate(), self._numpy.get_state()
+        """Call with this environment's own states of the global generators, then restore the others."""
+        outer = random.getstate(), self._numpy.get_state()
         if self._mine is not None:
             random.setstate(self._mine[0])
             self._numpy.set_state(self._mine[1])
@@ -98,8 +97,8 @@ class GemEnv:
             return call()
         finally:
             self._mine = random.getstate(), self._numpy.get_state()
-            random.setstate(theirs[0])
-            self._numpy.set_state(theirs[1])
+            random.setstate(outer[0])
+            self._numpy.set_state(outer[1])
 
 
 def _text(seen: str, info: Mapping[str, Any]) -> str:
@@ -107,7 +106,7 @@ def _text(seen: str, info: Mapping[str, Any]) -> str:
 
 
 def _gem() -> Any:
-    """The package, whose import would set up the whole process's logging."""
+    """Import the package, and undo the logging setup that its import does."""
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     gem = imported("gem", INSTALL)

@@ -1,5 +1,7 @@
-"""Gymnasium environments (Farama-Foundation/Gymnasium): a discrete space's actions by their names,
-or a text space's; what the environment shows as text."""
+"""Gymnasium environments (Farama-Foundation/Gymnasium) with text observations.
+
+The agent names an action of a discrete space, or writes one for a text space.
+"""
 
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -39,19 +41,19 @@ class Gymnasium:
               or your class, which need not be registered
     settings  its further arguments
     actions   the names of a discrete space's actions in their order; without them, their numbers
-    words     what the agent reads: "observation", where that is text or a whole number; "render",
+    words     what the agent reads: "observation", where that is text or an integer; "render",
               in the mode "ansi", what is coloured in brackets; or your function of (observation,
               environment)
     act       for other spaces: your function of (text, environment) that returns the action, or
               None for text that means none
-    won       from which return on an episode is won (what the environment is registered with), or
-              the key of `info` that says so
+    won       the return from which an episode is won (by default the threshold that the environment
+              is registered with), or the key of `info` that says so
     state     your function of (observation, environment): a key for the same situation
     rules     what the agent is told first; without it, the actions
     train, dev, test   how many seeds these splits have
 
-    Text that is no action changes nothing: it is answered with the actions and what was shown
-    before, as an invalid turn.
+    Text that is no action does not step the environment: the turn is invalid, and the answer is the
+    list of actions and the previous observation.
     """
 
     id: str | Callable[..., Any]
@@ -80,10 +82,10 @@ class Gymnasium:
             settings.setdefault("render_mode", "ansi")
         try:
             new = partial(gymnasium.make, self.id) if isinstance(self.id, str) else self.id
-            made = new(**settings)
+            env = new(**settings)
         except gymnasium.error.Error as error:
             raise EnvError(f"gymnasium could not make {self.name}: {error}") from error
-        return GymnasiumEnv(self, made)
+        return GymnasiumEnv(self, env)
 
     def instructions(self) -> str:
         if self.rules:
@@ -115,8 +117,8 @@ class GymnasiumEnv:
         chosen = self._action(action)
         if chosen is None:
             ways = f"the actions are {', '.join(self.names)}" if self.names else "try another"
-            told = f"{short(action)} is no action here; {ways}.\n{self._shown.text}"
-            return replace(self._shown, text=told, reward=0.0, valid=False)
+            answer = f"{short(action)} is no action here; {ways}.\n{self._shown.text}"
+            return replace(self._shown, text=answer, reward=0.0, valid=False)
         seen, reward, ended, cut, info = self._env.step(chosen)
         self._earned += float(reward)
         done = bool(ended or cut)
@@ -191,7 +193,7 @@ def _rule(suite: Gymnasium, env: Any) -> Won:
     threshold = getattr(env.spec, "reward_threshold", None)
     if threshold is None:
         raise EnvError(
-            f"{suite.name} is registered without a threshold of reward; set `won` to the return "
-            "from which on an episode is won, or to the key of `info` that says so"
+            f"{suite.name} is registered without a reward threshold; set `won` to the return "
+            "from which an episode is won, or to the key of `info` that says so"
         )
     return float(threshold)

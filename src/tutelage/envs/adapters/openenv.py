@@ -1,5 +1,4 @@
-"""OpenEnv servers (meta-pytorch/OpenEnv): each environment is a session of its own, over a
-WebSocket, spoken by OpenEnv's generic client."""
+"""OpenEnv servers (meta-pytorch/OpenEnv), one WebSocket session per environment."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ class OpenEnv:
     action    the field of its action that takes the agent's text; or your function from the text
               to the whole action, None for text that means none
     text      the field of its observation that the agent reads; or your function of the observation
-    won       from which reward of the last step on an episode is won, or the field of the
-              observation that says so
+    won       the last step's reward from which an episode is won, or the field of the observation
+              that says so
     settings  further arguments of every reset, besides the seed
     rules     what the agent is told first
     seconds   how long an answer may take
@@ -66,16 +65,16 @@ class OpenEnvSession:
     def reset(self, task: Task) -> Observation:
         if not self._open:
             self._connect()
-        made = self._asked(self._client.reset, seed=task.seed, **(self._suite.settings or {}))
-        return Observation(text=self._text(made.observation), done=bool(made.done))
+        result = self._call(self._client.reset, seed=task.seed, **(self._suite.settings or {}))
+        return Observation(text=self._text(result.observation), done=bool(result.done))
 
     def step(self, action: str) -> Observation:
         how = self._suite.action
         sent = how(action) if callable(how) else {how: action}
         if sent is None:
             return Observation(text="That is no action here; try another.", valid=False)
-        made = self._asked(self._client.step, dict(sent))
-        seen, reward, done = made.observation, float(made.reward or 0.0), bool(made.done)
+        result = self._call(self._client.step, dict(sent))
+        seen, reward, done = result.observation, float(result.reward or 0.0), bool(result.done)
         won = is_won(self._suite.won, reward, seen, "the observation") if done else None
         return Observation(text=self._text(seen), reward=reward, done=done, won=won)
 
@@ -89,19 +88,21 @@ class OpenEnvSession:
             self._client.connect()
         except (OSError, TimeoutError) as error:
             raise EnvError(
-                f"no OpenEnv server answers at {self._suite.url} ({error}); start it, or mend `url`"
+                f"no OpenEnv server answers at {self._suite.url} ({error}); start it, or fix `url`"
             ) from error
         self._open = True
 
-    def _asked(self, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    def _call(self, call: Callable[..., Any], *args: Any, **named: Any) -> Any:
         lost = imported("websockets.exceptions", INSTALL).WebSocketException
         try:
-            return call(*given, **named)
+            return call(*args, **named)
         except (RuntimeError, OSError, lost) as error:
             self.close()
-            said = str(error) or type(error).__name__
-            fix = "; does its action have this field?" if "VALIDATION" in said else ""
-            raise EnvError(f"the OpenEnv server at {self._suite.url} said: {said}{fix}") from error
+            reason = str(error) or type(error).__name__
+            fix = "; does its action have this field?" if "VALIDATION" in reason else ""
+            raise EnvError(
+                f"the OpenEnv server at {self._suite.url} said: {reason}{fix}"
+            ) from error
 
     def _text(self, seen: Mapping[str, Any]) -> str:
         how = self._suite.text

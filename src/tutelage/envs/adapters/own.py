@@ -1,4 +1,4 @@
-"""Your own class that has `reset` and `step`, and no more, as a suite.
+"""A user's class with only `reset` and `step`, as a suite.
 
     class Guess:
         def reset(self, task):
@@ -11,9 +11,9 @@
 
 `reset` is given a `Task` and returns what the agent reads first; `step` is given the agent's text
 and returns (text, reward, done). An episode is won if it ends with a reward above 0. Either may
-return an `Observation` instead, which can say more. What else a suite may have - `tasks`,
-`demonstrate`, `instructions` and so on - is taken from the class where it is there; without
-`tasks`, the splits train, dev and test hold seeds.
+return an `Observation` instead, which has more fields. Other methods of a suite - `tasks`,
+`demonstrate`, `instructions` and so on - are taken from the class if it has them; without `tasks`,
+the splits train, dev and test hold seeds.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ OPTIONAL: Final = (
     "identity",
     "summarise",
 )
-"""Methods that a suite may have besides, as `envs.base` describes them."""
+"""Optional methods of a suite; `envs.base` describes them."""
 
 GYMNASIUM: Final = (
     ", as Gymnasium's environments do, and a class of your own returns text alone from reset and "
@@ -49,17 +49,17 @@ GYMNASIUM: Final = (
 
 
 def is_own(kind: object) -> bool:
-    """Whether a class plays episodes and is no suite, so that `Own` must make one of it."""
+    """Whether a class plays episodes and is not a suite, so that `Own` must wrap it."""
     plays = all(callable(getattr(kind, name, None)) for name in ("reset", "step"))
     return plays and not (hasattr(kind, "tasks") and hasattr(kind, "make"))
 
 
 class Own:
-    """The suite of such a class; `new` makes an object of it, one for each environment."""
+    """The suite of such a class; `new` constructs one object of it for each environment."""
 
     def __init__(self, new: Callable[[], Any]) -> None:
         self._new, self._first = new, new()
-        self.class_name = type(self._first).__name__  # for messages: nobody knows `Own`
+        self.class_name = type(self._first).__name__  # for messages: users do not know `Own`
         for name in OPTIONAL:
             if hasattr(self._first, name):
                 setattr(self, name, getattr(self._first, name))
@@ -78,7 +78,7 @@ class Own:
 
 
 class OwnEnv:
-    """An object of the user's class, whose plain answers become observations."""
+    """An object of the user's class; what it returns becomes an observation."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner

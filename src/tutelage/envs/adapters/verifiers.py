@@ -1,8 +1,8 @@
-"""Tasksets of verifiers (PrimeIntellect-ai/verifiers, its v1 interface), one agent, text alone.
+"""Tasksets of verifiers (PrimeIntellect-ai/verifiers, v1 interface) with one text-only agent.
 
-verifiers runs an episode itself and calls a model where it wants one. Here its `Env.run` is played
-by hand: the one agent that it is given asks for an action wherever it would ask a model, writes the
-conversation into a trace of verifiers' own, and lets the task's stops, rewards and metrics judge.
+verifiers runs an episode itself and calls a model for each turn. Here `Env.run` is given an agent
+that waits for the next action instead of calling a model, records the conversation in a verifiers
+trace, and lets the task's stops, rewards and metrics judge it.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Verifiers:
 
     taskset   its id, which names an installed package or a module of yours
     settings  its configuration, as below [env.taskset]
-    won       from which reward on an episode is won, or the name of a reward or metric that says so
+    won       the reward from which an episode is won, or the name of a reward or metric that says so
     rules     what the agent is told first, before the task's own system prompt
     test, dev, train   how many tasks these splits have, cut in this order from those that the
               taskset yields; a taskset that ends sooner has fewer to train on
@@ -79,14 +79,14 @@ class Verifiers:
 
 @cache
 def _loaded(taskset: str, settings: str, count: int) -> tuple[Any, Sequence[Any]]:
-    """Once in a process: tasksets may take long to load."""
+    """Cached per process: tasksets may take long to load."""
     loaders = _vf("utils.loaders")
     try:
         config = loaders.resolve_env_config({"taskset": {"id": taskset, **json.loads(settings)}})
         env = loaders.load_environment(config)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise EnvError(f"verifiers could not load the taskset {taskset!r}: {said}") from error
+        reason = " ".join(str(error).split())
+        raise EnvError(f"verifiers could not load the taskset {taskset!r}: {reason}") from error
     tasks = list(itertools.islice(env.taskset, count))
     if why := _unplayable(env, tasks):
         raise EnvError(f"the taskset {taskset!r} cannot be played here: {why}")
@@ -94,7 +94,7 @@ def _loaded(taskset: str, settings: str, count: int) -> tuple[Any, Sequence[Any]
 
 
 def _unplayable(env: Any, tasks: Sequence[Any]) -> str:
-    """What a taskset wants that text in, text out cannot give, or nothing."""
+    """Why a taskset cannot be played as text in, text out; empty if it can."""
     roles = _vf("configs.agent").agent_config_fields(env.config)
     config = env.config.taskset
     kind = type(env.taskset).task_type()
@@ -144,7 +144,7 @@ class VerifiersEnv:
                 self._loop.run_until_complete(self._run)
 
     def _observe(self) -> Observation:
-        """Let verifiers go on until it wants an action, or is through."""
+        """Run verifiers until it asks for an action or has finished."""
         assert self._run is not None
         self._asked: asyncio.Future[str] = self._loop.create_future()
         both: set[asyncio.Future[Any]] = {self._run, self._asked}
@@ -163,13 +163,13 @@ class VerifiersEnv:
         return Observation(text=OVER, reward=reward, done=True, won=won, score=score)
 
     async def ask(self, text: str) -> str:
-        """The agent's answer to what it is shown; given by the next step."""
+        """Show the agent a text and wait for its answer, which the next step gives."""
         self._answer: asyncio.Future[str] = self._loop.create_future()
         self._asked.set_result(text)
         return await self._answer
 
     async def _episode(self, task: Any) -> float:
-        """What `Env.run_episode` does, with our agent in the one seat. Returns the reward."""
+        """What `Env.run_episode` does, with our agent as its only one. Returns the reward."""
         episodes = _vf("episode")
         fields = _vf("configs.agent").agent_config_fields
         (role, config), *_ = fields(self._env.config).items()
@@ -187,12 +187,12 @@ class VerifiersEnv:
 
 
 def _traced(task: Any) -> Any:
-    made = _vf("trace").TraceTask
-    return made(type=type(task).__name__, data=task.data, key=task.key, hash=task.hash)
+    trace_task = _vf("trace").TraceTask
+    return trace_task(type=type(task).__name__, data=task.data, key=task.key, hash=task.hash)
 
 
 class _Seat:
-    """The agent that `Env.run` is given: whoever plays the environment."""
+    """The agent that `Env.run` is given; its actions come from `VerifiersEnv.step`."""
 
     def __init__(self, env: VerifiersEnv, role: str, config: Any, traces: list[Any]) -> None:
         self.trainable = True
@@ -240,8 +240,8 @@ class _Talk:
             return segment(messages=[], terminated=True)
         if message is not None:
             self._say(self._messages(message))
-        shown = "\n\n".join(_text(message) for message in self._unread)
-        answer = self._types.AssistantMessage(content=await self._env.ask(shown))
+        prompt = "\n\n".join(_text(message) for message in self._unread)
+        answer = self._types.AssistantMessage(content=await self._env.ask(prompt))
         self._unread = []
         self._add(answer, sampled=True)
         return segment(messages=[answer])

@@ -5,6 +5,9 @@ first. A folder with adapters holds them and the name of their base model, not i
 """
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,7 +50,7 @@ class Adapters:
         )
         # peft recognises layers of 4 bits only in a model with this attribute
         model.is_loaded_in_4bit = any(hasattr(m, "compute_dtype") for m in model.modules())
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _without_peft_warnings():
             torch.manual_seed(seed)
             self._wrapped = peft.get_peft_model(model, config)
         self._wrapped.peft_config["default"].base_model_name_or_path = base
@@ -73,6 +76,14 @@ class Adapters:
     def restore(self, folder: Path) -> None:
         """Load the adapters of a folder. Raises PolicyError where they do not fit."""
         restore(self._wrapped, folder)
+
+
+@contextmanager
+def _without_peft_warnings() -> Iterator[None]:
+    """peft itself reads a name that transformers has renamed; a user can change nothing there."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        yield
 
 
 def _tensors(wrapped: Any) -> dict[str, Tensor]:
@@ -125,7 +136,8 @@ def merged(model: Any, folder: str) -> Any:
     peft = _peft()
     try:
         # other formats of weights can run code when they are read
-        wrapped = peft.PeftModel.from_pretrained(model, folder, use_safetensors=True)
+        with _without_peft_warnings():
+            wrapped = peft.PeftModel.from_pretrained(model, folder, use_safetensors=True)
     except Exception as error:  # a folder of anybody's: what is wrong in it shows up anywhere
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PolicyError(

@@ -1,4 +1,4 @@
-"""The functions that `compose` may name, found by what they return: a new signal is a new word."""
+"""The functions that expressions of `compose` may call, found by the types that they return."""
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -11,7 +11,7 @@ from typing import get_type_hints
 from torch import Tensor
 
 from tutelage import schedules, signals
-from tutelage.config.expressions import COMPARED, Reader, Word
+from tutelage.config.expressions import COMPARED, Function, Reader
 from tutelage.hints import hindsight
 from tutelage.hints.hindsight import Hindsight
 from tutelage.maths import divergences, estimators, surrogates
@@ -23,14 +23,14 @@ from tutelage.schedules import Schedule
 from tutelage.types import EXPERT, WRONG_TURN
 
 KINDS: Mapping[str, str] = {
-    "schedule": "numbers that change with the training step",
-    "signal": "a number for each sampled token: advantages, weights and reductions",
-    "gate": "a weight that follows the student through the minibatches of a step",
+    "schedule": "values that change with the training step",
+    "signal": "a value for each sampled token: advantages, weights and reductions",
+    "gate": "a weight that is recomputed from the student in each minibatch",
     "surrogate": "how an advantage becomes a loss",
-    "divergence": "how far apart two distributions over the vocabulary are",
-    "estimate": "a divergence seen from the sampled tokens alone",
-    "hindsight": "what a view is told of finished episodes when it scores them",
-    "penalty": "what is taken off an episode's last reward",
+    "divergence": "the divergence of two distributions over the vocabulary",
+    "estimate": "a divergence estimated from the sampled tokens",
+    "hindsight": "text about a finished episode in the prompt of a view that scores it",
+    "penalty": "what is subtracted from an episode's last reward",
 }
 _TYPES: tuple[tuple[object, str], ...] = (
     (Signal, "signal"),
@@ -41,7 +41,7 @@ _TYPES: tuple[tuple[object, str], ...] = (
     (Hindsight, "hindsight"),
     (Penalty, "penalty"),
 )
-"""What an argument's annotation asks for; an estimate has the type of a surrogate's parts."""
+"""Annotations of arguments, and the kinds of value that fit them."""
 
 _SIMPLE: tuple[tuple[str, object], ...] = (
     ("schedule", Schedule),
@@ -54,9 +54,9 @@ _SIMPLE: tuple[tuple[str, object], ...] = (
 
 
 @cache
-def words() -> Mapping[str, Word]:
+def functions() -> Mapping[str, Function]:
     """All of them by name, those of one kind together."""
-    found = [word for module in _modules() for word in _words_of(module)]
+    found = [function for module in _modules() for function in _functions_of(module)]
     order = list(KINDS)
     return MappingProxyType({w.name: w for w in sorted(found, key=lambda w: order.index(w.kind))})
 
@@ -68,17 +68,18 @@ def _modules() -> Iterator[ModuleType]:
     yield from (surrogates, divergences, estimators, hindsight, penalties)
 
 
-def _words_of(module: ModuleType) -> Iterator[Word]:
+def _functions_of(module: ModuleType) -> Iterator[Function]:
     for name, function in vars(module).items():
         defined_here = inspect.isfunction(function) and function.__module__ == module.__name__
         if defined_here and not name.startswith("_"):
             kind, plain = _kind(module, function)
             if kind:
-                yield Word(name=name, kind=kind, call=function, plain=plain)
+                yield Function(name=name, kind=kind, call=function, plain=plain)
 
 
 def _kind(module: ModuleType, function: Callable[..., object]) -> tuple[str, bool]:
-    """What a function is a word for, and whether it is that itself; "" for none."""
+    """The kind of value that a function stands for ("" for none), and whether the function itself is
+    that value instead of its result."""
     if function is schedules.as_schedule:
         return "", False
     returned = get_type_hints(function).get("return")
@@ -91,9 +92,9 @@ def _kind(module: ModuleType, function: Callable[..., object]) -> tuple[str, boo
 
 
 def reader(*, numbers: Mapping[str, int], views: Collection[str]) -> Reader:
-    """A reader of expressions that may name every word, with an algorithm's views."""
+    """A reader of expressions that may name every function, with an algorithm's views."""
     return Reader(
-        words=words(),
+        functions=functions(),
         types=_TYPES,
         numbers=numbers,
         views=views,
@@ -103,11 +104,13 @@ def reader(*, numbers: Mapping[str, int], views: Collection[str]) -> Reader:
 
 
 def table() -> str:
-    """All words in Markdown, a table for each kind."""
+    """All functions in Markdown, a table for each kind."""
     lines: list[str] = []
     for kind, what in KINDS.items():
-        rows = [word for word in words().values() if word.kind == kind]
-        lines += ["", f"### {kind}: {what}", "", "| word | meaning |", "|---|---|"] if rows else []
+        rows = [function for function in functions().values() if function.kind == kind]
+        lines += (
+            ["", f"### {kind}: {what}", "", "| function | meaning |", "|---|---|"] if rows else []
+        )
         lines += [f"| `{_cell(w.usage)}` | {_cell(w.meaning)} |" for w in rows]
     return "\n".join(lines).strip() + "\n"
 

@@ -100,9 +100,9 @@ def test_a_damaged_checkpoint_is_named_with_the_newest_whole_one(
 ) -> None:
     path = run / "checkpoints" / NEWEST / name
     damage(path)
-    said = refused(config(run), run.parent, resume=True)
-    assert str(path) in said
-    assert BEFORE in said
+    message = refused(config(run), run.parent, resume=True)
+    assert str(path) in message
+    assert BEFORE in message
 
 
 @pytest.mark.parametrize("name", CHECKPOINT)
@@ -152,9 +152,9 @@ LATEST: dict[str, Damage] = {
 @pytest.mark.parametrize("case", LATEST)
 def test_a_damaged_latest_is_named_with_the_newest_whole_checkpoint(case: str, run: Path) -> None:
     LATEST[case](run / "latest")
-    said = refused(config(run), run.parent, resume=True)
-    assert str(run / "latest") in said
-    assert NEWEST in said
+    message = refused(config(run), run.parent, resume=True)
+    assert str(run / "latest") in message
+    assert NEWEST in message
 
 
 STATES: dict[str, Callable[[dict[str, object]], object]] = {
@@ -180,17 +180,17 @@ def test_a_state_with_wrong_values_is_refused(case: str, summed: bool, run: Path
         del state["files"], state["sha256"]
     STATES[case](state)
     path.write_text(json.dumps(state))
-    said = refused(config(run), run.parent, resume=True)
-    assert str(path) in said
-    assert BEFORE in said
+    message = refused(config(run), run.parent, resume=True)
+    assert str(path) in message
+    assert BEFORE in message
 
 
 @pytest.mark.parametrize("name", ["episodes.jsonl", "metrics.jsonl", "evals.jsonl"])
 @pytest.mark.parametrize("damage", [half, empty, missing, a_folder], ids=lambda d: d.__name__)
 def test_a_damaged_log_is_named(name: str, damage: Damage, run: Path) -> None:
     damage(run / name)
-    said = refused(config(run), run.parent, resume=True)
-    assert str(run / name) in said
+    message = refused(config(run), run.parent, resume=True)
+    assert str(run / name) in message
 
 
 @pytest.mark.parametrize(
@@ -199,23 +199,23 @@ def test_a_damaged_log_is_named(name: str, damage: Damage, run: Path) -> None:
 def test_a_folder_in_a_file_s_place_is_named(name: str, run: Path) -> None:
     (run / name).unlink(missing_ok=True)
     (run / name).mkdir()
-    said = refused(config(run), run.parent, resume=True)
-    assert str(run / name) in said
+    message = refused(config(run), run.parent, resume=True)
+    assert str(run / name) in message
 
 
 @pytest.mark.parametrize("damage", DAMAGES[:-1], ids=lambda d: d.__name__)
 def test_a_damaged_config_toml_is_named(damage: Damage, run: Path) -> None:
     damage(run / "config.toml")
-    said = refused(config(run), run.parent, resume=True)
-    assert str(run) in said
+    message = refused(config(run), run.parent, resume=True)
+    assert str(run) in message
 
 
 def test_a_file_that_was_added_to_a_checkpoint_is_noticed(run: Path) -> None:
     """It would make the weights those of another model."""
     path = run / "checkpoints" / NEWEST / "adapter_config.json"
     path.write_text('{"base_model_name_or_path": "/somebody/elses", "peft_type": "LORA"}')
-    said = refused(config(run), run.parent, resume=True)
-    assert str(path) in said
+    message = refused(config(run), run.parent, resume=True)
+    assert str(path) in message
 
 
 def test_bits_flipped_anywhere_are_noticed(run: Path) -> None:

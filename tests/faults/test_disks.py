@@ -41,18 +41,18 @@ Disk = Callable[[int], Path]
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
     """Makes a file system of so many kB."""
-    made: list[Path] = []
+    mounted: list[Path] = []
 
     def small(kilobytes: int) -> Path:
-        path = tmp_path / f"disk-{len(made)}"
+        path = tmp_path / f"disk-{len(mounted)}"
         path.mkdir()
-        made.append(path)
+        mounted.append(path)
         command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(path)]
         subprocess.run(command, check=True)
         return path
 
     yield small
-    for path in made:
+    for path in mounted:
         subprocess.run(["umount", "-l", str(path)], check=False)
 
 
@@ -105,14 +105,14 @@ def test_a_run_on_a_full_disk_stops_in_a_sentence_and_goes_on_to_the_same_bytes(
             try:
                 train.train(config(place / "run"), watch=Silent())
             except RunError as error:
-                (tmp_path / "said").write_text(str(error))
+                (tmp_path / "message").write_text(str(error))
                 return
             raise AssertionError("the disk was large enough")
 
         ended(begin(tmp_path, job), tmp_path)
-        said = (tmp_path / "said").read_text()
-        assert "\n" not in said
-        assert str(place / "run") in said
+        message = (tmp_path / "message").read_text()
+        assert "\n" not in message
+        assert str(place / "run") in message
         subprocess.run(["mount", "-o", "remount,size=16m", str(place)], check=True)
         begun = (place / "run/config.toml").exists()
         again = config(place / "run")
@@ -134,9 +134,9 @@ def sizes(finished: Path) -> tuple[int, ...]:
 
 def test_an_export_that_does_not_fit_leaves_nothing(finished: Path, tmp_path: Path) -> None:
     for limit in sizes(finished):
-        code, said = command("export", str(finished), "out", folder=tmp_path, limit=limit)
+        code, message = command("export", str(finished), "out", folder=tmp_path, limit=limit)
         assert code == 2
-        assert "out could not be written" in said
+        assert "out could not be written" in message
         assert everything(tmp_path) == {}
         assert list(tmp_path.iterdir()) == []
 
@@ -146,20 +146,20 @@ def test_a_collection_that_does_not_fit_keeps_its_whole_lines_under_another_name
 ) -> None:
     (tmp_path / "train.toml").write_text(write(config()))
     collect = ("collect", "train.toml", "--episodes", "40", "--out", "e.jsonl")
-    code, said = command(*collect, folder=tmp_path, limit=200)
+    code, message = command(*collect, folder=tmp_path, limit=200)
     assert code == 2
-    assert "e.jsonl could not be written" in said
+    assert "e.jsonl could not be written" in message
     assert not (tmp_path / "e.jsonl").exists()
-    code, said = command(*collect, folder=tmp_path, limit=6000)
+    code, message = command(*collect, folder=tmp_path, limit=6000)
     assert code == 2
     assert not (tmp_path / "e.jsonl").exists()
     lines = (tmp_path / "e.jsonl.partial").read_bytes()
     assert lines.endswith(b"\n")
-    assert f"the {lines.count(b'}' + bytes([10]))} episodes so far are in" in said
+    assert f"the {lines.count(b'}' + bytes([10]))} episodes so far are in" in message
     # and they are not written over
-    code, said = command(*collect, folder=tmp_path)
+    code, message = command(*collect, folder=tmp_path)
     assert code == 2
-    assert "e.jsonl.partial exists already" in said
+    assert "e.jsonl.partial exists already" in message
 
 
 READ_ONLY = ("export", "collect", "collect into a new folder", "eval", "train", "init", "examples")
@@ -189,15 +189,15 @@ def test_a_folder_that_nothing_can_be_written_to_is_one_sentence(
         "init": ("init", "doors", str(place / "x.toml"), "--model", "builtin:household-teacher"),
         "examples": ("examples", "household_grpo", "--copy", str(place / "x")),
     }[case]
-    code, said = command(*arguments, folder=tmp_path)
+    code, message = command(*arguments, folder=tmp_path)
     assert code in (1, 2)
-    assert str(place) in said
+    assert str(place) in message
 
 
 @needs_mount
 def test_the_output_of_a_command_on_a_full_disk(disk: Disk, tmp_path: Path) -> None:
     place = disk(4)
-    with (place / "said").open("w") as file:
+    with (place / "message").open("w") as file:
         file.write("x" * 4096)
         file.flush()
         done = subprocess.run(

@@ -68,9 +68,9 @@ def refused(settings: Config, folder: Path, *, resume: bool = False) -> str:
     with pytest.raises((RunError, ConfigError, PolicyError)) as refusal:
         train.train(settings, resume=resume, watch=Silent())
     assert everything(folder) == before
-    said = str(refusal.value)
-    assert "\n" not in said
-    return said
+    message = str(refusal.value)
+    assert "\n" not in message
+    return message
 
 
 # -- a new run
@@ -99,9 +99,9 @@ def test_a_new_run_is_refused_where_somebody_has_files_of_its_names(
     path = tmp_path / "work" / name
     path.parent.mkdir(parents=True)
     path.write_text("two weeks of work")
-    said = refused(config(tmp_path / "work"), tmp_path)
-    assert NAMES[name] in said
-    assert "run.folder" in said
+    message = refused(config(tmp_path / "work"), tmp_path)
+    assert NAMES[name] in message
+    assert "run.folder" in message
 
 
 def test_the_files_are_there_also_where_the_run_is_refused_for_another_reason(
@@ -223,8 +223,8 @@ def test_a_link_in_a_run_s_folder_is_not_followed(name: str, run: Path) -> None:
     if name == "timings.jsonl":
         with elsewhere.open("a") as file:
             file.write('{"of another run"}\n')
-    said = refused(config(run), run.parent, resume=True)
-    assert f"{run / name} is a symbolic link" in said
+    message = refused(config(run), run.parent, resume=True)
+    assert f"{run / name} is a symbolic link" in message
 
 
 def test_a_copy_of_hard_links_leaves_the_original_alone(run: Path) -> None:
@@ -265,8 +265,8 @@ def test_runs_from_before_there_was_a_mark_go_on(old: Path) -> None:
 def test_a_config_toml_alone_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(write(config(tmp_path)))
     (tmp_path / "episodes.jsonl").write_text("mine")
-    said = refused(config(tmp_path), tmp_path, resume=True)
-    assert "is not a run's" in said
+    message = refused(config(tmp_path), tmp_path, resume=True)
+    assert "is not a run's" in message
 
 
 def test_lines_are_in_their_files_when_a_step_ends(tmp_path: Path) -> None:

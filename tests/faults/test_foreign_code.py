@@ -134,9 +134,9 @@ def test_no_command_calls_it(
     path = toml(tmp_path, env__suite="os:system", env__options={"command": "touch ran"})
     name, *more = command.split()
     code = main([name, str(path), *more])
-    said = capsys.readouterr()
-    assert code in (1, 2), said
-    assert "Traceback" not in said.err
+    message = capsys.readouterr()
+    assert code in (1, 2), message
+    assert "Traceback" not in message.err
     assert not (tmp_path / "ran").exists()
 
 
@@ -198,9 +198,9 @@ def test_a_stranger_s_run_runs_nothing(
 ) -> None:
     before = everything(theirs)
     assert main(command) == 2
-    said = capsys.readouterr().err
-    assert "--trust" in said
-    assert str(ran.parent / "mine.py") in said
+    message = capsys.readouterr().err
+    assert "--trust" in message
+    assert str(ran.parent / "mine.py") in message
     assert not ran.exists()
     assert everything(theirs) == before
 

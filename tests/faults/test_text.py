@@ -45,9 +45,9 @@ def tokenizer(template: str, added: tuple[str, ...], *, special: bool, ordinary:
     core.add_special_tokens(["</s>"])
     if not ordinary:
         core.add_tokens([AddedToken(t, special=special, normalized=False) for t in added])
-    made = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
-    made.chat_template = template
-    return made
+    built = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>")
+    built.chat_template = template
+    return built
 
 
 CASES = {

@@ -15,6 +15,8 @@ from tutelage.envs.guard import Broken, attempt
 from tutelage.errors import ConfigError
 
 Test = Callable[[object], bool]
+OURS = ("tutelage", "tutelage_worlds")
+"""Packages whose functions have other purposes, also where they are not installed."""
 
 
 def named(
@@ -35,7 +37,8 @@ def named(
     found = getattr(loaded, attribute, None)
     if not callable(found):
         raise ConfigError(f"{where}: {module} has no {kind} {attribute!r}")
-    if not (declared(found) or (_own(file) and _defined_in(found, loaded))):
+    own = _own(file) and module.partition(".")[0] not in OURS
+    if not (declared(found) or (own and _defined_in(found, loaded))):
         raise ConfigError(
             f"{where}: {module}:{attribute} is not {what}: it was not written as one, so it is not "
             "called; name your own class or function"

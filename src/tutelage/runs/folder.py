@@ -209,6 +209,8 @@ def _check_kinds(path: Path) -> None:
         if name == checkpoint.FOLDER:
             wanted, what = stat.S_ISDIR, "folder"
         if not wanted(mode):
+            if name == checkpoint.LATEST and not stat.S_ISLNK(mode):
+                continue  # who reads it names the newest whole checkpoint too
             kind = "a symbolic link" if stat.S_ISLNK(mode) else f"no {what}"
             raise RunError(
                 f"{path / name} is {kind}, where a run has a {what} of its own, so it cannot be "

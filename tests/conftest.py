@@ -7,6 +7,7 @@ run with `pytest -m gpu` alone, because every other run hides the GPUs.
 """
 
 import os
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,6 +33,10 @@ STARTS_PROCESSES = ("subprocess", "multiprocessing", "ProcessPool")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # runs are signed with a secret of this user's, which tests keep out of the home folder
+    os.environ.setdefault(
+        "TUTELAGE_SECRET_FILE", str(Path(tempfile.gettempdir()) / f"tutelage-tests-{os.getuid()}")
+    )
     config.addinivalue_line("markers", "slow: left out of `make check`")
     config.addinivalue_line("markers", "nightly: run by FAULTS=nightly alone")
     config.addinivalue_line("markers", "gpu: needs a GPU; run with `pytest -m gpu`")

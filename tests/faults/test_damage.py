@@ -2,9 +2,11 @@
 the newest checkpoint that is whole."""
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,11 @@ from faults.test_folders import config, everything, refused
 from safetensors.torch import load_file, save_file
 from support.kill_chains import Silent, begin, ended
 
-from tutelage.errors import RunError, TutelageError
+from tutelage.config.schema import AlgorithmSection
+from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.errors import Diverged, RunError, TutelageError
 from tutelage.runs import checkpoint, offline, train
+from tutelage.types import Observation
 
 
 @pytest.fixture(scope="module")
@@ -230,3 +235,53 @@ def test_bits_flipped_anywhere_are_noticed(run: Path) -> None:
             assert checkpoint.damage(path.parent), path
         path.write_bytes(before)
         assert checkpoint.damage(path.parent) == ""
+
+
+# -- divergence
+
+
+@dataclass(frozen=True)
+class Exploding(Doors):
+    """Doors whose rewards are so large, while a file is there, that no gradient of them is finite."""
+
+    def make(self) -> DoorsEnv:
+        return Explodes()
+
+
+class Explodes(DoorsEnv):
+    def step(self, action: str) -> Observation:
+        found = super().step(action)
+        factor = 1e37 if Path(os.environ["EXPLODES"]).exists() else 1 / 64
+        return replace(found, reward=len(action) * factor)
+
+
+def test_a_run_that_diverged_goes_on_at_a_lower_rate_from_the_last_good_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "explodes"
+    monkeypatch.setenv("EXPLODES", str(flag))
+    settings = config(tmp_path / "run", env__suite=f"{__name__}:Exploding", env__workers=0)
+    settings = settings.model_copy(update={"algorithm": AlgorithmSection(name="rloo")})
+    lower = settings.model_copy(update={"update": settings.update.model_copy(update={"lr": 1e-4})})
+
+    class Lights(Silent):
+        def stepped(self, line: object, seconds: object) -> None:
+            if isinstance(line, dict) and line["phase"] == "train" and line["step"] == 2:
+                flag.touch()
+
+    with pytest.raises(Diverged, match="--resume"):
+        train.train(settings, watch=Lights())
+    assert (tmp_path / "run/latest").read_text().strip() == BEFORE
+    # another setting still may not change
+    other = lower.model_copy(update={"eval": lower.eval.model_copy(update={"tasks": 1})})
+    refused(other, tmp_path, resume=True)
+    flag.unlink()
+    train.train(lower, resume=True, watch=Silent())
+    assert (tmp_path / "run/latest").read_text().strip() == NEWEST
+    meta = json.loads((tmp_path / "run/meta.json").read_text())
+    (change,) = meta["changed_after_divergence"]
+    assert change == {"from": BEFORE, "before": {"update.lr": 1e-3}}
+    lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [x["lr"] for x in lines if x["phase"] == "train"] == [1e-3, 1e-3, 1e-4, 1e-4]
+    # and afterwards it is held to its settings again
+    assert "update.lr" in refused(settings, tmp_path, resume=True)

@@ -1,5 +1,6 @@
 """Whose configuration it is: one from somebody else runs no module that it names unless trusted."""
 
+import contextlib
 import hashlib
 import hmac
 import importlib.machinery
@@ -33,9 +34,13 @@ def secret() -> bytes:
         path = Path(named) if named else Path.home() / ".config" / "tutelage" / "secret"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            draft = path.with_name(f"{path.name}.{os.getpid()}")
+            handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             with os.fdopen(handle, "w") as file:
                 file.write(secrets.token_hex(32))
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                os.link(draft, path)
+            draft.unlink()
         return path.read_bytes()
     except (OSError, RuntimeError):
         return b""

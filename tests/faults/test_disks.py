@@ -1,8 +1,6 @@
 """Disks that are full, and folders that nothing can be written to: one sentence, and nothing half."""
 
 import os
-import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from faults.test_folders import config, everything
-from support.kill_chains import Silent, begin, contents, ended
+from support.kill_chains import Silent, begin, cli, contents, ended
 
 from tutelage.config.toml_file import write
 from tutelage.runs import train
@@ -69,22 +67,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(*arguments: str, folder: Path, limit: int = 0) -> tuple[int, str]:
     """The exit code of a command, and the last line that it writes to stderr. No file may become
     longer than `limit` bytes, where it is above 0."""
-
-    def limited() -> None:
-        if limit:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    done = subprocess.run(
-        [sys.executable, "-B", "-m", "tutelage", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=limited,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
+    code, message = cli(folder, *arguments, limit=limit)
+    return code, (message.strip().splitlines() or [""])[-1]
 
 
 # -- training: the sentence, and the same bytes afterwards
@@ -197,15 +181,8 @@ def test_a_folder_that_nothing_can_be_written_to_is_one_sentence(
 @needs_mount
 def test_the_output_of_a_command_on_a_full_disk(disk: Disk, tmp_path: Path) -> None:
     place = disk(4)
-    with (place / "message").open("w") as file:
+    with (place / "printed").open("w") as file:
         file.write("x" * 4096)
         file.flush()
-        done = subprocess.run(
-            [sys.executable, "-B", "-m", "tutelage", "examples", "household_grpo"],
-            stdout=file,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+        code, message = cli(tmp_path, "examples", "household_grpo", output=file.fileno())
+    assert code == 1, message

@@ -3,12 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.kill_chains import Silent, begin, contents, ended
+from support.kill_chains import Silent, begin, cli, contents, ended
 
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load, parse, write
@@ -154,22 +152,12 @@ def test_files_of_other_names_stay(tmp_path: Path) -> None:
 
 def test_episodes_that_a_run_replays_are_not_its_log(tmp_path: Path) -> None:
     """`collect` writes episodes.jsonl, and the run that imitates them may be told to live there."""
-    command = [sys.executable, "-m", "tutelage", "collect", "train.toml", "--episodes", "3"]
     (tmp_path / "train.toml").write_text(write(config()))
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert cli(tmp_path, "collect", "train.toml", "--episodes", "3").code == 0
     before = everything(tmp_path)
-    command = [
-        sys.executable,
-        "-m",
-        "tutelage",
-        "train",
-        "train.toml",
-        "run.folder=.",
-        "rollout.replay=episodes.jsonl",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
-    assert "episodes.jsonl" in done.stderr
+    done = cli(tmp_path, "train", "train.toml", "run.folder=.", "rollout.replay=episodes.jsonl")
+    assert done.code == 2, done.message
+    assert "episodes.jsonl" in done.message
     assert everything(tmp_path) == before
     assert len(before["episodes.jsonl"]) > 100
 
@@ -182,9 +170,8 @@ def test_the_folder_on_the_command_line_is_the_one_that_goes_on(run: Path) -> No
     copy = Path(shutil.copytree(run, run.parent / "copy"))
     before = contents(run)
     for where in ("copy", "copy/config.toml"):
-        command = [sys.executable, "-m", "tutelage", "train", where, "--resume", "run.steps=6"]
-        done = subprocess.run(command, cwd=run.parent, check=False, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        done = cli(run.parent, "train", where, "--resume", "run.steps=6")
+        assert done.code == 0, done.message
         assert (copy / "latest").read_text().strip() == "step-000006"
         assert contents(run) == before
     assert (run / "config.toml").read_text() == text
@@ -193,10 +180,9 @@ def test_the_folder_on_the_command_line_is_the_one_that_goes_on(run: Path) -> No
 
 def test_two_folders_on_the_command_line_are_refused(run: Path) -> None:
     before = everything(run.parent)
-    command = [sys.executable, "-m", "tutelage", "train", "run", "--resume", "run.folder=other"]
-    done = subprocess.run(command, cwd=run.parent, check=False, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "leave one of the two out" in done.stderr
+    done = cli(run.parent, "train", "run", "--resume", "run.folder=other")
+    assert done.code == 2
+    assert "leave one of the two out" in done.message
     assert everything(run.parent) == before
 
 

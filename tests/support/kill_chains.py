@@ -3,13 +3,17 @@
 import json
 import os
 import random
+import resource
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from tutelage.cli.main import main
 from tutelage.config.schema import Config
 from tutelage.runs import folder as run_folder
 from tutelage.runs import train
@@ -18,6 +22,13 @@ UNEQUAL = {"meta.json", "timings.jsonl", ".lock"}
 """Files in which two equal runs differ."""
 KILLS = 3
 """Kills of a chain at most: then it may run to its end."""
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    message: str
 
 
 class Silent:
@@ -106,3 +117,35 @@ def chain(config: Config, folder: Path, *, seconds: float, seed: int) -> int:
 
 def logged(folder: Path, name: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def cli(folder: Path, *arguments: str, limit: int = 0, output: int | None = None) -> Ended:
+    """A command in a process of its own, in `folder`: its exit code and what it writes to stderr.
+
+    limit   bytes of a file at most, 0 for no limit
+    output  a handle for what it prints
+    """
+    errors, writes = os.pipe()
+
+    def job() -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY) if output is None else output, 1)
+        os.dup2(writes, 2)
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        if limit:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        code = 70
+        try:
+            code = main(list(arguments))
+        except BaseException:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(code)
+
+    child = begin(folder, job)
+    os.close(writes)
+    with os.fdopen(errors, errors="replace") as file:
+        message = file.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert "Traceback" not in message, message
+    return Ended(code, message)

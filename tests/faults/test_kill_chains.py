@@ -25,13 +25,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 CHAINS = int(os.environ.get("FAULT_CHAINS", "1"))
 SMALL = (
     "run.folder=run",
-    "run.steps=4",
+    "run.steps=3",
     "run.checkpoint_every=2",
     "rollout.tasks_per_step=2",
-    "rollout.max_turns=10",
-    "rollout.max_new_tokens=6",
+    "rollout.max_turns=9",
+    "rollout.max_new_tokens=4",
     "rollout.concurrency=8",
-    "eval.every=4",
+    "eval.every=3",
     "eval.tasks=1",
     "update.minibatches=2",
     "policy.layers=1",
@@ -54,14 +54,14 @@ EXTRAS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def small(name: str, changes: dict[str, Any] | None = None) -> Config:
-    """An example of four steps, two of them a warm start's where it has one."""
+    """An example of three steps, and one of a warm start where it has one."""
     path = EXAMPLES / f"{name}.toml"
     more = list(SMALL)
     config = load(path, SMALL)
     if config.rollout.group_size > 2:
         more.append("rollout.group_size=2")
     if config.warm_start is not None:
-        more.append("warm_start.steps=2")
+        more.append("warm_start.steps=1")
     return parse(merged(resolved(load(path, more)), changes or {}))
 
 

@@ -1,13 +1,14 @@
-"""How fast each world is, and what a live environment of it takes: steps, resets and memory with 1,
-64 and 1,024 of them alive at once (1 and 8 where each wants a Java machine).
+"""Speed and memory of every suite: steps, resets and bytes per live environment.
 
-    OMP_NUM_THREADS=1 python benchmarks/environments.py [WORLD ...]
+With 1, 64 and 1,024 environments alive at once, and 1 and 8 for suites in a JVM.
 
-prints a table in Markdown. Environments are stepped in turns, each along the demonstration of a
-task of its own, and begin another task when theirs has ended. Seconds are seconds of this process,
-except for Java's worlds, where they are the clock's. Memory is what Python has allocated since what
-all share was there, after all have begun and played some steps; for Java's worlds it is what this
-process and its children hold more by then. Every row is measured in a process of its own.
+    OMP_NUM_THREADS=1 python benchmarks/environments.py [SUITE ...]
+
+prints a table in Markdown. Environments are stepped in turns, each along the demonstration of its
+own task, and begin another task when it ends. Seconds are CPU seconds of this process, for suites in
+a JVM wall-clock seconds. Memory is what Python has allocated beyond shared data after all
+environments have played some steps; for suites in a JVM it is the growth of this process and its
+children. Every row is measured in a process of its own.
 """
 
 import argparse
@@ -33,10 +34,9 @@ LIVE, LIVE_JAVA = (1, 64, 1024), (1, 8)
 POOL = 64
 """Tasks that are played; their demonstrations are looked for before anything is measured."""
 CAPTION = """\
-Steps with the resets between episodes. Worlds of this process have 1, 64 and 1,024 alive at once;
-those in a Java machine 1 and 8, since games there are alive in one machine of a bounded heap, play
-one at a time, and take long to reset. The originals are measured beside these worlds in the
-sections of the worlds themselves.
+Steps with the resets between episodes. Environments in this process have 1, 64 and 1,024 alive at once;
+those in a JVM 1 and 8, since games share one JVM with a bounded heap, play one at a time, and take
+long to reset. The originals are measured in the sections of the suites.
 """
 WARM = 3
 """Steps of every environment before memory is looked at."""
@@ -191,7 +191,7 @@ def main() -> None:
             print(f"{world} was not measured: it lacks {', '.join(lacking)}.\n")
     print(f"Python {platform.python_version()}, one process, median of {options.repeats} (range)\n")
     print(CAPTION)
-    print("| world | alive | steps/s | resets/s | KiB each |\n|---|---:|---:|---:|---:|")
+    print("| suite | alive | steps/s | resets/s | KiB each |\n|---|---:|---:|---:|---:|")
     for world in worlds:
         print("\n".join(rows(world, options)), flush=True)
 

@@ -26,7 +26,7 @@ SECTIONS = {
     "step.py": "A whole training step beside TRL",
     "divergences.py": "Losses over a vocabulary: memory and time",
     "gpu.py": "On a graphics card",
-    "environments.py": "Environments: steps, resets and memory of every world",
+    "environments.py": "Environments: steps, resets and memory of every suite",
     "household.py": "Environment: household beside TextWorld",
     "webshop.py": "Environment: webshop",
     "search_qa.py": "Environment: search_qa",

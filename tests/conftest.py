@@ -1,4 +1,4 @@
-"""What every test runs under: one thread for torch, no GPU, repeatable examples in CI, and markers.
+"""Settings of all tests: one thread for torch, no GPU, repeatable examples in CI, and markers.
 
 `nightly` marks what even `make test` has no time for: FAULTS=nightly runs it.
 `slow` marks tests that `make check` leaves out. A test gets it from its folder or file (SLOW), from

@@ -1,4 +1,4 @@
-"""Threads, how they wait, and how float32 matrices are multiplied."""
+"""Threads, waiting policy, and float32 matrix products on a CPU."""
 
 import os
 import subprocess
@@ -25,12 +25,12 @@ def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP", "GOMP", "KMP"))}
     environment |= {"OMP_DISPLAY_ENV": "verbose"} | ({"OMP_WAIT_POLICY": chosen} if chosen else {})
     command = [sys.executable, "-m", "tutelage", "doctor", "--torch"]
-    said = subprocess.run(
+    text = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=300, check=True
     ).stderr
-    if "GOMP_SPINCOUNT" not in said:
+    if "GOMP_SPINCOUNT" not in text:
         pytest.skip("this OpenMP does not say how it waits")
-    assert ("GOMP_SPINCOUNT = '0'" in said) == sleeps
+    assert ("GOMP_SPINCOUNT = '0'" in text) == sleeps
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_products_in_float32_are_not_rounded(kind: Matmul) -> None:
     for rows in (1, 8, 33, 700):
         a, b = torch.randn(rows, 96), torch.randn(96, 48)
         with products(kind):
-            made = a @ b
+            result = a @ b
         want = a.double() @ b.double()
         # 96 terms with an error of 2^-24 each
-        assert (made - want).abs().max() <= 96 * 2**-24 * (a.abs() @ b.abs()).max()
+        assert (result - want).abs().max() <= 96 * 2**-24 * (a.abs() @ b.abs()).max()
 
 
 @pytest.mark.parametrize("own", ["", "7"])
@@ -183,14 +183,14 @@ def test_memory_does_not_grow_with_the_number_of_shapes() -> None:
     """Each kept shape of products is some 100 kB to a megabyte."""
 
     def grown(**more: str) -> float:
-        made = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", GROWTH],
             env={**os.environ, **more},
             text=True,
             capture_output=True,
             check=True,
         )
-        return float(made.stdout)
+        return float(result.stdout)
 
     few = grown(ONEDNN_PRIMITIVE_CACHE_CAPACITY="64", LRU_CACHE_CAPACITY="64")
     assert few < 40
@@ -210,5 +210,5 @@ def test_rounded_products_are_the_float32_ones_but_for_rounding() -> None:
     samples = [Sample(prompt=(3, 9, 30), tokens=(8, 41, 7))]
     want = policy().score(samples, 1.0).logp
     with products("bfloat16"):
-        made = policy().score(samples, 1.0).logp
-    torch.testing.assert_close(made, want, atol=0.05, rtol=0)
+        result = policy().score(samples, 1.0).logp
+    torch.testing.assert_close(result, want, atol=0.05, rtol=0)

@@ -1,4 +1,4 @@
-"""Schedules: exact at both ends and beyond, one way in between, and the curricula as formulas."""
+"""Schedules: exact ends, monotone between them, and the curricula as formulas."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ CURRICULA = ("cosine", "linear", "exponential")
 
 @pytest.mark.parametrize("name", SHAPES)
 @given(steps=st.integers(1, 500), start=ENDS, end=ENDS)
-def test_a_schedule_goes_one_way_from_its_start_to_exactly_its_end(
+def test_a_schedule_is_monotone_and_ends_exactly(
     name: str, steps: int, start: float, end: float
 ) -> None:
     at = SHAPES[name](start, end, steps)

@@ -1,5 +1,4 @@
-"""How a processor is used: how many threads, how they wait, how float32 matrices are multiplied;
-and how much memory it has."""
+"""The CPU: its threads and memory, and how float32 matrices are multiplied on it."""
 
 import contextlib
 import functools
@@ -20,26 +19,26 @@ Matmul = Literal["float32", "bfloat16", "blas"]
 EXACT, ROUNDED = "ieee", "bf16"  # torch's names
 PROBES: Final = (4, 64, 1024)  # rows of products: what multiplies them may depend on how many
 DEPTH: Final = 256
-SHAPES: Final = "64"  # of products that are kept compiled
+SHAPES: Final = "64"  # of products whose kernels stay compiled
 
 
 def wait_passively() -> None:
     """Let OpenMP's threads sleep while they wait, unless the user chose otherwise: threads that
-    spin take the processor from the thread they wait for as soon as anything else runs beside
-    them. OpenMP reads this when torch is imported, so it must be said before."""
+    spin take the CPU from the thread they wait for as soon as anything else runs beside them.
+    OpenMP reads this when torch is imported, so it must be set before."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def forget_shapes() -> None:
-    """Let oneDNN keep what it compiled for the last few shapes of products, unless the user chose
-    otherwise: by itself it keeps 1,024, and torch as many, for each of which the length of a row
-    makes others. Read when it first multiplies."""
+    """Let oneDNN cache kernels for the last 64 shapes of products only, unless the user chose
+    otherwise. Its default is 1,024, and torch's too, and sequences of every length are a new shape.
+    Both read this when they first multiply."""
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, SHAPES)
 
 
 def share() -> float:
-    """Processors that a container may use at a time; 0 where nothing limits it."""
+    """CPUs that a container may use at a time; 0 where nothing limits it."""
     try:
         quota, period = QUOTA.read_text().split()
     except (OSError, ValueError):
@@ -49,7 +48,7 @@ def share() -> float:
 
 def memory() -> int:
     """Bytes that a process may use: the machine's, or a container's limit where that is less; 0
-    where neither is told."""
+    where neither is known."""
     known = []
     with contextlib.suppress(AttributeError, ValueError, OSError):
         known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -60,9 +59,8 @@ def memory() -> int:
 
 
 def threads() -> int:
-    """How many threads a run takes: torch's own choice. That knows
-    OMP_NUM_THREADS and the processors a process may run on, but no container's quota: threads
-    beyond it are put to sleep in the middle of their work."""
+    """How many threads a run takes: torch's own choice, but no more than a container's quota of CPUs,
+    which torch does not know: threads beyond it are put to sleep in the middle of their work."""
     import torch
 
     own, quota = torch.get_num_threads(), share()
@@ -74,7 +72,7 @@ def threads() -> int:
 def matmul() -> Matmul:
     """How float32 matrices are multiplied: "float32", unless TUTELAGE_MATMUL names another way.
 
-    Raises ConfigError for a way that there is not.
+    Raises ConfigError for any other.
     """
     wanted = os.environ.get("TUTELAGE_MATMUL", "") or "float32"
     if wanted not in get_args(Matmul):
@@ -87,30 +85,30 @@ def matmul() -> Matmul:
 
 @contextlib.contextmanager
 def products(kind: Matmul) -> Iterator[None]:
-    """How float32 matrices are multiplied on a processor.
+    """Inside the context, float32 matrices are multiplied on the CPU as `kind` says.
 
-    float32   in float32: by oneDNN where that is `exact`, else by the BLAS torch was built with
-    bfloat16  by oneDNN, with leave to round entries to bfloat16
-    blas      in float32, by that BLAS everywhere
+    float32   in float32: by oneDNN where that is `exact`, else by the BLAS of torch
+    bfloat16  by oneDNN, which may round entries to bfloat16
+    blas      in float32, by the BLAS of torch everywhere
     """
-    with _leave(kind == "bfloat16" or (kind == "float32" and exact())):
+    with _may_round(kind == "bfloat16" or (kind == "float32" and exact())):
         yield
 
 
 @functools.cache
 def exact() -> bool:
-    """Whether oneDNN, which torch hands no product in float32 without leave to round it, stays in
-    float32 all the same: so it does on processors without units for bfloat16 matrices."""
+    """Whether oneDNN computes in float32 even where it may round to bfloat16, without which torch
+    gives it no float32 product. It does on CPUs without units for bfloat16 matrices."""
     import torch
 
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    with _leave(True):
-        return all(_kept(rows) for rows in PROBES)
+    with _may_round(True):
+        return all(_unrounded(rows) for rows in PROBES)
 
 
-def _kept(rows: int) -> bool:
-    """Whether entries that bfloat16 cannot tell from 1 are told from it in a product."""
+def _unrounded(rows: int) -> bool:
+    """Whether a product keeps entries apart from 1 that bfloat16 would round to 1."""
     import torch
 
     a, b = torch.full((rows, DEPTH), 1 + 2**-12), torch.full((DEPTH, DEPTH), 1 + 2**-12)
@@ -123,12 +121,12 @@ def onednn() -> bool:
 
 
 @contextlib.contextmanager
-def _leave(given: bool) -> Iterator[None]:
-    if given:
+def _may_round(allowed: bool) -> Iterator[None]:
+    if allowed:
         forget_shapes()
     settings = _settings()
     before = settings.fp32_precision
-    settings.fp32_precision = ROUNDED if given else EXACT
+    settings.fp32_precision = ROUNDED if allowed else EXACT
     try:
         yield
     finally:

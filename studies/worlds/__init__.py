@@ -1,4 +1,4 @@
-"""A learning curve in every world beside household, from a start by imitation."""
+"""Learning curves of every suite besides household, after a warm start by imitation."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A learning curve in every world: a start by imitation, and methods that go on from there.
+"""Learning curves of every suite: a warm start by imitation, and methods that continue from it.
 
 python -m studies.worlds run [WORLD ...]     run what is not finished, then write WORLD.json
 python -m studies.worlds status [WORLD ...]  what is finished, how far the others are

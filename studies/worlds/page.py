@@ -14,15 +14,15 @@ HEAD = """# Learning curves
 
 <!-- Written by `python -m studies.worlds render` from studies/worlds/*.json. -->
 
-In every world a small model built from nothing imitates demonstrations for a while: the shared
-start, one for each seed. From there methods go on, and are measured on that world's own pinned
-panel, the student alone. Intervals (95 %) are two-way bootstraps over seeds and tasks; a result is
-the mean of the last evaluations, the start that of step 0. These are small worlds of our own making
-with the originals' rules: the curves show that the whole loop learns in each, not what a language
-model reaches on the papers' data. Household has [a study of its own](../studies/household.md).
+For every suite, a small model with random weights first imitates demonstrations: the shared start,
+one per seed. Methods continue from there and are evaluated on the suite's pinned panel, the student
+alone. Intervals (95 %) are two-way bootstraps over seeds and tasks; a result is
+the mean of the last evaluations, the start that of step 0. The tasks are small generated ones
+under the originals' rules: the curves show that the whole loop learns in each suite, not what a
+language model reaches on the papers' data. Household has [a study of its own](../studies/household.md).
 
 ```sh
-python -m studies.worlds run WORLD     # goes on after any interruption
+python -m studies.worlds run SUITE     # continues after any interruption
 python -m studies.worlds render
 ```"""
 COLUMNS = [

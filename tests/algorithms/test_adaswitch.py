@@ -1,4 +1,4 @@
-"""AdaSwitch and TCOD from the back against their formulas: each token by whoever wrote it."""
+"""AdaSwitch and TCOD back to front against their formulas, token by token."""
 
 from dataclasses import replace
 
@@ -38,21 +38,21 @@ def writers(of: World) -> list[str]:
 @pytest.mark.parametrize("rest", ["sampled", "full"])
 def test_adaswitch(seed: int, own: str, rest: str) -> None:
     of = handed(seed)
-    made = parts(
+    result = parts(
         adaswitch(student_tokens=own, teacher_tokens=rest, clip=0.3, dual_clip=2.0),  # type: ignore[arg-type]
         of,
     )
     every, who = tokens(of), writers(of)
-    mine = [t for t, w in zip(every, who, strict=True) if w == "student"]
-    theirs = [t for t, w in zip(every, who, strict=True) if w == "teacher"]
-    assert any(t.actor == "student" for t in theirs)  # inside turns that the student began
+    actual = [t for t, w in zip(every, who, strict=True) if w == "student"]
+    references = [t for t, w in zip(every, who, strict=True) if w == "teacher"]
+    assert any(t.actor == "student" for t in references)  # inside turns that the student began
     n = len(every)
     reverse = [
-        t.reverse_kl if own == "full" else clipped(t.ratio, t.gap, 0.3, 0.3, 2.0) for t in mine
+        t.reverse_kl if own == "full" else clipped(t.ratio, t.gap, 0.3, 0.3, 2.0) for t in actual
     ]
-    forward = [t.forward_kl if rest == "full" else -t.logp for t in theirs]
+    forward = [t.forward_kl if rest == "full" else -t.logp for t in references]
     want = {"student_tokens": sum(reverse) / n, "teacher_tokens": sum(forward) / n}
-    assert made == pytest.approx(want, rel=1e-4, abs=1e-6)
+    assert result == pytest.approx(want, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -69,10 +69,10 @@ def test_tcod_from_the_back_is_opd_on_the_students_own_tokens(seed: int, vocabul
         for e in of.episodes
     )
     of = World(episodes, of.hidden, of.heads)
-    made = parts(tcod(direction="b2f", vocabulary=vocabulary), of)["opd"]  # type: ignore[arg-type]
-    mine = [t for t in tokens(of) if t.actor == "student"]
-    values = [t.reverse_kl if vocabulary == "full" else -t.gap * t.ratio for t in mine]
-    assert made == pytest.approx(sum(values) / len(mine), rel=1e-4, abs=1e-6)
+    result = parts(tcod(direction="b2f", vocabulary=vocabulary), of)["opd"]  # type: ignore[arg-type]
+    actual = [t for t in tokens(of) if t.actor == "student"]
+    values = [t.reverse_kl if vocabulary == "full" else -t.gap * t.ratio for t in actual]
+    assert result == pytest.approx(sum(values) / len(actual), rel=1e-4, abs=1e-6)
 
 
 def test_settings_of_the_rule_reach_it() -> None:

@@ -1,5 +1,4 @@
-"""compose: the same losses as the files, anything from a configuration alone, and every mistake one
-sentence that names its place."""
+"""compose: equal losses to the built-in methods, and error messages that name the place."""
 
 import ast
 import string
@@ -167,13 +166,13 @@ def test_guided_turns_sdars_gate_t_dur_and_annealing_from_a_configuration_alone(
     step = of.step(at)
     got = parts(composed(EVERYTHING, 100), of, at)
     p, q, old = step.scores["student"].logp, step.scores["teacher"].logp, step.batch.logp
-    mine, share = acted_by("student")(step), min(at / 80, 1)
+    actual, share = acted_by("student")(step), min(at / 80, 1)
     advantage = (1 - 0.9 * share) * t_dur()(step) * (q - p) + (1 + share) * group_relative()(step)
-    advantage, r = advantage * mine, (p - old).exp()
+    advantage, r = advantage * actual, (p - old).exp()
     gain = torch.minimum(r * advantage, r.clamp(0.8, 1.2) * advantage)
     gain = torch.where(advantage < 0, torch.maximum(gain, 3 * advantage), gain)
     assert got["mine"] == pytest.approx(float(-gain.mean()), rel=1e-4, abs=1e-6)
-    pull = 0.01 * mine * torch.sigmoid(5 * (q - p)) * (q - p)
+    pull = 0.01 * actual * torch.sigmoid(5 * (q - p)) * (q - p)
     assert got["pull"] == pytest.approx(float(pull.mean()), rel=1e-4, abs=1e-7)
     full = ALGORITHMS["guided_opd"](total_steps=100)
     assert got["theirs"] == pytest.approx(list(parts(full, of, at).values())[1], rel=1e-6)
@@ -185,9 +184,9 @@ READER = functions.reader(numbers={"total_steps": 80}, views=("student", "teache
 
 
 def signal(text: object) -> Signal:
-    made = READER.read(text, "signal", "x")
-    assert isinstance(made, Signal)
-    return made
+    result = READER.read(text, "signal", "x")
+    assert isinstance(result, Signal)
+    return result
 
 
 @pytest.fixture
@@ -222,26 +221,26 @@ def of() -> World:
 def test_what_an_expression_means(of: World, text: object, want: Callable[..., object]) -> None:
     for at in (0, 10, 80):
         step = of.step(at)
-        made = want(gap()(step), group_relative()(step), at)
-        assert isinstance(made, torch.Tensor)
-        assert torch.allclose(signal(text)(step), made, atol=1e-6)
+        actual = want(gap()(step), group_relative()(step), at)
+        assert isinstance(actual, torch.Tensor)
+        assert torch.allclose(signal(text)(step), actual, atol=1e-6)
 
 
 def test_steps_from_a_share_of_the_run_are_whole_and_at_least_one() -> None:
     for total, share, end in ((7, 0.5, 4), (3, 0.1, 1), (100, 0.8, 80)):
         reader = functions.reader(numbers={"total_steps": total}, views=())
-        made = reader.read(f"linear(1, 0, {share} * total_steps)", "schedule", "x")
-        assert made(end) == 0
-        assert made(end - 1) > 0
+        result = reader.read(f"linear(1, 0, {share} * total_steps)", "schedule", "x")
+        assert result(end) == 0
+        assert result(end - 1) > 0
 
 
 def test_other_kinds_of_functions(of: World) -> None:
     assert READER.read("0.5", "schedule", "x")(3) == 0.5
     step = of.step()
-    mine, theirs = step.scores["student"], step.scores["teacher"]
+    actual, reference = step.scores["student"], step.scores["teacher"]
     gate = READER.read("gap_gate(beta=2)", "gate", "x")
-    assert torch.equal(gate(mine, theirs), gap_gate(2.0)(mine, theirs))
-    p, q = (s.distribution.logps() for s in (mine, theirs))
+    assert torch.equal(gate(actual, reference), gap_gate(2.0)(actual, reference))
+    p, q = (s.distribution.logps() for s in (actual, reference))
     js = READER.read("jensen_shannon(beta=0.3)", "divergence", "x")
     assert torch.equal(js(p, q), functions.functions()["jensen_shannon"].call(p, q, beta=0.3))
     assert js.__name__ == "jensen_shannon(beta=0.3)"
@@ -339,13 +338,13 @@ ALPHABET = st.one_of(
 
 @given(text=ALPHABET)
 def test_any_text_is_read_or_refused_in_a_sentence(text: str) -> None:
-    said, made = "x", None
+    message, result = "x", None
     try:
-        made = READER.read(text, "signal", "x")
+        result = READER.read(text, "signal", "x")
     except ValueError as error:
-        said = str(error)
-    assert said.startswith("x")
-    assert said != "x" or isinstance(made, Signal)
+        message = str(error)
+    assert message.startswith("x")
+    assert message != "x" or isinstance(result, Signal)
 
 
 # -- tables
@@ -400,8 +399,8 @@ def test_every_mistake_in_a_table_is_a_sentence(toml: str, message: str) -> None
         composed(toml)
 
 
-def test_everything_that_an_algorithm_can_be_told_can_be_told_here() -> None:
-    made = composed(
+def test_every_field_of_an_algorithm_can_be_composed() -> None:
+    result = composed(
         """
         views.teacher = { policy = "teacher" }
         actors.teacher = 0.25
@@ -422,9 +421,9 @@ def test_everything_that_an_algorithm_can_be_told_can_be_told_here() -> None:
         """
     )
     plain = Algorithm(terms=(Reinforce(advantage=gap()),))
-    same = [f.name for f in fields(made) if getattr(made, f.name) == getattr(plain, f.name)]
+    same = [f.name for f in fields(result) if getattr(result, f.name) == getattr(plain, f.name)]
     assert same == []
-    acting, unset = made.acting, Acting()
+    acting, unset = result.acting, Acting()
     assert [
         f.name for f in fields(acting) if getattr(acting, f.name) == getattr(unset, f.name)
     ] == []
@@ -484,9 +483,9 @@ def test_parts_are_overridden_on_the_command_line() -> None:
             "algorithm.terms.theirs.weight=2",
         ],
     )
-    made = algorithm_of(parse(table).algorithm, 40, where="algorithm")
-    assert made.actors["teacher"](3) == 0.25
-    weights = {term.name: getattr(term, "weight", None) for term in made.terms}
+    result = algorithm_of(parse(table).algorithm, 40, where="algorithm")
+    assert result.actors["teacher"](3) == 0.25
+    weights = {term.name: getattr(term, "weight", None) for term in result.terms}
     assert weights["pull"].name == "0.5 * acted_by[student]"  # type: ignore[union-attr]
     assert weights["theirs"].name == "2 * 1"  # type: ignore[union-attr]
 
@@ -494,11 +493,11 @@ def test_parts_are_overridden_on_the_command_line() -> None:
 def test_the_plan_shows_terms_and_their_schedules(tmp_path: Path) -> None:
     table = file()
     table["run"]["folder"] = str(tmp_path / "run")  # type: ignore[index]
-    made = dry_run.make(parse(table))  # type: ignore[arg-type]
-    said = {name: text for _, name, text in made.terms}
-    assert said["mine"].startswith("policy gradient on acted_by[student] * (")
-    assert "gated, times 0.01 * acted_by[student]" in said["pull"]
-    along = dict(made.schedules)
+    result = dry_run.make(parse(table))  # type: ignore[arg-type]
+    message = {name: text for _, name, text in result.terms}
+    assert message["mine"].startswith("policy gradient on acted_by[student] * (")
+    assert "gated, times 0.01 * acted_by[student]" in message["pull"]
+    along = dict(result.schedules)
     assert along["train: probability that teacher acts"][0] == 1
     assert along["train: mine.advantage, linear(1, 0.1, 80)"] == pytest.approx(
         (1, 0.8875, 0.775, 0.6625, 0.55)

@@ -1,4 +1,4 @@
-"""Every setting of every algorithm reaches what it is for: the loss, who acts, or what is shown.
+"""Every setting of every algorithm has an effect: on the loss, the actors or the prompts.
 
 An argument that is accepted and then dropped is the commonest bug of such a library, and no formula
 test of the default values can see it.
@@ -199,7 +199,7 @@ def test_both_halves_of_pi_distill_follow_each_other() -> None:
     assert [(t.name, t.live) for t in terms] == [("teacher_kl", True), ("student_kl", True)]
 
 
-def test_evidence_reads_the_views_it_is_told() -> None:
+def test_evidence_reads_the_named_views() -> None:
     step = world(1).step()
     one, other = (
         evidence(group_relative(), 0.5, teacher=t, student=s)(step)

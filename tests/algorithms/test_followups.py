@@ -1,4 +1,4 @@
-"""The follow-ups of SDAR against their papers' formulas, written again as loops."""
+"""The methods that followed SDAR against their papers' formulas, written as loops."""
 
 import math
 import random
@@ -51,24 +51,24 @@ class Said:
 def said(of: World) -> list[Said]:
     """Every token of a step, in order."""
     logps = {view: of.step().scores[view].logp.tolist() for view in of.heads}
-    made: list[Said] = []
+    result: list[Said] = []
     turn = -1
     for e, episode in enumerate(of.episodes):
         for t in episode.turns:
             turn += 1
             for logp in t.logps:
-                n = len(made)
+                n = len(result)
                 views = {v: logps[v][n] for v in ("student", "teacher", "full", "ablated")}
-                made.append(Said(episode=e, turn=turn, old=logp, **views))
-    return made
+                result.append(Said(episode=e, turn=turn, old=logp, **views))
+    return result
 
 
 def by_turn(tokens: Sequence[Said]) -> dict[int, list[int]]:
     """Places of each turn's tokens."""
-    made: dict[int, list[int]] = {}
+    result: dict[int, list[int]] = {}
     for n, t in enumerate(tokens):
-        made.setdefault(t.turn, []).append(n)
-    return made
+        result.setdefault(t.turn, []).append(n)
+    return result
 
 
 def turns_of(tokens: Sequence[Said], episode: int) -> list[list[int]]:
@@ -78,12 +78,12 @@ def turns_of(tokens: Sequence[Said], episode: int) -> list[list[int]]:
 
 def advantage(of: World) -> list[float]:
     """GRPO's, one an episode."""
-    made = []
+    results = []
     for episode in of.episodes:
         peers = [e.total_reward for e in of.episodes if e.group == episode.group]
         spread = statistics.pstdev(peers) + 1e-6
-        made.append((episode.total_reward - statistics.fmean(peers)) / spread)
-    return made
+        results.append((episode.total_reward - statistics.fmean(peers)) / spread)
+    return results
 
 
 def sign(x: float) -> float:
@@ -104,10 +104,10 @@ def near(want: Sequence[float]) -> object:
 
 @pytest.fixture(params=[0, 1, 2], ids="world={}".format)
 def of(request: pytest.FixtureRequest) -> World:
-    made = world(request.param)
+    result = world(request.param)
     rng = random.Random(request.param)
-    won = tuple(replace(e, won=rng.random() < 0.5) for e in made.episodes)
-    return replace(made, episodes=won)
+    won = tuple(replace(e, won=rng.random() < 0.5) for e in result.episodes)
+    return replace(result, episodes=won)
 
 
 # -- StepOPSD
@@ -142,8 +142,8 @@ def test_step_opsd_is_grpo_once_its_share_is_gone(of: World) -> None:
 
 def advantage_of(algorithm: Algorithm, of: World, at: int = 3) -> list[float]:
     """What an algorithm's first term gives its surrogate."""
-    made: list[float] = algorithm.terms[0].advantage(of.step(at)).tolist()  # type: ignore[attr-defined]
-    return made
+    result: list[float] = algorithm.terms[0].advantage(of.step(at)).tolist()  # type: ignore[attr-defined]
+    return result
 
 
 def test_equal_turns_by_hand() -> None:
@@ -160,7 +160,7 @@ def test_equal_turns_by_hand() -> None:
 
 def beliefs_advantage(of: World, gamma: float, band: float, strength: float) -> list[float]:
     tokens, a = said(of), advantage(of)
-    made = [0.0] * len(tokens)
+    results = [0.0] * len(tokens)
     for e, episode in enumerate(of.episodes):
         peers = [p.won for p in of.episodes if p.group == episode.group]
         prior = clip(sum(peers) / len(peers), 1e-4, 1 - 1e-4)
@@ -176,8 +176,8 @@ def beliefs_advantage(of: World, gamma: float, band: float, strength: float) -> 
         for places, x in zip(turns, q, strict=True):
             w = clip(1 + band * (x - middle) / (spread + 1e-6), 1 - band, 1 + band)
             for n in places:
-                made[n] = a[e] * ((1 - strength) + strength * w)
-    return made
+                results[n] = a[e] * ((1 - strength) + strength * w)
+    return results
 
 
 @pytest.mark.parametrize(("gamma", "band", "strength"), [(0.95, 0.2, 0.5), (1.0, 0.6, 1.0)])
@@ -201,13 +201,13 @@ def test_belief_starts_at_the_groups_rate_and_never_quite_arrives() -> None:
 
 
 def test_a_single_turn_keeps_its_advantage() -> None:
-    made = world(0)
-    single = tuple(replace(e, turns=e.turns[:1], won=k == 0) for k, e in enumerate(made.episodes))
+    result = world(0)
+    single = tuple(replace(e, turns=e.turns[:1], won=k == 0) for k, e in enumerate(result.episodes))
     n = [len(e.turns[0].tokens) for e in single]
     hidden = {
-        v: tuple(r[:k] for r, k in zip(rows, n, strict=True)) for v, rows in made.hidden.items()
+        v: tuple(r[:k] for r, k in zip(rows, n, strict=True)) for v, rows in result.hidden.items()
     }
-    of = replace(made, episodes=single, hidden=hidden)
+    of = replace(result, episodes=single, hidden=hidden)
     assert belief_weight()(of.step()).tolist() == [1.0] * sum(n)
     assert advantage_of(ALGORITHMS["agent_opsd"](), of) == near(
         group_relative()(of.step()).tolist()
@@ -219,7 +219,7 @@ def test_a_single_turn_keeps_its_advantage() -> None:
 
 def residual_advantage(of: World, strength: float, share: float) -> list[float]:
     tokens, a = said(of), advantage(of)
-    made = [a[t.episode] for t in tokens]
+    results = [a[t.episode] for t in tokens]
     for e in range(len(of.episodes)):
         turns = turns_of(tokens, e)
         unsure = [statistics.fmean(-tokens[n].old for n in places) for places in turns]
@@ -227,8 +227,8 @@ def residual_advantage(of: World, strength: float, share: float) -> list[float]:
         for k in sorted(range(len(turns)), key=lambda k: -unsure[k])[:count]:
             for n in turns[k]:
                 q = math.tanh((tokens[n].full - tokens[n].ablated) / 2)
-                made[n] = a[e] * (1 + strength * sign(a[e]) * q)
-    return made
+                results[n] = a[e] * (1 + strength * sign(a[e]) * q)
+    return results
 
 
 @pytest.mark.parametrize(("strength", "share"), [(0.5, 0.2), (0.9, 0.6), (0.5, 0.0), (0.5, 1.0)])
@@ -245,9 +245,9 @@ def test_the_most_uncertain_turns(rows: list[tuple[int, int]], share: float) -> 
     index, values = [i for i, _ in rows], [float(x) for _, x in rows]
     got = maths.most(torch.tensor(values), torch.tensor(index, dtype=torch.long), 4, share).tolist()
     for e in range(4):
-        mine = [k for k, i in enumerate(index) if i == e]
-        chosen = sorted(mine, key=lambda k: -values[k])[: math.ceil(share * len(mine) - 1e-9)]
-        assert [k for k in mine if got[k]] == sorted(chosen)
+        actual = [k for k, i in enumerate(index) if i == e]
+        chosen = sorted(actual, key=lambda k: -values[k])[: math.ceil(share * len(actual) - 1e-9)]
+        assert [k for k in actual if got[k]] == sorted(chosen)
 
 
 # -- ADRS
@@ -263,11 +263,11 @@ def support_score(of: World, scale: str) -> list[float]:
     if scale == "batch":
         spread = statistics.stdev(centred)
         return [x / spread for x in centred]
-    made = []
+    results = []
     for x, t in zip(centred, tokens, strict=True):
         own = [y for y, u in zip(centred, tokens, strict=True) if u.episode == t.episode]
-        made.append(x / (statistics.pstdev(own) + 1e-8))
-    return made
+        results.append(x / (statistics.pstdev(own) + 1e-8))
+    return results
 
 
 def gates(of: World, units: str, gamma: float = 0.95) -> list[float]:
@@ -295,7 +295,7 @@ def gates(of: World, units: str, gamma: float = 0.95) -> list[float]:
         else:
             earned, key[u] = of.episodes[u].total_reward, of.episodes[u].group
         groups.setdefault(key[u], []).append((sigmoid(mean[u] - level), earned))
-    made = [0.0] * len(tokens)
+    results = [0.0] * len(tokens)
     for u, places in spots.items():
         rows = groups[key[u]]
         d = 0.0
@@ -303,8 +303,8 @@ def gates(of: World, units: str, gamma: float = 0.95) -> list[float]:
             d = sum(c * r for c, r in rows) / sum(c for c, _ in rows)
             d -= sum((1 - c) * r for c, r in rows) / sum(1 - c for c, _ in rows)
         for n in places:
-            made[n] = sigmoid(2 * d)
-    return made
+            results[n] = sigmoid(2 * d)
+    return results
 
 
 @pytest.mark.parametrize("scale", ["batch", "episode"])
@@ -348,7 +348,7 @@ def test_confidence_that_goes_with_the_return_is_reliable() -> None:
 
 
 def persistent(tokens: Sequence[Said], *, width: int = 8, decay: float = 0.8) -> list[float]:
-    made = []
+    results = []
     for places in by_turn(tokens).values():
         for k in range(len(places)):
             d = [tokens[n].gap for n in places[k : k + width]]
@@ -360,8 +360,8 @@ def persistent(tokens: Sequence[Said], *, width: int = 8, decay: float = 0.8) ->
                 slope = statistics.linear_regression(range(len(d)), d).slope
             fall = -slope / statistics.fmean(abs(x) for x in d)
             trend = clip(1 - 0.3 * max(fall, 0.0), 0, 1)
-            made.append(sigmoid(5 * ((1 - r) * d[0] + r * wide)) * trend)
-    return made
+            results.append(sigmoid(5 * ((1 - r) * d[0] + r * wide)) * trend)
+    return results
 
 
 @pytest.mark.parametrize("width", [1, 3, 8])
@@ -370,9 +370,9 @@ def test_pcsd(of: World, width: int) -> None:
     weights = persistent(tokens, width=width)
     assert persistent_weight(width=width)(of.step()).tolist() == near(weights)
     want = statistics.fmean(0.01 * w * t.gap for w, t in zip(weights, tokens, strict=True))
-    made = parts(ALGORITHMS["pcsd"](width=width), of)
-    assert made["pcsd"] == pytest.approx(want, rel=1e-4, abs=1e-7)
-    assert set(made) == {"grpo", "kl", "pcsd"}
+    result = parts(ALGORITHMS["pcsd"](width=width), of)
+    assert result["pcsd"] == pytest.approx(want, rel=1e-4, abs=1e-7)
+    assert set(result) == {"grpo", "kl", "pcsd"}
 
 
 def test_pcsd_of_long_turns() -> None:
@@ -405,7 +405,7 @@ def test_opid(of: World) -> None:
 
 def influence(of: World, beta: float = 5.0) -> list[float]:
     tokens, a = said(of), advantage(of)
-    made = [0.0] * len(tokens)
+    results = [0.0] * len(tokens)
     for places in by_turn(tokens).values():
         rows = [(n, a[tokens[n].episode], tokens[n]) for n in places]
         u = [x * math.exp(t.student - t.old) * t.gap for _, x, t in rows]
@@ -419,12 +419,12 @@ def influence(of: World, beta: float = 5.0) -> list[float]:
             else 1 - 0.5 * math.exp(-(x - middle) / max(statistics.fmean(above), 1e-12))
             for x in u
         ]
-        kept = [x < 0 and t.gap < 0 for _, x, t in rows]
-        moved = [k for k in range(len(rows)) if not kept[k]]
+        saved = [x < 0 and t.gap < 0 for _, x, t in rows]
+        moved = [k for k in range(len(rows)) if not saved[k]]
         alpha = sum(g[k] for k in moved) / sum(g[k] * m[k] for k in moved) if moved else 0.0
         for k, (n, _, _) in enumerate(rows):
-            made[n] = g[k] if kept[k] else alpha * g[k] * m[k]
-    return made
+            results[n] = g[k] if saved[k] else alpha * g[k] * m[k]
+    return results
 
 
 def test_icsd(of: World) -> None:
@@ -447,8 +447,8 @@ def test_medians_of_segments(rows: list[tuple[int, float]]) -> None:
     x = torch.tensor([v for _, v in rows], dtype=torch.float64)
     got = maths.segment_median(x, index, 4).tolist()
     for e in range(4):
-        mine = [v for i, v in rows if i == e]
-        assert got[e] == pytest.approx(statistics.median(mine) if mine else 0.0)
+        actual = [v for i, v in rows if i == e]
+        assert got[e] == pytest.approx(statistics.median(actual) if actual else 0.0)
 
 
 def test_the_rank_of_an_outlier_is_not_lost() -> None:
@@ -476,9 +476,9 @@ def test_the_surrogate_and_the_pull_are_grpos(of: World, name: str) -> None:
         "icsd": {"coef": 0.0},
     }
     high = {"agent_opsd": 0.24, "adrs": 0.28}
-    made = parts(ALGORITHMS[name](**off[name]), of)
+    result = parts(ALGORITHMS[name](**off[name]), of)
     plain = parts(ALGORITHMS["grpo"](kl=0.01, clip_high=high.get(name)), of)
-    assert sum(made.values()) == pytest.approx(sum(plain.values()), rel=1e-5)
+    assert sum(result.values()) == pytest.approx(sum(plain.values()), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["step_opsd", "agent_opsd", "ocsd"])
@@ -489,12 +489,12 @@ def test_factors_keep_the_sign_of_the_advantage(of: World, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_returns_leave_the_auxiliary_losses_only(name: str) -> None:
-    made = world(1)
+    result = world(1)
     flat = tuple(
         replace(e, turns=tuple(replace(t, reward=0.0, penalty=0.0) for t in e.turns))
-        for e in made.episodes
+        for e in result.episodes
     )
-    of = replace(made, episodes=flat)
+    of = replace(result, episodes=flat)
     advantage = torch.tensor(advantage_of(ALGORITHMS[name](), of))
     assert bool(advantage.any()) == (name in ("adrs", "opid"))
 

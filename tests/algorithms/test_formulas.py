@@ -1,4 +1,4 @@
-"""Each algorithm against its paper's formula, written again as loops over tokens."""
+"""Each algorithm against its paper's formula, written as loops over tokens."""
 
 import math
 import statistics
@@ -70,12 +70,12 @@ def tokens(of: World) -> list[Token]:
 
 def advantages(of: World, *, std: bool = True) -> list[float]:
     """GRPO's, one per episode."""
-    made = []
+    results = []
     for episode in of.episodes:
         peers = [e.total_reward for e in of.episodes if e.task.id == episode.task.id]
         centred = episode.total_reward - statistics.fmean(peers)
-        made.append(centred / (statistics.pstdev(peers) + 1e-6) if std else centred)
-    return made
+        results.append(centred / (statistics.pstdev(peers) + 1e-6) if std else centred)
+    return results
 
 
 def clipped(ratio: float, advantage: float, low: float, high: float, dual: float | None) -> float:
@@ -114,12 +114,14 @@ def test_grpo_with_the_denominator_recomputed_starts_at_a_ratio_of_one(of: World
 
 
 def test_grpo_pulls_to_the_reference_and_is_paid_for_entropy(of: World) -> None:
-    made = parts(grpo(kl=0.3, entropy=0.07), of)
-    assert set(made) == {"grpo", "kl", "entropy"}
+    result = parts(grpo(kl=0.3, entropy=0.07), of)
+    assert set(result) == {"grpo", "kl", "entropy"}
     gaps = [t.reference[t.token] - t.logp for t in tokens(of)]
-    assert made["kl"] == pytest.approx(0.3 * mean([math.exp(d) - 1 - d for d in gaps]), rel=1e-4)
-    assert made["entropy"] == pytest.approx(-0.07 * mean([t.entropy for t in tokens(of)]), rel=1e-4)
-    assert made["grpo"] == pytest.approx(total(grpo(), of), rel=1e-6)
+    assert result["kl"] == pytest.approx(0.3 * mean([math.exp(d) - 1 - d for d in gaps]), rel=1e-4)
+    assert result["entropy"] == pytest.approx(
+        -0.07 * mean([t.entropy for t in tokens(of)]), rel=1e-4
+    )
+    assert result["grpo"] == pytest.approx(total(grpo(), of), rel=1e-6)
 
 
 def test_grpo_scores_no_reference_that_it_does_not_pull_to() -> None:
@@ -141,7 +143,7 @@ def test_opd_full_is_reverse_kl(of: World) -> None:
 @pytest.mark.parametrize("student_turns", ["sampled", "full"])
 @pytest.mark.parametrize("teacher_turns", ["sampled", "full"])
 @pytest.mark.parametrize("curriculum", ["cosine", "linear", "exponential"])
-def test_guided_opd_uses_the_divergence_of_whoever_acted(
+def test_guided_opd_uses_the_divergence_of_the_actor(
     of: World, student_turns: str, teacher_turns: str, curriculum: str
 ) -> None:
     algorithm = guided_opd(
@@ -157,16 +159,20 @@ def test_guided_opd_uses_the_divergence_of_whoever_acted(
     forward = [t for t in all_tokens if t.actor == "teacher"]
     assert reverse
     assert forward
-    mine = {
+    actual = {
         "full": lambda t: t.reverse_kl,
         "sampled": lambda t: clipped(t.ratio, t.gap, 0.3, 0.3, 2.0),
     }[student_turns]
-    theirs = {"full": lambda t: t.forward_kl, "sampled": lambda t: -t.logp}[teacher_turns]
-    made = parts(algorithm, of)
+    reference = {"full": lambda t: t.forward_kl, "sampled": lambda t: -t.logp}[teacher_turns]
+    result = parts(algorithm, of)
     # one mean over all tokens, so each part is its share of it
     n = len(all_tokens)
-    assert made["student_turns"] == pytest.approx(sum(map(mine, reverse)) / n, rel=1e-4, abs=1e-6)
-    assert made["teacher_turns"] == pytest.approx(sum(map(theirs, forward)) / n, rel=1e-4, abs=1e-6)
+    assert result["student_turns"] == pytest.approx(
+        sum(map(actual, reverse)) / n, rel=1e-4, abs=1e-6
+    )
+    assert result["teacher_turns"] == pytest.approx(
+        sum(map(reference, forward)) / n, rel=1e-4, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("source", ["expert", "teacher"])

@@ -1,4 +1,4 @@
-"""OPD's and Guided-OPD's ways to read a teacher, against loops and by enumeration."""
+"""The losses of OPD and Guided-OPD against loops and by enumeration."""
 
 import math
 from collections.abc import Callable
@@ -32,11 +32,11 @@ def of(request: pytest.FixtureRequest) -> World:
 def pooled(t: Token, k: int, support: str) -> tuple[list[float], list[float]]:
     """Both distributions over the k likeliest words and one for the rest."""
     rows = {"student": t.student, "teacher": t.teacher}
-    kept = sorted(range(V), key=lambda v: -rows[support][v])[:k]
-    rest = [v for v in range(V) if v not in kept]
+    saved = sorted(range(V), key=lambda v: -rows[support][v])[:k]
+    rest = [v for v in range(V) if v not in saved]
 
     def short(row: list[float]) -> list[float]:
-        return [row[v] for v in kept] + [math.log(sum(math.exp(row[v]) for v in rest))]
+        return [row[v] for v in saved] + [math.log(sum(math.exp(row[v]) for v in rest))]
 
     return short(t.student), short(t.teacher)
 
@@ -76,9 +76,9 @@ def test_pooling_never_adds_to_a_divergence(
 ) -> None:
     gen = torch.Generator().manual_seed(seed)
     p, q = torch.randn(2, 4, 8, generator=gen, dtype=torch.float64).mul(3).log_softmax(-1)
-    whole, part = divergence(p, q), top_k(divergence, k, support)(p, q)  # type: ignore[arg-type]
+    full, part = divergence(p, q), top_k(divergence, k, support)(p, q)  # type: ignore[arg-type]
     assert (part >= -1e-12).all()
-    assert (part <= whole + 1e-12).all()
+    assert (part <= full + 1e-12).all()
     finer = top_k(divergence, min(k + 1, 8), support)(p, q)  # type: ignore[arg-type]
     assert (part <= finer + 1e-12).all()
     assert_close(top_k(divergence, k, support)(p, p), torch.zeros(4, dtype=p.dtype))  # type: ignore[arg-type]
@@ -104,8 +104,8 @@ def test_a_discount_of_one_is_the_gradient_of_reverse_kl_of_whole_sequences(seed
     """Two words in a row, the second's distribution depending on the first: the advantage of the first
     must hold what it leads to, which gamma_kl = 0 leaves out."""
     gen = torch.Generator().manual_seed(seed)
-    made = [torch.randn(4, 3, generator=gen, dtype=torch.float64) for _ in range(2)]
-    x, q = made[0].requires_grad_(), made[1].log_softmax(-1)
+    results = [torch.randn(4, 3, generator=gen, dtype=torch.float64) for _ in range(2)]
+    x, q = results[0].requires_grad_(), results[1].log_softmax(-1)
     p = x.log_softmax(-1)  # row 0 is the first word's distribution, row 1 + a that after word a
 
     pairs = [(a, b) for a in range(3) for b in range(3)]
@@ -116,9 +116,9 @@ def test_a_discount_of_one_is_the_gradient_of_reverse_kl_of_whole_sequences(seed
     # an episode for every pair; its words in two turns, which is no border for the advantage
     step = written([[[(-1.0, -1.0)], [(-1.0, -1.0)]] for _ in pairs])
     words = torch.stack([row[k] for a, b in pairs for row, k in ((p[0], a), (p[1 + a], b))])
-    theirs = torch.stack([row[k] for a, b in pairs for row, k in ((q[0], a), (q[1 + a], b))])
+    reference = torch.stack([row[k] for a, b in pairs for row, k in ((q[0], a), (q[1 + a], b))])
     own = words.detach()
-    before = {"student": Scores(logp=own), "teacher": Scores(logp=theirs)}
+    before = {"student": Scores(logp=own), "teacher": Scores(logp=reference)}
     step = replace(step, batch=replace(step.batch, logp=own), scores=before)
     for gamma, exact in ((1.0, True), (0.0, False)):
         bound = opd(gamma_kl=gamma).terms[0].bind(step)
@@ -167,13 +167,13 @@ def test_guided_opd_in_every_direction(
         clip=0.3,
         dual_clip=2.0,
     )
-    made, every = parts(algorithm, of), tokens(of)
+    result, every = parts(algorithm, of), tokens(of)
     own = [student[ours, mine](t) for t in every if t.actor == "student"]
     led = [teacher[theirs, his](t) for t in every if t.actor == "teacher"]
     assert own
     assert led
     want = {"student_turns": sum(own) / len(every), "teacher_turns": sum(led) / len(every)}
-    assert made == pytest.approx(want, rel=1e-3, abs=1e-6)
+    assert result == pytest.approx(want, rel=1e-3, abs=1e-6)
 
 
 def the(turns: str, **settings: str) -> Term:

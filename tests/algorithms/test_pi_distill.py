@@ -30,7 +30,7 @@ from tutelage.rollout.play import play
 from tutelage.rollout.session import Clock, Session
 from tutelage.schedules import Schedule
 from tutelage.signals import episode_mean, episode_sum, token_mean, varied
-from tutelage.training import train_step as trainer
+from tutelage.training.layout import deal, prepare
 from tutelage.training.train_step import Report, Update, train_step
 from tutelage.types import Episode, Task
 
@@ -68,18 +68,18 @@ def told(t: Token) -> float:
 
 def counted(of: World, flat_groups: str) -> list[bool]:
     """By episode: whether its group's returns differ."""
-    made = []
+    results = []
     for e in of.episodes:
         peers = [x.total_reward for x in of.episodes if x.group == e.group]
-        made.append(flat_groups == "keep" or max(peers) - min(peers) > 1e-9)
-    return made
+        results.append(flat_groups == "keep" or max(peers) - min(peers) > 1e-9)
+    return results
 
 
 def reduced(of: World, value: Callable[[Token], float], flat_groups: str, reduction: str) -> float:
     """A mean over the tokens that count, or the mean over episodes of their sums."""
-    kept = counted(of, flat_groups)
-    values = [value(t) for t in tokens(of) if kept[t.episode]]
-    return sum(values) / (len(values) if reduction == "token" else sum(kept))
+    saved = counted(of, flat_groups)
+    values = [value(t) for t in tokens(of) if saved[t.episode]]
+    return sum(values) / (len(values) if reduction == "token" else sum(saved))
 
 
 REDUCED = pytest.mark.parametrize(
@@ -103,41 +103,41 @@ def test_pi_distill(
         flat_groups=flat_groups,
         reduction=reduction,
     )
-    made = parts(algorithm, of)
+    result = parts(algorithm, of)
     of_token: dict[str, Callable[[Token], float]] = {
         "teacher": lambda t: alpha * clipped(told(t), a[t.episode], clip, clip, None),
         "teacher_kl": lambda t: alpha * beta * t.forward_kl,  # KL(pT || pS)
         "student": lambda t: (1 - alpha) * clipped(t.ratio, a[t.episode], clip, clip, None),
         "student_kl": lambda t: (1 - alpha) * beta * t.forward_kl,
     }
-    assert set(made) == set(of_token)
+    assert set(result) == set(of_token)
     for name, value in of_token.items():
         want = reduced(of, value, flat_groups, reduction)
-        assert made[name] == pytest.approx(want, rel=1e-4, abs=1e-6), name
+        assert result[name] == pytest.approx(want, rel=1e-4, abs=1e-6), name
 
 
 @REDUCED
 @pytest.mark.parametrize(("beta", "clip"), [(0.5, 0.2), (0.1, 0.05)])
 def test_opsd(of: World, beta: float, clip: float, flat_groups: Any, reduction: Any) -> None:
     a = advantages(of, std=False)
-    made = parts(opsd(beta=beta, clip=clip, flat_groups=flat_groups, reduction=reduction), of)
+    result = parts(opsd(beta=beta, clip=clip, flat_groups=flat_groups, reduction=reduction), of)
     want = {
         "reward": reduced(
             of, lambda t: clipped(t.ratio, a[t.episode], clip, clip, None), flat_groups, reduction
         ),
         "kl": reduced(of, lambda t: beta * t.reverse_kl, flat_groups, reduction),
     }
-    assert made == pytest.approx(want, rel=1e-4, abs=1e-6)
+    assert result == pytest.approx(want, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("hinted", [0.0, 0.3, 0.5, 1.0])
 def test_sft_imitates_with_and_without_the_hint(of: World, hinted: float) -> None:
-    made = sft(hint="plan", hinted=hinted)
+    result = sft(hint="plan", hinted=hinted)
     step = of.step()
     everything = torch.arange(len(step.batch.token))
     views = of.live(step, everything)
     live = {"student": views["student"], "hinted": views["teacher"]}
-    losses = {k: v.sum().item() for k, v in bind(made, step)(live, everything).items()}
+    losses = {k: v.sum().item() for k, v in bind(result, step)(live, everything).items()}
     every = tokens(of)
     n = len(every)
     assert losses["imitate"] == pytest.approx(
@@ -146,8 +146,8 @@ def test_sft_imitates_with_and_without_the_hint(of: World, hinted: float) -> Non
     assert losses["imitate_hinted"] == pytest.approx(
         -hinted * sum(t.teacher[t.token] for t in every) / n, rel=1e-4, abs=1e-9
     )
-    assert made.acting.expert
-    assert made.views["hinted"] == View(policy="self", hint="plan")
+    assert result.acting.expert
+    assert result.views["hinted"] == View(policy="self", hint="plan")
     by_teacher = sft(source="teacher", hint="actions", thoughts=True)
     assert set(by_teacher.views) == {"teacher", "hinted"}
     assert set(by_teacher.actors) == {"teacher"}
@@ -168,9 +168,9 @@ def test_a_mixture_imitates_an_episode_under_its_own_prompt_alone(of: World) -> 
     everything = torch.arange(len(step.batch.token))
     views = told.live(step, everything)
     live = {"student": views["student"], "with_plan": views["teacher"]}
-    made = bind(sft(mixture={"plan": 0.5}), step)(live, everything)
+    result = bind(sft(mixture={"plan": 0.5}), step)(live, everything)
     every = tokens(told)
-    assert {name: value.sum().item() for name, value in made.items()} == pytest.approx(
+    assert {name: value.sum().item() for name, value in result.items()} == pytest.approx(
         {
             "imitate": -sum(t.logp for t in every if t.actor == "expert") / len(every),
             "imitate_with_plan": -sum(t.teacher[t.token] for t in every if t.actor == "with_plan")
@@ -228,26 +228,26 @@ def test_each_kl_pulls_one_side_and_the_other_is_detached() -> None:
         ("teacher_kl", of_teacher, "student"),
         ("student_kl", of_student, "teacher"),
     ):
-        made, want = grads(algorithm, of, name), written_out(of, formula)
+        result, want = grads(algorithm, of, name), written_out(of, formula)
         for view in ("student", "teacher"):
-            assert_close(made[view], want[view], atol=1e-7, rtol=1e-4)
-        assert not made[still].any()
+            assert_close(result[view], want[view], atol=1e-7, rtol=1e-4)
+        assert not result[still].any()
 
     def to_teacher(s: Tensor, t: Tensor, token: Tensor) -> Tensor:
         return 0.5 * (s.exp() * (s - t.detach())).sum(-1)
 
-    made, want = grads(opsd(), of, "kl"), written_out(of, to_teacher)
-    assert_close(made["student"], want["student"], atol=1e-7, rtol=1e-4)
-    assert not made["teacher"].any()
+    result, want = grads(opsd(), of, "kl"), written_out(of, to_teacher)
+    assert_close(result["student"], want["student"], atol=1e-7, rtol=1e-4)
+    assert not result["teacher"].any()
 
 
 def test_each_policy_gradient_moves_its_own_policy() -> None:
     of = WORLDS[0]
     algorithm = pi_distill(total_steps=1, alpha=0.4)
     for name, still in (("teacher", "student"), ("student", "teacher")):
-        made = grads(algorithm, of, name)
-        assert made[name].any()
-        assert not made[still].any()
+        result = grads(algorithm, of, name)
+        assert result[name].any()
+        assert not result[still].any()
 
 
 def test_policies_that_agree_pull_at_nothing() -> None:
@@ -290,11 +290,11 @@ def test_settings_outside_their_range_are_refused() -> None:
 
 
 def test_who_acts_and_who_is_hinted() -> None:
-    made = pi_distill(total_steps=9, hint="actions")
-    assert made.views == {"teacher": View(policy="self", hint="actions")}
-    assert [made.actors["teacher"](s) for s in (0, 8, 99)] == [1.0, 1.0, 1.0]
-    assert made.trained() == {"student", "teacher"}
-    assert made.followed() == set()
+    result = pi_distill(total_steps=9, hint="actions")
+    assert result.views == {"teacher": View(policy="self", hint="actions")}
+    assert [result.actors["teacher"](s) for s in (0, 8, 99)] == [1.0, 1.0, 1.0]
+    assert result.trained() == {"student", "teacher"}
+    assert result.followed() == set()
     assert not opsd().actors
     assert opsd(hint="actions").views == {"teacher": View(policy="self", hint="actions")}
     assert opsd().trained() == {"student"}
@@ -330,8 +330,8 @@ def test_what_tokens_count(seed: int, some: bool) -> None:
 def test_a_group_counts_where_its_returns_differ() -> None:
     for of in WORLDS:
         step = of.step()
-        kept = counted(of, "leave_out")
-        assert varied()(step).tolist() == [float(kept[e]) for e in step.batch.owner.tolist()]
+        saved = counted(of, "leave_out")
+        assert varied()(step).tolist() == [float(saved[e]) for e in step.batch.owner.tolist()]
     assert not varied()(flat(world(4), "t0", "t1", "t2").step()).any()
     # 0.1 + 0.2 is not quite 0.3: the same return by another way is no difference
     turn = world(0).episodes[0].turns[0]
@@ -370,10 +370,10 @@ class Reads(Table):
         return super()._sample(surer)
 
     def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
-        made = super().score(samples, temperature)
+        result = super().score(samples, temperature)
         self.passes.append((torch.is_grad_enabled(), self.told(samples[0])))
         heat = torch.tensor([2.0 if self.told(s) else 1.0 for s in samples for _ in s.tokens])
-        of = made.distribution
+        of = result.distribution
         return Scores(
             distribution=replace(of, hidden=of.hidden * heat[:, None]),
             token=torch.tensor([t for s in samples for t in s.tokens]),
@@ -449,15 +449,15 @@ def test_without_privileged_information_it_is_plain_ppo_whatever_alpha(
             flat_groups="keep",
             reduction=reduction,
         )
-        made = played(algorithm)
-        episodes = episodes or made
-        assert made == episodes
+        result = played(algorithm)
+        episodes = episodes or result
+        assert result == episodes
         # away from the policy that sampled, so that clipping shows
         moved = [
             replace(
                 e, turns=tuple(replace(t, logps=tuple(x + 0.3 for x in t.logps)) for t in e.turns)
             )
-            for e in made
+            for e in result
         ]
         (grad,), report = step_on(algorithm, on, student, moved)
         assert report.losses["teacher_kl"] == report.losses["student_kl"] == 0
@@ -541,13 +541,13 @@ def test_a_minibatch_is_reduced_like_a_step(name: str, reduction: Any) -> None:
         for e in episodes
     ]
     seen, _ = step_on(algorithm, on, student, episodes, minibatches=5)
-    (whole,), _ = step_on(algorithm, on, student, episodes)
-    dealt = trainer._minibatches(episodes, 5, (0, 0, 0))
+    (full,), _ = step_on(algorithm, on, student, episodes)
+    dealt = deal(prepare(algorithm, episodes, on.prompter), 5, (0, 0, 0))
     assert len(seen) == 5
     assert len({sum(sizes[e] > 0 for e in part) / len(part) for part in dealt}) > 1
     weights = [sum(sizes[e] for e in part) / sum(sizes) for part in dealt]
     summed = torch.stack([w * g for w, g in zip(weights, seen, strict=True)]).sum(0)
-    assert_close(summed, whole, atol=1e-6, rtol=1e-4)
+    assert_close(summed, full, atol=1e-6, rtol=1e-4)
 
 
 def test_a_step_in_which_no_group_counts_changes_nothing() -> None:

@@ -1,4 +1,4 @@
-"""The reward side against its papers' formulas, written again as loops over episodes and tokens."""
+"""Methods with rewards against their papers' formulas, written as loops over episodes and tokens."""
 
 import math
 import statistics
@@ -87,16 +87,18 @@ def near(value: float) -> object:
 
 def turn_advantages(of: World, *, std: bool) -> list[float]:
     """Per turn, with the standard deviation of a sample, as agent frameworks take it."""
-    rows = [(e.group, sum(t.reward for t in e.turns) - mine.penalty) for e, _, mine in by_turn(of)]
-    made = []
+    rows = [
+        (e.group, sum(t.reward for t in e.turns) - actual.penalty) for e, _, actual in by_turn(of)
+    ]
+    results = []
     for name, score in rows:
         peers = [s for other, s in rows if other == name]
         if len(peers) == 1:
             centre, scale = 0.0, 1.0
         else:
             centre, scale = statistics.fmean(peers), statistics.stdev(peers)
-        made.append((score - centre) / (scale + 1e-6) if std else score - centre)
-    return made
+        results.append((score - centre) / (scale + 1e-6) if std else score - centre)
+    return results
 
 
 @pytest.mark.parametrize("std", [True, False])
@@ -131,8 +133,8 @@ def test_a_group_of_one_row_keeps_its_score() -> None:
 
 @given(value=st.floats(-50, 50, width=32), size=st.integers(2, 40), std=st.booleans())
 def test_equal_rows_earn_nothing(value: float, size: int, std: bool) -> None:
-    made = row_relative(torch.full((size,), value), torch.zeros(size, dtype=torch.long), std=std)
-    assert float(made.abs().max()) < 1e-6
+    result = row_relative(torch.full((size,), value), torch.zeros(size, dtype=torch.long), std=std)
+    assert float(result.abs().max()) < 1e-6
 
 
 # -- RLOO
@@ -145,10 +147,10 @@ def drift_of(t: Token, estimate: str = "k1") -> float:
 
 def shaped(of: World, kl: float) -> list[float]:
     """Returns less the KL to the reference over the whole episode."""
-    made = [e.total_reward for e in of.episodes]
+    results = [e.total_reward for e in of.episodes]
     for t in tokens(of):
-        made[t.episode] -= kl * drift_of(t)
-    return made
+        results[t.episode] -= kl * drift_of(t)
+    return results
 
 
 @pytest.mark.parametrize("kl", [0.0, 0.03, 1.5])
@@ -196,8 +198,10 @@ def test_dr_grpo_pulls_every_token_equally_whatever_its_episodes_length() -> Non
     """Two failures of one group, one three times as long: the same push on each token."""
     of = world(1)
     long = group("t", (turn(n=9),), (turn(n=3),), (turn(reward=3.0, n=2),))
-    made = World(tuple(long), {v: cut(rows, [9, 3, 2]) for v, rows in of.hidden.items()}, of.heads)
-    step = made.step()
+    result = World(
+        tuple(long), {v: cut(rows, [9, 3, 2]) for v, rows in of.hidden.items()}, of.heads
+    )
+    step = result.step()
     share = bind(dr_grpo(length=10), step).token_weight
     assert share.tolist() == pytest.approx([1 / 30] * 14)
     assert bind(dr_grpo(length=10), step).minibatch_weight.tolist() == pytest.approx(
@@ -233,11 +237,11 @@ def flattened(of: World, name: str) -> World:
 def test_dapo(of: World, flat: str) -> None:
     of = flattened(of, flat)
     a = advantages(of)
-    kept = [t for t in tokens(of) if of.episodes[t.episode].group != flat]
-    want = mean([clipped(t.ratio, a[t.episode], 0.2, 0.28, None) for t in kept])
+    saved = [t for t in tokens(of) if of.episodes[t.episode].group != flat]
+    want = mean([clipped(t.ratio, a[t.episode], 0.2, 0.28, None) for t in saved])
     assert total(dapo(), of) == near(want)
     low = total(dapo(clip=0.1, clip_high=0.5, dual_clip=2.0), of)
-    assert low == near(mean([clipped(t.ratio, a[t.episode], 0.1, 0.5, 2.0) for t in kept]))
+    assert low == near(mean([clipped(t.ratio, a[t.episode], 0.1, 0.5, 2.0) for t in saved]))
 
 
 def test_dapo_learns_nothing_where_no_group_has_differing_returns(of: World) -> None:
@@ -316,13 +320,13 @@ def test_reinforce_pp(of: World, baseline: bool, estimate: str, kl: float) -> No
 
 @pytest.mark.parametrize("estimate", ["k2", "k3"])
 def test_reinforce_pp_with_its_kl_as_a_loss(of: World, estimate: str) -> None:
-    made = parts(reinforce_pp(baseline=True, kl=0.4, kl_in="loss", estimate=estimate), of)
+    result = parts(reinforce_pp(baseline=True, kl=0.4, kl_in="loss", estimate=estimate), of)
     a = whitened([advantages(of, std=False)[t.episode] for t in tokens(of)])
-    assert made["reinforce_pp"] == near(
+    assert result["reinforce_pp"] == near(
         mean([clipped(t.ratio, x, 0.2, 0.2, None) for t, x in zip(tokens(of), a, strict=True)])
     )
     now = [replace(t, old=t.logp) for t in tokens(of)]
-    assert made["kl"] == near(0.4 * mean([drift_of(t, estimate) for t in now]))
+    assert result["kl"] == near(0.4 * mean([drift_of(t, estimate) for t in now]))
 
 
 def test_k1_is_no_loss() -> None:
@@ -361,9 +365,9 @@ def test_sums_to_the_end_of_each_segment(rows: list[list[float]]) -> None:
 @given(seed=st.integers(0, 2**31 - 1))
 def test_batch_normalised_advantages_have_mean_0_and_deviation_1(seed: int) -> None:
     x = torch.randn(30, generator=torch.Generator().manual_seed(seed)) * 7 + 3
-    made = normalised(x)
-    assert float(made.mean()) == pytest.approx(0, abs=1e-5)
-    assert float(made.std(correction=0)) == pytest.approx(1, abs=1e-5)
+    result = normalised(x)
+    assert float(result.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(result.std(correction=0)) == pytest.approx(1, abs=1e-5)
 
 
 def test_k2_has_the_gradient_of_reverse_kl_and_k1_has_none() -> None:
@@ -414,25 +418,25 @@ def test_gigpo(of: World, std: bool, gamma: float, weight: float) -> None:
             for t, s in zip(tokens(of), step, strict=True)
         ]
     )
-    made = parts(gigpo(gamma=gamma, weight=weight, std=std, kl=0.2), of)
-    assert made["gigpo"] == near(want)
+    result = parts(gigpo(gamma=gamma, weight=weight, std=std, kl=0.2), of)
+    assert result["gigpo"] == near(want)
     gaps = [t.reference[t.token] - t.logp for t in tokens(of)]
-    assert made["kl"] == near(0.2 * mean([math.exp(d) - 1 - d for d in gaps]))
+    assert result["kl"] == near(0.2 * mean([math.exp(d) - 1 - d for d in gaps]))
 
 
-def test_a_state_that_nobody_else_visited_earns_nothing() -> None:
+def test_a_state_without_other_visits_has_no_advantage() -> None:
     episodes = group("g", (turn(state="a"), turn(state="b", reward=5.0)), (turn(state="a"),))
     for std in (True, False):
-        made = state_relative(0.9, std=std)(step_of(episodes)).tolist()
-        assert made[1] == 0.0
-        assert made[0] > 0 > made[2]
+        actual = state_relative(0.9, std=std)(step_of(episodes)).tolist()
+        assert actual[1] == 0.0
+        assert actual[0] > 0 > actual[2]
 
 
 def test_it_is_recorded_where_states_are_shared() -> None:
     """An environment that tells no states makes GiGPO GRPO: the log must show it."""
-    told = step_of(group("g", (turn(state="a"), turn(state="b", n=2)), (turn(state="a"),)))
-    state_relative()(told)
-    assert told.columns["shared_state"].tolist() == [1.0, 0.0, 0.0, 1.0]
+    output = step_of(group("g", (turn(state="a"), turn(state="b", n=2)), (turn(state="a"),)))
+    state_relative()(output)
+    assert output.columns["shared_state"].tolist() == [1.0, 0.0, 0.0, 1.0]
     untold = step_of(group("g", (turn(), turn(reward=1.0)), (turn(),)))
     assert not state_relative()(untold).any()
     assert not untold.columns["shared_state"].any()
@@ -446,8 +450,8 @@ def test_states_are_compared_within_a_group_only() -> None:
 def test_going_in_a_circle_compares_an_episode_with_itself() -> None:
     """A state visited twice by one episode is a group of two, the later visit worth more."""
     (episode,) = group("g", (turn(state="a"), turn(state="a", reward=1.0)))
-    made = state_relative(0.5, std=False)(step_of([episode])).tolist()
-    assert made == pytest.approx([-0.25, 0.25])
+    actual = state_relative(0.5, std=False)(step_of([episode])).tolist()
+    assert actual == pytest.approx([-0.25, 0.25])
 
 
 @pytest.mark.parametrize("gamma", [-0.1, 1.1])
@@ -500,7 +504,7 @@ def test_advantages_have_no_gradient_and_follow_neither_the_schedule_nor_the_stu
 def test_the_pull_in_the_reward_reads_the_sampler_and_the_reference_alone(of: World) -> None:
     step = of.step()
     only = Step(step.batch, {"reference": step.scores["reference"]}, 0)
-    made = drift()(only)
-    assert made.tolist() == pytest.approx([drift_of(t) for t in tokens(of)], rel=1e-4, abs=1e-5)
+    result = drift()(only)
+    assert result.tolist() == pytest.approx([drift_of(t) for t in tokens(of)], rel=1e-4, abs=1e-5)
     far = Step(step.batch, {"reference": Scores(logp=step.batch.logp)}, 0)
     assert not to_come(drift())(far).any()

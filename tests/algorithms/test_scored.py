@@ -1,4 +1,4 @@
-"""Which tokens a step scores: those that something reads, once, and none after the last of them."""
+"""Which tokens of a step are scored: only those that are read, and each once."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -34,10 +34,10 @@ def episode(
 ) -> Episode:
     """Turns of random tokens; `hand` names who takes every other one."""
     rng, chat = random.Random(seed), small_chat()
-    made = []
+    results = []
     for k in range(turns):
         tokens = (*(rng.randrange(10, chat.size - 10) for _ in range(rng.randint(1, 4))), chat.end)
-        made.append(
+        results.append(
             Turn(
                 observation=Observation(text=rng.choice(("a door", "no door")), won=k == turns - 1),
                 prompt=(1,),
@@ -49,7 +49,7 @@ def episode(
             )
         )
     return Episode(
-        task=Task(id=group), group=group, turns=tuple(made), won=rng.random() < 0.5, copy=seed
+        task=Task(id=group), group=group, turns=tuple(results), won=rng.random() < 0.5, copy=seed
     )
 
 
@@ -66,10 +66,10 @@ class Watched:
 
 
 def policies() -> dict[str, Watched]:
-    made = {name: Watched(policy(k)) for k, name in enumerate(("self", "teacher", "reference"))}
+    result = {name: Watched(policy(k)) for k, name in enumerate(("self", "teacher", "reference"))}
     for name in ("teacher", "reference"):
-        made[name].inner.freeze()
-    return made
+        result[name].inner.freeze()
+    return result
 
 
 def prompts(view: View, task: Task) -> Prompter:
@@ -115,14 +115,14 @@ def test_a_window_of_turns_is_all_that_tcod_scores(vocabulary: str) -> None:
 
 
 def test_a_turn_is_scored_up_to_its_last_token_that_counts() -> None:
-    of, made = policies(), episode(0)
-    while len(made.turns[-1].tokens) < 3:
-        made = episode(made.copy + 1)
-    ends = torch.tensor([len(turn.tokens) for turn in made.turns]).cumsum(0)
+    of, result = policies(), episode(0)
+    while len(result.turns[-1].tokens) < 3:
+        result = episode(result.copy + 1)
+    ends = torch.tensor([len(turn.tokens) for turn in result.turns]).cumsum(0)
     first = torch.zeros(int(ends[-1])).index_fill(0, ends[:-1], 1.0)
     advantage = Signal(of=lambda step: first, name="first token", tokenwise=True)
-    step(Algorithm(terms=(Reinforce(advantage=advantage),)), [made], of)
-    assert of["self"].tokens[True] == length(made, TURNS) - len(made.turns[-1].tokens) + 1
+    step(Algorithm(terms=(Reinforce(advantage=advantage),)), [result], of)
+    assert of["self"].tokens[True] == length(result, TURNS) - len(result.turns[-1].tokens) + 1
 
 
 def test_rewards_that_are_equal_cost_a_teacher_nothing() -> None:
@@ -153,7 +153,7 @@ def test_what_is_no_signal_of_single_tokens_finds_all_of_them_scored() -> None:
 
 def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """Score all tokens of all views, each on its own, as if each were read."""
-    narrow, until = LazyScores.of, layout._until
+    narrow, until = LazyScores.of, layout._up_to_last
     monkeypatch.setattr(
         LazyScores, "of", lambda self, name, tokens: narrow(self, name, ~self._no_tokens)
     )
@@ -161,7 +161,7 @@ def everything(monkeypatch: pytest.MonkeyPatch) -> None:
         "tutelage.training.train_step.shared_scores", lambda ready, views: dict.fromkeys(views, ())
     )
     monkeypatch.setattr(
-        layout, "_until", lambda ready, row, counts: row if until(ready, row, counts) else None
+        layout, "_up_to_last", lambda ready, row, counts: row if until(ready, row, counts) else None
     )
 
 
@@ -172,15 +172,15 @@ def test_what_is_left_out_changes_no_loss_and_no_gradient(
     episodes = [
         episode(k, turns=2 + k % 3, group=f"g{k // 2}", hand="teacher") for k in range(4)
     ] + [episode(9, turns=2, group="g3"), episode(9, turns=2, group="g3")]
-    made = []
-    for whole in (False, True):
-        if whole:
+    results = []
+    for complete in (False, True):
+        if complete:
             everything(monkeypatch)
         of = policies()
-        made.append((*step(MAKE[name](), episodes, of, at=1, minibatches=2), of))
-    (report, gradients, of), (full, wanted, more) = made
-    for mine, theirs in zip(gradients, wanted, strict=True):
-        assert_close(mine, theirs, atol=2e-6 * float(theirs.abs().max()) + 1e-9, rtol=1e-3)
+        results.append((*step(MAKE[name](), episodes, of, at=1, minibatches=2), of))
+    (report, gradients, of), (full, wanted, more) = results
+    for actual, reference in zip(gradients, wanted, strict=True):
+        assert_close(actual, reference, atol=2e-6 * float(reference.abs().max()) + 1e-9, rtol=1e-3)
     assert report.losses == pytest.approx(full.losses, rel=1e-4, abs=1e-6)
     for who, scored in of.items():
         assert scored.tokens[False] <= more[who].tokens[False]
@@ -241,21 +241,21 @@ def scorer(log: list[int]) -> Callable[[str, Tensor], tuple[Scores, Tensor]]:
 
 def test_what_is_wanted_is_taken_once_and_what_comes_later_is_added() -> None:
     log: list[int] = []
-    made = LazyScores({"a": []}, scorer(log), torch.zeros(5))
+    result = LazyScores({"a": []}, scorer(log), torch.zeros(5))
 
     def some(*index: int) -> Tensor:
         return torch.zeros(5, dtype=torch.bool).index_fill(0, torch.tensor(index), True)
 
-    wanted = made.request("a", some(3))
-    assert made.within(some(0, 1))["a"].logp.isnan().tolist() == [False, False, True, False, True]
+    wanted = result.request("a", some(3))
+    assert result.within(some(0, 1))["a"].logp.isnan().tolist() == [False, False, True, False, True]
     assert wanted().at(torch.tensor([3])).logp.tolist() == [-3]
     assert log == [3]
     with pytest.raises(ValueError, match="leave `tokenwise` out"):
-        made.within(some(0))["a"].at(torch.tensor([2]))
-    assert made["a"].logp.tolist() == [0, -1, -2, -3, -4]
+        result.within(some(0))["a"].at(torch.tensor([2]))
+    assert result["a"].logp.tolist() == [0, -1, -2, -3, -4]
     assert log == [3, 2]
     with pytest.raises(ConfigError, match="whole vocabulary"):
-        made["a"].check()
+        result["a"].check()
 
 
 def test_a_pass_that_pads_its_rows_counts_the_padding() -> None:
@@ -265,5 +265,5 @@ def test_a_pass_that_pads_its_rows_counts_the_padding() -> None:
         for e, size in enumerate((3, 4, 10, 10, 3))
     ]
     for padded, want in ((False, [[0, 1, 4, 2], [3]]), (True, [[0, 1, 4], [2, 3]])):
-        made = layout.micro_batches(range(5), rows, 20, padded=padded)
-        assert [[row.episode for row in part] for _, part in made] == [sorted(w) for w in want]
+        result = layout.micro_batches(range(5), rows, 20, padded=padded)
+        assert [[row.episode for row in part] for _, part in result] == [sorted(w) for w in want]

@@ -1,4 +1,4 @@
-"""Weights by turn, and the methods made of them, against loops over turns."""
+"""Turn weights, and the methods that use them, against loops over turns."""
 
 import math
 from itertools import pairwise
@@ -103,10 +103,10 @@ def test_t_dur_is_bounded_and_some_turn_keeps_its_whole_weight(
     assert (w >= 0).all()
     assert (w <= 1).all()
     for e, turns in enumerate(episodes):
-        mine = w[step.batch.owner == e]
+        actual = w[step.batch.owner == e]
         gaps = [fmean(abs(p - q) for p, q in turn) for turn in turns]
         if len(turns) < 3 or max(gaps) < 0.0099 or max(gaps) - min(gaps) > 1e-4:
-            assert float(mine.max()) == pytest.approx(1)
+            assert float(actual.max()) == pytest.approx(1)
     # an episode's weights are its own affair, and rows that are there twice change nothing
     alone = torch.cat([t_dur()(written([turns])) for turns in episodes])
     assert w.tolist() == alone.tolist()
@@ -136,9 +136,9 @@ def test_balanced_weights_average_to_one_unless_a_bound_holds_them(
     assert (w >= 0.5).all()
     assert (w <= 2).all()
     for e in range(len(episodes)):
-        mine, before = w[step.batch.owner == e], plain[step.batch.owner == e]
+        actual, before = w[step.batch.owner == e], plain[step.batch.owner == e]
         free = before / before.mean()
-        assert mine.tolist() == pytest.approx(free.clamp(0.5, 2).tolist(), rel=1e-4)
+        assert actual.tolist() == pytest.approx(free.clamp(0.5, 2).tolist(), rel=1e-4)
     tokens_ = token_dur(balanced=True)(step)
     free = token_dur()(step)
     assert tokens_.tolist() == pytest.approx((free / free.mean()).clamp(0.5, 2).tolist(), rel=1e-4)
@@ -190,8 +190,8 @@ def test_atod(of: World, at: int, reweight: str) -> None:
 def test_atods_schedules_are_exact_at_their_end_and_beyond() -> None:
     step = written([[[(-1.0, -2.0)]]], at=80)
     atod(kappa_min=0.0, reweight="none").terms[0].bind(step)
-    kept = [v for name, v in step.columns.items() if name.startswith("schedule")]
-    assert kept[0].tolist() == [0.0]
+    saved = [v for name, v in step.columns.items() if name.startswith("schedule")]
+    assert saved[0].tolist() == [0.0]
     # nothing of the teacher is left: the loss is GRPO's at rho_max
     assert any(name.startswith("schedule * group_relative") for name in step.columns)
 
@@ -206,14 +206,14 @@ def test_atod_without_annealing_stays_where_it_starts(of: World) -> None:
 
 def test_atods_options_reach_its_weights(of: World) -> None:
     step = of.step()
-    for made, want in (
+    for result, want in (
         (atod(reweight="token", balanced=True), token_dur(balanced=True)),
         (atod(reweight="token"), token_dur()),
         (atod(balanced=True, min_turns=2), t_dur(balanced=True, min_turns=2)),
         (atod(min_gap=0.9), t_dur(min_gap=0.9)),
     ):
         fresh = of.step()
-        made.terms[0].bind(fresh)
+        result.terms[0].bind(fresh)
         assert fresh.columns[want.name].tolist() == want(step).tolist()
     with pytest.raises(ValueError, match="kappa falls"):
         atod(kappa=0.05)
@@ -234,11 +234,11 @@ def test_opd_is_atod_with_the_reward_switched_off(of: World) -> None:
 def sod_weights(turns: list[list[Token]], headroom: float) -> list[float]:
     """The paper's running product."""
     d = [fmean(abs(t.gap) for t in turn) for turn in turns]
-    product, made = 1.0, [1.0]
+    product, result = 1.0, [1.0]
     for before, after in pairwise(d):
         product *= (before + 1e-6) / (after + 1e-6)
-        made.append(min(product, 1 + headroom))
-    return made
+        result.append(min(product, 1 + headroom))
+    return result
 
 
 @pytest.mark.parametrize("headroom", [0.0, 0.5, 5.0])

@@ -1,4 +1,4 @@
-"""The examples in Python run, and what they say about learning is true."""
+"""The examples in Python run, and their claims about learning hold."""
 
 import json
 import runpy

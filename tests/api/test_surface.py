@@ -1,4 +1,4 @@
-"""The names and signatures of `import tutelage`: changing one breaks what users wrote."""
+"""The public API: names and signatures of `import tutelage` are frozen."""
 
 import inspect
 import subprocess

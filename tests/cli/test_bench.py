@@ -1,4 +1,4 @@
-"""`tutelage bench`: what it measures and how it looks."""
+"""`tutelage bench`: its measurement and its output."""
 
 import io
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from support.tiny_runs import TEACHER, tiny_file
 
 from tutelage.cli import bench
 from tutelage.cli.bench import Part, Report, show
@@ -20,28 +21,12 @@ from tutelage.runs.offline import opened
 from tutelage.runs.phases import phases_of
 from tutelage.types import Episode, Observation, Stop, Task, Turn
 
-FILE = """
-[run]
-steps = 2
-[env]
-suite = "doors"
-[rollout]
-tasks_per_step = 3
-group_size = 2
-max_turns = 3
-max_new_tokens = 4
-concurrency = 2
-[algorithm]
-name = "opd"
-[update]
-lr = 3e-3
-[policy]
-layers = 1
-build = {hidden = 16, context = 160}
-[policies.teacher]
-layers = 1
-build = {hidden = 32, context = 160}
-"""
+FILE = tiny_file(
+    rollout={"tasks_per_step": 3, "group_size": 2, "concurrency": 2},
+    algorithm={"name": "opd"},
+    update={"lr": 3e-3},
+    policies=TEACHER,
+)
 
 
 def part(name: str, seconds: float) -> Part:
@@ -55,11 +40,11 @@ def test_a_file_is_measured_within_its_time(
     monkeypatch.setenv("COLUMNS", "80")
     (tmp_path / "my.toml").write_text(FILE)
     assert main(["bench", "my.toml", "--seconds", "8"]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("A step of 6 episodes takes about ")
+    output = capsys.readouterr().out
+    assert output.startswith("A step of 6 episodes takes about ")
     for word in ("generate", "environment", "teacher", "update", "share", "Bottleneck: "):
-        assert word in told
-    assert max(len(line) for line in told.splitlines()) <= 80
+        assert word in output
+    assert max(len(line) for line in output.splitlines()) <= 80
     assert list(tmp_path.iterdir()) == [tmp_path / "my.toml"]  # nothing is written
 
 
@@ -80,9 +65,9 @@ def test_the_seconds_are_those_of_a_whole_step(
 ) -> None:
     (tmp_path / "my.toml").write_text(FILE)
     monkeypatch.setattr(bench, "_parts", lambda session, episodes, cut: [part("update", 1.0)])
-    made = bench.measure(load(tmp_path / "my.toml"), seconds=1e-9, tick=ignored)
-    assert (made.played, made.step) == (2, 6)
-    assert [p.seconds for p in made.parts] == [3.0]
+    result = bench.measure(load(tmp_path / "my.toml"), seconds=1e-9, tick=ignored)
+    assert (result.played, result.step) == (2, 6)
+    assert [p.seconds for p in result.parts] == [3.0]
 
 
 def test_without_time_for_a_whole_episode_it_is_cut_and_says_so(tmp_path: Path) -> None:
@@ -92,12 +77,12 @@ def test_without_time_for_a_whole_episode_it_is_cut_and_says_so(tmp_path: Path) 
         FILE.replace("max_turns = 3", "max_turns = 50").replace("_tokens = 4", "_tokens = 100")
     )
     with at(path) as (config, session):
-        made = bench._step(config, session, phases_of(config)[-1], 1e-9)
-        assert made.cut.startswith(
+        result = bench._step(config, session, phases_of(config)[-1], 1e-9)
+        assert result.cut.startswith(
             "cut to 1 of 50 turns and 8 of 100 tokens per turn; seconds are "
         )
-        assert {len(e.turns) for e in made.episodes} == {1}
-        assert max(len(e.turns[0].tokens) for e in made.episodes) <= 8
+        assert {len(e.turns) for e in result.episodes} == {1}
+        assert max(len(e.turns[0].tokens) for e in result.episodes) <= 8
         assert session.limits == limits_of(config)
         assert bench._step(config, session, phases_of(config)[-1], 600.0).cut == ""
 
@@ -114,18 +99,18 @@ def episode(turns: int, tokens: int, stop: Stop) -> Episode:
 
 
 def test_what_was_cut_is_taken_to_go_on_to_the_end() -> None:
-    whole = Limits(max_turns=40, max_new_tokens=32)
-    cut = replace(whole, max_turns=4, max_new_tokens=8)
+    full = Limits(max_turns=40, max_new_tokens=32)
+    cut = replace(full, max_turns=4, max_new_tokens=8)
     # 4 turns become 40, and 8 tokens 32
-    assert bench._left_out([episode(4, 8, Stop.TURNS)], cut, whole) == (40.0, 10.0)
-    assert bench._left_out([episode(4, 7, Stop.TURNS)], cut, whole) == (10.0, 10.0)
-    assert bench._left_out([episode(2, 8, Stop.DONE)], cut, whole) == (4.0, 1.0)
-    assert bench._left_out([episode(2, 7, Stop.DONE)], cut, whole) == (1.0, 1.0)
+    assert bench._left_out([episode(4, 8, Stop.TURNS)], cut, full) == (40.0, 10.0)
+    assert bench._left_out([episode(4, 7, Stop.TURNS)], cut, full) == (10.0, 10.0)
+    assert bench._left_out([episode(2, 8, Stop.DONE)], cut, full) == (4.0, 1.0)
+    assert bench._left_out([episode(2, 7, Stop.DONE)], cut, full) == (1.0, 1.0)
     # 4 x 7 and 2 x 7 tokens: the first 28 stand for 280
     both = [episode(4, 7, Stop.TURNS), episode(2, 7, Stop.DONE)]
-    assert bench._left_out(both, cut, whole) == (294 / 42, 42 / 6)
-    assert bench._left_out(both, whole, whole) == (1.0, 1.0)
-    twice = bench._twice(replace(whole, max_turns=24, max_new_tokens=8), whole)
+    assert bench._left_out(both, cut, full) == (294 / 42, 42 / 6)
+    assert bench._left_out(both, full, full) == (1.0, 1.0)
+    twice = bench._twice(replace(full, max_turns=24, max_new_tokens=8), full)
     assert (twice.max_turns, twice.max_new_tokens) == (40, 16)
 
 

@@ -1,5 +1,4 @@
-"""The conformance check of environments: whoever keeps the contract passes, and every way of
-breaking it is found and explained."""
+"""`tutelage check-env`: a correct environment passes, every violation is found and explained."""
 
 import os
 import sys
@@ -283,7 +282,7 @@ FINDINGS = {
 CONVERTED = ("boolean reward", "numeric done", "numeric valid", "numeric won", "action list")
 TAUGHT = {
     "loses": "demonstrate of doors/aa does not win",
-    "too long": "goes on after the end",
+    "too long": "continues after the end",
     "gives numbers": "is not a string",
     "cannot": "demonstrate raised NotImplementedError: later",
     "no plan": "plan of doors/aa does not win",
@@ -308,13 +307,13 @@ def test_what_can_be_converted_is_accepted(how: str) -> None:
     assert problems(Wrong(how)) == []
 
 
-def test_a_cause_is_told_once() -> None:
+def test_a_cause_is_reported_once() -> None:
     findings = list(check(Wrong("bytes"), ("train", "seen")))
-    told = [text for finding in findings for text in finding.problems]
-    assert len(told) > 3
-    assert told[0].startswith("train, seen: step(")
-    assert "whose text is bytes" in told[0]
-    assert set(told[1:]) == {"train, seen: as above"}
+    texts = [text for finding in findings for text in finding.problems]
+    assert len(texts) > 3
+    assert texts[0].startswith("train, seen: step(")
+    assert "whose text is bytes" in texts[0]
+    assert set(texts[1:]) == {"train, seen: as above"}
     broken = [finding.name for finding in findings if finding.problems]
     assert broken[0].startswith("the same actions")
     assert len(quick(Wrong("bytes"), "train")) == 1
@@ -388,15 +387,15 @@ def findable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("findable")
 def test_the_command_explains_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-env", "test_check_env:Wrong", "how=leaking", "--split", "train"]) == 2 - 1
-    told = capsys.readouterr().out
-    assert "failed  the same actions give the same observations" in told
-    assert "differs after a reset at step 1" in told
-    assert "1 check failed (train: 5 tasks of each)" in told
+    output = capsys.readouterr().out
+    assert "failed  the same actions give the same observations" in output
+    assert "differs after a reset at step 1" in output
+    assert "1 check failed (train: 5 tasks of each)" in output
     assert main(["check-env", "test_check_env:Wrong", "how=silent"]) == 1
     assert "checks failed (train, " in capsys.readouterr().out
     assert main(["check-env", "doors", "rooms=1", "--tasks", "2"]) == 0
-    told = capsys.readouterr().out
-    assert "all checks passed (train, seen, unseen: 2 tasks of each)" in told
+    output = capsys.readouterr().out
+    assert "all checks passed (train, seen, unseen: 2 tasks of each)" in output
     assert main(["check-env", "doors", "rooms=many"]) == 2
     assert "env.options.rooms" in capsys.readouterr().err
 
@@ -430,10 +429,10 @@ def test_what_cannot_be_opened_is_one_sentence(
     given: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check-env", *given]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.count("\n") == 1
-    assert all(part in told.err for part in parts), told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    assert all(part in output.err for part in parts), output.err
 
 
 @pytest.mark.parametrize(

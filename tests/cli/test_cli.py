@@ -1,4 +1,4 @@
-"""The command line: what a user types, sees and gets; never a traceback."""
+"""The command line: output, exit codes and error messages, never a traceback."""
 
 import inspect
 import io
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from support.tiny_runs import TEACHER, tiny_file
 
 from tutelage import __version__
 from tutelage.algorithms import ALGORITHMS
@@ -33,31 +34,14 @@ from tutelage.rollout.replay import Replay
 from tutelage.runs import assemble, checkpoint, models, offline, phases, train
 from tutelage.types import Episode, Observation, Task
 
-FILE = """
-[run]
-folder = "run"
-steps = 4
-checkpoint_every = 2
-[env]
-suite = "doors"
-[rollout]
-tasks_per_step = 3
-max_turns = 3
-max_new_tokens = 4
-[algorithm]
-name = "guided_opd"
-[update]
-lr = 3e-3
-[policy]
-layers = 1
-build = {hidden = 16, context = 160}
-[policies.teacher]
-layers = 1
-build = {hidden = 32, context = 160}
-[eval]
-every = 2
-tasks = 9
-"""
+FILE = tiny_file(
+    run={"steps": 4, "checkpoint_every": 2},
+    rollout={"tasks_per_step": 3},
+    algorithm={"name": "guided_opd"},
+    update={"lr": 3e-3},
+    policies=TEACHER,
+    eval={"every": 2, "tasks": 9},
+)
 
 Captured = pytest.CaptureFixture[str]
 
@@ -82,11 +66,11 @@ def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def refused(arguments: Sequence[str], capsys: Captured) -> str:
     """What a refused command says: one line, on stderr."""
     assert main(arguments) == 2
-    told = capsys.readouterr()
-    assert told.err.count("\n") == 1
-    assert told.err.startswith("tutelage: ")
-    assert "Traceback" not in told.err
-    return told.err
+    output = capsys.readouterr()
+    assert output.err.count("\n") == 1
+    assert output.err.startswith("tutelage: ")
+    assert "Traceback" not in output.err
+    return output.err
 
 
 # -- help
@@ -99,11 +83,13 @@ def test_help_needs_no_heavy_imports() -> None:
         "heavy = {'torch', 'transformers', 'pydantic', 'rich', 'matplotlib', 'numpy'}\n"
         "print('heavy:', *sorted(heavy & set(sys.modules)))"
     )
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert made.stderr == ""
-    assert made.stdout.endswith("heavy:\n")
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.stderr == ""
+    assert result.stdout.endswith("heavy:\n")
     for command in ("train", "eval", "collect", "demo", "envs", "algorithms", "check-env"):
-        assert command in made.stdout
+        assert command in result.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -124,7 +110,7 @@ def test_the_bare_command_lists_the_commands(capsys: Captured) -> None:
         assert name in shown
 
 
-def test_the_version_is_told(capsys: Captured) -> None:
+def test_the_version_is_printed(capsys: Captured) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--version"])
     assert end.value.code == 0
@@ -194,8 +180,8 @@ def test_a_run_writes_what_was_promised(here: Path) -> None:
         "latest",
     }
     assert (here / "run/latest").read_text() == "step-000004\n"
-    kept = sorted(path.name for path in (here / "run/checkpoints").iterdir())
-    assert kept == ["step-000002", "step-000004"]  # the newest two
+    saved = sorted(path.name for path in (here / "run/checkpoints").iterdir())
+    assert saved == ["step-000002", "step-000004"]  # the newest two
     meta = json.loads((here / "run/meta.json").read_text())
     assert set(meta["tokenizers"]) == {"self", "teacher"}
     assert len(meta["panel"]) == 16
@@ -209,12 +195,12 @@ def test_metrics_say_what_was_played_and_learnt(here: Path) -> None:
     episodes = [(line["step"], episode_of(line)) for line in read(here / "run/episodes.jsonl")]
     assert [line["step"] for line in lines] == [0, 1, 2, 3]
     for line in lines:
-        mine = [e for step, e in episodes if step == line["step"]]
-        assert line["episodes"] == len(mine) == 3
-        assert len({e.task.id for e in mine}) == 3  # no task twice in a step
-        assert line["won"] == sum(e.won for e in mine)
-        assert line["tokens"] == sum(len(t.tokens) for e in mine for t in e.turns)
-        turns = [turn for e in mine for turn in e.turns]
+        actual = [e for step, e in episodes if step == line["step"]]
+        assert line["episodes"] == len(actual) == 3
+        assert len({e.task.id for e in actual}) == 3  # no task twice in a step
+        assert line["won"] == sum(e.won for e in actual)
+        assert line["tokens"] == sum(len(t.tokens) for e in actual for t in e.turns)
+        turns = [turn for e in actual for turn in e.turns]
         actors = line["actors"]
         assert isinstance(actors, dict)
         assert actors.get("teacher", 0.0) == sum(t.actor == "teacher" for t in turns) / len(turns)
@@ -276,7 +262,7 @@ def test_a_finished_run_is_not_run_again(here: Path, capsys: Captured) -> None:
         (["algorithms", "SDAR"], "did you mean sdar?"),
         (["trian", "my.toml"], "there is no command 'trian'; did you mean train?"),
         (["envs", "housold"], "did you mean household?"),
-        (["eval", "builtin:household-teacher"], "which suite"),
+        (["eval", "builtin:household-teacher"], "no suite is given"),
         (["eval", "builtin:household-teacher", "dors"], "did you mean doors?"),
         (["eval", "builtin:household-teacher", "doors", "--checkpoint", "x"], "--checkpoint"),
         (["eval", "run", "--out", "my.toml"], "exists already"),
@@ -348,9 +334,9 @@ def test_a_suite_that_raises_is_a_sentence(here: Path, capsys: Captured, where: 
         "rollout.tasks_per_step=1",
     ]
     changes = ["run.folder=faulty", "eval.tasks=1", 'algorithm={name="sft"}', "policies={}"]
-    told = refused(["train", "my.toml", *suite, *changes], capsys)
-    assert "no such machine" in told
-    assert "test_cli.py:" in told
+    output = refused(["train", "my.toml", *suite, *changes], capsys)
+    assert "no such machine" in output
+    assert "test_cli.py:" in output
 
 
 def test_broken_environments_stop_a_run_with_their_own_words(
@@ -370,9 +356,9 @@ def test_broken_environments_stop_a_run_with_their_own_words(
 
     monkeypatch.setattr(DoorsEnv, "reset", reset)
     monkeypatch.setattr(task_sampling, "play", play)
-    told = refused(["train", "my.toml", "run.folder=down"], capsys)
-    assert "all 9 episodes of step 1 broke" in told  # 3 tasks, each tried 3 times
-    assert "the game server is down" in told
+    output = refused(["train", "my.toml", "run.folder=down"], capsys)
+    assert "all 9 episodes of step 1 broke" in output  # 3 tasks, each tried 3 times
+    assert "the game server is down" in output
     # what was played before is kept, and the broken episodes are there to look at
     monkeypatch.undo()
     monkeypatch.chdir(here)
@@ -391,8 +377,8 @@ def test_an_interrupt_is_not_a_traceback(
 
     monkeypatch.setattr(train, "train_step", stop)
     assert main(["train", "my.toml", "run.folder=stopped"]) == 130
-    told = capsys.readouterr().err
-    assert "`tutelage train stopped --resume` continues from checkpoint step-000000" in told
+    output = capsys.readouterr().err
+    assert "`tutelage train stopped --resume` continues from checkpoint step-000000" in output
     monkeypatch.setattr(train, "run_all", stop)
     assert main(["train", "my.toml", "run.folder=early"]) == 130
     assert "had not begun" in capsys.readouterr().err
@@ -400,8 +386,8 @@ def test_an_interrupt_is_not_a_traceback(
 
 def test_a_closed_pipe_is_not_a_traceback(here: Path) -> None:
     command = f"{sys.executable} -m tutelage.cli.main algorithms grpo | head -c 0"
-    made = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
-    assert made.stderr == b""
+    result = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+    assert result.stderr == b""
 
 
 # -- models by every name
@@ -425,20 +411,20 @@ def test_a_student_starts_from_a_run(here: Path, capsys: Captured) -> None:
 def test_the_teacher_is_another_model_than_the_student(here: Path) -> None:
     config = load(here / "next.toml")
     suite = suite_of(config.env)
-    made = models.policies_of(
+    result = models.policies_of(
         config, ["teacher"], suite, assemble.context_of(config.context, suite)
     )
-    assert made["self"].model is not made["teacher"].model
-    assert all(p.requires_grad for p in made["self"].model.parameters())
-    assert not any(p.requires_grad for p in made["teacher"].model.parameters())
+    assert result["self"].model is not result["teacher"].model
+    assert all(p.requires_grad for p in result["self"].model.parameters())
+    assert not any(p.requires_grad for p in result["teacher"].model.parameters())
 
 
 def test_built_models_are_equal_for_equal_seeds(here: Path) -> None:
     def weights(seed: int) -> list[float]:
         config = load(here / "my.toml", [f"run.seed={seed}"])
         suite = suite_of(config.env)
-        made = models.policies_of(config, [], suite, assemble.context_of(config.context, suite))
-        return [float(p.detach().double().sum()) for p in made["self"].model.parameters()]
+        result = models.policies_of(config, [], suite, assemble.context_of(config.context, suite))
+        return [float(p.detach().double().sum()) for p in result["self"].model.parameters()]
 
     assert weights(0) == weights(0)
     assert weights(0) != weights(1)
@@ -449,9 +435,9 @@ def test_built_models_are_equal_for_equal_seeds(here: Path) -> None:
 
 def test_eval_repeats_what_the_run_measured(here: Path, capsys: Captured) -> None:
     assert main(["eval", "run", "--json"]) == 0
-    made = json.loads(capsys.readouterr().out)
+    data = json.loads(capsys.readouterr().out)
     logged = list(read(here / "run/evals.jsonl"))
-    assert made == logged[-1]
+    assert data == logged[-1]
     assert main(["eval", "run", "--json", "--checkpoint", "step-000002"]) == 0
     assert json.loads(capsys.readouterr().out) == logged[1]
 
@@ -608,8 +594,8 @@ def test_a_replay_of_other_words_is_refused(here: Path, capsys: Captured) -> Non
         (here / "changed.jsonl").write_text(text.replace('"seen":"a"', '"seen":"b"'))
         (here / "lost.jsonl").write_text(text.replace('"won":true', '"won":false'))
         (here / "words.jsonl").write_text("hello\n")
-        told = refused([*base, 'policy={model="run"}', *changes], capsys)
-        assert part in told
+        output = refused([*base, 'policy={model="run"}', *changes], capsys)
+        assert part in output
         shutil.rmtree(here / "wrong", ignore_errors=True)
 
 
@@ -626,11 +612,11 @@ def test_a_replay_restores_what_a_record_leaves_out(here: Path) -> None:
         "self"
     ].chat
     assert episode_of(next(iter(read(path)))).turns[0].observation.actions == ()
-    made = Replay(path).choose(
+    episodes = Replay(path).choose(
         4, lambda task: Prompter(chat=chat, context=context), suite, seed=0, step=0
     )
-    assert len({e.task.id for e in made}) == 4
-    assert all(t.observation.actions for e in made for t in e.turns)
+    assert len({e.task.id for e in episodes}) == 4
+    assert all(t.observation.actions for e in episodes for t in e.turns)
 
 
 # -- tables
@@ -701,7 +687,7 @@ def test_plain_lines_say_it_all(here: Path) -> None:
     lines.stepped(LINE, SECONDS)
     lines.stepped({**LINE, "loss": None, "means": {}}, SECONDS)
     lines.evaluated({"step": 4, "won": 3, "n": 12})
-    told = out.getvalue()
+    output = out.getvalue()
     for part in (
         "step 0 of 4",
         "won 3/12",
@@ -712,8 +698,8 @@ def test_plain_lines_say_it_all(here: Path) -> None:
         "loss nan",
         "3/12 = 25 % (9 to 53 %) at step 4",
     ):
-        assert part in told
-    assert "\x1b" not in told
+        assert part in output
+    assert "\x1b" not in output
 
 
 def test_the_live_view_says_it_all(here: Path) -> None:
@@ -785,7 +771,7 @@ def test_episodes_that_a_view_cannot_read_are_left_out(
     chat = models.policies_of(config, [], suite, context)["self"].chat
     task = suite.tasks("train")[0]
     seen = suite.make().reset(task)
-    plain, told = (
+    plain, output = (
         len(Prompter(chat=chat, context=context, hint=text).piece([seen], [], False))
         for text in ("", hint(suite, task, "plan"))
     )
@@ -795,10 +781,10 @@ def test_episodes_that_a_view_cannot_read_are_left_out(
         if line["step"] == 0
     ]
     # the longest of the first step just fits, then just does not
-    assert train(max(lengths) + told - plain) == 0
+    assert train(max(lengths) + output - plain) == 0
     assert next(iter(read(here / "tight/metrics.jsonl")))["unfit"] == 0
     capsys.readouterr()
-    code = train(max(lengths) + told - plain - 1)
+    code = train(max(lengths) + output - plain - 1)
     if len(set(lengths)) == 1:
         assert code == 2
         assert "no episode of step 0 fits the models' contexts" in capsys.readouterr().err
@@ -824,9 +810,9 @@ def test_memory_that_runs_out_is_a_sentence(
         torch.empty(2**62, dtype=torch.uint8)
 
     monkeypatch.setattr(train, "train_step", hungry)
-    told = refused(["train", "my.toml", "run.folder=hungry"], capsys)
-    assert "not enough memory" in told
-    assert "update.max_tokens_per_pass" in told
+    output = refused(["train", "my.toml", "run.folder=hungry"], capsys)
+    assert "not enough memory" in output
+    assert "update.max_tokens_per_pass" in output
 
 
 def test_other_errors_are_not_hidden(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

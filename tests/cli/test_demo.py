@@ -1,4 +1,4 @@
-"""`tutelage demo --quick`: what a person sees, and is left with."""
+"""`tutelage demo --quick`: its output and its files."""
 
 import os
 import subprocess
@@ -31,10 +31,10 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_it_prints_and_keeps_a_row_for_each_agent(shown: tuple[Path, str]) -> None:
     folder, printed = shown
-    kept = (folder / "results.md").read_text()
+    saved = (folder / "results.md").read_text()
     for row in ROWS:
         assert row in printed
-        assert f"| {row} |" in kept
+        assert f"| {row} |" in saved
     assert "paired on the same tasks" in printed
     assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
 

@@ -1,4 +1,4 @@
-"""`tutelage doctor`: what is missing is named with the command that gets it, at once."""
+"""`tutelage doctor`: missing packages are named with the command that installs them."""
 
 import subprocess
 import sys
@@ -81,18 +81,18 @@ def test_it_answers_at_once_and_imports_nothing_heavy() -> None:
         "import sys, time\nfrom tutelage.cli.main import main\nassert main(['doctor']) == 0\n"
         "print('|', time.process_time(), *sys.modules)"
     )
-    made = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    seconds, *modules = made.stdout.rpartition("|")[2].split()
+    seconds, *modules = result.stdout.rpartition("|")[2].split()
     assert not {"torch", "transformers", "matplotlib", "numpy"} & set(modules)
     assert float(seconds) < 3  # of the processor; importing torch alone takes more
 
 
-def test_every_world_and_every_extra_is_told(capsys: Captured) -> None:
+def test_every_suite_and_every_extra_is_listed(capsys: Captured) -> None:
     assert main(["doctor"]) == 0
-    told = capsys.readouterr().out
-    starts = {text[11:].split()[0] for text in told.splitlines() if text[11:].strip()}
+    output = capsys.readouterr().out
+    starts = {text[11:].split()[0] for text in output.splitlines() if text[11:].strip()}
     assert {*SUITES, *ADAPTERS, "Python", "processors", "memory", "GPU", "tutelage"} <= starts
     assert {"[dev]", "[nouns]", "[gymnasium]", "[openenv]", "[verifiers]", "[gem]"} <= starts
 
@@ -100,8 +100,8 @@ def test_every_world_and_every_extra_is_told(capsys: Captured) -> None:
 def test_the_originals_data_is_named(capsys: Captured) -> None:
     """One line for each world that has some, and none of them is missing."""
     assert main(["doctor"]) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert told.count("the original's data, for env.options.") == 5
+    output = " ".join(capsys.readouterr().out.split())
+    assert output.count("the original's data, for env.options.") == 5
     for part in (
         "alfworld-download",
         "princeton-nlp/WebShop",
@@ -109,7 +109,7 @@ def test_the_originals_data_is_named(capsys: Captured) -> None:
         "FlashRAG_datasets",
         "OSU-NLP-Group/TravelPlanner",
     ):
-        assert part in told
+        assert part in output
 
 
 def test_it_fits_80_columns(capsys: Captured, tmp_path: Path) -> None:
@@ -120,9 +120,9 @@ def test_it_fits_80_columns(capsys: Captured, tmp_path: Path) -> None:
         f'[update]\nlr = 1e-3\n[policy]\nmodel = "./{"far/" * 30}"\nchat.template = "x.jinja"\n'
     )
     assert main(["doctor", str(tmp_path / "run.toml")]) == 1
-    told = capsys.readouterr().out.splitlines()
+    output = capsys.readouterr().out.splitlines()
     # a path that somebody has to copy is never broken
-    wide = [text for text in told if len(text) > 80]
+    wide = [text for text in output if len(text) > 80]
     assert all(" " not in text.strip().removeprefix("missing").strip()[7:] for text in wide)
     assert len(wide) <= 1
 
@@ -130,18 +130,18 @@ def test_it_fits_80_columns(capsys: Captured, tmp_path: Path) -> None:
 def test_a_run_that_has_everything(capsys: Captured, tmp_path: Path) -> None:
     for suite in ("tau_bench", "webshop", "household"):
         assert main(["doctor", toml(tmp_path, suite)]) == 0
-        told = capsys.readouterr().out
-        assert told.endswith("nothing is missing\n")
-        assert "spacy" not in told
-        assert "[dev]" not in told
+        output = capsys.readouterr().out
+        assert output.endswith("nothing is missing\n")
+        assert "spacy" not in output
+        assert "[dev]" not in output
 
 
 def test_a_run_that_lacks_something(capsys: Captured, tmp_path: Path) -> None:
     file, lacking = toml(tmp_path, "webshop"), 'env.options.nouns="spacy"'
     assert main(["doctor", file, lacking]) == 1
-    told = capsys.readouterr().out
-    assert "> pip install 'tutelage[nouns]'" in told
-    assert told.endswith("something that this run needs is missing\n")
+    output = capsys.readouterr().out
+    assert "> pip install 'tutelage[nouns]'" in output
+    assert output.endswith("something that this run needs is missing\n")
     assert main(["doctor", file, "env.suit=1"]) == 2
     assert main(["doctor", "nothing.toml"]) == 2
 
@@ -161,35 +161,37 @@ def said(name: str) -> Line:
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said("threads").state == "note"
-    assert said("threads").how == "export OMP_NUM_THREADS=1"
+    assert said("threads").fix == "export OMP_NUM_THREADS=1"
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    assert said("threads").how == "export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE"
+    assert said("threads").fix == "export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE"
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert said("threads").how == "export OMP_WAIT_POLICY=PASSIVE"
+    assert said("threads").fix == "export OMP_WAIT_POLICY=PASSIVE"
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    assert (said("threads").state, said("threads").how) == ("ok", "")
+    assert (said("threads").state, said("threads").fix) == ("ok", "")
 
 
 def test_a_quota_of_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "quota" not in said("processors").said
+    assert "quota" not in said("processors").detail
     for text, part in (("50000 100000\n", ", 0.5 of them by quota"), ("max 100000\n", "")):
         (tmp_path / "cpu.max").write_text(text)
         monkeypatch.setattr(cpu, "QUOTA", tmp_path / "cpu.max")
-        assert said("processors").said.partition(",")[1:] == ((",", part[1:]) if part else ("", ""))
+        assert said("processors").detail.partition(",")[1:] == (
+            (",", part[1:]) if part else ("", "")
+        )
 
 
 def test_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert said("GPU").state == "-"
     policy = {"model": "builtin:household-teacher", "device": "cuda:0"}
     assert line("policy.device", policy=policy).state == "missing"
-    assert line("policy.device", policy=policy).how == 'set policy.device = "auto"'
+    assert line("policy.device", policy=policy).fix == 'set policy.device = "auto"'
     card(tmp_path, monkeypatch)
     versions(monkeypatch, torch="2.13.0+cpu")
     assert said("GPU").state == "note"
-    assert "without" in said("GPU").said
-    assert line("policy.device", policy=policy).how == doctor.CUDA
+    assert "without" in said("GPU").detail
+    assert line("policy.device", policy=policy).fix == doctor.CUDA
     versions(monkeypatch, torch="2.13.0")
-    assert said("GPU") == Line(state="ok", name="GPU", said="NVIDIA H100 80GB HBM3")
+    assert said("GPU") == Line(state="ok", name="GPU", detail="NVIDIA H100 80GB HBM3")
     assert line("policy.device", policy=policy).state == "ok"
 
 
@@ -201,8 +203,8 @@ def test_a_package_that_is_too_old_is_missing(monkeypatch: pytest.MonkeyPatch) -
     versions(monkeypatch, torch="2.1.0", rich="")
     found = next(doctor.base())
     assert found.state == "missing"
-    assert found.said == "without torch >=2.13 (here is 2.1.0), rich"
-    assert found.how == "pip install --upgrade tutelage"
+    assert found.detail == "without torch >=2.13 (here is 2.1.0), rich"
+    assert found.fix == "pip install --upgrade tutelage"
 
 
 def test_an_installation_without_its_sources(
@@ -235,8 +237,8 @@ def test_an_extra_that_is_not_there_is_no_harm(monkeypatch: pytest.MonkeyPatch) 
     versions(monkeypatch, gymnasium="")
     found = {each.name: each for each in doctor.extras()}
     assert found["[gymnasium]"].state == "-"
-    assert found["[gymnasium]"].how == "pip install 'tutelage[gymnasium]'"
-    assert found["[dev]"].said == "without gymnasium"
+    assert found["[gymnasium]"].fix == "pip install 'tutelage[gymnasium]'"
+    assert found["[dev]"].detail == "without gymnasium"
     versions(monkeypatch, gymnasium="1.4.0")
     assert doctor.complete([Part(title="", lines=tuple(doctor.extras()))])
 
@@ -264,7 +266,7 @@ class World: ...
 """
 
 
-def test_a_world_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suite_declares_its_requirements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = world(tmp_path, monkeypatch, OWN)
     suite = {"suite": f"{name}:World", "options": {}}
     assert [(each.state, each.name.strip()) for each in lines(env=suite)[:-1]] == [
@@ -273,26 +275,26 @@ def test_a_world_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ]
     suite["options"] = {"ride": True}
     horse = line("a horse", env=suite)
-    assert (horse.state, horse.said, horse.how) == ("missing", "to ride", "buy one")
-    assert lines(env=suite)[0].said == "not ready"
+    assert (horse.state, horse.detail, horse.fix) == ("missing", "to ride", "buy one")
+    assert lines(env=suite)[0].detail == "not ready"
     # with no run in mind, what is not here is no harm
     free = list(doctor.suite("w", name, {"ride": True}, needed=False))
     assert [each.state for each in free] == ["-", "-", "ok"]
 
 
-def test_a_world_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suite_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = world(tmp_path, monkeypatch, "import no_such_package")
     found = lines(env={"suite": f"{name}:World"})[0]
     assert found.state == "missing"
-    assert "No module named 'no_such_package'" in found.said
+    assert "No module named 'no_such_package'" in found.detail
     assert next(doctor.suite("w", name, {}, needed=False)).state == "-"
-    assert lines(env={"suite": "dors"})[0].how == "set env.suite to one of them"
+    assert lines(env={"suite": "dors"})[0].fix == "set env.suite to one of them"
 
 
-def test_worlds_that_come_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lacking(suite: str, options: Mapping[str, object]) -> list[str]:
-        made = lines(env={"suite": suite, "options": options})
-        return [each.name.strip() for each in made if each.state == "missing"]
+        result = lines(env={"suite": suite, "options": options})
+        return [each.name.strip() for each in result if each.state == "missing"]
 
     there = str(tmp_path)
     assert lacking("household", {"games": "/none"}) == ["household", "games = /none"]
@@ -302,8 +304,8 @@ def test_worlds_that_come_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert lacking("tau_bench", endpoint) == ["tau_bench", "SOME_KEY"]
     monkeypatch.setenv("SOME_KEY", "secret")
     assert lacking("tau_bench", endpoint) == []
-    told = lines(env={"suite": "tau_bench", "options": endpoint})
-    assert not any("secret" in f"{each.said}{each.how}" for each in told)
+    output = lines(env={"suite": "tau_bench", "options": endpoint})
+    assert not any("secret" in f"{each.detail}{each.fix}" for each in output)
     assert lacking("webshop", {"data": there}) == []
     assert "data = /none" in lacking("webshop", {"data": "/none"})
 
@@ -393,7 +395,7 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built = {"hidden": 16, "context": 64}
     assert of(build=built).state == "ok"
     away = of(model="some/model")
-    assert (away.state, away.how) == ("note", "hf download some/model")
+    assert (away.state, away.fix) == ("note", "hf download some/model")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert of(model="some/model").state == "missing"
     (tmp_path / "hub/models--some--model/snapshots/abc").mkdir(parents=True)
@@ -415,9 +417,9 @@ def test_files(tmp_path: Path) -> None:
         assert line("rollout.replay", **files).state == state
         assert line("policy.chat.template", **files).state == state
         path.write_text("")
-    assert line("hints.bank", hints={"bank": "household"}).said == "household, 5 skills"
+    assert line("hints.bank", hints={"bank": "household"}).detail == "household, 5 skills"
     nobody = line("hints.bank", hints={"bank": "nobody"})
-    assert (nobody.state, nobody.said[:8]) == ("missing", "there is")
+    assert (nobody.state, nobody.detail[:8]) == ("missing", "there is")
 
 
 def test_how_it_is_written() -> None:
@@ -426,8 +428,8 @@ def test_how_it_is_written() -> None:
         Part(
             title="one",
             lines=(
-                Line(state="ok", name="short", said="word " * 20),
-                Line(state="missing", name="n" * 40, said="what", how="do this"),
+                Line(state="ok", name="short", detail="word " * 20),
+                Line(state="missing", name="n" * 40, detail="what", fix="do this"),
             ),
         ),
     ]

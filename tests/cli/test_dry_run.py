@@ -1,4 +1,4 @@
-"""`train --dry-run` refuses what the run would refuse, and warns of demonstrations that are cut."""
+"""`train --dry-run` refuses what the run would refuse, and warns of truncated demonstrations."""
 
 import importlib.util
 import shutil
@@ -55,8 +55,9 @@ class NoExpert:
 
 def test_expert_replies_that_are_cut_are_counted_with_the_students_tokenizer() -> None:
     (warning,) = plan("rollout.max_new_tokens=2").warnings
-    assert "60 of the 60 expert replies to the first 20 tasks" in warning
-    assert "more tokens than rollout.max_new_tokens = 2 (up to " in warning
+    assert "60 of 60 replies of the expert have more tokens" in warning
+    assert "rollout.max_new_tokens = 2" in warning
+    assert "set it to at least " in warning
 
 
 def test_a_context_without_room_for_the_first_turn_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""What `tutelage algorithms` prints: short, complete, and within 80 columns."""
+"""`tutelage algorithms` and `tutelage envs`: complete tables within 80 columns."""
 
 import inspect
 import io
@@ -102,8 +102,8 @@ def test_a_text_is_filled_but_its_formulas_stand() -> None:
     text = (
         "Some words that are\nlong enough.\n\n    A = b\n    C = d + eeeeeeee + f\n\nx = y\nz = w"
     )
-    made = listing.fill(text, 20).splitlines()
-    assert made == [
+    result = listing.fill(text, 20).splitlines()
+    assert result == [
         "Some words that are",
         "long enough.",
         "",
@@ -163,10 +163,10 @@ def test_scores_are_shown_beside_success_where_they_say_more() -> None:
 
 
 def test_what_the_suite_says_is_shown() -> None:
-    made = evaluation([1.0, 0.0], final_pass=0.125)
-    assert "final pass" in shown(student=made)
-    assert "0.125" in shown(student=made)
-    assert ", final pass 0.125 at step 4" in said(made)
+    result = evaluation([1.0, 0.0], final_pass=0.125)
+    assert "final pass" in shown(student=result)
+    assert "0.125" in shown(student=result)
+    assert ", final pass 0.125 at step 4" in said(result)
 
 
 def test_lines_of_older_runs_can_still_be_shown() -> None:

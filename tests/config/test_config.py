@@ -1,4 +1,4 @@
-"""Settings: read, overridden, checked, written; and what they are turned into."""
+"""Configurations: reading, overriding, checking and writing them, and what is built from them."""
 
 import io
 import math
@@ -36,9 +36,9 @@ from tutelage.errors import ConfigError, TutelageError
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.rollout.session import Limits
 from tutelage.runs import assemble, models
-from tutelage.runs.phases import phases_of, policies_wanted
-from tutelage.runs.train import learning_rate, steps_matter
+from tutelage.runs.phases import phases_of, policies_wanted, steps_matter
 from tutelage.schedules import Schedule
+from tutelage.training.optimizer import learning_rate
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
 LEAST = """
@@ -70,11 +70,11 @@ def mistake(text: str, tmp_path: Path, *changes: str) -> str:
     (tmp_path / "my.toml").write_text(text)
     with pytest.raises(ConfigError) as error:
         load(tmp_path / "my.toml", changes)
-    told = str(error.value)
-    assert ("\n" in told) == ("settings are wrong" in told)
-    assert "pydantic" not in told
-    assert "Input" not in told
-    return told
+    output = str(error.value)
+    assert ("\n" in output) == ("settings are wrong" in output)
+    assert "pydantic" not in output
+    assert "Input" not in output
+    return output
 
 
 # -- reading
@@ -220,9 +220,9 @@ def test_differences_are_full_names() -> None:
 def test_a_wrong_setting_is_named_with_what_is_right(
     tmp_path: Path, change: str, parts: list[str]
 ) -> None:
-    told = mistake(LEAST, tmp_path, change)
+    output = mistake(LEAST, tmp_path, change)
     for part in parts:
-        assert part in told, told
+        assert part in output, output
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_a_wrong_setting_is_named_with_what_is_right(
     ],
 )
 def test_a_wrong_file_is_a_sentence(tmp_path: Path, text: str, parts: list[str]) -> None:
-    told = mistake(text, tmp_path)
+    output = mistake(text, tmp_path)
     for part in parts:
-        assert part in told, told
+        assert part in output, output
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -277,8 +277,8 @@ def example(
 
 def test_arguments_are_fitted_to_annotations() -> None:
     given_ = {"weight": 1, "kind": "b", "count": 3, "on": False, "shares": [1.0, 2.0]}
-    made = call(example, given_, where="algorithm", filled={"total_steps": 9})
-    assert made == {**given_, "shares": (1.0, 2.0), "total_steps": 9, "name": ""}
+    result = call(example, given_, where="algorithm", filled={"total_steps": 9})
+    assert result == {**given_, "shares": (1.0, 2.0), "total_steps": 9, "name": ""}
     for text in ("linear(1, 0, 4)", "linear(1, 0, total_steps - 5)", "2 * linear(0.5, 0, 4)"):
         weight = call(example, {"weight": text}, where="a", filled={"total_steps": 9})["weight"]
         assert callable(weight)
@@ -511,14 +511,14 @@ def test_an_old_name_answers_with_the_new_one(old: str, tmp_path: Path) -> None:
     new, note = RENAMED[old]
     assert old not in keys
     assert new in keys or (not new and note)
-    said = mistake(LEAST, tmp_path, f"{old}=3")
-    assert said.startswith(f"{old} is now {new}" if new else f"{old} is not a setting any more: ")
-    assert note in said
+    text = mistake(LEAST, tmp_path, f"{old}=3")
+    assert text.startswith(f"{old} is now {new}" if new else f"{old} is not a setting any more: ")
+    assert note in text
     if old.count(".") == 1 and old.startswith("policy."):
         other = old.replace("policy.", "policies.teacher.", 1)
-        told = mistake(LEAST, tmp_path, "policies.teacher.model=a/b", f"{other}=3")
-        assert told.startswith(f"{other} is ")
-        assert "is now policy." not in told
+        output = mistake(LEAST, tmp_path, "policies.teacher.model=a/b", f"{other}=3")
+        assert output.startswith(f"{other} is ")
+        assert "is now policy." not in output
 
 
 def test_an_algorithms_own_arguments_are_no_old_names() -> None:
@@ -536,10 +536,10 @@ def test_other_tools_names_lead_to_ours(alias: str, tmp_path: Path) -> None:
     assert f"did you mean {target}?" in mistake(LEAST, tmp_path, f"context.{alias}=3")
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     text = LEAST.replace('suite = "doors"', "").replace("lr = 1e-3", "lr = -1\nbetas = 3")
-    said = mistake(text + "[extra]\nlearning_rate = 3\n", tmp_path, "run.eval_every=3")
-    first, *lines = said.split("\n- ")
+    message = mistake(text + "[extra]\nlearning_rate = 3\n", tmp_path, "run.eval_every=3")
+    first, *lines = message.split("\n- ")
     assert first == "5 settings are wrong:"
     assert [line.split()[0] for line in lines] == [
         "run.eval_every",
@@ -691,14 +691,14 @@ def test_every_example_can_be_planned(
         with pytest.raises(TutelageError, match="git clone"):
             dry_run.make(load(path, missing))
         return
-    made = dry_run.make(load(path, missing))
-    assert made.models[0].name == "student"
+    result = dry_run.make(load(path, missing))
+    assert result.models[0].name == "student"
     remote = {name for name, section in config.policies.items() if section.url}
-    assert all(model.shape for model in made.models if model.name not in remote)
+    assert all(model.shape for model in result.models if model.name not in remote)
     console = Console(record=True, width=100, file=io.StringIO())
-    dry_run.show(made, console)
+    dry_run.show(result, console)
     shown = console.export_text()
-    for name in [m.name for m in made.models] + [term[1] for term in made.terms]:
+    for name in [m.name for m in result.models] + [term[1] for term in result.terms]:
         assert name in shown
     assert "…" not in shown
 
@@ -727,7 +727,7 @@ def test_examples_cover_every_setting_that_papers_state() -> None:
 
 
 def test_a_plan_adds_up(teacher: Path) -> None:
-    made = dry_run.make(
+    result = dry_run.make(
         least(
             "run.steps=100",
             "eval.every=30",
@@ -742,17 +742,17 @@ def test_a_plan_adds_up(teacher: Path) -> None:
             "policy.build.context=256",
         )
     )
-    facts = dict(made.facts)
+    facts = dict(result.facts)
     assert facts["episodes"] == "12 per step (4 tasks x 3), 1,284 in all"
     assert "at most 360 a step" in facts["sampled tokens"]
     assert facts["evaluations"].startswith("5 of 4 tasks")  # 0, 30, 60, 90, 100
     assert facts["checkpoints"].startswith("4, 2 kept")  # 0, 40, 80, 100
-    student, other = made.models
+    student, other = result.models
     assert student.shape is not None
     assert student.shape.vocab == 500
     assert other.training == 0
     assert student.weights == 4 * student.shape.parameters()
-    schedules = dict(made.schedules)
+    schedules = dict(result.schedules)
     assert schedules["train: probability that teacher acts"][0] == 1.0
     assert schedules["train: probability that teacher acts"][-1] == 0.0
 

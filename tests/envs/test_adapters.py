@@ -62,7 +62,7 @@ def test_splits_that_cannot_be(split: str, length: int) -> None:
 
 def test_who_has_won() -> None:
     assert [is_won(1.0, reward, {}, "info") for reward in (0.9, 1.0)] == [False, True]
-    assert [is_won("good", 0.0, {"good": said}, "info") for said in (0, 1)] == [False, True]
+    assert [is_won("good", 0.0, {"good": message}, "info") for message in (0, 1)] == [False, True]
     with pytest.raises(EnvError, match=r"info has no 'good' \(it has bad\); set `won`"):
         is_won("good", 0.0, {"bad": 1}, "info")
 
@@ -157,17 +157,17 @@ def test_what_is_missing_is_filled_in() -> None:
     assert not isinstance(suite, Demonstrates | Instructs | Renders | Thinks)
 
 
-def test_what_the_class_knows_is_kept() -> None:
+def test_optional_methods_of_the_class_are_used() -> None:
     suite = own("Teacher", last=2)
     assert [task.id for task in suite.tasks("train")] == [f"train/{k}" for k in range(4)]
     copy = pickle.loads(pickle.dumps(suite))
-    for made in (suite, copy):
-        assert isinstance(made, Demonstrates)
-        assert isinstance(made, Instructs)
-        assert isinstance(made, Thinks)
-        assert not isinstance(made, Renders)
-        assert made.instructions() == "Count to 2."
-        assert made.demonstrate(made.tasks("train")[0]) == ["1", "2"]
+    for result in (suite, copy):
+        assert isinstance(result, Demonstrates)
+        assert isinstance(result, Instructs)
+        assert isinstance(result, Thinks)
+        assert not isinstance(result, Renders)
+        assert result.instructions() == "Count to 2."
+        assert result.demonstrate(result.tasks("train")[0]) == ["1", "2"]
     assert problems(suite) == []
 
 
@@ -525,8 +525,8 @@ def test_gem_environments_keep_their_dice_to_themselves() -> None:
     task = suite.tasks("train")[0]
     moves = [rf"\boxed{{{way}}}" for way in ("up", "left", "down", "right", "up", "left", "down")]
     alone = suite.make()
-    told = [alone.reset(task), *map(alone.step, moves)]
-    assert len({seen.text for seen in told}) > 4
+    texts = [alone.reset(task), *map(alone.step, moves)]
+    assert len({seen.text for seen in texts}) > 4
     random.seed(5)
     numpy.seed(5)
     before = random.getstate(), numpy.get_state()[1].tolist()
@@ -537,7 +537,7 @@ def test_gem_environments_keep_their_dice_to_themselves() -> None:
         beside.append(one.step(move))
         two.step(move)
         random.random()
-    assert beside == told
+    assert beside == texts
     random.setstate(before[0])
     one.reset(task)
     assert random.getstate() == before[0]

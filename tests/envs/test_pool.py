@@ -62,7 +62,7 @@ def begin(pool: Pool, *keys: str, task: Task | None = None) -> None:
     got: list[tuple[str, Observation | Failure]] = []
     while len(got) < len(keys):
         got += pool.poll(block=True)
-    assert not any(isinstance(made, Failure) for _, made in got)
+    assert not any(isinstance(result, Failure) for _, result in got)
 
 
 def text(made: Observation | Failure) -> str:
@@ -73,11 +73,15 @@ def text(made: Observation | Failure) -> str:
 def test_answers_in_fixed_order_are_handed_out_together(slow: ProcessPool) -> None:
     begin(slow, "a", "b", "c")
     got = ask(slow, ("a", f"{LATE} x"), ("b", f"{SOON} y"), ("c", f"{SOON} z"))
-    assert [(key, text(made)) for key, made in got] == [("a", "a x"), ("b", "b y"), ("c", "c z")]
+    assert [(key, text(result)) for key, result in got] == [
+        ("a", "a x"),
+        ("b", "b y"),
+        ("c", "c z"),
+    ]
     assert slow.poll(block=True) == []
 
 
-def test_answers_in_order_of_arrival_wait_for_nobody(tmp_path: Path) -> None:
+def test_answers_in_order_of_arrival_do_not_wait(tmp_path: Path) -> None:
     pool = ProcessPool(Slow(), workers=2, reset_seconds=20, step_seconds=20, order="arrival")
     try:
         begin(pool, "a", "b")
@@ -108,8 +112,8 @@ def test_a_deadline_is_that_of_one_step_however_long_the_episode(slow: ProcessPo
     begin(slow, "a")
     for _ in range(30):
         ask(slow, ("a", SOON))
-    ((_, made),) = ask(slow, ("a", "3600"))
-    assert made == Failure(stop=Stop.TIMEOUT, reason="no answer within its deadline of 4 s")
+    ((_, result),) = ask(slow, ("a", "3600"))
+    assert result == Failure(stop=Stop.TIMEOUT, reason="no answer within its deadline of 4 s")
 
 
 def test_starting_a_worker_counts_against_no_deadline() -> None:
@@ -121,7 +125,7 @@ def test_starting_a_worker_counts_against_no_deadline() -> None:
         pool.shutdown()
 
 
-def test_one_that_hangs_costs_nobody_else_anything(slow: ProcessPool) -> None:
+def test_an_environment_that_hangs_harms_no_other(slow: ProcessPool) -> None:
     """Of four on two workers, one hangs: its neighbour is played again on a new worker."""
     begin(slow, "a", "b", "c", "d")
     ask(slow, *((key, f"{SOON} one") for key in "abcd"))
@@ -141,16 +145,16 @@ def test_a_worker_killed_between_requests_is_replaced_unseen(slow: ProcessPool) 
         os.kill(worker.process.pid, signal.SIGKILL)
         worker.process.join()
     got = dict(ask(slow, ("a", f"{SOON} two"), ("b", f"{SOON} two")))
-    assert {text(made) for made in got.values()} == {"a one two", "b one two"}
+    assert {text(result) for result in got.values()} == {"a one two", "b one two"}
 
 
 def test_an_interrupt_leaves_the_workers_alone(slow: ProcessPool) -> None:
     begin(slow, "a")
     os.kill(slow.workers[0].process.pid, signal.SIGINT)
-    ((_, made),) = ask(slow, ("a", f"{SOON} one"))
-    assert text(made) == "a one"
-    assert isinstance(made, Observation)
-    assert made.reward == slow.workers[0].process.pid
+    ((_, result),) = ask(slow, ("a", f"{SOON} one"))
+    assert text(result) == "a one"
+    assert isinstance(result, Observation)
+    assert result.reward == slow.workers[0].process.pid
 
 
 @pytest.mark.parametrize("local", [True, False])
@@ -168,7 +172,7 @@ def test_an_episode_that_is_closed_owes_no_answer(
     pool.close("c")
     begin(pool, "a", "c")
     got = dict(ask(pool, ("a", f"{SOON} new"), ("b", f"{SOON} new"), ("c", f"{SOON} new")))
-    assert {key: text(made) for key, made in got.items()} == {k: f"{k} new" for k in "abc"}
+    assert {key: text(result) for key, result in got.items()} == {k: f"{k} new" for k in "abc"}
     assert pool.poll(block=True) == []
 
 
@@ -182,17 +186,17 @@ def test_a_suite_that_cannot_make_its_environment_fails_an_episode(local: bool) 
     )
     try:
         pool.open("a", Task(id="a"))
-        ((key, made),) = pool.poll(block=True)
+        ((key, result),) = pool.poll(block=True)
         assert key == "a"
-        assert isinstance(made, Failure)
-        assert made.reason.startswith("OSError: no licence")
+        assert isinstance(result, Failure)
+        assert result.reason.startswith("OSError: no licence")
         pool.close("a")
     finally:
         pool.shutdown()
 
 
 @pytest.mark.parametrize("local", [True, False])
-def test_one_that_cannot_be_closed_harms_nobody(local: bool) -> None:
+def test_an_environment_that_cannot_close_harms_no_other(local: bool) -> None:
     suite = NoWorld(make_works=True)
     pool: Pool = (
         LocalPool(suite)
@@ -203,9 +207,9 @@ def test_one_that_cannot_be_closed_harms_nobody(local: bool) -> None:
     try:
         begin(pool, "a", "b", task=task)
         pool.close("a")
-        ((_, made),) = ask(pool, ("b", "3"))
-        assert isinstance(made, Observation)
-        assert made.reward == 1
+        ((_, result),) = ask(pool, ("b", "3"))
+        assert isinstance(result, Observation)
+        assert result.reward == 1
     finally:
         pool.shutdown()
     with pytest.raises(RuntimeError, match="stuck"):
@@ -230,12 +234,12 @@ def test_what_breaks_the_contract_is_a_failure_with_its_cause(kind: str) -> None
 
 
 def test_a_sound_observation_passes_as_it_is() -> None:
-    for made in (
+    for result in (
         Observation(text=""),
         Observation(text="naïve 日本 🚪", reward=-1, score=0, state=("a", 1), won=False, done=True),
         Observation(text="x", actions=("go", "é")),
     ):
-        assert observation(made) is made
+        assert observation(result) is result
 
 
 def test_a_failure_says_where_in_the_environment() -> None:
@@ -243,10 +247,10 @@ def test_a_failure_says_where_in_the_environment() -> None:
     pool = LocalPool(suite)
     begin(pool, "a", task=suite.tasks("train")[0])
     ask(pool, ("a", "3"))
-    ((_, made),) = ask(pool, ("a", "3"))
-    assert isinstance(made, Failure)
-    assert made.reason.startswith("ValueError: the floor gave way (")
-    assert "broken_envs.py:" in made.reason
+    ((_, result),) = ask(pool, ("a", "3"))
+    assert isinstance(result, Failure)
+    assert result.reason.startswith("ValueError: the floor gave way (")
+    assert "broken_envs.py:" in result.reason
 
 
 def test_doors_play_alike_in_both_pools() -> None:
@@ -450,7 +454,7 @@ def main():
 
 
 @pytest.mark.parametrize("guarded", [True, False])
-def test_a_script_without_its_guard_is_told_of_it(guarded: bool, tmp_path: Path) -> None:
+def test_a_script_without_a_main_guard_is_reported(guarded: bool, tmp_path: Path) -> None:
     path = tmp_path / "script.py"
     guard = 'if __name__ == "__main__":\n    ' if guarded else ""
     path.write_text(f"{SCRIPT}{guard}main()\n")

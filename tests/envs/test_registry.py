@@ -61,20 +61,20 @@ def test_a_package_of_a_third_party_brings_a_suite_and_its_bank(tmp_path: Path) 
     skills = package(tmp_path, "acme", "locks = acme:Locks") / "skills"
     skills.mkdir()
     (skills / "letters.txt").write_text("Read the letter.")
-    made, known, text = ask(tmp_path, "locks", {"rooms": 1})
-    assert made == "acme Locks 3"
+    result, known, text = ask(tmp_path, "locks", {"rooms": 1})
+    assert result == "acme Locks 3"
     assert known == "False True"
     assert text == "Read the letter."
 
 
 def test_what_comes_with_this_project_registers_the_same_way(tmp_path: Path) -> None:
-    made, known, *texts = ask(tmp_path, "household", {"train": 5})
-    assert made == "tutelage_worlds.household.suite Household 5"
+    result, known, *texts = ask(tmp_path, "household", {"train": 5})
+    assert result == "tutelage_worlds.household.suite Household 5"
     assert known == "True True"
     assert texts
 
 
-def test_two_packages_with_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_two_packages_with_one_name_are_distinguished(tmp_path: Path) -> None:
     for name in ("acme", "zenith"):
         package(tmp_path, name, f"locks = {name}:Locks")
     (answer,) = ask(tmp_path, "locks")

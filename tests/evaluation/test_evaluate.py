@@ -1,4 +1,4 @@
-"""Intervals against published values and against exact coverage, panels, and evaluations."""
+"""Intervals against published values and exact coverage, panels, and evaluations."""
 
 import json
 import math
@@ -179,27 +179,27 @@ class _Renamed(DoorsEnv):
 
 
 def test_a_panel_is_the_first_tasks_of_a_split_and_known_by_what_they_show() -> None:
-    made = panel(Doors(3), "unseen", 10)
-    assert [t.id for t in made.tasks] == [t.id for t in Doors(3).tasks("unseen")[:10]]
-    assert made == panel(Doors(3), "unseen", 10)
+    result = panel(Doors(3), "unseen", 10)
+    assert [t.id for t in result.tasks] == [t.id for t in Doors(3).tasks("unseen")[:10]]
+    assert result == panel(Doors(3), "unseen", 10)
     others = [
         panel(Doors(3), "unseen", 9),
         panel(Doors(4), "unseen", 10),
         panel(Renamed(3), "unseen", 10),
         panel(Renamed(3, "hall {}"), "unseen", 10),
     ]
-    assert len({made.fingerprint, *(o.fingerprint for o in others)}) == 5
-    assert made.fingerprint == panel(Renamed(3, "{}"), "unseen", 10).fingerprint
+    assert len({result.fingerprint, *(o.fingerprint for o in others)}) == 5
+    assert result.fingerprint == panel(Renamed(3, "{}"), "unseen", 10).fingerprint
 
 
-def test_the_panel_of_the_published_study_is_still_made() -> None:
+def test_the_panel_of_the_published_study_is_reproduced() -> None:
     root = Path(__file__).parents[2] / "studies" / "household"
     base = tomllib.loads((root / "study.toml").read_text())["base"]
     published = json.loads((root / "results.json").read_text())
-    made = panel(
+    result = panel(
         Household(**base["env"]["options"]), published["split"], len(published["families"])
     )
-    assert made.fingerprint == published["panel"]
+    assert result.fingerprint == published["panel"]
 
 
 def test_a_panel_larger_than_its_split_is_refused() -> None:
@@ -219,9 +219,9 @@ def test_an_evaluation_counts_every_task_of_its_panel() -> None:
     ]
     episodes[1] = replace(episodes[1], stop=Stop.ERROR)
     tested = Panel(split="seen", tasks=tuple(e.task for e in episodes), fingerprint="f")
-    made = Evaluation(panel=tested, episodes=tuple(episodes))
-    assert made.rate == (0.75, *wilson(3, 4))
-    line = made.line(20, "student")
+    result = Evaluation(panel=tested, episodes=tuple(episodes))
+    assert result.rate == (0.75, *wilson(3, 4))
+    line = result.line(20, "student")
     assert {key: line[key] for key in ("step", "name", "panel", "n", "won", "broken")} == {
         "step": 20,
         "name": "student",
@@ -235,7 +235,7 @@ def test_an_evaluation_counts_every_task_of_its_panel() -> None:
         "heat": [2, 2, *wilson(2, 2)],
         "put": [1, 2, *wilson(1, 2)],
     }
-    assert (line["success"], line["low"], line["high"]) == made.rate
+    assert (line["success"], line["low"], line["high"]) == result.rate
 
 
 def test_the_mean_of_scores_as_computed_by_hand() -> None:
@@ -262,8 +262,8 @@ def test_scores_are_reported_over_all_tasks_and_by_family() -> None:
     ]
     episodes[3] = replace(episodes[3], stop=Stop.ERROR)
     tested = Panel(split="seen", tasks=tuple(e.task for e in episodes), fingerprint="f")
-    made = Evaluation(panel=tested, episodes=tuple(episodes), summary={"pass_rate": 0.75})
-    line = made.line(0, "student")
+    result = Evaluation(panel=tested, episodes=tuple(episodes), summary={"pass_rate": 0.75})
+    line = result.line(0, "student")
     # what was not scored or broke is worth nothing, and is never left out
     assert line["scores"] == [1.0, 0.5, 0.0, 0.0]
     assert (line["score"], line["score_low"], line["score_high"]) == mean([1.0, 0.5, 0.0, 0.0])

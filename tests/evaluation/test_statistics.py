@@ -79,14 +79,14 @@ def loops(values: Values, draws: int) -> tuple[float, float, float]:
     def k(n: int) -> float:
         return math.sqrt(n / (n - 1)) * student_t(n - 1) / 1.959964
 
-    made = []
+    results = []
     for _ in range(draws):
         off = k(t) * sum(draw.choice(of_task) for _ in range(t)) / t
         if s > 1:
             off += k(s) * sum(draw.choice(of_seed) for _ in range(s)) / s
-        made.append(m + off)
-    made.sort()
-    return m, made[round(0.025 * draws)], made[round(0.975 * draws)]
+        results.append(m + off)
+    results.sort()
+    return m, results[round(0.025 * draws)], results[round(0.975 * draws)]
 
 
 def random_table(seeds: int, tasks: int, spread: float, draw: random.Random) -> list[list[float]]:
@@ -181,8 +181,8 @@ def test_equal_runs_are_not_distinguishable() -> None:
     ],
 )
 def test_distinguishable_is_zero_outside(low: float, high: float, said: bool) -> None:
-    made = Estimate(mean=(low + high) / 2, low=low, high=high, seeds=3, tasks=200)
-    assert made.distinguishable is said
+    result = Estimate(mean=(low + high) / 2, low=low, high=high, seeds=3, tasks=200)
+    assert result.distinguishable is said
 
 
 def test_all_won_or_lost_is_no_certainty() -> None:

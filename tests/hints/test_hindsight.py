@@ -1,4 +1,4 @@
-"""Hindsight: what finished episodes tell, and where it is shown."""
+"""Hindsight: its texts, and the prompts that hold it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,16 +31,16 @@ def episode(*pairs: tuple[str, str], won: bool = False, copy: int = 0) -> Episod
     return Episode(task=Task(id="t"), group="t", turns=turns, won=won, copy=copy)
 
 
-def test_the_first_success_is_told_to_those_that_failed() -> None:
+def test_the_first_success_is_shown_for_failed_episodes() -> None:
     lost = episode(("a hall", "go west"))
     first = episode(("a hall", "go east"), ("a den", "take key"), won=True, copy=1)
     second = episode(("a hall", "dig"), won=True, copy=2)
-    told = peer_success()
-    text = told(lost, 0, (lost, first, second))
+    output = peer_success()
+    text = output(lost, 0, (lost, first, second))
     assert text.splitlines()[1:] == ["a hall", "> go east", "a den", "> take key"]
-    assert told(first, 0, (lost, first, second)) == ""
-    assert told(second, 0, (lost, first, second)) == ""
-    assert told(lost, 0, (lost,)) == ""
+    assert output(first, 0, (lost, first, second)) == ""
+    assert output(second, 0, (lost, first, second)) == ""
+    assert output(lost, 0, (lost,)) == ""
 
 
 def test_what_comes_after_a_turn_and_the_same_withheld() -> None:
@@ -51,9 +51,9 @@ def test_what_comes_after_a_turn_and_the_same_withheld() -> None:
     assert full(one, 2, ()).splitlines()[1:] == ["out"]
     assert full(one, 3, ()) == ablated(one, 3, ()) == ""
     for k in range(4):
-        told, withheld = full(one, k, ()).splitlines(), ablated(one, k, ()).splitlines()
-        assert len(told) == len(withheld)
-        assert all(a == b or b == WITHHELD for a, b in zip(told, withheld, strict=True))
+        output, withheld = full(one, k, ()).splitlines(), ablated(one, k, ()).splitlines()
+        assert len(output) == len(withheld)
+        assert all(a == b or b == WITHHELD for a, b in zip(output, withheld, strict=True))
 
 
 def nothing(episode: Episode, turn: int, group: Sequence[Episode]) -> str:
@@ -90,12 +90,12 @@ def test_empty_hindsight_gives_a_gap_of_exactly_zero(context: Context) -> None:
 def test_hindsight_is_in_the_system_message_of_its_turn_and_nowhere_else(
     context: Context, hint: str
 ) -> None:
-    episodes, told = scored(context, place, hint)
+    episodes, output = scored(context, place, hint)
     _, plain = scored(context, nothing, hint)
     opening = chat().content(HINT_OPEN)
     for e, one in enumerate(episodes):
         for k, turn in enumerate(one.turns):
-            sample, without = told.samples["teacher"][e][k], plain.samples["teacher"][e][k]
+            sample, without = output.samples["teacher"][e][k], plain.samples["teacher"][e][k]
             assert sample.tokens == turn.tokens
             if k % 2 == 0:
                 assert sample == without
@@ -105,7 +105,7 @@ def test_hindsight_is_in_the_system_message_of_its_turn_and_nowhere_else(
             assert sample.prompt[-rest:] == without.prompt[-rest:]
             assert len(sample.prompt) > len(without.prompt)
             assert contains(sample.prompt, opening)
-    assert told.samples["student"] == plain.samples["student"]
+    assert output.samples["student"] == plain.samples["student"]
 
 
 def system(context: Context, hint: str) -> tuple[int, ...]:
@@ -117,12 +117,12 @@ def contains(ids: Sequence[int], part: Sequence[int]) -> bool:
     return any(tuple(ids[k : k + len(part)]) == tuple(part) for k in range(len(ids)))
 
 
-def test_turns_that_are_told_the_same_share_one_append_only_prompt() -> None:
+def test_turns_with_equal_hindsight_share_one_append_only_prompt() -> None:
     _, ready = scored(TRANSCRIPT, lambda e, k, group: "b")
     for rows in ready.samples["teacher"]:
         for before, after in pairwise(rows):
-            whole = (*before.prompt, *before.tokens)
-            assert after.prompt[: len(whole)] == whole
+            full = (*before.prompt, *before.tokens)
+            assert after.prompt[: len(full)] == full
 
 
 def test_hindsight_sees_the_whole_group_in_order() -> None:
@@ -151,7 +151,7 @@ def test_samples_of_one_turn_each() -> None:
     (one,) = play(on, suite.tasks("train")[7:8], Algorithm(terms=()), seed=0)
     prompter = on.prompter(View(), one.task)
     for k in range(len(one.turns)):
-        told = ["" if j != k else "the end" for j in range(len(one.turns))]
-        alone: Sample = prompter.samples(one, told)[k]
+        texts = ["" if j != k else "the end" for j in range(len(one.turns))]
+        alone: Sample = prompter.samples(one, texts)[k]
         again = replace(prompter, hint="the end").samples(one)[k]
         assert alone == again

@@ -101,7 +101,7 @@ def test_kinds_join_in_their_order() -> None:
         ("skills:ucb+skills:full", "names a kind twice"),
     ],
 )
-def test_what_is_no_hint_is_said(name: str, said: str) -> None:
+def test_unknown_hints_are_reported(name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         hint(Told(2), Told(2).tasks("train")[0], name, Hints(bank=bank(a="x")))
 
@@ -113,18 +113,18 @@ def test_a_task_of_which_nothing_is_known_has_the_plain_prompt(kind: str) -> Non
     write(on, suite.tasks("train"), seed=0)
     for some in suite.tasks("train"):
         seen = suite.make().reset(some)
-        told = on.prompter(View(hint=kind), some)
+        output = on.prompter(View(hint=kind), some)
         plain = on.prompter(View(), some)
         known = not some.data["path"].startswith("c")
-        assert bool(told.hint) == known
-        assert (told.piece([seen], [], False) != plain.piece([seen], [], False)) == known
+        assert bool(output.hint) == known
+        assert (output.piece([seen], [], False) != plain.piece([seen], [], False)) == known
 
 
 def test_a_trace_is_what_the_expert_does_who_must_search() -> None:
     for some in HOUSE.tasks("unseen")[:4]:
-        told = hint(HOUSE, some, "trace").splitlines()
-        assert told == [f"{k}. {a}" for k, a in enumerate(HOUSE.demonstrate(some), 1)]
-        assert len(told) >= len(HOUSE.plan(some))
+        output = hint(HOUSE, some, "trace").splitlines()
+        assert output == [f"{k}. {a}" for k, a in enumerate(HOUSE.demonstrate(some), 1)]
+        assert len(output) >= len(HOUSE.plan(some))
 
 
 def test_what_a_suite_can_never_give_is_refused() -> None:
@@ -136,7 +136,7 @@ def test_what_a_suite_can_never_give_is_refused() -> None:
             return Doors(1).make()
 
     some, with_bank = task("a"), Hints(bank=bank(a="x"))
-    for kind, said in {
+    for kind, text in {
         "plan": "knows its solutions; Bare has no",
         "actions": "knows its solutions; Bare has no",
         "trace": "needs an environment with an expert; Bare has no `demonstrate` method",
@@ -149,7 +149,7 @@ def test_what_a_suite_can_never_give_is_refused() -> None:
             lambda k=kind: check(Bare(), k, with_bank),
             lambda k=kind: hint(Bare(), some, k, with_bank),
         ):
-            with pytest.raises(ConfigError, match=re.escape(said)):
+            with pytest.raises(ConfigError, match=re.escape(text)):
                 refused()
     with pytest.raises(ConfigError, match=r"needs a bank of skills.*set hints\.bank"):
         check(Told(2), "plan+skills", Hints())
@@ -163,8 +163,8 @@ def test_suites_say_what_they_know() -> None:
     assert isinstance(HOUSE, Describes)
     assert not isinstance(HOUSE, Answers)
     for some in HOUSE.tasks("train")[:6]:
-        said = HOUSE.describe(some)
-        assert f"Your task is to: {said}." in HOUSE.make().reset(some).text
+        text = HOUSE.describe(some)
+        assert f"Your task is to: {text}." in HOUSE.make().reset(some).text
 
 
 def test_what_is_kept_is_what_would_be_made() -> None:
@@ -244,8 +244,8 @@ def test_what_the_household_skills_say_is_so() -> None:
     game = Game(scene_of(cool))
     for command in plan[: plan.index(f"cool {' '.join(thing)} with {fridge}")]:
         game.step(command)
-    said = game.step(f"close {fridge}")
-    assert said in ("Nothing happens.", f"You close the {fridge}.")
+    text = game.step(f"close {fridge}")
+    assert text in ("Nothing happens.", f"You close the {fridge}.")
     assert "You cool" in game.step(f"cool {' '.join(thing)} with {fridge}")
     assert "cold" in game.step(f"examine {' '.join(thing)}")
     # putting it in does not cool, and what lies inside cannot be cooled
@@ -325,9 +325,9 @@ def test_keywords_are_sought_in_the_tasks_text_alone() -> None:
     some = next(t for t in HOUSE.tasks("train") if t.family == Family.PICK.value)
     seen = HOUSE.make().reset(some)
     assert any(command.startswith("go to") for command in seen.actions)
-    said = hint(HOUSE, some, "skills:keyword", Hints(bank=load("household")))
-    assert "Skills for putting things somewhere" in said
-    assert said.count("Skills for ") == 2
+    text = hint(HOUSE, some, "skills:keyword", Hints(bank=load("household")))
+    assert "Skills for putting things somewhere" in text
+    assert text.count("Skills for ") == 2
 
 
 def test_keywords_are_whole_words_and_all_parts_of_one() -> None:
@@ -419,13 +419,13 @@ def test_similarity_as_loops(texts: list[str], said: str) -> None:
 
 def test_similar_words_find_household_files() -> None:
     made, found = load("household"), {}
-    for name, said in (
+    for name, text in (
         ("clean", "clean and wash some mug"),
         ("heat", "heat with a microwave"),
         ("look", "look at the lamp"),
         ("cool", "a cold fridge"),
     ):
-        found[name] = nearest(made, said)[0].name
+        found[name] = nearest(made, text)[0].name
     assert found == {name: name for name in found}
 
 
@@ -543,7 +543,7 @@ def words_in(text: str) -> int:
         ("一二三四", True, 3, "一二三"),
     ],
 )
-def test_what_is_kept_of_an_answer(text: str, ended: bool, most: int, want: str) -> None:
+def test_how_an_answer_becomes_a_hint(text: str, ended: bool, most: int, want: str) -> None:
     assert advice(text, ended=ended, tokens=words_in, most=most) == want
 
 
@@ -556,8 +556,8 @@ def test_the_student_writes_once_for_each_task() -> None:
     assert len(policy.asked) == 3  # of the last one nothing is known
     assert lines[-1] == {"task": tasks[8].id, "text": "", "tokens": 0}
     for line, asked in zip(lines, policy.asked, strict=False):
-        said = chat().tokenizer.decode(list(asked.prompt))
-        assert "The actions" in said
+        text = chat().tokenizer.decode(list(asked.prompt))
+        assert "The actions" in text
         assert asked.max_new == on.hints.written_tokens
         assert asked.temperature == 0
         # the tags of a turn are no advice
@@ -606,7 +606,7 @@ def hinted_stage(suite: Doors, **more: object) -> tuple[Session, Hinter, list[ob
     return on, hinter, noted
 
 
-def test_hints_are_made_before_tasks_are_played() -> None:
+def test_hints_are_written_before_tasks_are_played() -> None:
     suite = Told(2)
     on, hinter, noted = hinted_stage(suite)
     tasks = suite.tasks("train")[:4]
@@ -615,9 +615,9 @@ def test_hints_are_made_before_tasks_are_played() -> None:
     assert set(on.hints.written) == {t.id for t in tasks} == set(on.hints.bandit.now)
     assert [line["task"] for line in noted] == [t.id for t in tasks]  # type: ignore[index]
     for e in episodes:
-        told = on.prompter(algorithm.views["teacher"], e.task).hint
+        output = on.prompter(algorithm.views["teacher"], e.task).hint
         skill = {"a": "x", "b": "y"}[on.hints.bandit.now[e.task.id]]
-        assert told == f"{on.hints.written[e.task.id]}\n\nbe brief\n\n{skill}"
+        assert output == f"{on.hints.written[e.task.id]}\n\nbe brief\n\n{skill}"
     line = hinter.report(algorithm, [e.task for e in episodes])
     tokens = [len(chat().content(on.prompter(algorithm.views["teacher"], t).hint)) for t in tasks]
     assert line["hints"] == {"teacher": {"mean": sum(tokens) / 4, "max": max(tokens), "empty": 0.0}}
@@ -663,7 +663,7 @@ def test_an_evaluation_with_a_hint_is_the_policy_with_the_hint() -> None:
     tested = panel(suite, "seen", 6)
     plain = evaluate(on, tested, seed=0, temperature=1.0)
     first = len(policy.asked)
-    told = evaluate(on, tested, hint="plan", seed=0, temperature=1.0)
+    output = evaluate(on, tested, hint="plan", seed=0, temperature=1.0)
     head = chat().content(HINT_OPEN)
 
     def holds_it(prompts: Sequence[Sequence[int]]) -> list[bool]:
@@ -673,9 +673,9 @@ def test_an_evaluation_with_a_hint_is_the_policy_with_the_hint() -> None:
     assert sum(holds_it([r.prompt for r in policy.asked[first:]])) == 2 * 6
     seeds = [r.seed for r in policy.asked]
     assert sorted(seeds[:first]) == sorted(seeds[first:])
-    assert plain.won == told.won  # a table cannot read
+    assert plain.won == output.won  # a table cannot read
     assert plain.line(3, "student")["hint"] == ""
-    assert told.line(3, "student with plan")["hint"] == "plan"
+    assert output.line(3, "student with plan")["hint"] == "plan"
 
 
 def test_hinted_views_carry_what_is_counted() -> None:
@@ -711,7 +711,7 @@ def longest(on: Session, view: View, tasks: Sequence[Task]) -> int:
 
 
 @pytest.mark.parametrize("kind", ["plan", "skills:full", "skills:ucb", "written", "plan+answer"])
-def test_what_does_not_fit_is_said_before_anything_is_played(kind: str) -> None:
+def test_what_does_not_fit_is_reported_before_playing(kind: str) -> None:
     suite = Told(3)
     tasks, view = suite.tasks("train"), View(hint=kind)
 
@@ -817,7 +817,7 @@ def test_all_of_skill_grpo_reads_the_skills() -> None:
         skill_grpo(hint="")
 
 
-def test_nothing_is_shown_to_those_who_act_alone() -> None:
+def test_actors_without_a_hint_are_shown_nothing() -> None:
     suite = Told(2)
     policy = Table()
     on = session(suite, policies={"self": policy})

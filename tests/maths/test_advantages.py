@@ -1,4 +1,4 @@
-"""Advantages and segments against plain Python, and the arithmetic that a batch of floats does."""
+"""Advantages and segment reductions against plain Python."""
 
 import math
 import statistics
@@ -41,12 +41,12 @@ def test_segments_as_loops(rows: list[tuple[float, int]]) -> None:
 
 @given(rows=VALUES, std=st.booleans())
 def test_group_relative_as_a_loop(rows: list[tuple[float, int]], std: bool) -> None:
-    made = group_relative(
+    result = group_relative(
         torch.tensor([v for v, _ in rows], dtype=torch.float64),
         torch.tensor([k for _, k in rows]),
         std=std,
     ).tolist()
-    for value, (v, k) in zip(made, rows, strict=True):
+    for value, (v, k) in zip(result, rows, strict=True):
         peers = [w for w, j in rows if j == k]
         centred = v - statistics.fmean(peers)
         want = centred / (statistics.pstdev(peers) + 1e-6) if std else centred
@@ -72,19 +72,21 @@ def test_group_relative_ignores_shift_and_scale_and_sums_to_zero(
 def test_equal_outcomes_earn_nothing(value: float, size: int, std: bool) -> None:
     """Seven returns of 9.9 in float32 have a mean a rounding away from 9.9; divided by a standard
     deviation of the same rounding that would be an advantage of half a unit."""
-    made = group_relative(torch.full((size,), value), torch.zeros(size, dtype=torch.long), std=std)
-    assert float(made.abs().max()) < 1e-6
+    result = group_relative(
+        torch.full((size,), value), torch.zeros(size, dtype=torch.long), std=std
+    )
+    assert float(result.abs().max()) < 1e-6
 
 
 @given(rows=VALUES)
 def test_leave_one_out_as_a_loop(rows: list[tuple[float, int]]) -> None:
-    made = leave_one_out(
+    result = leave_one_out(
         torch.tensor([v for v, _ in rows], dtype=torch.float64), torch.tensor([k for _, k in rows])
     ).tolist()
     for i, (v, k) in enumerate(rows):
         others = [w for j, (w, key) in enumerate(rows) if key == k and j != i]
         want = v - statistics.fmean(others) if others else 0.0
-        assert made[i] == pytest.approx(want, rel=1e-6, abs=1e-6)
+        assert result[i] == pytest.approx(want, rel=1e-6, abs=1e-6)
 
 
 @given(
@@ -107,6 +109,6 @@ def test_discounted_returns_as_a_loop(rewards: list[list[float]], gamma: float) 
 
 def test_nothing_at_all_has_no_advantage() -> None:
     none, index = torch.zeros(0), torch.zeros(0, dtype=torch.long)
-    for made in (group_relative(none, index), leave_one_out(none, index)):
-        assert made.shape == (0,)
+    for result in (group_relative(none, index), leave_one_out(none, index)):
+        assert result.shape == (0,)
     assert future_sum(none, index, 0.9).shape == (0,)

@@ -1,4 +1,4 @@
-"""Chunked is dense: values and gradients of everything that is computed over a vocabulary."""
+"""Chunked computations over a vocabulary equal dense ones, in values and gradients."""
 
 from collections.abc import Callable
 
@@ -41,19 +41,19 @@ def numbers(value: Tensor, hidden: Tensor, head: Tensor) -> Numbers:
 def test_sampled_logps(elements: int, heat: float) -> None:
     hidden, head = leaf(0, N, WIDTH), leaf(1, V, WIDTH)
     token = torch.arange(N) % V
-    made = sampled_logps(Distribution(hidden=hidden, head=head, temperature=heat), token)
+    result = sampled_logps(Distribution(hidden=hidden, head=head, temperature=heat), token)
     want = dense(hidden, head, heat)[torch.arange(N), token]
-    assert_close(numbers(made, hidden, head), numbers(want, hidden, head))
+    assert_close(numbers(result, hidden, head), numbers(want, hidden, head))
 
 
 @pytest.mark.parametrize("heat", [1.0, 0.4, 2.5])
 def test_entropy(elements: int, heat: float) -> None:
     hidden, head = leaf(0, N, WIDTH), leaf(1, V, WIDTH)
-    made = entropy(Distribution(hidden=hidden, head=head, temperature=heat))
+    result = entropy(Distribution(hidden=hidden, head=head, temperature=heat))
     rows = dense(hidden, head, heat)
     want = -(rows.exp() * rows).sum(-1)
-    assert_close(numbers(made, hidden, head), numbers(want, hidden, head))
-    assert ((made > 0) & (made <= torch.tensor(float(V)).log() + 1e-6)).all()
+    assert_close(numbers(result, hidden, head), numbers(want, hidden, head))
+    assert ((result > 0) & (result <= torch.tensor(float(V)).log() + 1e-6)).all()
 
 
 @pytest.mark.parametrize("heat", [1.0, 0.4])
@@ -64,22 +64,22 @@ def test_diverge(
     hidden, head = leaf(0, N, WIDTH), leaf(1, V, WIDTH)
     # a teacher is usually wider than its student
     far, far_head = leaf(2, N, OTHER), leaf(3, V, OTHER)
-    made = diverge(
+    result = diverge(
         divergence,
         Distribution(hidden=hidden, head=head, temperature=heat),
         Distribution(hidden=far, head=far_head, temperature=heat),
     )
     want = divergence(dense(hidden, head, heat), dense(far, far_head, heat).detach())
-    assert_close(numbers(made, hidden, head), numbers(want, hidden, head))
+    assert_close(numbers(result, hidden, head), numbers(want, hidden, head))
 
 
 def test_the_teacher_gets_no_gradient(elements: int) -> None:
     hidden, head = leaf(0, N, WIDTH), leaf(1, V, WIDTH)
     far, far_head = leaf(2, N, OTHER), leaf(3, V, OTHER)
-    made = diverge(
+    result = diverge(
         reverse_kl, Distribution(hidden=hidden, head=head), Distribution(hidden=far, head=far_head)
     )
-    made.sum().backward()
+    result.sum().backward()
     assert hidden.grad is not None
     assert head.grad is not None
     assert far.grad is None
@@ -110,9 +110,9 @@ def test_a_slice_is_the_distribution_of_its_tokens() -> None:
 def test_no_tokens_at_all(elements: int) -> None:
     none = Distribution(hidden=leaf(0, 0, WIDTH), head=leaf(1, V, WIDTH))
     empty = torch.zeros(0, dtype=torch.long)
-    for made in (sampled_logps(none, empty), entropy(none), diverge(forward_kl, none, none)):
-        assert made.shape == (0,)
-        assert made.dtype == torch.float32
+    for result in (sampled_logps(none, empty), entropy(none), diverge(forward_kl, none, none)):
+        assert result.shape == (0,)
+        assert result.dtype == torch.float32
 
 
 def test_vocabularies_of_different_size_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Divergences: zero iff equal, positive, bounded, right in direction, right in gradient."""
+"""Divergences: zero iff equal, non-negative, bounded, with correct directions and gradients."""
 
 import math
 from collections.abc import Callable
@@ -49,8 +49,8 @@ def test_a_divergence_is_zero_where_the_two_agree_and_positive_elsewhere(
 @given(seed=SEEDS, beta=st.floats(0.01, 0.99))
 def test_jensen_shannon_is_bounded_by_the_entropy_of_beta(seed: int, beta: float) -> None:
     bound = -beta * math.log(beta) - (1 - beta) * math.log(1 - beta)
-    made = jensen_shannon(logps(seed, scale=20), logps(seed + 1, scale=20), beta)
-    assert (made <= bound + 1e-12).all()
+    result = jensen_shannon(logps(seed, scale=20), logps(seed + 1, scale=20), beta)
+    assert (result <= bound + 1e-12).all()
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0, -1.0, 1.5, math.nan])
@@ -83,10 +83,10 @@ def _plain_jensen_shannon(p: Tensor, q: Tensor, beta: float) -> Tensor:
 @given(seed=SEEDS)
 def test_gradients_are_those_of_the_formulas(name: str, seed: int) -> None:
     """Also for log-probabilities that are not normalised, as autograd may move them."""
-    made = partial(jensen_shannon, beta=0.2) if "of" in name else ALL[name]
+    result = partial(jensen_shannon, beta=0.2) if "of" in name else ALL[name]
     weight = torch.linspace(-1, 2, 5, dtype=torch.float64)
     numbers = []
-    for function in (made, PLAIN[name]):
+    for function in (result, PLAIN[name]):
         p, q = logps(seed).requires_grad_(), logps(seed + 1)
         value = function(p, q)
         numbers.append((value.detach(), *torch.autograd.grad((weight * value).sum(), p)))
@@ -124,9 +124,9 @@ def test_a_coarsened_distribution_is_normalised_and_keeps_its_entries(
 ) -> None:
     p = logps(seed, scale=peak)
     ids = p.topk(k).indices
-    made = coarsen(p, ids)
-    assert_close(made[:, :k], p.gather(-1, ids))
-    assert_close(made.exp().sum(-1), torch.ones(5, dtype=p.dtype), atol=1e-9, rtol=0)
+    result = coarsen(p, ids)
+    assert_close(result[:, :k], p.gather(-1, ids))
+    assert_close(result.exp().sum(-1), torch.ones(5, dtype=p.dtype), atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -137,8 +137,8 @@ def test_coarsening_in_float32_with_nothing_left_over_is_finite_with_gradient(
     x = torch.tensor([[60.0, 0.0, -5.0, -9.0]], requires_grad=True)
     q = torch.tensor([[55.0, 1.0, -5.0, -9.0]]).log_softmax(-1)
     ids = q.topk(k).indices
-    made = ALL[name](coarsen(x.log_softmax(-1), ids), coarsen(q, ids))
-    made.sum().backward()
-    assert torch.isfinite(made).all()
+    result = ALL[name](coarsen(x.log_softmax(-1), ids), coarsen(q, ids))
+    result.sum().backward()
+    assert torch.isfinite(result).all()
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()

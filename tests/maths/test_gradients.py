@@ -87,9 +87,9 @@ def test_k3_times_the_ratio_teaches_reverse_kl(seed: int) -> None:
 def test_k3_never_pushes_away_from_a_teacher_who_is_far_surer() -> None:
     """Where exp(gap) is capped the gradient may vanish, but not turn round."""
     student = torch.tensor([-200.0, -40.0, -19.0, -1.0], requires_grad=True)
-    made = k3(student, torch.tensor([-1.0, -1.0, -1.0, -1.0]))
-    made.sum().backward()
-    assert torch.isfinite(made).all()
+    result = k3(student, torch.tensor([-1.0, -1.0, -1.0, -1.0]))
+    result.sum().backward()
+    assert torch.isfinite(result).all()
     assert student.grad is not None
     assert (student.grad <= 0).all()
     assert float(student.grad[2]) < -1e7

@@ -1,4 +1,4 @@
-"""Gradients taken piece by piece are those of the whole, and nothing is computed twice."""
+"""Gradients taken piece by piece equal the full ones, and nothing is computed twice."""
 
 from collections.abc import Callable
 
@@ -47,11 +47,11 @@ LOSSES: dict[str, Loss] = {
 def tensors(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
     gen = torch.Generator().manual_seed(seed)
     shapes = (N, WIDTH), (V, WIDTH), (N, OTHER), (V, OTHER)
-    made = [torch.randn(*shape, generator=gen).to(dtype) for shape in shapes]
+    results = [torch.randn(*shape, generator=gen).to(dtype) for shape in shapes]
     token = torch.randint(V, (N,), generator=gen)
     weights = torch.randn(N, generator=gen).to(dtype)
     weights[0] = weights[0].abs()  # `gated` leaves out the others: one token at least has a loss
-    return *made, token, weights
+    return *results, token, weights
 
 
 def whole(loss: Loss, seed: int, heat: float, dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -59,9 +59,9 @@ def whole(loss: Loss, seed: int, heat: float, dtype: torch.dtype) -> tuple[Tenso
     hidden, head, far, far_head, token, w = tensors(seed, dtype)
     hidden.requires_grad_()
     head.requires_grad_()
-    mine = Distribution(hidden=hidden, head=head, temperature=heat)
-    theirs = Distribution(hidden=far, head=far_head, temperature=heat)
-    value = loss(mine, theirs, token, w)
+    actual = Distribution(hidden=hidden, head=head, temperature=heat)
+    reference = Distribution(hidden=far, head=far_head, temperature=heat)
+    value = loss(actual, reference, token, w)
     return (value.detach(), *torch.autograd.grad(value.sum(), (hidden, head)))
 
 
@@ -69,13 +69,13 @@ def pieces(loss: Loss, seed: int, heat: float, dtype: torch.dtype, size: int) ->
     hidden, head, far, far_head, token, w = tensors(seed, dtype)
     hidden.requires_grad_()
     head.requires_grad_()
-    theirs = Distribution(hidden=far, head=far_head, temperature=heat)
+    reference = Distribution(hidden=far, head=far_head, temperature=heat)
     # a head is a parameter, or computed from one, as where a vocabulary is padded
     cut = Pieces(Distribution(hidden=hidden, head=head[:] if size % 2 else head, temperature=heat))
     values = []
     for start in range(0, N, size):
         part = slice(start, min(N, start + size))
-        value = loss(cut[part], theirs[part], token[part], w[part])
+        value = loss(cut[part], reference[part], token[part], w[part])
         if value.requires_grad:
             value.sum().backward()
         values.append(value.detach())
@@ -91,8 +91,8 @@ def pieces(loss: Loss, seed: int, heat: float, dtype: torch.dtype, size: int) ->
 def test_pieces_give_the_loss_and_the_gradient_of_the_whole(
     name: str, seed: int, size: int, heat: float
 ) -> None:
-    made = pieces(LOSSES[name], seed, heat, torch.float64, size)
-    assert_close(made, whole(LOSSES[name], seed, heat, torch.float64), atol=1e-12, rtol=1e-9)
+    result = pieces(LOSSES[name], seed, heat, torch.float64, size)
+    assert_close(result, whole(LOSSES[name], seed, heat, torch.float64), atol=1e-12, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -102,10 +102,12 @@ def test_pieces_agree_with_finite_differences(name: str) -> None:
         loss = LOSSES["reverse"]
     _, d_hidden, d_head = pieces(loss, 3, 0.7, torch.float64, 4)
     hidden, head, far, far_head, token, w = tensors(3)
-    theirs = Distribution(hidden=far, head=far_head, temperature=0.7)
+    reference = Distribution(hidden=far, head=far_head, temperature=0.7)
 
     def total() -> Tensor:
-        return loss(Distribution(hidden=hidden, head=head, temperature=0.7), theirs, token, w).sum()
+        return loss(
+            Distribution(hidden=hidden, head=head, temperature=0.7), reference, token, w
+        ).sum()
 
     for x, d in ((hidden, d_hidden), (head, d_head)):
         for i in range(x.shape[0]):
@@ -120,9 +122,9 @@ def test_pieces_agree_with_finite_differences(name: str) -> None:
 
 def test_in_single_precision_pieces_are_as_near_as_the_whole() -> None:
     for name, loss in LOSSES.items():
-        made = pieces(loss, 5, 1.0, torch.float32, 2)
+        result = pieces(loss, 5, 1.0, torch.float32, 2)
         exact = whole(loss, 5, 1.0, torch.float64)
-        for a, b in zip(made, exact, strict=True):
+        for a, b in zip(result, exact, strict=True):
             assert a.dtype == torch.float32, name
             assert_close(a.double(), b, atol=2e-5, rtol=1e-4)
 
@@ -191,22 +193,22 @@ def test_the_gradient_of_a_parameter_is_added_to_what_it_has() -> None:
 def test_terms_that_read_one_piece_share_its_product_with_the_head(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made: list[int] = []
+    result: list[int] = []
     inner = distributions.log_softmax
 
     def counted(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
-        made.append(len(hidden))
+        result.append(len(hidden))
         return inner(hidden, head, temperature)
 
     monkeypatch.setattr(distributions, "log_softmax", counted)
     hidden, head, far, far_head, token, _ = tensors(0)
     hidden.requires_grad_()
     piece = Pieces(Distribution(hidden=hidden, head=head))[slice(0, 5)]
-    theirs = Distribution(hidden=far, head=far_head)[:5]
+    reference = Distribution(hidden=far, head=far_head)[:5]
     loss = sampled_logps(piece, token[:5]) + entropy(piece)
-    loss = loss + diverge(reverse_kl, piece[torch.arange(5)], theirs)
+    loss = loss + diverge(reverse_kl, piece[torch.arange(5)], reference)
     some = torch.tensor([0, 3])
-    loss = loss + diverge(forward_kl, piece[some], theirs[some]).sum()
+    loss = loss + diverge(forward_kl, piece[some], reference[some]).sum()
     loss = loss + entropy(piece.detach())
     loss.sum().backward()
-    assert made == [5, 5, 2]  # the student's once, the teacher's for each divergence
+    assert result == [5, 5, 2]  # the student's once, the teacher's for each divergence

@@ -1,4 +1,4 @@
-"""Surrogates: their values as loops, where they stop pushing, and what no ratio may do to them."""
+"""Surrogates against loops: values, clipping, and extreme ratios."""
 
 import math
 
@@ -37,8 +37,8 @@ def sample(seed: int, n: int = 60) -> tuple[Tensor, Tensor, Tensor]:
 )
 def test_ppo_as_a_loop(seed: int, low: float, high: float | None, dual: float | None) -> None:
     logp, old, advantage = sample(seed)
-    made = ppo_clip(low, high, dual)(logp, old, advantage).tolist()
-    for value, x, o, a in zip(made, logp.tolist(), old.tolist(), advantage.tolist(), strict=True):
+    result = ppo_clip(low, high, dual)(logp, old, advantage).tolist()
+    for value, x, o, a in zip(result, logp.tolist(), old.tolist(), advantage.tolist(), strict=True):
         r = math.exp(x - o)
         top = 1 + (low if high is None else high)
         loss = max(-a * r, -a * min(max(r, 1 - low), top))
@@ -62,17 +62,17 @@ def test_ppo_stops_pushing_where_the_ratio_has_left_the_region(seed: int) -> Non
 @given(seed=SEEDS)
 def test_importance_is_unclipped(seed: int) -> None:
     logp, old, advantage = sample(seed)
-    made = importance()(logp, old, advantage)
-    assert_close(made, -advantage * (logp - old).exp())
-    made.sum().backward()
+    result = importance()(logp, old, advantage)
+    assert_close(result, -advantage * (logp - old).exp())
+    result.sum().backward()
     assert_close(logp.grad, (-advantage * (logp - old).exp()).detach())
 
 
 @given(seed=SEEDS)
 def test_the_score_function_reads_no_ratio(seed: int) -> None:
     logp, old, advantage = sample(seed)
-    made = score_function()(logp, old + 100, advantage)
-    assert_close(made, -advantage * logp)
+    result = score_function()(logp, old + 100, advantage)
+    assert_close(result, -advantage * logp)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -81,10 +81,10 @@ def test_an_extreme_ratio_never_spoils_a_token_without_advantage(name: str, shif
     """exp(200) is infinite in float32, and zero times infinity is not a number."""
     logp = torch.tensor([-1.0, -1.0], requires_grad=True)
     old = torch.tensor([-1.0 - shift, -1.0])
-    made = EVERY[name](logp, old, torch.tensor([0.0, 1.0]))
-    made.sum().backward()
-    assert made[0].item() == 0
-    assert torch.isfinite(made).all()
+    result = EVERY[name](logp, old, torch.tensor([0.0, 1.0]))
+    result.sum().backward()
+    assert result[0].item() == 0
+    assert torch.isfinite(result).all()
     assert logp.grad is not None
     assert float(logp.grad[0]) == 0
     assert float(logp.grad[1]) == -1
@@ -94,9 +94,9 @@ def test_an_extreme_ratio_never_spoils_a_token_without_advantage(name: str, shif
 @pytest.mark.parametrize("advantage", [-1.0, 1.0])
 def test_an_extreme_ratio_gives_a_finite_loss_and_gradient(name: str, advantage: float) -> None:
     logp = torch.tensor([-1.0, -300.0], requires_grad=True)
-    made = EVERY[name](logp, torch.tensor([-300.0, -1.0]), torch.full((2,), advantage))
-    made.sum().backward()
-    assert torch.isfinite(made).all()
+    result = EVERY[name](logp, torch.tensor([-300.0, -1.0]), torch.full((2,), advantage))
+    result.sum().backward()
+    assert torch.isfinite(result).all()
     assert logp.grad is not None
     assert torch.isfinite(logp.grad).all()
 

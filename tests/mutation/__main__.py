@@ -1,4 +1,4 @@
-"""Break the code on purpose, one bug at a time: a test must notice every one.
+"""Insert bugs one at a time and check that a test notices each.
 
 python -m tests.mutation                      every mutant by meaning, 200 by operators
 python -m tests.mutation --n 0 maths signals  all mutants of two rooms

@@ -1,4 +1,4 @@
-"""Mutants by meaning: bugs that a person would make, listed in semantic.toml.
+"""Semantic mutants: plausible bugs, listed in semantic.toml.
 
 Each names a file, a function in it, and a piece of that function's text that another replaces.
 White space and trailing commas do not count when the piece is looked for, and edits elsewhere in

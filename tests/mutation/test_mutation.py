@@ -1,4 +1,4 @@
-"""The mutants themselves: what operators change, and which mutants are stale."""
+"""The mutants themselves: the changes of the operators, and stale semantic mutants."""
 
 import json
 from pathlib import Path

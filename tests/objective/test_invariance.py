@@ -1,4 +1,4 @@
-"""What no algorithm's loss or gradient may depend on, and what it must leave alone."""
+"""Invariances of every algorithm's loss and gradient."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -118,12 +118,12 @@ def test_the_loss_and_its_gradient_do_not_depend_on_how_the_step_is_sliced(
     n = len(step.batch.token)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     objective = bind(MAKE[name](), step)
-    whole = gradient(objective, of, step, [torch.arange(n)])
+    full = gradient(objective, of, step, [torch.arange(n)])
     sliced = gradient(objective, of, step, order.tensor_split(pieces))
     # a sum over whole episodes adds numbers of size 10 in float32
-    assert sliced[0] == pytest.approx(whole[0], rel=1e-5, abs=1e-5)
-    assert_close(sliced[1], whole[1], atol=1e-6, rtol=1e-4)
-    assert float(whole[1].abs().sum()) > 0
+    assert sliced[0] == pytest.approx(full[0], rel=1e-5, abs=1e-5)
+    assert_close(sliced[1], full[1], atol=1e-6, rtol=1e-4)
+    assert float(full[1].abs().sum()) > 0
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -133,10 +133,10 @@ def test_the_loss_does_not_depend_on_the_size_of_a_vocabulary_chunk(
     of = world(1)
     step = of.step()
     everything = [torch.arange(len(step.batch.token))]
-    whole = gradient(bind(MAKE[name](), of.step()), of, step, everything)
+    full = gradient(bind(MAKE[name](), of.step()), of, step, everything)
     monkeypatch.setattr(distributions, "CHUNK_ELEMENTS", 3 * V)
     chunked = gradient(bind(MAKE[name](), of.step()), of, step, everything)
-    assert_close(chunked[1], whole[1], atol=1e-6, rtol=1e-4)
+    assert_close(chunked[1], full[1], atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", MAKE)
@@ -149,7 +149,7 @@ def test_the_order_of_episodes_does_not_matter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_nobody_but_the_student_gets_a_gradient(name: str) -> None:
+def test_only_the_student_gets_a_gradient(name: str) -> None:
     of = world(3)
     leaves = {v: torch.cat(of.hidden[v]).requires_grad_() for v in VIEWS}
     free = World(of.episodes, {v: (leaf,) for v, leaf in leaves.items()}, of.heads)
@@ -162,8 +162,8 @@ def test_nobody_but_the_student_gets_a_gradient(name: str) -> None:
     everything = torch.arange(len(batch.token))
     leaf = leaves["student"].detach().clone().requires_grad_()
     step = Step(batch, scores, 3)
-    made = bind(MAKE[name](), step)(of.live(step, everything, leaf=leaf), everything)
-    torch.stack([p.sum() for p in made.values()]).sum().backward()
+    actual = bind(MAKE[name](), step)(of.live(step, everything, leaf=leaf), everything)
+    torch.stack([p.sum() for p in actual.values()]).sum().backward()
     assert {v: leaves[v].grad is None for v in VIEWS} == dict.fromkeys(VIEWS, True)
     assert leaf.grad is not None
     assert not any(column.requires_grad for column in step.columns.values())

@@ -1,4 +1,4 @@
-"""Every algorithm's gradient is the same whether its loss is formed whole or in pieces."""
+"""Every algorithm's gradient is the same whether its loss is formed at once or in pieces."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def test_a_loss_in_pieces_has_the_gradient_of_the_whole(
     of = world(2)
     step = of.step()
     everything = torch.arange(len(step.batch.token))
-    whole = gradient(bind(MAKE[name](), of.step()), of, step, [everything])
+    full = gradient(bind(MAKE[name](), of.step()), of, step, [everything])
     monkeypatch.setattr(distributions, "CHUNK_ELEMENTS", size * V)
     leaf = torch.cat(of.hidden["student"]).clone().requires_grad_()
     objective = bind(MAKE[name](), of.step())
@@ -33,5 +33,5 @@ def test_a_loss_in_pieces_has_the_gradient_of_the_whole(
     cut.send()
     assert taken == -(-len(everything) // size)
     assert leaf.grad is not None
-    assert value == pytest.approx(whole[0], rel=1e-5, abs=1e-5)
-    assert_close(leaf.grad, whole[1], atol=1e-6, rtol=1e-4)
+    assert value == pytest.approx(full[0], rel=1e-5, abs=1e-5)
+    assert_close(leaf.grad, full[1], atol=1e-6, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Penalties: the formulas as loops, and that log, return and batch agree on what was taken off."""
+"""Penalties: formulas as loops, and agreement of log, return and batch."""
 
 import math
 from dataclasses import replace
@@ -34,12 +34,12 @@ def episode(*texts: str, won: bool = True, tokens: int = 1) -> Episode:
 
 
 def long(*sizes: int, won: bool = True) -> Episode:
-    made = episode(*("" for _ in sizes), won=won)
+    result = episode(*("" for _ in sizes), won=won)
     turns = tuple(
         replace(turn, tokens=(7,) * n, logps=(0.0,) * n)
-        for turn, n in zip(made.turns, sizes, strict=True)
+        for turn, n in zip(result.turns, sizes, strict=True)
     )
-    return replace(made, turns=turns)
+    return replace(result, turns=turns)
 
 
 # -- leakage
@@ -137,9 +137,9 @@ def test_log_return_and_batch_agree() -> None:
     policies = {"self": Table(knows=1.0, clumsy=10.0)}
     on = session(suite, policies=policies, invalid_penalty=0.125)  # type: ignore[arg-type]
     free = play(on, suite.tasks("train"), ALONE, seed=0)
-    made = play(on, suite.tasks("train"), algorithm, seed=0)
-    assert any(not t.valid for e in made for t in e.turns)
-    for bare, cost in zip(free, made, strict=True):
+    episodes = play(on, suite.tasks("train"), algorithm, seed=0)
+    assert any(not t.valid for e in episodes for t in e.turns)
+    for bare, cost in zip(free, episodes, strict=True):
         off = 0.5 + 0.25 * sum(t.action == "3" for t in cost.turns)
         assert dict(cost.penalties) == {"threes": off - 0.5, "always": 0.5}
         assert dict(bare.penalties) == {}
@@ -150,7 +150,7 @@ def test_log_return_and_batch_agree() -> None:
         assert line["return"] == cost.total_reward
         read = episode_of({**line, "turns": []})
         assert read.penalties == cost.penalties
-    assert collate(made).outcome.tolist() == pytest.approx([e.total_reward for e in made])
+    assert collate(episodes).outcome.tolist() == pytest.approx([e.total_reward for e in episodes])
 
 
 def test_a_broken_episode_is_not_fined() -> None:
@@ -162,9 +162,9 @@ def test_a_broken_episode_is_not_fined() -> None:
 
     algorithm = replace(ALONE, penalties={"always": lambda e: 0.5})
     suite = Broken(2)
-    made = play(session(suite, retries=0), suite.tasks("train")[:2], algorithm, seed=0)
-    assert [e.stop for e in made] == [Stop.ERROR] * 2
-    assert all(not e.penalties and e.total_reward == 0 for e in made)
+    episodes = play(session(suite, retries=0), suite.tasks("train")[:2], algorithm, seed=0)
+    assert [e.stop for e in episodes] == [Stop.ERROR] * 2
+    assert all(not e.penalties and e.total_reward == 0 for e in episodes)
 
 
 @pytest.mark.parametrize("amount", [-0.1, math.nan, math.inf])
@@ -176,5 +176,5 @@ def test_a_penalty_is_an_amount(amount: float) -> None:
 
 def test_there_are_none_unless_asked_for() -> None:
     assert dict(grpo().penalties) == {}
-    made = play(session(Doors(1), policies=pair()), Doors(1).tasks("train"), grpo(), seed=0)
-    assert all(not e.penalties for e in made)
+    episodes = play(session(Doors(1), policies=pair()), Doors(1).tasks("train"), grpo(), seed=0)
+    assert all(not e.penalties for e in episodes)

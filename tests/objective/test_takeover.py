@@ -1,4 +1,4 @@
-"""Episodes that somebody else begins, and turns that somebody else ends."""
+"""Episodes that an expert begins, and turns that another view finishes."""
 
 import json
 from collections.abc import Sequence
@@ -53,10 +53,10 @@ def test_the_expert_takes_all_turns_but_the_last_ones(
     suite = Doors(4)
     policies = pair()
     on = session(suite, context=context, policies=policies)
-    made = play(
+    episodes = play(
         on, suite.tasks("train")[:9], tcod(direction="b2f"), seed=1, step=step, group_size=2
     )
-    for e in made:
+    for e in episodes:
         assert [t.actor for t in e.turns] == ["expert"] * (4 - mine) + ["student"] * mine
         for t, letter in zip(e.turns, e.task.data["path"], strict=True):
             if t.actor == "expert":
@@ -96,10 +96,10 @@ def test_the_student_goes_on_to_the_end_and_not_only_for_the_turns_that_are_left
             return super().demonstrate(task)[:2]
 
     suite = Longer(4)
-    made = play(
+    episodes = play(
         session(suite, policies=pair()), suite.tasks("train")[:3], tcod(direction="b2f"), seed=0
     )
-    for e in made:
+    for e in episodes:
         assert [t.actor for t in e.turns] == ["expert", "student", "student", "student"]
         assert e.stop is Stop.DONE
 
@@ -112,9 +112,9 @@ def test_actors_share_the_turns_that_are_left() -> None:
         actors={"teacher": constant(0.5)},
         acting=Acting(student_turns=constant(2.0)),
     )
-    made = play(session(suite, policies=pair()), suite.tasks("train"), algorithm, seed=0)
-    assert {t.actor for e in made for t in e.turns[:2]} == {"expert"}
-    assert {t.actor for e in made for t in e.turns[2:]} == {"student", "teacher"}
+    episodes = play(session(suite, policies=pair()), suite.tasks("train"), algorithm, seed=0)
+    assert {t.actor for e in episodes for t in e.turns[:2]} == {"expert"}
+    assert {t.actor for e in episodes for t in e.turns[2:]} == {"student", "teacher"}
 
 
 def test_an_opening_is_spoken_aloud_where_the_student_thinks() -> None:
@@ -123,13 +123,13 @@ def test_an_opening_is_spoken_aloud_where_the_student_thinks() -> None:
             return [f"now {letter}" for letter in task.data["path"]]
 
     suite = Thinking(3)
-    (made,) = play(
+    (result,) = play(
         session(suite, policies=pair()),
         suite.tasks("train")[:1],
         tcod(direction="b2f", thoughts=True),
         seed=0,
     )
-    assert ["now a" in t.text for t in made.turns] == [True, True, False]
+    assert ["now a" in t.text for t in result.turns] == [True, True, False]
     with pytest.raises(ValueError, match=r'thoughts are those of an expert.*direction = "b2f"'):
         tcod(thoughts=True)
 
@@ -161,7 +161,7 @@ def recorded(folder: Path, suite: Doors, group_size: int = 1) -> tuple[Path, lis
         terms=(), views={"teacher": View(policy="teacher")}, actors={"teacher": constant(1.0)}
     )
     policies: dict[str, Actor] = {"self": Table(), "teacher": Table(knows=1.5)}
-    made = play(
+    episodes = play(
         session(suite, policies=policies),
         suite.tasks("train"),
         alone,
@@ -169,9 +169,9 @@ def recorded(folder: Path, suite: Doors, group_size: int = 1) -> tuple[Path, lis
         group_size=group_size,
     )
     path = folder / "episodes.jsonl"
-    path.write_text("".join(dump(episode_line(e, 0)) + "\n" for e in made))
-    won = [e for e in made if e.won]
-    assert 3 < len(won) < len(made)
+    path.write_text("".join(dump(episode_line(e, 0)) + "\n" for e in episodes))
+    won = [e for e in episodes if e.won]
+    assert 3 < len(won) < len(episodes)
     return path, won
 
 
@@ -182,7 +182,7 @@ def test_recorded_episodes_stand_for_the_experts(tmp_path: Path) -> None:
     begun = replay.choose(
         4, lambda task: on.prompter(View(), task), suite, seed=0, step=7, once=True
     )
-    made = play(
+    episodes = play(
         on,
         [e.task for e in begun],
         tcod(direction="b2f"),
@@ -192,8 +192,8 @@ def test_recorded_episodes_stand_for_the_experts(tmp_path: Path) -> None:
         recorded={e.task.id: e.turns for e in begun},
     )
     by_task = {e.task.id: e for e in won}
-    assert len(made) == 8
-    for e in made:
+    assert len(episodes) == 8
+    for e in episodes:
         assert [t.actor for t in e.turns] == ["expert", "student", "student"]
         source = by_task[e.task.id].turns[0]
         assert (e.turns[0].tokens, e.turns[0].logps) == (source.tokens, source.logps)
@@ -206,10 +206,10 @@ def test_no_task_is_begun_twice_in_a_step(tmp_path: Path) -> None:
     replay, on = Replay(path), session(suite, policies=pair())
 
     def chosen(count: int, step: int, *, once: bool) -> list[str]:
-        made = replay.choose(
+        result = replay.choose(
             count, lambda task: on.prompter(View(), task), suite, seed=0, step=step, once=once
         )
-        return [e.task.id for e in made]
+        return [e.task.id for e in result]
 
     tasks = {e.task.id for e in won}
     for step in range(20):
@@ -263,7 +263,7 @@ def test_the_rule_at_its_edges() -> None:
 
 
 def test_divergences_are_of_each_turn_after_its_own_prompts() -> None:
-    mine, theirs = Table(knows=0.5), Table(knows=3.0)
+    actual, reference = Table(knows=0.5), Table(knows=3.0)
     talk = chat()
     turns = []
     for letter, other, digit in (("a", "a", "3"), ("b", "c", "1"), ("c", "c", "7")):
@@ -274,12 +274,12 @@ def test_divergences_are_of_each_turn_after_its_own_prompts() -> None:
                 Sample(prompt=tuple(talk.content(other)), tokens=ids),
             )
         )
-    got = divergences(mine, theirs, turns, 0.7)
+    got = divergences(actual, reference, turns, 0.7)
     assert [len(d) for d in got] == [ANSWER, ANSWER, 2]
     for d, (own, other) in zip(got, turns, strict=True):
         for k, x in enumerate(d):
-            p = (mine.logits[mine.row(own.prompt), k] / 0.7).log_softmax(-1)
-            q = (theirs.logits[theirs.row(other.prompt), k] / 0.7).log_softmax(-1)
+            p = (actual.logits[actual.row(own.prompt), k] / 0.7).log_softmax(-1)
+            q = (reference.logits[reference.row(other.prompt), k] / 0.7).log_softmax(-1)
             assert x == pytest.approx(float(reverse_kl(p, q).detach()), rel=1e-4, abs=1e-6)
 
 
@@ -299,16 +299,16 @@ def test_a_turn_that_strays_is_ended_by_the_teacher(context: Context) -> None:
     suite = Doors(3)
     policies = apart()
     on = session(suite, context=context, policies=policies)
-    made = play(on, suite.tasks("train"), FLOOR, seed=0)
+    episodes = play(on, suite.tasks("train"), FLOOR, seed=0)
     alone = play(
         session(suite, context=context, policies=apart()), suite.tasks("train"), ALONE, seed=0
     )
     # one token in 500 is none of the form's
-    assert sum(e.won for e in made) > 24 > 3 > sum(e.won for e in alone)
+    assert sum(e.won for e in episodes) > 24 > 3 > sum(e.won for e in alone)
     student, teacher = policies["self"], policies["teacher"]
     assert isinstance(student, Table)
     assert isinstance(teacher, Table)
-    for e in made:
+    for e in episodes:
         for t in e.turns:
             assert t.actor == "student"
             assert t.taken == Taken(at=1, by="teacher")
@@ -330,8 +330,8 @@ def test_a_turn_that_strays_is_ended_by_the_teacher(context: Context) -> None:
         assert request.max_new == 12 - 1
         assert request.temperature == 1.0
     assert len(teacher.asked) == len(student.asked) == 81
-    samples = on.prompter(View(), made[0].task).samples(made[0])
-    for t, s in zip(made[0].turns, samples, strict=True):
+    samples = on.prompter(View(), episodes[0].task).samples(episodes[0])
+    for t, s in zip(episodes[0].turns, samples, strict=True):
         assert s.tokens == t.tokens
         assert s.prompt[-len(t.prompt) :] == t.prompt
 
@@ -340,9 +340,9 @@ def test_a_turn_that_does_not_stray_stays_the_students() -> None:
     suite = Doors(3)
     policies: dict[str, Actor] = {"self": Table(knows=1.0), "teacher": Table(knows=1.0)}
     on = session(suite, policies=policies)
-    made = play(on, suite.tasks("train"), FLOOR, seed=0)
-    assert made == play(session(suite), suite.tasks("train"), ALONE, seed=0)
-    assert all(t.taken is None for e in made for t in e.turns)
+    episodes = play(on, suite.tasks("train"), FLOOR, seed=0)
+    assert episodes == play(session(suite), suite.tasks("train"), ALONE, seed=0)
+    assert all(t.taken is None for e in episodes for t in e.turns)
 
 
 @BOTH
@@ -382,22 +382,24 @@ def test_what_the_teacher_writes_is_drawn_apart_from_what_it_replaces() -> None:
     assert seed_of("taken", name, 1) in seeds
 
 
-def test_a_student_may_be_ended_by_itself_told_more() -> None:
+def test_a_student_may_be_finished_by_itself_with_a_hint() -> None:
     """Teacher and student are one policy under two prompts, and share its cache's key."""
 
     class Told(Table):
         """Sure of its digits where its prompt holds privileged text."""
 
         def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
-            made = super().score(samples, temperature).distribution
+            episodes = super().score(samples, temperature).distribution
             mark = chat().content("Information that only you")
-            told = [
+            texts = [
                 any(s.prompt[i : i + len(mark)] == mark for i in range(len(s.prompt)))
                 for s in samples
             ]
-            heat = [3.0 if t else 1.0 for s, t in zip(samples, told, strict=True) for _ in s.tokens]
-            hidden = made.hidden * torch.tensor(heat)[:, None]
-            return Scores(distribution=replace(made, hidden=hidden), token=torch.tensor([0]))
+            heat = [
+                3.0 if t else 1.0 for s, t in zip(samples, texts, strict=True) for _ in s.tokens
+            ]
+            hidden = episodes.hidden * torch.tensor(heat)[:, None]
+            return Scores(distribution=replace(episodes, hidden=hidden), token=torch.tensor([0]))
 
     suite = Doors(3)
     tasks = suite.tasks("train")[:9]
@@ -408,19 +410,19 @@ def test_a_student_may_be_ended_by_itself_told_more() -> None:
             views={"told": View(policy="self", hint=hint)},
             acting=Acting(takeover=Takeover(view="told", floor=0.1)),
         )
-        made = play(session(suite, policies={"self": policy}), tasks, algorithm, seed=0)
+        episodes = play(session(suite, policies={"self": policy}), tasks, algorithm, seed=0)
         # told nothing, it differs from itself nowhere and keeps every turn
-        assert {t.taken for e in made for t in e.turns} == {taken}
+        assert {t.taken for e in episodes for t in e.turns} == {taken}
         assert len(policy.scored) == 2 * 27
         assert len(policy.asked) == (27 if taken is None else 54)
 
 
 def test_the_last_token_may_be_taken_and_a_cut_turn_too() -> None:
     suite = Doors(2)
-    made = play(
+    episodes = play(
         session(suite, policies=apart(), max_new_tokens=2), suite.tasks("train")[:3], FLOOR, seed=0
     )
-    for e in made:
+    for e in episodes:
         for t in e.turns:
             assert t.taken == Taken(at=1, by="teacher")
             assert len(t.tokens) == 2  # the limit is the turn's, whoever writes it
@@ -434,9 +436,11 @@ def test_a_turn_needs_room_in_both_contexts() -> None:
             name: Table(knows=9.0, context=50 if name == small else 4096)
             for name in ("self", "teacher")
         }
-        (made,) = play(session(suite, policies=policies, max_new_tokens=12), [task], FLOOR, seed=0)
-        assert made.stop is Stop.TOKENS
-        assert 0 < len(made.turns) < 6
+        (result,) = play(
+            session(suite, policies=policies, max_new_tokens=12), [task], FLOOR, seed=0
+        )
+        assert result.stop is Stop.TOKENS
+        assert 0 < len(result.turns) < 6
 
 
 def test_both_who_wrote_are_released() -> None:
@@ -487,7 +491,7 @@ def test_a_record_says_who_ended_a_turn() -> None:
     assert all(turn.taken is None for turn in episode_of(line).turns)
 
 
-def test_tokens_belong_to_whoever_wrote_them() -> None:
+def test_tokens_belong_to_their_writer() -> None:
     teachers = replace(mixed_turn(None), actor="teacher")
     episode = Episode(
         task=Task(id="t"),
@@ -514,10 +518,12 @@ def test_a_turn_cannot_change_hands_outside_itself() -> None:
 
 def test_advantages_do_not_mind_who_wrote() -> None:
     suite = Doors(2)
-    made = play(session(suite, policies=apart()), suite.tasks("train"), FLOOR, seed=0, group_size=2)
-    batch = collate(made)
+    episodes = play(
+        session(suite, policies=apart()), suite.tasks("train"), FLOOR, seed=0, group_size=2
+    )
+    batch = collate(episodes)
     advantage = Reinforce(advantage=group_relative()).advantage(Step(batch, {}, 0))
     assert len(advantage) == len(batch.token) == len(batch.writer)
-    assert [w for e in made for t in writers(e) for w in t] == [
+    assert [w for e in episodes for t in writers(e) for w in t] == [
         batch.actors[k] for k in batch.writer.tolist()
     ]

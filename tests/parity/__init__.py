@@ -1,1 +1,1 @@
-"""The household against TextWorld, the engine that ALFWorld runs on."""
+"""Parity of household with TextWorld, ALFWorld's engine."""

@@ -1,4 +1,4 @@
-"""The same actions in both engines, everything they say compared."""
+"""Play the same actions in both engines and compare every text."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -45,15 +45,15 @@ class Mismatch:
             f"{self.path}: {self.source}, after {len(self.actions)} actions, the last {last!r}"
         ]
         for name in ("text", "won", "reward", "done"):
-            theirs, ours = getattr(self.theirs, name), getattr(self.ours, name)
-            if theirs != ours:
-                lines.append(f"  {name}: TextWorld {theirs!r}\n  {name}: ours      {ours!r}")
-        theirs, ours = self.theirs.admissible, self.ours.admissible
-        if set(theirs) != set(ours):
-            lines.append(f"  only TextWorld admits {sorted(set(theirs) - set(ours))}")
-            lines.append(f"  only we admit         {sorted(set(ours) - set(theirs))}")
-        elif theirs != ours:
-            lines.append(f"  order: TextWorld {theirs}\n  order: ours      {ours}")
+            reference, ours = getattr(self.theirs, name), getattr(self.ours, name)
+            if reference != ours:
+                lines.append(f"  {name}: TextWorld {reference!r}\n  {name}: ours      {ours!r}")
+        reference, ours = self.theirs.admissible, self.ours.admissible
+        if set(reference) != set(ours):
+            lines.append(f"  only TextWorld admits {sorted(set(reference) - set(ours))}")
+            lines.append(f"  only we admit         {sorted(set(ours) - set(reference))}")
+        elif reference != ours:
+            lines.append(f"  order: TextWorld {reference}\n  order: ours      {ours}")
         lines.append(f"  actions: {[action[:200] for action in self.actions]}")
         return "\n".join(lines)
 
@@ -126,22 +126,22 @@ def play(path: Path, sources: Sequence[tuple[str, int]], seed: int) -> list[Walk
     between, until a difference shows. Ends with a last reset.
     """
     ours = NativeGame(path)
-    theirs = ReferenceGame(path)
+    reference = ReferenceGame(path)
     try:
         known = moves(ours.scene, seed)
         played = []
         for name, steps in sources:
-            walk = _walk(path, theirs, ours, name, walks.source(name, known, seed, steps))
+            walk = _walk(path, reference, ours, name, walks.source(name, known, seed, steps))
             played.append(walk)
             if walk.mismatch is not None:
                 break
         else:
-            last = _differ(path, "reset", (), theirs.reset(), ours.reset())
+            last = _differ(path, "reset", (), reference.reset(), ours.reset())
             if last is not None:
                 played.append(Walk(source="reset", steps=0, valid=0, wins=0, mismatch=last))
         return played
     finally:
-        theirs.close()
+        reference.close()
 
 
 def _walk(
@@ -176,20 +176,20 @@ def shrink(path: Path, actions: Sequence[str]) -> tuple[str, ...]:
     """A short list of actions, out of the given ones, that still makes the engines differ at its
     end.
     """
-    theirs, ours = ReferenceGame(path), NativeGame(path)
+    reference, ours = ReferenceGame(path), NativeGame(path)
 
     def differs(tried: Sequence[str]) -> int | None:
-        if theirs.reset() != ours.reset():
+        if reference.reset() != ours.reset():
             return 0
         for count, action in enumerate(tried, 1):
-            if theirs.step(action) != ours.step(action):
+            if reference.step(action) != ours.step(action):
                 return count
         return None
 
     try:
         return _drop_chunks(list(actions), differs)
     finally:
-        theirs.close()
+        reference.close()
 
 
 def _drop_chunks(

@@ -227,8 +227,8 @@ def dress(data: Mapping[str, object], rng: random.Random) -> dict[str, object]:
     problem = _once(problem, r"\(:objects", "(:objects\n" + "\n        ".join(objects) + "\n")
     problem = _once(problem, r"\(:init", "(:init\n\n" + "\n\t".join(facts) + "\n\n")
     problem = problem.rstrip().removesuffix(")") + "\n(:metric minimize (total-cost))\n)\n"
-    kept = {key: value for key, value in data.items() if key != "walkthrough"}
-    return kept | {"pddl_problem": problem, "solvable": True, "root": "somewhere/else"}
+    saved = {key: value for key, value in data.items() if key != "walkthrough"}
+    return saved | {"pddl_problem": problem, "solvable": True, "root": "somewhere/else"}
 
 
 def _once(text: str, pattern: str, new: str) -> str:

@@ -17,7 +17,7 @@ INTRODUCTION = """# Parity with TextWorld
 The household plays by ALFWorld's rules without TextWorld, the engine that ALFWorld runs on. Whether
 it plays *exactly* so is measured: the same game files and the same commands go to both, and after
 every reset and every move these must be equal: the text, the admissible commands and their order,
-the reward, whether the game is won, and whether it has ended. TextWorld goes on after a win, so the
+the reward, whether the game is won, and whether it has ended. TextWorld continues after a win, so the
 comparison does too.
 """
 
@@ -123,10 +123,10 @@ def _refusals(records: Sequence[Record], what: str) -> str:
     refused = [record["refused"] for record in records if record["refused"]]
     if not refused:
         return ""
-    theirs, ours, both = (refused.count(who) for who in ("TextWorld", "ours", "both"))
+    reference, ours, both = (refused.count(who) for who in ("TextWorld", "ours", "both"))
     return (
         f"Of {len(records)} {what} {len(refused)} are not played: TextWorld alone cannot load "
-        f"{theirs},\nour reader alone refuses {ours}, neither takes {both}.\n"
+        f"{reference},\nour reader alone refuses {ours}, neither takes {both}.\n"
     )
 
 

@@ -70,16 +70,16 @@ class Record(TypedDict):
 def jobs(options: argparse.Namespace) -> list[Job]:
     """The made games, then the published files."""
     steps = -(-options.steps // max(1, options.games))
-    made = [
+    outputs = [
         Job(name=c.name, form=c.form, number=c.number, path="", steps=steps, stock=options.stock)
         for c in map(case, range(options.games))
     ]
     if not options.published:
-        return made
+        return outputs
     files = sorted(Path(options.published).rglob("game.tw-pddl"))
     if not files:
         raise SystemExit(f"No game.tw-pddl lies below {options.published}: give another folder.")
-    return made + [
+    return outputs + [
         Job(
             name=path.parent.relative_to(options.published).as_posix(),
             form="published",
@@ -139,16 +139,16 @@ def do(job: Job, code: str) -> Record:
 
 def unplayable(path: Path) -> str:
     """Which engine does not play a published file: "TextWorld", "ours" or "both"; "" if both do."""
-    theirs = ours = False
+    reference = ours = False
     try:
         ReferenceGame(path).close()
     except (KeyError, SystemExit):  # an unreachable goal; a predicate that is not declared
-        theirs = True
+        reference = True
     try:
         read(path)
     except GameFileError:
         ours = True
-    return {(0, 0): "", (1, 0): "TextWorld", (0, 1): "ours", (1, 1): "both"}[theirs, ours]
+    return {(0, 0): "", (1, 0): "TextWorld", (0, 1): "ours", (1, 1): "both"}[reference, ours]
 
 
 def explain(path: Path, walk: Walk) -> str:

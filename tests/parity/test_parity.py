@@ -76,23 +76,23 @@ def test_published_files(path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 7, 14, 21])
-def test_the_suite_shows_what_textworld_shows(number: int, tmp_path: Path) -> None:
+def test_the_suite_shows_the_same_texts_as_textworld(number: int, tmp_path: Path) -> None:
     folder = tmp_path / "train" / "a" / "b"
     folder.mkdir(parents=True)
     path = make(case(number), folder).rename(folder / "game.tw-pddl")
     suite = Household(games=tmp_path)
     (task,) = suite.tasks("train")
-    env, theirs = suite.make(), ReferenceGame(path)
-    shown, seen = theirs.reset(), env.reset(task)
+    env, reference = suite.make(), ReferenceGame(path)
+    shown, seen = reference.reset(), env.reset(task)
     assert (seen.text, seen.actions, seen.done) == (shown.text, shown.admissible, False)
     for action in ["look", "nonsense", *moves(read(path), 0), "inventory"]:
         valid = action in shown.admissible
-        shown, seen = theirs.step(action), env.step(action)
+        shown, seen = reference.step(action), env.step(action)
         assert (seen.text, seen.actions) == (shown.text, shown.admissible)
         assert (seen.reward, seen.done, seen.won) == (shown.reward, shown.done, shown.won or None)
         assert seen.valid == valid
     env.close()
-    theirs.close()
+    reference.close()
 
 
 def test_a_difference_is_found_and_shrunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,14 +115,14 @@ def test_a_difference_is_found_and_shrunk(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_resets_forget_everything(tmp_path: Path) -> None:
     path = make(case(9), tmp_path)
-    ours, theirs = NativeGame(path), ReferenceGame(path)
-    first = theirs.reset()
+    ours, reference = NativeGame(path), ReferenceGame(path)
+    first = reference.reset()
     for _ in range(2):
         shown = ours.reset()
         assert shown == first
         for _ in range(8):
             action = shown.admissible[len(shown.admissible) // 2]
             shown = ours.step(action)
-            assert shown == theirs.step(action)
-        assert theirs.reset() == first
-    theirs.close()
+            assert shown == reference.step(action)
+        assert reference.reset() == first
+    reference.close()

@@ -95,8 +95,8 @@ def test_names_are_those_of_alfworld(tmp_path: Path, monkeypatch: pytest.MonkeyP
         + rng.choice(("", "_bar_sinkbasin", "_bar_appleslice_1", "_comma_2"))
         for n in range(300)
     } | {"agent1", "appletype", "sinkbasintype"}
-    theirs = misc.Demangler(game_infos={id: EntityInfo(id, "t") for id in ids})
-    assert shown_names(ids) == {id: theirs.demangle_alfred_name(id) for id in ids}
+    reference = misc.Demangler(game_infos={id: EntityInfo(id, "t") for id in ids})
+    assert shown_names(ids) == {id: reference.demangle_alfred_name(id) for id in ids}
 
 
 def test_the_domain_is_found() -> None:

@@ -190,12 +190,12 @@ def test_scripts(name: str, tmp_path: Path) -> None:
     )
     path = tmp_path / "game.tw-pddl"
     write(scene, path, *find_domain())
-    ours, theirs = NativeGame(path), ReferenceGame(path)
-    shown = theirs.reset()
+    ours, reference = NativeGame(path), ReferenceGame(path)
+    shown = reference.reset()
     assert ours.reset() == shown
     for action in script.split(", "):
         assert action in shown.admissible
-        shown = theirs.step(action)
+        shown = reference.step(action)
         assert ours.step(action) == shown
-    theirs.close()
+    reference.close()
     assert shown.won == won

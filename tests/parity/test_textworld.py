@@ -48,14 +48,14 @@ def same_walk(theirs: Env, ours: Env, task: Task, script: Sequence[str], seed: i
 
 
 def test_generated_games_are_the_same_in_both_engines() -> None:
-    theirs, ours = TEXTWORLD.make(), NATIVE.make()
-    assert isinstance(theirs, ApartEnv)
+    reference, ours = TEXTWORLD.make(), NATIVE.make()
+    assert isinstance(reference, ApartEnv)
     assert isinstance(ours, HouseholdEnv)
     for task in TEXTWORLD.tasks("train"):
-        assert same_walk(theirs, ours, task, TEXTWORLD.demonstrate(task), task.seed)
-    theirs.close()
+        assert same_walk(reference, ours, task, TEXTWORLD.demonstrate(task), task.seed)
+    reference.close()
     with pytest.raises(RuntimeError, match="call reset"):
-        theirs.step("look")
+        reference.step("look")
 
 
 def folder_of(tmp_path: Path) -> Path:
@@ -68,10 +68,10 @@ def folder_of(tmp_path: Path) -> Path:
 
 def test_a_folder_of_files_is_the_same_in_both_engines(tmp_path: Path) -> None:
     ours = Household(games=folder_of(tmp_path))
-    theirs = replace(ours, engine="textworld")
-    assert theirs.tasks("unseen") == ours.tasks("unseen")
-    for task in theirs.tasks("unseen"):
-        assert same_walk(theirs.make(), ours.make(), task, theirs.plan(task), 3)
+    reference = replace(ours, engine="textworld")
+    assert reference.tasks("unseen") == ours.tasks("unseen")
+    for task in reference.tasks("unseen"):
+        assert same_walk(reference.make(), ours.make(), task, reference.plan(task), 3)
 
 
 def test_games_side_by_side_play_in_one_process_apart() -> None:

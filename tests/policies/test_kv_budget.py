@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from runs.test_resume import Quiet
 from support.scripted_turns import Fed, Talk, V, assert_same, play, reference, request
 from support.tiny_models import policy, run
+from support.tiny_runs import Quiet
 
 from tutelage import cpu
 from tutelage.cli import dry_run
@@ -18,6 +18,7 @@ from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse
 from tutelage.envs.registry import suite_of
 from tutelage.errors import PolicyError
+from tutelage.policies.base import OpenedPolicy
 from tutelage.policies.hf.cuda_graphs import Recordings
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.kv_cache import budget
@@ -103,13 +104,13 @@ def test_engines_are_those_of_policies_that_act_here() -> None:
     assert acting(parse(away)) == set()
 
 
-def engine(of: models.Model) -> SlotEngine:
+def engine(of: OpenedPolicy) -> SlotEngine:
     assert isinstance(of, HFPolicy)
     assert isinstance(of.engine, SlotEngine)
     return of.engine
 
 
-def made(of: Config, engines: int) -> Mapping[str, models.Model]:
+def made(of: Config, engines: int) -> Mapping[str, OpenedPolicy]:
     suite = suite_of(of.env)
     context = assemble.context_of(of.context, suite)
     return models.policies_of(of, ["teacher"], suite, context, engines=engines)

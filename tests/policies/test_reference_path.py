@@ -115,7 +115,9 @@ CONFIG = {
 def built(config: Config) -> HFPolicy:
     suite = suite_of(config.env)
     context = assemble.context_of(config.context, suite)
-    return models.policy_of(config.policy, config, suite, context, where="policy")
+    policy = models.policies_of(config, [], suite, context)["self"]
+    assert isinstance(policy, HFPolicy)
+    return policy
 
 
 @pytest.mark.parametrize("reference_path", [True, False])

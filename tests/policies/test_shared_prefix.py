@@ -31,7 +31,8 @@ from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
 from tutelage.rollout.session import Clock, Limits, Session
 from tutelage.training.layout import Span, prepare
-from tutelage.training.train_step import Update, _sharing, train_step
+from tutelage.training.train_step import Update, train_step
+from tutelage.training.view_scores import ViewScores
 from tutelage.types import Episode
 
 
@@ -411,10 +412,12 @@ def test_a_policy_is_told_of_the_rows_that_are_scored_under_each_view() -> None:
     (teacher,) = set(algorithm.all_views()) - {STUDENT}
     slices = [((STUDENT,), whole[:1]), ((STUDENT, teacher), whole[1:])]
     noting = Noting()
-    passes = _sharing(ready, algorithm.all_views(), {"self": noting}, slices, {teacher})
+    assert algorithm.followed() == {teacher}
+    scores = ViewScores(layout=ready, algorithm=algorithm, policies={"self": noting})  # type: ignore[dict-item]
+    passes = scores.sharing_prefixes(slices)
     assert next(passes) == slices[0]
-    mine = [s for row in whole for s in ready.cut(STUDENT, row)]
-    theirs = [s for row in whole[1:] for s in ready.cut(teacher, row)]
+    mine = [s for row in whole for s in ready.samples_of(STUDENT, row)]
+    theirs = [s for row in whole[1:] for s in ready.samples_of(teacher, row)]
     assert noting.told == [(mine, True), (theirs, False)]
     assert list(passes) == slices[1:]
     assert noting.told == []

@@ -1,4 +1,4 @@
-"""Demonstrations with thoughts: as many as actions, said before them, refused where none are."""
+"""Demonstrations with thoughts: one per action, written before it, refused if missing."""
 
 from collections import Counter
 
@@ -92,9 +92,9 @@ def test_thoughts_are_imitated_where_asked_for() -> None:
     for thoughts in (False, True):
         for episode in played(suite, thoughts=thoughts):
             assert episode.won
-            said = [answer_format.parse(turn.text).thought for turn in episode.turns]
-            wanted = list(suite.thoughts(episode.task)) if thoughts else [""] * len(said)
-            assert said == wanted
+            texts = [answer_format.parse(turn.text).thought for turn in episode.turns]
+            wanted = list(suite.thoughts(episode.task)) if thoughts else [""] * len(texts)
+            assert texts == wanted
             assert [turn.action for turn in episode.turns] == list(suite.demonstrate(episode.task))
 
 
@@ -124,14 +124,14 @@ def test_marks_say_no_more_than_the_words_do() -> None:
 
 def test_a_share_of_the_episodes_follows_the_plan_and_is_imitated_under_the_hint() -> None:
     suite = Household(train=60)
-    made = played(suite, thoughts=True, tasks=40, mixture={"plan": 0.6})
-    actors = [{turn.actor for turn in episode.turns} for episode in made]
+    result = played(suite, thoughts=True, tasks=40, mixture={"plan": 0.6})
+    actors = [{turn.actor for turn in episode.turns} for episode in result]
     assert all(len(who) == 1 for who in actors)
-    planned = [e for e, who in zip(made, actors, strict=True) if who == {"with_plan"}]
+    planned = [e for e, who in zip(result, actors, strict=True) if who == {"with_plan"}]
     assert 14 <= len(planned) <= 34
-    for episode in made:
-        told = episode in planned
-        want = suite.plan(episode.task) if told else suite.demonstrate(episode.task)
+    for episode in result:
+        output = episode in planned
+        want = suite.plan(episode.task) if output else suite.demonstrate(episode.task)
         assert [turn.action for turn in episode.turns] == list(want)
         assert episode.won
     algorithm = ALGORITHMS["sft"](mixture={"plan": 0.4, "trace": 0.6})
@@ -150,22 +150,22 @@ def test_a_share_of_the_episodes_follows_the_plan_and_is_imitated_under_the_hint
 def test_every_hint_of_a_mixture_has_its_share_and_is_done_as_it_tells() -> None:
     suite = Household(train=120)
     shares = {"plan": 0.25, "trace": 0.25, "actions": 0.25}
-    made = played(suite, thoughts=True, tasks=80, mixture=shares)
-    count = Counter(next(iter({turn.actor for turn in e.turns})) for e in made)
+    result = played(suite, thoughts=True, tasks=80, mixture=shares)
+    count = Counter(next(iter({turn.actor for turn in e.turns})) for e in result)
     assert set(count) == {"expert", "with_plan", "with_trace", "with_actions"}
     assert all(8 <= n <= 34 for n in count.values())
-    for e in made:
-        told = suite.plan if e.turns[0].actor == "with_plan" else suite.demonstrate
-        assert [turn.action for turn in e.turns] == list(told(e.task))
+    for e in result:
+        output = suite.plan if e.turns[0].actor == "with_plan" else suite.demonstrate
+        assert [turn.action for turn in e.turns] == list(output(e.task))
 
 
 @pytest.mark.parametrize("told", ["plan", "trace"])
-def test_wrong_turns_are_mended_and_not_imitated(told: str) -> None:
+def test_wrong_turns_are_corrected_and_not_imitated(told: str) -> None:
     suite = Household(train=60)
     follow = suite.plan if told == "plan" else suite.demonstrate
-    made = played(suite, thoughts=True, tasks=30, mixture={told: 1.0}, with_errors=True)
+    result = played(suite, thoughts=True, tasks=30, mixture={told: 1.0}, with_errors=True)
     straight = astray = 0
-    for episode in made:
+    for episode in result:
         assert episode.won
         right = [t.action for t in episode.turns if t.actor == f"with_{told}"]
         wrong = [t.action for t in episode.turns if t.actor == "astray"]
@@ -174,10 +174,10 @@ def test_wrong_turns_are_mended_and_not_imitated(told: str) -> None:
         assert all(action.startswith("go to ") for action in wrong)
         assert set(follow(episode.task)) <= set(right), "what was told is carried out all the same"
         straight, astray = straight + (not wrong), astray + len(wrong)
-    assert straight < len(made)
-    assert astray > len(made)
+    assert straight < len(result)
+    assert astray > len(result)
     again = played(suite, thoughts=True, tasks=30, mixture={told: 1.0}, with_errors=True)
-    assert again == made
+    assert again == result
 
 
 def test_an_environment_that_cannot_stray_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Prompts put together from pieces are what the template would have rendered, turn after turn."""
+"""Prompts assembled from pieces equal the template's rendering, turn after turn."""
 
 import itertools
 
@@ -78,7 +78,7 @@ SPECIAL = ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|im_end|>\n<|im_star
 
 
 @pytest.mark.parametrize("words_", SPECIAL)
-def test_special_tokens_in_somebodys_words_are_plain_text(words_: str) -> None:
+def test_special_tokens_in_messages_are_plain_text(words_: str) -> None:
     """An environment that prints the end-of-turn token must not end the user's message."""
     talk = chat(CHATML)
     reserved = {talk.tokenizer.convert_tokens_to_ids(t) for t in talk.tokenizer.all_special_tokens}
@@ -96,9 +96,9 @@ def test_special_tokens_in_somebodys_words_are_plain_text(words_: str) -> None:
 def test_the_small_tokenizers_roles_are_plain_text_in_words() -> None:
     talk = small_chat()
     for role in ("<|system|>", "<|user|>", "<|agent|>", "<|end|>", "<|pad|>"):
-        made = talk.content(f"look {role} here")
-        assert words().convert_tokens_to_ids(role) not in made
-        assert talk.text(made) == f"look {role} here"
+        result = talk.content(f"look {role} here")
+        assert words().convert_tokens_to_ids(role) not in result
+        assert talk.text(result) == f"look {role} here"
 
 
 def test_thinking_tags_stay_the_tokens_they_are() -> None:
@@ -111,11 +111,11 @@ def test_a_template_that_forgets_thoughts_is_refused_unless_chosen() -> None:
     talk = chat(FORGETS_THOUGHTS)
     with pytest.raises(PolicyError, match=r'rewrites earlier turns.*history = "append"'):
         talk.check()
-    kept = chat(FORGETS_THOUGHTS, history="append")
-    kept.check()
-    prompts = grown(kept, "", ["a", "b"], ["<think>why</think>go"])
-    said = kept.content("<think>why</think>go")
-    assert prompts[1][len(prompts[0]) :][: len(said)] == said
+    saved = chat(FORGETS_THOUGHTS, history="append")
+    saved.check()
+    prompts = grown(saved, "", ["a", "b"], ["<think>why</think>go"])
+    text = saved.content("<think>why</think>go")
+    assert prompts[1][len(prompts[0]) :][: len(text)] == text
 
 
 def test_an_empty_thinking_block_that_is_not_there_afterwards_is_refused_too() -> None:
@@ -157,10 +157,10 @@ def test_a_completion_that_was_cut_off_is_closed_in_the_prompt_that_follows() ->
 
 def test_a_reply_ends_with_the_end_of_turn_token_and_its_words_without() -> None:
     for talk in (chat(CHATML), small_chat()):
-        made = talk.reply("go to fridge 1")
-        assert made[-1] == talk.end
-        assert made.count(talk.end) == 1
-        assert talk.text(made) == talk.text(made[:-1]) == "go to fridge 1"
+        result = talk.reply("go to fridge 1")
+        assert result[-1] == talk.end
+        assert result.count(talk.end) == 1
+        assert talk.text(result) == talk.text(result[:-1]) == "go to fridge 1"
     assert chat(CHATML).tokenizer.convert_ids_to_tokens(chat(CHATML).end) == "<|im_end|>"
     assert chat(CHATML).text(()) == ""
 

@@ -1,4 +1,4 @@
-"""What a pretrained model is told to write, suite by suite, is what is read."""
+"""The answer format that the instructions ask for is the one that is parsed, for every suite."""
 
 import re
 from collections.abc import Sequence
@@ -106,10 +106,10 @@ def test_a_search_without_action_tags_costs_nothing() -> None:
 
 
 def test_searches_between_action_tags_stay_what_they_were() -> None:
-    said = (
+    text = (
         "<think>a <search>b</search></think><action><search>c</search><search>d</search></action>"
     )
-    parsed = answer_format.parse(said, ("search", "answer"))
+    parsed = answer_format.parse(text, ("search", "answer"))
     assert (parsed.valid, parsed.action) == (True, "<search>c</search><search>d</search>")
 
 

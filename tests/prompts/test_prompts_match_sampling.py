@@ -1,4 +1,4 @@
-"""What a policy is shown: the ids that it acted on, for whichever view is asked."""
+"""The prompt ids of every view equal those that the actor sampled on."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -105,26 +105,26 @@ def words_of(policy: Actor) -> list[str]:
 
 
 @pytest.mark.parametrize("context", [TRANSCRIPT, WINDOW], ids=["transcript", "window"])
-def test_only_the_hinted_view_is_told(context: Context) -> None:
+def test_only_the_hinted_view_has_the_hint(context: Context) -> None:
     suite = Doors(3)
     policies = pair()
     on = session(suite, context=context, policies=policies)
     algorithm = mixed(0.5, hint="plan")
     episodes = play(on, suite.tasks("train"), algorithm, seed=0)
-    told, untold = words_of(policies["teacher"]), words_of(policies["self"])
-    assert told
+    output, untold = words_of(policies["teacher"]), words_of(policies["self"])
+    assert output
     assert untold
     opening = HINT_OPEN.split()
-    assert all(" ".join(opening) in " ".join(w.split()) for w in told)
+    assert all(" ".join(opening) in " ".join(w.split()) for w in output)
     assert not any(" ".join(opening) in " ".join(w.split()) for w in untold)
     for episode in episodes:
         hinted = on.prompter(algorithm.views["teacher"], episode.task)
         assert hinted.hint == "\n".join(
             f"{k}. {RULE[c]}" for k, c in enumerate(episode.task.data["path"], 1)
         )
-        whole = chat().content(context.system(hinted.hint))
+        full = chat().content(context.system(hinted.hint))
         for sample in hinted.samples(episode):
-            assert str(list(whole))[1:-1] in str(list(sample.prompt))
+            assert str(list(full))[1:-1] in str(list(sample.prompt))
 
 
 def test_a_window_shows_the_task_the_last_turns_and_what_is_now() -> None:
@@ -136,8 +136,8 @@ def test_a_window_shows_the_task_the_last_turns_and_what_is_now() -> None:
     first, *_, last = words_of(policy)
     assert "actions have been taken" not in first.replace("<", " ")
     assert len(first) < len(last)
-    said = WINDOW.user([Observation(text=c) for c in "abcab"], [RULE[c] for c in "abca"])
-    assert said.startswith("a\n\n4 actions have been taken. The last 1, each after")
+    text = WINDOW.user([Observation(text=c) for c in "abcab"], [RULE[c] for c in "abca"])
+    assert text.startswith("a\n\n4 actions have been taken. The last 1, each after")
     two = replace(WINDOW, window=2).user(
         [Observation(text=c) for c in "abcab"], [RULE[c] for c in "abca"]
     )

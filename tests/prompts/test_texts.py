@@ -1,4 +1,4 @@
-"""The words between an agent and its world: actions, contexts, hints, doors."""
+"""Texts between agent and environment: actions, contexts, hints, doors."""
 
 import pytest
 from hypothesis import given
@@ -17,10 +17,10 @@ PLAIN = st.text(max_size=40).filter(lambda t: not any(tag in t for tag in TAGS))
 
 @given(action=PLAIN, thought=PLAIN)
 def test_what_is_written_is_read_back(action: str, thought: str) -> None:
-    made = parse(write(action, thought))
-    assert made.valid == bool(action.strip())
-    assert made.action == action.strip()
-    assert made.thought == (thought.strip() if made.valid else "")
+    result = parse(write(action, thought))
+    assert result.valid == bool(action.strip())
+    assert result.action == action.strip()
+    assert result.thought == (thought.strip() if result.valid else "")
 
 
 @pytest.mark.parametrize(
@@ -46,27 +46,27 @@ def test_what_is_written_is_read_back(action: str, thought: str) -> None:
     ],
 )
 def test_reading_a_completion(said: str, want: Parsed) -> None:
-    made = parse(said)
-    assert (" ".join(made.action.split()), made.valid) == (
+    result = parse(said)
+    assert (" ".join(result.action.split()), result.valid) == (
         " ".join(want.action.split()),
         want.valid,
     )
-    assert made.thought == want.thought
+    assert result.thought == want.thought
 
 
 @given(said=st.text(max_size=200) | st.lists(st.sampled_from([*TAGS, "go", " "])).map("".join))
 def test_anything_can_be_read(said: str) -> None:
-    made = parse(said)
-    assert made.action == made.action.strip()
-    assert made.valid <= bool(made.action)
-    if made.valid:
-        assert f"{made.action}" in said
+    result = parse(said)
+    assert result.action == result.action.strip()
+    assert result.valid <= bool(result.action)
+    if result.valid:
+        assert f"{result.action}" in said
 
 
 def test_a_runaway_action_is_cut() -> None:
     long = "x" * (3 * LONGEST_ACTION)
-    for said in (long, write(long)):
-        assert len(parse(said).action) == LONGEST_ACTION
+    for long_text in (long, write(long)):
+        assert len(parse(long_text).action) == LONGEST_ACTION
 
 
 # -- contexts
@@ -106,25 +106,25 @@ def test_a_window_holds_the_start_the_last_turns_and_now(count: int, window: int
     context = Context(kind="window", window=window)
     seen = [Observation(text=f"<room {k}>") for k in range(count)]
     actions = [f"<act {k}>" for k in range(count - 1)]
-    made = context.user(seen, actions)
+    result = context.user(seen, actions)
     shown = min(window, count - 1)
     for k in range(count):
-        kept = k in (0, count - 1) or k >= count - 1 - shown
-        assert made.count(f"<room {k}>") == int(kept)
+        saved = k in (0, count - 1) or k >= count - 1 - shown
+        assert result.count(f"<room {k}>") == int(saved)
     for k in range(count - 1):
-        assert made.count(f"<act {k}>") == int(k >= count - 1 - shown)
+        assert result.count(f"<act {k}>") == int(k >= count - 1 - shown)
     if count > 1:
-        assert f"{count - 1} actions have been taken. The last {shown}, each" in made
-        order = [made.index(f"[{k}] > <act {k}>") for k in range(count - 1 - shown, count - 1)]
+        assert f"{count - 1} actions have been taken. The last {shown}, each" in result
+        order = [result.index(f"[{k}] > <act {k}>") for k in range(count - 1 - shown, count - 1)]
         assert order == sorted(order)
 
 
 def test_a_window_lists_what_is_admissible_once_with_what_is_seen_now() -> None:
     seen = [Observation(text=f"room {k}", actions=("go", f"take {k}")) for k in range(4)]
-    made = Context(kind="window", window=2, render=with_actions).user(seen, ["go"] * 3)
-    assert made.count("Admissible actions:") == 1
-    assert made.endswith(f"Now:\n{with_actions(seen[3])}")
-    assert all(f"room {k}" in made for k in range(4))
+    result = Context(kind="window", window=2, render=with_actions).user(seen, ["go"] * 3)
+    assert result.count("Admissible actions:") == 1
+    assert result.endswith(f"Now:\n{with_actions(seen[3])}")
+    assert all(f"room {k}" in result for k in range(4))
     own = Context(kind="window", window=2, render=lambda o: f"{o.text}: {len(o.actions)}")
     assert "[2] room 2: 2" in own.user(seen, ["go"] * 3)
 
@@ -177,6 +177,6 @@ def test_what_a_return_is() -> None:
             penalty=penalty,
         )
 
-    made = Episode(task=Task(id="t"), group="t", turns=(turn(1.0, 0.5), turn(2.0, 0.0)))
-    assert made.total_reward == 2.5
+    result = Episode(task=Task(id="t"), group="t", turns=(turn(1.0, 0.5), turn(2.0, 0.0)))
+    assert result.total_reward == 2.5
     assert [s for s in Stop if s.broken] == [Stop.ERROR, Stop.TIMEOUT]

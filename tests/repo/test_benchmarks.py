@@ -1,4 +1,4 @@
-"""The scripts of benchmarks/ work, in their smallest form. What they measure is not judged."""
+"""The scripts of benchmarks/ run in their smallest form; their measurements are not checked."""
 
 import argparse
 import json
@@ -24,9 +24,9 @@ def run(script: str, *words: str) -> str:
         "PYTHONPATH": str(SCRIPTS.parent / "src"),
     }
     command = [sys.executable, str(SCRIPTS / script), *words]
-    made = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr[-2000:]
-    return made.stdout
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout
 
 
 # -- all of them
@@ -73,9 +73,9 @@ def test_options_reach_the_script_and_its_output_is_kept(tmp_path: Path) -> None
 
 def test_options_are_for_one_script() -> None:
     command = [sys.executable, str(SCRIPTS / "run.py"), "step", "generation", "--", "--full"]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert made.returncode == 2
-    assert "what stands after -- is for one script; name that one" in made.stderr
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "what stands after -- is for one script; name that one" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -85,22 +85,22 @@ def test_textworld_is_built_for_the_household_alone(
     tmp_path: Path, only: str, builds: bool
 ) -> None:
     words = ["make", "-n", "bench", f"ONLY={only}", "ARGS=--full", f"VENV={tmp_path}/v"]
-    made = subprocess.run(words, cwd=SCRIPTS.parent, capture_output=True, text=True, check=True)
-    assert ("textworld[pddl]" in made.stdout) is builds
-    assert ("--textworld" in made.stdout) is builds
-    assert f"run.py {only}" in made.stdout
-    assert "-- --full" in made.stdout
+    result = subprocess.run(words, cwd=SCRIPTS.parent, capture_output=True, text=True, check=True)
+    assert ("textworld[pddl]" in result.stdout) is builds
+    assert ("--textworld" in result.stdout) is builds
+    assert f"run.py {only}" in result.stdout
+    assert "-- --full" in result.stdout
 
 
 # -- generation.py and step.py
 
 
-def test_the_shares_of_a_whole_step_are_told() -> None:
-    said = run("generation.py", "--only", "5", "--repeats", "1", "--small")
-    assert "missed 1.1" in said
-    rows = [line.split(" | ") for line in said.splitlines() if " ms |" in line]
+def test_the_shares_of_a_whole_step_are_shown() -> None:
+    text = run("generation.py", "--only", "5", "--repeats", "1", "--small")
+    assert "missed 1.1" in text
+    rows = [line.split(" | ") for line in text.splitlines() if " ms |" in line]
     assert [row[1] for row in rows] == ["none", "none", "2"]
-    header = next(line for line in said.splitlines() if line.startswith("| pause"))
+    header = next(line for line in text.splitlines() if line.startswith("| pause"))
     assert header.split(" | ")[3:] == ["generate", "environment", "teacher", "update |"]
     for row in rows:
         shares = [float(cell.split(" %")[0]) for cell in row[3:]]
@@ -121,9 +121,9 @@ def test_a_compiled_step_is_a_row_of_its_own() -> None:
         trl="",
         compile=True,
     )
-    made = step.commands(given, "grpo", "float32")
-    assert list(made) == ["tutelage", "tutelage, compiled"]
-    assert made["tutelage, compiled"] == [*made["tutelage"], "--compile"]
+    result = step.commands(given, "grpo", "float32")
+    assert list(result) == ["tutelage", "tutelage, compiled"]
+    assert result["tutelage, compiled"] == [*result["tutelage"], "--compile"]
     given.compile = False
     assert list(step.commands(given, "grpo", "float32")) == ["tutelage"]
 
@@ -134,18 +134,18 @@ def test_a_compiled_step_is_a_row_of_its_own() -> None:
 def test_losses_say_their_range_and_what_does_not_fit() -> None:
     """A billion tokens of the naive form: refused from their number, never begun."""
     words = ("--losses", "reverse KL", "--entries", "500", "--hidden", "8", "16")
-    said = run("divergences.py", *words, "--tokens", "64", "--repeats", "2")
-    rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| reverse KL")]
+    text = run("divergences.py", *words, "--tokens", "64", "--repeats", "2")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| reverse KL")]
     assert [row[2:4] for row in rows] == [["naive", "2"], ["checkpointed", "2"], ["pieces", "2"]]
     assert all(" to " in row[4] and " to " in row[5] for row in rows)  # the ranges
-    assert "hidden sizes 8 (student) and 16 (teacher)" in said
+    assert "hidden sizes 8 (student) and 16 (teacher)" in text
     divergences = import_module("benchmarks.divergences")
     given = argparse.Namespace(
         entries=151_936, hidden=(128, 320), device="cpu", repeats=5, minutes=0.0
     )
     sheet = divergences.Sheet(given)
-    told = sheet.cells("naive", "Jensen-Shannon", 10**9)
-    assert told.startswith("0 | not begun: needs about 4,86")  # 8 tensors [N, V] of 4 bytes
+    output = sheet.cells("naive", "Jensen-Shannon", 10**9)
+    assert output.startswith("0 | not begun: needs about 4,86")  # 8 tensors [N, V] of 4 bytes
     assert sheet.cells("pieces", "reverse KL", 1024) == "0 | not begun: 0 minutes are over | "
     assert [divergences.repeats_of(5, n) for n in (512, 1024, 4096, 16_384)] == [5, 5, 1, 1]
 
@@ -154,13 +154,13 @@ def test_losses_say_their_range_and_what_does_not_fit() -> None:
 
 
 def test_the_card_s_measurements_run_on_a_processor(tmp_path: Path) -> None:
-    kept = tmp_path / "gpu.jsonl"
-    words = ("--tiny", "--device", "cpu", "--repeats", "1", "--save", str(kept))
-    said = run("gpu.py", *words)
-    lines = [json.loads(text) for text in said.splitlines()]
+    saved = tmp_path / "gpu.jsonl"
+    words = ("--tiny", "--device", "cpu", "--repeats", "1", "--save", str(saved))
+    message = run("gpu.py", *words)
+    lines = [json.loads(text) for text in message.splitlines()]
     cases = [(line["part"], line["case"]) for line in lines]
     assert cases == [("decode", 1), ("decode", 4), ("train", 260), ("step", 4)]
-    assert kept.read_text() == said
+    assert saved.read_text() == message
     for line in lines[:2]:
         assert (line["ended"], line["repeats"]) == (0, 1)
         rate, least, most = line["tokens_per_second"]
@@ -175,9 +175,9 @@ def test_the_card_s_measurements_run_on_a_processor(tmp_path: Path) -> None:
     assert {"generate", "teacher", "update"} <= step["share"].keys()
     assert 0.5 < sum(step["share"].values()) <= 1
     # what was cut off goes on: only what is not there is measured
-    kept.write_text("".join(said.splitlines(keepends=True)[1:]))
+    saved.write_text("".join(message.splitlines(keepends=True)[1:]))
     assert [json.loads(t)["case"] for t in run("gpu.py", *words).splitlines()] == [1]
-    table = run("gpu.py", "--table", "--save", str(kept))
+    table = run("gpu.py", "--table", "--save", str(saved))
     assert [line for line in table.splitlines() if "###" in line] == [
         "### decode",
         "### train",

@@ -1,4 +1,4 @@
-"""The documentation is true: code runs, files and commands exist, tables are the code's.
+"""The documentation: code runs, files and commands exist, generated tables are current.
 
 A block that cannot run here has a comment line `<!-- not run: REASON -->` before it. A python block
 with a title is a file that the page's other blocks may use.

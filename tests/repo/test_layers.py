@@ -1,4 +1,4 @@
-"""The shape of the package: the floors of the house, who may import whom, where torch begins."""
+"""The package's layers: floors, allowed imports, and where torch is imported first."""
 
 import ast
 import subprocess
@@ -173,7 +173,7 @@ def test_public_names_say_what_they_are(path: Path) -> None:
 
 def loaded(code: str) -> set[str]:
     """Top-level packages that a fresh Python has imported after running `code`."""
-    made = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys\nprint('|', *sys.modules)"],
         capture_output=True,
         text=True,
@@ -181,7 +181,7 @@ def loaded(code: str) -> set[str]:
         cwd=ROOT.parents[1],
         env={"PYTHONPATH": str(ROOT.parent), "PATH": ""},
     )
-    return {name.split(".")[0] for name in made.stdout.rpartition("|")[2].split()}
+    return {name.split(".")[0] for name in result.stdout.rpartition("|")[2].split()}
 
 
 HEAVY = {"torch", "transformers", "tokenizers", "matplotlib", "numpy"}

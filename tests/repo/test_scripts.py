@@ -1,4 +1,4 @@
-"""The scripts of scripts/ work, in their smallest form."""
+"""The scripts of scripts/ run in their smallest form."""
 
 import json
 import subprocess

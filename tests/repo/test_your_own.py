@@ -80,16 +80,16 @@ def test_every_environment_is_on_the_index() -> None:
 
 def test_the_check_says_what_the_page_says(folder: Path, capsys: Captured) -> None:
     assert main(["check-env", "digits:Digits"]) == 0
-    kept, broken = SAID
-    assert capsys.readouterr().out == kept
+    saved, broken = SAID
+    assert capsys.readouterr().out == saved
     lines = FILES["digits.py"].splitlines(keepends=True)
     at = next(k for k, text in enumerate(lines) if "isdecimal" in text)
     early = [*lines[:at], lines[at + 2], *lines[at : at + 2], *lines[at + 3 :]]
     (folder / "digits.py").write_text("".join(early))
     sys.modules.pop("digits", None)
     assert main(["check-env", "digits:Digits"]) == 1
-    told = capsys.readouterr().out.replace(f"{folder}/", "")
-    assert all(text in told for text in broken.splitlines())
+    output = capsys.readouterr().out.replace(f"{folder}/", "")
+    assert all(text in output for text in broken.splitlines())
 
 
 def test_a_run_on_a_class(folder: Path) -> None:
@@ -122,9 +122,9 @@ def test_a_suite(capsys: Captured) -> None:
 def test_gymnasium(capsys: Captured) -> None:
     assert problems(suite("lake.toml")) == []
     assert main(["check-env", "pole:pole", "won=195"]) == 0
-    made = suite_of(EnvSection(suite="pole:pole"))
-    env = made.make()
-    seen = env.reset(made.tasks("train")[0])
+    result = suite_of(EnvSection(suite="pole:pole"))
+    env = result.make()
+    seen = env.reset(result.tasks("train")[0])
     assert re.fullmatch(r"cart -?0\.\d\d [+-]0\.\d\d, pole -?0\.\d\d [+-]0\.\d\d", seen.text)
     while not seen.done:
         seen = env.step("left")
@@ -133,10 +133,10 @@ def test_gymnasium(capsys: Captured) -> None:
 
 @needs("gem")
 def test_gem() -> None:
-    made = suite("gem.toml")
-    assert problems(made) == []
-    env = made.make()
-    seen = env.reset(made.tasks("train")[0])
+    result = suite("gem.toml")
+    assert problems(result) == []
+    env = result.make()
+    seen = env.reset(result.tasks("train")[0])
     assert seen.text.endswith("Enter your next guess.")
     guesses = range(1, 11)
     while not seen.done:
@@ -170,10 +170,10 @@ def address(folder: Path) -> Iterator[str]:
 
 @needs("openenv")
 def test_openenv(address: str) -> None:
-    made = suite("openenv.toml", url=address)
-    assert problems(made) == []
-    env = made.make()
-    for task in made.tasks("test")[:3]:
+    result = suite("openenv.toml", url=address)
+    assert problems(result) == []
+    env = result.make()
+    for task in result.tasks("test")[:3]:
         assert env.reset(task).text == "Guess a digit."
         seen = next(s for s in map(env.step, "0123456789") if s.done)
         assert (seen.text, seen.reward, seen.won) == ("right", 1.0, True)
@@ -182,12 +182,12 @@ def test_openenv(address: str) -> None:
 
 @needs("verifiers")
 def test_verifiers() -> None:
-    made = suite("verifiers.toml")
-    assert problems(made) == []
-    assert [len(made.tasks(split)) for split in ("train", "dev", "test")] == [20, 10, 10]
-    env = made.make()
+    result = suite("verifiers.toml")
+    assert problems(result) == []
+    assert [len(result.tasks(split)) for split in ("train", "dev", "test")] == [20, 10, 10]
+    env = result.make()
     for answers, reward in (("21 22 23", 1.0), ("21 0 23", 2 / 3)):
-        seen = env.reset(made.tasks("train")[0])
+        seen = env.reset(result.tasks("train")[0])
         assert seen.text == "What comes after 20?"
         for answer in answers.split():
             seen = env.step(answer)

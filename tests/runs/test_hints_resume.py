@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs.test_resume import Quiet, contents, in_child, kill_at, whole
+from runs.test_resume import contents, in_child, kill_at, whole
+from support.tiny_runs import Quiet, tiny_run
 
 from tutelage.config.schema import Config
-from tutelage.config.toml_file import parse
 from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.errors import ConfigError, RunError
 from tutelage.evaluation.evaluate import named
@@ -76,23 +76,15 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(bank: Path, **run_settings: object) -> Config:
-    return parse(
-        {
-            "run": {
-                "folder": "run",
-                "steps": STEPS,
-                "checkpoint_every": 1,
-                **run_settings,
-            },
-            "env": {"suite": CALLED, "workers": 0},
-            "rollout": {"tasks_per_step": 3, "group_size": 2, "max_turns": 3, "max_new_tokens": 4},
-            "algorithm": {"name": "skill_grpo", "hint": "written+skills:ucb"},
-            "warm_start": {"name": "sft", "steps": 1, "lr": 3e-3},
-            "hints": {"bank": str(bank)},
-            "update": {"lr": 1e-3},
-            "policy": {"layers": 1, "build": {"hidden": 16, "context": 1024}},
-            "eval": {"every": 2, "tasks": 2, "split": "seen", "hint": "written+skills:ucb"},
-        }  # type: ignore[arg-type]
+    return tiny_run(
+        run={"steps": STEPS, "checkpoint_every": 1, **run_settings},
+        env={"suite": CALLED, "workers": 0},
+        rollout={"tasks_per_step": 3, "group_size": 2},
+        algorithm={"name": "skill_grpo", "hint": "written+skills:ucb"},
+        warm_start={"name": "sft", "steps": 1, "lr": 3e-3},
+        hints={"bank": str(bank)},
+        policy={"build": {"context": 1024}},
+        eval={"every": 2, "tasks": 2, "split": "seen", "hint": "written+skills:ucb"},
     )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from runs.test_resume import Quiet, config, contents, in_child, whole
+from runs.test_resume import config, contents, in_child, whole
+from support.tiny_runs import Quiet
 
 from tutelage.runs import checkpoint, train
 from tutelage.runs.interrupt import delayed
@@ -119,7 +120,7 @@ def test_an_expert_that_says_more_than_a_turn_may_hold(tmp_path: Path) -> None:
             "turns"
         ]
     ]
-    assert f"set rollout.max_new_tokens to at least {max(lengths)}" in note
+    assert f"set it to at least {max(lengths)}" in note
 
 
 def test_a_run_that_learns_is_left_alone(tmp_path: Path) -> None:

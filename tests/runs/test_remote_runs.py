@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import torch
-from runs.test_resume import Quiet
 from support.fake_servers import client, remote, serving
 from support.fake_vllm import LLM, module
 from support.tiny_models import policy, small_chat
+from support.tiny_runs import Quiet, tiny_table
 from torch import Tensor
 from torch.testing import assert_close
 from training.test_train_step import Recorder, step
@@ -32,6 +32,7 @@ from tutelage.envs.pool import LocalPool
 from tutelage.envs.registry import suite_of
 from tutelage.errors import ConfigError, PolicyError, RunError
 from tutelage.objective import Algorithm, View
+from tutelage.policies.base import OpenedPolicy
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.serve import Server
@@ -46,16 +47,15 @@ SAMPLED = {"student_turns": "sampled", "teacher_turns": "sampled"}
 OPD: dict[str, dict[str, Any]] = {"opd": {}, "guided_opd": {"total_steps": 30, **SAMPLED}}
 GRPO = {"name": "grpo", "entropy": 0.01}  # which learns something where nothing is won
 SHAPE = {"layers": 1, "build": {"hidden": 16, "context": 128}}
-TABLE: dict[str, Any] = {
-    "run": {"folder": "run", "steps": 4, "checkpoint_every": 1},
-    "eval": {"every": 0},
-    "env": {"suite": "doors"},
-    "rollout": {"tasks_per_step": 2, "group_size": 2, "max_turns": 3, "max_new_tokens": 4},
-    "algorithm": {"name": "opd"},
-    "update": {"lr": 1e-2},
-    "policy": {**SHAPE},
-    "policies": {"teacher": {**SHAPE, "build": {"hidden": 32, "context": 128}}},
-}
+TABLE = tiny_table(
+    run={"steps": 4, "checkpoint_every": 1},
+    rollout={"group_size": 2},
+    algorithm={"name": "opd"},
+    update={"lr": 1e-2},
+    policy=SHAPE,
+    policies={"teacher": {**SHAPE, "build": {"hidden": 32, "context": 128}}},
+    eval={"every": 0},
+)
 
 
 def config(folder: Path, **sections: Any) -> Config:
@@ -71,7 +71,7 @@ def at(port: int, **more: Any) -> dict[str, Any]:
     return {"teacher": {"model": url, **more}}
 
 
-def policies_of(settings: Config) -> Mapping[str, models.Model]:
+def policies_of(settings: Config) -> Mapping[str, OpenedPolicy]:
     suite = suite_of(settings.env)
     context = assemble.context_of(settings.context, suite)
     return models.policies_of(settings, list(settings.policies), suite, context)

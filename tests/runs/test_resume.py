@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.tiny_runs import Quiet, tiny_table
 
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load, parse
@@ -21,32 +22,16 @@ from tutelage.runs import checkpoint, train
 from tutelage.runs import folder as run_folder
 
 STEPS = 4
-TABLE = {
-    "run": {
-        "folder": "run",
-        "steps": STEPS,
-        "checkpoint_every": 2,
-        "columns": True,
-    },
-    "env": {"suite": "doors"},
-    "rollout": {"tasks_per_step": 2, "group_size": 2, "max_turns": 3, "max_new_tokens": 4},
-    "algorithm": {"name": "grpo", "kl": 0.1, "entropy": 0.01},
-    "warm_start": {"name": "sft", "steps": 3, "lr": 3e-3},
-    "update": {"lr": {"cosine": [1e-3, 0.0]}, "warmup": 1, "minibatches": 2},
-    "policy": {"layers": 1, "build": {"hidden": 16, "context": 128}},
-    "eval": {"every": 2, "tasks": 3},
-}
+TABLE = tiny_table(
+    run={"steps": STEPS, "checkpoint_every": 2, "columns": True},
+    rollout={"group_size": 2},
+    algorithm={"name": "grpo", "kl": 0.1, "entropy": 0.01},
+    warm_start={"name": "sft", "steps": 3, "lr": 3e-3},
+    update={"lr": {"cosine": [1e-3, 0.0]}, "warmup": 1, "minibatches": 2},
+    policy={"build": {"context": 128}},
+    eval={"every": 2, "tasks": 3},
+)
 UNEQUAL = {"meta.json", "timings.jsonl", ".lock"}
-
-
-class Quiet:
-    def tested(self, names: object) -> None: ...
-    def started(self, config: object, phase: object, step: object) -> None: ...
-    def playing(self, done: int, total: int) -> None: ...
-    def stepped(self, line: object, seconds: object) -> None: ...
-    def evaluated(self, line: object) -> None: ...
-    def warned(self, sentence: object) -> None: ...
-    def closed(self) -> None: ...
 
 
 def config(**changes: object) -> Config:

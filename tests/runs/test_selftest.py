@@ -1,13 +1,14 @@
 """A run refuses to start on wrong wiring: each self-test passes on sound parts and fails, with a
 sentence, on the fault that it is for."""
 
-import tomllib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from support.tiny_runs import TEACHER, tiny_table
 
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import override, parse
@@ -39,27 +40,12 @@ from tutelage.runs.selftest import Wiring, run_all
 from tutelage.schedules import constant
 from tutelage.types import Observation, Task
 
-SETTINGS = """
-[run]
-folder = "run"
-steps = 2
-[env]
-suite = "doors"
-[rollout]
-tasks_per_step = 2
-max_turns = 3
-max_new_tokens = 6
-[algorithm]
-name = "guided_opd"
-[update]
-lr = 1e-3
-[policy]
-layers = 2
-build = {hidden = 16, context = 160}
-[policies.teacher]
-layers = 1
-build = {hidden = 32, context = 160}
-"""
+SETTINGS = tiny_table(
+    rollout={"max_new_tokens": 6},
+    algorithm={"name": "guided_opd"},
+    policy={"layers": 2},
+    policies=TEACHER,
+)
 HINTED = Algorithm(
     terms=(DistillSampled(estimate=k3, teacher="wise"),),
     views={"wise": View(policy="self", hint="plan")},
@@ -69,7 +55,7 @@ Make = Callable[..., Wiring]
 
 
 def settings(*changes: str) -> Config:
-    return parse(override(tomllib.loads(SETTINGS), changes))
+    return parse(override(copy.deepcopy(SETTINGS), changes))
 
 
 @pytest.fixture

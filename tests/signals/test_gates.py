@@ -1,5 +1,4 @@
-"""Gates and the methods that teach a policy by itself: formulas as loops, and what their gradients
-are, by enumeration."""
+"""Gates and self-distillation methods: formulas as loops, gradients by enumeration."""
 
 import math
 from collections.abc import Callable
@@ -83,20 +82,20 @@ def named(algorithm: Algorithm, name: str) -> Term:
 @pytest.mark.parametrize("loss", LOSS)
 def test_sdar(of: World, gate: str, loss: str, beta: float) -> None:
     want = mean([gate_of(t, gate, beta) * LOSS[loss](t) for t in tokens(of)])
-    made = parts(sdar(gate=gate, loss=loss, beta=beta, coef=0.3), of)
-    assert made["sdar"] == pytest.approx(0.3 * want, rel=1e-3, abs=1e-6)
-    assert set(made) == {"grpo", "kl", "sdar"}
+    result = parts(sdar(gate=gate, loss=loss, beta=beta, coef=0.3), of)
+    assert result["sdar"] == pytest.approx(0.3 * want, rel=1e-3, abs=1e-6)
+    assert set(result) == {"grpo", "kl", "sdar"}
 
 
 def test_the_reward_part_of_every_hinted_method_is_grpo(of: World) -> None:
     settings = {"clip": 0.1, "dual_clip": 2.0, "std": False}
     want = parts(grpo(**settings, kl=0.02, entropy=0.03), of)
     for make in (sdar, grpo_opsd):
-        made = parts(make(**settings, kl=0.02, entropy=0.03), of)
-        assert {name: made[name] for name in want} == pytest.approx(want, rel=1e-6)
+        result = parts(make(**settings, kl=0.02, entropy=0.03), of)
+        assert {name: result[name] for name in want} == pytest.approx(want, rel=1e-6)
     want = parts(grpo(**settings, clip_high=0.4, kl=0.02), of)
-    made = parts(skill_sd(**settings, clip_high=0.4, kl=0.02), of)
-    assert {name: made[name] for name in want} == pytest.approx(want, rel=1e-6)
+    result = parts(skill_sd(**settings, clip_high=0.4, kl=0.02), of)
+    assert {name: result[name] for name in want} == pytest.approx(want, rel=1e-6)
 
 
 def test_sdars_own_settings() -> None:
@@ -121,8 +120,8 @@ def test_coefficients_may_be_scheduled(of: World) -> None:
     ):
         falling = make(coef=linear(0.4, 0.0, 10))
         fixed = parts(make(coef=0.4), of)[name]
-        made = [parts(falling, of, at)[name] for at in (0, 5, 10, 99)]
-        assert made == pytest.approx([fixed, fixed / 2, 0, 0], rel=1e-4)
+        results = [parts(falling, of, at)[name] for at in (0, 5, 10, 99)]
+        assert results == pytest.approx([fixed, fixed / 2, 0, 0], rel=1e-4)
 
 
 def test_the_gate_follows_the_student_and_passes_no_gradient(of: World) -> None:
@@ -161,9 +160,9 @@ def test_gates_open_for_what_their_names_say() -> None:
     certain, unsure = torch.zeros(V), torch.zeros(V)
     certain[0] = 12.0
     liked, disliked = torch.tensor([-0.1]), torch.tensor([-4.0])
-    mine = Scores(logp=torch.tensor([-1.0]))
-    assert float(gap_gate()(mine, Scores(logp=liked))) > 0.98
-    assert float(gap_gate()(mine, Scores(logp=disliked))) < 0.01
+    actual = Scores(logp=torch.tensor([-1.0]))
+    assert float(gap_gate()(actual, Scores(logp=liked))) > 0.98
+    assert float(gap_gate()(actual, Scores(logp=disliked))) < 0.01
     a, b = scores(certain), scores(unsure)
     assert float(entropy_gate()(a, a)[0]) == pytest.approx(0.5, abs=1e-2)
     assert float(entropy_gate()(b, b)[0]) == pytest.approx(sigmoid(5 * math.log(V)))
@@ -239,28 +238,28 @@ def test_gated_opsd_has_no_reward(of: World) -> None:
     assert [term.name for term in bare.terms] == ["gated_opsd", "kl"]
     assert [term.name for term in gated_opsd(kl=0.0).terms] == ["gated_opsd"]
     assert "reference" not in gated_opsd(kl=0.0).views
-    whole = parts(sdar(gate="soft_or", beta=2.0, loss="jsd", coef=0.1, kl=0.2), of)
-    made = parts(gated_opsd(gate="soft_or", beta=2.0, loss="jsd", coef=0.1, kl=0.2), of)
-    assert made == pytest.approx({"gated_opsd": whole["sdar"], "kl": whole["kl"]}, rel=1e-6)
+    full = parts(sdar(gate="soft_or", beta=2.0, loss="jsd", coef=0.1, kl=0.2), of)
+    result = parts(gated_opsd(gate="soft_or", beta=2.0, loss="jsd", coef=0.1, kl=0.2), of)
+    assert result == pytest.approx({"gated_opsd": full["sdar"], "kl": full["kl"]}, rel=1e-6)
 
 
 def test_grpo_opsd_in_both_forms(of: World) -> None:
     honest = mean([t.gap**2 / 2 for t in tokens(of)])
     assert parts(grpo_opsd(coef=0.2), of)["opsd"] == pytest.approx(0.2 * honest, rel=1e-4)
     published = mean([t.gap / 2 for t in tokens(of)])
-    made = parts(grpo_opsd(form="published", coef=0.2), of)
-    assert made["opsd"] == pytest.approx(0.2 * published, rel=1e-4, abs=1e-7)
-    assert made["grpo"] == parts(grpo(), of)["grpo"]
+    result = parts(grpo_opsd(form="published", coef=0.2), of)
+    assert result["opsd"] == pytest.approx(0.2 * published, rel=1e-4, abs=1e-7)
+    assert result["grpo"] == parts(grpo(), of)["grpo"]
 
 
 def test_skill_sd(of: World) -> None:
     want = mean([t.ratio * (math.exp(t.gap) - 1 - t.gap) for t in tokens(of)])
-    made = parts(skill_sd(), of)
-    assert made["skill_sd"] == pytest.approx(0.001 * want, rel=1e-4)
+    result = parts(skill_sd(), of)
+    assert result["skill_sd"] == pytest.approx(0.001 * want, rel=1e-4)
     a = advantages(of)
     reward = mean([clipped(t.ratio, a[t.episode], 0.2, 0.28, None) for t in tokens(of)])
-    assert made["grpo"] == pytest.approx(reward, rel=1e-4, abs=1e-6)
-    assert set(made) == {"grpo", "skill_sd"}
+    assert result["grpo"] == pytest.approx(reward, rel=1e-4, abs=1e-6)
+    assert set(result) == {"grpo", "skill_sd"}
 
 
 @pytest.mark.parametrize("at", [0, 1, 50, 99, 100, 101, 400])
@@ -285,8 +284,10 @@ def test_rlsds_settings(of: World) -> None:
         likely = min(max(math.exp(sign * t.gap), 0.5), 1.5)
         advantage = a[t.episode] * (0.1 + 0.9 * likely)
         loss.append(clipped(t.ratio, advantage, 0.2, 0.3, 2.0))
-    made = rlsd(strength=0.9, decay_steps=10**9, width=0.5, std=False, clip_high=0.3, dual_clip=2.0)
-    assert parts(made, of)["rlsd"] == pytest.approx(mean(loss), rel=1e-4, abs=1e-6)
+    result = rlsd(
+        strength=0.9, decay_steps=10**9, width=0.5, std=False, clip_high=0.3, dual_clip=2.0
+    )
+    assert parts(result, of)["rlsd"] == pytest.approx(mean(loss), rel=1e-4, abs=1e-6)
     assert [term.name for term in rlsd(kl=0.1).terms] == ["rlsd", "kl"]
     assert set(rlsd(kl=0.1).views) == {"teacher", "reference"}
 
@@ -314,9 +315,9 @@ def test_settings_that_cannot_be_meant_are_refused() -> None:
 
 def test_a_group_of_one_or_of_equal_rewards_is_taught_by_the_teacher_alone() -> None:
     alone = world(3, groups=4, group_size=1)
-    made = parts(sdar(coef=1.0), alone)
-    assert made["grpo"] == 0
-    assert made["sdar"] != 0
+    result = parts(sdar(coef=1.0), alone)
+    assert result["grpo"] == 0
+    assert result["sdar"] != 0
     assert total(rlsd(), alone) == 0
     step = alone.step()
     everything = torch.arange(len(step.batch.token))

@@ -1,4 +1,4 @@
-"""Signals: the algebra, what each word says, and that what is recorded is what was applied."""
+"""Signals: their algebra, their values, and that recorded values are the applied ones."""
 
 from dataclasses import fields
 
@@ -64,9 +64,9 @@ def test_a_schedule_is_applied_and_recorded_at_the_steps_own_number(of: World) -
         terms=(Distill(divergence=reverse_kl, weight=linear(1.0, 0.0, 10) * ONE),),
         views={"teacher": View()},
     )
-    made = [parts(algorithm, of, at)["distill"] for at in (0, 5, 10)]
-    assert made[1] == pytest.approx(made[0] / 2)
-    assert made[2] == 0
+    results = [parts(algorithm, of, at)["distill"] for at in (0, 5, 10)]
+    assert results[1] == pytest.approx(results[0] / 2)
+    assert results[2] == 0
 
 
 def test_two_signals_of_one_name_are_both_recorded(of: World) -> None:
@@ -74,9 +74,9 @@ def test_two_signals_of_one_name_are_both_recorded(of: World) -> None:
     falling, rising = linear(1.0, 0.0, 4) * gap(), linear(0.0, 1.0, 4) * gap()
     assert falling.name == rising.name
     (falling + rising)(step)
-    kept = [value for name, value in step.columns.items() if name.startswith(falling.name)]
-    assert_close(kept[0], 0.75 * gap()(step))
-    assert_close(kept[1], 0.25 * gap()(step))
+    saved = [value for name, value in step.columns.items() if name.startswith(falling.name)]
+    assert_close(saved[0], 0.75 * gap()(step))
+    assert_close(saved[1], 0.25 * gap()(step))
     # asked again, nothing new is noted
     before = len(step.columns)
     (falling + rising)(step)
@@ -124,8 +124,8 @@ def test_group_relative_spreads_an_episodes_advantage_over_its_tokens(of: World)
     outcome = [e.total_reward for e in of.episodes]
     assert_close(step.batch.outcome, torch.tensor(outcome, dtype=torch.float64))
     for e in range(len(of.episodes)):
-        mine = advantage[step.batch.owner == e]
-        assert (mine == mine[0]).all()
+        actual = advantage[step.batch.owner == e]
+        assert (actual == actual[0]).all()
     best = max(range(3), key=lambda e: outcome[e])
     assert advantage[step.batch.owner == best][0] == advantage[step.batch.owner < 3].max()
 
@@ -183,8 +183,8 @@ def test_what_is_computed_from_a_signal_declares_what_it_does() -> None:
 
 def test_a_signal_is_cut_from_the_graph(of: World) -> None:
     x = torch.ones(len(of.step().batch.token), requires_grad=True)
-    made = Signal(lambda s: x * 2, "x")(of.step())
-    assert not made.requires_grad
+    result = Signal(lambda s: x * 2, "x")(of.step())
+    assert not result.requires_grad
 
 
 def turn(*tokens: int, state: object = None, reward: float = 0.0, actor: str = "student") -> Turn:
@@ -230,10 +230,10 @@ def test_a_batch_and_its_scores_follow_the_student_whole(of: World) -> None:
     tensors = [f.name for f in fields(moved) if f.name != "actors"]
     assert {getattr(moved, name).device.type for name in tensors} == {"meta"}
     assert moved.actors == step.batch.actors
-    whole = step.scores["student"].to("meta")
-    assert whole.distribution.hidden.device.type == whole.distribution.head.device.type == "meta"
-    assert whole.distribution.temperature == step.scores["student"].distribution.temperature
-    assert whole.logp.device.type == "meta"
+    full = step.scores["student"].to("meta")
+    assert full.distribution.hidden.device.type == full.distribution.head.device.type == "meta"
+    assert full.distribution.temperature == step.scores["student"].distribution.temperature
+    assert full.logp.device.type == "meta"
     thin = Scores(logp=step.scores["student"].logp).to("meta")
     assert thin.logp.device.type == "meta"
 

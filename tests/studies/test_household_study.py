@@ -86,7 +86,7 @@ def tiny(folder: Path, text: str = TINY) -> plan.Study:
 # -- from end to end
 
 
-def test_a_study_that_is_killed_goes_on_and_is_rendered(tmp_path: Path) -> None:
+def test_a_killed_study_continues_and_is_rendered(tmp_path: Path) -> None:
     assert smoke.main(tmp_path, say=lambda _: None, study=write(tmp_path), over="try") == 0
     page = (tmp_path / "docs/household.md").read_text()
     assert "| GRPO |" in page
@@ -113,10 +113,10 @@ def test_a_study_that_is_killed_goes_on_and_is_rendered(tmp_path: Path) -> None:
     # what is known of a run outlives its folder
     study = plan.load(tmp_path / "study.toml", folder=tmp_path / "elsewhere", over="try")
     journal = Journal(path=tmp_path / "journal.jsonl")
-    kept = results.collect(study, journal, results.read(known))
-    assert kept == results.read(known)
+    saved = results.collect(study, journal, results.read(known))
+    assert saved == results.read(known)
     assert results.collect(study, journal, None).runs == ()
-    counted = kept.of("grpo")[0]
+    counted = saved.of("grpo")[0]
     assert counted.tokens["scored"] == 0
     assert counted.tokens["student"] > 0
     assert counted.episodes == 160
@@ -267,16 +267,16 @@ def job(folder: Path, name: str, code: str = "", after: Job | None = None) -> Jo
 def execute(
     folder: Path, jobs: Sequence[Job], width: int = 2
 ) -> tuple[dict[str, str], list[str], list[str]]:
-    said: list[str] = []
+    text: list[str] = []
     settled: list[str] = []
     failed = runner.execute(
         jobs,
         Journal(path=folder / "journal.jsonl"),
         width=width,
-        say=said.append,
+        say=text.append,
         settled=lambda job: settled.append(job.name),
     )
-    return failed, settled, said
+    return failed, settled, text
 
 
 def test_a_failure_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
@@ -290,10 +290,10 @@ def test_a_failure_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
     assert journal.failures() == {"bad": "what went wrong"}
     # what is finished is left alone; what failed is tried again
     jobs[0] = jobs[1].after = job(tmp_path, "bad")
-    failed, settled, said = execute(tmp_path, jobs)
+    failed, settled, text = execute(tmp_path, jobs)
     assert failed == {}
     assert settled == ["bad", "child"]
-    assert said[0] == "2 of 4 are finished, 2 to go"
+    assert text[0] == "2 of 4 are finished, 2 to go"
     assert journal.failures() == {}
 
 
@@ -325,9 +325,9 @@ def test_a_run_of_an_earlier_call_is_waited_for(tmp_path: Path) -> None:
         return True
 
     late = replace_busy(job(tmp_path, "late"), made)
-    _, settled, said = execute(tmp_path, [late])
+    _, settled, text = execute(tmp_path, [late])
     assert settled == ["late"]
-    assert not any("started" in line for line in said)
+    assert not any("started" in line for line in text)
 
 
 def replace_busy(made: Job, busy: Callable[[], bool]) -> Job:

@@ -1,4 +1,4 @@
-"""Learning curves of the worlds: their studies can be run, their page says what was measured."""
+"""Learning curves of the suites: the studies run, and their page shows the measured numbers."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ SHOWN = [world for world in WORLDS if results_file(world).exists()]
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_every_run_of_a_world_can_be_started(world: str) -> None:
+def test_every_run_of_a_suite_can_be_started(world: str) -> None:
     study = plan.load(study_file(world))
     assert [run.problem for run in study.runs] == [""] * len(study.runs)
     assert {run.config.env.suite for run in study.runs if run.config} == {world}
@@ -68,7 +68,7 @@ def test_the_page_says_who_learns_and_what_was_not_run(
             for seed in (0, 1, 2)
         ]
 
-    made = Results(
+    result = Results(
         panel="0123",
         split="test",
         temperature=0.4,
@@ -79,7 +79,7 @@ def test_the_page_says_who_learns_and_what_was_not_run(
         failed={},
     )
     file = tmp_path / "webshop.json"
-    results.save(made, file)
+    results.save(result, file)
     monkeypatch.setattr(
         page, "results_file", lambda world: file if world == "webshop" else tmp_path / "none"
     )
@@ -96,7 +96,7 @@ def test_the_page_says_who_learns_and_what_was_not_run(
     assert (tmp_path / "docs" / "learning" / "webshop.png").stat().st_size > 10_000
 
 
-def test_a_world_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_suite_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["status", "webshp"])
     assert "there is no world 'webshp'; there are webshop," in capsys.readouterr().err

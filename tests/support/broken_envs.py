@@ -86,8 +86,8 @@ class TroubleEnv:
 
     def step(self, action: str) -> Observation:
         self.steps += 1
-        made = self.inner.step(action)
-        return made if self.steps < 2 else self._broken(made)
+        result = self.inner.step(action)
+        return result if self.steps < 2 else self._broken(result)
 
     def _broken(self, made: Observation) -> Observation:
         if self._due("step raises"):

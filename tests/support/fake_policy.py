@@ -32,9 +32,9 @@ def chat() -> Chat:
 
 def answer(digit: str) -> tuple[int, ...]:
     """Ids of a whole turn."""
-    made = chat().reply(write(digit))
-    assert len(made) == ANSWER
-    return made
+    result = chat().reply(write(digit))
+    assert len(result) == ANSWER
+    return result
 
 
 class Table(nn.Module):
@@ -102,10 +102,10 @@ class Table(nn.Module):
         rngs = [random.Random(request.seed) for request in requests]
         rows = [self.row(request.prompt) for request in requests]
         begun = [self.begun(request.prompt) for request in requests]
-        made: list[list[tuple[int, float]]] = [[] for _ in requests]
+        result: list[list[tuple[int, float]]] = [[] for _ in requests]
         going = list(range(len(requests)))
         while going:
-            at = [(rows[i], min(begun[i] + len(made[i]), ANSWER - 1)) for i in going]
+            at = [(rows[i], min(begun[i] + len(result[i]), ANSWER - 1)) for i in going]
             logits = self.logits[[r for r, _ in at], [k for _, k in at]]
             heats = [requests[i].temperature for i in going]
             lots = [rngs[i].random() for i in going]
@@ -113,11 +113,11 @@ class Table(nn.Module):
                 logits, torch.tensor(heats), torch.tensor(lots, dtype=torch.float64)
             )
             for i, token, logp in zip(going, tokens.tolist(), logps.tolist(), strict=True):
-                made[i].append((token, logp))
+                result[i].append((token, logp))
             going = [
                 i
                 for i in going
-                if made[i][-1][0] != self.chat.end and len(made[i]) < requests[i].max_new
+                if result[i][-1][0] != self.chat.end and len(result[i]) < requests[i].max_new
             ]
         return [
             Completion(
@@ -126,7 +126,7 @@ class Table(nn.Module):
                 logps=tuple(logp for _, logp in pairs),
                 ended=pairs[-1][0] == self.chat.end,
             )
-            for request, pairs in zip(requests, made, strict=True)
+            for request, pairs in zip(requests, result, strict=True)
         ]
 
     def release(self, key: str) -> None:

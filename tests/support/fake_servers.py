@@ -36,9 +36,9 @@ def client(port: int, *, options: RequestOptions = HASTY, key: str = "", path: s
 
 def remote(port: int, chat: Chat, **settings: Any) -> RemotePolicy:
     options = settings.pop("options", HASTY)
-    made = RemotePolicy(client(port, options=options), chat, **settings)
-    made.connect()
-    return made
+    result = RemotePolicy(client(port, options=options), chat, **settings)
+    result.connect()
+    return result
 
 
 class Listed(ThreadingHTTPServer):

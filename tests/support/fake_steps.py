@@ -67,9 +67,9 @@ def world(seed: int = 0, *, groups: int = 3, group_size: int = 3) -> World:
     counts = [sum(len(t.tokens) for t in e.turns) for e in episodes]
 
     def rows(view: str) -> tuple[Tensor, ...]:
-        made = tuple(torch.randn(n, WIDTH, generator=gen) for n in counts)
+        result = tuple(torch.randn(n, WIDTH, generator=gen) for n in counts)
         # a teacher that is near its student, as teachers are: gaps of both signs
-        return tuple(a + 0.5 * b for a, b in zip(base, made, strict=True)) if view else made
+        return tuple(a + 0.5 * b for a, b in zip(base, result, strict=True)) if view else result
 
     base = rows("")
     head = torch.randn(V, WIDTH, generator=gen)
@@ -78,11 +78,11 @@ def world(seed: int = 0, *, groups: int = 3, group_size: int = 3) -> World:
 
 
 def _turns(rng: random.Random) -> tuple[Turn, ...]:
-    made = []
+    results = []
     for k in range(rng.randint(1, 4)):
         tokens = tuple(rng.randrange(V) for _ in range(rng.randint(1, 5)))
         valid = rng.random() < 0.8
-        made.append(
+        results.append(
             Turn(
                 observation=Observation(text="seen", state=None if k % 2 else rng.choice("ab")),
                 prompt=(1, 2),
@@ -95,7 +95,7 @@ def _turns(rng: random.Random) -> tuple[Turn, ...]:
                 valid=valid,
             )
         )
-    return tuple(made)
+    return tuple(results)
 
 
 def total(algorithm: Algorithm, of: World, at: int = 3) -> float:
@@ -106,8 +106,8 @@ def total(algorithm: Algorithm, of: World, at: int = 3) -> float:
 def parts(algorithm: Algorithm, of: World, at: int = 3) -> dict[str, float]:
     step = of.step(at)
     everything = torch.arange(len(step.batch.token))
-    made = bind(algorithm, step)(of.live(step, everything), everything)
-    return {name: value.sum().item() for name, value in made.items()}
+    actual = bind(algorithm, step)(of.live(step, everything), everything)
+    return {name: value.sum().item() for name, value in actual.items()}
 
 
 def gradient(

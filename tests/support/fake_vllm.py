@@ -105,21 +105,21 @@ class LLM:
         return self.cache[ids]
 
     def _one(self, out: RequestOutput) -> None:
-        made, params = out.outputs[0], out.params
-        logits = self._logits((*out.prompt, *made.token_ids)).clone()
+        result, params = out.outputs[0], out.params
+        logits = self._logits((*out.prompt, *result.token_ids)).clone()
         for entry, more in (params.logit_bias or {}).items():
             logits[entry] += more
         heated = logits / (params.temperature or 1.0)
         greedy = params.temperature == 0
         drawn = torch.multinomial(heated.softmax(-1), 1, generator=out.chance)
         token = int(logits.argmax() if greedy else drawn)
-        told = (heated if self.processed else logits).log_softmax(-1)
-        made.token_ids.append(token)
+        output = (heated if self.processed else logits).log_softmax(-1)
+        result.token_ids.append(token)
         if params.logprobs == 0:
-            made.logprobs.append({token: Logprob(float(told[token]) + self.drift)})
+            result.logprobs.append({token: Logprob(float(output[token]) + self.drift)})
         assert params.ignore_eos, "a stop at the model's own end was not switched off"
         stops = token in params.stop_token_ids
-        out.finished = stops or len(made.token_ids) == params.max_tokens
+        out.finished = stops or len(result.token_ids) == params.max_tokens
 
     # -- llm_engine
 
@@ -132,11 +132,11 @@ class LLM:
 
     def step(self) -> list[RequestOutput]:
         """One token of every request."""
-        made = list(self.running.values())
-        for out in made:
+        results = list(self.running.values())
+        for out in results:
             self._one(out)
         self.running = {k: out for k, out in self.running.items() if not out.finished}
-        return made
+        return results
 
     def abort_request(self, request_ids: list[str]) -> None:
         for name in request_ids:
@@ -154,14 +154,14 @@ class LLM:
         if params.prompt_logprobs == 0:
             # those are never read from the cache
             with torch.no_grad():
-                told = self.model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+                output = self.model(torch.tensor([ids])).logits[0].float().log_softmax(-1)
             out.prompt_logprobs = [None]
-            for row, token in zip(told, ids[1:], strict=False):
+            for row, token in zip(output, ids[1:], strict=False):
                 out.prompt_logprobs.append({token: Logprob(float(row[token]))})
         return [out]
 
 
 def module() -> Any:
-    made: Any = ModuleType("vllm")
-    made.LLM, made.SamplingParams = LLM, SamplingParams
-    return made
+    result: Any = ModuleType("vllm")
+    result.LLM, result.SamplingParams = LLM, SamplingParams
+    return result

@@ -1,4 +1,4 @@
-"""Rooms made by hand, small enough to know everything about them."""
+"""Small hand-written rooms."""
 
 from dataclasses import replace
 

@@ -23,14 +23,16 @@ class Tape(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> object:
         assert func not in READS, f"{func} cannot be recorded"
-        made = func(*args, **(kwargs or {}))
-        self.calls.append((func, args, kwargs or {}, made))
-        return made
+        result = func(*args, **(kwargs or {}))
+        self.calls.append((func, args, kwargs or {}, result))
+        return result
 
     @torch.no_grad()
     def replay(self) -> None:
-        for func, args, kwargs, made in self.calls:
-            for old, new in zip(tree_leaves(made), tree_leaves(func(*args, **kwargs)), strict=True):
+        for func, args, kwargs, result in self.calls:
+            for old, new in zip(
+                tree_leaves(result), tree_leaves(func(*args, **kwargs)), strict=True
+            ):
                 # a view, or a tensor changed in place, is the old memory already
                 if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
                     old.copy_(new)
@@ -38,7 +40,7 @@ class Tape(TorchDispatchMode):
 
 def tape(step: Callable[[], None]) -> Callable[[], None]:
     """A recorder. The step runs once while it is written down."""
-    made = Tape()
-    with made:
+    result = Tape()
+    with result:
         step()
-    return made.replay
+    return result.replay

@@ -1,4 +1,4 @@
-"""Conversations by script, and what they should come to by the model's own forward pass."""
+"""Scripted conversations, and their log-probabilities by the model's own forward pass."""
 
 import random
 from dataclasses import dataclass, field
@@ -68,31 +68,33 @@ class Talk:
 def talks(seed: int, count: int) -> list[Talk]:
     """Ragged: 1 to 5 turns, 1 to 90 ids said in each; transcripts, windows, all temperatures."""
     rng = random.Random(seed)
-    made = []
+    results = []
     for k in range(count):
         says = [
             tuple(rng.randrange(10, V) for _ in range(rng.choice((1, 3, 17, 40, 90))))
             for _ in range(rng.randint(1, 5))
         ]
-        made.append(Talk(f"e{k}", says, window=k % 3 == 2, temperature=(1.0, 0.0, 0.6, 2.0)[k % 4]))
-    return made
+        results.append(
+            Talk(f"e{k}", says, window=k % 3 == 2, temperature=(1.0, 0.0, 0.6, 2.0)[k % 4])
+        )
+    return results
 
 
 def play(of: HFPolicy, episodes: list[Talk]) -> list[tuple[Request, Completion]]:
     by_name = {t.name: t for t in episodes}
     for talk in episodes:
         of.submit(talk.ask(()))
-    open_, made = set(by_name), []
+    open_, result = set(by_name), []
     while open_:
         for completion in of.poll():
             talk = by_name[completion.key]
-            made.append((talk.asked[-1], completion))
+            result.append((talk.asked[-1], completion))
             if talk.turn < len(talk.says):
                 of.submit(talk.ask(completion.tokens))
             else:
                 of.release(talk.name)
                 open_.remove(talk.name)
-    return made
+    return result
 
 
 class Fed:

@@ -1,4 +1,4 @@
-"""Stages on which doors are played by tables of known distributions."""
+"""Sessions in which doors are played by tables of known distributions."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,9 +61,9 @@ class Says:
 
     def poll(self) -> list[Completion]:
         asked, self.asked = self.asked, []
-        made = []
+        results = []
         for request in asked:
             ids = self.chat.reply(self.texts.pop(0))
             logps = (0.0,) * len(ids)
-            made.append(Completion(key=request.key, tokens=ids, logps=logps, ended=True))
-        return made
+            results.append(Completion(key=request.key, tokens=ids, logps=logps, ended=True))
+        return results

@@ -1,4 +1,4 @@
-"""A shop and an airline of a few records, written by hand, and where tau-bench's files may lie."""
+"""A shop and an airline of a few hand-written records."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def tables() -> dict[str, dict[str, Any]]:
     }
     dear = {"item_id": "104", "options": {"colour": "gold"}, "price": 500.0, "available": True}
     lamp = {"item_id": "201", "options": LAMP["options"], "price": 30.0, "available": True}
-    made = {
+    result = {
         "products": {
             "100": {"name": "Kite", "product_id": "100", "variants": {**variants, "104": dear}},
             "200": {"name": "Lamp", "product_id": "200", "variants": {"201": lamp}},
@@ -100,7 +100,7 @@ def tables() -> dict[str, dict[str, Any]]:
             "#W5": order("#W5", "pending", [{**LAMP, "price": 80.0}], "credit_card_3"),
         },
     }
-    copy: dict[str, dict[str, Any]] = json.loads(json.dumps(made))
+    copy: dict[str, dict[str, Any]] = json.loads(json.dumps(result))
     return copy
 
 
@@ -143,7 +143,7 @@ def airline_tables() -> dict[str, dict[str, Any]]:
         "origin": "SEA",
         "destination": "BOS",
     }
-    made = {
+    result = {
         "flights": {
             "F1": flight("F1", "SEA", "BOS", "08:00:00", "10:00:00"),
             "F2": flight("F2", "BOS", "JFK", "11:00:00", "12:00:00"),
@@ -172,7 +172,7 @@ def airline_tables() -> dict[str, dict[str, Any]]:
             }
         },
     }
-    copy: dict[str, dict[str, Any]] = json.loads(json.dumps(made))
+    copy: dict[str, dict[str, Any]] = json.loads(json.dumps(result))
     return copy
 
 
@@ -188,8 +188,8 @@ def written(folder: Path, **tasks: Any) -> Path:
     """The shop as a folder of files, with tasks by split."""
     for name, table in tables().items():
         (folder / f"{name}.json").write_text(json.dumps(table))
-    for split, made in tasks.items():
-        (folder / f"tasks_{split}.json").write_text(json.dumps(made))
+    for split, result in tasks.items():
+        (folder / f"tasks_{split}.json").write_text(json.dumps(result))
     return folder
 
 

@@ -68,14 +68,14 @@ def byte_tokenizer(template: str) -> Any:
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     core.add_tokens([AddedToken(t, special=False) for t in ("<think>", "</think>")])
-    made = PreTrainedTokenizerFast(
+    result = PreTrainedTokenizerFast(
         tokenizer_object=core,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>"],
     )
-    made.chat_template = template
-    return made
+    result.chat_template = template
+    return result
 
 
 def chat(template: str, *, history: History = "exact", **options: object) -> Chat:
@@ -96,7 +96,7 @@ def small_chat() -> Chat:
 def tiny(seed: int = 0, *, layers: int = 2, hidden: int = 32, context: int = 512) -> Any:
     """An untrained model; its embeddings are scaled up, so that it prefers some tokens."""
     talk = small_chat()
-    made = build_model(
+    result = build_model(
         entries=talk.size,
         layers=layers,
         hidden=hidden,
@@ -109,8 +109,8 @@ def tiny(seed: int = 0, *, layers: int = 2, hidden: int = 32, context: int = 512
         pad=words().pad_token_id,
     )
     with torch.no_grad():
-        made.get_input_embeddings().weight.mul_(12.0)
-    return made.eval()
+        result.get_input_embeddings().weight.mul_(12.0)
+    return result.eval()
 
 
 def policy(
@@ -139,8 +139,8 @@ def policy(
 def own_logits(of: HFPolicy, ids: Sequence[int]) -> Tensor:
     """[T, V] from the model as transformers wrote it: one plain forward pass over everything."""
     with torch.no_grad():
-        made: Tensor = of.model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]
-    return made[:, : of.chat.size]
+        result: Tensor = of.model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]
+    return result[:, : of.chat.size]
 
 
 def run(of: HFPolicy, requests: Sequence[Request]) -> dict[str, Completion]:

@@ -13,11 +13,33 @@ ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("TUTELAGE_DATA", ROOT.parent / "shared" / "data")) / "travelplanner"
 Plan = list[dict[str, Any]]
 ODD = (
-    "-", "", None, "from", "to", "from A to B", "from  to ", "Taxi", "Flight Number: F1",
-    "flight number: F0000010", "Self-driving", "Train", "a, b", ",", ", ", "a,b,", "(x), y(z)",
-    "x\ny, z", "from a\nb to c", "a; b", ";", "Cafe;", "é, ü(Ohio)", "from X(Y) to Z(W), Taxi",
-    "You don't need to fill in the information for this or later days.", "-, -",
-)  # fmt: skip
+    "-",
+    "",
+    None,
+    "from",
+    "to",
+    "from A to B",
+    "from  to ",
+    "Taxi",
+    "Flight Number: F1",
+    "flight number: F0000010",
+    "Self-driving",
+    "Train",
+    "a, b",
+    ",",
+    ", ",
+    "a,b,",
+    "(x), y(z)",
+    "x\ny, z",
+    "from a\nb to c",
+    "a; b",
+    ";",
+    "Cafe;",
+    "é, ü(Ohio)",
+    "from X(Y) to Z(W), Taxi",
+    "You don't need to fill in the information for this or later days.",
+    "-, -",
+)
 
 
 def good(trip: Trip) -> Plan:

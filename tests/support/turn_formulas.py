@@ -16,7 +16,7 @@ Pair = tuple[float, float]  # log-probabilities of a sampled token: student's, t
 
 def written(episodes: Sequence[Sequence[Sequence[Pair]]], at: int = 0) -> Step:
     """Episodes -> turns -> tokens, the student's log-probability being that of sampling too."""
-    made = [
+    results = [
         Episode(
             task=Task(id=f"t{e}"),
             group=f"t{e}",
@@ -36,7 +36,7 @@ def written(episodes: Sequence[Sequence[Sequence[Pair]]], at: int = 0) -> Step:
     flat = [pair for turns in episodes for turn in turns for pair in turn]
     student, teacher = (torch.tensor([pair[k] for pair in flat]) for k in (0, 1))
     scores = {"student": Scores(logp=student), "teacher": Scores(logp=teacher)}
-    return Step(collate(made), scores, at)
+    return Step(collate(results), scores, at)
 
 
 def turns_of(of: World) -> list[list[list[Token]]]:

@@ -1,4 +1,4 @@
-"""Products as awkward as WebShop's format allows, and the goods of the tests."""
+"""Awkward products in WebShop's format, and the products of the tests."""
 
 from functools import cache
 from random import Random
@@ -93,8 +93,8 @@ PRICES = (
 
 
 def awkward(products: int, seed: int) -> Catalogue:
-    made, rng = generate(products, seed), Random(seed)
-    for entry in made.products:
+    result, rng = generate(products, seed), Random(seed)
+    for entry in result.products:
         for key in ("name", "full_description"):
             if rng.random() < 0.25:
                 entry[key] = rng.choice(TEXTS) + (rng.choice(TEXTS) if rng.random() < 0.3 else "")
@@ -115,10 +115,10 @@ def awkward(products: int, seed: int) -> Catalogue:
             entry["product_category"] = rng.choice(("", "A", "A › B", "B›A", "A › A › C"))
         if rng.random() < 0.1:
             entry["query"] = rng.choice(("  Shoes ", "x", "running shoes"))
-    first, second = made.products[:2]
+    first, second = result.products[:2]
     extra = (dict(first), {**second, "asin": "nan"}, {**second, "asin": "TOOLONGASIN"})
-    made.products.extend(extra)
-    for wishes in made.humans.values():
+    result.products.extend(extra)
+    for wishes in result.humans.values():
         for wish in wishes:
             if rng.random() < 0.2:
                 wish["instruction"] = rng.choice(TEXTS) + "..."
@@ -126,12 +126,12 @@ def awkward(products: int, seed: int) -> Catalogue:
                 wish["instruction_attributes"] = rng.choices(TEXTS, k=rng.randint(0, 3))
             if rng.random() < 0.4:
                 wish["instruction_options"] = rng.choices(VALUES, k=rng.randint(0, 4))
-    for entry in made.attributes.values():
+    for entry in result.attributes.values():
         if rng.random() < 0.1:
             entry["attributes"] = [rng.choice(TEXTS) for _ in range(rng.randint(0, 4))]
         if rng.random() < 0.3:
             del entry["instruction"]
-    return made
+    return result
 
 
 def source_of(catalogue: Catalogue, name: str = "test") -> Source:

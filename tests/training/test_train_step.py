@@ -294,6 +294,47 @@ def test_the_denominator_stays_where_it_was_while_minibatches_move_the_weights()
     assert float(ratios[1]) > 1e-3
 
 
+def test_losses_are_those_of_one_pass_however_many_epochs_there_are() -> None:
+    """The weights stay as they are, so every epoch has the same losses."""
+    on, policies = world()
+    algorithm = MAKE["grpo"]()
+    episodes = play(on, on.suite.tasks("train")[:4], algorithm, seed=0, group_size=2)
+    once, thrice = (
+        step(
+            on,
+            policies,
+            algorithm,
+            episodes,
+            Recorder(list(policies["self"].parameters())),
+            epochs=epochs,
+        )
+        for epochs in (1, 3)
+    )
+    assert max(map(abs, once.losses.values())) > 0
+    assert thrice.losses == pytest.approx(once.losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("update", [{"minibatches": 2}, {"epochs": 2}])
+def test_a_teacher_of_the_students_own_weights_stays_where_it_was(update: dict[str, int]) -> None:
+    """Its scores are those from before the step, also after the LM head has moved."""
+    on, policies = world()
+    episodes = play(on, on.suite.tasks("train")[:4], MAKE["grpo"](), seed=0, group_size=2)
+    gaps: list[float] = []
+
+    def watched(logp: Tensor, logq: Tensor) -> Tensor:
+        gaps.append(float((logp - logq).detach().abs().max()))
+        return reverse_kl(logp, logq)
+
+    algorithm = Algorithm(
+        terms=(Reinforce(advantage=ONE), Distill(divergence=watched, teacher="before")),
+        views={"before": View(policy="self")},
+    )
+    optimizer = torch.optim.SGD(policies["self"].parameters(), lr=5.0)
+    step(on, policies, algorithm, episodes, optimizer, **update)
+    assert gaps[0] < 1e-6
+    assert gaps[-1] > 1e-3
+
+
 def turns_of(policy: Table, task: Task, logp: float = -1.0) -> tuple[Turn, ...]:
     return tuple(
         Turn(

@@ -1,3 +1,3 @@
-"""A script for another Python, with the original's packages, is no module of tests."""
+"""Exclude the script that runs in the original's Python from collection."""
 
 collect_ignore = ["travelplanner_original.py"]

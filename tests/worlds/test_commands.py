@@ -1,4 +1,4 @@
-"""Commands of environments end in one sentence and exit code 2 where a user can mend it."""
+"""Commands of suites: errors are one sentence and exit code 2."""
 
 import json
 import socket
@@ -21,8 +21,8 @@ def place(tmp_path: Path) -> Path:
     """A folder with a corpus, a shop's files and a file."""
     row = {"id": "1", "contents": '"Oslo"\nA town.'}
     (tmp_path / "corpus.jsonl").write_text(json.dumps(row) + "\n")
-    made = generate(5, 1)
-    files.write(tmp_path, made.products, made.attributes, made.humans)
+    result = generate(5, 1)
+    files.write(tmp_path, result.products, result.attributes, result.humans)
     return tmp_path
 
 
@@ -30,10 +30,10 @@ def refused(main: Any, given: list[str], capsys: Captured) -> str:
     """The one line that a command says before it ends with 2."""
     with pytest.raises(SystemExit) as end:
         main(given)
-    told = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert end.value.code == 2
-    assert told.count("\n") == 1, told
-    return told
+    assert output.count("\n") == 1, output
+    return output
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def refused(main: Any, given: list[str], capsys: Captured) -> str:
 def test_search_qa(given: str, part: str, place: Path, capsys: Captured) -> None:
     words = given.replace("{}", str(place)).split()
     lucene = [] if words[0] == "write" else ["--retriever", "lucene"]
-    told = refused(search_qa, [*words, *lucene], capsys)
-    assert told.startswith("python -m tutelage_worlds.search_qa: ")
-    assert part in told
+    output = refused(search_qa, [*words, *lucene], capsys)
+    assert output.startswith("python -m tutelage_worlds.search_qa: ")
+    assert part in output
     assert not (place / "new").exists()
 
 
@@ -83,11 +83,11 @@ def test_a_busy_port(place: Path, capsys: Captured) -> None:
     ],
 )
 def test_webshop(given: str, part: str, place: Path, capsys: Captured) -> None:
-    told = refused(webshop, given.replace("{}", str(place)).split(), capsys)
-    assert told.startswith("python -m tutelage_worlds.webshop: ")
-    assert part in told
+    output = refused(webshop, given.replace("{}", str(place)).split(), capsys)
+    assert output.startswith("python -m tutelage_worlds.webshop: ")
+    assert part in output
 
 
 def test_travelplanner(place: Path, capsys: Captured) -> None:
-    told = refused(travelplanner, [str(place)], capsys)
-    assert told.startswith("python -m tutelage_worlds.travelplanner: there is no flights")
+    output = refused(travelplanner, [str(place)], capsys)
+    assert output.startswith("python -m tutelage_worlds.travelplanner: there is no flights")

@@ -1,5 +1,4 @@
-"""Worlds are the same in every version of Python; those of the household are in
-test_household_games.py.
+"""Suites are equal in every version of Python.
 
 Pythons are looked for under ~/.pyenv/versions and among those that TUTELAGE_PYTHONS names, paths
 between blanks. Some worlds want numpy there.
@@ -38,8 +37,8 @@ print(digest.hexdigest())
 
 @cache
 def fingerprint(python: str, world: str, hash_seed: str) -> str:
-    made = SUITES[world]
-    code = FINGERPRINT.format(world=world, name=made.partition("(")[0], made=made)
+    result = SUITES[world]
+    code = FINGERPRINT.format(world=world, name=result.partition("(")[0], made=result)
     done = subprocess.run(
         [python, "-c", code],
         capture_output=True,
@@ -68,7 +67,7 @@ def pythons(version: str) -> list[str]:
 
 @pytest.mark.parametrize("world", SUITES)
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
-def test_worlds_are_the_same_in_every_version_of_python(version: str, world: str) -> None:
+def test_suites_are_the_same_in_every_version_of_python(version: str, world: str) -> None:
     found = pythons(version)
     if not found:
         pytest.skip(f"Python {version} is not installed, nor named in TUTELAGE_PYTHONS")

@@ -1,4 +1,4 @@
-"""ALFWorld's game files: read as they are, written, refused in a sentence when broken."""
+"""ALFWorld's game files: reading, writing, and error messages for broken ones."""
 
 import json
 import os
@@ -62,7 +62,7 @@ needs_alfworld = pytest.mark.skipif(
 def test_make_test_knows_where_the_rules_are() -> None:
     """Without, every test of ALFWorld's files is skipped where they are installed."""
     root = Path(__file__).parents[2]
-    said = subprocess.run(
+    text = subprocess.run(
         ["make", "-n", "test"],
         cwd=root,
         capture_output=True,
@@ -70,7 +70,7 @@ def test_make_test_knows_where_the_rules_are() -> None:
         check=True,
         env={k: v for k, v in os.environ.items() if k != "ALFWORLD_FILES"},
     ).stdout
-    assert re.search(r"ALFWORLD_FILES=\S*realpath \S*-parity/lib/\S+/alfworld/data", said)
+    assert re.search(r"ALFWORLD_FILES=\S*realpath \S*-parity/lib/\S+/alfworld/data", text)
 
 
 def rules() -> tuple[str, str]:
@@ -142,7 +142,7 @@ def test_the_problem_may_be_written_otherwise() -> None:
     assert Game(shouted).admissible() == Game(scene).admissible()
 
 
-def test_ids_count_for_the_numbers_even_if_nothing_else_is_said_of_them() -> None:
+def test_ids_count_even_without_other_facts() -> None:
     text = dump(kitchen())
     third = "Apple_bar__plus_09_dot_00_bar__plus_00_dot_00_bar__plus_00_dot_00"
     text = text.replace("(:objects\n", f"(:objects\n{third} - object\n")

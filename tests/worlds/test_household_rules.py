@@ -1,4 +1,4 @@
-"""The rules and texts of the household, one by one, in a kitchen made by hand."""
+"""The rules and texts of household, one by one, in a hand-written kitchen."""
 
 from dataclasses import replace
 
@@ -259,7 +259,7 @@ def test_a_knife_in_the_hand_slices_what_is_here_even_in_a_closed_box(game: Game
     )
 
 
-def test_slicing_asks_where_a_thing_is_said_to_be_not_what_it_lies_in() -> None:
+def test_slicing_uses_the_stated_place_of_a_thing() -> None:
     apple = Thing(id=APPLE_1, kind="Apple", inside=(COUNTER,), at=(place("4"),), traits=FOOD)
     game = Game(with_thing(kitchen(), apple))
     play(game, "go to countertop 1", "take knife 1 from countertop 1")

@@ -1,4 +1,4 @@
-"""The household as a suite: tasks, the environment, and the compact wording."""
+"""The household suite: tasks, environment, and the compact rendering."""
 
 import pickle
 import re
@@ -34,7 +34,7 @@ def test_it_does_all_that_a_suite_can_do(suite: Household) -> None:
     assert "move O to R" in suite.instructions()
 
 
-def test_tasks_have_names_for_ever_and_exist_only_when_asked_for(suite: Household) -> None:
+def test_tasks_have_stable_ids_and_are_generated_on_access(suite: Household) -> None:
     tasks = suite.tasks("train")
     assert len(tasks) == 24
     assert tasks[5] == Task(

@@ -1,4 +1,4 @@
-"""Many games in one Java machine: apart from each other, always the same, and outliving it."""
+"""Many games in one JVM: isolated, reproducible, and replaced when it dies."""
 
 import os
 import shutil
@@ -123,7 +123,7 @@ def test_lean_steps_say_what_the_interface_says(machine: Simulator, task: str) -
         java.drop(maker)
 
 
-def test_a_machine_that_is_killed_is_replaced_and_nobody_notices(machine: Simulator) -> None:
+def test_a_killed_jvm_is_replaced_without_effect(machine: Simulator) -> None:
     alone = {which: walk(machine, which) for which in (PAINT, LIVES)}
     games = {which: machine.begin(*which)[0] for which in alone}
     starts = machine.starts
@@ -172,10 +172,10 @@ def test_a_full_heap_is_a_reason_for_another_machine(
 
 
 def test_games_that_are_over_leave_nothing_in_the_machine(machine: Simulator) -> None:
-    kept = machine.begin(*LIVES)[0]
+    saved = machine.begin(*LIVES)[0]
     machine.begin(*LIVES)[0].end()
     machine.begin(*LIVES)  # lost without an end
-    machine.act(kept, "look around")
+    machine.act(saved, "look around")
     assert len(machine._freed) == 1
     lost = machine._freed[0].world
     with machine as java:
@@ -183,11 +183,11 @@ def test_games_that_are_over_leave_nothing_in_the_machine(machine: Simulator) ->
         assert not machine._freed
         with pytest.raises(Thrown, match="does not exist"):
             java.call(lost, "getCurIterations")
-        assert kept.place is not None
-        assert java.call(kept.place.world, "getCurIterations") == 0
+        assert saved.place is not None
+        assert java.call(saved.place.world, "getCurIterations") == 0
 
 
-def test_what_java_throws_is_said(machine: Simulator) -> None:
+def test_java_exceptions_are_reported(machine: Simulator) -> None:
     with machine as java:
         with pytest.raises(Thrown, match="NumberFormatException"):
             java.call("z:java.lang.Integer", "parseInt", "seven")
@@ -222,8 +222,8 @@ def test_a_machine_that_does_not_start_says_why() -> None:
 def test_objects_are_hashed_by_their_numbers(tmp_path: Path) -> None:
     _, jar = simulator.files()
     overlay(jar, tmp_path)
-    made = next(tmp_path.rglob("*.class")).read_bytes()
-    assert b"hashCode" in made
+    result = next(tmp_path.rglob("*.class")).read_bytes()
+    assert b"hashCode" in result
     (tmp_path / "no.jar").write_bytes(b"PK\x05\x06" + bytes(18))
     with pytest.raises(EnvError, match=r"install scienceworld 1\.2\.3"):
         overlay(tmp_path / "no.jar", tmp_path)
@@ -248,11 +248,11 @@ def test_another_process_sees_the_same_and_takes_its_machine_with_it(machine: Si
         env={**os.environ, "PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "7"},
     )
     assert child.stdout is not None
-    process, _, said = child.stdout.readline().partition(" ")
+    process, _, text = child.stdout.readline().partition(" ")
     child.kill()
     child.wait()
     child.stdout.close()
-    assert said.strip() == repr(tuple(walk(machine, LIVES)[-1]))
+    assert text.strip() == repr(tuple(walk(machine, LIVES)[-1]))
     until = time.monotonic() + 60
     while _lives(int(process)):
         assert time.monotonic() < until, "the machine outlived its process"

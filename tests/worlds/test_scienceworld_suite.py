@@ -1,4 +1,4 @@
-"""ScienceWorld as a suite: tasks, games, words; what is missing without Java or the package."""
+"""The scienceworld suite: tasks, games, texts, and messages without Java or the package."""
 
 import pickle
 from importlib.metadata import PackageNotFoundError
@@ -58,7 +58,7 @@ def test_what_no_quarter_holds_is_tested_or_left_out() -> None:
 
 
 def test_what_does_not_exist_is_refused_in_a_sentence() -> None:
-    for wrong, said in (
+    for wrong, text in (
         ({"families": "find"}, "families: there is no task or group 'find'"),
         ({"families": "mater"}, "'mater'; did you mean matter?"),
         ({"families": ()}, "at least one"),
@@ -68,7 +68,7 @@ def test_what_does_not_exist_is_refused_in_a_sentence() -> None:
         ({"moves": 0}, "moves = 0"),
         ({"heap": 100}, "at least 256 MB"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=text):
             ScienceWorld(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the splits are train, dev, test"):
         SUITE.tasks("seen")
@@ -323,7 +323,7 @@ SAID = st.lists(WORDS, max_size=6).map(" ".join) | st.text(max_size=12)
 @played
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(SAID, max_size=6))
-def test_anything_may_be_said_and_goes_the_same_way_again(said: list[str]) -> None:
+def test_any_action_is_answered_and_games_are_deterministic(said: list[str]) -> None:
     paths = []
     for _ in range(2):
         env = SUITE.make()

@@ -1,4 +1,4 @@
-"""The seven data sets from local files, and what is wrong with files."""
+"""The seven data sets from local files, and error messages for broken files."""
 
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ def flash(tmp_path: Path) -> Path:
     """FlashRAG's folders: some data sets have a test split, some only dev."""
     for source in SOURCES:
         split = "test" if source in ("nq", "triviaqa", "popqa", "bamboogle") else "dev"
-        made = [asked(f"{source} {k}", "Alna", "the Alna", metadata=SUPPORT) for k in range(3)]
-        lines(tmp_path / "qa" / source / f"{split}.jsonl", made)
+        results = [asked(f"{source} {k}", "Alna", "the Alna", metadata=SUPPORT) for k in range(3)]
+        lines(tmp_path / "qa" / source / f"{split}.jsonl", results)
     for source in ("nq", "hotpotqa"):
         lines(tmp_path / "qa" / source / "train.jsonl", [asked(f"{source}", "Alna")])
     lines(tmp_path / "corpus.jsonl", rows(TOWNS))
@@ -39,48 +39,48 @@ def suite(folder: Path, **more: Any) -> SearchQA:
 
 
 def test_the_seven_data_sets_take_turns(flash: Path) -> None:
-    made = suite(flash)
-    tasks = list(made.tasks("test"))
+    result = suite(flash)
+    tasks = list(result.tasks("test"))
     assert [t.family for t in tasks] == [*SOURCES] * 3
     assert tasks[10].id == "search_qa/hotpotqa/test/0000001"
     assert len({t.id for t in tasks}) == 21
-    assert made.describe(tasks[10]) == "hotpotqa 1"
-    assert {t.family for t in panel(made, "test", 7).tasks} == {*SOURCES}
-    assert [t.family for t in made.tasks("train")] == ["nq", "hotpotqa"]
-    assert len(made.tasks("dev")) == 9
+    assert result.describe(tasks[10]) == "hotpotqa 1"
+    assert {t.family for t in panel(result, "test", 7).tasks} == {*SOURCES}
+    assert [t.family for t in result.tasks("train")] == ["nq", "hotpotqa"]
+    assert len(result.tasks("dev")) == 9
     few = suite(flash, families=["popqa", "nq"])
     assert [t.family for t in few.tasks("test")] == ["nq", "popqa"] * 3
-    assert few.tasks("test")[0] == made.tasks("test")[0]
+    assert few.tasks("test")[0] == result.tasks("test")[0]
 
 
 def test_a_loaded_question_is_played_and_won_by_its_plan(flash: Path) -> None:
-    made = suite(flash)
-    task = made.tasks("test")[3]
-    assert made.answer(task) == "Alna"
-    assert made.plan(task) == [
+    result = suite(flash)
+    task = result.tasks("test")[3]
+    assert result.answer(task) == "Alna"
+    assert result.plan(task) == [
         "<search> Lima </search>",
         "<search> Oslo </search>",
         "<answer> Alna </answer>",
     ]
-    env = made.make()
+    env = result.make()
     assert env.reset(task).text == "Question: hotpotqa 0?"
-    for action in made.plan(task):
+    for action in result.plan(task):
         seen = env.step(action)
     assert (seen.won, seen.reward) == (True, 1.0)
     # its titles are not known: the question itself is searched
-    assert made.plan(made.tasks("train")[0])[0] == "<search> nq </search>"
+    assert result.plan(result.tasks("train")[0])[0] == "<search> nq </search>"
     with pytest.raises(ValueError, match="not one of these questions"):
         env.reset(suite(flash, families=["nq"]).tasks("test")[0].__class__(id="x"))
 
 
 def test_another_corpus_is_another_panel(flash: Path) -> None:
-    made = panel(suite(flash), "test", 7)
+    result = panel(suite(flash), "test", 7)
     lines(flash / "fewer.jsonl", rows(TOWNS)[1:])
     fewer = SearchQA(data=flash / "qa", corpus=flash / "fewer.jsonl", retriever="lucene")
     served = SearchQA(data=flash / "qa", url="http://localhost:9")
     found = [panel(kind, "test", 7) for kind in (suite(flash, topk=1), fewer, served)]
-    assert [other.tasks == made.tasks for other in found] == [True] * 3
-    assert [other.fingerprint == made.fingerprint for other in found] == [True, False, False]
+    assert [other.tasks == result.tasks for other in found] == [True] * 3
+    assert [other.fingerprint == result.fingerprint for other in found] == [True, False, False]
     lines(flash / "fewer.jsonl", rows(TOWNS)[2:])
     assert panel(fewer, "test", 7).fingerprint not in {other.fingerprint for other in found}
 
@@ -91,14 +91,14 @@ def test_questions_of_others_are_guessed_at(tmp_path: Path) -> None:
         [asked("which town is on the Rimac?", "Lima"), asked("zzz?", "Lima")],
     )
     lines(tmp_path / "corpus.jsonl", rows(TOWNS))
-    made = suite(tmp_path)
-    first, second = made.tasks("test")
-    assert made.demonstrate(first) == [
+    result = suite(tmp_path)
+    first, second = result.tasks("test")
+    assert result.demonstrate(first) == [
         "<search> which town is on the Rimac </search>",
         "<answer> Lima </answer>",
     ]
-    assert made.demonstrate(second)[-1] == "<answer> unknown </answer>"
-    assert len(made.thoughts(first)) == 2
+    assert result.demonstrate(second)[-1] == "<answer> unknown </answer>"
+    assert len(result.thoughts(first)) == 2
 
 
 def test_search_r1s_own_tables(tmp_path: Path) -> None:
@@ -117,27 +117,27 @@ def test_search_r1s_own_tables(tmp_path: Path) -> None:
     (tmp_path / "qa").mkdir()
     parquet.write_table(pyarrow.Table.from_pylist(table), tmp_path / "qa" / "train.parquet")
     lines(tmp_path / "corpus.jsonl", rows(TOWNS))
-    made = suite(tmp_path)
-    assert [t.id for t in made.tasks("train")] == [
+    result = suite(tmp_path)
+    assert [t.id for t in result.tasks("train")] == [
         "search_qa/nq/train/0000000",
         "search_qa/hotpotqa/train/0000000",
         "search_qa/nq/train/0000001",
     ]
-    assert made.question(made.tasks("train")[2]).golds == ("Alna", "b")
+    assert result.question(result.tasks("train")[2]).golds == ("Alna", "b")
     with pytest.raises(DataError, match="has no questions for 'test'"):
-        made.tasks("test")
+        result.tasks("test")
 
 
 def test_lines_and_tables_hold_the_same_questions(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
 
-    made = [asked("a", "b", "c", data_source="nq", metadata=SUPPORT)]
-    lines(tmp_path / "one" / "test.jsonl", made)
+    results = [asked("a", "b", "c", data_source="nq", metadata=SUPPORT)]
+    lines(tmp_path / "one" / "test.jsonl", results)
     (tmp_path / "two").mkdir()
-    parquet.write_table(pyarrow.Table.from_pylist(made), tmp_path / "two" / "test.parquet")
+    parquet.write_table(pyarrow.Table.from_pylist(results), tmp_path / "two" / "test.parquet")
     assert load(str(tmp_path / "one"), "test") == load(str(tmp_path / "two"), "test")
-    lines(tmp_path / "two" / "test.jsonl", made)
+    lines(tmp_path / "two" / "test.jsonl", results)
     with pytest.raises(DataError, match="holds both"):
         load(str(tmp_path / "two"), "test", ("nq",))
 
@@ -156,7 +156,7 @@ def test_lines_and_tables_hold_the_same_questions(tmp_path: Path) -> None:
         ({**asked("a", "b"), "data_source": 4}, "`data_source`"),
     ],
 )
-def test_what_is_wrong_with_a_question_is_said(tmp_path: Path, row: Any, said: str) -> None:
+def test_errors_in_a_question_are_reported(tmp_path: Path, row: Any, said: str) -> None:
     lines(tmp_path / "test.jsonl", [asked("a", "b"), row])
     with pytest.raises(DataError, match=rf"test.jsonl, line 2.*{said}"):
         load(str(tmp_path), "test")
@@ -228,8 +228,8 @@ def test_settings_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) ->
         ({"words": 0}, "words = 0"),
         ({"passages": 3}, "at least 60"),
     ]
-    for settings, said in wrong:
-        with pytest.raises(ValueError, match=said):
+    for settings, text in wrong:
+        with pytest.raises(ValueError, match=text):
             SearchQA(**settings)
     assert main(["check-env", "search_qa", "--split", "all"]) != 0
     assert "the splits are train, dev, test" in capsys.readouterr().err

@@ -31,9 +31,9 @@ def need(engine: str) -> Engine:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine_finds_what_is_named(engine: str, tmp_path: Path) -> None:
     corpus = small()
-    made = build(corpus, need(engine), encoder="hashed")
+    result = build(corpus, need(engine), encoder="hashed")
     titles = [corpus[n].title for n in range(0, 240, 12)]
-    found = made.search(titles, 5)
+    found = result.search(titles, 5)
     hits = sum(
         t in [hit.passage.title for hit in row] for t, row in zip(titles, found, strict=True)
     )
@@ -41,7 +41,7 @@ def test_every_engine_finds_what_is_named(engine: str, tmp_path: Path) -> None:
     for row in found:
         assert len(row) <= 5
         assert [h.score for h in row] == sorted((h.score for h in row), reverse=True)
-    assert found == [made.search([title], 5)[0] for title in titles]
+    assert found == [result.search([title], 5)[0] for title in titles]
     made_in_folder(corpus, tmp_path / "index", engine, "hashed")
     again = opened(corpus, tmp_path / "index")
     assert again.engine == engine
@@ -52,7 +52,7 @@ def test_every_engine_finds_what_is_named(engine: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_any_query_is_searched(engine: str) -> None:
-    made = build(towns(), need(engine), encoder="hashed")
+    result = build(towns(), need(engine), encoder="hashed")
     for query in (
         "",
         " ",
@@ -64,15 +64,15 @@ def test_any_query_is_searched(engine: str) -> None:
         "river " * 50_000,
         " ".join(map(str, range(30_000))),
     ):
-        (row,) = made.search([query], 3)
+        (row,) = result.search([query], 3)
         assert len(row) <= 3
         assert all(math.isfinite(hit.score) for hit in row)
-    assert len(made.search(["river"], 100)[0]) == 3
-    assert made.search(["river", "x"], 0) == [[], []]
+    assert len(result.search(["river"], 100)[0]) == 3
+    assert result.search(["river", "x"], 0) == [[], []]
     if engine in ("bm25s", "lucene", "tantivy"):
-        assert made.search(["zzz " * 1023 + "oslo", "zzz " * 1024 + "oslo"], 1)[1] == []
-        assert len(made.search(["zzz " * 1023 + "oslo"], 1)[0]) == 1
-        assert made.search(["the zzz"], 3) == [[]]
+        assert result.search(["zzz " * 1023 + "oslo", "zzz " * 1024 + "oslo"], 1)[1] == []
+        assert len(result.search(["zzz " * 1023 + "oslo"], 1)[0]) == 1
+        assert result.search(["the zzz"], 3) == [[]]
 
 
 def test_bm25_is_the_formula() -> None:
@@ -100,14 +100,14 @@ def test_bm25_is_the_formula() -> None:
 def test_equal_scores_are_in_the_order_of_the_corpus() -> None:
     same = InMemory("same", [titled(str(n), "Oslo", "A town.") for n in range(20)])
     for engine in ("bm25s", "lucene", "tantivy"):
-        made = build(same, need(engine))
-        assert [hit.passage.id for hit in made.search(["oslo"], 4)[0]] == ["0", "1", "2", "3"]
+        result = build(same, need(engine))
+        assert [hit.passage.id for hit in result.search(["oslo"], 4)[0]] == ["0", "1", "2", "3"]
 
 
 def test_a_corpus_without_words() -> None:
     for engine in ("bm25s", "lucene", "tantivy"):
-        made = build(InMemory("none", [Passage("0", ""), Passage("1", "\n")]), need(engine))
-        assert made.search(["oslo", ""], 3) == [[], []]
+        result = build(InMemory("none", [Passage("0", ""), Passage("1", "\n")]), need(engine))
+        assert result.search(["oslo", ""], 3) == [[], []]
 
 
 def test_an_index_of_another_corpus_is_refused(tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def turned(texts: Sequence[str], queries: bool) -> np.ndarray:
     """Queries are turned by 90 degrees, so that they find what they do not say."""
-    made = np.array([[len(t), 1.0] for t in texts])
-    return made[:, ::-1] if queries else made
+    result = np.array([[len(t), 1.0] for t in texts])
+    return result[:, ::-1] if queries else result
 
 
 def short(texts: Sequence[str], queries: bool) -> np.ndarray:
@@ -155,10 +155,10 @@ def wide(texts: Sequence[str], queries: bool) -> np.ndarray:
     return np.ones((len(texts), 3 if queries else 2))
 
 
-def test_vectors_have_length_one_and_queries_are_told_apart() -> None:
-    made = encoders.hashed(["the river Alna", "", "river"], queries=False)
-    assert made.shape == (3, encoders.DIMENSIONS)
-    assert np.linalg.norm(made, axis=1) == pytest.approx([1, 0, 1])
+def test_vectors_have_length_one_and_queries_are_marked() -> None:
+    result = encoders.hashed(["the river Alna", "", "river"], queries=False)
+    assert result.shape == (3, encoders.DIMENSIONS)
+    assert np.linalg.norm(result, axis=1) == pytest.approx([1, 0, 1])
     encode = encoders.encoder(f"{__name__}:turned")
     assert encode(["abc"], True)[0] == pytest.approx([1 / 10**0.5, 3 / 10**0.5])
     assert encode(["abc"], False)[0] == pytest.approx([3 / 10**0.5, 1 / 10**0.5])
@@ -177,13 +177,13 @@ def test_what_no_encoding_can_hold_is_replaced() -> None:
 
 
 def test_encoders_that_are_none() -> None:
-    for name, said in (
+    for name, text in (
         ("", "needs an encoder"),
         ("nothing", "neither a folder"),
         ("json:nope", "neither"),
         ("no.such:thing", "cannot be imported"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=text):
             encoders.encoder(name)
     with pytest.raises(DataError, match=r"shape \(1, 2\) for 3 texts"):
         build(towns(), need("faiss"), encoder=f"{__name__}:short")
@@ -239,9 +239,9 @@ def test_lines_and_tables_hold_the_same(tmp_path: Path) -> None:
     import pyarrow.parquet as parquet
 
     parts = [{"id": 7, "title": "Oslo", "text": "A town."}]
-    for made in (rows(TOWNS), parts):
-        parquet.write_table(pyarrow.Table.from_pylist(made), tmp_path / "c.parquet")
-        table, other = load(tmp_path / "c.parquet"), load(lines(tmp_path / "c.jsonl", made))
+    for result in (rows(TOWNS), parts):
+        parquet.write_table(pyarrow.Table.from_pylist(result), tmp_path / "c.parquet")
+        table, other = load(tmp_path / "c.parquet"), load(lines(tmp_path / "c.jsonl", result))
         assert [table[n] for n in range(len(table))] == [other[n] for n in range(len(other))]
     assert table[0].contents == '"Oslo"\nA town.'
 
@@ -257,7 +257,7 @@ def test_lines_and_tables_hold_the_same(tmp_path: Path) -> None:
         ("{", "not JSON"),
     ],
 )
-def test_what_is_wrong_with_a_passage_is_said_with_its_place(
+def test_errors_in_a_passage_are_reported_with_their_place(
     row: str, said: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "corpus.jsonl"
@@ -291,10 +291,13 @@ def test_the_suite_opens_an_index_and_refuses_another_engine(tmp_path: Path) -> 
     own = SearchQA(passages=600, retriever="lucene")
     draw = Random(0)
     for index in draw.sample(range(300), 20):
-        task, mine = suite.tasks("test")[index], own.tasks("test")[index]
-        assert (suite.describe(task), suite.answer(task)) == (own.describe(mine), own.answer(mine))
-        assert suite.demonstrate(task) == own.demonstrate(mine)
-        assert suite.plan(task) == own.plan(mine)
+        task, actual = suite.tasks("test")[index], own.tasks("test")[index]
+        assert (suite.describe(task), suite.answer(task)) == (
+            own.describe(actual),
+            own.answer(actual),
+        )
+        assert suite.demonstrate(task) == own.demonstrate(actual)
+        assert suite.plan(task) == own.plan(actual)
     with pytest.raises(ConfigError, match="was built for the retriever 'lucene'"):
         SearchQA(**settings).library()
     with pytest.raises(SystemExit, match="2"):

@@ -28,8 +28,8 @@ def local() -> Local:
 
 @pytest.fixture(scope="module")
 def server(local: Local) -> Iterator[Server]:
-    with Server(local, port=0, k=2) as made:
-        yield made
+    with Server(local, port=0, k=2) as result:
+        yield result
 
 
 def post(
@@ -42,12 +42,12 @@ def post(
 ) -> tuple[int, Any]:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=20)
-    said = json.dumps(body).encode() if raw is None else raw
-    connection.request(method, parts.path, said, headers or {})
+    text = json.dumps(body).encode() if raw is None else raw
+    connection.request(method, parts.path, text, headers or {})
     response = connection.getresponse()
-    made = response.status, json.loads(response.read())
+    result = response.status, json.loads(response.read())
     connection.close()
-    return made
+    return result
 
 
 def test_both_dialects_are_answered_alike(server: Server) -> None:
@@ -70,9 +70,9 @@ def test_what_is_left_out_has_a_default(server: Server) -> None:
         {"queries": ["river"], "topk": None},
         {"query": "river", "topk": 0, "return_scores": False},
     ):
-        status, made = post(server.address, body)
+        status, result = post(server.address, body)
         assert status == 200
-        (row,) = made["result"]
+        (row,) = result["result"]
         assert [set(document) for document in row] == [{"id", "contents"}] * 2
     assert post(server.address, {"queries": []}) == (200, {"result": []})
     assert post(server.address, {"query": "", "topk": 10**9}) == (200, {"result": [[]]})
@@ -94,9 +94,9 @@ def test_what_is_left_out_has_a_default(server: Server) -> None:
     ],
 )
 def test_a_wrong_request_is_refused_with_a_sentence(server: Server, body: Any, said: str) -> None:
-    status, made = post(server.address, body)
+    status, result = post(server.address, body)
     assert status == 422
-    assert said in made["detail"]
+    assert said in result["detail"]
 
 
 def test_other_addresses_methods_and_bodies(server: Server) -> None:
@@ -104,8 +104,8 @@ def test_other_addresses_methods_and_bodies(server: Server) -> None:
     assert post(server.address, None, raw=b"{")[0] == 422
     assert post(server.address, None, raw=b"\xff\xfe")[0] == 422
     assert post(server.address, None, method="GET")[0] == 405
-    status, made = post(server.address, None, raw=b"", headers={"Content-Length": str(10**9)})
-    assert (status, "at most" in made["detail"]) == (413, True)
+    status, result = post(server.address, None, raw=b"", headers={"Content-Length": str(10**9)})
+    assert (status, "at most" in result["detail"]) == (413, True)
     assert post(server.address, None, raw=b"", headers={"Content-Length": "x"})[0] == 411
 
 
@@ -149,11 +149,11 @@ class Odd(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.asked.append(json.loads(body))
-        status, said = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        status, text = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         self.send_response(status)
-        self.send_header("Content-Length", str(len(said)))
+        self.send_header("Content-Length", str(len(text)))
         self.end_headers()
-        self.wfile.write(said.encode())
+        self.wfile.write(text.encode())
         self.close_connection = not self.keep
 
     def log_message(self, format: str, *args: object) -> None:
@@ -227,7 +227,7 @@ def test_another_answer_is_an_error(odd: str, monkeypatch: pytest.MonkeyPatch, s
         Remote(odd).search(["a"], 3)
 
 
-def test_a_wrong_dialect_or_address_is_said(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_dialect_or_address_is_reported(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Odd, "answers", [(422, '{"detail": "field required: query"}')])
     with pytest.raises(EnvError, match=r"HTTP 422.*field required: query.*dialect"):
         Remote(odd).search(["a"], 3)
@@ -244,8 +244,8 @@ def test_a_wrong_dialect_or_address_is_said(odd: str, monkeypatch: pytest.Monkey
 
 def test_questions_can_be_played_against_a_server() -> None:
     own = SearchQA(size="small", train=40, dev=0, test=0, retriever="lucene")
-    with Server(build(small(), "lucene"), port=0) as made:
-        suite = SearchQA(size="small", train=40, dev=0, test=0, url=made.address, dialect="query")
+    with Server(build(small(), "lucene"), port=0) as result:
+        suite = SearchQA(size="small", train=40, dev=0, test=0, url=result.address, dialect="query")
         for task in suite.tasks("train")[:8]:
             assert suite.demonstrate(task) == own.demonstrate(task)
             env, other = suite.make(), own.make()
@@ -270,6 +270,6 @@ def test_the_command_serves() -> None:
         line = process.stderr.readline()
         address, _, rest = line.partition(": ")
         assert rest == "2400 passages, lucene\n"
-        status, made = post(address, {"query": TOWNS[0].title})
+        status, result = post(address, {"query": TOWNS[0].title})
         process.terminate()
-    assert (status, len(made["result"])) == (200, 1)
+    assert (status, len(result["result"])) == (200, 1)

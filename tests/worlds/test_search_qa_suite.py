@@ -1,4 +1,4 @@
-"""Search-QA as a suite: tasks, those who know the answers, walks of any kind."""
+"""The search_qa suite: tasks, experts, and random walks."""
 
 import pickle
 import subprocess
@@ -55,7 +55,7 @@ def test_it_keeps_every_promise() -> None:
             assert finding.problems == (), finding.name
 
 
-def test_the_default_world_is_large_enough() -> None:
+def test_the_default_corpus_is_large_enough() -> None:
     assert len(world("full", 2400, 0).passages) == 2400
     assert [len(FULL.tasks(split)) for split in ("train", "dev", "test")] == [2000, 300, 300]
     texts = [
@@ -67,18 +67,18 @@ def test_the_default_world_is_large_enough() -> None:
 
 @pytest.mark.parametrize("size", ["full", "small"])
 @pytest.mark.parametrize("count", [60, 655, 1600, 6000])
-def test_a_world_of_any_size_has_names_for_all_its_things(size: Size, count: int) -> None:
-    made = world(size, count, 0)
-    assert len(made.things) == len(made.passages) == count
-    for thing in made.things.values():
+def test_a_corpus_of_any_size_has_names_for_all_things(size: Size, count: int) -> None:
+    result = world(size, count, 0)
+    assert len(result.things) == len(result.passages) == count
+    for thing in result.things.values():
         for relation in OF_KIND[thing.kind]:
             if relation.target:
-                fact = made.things[thing.facts[relation.name]]
+                fact = result.things[thing.facts[relation.name]]
                 assert fact.kind == relation.target
                 assert fact is not thing
 
 
-def test_tasks_have_names_for_ever() -> None:
+def test_tasks_have_stable_ids() -> None:
     task = FULL.tasks("test")[5]
     assert task.id == "search_qa/full-2400-0/bridge/test/0000001"
     assert (task.family, FULL.describe(task), FULL.answer(task)) == (
@@ -254,7 +254,7 @@ SAID = st.one_of(
     st.sampled_from(["em", "f1", "format"]),
     st.integers(0, 99),
 )
-def test_anything_may_be_said_and_goes_the_same_way_again(
+def test_any_action_is_answered_and_games_are_deterministic(
     said: list[str], protocol: Protocol, reward: str, index: int
 ) -> None:
     suite = SearchQA(
@@ -318,7 +318,7 @@ def test_another_process_sees_the_same() -> None:
         "    print(t, e.reset(t), *s.demonstrate(t), *s.plan(t), *s.thoughts(t))\n"
         "    print(*(e.step(a) for a in s.demonstrate(t)))"
     )
-    said = {
+    texts = {
         subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
@@ -328,7 +328,7 @@ def test_another_process_sees_the_same() -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    assert len(said) == 1
+    assert len(texts) == 1
 
 
 def test_skills_know_the_families() -> None:

@@ -35,6 +35,6 @@ FAMILIES: dict[str, tuple[Collection[str], set[str]]] = {
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_families_of_a_bank_are_those_of_its_suite(name: str) -> None:
-    made, from_files = FAMILIES[name]
+    result, from_files = FAMILIES[name]
     named = [family for skill in load(name).skills for family in skill.families]
-    assert sorted(named) == sorted({*made, *from_files})
+    assert sorted(named) == sorted({*result, *from_files})

@@ -154,12 +154,12 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[str]:
     Handler.answers, Handler.asked = [], []
-    made = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=made.serve_forever, daemon=True)
+    result = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=result.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{made.server_port}/v1/"
-    made.shutdown()
-    made.server_close()
+    yield f"http://127.0.0.1:{result.server_port}/v1/"
+    result.shutdown()
+    result.server_close()
 
 
 def said(content: object) -> bytes:

@@ -1,4 +1,4 @@
-"""tau-bench's files: its layouts, its tasks where they are at hand, and what can be wrong."""
+"""tau-bench's files: layouts, tasks if available, and error messages."""
 
 import json
 from pathlib import Path
@@ -246,13 +246,13 @@ def test_a_broken_file_is_named_with_the_place(
 def test_records_that_the_rules_could_not_work_on(
     tmp_path: Path, table: str, path: tuple[Any, ...], value: object, said: str
 ) -> None:
-    made = tables()
-    place: Any = made[table]
+    result = tables()
+    place: Any = result[table]
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
     written(tmp_path)
-    (tmp_path / f"{table}.json").write_text(json.dumps(made[table]))
+    (tmp_path / f"{table}.json").write_text(json.dumps(result[table]))
     with pytest.raises(EnvError, match=said):
         load(str(tmp_path))
 

@@ -175,22 +175,22 @@ def value(rng: Random, env: TauBenchEnv, scenario: Scenario, name: str) -> Any:
     ("domain", "split"), [("retail", "train"), ("retail", "test"), ("airline", "test")]
 )
 def test_walks_are_the_same_in_both(base: ModuleType, domain: str, split: str) -> None:
-    theirs, suite = original(base, domain, split), ours(domain)
+    reference, suite = original(base, domain, split), ours(domain)
     tasks, env = suite.tasks(split), suite.make()
     for walk in range(WALKS):
         rng = Random(f"{domain} {split} {walk}")
         index = rng.randrange(len(tasks))
         scenario = find(tasks[index])[1]
-        theirs.user.scenario = scenario
-        assert env.reset(tasks[index]).text == theirs.reset(index).observation
+        reference.user.scenario = scenario
+        assert env.reset(tasks[index]).text == reference.reset(index).observation
         for step in range(STEPS):
             call = some_call(rng, env, scenario)
             if step == STEPS - 1:
                 call = {"name": "transfer_to_human_agents", "arguments": {"summary": "x"}}
-            answer = theirs.step(base.Action(name=call["name"], kwargs=call["arguments"]))
+            answer = reference.step(base.Action(name=call["name"], kwargs=call["arguments"]))
             shown = env.step(json.dumps(call))
-            said = shown.text.removeprefix(TOOL_SAYS)
-            assert said == answer.observation, call
+            text = shown.text.removeprefix(TOOL_SAYS)
+            assert text == answer.observation, call
             assert (shown.done, shown.reward) == (answer.done, answer.reward), call
             if shown.done:
                 break
@@ -200,14 +200,14 @@ def test_walks_are_the_same_in_both(base: ModuleType, domain: str, split: str) -
     ("domain", "split"), [("retail", "train"), ("retail", "test"), ("airline", "test")]
 )
 def test_plans_win_in_both(base: ModuleType, domain: str, split: str) -> None:
-    theirs, suite = original(base, domain, split), ours(domain)
+    reference, suite = original(base, domain, split), ours(domain)
     tasks = suite.tasks(split)
     for index in range(0, len(tasks), max(1, len(tasks) // WALKS)):
-        theirs.user.scenario = find(tasks[index])[1]
-        theirs.reset(index)
+        reference.user.scenario = find(tasks[index])[1]
+        reference.reset(index)
         for action in suite.plan(tasks[index]):
             call = json.loads(action)
-            answer = theirs.step(base.Action(name=call["name"], kwargs=call["arguments"]))
+            answer = reference.step(base.Action(name=call["name"], kwargs=call["arguments"]))
         assert (answer.done, answer.reward) == (True, 1.0), tasks[index].id
 
 
@@ -224,12 +224,12 @@ def test_the_calculator_calculates_alike(base: ModuleType) -> None:
         assert calculate(text) == Calculate.invoke({}, text), text
 
 
-def test_the_tools_are_theirs_with_their_arguments(base: ModuleType) -> None:
+def test_the_tools_and_their_arguments_equal_the_originals(base: ModuleType) -> None:
     for domain in ("retail", "airline"):
-        theirs = original(base, domain, "test")
+        reference = original(base, domain, "test")
         tools = ours(domain).make()._find(ours(domain).tasks("test")[0])[0].tools
         known = {
             info["function"]["name"]: set(info["function"]["parameters"]["properties"])
-            for info in theirs.tools_info
+            for info in reference.tools_info
         }
         assert known == {name: set(tool.arguments) for name, tool in tools.items()}

@@ -1,4 +1,4 @@
-"""Skills for tau_bench: every kind of task finds its file, and what they say of the rules is so."""
+"""Skills for tau_bench: every kind of task has a file, and the rules in them hold."""
 
 from tutelage.hints.bandit import Bandit
 from tutelage.hints.bank import load
@@ -39,11 +39,11 @@ def test_what_they_say_is_so() -> None:
         world, scenario = find(task)
         data = Database(world.store)
         (change,) = [c for c in scenario.actions if c.name == task_family]
-        said = [perform(world.tools, data, change)]
+        texts = [perform(world.tools, data, change)]
         for call in calls:
             kwargs = {"order_id": change.kwargs["order_id"], **call.kwargs}
-            said.append(perform(world.tools, data, Call(name=call.name, kwargs=kwargs)))
-        return said
+            texts.append(perform(world.tools, data, Call(name=call.name, kwargs=kwargs)))
+        return texts
 
     cancel = Call(name="cancel_pending_order", kwargs={"reason": "no longer needed"})
     move = Call(
@@ -52,7 +52,7 @@ def test_what_they_say_is_so() -> None:
     )
     done, *refused = try_("modify_pending_order_items", cancel, move)
     assert not done.startswith("Error")
-    assert all(said.startswith("Error: non-pending order") for said in refused)
+    assert all(texts.startswith("Error: non-pending order") for texts in refused)
     other = Call(name="cancel_pending_order", kwargs={"reason": "too dear"})
     assert "invalid reason" in try_("modify_pending_order_address", other)[1]
     assert not try_("modify_pending_order_address", move)[1].startswith("Error")

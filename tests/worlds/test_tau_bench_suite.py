@@ -1,4 +1,4 @@
-"""tau_bench as a suite: tasks, conversations, ends and rewards, whatever is said to it."""
+"""The tau_bench suite: tasks, conversations, ends and rewards for any action."""
 
 import json
 import pickle
@@ -76,13 +76,13 @@ def test_it_does_all_that_a_suite_can_do() -> None:
     assert SMALL.describe(of("cancel_pending_order")).startswith("I want to cancel order #W")
 
 
-def test_every_promise_of_an_environment_is_kept() -> None:
+def test_every_check_of_the_environment_passes() -> None:
     for suite in (SMALL, TauBench(train=9, dev=9, test=9)):
         for finding in check(suite, SPLITS, tasks=9):
             assert not finding.problems, finding
 
 
-def test_tasks_have_names_for_ever_and_exist_only_when_asked_for() -> None:
+def test_tasks_have_stable_ids_and_are_generated_on_access() -> None:
     tasks = SMALL.tasks("train")
     assert len(tasks) == 36
     assert tasks[5] == Task(
@@ -319,9 +319,9 @@ def test_states_are_equal_in_equal_situations_of_one_task_only() -> None:
     ],
 )
 def test_words_are_read(action: str, name: str, valid: bool) -> None:
-    made = read(action)
-    assert not isinstance(made, Misread)
-    assert made.name == name
+    result = read(action)
+    assert not isinstance(result, Misread)
+    assert result.name == name
     assert told(of("tell"), action)[-1].valid is valid
 
 
@@ -343,11 +343,11 @@ def test_words_are_read(action: str, name: str, valid: bool) -> None:
     ],
 )
 def test_what_is_no_call_is_answered_and_changes_nothing(action: str, reason: str) -> None:
-    made = read(action)
-    assert isinstance(made, Misread)
-    assert made.reason.startswith(reason)
+    result = read(action)
+    assert isinstance(result, Misread)
+    assert result.reason.startswith(reason)
     start, shown = told(of("tell"), action)
-    assert shown.text == f"{TOOL_SAYS}Error: {made.reason}"
+    assert shown.text == f"{TOOL_SAYS}Error: {result.reason}"
     assert (shown.valid, shown.done, shown.state) == (False, False, start.state)
 
 
@@ -364,9 +364,9 @@ def test_arguments_may_be_nested_as_deep_as_any_tool_wants() -> None:
     )
 )
 def test_calls_are_read_back_as_written(value: Any) -> None:
-    made = read(write("think", thought=value))
-    assert not isinstance(made, Misread)
-    assert dict(made.kwargs) == {"thought": value}
+    result = read(write("think", thought=value))
+    assert not isinstance(result, Misread)
+    assert dict(result.kwargs) == {"thought": value}
 
 
 JSON = st.recursive(
@@ -378,7 +378,7 @@ JSON = st.recursive(
 
 @settings(max_examples=30)
 @given(st.data())
-def test_anything_may_be_said_and_a_replay_is_the_same(data: st.DataObject) -> None:
+def test_any_action_is_answered_and_a_replay_is_equal(data: st.DataObject) -> None:
     task = data.draw(st.sampled_from(list(SMALL.tasks("train"))))
     world, plot = find(task)
     before = json.dumps(world.store.tables)

@@ -1,4 +1,4 @@
-"""The rules of the shop and the airline, tool by tool: checks in order, and what is written."""
+"""The rules of shop and airline, tool by tool: checks in order, and database changes."""
 
 import json
 from typing import Any
@@ -200,16 +200,18 @@ def test_what_the_shop_refuses_changes_nothing(
 
 def test_a_cancelled_order_is_refunded_gift_cards_at_once() -> None:
     data = shop()
-    made = json.loads(call(data, "cancel_pending_order", order_id="#W1", reason="no longer needed"))
-    assert (made["status"], made["cancel_reason"]) == ("cancelled", "no longer needed")
-    assert made["payment_history"][1] == {
+    result = json.loads(
+        call(data, "cancel_pending_order", order_id="#W1", reason="no longer needed")
+    )
+    assert (result["status"], result["cancel_reason"]) == ("cancelled", "no longer needed")
+    assert result["payment_history"][1] == {
         "transaction_type": "refund",
         "amount": 50.2,
         "payment_method_id": "gift_card_1",
     }
     assert data["users"]["ada_1"]["payment_methods"]["gift_card_1"]["balance"] == 100.2
     assert set(data.changes()) == {("orders", "#W1"), ("users", "ada_1")}
-    assert call(data, "get_order_details", order_id="#W1") == json.dumps(made)
+    assert call(data, "get_order_details", order_id="#W1") == json.dumps(result)
     before = data.changes()
     call(data, "cancel_pending_order", order_id="#W4", reason="ordered by mistake")
     assert set(data.changes()) - set(before) == {("orders", "#W4")}
@@ -241,16 +243,16 @@ def test_a_payment_moves_between_methods_and_only_once() -> None:
 def test_items_of_a_pending_order_are_swapped_for_a_price_that_is_not_rounded() -> None:
     data = shop()
     both = {**SWAP, "item_ids": ["101", "101"], "new_item_ids": ["102", "102"]}
-    made = json.loads(
+    result = json.loads(
         call(data, "modify_pending_order_items", **{**both, "payment_method_id": "gift_card_1"})
     )
-    assert [i["item_id"] for i in made["items"]] == ["102", "102", "201"]
-    assert made["items"][0]["options"] == {"colour": "blue"}
-    assert made["items"][0]["price"] == 12.4
-    assert made["status"] == "pending (item modified)"
+    assert [i["item_id"] for i in result["items"]] == ["102", "102", "201"]
+    assert result["items"][0]["options"] == {"colour": "blue"}
+    assert result["items"][0]["price"] == 12.4
+    assert result["status"] == "pending (item modified)"
     cost = (12.4 - 10.1) + (12.4 - 10.1)
-    assert made["payment_history"][1]["amount"] == cost != round(cost, 2)
-    assert made["payment_history"][1]["transaction_type"] == "payment"
+    assert result["payment_history"][1]["amount"] == cost != round(cost, 2)
+    assert result["payment_history"][1]["transaction_type"] == "payment"
     assert data["users"]["ada_1"]["payment_methods"]["gift_card_1"]["balance"] == 45.4
     again = call(data, "modify_pending_order_items", **SWAP)
     assert again == "Error: non-pending order cannot be modified"
@@ -262,43 +264,43 @@ def test_items_of_a_pending_order_are_swapped_for_a_price_that_is_not_rounded() 
 def test_an_item_may_be_swapped_for_itself_and_the_refund_of_nothing_is_a_refund() -> None:
     data = shop()
     same = {**SWAP, "new_item_ids": ["101"]}
-    made = json.loads(call(data, "modify_pending_order_items", **same))
-    assert made["payment_history"][1] == {
+    result = json.loads(call(data, "modify_pending_order_items", **same))
+    assert result["payment_history"][1] == {
         "transaction_type": "refund",
         "amount": 0.0,
         "payment_method_id": "paypal_2",
     }
     none = {**SWAP, "order_id": "#W4", "item_ids": [], "new_item_ids": []}
-    made = json.loads(call(data, "modify_pending_order_items", **none))
-    assert canonical(made["payment_history"][1]["amount"]) == "0"
+    result = json.loads(call(data, "modify_pending_order_items", **none))
+    assert canonical(result["payment_history"][1]["amount"]) == "0"
 
 
 def test_a_delivered_order_is_exchanged_or_returned_once() -> None:
     data = shop()
     swap = {**SWAP, "order_id": "#W2", "item_ids": ["201", "101"], "new_item_ids": ["201", "102"]}
-    made = json.loads(call(data, "exchange_delivered_order_items", **swap))
-    assert made["exchange_items"] == ["101", "201"]
-    assert made["exchange_new_items"] == ["102", "201"]
-    assert made["exchange_price_difference"] == 2.3
-    assert made["exchange_payment_method_id"] == "paypal_2"
-    assert [i["item_id"] for i in made["items"]] == ["101", "101", "201"]
+    result = json.loads(call(data, "exchange_delivered_order_items", **swap))
+    assert result["exchange_items"] == ["101", "201"]
+    assert result["exchange_new_items"] == ["102", "201"]
+    assert result["exchange_price_difference"] == 2.3
+    assert result["exchange_payment_method_id"] == "paypal_2"
+    assert [i["item_id"] for i in result["items"]] == ["101", "101", "201"]
     assert call(data, "return_delivered_order_items", **BACK) == (
         "Error: non-delivered order cannot be returned"
     )
     data = shop()
     back = {**BACK, "item_ids": ["201", "101"], "payment_method_id": "gift_card_1"}
-    made = json.loads(call(data, "return_delivered_order_items", **back))
-    assert (made["status"], made["return_items"]) == ("return requested", ["101", "201"])
-    assert made["return_payment_method_id"] == "gift_card_1"
+    result = json.loads(call(data, "return_delivered_order_items", **back))
+    assert (result["status"], result["return_items"]) == ("return requested", ["101", "201"])
+    assert result["return_payment_method_id"] == "gift_card_1"
     assert set(data.changes()) == {("orders", "#W2")}
 
 
 def test_addresses_are_replaced() -> None:
     data = shop()
-    made = json.loads(call(data, "modify_pending_order_address", order_id="#W1", **AWAY))
-    assert made["address"] == AWAY
-    made = json.loads(call(data, "modify_user_address", user_id="ada_1", **AWAY))
-    assert made["address"] == AWAY
+    result = json.loads(call(data, "modify_pending_order_address", order_id="#W1", **AWAY))
+    assert result["address"] == AWAY
+    result = json.loads(call(data, "modify_user_address", user_id="ada_1", **AWAY))
+    assert result["address"] == AWAY
     call(data, "modify_user_address", user_id="ada_1", **HOME)
     assert set(data.changes()) == {("orders", "#W1")}, "what is as before was not changed"
 
@@ -445,9 +447,9 @@ def test_a_booking_is_paid_and_belongs_to_its_customer() -> None:
         {"payment_id": "certificate_2", "amount": 100},
         {"payment_id": "gift_card_1", "amount": 80},
     ]
-    made = json.loads(fly(data, "book_reservation", **{**BOOK, "payment_methods": split}))
-    assert made["reservation_id"] == "HATHAT"
-    assert made["flights"][0]["price"] == 100
+    result = json.loads(fly(data, "book_reservation", **{**BOOK, "payment_methods": split}))
+    assert result["reservation_id"] == "HATHAT"
+    assert result["flights"][0]["price"] == 100
     user = data["users"]["ada_1"]
     assert "certificate_2" not in user["payment_methods"]
     assert user["payment_methods"]["gift_card_1"]["amount"] == 70
@@ -481,36 +483,36 @@ def test_reservations_change_their_flights_bags_and_passengers() -> None:
         "flights": new,
         "payment_id": "gift_card_1",
     }
-    made = json.loads(fly(data, "update_reservation_flights", **change))
-    assert [f["price"] for f in made["flights"]] == [90, 100]
-    assert made["payment_history"][-1] == {"payment_id": "gift_card_1", "amount": 100}
+    result = json.loads(fly(data, "update_reservation_flights", **change))
+    assert [f["price"] for f in result["flights"]] == [90, 100]
+    assert result["payment_history"][-1] == {"payment_id": "gift_card_1", "amount": 100}
     other = {**change, "flights": new[:1], "cabin": "business", "payment_id": "credit_card_3"}
-    made = json.loads(fly(data, "update_reservation_flights", **other))
-    assert made["flights"][0]["price"] == 300
-    assert made["cabin"] == "economy", "as in tau-bench"
+    result = json.loads(fly(data, "update_reservation_flights", **other))
+    assert result["flights"][0]["price"] == 300
+    assert result["cabin"] == "economy", "as in tau-bench"
     bags = {
         "reservation_id": "R1",
         "total_baggages": 2,
         "nonfree_baggages": 1,
         "payment_id": "gift_card_1",
     }
-    made = json.loads(fly(data, "update_reservation_baggages", **bags))
-    assert (made["total_baggages"], made["nonfree_baggages"]) == (2, 1)
+    result = json.loads(fly(data, "update_reservation_baggages", **bags))
+    assert (result["total_baggages"], result["nonfree_baggages"]) == (2, 1)
     assert data["users"]["ada_1"]["payment_methods"]["gift_card_1"]["amount"] == 0
-    made = json.loads(fly(data, "update_reservation_baggages", **bags))
-    assert len(made["payment_history"]) == 4, "what costs nothing is not a payment"
+    result = json.loads(fly(data, "update_reservation_baggages", **bags))
+    assert len(result["payment_history"]) == 4, "what costs nothing is not a payment"
     people = [{"first_name": "Bram"}]
-    made = json.loads(
+    result = json.loads(
         fly(data, "update_reservation_passengers", reservation_id="R1", passengers=people)
     )
-    assert made["passengers"] == people
+    assert result["passengers"] == people
 
 
 def test_three_certificates_are_all_that_there_can_be() -> None:
     data = airline()
-    said = [fly(data, "send_certificate", user_id="ada_1", amount=50) for _ in range(4)]
-    assert said[0] == "Certificate certificate_3221322 added to user ada_1 with amount 50."
-    assert said[3].startswith("Error")
+    texts = [fly(data, "send_certificate", user_id="ada_1", amount=50) for _ in range(4)]
+    assert texts[0] == "Certificate certificate_3221322 added to user ada_1 with amount 50."
+    assert texts[3].startswith("Error")
     assert data["users"]["ada_1"]["payment_methods"]["certificate_3221324"]["amount"] == 50
 
 

@@ -7,8 +7,8 @@ from worlds.test_travelplanner_rules import QUERY, WORLD, hotels
 
 from tutelage.types import Observation
 from tutelage_worlds.travelplanner import TravelPlanner, brief, commonsense, env
+from tutelage_worlds.travelplanner.brief import compact
 from tutelage_worlds.travelplanner.judge import Verdict
-from tutelage_worlds.travelplanner.render import compact
 from tutelage_worlds.travelplanner.suite import find
 from tutelage_worlds.travelplanner.tables import Hotel
 from tutelage_worlds.travelplanner.texts import legs
@@ -16,8 +16,11 @@ from tutelage_worlds.travelplanner.tools import Desk
 
 
 def test_a_journey_begins_where_the_query_says() -> None:
-    days = [{"current_city": "from Oak to Elm"}, {"current_city": "Elm"},
-            {"current_city": "from Elm to Oak"}]  # fmt: skip
+    days = [
+        {"current_city": "from Oak to Elm"},
+        {"current_city": "Elm"},
+        {"current_city": "from Elm to Oak"},
+    ]
     assert "must begin in Ash" in commonsense.reasonable_city_route(WORLD, QUERY, days)
 
 

@@ -17,16 +17,14 @@ from tutelage_worlds.travelplanner import TravelPlanner, database, judge, needs,
 from tutelage_worlds.travelplanner.__main__ import main
 from tutelage_worlds.travelplanner.database import PATHS
 from tutelage_worlds.travelplanner.env import Trip
-from tutelage_worlds.travelplanner.files import load
-from tutelage_worlds.travelplanner.frame import split
+from tutelage_worlds.travelplanner.files import load, people
 from tutelage_worlds.travelplanner.generate import Timetable
 from tutelage_worlds.travelplanner.hard import cost
 from tutelage_worlds.travelplanner.itinerary import literal, write
 from tutelage_worlds.travelplanner.requests import FAMILIES, trip
-from tutelage_worlds.travelplanner.sentences import people
 from tutelage_worlds.travelplanner.solver import cheapest, solve
 from tutelage_worlds.travelplanner.tables import Flight, Restaurant
-from tutelage_worlds.travelplanner.texts import reference
+from tutelage_worlds.travelplanner.texts import reference, split
 
 needs_data = pytest.mark.skipif(
     not DATA.is_dir(), reason=f"TravelPlanner's training data are not in {DATA}"
@@ -70,12 +68,30 @@ def test_queries_are_read_from_their_sentences(training: tuple[Trip, ...]) -> No
     assert [one.query.days for one in training] == [3, 3, 3, 3, 3, 5, 5, 5, 5, 5, 7, 7, 7, 7, 7] * 3
     people_of = [one.query.people for one in training]
     assert people_of == [1] * 15 + [2, 2, 8, 2, 2, 6, 4, 7, 2, 4, 4, 5, 2, 4, 2] + [
-        2, 3, 2, 2, 5, 3, 7, 3, 2, 5, 5, 4, 2, 2, 2
-    ]  # fmt: skip
+        2,
+        3,
+        2,
+        2,
+        5,
+        3,
+        7,
+        3,
+        2,
+        5,
+        5,
+        4,
+        2,
+        2,
+        2,
+    ]
     some = training[30].query
     assert (some.org, some.dest, some.rule, some.room, some.transport) == (
-        "Houston", "Fayetteville", "children under 10", None, "no self-driving"
-    )  # fmt: skip
+        "Houston",
+        "Fayetteville",
+        "children under 10",
+        None,
+        "no self-driving",
+    )
     assert some.cuisines == ("American", "Chinese", "French", "Mediterranean")
     assert training[40].query.room == "entire room"
     assert training[14].query.dest == "Wisconsin"
@@ -140,9 +156,15 @@ def test_training_tasks_are_played(mode: Any) -> None:
 
 
 def test_people_are_counted() -> None:
-    for text, count in (("a group of 4, from", 4), ("for two, starting", 2), ("for a pair, ", 2),
-                        ("three individuals", 3), ("a 3-day trip for me", 1),
-                        ("party of seven?", 7), ("7-day trip for one person", 1)):  # fmt: skip
+    for text, count in (
+        ("a group of 4, from", 4),
+        ("for two, starting", 2),
+        ("for a pair, ", 2),
+        ("three individuals", 3),
+        ("a 3-day trip for me", 1),
+        ("party of seven?", 7),
+        ("7-day trip for one person", 1),
+    ):
         assert people(text) == count
 
 
@@ -151,26 +173,59 @@ def test_people_are_counted() -> None:
 
 REFERENCE = {
     "Attractions in Elm": [
-        {"Name": "Mill", "Latitude": 41.5, "Longitude": -80.0, "Address": "1 Mill St, Elm, OH",
-         "Phone": "Unknown", "Website": "Unknown", "City": "Elm"}],
+        {
+            "Name": "Mill",
+            "Latitude": 41.5,
+            "Longitude": -80.0,
+            "Address": "1 Mill St, Elm, OH",
+            "Phone": "Unknown",
+            "Website": "Unknown",
+            "City": "Elm",
+        }
+    ],
     "Restaurants in Elm": [
-        {"Name": f"Cafe {k}", "Average Cost": 10, "Cuisines": "Tea", "Aggregate Rating": 4,
-         "City": "Elm"} for k in range(3)],
+        {
+            "Name": f"Cafe {k}",
+            "Average Cost": 10,
+            "Cuisines": "Tea",
+            "Aggregate Rating": 4,
+            "City": "Elm",
+        }
+        for k in range(3)
+    ],
     "Accommodations in Elm": [
-        {"NAME": "Inn", "price": 50.0, "room type": "Private room", "house_rules": "No pets",
-         "minimum nights": 1.0, "maximum occupancy": 2, "review rate number": 4.0, "city": "Elm"}],
+        {
+            "NAME": "Inn",
+            "price": 50.0,
+            "room type": "Private room",
+            "house_rules": "No pets",
+            "minimum nights": 1.0,
+            "maximum occupancy": 2,
+            "review rate number": 4.0,
+            "city": "Elm",
+        }
+    ],
     "Flight from Ash to Elm on 2022-03-01": "There is no flight from Ash to Elm on 2022-03-01.",
-    "Self-driving from Ash to Elm":
-        "self-driving, from Ash to Elm, duration: 2 hours, distance: 1,190 km, cost: 59",
+    "Self-driving from Ash to Elm": (
+        "self-driving, from Ash to Elm, duration: 2 hours, distance: 1,190 km, cost: 59"
+    ),
     "Taxi from Ash to Elm": "No valid information.",
     "Flight from Elm to Ash on 2022-03-03": [
-        {"Flight Number": "F2", "Price": 80, "DepTime": "08:00", "ArrTime": "09:00",
-         "ActualElapsedTime": "1 hours 0 minutes", "FlightDate": "2022-03-03",
-         "OriginCityName": "Elm", "DestCityName": "Ash", "Distance": 300.0}],
+        {
+            "Flight Number": "F2",
+            "Price": 80,
+            "DepTime": "08:00",
+            "ArrTime": "09:00",
+            "ActualElapsedTime": "1 hours 0 minutes",
+            "FlightDate": "2022-03-03",
+            "OriginCityName": "Elm",
+            "DestCityName": "Ash",
+            "Distance": 300.0,
+        }
+    ],
     "Self-driving from Elm to Ash": "No valid information.",
-    "Taxi from Elm to Ash":
-        "taxi, from Elm to Ash, duration: 1 day 2 hours, distance: 9 km, cost: 9",
-}  # fmt: skip
+    "Taxi from Elm to Ash": "taxi, from Elm to Ash, duration: 1 day 2 hours, distance: 9 km, cost: 9",
+}
 GOLD = {
     "messages": [
         {"role": "system", "content": "?"},
@@ -218,18 +273,41 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"entry": {**REFERENCE, "Restaurants in Elm": [5]}}, "entry 0 must be an object"),
     ({"entry": {**REFERENCE, "Taxi from Ash to Elm": 5}}, "must be a text"),
     ({"entry": without("Restaurants in Elm", "Cuisines")}, "entry 0 has no 'Cuisines'"),
-    ({"entry": {**REFERENCE, "Attractions in Elm": [
-        {**REFERENCE["Attractions in Elm"][0], "Latitude": "far"}]}},  # type: ignore[dict-item]
-     "'Latitude' is 'far' and must be a float"),
-    ({"entry": {**REFERENCE, "Restaurants in Elm": [
-        {**REFERENCE["Restaurants in Elm"][0], "Average Cost": 1.5}]}},  # type: ignore[dict-item]
-     "'Average Cost' is 1.5 and must be a int"),
+    (
+        {
+            "entry": {
+                **REFERENCE,
+                "Attractions in Elm": [{**REFERENCE["Attractions in Elm"][0], "Latitude": "far"}],
+            }
+        },  # type: ignore[dict-item]
+        "'Latitude' is 'far' and must be a float",
+    ),
+    (
+        {
+            "entry": {
+                **REFERENCE,
+                "Restaurants in Elm": [{**REFERENCE["Restaurants in Elm"][0], "Average Cost": 1.5}],
+            }
+        },  # type: ignore[dict-item]
+        "'Average Cost' is 1.5 and must be a int",
+    ),
     ({"told": {}}, "std_travelplanner.jsonl:1 is no conversation that ends with a plan"),
-    ({"told": {"messages": [*GOLD["messages"][:2], {"role": "assistant", "content": "?"}]}},
-     "is no conversation"),
-    ({"told": {"messages": [{"role": "user", "content": "Given Information:[]\nQuery:Free!"},
-                            GOLD["messages"][2]]}}, "names no budget"),
-]  # fmt: skip
+    (
+        {"told": {"messages": [*GOLD["messages"][:2], {"role": "assistant", "content": "?"}]}},
+        "is no conversation",
+    ),
+    (
+        {
+            "told": {
+                "messages": [
+                    {"role": "user", "content": "Given Information:[]\nQuery:Free!"},
+                    GOLD["messages"][2],
+                ]
+            }
+        },
+        "names no budget",
+    ),
+]
 
 
 @pytest.mark.parametrize(("changes", "said"), BROKEN)
@@ -274,17 +352,28 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 def entry(one: Trip) -> dict[str, Any]:
     """A query as osunlp/TravelPlanner has it."""
     query = one.query
-    wishes = {"house rule": query.rule, "cuisine": list(query.cuisines) or None,
-              "room type": query.room, "transportation": query.transport}  # fmt: skip
+    wishes = {
+        "house rule": query.rule,
+        "cuisine": list(query.cuisines) or None,
+        "room type": query.room,
+        "transportation": query.transport,
+    }
     gold = solve(one.world, query, one.route, query.budget)
     assert gold is not None
     return {
-        "org": query.org, "dest": query.dest, "days": query.days, "level": query.level,
-        "visiting_city_number": query.cities, "date": str(list(query.dates)),
-        "people_number": query.people, "local_constraint": str(wishes), "budget": query.budget,
-        "query": query.text, "annotated_plan": str([{"org": query.org}, gold.plan]),
+        "org": query.org,
+        "dest": query.dest,
+        "days": query.days,
+        "level": query.level,
+        "visiting_city_number": query.cities,
+        "date": str(list(query.dates)),
+        "people_number": query.people,
+        "local_constraint": str(wishes),
+        "budget": query.budget,
+        "query": query.text,
+        "annotated_plan": str([{"org": query.org}, gold.plan]),
         "reference_information": one.known(),
-    }  # fmt: skip
+    }
 
 
 ENTRIES = [

@@ -20,7 +20,6 @@ from support.travelplanner_plans import DATA, ODD, wrong
 
 from tutelage_worlds.travelplanner import database, texts
 from tutelage_worlds.travelplanner.commonsense import COMMONSENSE
-from tutelage_worlds.travelplanner.enquiry import enquiry
 from tutelage_worlds.travelplanner.env import Trip
 from tutelage_worlds.travelplanner.files import load
 from tutelage_worlds.travelplanner.generate import Timetable
@@ -29,7 +28,7 @@ from tutelage_worlds.travelplanner.judge import judge
 from tutelage_worlds.travelplanner.query import Query
 from tutelage_worlds.travelplanner.requests import FAMILIES, trip
 from tutelage_worlds.travelplanner.tables import Listed
-from tutelage_worlds.travelplanner.tools import Desk
+from tutelage_worlds.travelplanner.tools import Desk, enquiry
 
 CLONE = os.environ.get("TRAVELPLANNER", "")
 PYTHON = os.environ.get("TRAVELPLANNER_PYTHON", "")
@@ -85,13 +84,19 @@ def both(
 def told(query: Query) -> dict[str, Any]:
     """A query as the data set has it."""
     return {
-        "org": query.org, "dest": query.dest, "days": query.days, "budget": query.budget,
-        "visiting_city_number": query.cities, "people_number": query.people,
+        "org": query.org,
+        "dest": query.dest,
+        "days": query.days,
+        "budget": query.budget,
+        "visiting_city_number": query.cities,
+        "people_number": query.people,
         "local_constraint": {
-            "house rule": query.rule, "cuisine": list(query.cuisines) or None,
-            "room type": query.room, "transportation": query.transport,
+            "house rule": query.rule,
+            "cuisine": list(query.cuisines) or None,
+            "room type": query.room,
+            "transportation": query.transport,
         },
-    }  # fmt: skip
+    }
 
 
 def test_plans_are_judged_alike(both: tuple[Original, list[Trip]]) -> None:
@@ -157,8 +162,11 @@ def ours(world: Any, question: tuple[Any, ...]) -> str:
     if kind == "cities":
         return texts.cities(world, *given)
     city = given[0]
-    find = {"accommodation": texts.accommodations, "restaurants": texts.restaurants,
-            "attractions": texts.attractions}[kind]  # fmt: skip
+    find = {
+        "accommodation": texts.accommodations,
+        "restaurants": texts.restaurants,
+        "attractions": texts.attractions,
+    }[kind]
     if city in world.cities:
         return find(world, city)
     word = "restaurant" if kind == "restaurants" else "attraction"

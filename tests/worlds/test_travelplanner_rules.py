@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from tutelage_worlds.travelplanner import brief, enquiry, itinerary
-from tutelage_worlds.travelplanner.frame import split, table
+from tutelage_worlds.travelplanner import brief, itinerary, tools
 from tutelage_worlds.travelplanner.hard import HARD, cost
 from tutelage_worlds.travelplanner.itinerary import bare, cities_of, place
 from tutelage_worlds.travelplanner.judge import judge, rates
@@ -21,6 +20,7 @@ from tutelage_worlds.travelplanner.tables import (
     Road,
     World,
 )
+from tutelage_worlds.travelplanner.texts import split, table
 
 Plan = list[dict[str, Any]]
 CITIES = {"Ash": "Iowa", "Elm": "Ohio", "Oak": "Ohio", "Fir": "Utah"}
@@ -42,8 +42,17 @@ def food(city: str) -> tuple[Restaurant, ...]:
 
 
 def flight(number: str, origin: str, destination: str, day: int, price: int) -> Flight:
-    return Flight(number, price, "08:00", "09:30", "1 hours 30 minutes", f"2022-03-{day:02}",
-                  origin, destination, 300.0)  # fmt: skip
+    return Flight(
+        number,
+        price,
+        "08:00",
+        "09:30",
+        "1 hours 30 minutes",
+        f"2022-03-{day:02}",
+        origin,
+        destination,
+        300.0,
+    )
 
 
 WORLD = World(
@@ -62,14 +71,24 @@ WORLD = World(
     roads={(a, b): Road("2 hours 5 mins", "1,190 km") for a in CITIES for b in CITIES if a != b}
     | {("Ash", "Fir"): Road("1 day 2 hours", "3,000 km"), ("Fir", "Ash"): Road("", "")},
     flights=Listed(
-        (flight("F1", "Ash", "Elm", 1, 120), flight("F2", "Elm", "Ash", 3, 80),
-         flight("F3", "Ash", "Elm", 1, 90))
+        (
+            flight("F1", "Ash", "Elm", 1, 120),
+            flight("F2", "Elm", "Ash", 3, 80),
+            flight("F3", "Ash", "Elm", 1, 90),
+        )
     ),
-)  # fmt: skip
+)
 QUERY = Query(
-    text="?", level="easy", org="Ash", dest="Elm", days=3, cities=1, people=2, budget=1000,
+    text="?",
+    level="easy",
+    org="Ash",
+    dest="Elm",
+    days=3,
+    cities=1,
+    people=2,
+    budget=1000,
     dates=("2022-03-01", "2022-03-02", "2022-03-03"),
-)  # fmt: skip
+)
 
 
 def query(**changes: Any) -> Query:
@@ -80,17 +99,37 @@ def query(**changes: Any) -> Query:
 def plan(**changes: Any) -> Plan:
     """A good plan; `day1_lunch = ...` changes a field."""
     made: Plan = [
-        {"days": 1, "current_city": "from Ash to Elm",
-         "transportation": "Flight Number: F1, from Ash to Elm, Departure Time: 08:00",
-         "breakfast": "-", "attraction": "-", "lunch": "-", "dinner": "-",
-         "accommodation": "Inn, Elm"},
-        {"days": 2, "current_city": "Elm", "transportation": "-", "breakfast": "Cafe 0, Elm",
-         "attraction": "Old Museum, Elm;", "lunch": "Cafe 1, Elm", "dinner": "Cafe 2, Elm",
-         "accommodation": "Inn, Elm"},
-        {"days": 3, "current_city": "from Elm to Ash",
-         "transportation": "Flight Number: F2, from Elm to Ash", "breakfast": "-",
-         "attraction": "-", "lunch": "-", "dinner": "-", "accommodation": "-"},
-    ]  # fmt: skip
+        {
+            "days": 1,
+            "current_city": "from Ash to Elm",
+            "transportation": "Flight Number: F1, from Ash to Elm, Departure Time: 08:00",
+            "breakfast": "-",
+            "attraction": "-",
+            "lunch": "-",
+            "dinner": "-",
+            "accommodation": "Inn, Elm",
+        },
+        {
+            "days": 2,
+            "current_city": "Elm",
+            "transportation": "-",
+            "breakfast": "Cafe 0, Elm",
+            "attraction": "Old Museum, Elm;",
+            "lunch": "Cafe 1, Elm",
+            "dinner": "Cafe 2, Elm",
+            "accommodation": "Inn, Elm",
+        },
+        {
+            "days": 3,
+            "current_city": "from Elm to Ash",
+            "transportation": "Flight Number: F2, from Elm to Ash",
+            "breakfast": "-",
+            "attraction": "-",
+            "lunch": "-",
+            "dinner": "-",
+            "accommodation": "-",
+        },
+    ]
     for name, value in changes.items():
         day, _, key = name.partition("_")
         made[int(day[-1]) - 1][key] = value
@@ -129,8 +168,10 @@ WRONG: list[tuple[dict[str, Any], set[str]]] = [
     ({"day1_accommodation": "-"}, {"complete_information"}),
     ({"day2_lunch": "Cafe 0, Elm"}, {"diverse_restaurants"}),
     ({"day2_lunch": "Cafe 0, Elm "}, set()),  # compared by the letter
-    ({"day1_accommodation": "Long Stay, Elm", "day2_accommodation": "Long Stay, Elm"},
-     {"minimum_nights_stay"}),
+    (
+        {"day1_accommodation": "Long Stay, Elm", "day2_accommodation": "Long Stay, Elm"},
+        {"minimum_nights_stay"},
+    ),
     ({"day2_accommodation": "Inn Two, Elm"}, {"minimum_nights_stay"}),
     ({"day1_accommodation": "In, Elm"}, set()),  # fits two, so nights do not count
     ({"day1_accommodation": "Inn, Oak"}, {"within_current_city"}),
@@ -139,16 +180,20 @@ WRONG: list[tuple[dict[str, Any], set[str]]] = [
     ({"day1_transportation": "-"}, {"complete_information", "non_conflicting_transportation"}),
     ({"day2_transportation": "Taxi"}, {"within_sandbox", "within_current_city"}),
     ({"day2_transportation": "Walk in Elm"}, set()),
-    ({"day1_current_city": "from Oak to Elm"},
-     {"complete_information", "reasonable_city_route", "within_current_city"}),
-    ({"day2_current_city": "Oak"},
-     {"complete_information", "reasonable_city_route", "within_current_city"}),
+    (
+        {"day1_current_city": "from Oak to Elm"},
+        {"complete_information", "reasonable_city_route", "within_current_city"},
+    ),
+    (
+        {"day2_current_city": "Oak"},
+        {"complete_information", "reasonable_city_route", "within_current_city"},
+    ),
     ({"day3_current_city": "Elm"}, {"complete_information", "reasonable_city_route"}),
     ({"day2_dinner": None}, set()),  # null is not "-"
     ({"day2_accommodation": None}, {"minimum_nights_stay"}),
     ({"day1_transportation": "flight number: F1, from Ash to Elm"}, {"within_sandbox"}),
     ({"day2_breakfast": ", Elm"}, set()),  # no name fits all restaurants of the city
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changes", "wrong"), WRONG)
@@ -197,8 +242,9 @@ def test_cities_are_seen_in_one_piece_and_in_their_state() -> None:
     assert "not in Ohio" in why(
         "from Ash to Elm", "Elm", "from Elm to Fir", "Fir", "from Fir to Ash"
     )
-    assert "twice" in why("from Ash to Elm", "from Elm to Oak", "from Oak to Elm", "Elm",
-                          "from Elm to Ash")  # fmt: skip
+    assert "twice" in why(
+        "from Ash to Elm", "from Elm to Oak", "from Oak to Elm", "Elm", "from Elm to Ash"
+    )
     assert "passing" in why("from Ash to Elm", "Elm", "Oak", "Elm", "from Elm to Ash")
     assert "end where" in why("from Ash to Elm", "Elm")
     assert "no city" in why("from Ash to Yew", "Yew", "from Yew to Ash")
@@ -217,11 +263,14 @@ HARDER: list[tuple[dict[str, Any], dict[str, Any], set[str]]] = [
     ({"cuisines": ("American", "Chinese", "French")}, {}, set()),
     ({"cuisines": ("Indian",)}, {}, {"cuisine"}),
     ({"cuisines": ("Indian",)}, {"day2_lunch": "Cafe 3, Elm"}, set()),
-    ({"cuisines": ("Indian",)}, {"day3_breakfast": "Cafe 0, Ash", "day3_lunch": "Cafe 3, Elm"},
-     {"cuisine"}),  # a meal at home ends the day
+    (
+        {"cuisines": ("Indian",)},
+        {"day3_breakfast": "Cafe 0, Ash", "day3_lunch": "Cafe 3, Elm"},
+        {"cuisine"},
+    ),  # a meal at home ends the day
     ({"transport": "no flight"}, {}, {"transportation"}),
     ({"transport": "no self-driving"}, {}, set()),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("wishes", "changes", "wrong"), HARDER)
@@ -297,8 +346,21 @@ def test_plans_are_read_in_every_form() -> None:
     assert itinerary.read(f"Sure!\n{written.replace(chr(10), ' ')}") == made
     assert itinerary.read(repr(made)) == made
     assert itinerary.read(written.replace("Museum, Elm;", "Museum, Elm.")) == made
-    for nonsense in ("", "Day 1:", "[]", "{}", "[{}]", "[1]", '[{"lunch": 5}]', "[" * 5000,
-                     '[{"lunch"', "Lunch: x", "x" * 60_000, "-" * 20_000, "(" * 300):  # fmt: skip
+    for nonsense in (
+        "",
+        "Day 1:",
+        "[]",
+        "{}",
+        "[{}]",
+        "[1]",
+        '[{"lunch": 5}]',
+        "[" * 5000,
+        '[{"lunch"',
+        "Lunch: x",
+        "x" * 60_000,
+        "-" * 20_000,
+        "(" * 300,
+    ):
         assert itinerary.read(nonsense) is None
 
 
@@ -314,14 +376,23 @@ def test_few_words_mean_the_same() -> None:
     read = brief.read(drive, WORLD)
     assert read is not None
     assert [day["transportation"] for day in read] == [
-        "Self-driving, from Ash to Elm", "-", "Taxi, from Elm to Ash",
-    ]  # fmt: skip
+        "Self-driving, from Ash to Elm",
+        "-",
+        "Taxi, from Elm to Ash",
+    ]
     two = brief.read("Elm ; F9 ; - ; Old Museum | Zoo ; - ; Nowhere ; -", WORLD)
     assert two == [
-        {"days": 1, "current_city": "Elm", "transportation": "F9", "breakfast": "-",
-         "attraction": "Old Museum, Elm;Zoo, Elm;", "lunch": "-", "dinner": "Nowhere, Elm",
-         "accommodation": "-"}
-    ]  # fmt: skip
+        {
+            "days": 1,
+            "current_city": "Elm",
+            "transportation": "F9",
+            "breakfast": "-",
+            "attraction": "Old Museum, Elm;Zoo, Elm;",
+            "lunch": "-",
+            "dinner": "Nowhere, Elm",
+            "accommodation": "-",
+        }
+    ]
     assert brief.read("a ; b", WORLD) is None
     assert brief.read(";" * 60_000, WORLD) is None
     # where both cities have it: meals are taken where the day begins, nights where it ends
@@ -359,7 +430,7 @@ def test_tables_look_like_those_of_pandas() -> None:
 def test_a_day_can_be_priced() -> None:
     def ask(**changes: Any) -> str:
         day = {**plan()[0], "people_number": 2, **changes}
-        return enquiry.enquiry(WORLD, str(day))[0]
+        return tools.enquiry(WORLD, str(day))[0]
 
     assert ask() == "The cost of your plan is 340.0 dollars."
     assert ask(accommodation="-", lunch="Cafe 1, Elm") == "The cost of your plan is 280 dollars."
@@ -374,7 +445,7 @@ def test_a_day_can_be_priced() -> None:
     assert ask(transportation="Bus", accommodation="Elm") == "The cost of your plan is 0 dollars."
     assert ask(accommodation="Inn, Oak (Ohio)") == "The cost of your plan is 340.0 dollars."
     for said in ("", "{", "[1]", '{"people_number": 0}', '{"people_number": "2"}'):
-        assert enquiry.enquiry(WORLD, said)[1] is False
+        assert tools.enquiry(WORLD, said)[1] is False
 
 
 # -- the solver
@@ -400,11 +471,16 @@ def test_the_solver_takes_what_comes_first_and_saves_where_it_must() -> None:
 
 @pytest.mark.parametrize(
     ("wishes", "fits"),
-    [({"rule": "pets", "people": 1}, True), ({"room": "shared room"}, False),
-     ({"cuisines": ("American", "Chinese", "French", "Indian")}, True),
-     ({"cuisines": ("Mexican",)}, False), ({"transport": "no flight"}, True),
-     ({"transport": "no self-driving", "people": 3}, True), ({"room": "private room"}, True)],
-)  # fmt: skip
+    [
+        ({"rule": "pets", "people": 1}, True),
+        ({"room": "shared room"}, False),
+        ({"cuisines": ("American", "Chinese", "French", "Indian")}, True),
+        ({"cuisines": ("Mexican",)}, False),
+        ({"transport": "no flight"}, True),
+        ({"transport": "no self-driving", "people": 3}, True),
+        ({"room": "private room"}, True),
+    ],
+)
 def test_what_is_solved_is_right(wishes: dict[str, Any], fits: bool) -> None:
     wanted = query(budget=10_000, **wishes)
     found = solve(WORLD, wanted, ["Elm"], wanted.budget)

@@ -1,4 +1,4 @@
-"""WebShop's own files: read, refused in a sentence, and built into a shop on disk."""
+"""WebShop's own files: reading, error messages, and building a shop on disk."""
 
 import json
 import subprocess
@@ -20,8 +20,8 @@ Files = dict[str, Any]
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    made = generate(40, 2)
-    files.write(tmp_path, made.products, made.attributes, made.humans)
+    result = generate(40, 2)
+    files.write(tmp_path, result.products, result.attributes, result.humans)
     return tmp_path
 
 
@@ -34,11 +34,11 @@ def change(data: Path, name: str, edit: Any) -> None:
 
 def test_files_sell_what_was_written_into_them(data: Path) -> None:
     suite = WebShop(data=data, test=5, dev=5)
-    made = in_memory(source_of(generate(40, 2)), goals="human", seed=0)
+    result = in_memory(source_of(generate(40, 2)), goals="human", seed=0)
     shop = suite.shop()
     assert shop.name == "items_shuffle"
-    assert list(shop.products) == list(made.products)
-    assert [shop.goal(i) for i in range(len(shop))] == [made.goal(i) for i in range(len(made))]
+    assert list(shop.products) == list(result.products)
+    assert [shop.goal(i) for i in range(len(shop))] == [result.goal(i) for i in range(len(result))]
     task = suite.tasks("train")[0]
     env = suite.make()
     env.reset(task)
@@ -110,7 +110,7 @@ BROKEN = (
 
 
 @pytest.mark.parametrize(("name", "edit", "says"), BROKEN, ids=range(len(BROKEN)))
-def test_what_is_wrong_in_a_file_is_said(data: Path, name: str, edit: Any, says: str) -> None:
+def test_errors_in_a_file_are_reported(data: Path, name: str, edit: Any, says: str) -> None:
     change(data, name, edit)
     with pytest.raises(CatalogueError, match=says):
         in_memory(files.source(data, goals="human"), goals="human", seed=0)
@@ -177,8 +177,8 @@ def test_a_list_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_shop_on_disk_is_the_shop_in_memory(tmp_path: Path) -> None:
-    made = awkward(150, 11)
-    files.write(tmp_path, made.products, made.attributes, made.humans)
+    result = awkward(150, 11)
+    files.write(tmp_path, result.products, result.attributes, result.humans)
     shop = build(tmp_path, tmp_path / "shop", goals="human", seed=11, products=None)
     other = awkward_shop(150, 11, "human")
     assert list(shop.products) == list(other.products)
@@ -198,11 +198,11 @@ def test_a_shop_on_disk_is_the_shop_in_memory(tmp_path: Path) -> None:
 
 
 def test_a_large_index_is_put_together_from_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = in_memory(source_of(awkward(80, 3)), goals="human", seed=0)
+    full = in_memory(source_of(awkward(80, 3)), goals="human", seed=0)
     monkeypatch.setattr("tutelage_worlds.webshop.index.BLOCK", 100)
     parts = in_memory(source_of(awkward(80, 3)), goals="human", seed=0)
     for query in ("red shoes", "machine washable color size", "free of gluten", "a"):
-        assert list(whole.search(query)) == list(parts.search(query))
+        assert list(full.search(query)) == list(parts.search(query))
 
 
 def test_a_shop_is_built_once_and_says_what_it_was_built_with(
@@ -242,7 +242,7 @@ def test_two_processes_map_the_same_files(data: Path) -> None:
         "s = WebShop(data=sys.argv[1], test=2, dev=2)\n"
         "print([s.plan(t) for t in s.tasks('train')])"
     )
-    said = [
+    texts = [
         subprocess.run(
             [sys.executable, "-c", code, str(data / "shop")],
             capture_output=True,
@@ -252,18 +252,18 @@ def test_two_processes_map_the_same_files(data: Path) -> None:
         ).stdout
         for _ in range(2)
     ]
-    assert said[0] == said[1] != "[]\n"
-    assert "entry" not in said[0]
+    assert texts[0] == texts[1] != "[]\n"
+    assert "entry" not in texts[0]
 
 
 def test_a_shop_without_products_or_goals_is_one(tmp_path: Path) -> None:
     for products, humans in ((0, 0), (5, 0)):
-        made = generate(products)
-        made.humans.clear()
-        files.write(tmp_path, made.products, made.attributes, made.humans)
+        result = generate(products)
+        result.humans.clear()
+        files.write(tmp_path, result.products, result.attributes, result.humans)
         folder = tmp_path / f"shop{products}-{humans}"
         for shop in (
-            in_memory(source_of(made), goals="human", seed=0),
+            in_memory(source_of(result), goals="human", seed=0),
             build(tmp_path, folder, goals="human", seed=0, products=None),
         ):
             assert (len(shop.products), len(shop), shop.search("tea")) == (products, 0, ())

@@ -53,7 +53,7 @@ def test_every_page_click_and_reward_is_that_of_the_original(part: dict[str, Any
 def test_goals_their_limits_and_their_order_are_those_of_the_original(part: dict[str, Any]) -> None:
     shop = shop_of(part)
     goals = [shop.goal(i) for i in range(len(shop))]
-    told = [
+    texts = [
         [
             goal.text,
             goal.upper,
@@ -63,7 +63,7 @@ def test_goals_their_limits_and_their_order_are_those_of_the_original(part: dict
         ]
         for goal in goals
     ]
-    assert hashlib.sha256(json.dumps(told).encode()).hexdigest() == part["instructions"]
+    assert hashlib.sha256(json.dumps(texts).encode()).hexdigest() == part["instructions"]
 
 
 def test_terms_are_those_of_lucene() -> None:

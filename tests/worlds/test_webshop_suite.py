@@ -1,4 +1,4 @@
-"""WebShop as a suite: tasks, the environment, those who know how to shop, and few words."""
+"""The webshop suite: tasks, environment, experts, and the compact rendering."""
 
 import pickle
 import subprocess
@@ -49,7 +49,7 @@ def test_it_keeps_every_promise() -> None:
             assert finding.problems == (), finding.name
 
 
-def test_tasks_are_the_goals_after_the_shuffle_and_have_names_for_ever() -> None:
+def test_tasks_are_the_shuffled_goals_with_stable_ids() -> None:
     test, dev, train = (SUITE.tasks(split) for split in ("test", "dev", "train"))
     assert (len(test), len(dev), len(train)) == (100, 100, len(SUITE.shop()) - 200)
     first = train[0]
@@ -207,7 +207,7 @@ ACTIONS = st.one_of(
     st.booleans(),
     st.integers(0, 60),
 )
-def test_anything_may_be_said_and_goes_the_same_way_again(
+def test_any_action_is_answered_and_games_are_deterministic(
     said: list[str | int], mode: Mode, goals: str, attributes: bool, goal: int
 ) -> None:
     """Numbers stand for one of what can be done."""
@@ -269,7 +269,7 @@ def test_another_process_sees_the_same() -> None:
         "print(hash(e.reset(t).text) * 0, e.reset(t).text, *s.demonstrate(t), *s.plan(t))\n"
         "print(e.step('search[<r>]').text)"
     )
-    said = {
+    texts = {
         subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
@@ -279,7 +279,7 @@ def test_another_process_sees_the_same() -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    assert len(said) == 1
+    assert len(texts) == 1
 
 
 # -- a shop of two products, each with more than one choice
@@ -306,12 +306,12 @@ def small_shop() -> Pages:
         "instruction_attributes": ["tea"],
         "instruction_options": [],
     }
-    made = Catalogue(
+    result = Catalogue(
         products=[entry, {**entry, "asin": "SECOND", "pricing": "$500"}],
         attributes={},
         humans={"FIRST": [wish]},
     )
-    return Pages(in_memory(source_of(made), goals="human", seed=0), False)
+    return Pages(in_memory(source_of(result), goals="human", seed=0), False)
 
 
 def after(*actions: str, goal: int = 0) -> Game:
@@ -392,7 +392,7 @@ def test_pages_before_the_first_are_empty_or_from_the_end() -> None:
 
 
 def product(**changes: object) -> Product:
-    made = {
+    result = {
         "asin": "A",
         "title": "Red Tea Pot",
         "description": "Made of clay",
@@ -405,11 +405,11 @@ def product(**changes: object) -> Product:
         "product_category": "Home › Kitchen › Pots",
         **changes,
     }
-    return Product(**made)  # type: ignore[arg-type]
+    return Product(**result)  # type: ignore[arg-type]
 
 
 def goal(**changes: object) -> Goal:
-    made = {
+    result = {
         "product": 0,
         "text": "",
         "attributes": ("hand made", "clay"),
@@ -417,7 +417,7 @@ def goal(**changes: object) -> Goal:
         "upper": 20.0,
         **changes,
     }
-    return Goal(**made)  # type: ignore[arg-type]
+    return Goal(**result)  # type: ignore[arg-type]
 
 
 def worth(bought: Product, chosen: dict[str, str], wish: Goal, price: float = 10.0) -> float:
@@ -436,23 +436,23 @@ def test_a_purchase_is_worth_the_share_of_wishes_that_it_meets() -> None:
 
 def test_another_kind_of_product_is_worth_less() -> None:
     other = {"query": "cup", "product_category": "Home › Garden"}
-    whole = {"color": "blue"}
-    assert worth(product(**other), whole, goal()) == 1.0  # titles alike
-    assert worth(product(**other, title="Lamp Shade"), whole, goal()) == 0.0
+    full = {"color": "blue"}
+    assert worth(product(**other), full, goal()) == 1.0  # titles alike
+    assert worth(product(**other, title="Lamp Shade"), full, goal()) == 0.0
     long = product(title="Pot " + " ".join(f"word{chr(97 + i)}" for i in range(5)))
     apart = product(**other, title="Pot of Gold")
-    assert reward(apart, 1.0, whole, goal(), long, by_rules) == 0.5
-    assert reward(product(title="Pot"), 1.0, whole, goal(), long, by_rules) == 1.0
+    assert reward(apart, 1.0, full, goal(), long, by_rules) == 0.5
+    assert reward(product(title="Pot"), 1.0, full, goal(), long, by_rules) == 1.0
     longer = product(title="Pot " + " ".join(f"word{chr(97 + i)}" for i in range(15)))
-    assert reward(product(title="Pot"), 1.0, whole, goal(), longer, by_rules) == 0.1
+    assert reward(product(title="Pot"), 1.0, full, goal(), longer, by_rules) == 0.1
     often = product(title="Pot" + " Word" * 10)
-    assert reward(product(title="Pot"), 1.0, whole, goal(), often, by_rules) == 0.1
+    assert reward(product(title="Pot"), 1.0, full, goal(), often, by_rules) == 0.1
     nameless = product(title="2 for 1")
-    assert reward(apart, 1.0, whole, goal(), nameless, by_rules) == 0.5
-    assert reward(nameless, 1.0, whole, goal(), product(), by_rules) == 0.0
+    assert reward(apart, 1.0, full, goal(), nameless, by_rules) == 0.5
+    assert reward(nameless, 1.0, full, goal(), product(), by_rules) == 0.0
     same_shelf = product(title="Pot", query="x", product_category="A › Pots › Kitchen")
     wanted = product(title="Pot " + " ".join("bcdefg"))
-    assert reward(same_shelf, 1.0, whole, goal(), wanted, by_rules) == 1.0
+    assert reward(same_shelf, 1.0, full, goal(), wanted, by_rules) == 1.0
 
 
 def test_options_of_synthetic_goals_are_compared_as_pairs() -> None:
@@ -485,8 +485,8 @@ def test_nouns_come_from_a_model_where_there_is_one() -> None:
 
 def test_instructions_are_taken_apart_without_knowing_the_product() -> None:
     known = {"gluten free", "gluten", "non gmo"}.__contains__
-    said = "I am looking for Non GMO gluten free tea, in 6.5 oz, and price lower than 9.00 dollars"
-    wish = read(said, known)
+    text = "I am looking for Non GMO gluten free tea, in 6.5 oz, and price lower than 9.00 dollars"
+    wish = read(text, known)
     assert wish.attributes == ("non gmo", "gluten free")
     assert wish.rest == ("tea", "6.5", "oz")
     assert "9.00" not in wish.text

@@ -1,4 +1,4 @@
-"""The benchmarks of the worlds: which Python runs each, and that each starts there."""
+"""The benchmarks of the suites: which Python runs each, and that each starts there."""
 
 import importlib.util
 import subprocess

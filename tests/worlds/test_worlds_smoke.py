@@ -1,4 +1,4 @@
-"""`make worlds`: every built-in world's examples are there to be tried, and are tried."""
+"""`make worlds`: every built-in suite's examples exist and run."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tutelage.envs.registry import SUITES
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_world_with_examples_is_tried() -> None:
+def test_every_suite_with_examples_is_tried() -> None:
     assert set(SMOKED) == set(SUITES) - {"doors"}
     for world in SMOKED:
         for kind in ("sft", "grpo"):
@@ -33,7 +33,7 @@ def test_a_smoke_trains_household_as_its_examples_say(monkeypatch: pytest.Monkey
     assert files == ["household_sft.toml", "household_grpo.toml"]
 
 
-def test_household_has_no_curve_among_the_worlds() -> None:
+def test_household_has_no_curve_among_the_suites() -> None:
     with pytest.raises(SystemExit):
         main(["run", "household"])
 

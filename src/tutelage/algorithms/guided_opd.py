@@ -1,4 +1,4 @@
-"""Guided-OPD (arXiv:2606.15912): a teacher takes some turns, fewer as training goes on.
+"""Guided-OPD (arXiv:2606.15912): a teacher takes some turns, fewer as training proceeds.
 
 Each turn is the teacher's with probability beta(step), drawn independently; beta falls from `start` to
 exactly `end` over the first `decay` of training (section 3.3). Per token, in one mean over all:

@@ -16,7 +16,6 @@ from tutelage.config.schema import Config
 from tutelage.config.toml_file import load
 from tutelage.errors import RunError
 from tutelage.objective import View
-from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import pack
 from tutelage.rollout.play import play
 from tutelage.rollout.session import Limits, Session
@@ -78,8 +77,7 @@ def measure(config: Config, *, student: str = "", seconds: float = SECONDS, tick
     """
     parts = assemble(config, evaluates=False)
     with opened(parts, student=student, tick=tick) as session:
-        own = session.policies["self"]
-        assert isinstance(own, HFPolicy)
+        own = models.student_of(session.policies)
         if parts.makes_reference:
             session = replace(session, policies={**session.policies, "reference": own.copied()})
         small = _step(config, session, parts.phases[-1], seconds)
@@ -109,8 +107,7 @@ def _step(config: Config, session: Session, phase: Phase, seconds: float) -> Sma
     """Measure as many tasks of a step as fit into `seconds`; if a single full task does not fit,
     one task with fewer turns and tokens."""
     tasks = tasks_of(session.suite, config.env.split, config.rollout.tasks_per_step, where="env")
-    student, end = session.policies["self"], time.perf_counter() + seconds
-    assert isinstance(student, HFPolicy)
+    student, end = models.student_of(session.policies), time.perf_counter() + seconds
     optimizer = adamw(
         student.parameters(),
         lr=0.0,

@@ -28,6 +28,7 @@ from tutelage.envs.registry import ADAPTERS, SUITES
 from tutelage.envs.requirements import Need
 from tutelage.errors import NAME, ConfigError, EnvError, install
 from tutelage.hints.bank import load as load_bank
+from tutelage.policies.registry import named
 
 WIDTH: Final = 80
 ASSETS: Final = Path(__file__).parents[1] / "assets"
@@ -47,8 +48,8 @@ class Line:
 
     state: State
     name: str
-    said: str = ""
-    how: str = ""  # the command that fixes it
+    detail: str = ""
+    fix: str = ""  # the command that fixes it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +89,12 @@ def complete(parts: Iterable[Part]) -> bool:
 
 
 def machine() -> Iterator[Line]:
-    yield Line(state="ok", name="Python", said=f"{platform.python_version()} on {sys.platform}")
+    yield Line(state="ok", name="Python", detail=f"{platform.python_version()} on {sys.platform}")
     yield from _processors()
     size = cpu.memory()
-    yield Line(state="ok", name="memory", said=f"{size / 1e9:.1f} GB" if size else "not told")
+    yield Line(state="ok", name="memory", detail=f"{size / 1e9:.1f} GB" if size else "unknown")
     free = shutil.disk_usage(Path.cwd()).free
-    yield Line(state="ok", name="disk", said=f"{free / 1e9:.1f} GB free here")
+    yield Line(state="ok", name="disk", detail=f"{free / 1e9:.1f} GB free here")
     yield _gpu()
 
 
@@ -101,17 +102,17 @@ def _processors() -> Iterator[Line]:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     share = cpu.share()
     less = f", {share:g} of them by quota" if share and share < (count or 1) else ""
-    yield Line(state="ok", name="processors", said=f"{count}{less}")
+    yield Line(state="ok", name="processors", detail=f"{count}{less}")
     threads, wait = os.environ.get("OMP_NUM_THREADS"), os.environ.get("OMP_WAIT_POLICY")
-    said = f"OMP_NUM_THREADS = {threads}" if threads else "torch takes all processors"
-    how = [] if threads else ["OMP_NUM_THREADS=1"]
+    detail = f"OMP_NUM_THREADS = {threads}" if threads else "torch takes all processors"
+    fix = [] if threads else ["OMP_NUM_THREADS=1"]
     if wait and wait.upper() != "PASSIVE":  # where it is not set, `tutelage` sets it
-        said += f", and OMP_WAIT_POLICY = {wait} lets threads spin while they wait"
-        how.append("OMP_WAIT_POLICY=PASSIVE")
-    if how:
-        said += "; to share the machine:"
-    command = f"export {' '.join(how)}" if how else ""
-    yield Line(state="note" if how else "ok", name="threads", said=said, how=command)
+        detail += f", and OMP_WAIT_POLICY = {wait} lets threads spin while they wait"
+        fix.append("OMP_WAIT_POLICY=PASSIVE")
+    if fix:
+        detail += "; to share the machine:"
+    command = f"export {' '.join(fix)}" if fix else ""
+    yield Line(state="note" if fix else "ok", name="threads", detail=detail, fix=command)
 
 
 def gpus() -> list[str]:
@@ -127,11 +128,11 @@ def gpus() -> list[str]:
 def _gpu() -> Line:
     found = gpus()
     if not found:
-        return Line(state="-", name="GPU", said="no NVIDIA driver; everything runs on the CPU")
+        return Line(state="-", name="GPU", detail="no NVIDIA driver; everything runs on the CPU")
     if _installed("torch").endswith("+cpu"):
-        said = f"{', '.join(found)}, which this torch was built without"
-        return Line(state="note", name="GPU", said=said, how=CUDA)
-    return Line(state="ok", name="GPU", said=", ".join(found))
+        detail = f"{', '.join(found)}, which this torch was built without"
+        return Line(state="note", name="GPU", detail=detail, fix=CUDA)
+    return Line(state="ok", name="GPU", detail=", ".join(found))
 
 
 def asked_torch() -> Iterator[Line]:
@@ -140,8 +141,8 @@ def asked_torch() -> Iterator[Line]:
 
     there = torch.cuda.is_available()
     names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
-    said = f"CUDA {torch.version.cuda}: {', '.join(names)}" if there else "no CUDA"
-    yield Line(state="ok", name="torch says", said=f"{said}; {torch.get_num_threads()} threads")
+    detail = f"CUDA {torch.version.cuda}: {', '.join(names)}" if there else "no CUDA"
+    yield Line(state="ok", name="torch says", detail=f"{detail}; {torch.get_num_threads()} threads")
 
 
 # -- packages
@@ -156,22 +157,24 @@ def _installed(name: str) -> str:
 
 def _requirements() -> dict[str, list[Requirement]]:
     """By extra ("" for none), what this Python wants of it."""
-    made: dict[str, list[Requirement]] = {}
+    by_extra: dict[str, list[Requirement]] = {}
     for extra, texts in _declared().items():
         needs = [Requirement(text) for text in texts]
-        made[extra] = [n for n in needs if n.marker is None or n.marker.evaluate({"extra": extra})]
+        by_extra[extra] = [
+            n for n in needs if n.marker is None or n.marker.evaluate({"extra": extra})
+        ]
     # an extra may name others, as in tutelage[search]: their packages take its place
     return {
         extra: [
             each
             for need in needs
             for each in (
-                [n for other in sorted(need.extras) for n in made[other]]
+                [n for other in sorted(need.extras) for n in by_extra[other]]
                 if need.name == NAME
                 else [need]
             )
         ]
-        for extra, needs in made.items()
+        for extra, needs in by_extra.items()
     }
 
 
@@ -190,19 +193,19 @@ def _declared() -> dict[str, list[str]]:
 
 def _lacks(needs: Iterable[Requirement]) -> list[str]:
     """What is not installed, or too old."""
-    made = []
+    lacking = []
     for need in needs:
         here = _installed(need.name)
         if not here:
-            made.append(need.name)
+            lacking.append(need.name)
         elif not need.specifier.contains(here, prereleases=True):
-            made.append(f"{need.name} {need.specifier} (here is {here})")
-    return made
+            lacking.append(f"{need.name} {need.specifier} (here is {here})")
+    return lacking
 
 
 def base() -> Iterator[Line]:
     """What every command needs."""
-    yield _bundle(NAME, _requirements()[""], how=f"pip install --upgrade {NAME}", needed=True)
+    yield _bundle(NAME, _requirements()[""], fix=f"pip install --upgrade {NAME}", needed=True)
 
 
 def extras() -> Iterator[Line]:
@@ -210,17 +213,19 @@ def extras() -> Iterator[Line]:
     yield from base()
     for extra, needs in _requirements().items():
         if extra:
-            yield _bundle(f"[{extra}]", needs, how=install(extra), needed=False)
+            yield _bundle(f"[{extra}]", needs, fix=install(extra), needed=False)
 
 
-def _bundle(name: str, needs: list[Requirement], *, how: str, needed: bool) -> Line:
+def _bundle(name: str, needs: list[Requirement], *, fix: str, needed: bool) -> Line:
     lacks = _lacks(needs)
     if lacks:
         state: State = "missing" if needed else "-"
-        return Line(state=state, name=name, said=f"without {', '.join(lacks)}", how=how)
-    said = ", ".join(f"{need.name} {_installed(need.name)}" for need in needs)
-    said = said or "nothing more for this Python"
-    return Line(state="ok", name=name, said=f"{__version__}: {said}" if name == NAME else said)
+        return Line(state=state, name=name, detail=f"without {', '.join(lacks)}", fix=fix)
+    detail = ", ".join(f"{need.name} {_installed(need.name)}" for need in needs)
+    detail = detail or "nothing more for this Python"
+    return Line(
+        state="ok", name=name, detail=f"{__version__}: {detail}" if name == NAME else detail
+    )
 
 
 # -- suites
@@ -240,17 +245,17 @@ def suite(name: str, module: str, options: Mapping[str, object], *, needed: bool
         ask = getattr(importlib.import_module(module), "needs", None)
         needs: list[Need] = list(ask(options)) if callable(ask) else []
     except (ImportError, SyntaxError, EnvError) as error:
-        said = f"{module} could not be imported: {error}"
-        yield Line(state=absent, name=name, said=said, how="install it, or fix it")
+        detail = f"{module} could not be imported: {error}"
+        yield Line(state=absent, name=name, detail=detail, fix="install it, or fix it")
         return
     ready = not any(need.missing for need in needs)
-    yield Line(state="ok" if ready else absent, name=name, said="ready" if ready else "not ready")
+    yield Line(state="ok" if ready else absent, name=name, detail="ready" if ready else "not ready")
     for need in needs:
         if need.found:
-            yield Line(state="ok", name=f"  {need.name}", said=need.found)
+            yield Line(state="ok", name=f"  {need.name}", detail=need.found)
         else:
             state: State = absent if need.missing else "-"
-            yield Line(state=state, name=f"  {need.name}", said=need.use, how=need.get)
+            yield Line(state=state, name=f"  {need.name}", detail=need.use, fix=need.get)
 
 
 def suite_lines(config: Config) -> Iterator[Line]:
@@ -261,8 +266,8 @@ def suite_lines(config: Config) -> Iterator[Line]:
         sys.path.append(str(Path.cwd()))
     module, colon, _ = path.partition(":")
     if not colon:
-        said = f"there is no suite of this name; there are {', '.join((*SUITES, *ADAPTERS))}"
-        yield Line(state="missing", name=name, said=said, how="set env.suite to one of them")
+        detail = f"there is no suite of this name; there are {', '.join((*SUITES, *ADAPTERS))}"
+        yield Line(state="missing", name=name, detail=detail, fix="set env.suite to one of them")
         return
     lines = suite(name, module, config.env.options, needed=True)
     yield from (line for line in lines if line.state != "-")
@@ -289,29 +294,31 @@ def _files(config: Config) -> Iterator[Line]:
 def _model(where: str, section: PolicySection) -> Line:
     if section.url:
         shown = address(section.url, where=f"{where}.model").shown
-        said = f"{shown}, which is asked when the run starts"
-        return Line(state="note", name=where, said=said)
+        detail = f"{shown}, which is asked when the run starts"
+        return Line(state="note", name=where, detail=detail)
     if section.build is not None:
-        return Line(state="ok", name=where, said="built from nothing")
+        return Line(state="ok", name=where, detail="built from nothing")
     model = section.model
+    if not named(section).ours:
+        return Line(state="note", name=where, detail=f"{model}, an engine of yours")
     if model.startswith("builtin:"):
         there = (ASSETS / model.removeprefix("builtin:") / "config.json").is_file()
-        how = "`tutelage demo` names the one there is: builtin:household-teacher"
+        fix = "`tutelage demo` names the one there is: builtin:household-teacher"
         return Line(
-            state="ok" if there else "missing", name=where, said=model, how=how * (not there)
+            state="ok" if there else "missing", name=where, detail=model, fix=fix * (not there)
         )
     if Path(model).expanduser().is_dir():
-        return Line(state="ok", name=where, said=model)
+        return Line(state="ok", name=where, detail=model)
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         return Line(
-            state="missing", name=where, said=f"{model}: no such folder", how="correct the path"
+            state="missing", name=where, detail=f"{model}: no such folder", fix="correct the path"
         )
     if any((hub() / f"models--{model.replace('/', '--')}" / "snapshots").glob("*/config.json")):
-        return Line(state="ok", name=where, said=f"{model}, downloaded")
+        return Line(state="ok", name=where, detail=f"{model}, downloaded")
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    said = f"{model} is not here" + ("" if offline else "; the run downloads it, or you first:")
+    detail = f"{model} is not here" + ("" if offline else "; the run downloads it, or you first:")
     state: State = "missing" if offline else "note"
-    return Line(state=state, name=where, said=said, how=f"hf download {model}")
+    return Line(state=state, name=where, detail=detail, fix=f"hf download {model}")
 
 
 def hub() -> Path:
@@ -322,27 +329,27 @@ def hub() -> Path:
 
 def _path(where: str, path: str) -> Line:
     if Path(path).expanduser().is_file():
-        return Line(state="ok", name=where, said=path)
-    return Line(state="missing", name=where, said=f"{path}: no such file", how="correct the path")
+        return Line(state="ok", name=where, detail=path)
+    return Line(state="missing", name=where, detail=f"{path}: no such file", fix="correct the path")
 
 
 def _cuda(where: str, device: str) -> Line:
     if not gpus():
-        said, how = f"{device}: no NVIDIA driver here", f'set {where}.device = "auto"'
-        return Line(state="missing", name=f"{where}.device", said=said, how=how)
+        detail, fix = f"{device}: no NVIDIA driver here", f'set {where}.device = "auto"'
+        return Line(state="missing", name=f"{where}.device", detail=detail, fix=fix)
     if _installed("torch").endswith("+cpu"):
-        said = f"{device}: this torch was built without CUDA"
-        return Line(state="missing", name=f"{where}.device", said=said, how=CUDA)
-    return Line(state="ok", name=f"{where}.device", said=device)
+        detail = f"{device}: this torch was built without CUDA"
+        return Line(state="missing", name=f"{where}.device", detail=detail, fix=CUDA)
+    return Line(state="ok", name=f"{where}.device", detail=device)
 
 
 def _bank(name: str) -> Line:
     try:
         bank = load_bank(name)
     except ConfigError as error:
-        said = str(error).removeprefix("hints.bank: ")
-        return Line(state="missing", name="hints.bank", said=said, how="correct hints.bank")
-    return Line(state="ok", name="hints.bank", said=f"{name}, {len(bank.skills)} skills")
+        detail = str(error).removeprefix("hints.bank: ")
+        return Line(state="missing", name="hints.bank", detail=detail, fix="correct hints.bank")
+    return Line(state="ok", name="hints.bank", detail=f"{name}, {len(bank.skills)} skills")
 
 
 # -- printing
@@ -361,15 +368,15 @@ def show(parts: Iterable[Part], console: Console) -> None:
 def _written(line: Line, wide: int) -> Iterator[Text]:
     head = f"  {line.state:<9}{line.name:<{wide}}"
     blank = " " * (11 + wide)
-    said = textwrap.wrap(line.said, WIDTH - len(blank), break_on_hyphens=False) or [""]
+    detail = textwrap.wrap(line.detail, WIDTH - len(blank), break_on_hyphens=False) or [""]
     if len(head) > len(blank):  # a name that is longer than its column stands alone
-        said, head = ["", *filter(None, said)], head.rstrip()
-    first = Text(f"{head}{said[0]}".rstrip())
+        detail, head = ["", *filter(None, detail)], head.rstrip()
+    first = Text(f"{head}{detail[0]}".rstrip())
     first.stylize(STYLES[line.state], 2, 2 + len(line.state))
     yield first
-    yield from (Text(f"{blank}{text}") for text in said[1:])
-    if line.how:
-        how = textwrap.wrap(line.how, WIDTH - 13, break_on_hyphens=False, break_long_words=False)
+    yield from (Text(f"{blank}{text}") for text in detail[1:])
+    if line.fix:
+        fix = textwrap.wrap(line.fix, WIDTH - 13, break_on_hyphens=False, break_long_words=False)
         yield from (
-            Text(f"{' ' * 11}{'> ' if k == 0 else '  '}{text}") for k, text in enumerate(how)
+            Text(f"{' ' * 11}{'> ' if k == 0 else '  '}{text}") for k, text in enumerate(fix)
         )

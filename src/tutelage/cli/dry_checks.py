@@ -4,30 +4,23 @@ If the run makes the same check before its first step, its function is called he
 give the same message.
 """
 
-import itertools
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from tutelage.cli import doctor
 from tutelage.config.schema import Config, PolicySection
-from tutelage.envs.base import Demonstrates, Suite
+from tutelage.envs.base import Suite
 from tutelage.envs.guard import attempt
 from tutelage.errors import ConfigError, PolicyError
+from tutelage.policies import registry
 from tutelage.policies.hf import lora, memory
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.context import Context
 from tutelage.prompts.prompter import Prompter
-from tutelage.rollout.demonstrations import script
-from tutelage.runs import models, selftest
+from tutelage.runs import diagnosis, models, selftest
 from tutelage.runs.phases import Phase
 from tutelage.types import Task
-
-SAMPLE = 20
-"""Number of tasks whose demonstrations are measured."""
-SECONDS = 3.0
-"""Time limit for measuring demonstrations: some suites need a simulator for them."""
 
 
 def check(
@@ -60,7 +53,9 @@ def check(
         _first_prompt(chat, config, suite, context, tasks[0], context_length)
     if not demonstrated:
         return []
-    return list(_expert_replies(chat, config, suite, tasks, aloud=aloud))
+    return list(
+        diagnosis.long_demonstrations(chat, suite, tasks, config.rollout, with_thoughts=aloud)
+    )
 
 
 def _extras(config: Config, policies: set[str]) -> None:
@@ -74,14 +69,14 @@ def _extras(config: Config, policies: set[str]) -> None:
         if line.state == "missing" and line.name.startswith(" "):  # the first is the suite itself
             raise ConfigError(
                 f"the suite {config.env.suite} needs {line.name.strip()}, which is missing: "
-                f"{line.how}"
+                f"{line.fix}"
             )
 
 
 def _chat(section: PolicySection, config: Config, suite: Suite, context: Context) -> Chat | None:
     """A policy's tokenizer with its template; None if it is not on this machine."""
     tokenizer: Any
-    if section.url:
+    if section.url or not registry.named(section).ours:
         return None
     if section.build is not None and not section.tokenizer:
         return None  # it is trained on the suite's texts when the run starts, which is slow
@@ -126,34 +121,4 @@ def _first_prompt(
             f"but the student's context has {length}: every episode would end before its first "
             "turn; lower rollout.max_new_tokens, choose a shorter context.render, or a model with "
             "a longer context"
-        )
-
-
-def _expert_replies(
-    chat: Chat, config: Config, suite: Suite, tasks: Sequence[Task], *, aloud: bool
-) -> Iterator[str]:
-    """Warnings about demonstrations that the limits of an episode would cut short."""
-    assert isinstance(suite, Demonstrates)
-    scripts: list[list[str]] = []
-    until = time.monotonic() + SECONDS
-    for i in range(min(SAMPLE, len(tasks))):
-        turns = attempt("demonstrate", partial(script, suite, tasks[i], with_thoughts=aloud))
-        scripts.append([text for text, _ in turns])
-        if time.monotonic() > until:
-            break
-    limit = config.rollout.max_turns
-    long = [len(texts) for texts in scripts if len(texts) > limit]
-    if long:
-        yield (
-            f"{len(long)} of the first {len(scripts)} demonstrations have more turns than "
-            f"rollout.max_turns = {limit} (up to {max(long)}); raise it, or they are cut short"
-        )
-    replies = [len(chat.reply(text)) for text in itertools.chain.from_iterable(scripts)]
-    room = config.rollout.max_new_tokens
-    cut = [size for size in replies if size > room]
-    if cut:
-        yield (
-            f"{len(cut)} of the {len(replies)} expert replies to the first {len(scripts)} tasks "
-            f"have more tokens than rollout.max_new_tokens = {room} (up to {max(cut)}); raise it, "
-            "or the student imitates replies that it cannot finish"
         )

@@ -26,6 +26,7 @@ from tutelage.objective import (
     Signal,
     Term,
 )
+from tutelage.policies import registry
 from tutelage.policies.hf.kv_cache import GB, budget
 from tutelage.prompts.context import Context
 from tutelage.rollout.replay import Replay
@@ -33,8 +34,8 @@ from tutelage.runs import checkpoint, models
 from tutelage.runs.assemble import assemble, tasks_of
 from tutelage.runs.folder import CONFIG
 from tutelage.runs.phases import Phase, acting, algorithm_function
-from tutelage.runs.train import learning_rate
 from tutelage.schedules import Schedule
+from tutelage.training.optimizer import learning_rate
 from tutelage.types import Observation
 
 CHARACTERS = 4
@@ -105,6 +106,9 @@ def _shape(name: str, config: Config) -> tuple[str, model_sizes.Shape | None]:
     if section.url:
         shown = address(section.url, where=f"{where}.model").shown
         return f"{section.served_name or 'a model'} at {shown}", None
+    if not registry.named(section).ours:
+        registry.engine_of(section, where=where)  # refuses one that is not there
+        return f"{section.model} of an engine of yours", None
     models.device_of(section, where=where)
     if section.build is not None:
         entries = _entries(section, config, where)

@@ -236,8 +236,9 @@ class ChatSection(Section):
 
 class PolicySection(Section):
     model: Text = ""
-    """A folder, a hub id, a run's folder (its last checkpoint), "builtin:NAME", or for a further
-    model a server's address, "http://host:8000" (with #NAME if it serves several)."""
+    """A folder, a hub id, a run's folder (its last checkpoint), "builtin:NAME", an engine of your
+    own as "package.module:Class" (with #TEXT for it to read), or for a further model a server's
+    address, "http://host:8000" (with #NAME if it serves several)."""
     layers: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Keep only this many first layers of a `model`; the number of layers of a built one (4)."""
     build: BuildSection | None = None

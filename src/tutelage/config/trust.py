@@ -89,9 +89,11 @@ def _names(value: JsonValue, path: tuple[str, ...]) -> Iterator[tuple[str, str]]
     elif isinstance(value, list):
         for below in value:
             yield from _names(below, path)
-    elif isinstance(value, str) and NAMED.fullmatch(value) and not value.startswith("python:"):
+    elif isinstance(value, str) and not value.startswith(("python:", "builtin:", "wheel:")):
         key = ".".join(path)
-        if key in CALLED or path[:2] == ("env", "options"):
+        engine = path[:1] in (("policy",), ("policies",)) and path[-1] == "model"
+        called = key in CALLED or path[:2] == ("env", "options")
+        if (called or engine) and NAMED.fullmatch(value.partition("#")[0] if engine else value):
             yield key, value
 
 

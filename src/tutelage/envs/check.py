@@ -336,7 +336,7 @@ def _solves(suite: Suite, task: Task, name: str, script: Sequence[str]) -> Itera
     env, seen = _begin(suite, task)
     for k, action in enumerate(script):
         if seen.done:
-            yield f"{name} of {task.id} goes on after the end: {len(script) - k} too many"
+            yield f"{name} of {task.id} continues after the end: {len(script) - k} actions too many"
             break
         seen = _act(env, action)
     if not seen.won:

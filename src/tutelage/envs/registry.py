@@ -11,7 +11,7 @@ It imports nothing heavy, because `tutelage check-env` needs no torch.
 import copy
 import importlib.util
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -32,15 +32,15 @@ NAME, GROUP = "tutelage", "tutelage.suites"
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
-def offered() -> dict[str, tuple[EntryPoint, ...]]:
-    """The entry points of each suite name, those of this package first; several where packages
-    offer different classes under one name."""
-    found = list(entry_points(group=GROUP))
+def offered(group: str) -> dict[str, tuple[EntryPoint, ...]]:
+    """The entry points of a group by name, our own names first; more than one where packages
+    disagree on what the name means."""
+    found = list(entry_points(group=group))
     if not any(_package(point) == NAME for point in found) and PYPROJECT.is_file():
         # a source tree on the path that is not installed
         with PYPROJECT.open("rb") as file:
-            listed = tomllib.load(file)["project"]["entry-points"][GROUP]
-        found += [EntryPoint(name, value, GROUP) for name, value in listed.items()]
+            listed = tomllib.load(file)["project"]["entry-points"][group]
+        found += [EntryPoint(name, value, group) for name, value in listed.items()]
     found.sort(key=lambda point: _package(point) != NAME)  # stable: otherwise in the order found
     by_name: dict[str, tuple[EntryPoint, ...]] = {}
     for point in found:
@@ -54,7 +54,7 @@ def _package(point: EntryPoint) -> str:
     return point.dist.name if point.dist is not None else NAME
 
 
-OFFERED: Mapping[str, tuple[EntryPoint, ...]] = offered()
+OFFERED: Mapping[str, tuple[EntryPoint, ...]] = offered(GROUP)
 SUITES = {name: points[0].value for name, points in OFFERED.items()}
 """Paths "package.module:Class" of the suites that need no path, by name."""
 SHIPPED = frozenset(name for name, points in OFFERED.items() if _package(points[0]) == NAME)
@@ -72,34 +72,18 @@ ADAPTERS = {
 
 def suite_class(name: str) -> Callable[..., object]:
     """The class of a suite, or a function that makes one, by name or as "package.module:Class"."""
-    points = OFFERED.get(name, ())
-    if len(points) > 1:
-        packages = " and ".join(f"{_package(point)} ({point.value})" for point in points)
-        raise ConfigError(
-            f"env.suite: {name!r} is offered by {packages}; name one by its path, such as "
-            f"env.suite = {points[0].value!r}, or uninstall the other package"
-        )
-    path = {**SUITES, **ADAPTERS}.get(name, name)
-    module, colon, attribute = path.partition(":")
-    if points and not (module and attribute):
-        raise ConfigError(
-            f"env.suite: the package {_package(points[0])} offers {name!r} as {path!r}, which is "
-            'not "package.module:Class"; its entry point must be corrected'
-        )
-    if not colon:
+    if name in OFFERED:
+        return from_entry_points(name, OFFERED[name], setting="env.suite")
+    path = ADAPTERS.get(name, name)
+    if ":" not in path:
         known = (*SUITES, *ADAPTERS)
         raise ConfigError(
             f"env.suite: there is no suite {name!r}{did_you_mean(name, known)}; there are "
             f'{", ".join(known)}, and your own as "package.module:Class"'
         )
-    where = f"env.suite ({name} of the package {_package(points[0])})" if points else "env.suite"
-    if path in (*SUITES.values(), *ADAPTERS.values()):  # an installed package declares it
-        found = getattr(imported(module, where=where), attribute, None)
-        if not callable(found):
-            raise ConfigError(f"{where}: {module} has no class {attribute!r}")
-        return cast(Callable[..., object], found)
-    found = named(module, attribute, where=where, what="a suite", declared=is_suite, kind="class")
-    return cast(Callable[..., object], found)
+    if name in ADAPTERS:
+        return _declared(path, where="env.suite")
+    return from_path(path, where="env.suite", what="a suite", declared=is_suite, kind="class")
 
 
 def is_suite(found: object) -> bool:
@@ -107,6 +91,52 @@ def is_suite(found: object) -> bool:
     or a function that says that it returns one."""
     by_methods = has("tasks", "make")(found) or has("reset", "step")(found)
     return by_methods or returns(found, "Suite", "Env")
+
+
+def from_entry_points(
+    name: str, points: Sequence[EntryPoint], *, setting: str
+) -> Callable[..., object]:
+    """What the packages' entry points of one name mean, which a setting names.
+
+    Raises ConfigError where they disagree, or where it cannot be imported.
+    """
+    if len(points) > 1:
+        packages = " and ".join(f"{_package(point)} ({point.value})" for point in points)
+        raise ConfigError(
+            f"{setting}: {name!r} is offered by {packages}; name one by its path, such as "
+            f"{setting} = {points[0].value!r}, or uninstall the other package"
+        )
+    package, path = _package(points[0]), points[0].value
+    if not all(path.partition(":")):
+        raise ConfigError(
+            f"{setting}: the package {package} offers {name!r} as {path!r}, which is "
+            'not "package.module:Class"; its entry point must be corrected'
+        )
+    return _declared(path, where=f"{setting} ({name} of the package {package})")
+
+
+def _declared(path: str, *, where: str) -> Callable[..., object]:
+    """What an installed package declares. Raises ConfigError where it does not have it."""
+    module, _, attribute = path.partition(":")
+    found = getattr(imported(module, where=where), attribute, None)
+    if not callable(found):
+        raise ConfigError(f"{where}: {module} has no class {attribute!r}")
+    return cast(Callable[..., object], found)
+
+
+def from_path(
+    path: str, *, where: str, what: str, declared: Callable[[object], bool], kind: str = "function"
+) -> Callable[..., object]:
+    """A class or function by its path "package.module:Class", which may lie in the working folder.
+
+    Raises ConfigError where there is none, or where it was not written to be `what` (see
+    `named_code`).
+    """
+    if path in (*SUITES.values(), *ADAPTERS.values()):
+        return _declared(path, where=where)
+    module, _, attribute = path.partition(":")
+    found = named(module, attribute, where=where, what=what, declared=declared, kind=kind)
+    return cast(Callable[..., object], found)
 
 
 def package_folder(name: str) -> Path:

@@ -1,13 +1,18 @@
 """The interfaces of a policy: sample turns for prompts, and score tokens after prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+from torch.nn import Parameter
 
 from tutelage.objective.scores import Scores
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Ids, Sample
+
+Dtype = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +85,38 @@ class Scorer(Protocol):
 
 class Policy(Actor, Scorer, Protocol):
     """Samples and scores: what a view of an algorithm may name."""
+
+
+class OpenedPolicy(Policy, Protocol):
+    """A policy that a run opened, by the engine that its section names."""
+
+    @property
+    def dtype(self) -> Dtype:
+        """Of activations: how closely scores of sampled tokens must agree with the sampler's."""
+        ...
+
+
+@runtime_checkable
+class Trainable(OpenedPolicy, Protocol):
+    """What the student must do besides: be updated, saved and copied."""
+
+    device: str  # of its parameters, such as "cpu"
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Those that are trained, in an order that is always the same."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint into a folder that exists; its engine opens it again."""
+        ...
+
+    def copied(self) -> "Trainable":
+        """A frozen copy with the weights of now: the reference of a KL term."""
+        ...
+
+    def freeze(self) -> None:
+        """Train nothing of it from here on."""
+        ...
 
 
 @runtime_checkable

@@ -277,7 +277,7 @@ class Chat:
                     "the chat template rewrites earlier turns (it drops their thoughts or an "
                     "empty thinking block), so a growing transcript is not its own: set "
                     'template_history = "append" in the policy to keep every turn as it was '
-                    'sampled, or context.kind = "window"'
+                    "sampled, or context.history to a number of turns"
                 )
 
     def fingerprint(self) -> str:

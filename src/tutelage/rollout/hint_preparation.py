@@ -38,9 +38,9 @@ class Hinter:
         """Make ready for all views of an algorithm. Steps below 0 only look: nothing is learnt
         about skills from an evaluation."""
         hints = hinted(algorithm.all_views())
-        mine = self.session.hints
-        if step >= 0 and mine.bank and any(mine.uses_ucb(hint) for hint in hints.values()):
-            mine.bandit.begin(tasks, [skill.name for skill in mine.bank.skills])
+        stored = self.session.hints
+        if step >= 0 and stored.bank and any(stored.uses_ucb(hint) for hint in hints.values()):
+            stored.bandit.begin(tasks, [skill.name for skill in stored.bank.skills])
         if any("written" in kinds_in(hint) for hint in hints.values()):
             for line in write(self.session, tasks, seed=self.seed):
                 self.note(line)
@@ -92,7 +92,7 @@ def write(session: Session, tasks: Sequence[Task], *, seed: int) -> list[Line]:
     new = {task.id: task for task in tasks if task.id not in hints.written}
     since, pending = time.perf_counter(), 0
     student.refresh()
-    made: dict[str, Completion] = {}
+    completions: dict[str, Completion] = {}
     for task in new.values():
         plan = suite.plan(task)
         if not plan:
@@ -111,29 +111,34 @@ def write(session: Session, tasks: Sequence[Task], *, seed: int) -> list[Line]:
         draw = seed_of("written", seed, task.id)
         student.submit(
             Request(
-                key=task.id, prompt=prompt, seed=draw, max_new=hints.written_tokens,
+                key=task.id,
+                prompt=prompt,
+                seed=draw,
+                max_new=hints.written_tokens,
                 temperature=hints.written_temperature,
             )
-        )  # fmt: skip
+        )
         pending += 1
-    while len(made) < pending:
+    while len(completions) < pending:
         for completion in student.poll():
-            made[completion.key] = completion
+            completions[completion.key] = completion
             student.release(completion.key)  # others wait for its row
     session.clock.add("generate", since)
-    return [_kept(session, task, made.get(key)) for key, task in new.items()]
+    return [_remember(session, task, completions.get(key)) for key, task in new.items()]
 
 
-def _kept(session: Session, task: Task, made: Completion | None) -> Line:
-    """Remember what was written for a task."""
+def _remember(session: Session, task: Task, written: Completion | None) -> Line:
+    """Keep the hint that was written for a task; empty where nothing was asked for."""
     chat, text = session.policies["self"].chat, ""
-    if made is not None:
+    if written is not None:
         text = self_written.advice(
-            chat.text(made.tokens), ended=made.ended, most=session.hints.written_tokens,
+            chat.text(written.tokens),
+            ended=written.ended,
+            most=session.hints.written_tokens,
             tokens=lambda words: len(chat.content(words)),
-        )  # fmt: skip
+        )
     session.hints.written[task.id] = text
-    return {"task": task.id, "text": text, "tokens": len(made.tokens) if made else 0}
+    return {"task": task.id, "text": text, "tokens": len(written.tokens) if written else 0}
 
 
 def carried(

@@ -1,5 +1,4 @@
-"""Recorded episodes to imitate or to go on from, read from their file one by one: it may be larger
-than memory."""
+"""Recorded episodes to imitate or to continue, read one by one: their file may exceed memory."""
 
 import json
 import random
@@ -70,13 +69,13 @@ class Replay:
         order = draw.sample(self.places, len(self.places) if once else min(count, len(self.places)))
         first = dict(reversed(order))  # of each task, the first episode in this order
         places = [p for t, p in order if not once or first[t] == p][:count]
-        made = []
+        episodes = []
         with self.path.open("rb") as file:
             for place in places:
                 file.seek(place)
                 episode = episode_of(json.loads(file.readline()))
-                made.append(self._checked(episode, prompter(episode.task), suite))
-        return made
+                episodes.append(self._checked(episode, prompter(episode.task), suite))
+        return episodes
 
     def _checked(self, episode: Episode, prompter: Prompter, suite: Suite) -> Episode:
         """The episode with everything the environment showed, if its ids are this student's."""
@@ -86,18 +85,18 @@ class Replay:
                 f"rollout.replay: {self.path} was recorded with another tokenizer, so its ids mean "
                 "other words here; collect episodes with this student's"
             )
-        whole = _again(episode, suite)
-        turns = zip(prompter.samples(whole), whole.turns, strict=True)
+        complete = _again(episode, suite)
+        turns = zip(prompter.samples(complete), complete.turns, strict=True)
         if not all(sample.prompt[-len(turn.prompt) :] == turn.prompt for sample, turn in turns):
             raise RunError(
                 f"rollout.replay: {self.path} was recorded under other prompts; give [context] and "
                 "the chat template that it was recorded with, or collect episodes again"
             )
-        return whole
+        return complete
 
 
 def _again(episode: Episode, suite: Suite) -> Episode:
-    """What a record leaves out, such as the admissible actions, said by the environment again."""
+    """What a record leaves out, such as the admissible actions: the episode is played again."""
     env = suite.make()
     try:
         seen = [env.reset(episode.task)]

@@ -25,11 +25,11 @@ from tutelage.hints import Hints, check, kinds_in
 from tutelage.hints.bank import built_in as bank_names
 from tutelage.hints.bank import load as load_bank
 from tutelage.objective import View
+from tutelage.policies.base import OpenedPolicy
 from tutelage.prompts.context import Context
 from tutelage.rollout import hint_preparation
 from tutelage.rollout.session import Limits, Session, context_for
 from tutelage.runs import models
-from tutelage.runs.models import Model
 from tutelage.runs.phases import (
     Phase,
     acting,
@@ -49,7 +49,7 @@ class Opened(NamedTuple):
     """Parts at work: a session, and its policies with all that an engine of this project has."""
 
     session: Session
-    policies: dict[str, Model]
+    policies: dict[str, OpenedPolicy]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,16 +287,16 @@ def update_of(config: Config, device: str) -> Update:
 
 
 def hints_of(config: Config, suite: Suite, phases: Sequence[Phase]) -> Hints:
-    """What the hints of a run are made from. Refuses those that the suite can never give."""
+    """The sources of a run's hints. Refuses those that the suite can never give."""
     section, wanted = config.hints, hints_wanted(config, phases)
     skills = any("skills" in kinds_in(hint) for hint in wanted)
     bank = None
     if skills and (section.bank or config.env.suite in bank_names()):
         bank = load_bank(section.bank or config.env.suite)
-    made = Hints(bank=bank)
+    hints = Hints(bank=bank)
     for hint in wanted:
-        check(suite, hint, made)
-    return made
+        check(suite, hint, hints)
+    return hints
 
 
 def rehearsal_of(parts: Parts, session: Session) -> Session:

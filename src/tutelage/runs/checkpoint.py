@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from tutelage.disk import as_disk_error, reason, sync, write_whole
 from tutelage.errors import Diverged, RunError
-from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.base import Trainable
 
 LATEST = "latest"
 FOLDER = "checkpoints"
@@ -59,7 +59,7 @@ class State:
 def save(
     folder: Path,
     state: State,
-    student: HFPolicy,
+    student: Trainable,
     optimizer: torch.optim.Optimizer,
     *,
     pinned: str = "",
@@ -99,7 +99,7 @@ def save(
         prune(folder, {state.name, pinned})
 
 
-def _check_finite(state: State, student: HFPolicy) -> None:
+def _check_finite(state: State, student: Trainable) -> None:
     """Weights that are not finite would take the place of the last good ones."""
     if not all(bool(p.isfinite().all()) for p in student.parameters()):
         raise Diverged(

@@ -5,48 +5,63 @@ changes a run.
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from tutelage.config.schema import Config
-from tutelage.envs.base import Demonstrates
+from tutelage.config.schema import Config, RolloutSection
+from tutelage.envs.base import Demonstrates, Suite
+from tutelage.envs.guard import attempt
 from tutelage.objective import STUDENT
+from tutelage.policies.base import OpenedPolicy
+from tutelage.policies.registry import named
+from tutelage.prompts.chat_template import Chat
 from tutelage.rollout.demonstrations import script
 from tutelage.rollout.hint_preparation import sample
 from tutelage.rollout.record import Line
 from tutelage.rollout.session import Session
 from tutelage.runs.assemble import Parts
-from tutelage.runs.models import Model, locate
+from tutelage.runs.models import locate
 from tutelage.runs.phases import Phase, signals_of
-from tutelage.types import Episode, Stop
+from tutelage.types import Episode, Stop, Task
 
 INVALID = 0.9
 """Share of invalid turns above which a model does not know the format of an answer."""
 CUT = 0.9
 """Share of the student's turns that reach the limit above which the limit is too low."""
-DEMONSTRATIONS = 16
+DEMONSTRATIONS = 20
 """Tasks whose demonstrations are measured."""
+SECONDS = 3.0
+"""After which no further demonstration is measured: some suites ask a simulator for them."""
 
 
 # -- before the first step
 
 
-def before(parts: Parts, session: Session, policies: Mapping[str, Model]) -> list[str]:
+def before(parts: Parts, session: Session, policies: Mapping[str, OpenedPolicy]) -> list[str]:
     """What the models and the demonstrations tell before anything is played."""
     student = policies["self"]
-    sentences = list(_layers(parts.config, student))
-    sentences += _long_demonstrations(parts, session, student)
+    sentences = list(dropped_layers(parts.config))
+    imitated = [p.algorithm.acting for p in parts.phases if p.algorithm.acting.uses_expert]
+    if imitated and not parts.config.rollout.replay and isinstance(session.suite, Demonstrates):
+        thoughts = any(acting.with_thoughts for acting in imitated)
+        sentences += long_demonstrations(
+            student.chat, session.suite, parts.tasks, parts.config.rollout, with_thoughts=thoughts
+        )
     return sentences
 
 
-def _layers(config: Config, student: Model) -> Iterator[str]:
+def dropped_layers(config: Config) -> Iterator[str]:
     """A pretrained model without its last layers speaks no language any more. The models of this
     project are made to start smaller students from, and a new model has learnt nothing yet, so both
     are left out."""
     section = config.policy
+    if not named(section).ours:
+        return
     built = section.build is not None or section.model.startswith("builtin:")
     if section.layers is None or built:
         return
@@ -62,25 +77,37 @@ def _layers(config: Config, student: Model) -> Iterator[str]:
         )
 
 
-def _long_demonstrations(parts: Parts, session: Session, student: Model) -> Iterator[str]:
-    """The student cannot finish a reply that is longer than its turn may be."""
-    limit, suite = session.limits.max_new_tokens, session.suite
-    imitated = [p for p in parts.phases if p.algorithm.acting.uses_expert]
-    if not imitated or parts.config.rollout.replay or not isinstance(suite, Demonstrates):
-        return
-    aloud = any(phase.algorithm.acting.with_thoughts for phase in imitated)
-    lengths = [
-        len(student.chat.reply(text))
-        for task in sample(parts.tasks)[:DEMONSTRATIONS]
-        for text, _ in script(suite, task, with_thoughts=aloud)
-    ]
-    long = sum(length > limit for length in lengths)
+def long_demonstrations(
+    chat: Chat,
+    suite: Suite,
+    tasks: Sequence[Task],
+    rollout: RolloutSection,
+    *,
+    with_thoughts: bool,
+) -> Iterator[str]:
+    """Demonstrations that the limits of an episode cut short, with the student's tokenizer; the
+    suite must have an expert."""
+    scripts: list[list[str]] = []
+    until = time.monotonic() + SECONDS
+    for task in sample(tasks)[:DEMONSTRATIONS]:
+        turns = attempt("demonstrate", partial(script, suite, task, with_thoughts=with_thoughts))
+        scripts.append([text for text, _ in turns])
+        if time.monotonic() > until:
+            break
+    limit, room = rollout.max_turns, rollout.max_new_tokens
+    long = [len(texts) for texts in scripts if len(texts) > limit]
     if long:
         yield (
-            f"{long} of {len(lengths)} replies of the expert are longer than "
-            f"rollout.max_new_tokens = {limit} (the longest has {max(lengths)} tokens), so the "
-            "student could not finish what it imitates; set rollout.max_new_tokens to at least "
-            f"{max(lengths)}"
+            f"{len(long)} of {len(scripts)} demonstrations have more turns than "
+            f"rollout.max_turns = {limit}, so they are cut short; set it to at least {max(long)}"
+        )
+    lengths = [len(chat.reply(text)) for texts in scripts for text in texts]
+    cut = [length for length in lengths if length > room]
+    if cut:
+        yield (
+            f"{len(cut)} of {len(lengths)} replies of the expert have more tokens than "
+            f"rollout.max_new_tokens = {room}, so the student could not finish what it imitates; "
+            f"set it to at least {max(cut)}"
         )
 
 
@@ -159,7 +186,7 @@ class Signs:
         if s.episodes and s.stops.get(Stop.TOKENS, 0) == s.episodes:
             yield (
                 f"every episode {when} ended because the context was full; choose a model with a "
-                'longer context, set context.kind = "window", or lower rollout.max_new_tokens'
+                "longer context, set context.history to a few turns, or lower rollout.max_new_tokens"
             )
         if s.episodes and s.stops.get(Stop.TURNS, 0) == s.episodes:
             yield (
@@ -205,5 +232,5 @@ class Signs:
                 yield (
                     f"{name} scores every token in the first step as the student does, so its "
                     "privileged text was never read; look at the chat template "
-                    "(policy.chat_template), which may drop the system message"
+                    "(policy.chat.template), which may drop the system message"
                 )

@@ -426,9 +426,9 @@ def _changes(path: Path) -> list[object]:
 def _commit() -> str:
     """The commit of the working directory, or empty outside of a repository."""
     try:
-        made = subprocess.run(
+        result = subprocess.run(
             ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return made.stdout.strip()
+    return result.stdout.strip()

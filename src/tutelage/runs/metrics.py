@@ -1,7 +1,7 @@
-"""A training step in numbers, for the log."""
+"""The lines of a run's logs: a training step in numbers, and its signals by token."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from tutelage.rollout.record import Line
 from tutelage.rollout.task_sampling import differing
@@ -16,9 +16,13 @@ def finite(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def metrics(
-    phase: Phase, step: int, episodes: Sequence[Episode], usable: Sequence[Episode],
-    report: Report, rate: float,
-) -> Line:  # fmt: skip
+    phase: Phase,
+    step: int,
+    episodes: Sequence[Episode],
+    usable: Sequence[Episode],
+    report: Report,
+    rate: float,
+) -> Line:
     """A step in numbers. Broken episodes are counted, and in nothing else; those that were left
     out of training because they were too long, or empty, are in all but the loss."""
     whole = [e for e in episodes if not e.stop.broken]
@@ -51,3 +55,32 @@ def metrics(
         "grad_norm": report.grad_norm,
         "lr": rate,
     }
+
+
+def column_lines(
+    phase: Phase, step: int, used: Sequence[Episode], report: Report
+) -> Iterator[Line]:
+    """A line an episode: each signal's value at each of its tokens, in 6 digits."""
+    start = 0
+    for episode in used:
+        end = start + sum(len(turn.tokens) for turn in episode.turns)
+        line = {
+            "step": step,
+            "task": episode.task.id,
+            "copy": episode.copy,
+            "columns": {
+                name: [_six_digits(x) for x in column[start:end].tolist()]
+                for name, column in report.columns.items()
+            },
+        }
+        yield in_phase(phase, line)
+        start = end
+
+
+def in_phase(phase: Phase, line: Line) -> Line:
+    """A line of a log that names its phase first."""
+    return {"phase": phase.name, **line}
+
+
+def _six_digits(x: float) -> float | None:
+    return float(f"{x:.6g}") if math.isfinite(x) else None

@@ -1,4 +1,4 @@
-"""From the [policy] sections to models: found, built, loaded, reached on a server."""
+"""From the [policy] sections to policies: found, built, loaded, reached on a server."""
 
 import atexit
 import copy
@@ -16,11 +16,13 @@ from tutelage.envs.addresses import key_in
 from tutelage.envs.base import Demonstrates, Suite, Thinks
 from tutelage.envs.guard import attempt, close
 from tutelage.errors import ConfigError, did_you_mean
+from tutelage.policies.base import OpenedPolicy, Policy, Trainable
 from tutelage.policies.hf import wheel
 from tutelage.policies.hf.kv_cache import budget
 from tutelage.policies.hf.loading import load
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
+from tutelage.policies.registry import Opening, named, open_policy
 from tutelage.policies.server.http import Client, RequestOptions
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm import (
@@ -43,7 +45,6 @@ SAMPLE = 256
 """Tasks whose texts train a tokenizer."""
 LAYERS = 4
 """Of a built model that does not say how many it has."""
-Model = HFPolicy | RemotePolicy
 
 
 def reference_path() -> bool:
@@ -130,9 +131,15 @@ def _template(section: PolicySection, *, where: str) -> str:
 
 
 def load_policy(
-    section: PolicySection, *, where: str, tokens: int, rows: int, seed: int = 0, folder: str = "",
+    section: PolicySection,
+    *,
+    where: str,
+    tokens: int,
+    rows: int,
+    seed: int = 0,
+    folder: str = "",
     engines: int = 1,
-) -> HFPolicy:  # fmt: skip
+) -> HFPolicy:
     """A policy from its section's model, or with its settings from another `folder`: one of
     adapters, where it has them. It is one of so many `engines` that share the memory."""
     own = section.lora or not folder
@@ -159,13 +166,13 @@ def load_policy(
 
 
 def texts(suite: Suite, context: Context, split: str) -> Iterable[str]:
-    """What is said in an environment: observations as worded, and actions as written."""
+    """The texts of an environment: observations as worded, and actions as written."""
     tasks = suite.tasks(split)
     yield context.instructions
     for i in range(min(SAMPLE, len(tasks))):
         task, env = tasks[i], suite.make()
         seen = env.reset(task)
-        yield from _said(seen, context)
+        yield from _observation_texts(seen, context)
         script = suite.demonstrate(task) if isinstance(suite, Demonstrates) else seen.actions
         if isinstance(suite, Thinks):
             yield from suite.thoughts(task)
@@ -174,11 +181,11 @@ def texts(suite: Suite, context: Context, split: str) -> Iterable[str]:
                 break
             yield answer_format.write(action)
             seen = env.step(action)
-            yield from _said(seen, context)
+            yield from _observation_texts(seen, context)
         close(env)
 
 
-def _said(seen: Observation, context: Context) -> Iterable[str]:
+def _observation_texts(seen: Observation, context: Context) -> Iterable[str]:
     yield context.render(seen)
     yield from (answer_format.write(action) for action in seen.actions)
 
@@ -190,11 +197,11 @@ def tokenizer_of(section: PolicySection, config: Config, suite: Suite, context: 
     name = section.tokenizer
     if not isinstance(name, str) or not name:
         assert section.build is not None
-        said: list[str] = attempt(
+        training: list[str] = attempt(
             "reading the environment's texts",
             partial(list, texts(suite, context, config.env.split)),
         )
-        return train_tokenizer(said, entries=section.entries)
+        return train_tokenizer(training, entries=section.entries)
     other = config.policies.get(name)
     if other is not None and other.url:
         raise ConfigError(
@@ -214,9 +221,14 @@ def tokenizer_of(section: PolicySection, config: Config, suite: Suite, context: 
 
 
 def build_policy(
-    section: PolicySection, config: Config, suite: Suite, context: Context, *, where: str,
+    section: PolicySection,
+    config: Config,
+    suite: Suite,
+    context: Context,
+    *,
+    where: str,
     engines: int = 1,
-) -> HFPolicy:  # fmt: skip
+) -> HFPolicy:
     """A new model with random weights, the same for the same seed."""
     assert section.build is not None
     tokenizer = tokenizer_of(section, config, suite, context)
@@ -250,17 +262,54 @@ def build_policy(
     )
 
 
-def policy_of(
-    section: PolicySection, config: Config, suite: Suite, context: Context, *, where: str,
-    engines: int = 1,
-) -> HFPolicy:  # fmt: skip
-    if section.build is not None:
-        return build_policy(section, config, suite, context, where=where, engines=engines)
-    tokens, seed = config.update.max_tokens_per_pass, config.run.seed
+# -- the engines of this project, by their entry points
+
+
+def hf(opening: Opening) -> HFPolicy:
+    """A model of transformers, from a folder or a hub id, or from a checkpoint."""
+    config = opening.config
     return load_policy(
-        section, where=where, tokens=tokens, rows=config.rollout.concurrency, seed=seed,
-        engines=engines,
-    )  # fmt: skip
+        opening.section,
+        where=opening.where,
+        tokens=config.update.max_tokens_per_pass,
+        rows=config.rollout.concurrency,
+        seed=0 if opening.folder else config.run.seed,
+        folder=opening.folder,
+        engines=opening.engines,
+    )
+
+
+def tiny(opening: Opening) -> HFPolicy:
+    """A new model of a few layers, or its checkpoint."""
+    if opening.folder:
+        return hf(opening)
+    return build_policy(
+        opening.section,
+        opening.config,
+        opening.suite,
+        opening.context,
+        where=opening.where,
+        engines=opening.engines,
+    )
+
+
+def server(opening: Opening) -> RemotePolicy:
+    """A model on a server, with a tokenizer of ours, tried out."""
+    section, where = opening.section, opening.where
+    assert opening.student is not None
+    tokenizer = opening.student.chat.tokenizer
+    if section.tokenizer:
+        tokenizer = tokenizer_of(section, opening.config, opening.suite, opening.context)
+    if section.chat.template:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.chat_template = Path(_template(section, where=where)).read_text()
+    policy = RemotePolicy(
+        client_of(section.key, section.url, where=where, seed=opening.config.run.seed),
+        Chat(tokenizer, section.template_history, tuple(section.chat.options.items())),
+        model=section.served_name,
+    )
+    policy.connect()
+    return policy
 
 
 # -- on servers
@@ -276,88 +325,99 @@ def client_of(key: str, url: str, *, where: str, seed: int) -> Client:
     )
 
 
-def remote_of(
-    section: PolicySection, config: Config, suite: Suite, context: Context, student: HFPolicy, *,
-    where: str,
-) -> RemotePolicy:  # fmt: skip
-    """A model on a server, with a tokenizer of ours, tried out."""
-    tokenizer = student.chat.tokenizer
-    if section.tokenizer:
-        tokenizer = tokenizer_of(section, config, suite, context)
-    if section.chat.template:
-        tokenizer = copy.deepcopy(tokenizer)
-        tokenizer.chat_template = Path(_template(section, where=where)).read_text()
-    made = RemotePolicy(
-        client_of(section.key, section.url, where=where, seed=config.run.seed),
-        Chat(tokenizer, section.template_history, tuple(section.chat.options.items())),
-        model=section.served_name,
-    )
-    made.connect()
-    return made
-
-
-def give_sampler(student: HFPolicy, section: SamplerSection, *, key: str, seed: int) -> None:
+def give_sampler(student: Policy, section: SamplerSection, *, key: str, seed: int) -> None:
     """Let vLLM play in the student's place from now on."""
+    if not isinstance(student, HFPolicy):
+        raise ConfigError(
+            "policy.sampler: vLLM takes the place of a model of transformers, which this student "
+            "is not; leave it out"
+        )
     folder, remove = weight_folder(section.folder)
     atexit.register(remove)
     where = "policy.sampler"
     sampler: Sampler
     if section.url:
         remote = RemotePolicy(
-            client_of(key, section.url, where="policy", seed=seed), student.chat,
+            client_of(key, section.url, where="policy", seed=seed),
+            student.chat,
             returns_temperature_scaled=True,
-        )  # fmt: skip
+        )
         remote.connect()
         sampler = ServerSampler(remote)
     else:
         student.save(folder)
         write(student, folder)
         sampler = LocalSampler(
-            folder, end=student.chat.end, context=student.context_length,
-            dtype=student.dtype, unused=student.unused, options=section.options,
-        )  # fmt: skip
+            folder,
+            end=student.chat.end,
+            context=student.context_length,
+            dtype=student.dtype,
+            unused=student.unused,
+            options=section.options,
+        )
     student.engine = VllmEngine(student, sampler, folder=folder, name=where)
 
 
+# -- the policies of a run
+
+
 def policies_of(
-    config: Config, wanted: Iterable[str], suite: Suite, context: Context, *, student: str = "",
+    config: Config,
+    wanted: Iterable[str],
+    suite: Suite,
+    context: Context,
+    *,
+    student: str = "",
     engines: int = 1,
-) -> dict[str, Model]:  # fmt: skip
+) -> dict[str, OpenedPolicy]:
     """The student as "self", from the folder `student` where given, and the wanted others; so many
     of them are `engines` that sample at the same time."""
     quiet()
-    tokens = config.update.max_tokens_per_pass
-    own = (
-        load_policy(
-            config.policy,
-            where="policy",
-            tokens=tokens,
-            rows=config.rollout.concurrency,
-            folder=student,
-            engines=engines,
-        )
-        if student
-        else policy_of(config.policy, config, suite, context, where="policy", engines=engines)
-    )
-    made: dict[str, Model] = {"self": own}
-    sections: Mapping[str, PolicySection] = config.policies
-    for name in sorted(set(wanted) & set(sections)):
-        section, where = sections[name], f"policies.{name}"
-        made[name] = (
-            remote_of(section, config, suite, context, own, where=where)
-            if section.url
-            else policy_of(section, config, suite, context, where=where, engines=engines)
-        )
-    for policy in made.values():
-        if isinstance(policy, HFPolicy) and policy is not own:
+    own = open_policy(opening_of(config, "self", suite, context, folder=student, engines=engines))
+    policies = {"self": own}
+    for name in sorted(set(wanted) & set(config.policies)):
+        other = opening_of(config, name, suite, context, student=own, engines=engines)
+        policies[name] = open_policy(other)
+    for policy in policies.values():
+        if isinstance(policy, Trainable) and policy is not own:
             policy.freeze()
     if config.policy.sampler is not None:
         give_sampler(own, config.policy.sampler, key=config.policy.key, seed=config.run.seed)
-    return made
+    return policies
 
 
-def student_of(policies: Mapping[str, Model]) -> HFPolicy:
-    """The one that is trained."""
+def opening_of(
+    config: Config,
+    name: str,
+    suite: Suite,
+    context: Context,
+    *,
+    student: Policy | None = None,
+    folder: str = "",
+    engines: int = 1,
+) -> Opening:
+    """What the engine of a policy is given; "self" is the student."""
+    section = config.policy if name == "self" else config.policies[name]
+    return Opening(
+        model=named(section).model,
+        section=section,
+        where="policy" if name == "self" else f"policies.{name}",
+        config=config,
+        suite=suite,
+        context=context,
+        student=student,
+        folder=folder,
+        engines=engines,
+    )
+
+
+def student_of(policies: Mapping[str, Policy]) -> Trainable:
+    """The policy that is trained. Raises ConfigError where its engine cannot."""
     own = policies["self"]
-    assert isinstance(own, HFPolicy)
+    if not isinstance(own, Trainable):
+        raise ConfigError(
+            f"policy.model: a {type(own).__name__} cannot be trained: it lacks one of device, "
+            "parameters, save, copied and freeze (tutelage.policies.base.Trainable); use it as one "
+            "of [policies], or train a model of transformers"
+        )
     return own

@@ -189,9 +189,16 @@ def _cut_to_lines(path: Path) -> int:
 
 
 def collect(
-    config: Config, policy: str, path: Path, *, episodes: int, everything: bool,
-    thoughts: bool = False, student: str = "", tick: Tick,
-) -> Collected:  # fmt: skip
+    config: Config,
+    policy: str,
+    path: Path,
+    *,
+    episodes: int,
+    everything: bool,
+    thoughts: bool = False,
+    student: str = "",
+    tick: Tick,
+) -> Collected:
     """Let the expert or a policy play tasks of the training split; write the won episodes, or
     with `everything` also the lost ones. They are in `partial(path)` until all are there, and stay
     there when it is interrupted. Raises RunError rather than overwrite a file."""
@@ -216,12 +223,12 @@ def collect(
             # rounds over the split, each with its own draws, in portions that fit into memory
             lap, at = divmod(played, len(order))
             portion = order[at : at + min(config.rollout.concurrency, episodes - played)]
-            made = play(
+            finished = play(
                 session, [tasks[i] for i in portion], algorithm, seed=config.run.seed, step=lap
             )
             played += len(portion)
-            won += sum(episode.won for episode in made)
-            for episode in made:
+            won += sum(episode.won for episode in finished)
+            for episode in finished:
                 if episode.won or (everything and not episode.stop.broken):
                     log.write(episode_line(episode, lap))
                     written += 1

@@ -1,5 +1,6 @@
 """The phases of a run, warm start and training: each an algorithm, its steps and learning rate."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -54,6 +55,16 @@ def algorithm_function(name: str, *, where: str) -> Callable[..., Algorithm]:
         declared=lambda x: returns(x, "Algorithm"),
     )
     return cast(Callable[..., Algorithm], found)
+
+
+def steps_matter(config: Config) -> bool:
+    """Whether what happens in a step depends on how many there will be."""
+    function = algorithm_function(config.algorithm.name, where="algorithm")
+    parameters = inspect.signature(function).parameters
+    falls = isinstance(config.update.lr, dict) and any(
+        len(values) == 2 for values in config.update.lr.values()
+    )
+    return "total_steps" in parameters or falls
 
 
 def phases_of(config: Config) -> list[Phase]:

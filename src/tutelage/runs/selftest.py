@@ -29,11 +29,12 @@ from tutelage.objective import (
     bind,
 )
 from tutelage.objective.batch import collate
+from tutelage.policies.base import OpenedPolicy
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
 from tutelage.rollout.session import Session
-from tutelage.runs.models import Model, student_of
+from tutelage.runs.models import student_of
 from tutelage.runs.phases import Phase
 from tutelage.schedules import constant
 from tutelage.signals import gap
@@ -52,7 +53,7 @@ class Wiring:
 
     phases: Sequence[Phase]
     session: Session
-    policies: Mapping[str, Model]
+    policies: Mapping[str, OpenedPolicy]
     task: Task
     split: str
     replayed: bool = False  # recorded episodes stand for the expert's
@@ -219,7 +220,7 @@ def _played(wiring: Wiring, name: str, view: View) -> Episode:
     return episode
 
 
-def _logp(policy: Model, samples: Sequence[Sample], temperature: float) -> Tensor:
+def _logp(policy: OpenedPolicy, samples: Sequence[Sample], temperature: float) -> Tensor:
     with torch.no_grad():
         return policy.score(samples, temperature).logp.float().cpu()
 
@@ -258,8 +259,8 @@ def privileged(wiring: Wiring) -> None:
         seen = env.reset(wiring.task)
         close(env)
         shown, bare = prompter.piece([seen], [], False), plain.piece([seen], [], False)
-        told = prompter.chat.content(wiring.session.context.system(prompter.hint))
-        if shown == bare or not _holds(shown, told):
+        hinted = prompter.chat.content(wiring.session.context.system(prompter.hint))
+        if shown == bare or not _holds(shown, hinted):
             raise PolicyError(
                 f"the privileged text does not reach {name}: its prompt does not hold all of it; "
                 "set chat_template to a Jinja file that shows the system message"
@@ -323,8 +324,10 @@ def _gradient(wiring: Wiring, episode: Episode, terms: tuple[Term, ...]) -> list
     }
     parameters = list(student_of(wiring.policies).parameters())
     loss = torch.stack([part.sum() for part in parts.values()]).sum()
-    made = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, made, strict=True)]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return [
+        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)
+    ]
 
 
 TESTS: tuple[Callable[[Wiring], None], ...] = (

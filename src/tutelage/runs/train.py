@@ -1,10 +1,10 @@
 """Train as a configuration says: play, learn, evaluate, save; after a crash the same again.
 
-One training step, from the command line to the surrogate, is this walk:
+One training step, from the command to the surrogate, is this walk of seven functions:
 
-1. `cli.main`             reads the file and calls `train`
-2. `runs.train`           `train` assembles the parts, `_Loop._step` is one step
-3. `rollout.play`         `play`: tasks -> episodes
+1. `cli.commands`         `train` reads the file and calls
+2. `runs.train`           `train`, which assembles the parts; its last loop takes the steps
+3. `runs.train`           `_Loop.step`: play, learn, log
 4. `training.train_step`  `train_step`: episodes -> one update of the weights
 5. `objective.bind`       `bind`: the algorithm's terms on this step's tokens
 6. `objective.terms`      `Reinforce.bind`: one term, an advantage and a surrogate
@@ -14,21 +14,22 @@ A run that was killed anywhere and continued writes the same bytes as one that n
 """
 
 import contextlib
-import inspect
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from tutelage.config.schema import Config, LearningRate
+from tutelage.config.schema import Config
 from tutelage.errors import Diverged, RunError
 from tutelage.evaluation.evaluate import evaluate, named
 from tutelage.objective import View
+from tutelage.policies.base import OpenedPolicy, Trainable
 from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.registry import open_policy
 from tutelage.rollout import record
 from tutelage.rollout.hint_preparation import Hinter
 from tutelage.rollout.play import play
@@ -42,12 +43,11 @@ from tutelage.runs.assemble import Parts, assemble, deterministic, rehearsal_of,
 from tutelage.runs.checkpoint import State
 from tutelage.runs.folder import RunFolder
 from tutelage.runs.interrupt import delayed
-from tutelage.runs.metrics import metrics
-from tutelage.runs.models import Model
-from tutelage.runs.phases import Phase, algorithm_function
+from tutelage.runs.metrics import column_lines, in_phase, metrics
+from tutelage.runs.phases import Phase, steps_matter
 from tutelage.runs.selftest import Wiring, run_all
-from tutelage.training.optimizer import adamw
-from tutelage.training.train_step import Report, train_step
+from tutelage.training.optimizer import adamw, learning_rate
+from tutelage.training.train_step import train_step
 from tutelage.training.usable import usable_episodes
 from tutelage.types import Episode
 
@@ -111,9 +111,10 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
             watch=watch,
             hinter=hinter,
         )
-        with _enough_memory():
+        with _enough_memory(), loop.saving_on_interrupt():
             try:
-                loop.run()
+                for phase, step in loop.steps():
+                    loop.step(phase, step)
             except Diverged:
                 run_folder.note_divergence(folder)
                 raise
@@ -157,33 +158,6 @@ def _enough_memory() -> Iterator[None]:
         raise
 
 
-def steps_matter(config: Config) -> bool:
-    """Whether what happens in a step depends on how many there will be."""
-    function = algorithm_function(config.algorithm.name, where="algorithm")
-    parameters = inspect.signature(function).parameters
-    falls = isinstance(config.update.lr, dict) and any(
-        len(values) == 2 for values in config.update.lr.values()
-    )
-    return "total_steps" in parameters or falls
-
-
-def learning_rate(lr: LearningRate, warmup: int, step: int, steps: int) -> float:
-    """The rate of a step: up to the first value over `warmup` steps, then a constant or a schedule,
-    which ends at `steps` unless it names its own number of steps."""
-    (shape, values), *_ = lr.items() if isinstance(lr, dict) else [("constant", [lr, lr])]
-    start, end = values[:2]
-    if step < warmup:
-        return start * (step + 1) / warmup
-    over = values[2] if len(values) == 3 else max(1, steps - warmup)
-    done = min(1.0, (step - warmup) / over)
-    left = {
-        "constant": 1.0,
-        "linear": 1.0 - done,
-        "cosine": (1.0 + math.cos(math.pi * done)) / 2,
-    }[shape]
-    return end + (start - end) * left
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Finished:
     """The last whole step: what a checkpoint of it holds besides weights."""
@@ -197,35 +171,42 @@ class _Loop:
     parts: Parts
     folder: RunFolder
     session: Session
-    policies: dict[str, Model]
-    student: HFPolicy
+    policies: dict[str, OpenedPolicy]
+    student: Trainable
     replay: Replay | None
     watch: Watch
     hinter: Hinter
+    optimizer: torch.optim.Optimizer = field(init=False)  # of the phase
+    signs: diagnosis.Signs = field(init=False)  # that the phase cannot learn
+    columns: Mapping[str, Tensor] = field(init=False)  # signals of the last step
     finished: _Finished | None = None  # None while weights change
 
     @property
     def config(self) -> Config:
         return self.parts.config
 
-    def run(self) -> None:
+    def steps(self) -> Iterator[tuple[Phase, int]]:
+        """Every step that is left. A phase begins before its first step is taken; what a step asks
+        for, such as an evaluation or a checkpoint, is done when the next one is asked for."""
         state, phases = self.folder.state, self.parts.phases
         names = [phase.name for phase in phases]
-        try:
-            for phase in phases[names.index(state.phase) if state else 0 :]:
-                self._phase(phase, state if state and state.phase == phase.name else None)
-        except KeyboardInterrupt:
-            self._save_interrupted()
-            raise
+        for phase in phases[names.index(state.phase) if state else 0 :]:
+            first = self._begin(phase, state if state and state.phase == phase.name else None)
+            for step in range(first, phase.steps):
+                yield phase, step
+                self._after(phase, step, first)
+            if phase.steps > first + 1:
+                self._warn(self.signs.sentences(after="last"))
         # a run that was killed after its last checkpoint and before it dropped an old one
         last = checkpoint.latest(self.folder.path).name
         wanted = {last, checkpoint.START if self.parts.makes_reference else ""}
         checkpoint.drop_interrupted(self.folder.path)
         checkpoint.prune(self.folder.path, wanted)
 
-    def _phase(self, phase: Phase, state: State | None) -> None:
+    def _begin(self, phase: Phase, state: State | None) -> int:
+        """Make or restore what a phase needs besides weights. Returns its first step."""
         update = self.config.update
-        optimizer = adamw(
+        self.optimizer = adamw(
             self.student.parameters(),
             lr=0.0,  # set at every step
             betas=update.betas,
@@ -236,24 +217,24 @@ class _Loop:
         if state is not None:
             first = state.step
             assert self.folder.newest is not None
-            checkpoint.restore_optimizer(optimizer, self.folder.newest / checkpoint.OPTIMIZER)
+            checkpoint.restore_optimizer(self.optimizer, self.folder.newest / checkpoint.OPTIMIZER)
         self.watch.started(self.config, phase.name, first)
         if phase.name == "train":
-            self._begin(optimizer, phase, new=state is None)
+            self._begin_training(phase, new=state is None)
         if state is not None:
             self._complete(phase, first)
-        seen = diagnosis.Signs(self.config, phase)
-        for step in range(first, phase.steps):
-            report = self._step(phase, step, optimizer, seen)
-            if step == first:
-                self._warn(seen.sentences(after="first", columns=report.columns))
-            done = step + 1
-            if self._evaluates(phase, done):
-                self._evaluate(done)
-            if self._saves(phase, done):
-                self._save(phase, done, optimizer)
-        if phase.steps > first + 1:
-            self._warn(seen.sentences(after="last"))
+        self.signs = diagnosis.Signs(self.config, phase)
+        return first
+
+    def _after(self, phase: Phase, step: int, first: int) -> None:
+        """What is due once a step is done."""
+        if step == first:
+            self._warn(self.signs.sentences(after="first", columns=self.columns))
+        done = step + 1
+        if self._evaluates(phase, done):
+            self._evaluate(done)
+        if self._saves(phase, done):
+            self._save(phase, done)
 
     def _complete(self, phase: Phase, done: int) -> None:
         """What should have followed the step after which Ctrl-C came: evaluation, checkpoint."""
@@ -268,51 +249,52 @@ class _Loop:
         for sentence in sentences:
             self.watch.warned(sentence)
 
-    def _begin(self, optimizer: torch.optim.Optimizer, phase: Phase, *, new: bool) -> None:
+    def _begin_training(self, phase: Phase, *, new: bool) -> None:
         """Before the main algorithm's first step: evaluation, checkpoint, and its reference."""
         if new:
             if self.config.eval.every:
                 self._evaluate(0)
-            self._save(phase, 0, optimizer)
+            self._save(phase, 0)
         if self.parts.makes_reference:
             self.policies["reference"] = self._reference(new)
             self.session = replace(self.session, policies=dict(self.policies))
             self.hinter.session = self.session
 
-    def _reference(self, new: bool) -> HFPolicy:
+    def _reference(self, new: bool) -> OpenedPolicy:
+        """The student as it was before the main algorithm's first step, frozen."""
+        if new:
+            return self.student.copied()
         start = self.folder.path / checkpoint.FOLDER / checkpoint.START
-        if new or self.student.adapters is not None:
-            reference = self.student.copied()
-            if reference.adapters is not None and not new:
-                reference.adapters.restore(start)
-            return reference
-        section, tokens = self.config.policy, self.config.update.max_tokens_per_pass
-        reference = models.load_policy(
-            section,
-            where="policy",
-            tokens=tokens,
-            rows=self.config.rollout.concurrency,
-            folder=str(start),
+        if isinstance(self.student, HFPolicy) and self.student.adapters is not None:
+            copied = self.student.copied()
+            assert copied.adapters is not None
+            copied.adapters.restore(start)
+            return copied
+        parts = self.parts
+        reference = open_policy(
+            models.opening_of(self.config, "self", parts.suite, parts.context, folder=str(start))
         )
-        reference.freeze()
+        if isinstance(reference, Trainable):
+            reference.freeze()
         return reference
 
     # -- one step
 
-    def _step(
-        self, phase: Phase, step: int, optimizer: torch.optim.Optimizer, seen: diagnosis.Signs
-    ) -> Report:
+    def step(self, phase: Phase, step: int) -> None:
+        """Play episodes, learn from them, and log both."""
         since = time.perf_counter()
         clock, algorithm = self.session.clock, phase.algorithm
         clock.restart()
         rate = learning_rate(phase.lr, self.config.update.warmup, step, phase.steps)
-        for group in optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate
         episodes = self._episodes(phase, step)
         with delayed(self._stopping):
             self.finished = None
             for episode in episodes:
-                self.folder.log("episodes.jsonl").write(_named(phase, episode_line(episode, step)))
+                self.folder.log("episodes.jsonl").write(
+                    in_phase(phase, episode_line(episode, step))
+                )
             usable = usable_episodes(
                 algorithm, episodes, self.session.policies, self.session.prompter, step=step
             )
@@ -321,7 +303,7 @@ class _Loop:
                 algorithm,
                 used,
                 self.policies,
-                optimizer,
+                self.optimizer,
                 self.session.prompter,
                 update_of(self.config, self.student.device),
                 step=step,
@@ -331,18 +313,19 @@ class _Loop:
             hints = self.hinter.report(algorithm, [e.task for e in usable])
             self.hinter.settle(episodes)
             numbers = metrics(phase, step, episodes, usable, report, rate)
-            line = _named(phase, {**numbers, **hints})
+            line = in_phase(phase, {**numbers, **hints})
             self.folder.log("metrics.jsonl").write(line)
             if self.config.run.columns:
-                self._columns(phase, step, used, report)
+                for columns in column_lines(phase, step, used, report):
+                    self.folder.log("columns.jsonl").write(columns)
             seconds = {**clock.seconds, "all": time.perf_counter() - since}
-            timing = _named(phase, {"step": step, "seconds": seconds})
+            timing = in_phase(phase, {"step": step, "seconds": seconds})
             self.folder.log("timings.jsonl").write(timing)
             state = self._state(phase, step + 1, self.folder.flush())
-            self.finished = _Finished(state=state, optimizer=optimizer)
-        seen.add(line, episodes)
+            self.finished = _Finished(state=state, optimizer=self.optimizer)
+        self.signs.add(line, episodes)
+        self.columns = report.columns
         self.watch.stepped(line, seconds)
-        return report
 
     def _stopping(self) -> None:
         self.watch.warned("stopping after this step; Ctrl-C once more stops now and loses it")
@@ -386,23 +369,6 @@ class _Loop:
             seed=phase.seed,
             step=step,
         )
-
-    def _columns(self, phase: Phase, step: int, used: Sequence[Episode], report: Report) -> None:
-        """A line an episode: each signal's value at each of its tokens, in 6 digits."""
-        start = 0
-        for episode in used:
-            end = start + sum(len(turn.tokens) for turn in episode.turns)
-            line = {
-                "step": step,
-                "task": episode.task.id,
-                "copy": episode.copy,
-                "columns": {
-                    name: [_short(x) for x in column[start:end].tolist()]
-                    for name, column in report.columns.items()
-                },
-            }
-            self.folder.log("columns.jsonl").write(_named(phase, line))
-            start = end
 
     # -- evaluations and checkpoints
 
@@ -451,15 +417,23 @@ class _Loop:
         skills = self.session.hints.bandit.state()
         return State(phase=phase.name, step=done, logs=logs, skills=skills)
 
-    def _save(self, phase: Phase, done: int, optimizer: torch.optim.Optimizer) -> None:
+    def _save(self, phase: Phase, done: int) -> None:
         state = self._state(phase, done, self.folder.lengths())
         checkpoint.save(
             self.folder.path,
             state,
             self.student,
-            optimizer,
+            self.optimizer,
             pinned=checkpoint.START if self.parts.makes_reference else "",
         )
+
+    @contextlib.contextmanager
+    def saving_on_interrupt(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._save_interrupted()
+            raise
 
     def _save_interrupted(self) -> None:
         """A checkpoint of the last whole step, so that Ctrl-C costs none. The next one replaces it:
@@ -477,11 +451,3 @@ class _Loop:
         checkpoint.save(
             self.folder.path, state, self.student, self.finished.optimizer, interrupted=True
         )
-
-
-def _named(phase: Phase, line: Line) -> Line:
-    return {"phase": phase.name, **line}
-
-
-def _short(x: float) -> float | None:
-    return float(f"{x:.6g}") if math.isfinite(x) else None

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tutelage.errors import ConfigError
 from tutelage.objective import Algorithm
-from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.base import Trainable
 from tutelage.rollout.hint_preparation import Hinter
 from tutelage.rollout.play import play
 from tutelage.rollout.session import Session
@@ -54,16 +54,17 @@ class Trainer:
         seed: int = 0,
     ) -> None:
         student = session.policies.get("self")
-        if not isinstance(student, HFPolicy):
+        if not isinstance(student, Trainable):
             raise ConfigError(
-                'the session has no student to train: name an HFPolicy "self" in its policies'
+                'the session has no student to train: name an HFPolicy "self" in its policies, or '
+                "one of your own that is a tutelage.policies.base.Trainable"
             )
         policies = dict(session.policies)
         wanted = {view.policy for view in algorithm.views.values()}
         if "reference" in wanted - set(policies):
             policies["reference"] = student.copied()
         for name, policy in policies.items():
-            if isinstance(policy, HFPolicy) and policy is not student and name != "reference":
+            if isinstance(policy, Trainable) and policy is not student and name != "reference":
                 policy.freeze()
         for name in sorted(wanted - set(policies)):
             raise ConfigError(

@@ -1,5 +1,6 @@
-"""How a step's episodes lie on the flat token axis, and which sequences a pass reads."""
+"""How a step's episodes lie on the flat token axis, and what of them each pass reads."""
 
+import random
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,22 @@ from torch import Tensor
 
 from tutelage.objective import Algorithm, Objective, View
 from tutelage.objective.batch import TokenBatch, collate
-from tutelage.policies.packing import extends
+from tutelage.policies.packing import extends, plan_passes
 from tutelage.prompts.prompter import Prompter, Sample
+from tutelage.seeding import seed_of
 from tutelage.types import Episode, Task
 
 Prompts = Callable[[View, Task], Prompter]
+
+
+class Span(NamedTuple):
+    """Turns `first` to `end` of an episode, which some views read as one sequence, up to the token
+    that stands before `until` on the flat axis: in the last of them, perhaps not its last."""
+
+    episode: int
+    first: int
+    end: int
+    until: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,25 +35,23 @@ class Layout:
 
     batch: TokenBatch
     samples: Mapping[str, Sequence[Sequence[Sample]]]  # view -> episode -> turn
-    starts: Sequence[Sequence[int]]  # episode -> turn -> its first token on the flat axis
+    starts: Sequence[Sequence[int]]  # episode -> turn -> its first token; then the episode's end
 
-    def cut(self, view: str, row: "Span") -> list[Sample]:
-        """A stretch as a view reads it."""
-        e, first, end, until = row
-        made = list(self.samples[view][e][first:end])
-        last = made[-1].tokens[: until - self.starts[e][end - 1]]
-        made[-1] = Sample(prompt=made[-1].prompt, tokens=last)
-        return made
+    def samples_of(self, view: str, span: Span) -> list[Sample]:
+        """The turns of a span as a view reads them, the last of them as far as the span goes."""
+        e, first, end, until = span
+        samples = list(self.samples[view][e][first:end])
+        last = samples[-1].tokens[: until - self.starts[e][end - 1]]
+        samples[-1] = Sample(prompt=samples[-1].prompt, tokens=last)
+        return samples
 
+    def token_index(self, spans: Sequence[Span]) -> Tensor:
+        """The index [n] of the spans' tokens on the flat axis, in their order."""
+        return torch.cat([torch.arange(self.starts[e][a], until) for e, a, _, until in spans])
 
-class Span(NamedTuple):
-    """Turns `first` to `end` of an episode, which some views read as one row, up to the token that
-    stands before `until` on the flat axis: in the last of them, perhaps not its last."""
-
-    episode: int
-    first: int
-    end: int
-    until: int
+    def whole_episode(self, episode: int) -> Span:
+        starts = self.starts[episode]
+        return Span(episode, 0, len(starts) - 1, starts[-1])
 
 
 def read(
@@ -51,8 +61,8 @@ def read(
     episodes of its task, itself among them."""
     if view.hindsight is None:
         return prompter.samples(episode)
-    told = [view.hindsight(episode, k, group) for k in range(len(episode.turns))]
-    return prompter.samples(episode, told)
+    hints = [view.hindsight(episode, k, group) for k in range(len(episode.turns))]
+    return prompter.samples(episode, hints)
 
 
 def prepare(
@@ -75,112 +85,115 @@ def prepare(
     return Layout(batch=collate(episodes).to(device), samples=samples, starts=starts)
 
 
-def token_index(ready: Layout, stretches: Sequence[Span]) -> Tensor:
-    """Places of the stretches' tokens on the flat axis, in their order."""
-    return torch.cat([torch.arange(ready.starts[e][a], until) for e, a, _, until in stretches])
-
-
 MicroBatch = tuple[tuple[str, ...], list[Span]]
-"""Rows of one pass, and the views that they need."""
+"""The spans of one pass, and the views whose live scores they need."""
 
 
 class ScoredSpan(NamedTuple):
-    """A stretch to be scored, with the views that its tokens need and its length under them."""
+    """A span to be scored, with the views that its tokens need and its length under them."""
 
     needed: tuple[str, ...]
     length: int
-    stretch: Span
+    span: Span
 
 
-def rows_needed(
-    ready: Layout, objective: Objective, live: Collection[str], device: str
+def needed_spans(
+    layout: Layout, objective: Objective, algorithm: Algorithm, device: str
 ) -> list[list[ScoredSpan]]:
-    """Each episode's rows up to the last token that counts, without those in which none does."""
-    made: list[list[ScoredSpan]] = []
+    """Each episode's spans up to the last token that counts, without those in which none does."""
+    live = algorithm.trained() | algorithm.followed()
     counting = objective.counting.tolist()
-    for e in range(len(ready.starts)):
-        made.append([])
-        for whole in _rows(ready, e, live):
-            if row := _until(ready, whole, counting):
-                needed = tuple(sorted(objective.reads(token_index(ready, [row]).to(device))))
-                ends = [ready.cut(name, row)[-1] for name in needed]
-                made[-1].append(ScoredSpan(needed, max(map(_length, ends)), row))
-    return made
+    by_episode: list[list[ScoredSpan]] = []
+    for e in range(len(layout.starts)):
+        by_episode.append([])
+        for whole in _spans(layout, e, live):
+            if span := _up_to_last(layout, whole, counting):
+                needed = tuple(sorted(objective.reads(layout.token_index([span]).to(device))))
+                length = max(_length(layout.samples_of(name, span)[-1]) for name in needed)
+                by_episode[-1].append(ScoredSpan(needed, length, span))
+    return by_episode
 
 
-def rows_holding(ready: Layout, view: str, tokens: Sequence[bool], *, whole: bool) -> list[Span]:
-    """A view's rows up to the last of some tokens [N], or the whole of them, without those that
+def spans_holding(layout: Layout, view: str, tokens: Sequence[bool], *, whole: bool) -> list[Span]:
+    """A view's spans up to the last of some tokens [N], or the whole of them, without those that
     hold none."""
-    made = []
-    for e in range(len(ready.starts)):
-        for row in _rows(ready, e, [view]):
-            if cut := _until(ready, row, tokens):
-                made.append(row if whole else cut)
-    return made
+    found = []
+    for e in range(len(layout.starts)):
+        for span in _spans(layout, e, [view]):
+            if cut := _up_to_last(layout, span, tokens):
+                found.append(span if whole else cut)
+    return found
 
 
-def _until(ready: Layout, row: Span, counts: Sequence[bool]) -> Span | None:
-    """A stretch up to the last of its tokens that counts; None where none does."""
-    starts = ready.starts[row.episode]
-    until = next((t + 1 for t in range(row.until - 1, starts[row.first] - 1, -1) if counts[t]), 0)
-    return Span(row.episode, row.first, bisect_left(starts, until), until) if until else None
+def _up_to_last(layout: Layout, span: Span, counts: Sequence[bool]) -> Span | None:
+    """A span up to the last of its tokens that counts; None where none does."""
+    starts = layout.starts[span.episode]
+    begin = starts[span.first]
+    until = next((t + 1 for t in range(span.until - 1, begin - 1, -1) if counts[t]), 0)
+    return Span(span.episode, span.first, bisect_left(starts, until), until) if until else None
 
 
-def whole_episode(ready: Layout, episode: int) -> Span:
-    starts = ready.starts[episode]
-    return Span(episode, 0, len(starts) - 1, starts[-1])
-
-
-def shared_scores(ready: Layout, views: Mapping[str, View]) -> dict[str, list[tuple[str, Tensor]]]:
+def shared_scores(layout: Layout, views: Mapping[str, View]) -> dict[str, list[tuple[str, Tensor]]]:
     """By view, which tokens [N] an earlier view of the same policy reads after the same prompt: of
     each, the first such view."""
-    made: dict[str, list[tuple[str, Tensor]]] = {}
-    device = ready.batch.token.device
+    shared: dict[str, list[tuple[str, Tensor]]] = {}
+    device = layout.batch.token.device
     for name, view in views.items():
-        free, made[name] = [True] * ready.starts[-1][-1], []
-        for other in list(made)[:-1]:
+        free, shared[name] = [True] * layout.starts[-1][-1], []
+        for other in list(shared)[:-1]:
             if views[other].policy != view.policy:
                 continue
-            alike = [False] * len(free)
-            for e, starts in enumerate(ready.starts):
-                pairs = zip(ready.samples[name][e], ready.samples[other][e], strict=True)
+            same = [False] * len(free)
+            for e, starts in enumerate(layout.starts):
+                pairs = zip(layout.samples[name][e], layout.samples[other][e], strict=True)
                 for (mine, theirs), a, b in zip(pairs, starts, starts[1:], strict=False):
                     if mine.prompt == theirs.prompt:
-                        alike[a:b] = free[a:b]
+                        same[a:b] = free[a:b]
                         free[a:b] = [False] * (b - a)
-            if any(alike):
-                made[name].append((other, torch.tensor(alike, device=device)))
-    return made
+            if any(same):
+                shared[name].append((other, torch.tensor(same, device=device)))
+    return shared
+
+
+def deal(layout: Layout, parts: int, name: tuple[int, ...]) -> list[list[int]]:
+    """Episodes dealt into minibatches: shuffled, as evenly as can be, no episode twice or left out
+    but those in which nothing was said. `name` seeds the order."""
+    order = [e for e, starts in enumerate(layout.starts) if starts[0] < starts[-1]]
+    if parts > 1:
+        random.Random(seed_of("minibatches", *name)).shuffle(order)
+    return [sorted(order[i::parts]) for i in range(min(parts, len(order)))]
 
 
 def micro_batches(
-    part: Sequence[int], rows: Sequence[Sequence[ScoredSpan]], budget: int, *, padded: bool = False
+    part: Sequence[int],
+    spans: Sequence[Sequence[ScoredSpan]],
+    budget: int,
+    *,
+    padded: bool = False,
 ) -> list[MicroBatch]:
-    """Rows that need the same views together, each slice within the budget of tokens (a row longer
-    than that is alone), and of like length, so that one that pads them wastes little. Where rows
-    are `padded` to the longest of a slice, which is the last, that counts too."""
-    made: list[MicroBatch] = []
-    size = 0
-    for needed, length, row in sorted(row for e in part for row in rows[e]):
-        size = length * (len(made[-1][1]) + 1) if padded and made else size + length
-        if made and needed == made[-1][0] and size <= budget:
-            made[-1][1].append(row)
-        else:
-            made.append((needed, [row]))
-            size = length
-    return [(needed, sorted(stretches)) for needed, stretches in made]
+    """The passes over a minibatch's episodes, each within the budget of tokens (a span longer than
+    that is alone). Spans of one pass need the same views and are of like length, so that a pass
+    which is `padded` to its longest wastes little."""
+    ordered = sorted(span for e in part for span in spans[e])
+    passes = plan_passes(
+        [each.length for each in ordered],
+        budget,
+        padded=padded,
+        kinds=[each.needed for each in ordered],
+    )
+    return [(ordered[k[0]].needed, sorted(ordered[i].span for i in k)) for k in passes]
 
 
 def _length(sample: Sample) -> int:
     return len(sample.prompt) + len(sample.tokens)
 
 
-def _rows(ready: Layout, episode: int, views: Collection[str]) -> list[Span]:
-    """An append-only episode is one row; where some view's prompt starts afresh, so does a row."""
-    starts = ready.starts[episode]
+def _spans(layout: Layout, episode: int, views: Collection[str]) -> list[Span]:
+    """An append-only episode is one span; where some view's prompt starts afresh, so does a span."""
+    starts = layout.starts[episode]
     if starts[0] == starts[-1]:  # nothing was said
         return []
-    read = [ready.samples[name][episode] for name in sorted(views)]
+    read = [layout.samples[name][episode] for name in sorted(views)]
     begins = [
         k
         for k in range(len(starts) - 1)

@@ -1,10 +1,13 @@
-"""AdamW, with its moments where the weights are or in main memory."""
+"""AdamW, with its moments where the weights are or in main memory, and its learning rate."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from tutelage.config.schema import LearningRate
 
 
 class OffloadedAdamW(torch.optim.AdamW):
@@ -52,9 +55,30 @@ def _home(parameter: Tensor) -> Tensor:
 
 
 def adamw(
-    parameters: Iterable[Tensor], *, lr: float, betas: tuple[float, float], weight_decay: float,
+    parameters: Iterable[Tensor],
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
     offload: bool,
-) -> torch.optim.Optimizer:  # fmt: skip
+) -> torch.optim.Optimizer:
     """AdamW on float32 weights; `offload` keeps its moments in main memory."""
     kind = OffloadedAdamW if offload else torch.optim.AdamW
     return kind(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
+
+
+def learning_rate(lr: LearningRate, warmup: int, step: int, steps: int) -> float:
+    """The rate of a step: up to the first value over `warmup` steps, then a constant or a schedule,
+    which ends at `steps` unless it names its own number of steps."""
+    (shape, values), *_ = lr.items() if isinstance(lr, dict) else [("constant", [lr, lr])]
+    start, end = values[:2]
+    if step < warmup:
+        return start * (step + 1) / warmup
+    over = values[2] if len(values) == 3 else max(1, steps - warmup)
+    done = min(1.0, (step - warmup) / over)
+    left = {
+        "constant": 1.0,
+        "linear": 1.0 - done,
+        "cosine": (1.0 + math.cos(math.pi * done)) / 2,
+    }[shape]
+    return end + (start - end) * left

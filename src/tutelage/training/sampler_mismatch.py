@@ -81,12 +81,12 @@ class Mismatch:
 
     def check(self, step: int) -> None:
         """Raises RunError where the mean is above the limit, or no number."""
-        made = self.numbers()
-        if made and not made["mean"] <= self.limit:
+        numbers = self.numbers()
+        if numbers and not numbers["mean"] <= self.limit:
             raise RunError(
                 f"in step {step} the sampler's log-probabilities differ from the trainer's by "
-                f"{made['mean']:.3g} nats a token on average (99th percentile {made['p99']:.3g}, "
-                f"largest {made['max']:.3g}; at most policy.sampler.max_mismatch = "
+                f"{numbers['mean']:.3g} nats a token on average (99th percentile {numbers['p99']:.3g}, "
+                f"largest {numbers['max']:.3g}; at most policy.sampler.max_mismatch = "
                 f"{self.limit:g}), so it samples from another model than is trained: look whether "
                 "it got the weights and computes in the same number format, or raise "
                 "policy.sampler.max_mismatch"
@@ -94,19 +94,19 @@ class Mismatch:
 
 
 def compare(
-    algorithm: Algorithm, batch: TokenBatch, made: Callable[[str], Scores | None], limit: float
+    algorithm: Algorithm, batch: TokenBatch, if_read: Callable[[str], Scores | None], limit: float
 ) -> Mismatch:
-    """Hold what was sampled against scores that a view has already, if it has been `made`."""
-    apart = Mismatch(limit=limit)
+    """Compare what was sampled with the scores that a view has already, if they have been read."""
+    mismatch = Mismatch(limit=limit)
     for name, where in own_tokens(algorithm, batch):
-        scores = made(name)
+        scores = if_read(name)
         seen = where[:0] if scores is None else where[scores.scored[where]]
         if scores is None or not len(seen):
             empty = torch.zeros_like(batch.token, dtype=torch.bool)
-            apart.unseen[name] = empty.index_fill(0, where, True)
+            mismatch.unseen[name] = empty.index_fill(0, where, True)
         else:
-            apart.add(scores.at(seen).logp, batch.logp[seen])
-    return apart
+            mismatch.add(scores.at(seen).logp, batch.logp[seen])
+    return mismatch
 
 
 def corrected(

@@ -9,6 +9,15 @@ from tutelage.training.layout import Prompts, read
 from tutelage.types import Episode
 
 
+def refuse_silence(episodes: Sequence[Episode], step: int) -> None:
+    """Raises RunError where no token was sampled in a whole step."""
+    if not any(turn.tokens for episode in episodes for turn in episode.turns):
+        raise RunError(
+            f"no episode of step {step} has a single sampled token, so there is nothing to learn "
+            "from; lower rollout.max_new_tokens or shorten the prompts, so that a first turn fits"
+        )
+
+
 def usable_episodes(
     algorithm: Algorithm,
     episodes: Sequence[Episode],

@@ -31,7 +31,7 @@ Size = Literal["small", "full"]
 SPLITS: Final = ("train", "seen", "unseen")
 FAMILIES: Final = tuple(Family)
 SIZES: Final = {"full": FULL, "small": SMALL}
-COPIES: Final = 3  # at most so many things of one kind
+COPIES: Final = 3  # most things of one kind
 
 _ROOMS = {
     Family.PICK: "KLBW",

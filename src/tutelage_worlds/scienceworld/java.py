@@ -1,6 +1,6 @@
 """Start a JVM and call into it by py4j's text protocol, with a deadline for each call.
 
-py4j's own client frees objects from whatever thread collects garbage, waits for ever, and tells the
+py4j's own client frees objects from whatever thread collects garbage, has no timeouts, and tells the
 log of every call that finds its machine gone. Here objects are freed when that is said, and a
 machine that died or hangs is one exception.
 """

@@ -101,12 +101,12 @@ def files() -> tuple[Path, Path]:
         ) from None
     from py4j.java_gateway import find_jar_path
 
-    # the simulator's own file has an older py4j in it, to which anybody on this computer can talk
+    # the simulator's jar contains an older py4j that accepts connections from any local user
     return Path(find_jar_path()), Path(str(package.locate_file("scienceworld/scienceworld.jar")))
 
 
 def simulator(heap: int) -> "Simulator":
-    """This process's simulator with a heap of so many MB."""
+    """This process's simulator with a heap of `heap` MB."""
     return _simulator(heap, os.getpid())
 
 
@@ -139,7 +139,7 @@ class Simulator:
         return self._java.process.pid if self._java is not None and self._java.alive else None
 
     def __enter__(self) -> Java:
-        """The machine itself, for one who must ask it something; nobody else has it meanwhile."""
+        """The JVM, with exclusive access to it."""
         self._lock.acquire()
         return self._running()
 
@@ -227,7 +227,7 @@ class Simulator:
         java = Java(options, (bridge, _overlay(jar), jar), jar.parent, DEADLINE)
         self.starts += 1
         self._games = 0
-        # it writes all that it does to its output, which nobody reads
+        # it writes every action to its output, which is not read
         sink = java.call("z:java.io.OutputStream", "nullOutputStream")
         java.call("z:java.lang.System", "setOut", java.new("java.io.PrintStream", ref(sink)))
         self._maker = java.new(MAKER)

@@ -45,12 +45,12 @@ class ScienceWorld:
     families    which of the thirty tasks, by their names or those of groups: "all", "short", or a
                 topic such as "matter" or "classification"
     simplify    "easy", or simplifications separated by commas, as the simulator names them
-    variations  of each task in each split, so many at most (all)
+    variations  most variations of each task in each split (all)
     reward      "score", by how much the score rose or fell in [-1, 1], or "won", 1 at success
-    moves       ticks of the clock after which an episode is lost; "wait" takes ten (no limit)
-    look        whether each text ends with the room and what is carried, which costs no time
-    actions     whether all valid actions are listed, hundreds and more, which takes long
-    heap        MB that the Java machine of a process may take for its objects
+    moves       ticks of the simulator's clock after which an episode is lost; "wait" takes ten (no limit)
+    look        whether each text ends with a description of the room and the inventory
+    actions     whether all valid actions are listed: hundreds, and slow
+    heap        heap of the process's JVM in MB
 
     Raises ValueError for what does not exist or does not fit.
     """

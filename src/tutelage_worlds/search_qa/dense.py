@@ -18,7 +18,7 @@ FAISS_FILE, USEARCH_FILE = "faiss.index", "usearch.index"
 BATCH: Final = 1024
 """Passages that are encoded at once."""
 EXPLORED: Final = 128
-"""Candidates that a search in the graph looks at: recall is above 0.99 with so many."""
+"""Candidates per search in the graph: with this number, recall is above 0.99."""
 
 
 class Faiss:

@@ -23,7 +23,7 @@ class Passage(NamedTuple):
 
     @property
     def heading(self) -> str:
-        """The title as it stands in `contents`."""
+        """The title as written in `contents`."""
         return self.contents.partition("\n")[0]
 
     @property

@@ -47,7 +47,7 @@ def refusal(protocol: Protocol) -> str:
 
 
 def information(found: Sequence[Passage], protocol: Protocol, words: int | None = None) -> str:
-    """The results of a search, in a protocol's form, of at most so many words.
+    """The results of a search, in a protocol's form, cut to `words` words.
 
     >>> from tutelage_worlds.search_qa.passages import titled
     >>> information([titled("0", "Oslo", "A town.")], "search_r1")
@@ -98,7 +98,7 @@ def results(text: str) -> list[tuple[str, str]] | None:
             body, form = json.loads(body)["result"], _VERL_DOCUMENT
         parts = form.split(body)
     except (ValueError, LookupError, TypeError):
-        # what is left of a result that was cut, or a text of somebody else's
+        # the rest of a result that was cut, or a foreign text
         return []
     pairs = zip(parts[1::2], parts[2::2], strict=True)
     return [(title.strip('"'), passage.strip()) for title, passage in pairs]

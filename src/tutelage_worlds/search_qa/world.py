@@ -123,7 +123,7 @@ class World(NamedTuple):
 
 @lru_cache(maxsize=4)
 def world(size: Size, count: int, seed: int) -> World:
-    """The world of a seed with so many passages."""
+    """The generated corpus of a seed, with `passages` passages."""
     rng = Random(f"search_qa {size} {count} {seed}")
     plain = size == "small"
     names = _names(rng, size, count)

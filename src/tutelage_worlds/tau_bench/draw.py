@@ -14,7 +14,7 @@ def pick(rng: Random, choices: Sequence[T]) -> T:
 
 
 def number(rng: Random, digits: int) -> str:
-    """A number of so many digits that does not begin with 0."""
+    """A number of `digits` digits that does not begin with 0."""
     low = 10 ** (digits - 1)
     return str(low + int(9 * low * rng.random()))
 

@@ -57,7 +57,9 @@ class Talk:
         if self.last.done or (action in self.made and not again):
             return
         if len(self.moves) == MOST:
-            raise EnvError(f"the task {self.scenario.id} goes on after {MOST} turns of its expert")
+            raise EnvError(
+                f"the task {self.scenario.id} is not over after {MOST} turns of its expert"
+            )
         self.made.add(action)
         self.last = self.env.step(action)
         self.moves.append(Move(thought, action))

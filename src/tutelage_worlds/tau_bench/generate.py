@@ -1,7 +1,7 @@
 """Generate a shop and any number of tasks in tau-bench's format, under its rules.
 
-`shop(size)` is one database, the same one for ever; `scenario(split, seed, size)` is a task over
-it, the same one for ever. Tasks of "train" and "dev" are those of the first three quarters of the
+`shop(size)` is always the same database; `scenario(split, seed, size)` is always the same task over
+it. Tasks of "train" and "dev" are those of the first three quarters of the
 customers, tasks of "test" those of the others, whom training never meets.
 
 Only `random.Random(str).random()` is used, which Python promises never to change.

@@ -1,7 +1,7 @@
 """The tools that an agent can call by name, with JSON arguments, over a database.
 
 A tool is a plain function of the database and its arguments that returns text. What it raises is
-answered as "Error: ..." and the episode goes on, as in tau-bench; a call with missing or unknown
+answered as "Error: ..." and the episode continues, as in tau-bench; a call with missing or unknown
 arguments is such an error, in Python's own words.
 """
 

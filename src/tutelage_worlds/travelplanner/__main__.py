@@ -1,4 +1,4 @@
-"""Index the flights of TravelPlanner's database, once for many runs:
+"""Index the flights of TravelPlanner's database once, for many runs.
 
 python -m tutelage_worlds.travelplanner FOLDER
 

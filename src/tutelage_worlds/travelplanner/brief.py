@@ -1,17 +1,18 @@
-"""Plans in few words, for tiny models: a line for each day, what it holds between semicolons.
+"""Compact renderings of observations and plans, for tiny models.
+
+A plan is a line for each day, what it holds between semicolons.
 
     from Ash to Elm ; F0000101 ; - ; - ; - ; - ; Rose
     Elm ; - ; Bluepot ; Oldmill | Pier ; Redpan ; Oven ; Rose
-    from Elm to Ash ; drive ; - ; - ; - ; - ; -
-
-City, transportation (a flight's number, "drive" or "taxi"), breakfast, attractions, lunch, dinner
-and accommodation. Names stand without their city: it is found in the tables, among the cities of
-the day.
 """
 
-from collections.abc import Mapping, Sequence
+import ast
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
+from tutelage.types import Observation
 from tutelage_worlds.travelplanner.itinerary import (
     FIELDS,
     LONGEST,
@@ -22,7 +23,97 @@ from tutelage_worlds.travelplanner.itinerary import (
     place,
 )
 from tutelage_worlds.travelplanner.itinerary import rows as rows_of
-from tutelage_worlds.travelplanner.tables import World
+from tutelage_worlds.travelplanner.tables import Attraction, Flight, Hotel, Restaurant, Row, World
+from tutelage_worlds.travelplanner.texts import split
+
+_GIVEN: Final = re.compile(r"Given information: (?P<known>\[.*\])\nQuery: (?P<query>.*)", re.DOTALL)
+_DAY: Final = re.compile(r"\bMarch (\d{1,2})(?:st|nd|rd|th)\b")
+_STOP: Final = re.compile(r"(?<=\w)([,;:?!])(?=\s|$)|(?<=\w\w\w)(\.)(?=\s|$)")
+_MONEY: Final = re.compile(r"\$([\d,]*\d)")
+_ROAD: Final = re.compile(r"(self-driving|taxi), from (.+) to (.+), duration: .*, cost: (\d+)")
+_ROOMS: Final = {"Entire home/apt": "entire", "Private room": "private", "Shared room": "shared"}
+Cells = tuple[str, ...]
+
+
+def _flight(c: Cells) -> str:
+    return f"{c[6]} > {c[7]} {c[5]} : {c[0]} , {c[1]}"
+
+
+def _hotel(c: Cells) -> str:
+    nights = c[4].removesuffix(".0")
+    rules = c[3].replace(" & ", " , ")
+    kind = f"{_number(c[1])} , {_ROOMS.get(c[2], c[2])} , for {c[5]} , min {nights} , {rules}"
+    return f"sleep {c[7]} : {c[0]} , {kind}"
+
+
+def _restaurant(c: Cells) -> str:
+    return f"eat {c[4]} : {c[0]} , {c[1]} , {c[2].replace(', ', ' , ')}"
+
+
+def _attraction(c: Cells) -> str:
+    return f"see {c[6]} : {c[0]}"
+
+
+_KINDS: Final[Mapping[type[Row], Callable[[Cells], str]]] = {
+    Flight: _flight,
+    Hotel: _hotel,
+    Restaurant: _restaurant,
+    Attraction: _attraction,
+}
+
+
+def _number(cell: str) -> str:
+    return cell.removesuffix(".0")
+
+
+@lru_cache(maxsize=512)
+def _worded(text: str) -> str:
+    found = _GIVEN.fullmatch(text)
+    if not found:
+        return _entry(text)
+    return "\n".join([*_known(found["known"]), _sentence(found["query"])])
+
+
+def _known(text: str) -> Iterator[str]:
+    try:
+        entries: list[dict[str, Any]] = ast.literal_eval(text)
+        contents = [str(entry["Content"]) for entry in entries]
+    except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError):
+        yield text
+        return
+    yield from filter(None, map(_entry, contents))
+
+
+def _entry(text: str) -> str:
+    """What one search answered."""
+    for kind, line in _KINDS.items():
+        cells = split(text, kind)
+        if cells:
+            return "\n".join(map(line, cells))
+    road = _ROAD.fullmatch(text)
+    if road:
+        mode = {"self-driving": "drive"}.get(road[1], road[1])
+        return f"{road[2]} > {road[3]} : {mode} , {road[4]}"
+    if text.startswith("['") and text.endswith("']"):
+        return "cities : " + text[2:-2].replace("', '", " , ")
+    return _sentence(text)
+
+
+def _sentence(text: str) -> str:
+    """Prose with its marks apart, dates as searches take them, money as numbers."""
+    text = _DAY.sub(lambda day: f"2022-03-{int(day[1]):02}", text).replace(", 2022,", ",")
+    text = _MONEY.sub(lambda sum_: sum_[1].replace(",", ""), text)
+    return _STOP.sub(r" \g<0>", text)
+
+
+def compact(observation: Observation) -> str:
+    """An observation in few words: what its text says of prices, names and rules.
+
+    >>> compact(Observation(text="taxi, from Ash to Elm, duration: x, distance: 9 km, cost: 9"))
+    'Ash > Elm : taxi , 9'
+    """
+    return _worded(observation.text.strip("\n")) or "nothing"
+
 
 MODES: Final = {"drive": "Self-driving", "taxi": "Taxi"}
 
@@ -51,13 +142,13 @@ def _day(world: World, day: dict[str, str]) -> dict[str, str]:
     return day
 
 
-def _transportation(world: World, said: str, cities: Sequence[str]) -> str:
-    if said == "-" or len(cities) < 2:
-        return said
+def _transportation(world: World, text: str, cities: Sequence[str]) -> str:
+    if text == "-" or len(cities) < 2:
+        return text
     between = f"from {cities[0]} to {cities[-1]}"
-    if said in MODES:
-        return f"{MODES[said]}, {between}"
-    return f"Flight Number: {said}, {between}"
+    if text in MODES:
+        return f"{MODES[text]}, {between}"
+    return f"Flight Number: {text}, {between}"
 
 
 def _whole(table: Mapping[str, Sequence[Any]], name: str, cities: Sequence[str]) -> str:

@@ -287,8 +287,9 @@ def _city_number(query: Query, days: Itinerary) -> str:
 
 
 def _missing(day: Day, *, last: bool) -> Iterator[str]:
-    yield from (key for key in ("transportation", *MEALS, "attraction", "accommodation")
-                if key not in day)  # fmt: skip
+    yield from (
+        key for key in ("transportation", *MEALS, "attraction", "accommodation") if key not in day
+    )
     current, nothing = words(day, "current_city"), ("", "-")
     if ("from " in current or "to " in current) and day["transportation"] in nothing:
         yield "transportation"

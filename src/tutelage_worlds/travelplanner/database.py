@@ -1,4 +1,4 @@
-"""TravelPlanner's whole database and its queries, read from a folder, and written in its format.
+"""TravelPlanner's database: read it from a folder, and write it in its format.
 
 The flights are 3.8 million, so they are put into a file beside the table, once:
 
@@ -6,16 +6,16 @@ The flights are 3.8 million, so they are put into a file beside the table, once:
 """
 
 import csv
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_type_hints
 
 from tutelage.errors import EnvError
-from tutelage_worlds.travelplanner.records import row
 from tutelage_worlds.travelplanner.tables import (
     HEADERS,
     Attraction,
@@ -28,6 +28,55 @@ from tutelage_worlds.travelplanner.tables import (
     Row,
     World,
 )
+
+Kind = TypeVar("Kind", bound=Row)
+
+
+def lines(path: Path) -> Iterator[Any]:
+    """The values of a file of JSON lines. Raises EnvError for what is not JSON."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for k, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        yield json.loads(line)
+                    except ValueError as error:
+                        raise EnvError(f"{path}:{k} is not JSON ({error}); get it again") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise EnvError(f"{path} could not be read ({error}); get the file again") from None
+
+
+def rows_of(kind: type[Kind], content: Any, where: str) -> tuple[Kind, ...]:
+    """The rows of a table; a text in its place says that there are none."""
+    if isinstance(content, str):
+        return ()
+    if not isinstance(content, list):
+        raise EnvError(f"{where} must be a list of objects; get the file again")
+    return tuple(row(kind, entry, f"{where}, entry {k}") for k, entry in enumerate(content))
+
+
+def row(kind: type[Kind], entry: Any, where: str) -> Kind:
+    """A record under its columns' names."""
+    if not isinstance(entry, Mapping):
+        raise EnvError(f"{where} must be an object; get the file again")
+    hints = get_type_hints(kind)
+    values = []
+    for name, column in zip(kind._fields, HEADERS[kind], strict=True):
+        if column not in entry:
+            raise EnvError(f"{where} has no {column!r}; get the file again")
+        values.append(_value(entry[column], hints[name], f"{where}, {column!r}"))
+    return kind(*values)
+
+
+def _value(value: Any, kind: type, where: str) -> Any:
+    if kind is str and isinstance(value, str):
+        return value
+    if kind is not str and isinstance(value, int | float) and not isinstance(value, bool):
+        converted = kind(value)
+        if converted == value:
+            return converted
+    raise EnvError(f"{where} is {value!r} and must be a {kind.__name__}; get the file again")
+
 
 PATHS: Final[Mapping[type[Row], str]] = {
     Attraction: "attractions/attractions.csv",
@@ -42,9 +91,28 @@ INDEX: Final = "flights/flights.sqlite"
 IN_MEMORY: Final = 50_000_000
 """Bytes of a table of flights that is still read into memory."""
 MISSING: Final = frozenset(
-    ("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null")
-)  # fmt: skip
+    (
+        "",
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+        "NULL",
+        "NaN",
+        "None",
+        "n/a",
+        "nan",
+        "null",
+    )
+)
 """Cells that TravelPlanner takes for empty; rows with one are left out, whichever column it is."""
 R = TypeVar("R", Attraction, Restaurant, Hotel, Flight)
 
@@ -84,16 +152,16 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _road(duration: str, distance: str, where: str) -> Road:
-    made = Road(duration, distance)
+    road = Road(duration, distance)
     if duration in MISSING or distance in MISSING:
         return Road("", "")
     try:
-        made.cost("taxi")
+        road.cost("taxi")
     except ValueError:
         raise EnvError(
             f"{where} has a distance of {distance!r}, which is not like '1,290 km'; get it again"
         ) from None
-    return made
+    return road
 
 
 def _cells(path: Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -115,8 +183,14 @@ def table(kind: type[R], folder: Path) -> Iterator[R]:
     for where, cells in _cells(folder / PATHS[kind], HEADERS[kind]):
         if None in cells or not MISSING.isdisjoint(cells.values()):
             continue
-        yield row(kind, {name: _number(cells[name]) if _counts(kind, name) else cells[name]
-                         for name in HEADERS[kind]}, where)  # fmt: skip
+        yield row(
+            kind,
+            {
+                name: _number(cells[name]) if _counts(kind, name) else cells[name]
+                for name in HEADERS[kind]
+            },
+            where,
+        )
 
 
 def _counts(kind: type[Row], column: str) -> bool:
@@ -136,8 +210,8 @@ C = TypeVar("C", Attraction, Restaurant, Hotel)
 
 def _by_city(rows: Iterable[C]) -> dict[str, tuple[C, ...]]:
     found: dict[str, list[C]] = {}
-    for made in rows:
-        found.setdefault(made.city, []).append(made)
+    for record in rows:
+        found.setdefault(record.city, []).append(record)
     return {city: tuple(its) for city, its in found.items()}
 
 
@@ -187,16 +261,16 @@ def index(folder: Path) -> int:
     """Put the flights of a database into a file that is quick to search; how many there are."""
     partial = folder / f"{INDEX}.partial"
     partial.unlink(missing_ok=True)
-    with closing(sqlite3.connect(partial)) as made, made:
-        made.execute(
+    with closing(sqlite3.connect(partial)) as connection, connection:
+        connection.execute(
             "create table flights (number text, price integer, departure text, arrival text, "
             "elapsed text, date text, origin text, destination text, distance real)"
         )
         marks = ", ".join("?" * len(Flight._fields))
-        made.executemany(f"insert into flights values ({marks})", table(Flight, folder))
-        made.execute("create index routes on flights (origin, destination, date)")
-        made.execute("create index numbers on flights (number)")
-        count: int = made.execute("select count(*) from flights").fetchone()[0]
+        connection.executemany(f"insert into flights values ({marks})", table(Flight, folder))
+        connection.execute("create index routes on flights (origin, destination, date)")
+        connection.execute("create index numbers on flights (number)")
+        count: int = connection.execute("select count(*) from flights").fetchone()[0]
     partial.rename(folder / INDEX)
     return count
 
@@ -207,9 +281,9 @@ def index(folder: Path) -> int:
 def write(world: World, flights: Iterable[Flight], folder: Path) -> None:
     """A world in the format of TravelPlanner's database."""
     everything: dict[type[Row], Iterable[Row]] = {
-        Attraction: (made for rows in world.attractions.values() for made in rows),
-        Restaurant: (made for rows in world.restaurants.values() for made in rows),
-        Hotel: (made for rows in world.hotels.values() for made in rows),
+        Attraction: (record for rows in world.attractions.values() for record in rows),
+        Restaurant: (record for rows in world.restaurants.values() for record in rows),
+        Hotel: (record for rows in world.hotels.values() for record in rows),
         Flight: flights,
     }
     for kind, rows in everything.items():
@@ -225,6 +299,6 @@ def write(world: World, flights: Iterable[Flight], folder: Path) -> None:
 def _write(path: Path, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
-        made = csv.writer(file)
-        made.writerow(head)
-        made.writerows(rows)
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows(rows)

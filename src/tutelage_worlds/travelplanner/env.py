@@ -1,5 +1,4 @@
-"""A journey that is planned: from what is given (sole planning), or from what an agent looks up
-first (two stages)."""
+"""The travelplanner environment: plan a trip from given information, or look it up first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,11 +7,11 @@ from typing import Final, Literal
 
 from tutelage.types import Observation, Task
 from tutelage_worlds.travelplanner import brief, itinerary, texts, tools
-from tutelage_worlds.travelplanner.enquiry import enquiry
 from tutelage_worlds.travelplanner.itinerary import Itinerary
 from tutelage_worlds.travelplanner.judge import Verdict, judge
 from tutelage_worlds.travelplanner.query import Query
 from tutelage_worlds.travelplanner.tables import World
+from tutelage_worlds.travelplanner.tools import enquiry
 
 Mode = Literal["sole", "two-stage"]
 Reward = Literal["score", "won"]
@@ -79,13 +78,13 @@ class TravelPlannerEnv:
         if name == "CostEnquiry":
             text, valid = enquiry(self._trip.world, argument)
             return self._observe(text, valid=valid)
-        whole = argument if name == "Finish" else action
-        plan = itinerary.read(whole) or brief.read(whole, self._trip.world)
+        plan_text = argument if name == "Finish" else action
+        plan = itinerary.read(plan_text) or brief.read(plan_text, self._trip.world)
         if plan is None and name == "Finish":
             return self._observe(NO_PLAN, valid=False)
         if plan is None:
-            said = tools.parse(action)[0] or None
-            return self._observe(f"Action {said} is not supported.", valid=False)
+            call = tools.parse(action)[0] or None
+            return self._observe(f"Action {call} is not supported.", valid=False)
         self._over = True
         self.verdict = judge(self._trip.world, self._trip.query, plan)
         return self._observe("The plan is finished.")
@@ -105,14 +104,14 @@ class TravelPlannerEnv:
 
     def _mark(self) -> str:
         """A short name for all that was gathered and said."""
-        told = repr(self._desk.key()).encode("utf-8", "surrogatepass")
-        return blake2b(told, digest_size=8).hexdigest()
+        key = repr(self._desk.key()).encode("utf-8", "surrogatepass")
+        return blake2b(key, digest_size=8).hexdigest()
 
 
 def _split(action: str) -> tuple[str, str]:
     """`CostEnquiry[...]` and `Finish[...]` with their arguments, in which lines may break."""
-    said = action.strip()
+    text = action.strip()
     for name in ("CostEnquiry", "Finish"):
-        if said.startswith(f"{name}[") and said.endswith("]"):
-            return name, said[len(name) + 1 : -1]
+        if text.startswith(f"{name}[") and text.endswith("]"):
+            return name, text[len(name) + 1 : -1]
     return "", ""

@@ -1,4 +1,4 @@
-"""How a journey is planned by somebody who reads what searches answer."""
+"""The expert of travelplanner: it plans a trip from the answers of its searches."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -114,16 +114,18 @@ def plan(trip: Trip, mode: Mode, *, short: bool) -> list[str]:
     """The annotators' plan where there is one, else the solver's, after the searches of its
     route."""
     found = solve(trip.world, trip.query, trip.route, trip.query.budget)
-    made = trip.gold if trip.gold is not None else found.plan if found else None
-    if made is None:
+    days = trip.gold if trip.gold is not None else found.plan if found else None
+    if days is None:
         return []
-    last = finish(trip, made, short=short)
+    last = finish(trip, days, short=short)
     if mode == "sole":
         return [last]
     searcher = _Searcher(trip, short=short)
-    rode = str(made[0].get("transportation"))
+    rode = str(days[0].get("transportation"))
     searcher.transport(trip.route, "drive" if "driving" in rode.lower() else "fly")
     searcher.places(trip.route)
     return [
-        *(action for action, _ in searcher.said), f"Planner[{trip.query.text}]", last,
-    ]  # fmt: skip
+        *(action for action, _ in searcher.said),
+        f"Planner[{trip.query.text}]",
+        last,
+    ]

@@ -1,4 +1,4 @@
-"""TravelPlanner's own files, read from a folder and checked before anything is played.
+"""Read and check TravelPlanner's own files.
 
 Two layouts are known by what lies in the folder:
 
@@ -11,17 +11,28 @@ database/flights/, ...          the database that the repository's README links 
                                 as in the data set osunlp/TravelPlanner
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import ast
+import csv
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from tutelage.errors import EnvError
-from tutelage_worlds.travelplanner import database, itinerary, queries, sentences
+from tutelage_worlds.travelplanner import database, itinerary
+from tutelage_worlds.travelplanner.database import lines, rows_of
 from tutelage_worlds.travelplanner.env import Trip
-from tutelage_worlds.travelplanner.query import LEVELS
-from tutelage_worlds.travelplanner.records import lines, rows_of
+from tutelage_worlds.travelplanner.query import (
+    CUISINES,
+    DAYS,
+    LEVELS,
+    ROOMS,
+    RULES,
+    TRANSPORT,
+    Query,
+)
 from tutelage_worlds.travelplanner.tables import (
     Attraction,
     Flight,
@@ -31,6 +42,227 @@ from tutelage_worlds.travelplanner.tables import (
     Road,
     World,
 )
+
+# -- queries from their sentences, where a file has nothing else: the 45 for training. What the makers
+# of TravelPlanner rule out for validation and test, to turn sentences into constraints, is not
+# offered for them: their files hold the constraints.
+
+_NUMBERS: Final = {
+    "one": 1,
+    "two": 2,
+    "three": 3,
+    "four": 4,
+    "five": 5,
+    "six": 6,
+    "seven": 7,
+    "eight": 8,
+    "pair": 2,
+}
+_COUNT: Final = r"(\d+|" + "|".join(_NUMBERS) + r")"
+_PEOPLE: Final = (
+    rf"\b{_COUNT} (?:people|persons?|individuals|travell?ers)\b",
+    rf"\b(?:group|party) of {_COUNT}\b",
+    rf"\bfor (?:a )?{_COUNT}\b(?! (?:days|cities))(?=,| depart| leav| starting)",
+    rf"\bitinerary for (?:a )?{_COUNT} leaving\b",
+)
+_BUDGET: Final = re.compile(r"\$([\d,]+)")
+_RULES: Final = (
+    ("children under 10", r"children under|children under the age of"),
+    ("smoking", r"smoking"),
+    ("parties", r"part(?:ies|y)\b(?! of)"),
+    ("visitors", r"allow visitors"),
+    ("pets", r"\bpets?\b"),
+)
+_ROOMS: Final = (
+    ("entire room", r"entire rooms?"),
+    ("private room", r"private rooms?"),
+    ("not shared room", r"not (?:be )?shared"),
+    ("shared room", r"shared rooms?"),
+)
+_TRANSPORT: Final = (
+    (
+        "no self-driving",
+        r"non-self-driving|n[o']t plan (?:on|to) (?:self-)?driv",
+    ),
+    ("no flight", r"(?:not|avoid)\b[^.]*\b(?:flights?|flying)"),
+)
+
+
+def people(text: str) -> int:
+    """Number of travellers; one if no number is given.
+
+    >>> people("a 3-day trip for two, starting in Ash"), people("a solo trip")
+    (2, 1)
+    """
+    for pattern in _PEOPLE:
+        found = re.search(pattern, text)
+        if found:
+            return _NUMBERS.get(found[1]) or int(found[1])
+    return 1
+
+
+def from_sentence(
+    text: str, *, level: str, route: Sequence[str], org: str, dates: Sequence[str], state: str
+) -> Query:
+    """A query, given what its reference information says: the cities and the dates. Raises
+    ValueError for a sentence without a budget."""
+    found = _BUDGET.search(text)
+    if found is None:
+        raise ValueError("the query names no budget in dollars")
+    hard = level != "easy"
+    return Query(
+        text=text,
+        level=level,
+        org=org,
+        dest=route[0] if len(route) == 1 else state,
+        days=len(dates),
+        cities=len(route),
+        dates=tuple(dates),
+        people=people(text),
+        budget=int(found[1].replace(",", "")),
+        rule=_first_match(_RULES, text) if hard else None,
+        room=_first_match(_ROOMS, text) if hard else None,
+        transport=_first_match(_TRANSPORT, text) if hard else None,
+        cuisines=tuple(c for c in CUISINES if hard and re.search(rf"\b{c}\b", text)),
+    )
+
+
+def _first_match(patterns: Sequence[tuple[str, str]], text: str) -> str | None:
+    found = (name for name, pattern in patterns if re.search(pattern, text, re.IGNORECASE))
+    return next(found, None)
+
+
+# -- queries as the data set osunlp/TravelPlanner has them: CSV, or the same as JSON lines
+
+SPLITS: Final = ("train", "validation", "test")
+COLUMNS: Final = (
+    "query",
+    "level",
+    "org",
+    "dest",
+    "days",
+    "visiting_city_number",
+    "date",
+    "people_number",
+    "local_constraint",
+    "budget",
+    "reference_information",
+)
+_WISHES: Final[Mapping[str, tuple[str, ...]]] = {
+    "house rule": RULES,
+    "room type": ROOMS,
+    "transportation": TRANSPORT,
+}
+_ROUTE: Final = re.compile(r"Attractions in ([^'\"\\]+)")
+
+
+def query_files(root: Path) -> list[Path]:
+    """The queries that lie in a folder, a file for each split."""
+    found = [
+        [path for path in (root / f"{split}.csv", root / f"{split}.jsonl") if path.is_file()]
+        for split in SPLITS
+    ]
+    return [paths[0] for paths in found if paths]
+
+
+def splits(root: Path, world: World) -> dict[str, tuple[Trip, ...]]:
+    """The queries of each split."""
+    return {
+        path.stem: tuple(
+            _trip(world, entry, f"{path}, query {k}")
+            for k, entry in enumerate(_csv(path) if path.suffix == ".csv" else lines(path), 1)
+        )
+        for path in query_files(root)
+    }
+
+
+def _csv(path: Path) -> Iterator[dict[str, Any]]:
+    limit = csv.field_size_limit(2**30)  # reference information is one cell
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            yield from csv.DictReader(file)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise EnvError(f"{path} could not be read ({error}); get the file again") from None
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _trip(world: World, entry: Any, where: str) -> Trip:
+    if not isinstance(entry, Mapping):
+        raise EnvError(f"{where} must be an object; get the file again")
+    missing = [name for name in COLUMNS if entry.get(name) in (None, "")]
+    if missing:
+        raise EnvError(
+            f"{where} has no {missing[0]!r}; only queries with their constraints can be played, so "
+            "take train or validation, and hand plans for test in at TravelPlanner's leaderboard"
+        )
+    try:
+        query = _query(entry)
+    except (TypeError, ValueError, SyntaxError, KeyError) as wrong:
+        raise EnvError(f"{where} cannot be used ({wrong}); get the file again") from None
+    information = str(entry["reference_information"])
+    route = tuple(dict.fromkeys(_ROUTE.findall(information)))
+    if len(route) != query.cities:
+        raise EnvError(
+            f"{where} is about {query.cities} cities, but its reference_information tells of "
+            f"{len(route)}; get the file again"
+        )
+    return Trip(
+        world=world,
+        query=query,
+        route=route,
+        information=information,
+        gold=_gold(entry.get("annotated_plan")),
+    )
+
+
+def _read(value: Any) -> Any:
+    return ast.literal_eval(value) if isinstance(value, str) else value
+
+
+def _query(entry: Mapping[str, Any]) -> Query:
+    wishes, dates = _read(entry["local_constraint"]), _read(entry["date"])
+    for name, known in _WISHES.items():
+        if wishes[name] not in (None, *known):
+            raise ValueError(
+                f"its {name} is {wishes[name]!r} and must be one of {', '.join(known)}"
+            )
+    cuisines = wishes["cuisine"] or []
+    days, level = int(entry["days"]), entry["level"]
+    if days not in DAYS or level not in LEVELS or len(dates) != days:
+        raise ValueError(f"{days} days, {len(dates)} dates and the level {level!r} do not fit")
+    if len(set(cuisines)) != len(cuisines):
+        raise ValueError("a cuisine is named twice")
+    numbers = [int(entry[name]) for name in ("visiting_city_number", "people_number", "budget")]
+    if min(numbers) < 1:
+        raise ValueError("cities, people and budget must be at least 1")
+    cities, people, budget = numbers
+    return Query(
+        text=entry["query"],
+        level=level,
+        org=entry["org"],
+        dest=entry["dest"],
+        days=days,
+        cities=cities,
+        dates=tuple(dates),
+        people=people,
+        budget=budget,
+        rule=wishes["house rule"],
+        room=wishes["room type"],
+        transport=wishes["transportation"],
+        cuisines=tuple(cuisines),
+    )
+
+
+def _gold(text: Any) -> itinerary.Itinerary | None:
+    """The annotators' plan: a list of days, the query's own record before them."""
+    days = _read(text) if text else None
+    if isinstance(days, list) and days and isinstance(days[-1], list):
+        days = days[-1]
+    return itinerary.valid(days)
+
+
+# -- a folder
 
 REFERENCE: Final = "train_ref_info.jsonl"
 GOLD: Final = ("std_travelplanner.jsonl", "train_gold_plans.jsonl")
@@ -50,50 +282,56 @@ def load(folder: str) -> Splits:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise EnvError(f"there is no folder {folder} with TravelPlanner's data; {HOW}")
-    if any(queries.files(root)):
-        return queries.splits(root, database.world(root, HOW))
-    told = _first(root, REFERENCE, f"database/{REFERENCE}")
-    if told is None:
+    if any(query_files(root)):
+        return splits(root, database.world(root, HOW))
+    reference = _first(root, REFERENCE, f"database/{REFERENCE}")
+    if reference is None:
         raise EnvError(f"{folder} has neither {REFERENCE} nor validation.csv; {HOW}")
     gold = _first(root, *GOLD, *(f"finetuning_data/{name}" for name in GOLD))
     if gold is None:
         raise EnvError(f"{folder} has no {GOLD[0]} to go with {REFERENCE}; {HOW}")
-    return {"train": tuple(_training(told, gold))}
+    return {"train": tuple(_training(reference, gold))}
 
 
 def _first(root: Path, *names: str) -> Path | None:
     return next((root / name for name in names if (root / name).is_file()), None)
 
 
-def _training(told: Path, gold: Path) -> Iterator[Trip]:
-    known, plans = list(lines(told)), list(lines(gold))
+def _training(reference: Path, gold: Path) -> Iterator[Trip]:
+    known, plans = list(lines(reference)), list(lines(gold))
     if len(known) != len(plans):
         raise EnvError(
             f"{gold} has {len(plans)} tasks and {REFERENCE} {len(known)}; get both files again"
         )
-    said_of = [_messages(plan, f"{gold}:{k}") for k, plan in enumerate(plans, 1)]
-    world = _world(told, known, [made for _, made in said_of])
-    for k, (entry, (said, made)) in enumerate(zip(known, said_of, strict=True)):
+    messages = [_messages(plan, f"{gold}:{k}") for k, plan in enumerate(plans, 1)]
+    world = _world(reference, known, [gold_plan for _, gold_plan in messages])
+    for k, (entry, (prompt, gold_plan)) in enumerate(zip(known, messages, strict=True)):
         where = f"{gold}:{k + 1}"
         route = [name.removeprefix("Attractions in ") for name in entry if name.startswith("Attr")]
-        information, _, text = said.removeprefix("Given Information:").rpartition("\nQuery:")
+        information, _, text = prompt.removeprefix("Given Information:").rpartition("\nQuery:")
         try:
-            query = sentences.read(
-                text.strip(), level=LEVELS[3 * k // len(known)], route=route,
-                org=_origin(entry), dates=_dates(entry), state=world.states[route[0]],
-            )  # fmt: skip
+            query = from_sentence(
+                text.strip(),
+                level=LEVELS[3 * k // len(known)],
+                route=route,
+                org=_origin(entry),
+                dates=_dates(entry),
+                state=world.states[route[0]],
+            )
         except (ValueError, LookupError) as wrong:
             raise EnvError(f"{where}: its query cannot be used ({wrong}); get it again") from None
-        yield Trip(world=world, query=query, route=tuple(route), gold=made, information=information)
+        yield Trip(
+            world=world, query=query, route=tuple(route), gold=gold_plan, information=information
+        )
 
 
-def _messages(told: Any, where: str) -> tuple[str, itinerary.Itinerary]:
+def _messages(entry: Any, where: str) -> tuple[str, itinerary.Itinerary]:
     """What the planner was told, and its answer."""
     try:
-        said = {message["role"]: message["content"] for message in told["messages"]}
-        plan = itinerary.read(said["assistant"])
+        contents = {message["role"]: message["content"] for message in entry["messages"]}
+        plan = itinerary.read(contents["assistant"])
         if plan is not None:
-            return said["user"], plan
+            return contents["user"], plan
     except (KeyError, TypeError, AttributeError):
         pass
     raise EnvError(f"{where} is no conversation that ends with a plan; get the file again")
@@ -155,17 +393,27 @@ def _world(path: Path, known: list[Any], plans: Iterable[itinerary.Itinerary]) -
         cities.update(dict.fromkeys((c for leg in _legs(entry) for c in leg[:2]), ""))
     cities.update({city: state for city, state in _states(plans).items() if city in cities})
     return World(
-        name="train", states=cities, cities=tuple(cities), attractions=attractions,
-        restaurants=restaurants, hotels=hotels, roads=roads, flights=Listed(tuple(flights)),
-    )  # fmt: skip
+        name="train",
+        states=cities,
+        cities=tuple(cities),
+        attractions=attractions,
+        restaurants=restaurants,
+        hotels=hotels,
+        roads=roads,
+        flights=Listed(tuple(flights)),
+    )
 
 
 def _road(cities: str, content: Any, where: str) -> tuple[tuple[str, str], Road]:
     origin, _, destination = cities.partition(" to ")
     if not isinstance(content, str):
         raise EnvError(f"{where} must be a text; get the file again")
-    parts = dict(part.partition(": ")[::2] for part in content.replace(", cost", "; cost")
-                 .replace(", distance", "; distance").replace(", duration", "; duration")
-                 .split("; "))  # fmt: skip
+    parts = dict(
+        part.partition(": ")[::2]
+        for part in content.replace(", cost", "; cost")
+        .replace(", distance", "; distance")
+        .replace(", duration", "; duration")
+        .split("; ")
+    )
     road = Road(parts.get("duration", ""), parts.get("distance", ""))
     return (origin, destination), road

@@ -1,5 +1,7 @@
-"""A country of our own: cities in states, roads and flights between them, and where to sleep, eat
-and look about; all in TravelPlanner's format, any size, the same for the same name."""
+"""Generate a country in TravelPlanner's format, the same for the same name.
+
+It has cities in states, roads and flights between them, hotels, restaurants and attractions.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,9 +10,102 @@ from functools import cache
 from random import Random
 from typing import Final, NamedTuple
 
-from tutelage_worlds.travelplanner import names
 from tutelage_worlds.travelplanner.query import CUISINES, RULES
 from tutelage_worlds.travelplanner.tables import Attraction, Flight, Hotel, Restaurant, Road, World
+
+_HEADS: Final = (
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "g",
+    "gr",
+    "h",
+    "k",
+    "l",
+    "m",
+    "n",
+    "r",
+    "s",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "w",
+    "z",
+)
+_MIDDLES: Final = ("a", "e", "i", "o", "u", "ai", "ea")
+_TAILS: Final = ("l", "n", "r", "s", "ld", "nd", "rn", "st", "lm", "rd", "sk", "nt")
+TOWNS: Final = ("ton", "ford", "ville", "burg", "field", "port", "dale", "wick")
+LANDS: Final = ("ia", "ora", "ana", "omi", "aska", "ington")
+SIGHTS: Final = (
+    "Museum",
+    "Gardens",
+    "Bridge",
+    "Park",
+    "Castle",
+    "Zoo",
+    "Tower",
+    "Aquarium",
+    "Market Hall",
+    "Lighthouse",
+)
+TABLES: Final = (
+    "Kitchen",
+    "Diner",
+    "Grill",
+    "Bistro",
+    "Noodle House",
+    "Tea Room",
+    "Oven",
+    "Canteen",
+    "Curry Corner",
+    "Taproom",
+)
+BEDS: Final = ("Room", "Loft", "Studio", "Cottage", "Flat", "House")
+LOOKS: Final = ("Quiet", "Bright", "Small", "Roomy", "Old", "Modern", "Sunny", "Plain")
+PLACES: Final = (
+    "by the river",
+    "near the station",
+    "on the hill",
+    "with a garden",
+    "downtown",
+    "at the market",
+)
+STREETS: Final = ("Mill St", "Lake Rd", "Oak Ave", "Station St", "Hill Rd", "Bay St")
+OTHER_CUISINES: Final = (
+    "Tea",
+    "Bakery",
+    "BBQ",
+    "Cafe",
+    "Fast Food",
+    "Seafood",
+    "Pizza",
+    "Desserts",
+)
+
+
+class Words:
+    """Invented words, none of them a part of another."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self._used: set[str] = set()
+        self._parts: set[str] = set()  # all parts of the words that are in use
+
+    def word(self, ending: str = "") -> str:
+        while True:
+            rng = self._rng
+            name = rng.choice(_HEADS) + rng.choice(_MIDDLES) + rng.choice(_TAILS)
+            name += ending or rng.choice(_MIDDLES) + rng.choice(_TAILS)
+            ends = range(len(name) + 1)
+            parts = {name[a:b] for a in ends for b in ends[a + 3 :]}
+            if name not in self._parts and not parts & self._used:
+                self._used.add(name)
+                self._parts |= parts
+                return name.capitalize()
+
 
 DATES: Final = tuple(f"2022-03-{day:02}" for day in range(1, 32))
 """When journeys can be made."""
@@ -41,66 +136,75 @@ SIZES: Final = {
 @cache
 def country(size: str) -> World:
     """The world of a size."""
-    made = SIZES[size]
+    counts = SIZES[size]
     rng = Random(f"travelplanner {size}")
-    words = names.Words(rng)
+    words = Words(rng)
     states = {
-        words.word(names.TOWNS[0] if made.short else rng.choice(names.TOWNS)): state
-        for state in [words.word(rng.choice(names.LANDS)) for _ in range(made.states)]
-        for _ in range(made.cities)
+        words.word(TOWNS[0] if counts.short else rng.choice(TOWNS)): state
+        for state in [words.word(rng.choice(LANDS)) for _ in range(counts.states)]
+        for _ in range(counts.cities)
     }
     where = {city: (rng.uniform(0, 2000), rng.uniform(0, 1200)) for city in states}
     return World(
         name=f"own-{size}",
         states=states,
         cities=tuple(states),
-        attractions={city: tuple(_attractions(rng, words, city, made)) for city in states},
-        restaurants={city: tuple(_restaurants(rng, words, city, made)) for city in states},
-        hotels={city: tuple(_hotels(rng, words, city, made)) for city in states},
+        attractions={city: tuple(_attractions(rng, words, city, counts)) for city in states},
+        restaurants={city: tuple(_restaurants(rng, words, city, counts)) for city in states},
+        hotels={city: tuple(_hotels(rng, words, city, counts)) for city in states},
         roads=dict(_roads(rng, where)),
-        flights=Timetable(size, made, tuple(states), where),
+        flights=Timetable(size, counts, tuple(states), where),
     )
 
 
-def _attractions(rng: Random, words: names.Words, city: str, size: Size) -> Iterator[Attraction]:
+def _attractions(rng: Random, words: Words, city: str, size: Size) -> Iterator[Attraction]:
     for _ in range(size.attractions):
         word = words.word()
-        name = word if size.short else f"{word} {rng.choice(names.SIGHTS)}"
+        name = word if size.short else f"{word} {rng.choice(SIGHTS)}"
         yield Attraction(
-            name, round(rng.uniform(30, 48), 6), round(rng.uniform(-120, -75), 6),
-            f"{rng.randrange(1, 900)} {rng.choice(names.STREETS)}, {city}",
+            name,
+            round(rng.uniform(30, 48), 6),
+            round(rng.uniform(-120, -75), 6),
+            f"{rng.randrange(1, 900)} {rng.choice(STREETS)}, {city}",
             f"({rng.randrange(200, 999)}) 555-{rng.randrange(10_000):04}",
-            f"https://{word.lower()}.example.org/", city,
-        )  # fmt: skip
+            f"https://{word.lower()}.example.org/",
+            city,
+        )
 
 
-def _restaurants(rng: Random, words: names.Words, city: str, size: Size) -> Iterator[Restaurant]:
+def _restaurants(rng: Random, words: Words, city: str, size: Size) -> Iterator[Restaurant]:
     for _ in range(size.restaurants):
         word = words.word()
         known = CUISINES[: size.cuisines]
         served = rng.sample(known, rng.choice((1, 1, 2)))
         if not size.short:
-            served = rng.sample([*served, *rng.sample(names.OTHER_CUISINES, 3)], len(served) + 3)
+            served = rng.sample([*served, *rng.sample(OTHER_CUISINES, 3)], len(served) + 3)
         yield Restaurant(
-            word if size.short else f"{word} {rng.choice(names.TABLES)}",
-            rng.randrange(10, 100), ", ".join(served), round(rng.uniform(2, 5), 1), city,
-        )  # fmt: skip
+            word if size.short else f"{word} {rng.choice(TABLES)}",
+            rng.randrange(10, 100),
+            ", ".join(served),
+            round(rng.uniform(2, 5), 1),
+            city,
+        )
 
 
-def _hotels(rng: Random, words: names.Words, city: str, size: Size) -> Iterator[Hotel]:
+def _hotels(rng: Random, words: Words, city: str, size: Size) -> Iterator[Hotel]:
     for k in range(size.hotels):
         word = words.word()
-        look, bed, place = map(rng.choice, (names.LOOKS, names.BEDS, names.PLACES))
+        look, bed, place = map(rng.choice, (LOOKS, BEDS, PLACES))
         forbidden = rng.sample(RULES, rng.choice((0, 1, 1, 2)))
         yield Hotel(
             word if size.short else f"{look} {bed} {word} {place}",
             float(rng.randrange(40, 400)),
             rng.choice(("Entire home/apt", "Private room", "Private room", "Shared room"))
-            if k else "Entire home/apt",
+            if k
+            else "Entire home/apt",
             " & ".join(f"No {rule}" for rule in forbidden) or "No rules",
             rng.choice(NIGHTS) if not size.short else rng.choice((1.0, 2.0, 3.0)),
-            rng.randrange(1, 9), float(rng.randrange(1, 6)), city,
-        )  # fmt: skip
+            rng.randrange(1, 9),
+            float(rng.randrange(1, 6)),
+            city,
+        )
 
 
 Places = Mapping[str, tuple[float, float]]
@@ -176,11 +280,17 @@ def _flights(name: str, origin: str, destination: str, date: str) -> Sequence[Fl
         lasts = 35 + round(miles / 7.5) + rng.randrange(20)
         found.append(
             Flight(
-                f"F{place * 10 + k:07}", 30 + round(miles * rng.uniform(0.1, 0.4)),
-                _clock(leave), _clock(leave + lasts), f"{lasts // 60} hours {lasts % 60} minutes",
-                date, origin, destination, float(round(miles)),
+                f"F{place * 10 + k:07}",
+                30 + round(miles * rng.uniform(0.1, 0.4)),
+                _clock(leave),
+                _clock(leave + lasts),
+                f"{lasts // 60} hours {lasts % 60} minutes",
+                date,
+                origin,
+                destination,
+                float(round(miles)),
             )
-        )  # fmt: skip
+        )
     return tuple(found)
 
 

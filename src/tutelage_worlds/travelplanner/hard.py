@@ -1,5 +1,7 @@
-"""The hard constraints of TravelPlanner (arXiv:2402.01622, table 1): the budget, and what a query
-asks for besides. They are judged only where a plan is complete and within the sandbox."""
+"""The hard constraints of TravelPlanner (arXiv:2402.01622, table 1): budget and wishes.
+
+They are judged only if a plan is complete and within the sandbox.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Final

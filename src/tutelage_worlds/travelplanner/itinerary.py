@@ -1,4 +1,4 @@
-"""Plans: days as mappings, how their texts are read, and how plans are written.
+"""Plans as lists of days: parse their texts, and write them.
 
 A day has the keys days, current_city, transportation, breakfast, attraction, lunch, dinner and
 accommodation; "-" says that nothing is needed. Every rule that judges a plan reads these texts as
@@ -15,8 +15,15 @@ Day = Mapping[str, Any]
 """Texts, or None, by field; other keys may have any value."""
 Itinerary = Sequence[Day]
 MEALS: Final = ("breakfast", "lunch", "dinner")
-FIELDS: Final = ("current_city", "transportation", "breakfast", "attraction", "lunch", "dinner",
-                 "accommodation")  # fmt: skip
+FIELDS: Final = (
+    "current_city",
+    "transportation",
+    "breakfast",
+    "attraction",
+    "lunch",
+    "dinner",
+    "accommodation",
+)
 LONGEST: Final = 50_000
 """Characters of a plan that are read at most."""
 _LABELS: Final = {
@@ -85,8 +92,8 @@ def read(text: str) -> list[dict[str, Any]] | None:
     text = text.strip()
     if len(text) > LONGEST:
         return None
-    made = literal(text)
-    return valid(made) if made is not None else _labelled(text)
+    value = literal(text)
+    return valid(value) if value is not None else _labelled(text)
 
 
 def literal(text: str) -> Any:
@@ -103,16 +110,16 @@ def literal(text: str) -> Any:
         return None
 
 
-def valid(made: Any) -> list[dict[str, Any]] | None:
+def valid(value: Any) -> list[dict[str, Any]] | None:
     """A list of days whose fields are texts or missing; None for anything else."""
-    if not isinstance(made, list) or not made:
+    if not isinstance(value, list) or not value:
         return None
-    for day in made:
+    for day in value:
         if not isinstance(day, dict) or not all(isinstance(key, str) for key in day):
             return None
         if not all(isinstance(day.get(key), str | None) for key in FIELDS):
             return None
-    return made if any(made) else None
+    return value if any(value) else None
 
 
 def _labelled(text: str) -> list[dict[str, Any]] | None:

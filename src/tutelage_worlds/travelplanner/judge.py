@@ -1,4 +1,4 @@
-"""Plans judged, and the rates of TravelPlanner over many of them."""
+"""Judge plans, and compute TravelPlanner's rates over many of them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What somebody wants of a journey."""
+"""A query: the constraints and wishes of one trip."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -1,4 +1,4 @@
-"""Queries about our own country that can be met, in words of our own."""
+"""Generate queries about the generated country that can be fulfilled."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -25,9 +25,12 @@ _ALLOWED: Final = {
 }
 _RIDES: Final = {"no flight": "we will not fly", "no self-driving": "we will not drive ourselves"}
 _OPENINGS: Final = (
-    "Please plan a trip", "Could you plan a trip", "We need a plan for a trip",
-    "Make a travel plan", "Help with a journey",
-)  # fmt: skip
+    "Please plan a trip",
+    "Could you plan a trip",
+    "We need a plan for a trip",
+    "Make a travel plan",
+    "Help with a journey",
+)
 
 
 @lru_cache(maxsize=4096)
@@ -38,9 +41,9 @@ def trip(size: str, split: str, seed: int, level: str, days: int) -> Trip:
     """
     world, rng = country(size), Random(f"{size} {split} {seed} {level} {days}")
     for _ in range(ATTEMPTS):
-        made = _try(world, size, split, rng, level, days)
-        if made is not None:
-            return made
+        found = _try(world, size, split, rng, level, days)
+        if found is not None:
+            return found
     raise RuntimeError(f"no {level} query of {days} days for {split} {seed} can be met in {size}")
 
 
@@ -53,7 +56,12 @@ def _try(world: World, size: str, split: str, rng: Random, level: str, days: int
     start = rng.randrange(len(DATES) - days + 1)
     wishes = _wishes(rng, size, level)
     draft = Query(
-        text="", level=level, org=org, days=days, cities=cities, budget=0,
+        text="",
+        level=level,
+        org=org,
+        days=days,
+        cities=cities,
+        budget=0,
         dest=rng.choice(world.in_state(state)) if cities == 1 else state,
         dates=DATES[start : start + days],
         people=1 if level == "easy" else rng.randrange(2, 4 if SIZES[size].short else 9),
@@ -61,13 +69,13 @@ def _try(world: World, size: str, split: str, rng: Random, level: str, days: int
         room=next((w for w in wishes if w in ROOM_WISHES), None),
         transport=next((w for w in wishes if w in RIDE_WISHES), None),
         cuisines=tuple(sorted(w for w in wishes if w in CUISINES)),
-    )  # fmt: skip
+    )
     for route in routes(world, draft):
         way = next(rides(world, draft, route, cheap=False), None)
         first = fill(world, draft, route, way, cheap=False) if way else None
         least = cheapest(world, draft, route)
         if first and least:
-            # whoever wants little can afford what comes first
+            # a traveller with few wishes can afford the first entries
             enough = first.cost if level == "easy" else least.cost
             budget = 100 * (int(enough * rng.uniform(1.05, 1.6)) // 100 + 1)
             query = _worded(draft, budget, rng, short=SIZES[size].short)
@@ -111,13 +119,23 @@ def _worded(draft: Query, budget: int, rng: Random, *, short: bool) -> Query:
     if draft.transport:
         wants.append(_RIDES[draft.transport])
     if wants:
-        said = "; ".join(wants)
-        text += f" {said[0].upper()}{said[1:]}."
+        wish_text = "; ".join(wants)
+        text += f" {wish_text[0].upper()}{wish_text[1:]}."
     return Query(
-        text=text, level=draft.level, org=draft.org, dest=draft.dest, days=draft.days,
-        cities=draft.cities, dates=draft.dates, people=draft.people, budget=budget,
-        rule=draft.rule, cuisines=draft.cuisines, room=draft.room, transport=draft.transport,
-    )  # fmt: skip
+        text=text,
+        level=draft.level,
+        org=draft.org,
+        dest=draft.dest,
+        days=draft.days,
+        cities=draft.cities,
+        dates=draft.dates,
+        people=draft.people,
+        budget=budget,
+        rule=draft.rule,
+        cuisines=draft.cuisines,
+        room=draft.room,
+        transport=draft.transport,
+    )
 
 
 def spoken(day: str) -> str:
@@ -126,9 +144,11 @@ def spoken(day: str) -> str:
     >>> spoken("2022-03-22")
     'March 22nd'
     """
-    made = date.fromisoformat(day)
-    ending = "th" if 10 < made.day < 20 else {1: "st", 2: "nd", 3: "rd"}.get(made.day % 10, "th")
-    return f"{made:%B} {made.day}{ending}"
+    parsed = date.fromisoformat(day)
+    ending = (
+        "th" if 10 < parsed.day < 20 else {1: "st", 2: "nd", 3: "rd"}.get(parsed.day % 10, "th")
+    )
+    return f"{parsed:%B} {parsed.day}{ending}"
 
 
 FAMILIES: Final = tuple(f"{level}-{days}" for level in LEVELS for days in DAYS)

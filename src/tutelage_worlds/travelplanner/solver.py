@@ -1,7 +1,7 @@
-"""Plans that meet every constraint, found in the tables.
+"""Find plans that meet every constraint.
 
 A journey stays two nights in each of its cities and moves on the days between. What is chosen is
-what comes first in the tables, so that whoever reads them from the top can do the same; where that
+what comes first in the tables, so that an agent that reads them from the top can do the same; where that
 is too dear, the cheapest of everything, which is exact for what is chosen from.
 """
 
@@ -63,7 +63,7 @@ def solve(world: World, query: Query, route: Sequence[str], budget: float) -> Fo
         for cheap in (False, True)
         for ride in rides(world, query, route, cheap=cheap)
     )
-    return next((made for made in found if made and made.cost <= budget), None)
+    return next((solution for solution in found if solution and solution.cost <= budget), None)
 
 
 def cheapest(world: World, query: Query, route: Sequence[str]) -> Found | None:
@@ -72,7 +72,11 @@ def cheapest(world: World, query: Query, route: Sequence[str]) -> Found | None:
         fill(world, query, route, ride, cheap=True)
         for ride in rides(world, query, route, cheap=True)
     ]
-    return min((made for made in found if made), key=lambda made: made.cost, default=None)
+    return min(
+        (solution for solution in found if solution),
+        key=lambda solution: solution.cost,
+        default=None,
+    )
 
 
 # -- on the way

@@ -1,4 +1,4 @@
-"""What there is in a world: cities, flights, roads, places to stay, to eat and to see, by city."""
+"""The tables of a country: cities, flights, roads, hotels, restaurants and attractions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -52,11 +52,28 @@ class Flight(NamedTuple):
 HEADERS: Final[Mapping[type[tuple[Value, ...]], tuple[str, ...]]] = {
     Attraction: ("Name", "Latitude", "Longitude", "Address", "Phone", "Website", "City"),
     Restaurant: ("Name", "Average Cost", "Cuisines", "Aggregate Rating", "City"),
-    Hotel: ("NAME", "price", "room type", "house_rules", "minimum nights", "maximum occupancy",
-            "review rate number", "city"),
-    Flight: ("Flight Number", "Price", "DepTime", "ArrTime", "ActualElapsedTime", "FlightDate",
-             "OriginCityName", "DestCityName", "Distance"),
-}  # fmt: skip
+    Hotel: (
+        "NAME",
+        "price",
+        "room type",
+        "house_rules",
+        "minimum nights",
+        "maximum occupancy",
+        "review rate number",
+        "city",
+    ),
+    Flight: (
+        "Flight Number",
+        "Price",
+        "DepTime",
+        "ArrTime",
+        "ActualElapsedTime",
+        "FlightDate",
+        "OriginCityName",
+        "DestCityName",
+        "Distance",
+    ),
+}
 """What TravelPlanner calls the columns, in the order of the fields."""
 Row = Attraction | Restaurant | Hotel | Flight
 Place = TypeVar("Place", Attraction, Restaurant, Hotel)
@@ -140,7 +157,7 @@ def named(rows: Mapping[str, Sequence[Place]], name: str, city: str) -> list[Pla
 
 
 def cars(people: int, mode: str) -> int:
-    """How many cars so many people take: five drive themselves in one, four share a taxi."""
+    """Number of cars for a group: five fit in a self-driven car, four in a taxi."""
     return math.ceil(people / (5 if mode == "self-driving" else 4))
 
 

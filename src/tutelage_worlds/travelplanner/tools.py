@@ -1,11 +1,13 @@
-"""Gathering information: the searches, the notebook, and when TravelPlanner's agent is stopped."""
+"""The agent's tools: searches, the notebook, the cost enquiry, and when the agent is stopped."""
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from tutelage_worlds.travelplanner import texts
-from tutelage_worlds.travelplanner.tables import World
+from tutelage_worlds.travelplanner import itinerary, texts
+from tutelage_worlds.travelplanner.commonsense import fare
+from tutelage_worlds.travelplanner.itinerary import MEALS, cities_of, place
+from tutelage_worlds.travelplanner.tables import World, cars, rooms
 from tutelage_worlds.travelplanner.texts import Refused
 
 PATIENCE: Final = 3
@@ -78,17 +80,18 @@ class Desk:
         return (tuple(self.notes), self._found, failures, self._last, self._times)
 
     def act(self, action: str) -> Answer:
-        said = action.strip("\n").strip().replace("\n", "")
-        self._times = self._times + 1 if said == self._last and self._times else 1
-        self._last = said
+        text = action.strip("\n").strip().replace("\n", "")
+        self._times = self._times + 1 if text == self._last and self._times else 1
+        self._last = text
         if self._times == PATIENCE:
             return Answer(
                 "The same action has been repeated 3 times consecutively. So we stop here.",
-                valid=False, over=True,
-            )  # fmt: skip
-        if not said:
+                valid=False,
+                over=True,
+            )
+        if not text:
             return Answer(NULL, valid=False)
-        name, argument = parse(said)
+        name, argument = parse(text)
         if name == "Planner":
             return Answer("", planner=argument)
         known = name in SEARCHES or name == "NotebookWrite"
@@ -130,3 +133,76 @@ class Desk:
                 for k, (description, content) in enumerate(self.notes)
             ]
         )
+
+
+# -- CostEnquiry: what one day of a plan costs, as TravelPlanner's planners can ask (arXiv:2402.01622,
+# appendix B.1). Unlike the evaluation, it wants names whole.
+
+UNREADABLE: Final = "The sub plan can not be parsed into json format, please check."
+
+
+def enquiry(world: World, argument: str) -> tuple[str, bool]:
+    """The answer to one day's plan with its number of people, and whether it could be read."""
+    days = itinerary.literal(argument.strip()) if len(argument) <= itinerary.LONGEST else None
+    if days is None:
+        return UNREADABLE, False
+    people = days.get("people_number") if isinstance(days, dict) else None
+    if not isinstance(people, int) or people < 1 or itinerary.valid([days]) is None:
+        return f"{UNREADABLE} Only one day plan is supported.", False
+    total, wrong = _day(world, days, people)
+    if not wrong:
+        return f"The cost of your plan is {total} dollars.", True
+    reasons = "".join(f"{k}. {reason} \t" for k, reason in enumerate(wrong, 1))
+    return (
+        "Sorry, the cost of your plan is not available because of the following reasons:" + reasons
+    ), True
+
+
+def _day(world: World, day: Mapping[str, Any], people: int) -> tuple[float, Sequence[str]]:
+    total: float = 0
+    wrong: list[str] = []
+    if _said(day, "transportation"):
+        cost, reason = _ride(world, day, people)
+        total += cost
+        wrong += [reason] if reason else []
+    for meal in MEALS:
+        name, city = place(day[meal]) if _said(day, meal) else ("-", "-")
+        if name == "-" or city == "-":
+            continue
+        costs = [row.cost for row in world.restaurants.get(city, ()) if row.name == name]
+        total += costs[0] * people if costs else 0
+        # "breakfase" is how the original spells it
+        spelt = "breakfase" if meal == "breakfast" else meal
+        wrong += [] if costs else [f"The {spelt} information is not valid, please check."]
+    name, city = place(day["accommodation"]) if _said(day, "accommodation") else ("-", "-")
+    if name != "-" and city != "-":
+        hotels = [row for row in world.hotels.get(city, ()) if row.name == name]
+        total += hotels[0].price * rooms(people, hotels[0]) if hotels else 0
+        wrong += [] if hotels else ["The accommodation information is not valid, please check."]
+    return total, wrong
+
+
+def _said(day: Mapping[str, Any], key: str) -> bool:
+    return bool(day.get(key)) and day[key] != "-"
+
+
+def _ride(world: World, day: Mapping[str, Any], people: int) -> tuple[float, str]:
+    text = day["transportation"]
+    between, lower = cities_of(text) or cities_of(day.get("current_city") or ""), text.lower()
+    if "flight number" in lower:
+        after = text.partition("Flight Number: ")[2]
+        found = world.flights.numbered(after.partition(",")[0]) if after else ()
+        if found:
+            return found[0].price * people, ""
+        return 0, "The filght information is not valid"  # as the original spells it
+    mode = next((mode for mode in ("self-driving", "taxi") if mode in lower), "")
+    if not mode:
+        return 0, ""
+    invalid = "The transporation information is not valid, please check."
+    if between is None:
+        return 0, (
+            f"{invalid} You have to make sure there are two cities (from A to B) in your "
+            "transportation plan."
+        )
+    cost = fare(world, between, mode)
+    return (0, invalid) if cost is None else (cost * cars(people, mode), "")

@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--goals", choices=get_args(Goals), default="human")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--products", type=int, help="only so many, from the beginning")
+    parser.add_argument("--products", type=int, help="use only the first N products")
     given = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     run(parser, lambda: _build(given))

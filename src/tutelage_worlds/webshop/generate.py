@@ -42,7 +42,7 @@ class Catalogue:
 
 
 def generate(products: int, seed: int = 0) -> Catalogue:
-    """A catalogue of so many products, MOST at most; the first of them are the same in a larger
+    """A catalogue of `products` products, MOST at most; the first of them are the same in a larger
     one."""
     if products > MOST:
         raise CatalogueError(

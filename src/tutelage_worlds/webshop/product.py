@@ -56,7 +56,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """What somebody wants to buy.
+    """A goal: the product that the instruction asks for.
 
     product   number of the product that the instruction was written for
     options   values wanted; of a synthetic goal, names of choices with their values

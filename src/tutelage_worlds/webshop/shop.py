@@ -142,7 +142,7 @@ def _human(
     prices: Sequence[float],
     rng: Random,
 ) -> Iterator[list[Any]]:
-    """Instructions that somebody wrote, each with the limit of its price."""
+    """Human-written instructions, each with its price limit."""
     for number, asin in enumerate(asins):
         written = source.humans.get(asin, [])
         if not isinstance(written, list):

@@ -44,7 +44,7 @@ class WebShop:
 
     data        WebShop's own files, or a shop that was built from them; without it, products of
                 our own making
-    products    how many: of the files, so many from the beginning (all of them); else generated
+    products    number of products: the first of the files (all), else generated
                 (10,000)
     goals       "human", instructions as people would give them, or "synthetic", one for each
                 combination of a product's options

@@ -18,7 +18,7 @@ compute their first prompt once.
 Memory: slots that no longer fit the budget are evicted, the longest idle first, and their episodes
 are computed again if they come back; turns that do not fit wait. When nothing is cached any more, a
 CPU gives the memory back, for training. On a GPU cache and recorded graphs stay, because recorded
-steps know their addresses and recording them anew costs seconds; a lower `policy.cache` leaves more
+steps know their addresses and recording them anew costs seconds; a lower TUTELAGE_KV_CACHE_GB leaves more
 for the update.
 """
 

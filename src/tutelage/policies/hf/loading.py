@@ -6,9 +6,10 @@ from typing import Any, Literal
 import torch
 
 from tutelage.errors import PolicyError
+from tutelage.policies.base import Dtype
 from tutelage.policies.hf import memory
 from tutelage.policies.hf.lora import Adapters, base_of, merged
-from tutelage.policies.hf.policy import Dtype, HFPolicy
+from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import DEFAULT_PASS_TOKENS
 from tutelage.prompts.chat_template import Chat, History
 

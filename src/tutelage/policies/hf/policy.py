@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from tutelage.cpu import products
 from tutelage.errors import PolicyError
 from tutelage.maths.distributions import Distribution
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Completion, Engine, Request
+from tutelage.policies.base import Completion, Dtype, Engine, Request
 from tutelage.policies.hf import memory
 from tutelage.policies.hf.attention import PackedPass, check_all_layers_attended, register
 from tutelage.policies.hf.compat import cache_argument
@@ -26,7 +26,6 @@ from tutelage.policies.packing import DEFAULT_PASS_TOKENS, PackedSequence, batch
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Sample
 
-Dtype = Literal["float32", "bfloat16"]
 MIN_ONEDNN_MULTIPLICATIONS = 1 << 20
 """Mean multiplications of a linear layer's product from which on oneDNN is faster than torch's
 BLAS: oneDNN takes some 14 us to begin a product. (Layers of 3 h by h break even at 8 rows for

@@ -14,7 +14,7 @@ one's graph; this way needs no more memory than one complete sequence.
 Only the prefix of all sequences of a view is shared. What a group has in common beyond that (its
 task) would need a tree and is computed again. A view whose sequences begin like another one's of
 the same weights reads that one's prefix. On a GPU the sequences of a pass go through one kernel
-that knows no prefix, so nothing is shared there. `policy.reference_path` computes every sequence
+that knows no prefix, so nothing is shared there. TUTELAGE_REFERENCE_PATH=1 computes every sequence
 from its first token.
 """
 

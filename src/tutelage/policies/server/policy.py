@@ -14,8 +14,7 @@ import torch
 
 from tutelage.errors import PolicyError
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Completion, Request
-from tutelage.policies.hf.policy import Dtype
+from tutelage.policies.base import Completion, Dtype, Request
 from tutelage.policies.packing import PackedSequence, pack
 from tutelage.policies.server import vllm_api
 from tutelage.policies.server.http import Client
@@ -97,13 +96,13 @@ class RemotePolicy:
                 f"(by {mean:.3g} on average), so every log-probability gap would be noise; "
                 "serve one model, without dropout or a router in front of several"
             )
-        for token, (_, theirs) in zip(ids, first, strict=True):
+        for token, (_, served_text) in zip(ids, first, strict=True):
             ours = self.token_text(token)
-            if theirs is None or REPLACEMENT_CHARACTER in theirs + ours:
+            if served_text is None or REPLACEMENT_CHARACTER in served_text + ours:
                 continue
-            if theirs.strip() != ours.strip():
+            if served_text.strip() != ours.strip():
                 raise PolicyError(
-                    f"token {token} is {theirs!r} to the server of {self.client.name} and {ours!r} "
+                    f"token {token} is {served_text!r} to the server of {self.client.name} and {ours!r} "
                     f"to our tokenizer; set {self.client.name}.tokenizer to that of the served "
                     "model, which must be the student's too"
                 )

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import ConfigError, PolicyError, install
-from tutelage.policies.base import Completion, Request
-from tutelage.policies.hf.policy import Dtype, HFPolicy
+from tutelage.policies.base import Completion, Dtype, Request
+from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm_api import SEEDS
 from tutelage.prompts.prompter import Ids, Sample

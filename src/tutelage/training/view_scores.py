@@ -1,0 +1,99 @@
+"""Scores of a step's tokens as each view reads them: before the update, and as the weights are now."""
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tutelage.objective import Algorithm, View
+from tutelage.objective.lazy_scores import with_frozen_head
+from tutelage.objective.scores import Scores
+from tutelage.policies.base import Prefetches, Scorer, SharesPrefix
+from tutelage.prompts.prompter import Sample
+from tutelage.rollout.session import Clock
+from tutelage.training.layout import Layout, MicroBatch, Span, spans_holding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewScores:
+    """Asks the policies for scores of spans.
+
+    temperature  of sampling, at which every score is taken
+    device       of the student, where scores before the update are kept
+    moves        whether weights change before the last of those scores is read
+    clock        is told how long scores before the update take
+    """
+
+    layout: Layout
+    algorithm: Algorithm
+    policies: Mapping[str, Scorer]
+    temperature: float = 1.0
+    device: str = "cpu"
+    moves: bool = False
+    clock: Clock = field(default_factory=Clock)
+    heads: list[Tensor] = field(default_factory=list)  # copies of LM heads, each made once
+
+    @property
+    def views(self) -> dict[str, View]:
+        return self.algorithm.all_views()
+
+    @property
+    def padded(self) -> bool:
+        """Whether a policy that scores live pads the sequences of a pass to the longest."""
+        live = self.algorithm.trained() | self.algorithm.followed()
+        return any(getattr(self._policy(name), "padded", False) for name in live)
+
+    def before_update(self, view: str, tokens: Tensor) -> tuple[Scores, Tensor]:
+        """Scores without gradient of all spans that hold some of the tokens [N], and the index [n]
+        of the tokens that were scored."""
+        since = time.perf_counter()
+        # a server that was told beforehand of whole episodes has begun with those
+        begun = isinstance(self._policy(view), Prefetches) and self.views[view].hindsight is None
+        spans = spans_holding(self.layout, view, tokens.tolist(), whole=begun)
+        with torch.no_grad():
+            scores = self._score(view, spans).to(self.device)
+        if self.moves and self.views[view].policy == "self":
+            scores = with_frozen_head(scores, self.heads)
+        self.clock.add("teacher", since)
+        return scores, self.layout.token_index(spans).to(self.device)
+
+    def live(self, needed: Collection[str], spans: Sequence[Span]) -> dict[str, Scores]:
+        """Scores of a micro-batch as the weights are now, with gradient but for the views that no
+        term trains. One of these that reads the same as a trained view of its policy shares its
+        pass."""
+        followed = set(needed) & self.algorithm.followed()
+        live = {name: self._score(name, spans) for name in sorted(set(needed) - followed)}
+        for name in sorted(followed):
+            samples = self._samples(name, spans)
+            alike = (o for o in live if self.views[o].policy == self.views[name].policy)
+            twin = next((other for other in alike if self._samples(other, spans) == samples), None)
+            with torch.no_grad():
+                live[name] = live[twin] if twin else self._score(name, spans).to(self.device)
+        return live
+
+    def sharing_prefixes(self, passes: Sequence[MicroBatch]) -> Iterator[MicroBatch]:
+        """The micro-batches of a minibatch. What all of their prompts begin with is computed before
+        the first, and gradients are whole after the last. Trained views come first, since others
+        of their policy may read the same."""
+        names = {name for needed, _ in passes for name in needed}
+        followed = self.algorithm.followed()
+        with ExitStack() as stack:
+            for name in sorted(names, key=lambda name: (name in followed, name)):
+                policy = self._policy(name)
+                if isinstance(policy, SharesPrefix):
+                    spans = [span for needed, part in passes if name in needed for span in part]
+                    with torch.set_grad_enabled(name not in followed):
+                        stack.enter_context(policy.shared_prefix(self._samples(name, spans)))
+            yield from passes
+
+    def _policy(self, view: str) -> Scorer:
+        return self.policies[self.views[view].policy]
+
+    def _samples(self, view: str, spans: Sequence[Span]) -> list[Sample]:
+        return [sample for span in spans for sample in self.layout.samples_of(view, span)]
+
+    def _score(self, view: str, spans: Sequence[Span]) -> Scores:
+        return self._policy(view).score(self._samples(view, spans), self.temperature)

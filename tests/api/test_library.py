@@ -1,0 +1,75 @@
+"""`tl.load`, `tl.train`, `tl.evaluate` and `tl.Run`: a whole run in Python, and its mistakes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.tiny_runs import Quiet, tiny_file, tiny_table
+
+import tutelage as tl
+from tutelage.envs.doors import Doors
+from tutelage.errors import ConfigError, RunError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tl.Run:
+    folder = tmp_path_factory.mktemp("library") / "run"
+    table = tiny_table(run={"folder": str(folder)}, eval={"every": 2, "tasks": 3})
+    return tl.train(table, watch=Quiet())
+
+
+def test_a_table_in_python_is_the_same_as_its_file(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text(tiny_file())
+    change: dict[str, Any] = {"update.lr": 0.5, "policy.build.hidden": 32}
+    assert tl.load(tiny_table(), change) == tl.load(tmp_path / "my.toml", change)
+    assert tl.load(tiny_table(), change).update.lr == 0.5
+    with pytest.raises(ConfigError, match=r"update\.lr"):
+        tl.load(tiny_table(), {"update.lr": -1})
+
+
+def test_a_run_is_trained_and_read_back(run: tl.Run) -> None:
+    assert [line["step"] for line in run.metrics()] == [0, 1]
+    episodes = run.episodes()
+    assert len(episodes) == 4
+    assert all(isinstance(e, tl.Episode) and e.task.id.startswith("doors/") for e in episodes)
+    assert [line["step"] for line in run.evaluations()] == [0, 2]
+    assert run.checkpoint().name == "step-000002"
+    assert run.config.rollout.tasks_per_step == 2
+    assert repr(run) == f"Run({str(run.folder)!r}, 2 steps)"
+    assert tl.Run(run.folder).metrics() == run.metrics()
+
+
+def test_a_run_is_continued(run: tl.Run, tmp_path: Path) -> None:
+    longer = tl.load(run.folder, {"run.steps": 3, "run.folder": str(tmp_path / "more")})
+    first = tl.train(longer, watch=Quiet())
+    assert len(first.metrics()) == 3
+    assert len(tl.train(longer, watch=Quiet(), resume=True).metrics()) == 3
+    with pytest.raises(RunError, match="--resume"):
+        tl.train(longer, watch=Quiet())
+
+
+def test_a_run_its_folder_and_its_export_are_evaluated_alike(run: tl.Run, tmp_path: Path) -> None:
+    found = tl.evaluate(run, tasks=4)
+    assert len(found.episodes) == 4
+    again = tl.evaluate(run.folder, tasks=4)
+    exported = run.export(tmp_path / "model")
+    limits = tl.Limits(max_turns=3, max_new_tokens=4)
+    alone = tl.evaluate(exported, Doors(), tasks=4, limits=limits)
+    for other in (again, alone):
+        assert [t.tokens for e in other.episodes for t in e.turns] == [
+            t.tokens for e in found.episodes for t in e.turns
+        ]
+    with pytest.raises(RunError, match="exists already"):
+        run.export(tmp_path / "model")
+
+
+def test_mistakes_are_sentences(run: tl.Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a run's folder"):
+        tl.Run(tmp_path)
+    with pytest.raises(ConfigError, match="leave suite out"):
+        tl.evaluate(run, Doors())
+    with pytest.raises(ConfigError, match="has no checkpoint 'step-000007'"):
+        run.checkpoint("step-000007")
+    policy = tl.HFPolicy.load(str(run.checkpoint()), device="cpu")
+    with pytest.raises(ConfigError, match="is evaluated on a suite"):
+        tl.evaluate(policy)

@@ -1,0 +1,98 @@
+"""Signs that a run cannot learn: dropped layers, and hints that are empty or never read."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.tiny_runs import tiny_run
+
+from tutelage.config.schema import Config, PolicySection
+from tutelage.maths.estimators import k3
+from tutelage.objective import Algorithm, DistillSampled, View
+from tutelage.runs import diagnosis
+from tutelage.runs.diagnosis import Signs
+from tutelage.runs.phases import Phase
+from tutelage.types import Episode, Observation, Stop, Task, Turn
+
+HINTED = Algorithm(
+    terms=(DistillSampled(estimate=k3, teacher="wise"),),
+    views={"wise": View(policy="self", hint="plan"), "plain": View(policy="teacher")},
+)
+TURN = Turn(
+    observation=Observation(text="a"),
+    prompt=(1,),
+    text="",
+    tokens=(2,),
+    logps=(-1.0,),
+)
+
+
+def signs(*empty: int, tasks: int = 3) -> Signs:
+    """After steps in which the hint was empty for so many of the tasks."""
+    config = tiny_run()
+    phase = Phase(name="train", algorithm=HINTED, steps=9, lr=1e-3, seed=0)
+    found = Signs(config, phase)
+    episodes = [
+        Episode(task=Task(id=f"t{k}"), group=f"g{k}", turns=(TURN,), stop=Stop.DONE)
+        for k in range(tasks)
+    ]
+    for count in empty:
+        hints = {"wise": {"mean": 1.0, "max": 2.0, "empty": float(count)}}
+        found.add({"varied": 1.0, "grad_norm": 1.0, "hints": hints}, episodes)
+    return found
+
+
+def test_a_hint_that_is_empty_for_all_tasks_is_told_about() -> None:
+    (sentence,) = signs(3).sentences(after="first")
+    assert "hint of wise is empty for all 3 tasks in the first step" in sentence
+    (sentence,) = signs(3, 3).sentences(after="last")
+    assert "for all 6 tasks in all 2 steps" in sentence
+
+
+@pytest.mark.parametrize("empty", [(2,), (3, 2), (0, 3)])
+def test_a_hint_that_says_something_is_left_alone(empty: tuple[int, ...]) -> None:
+    assert signs(*empty).sentences(after="last") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "told"),
+    [
+        ("gap[wise|student]", [0.0, 0.0], True),
+        ("gap[wise|student]", [0.0, torch.nan], True),
+        ("gap[wise|student]", [0.0, 1e-6], False),
+        ("gap[wise|student]", [torch.nan, torch.nan], False),  # nothing was scored
+        ("gap[plain|student]", [0.0, 0.0], False),  # it has no hint to read
+        ("advantage", [0.0, 0.0], False),
+    ],
+)
+def test_a_hint_that_changes_no_score_was_not_read(
+    name: str, values: list[float], told: bool
+) -> None:
+    sentences = signs(0).sentences(after="first", columns={name: torch.tensor(values)})
+    assert [
+        ("wise scores every token" in s and "policy.chat.template" in s) for s in sentences
+    ] == ([True] if told else [])
+
+
+def model(folder: Path, layers: int | None, kept: int | None, **more: Any) -> Config:
+    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": layers}))
+    section = PolicySection.model_validate({"model": str(folder), "layers": kept, **more})
+    return tiny_run().model_copy(update={"policy": section})
+
+
+def test_layers_that_are_dropped_are_told_about(tmp_path: Path) -> None:
+    (sentence,) = diagnosis.dropped_layers(model(tmp_path, 4, 3))
+    assert "policy.layers = 3 keeps 3 of the 4 layers" in sentence
+    assert list(diagnosis.dropped_layers(model(tmp_path, 4, 4))) == []
+    assert list(diagnosis.dropped_layers(model(tmp_path, 4, None))) == []
+
+
+def test_a_new_model_and_those_that_are_made_to_be_cut_lose_nothing() -> None:
+    built = tiny_run()
+    assert built.policy.layers == 1
+    assert list(diagnosis.dropped_layers(built)) == []
+    section = PolicySection(model="builtin:household-teacher", layers=1)
+    shipped = built.model_copy(update={"policy": section})
+    assert list(diagnosis.dropped_layers(shipped)) == []

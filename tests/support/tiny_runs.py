@@ -1,0 +1,50 @@
+"""The tiny run that the tests of whole runs depart from: two steps on doors, with a new model of one
+layer, in seconds on a CPU."""
+
+from typing import Any
+
+from tutelage.config import toml_file
+from tutelage.config.schema import Config
+
+TINY: dict[str, Any] = {
+    "run": {"folder": "run", "steps": 2},
+    "env": {"suite": "doors"},
+    "rollout": {"tasks_per_step": 2, "max_turns": 3, "max_new_tokens": 4},
+    "algorithm": {"name": "grpo"},
+    "update": {"lr": 1e-3},
+    "policy": {"layers": 1, "build": {"hidden": 16, "context": 160}},
+}
+TEACHER = {"teacher": {"layers": 1, "build": {"hidden": 32, "context": 160}}}
+"""[policies] with a new teacher that is twice as wide."""
+
+
+def tiny_table(**sections: Any) -> dict[str, Any]:
+    """The settings of the tiny run with those of `sections` over them, as files extend each other."""
+    return toml_file.merged(TINY, sections)
+
+
+def tiny_run(**sections: Any) -> Config:
+    return toml_file.parse(tiny_table(**sections))
+
+
+def tiny_file(**sections: Any) -> str:
+    """The same as the text of a training file."""
+    lines = []
+    for name, section in tiny_table(**sections).items():
+        parts = section.items() if name == "policies" else [("", section)]
+        for part, table in parts:
+            lines.append(f"[{name}.{part}]" if part else f"[{name}]")
+            lines += [f"{key} = {toml_file.write_value(value)}" for key, value in table.items()]
+    return "\n".join(lines) + "\n"
+
+
+class Quiet:
+    """Watches a run and says nothing."""
+
+    def tested(self, names: object) -> None: ...
+    def started(self, config: object, phase: object, step: object) -> None: ...
+    def playing(self, done: int, total: int) -> None: ...
+    def stepped(self, line: object, seconds: object) -> None: ...
+    def evaluated(self, line: object) -> None: ...
+    def warned(self, sentence: object) -> None: ...
+    def closed(self) -> None: ...

@@ -165,5 +165,5 @@ def test_the_key_is_sent_and_a_path_before_v1_is_kept() -> None:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "nonsense"])
 def test_what_is_no_address(url: str) -> None:
-    with pytest.raises(PolicyError, match=re.escape(f"policies.teacher.model = {url!r}")):
+    with pytest.raises(PolicyError, match=r"policies\.teacher\.model is not the address"):
         Client(url, name="policies.teacher")

@@ -72,7 +72,7 @@ def check(config: Config, folder: Path, chains: int = CHAINS) -> None:
     for seed in range(chains):
         place = folder / f"chain-{seed}"
         place.mkdir()
-        kills = chain(config, place, seconds=whole.seconds, seed=seed)
+        kills = chain(config, place, whole=whole, seed=seed)
         found = differing(whole.files, contents(place / "run"))
         assert not found, f"killed {kills} times, with seed {seed}: {found} differ"
         assert kills, f"seed {seed} killed nothing"

@@ -1,7 +1,6 @@
 """Requests to a server that fails in every way one can: tried again where that helps, a few at a
 time, never longer than was said, and one sentence in the end."""
 
-import re
 import socket
 import time
 from dataclasses import replace

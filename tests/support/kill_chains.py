@@ -91,28 +91,40 @@ def undisturbed(config: Config, folder: Path) -> Whole:
     return Whole(files=contents(folder / "run"), seconds=time.monotonic() - began)
 
 
-def chain(config: Config, folder: Path, *, seconds: float, seed: int) -> int:
-    """Train until it is done, killed by SIGKILL at random moments of a run of so many seconds; how
-    often it was killed."""
+def chain(config: Config, folder: Path, *, whole: Whole, seed: int) -> int:
+    """Train until it is done, killed by SIGKILL at random moments; how often it was killed.
+
+    A moment is a share of the steps of an undisturbed run, and a random part of a second after it.
+    """
     draw = random.Random(seed)
+    steps = whole.files["metrics.jsonl"].count(b"\n")
     kills = 0
     while True:
         resume = (folder / "run" / run_folder.CONFIG).exists()
         child = begin(folder, lambda go=resume: train.train(config, resume=go, watch=Silent()))
-        until = time.monotonic() + draw.uniform(0.15, 1.0) * seconds
-        if kills < KILLS:
-            while time.monotonic() < until and os.waitpid(child, os.WNOHANG)[0] == 0:
-                time.sleep(0.005)
-            else:
-                if time.monotonic() < until:
-                    assert not (folder / "traceback").exists(), (folder / "traceback").read_text()
-                    return kills
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            kills += 1
-        else:
-            ended(child, folder)
+        # the first time before the last step, so that every chain is killed at least once
+        after = draw.randrange(steps if kills == 0 else steps + 1)
+        later = draw.uniform(0.0, whole.seconds / (2 * steps))
+        if kills == KILLS or not _reaches(child, folder / "run" / "metrics.jsonl", after, later):
+            if kills == KILLS:
+                ended(child, folder)
+            assert not (folder / "traceback").exists(), (folder / "traceback").read_text()
             return kills
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        kills += 1
+
+
+def _reaches(child: int, log: Path, steps: int, later: float) -> bool:
+    """Whether a child logs so many steps and goes on for `later` seconds; else it has ended."""
+    until = None
+    while until is None or time.monotonic() < until:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return False
+        if until is None and (log.read_bytes().count(b"\n") if log.exists() else 0) >= steps:
+            until = time.monotonic() + later
+        time.sleep(0.002)
+    return True
 
 
 def logged(folder: Path, name: str) -> list[dict[str, object]]:

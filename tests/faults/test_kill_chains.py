@@ -53,6 +53,13 @@ EXTRAS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+SAMPLED: dict[str, dict[str, Any]] = {
+    "household_opd": {"vocabulary": "sampled"},
+    "household_guided_opd": {"student_turns": "sampled", "teacher_turns": "sampled"},
+}
+"""A server scores sampled tokens alone."""
+
+
 def small(name: str, changes: dict[str, Any] | None = None) -> Config:
     """An example of three steps, and one of a warm start where it has one."""
     path = EXAMPLES / f"{name}.toml"
@@ -153,4 +160,5 @@ def test_a_run_whose_teacher_is_on_a_server_and_that_is_killed(
     """Many requests are under way at a time, and their answers come in any order."""
     table = resolved(small(name))
     table["policies"] = {"teacher": {"model": server}}
+    table["algorithm"] = {"name": name.removeprefix("household_"), **SAMPLED[name]}
     check(parse(table), tmp_path)

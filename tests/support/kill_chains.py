@@ -79,22 +79,24 @@ def differing(one: Mapping[str, bytes], other: Mapping[str, bytes]) -> list[str]
 
 @dataclass(frozen=True, kw_only=True)
 class Whole:
-    """An undisturbed run: what it wrote, and how long it took."""
+    """An undisturbed run: what it wrote, and how long its shortest step took."""
 
     files: Mapping[str, bytes]
     seconds: float
 
 
 def undisturbed(config: Config, folder: Path) -> Whole:
-    began = time.monotonic()
     ended(begin(folder, lambda: train.train(config, watch=Silent())), folder)
-    return Whole(files=contents(folder / "run"), seconds=time.monotonic() - began)
+    lines = (json.loads(x) for x in (folder / "run/timings.jsonl").read_text().splitlines())
+    return Whole(
+        files=contents(folder / "run"), seconds=min(line["seconds"]["all"] for line in lines)
+    )
 
 
 def chain(config: Config, folder: Path, *, whole: Whole, seed: int) -> int:
     """Train until it is done, killed by SIGKILL at random moments; how often it was killed.
 
-    A moment is a share of the steps of an undisturbed run, and a random part of a second after it.
+    A moment is a number of steps, and up to the time of a step after it.
     """
     draw = random.Random(seed)
     steps = whole.files["metrics.jsonl"].count(b"\n")
@@ -104,7 +106,7 @@ def chain(config: Config, folder: Path, *, whole: Whole, seed: int) -> int:
         child = begin(folder, lambda go=resume: train.train(config, resume=go, watch=Silent()))
         # the first time before the last step, so that every chain is killed at least once
         after = draw.randrange(steps if kills == 0 else steps + 1)
-        later = draw.uniform(0.0, whole.seconds / (2 * steps))
+        later = draw.uniform(0.0, whole.seconds)
         if kills == KILLS or not _reaches(child, folder / "run" / "metrics.jsonl", after, later):
             if kills == KILLS:
                 ended(child, folder)

@@ -80,7 +80,7 @@ OTHERS = (
     "pydantic:BaseModel",
     "numpy:save",
     "huggingface_hub:snapshot_download",
-    "tutelage.disk:remove",
+    "tutelage.rollout.disk:remove",
     "tutelage.types:Task",
 )
 
@@ -100,7 +100,7 @@ def test_code_that_is_no_suite_is_not_called(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["os:system", "shutil:rmtree", "torch:load", "tutelage.disk:remove"]
+    "name", ["os:system", "shutil:rmtree", "torch:load", "tutelage.rollout.disk:remove"]
 )
 def test_code_that_is_no_algorithm_is_not_called(name: str, tmp_path: Path) -> None:
     for section in ("algorithm", "warm_start"):

@@ -13,7 +13,7 @@ SRC = Path(__file__).parents[2] / "src"
 ROOT = SRC / "tutelage"
 FLOORS = (
     "errors types schedules seeding",
-    "maths config cpu disk",
+    "maths config cpu",
     "envs",
     "prompts hints",
     "objective",
@@ -138,13 +138,13 @@ def test_the_mathematics_needs_torch_only() -> None:
             assert all(target.startswith("maths") for target in ours(path))
 
 
-BROAD = {"envs.pool": 1, "envs.guard": 1, "policies.server.http": 1, "policies.server.serve": 3}
+BROAD = {"envs.pool": 1, "policies.server.http": 1, "policies.server.serve": 3}
 
 
 @EVERY
 def test_nothing_is_printed_and_nothing_swallowed(path: Path) -> None:
-    """Few places may catch everything: because an environment may do anything, of which its check
-    is the second half, and where a thread that dies would leave others waiting for ever."""
+    """Few places may catch everything: because an environment may do anything,
+    and where a thread that dies would leave others waiting for ever."""
     tree = ast.parse(path.read_text())
     prints = [
         n.lineno

@@ -19,11 +19,11 @@ from tutelage.config.run_mark import is_run
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load
 from tutelage.config.values import write_value
-from tutelage.disk import write_whole
 from tutelage.errors import ConfigError
 from tutelage.evaluation import plots
 from tutelage.evaluation.statistics import Z95, paired
 from tutelage.rollout import record
+from tutelage.rollout.disk import write_whole
 from tutelage.runs import models
 from tutelage.runs.offline import STUDENT, evaluations
 from tutelage.runs.train import train

@@ -9,8 +9,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from tutelage.disk import new
 from tutelage.evaluation.evaluate import Evaluation
+from tutelage.rollout.disk import new
 from tutelage.rollout.record import Line, dump, episode_line
 from tutelage.types import Episode
 

@@ -21,9 +21,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from tutelage.disk import as_disk_error, reason, sync, write_whole
 from tutelage.errors import Diverged, RunError
 from tutelage.policies.base import Trainable
+from tutelage.rollout.disk import as_disk_error, reason, sync, write_whole
 
 LATEST = "latest"
 FOLDER = "checkpoints"

@@ -32,9 +32,9 @@ from tutelage.config.run_mark import MARK, META, described, is_run, marked
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import differences, load, resolved, write
 from tutelage.config.trust import SIGNED, ours, signature
-from tutelage.disk import write_whole
 from tutelage.errors import ConfigError, RunError
 from tutelage.rollout import record
+from tutelage.rollout.disk import write_whole
 from tutelage.runs import checkpoint
 
 CONFIG = "config.toml"

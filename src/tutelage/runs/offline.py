@@ -12,12 +12,12 @@ from safetensors import safe_open
 
 from tutelage.algorithms.sft import sft
 from tutelage.config.schema import Config
-from tutelage.disk import move_to_new, new, reason, refuse_existing, remove
 from tutelage.envs.base import Demonstrates
 from tutelage.errors import ConfigError, RunError, did_you_mean
 from tutelage.evaluation.evaluate import Evaluation, evaluate, named
 from tutelage.objective import Algorithm, View
 from tutelage.policies.hf.loading import load
+from tutelage.rollout.disk import move_to_new, new, reason, refuse_existing, remove
 from tutelage.rollout.hint_preparation import Hinter, prove, sample
 from tutelage.rollout.play import play
 from tutelage.rollout.record import Log, episode_line

@@ -23,7 +23,7 @@ JOBS ?= 2
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo check test suite parity parity-report lint lock latest oldest nightly bench gpu mutants \
+.PHONY: demo check test suite faults faults-nightly parity parity-report lint lock latest oldest nightly bench gpu mutants \
 	teacher study study-render study-smoke worlds pythons adapters docs clean
 
 demo: $(VENV)/.ready
@@ -57,6 +57,15 @@ parity: $(PARITY)/.ready
 parity-report: $(PARITY)/.ready
 	PYTHONPATH=src:tests $(PARITY)/bin/python -m parity.run --report docs/parity.md
 
+# What people, disks, servers and other people's files do to a run: real kills, full disks, damaged
+# files. `make test` holds this part; the other, a hundred chains of kills over every method, is for
+# the night.
+faults: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -n $(JOBS) tests/faults --durations=5
+
+faults-nightly: $(VENV)/.ready-dev
+	FAULTS=nightly FAULT_CHAINS=3 $(BIN)/python -m pytest -n $(JOBS) tests/faults --durations=5
+
 # Resolve everything anew and write down what was chosen. A release of torch built for one kind of
 # machine (2.13.0+cpu) is written without its suffix.
 lock:
@@ -82,7 +91,7 @@ $(OLDEST): ;
 
 # What is too long for every change. A part that fails does not keep the others from running.
 nightly:
-	$(MAKE) --keep-going mutants oldest latest pythons adapters worlds
+	$(MAKE) --keep-going mutants oldest latest pythons adapters worlds faults-nightly
 
 # ONLY="step generation" names benchmarks, ARGS are for the one that is named (ONLY=generation
 # ARGS=--full). TRL=PYTHON has trl==1.16.0 and VLLM=PYTHON has vllm, to be measured beside. TextWorld

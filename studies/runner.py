@@ -19,7 +19,7 @@ from typing import IO
 from studies.plan import TEACHER, Run, Study, key_of
 from tutelage.config.toml_file import write
 from tutelage.rollout import record
-from tutelage.runs.checkpoint import write_whole
+from tutelage.rollout.disk import write_whole
 from tutelage.runs.folder import CONFIG, LOCK
 
 POLL = 0.2

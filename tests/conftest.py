@@ -1,11 +1,13 @@
 """Settings of all tests: one thread for torch, no GPU, repeatable examples in CI, and markers.
 
+`nightly` marks what even `make test` has no time for: FAULTS=nightly runs it.
 `slow` marks tests that `make check` leaves out. A test gets it from its folder or file (SLOW), from
 a module that starts processes, or by `@pytest.mark.slow`. `gpu` marks tests that need a GPU; they
 run with `pytest -m gpu` alone, because every other run hides the GPUs.
 """
 
 import os
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,13 +27,18 @@ if find_spec("hypothesis"):
     settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 TESTS = Path(__file__).parent
-SLOW = ("parity", "repo", "runs", "studies", "worlds")
+SLOW = ("faults", "parity", "repo", "runs", "studies", "worlds")
 """Folders and files of tests/ whose tests are slow: suites, whole runs, other programs."""
 STARTS_PROCESSES = ("subprocess", "multiprocessing", "ProcessPool")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # runs are signed with a secret of this user's, which tests keep out of the home folder
+    os.environ.setdefault(
+        "TUTELAGE_SECRET_FILE", str(Path(tempfile.gettempdir()) / f"tutelage-tests-{os.getuid()}")
+    )
     config.addinivalue_line("markers", "slow: left out of `make check`")
+    config.addinivalue_line("markers", "nightly: run by FAULTS=nightly alone")
     config.addinivalue_line("markers", "gpu: needs a GPU; run with `pytest -m gpu`")
     if config.option.markexpr != "gpu":
         # Before the first call of CUDA, which is when torch reads it.
@@ -49,6 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="pending: follows the rename, see PENDING"))
         if item.get_closest_marker("gpu") and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
             item.add_marker(pytest.mark.skip(reason="the GPUs are hidden: run pytest -m gpu"))
+        if item.get_closest_marker("nightly") and os.environ.get("FAULTS") != "nightly":
+            item.add_marker(pytest.mark.skip(reason="for the night: make faults-nightly"))
         if is_slow(item):
             item.add_marker(pytest.mark.slow)
 

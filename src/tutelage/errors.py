@@ -27,6 +27,10 @@ class RunError(TutelageError, RuntimeError):
     """A run folder cannot be written, read or continued."""
 
 
+class Diverged(RunError):
+    """A gradient was not finite: the run can go on from its last checkpoint at a lower rate."""
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """A clause that suggests the nearest choice; empty if none is near.
 

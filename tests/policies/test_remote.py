@@ -222,7 +222,7 @@ def test_another_tokenizer_is_refused() -> None:
         (401, {}, "policies.teacher.key"),
         (b"<html>", {}, "sent something that is not JSON"),
         (MODELS, {"model": "big"}, "has no model 'big', only small"),
-        ({"data": [{"id": "x"}]}, {}, "policies.teacher.server.context"),
+        ({"data": [{"id": "x"}]}, {}, "max_model_len"),
     ],
 )
 def test_a_server_that_is_none_of_ours(models: Any, settings: Any, said: str) -> None:

@@ -124,7 +124,9 @@ def test_an_empty_thinking_block_that_is_not_there_afterwards_is_refused_too() -
         chat(FORGETS_THOUGHTS, **quiet).check()
     talk = chat(FORGETS_THOUGHTS, history="append", **quiet)
     talk.check()
-    block = talk.content("<think>\n\n</think>\n\n")
+    written = "<think>\n\n</think>\n\n"
+    block = tuple(talk.tokenizer(written, add_special_tokens=False)["input_ids"])
+    assert talk.control.isdisjoint(talk.content(written))  # in an observation it is text
     assert talk.open("", "a")[-len(block) :] == block
     assert talk.follow("b", ended=True)[-len(block) :] == block
 

@@ -175,15 +175,60 @@ def test_what_a_killed_run_left_behind_is_dropped(finished: Path, tmp_path: Path
     for name in ("episodes.jsonl", "metrics.jsonl", "evals.jsonl", "timings.jsonl"):
         with (folder / name).open("a") as file:
             file.write('{"step": 9}\n{"step": 1')
-    held = run_folder.claim(_constant(run__folder=str(folder)), steps_matter=False, resume=True)
-    held.close()
-    assert contents(folder) == expected
+    reopened(folder).close()
+    assert without_config(folder) == {k: v for k, v in expected.items() if k != "config.toml"}
     assert len((folder / "timings.jsonl").read_text().splitlines()) == steps
-    # a run that was killed before its first checkpoint begins again
+
+
+def reopened(folder: Path) -> run_folder.RunFolder:
+    """A run's folder, found and claimed as `--resume` does."""
+    settings = _constant(run__folder=str(folder))
+    found = run_folder.find(settings, steps_matter=False, resume=True)
+    run_folder.claim(found, settings, {})
+    return found
+
+
+def without_config(folder: Path) -> dict[str, bytes]:
+    return {name: text for name, text in contents(folder).items() if name != "config.toml"}
+
+
+def test_a_run_goes_on_from_its_newest_checkpoint_where_latest_is_missing(
+    finished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    expected = without_config(folder)
     (folder / "latest").unlink()
-    held = run_folder.claim(_constant(run__folder=str(folder)), steps_matter=False, resume=True)
-    held.close()
-    assert checkpoint.names(folder) == []
+    reopened(folder).close()
+    assert without_config(folder) == expected
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_started_anew(
+    finished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "latest").unlink()
+    shutil.rmtree(folder / "checkpoints")
+    told = _refused(folder, _constant(run__folder=str(folder)), resume=True)
+    assert "holds no checkpoint" in told
+    assert "7 steps that would be lost" in told
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(
+    finished: Path, tmp_path: Path
+) -> None:
+    """One step of the warm start was done, and half a checkpoint written."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "latest").unlink()
+    first = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)[0]
+    (folder / "metrics.jsonl").write_text(first)
+    (folder / "checkpoints/step-000004").rename(folder / "checkpoints/.warm-000002")
+    for name in checkpoint.names(folder):
+        shutil.rmtree(folder / "checkpoints" / name)
+    reopened(folder).close()
+    assert list((folder / "checkpoints").iterdir()) == []
     assert (folder / "episodes.jsonl").read_bytes() == b""
     assert (folder / "timings.jsonl").read_bytes() == b""
 
@@ -301,7 +346,7 @@ def test_a_moved_folder_resumes(finished: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_do_not_train_in_one_folder(finished: Path) -> None:
-    held = run_folder.claim(_constant(run__folder=str(finished)), steps_matter=False, resume=True)
+    held = run_folder.find(_constant(run__folder=str(finished)), steps_matter=False, resume=True)
     try:
         told = _refused(finished, _constant(run__folder=str(finished)), resume=True)
     finally:
@@ -417,7 +462,6 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_nothing_of_it(tmp_path
         half.mkdir()
         for path in sorted(kept.iterdir())[:count]:
             (half / path.name).write_bytes(path.read_bytes())
-        held = run_folder.claim(_constant(run__folder=str(folder)), steps_matter=False, resume=True)
-        held.close()
+        reopened(folder).close()
         assert not half.exists()
-    assert contents(folder) == expected
+    assert without_config(folder) == {k: v for k, v in expected.items() if k != "config.toml"}

@@ -44,7 +44,7 @@ def remote(port: int, chat: Chat, **settings: Any) -> RemotePolicy:
 class Listed(ThreadingHTTPServer):
     """Answers the k-th request with the k-th thing of a list, then always with the last.
 
-    a number          that status; (number, headers) with those
+    a number          that status; (number, headers) with those, (number, headers, body) with a body
     "drop"            closes the line
     "stall"           answers after a second
     "drip"            a byte every tenth of a second
@@ -105,8 +105,8 @@ class _Lists(BaseHTTPRequestHandler):
         if isinstance(answer, int):
             status, answer = answer, {"error": {"message": f"no {answer}."}}
         if isinstance(answer, tuple):
-            status, headers = answer
-            answer = {"detail": "busy"}
+            status, headers, *body = answer
+            answer = body[0] if body else {"detail": "busy"}
         raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(status)
         for name, value in headers.items():

@@ -23,9 +23,15 @@ def init(arguments: argparse.Namespace) -> int:
 def train(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from tutelage.config.toml_file import load
+    from tutelage.config.toml_file import load, run_at
 
-    config = load(arguments.file, arguments.overrides)
+    config = load(arguments.file, arguments.overrides, trust=arguments.trust)
+    home = run_at(arguments.file)
+    if arguments.resume and home is not None and Path(config.run.folder) != home:
+        raise ConfigError(
+            f"--resume continues the run in {home}, and run.folder = {config.run.folder} names "
+            "another folder; leave one of the two out"
+        )
     if arguments.dry_run:
         from tutelage.cli import dry_run
 
@@ -64,6 +70,7 @@ def eval(arguments: argparse.Namespace) -> int:
         split=arguments.split,
         temperature=arguments.temperature,
         checkpoint=arguments.checkpoint,
+        trust=arguments.trust,
     )
     names = list(dict.fromkeys(arguments.policy)) or [offline.STUDENT]
     found = offline.evaluations(config, names, student=student, tick=tick)
@@ -87,16 +94,21 @@ def collect(arguments: argparse.Namespace) -> int:
 
     if arguments.episodes < 1:
         raise ConfigError(f"--episodes must be at least 1, got {arguments.episodes}")
-    collected = offline.collect(
-        load(arguments.file, arguments.overrides),
-        arguments.policy,
-        arguments.out,
-        episodes=arguments.episodes,
-        everything=arguments.all,
-        thoughts=arguments.thoughts,
-        student=offline.trained(arguments.file, arguments.checkpoint),
-        tick=tick,
-    )
+    try:
+        collected = offline.collect(
+            load(arguments.file, arguments.overrides, trust=arguments.trust),
+            arguments.policy,
+            arguments.out,
+            episodes=arguments.episodes,
+            everything=arguments.all,
+            thoughts=arguments.thoughts,
+            student=offline.trained(arguments.file, arguments.checkpoint),
+            tick=tick,
+        )
+    except KeyboardInterrupt:
+        left = offline.partial(arguments.out)
+        more = f"; the episodes so far are in {left}" if left.exists() else ""
+        return say(f"stopped{more}", INTERRUPTED)
     success = percent(collected.won, collected.played)
     print(f"{success} won; {collected.written} episodes written to {arguments.out}")
     return 0
@@ -178,7 +190,8 @@ def doctor(arguments: argparse.Namespace) -> int:
         return 0
     from tutelage.config.toml_file import load
 
-    parts = doctor.needed(load(arguments.file, arguments.overrides), torch=arguments.torch)
+    config = load(arguments.file, arguments.overrides, trust=arguments.trust)
+    parts = doctor.needed(config, torch=arguments.torch)
     doctor.show(parts, Console())
     complete = doctor.complete(parts)
     print("nothing is missing" if complete else "something that this run needs is missing")
@@ -318,7 +331,9 @@ def bench(arguments: argparse.Namespace) -> int:
     if not arguments.seconds > 0:
         raise ConfigError(f"--seconds must be above 0, got {arguments.seconds:g}")
     file = arguments.file
-    config = bench.usual() if file is None else load(file, arguments.overrides)
+    config = (
+        bench.usual() if file is None else load(file, arguments.overrides, trust=arguments.trust)
+    )
     student = "" if file is None else offline.trained(file)
     report = bench.measure(config, student=student, seconds=arguments.seconds, tick=tick)
     bench.show(report, Console())

@@ -15,17 +15,22 @@ from rich.console import Console
 from rich.table import Table
 
 from tutelage.cli.progress import watch_for
+from tutelage.config.run_mark import is_run
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load
 from tutelage.config.values import write_value
+from tutelage.errors import ConfigError
 from tutelage.evaluation import plots
 from tutelage.evaluation.statistics import Z95, paired
 from tutelage.rollout import record
+from tutelage.rollout.disk import write_whole
 from tutelage.runs import models
 from tutelage.runs.offline import STUDENT, evaluations
 from tutelage.runs.train import train
 
 WARM = "warm_start"
+OWN = ("results.md", "learning_curve.png")
+"""Files that the demo writes at its end."""
 RUNS = {"guided_opd": "Guided-OPD", "opd": "plain OPD"}
 QUICK = ("run.steps=2", "eval.every=1", "eval.tasks=6", "rollout.tasks_per_step=4")
 """What `--quick` changes: enough to see that everything works, not to learn."""
@@ -62,6 +67,12 @@ def settings(folder: Path, name: str, *, seed: int, quick: bool) -> Config:
 def show(folder: Path, *, seed: int, quick: bool, console: Console) -> None:
     """Run what is missing, then plot and print. An interrupted demo continues."""
     began = time.perf_counter()
+    there = [name for name in OWN if (folder / name).exists()]
+    if there and not is_run(folder / WARM):
+        raise ConfigError(
+            f"{folder} already holds {' and '.join(there)}, which the demo would write over; name "
+            "another --folder"
+        )
     configs = {n: settings(folder, n, seed=seed, quick=quick) for n in (WARM, *RUNS)}
     console.print(
         "A small student learns household tasks (ALFWorld's rules) from a teacher. Everything is "
@@ -89,13 +100,19 @@ def show(folder: Path, *, seed: int, quick: bool, console: Console) -> None:
 def taught_by(config: Config, path: Path, console: Console) -> Result:
     """The teacher alone on the panel; evaluated once and stored in `path`."""
     if path.exists():
-        return Result(name="teacher", line=json.loads(path.read_text()))
+        try:
+            line = json.loads(path.read_text(encoding="utf-8"))
+            return Result(name="teacher", line={name: line[name] for name in line})
+        except (ValueError, TypeError):
+            raise ConfigError(
+                f"{path} holds no evaluation that the demo wrote; remove it, or name another --folder"
+            ) from None
     console.rule("[bold]the teacher, on unseen tasks")
     alone = config.model_copy(update={"policy": config.policies["teacher"], "policies": {}})
     evaluation = evaluations(alone, [STUDENT], tick=lambda done, total: None)[STUDENT]
     line = evaluation.line(0, "teacher")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(record.dump(line))
+    write_whole(path, record.dump(line))
     console.print(f"{line['won']} of {line['n']} solved")
     return Result(name="teacher", line=line)
 

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from tutelage import __version__, cpu
 from tutelage.config.schema import Config, PolicySection
+from tutelage.envs.addresses import address
 from tutelage.envs.registry import ADAPTERS, SUITES
 from tutelage.envs.requirements import Need
 from tutelage.errors import NAME, ConfigError, EnvError, install
@@ -239,6 +240,8 @@ def suite(name: str, module: str, options: Mapping[str, object], *, needed: bool
     """A suite, and below it what it needs with these options."""
     absent: State = "missing" if needed else "-"
     try:
+        if module.partition(".")[0] in sys.stdlib_module_names:
+            raise ImportError(f"{module} belongs to Python itself")
         ask = getattr(importlib.import_module(module), "needs", None)
         needs: list[Need] = list(ask(options)) if callable(ask) else []
     except (ImportError, SyntaxError, EnvError) as error:
@@ -290,7 +293,8 @@ def _files(config: Config) -> Iterator[Line]:
 
 def _model(where: str, section: PolicySection) -> Line:
     if section.url:
-        detail = f"{section.url}, which is asked when the run starts"
+        shown = address(section.url, where=f"{where}.model").shown
+        detail = f"{shown}, which is asked when the run starts"
         return Line(state="note", name=where, detail=detail)
     if section.build is not None:
         return Line(state="ok", name=where, detail="built from nothing")

@@ -87,7 +87,9 @@ def _chat(section: PolicySection, config: Config, suite: Suite, context: Context
 
         try:
             folder = models.locate(section.model, where="policy")
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError, KeyError):
             return None  # not downloaded yet: the run checks it then
     return Chat(tokenizer, section.template_history, tuple(section.chat.options.items()))

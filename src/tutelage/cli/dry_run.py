@@ -15,6 +15,7 @@ from tutelage.config.expressions import takes_schedule
 from tutelage.config.schema import AlgorithmSection, Config, PolicySection
 from tutelage.config.signature import annotations, schedule
 from tutelage.envs import guard
+from tutelage.envs.addresses import address
 from tutelage.envs.base import Demonstrates, Suite
 from tutelage.errors import ConfigError
 from tutelage.objective import (
@@ -103,7 +104,8 @@ def _shape(name: str, config: Config) -> tuple[str, model_sizes.Shape | None]:
     where = "policy" if name == "student" else f"policies.{name}"
     section: PolicySection = config.policy if name == "student" else config.policies[name]
     if section.url:
-        return f"{section.served_name or 'a model'} at {section.url}", None
+        shown = address(section.url, where=f"{where}.model").shown
+        return f"{section.served_name or 'a model'} at {shown}", None
     if not registry.named(section).ours:
         registry.engine_of(section, where=where)  # refuses one that is not there
         return f"{section.model} of an engine of yours", None

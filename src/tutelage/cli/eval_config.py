@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from tutelage.cli.starter import CONTEXTS
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import Table, override, parse, read_table
+from tutelage.config.trust import check as check_trust
 from tutelage.envs.registry import SUITES, suite_of
 from tutelage.errors import ConfigError
 from tutelage.evaluation.evaluate import default_split
@@ -26,6 +27,7 @@ def of(
     split: str | None = None,
     temperature: float | None = None,
     checkpoint: str = "",
+    trust: bool = False,
 ) -> tuple[Config, str]:
     """The configuration to evaluate, and the folder of the checkpoint with the student ("" for the
     model that the configuration names).
@@ -35,15 +37,18 @@ def of(
     """
     suite = rest[0] if rest and "=" not in rest[0] else ""
     settings = rest[1:] if suite else rest
+    typed = [f"env.suite={suite}"] if suite else []
     path = Path(model)
     student = ""
     if path.is_dir() and (path / CONFIG).exists():
         table = read_table(path / CONFIG)
+        check_trust(path / CONFIG, table, [*settings, *typed], trust=trust)
         student = offline.trained(path, checkpoint)
         if suite:
             _replace_suite(table, suite)
     elif path.suffix == ".toml" or path.is_file():
         table = read_table(path)
+        check_trust(path, table, [*settings, *typed], trust=trust)
         if suite:
             _replace_suite(table, suite)
     elif not suite:

@@ -32,10 +32,13 @@ PANEL = 100
 """Default number of tasks of an evaluation."""
 
 
-def load(source: Source, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
+def load(
+    source: Source, overrides: Sequence[str] | Mapping[str, Any] = (), *, trust: bool = False
+) -> Config:
     """A configuration from a TOML file, a run's folder, or a table in Python.
 
     overrides  settings that replace the source's: {"update.lr": 1e-4}, or ["update.lr=1e-4"]
+    trust      run code that a file names also where somebody else wrote the file
 
     env.suite may be an object or a class, which then runs in this process (env.workers asks for
     worker processes). Raises ConfigError for what cannot be used.
@@ -44,7 +47,7 @@ def load(source: Source, overrides: Sequence[str] | Mapping[str, Any] = ()) -> C
     texts = [f"{key}={_value(key, value)}" for key, value in pairs]
     texts += [] if isinstance(overrides, Mapping) else list(overrides)
     if not isinstance(source, Mapping):
-        return toml_file.load(Path(source), texts)
+        return toml_file.load(Path(source), texts, trust=trust)
     table = {
         key: dict(value) if isinstance(value, Mapping) else value for key, value in source.items()
     }
@@ -137,7 +140,7 @@ def evaluate(
 
 
 def _of_config(what: Run | Config, *, split: str, tasks: int | None, hint: str) -> Evaluation:
-    config = what.config if isinstance(what, Run) else what
+    config = load(what.folder) if isinstance(what, Run) else what
     student = offline.trained(what.folder) if isinstance(what, Run) else ""
     changes: dict[str, object] = {"hint": hint}
     changes |= {"split": split} if split else {}
@@ -193,7 +196,11 @@ def connect(
     else:
         from transformers import AutoTokenizer
 
-        chat = Chat(AutoTokenizer.from_pretrained(models.locate(tokenizer, where="tokenizer")))
+        chat = Chat(
+            AutoTokenizer.from_pretrained(
+                models.locate(tokenizer, where="tokenizer"), trust_remote_code=False
+            )
+        )
     client = models.client_of(key, url, where="connect", seed=0)
     policy = RemotePolicy(client, chat, model=model, context=context)
     policy.connect()

@@ -5,6 +5,7 @@ each command does; it is imported when one runs.
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,9 @@ from tutelage.errors import NAME, TutelageError, did_you_mean
 
 INTERRUPTED, WRONG, FAILED = 130, 2, 1
 """Exit codes."""
+REFUSALS = "EACCES EDQUOT EFBIG EIO EMFILE ENAMETOOLONG ENOSPC EPERM EROFS"
+DISK = {getattr(errno, name) for name in REFUSALS.split() if hasattr(errno, name)}
+"""Refusals of the system that a user can do something about."""
 
 
 class Command(NamedTuple):
@@ -54,6 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # the reader of our output is gone; without this, Python would report it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        where = error.filename if error.filename is not None else "the output"
+        return say(f"{where} cannot be read or written ({error.strerror})", FAILED)
 
 
 def say(text: str, code: int) -> int:
@@ -109,6 +118,15 @@ def _file(p: argparse.ArgumentParser, *, optional: str = "") -> None:
         default=[],
         metavar="key=value",
         help="settings that replace those of the file, such as update.lr=1e-5",
+    )
+    _trust(p)
+
+
+def _trust(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--trust",
+        action="store_true",
+        help="run the code that a file or a run of somebody else's names",
     )
 
 
@@ -178,6 +196,7 @@ def _eval(p: argparse.ArgumentParser) -> None:
         help="the policy that plays: student (default), expert, or one of [policies]; repeat to "
         "compare",
     )
+    _trust(p)
     p.add_argument("--tasks", type=int, metavar="N", help="number of tasks (default: eval.tasks)")
     p.add_argument("--split", help="the split (default: eval.split, or the suite's test split)")
     p.add_argument(

@@ -8,7 +8,9 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from tutelage.config import mistakes
+from tutelage.config.run_mark import is_run
 from tutelage.config.schema import Config, section_of
+from tutelage.config.trust import check as check_trust
 from tutelage.config.values import quoted
 from tutelage.config.values import write_value as write_value
 from tutelage.errors import ConfigError, did_you_mean
@@ -19,15 +21,31 @@ NAMED = ("algorithm", "warm_start")
 """Sections whose keys belong to the function that they name."""
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> Config:
     """Read a TOML file, or the folder of a run; then apply overrides such as "update.lr=1e-5".
 
+    trust  run code that the file names also where somebody else wrote the file
+
     `extends = "base.toml"` at the top of a file starts from that file's settings (see `merged`).
+    The folder of a run is its run.folder, whatever the file in it says: it may be a copy.
     Raises ConfigError for a file or a setting that cannot be used.
     """
+    home = run_at(path)
     if path.is_dir():
         path = path / "config.toml"
-    return parse(override(read_extended(path), overrides), name=path.stem)
+    table = read_extended(path)
+    check_trust(path, table, overrides, trust=trust)
+    run = table.setdefault("run", {})
+    if home is not None and isinstance(run, dict):
+        run["folder"] = str(home)
+    return parse(override(table, overrides), name=path.stem)
+
+
+def run_at(path: Path) -> Path | None:
+    """The folder of the run that a path names by itself or by its config.toml, else None."""
+    folder = path if path.is_dir() else path.parent
+    named = path == folder or path.name == "config.toml"
+    return folder if named and is_run(folder) else None
 
 
 def read_table(path: Path) -> Table:

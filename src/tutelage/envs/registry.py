@@ -9,9 +9,7 @@ It imports nothing heavy, because `tutelage check-env` needs no torch.
 """
 
 import copy
-import importlib
 import importlib.util
-import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -26,7 +24,8 @@ from tutelage.config.schema import EnvSection
 from tutelage.config.signature import call
 from tutelage.envs.adapters.own import Own, is_own
 from tutelage.envs.base import Suite
-from tutelage.envs.guard import Broken, attempt
+from tutelage.envs.guard import attempt
+from tutelage.envs.named_code import has, imported, named, returns
 from tutelage.errors import ConfigError, did_you_mean
 
 NAME, GROUP = "tutelage", "tutelage.suites"
@@ -82,7 +81,16 @@ def suite_class(name: str) -> Callable[..., object]:
             f"env.suite: there is no suite {name!r}{did_you_mean(name, known)}; there are "
             f'{", ".join(known)}, and your own as "package.module:Class"'
         )
-    return from_path(path, where="env.suite")
+    if name in ADAPTERS:
+        return _declared(path, where="env.suite")
+    return from_path(path, where="env.suite", what="a suite", declared=is_suite, kind="class")
+
+
+def is_suite(found: object) -> bool:
+    """Whether something was written as a suite: a class with a suite's methods or an environment's,
+    or a function that says that it returns one."""
+    by_methods = has("tasks", "make")(found) or has("reset", "step")(found)
+    return by_methods or returns(found, "Suite", "Env")
 
 
 def from_entry_points(
@@ -104,19 +112,31 @@ def from_entry_points(
             f"{setting}: the package {package} offers {name!r} as {path!r}, which is "
             'not "package.module:Class"; its entry point must be corrected'
         )
-    return from_path(path, where=f"{setting} ({name} of the package {package})")
+    return _declared(path, where=f"{setting} ({name} of the package {package})")
 
 
-def from_path(path: str, *, where: str) -> Callable[..., object]:
-    """A class or function by its path "package.module:Class", which may lie in the working folder.
-
-    Raises ConfigError where there is none.
-    """
+def _declared(path: str, *, where: str) -> Callable[..., object]:
+    """What an installed package declares. Raises ConfigError where it does not have it."""
     module, _, attribute = path.partition(":")
-    found = imported(module, attribute, where=where)
+    found = getattr(imported(module, where=where), attribute, None)
     if not callable(found):
         raise ConfigError(f"{where}: {module} has no class {attribute!r}")
-    return found
+    return cast(Callable[..., object], found)
+
+
+def from_path(
+    path: str, *, where: str, what: str, declared: Callable[[object], bool], kind: str = "function"
+) -> Callable[..., object]:
+    """A class or function by its path "package.module:Class", which may lie in the working folder.
+
+    Raises ConfigError where there is none, or where it was not written to be `what` (see
+    `named_code`).
+    """
+    if path in (*SUITES.values(), *ADAPTERS.values()):
+        return _declared(path, where=where)
+    module, _, attribute = path.partition(":")
+    found = named(module, attribute, where=where, what=what, declared=declared, kind=kind)
+    return cast(Callable[..., object], found)
 
 
 def package_folder(name: str) -> Path:
@@ -127,22 +147,6 @@ def package_folder(name: str) -> Path:
         folder = Path(place, *rest)
         return folder if folder.is_dir() else folder.parent
     return Path(name)
-
-
-def imported(module: str, attribute: str, *, where: str) -> object:
-    """An attribute of a user's module, which may lie in the working folder; None if it has none."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        found = attempt(f"importing {module}", partial(importlib.import_module, module))
-    except Broken as error:
-        cause = error.__cause__
-        plain = isinstance(cause, ImportError | SyntaxError)
-        raise ConfigError(
-            f"{where}: {module} could not be imported ({cause if plain else error}); install it, "
-            "fix it, or run from the folder it is in"
-        ) from error
-    return getattr(found, attribute, None)
 
 
 PYTHON = "python:"

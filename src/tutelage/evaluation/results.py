@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from tutelage.errors import RunError
 from tutelage.evaluation.evaluate import Evaluation
-from tutelage.rollout.record import Line, Log, episode_line
+from tutelage.rollout.disk import new
+from tutelage.rollout.record import Line, dump, episode_line
 from tutelage.types import Episode
 
 SUMMARY, TASKS, EPISODES = "summary.json", "tasks.jsonl", "episodes.jsonl"
@@ -22,23 +22,18 @@ def write(evaluations: Mapping[str, Evaluation], folder: Path, *, step: int) -> 
 
     step  training steps of the student, as in a run's evals.jsonl
     """
-    try:
-        folder.mkdir(parents=True)
+    with new(folder) as draft:
+        draft.mkdir()
         summary = [evaluation.line(step, name) for name, evaluation in evaluations.items()]
-        (folder / SUMMARY).write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    except FileExistsError:
-        raise RunError(f"{folder} exists already; choose another folder, or remove it") from None
-    except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written ({error.strerror}); choose another folder"
-        ) from error
-    tasks, episodes = Log(folder / TASKS), Log(folder / EPISODES)
-    for name, evaluation in evaluations.items():
-        for episode in evaluation.episodes:
-            tasks.write(task_row(name, episode))
-            episodes.write({"policy": name, **episode_line(episode, step)})
-    tasks.close()
-    episodes.close()
+        text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+        (draft / SUMMARY).write_text(text, encoding="utf-8")
+        rows = (draft / TASKS).open("wb"), (draft / EPISODES).open("wb")
+        with rows[0] as tasks, rows[1] as episodes:
+            for name, evaluation in evaluations.items():
+                for episode in evaluation.episodes:
+                    line = {"policy": name, **episode_line(episode, step)}
+                    tasks.write(dump(task_row(name, episode)).encode() + b"\n")
+                    episodes.write(dump(line).encode() + b"\n")
 
 
 def task_row(policy: str, episode: Episode) -> Line:

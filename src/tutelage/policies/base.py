@@ -120,6 +120,15 @@ class Trainable(OpenedPolicy, Protocol):
 
 
 @runtime_checkable
+class AnswersLate(Protocol):
+    """An engine on another machine, whose turns come at any time."""
+
+    def wait(self) -> None:
+        """Return when every turn that was submitted is answered, so that `poll` gives them all."""
+        ...
+
+
+@runtime_checkable
 class Prefetches(Protocol):
     """A scorer on another machine, which can compute scores before they are read."""
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast, get_args
 from tutelage.config.schema import Config, PolicySection
 from tutelage.envs.base import Suite
 from tutelage.envs.guard import Broken, attempt
+from tutelage.envs.named_code import has, returns
 from tutelage.envs.registry import from_entry_points, from_path, offered
 from tutelage.errors import ConfigError
 from tutelage.prompts.context import Context
@@ -103,7 +104,14 @@ def engine_of(section: PolicySection, *, where: str) -> Engine:
     name, setting = named(section).engine, f"{where}.model"
     if name in OFFERED:
         return cast(Engine, from_entry_points(name, OFFERED[name], setting=setting))
-    return cast(Engine, from_path(name, where=setting))
+    found = from_path(name, where=setting, what="an engine", declared=_is_engine)
+    return cast(Engine, found)
+
+
+def _is_engine(found: object) -> bool:
+    """Whether something was written as an engine: a class with a policy's methods, or a function
+    that says that it returns a policy."""
+    return has(*METHODS)(found) or returns(found, "Policy", "OpenedPolicy", "Trainable", "HFPolicy")
 
 
 def open_policy(opening: Opening) -> "OpenedPolicy":

@@ -7,11 +7,13 @@ switched off, so that an environment cannot end the user's message by printing t
 token.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from tutelage.errors import PolicyError
+from tutelage.prompts.bounded import bounded
 
 SYSTEM, USER, AGENT, AGAIN = (
     "\u2063sys\u2063",
@@ -20,6 +22,22 @@ SYSTEM, USER, AGENT, AGAIN = (
     "\u2063nxt\u2063",
 )
 History = Literal["exact", "append"]
+LONGEST_FRAME = 1_000_000
+"""Characters that a template may write around a few words."""
+MOST_TRIED = 400
+"""Added tokens that are tried in contents."""
+MARKER = re.compile(r"[<\[{(|\u3010\uff1c].+[>\]})|\u3011\uff1e]", re.DOTALL)
+"""Of a token that is markup rather than a word."""
+
+
+def _divided(text: str, name: str) -> list[str]:
+    """A text cut after the first character of every place where a name stands."""
+    first, *rest = text.split(name)
+    parts = [first]
+    for each in rest:
+        parts[-1] += name[0]
+        parts.append(name[1:] + each)
+    return parts
 
 
 @dataclass(frozen=True)
@@ -42,22 +60,28 @@ class Chat:
                 "the tokenizer has no chat template, so turns cannot be separated; use an "
                 "instruction-tuned model, or set `chat_template` to a Jinja file in the policy"
             )
-        from jinja2 import TemplateError
-
+        roles = ", ".join(role for role, _ in messages)
         try:
-            text = self.tokenizer.apply_chat_template(
-                [{"role": role, "content": content} for role, content in messages],
-                tokenize=False,
-                add_generation_prompt=generate,
-                **dict(self.options),
+            text = bounded(
+                lambda: self.tokenizer.apply_chat_template(
+                    [{"role": role, "content": content} for role, content in messages],
+                    tokenize=False,
+                    add_generation_prompt=generate,
+                    **dict(self.options),
+                )
             )
-        except TemplateError as error:
-            roles = ", ".join(role for role, _ in messages)
+        except Exception as error:  # a template is a program of anybody's
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise PolicyError(
-                f"the chat template does not take messages from {roles} ({error}); set "
+                f"the chat template does not take messages from {roles} ({reason}); set "
                 "`chat_template` to a Jinja file that takes system, user and assistant messages"
             ) from error
-        return str(text)
+        if not isinstance(text, str) or len(text) > LONGEST_FRAME:
+            raise PolicyError(
+                f"the chat template renders a few words as {len(text):,} characters; set "
+                "`chat_template` to a Jinja file that shows messages and little more"
+            )
+        return text
 
     @cached_property
     def _pieces(self) -> dict[str, str]:
@@ -129,12 +153,83 @@ class Chat:
             for name, text in self._pieces.items()
         }
 
+    @cached_property
+    def control(self) -> frozenset[int]:
+        """Ids that no content may hold: the end of a turn, special tokens, and what the template
+        writes between messages, whether the tokenizer marks it as special or not."""
+        tokenizer = self.tokenizer
+        special = {int(i) for i in tokenizer.all_special_ids}
+        frames = {i for ids in self._frames.values() for i in ids}
+        markers = {i for i in special | frames if self._is_marker(i)}
+        # characters that the vocabulary lacks are encoded as the unknown token
+        unknown = {tokenizer.unk_token_id} - {self.end}
+        return frozenset(((special & frames) | markers | {self.end}) - unknown)
+
+    def _is_marker(self, token: int) -> bool:
+        """Whether a token looks like markup, such as <|im_start|> or [INST]: words and line ends,
+        which templates also write between messages, stand in contents too."""
+        name = str(self.tokenizer.convert_ids_to_tokens(token))
+        text = self.tokenizer.decode([token], skip_special_tokens=False)
+        return any(MARKER.fullmatch(each.strip(" \u2581\u0120")) for each in (name, str(text)))
+
     def content(self, text: str) -> tuple[int, ...]:
-        """Ids of a message's content; a special token's name in it is plain text."""
+        """Ids of a message's content; the name of a token that the template uses for control is
+        plain text in it. Raises PolicyError where the tokenizer has no plain text for it."""
+        ids = self._plain(text)
+        return ids if self.control.isdisjoint(ids) else self._apart(text)
+
+    def _plain(self, text: str) -> tuple[int, ...]:
         if not text:
             return ()
         encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         return tuple(encoded["input_ids"])
+
+    def _apart(self, text: str) -> tuple[int, ...]:
+        """A content in which a control token's name would become that token: encoded in parts that
+        divide each such name after its first character."""
+        parts = [text]
+        for name in self._control_names:
+            parts = [piece for part in parts for piece in _divided(part, name)]
+        ids: list[int] = []
+        for part in parts:
+            found = self._plain(part)
+            if not self.control.isdisjoint(found):
+                # a normaliser wrote the name: characters on their own are none
+                found = tuple(i for character in part for i in self._plain(character))
+            ids += found
+        if not self.control.isdisjoint(ids):
+            raise PolicyError(
+                "the tokenizer turns plain text into tokens that the chat template uses for "
+                "control, so an observation could open a turn of its own; use the tokenizer of "
+                "another model"
+            )
+        return tuple(ids)
+
+    @cached_property
+    def _control_names(self) -> list[str]:
+        """Texts of control tokens, the longest first."""
+        texts = {
+            str(form).strip()
+            for token in self.control
+            for form in (
+                self.tokenizer.decode([token], skip_special_tokens=False),
+                self.tokenizer.convert_ids_to_tokens(token),
+            )
+        }
+        return sorted((t for t in texts if len(t) > 1), key=lambda t: (-len(t), t))
+
+    def check_control(self) -> None:
+        """Try every special and added token in contents: alone, doubled, cut in two, and between
+        its neighbours. Raises PolicyError where one of them gets through."""
+        added = [str(t) for t in self.tokenizer.get_added_vocab()]
+        names = list(dict.fromkeys([*self._control_names, *self._special, *added[:MOST_TRIED]]))
+        for k, name in enumerate(names):
+            other, half = names[(k + 1) % len(names)], len(name) // 2
+            for text in (
+                name, name + name, f"a{name}b", f" {name} ", f"\n{name}\n", name + other,
+                name[:half] + name + name[half:], name[:half] + " " + name[half:],
+            ):  # fmt: skip
+                self.content(text)
 
     def open(self, system: str, user: str) -> tuple[int, ...]:
         """The prompt of a first turn, up to where the agent's message begins."""
@@ -150,8 +245,11 @@ class Chat:
         return (*close, *f["again"], *self.content(user), *f["generate"])
 
     def reply(self, text: str) -> tuple[int, ...]:
-        """Ids of a demonstrated turn, end-of-turn token included."""
-        return (*self.content(text), self.end)
+        """Ids of a demonstrated turn, end-of-turn token included. Its thoughts are marked with the
+        tokens that the model itself would sample for them."""
+        ids = self._plain(text)
+        special = {int(i) for i in self.tokenizer.all_special_ids} | {self.end}
+        return (*(ids if not special & self.control & set(ids) else self._apart(text)), self.end)
 
     def text(self, tokens: tuple[int, ...]) -> str:
         """The text of a completion without its end-of-turn token."""

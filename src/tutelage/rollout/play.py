@@ -16,7 +16,7 @@ from tutelage.errors import EnvError
 from tutelage.hints import kinds_in
 from tutelage.objective import STUDENT, Algorithm, View
 from tutelage.objective.penalties import penalised
-from tutelage.policies.base import Completion, Policy, Request
+from tutelage.policies.base import AnswersLate, Completion, Policy, Request
 from tutelage.policies.hf.turn_divergence import divergences
 from tutelage.prompts import answer_format
 from tutelage.prompts.prompter import Ids, Reader, Sample
@@ -114,12 +114,16 @@ class _Rollout:
                 self._admit()
                 moved = self._environments(block=False)
                 for policy in policies:
-                    since = time.perf_counter()
-                    completions = policy.poll()
-                    self.session.clock.add("generate", since)
-                    for completion in self._taken_over(completions):
-                        self._acted(completion)
-                    moved = moved or bool(completions)
+                    if not isinstance(policy, AnswersLate):
+                        moved = self._generated(policy) or moved
+                if moved or self._generating(late=False):
+                    continue
+                # Answers from elsewhere are taken when nothing else can go on, and all of them
+                # together: which turns a local policy computes beside each other, and so how their
+                # numbers are rounded, must not depend on when a server answers.
+                for policy in policies:
+                    if isinstance(policy, AnswersLate):
+                        moved = self._generated(policy) or moved
                 if not moved and not self._generating():
                     self._environments(block=True)
         finally:
@@ -128,8 +132,26 @@ class _Rollout:
         self.finished.sort(key=lambda f: (order[f[0].task.id, f[0].copy], -f[0].attempt))
         return [episode for _, episode in self.finished]
 
-    def _generating(self) -> bool:
-        return any(p.seen and len(p.turns) < len(p.seen) for p in self.live.values())
+    def _generated(self, policy: Policy) -> bool:
+        """Take the turns that a policy has finished; whether there were any."""
+        since = time.perf_counter()
+        if isinstance(policy, AnswersLate):
+            policy.wait()
+        completions = policy.poll()
+        self.session.clock.add("generate", since)
+        for completion in self._taken_over(completions):
+            self._acted(completion)
+        return bool(completions)
+
+    def _generating(self, *, late: bool = True) -> bool:
+        """Whether a turn is under way; with `late` also one that is written elsewhere."""
+        begun = [p for p in self.live.values() if p.seen and len(p.turns) < len(p.seen)]
+        return any(late or not isinstance(self._writer(p), AnswersLate) for p in begun)
+
+    def _writer(self, p: _Playing) -> Policy:
+        """The policy that writes the turn under way."""
+        takeover = self.acting.takeover
+        return self._policy(takeover.view if p.begun is not None and takeover else p.actor)
 
     def _admit(self) -> None:
         while self.jobs and len(self.live) < self.session.limits.concurrency:

@@ -2,21 +2,28 @@
 
 checkpoints/step-000020/   model.safetensors ..., optimizer.safetensors, state.json
 latest                     the name of the newest whole one
+
+state.json holds the SHA-256 of every other file and of itself; they are compared on every load.
 """
 
+import hashlib
 import json
-import os
+import math
+import re
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from tutelage.errors import RunError
+from tutelage.errors import Diverged, RunError
 from tutelage.policies.base import Trainable
+from tutelage.rollout.disk import as_disk_error, reason, sync, write_whole
 
 LATEST = "latest"
 FOLDER = "checkpoints"
@@ -24,6 +31,12 @@ START = "step-000000"
 KEEP = 2
 """The newest checkpoints that stay: the last, and one before it should that be damaged."""
 STATE = "state.json"
+OPTIMIZER = "optimizer.safetensors"
+PHASES = ("warm_start", "train")
+NAME, DRAFT = re.compile(r"(step|warm)-\d{6,}"), re.compile(r"\.(step|warm)-\d{6,}(-old)?")
+"""Folders of checkpoints, and of those that are half written or half deleted."""
+DECISIVE = (".json", ".safetensors", ".jinja", ".bin", ".pt", ".model", ".gguf", ".py")
+"""Files that would change what is loaded from a checkpoint, if they were added to it."""
 INTERRUPTED = "interrupted"
 """An empty file in a checkpoint that Ctrl-C made."""
 Skills = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -57,36 +70,62 @@ def save(
     interrupted  made by Ctrl-C between two regular ones: it drops none, and the next regular one
                  replaces it
     """
+    _check_finite(state, student)
     target = folder / FOLDER / state.name
     draft = folder / FOLDER / f".{state.name}"
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        student.save(draft)
-        _as_before(folder, draft)
-        save_file(optimizer_tensors(optimizer), draft / "optimizer.safetensors")
-        (draft / STATE).write_text(_text(state))
+        with as_disk_error():
+            student.save(draft)
+            _as_before(folder, draft)
+            save_file(optimizer_tensors(optimizer), draft / OPTIMIZER)
+        for path in draft.iterdir():
+            sync(path)
+        (draft / STATE).write_text(_text(state, _sums(draft)), encoding="utf-8")
         if interrupted:
             (draft / INTERRUPTED).touch()
-        for path in draft.iterdir():
-            _sync(path)
-        _sync(draft)
+        sync(draft / STATE)
+        sync(draft)
         if target.exists():
-            shutil.rmtree(target)  # made by a run that was killed before it pointed here
+            _drop(folder, state.name)  # made by a run that was killed before it pointed here
         draft.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
         write_whole(folder / LATEST, state.name + "\n")
     except OSError as error:
         raise RunError(no_room(target, error)) from error
-    except SafetensorError as error:
-        raise RunError(no_room(target, OSError(0, str(error)))) from error
     if not interrupted:
         drop_interrupted(folder)
         prune(folder, {state.name, pinned})
 
 
-def _text(state: State) -> str:
-    return json.dumps(asdict(state), indent=1) + "\n"
+def _check_finite(state: State, student: Trainable) -> None:
+    """Weights that are not finite would take the place of the last good ones."""
+    if not all(bool(p.isfinite().all()) for p in student.parameters()):
+        raise Diverged(
+            f"the weights after step {state.step} are not finite, so they were not saved; continue "
+            "from the last checkpoint with --resume and a lower update.lr or update.grad_clip"
+        )
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of a checkpoint."""
+    return {
+        str(path.relative_to(folder)): _sum(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (STATE, INTERRUPTED)
+    }
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _text(state: State, files: Mapping[str, str]) -> str:
+    table: dict[str, object] = {**asdict(state), "files": files}
+    own = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**table, "sha256": own}, indent=1) + "\n"
 
 
 def was_interrupted(folder: Path) -> bool:
@@ -97,7 +136,7 @@ def was_interrupted(folder: Path) -> bool:
 def confirm(folder: Path, state: State) -> None:
     """Make the newest checkpoint, which Ctrl-C made, a regular one of the same weights."""
     newest = latest(folder)
-    write_whole(newest / STATE, _text(state))
+    write_whole(newest / STATE, _text(state, _sums(newest)))
     (newest / INTERRUPTED).unlink()
 
 
@@ -133,56 +172,162 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """Load AdamW's moments. Raises RunError where they are damaged or of another model."""
     state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in load_file(path).items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file at once: a reader sees the old text or the new one, never a part."""
-    draft = path.with_name(f".{path.name}")
-    draft.write_text(text, encoding="utf-8")
-    _sync(draft)
-    os.replace(draft, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        for key, value in load_file(path).items():
+            index, _, name = key.partition(".")
+            if name != "step" and value.shape != parameters[int(index)].shape:
+                raise ValueError("it belongs to another model")
+            # in the file's mapping they lie at other addresses than in a run that never stopped,
+            # and kernels may round by address
+            state.setdefault(int(index), {})[name] = value.clone()
+        if state and set(state) != set(range(len(parameters))):
+            raise ValueError("it belongs to another model")
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(f"{path} cannot be read ({reason}){earlier(path.parent)}") from error
 
 
 def latest(folder: Path) -> Path:
-    """The newest whole checkpoint of a run."""
-    name = (folder / LATEST).read_text().strip()
+    """The checkpoint that `latest` names. Raises RunError where there is none."""
+    path = folder / LATEST
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError(0, "it is no file")
+        name = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text"
+        raise RunError(f"{path} cannot be read ({reason}){_advice(folder)}") from None
     found = folder / FOLDER / name
-    if not (found / STATE).exists():
-        raise RunError(
-            f"{folder / LATEST} names the checkpoint {name!r}, which is not in {folder / FOLDER}; "
-            "write the name of one that is there into it, or start a new run"
-        )
+    if NAME.fullmatch(name) and found.is_dir() and not (found / STATE).is_file():
+        raise RunError(f"{found / STATE} is missing{_advice(folder)}")
+    if not NAME.fullmatch(name) or not (found / STATE).is_file():
+        what = f"names the checkpoint {name[:40]!r}" if name else "is empty and names no checkpoint"
+        raise RunError(f"{path} {what}, which is not in {folder / FOLDER}{_advice(folder)}")
     return found
 
 
-def read_state(found: Path) -> State:
+def newest(folder: Path) -> Path | None:
+    """The newest whole checkpoint, its files compared with their checksums; None where there is
+    none yet. Without `latest` it is the last one that is there: a run may be killed between the
+    two. Raises RunError for what is damaged."""
+    if (folder / LATEST).exists():
+        found = latest(folder)
+    else:
+        there = names(folder)
+        if not there:
+            damaged = [x for x in (folder / FOLDER).glob("*") if NAME.fullmatch(x.name)]
+            if damaged:
+                raise RunError(f"{max(damaged) / STATE} is missing{_advice(folder)}")
+            return None
+        found = folder / FOLDER / there[-1]
+    verify(found)
+    if (folder / FOLDER / START).is_dir() and found.name != START:
+        verify(folder / FOLDER / START)  # the reference's weights
+    return found
+
+
+def verify(found: Path) -> None:
+    """Compare a checkpoint's files with their checksums. Raises RunError, which names the damaged
+    file and the newest checkpoint that is whole."""
+    problem = damage(found)
+    if problem:
+        raise RunError(problem + earlier(found))
+
+
+def damage(found: Path) -> str:
+    """What is wrong with a checkpoint, which file it is in; empty where it is whole."""
     try:
-        line = json.loads((found / "state.json").read_text())
-        return State(**{name: line[name] for name in ("phase", "step", "logs", "skills")})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        state = _read(found / STATE)
+    except RunError as error:
+        return str(error)
+    for name, wanted in state.get("files", {}).items():
+        path = found / name
+        try:
+            if _sum(path) != wanted:
+                return f"{path} is damaged: its checksum differs from the one it was written with"
+        except FileNotFoundError:
+            return f"{path} is missing"
+        except OSError as error:
+            return f"{path} cannot be read ({error.strerror})"
+    if "files" in state:
+        for path in sorted(found.iterdir()):
+            known = path.name in state["files"] or path.name == STATE
+            if path.suffix in DECISIVE and not known:
+                return f"{path} was not written by the run, and would change what is loaded"
+    return ""
+
+
+def earlier(found: Path) -> str:
+    """Half a sentence: what to do where a checkpoint cannot be used."""
+    folder = found.parent.parent if len(found.parts) > 2 else found.absolute().parents[1]
+    return _advice(folder, besides=found.name)
+
+
+def _advice(folder: Path, besides: str = "") -> str:
+    whole = [n for n in names(folder) if n != besides and not damage(folder / FOLDER / n)]
+    if not whole:
+        return "; no other checkpoint is whole: put the file back, or start a new run"
+    return (
+        f"; the newest whole checkpoint besides is {whole[-1]}: write that name into "
+        f"{folder / LATEST} to go on from it, or put the file back"
+    )
+
+
+def read_state(found: Path) -> State:
+    """Where a run stood at a checkpoint. Raises RunError where its state.json is damaged."""
+    try:
+        line = _read(found / STATE)
+        state = State(**{name: line[name] for name in ("phase", "step", "logs", "skills")})
+    except RunError as error:
+        raise RunError(f"{error}{earlier(found)}") from error
+    if state.name != found.name:
         raise RunError(
-            f"{found / 'state.json'} cannot be read ({error}); write the name of another "
-            f"checkpoint into {found.parents[1] / LATEST}, or start a new run"
-        ) from error
+            f"{found / STATE} is that of another checkpoint, {state.name}{earlier(found)}"
+        )
+    return state
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """state.json, every value checked."""
+    try:
+        line = json.loads(path.read_text(encoding="utf-8"))
+        assert isinstance(line, dict)
+        own = line.pop("sha256", None)
+        if own is not None:
+            right = hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()
+            assert own == right, "its checksum differs from the one it was written with"
+        assert line["phase"] in PHASES, "it names a phase that no run has"
+        assert _count(line["step"])
+        assert all(_count(length) for length in line["logs"].values())
+        for families in line["skills"].values():
+            for numbers in families.values():
+                assert all(
+                    isinstance(x, int | float) and math.isfinite(x) for x in numbers.values()
+                )
+        for name, wanted in line.get("files", {}).items():
+            assert isinstance(wanted, str)
+            assert not Path(name).is_absolute()
+            assert ".." not in Path(name).parts
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror})") from error
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError,
+            TypeError, ValueError) as error:  # fmt: skip
+        reason = (str(error).splitlines() or ["it has another form"])[0]
+        raise RunError(f"{path} cannot be read ({reason})") from error
+    return line
+
+
+def _count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def no_room(path: Path, error: OSError) -> str:
     return (
-        f"{path} could not be written ({error.strerror or error}); make room or choose another "
+        f"{path} could not be written ({reason(error)}); make room or choose another "
         "folder, then continue with --resume: everything up to the last checkpoint is kept"
     )
 
@@ -194,15 +339,17 @@ def _order(name: str) -> tuple[bool, str]:
 
 def names(folder: Path) -> list[str]:
     """The checkpoints of a run, oldest first."""
-    found = (folder / FOLDER).glob("*/state.json")
-    return sorted((p.parent.name for p in found if p.parent.name[0] != "."), key=_order)
+    found = [path.parent.name for path in (folder / FOLDER).glob("*/state.json")]
+    return sorted((name for name in found if NAME.fullmatch(name)), key=_order)
 
 
-def clean(folder: Path) -> None:
-    """Drop what a killed run left: half-written checkpoints, and whole ones it never named."""
-    current = latest(folder).name if (folder / LATEST).exists() else ""
+def clean(folder: Path, current: str) -> None:
+    """Drop what a killed run left: drafts, and checkpoints after the one it goes on from. What has
+    no checkpoint's name stays."""
     for path in (folder / FOLDER).glob("*"):
-        if path.name.startswith(".") or not current or _order(path.name) > _order(current):
+        name = path.name
+        later = current and NAME.fullmatch(name) and _order(name) > _order(current)
+        if not path.is_symlink() and (later or DRAFT.fullmatch(name)):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -216,7 +363,7 @@ def prune(folder: Path, wanted: set[str]) -> None:
 def _drop(folder: Path, name: str) -> None:
     """Out of sight in one move: a run killed while it deletes files leaves a draft, which `clean`
     drops, and not half a checkpoint."""
-    old, draft = folder / FOLDER / name, folder / FOLDER / f".{name}"
+    old, draft = folder / FOLDER / name, folder / FOLDER / f".{name}-old"
     shutil.rmtree(draft, ignore_errors=True)
     old.rename(draft)
     shutil.rmtree(draft, ignore_errors=True)

@@ -1,16 +1,23 @@
-"""A run is a folder: claimed once, described, locked while it is trained in, and continued.
+"""A run is a folder: checked, claimed once, described, locked while it is trained in, continued.
 
 config.toml      every setting as resolved
 meta.json        versions, machine, seed, the panel's fingerprint
 episodes.jsonl   every episode that was played; metrics.jsonl, evals.jsonl, columns.jsonl
 hints.jsonl      the hints that the student wrote for itself
 timings.jsonl    the only file besides meta.json that two equal runs do not share
+.lock            marks the folder as a run's, and is held by the process that trains in it
+
+`find` checks and writes nothing. `claim` is the last thing before the first step: only from there
+on is anything written, cut or deleted, and only in a folder that carries the mark.
 """
 
+import contextlib
 import json
 import os
 import platform
 import shlex
+import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -22,31 +29,48 @@ from pathlib import Path
 import torch
 
 from tutelage import __version__, cpu
+from tutelage.config.run_mark import LOCK as LOCK
+from tutelage.config.run_mark import MARK, META, described, is_run, marked
 from tutelage.config.schema import Config
-from tutelage.config.toml_file import differences, load, write
-from tutelage.errors import NAME, RunError
+from tutelage.config.toml_file import differences, load, resolved, write
+from tutelage.config.trust import SIGNED, ours, signature
+from tutelage.errors import NAME, ConfigError, RunError
 from tutelage.rollout import record
+from tutelage.rollout.disk import write_whole
 from tutelage.runs import checkpoint
 
-CONFIG, META, LOCK = "config.toml", "meta.json", ".lock"
+CONFIG = "config.toml"
 HINTS = "hints.jsonl"
 LOGS = ("episodes.jsonl", "metrics.jsonl", "evals.jsonl", "columns.jsonl", HINTS)
 TIMINGS = "timings.jsonl"
+DIVERGED = ".diverged"
+NAMES = (CONFIG, *LOGS, TIMINGS, checkpoint.LATEST, checkpoint.FOLDER)
+"""What a run writes besides meta.json and `.lock`."""
 HARMLESS = {
     "run.folder",
     "run.checkpoint_every",
     "policy.gradient_checkpointing",
 }
 """Settings that change no result, so that a run may be continued with others."""
+CALMING = {"update.lr", "update.warmup", "update.grad_clip", "warm_start.lr"}
+"""Settings that may change where a run is continued that stopped because it diverged."""
 
 
 @dataclass(kw_only=True)
 class RunFolder:
-    """An open run: its logs, and where it stands (None before the first checkpoint)."""
+    """A run's folder: its logs once it is claimed, and where it stands.
+
+    state    None before the first checkpoint
+    newest   the folder of that checkpoint
+    lock     a handle that is held while the folder is in use; None before a new run claims it
+    changed  settings that differ from those that the run was started with, and decide results
+    """
 
     path: Path
-    state: checkpoint.State | None
-    lock: int
+    state: checkpoint.State | None = None
+    newest: Path | None = None
+    lock: int | None = None
+    changed: Mapping[str, object] = field(default_factory=dict)
     logs: dict[str, record.Log] = field(default_factory=dict)
 
     def log(self, name: str) -> record.Log:
@@ -71,51 +95,198 @@ class RunFolder:
             for log in self.logs.values():
                 log.close()
         finally:
-            os.close(self.lock)
+            if self.lock is not None:
+                os.close(self.lock)
+                self.lock = None
 
 
-def claim(config: Config, *, steps_matter: bool, resume: bool) -> RunFolder:
-    """Make a run's folder, or go back to its last checkpoint. `begin` then makes it a run.
+def find(config: Config, *, steps_matter: bool, resume: bool) -> RunFolder:
+    """A run's folder, or the one that a new run will have. Nothing is written; `claim` comes next.
 
     steps_matter  whether a schedule depends on run.steps, which then must not change
 
-    Raises RunError for a folder that holds a run (without `resume`) or holds none (with it), whose
-    settings differ, or in which another process trains.
+    Raises RunError for a folder that holds a run (without `resume`) or holds none (with it), that
+    holds anything else under a name that a run writes, whose settings differ, whose files are
+    damaged, or in which another process trains.
     """
     path = Path(config.run.folder)
-    there = (path / CONFIG).exists()
-    if there and not resume:
-        raise RunError(
-            f"{path} already holds a run; continue it with --resume, or choose another folder "
-            "with run.folder=NAME"
-        )
-    if resume and not there:
-        raise RunError(f"{path} holds no run to continue; start it without --resume")
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            _check_new(path)
+            return RunFolder(path=path)
+        if not os.path.lexists(path / CONFIG):
+            raise RunError(f"{path} holds no run to continue; start it without --resume")
+        if not is_run(path):
+            raise RunError(
+                f"{path / CONFIG} is not a run's: neither {LOCK} nor {META} says so; name the "
+                "folder of a run, or start a new one in another run.folder"
+            )
+        _check_kinds(path)
         lock = _lock(path)
     except OSError as error:
-        raise RunError(
-            f"{path} cannot be used ({error.strerror}); choose another run.folder"
-        ) from None
+        raise RunError(_unusable(path, error)) from None
     try:
-        if there:
-            _same_settings(path, config, steps_matter=steps_matter)
-        return _open(path, lock)
+        changed = _same_settings(path, config, steps_matter=steps_matter)
+        state, newest = _standing(path, max(config.run.checkpoint_every, _every(path)))
+        return RunFolder(path=path, state=state, newest=newest, lock=lock, changed=changed)
     except BaseException:
         os.close(lock)
         raise
 
 
-def _open(path: Path, lock: int) -> RunFolder:
-    checkpoint.clean(path)
-    state = None
-    if (path / checkpoint.LATEST).exists():
-        state = checkpoint.read_state(checkpoint.latest(path))
+def claim(folder: RunFolder, config: Config, facts: Mapping[str, object]) -> None:
+    """Make the folder this run's: mark and lock it, cut its logs back to the checkpoint, drop what
+    a killed run left, and describe the run (`facts` go into meta.json)."""
+    path = folder.path
+    try:
+        if folder.lock is None:
+            path.mkdir(parents=True, exist_ok=True)
+            folder.lock = _lock(path)
+            _check_new(path)  # another process may have been faster
+        if os.fstat(folder.lock).st_size == 0:
+            os.write(folder.lock, MARK.encode())
+        checkpoint.clean(path, folder.newest.name if folder.newest else "")
+        if folder.newest is not None and not (path / checkpoint.LATEST).exists():
+            write_whole(path / checkpoint.LATEST, folder.newest.name + "\n")
+        for name in (*LOGS, TIMINGS):
+            _unlink_copies(path / name)
+        for name in LOGS:
+            record.cut(path / name, folder.state.logs.get(name, 0) if folder.state else 0)
+        _cut_timings(path)
+    except OSError as error:
+        raise RunError(_unusable(path, error)) from None
+    _describe(folder, config, facts)
+
+
+def _unlink_copies(path: Path) -> None:
+    """Give a log that another name also leads to (`cp -al`) a file of its own, before it is cut."""
+    if path.exists() and path.stat().st_nlink > 1:
+        draft = path.with_name(f".{path.name}.draft")
+        draft.unlink(missing_ok=True)
+        shutil.copyfile(path, draft)
+        os.replace(draft, path)
+
+
+def _unusable(path: Path, error: OSError) -> str:
+    return f"{path} cannot be used ({error.strerror}); choose another run.folder"
+
+
+def _check_new(path: Path) -> None:
+    """Refuse a folder in which a new run would meet files that are there already."""
+    if os.path.lexists(path / CONFIG) and is_run(path):
+        raise RunError(
+            f"{path} already holds a run; continue it with --resume, or choose another folder "
+            "with run.folder=NAME"
+        )
+    there = [name for name in NAMES if os.path.lexists(path / name)]
+    for name, written in ((META, described), (LOCK, marked)):
+        if os.path.lexists(path / name) and not written(path) and not _empty(path / name):
+            there.append(name)
+    if there:
+        raise RunError(
+            f"{path} already holds {' and '.join(sorted(there)[:3])}, which a run would write over; "
+            "choose another folder with run.folder=NAME, or move what is there"
+        )
+    with contextlib.suppress(FileNotFoundError):
+        path.stat()
+    above = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(20, f"{above} is not a folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(13, f"nothing can be written into {above}")
+
+
+def _empty(path: Path) -> bool:
+    found = os.lstat(path)
+    return stat.S_ISREG(found.st_mode) and found.st_size == 0
+
+
+def _check_kinds(path: Path) -> None:
+    """Refuse to continue over links, which lead to files of others, and over what is no file."""
+    for name in (*NAMES, META, LOCK):
+        if not os.path.lexists(path / name):
+            continue
+        mode = os.lstat(path / name).st_mode
+        wanted, what = stat.S_ISREG, "file"
+        if name == checkpoint.FOLDER:
+            wanted, what = stat.S_ISDIR, "folder"
+        if not wanted(mode):
+            if name == checkpoint.LATEST and not stat.S_ISLNK(mode):
+                continue  # who reads it names the newest whole checkpoint too
+            kind = "a symbolic link" if stat.S_ISLNK(mode) else f"no {what}"
+            raise RunError(
+                f"{path / name} is {kind}, where a run has a {what} of its own, so it cannot be "
+                f"continued; put that {what} back, or start a new run in another run.folder"
+            )
+
+
+def _own_config(path: Path) -> Config:
+    """What the run was started with. Raises RunError where its file is damaged."""
+    try:
+        return load(path / CONFIG, trust=True)
+    except ConfigError as error:
+        reason = " ".join(str(error).split())
+        raise RunError(
+            f"{path / CONFIG} is not as the run wrote it ({reason[:300]}); put the file back: the "
+            f"checkpoints are in {path / checkpoint.FOLDER}"
+        ) from None
+
+
+def _every(path: Path) -> int:
+    return _own_config(path).run.checkpoint_every
+
+
+def _standing(path: Path, every: int) -> tuple[checkpoint.State | None, Path | None]:
+    """The newest checkpoint with its state, both checked against the logs."""
+    newest = checkpoint.newest(path)
+    if newest is None:
+        steps = _lines(path / "metrics.jsonl")
+        trained = [line for line in steps if line.get("phase") != "warm_start"]
+        if trained or len(steps) > every:
+            raise RunError(
+                f"{path / checkpoint.FOLDER} holds no checkpoint, and {path / 'metrics.jsonl'} "
+                f"{len(steps)} steps that would be lost; put a checkpoint back, or start a new run "
+                "in another run.folder"
+            )
+        return None, None
+    state = checkpoint.read_state(newest)
     for name in LOGS:
-        record.cut(path / name, state.logs.get(name, 0) if state else 0)
-    _cut_timings(path)
-    return RunFolder(path=path, state=state, lock=lock)
+        _check_length(path, newest, name, state.logs.get(name, 0))
+    _check_hints(path / HINTS, state.logs.get(HINTS, 0))
+    return state, newest
+
+
+def _check_length(path: Path, newest: Path, name: str, length: int) -> None:
+    size = (path / name).stat().st_size if (path / name).exists() else 0
+    if size >= length:
+        return
+    what = "is missing" if not (path / name).exists() else "is shorter than its checkpoint says"
+    raise RunError(
+        f"{path / name} {what} ({size} < {length} bytes at {newest.name}), so the run cannot be "
+        f"continued to the same result; put the file back{checkpoint.earlier(newest)}"
+    )
+
+
+def _check_hints(path: Path, length: int) -> None:
+    """What a run reads back when it goes on: a task and a text in every line."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, raw in enumerate(file.read(length).splitlines(), 1):
+            try:
+                line = json.loads(raw)
+                right = isinstance(line["task"], str) and isinstance(line["text"], str)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                right = False
+            if not right:
+                raise RunError(
+                    f"{path}, line {number} is not a hint that a run wrote, so the run cannot be "
+                    "continued; put the file back, or start a new run in another run.folder"
+                )
+
+
+def _lines(path: Path) -> list[Mapping[str, object]]:
+    return list(record.read(path)) if path.exists() else []
 
 
 def _cut_timings(path: Path) -> None:
@@ -131,7 +302,8 @@ def _cut_timings(path: Path) -> None:
 
 def _lock(path: Path) -> int:
     """Held until the folder is closed or the process ends, however it ends."""
-    handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    follow = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
+    handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | follow, 0o644)
     try:
         import fcntl
     except ImportError:  # no such locks on Windows
@@ -148,23 +320,48 @@ def _lock(path: Path) -> int:
     return handle
 
 
-def _same_settings(path: Path, config: Config, *, steps_matter: bool) -> None:
-    old = load(path / CONFIG)
+def _same_settings(path: Path, config: Config, *, steps_matter: bool) -> Mapping[str, object]:
+    """Refuse settings that would change the result. Those that may change it nevertheless, with
+    their old values: of a run that diverged."""
+    old = _own_config(path)
     changed = [key for key in differences(old, config) if key not in HARMLESS]
     if changed == ["run.steps"] and config.run.steps > old.run.steps and not steps_matter:
-        return
+        return {}
     if "run.steps" in changed:
         raise RunError(
             f"run.steps was {old.run.steps} and is now {config.run.steps}: it can only grow, and "
             "only where no schedule of the algorithm or the learning rate depends on it; set it "
             "back, or start a new run in another run.folder"
         )
+    if diverged(path):
+        calming = {key for key in changed if any(key.startswith(each) for each in CALMING)}
+        if len(calming) == len(changed):
+            return {key: _setting(old, key) for key in changed}
     if changed:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise RunError(
             f"{changed[0]}{more} differs from what {path} was started with, so it cannot be "
             "continued to the same result; set it back, or start a new run in another run.folder"
         )
+    return {}
+
+
+def _setting(config: Config, key: str) -> object:
+    value: object = resolved(config)
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def diverged(path: Path) -> bool:
+    """Whether the run stopped because a gradient was not finite."""
+    return (path / DIVERGED).exists()
+
+
+def note_divergence(folder: RunFolder) -> None:
+    """Note that it did: it may then be continued with a lower learning rate."""
+    with contextlib.suppress(OSError):
+        (folder.path / DIVERGED).touch()
 
 
 def standing(path: Path) -> str:
@@ -176,7 +373,7 @@ def standing(path: Path) -> str:
     return f"`tutelage train {path} --resume` continues {where}"
 
 
-def begin(folder: RunFolder, config: Config, facts: Mapping[str, object]) -> None:
+def _describe(folder: RunFolder, config: Config, facts: Mapping[str, object]) -> None:
     """Write the configuration, and in meta.json what else it takes to get the same bytes."""
     meta = {
         "tutelage": __version__,
@@ -194,12 +391,39 @@ def begin(folder: RunFolder, config: Config, facts: Mapping[str, object]) -> Non
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **facts,
     }
+    changes = _changes(folder.path / META)
+    if folder.changed:
+        at = folder.newest.name if folder.newest else "the beginning"
+        changes.append({"from": at, "before": dict(folder.changed)})
+    if changes:
+        meta["changed_after_divergence"] = changes
+    text = write(config)
+    signatures = [x for x in (signature(text), _old_signature(folder.path)) if x]
+    meta[SIGNED] = list(dict.fromkeys(signatures))
     described = json.dumps(meta, indent=1, ensure_ascii=False) + "\n"
-    for name, text in ((META, described), (CONFIG, write(config))):
+    for name, content in ((META, described), (CONFIG, text)):
         try:
-            checkpoint.write_whole(folder.path / name, text)
+            write_whole(folder.path / name, content)
         except OSError as error:
             raise RunError(checkpoint.no_room(folder.path / name, error)) from error
+    with contextlib.suppress(OSError):
+        (folder.path / DIVERGED).unlink()
+
+
+def _old_signature(path: Path) -> str:
+    """Of the config.toml that is there, if it is this user's: it holds until it is replaced."""
+    there = path / CONFIG
+    return signature(there.read_text(encoding="utf-8")) if there.exists() and ours(there) else ""
+
+
+def _changes(path: Path) -> list[object]:
+    """The changes that a run's meta.json tells of."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    changes = found.get("changed_after_divergence") if isinstance(found, dict) else None
+    return list(changes) if isinstance(changes, list) else []
 
 
 def _command() -> str:

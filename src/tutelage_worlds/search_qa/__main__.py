@@ -133,6 +133,11 @@ def _write(given: argparse.Namespace) -> None:
         tasks = {split: suite.tasks(split) for split in SPLITS}
     except ValueError as error:
         raise ConfigError(f"--passages {given.passages} cannot be written: {error}") from error
+    for name in ("corpus.jsonl", *(f"{split}.jsonl" for split in SPLITS)):
+        if (given.folder / name).exists():
+            raise DataError(
+                f"{given.folder / name} is there already; remove it, or name another folder"
+            )
     given.folder.mkdir(parents=True, exist_ok=True)
     passages = world("full", given.passages, given.seed).passages
     write_passages(given.folder / "corpus.jsonl", each(passages))

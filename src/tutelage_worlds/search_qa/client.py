@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
-from tutelage.errors import ConfigError, EnvError
+from tutelage.envs.addresses import address
+from tutelage.errors import EnvError
 from tutelage_worlds.search_qa.passages import passage
 from tutelage_worlds.search_qa.retrieval import Hit
 from tutelage_worlds.search_qa.rows import DataError
@@ -36,12 +37,9 @@ class Remote:
     def __init__(
         self, url: str, *, dialect: Dialect = "queries", seconds: float = 30.0, retries: int = 3
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(
-                f"env.options.url must be like http://127.0.0.1:8000/retrieve, got {url!r}"
-            )
-        self._url, self._parts = url, parts
+        # it shows nothing that may be a key, and refuses what cannot be asked
+        self._url = address(url, where="env.options.url").shown
+        self._parts = urlsplit(url)
         self._dialect, self._seconds, self._retries = dialect, seconds, retries
         self._local = threading.local()
 

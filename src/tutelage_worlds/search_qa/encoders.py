@@ -13,10 +13,10 @@ package.module:NAME  a function of your own, called with the texts and whether t
 import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
+from tutelage.envs.named_code import named
 from tutelage.errors import ConfigError
 from tutelage_worlds.search_qa.rows import DataError
 from tutelage_worlds.webshop.analysis import terms
@@ -45,16 +45,15 @@ def encoder(name: str) -> Encoder:
     if Path(name).expanduser().is_dir():
         return _model(Path(name).expanduser())
     module, colon, attribute = name.partition(":")
-    try:
-        found = getattr(import_module(module), attribute, None) if colon else None
-    except ImportError as error:
-        raise ConfigError(f"env.options.encoder: {module} cannot be imported ({error})") from None
-    if not callable(found):
+    if not colon:
         raise ConfigError(
             f"env.options.encoder = {name!r} is neither a folder nor a function; give one as "
             '"package.module:function"'
         )
-    return _checked(found, name)
+    found = named(
+        module, attribute, where="env.options.encoder", what="an encoder", declared=lambda x: False
+    )
+    return _checked(cast(Encoder, found), name)
 
 
 def hashed(texts: Sequence[str], queries: bool) -> "NDArray[np.float32]":
@@ -100,8 +99,8 @@ def _model(folder: Path) -> Encoder:
     from transformers import AutoModel, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModel.from_pretrained(folder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
     except (OSError, ValueError) as error:
         raise ConfigError(f"env.options.encoder: {folder} holds no model ({error})") from None
     prefixes = ("passage: ", "query: ") if "e5" in folder.name.lower() else ("", "")

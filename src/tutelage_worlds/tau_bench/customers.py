@@ -6,13 +6,13 @@ policy     a model in this process (`tutelage.policies.chat_replies`)
 any other  "package.module:function" of your own, which returns a `Reply`
 """
 
-import importlib
 import json
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
+from tutelage.envs.named_code import named
 from tutelage.errors import ConfigError, did_you_mean
 from tutelage.types import Message
 from tutelage_worlds.tau_bench.scenario import Scenario, said
@@ -194,18 +194,17 @@ def customer(user: str, options: Mapping[str, Any]) -> Customer:
     return Simulated(_reply(CUSTOMERS.get(user, user), json.dumps(options, sort_keys=True)))
 
 
+def _offered(path: str) -> Callable[[object], bool]:
+    return lambda _: path in CUSTOMERS.values()
+
+
 @cache
 def _reply(path: str, options: str) -> Reply:
     module, _, name = path.partition(":")
-    try:
-        make = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
-        raise ConfigError(
-            f"env.options.user: {module} could not be imported ({error}); install it or name "
-            "another customer"
-        ) from error
-    if not callable(make):
-        raise ConfigError(f"env.options.user: {module} has no function {name!r}")
+    make = cast(
+        Callable[..., Reply],
+        named(module, name, where="env.options.user", what="a customer", declared=_offered(path)),
+    )
     try:
         reply: Reply = make(**json.loads(options))
     except TypeError as error:

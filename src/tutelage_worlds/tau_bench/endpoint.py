@@ -1,14 +1,15 @@
 """A customer played by a model on an OpenAI-compatible server."""
 
 import json
-import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-from tutelage.errors import ConfigError, EnvError
+from tutelage.envs.addresses import address as checked
+from tutelage.envs.addresses import key_in
+from tutelage.errors import EnvError
 from tutelage.types import Message
 from tutelage_worlds.tau_bench.customers import Reply
 
@@ -32,17 +33,12 @@ def endpoint(
     Raises ConfigError for a key that is not there, and, when it is called, EnvError for a server
     that does not answer as it should.
     """
-    if not url.startswith(("http://", "https://")):
-        raise ConfigError(f"user_options.url must begin with http:// or https://, got {url!r}")
+    where = "env.options.user_options"
+    server = checked(url, where=f"{where}.url")
     headers = {"Content-Type": "application/json"}
-    if key_variable:
-        if key_variable not in os.environ:
-            raise ConfigError(
-                f"the environment variable {key_variable} is not set; put the server's key there, "
-                "or leave user_options.key_variable out"
-            )
-        headers["Authorization"] = f"Bearer {os.environ[key_variable]}"
-    address = url.rstrip("/") + "/chat/completions"
+    if key := key_in(key_variable, where=f"{where}.key_variable"):
+        headers["Authorization"] = f"Bearer {key}"
+    address = server.shown.rstrip("/") + "/chat/completions"
 
     def reply(messages: Sequence[Message]) -> str:
         body = {

@@ -115,24 +115,33 @@ def base_of(folder: str) -> str:
     if not path.is_file():
         return ""
     try:
-        return str(json.loads(path.read_text())["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        base = found["base_model_name_or_path"]
+        if not isinstance(base, str) or not base:
+            raise ValueError("no name")
+        if str(found["peft_type"]).upper() != "LORA" or found.get("auto_mapping"):
+            raise PolicyError(
+                f"{path} describes adapters that are not plain LoRA, which are not read; give a "
+                "folder with LoRA adapters"
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PolicyError(
             f"{path} does not name the model that the adapters belong to; give another folder"
         ) from error
+    return base
 
 
 def merged(model: Any, folder: str) -> Any:
     """The model with a folder's adapters merged into its weights: W + (ALPHA / rank) B A."""
-    from safetensors import SafetensorError
-
     peft = _peft()
     try:
+        # other formats of weights can run code when they are read
         with _without_peft_warnings():
-            wrapped = peft.PeftModel.from_pretrained(model, folder)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            wrapped = peft.PeftModel.from_pretrained(model, folder, use_safetensors=True)
+    except Exception as error:  # a folder of anybody's: what is wrong in it shows up anywhere
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PolicyError(
-            f"the adapters in {folder} could not be loaded ({str(error).splitlines()[0]}); give "
+            f"the adapters in {folder} could not be loaded ({reason}); give "
             "the folder of another checkpoint"
         ) from error
     return wrapped.merge_and_unload()

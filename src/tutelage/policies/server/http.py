@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from tutelage.errors import PolicyError
+from tutelage.envs.addresses import HIDDEN, SHORTEST, address, without_key
+from tutelage.errors import ConfigError, PolicyError
 
 RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
 """HTTP statuses after which the same request may succeed a little later."""
+MAX_ANSWER_BYTES = 64 << 20
+"""Of one answer: 20 times what the scores of the longest prompts take."""
 MAX_PAUSE = 30.0
 """Seconds between two attempts at most."""
 
@@ -56,16 +58,14 @@ class Client:
     def __init__(
         self, url: str, *, name: str, key: str = "", options: RequestOptions | None = None
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise PolicyError(
-                f"{name}.model = {url!r} is not the address of a server; write it as "
-                '"http://127.0.0.1:8000"'
-            )
-        self.secure, self.host, self.port = parts.scheme == "https", parts.hostname, parts.port
+        try:
+            found = address(url, where=f"{name}.model")
+        except ConfigError as error:
+            raise PolicyError(str(error)) from None
+        self.secure, self.host, self.port = found.secure, found.host, found.port
         # other clients take "http://host:8000/v1" for the same server
-        self.base = parts.path.rstrip("/").removesuffix("/v1")
-        self.url, self.name, self.key = url, name, key
+        self.base = found.path.rstrip("/").removesuffix("/v1")
+        self.url, self.name, self.key = found.shown, name, key
         self.options = options or RequestOptions()
         self.jobs: queue.PriorityQueue[tuple[bool, int, Future[Any], str, Any]] = (
             queue.PriorityQueue()
@@ -98,6 +98,13 @@ class Client:
                 answer = self._with_retries(number, path, body)
             except PolicyError as error:
                 future.set_exception(error)
+            except Exception as error:
+                # a thread that dies would leave its request waiting for ever
+                reason = f"could not be asked ({type(error).__name__})"
+                message = f"the server of {self.name} at {self.url} {reason}"
+                failed = PolicyError(f"{message}; fix the address in {self.name}.model")
+                failed.__cause__ = error if not self.key else None
+                future.set_exception(failed)
             else:
                 future.set_result(answer)
 
@@ -145,16 +152,18 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             self._disconnect()
             raise Failure(_connection_error(error), retry=True) from None
+        if len(self.key) >= SHORTEST:
+            raw = raw.replace(self.key.encode(), HIDDEN.encode())
         if status != 200:
             raise Failure(
-                f"answered {status}{_error_text(raw)}",
+                without_key(f"answered {status}{_error_text(raw)}", self.key),
                 retry=status in RETRY_STATUSES,
                 wait=_seconds(headers.get("retry-after")),
                 status=status,
             )
         try:
             return json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             reason = "sent something that is not JSON"
             raise Failure(reason, retry=False, status=404) from None
 
@@ -203,6 +212,7 @@ def _read_body(
 ) -> bytes:
     """The body. The deadline holds for all of it, also where it arrives a few bytes at a time."""
     parts: list[bytes] = []
+    size = 0
     while True:
         _set_timeout(connection, end)
         part = answer.read1(1 << 16)
@@ -212,6 +222,11 @@ def _read_body(
             answer.close()  # read1 does not, and the connection could not be used again
             return b"".join(parts)
         parts.append(part)
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            connection.close()
+            reason = f"sent more than {MAX_ANSWER_BYTES >> 20} MB in one answer"
+            raise Failure(reason, retry=False, status=404)
 
 
 def _connection_error(error: Exception) -> str:
@@ -229,11 +244,14 @@ def _error_text(raw: bytes) -> str:
         while isinstance(found, dict):
             found = found.get("error") or found.get("message") or found.get("detail") or ""
         text = str(found)
-    except ValueError:
+    except (ValueError, RecursionError):
         text = ""
     line = " ".join(text.split())[:200].rstrip(".;")
     return f" ({line})" if line else ""
 
 
 def _seconds(header: str | None) -> float:
-    return min(MAX_PAUSE, float(header)) if header and header.strip().isdigit() else 0.0
+    """What Retry-After asks for; 0 where it is a date or anything else."""
+    text = (header or "").strip()
+    number = text.isascii() and text.isdigit() and len(text) < 10
+    return min(MAX_PAUSE, float(text)) if number else 0.0

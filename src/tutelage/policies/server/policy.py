@@ -7,7 +7,7 @@ token. Nothing is kept between turns here; the server's own prefix cache does th
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, wait
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +22,8 @@ from tutelage.policies.server.vllm_api import InvalidAnswer, ScoredTokens
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Ids, Sample
 
+MIN_CONTEXT = 16
+"""Tokens of context below which no turn fits."""
 PROBE_TOKENS = 48
 """Length of the sequence that `connect` scores twice."""
 MAX_SCORE_JITTER = 0.1
@@ -121,13 +123,14 @@ class RemotePolicy:
             )
         if not self.context:
             # scoring a prompt costs one token more, since vLLM refuses to sample none
-            self.context = int(models[self.model].get("max_model_len") or 1) - 1
-        if self.context < 1:
-            raise PolicyError(
-                f"the server of {self.client.name} does not report its context length "
-                "(max_model_len under /v1/models); serve the model with vLLM or `tutelage serve`, "
-                "which report it"
-            )
+            length = models[self.model].get("max_model_len")
+            if not isinstance(length, int) or isinstance(length, bool) or length < MIN_CONTEXT:
+                raise PolicyError(
+                    f"the server of {self.client.name} reports a context of {str(length)[:40]!r} "
+                    f"tokens (max_model_len), where a number from {MIN_CONTEXT} on belongs; serve "
+                    "the model with vLLM or `tutelage serve`"
+                )
+            self.context = length - 1
 
     def probe(self) -> Ids:
         """Ids spread over the vocabulary, its last and the end-of-turn token among them."""
@@ -166,6 +169,10 @@ class RemotePolicy:
         completions = [self._completion(answer) for answer in list(self.turns) if answer.done()]
         self.last_poll = time.monotonic()
         return completions
+
+    def wait(self) -> None:
+        """Wait until every turn that was submitted is answered, or one of them cannot be."""
+        wait(self.turns, return_when=FIRST_EXCEPTION)
 
     def _completion(self, answer: "Future[Any]") -> Completion:
         request = self.turns.pop(answer)
@@ -238,7 +245,7 @@ class RemotePolicy:
     def _read(self, answer: "Future[Any]", read: Callable[[Any], T]) -> T:
         try:
             return read(answer.result())
-        except (InvalidAnswer, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (InvalidAnswer, LookupError, TypeError, AttributeError, ValueError) as error:
             raise PolicyError(self._invalid(str(error))) from error
 
     def _invalid(self, problem: str) -> str:

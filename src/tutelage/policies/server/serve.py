@@ -9,8 +9,10 @@ One thread owns the model: it decodes all requests under way together and scores
 The API is a part of vLLM's (repository vllm-project/vllm); the rest of it is refused.
 """
 
+import hmac
 import json
 import queue
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -31,7 +33,15 @@ from tutelage.prompts.prompter import Sample
 
 LOWEST_LOGPROB = -9999.0
 """JSON has no -inf; this value is sent instead."""
-MAX_REQUEST_BYTES = 64 << 20
+MAX_REQUEST_BYTES = 4 << 20
+"""Twice what the ids of the longest prompts take; all clients together may hold CONNECTIONS of it."""
+CONNECTIONS = 256
+"""Clients at a time: more are turned away."""
+LINGER_SECONDS = 2.0
+"""For which a client may go on sending after it was refused."""
+IDLE_SECONDS = 60
+"""After which a client that sends nothing is let go."""
+LOWEST_TEMPERATURE = 0.01
 MAX_TOP_LOGPROBS = 1024
 """Alternatives to a token that a request may ask for."""
 
@@ -52,8 +62,8 @@ class CompletionBody(BaseModel):
     model: str = ""
     prompt: str | list[Annotated[int, Field(ge=0)]]
     max_tokens: Annotated[int, Field(ge=1)] = 16
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    seed: int | None = None
+    temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     stop_token_ids: list[int] = []
@@ -112,9 +122,21 @@ class Worker(threading.Thread):
                 if job is None:
                     return
                 self._begin(job)
-            for completion in self.policy.poll():
+            try:
+                completions = self.policy.poll()
+            except Exception as error:
+                # the turns under way are lost, and the model answers again
+                self._give_up(error)
+                continue
+            for completion in completions:
                 self.turns.pop(completion.key).answer.set_result(completion)
                 self.policy.release(completion.key)
+
+    def _give_up(self, error: Exception) -> None:
+        turns, self.turns = self.turns, {}
+        for job in turns.values():
+            job.answer.set_exception(error)
+        self.policy.refresh()
 
     def _begin(self, job: Job) -> None:
         try:
@@ -125,7 +147,7 @@ class Worker(threading.Thread):
                 job.answer.set_result(self._load(job.weights))
             else:
                 job.answer.set_result(self._score(job.prompt, job.top))
-        except (PolicyError, OSError, RuntimeError) as error:
+        except Exception as error:  # the thread must not die: all clients wait for it
             job.answer.set_exception(error)
 
     @torch.no_grad()
@@ -157,16 +179,25 @@ class Worker(threading.Thread):
 
     @torch.no_grad()
     def _load(self, folder: Path) -> None:
-        """Load other weights of the same model from the safetensors of a folder."""
+        """Load other weights of the same model from the safetensors of a folder. All of them are
+        read and checked before the first is replaced."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         state = self.policy.model.state_dict()
         weights: dict[str, torch.Tensor] = {}
         for path in sorted(folder.glob("*.safetensors")):
-            weights |= load_file(path)
+            if path.name == "optimizer.safetensors":
+                continue
+            try:
+                weights |= load_file(path)
+            except (OSError, ValueError, SafetensorError) as error:
+                raise PolicyError(f"{path} cannot be read ({error})") from error
         for name, value in weights.items():
             if name not in state or state[name].shape != value.shape:
                 raise PolicyError(f"{folder} holds {name}, which is not in this model")
+            if not value.isfinite().all():
+                raise PolicyError(f"{folder} holds {name} with numbers that are not finite")
         # a tied LM head may be in the file once or twice
         given = {state[name].data_ptr() for name in weights}
         if given != {value.data_ptr() for value in state.values()}:
@@ -197,15 +228,32 @@ class Server(ThreadingHTTPServer):
     ) -> None:
         try:
             super().__init__((host, port), Handler)
-        except OSError as error:
+        except (OSError, OverflowError, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
             raise ConfigError(
-                f"cannot listen on {host}:{port} ({error.strerror}); choose another --port"
+                f"cannot listen on {host}:{port} ({why}); choose another --port"
             ) from None
+        self.free = threading.Semaphore(CONNECTIONS)
         self.name, self.key, self.reload, self.chat = name, key, reload, policy.chat
         self.limit = policy.context_length
         self.keys = count()
         self.worker = Worker(policy)
         self.worker.start()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self.free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that break off."""
 
     @property
     def port(self) -> int:
@@ -221,6 +269,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    timeout = IDLE_SECONDS
     server: Server
 
     def log_message(self, format: str, *args: object) -> None:
@@ -236,47 +285,83 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(paths)
 
     def _answer(self, paths: Mapping[str, Any]) -> None:
+        read = False
         try:
-            # read the body before any error: unread bytes would be taken for the next request
-            body = self._body()
+            length = self._length()
+            self._check_key()
+            # read the body before any other error: unread bytes would be the next request
+            body = self._body(length)
+            read = True
             wanted = self.path.partition("?")[0]
             if wanted not in paths:
-                raise RequestError(404, "NotFoundError", f"there is no {wanted}")
-            key = self.server.key
-            if key and self.headers.get("Authorization") != f"Bearer {key}":
-                raise RequestError(401, "AuthenticationError", "the key is missing or wrong")
+                raise RequestError(404, "NotFoundError", f"there is no {wanted[:100]}")
+            if not isinstance(body, dict):
+                raise RequestError(400, "BadRequestError", "the body is no JSON object")
             status, answer = 200, paths[wanted](body)
+        except TimeoutError:
+            self.close_connection = True
+            return
         except RequestError as refused:
             error = {"message": str(refused), "type": refused.kind, "code": refused.status}
             status, answer = refused.status, {"error": error}
-        except (PolicyError, OSError, RuntimeError) as problem:
-            error = {"message": str(problem), "type": "InternalServerError", "code": 500}
+        except Exception as problem:
+            message = str(problem)[:500] or type(problem).__name__
+            error = {"message": message, "type": "InternalServerError", "code": 500}
             status, answer = 500, {"error": error}
+        self.close_connection = self.close_connection or not read
         raw = json.dumps(answer).encode()
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(raw)))
+            if self.close_connection:
+                self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(raw)
-        except (BrokenPipeError, ConnectionResetError):
+            if not read:
+                self._discard()
+        except OSError:
             self.close_connection = True  # the client has gone
 
-    def _body(self) -> Any:
-        length = int(self.headers.get("Content-Length") or 0)
-        if length > MAX_REQUEST_BYTES:
-            self.close_connection = True
+    def _discard(self) -> None:
+        """Let a client finish sending what is not wanted: it would miss the answer otherwise."""
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_WR)
+        self.connection.settimeout(LINGER_SECONDS)
+        end = time.monotonic() + LINGER_SECONDS
+        while time.monotonic() < end and self.connection.recv(1 << 16):
+            pass
+
+    def _length(self) -> int:
+        """Bytes of the body, before any is read."""
+        if self.headers.get("Transfer-Encoding"):
+            raise RequestError(411, "BadRequestError", "the body needs a Content-Length")
+        text = (self.headers.get("Content-Length") or "0").strip()
+        if not (text.isascii() and text.isdigit()):
+            raise RequestError(400, "BadRequestError", "the Content-Length is no number")
+        if len(text) > 12 or int(text) > MAX_REQUEST_BYTES:
             message = f"a request has {MAX_REQUEST_BYTES} bytes at most"
             raise RequestError(413, "BadRequestError", message)
+        return int(text)
+
+    def _check_key(self) -> None:
+        key, given = self.server.key, self.headers.get("Authorization") or ""
+        if key and not hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
+            raise RequestError(401, "AuthenticationError", "the key is missing or wrong")
+
+    def _body(self, length: int) -> Any:
         raw = self.rfile.read(length)
         try:
             return json.loads(raw) if raw else {}
-        except ValueError as error:
-            raise RequestError(400, "BadRequestError", f"the body is not JSON ({error})") from None
+        except (ValueError, RecursionError) as error:
+            reason = str(error)[:200]
+            raise RequestError(400, "BadRequestError", f"the body is not JSON ({reason})") from None
 
     # -- endpoints
 
     def _health(self, body: Any) -> Any:
+        if not self.server.worker.is_alive():
+            raise RequestError(503, "ServiceUnavailableError", "the model does not answer any more")
         return {}
 
     def _models(self, body: Any) -> Any:
@@ -284,20 +369,32 @@ class Handler(BaseHTTPRequestHandler):
         return {"object": "list", "data": [card]}
 
     def _tokenize(self, body: Any) -> Any:
-        ids = self._ids(str(body.get("prompt", "")))
+        prompt = body.get("prompt", "")
+        if not isinstance(prompt, str):
+            raise RequestError(400, "BadRequestError", "prompt: it must be a text")
+        ids = self._ids(prompt)
         return {"tokens": ids, "count": len(ids), "max_model_len": self.server.limit}
 
     def _reload(self, body: Any) -> Any:
-        folder = (body.get("kwargs") or {}).get("weights_path")
-        if body.get("method") != "reload_weights" or not folder:
+        kwargs = body.get("kwargs")
+        folder = kwargs.get("weights_path") if isinstance(kwargs, dict) else None
+        if body.get("method") != "reload_weights" or not isinstance(folder, str) or not folder:
             message = "only reload_weights with kwargs.weights_path is known"
             raise RequestError(400, "BadRequestError", message)
-        if not Path(folder).is_dir():
-            raise RequestError(400, "BadRequestError", f"there is no folder {folder}")
-        self.server.worker.do(Job(weights=Path(folder)))
+        if "\0" in folder or not Path(folder).is_dir():
+            raise RequestError(400, "BadRequestError", f"there is no folder {folder[:200]!r}")
+        try:
+            self.server.worker.do(Job(weights=Path(folder)))
+        except PolicyError as error:
+            raise RequestError(400, "BadRequestError", str(error)) from None
         return {"results": [None]}
 
     def _ids(self, text: str) -> list[int]:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            message = "prompt: it holds half of a surrogate pair, which no tokenizer knows"
+            raise RequestError(400, "BadRequestError", message) from None
         ids = self.server.chat.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [int(token) for token in ids]
 
@@ -363,6 +460,8 @@ class Handler(BaseHTTPRequestHandler):
                 f"the context is {self.server.limit} tokens, and {len(prompt)} of prompt and "
                 f"{options.max_tokens} new ones were asked for"
             )
+        elif 0 < options.temperature < LOWEST_TEMPERATURE:
+            wrong = f"temperature: 0, or a number from {LOWEST_TEMPERATURE} to 100"
         elif set(options.stop_token_ids) - {self.server.chat.end}:
             wrong = f"stop_token_ids: only {self.server.chat.end} ends a turn here"
         elif options.logprobs:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tutelage.errors import PolicyError, install
+from tutelage.errors import ConfigError, PolicyError, install
 from tutelage.policies.base import Completion, Dtype, Request
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.policy import RemotePolicy
@@ -193,6 +193,11 @@ class LocalSampler:
             "logprobs_mode": "processed_logprobs",
             "disable_log_stats": True,
         }
+        if options.get("trust_remote_code"):
+            raise ConfigError(
+                "policy.sampler.options.trust_remote_code would run code from a model's folder, "
+                "which is never done here; leave it out"
+            )
         self.llm: Any = vllm.LLM(model=str(folder), **{**settings, **options})
         self.turns: dict[str, Request] = {}
         self.count = 0

@@ -54,7 +54,13 @@ def read_completion(answer: Answer, request: Request, end: int) -> Completion:
         if not all(str(name).startswith("token_id:") for name in names):
             raise InvalidAnswer("its tokens come as text, without their ids")
         tokens = [int(str(name).removeprefix("token_id:")) for name in names]
+    if not isinstance(tokens, list) or not all(_is_id(token) for token in tokens):
+        raise InvalidAnswer("its token ids are not whole numbers from 0 on")
     return _checked(request, tokens, logprobs.get("token_logprobs") or [], end)
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def score_request(model: str, ids: Sequence[int]) -> Answer:
@@ -84,7 +90,10 @@ def read_scores(answer: Answer, ids: Sequence[int]) -> ScoredTokens:
             raise InvalidAnswer(f"token {token} was sent, and others were scored in its place")
         else:
             found = entry[str(token)]
-            scores.append((_logprob(found.get("logprob")), found.get("decoded_token")))
+            text = found.get("decoded_token")
+            if text is not None and not isinstance(text, str):
+                raise InvalidAnswer("the text of a token is no text")
+            scores.append((_logprob(found.get("logprob")), text))
     return scores
 
 
@@ -97,7 +106,7 @@ def _first_choice(answer: Answer) -> Answer:
 
 def _logprob(value: object) -> float:
     if not isinstance(value, int | float) or not -1e30 < value <= 1e-3:
-        raise InvalidAnswer(f"{value!r} stands where a log-probability should")
+        raise InvalidAnswer(f"{str(value)[:40]} stands where a log-probability should")
     return min(0.0, float(value))
 
 

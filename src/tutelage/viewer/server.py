@@ -534,6 +534,7 @@ def bound(host: str, port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
+        made.listen()  # who asks before all is loaded waits, instead of being refused
     except OSError as error:
         made.close()
         raise RunError(

@@ -208,6 +208,7 @@ class Shelf:
             task=row["task"],
             group=row["grp"],
             phase=row["phase"],
+            policy=row["policy"],
             low_step=row["step"],
             high_step=row["step"],
         )

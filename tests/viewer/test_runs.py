@@ -159,3 +159,12 @@ def test_requests_at_once_read_no_line_twice(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert [row["step"] for row in steps.rows] == list(range(20_000))
+
+
+def test_of_several_policies_the_student_s_result_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "episodes.jsonl").write_text("")
+    lines = [{"name": name, "success": k / 2} for k, name in enumerate(("student", "expert"))]
+    (tmp_path / "summary.json").write_text(json.dumps(lines))
+    assert Folder(tmp_path).summary()["evaluation"] == lines[0]
+    (tmp_path / "summary.json").write_text(json.dumps(lines[1:]))
+    assert Folder(tmp_path).summary()["evaluation"] == lines[1]

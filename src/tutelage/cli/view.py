@@ -19,7 +19,9 @@ def serve(folders: Sequence[Path], *, host: str, port: int) -> None:
     listening = server.bound(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}/"
-    print(f"{len(shelf.folders)} runs at {address}{f'?token={token}' if token else ''}", flush=True)
+    count = len(shelf.folders)
+    query = f"?token={token}" if token else ""
+    print(f"{count} run{'s' if count > 1 else ''} at {address}{query}", flush=True)
     print("Ctrl-C ends it", flush=True)
     server.serve(shelf, listening, token=token)
 

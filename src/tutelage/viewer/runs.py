@@ -178,6 +178,8 @@ class Folder:
         elif self.kind != "run" or (isinstance(planned, int) and done >= planned > 0):
             state = "finished"
         plain = [line for line in evals if not line.get("hint")]
+        # an evaluation may hold several policies: the student's result is the one that is listed
+        shown = [line for line in plain if line.get("name", "student") == "student"] or plain
         return {
             "id": self.id,
             "name": self.name,
@@ -193,7 +195,7 @@ class Folder:
             "steps": planned,
             "done": done,
             "warm": warm,
-            "evaluation": _brief(plain[-1:]),
+            "evaluation": _brief(shown[-1:]),
             "evaluations": len(plain),
             "command": _command(self.path, self.kind, meta),
             "started": meta.get("started", ""),

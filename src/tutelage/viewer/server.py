@@ -208,6 +208,7 @@ class Shelf:
             task=row["task"],
             group=row["grp"],
             phase=row["phase"],
+            policy=row["policy"],
             low_step=row["step"],
             high_step=row["step"],
         )
@@ -534,6 +535,7 @@ def bound(host: str, port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
+        made.listen()  # who asks before all is loaded waits, instead of being refused
     except OSError as error:
         made.close()
         raise RunError(

@@ -121,7 +121,7 @@ function Episode({ run, id, query }) {
     <div class="bar">
       <a class="back" href=${link(["episodes", run], last.run === run ? last.query : {})}>\u2190 episodes</a>
       <h1>${visible(row.task)}</h1> <${Outcome} row=${row}/>
-      <span class="soft">${row.phase === "warm_start" ? "warm start, " : ""}step ${row.step}, copy ${row.copy}, ${visible(row.family)},
+      <span class="soft">${row.policy ? `${visible(row.policy)}, ` : ""}${row.phase === "warm_start" ? "warm start, " : ""}step ${row.step}, copy ${row.copy}, ${visible(row.family)},
         return ${number(row.ret, 3)}, ${row.turns} turns, ended by ${ENDS[row.stop] || visible(row.stop)}</span>
       <span class="grow"></span>
       <button title="previous (k)" onClick=${() => near(-1)}>\u2191</button><button title="next (j)" onClick=${() => near(1)}>\u2193</button>
@@ -138,9 +138,9 @@ function Episode({ run, id, query }) {
           <${Inspector} turns=${line.turns} columns=${found.columns} column=${look.column} at=${picked}/></section>` : null}
         <section><details open><summary><h3>What each view is shown besides</h3></summary><${Told} key=${id} run=${run} id=${id}/></details></section>
         <section><${Group} run=${run} found=${found}/></section>
-        ${found.same_task.length > found.group.length ? html`<section><details><summary><h3>Same task at other steps</h3></summary>
-          <ul class="plain">${found.same_task.filter((other) => other.step !== row.step || other.phase !== row.phase).map((other) => html`<li>
-            <a href=${link(["side"], { a: `${run}/${id}`, b: `${run}/${other.id}`, column: query.column })}>${other.phase === "warm_start" ? "warm start, " : ""}step ${other.step}, copy ${other.copy}</a> <${Outcome} row=${other}/></li>`)}</ul></details></section>` : null}
+        ${found.same_task.length > found.group.length ? html`<section><details><summary><h3>Same task elsewhere in this run</h3></summary>
+          <ul class="plain">${found.same_task.filter((other) => other.step !== row.step || other.phase !== row.phase || other.policy !== row.policy).map((other) => html`<li>
+            <a href=${link(["side"], { a: `${run}/${id}`, b: `${run}/${other.id}`, column: query.column })}>${other.policy ? `${visible(other.policy)}, ` : ""}${other.phase === "warm_start" ? "warm start, " : ""}step ${other.step}, copy ${other.copy}</a> <${Outcome} row=${other}/></li>`)}</ul></details></section>` : null}
       </aside>
     </div>
   </main>`;

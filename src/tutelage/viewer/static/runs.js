@@ -64,7 +64,7 @@ function Runs() {
         <td class="number">${progress(row)}</td>
         <td class="number">${interval(row.evaluation)}</td>
         <td><${Bar} evaluation=${row.evaluation}/></td>
-        <td class="soft">${row.evaluation.n ? `${row.evaluation.split}, n = ${row.evaluation.n}` : ""}</td>
+        <td class="soft">${row.evaluation.n ? `${visible(row.evaluation.split || "")}, n = ${row.evaluation.n}` : ""}</td>
         <td><code class="command" title=${visible(row.command)}>${visible(row.command)}</code></td>
       </tr>`)}</tbody>
     </table></div>

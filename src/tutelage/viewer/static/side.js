@@ -20,7 +20,7 @@ function Picker({ runs, chosen, set, task }) {
       <option value="">choose</option>${runs.map((row) => html`<option value=${row.id}>${visible(row.name)}</option>`)}</select></label>
     ${chosen.run ? html`<label>episode <select aria-label="episode" value=${chosen.id} onChange=${(e) => set(`${chosen.run}/${e.target.value}`)}>
       <option value="">${rows.length ? `choose one of ${rows.length}` : "this run has not played the task"}</option>
-      ${rows.map((row) => html`<option value=${String(row.id)}>${row.phase === "warm_start" ? "warm start, " : ""}step ${row.step}, copy ${row.copy}, ${row.won ? "won" : "lost"}${task ? "" : `, ${visible(row.task)}`}</option>`)}
+      ${rows.map((row) => html`<option value=${String(row.id)}>${row.policy ? `${visible(row.policy)}, ` : ""}${row.phase === "warm_start" ? "warm start, " : ""}step ${row.step}, copy ${row.copy}, ${row.won ? "won" : "lost"}${task ? "" : `, ${visible(row.task)}`}</option>`)}
     </select></label>` : null}
   </div>`;
 }

@@ -102,7 +102,7 @@ def test_a_command_of_the_readme(command: str, tmp_path: Path) -> None:
 
 
 def test_the_counts_of_the_first_lines_are_true() -> None:
-    counts = re.search(r"(\d+) methods, (\d+) environments", README)
+    counts = re.search(r"(\d+) methods, (\d+) suites of environments", README)
     assert counts
     assert int(counts[1]) == len(set(ALGORITHMS) - {"compose"})
     assert int(counts[2]) == len(set(SHIPPED) - {"doors"})

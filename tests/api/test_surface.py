@@ -38,7 +38,7 @@ SURFACE = {
     "check_env": "suite, splits, tasks",
     "connect": "url, tokenizer, model, key, context",
     "evaluate": "what, suite, split, tasks, hint, temperature, seed, limits",
-    "load": "source, overrides",
+    "load": "source, overrides, trust",
     "suite": "what, options",
     "train": "config, watch, resume",
 }

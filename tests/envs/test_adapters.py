@@ -479,7 +479,7 @@ def test_the_return_decides() -> None:
     [
         (Gymnasium(id="NoSuch-v0"), "gymnasium could not make NoSuch-v0"),
         (Gymnasium(**LAKE, actions=("a", "b")), "has 4 actions, but `actions` names 2"),
-        (Gymnasium(id=Echo), "registered without a threshold of reward; set `won`"),
+        (Gymnasium(id=Echo), "registered without a reward threshold; set `won`"),
         (Gymnasium(id=Echo, settings={"takes": "box"}, won=1), "set `act` to your own function"),
         (Gymnasium(id=Echo, settings={"shows": 0.5}, won=1), "shows float, which is no text"),
         (Gymnasium(id=Echo, settings={"shows": 3}, won=1), "shows int, which is no text"),

@@ -221,19 +221,6 @@ def test_every_generated_part_of_a_page_is_closed() -> None:
         assert len(write_docs.PART.findall(text)) == len(opened), page
 
 
-def test_the_tour_s_hops_are_there() -> None:
-    """Seven hops, each a function or class of the file that it is said to be in."""
-    text = (DOCS / "tour.md").read_text(encoding="utf-8")
-    hops = re.findall(r"^\| \d \| `(\w+)` \| \[[^\]]+\]\(([^)]+)\) \|$", text, re.MULTILINE)
-    assert len(hops) == 7
-    for name, link in hops:
-        tree = ast.parse((DOCS / link).read_text(encoding="utf-8"))
-        defined = [
-            node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)
-        ]
-        assert name in defined, f"the tour says that {name} is in {link}"
-
-
 def test_messages_of_the_troubleshooting_page_exist() -> None:
     """What the page quotes of a message stands in a string of the source."""
     text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")

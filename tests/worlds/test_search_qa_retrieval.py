@@ -180,8 +180,8 @@ def test_encoders_that_are_none() -> None:
     for name, text in (
         ("", "needs an encoder"),
         ("nothing", "neither a folder"),
-        ("json:nope", "neither"),
-        ("no.such:thing", "cannot be imported"),
+        ("json:nope", "belongs to Python itself"),
+        ("no.such:thing", "could not be imported"),
     ):
         with pytest.raises(ConfigError, match=text):
             encoders.encoder(name)

@@ -238,7 +238,7 @@ def test_a_wrong_dialect_or_address_is_reported(odd: str, monkeypatch: pytest.Mo
     with pytest.raises(ServerError, match="did not answer"):
         Remote(url, retries=0).search(["a"], 3)
     for wrong in ("", "localhost:8000", "ftp://x/y", "http:///retrieve"):
-        with pytest.raises(ConfigError, match=r"env\.options\.url must be like"):
+        with pytest.raises(ConfigError, match=r"env\.options\.url is not the address of a server"):
             Remote(wrong)
 
 

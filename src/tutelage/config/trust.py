@@ -11,11 +11,13 @@ import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-
-from pydantic import JsonValue
+from typing import TYPE_CHECKING
 
 from tutelage.config.run_mark import META, is_run
 from tutelage.errors import ConfigError
+
+if TYPE_CHECKING:  # suites are importable without pydantic
+    from pydantic import JsonValue
 
 NAMED = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*")
 """Code as a configuration names it: "package.module:name"."""
@@ -65,7 +67,9 @@ def ours(path: Path) -> bool:
         return False
 
 
-def check(path: Path, table: Mapping[str, JsonValue], typed: Sequence[str], *, trust: bool) -> None:
+def check(
+    path: Path, table: Mapping[str, "JsonValue"], typed: Sequence[str], *, trust: bool
+) -> None:
     """Raise ConfigError for a configuration of somebody else's that names code, unless trusted.
 
     typed  overrides "key=value": what they name was named by whoever typed them
@@ -82,7 +86,7 @@ def check(path: Path, table: Mapping[str, JsonValue], typed: Sequence[str], *, t
     )
 
 
-def _names(value: JsonValue, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _names(value: "JsonValue", path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for key, below in value.items():
             yield from _names(below, (*path, str(key)))

@@ -104,7 +104,7 @@ def engine_of(section: PolicySection, *, where: str) -> Engine:
     name, setting = named(section).engine, f"{where}.model"
     if name in OFFERED:
         return cast(Engine, from_entry_points(name, OFFERED[name], setting=setting))
-    found = from_path(name, where=setting, what="an engine", declared=_is_engine)
+    found = from_path(name, where=setting, what="an engine", declared=_is_engine, kind="class")
     return cast(Engine, found)
 
 

@@ -24,7 +24,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: demo check test suite faults faults-nightly parity parity-report lint lock latest oldest nightly bench gpu mutants \
-	teacher study study-render study-smoke worlds pythons adapters docs clean
+	teacher study study-render study-smoke ladder ladder-smoke worlds pythons adapters docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/tutelage demo
@@ -34,7 +34,7 @@ check: lint
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" --ignore=tests/parity
 
 # For a release, under 15 minutes: everything that needs no network once it is installed.
-test: lint suite parity
+test: lint suite ladder-smoke parity
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
@@ -126,6 +126,14 @@ study-render: $(VENV)/.ready
 
 study-smoke: $(VENV)/.ready
 	$(BIN)/python -m studies.household smoke
+
+# Problems with a known optimum on which every method must learn (docs/studies/ladder.md): two minutes,
+# and the household rung, which continues after any interruption.
+ladder-smoke: $(VENV)/.ready
+	$(BIN)/python -m studies.ladder smoke --jobs $(JOBS)
+
+ladder: $(VENV)/.ready
+	$(BIN)/python -m studies.ladder run --jobs $(JOBS)
 
 # A few training steps in every suite: minutes. Curves: python -m studies.worlds run
 worlds: $(VENV)/.ready-dev

@@ -193,6 +193,13 @@ def doctor(arguments: argparse.Namespace) -> int:
     config = load(arguments.file, arguments.overrides, trust=arguments.trust)
     parts = doctor.needed(config, torch=arguments.torch)
     doctor.show(parts, Console())
+    if arguments.file.is_dir():
+        from tutelage.runs import diagnosis
+
+        print("how it learnt")
+        for sentence in diagnosis.of_run(arguments.file):
+            print(f"  {sentence}")
+        print()
     complete = doctor.complete(parts)
     print("nothing is missing" if complete else "something that this run needs is missing")
     return 0 if complete else FAILED

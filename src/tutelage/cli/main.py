@@ -269,7 +269,7 @@ def _examples(p: argparse.ArgumentParser) -> None:
 
 
 def _doctor(p: argparse.ArgumentParser) -> None:
-    _file(p, optional="check only what this TOML file or run needs")
+    _file(p, optional="check only what this TOML file or run needs, and how the run learnt")
     p.add_argument(
         "--torch",
         action="store_true",

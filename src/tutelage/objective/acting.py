@@ -1,6 +1,6 @@
 """Acting: which of student, expert and other views takes the turns of an episode."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tutelage.objective.takeover import Takeover
@@ -17,6 +17,9 @@ class Acting:
     hinted_share   view -> share of the expert's episodes that follow what this view's hint tells:
                    the environment's plan where the hint holds one, else the expert's trace. The
                    turns are recorded under the view's name
+    hinted_only    families of tasks whose demonstrations all follow a hint of `hinted_share`, in
+                   the proportions of its shares: what such a family wants done is never shown
+                   without the hint
     with_errors    those episodes hold wrong turns and the turns that correct them; the wrong ones
                    are recorded under the name "astray" and no view imitates them
     with_thoughts  the expert writes its thoughts before each action
@@ -28,6 +31,7 @@ class Acting:
     expert: bool = False
     student_turns: Schedule | None = None
     hinted_share: Mapping[str, float] = field(default_factory=dict)
+    hinted_only: Sequence[str] = ()
     with_errors: bool = False
     with_thoughts: bool = False
     takeover: Takeover | None = None
@@ -41,6 +45,11 @@ class Acting:
             raise ValueError(
                 f"hinted_share holds shares of the episodes, at most 1 in all, got "
                 f"{dict(self.hinted_share)}"
+            )
+        if self.hinted_only and not sum(shares):
+            raise ValueError(
+                "hinted_only names families that are demonstrated under a hint alone, and "
+                "hinted_share names no hint for them: give a view a share, or name no family"
             )
 
     @property

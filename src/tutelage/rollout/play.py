@@ -273,7 +273,10 @@ class _Rollout:
     def _opener(self, p: _Playing) -> str:
         """The expert; or a view whose hint it follows, with that view's share of the episodes."""
         draw = random.Random(seed_of("planned", p.rng_name)).random()
-        for name, share in self.acting.hinted_share.items():
+        shares = self.acting.hinted_share
+        if p.job.task.family in self.acting.hinted_only:
+            draw *= sum(shares.values())  # always below the sum, so never the expert
+        for name, share in shares.items():
             draw -= share
             if draw < 0:
                 return name

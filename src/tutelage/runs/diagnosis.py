@@ -20,6 +20,7 @@ from tutelage.objective import STUDENT
 from tutelage.policies.base import OpenedPolicy
 from tutelage.policies.registry import named
 from tutelage.prompts.chat_template import Chat
+from tutelage.rollout import record
 from tutelage.rollout.demonstrations import script
 from tutelage.rollout.hint_preparation import sample
 from tutelage.rollout.record import Line
@@ -234,3 +235,141 @@ class Signs:
                     "privileged text was never read; look at the chat template "
                     "(policy.chat.template), which may drop the system message"
                 )
+
+
+# -- afterwards, from the run's folder
+
+
+COLLAPSED = 0.2
+"""Share of the first steps' entropy below which the last steps' has collapsed."""
+FEW = 0.2
+"""Share of groups with signal below which most of a step's episodes teach nothing."""
+PART = 5
+"""Steps at the beginning and at the end that are compared."""
+INFORMS = 0.05
+"""Least gain in success from a hint that informs."""
+
+
+def of_run(folder: Path) -> list[str]:
+    """What the folder of a run tells about how it learnt, each finding with the setting that helps.
+
+    Entropy is the mean of -log p of the student's sampled tokens, which estimates it without bias
+    at the temperature of sampling.
+    """
+    from tutelage.runs.run import Run
+
+    run = Run(folder)
+    metrics = [line for line in run.metrics() if line["phase"] == "train"]
+    if not metrics:
+        return ["no training step is finished, so there is nothing to diagnose yet"]
+    lines = record.read(folder / "episodes.jsonl")
+    groups: dict[int, list[Episode]] = {}
+    for line in lines:
+        if line["phase"] == "train":
+            groups.setdefault(int(str(line["step"])), []).append(record.episode_of(line))
+    episodes = [e for k in sorted(groups) for e in groups[k] if not e.stop.broken]
+    found = [*_signal(metrics), *_entropy([groups[k] for k in sorted(groups)])]
+    return [*found, *_won_apart(episodes), *hint_gaps(run.evaluations(), step=None)]
+
+
+def _signal(metrics: Sequence[Line]) -> Iterator[str]:
+    counts = [int(str(line["groups"])) for line in metrics]
+    varied = sum(
+        float(str(line["varied"])) * n for line, n in zip(metrics, counts, strict=True)
+    ) / max(1, sum(counts))
+    if sum(counts) == sum(int(str(line["episodes"])) for line in metrics):
+        yield "every group holds one episode, so no returns are compared"
+    elif varied == 0:
+        yield (
+            "no group differed: the reward taught nothing to a method that compares groups; raise "
+            "rollout.group_size or rollout.temperature, or choose tasks between easy and hard"
+        )
+    elif varied < FEW:
+        yield (
+            f"few groups differed: {varied:.0%} of them have a signal; choose tasks that are won "
+            "now and then, raise rollout.group_size, or take dapo, which plays until enough differ"
+        )
+    else:
+        yield f"{varied:.0%} of the groups differ in their returns and give a signal"
+    norms = [float(str(line["grad_norm"])) for line in metrics]
+    middle = sum(norms) / len(norms)
+    spread = (sum((x - middle) ** 2 for x in norms) / len(norms)) ** 0.5
+    if middle and spread > middle:
+        yield (
+            f"the gradient's norm varies more than it is large ({middle:.2g}, deviation "
+            f"{spread:.2g}): steps are noisy; raise rollout.tasks_per_step or lower update.lr"
+        )
+
+
+def _entropy(steps: Sequence[Sequence[Episode]]) -> Iterator[str]:
+    each = []
+    for episodes in steps:
+        own = [x for e in episodes for t in e.turns if t.actor == STUDENT for x in t.logps]
+        each.append(-sum(own) / len(own) if own else None)
+    known = [x for x in each if x is not None]
+    if len(known) < 2:
+        return
+    part = min(PART, len(known) // 2)
+    first, last = sum(known[:part]) / part, sum(known[-part:]) / part
+    if last < COLLAPSED * first:
+        yield (
+            f"entropy collapsed: from {first:.3f} to {last:.3f} nats a token, so the episodes of a "
+            "group come to be alike; set algorithm.entropy or algorithm.kl above 0, or lower "
+            "update.lr"
+        )
+    else:
+        yield f"entropy went from {first:.3f} to {last:.3f} nats a token"
+
+
+def _won_apart(episodes: Sequence[Episode]) -> Iterator[str]:
+    won, lost = [e for e in episodes if e.won], [e for e in episodes if not e.won]
+    if not won or not lost:
+        yield f"{len(won)} of {len(episodes)} training episodes were won"
+        return
+
+    def told(chosen: Sequence[Episode]) -> str:
+        turns = [turn for e in chosen for turn in e.turns]
+        invalid = sum(not turn.valid for turn in turns) / max(1, len(turns))
+        repeated = sum(
+            b.action == a.action for e in chosen for a, b in zip(e.turns, e.turns[1:], strict=False)
+        )
+        return (
+            f"{len(turns) / len(chosen):.1f} turns, {invalid:.0%} invalid, "
+            f"{repeated / max(1, len(turns)):.0%} the action before once more"
+        )
+
+    yield (
+        f"{len(won)} of {len(episodes)} training episodes were won; a won one has {told(won)}; "
+        f"a lost one {told(lost)}"
+    )
+
+
+def hint_gaps(evaluations: Sequence[Line], *, step: int | None) -> list[str]:
+    """What a hint adds to success, from evaluations of one step with and without it.
+
+    step  None for the first and the last step that have both
+    """
+    plain = {int(str(x["step"])): x for x in evaluations if not x["hint"]}
+    shown = {int(str(x["step"])): x for x in evaluations if x["hint"]}
+    both = sorted(set(plain) & set(shown))
+    chosen = [step] if step is not None else both[:1] + both[1:][-1:]
+    sentences = []
+    for k in chosen:
+        if k not in both:
+            continue
+        without, given = float(str(plain[k]["success"])), float(str(shown[k]["success"]))
+        gap = given - without
+        numbers = (
+            f"{shown[k]['hint']}: {gap * 100:+.0f} points at step {k} (success {given:.0%} with "
+            f"it, {without:.0%} without)"
+        )
+        if gap >= INFORMS:
+            sentences.append(f"the hint informs, {numbers}")
+        elif without > 1 - INFORMS:
+            sentences.append(f"nothing is left for the hint to add, {numbers}")
+        else:
+            sentences.append(
+                f"the hint does not inform, {numbers}; start with an sft whose mixture imitates "
+                "under it, with families in hinted_only, or choose another hint"
+            )
+    return sentences

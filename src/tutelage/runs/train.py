@@ -414,6 +414,8 @@ class _Loop:
                 self.finished = replace(self.finished, state=state)
         for line in results:
             self.watch.evaluated(line)
+        if step == 0:  # before a teacher with the hint has taught anything
+            self._warn(diagnosis.hint_gaps(results, step=0))
 
     def _state(self, phase: Phase, done: int, logs: Mapping[str, int]) -> State:
         skills = self.session.hints.bandit.state()

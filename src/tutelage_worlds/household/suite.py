@@ -19,6 +19,7 @@ from tutelage_worlds.household.scene import Scene
 from tutelage_worlds.household.wording import DEFAULT, NOTHING
 
 GET: Final = "pip install alfworld && alfworld-download"
+NAMES: Final = tuple(family.value for family in FAMILIES)
 Engine = Literal["native", "textworld"]
 INSTRUCTIONS: Final = """\
 You are in a house with one task to do. Each turn, give exactly one command.
@@ -41,8 +42,9 @@ class Household:
     `size` is "full", rooms as in ALFWorld, or "small", for tiny models. `games` is a folder of
     ALFWorld's own files (`game.tw-pddl` below train, valid_seen and valid_unseen) to play instead.
     `search` is how demonstrations look for things: "sensible" or "methodical" (see `explore`).
+    `families` plays only tasks of the families named; all six where it is empty.
     `engine` plays them: "native", or "textworld", TextWorld itself, slowly and in a process apart.
-    Raises ValueError for a size or engine that does not exist or a count below zero.
+    Raises ValueError for a size, engine or family that does not exist or a count below zero.
     """
 
     train: int = 3553
@@ -52,6 +54,7 @@ class Household:
     search: Search = "sensible"
     games: str | Path | None = None
     engine: Engine = "native"
+    families: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.engine not in get_args(Engine):
@@ -59,6 +62,10 @@ class Household:
             raise ValueError(f"There is no engine {self.engine!r}; the engines are {known}.")
         if self.size not in SIZES:
             raise ValueError(f"There is no size {self.size!r}; the sizes are {', '.join(SIZES)}.")
+        for family in self.families:
+            if family not in NAMES:
+                known = ", ".join(NAMES)
+                raise ValueError(f"There is no family {family!r}; the families are {known}.")
         for split, count in zip(SPLITS, (self.train, self.seen, self.unseen), strict=True):
             if count < 0:
                 raise ValueError(f"{split} = {count}: a split cannot have fewer than 0 games.")
@@ -67,8 +74,14 @@ class Household:
         if split not in SPLITS:
             raise ValueError(f"There is no split {split!r}; the splits are {', '.join(SPLITS)}.")
         if self.games is not None:
-            return official(Path(self.games), split)
+            games = official(Path(self.games), split)
+            if self.families:
+                return [task for task in games if task.family in self.families]
+            return games
         counts = dict(zip(SPLITS, (self.train, self.seen, self.unseen), strict=True))
+        places = tuple(k for k, name in enumerate(NAMES) if name in self.families)
+        if places:
+            return LazyTasks(split, counts[split], _of_families, (self.size, split, places))
         return LazyTasks(split, counts[split], _generated, (self.size, split))
 
     def make(self) -> Env:
@@ -109,6 +122,12 @@ def _generated(size: str, split: str, seed: int) -> Task:
         seed=seed,
         data={"split": split, "size": size},
     )
+
+
+def _of_families(size: str, split: str, places: tuple[int, ...], index: int) -> Task:
+    """The task at an index among those of some families: the same task as without the choice."""
+    rounds, place = divmod(index, len(places))
+    return _generated(size, split, rounds * len(FAMILIES) + places[place])
 
 
 def scene_of(task: Task) -> Scene:

@@ -1,0 +1,58 @@
+"""The ladder from the command line.
+
+python -m studies.ladder smoke     rung (a): every method on two games, two minutes
+python -m studies.ladder run       rung (c): household tasks, what is not finished
+python -m studies.ladder status    what of rung (c) is finished
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from studies import command, plan
+from studies.ladder import rung_a
+
+HERE = Path(__file__).parent
+STUDY, RESULTS = HERE / "household.toml", HERE / "household.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m studies.ladder",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=["smoke", "run", "status"])
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time, a thread each")
+    parser.add_argument("--method", action="append", default=[], help="only these")
+    parser.add_argument("--seed", action="append", default=[], type=int, help="only these")
+    given = parser.parse_args(argv)
+    if given.command == "smoke":
+        if unknown := set(given.method) - set(rung_a.METHODS):
+            parser.error(f"there is no method {min(unknown)!r}")
+        return command.guarded(lambda: smoke(given.method, given.seed, given.jobs))
+    return command.guarded(lambda: _household(given))
+
+
+def smoke(methods: Sequence[str], seeds: Sequence[int], jobs: int) -> int:
+    """Climb rung (a) and print its table; 1 if a method did not reach what it must."""
+    reached = rung_a.all_of(methods or list(rung_a.METHODS), seeds or rung_a.SEEDS, jobs=jobs)
+    command.say(rung_a.table(reached))
+    failing = rung_a.failing(reached)
+    for sentence in failing:
+        command.say(sentence)
+    command.say(f"{len(reached) - len(failing)} of {len(reached)} runs reached what they must")
+    return 1 if failing else 0
+
+
+def _household(given: argparse.Namespace) -> int:
+    study = plan.load(STUDY)
+    runs = study.only(methods=given.method, seeds=given.seed)
+    if given.command == "status":
+        return command.status(study, runs)
+    return command.run(study, runs, RESULTS, jobs=given.jobs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -34,7 +34,7 @@ check: lint
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" --ignore=tests/parity
 
 # For a release, under 15 minutes: everything that needs no network once it is installed.
-test: lint suite ladder-smoke parity
+test: lint suite parity
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
@@ -91,7 +91,7 @@ $(OLDEST): ;
 
 # What is too long for every change. A part that fails does not keep the others from running.
 nightly:
-	$(MAKE) --keep-going mutants oldest latest pythons adapters worlds faults-nightly
+	$(MAKE) --keep-going mutants oldest latest pythons adapters worlds faults-nightly ladder-smoke
 
 # ONLY="step generation" names benchmarks, ARGS are for the one that is named (ONLY=generation
 # ARGS=--full). TRL=PYTHON has trl==1.16.0 and VLLM=PYTHON has vllm, to be measured beside. TextWorld

@@ -27,7 +27,13 @@ if find_spec("hypothesis"):
     settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 TESTS = Path(__file__).parent
-SLOW = ("faults", "parity", "repo", "runs", "studies", "worlds")
+SLOW = (
+    *("faults", "parity", "repo", "runs", "studies", "worlds"),
+    *("api/test_examples.py", "cli/test_check_env.py", "mutation", "objective/test_invariance.py"),
+    *("policies/test_kv_budget.py", "policies/test_lora_and_memory.py"),
+    *("policies/test_pretend_cuda.py", "policies/test_reference_path.py"),
+    *("rollout/test_task_sampling.py", "training/test_transformer.py"),
+)
 """Folders and files of tests/ whose tests are slow: suites, whole runs, other programs."""
 STARTS_PROCESSES = ("subprocess", "multiprocessing", "ProcessPool")
 
@@ -45,15 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-PENDING: dict[str, tuple[str, ...]] = {}
-"""Tests that still have names or texts of before the rename of settings and rooms, or need a package
-that the lock does not hold: to be brought up to date, then taken out of this list."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.name.startswith(PENDING.get(item.path.name, ())):
-            item.add_marker(pytest.mark.skip(reason="pending: follows the rename, see PENDING"))
         if item.get_closest_marker("gpu") and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
             item.add_marker(pytest.mark.skip(reason="the GPUs are hidden: run pytest -m gpu"))
         if item.get_closest_marker("nightly") and os.environ.get("FAULTS") != "nightly":

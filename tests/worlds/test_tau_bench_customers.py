@@ -213,7 +213,9 @@ def test_settings_of_a_server_that_cannot_be(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("A_KEY", raising=False)
     with pytest.raises(ConfigError, match="is not the address of a server"):
         endpoint(url="localhost", model="m")
-    with pytest.raises(ConfigError, match="key_variable names an environment variable that is not set"):
+    with pytest.raises(
+        ConfigError, match="key_variable names an environment variable that is not set"
+    ):
         endpoint(url="http://localhost", model="m", key_variable="A_KEY")
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with pytest.raises(EnvError, match="did not answer"):

@@ -1,6 +1,7 @@
 """Signs that a run cannot learn: dropped layers, and hints that are empty or never read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,43 @@ def test_a_hint_that_changes_no_score_was_not_read(
     assert [
         ("wise scores every token" in s and "policy.chat.template" in s) for s in sentences
     ] == ([True] if told else [])
+
+
+def of_turns(*texts: str, length: int = 2, shown: bool = True) -> str:
+    """What a first step says whose turns are all invalid, with 4 as the limit of tokens."""
+    config = tiny_run(context={"instructions": shown})
+    found = Signs(config, Phase(name="train", algorithm=HINTED, steps=9, lr=1e-3, seed=0))
+    turns = tuple(
+        replace(TURN, text=text, valid=False, tokens=(2,) * length, logps=(-1.0,) * length)
+        for text in texts
+    )
+    episode = Episode(task=Task(id="t"), group="g", turns=turns, stop=Stop.DONE)
+    found.add({"varied": 1.0, "grad_norm": 1.0, "hints": {}}, [episode])
+    return " ".join(found.sentences(after="first"))
+
+
+def test_invalid_turns_are_told_with_three_causes_and_what_was_measured() -> None:
+    readable, bare = "<action>fly</action>", "fly"
+    sentence = of_turns(readable, readable, readable, bare)
+    assert "4 of the student's 4 turns in the first step are invalid" in sentence
+    assert "25% of the turns have no action between its tags" in sentence
+    assert "shows it already (context.instructions = true)" in sentence
+    assert "0% were cut at rollout.max_new_tokens = 4" in sentence
+    assert "refused the actions of 75%" in sentence
+    assert 'start with [warm_start] name = "sft"' in sentence
+    sentence = of_turns(bare, bare, length=4, shown=False)
+    assert "100% of the turns have no action between its tags; it was never shown" in sentence
+    assert "100% were cut at rollout.max_new_tokens = 4" in sentence
+    assert "refused the actions of 0%" in sentence
+
+
+def test_the_tags_of_an_environment_are_readable() -> None:
+    phase = Phase(name="train", algorithm=HINTED, steps=9, lr=1e-3, seed=0)
+    found = Signs(tiny_run(), phase, tags=("search",))
+    turn = replace(TURN, text="<search>Lima</search>", valid=False)
+    episode = Episode(task=Task(id="t"), group="g", turns=(turn,), stop=Stop.DONE)
+    found.add({"varied": 1.0, "grad_norm": 1.0, "hints": {}}, [episode])
+    assert "refused the actions of 100%" in found.sentences(after="first")[0]
 
 
 def model(folder: Path, layers: int | None, kept: int | None, **more: Any) -> Config:

@@ -87,6 +87,26 @@ def eval(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def try_(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli import eval_config
+    from tutelage.cli.try_out import show
+
+    config, student = eval_config.of(
+        str(arguments.model),
+        arguments.overrides,
+        tasks=1,
+        split=arguments.split,
+        temperature=arguments.temperature,
+        checkpoint=arguments.checkpoint,
+        trust=arguments.trust,
+        command="try",
+    )
+    show(config, Console(), student=student, task=arguments.task, expert=arguments.expert)
+    return 0
+
+
 def collect(arguments: argparse.Namespace) -> int:
     from tutelage.cli.progress import percent
     from tutelage.config.toml_file import load

@@ -1,4 +1,4 @@
-"""`tutelage eval`: a configuration from MODEL and SUITE, without a training file."""
+"""`tutelage eval` and `tutelage try`: a configuration from MODEL and SUITE, without a training file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,12 +28,14 @@ def of(
     temperature: float | None = None,
     checkpoint: str = "",
     trust: bool = False,
+    command: str = "eval",
 ) -> tuple[Config, str]:
     """The configuration to evaluate, and the folder of the checkpoint with the student ("" for the
     model that the configuration names).
 
-    model  a TOML file, the folder of a run or of a model, a hub id, or "builtin:NAME"
-    rest   optionally a suite, then settings as "section.key=value"
+    model    a TOML file, the folder of a run or of a model, a hub id, or "builtin:NAME"
+    rest     optionally a suite, then settings as "section.key=value"
+    command  the one that asks, for its error messages
     """
     suite = rest[0] if rest and "=" not in rest[0] else ""
     settings = rest[1:] if suite else rest
@@ -52,7 +54,7 @@ def of(
         if suite:
             _replace_suite(table, suite)
     elif not suite:
-        raise ConfigError(_no_suite(model, path))
+        raise ConfigError(_no_suite(model, path, command))
     else:
         table = _table(model, suite)
     if checkpoint and not student:
@@ -109,13 +111,13 @@ def _with_defaults(table: Table, *, name: str) -> Config:
     return parse(table, name=name)
 
 
-def _no_suite(model: str, path: Path) -> str:
+def _no_suite(model: str, path: Path, command: str) -> str:
     if not path.exists() and "/" not in model.rstrip("/") and ":" not in model:
         return (
             f"there is no file {model}; give a TOML file, the folder of a run, or a model and a "
-            "suite: tutelage eval MODEL SUITE"
+            f"suite: tutelage {command} MODEL SUITE"
         )
     return (
-        f"no suite is given for {model}; write `tutelage eval {model} SUITE`, with one of "
+        f"no suite is given for {model}; write `tutelage {command} {model} SUITE`, with one of "
         f'{", ".join(SUITES)}, or your own as "package.module:Class"'
     )

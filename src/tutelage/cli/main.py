@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,8 @@ DISK = {getattr(errno, name) for name in REFUSALS.split() if hasattr(errno, name
 
 
 class Command(NamedTuple):
-    """A command: its line in the help, and the function that adds its options. `commands.NAME` runs it."""
+    """A command: its line in the help, and the function that adds its options. `commands.NAME` runs it,
+    with an underscore at the end of a name that is a keyword of Python."""
 
     summary: str
     options: Callable[[argparse.ArgumentParser], None]
@@ -46,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return say(f"there is no command {given[0]!r}{near} `{NAME} --help` lists them", WRONG)
     arguments = _parsed(given)
     try:
-        run = getattr(import_module("tutelage.cli.commands"), arguments.command.replace("-", "_"))
+        name = arguments.command.replace("-", "_")
+        name += "_" * iskeyword(name)
+        run = getattr(import_module("tutelage.cli.commands"), name)
         code: int = run(arguments)
         sys.stdout.flush()
         return code
@@ -210,6 +214,31 @@ def _eval(p: argparse.ArgumentParser) -> None:
         help="a new folder for the results, a row per task, and the transcripts",
     )
     p.add_argument("--json", action="store_true", help="print one line of JSON per policy instead")
+
+
+def _try(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "model",
+        metavar="MODEL",
+        type=Path,
+        help='a folder, a hub id, the folder of a run, "builtin:NAME", "wheel:NAME", or a TOML file',
+    )
+    p.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="SUITE key=value",
+        help="the suite to play (a run and a TOML file have their own), then settings such as "
+        "context.render=actions",
+    )
+    _trust(p)
+    p.add_argument("--task", default="", metavar="ID", help="the task (default: the split's first)")
+    p.add_argument("--split", help="the split (default: eval.split, or the suite's test split)")
+    p.add_argument(
+        "--temperature", type=float, metavar="T", help="sampling temperature; 0 is greedy"
+    )
+    p.add_argument("--expert", action="store_true", help="let the suite's expert play")
+    _checkpoint(p)
 
 
 def _collect(p: argparse.ArgumentParser) -> None:
@@ -470,6 +499,7 @@ COMMANDS = {
     "init": Command("Write a training file for a suite or for your own environment.", _init),
     "train": Command("Train from a TOML file.", _train),
     "eval": Command("Measure the success rate of a model, with confidence intervals.", _eval),
+    "try": Command("Play one episode and show every turn as the model sees it.", _try),
     "collect": Command("Record episodes to imitate (setting rollout.replay).", _collect),
     "export": Command("Write the trained model of a run as a Hugging Face folder.", _export),
     "convert": Command("Write episodes in a form that other tools read, or read theirs.", _convert),

@@ -144,7 +144,7 @@ def _list(index: Index, asked: Filter, console: Console, *, limit: int, as_json:
             str(row["id"]),
             f"{warm}{row['step']}",
             visible(row["task"]),
-            _outcome(row["won"]),
+            outcome(row["won"]),
             f"{row['ret']:.3g}",
             str(row["turns"]),
             str(row["invalid"] or ""),
@@ -156,7 +156,8 @@ def _list(index: Index, asked: Filter, console: Console, *, limit: int, as_json:
     )
 
 
-def _outcome(won: object) -> Text:
+def outcome(won: object) -> Text:
+    """Won or lost, in colour."""
     return Text("\u2713 won", style="green") if won else Text("\u2717 lost", style="red")
 
 
@@ -171,38 +172,48 @@ def _conversation(
     task = line["task"]
     head = Text(visible(task["id"]), style="bold")
     head.append(f"  step {line['step']}, copy {line['copy']}, return {line['return']:.3g}  ")
-    head.append_text(_outcome(line["won"]))
+    head.append_text(outcome(line["won"]))
     console.print(head)
     tokenizer = tokenizer_of(run.path) if values is not None else None
     known = [abs(v) for v in values or () if v is not None]
     most, at = max(known, default=0.0), 0
     for number, turn in enumerate(line["turns"], 1):
-        console.print(Text(visible(turn["seen"]), style="dim"), soft_wrap=True)
-        who = Text(f"{number} ", style="dim")
-        who.append(visible(turn["actor"]), style=f"bold {ACTORS.get(turn['actor'], 'magenta')}")
-        if turn.get("taken"):
-            who.append(f", ended by {visible(turn['taken'][1])}", style="magenta")
-        if not turn["valid"]:
-            who.append("  \u2717 invalid action", style="bold red")
-        if turn["reward"]:
-            who.append(f"  reward {turn['reward']:.3g}", style="green")
-        console.print(who)
+        before_reply(number, turn, console)
         if values is None:
-            console.print(_reply(turn["text"]), soft_wrap=True)
+            console.print(reply(turn["text"]), soft_wrap=True)
         else:
             of = values[at : at + len(turn["tokens"])]
             console.print(_coloured(pieces(tokenizer, turn["tokens"]), of, most), soft_wrap=True)
         at += len(turn["tokens"])
-    ended = Text(f"ended by {line['stop']}", style="dim")
-    if line.get("error"):
-        ended.append(f": {visible(line['error'])}", style="red")
-    console.print(ended)
+    end(line, console)
     if values is not None and known:
         low, high = min(v for v in values if v is not None), max(v for v in values if v is not None)
         console.print(Text(f"{colour} from {low:.4g} (blue) to {high:.4g} (red)", style="dim"))
 
 
-def _reply(text: str) -> Text:
+def end(line: Mapping[str, Any], console: Console) -> None:
+    """Why an episode ended."""
+    ended = Text(f"ended by {line['stop']}", style="dim")
+    if line.get("error"):
+        ended.append(f": {visible(line['error'])}", style="red")
+    console.print(ended)
+
+
+def before_reply(number: int, turn: Mapping[str, Any], console: Console) -> None:
+    """What was seen before a turn, and who answered it how."""
+    console.print(Text(visible(turn["seen"]), style="dim"), soft_wrap=True)
+    who = Text(f"{number} ", style="dim")
+    who.append(visible(turn["actor"]), style=f"bold {ACTORS.get(turn['actor'], 'magenta')}")
+    if turn.get("taken"):
+        who.append(f", ended by {visible(turn['taken'][1])}", style="magenta")
+    if not turn["valid"]:
+        who.append("  \u2717 invalid action", style="bold red")
+    if turn["reward"]:
+        who.append(f"  reward {turn['reward']:.3g}", style="green")
+    console.print(who)
+
+
+def reply(text: str) -> Text:
     """A reply with its thoughts dimmed and its action bold."""
     out = Text("  ")
     for part in re.split(r"(<think>.*?</think>|<action>.*?</action>)", text, flags=re.DOTALL):

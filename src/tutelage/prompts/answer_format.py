@@ -68,6 +68,26 @@ def parse(text: str, tags: Sequence[str] = ()) -> Parsed:
     return Parsed(action=bare.strip()[:LONGEST_ACTION], valid=False)
 
 
+def problem(text: str, tags: Sequence[str] = ()) -> str:
+    """Why `parse` finds no action in a completion; "" where it finds one.
+
+    >>> problem("go to fridge 1")
+    'there is no <action> </action> in it'
+    >>> problem("<action>look</action><action>wait</action>")
+    'it has 2 actions instead of one'
+    """
+    if parse(text, tags).valid:
+        return ""
+    rest = THINK.sub(NO_THOUGHT, text, count=1)
+    actions = ACTION.findall(rest) or _blocks(rest, tags)
+    if not actions:
+        names = " or ".join(f"<{tag}> </{tag}>" for tag in tags or ("action",))
+        return f"there is no {names} in it"
+    if len(actions) > 1:
+        return f"it has {len(actions)} actions instead of one"
+    return "its action is empty" if not actions[0].strip() else "its thought is inside the action"
+
+
 def _blocks(text: str, tags: Sequence[str]) -> list[str]:
     """The blocks of an environment's own tags, in order, tags included."""
     if not tags:

@@ -184,6 +184,7 @@ class _Rollout:
         p = self.live[key]
         if p.turns:
             p.turns[-1] = self._rewarded(p.turns[-1], observation)
+            self.session.turned(p.turns[-1], observation)
         p.seen.append(observation)
         if observation.done:
             self._finish(key, Stop.DONE)

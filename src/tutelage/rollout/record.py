@@ -105,11 +105,12 @@ def episode_line(episode: Episode, step: int) -> Line:
         "return": episode.total_reward,
         "error": episode.error,
         "penalties": dict(episode.penalties),
-        "turns": [_turn_line(turn) for turn in episode.turns],
+        "turns": [turn_line(turn) for turn in episode.turns],
     }
 
 
-def _turn_line(turn: Turn) -> Line:
+def turn_line(turn: Turn) -> Line:
+    """A turn as it stands in an episode's line."""
     return {
         "seen": turn.observation.text,
         "actor": turn.actor,

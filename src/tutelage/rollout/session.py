@@ -16,7 +16,7 @@ from tutelage.policies.base import Policy, Prefetches
 from tutelage.prompts import answer_format
 from tutelage.prompts.context import GENERIC, Context
 from tutelage.prompts.prompter import Prompter
-from tutelage.types import Episode, Task
+from tutelage.types import Episode, Observation, Task, Turn
 
 _ROLLOUT = RolloutSection()  # the one home of the defaults
 
@@ -108,6 +108,7 @@ class Session:
     context   how observations become prompts; the suite's rules and the transcript if left out
     clock     seconds by phase of the step under way
     tick      called with (episodes done, episodes of this call) as they end
+    turned    called with (turn, the observation that answers it) after every turn
     ready     called with (tasks, algorithm, step) before tasks are played: makes hints
     """
 
@@ -119,6 +120,7 @@ class Session:
     limits: Limits = field(default_factory=Limits)
     clock: Clock = field(default_factory=Clock)
     tick: Callable[[int, int], None] = lambda done, total: None
+    turned: Callable[[Turn, Observation], None] = lambda turn, after: None
     hints: Hints = field(default_factory=Hints)
     ready: Ready = lambda tasks, algorithm, step: None
 

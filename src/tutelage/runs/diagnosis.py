@@ -19,6 +19,7 @@ from tutelage.envs.guard import attempt
 from tutelage.objective import STUDENT
 from tutelage.policies.base import OpenedPolicy
 from tutelage.policies.registry import named
+from tutelage.prompts import answer_format
 from tutelage.prompts.chat_template import Chat
 from tutelage.rollout import record
 from tutelage.rollout.demonstrations import script
@@ -121,6 +122,7 @@ class _Sums:
     episodes: int = 0
     turns: int = 0  # the student's
     invalid: int = 0
+    unreadable: int = 0  # of these, without exactly one action between the tags
     cut: int = 0  # turns of the student that reached max_new_tokens
     varied: float = 0.0
     gradient: float = 0.0
@@ -131,8 +133,9 @@ class _Sums:
 class Signs:
     """What the steps of a phase have in common, and what it says about the settings."""
 
-    def __init__(self, config: Config, phase: Phase) -> None:
-        self.config, self.phase, self.sums = config, phase, _Sums()
+    def __init__(self, config: Config, phase: Phase, tags: Sequence[str] = ()) -> None:
+        """`tags` are those of the environment (see `answer_format.parse`)."""
+        self.config, self.phase, self.tags, self.sums = config, phase, tags, _Sums()
 
     def add(self, line: Line, episodes: Sequence[Episode]) -> None:
         """Take in a finished step: its line of metrics.jsonl, and all that was played."""
@@ -142,7 +145,9 @@ class Signs:
         s.steps += 1
         s.episodes += len(unbroken)
         s.turns += len(own)
-        s.invalid += sum(not turn.valid for turn in own)
+        invalid = [turn for turn in own if not turn.valid]
+        s.invalid += len(invalid)
+        s.unreadable += sum(not answer_format.parse(t.text, self.tags).valid for t in invalid)
         s.cut += sum(len(turn.tokens) >= limit for turn in own)
         s.varied += float(str(line["varied"]))
         s.gradient += float(str(line["grad_norm"]))
@@ -174,13 +179,29 @@ class Signs:
                 "with a [warm_start] that teaches short answers"
             )
         if s.invalid > INVALID * s.turns:
-            yield (
-                f"{s.invalid} of the student's {s.turns} turns {when} are invalid: the model does "
-                "not write its answers as the environment reads them; start with [warm_start] name "
-                '= "sft" where the environment has an expert, set context.instructions = true, '
-                'list what is admissible with context.render = "actions", or choose a model that '
-                "follows instructions"
-            )
+            yield self._invalid(when)
+
+    def _invalid(self, when: str) -> str:
+        """The three likeliest causes, each with what was measured and the setting that helps."""
+        s, limit = self.sums, self.config.rollout.max_new_tokens
+        shown = self.config.context.instructions
+        unreadable, refused = s.unreadable / s.turns, (s.invalid - s.unreadable) / s.turns
+        format_help = (
+            "the system message shows it already (context.instructions = true), so this model does "
+            "not follow it: choose one that does, or see (3)"
+            if shown
+            else "it was never shown: set context.instructions = true"
+        )
+        return (
+            f"{s.invalid} of the student's {s.turns} turns {when} are invalid; the likeliest "
+            f"causes: (1) the format of an answer: {unreadable:.0%} of the turns have no action "
+            f"between its tags; {format_help}. (2) the length: {s.cut / s.turns:.0%} were cut at "
+            f"rollout.max_new_tokens = {limit}, and a cut answer has no end tag; raise it. (3) the "
+            f"environment refused the actions of {refused:.0%}, which were readable; start with "
+            '[warm_start] name = "sft" where the environment has an expert, which teaches the '
+            'format too, or list what is admissible with context.render = "actions". '
+            "`tutelage try` shows an episode turn by turn"
+        )
 
     def _ends(self, when: str) -> Iterator[str]:
         s, rollout = self.sums, self.config.rollout

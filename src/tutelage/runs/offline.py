@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from tutelage.algorithms.sft import sft
 from tutelage.config.schema import Config
-from tutelage.envs.base import Demonstrates
+from tutelage.envs.base import Demonstrates, Suite
 from tutelage.errors import ConfigError, RunError, did_you_mean
 from tutelage.evaluation.evaluate import Evaluation, evaluate, named
 from tutelage.objective import Algorithm, View
@@ -101,6 +101,15 @@ def _known(config: Config, names: Sequence[str], others: Sequence[str]) -> None:
             )
 
 
+def need_expert(suite: Suite, config: Config) -> None:
+    """Raise ConfigError for a suite that has no expert."""
+    if not isinstance(suite, Demonstrates):
+        raise ConfigError(
+            f"the suite {config.env.suite} has no expert: it has no `demonstrate` and `plan` "
+            f"methods; evaluate {', '.join([STUDENT, *config.policies])} instead"
+        )
+
+
 def evaluations(
     config: Config, names: Sequence[str], *, student: str = "", tick: Tick
 ) -> dict[str, Evaluation]:
@@ -110,11 +119,8 @@ def evaluations(
     _known(config, names, [STUDENT, EXPERT])
     parts = assemble(config, learns=False)
     assert parts.panel is not None
-    if EXPERT in names and not isinstance(parts.suite, Demonstrates):
-        raise ConfigError(
-            f"the suite {config.env.suite} has no expert: it has no `demonstrate` and `plan` "
-            f"methods; evaluate {', '.join([STUDENT, *config.policies])} instead"
-        )
+    if EXPERT in names:
+        need_expert(parts.suite, config)
     others = [name for name in names if name not in (STUDENT, EXPERT)]
     with opened(parts, student=student, others=others, tick=tick) as session:
         hint = config.eval.hint
@@ -125,7 +131,7 @@ def evaluations(
                 parts.panel,
                 policy="self" if name in (STUDENT, EXPERT) else name,
                 hint=shown,
-                acting=_alone(EXPERT, thoughts=False) if name == EXPERT else None,
+                acting=alone(EXPERT, thoughts=False) if name == EXPERT else None,
                 seed=config.run.seed,
                 temperature=config.eval.temperature,
             )
@@ -205,7 +211,7 @@ def collect(
     _known(config, [policy], [EXPERT, STUDENT])
     for each in (path, partial(path)):
         refuse_existing(each)
-    algorithm = _alone(policy, thoughts=thoughts)
+    algorithm = alone(policy, thoughts=thoughts)
     parts = assemble(config, learns=False, evaluates=False)
     tasks = tasks_of(parts.suite, config.env.split, 1, where="env")
     order = list(range(min(len(tasks), episodes)))
@@ -236,8 +242,8 @@ def collect(
     return Collected(played=played, won=won, written=written)
 
 
-def _alone(policy: str, *, thoughts: bool) -> Algorithm:
-    """An algorithm in which one takes every turn."""
+def alone(policy: str, *, thoughts: bool) -> Algorithm:
+    """An algorithm in which one policy takes every turn, or the suite's expert."""
     if thoughts and policy != EXPERT:
         raise ConfigError(f"--thoughts is for the expert; {policy} thinks as it was trained to")
     if policy == EXPERT:

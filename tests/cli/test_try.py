@@ -11,7 +11,7 @@ from tutelage.prompts import answer_format
 from tutelage.rollout.record import read
 from tutelage.viewer.text import visible
 
-BARE = "rollout.max_turns=2"
+SHORT = "rollout.max_turns=1"
 
 
 @pytest.fixture
@@ -33,16 +33,16 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str
 
 
 def test_a_built_model_that_knows_no_tags(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = shown(capsys, str(file), BARE)
+    out = shown(capsys, str(file), SHORT)
     prompt, _, episode = out.partition("--- the episode")
     assert "--- the first prompt" in prompt
     assert "exactly one action" in prompt
     assert "<action>" in prompt
-    assert episode.count("unreadable: there is no <action> </action> in it") == 2
-    assert episode.count("cut at rollout.max_new_tokens = 4") == 2
+    assert episode.count("unreadable: there is no <action> </action> in it") == 1
+    assert episode.count("cut at rollout.max_new_tokens = 4") == 1
     assert "ended by turns" in episode
-    assert "2 turns, 2 of them invalid" in episode
-    assert shown(capsys, str(file), BARE) == out
+    assert "invalid turns: 1 of 1" in episode
+    assert shown(capsys, str(file), SHORT) == out
 
 
 def test_the_episode_is_that_of_an_evaluation(
@@ -64,7 +64,7 @@ def test_the_episode_is_that_of_an_evaluation(
 def test_the_expert_wins(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(capsys, str(file), "--expert", "rollout.max_turns=9", "rollout.max_new_tokens=8")
     assert "won" in out
-    assert "0 of them invalid" in out
+    assert "invalid turns: 0 of " in out
     assert "action: " in out
     assert "unreadable" not in out
 
@@ -74,7 +74,7 @@ def test_a_run_and_another_task(file: Path, capsys: pytest.CaptureFixture[str]) 
     capsys.readouterr()
     row = json.loads(Path("run/episodes.jsonl").read_text().splitlines()[0])
     name = row["task"]["id"]
-    out = shown(capsys, "run", "--split", "train", "--task", name, BARE)
+    out = shown(capsys, "run", "--split", "train", "--task", name, SHORT)
     assert out.startswith(name)
 
 

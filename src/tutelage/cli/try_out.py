@@ -125,8 +125,8 @@ class _Printer:
         score = "" if episode.score is None else f", score {episode.score:.3g}"
         summary = outcome(episode.won)
         summary.append(
-            f"  return {episode.total_reward:.3g}{score}, {len(episode.turns)} turns, "
-            f"{invalid} of them invalid",
+            f"  return {episode.total_reward:.3g}{score}, invalid turns: {invalid} of "
+            f"{len(episode.turns)}",
             style="",
         )
         self.console.print(summary, soft_wrap=True)

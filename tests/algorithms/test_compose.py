@@ -411,6 +411,7 @@ def test_every_field_of_an_algorithm_can_be_composed() -> None:
         expert = true
         student_turns = "linear(1, 9, total_steps)"
         hinted_share.teacher = 0.5
+        hinted_only = ["left"]
         with_errors = true
         with_thoughts = true
         takeover = { view = "teacher", factor = 2.0 }

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from keyword import iskeyword
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,8 @@ def test_every_command_has_help_without_heavy_imports(command: str, capsys: Capt
     shown = capsys.readouterr().out
     assert f"usage: tutelage {command}" in shown
     assert " ".join(COMMANDS[command].summary.split()) in " ".join(shown.split())
-    assert hasattr(commands, command.replace("-", "_"))
+    name = command.replace("-", "_")
+    assert hasattr(commands, name + "_" if iskeyword(name) else name)
 
 
 def test_the_bare_command_lists_the_commands(capsys: Captured) -> None:
@@ -136,7 +138,7 @@ def test_completion_knows_every_command_and_option(shell: str, capsys: Captured)
 def test_the_script_for_bash_completes() -> None:
     code = f"""
 source <({sys.executable} -m tutelage completion bash)
-COMP_WORDS=(tutelage tr) COMP_CWORD=1; _tutelage; echo "${{COMPREPLY[@]}}"
+COMP_WORDS=(tutelage tra) COMP_CWORD=1; _tutelage; echo "${{COMPREPLY[@]}}"
 COMP_WORDS=(tutelage train --d) COMP_CWORD=2; _tutelage; echo "${{COMPREPLY[@]}}"
 """
     shown = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)

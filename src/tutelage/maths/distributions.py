@@ -125,10 +125,10 @@ def product(rows: Tensor, columns: Tensor) -> Tensor:
     that of float32 by at most (2^-8 + 2^-18) sum_k |h_k w_k|.
     """
     if rows.is_cuda and rows.dtype == torch.bfloat16:
-        made: Tensor = _Float32Sums.apply(rows, columns)  # type: ignore[no-untyped-call]
-        return made
-    made = rows @ columns.T
-    return made if made.dtype == torch.float64 else made.float()
+        logits: Tensor = _Float32Sums.apply(rows, columns)  # type: ignore[no-untyped-call]
+        return logits
+    logits = rows @ columns.T
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 class _Float32Sums(torch.autograd.Function):

@@ -77,8 +77,8 @@ def phases_of(config: Config) -> list[Phase]:
         _check_alone(phases)
     if config.rollout.replay and any(p.algorithm.acting.hinted_share for p in phases):
         raise ConfigError(
-            "rollout.replay names episodes to imitate, and a phase imitates the environment's plan "
-            'instead; set told = "same", or leave rollout.replay out'
+            "rollout.replay names episodes to imitate, and a phase's `mixture` imitates hints that "
+            "those episodes do not follow; remove mixture, or leave rollout.replay out"
         )
     if config.rollout.replay and not any(p.algorithm.acting.uses_expert for p in phases):
         raise ConfigError(

@@ -303,8 +303,8 @@ class Index:
                 f",{','.join(actors)},",
             ),
         )
-        said = "\n".join(f"{t.get('seen', '')}\n{t.get('text', '')}" for t in turns)
-        db.execute("INSERT INTO words (rowid, said) VALUES (?, ?)", (cursor.lastrowid, said))
+        text = "\n".join(f"{t.get('seen', '')}\n{t.get('text', '')}" for t in turns)
+        db.execute("INSERT INTO words (rowid, said) VALUES (?, ?)", (cursor.lastrowid, text))
 
     @staticmethod
     def _columns(db: sqlite3.Connection, place: Place, raw: bytes) -> None:

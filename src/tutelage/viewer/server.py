@@ -531,18 +531,18 @@ def finite(value: Any) -> Any:
 def bound(host: str, port: int) -> socket.socket:
     """A listening socket. Raises RunError where the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        made.bind((host, port))
-        made.listen()  # who asks before all is loaded waits, instead of being refused
+        listener.bind((host, port))
+        listener.listen()  # who asks before all is loaded waits, instead of being refused
     except OSError as error:
-        made.close()
+        listener.close()
         raise RunError(
             f"port {port} of {host} cannot be used ({error.strerror}); choose another --port, or "
             "--port 0 for any that is free"
         ) from error
-    return made
+    return listener
 
 
 def require() -> None:

@@ -16,5 +16,5 @@ def test_recorded_episodes_follow_no_hint_of_a_mixture() -> None:
             "policy": {"layers": 1, "build": {"hidden": 16, "context": 128}},
         }
     )
-    with pytest.raises(ConfigError, match="remove mixture, or leave rollout.replay out"):
+    with pytest.raises(ConfigError, match=r"remove mixture, or leave rollout\.replay out"):
         phases_of(config)

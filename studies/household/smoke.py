@@ -16,6 +16,7 @@ from pathlib import Path
 from studies import plan, results
 from studies.household import STUDY
 from studies.plan import Run, Study
+from studies.runner import ONE_THREAD
 from tutelage.errors import RunError
 
 Say = Callable[[str], None]
@@ -88,7 +89,9 @@ def _as_if_never_killed(planned: Study, killed: Run, folder: Path) -> None:
     """The killed run once more, undisturbed and elsewhere: it writes the same bytes."""
     file = planned.folder / "configs" / f"{killed.folder.name}.toml"
     command = [sys.executable, "-m", "tutelage", "train", str(file), f"run.folder={folder}"]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
+    # the runner's own environment: another number of threads adds up in another order
+    environment = {**os.environ, **ONE_THREAD, **planned.environment}
+    if subprocess.run(command, capture_output=True, check=False, env=environment).returncode:
         raise RunError(f"`{' '.join(command)}` failed")
     for name in EQUAL:
         if (folder / name).read_bytes() != (killed.folder / name).read_bytes():

@@ -465,3 +465,38 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_nothing_of_it(tmp_path
         reopened(folder).close()
         assert not half.exists()
     assert without_config(folder) == {k: v for k, v in expected.items() if k != "config.toml"}
+
+
+class Heard(Quiet):
+    """Collects a run's warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warned(self, sentence: object) -> None:
+        self.warnings.append(str(sentence))
+
+
+def test_a_resume_with_other_threads_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of threads decides the order of additions: silence would look like a fault."""
+    monkeypatch.chdir(tmp_path)
+    table = tiny_table(run={"folder": "run", "checkpoint_every": 1}, eval={"every": 0})
+    for steps in (1, 2):
+        table["run"] = {**table["run"], "steps": steps}
+        watch = Heard()
+        train.train(parse(table), resume=steps > 1, watch=watch)
+        assert not [w for w in watch.warnings if "resumed" in w]
+    path = Path("run/meta.json")
+    meta = json.loads(path.read_text())
+    assert "resumed_elsewhere" not in meta
+    meta["threads"], meta["packages"]["torch"] = 7, "1.0"
+    path.write_text(json.dumps(meta))
+    table["run"]["steps"] = 3
+    train.train(parse(table), resume=True, watch=(watch := Heard()))
+    (warning,) = [w for w in watch.warnings if "resumed" in w]
+    assert "threads 1 (was 7), torch" in warning
+    assert "(was 1.0): numbers are rounded differently" in warning
+    (entry,) = json.loads(path.read_text())["resumed_elsewhere"]
+    assert entry == {"from": "step-000002", "before": {"threads": 7, "torch": "1.0"}}

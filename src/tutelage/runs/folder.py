@@ -14,32 +14,22 @@ on is anything written, cut or deleted, and only in a folder that carries the ma
 import contextlib
 import json
 import os
-import platform
-import shlex
 import shutil
 import stat
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
-import torch
-
-from tutelage import __version__, cpu
 from tutelage.config.run_mark import LOCK as LOCK
 from tutelage.config.run_mark import MARK, META, described, is_run, marked
 from tutelage.config.schema import Config
-from tutelage.config.toml_file import differences, load, resolved, write
-from tutelage.config.trust import SIGNED, ours, signature
-from tutelage.errors import NAME, ConfigError, RunError
+from tutelage.config.toml_file import differences, load, resolved
+from tutelage.errors import ConfigError, RunError
 from tutelage.rollout import record
 from tutelage.rollout.disk import write_whole
-from tutelage.runs import checkpoint
+from tutelage.runs import checkpoint, meta
+from tutelage.runs.meta import CONFIG as CONFIG
 
-CONFIG = "config.toml"
 HINTS = "hints.jsonl"
 LOGS = ("episodes.jsonl", "metrics.jsonl", "evals.jsonl", "columns.jsonl", HINTS)
 TIMINGS = "timings.jsonl"
@@ -155,7 +145,10 @@ def claim(folder: RunFolder, config: Config, facts: Mapping[str, object]) -> Non
         _cut_timings(path)
     except OSError as error:
         raise RunError(_unusable(path, error)) from None
-    _describe(folder, config, facts)
+    at = folder.newest.name if folder.newest else "the beginning"
+    meta.describe(path, config, facts, at=at, changed=folder.changed)
+    with contextlib.suppress(OSError):
+        (path / DIVERGED).unlink()
 
 
 def _unlink_copies(path: Path) -> None:
@@ -371,75 +364,3 @@ def standing(path: Path) -> str:
     names = checkpoint.names(path)
     where = f"from checkpoint {names[-1]}" if names else "from the beginning"
     return f"`tutelage train {path} --resume` continues {where}"
-
-
-def _describe(folder: RunFolder, config: Config, facts: Mapping[str, object]) -> None:
-    """Write the configuration, and in meta.json what else it takes to get the same bytes."""
-    meta = {
-        "tutelage": __version__,
-        "python": platform.python_version(),
-        "packages": {n: metadata.version(n) for n in ("torch", "transformers", "tokenizers")},
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "matmul": cpu.matmul(),
-        "onednn": cpu.onednn(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "commit": _commit(),
-        "command": _command(),
-        "seed": config.run.seed,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        **facts,
-    }
-    changes = _changes(folder.path / META)
-    if folder.changed:
-        at = folder.newest.name if folder.newest else "the beginning"
-        changes.append({"from": at, "before": dict(folder.changed)})
-    if changes:
-        meta["changed_after_divergence"] = changes
-    text = write(config)
-    signatures = [x for x in (signature(text), _old_signature(folder.path)) if x]
-    meta[SIGNED] = list(dict.fromkeys(signatures))
-    described = json.dumps(meta, indent=1, ensure_ascii=False) + "\n"
-    for name, content in ((META, described), (CONFIG, text)):
-        try:
-            write_whole(folder.path / name, content)
-        except OSError as error:
-            raise RunError(checkpoint.no_room(folder.path / name, error)) from error
-    with contextlib.suppress(OSError):
-        (folder.path / DIVERGED).unlink()
-
-
-def _old_signature(path: Path) -> str:
-    """Of the config.toml that is there, if it is this user's: it holds until it is replaced."""
-    there = path / CONFIG
-    return signature(there.read_text(encoding="utf-8")) if there.exists() and ours(there) else ""
-
-
-def _changes(path: Path) -> list[object]:
-    """The changes that a run's meta.json tells of."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return []
-    changes = found.get("changed_after_divergence") if isinstance(found, dict) else None
-    return list(changes) if isinstance(changes, list) else []
-
-
-def _command() -> str:
-    """What was typed; empty where a run is started from Python."""
-    name, *arguments = sys.argv or [""]
-    if Path(name).stem == NAME or Path(name).parts[-2:] == (NAME, "__main__.py"):
-        return shlex.join([NAME, *arguments])
-    return ""
-
-
-def _commit() -> str:
-    """The commit of the working directory, or empty outside of a repository."""
-    try:
-        result = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return result.stdout.strip()

@@ -37,7 +37,7 @@ from tutelage.rollout.record import Line, episode_line
 from tutelage.rollout.replay import Replay
 from tutelage.rollout.session import Session
 from tutelage.rollout.task_sampling import gather, learnt
-from tutelage.runs import checkpoint, diagnosis, models
+from tutelage.runs import checkpoint, diagnosis, meta, models
 from tutelage.runs import folder as run_folder
 from tutelage.runs.assemble import Parts, assemble, deterministic, rehearsal_of, update_of
 from tutelage.runs.checkpoint import State
@@ -83,6 +83,8 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
         closing.enter_context(deterministic())
         folder = run_folder.find(config, steps_matter=steps_matter(config), resume=resume)
         closing.callback(folder.close)
+        if folder.state is not None and (sentence := meta.moved(folder.path)):
+            watch.warned(sentence)
         student = str(folder.newest or "")
         session, policies = closing.enter_context(parts.open(student=student, tick=watch.playing))
         closing.callback(watch.closed)

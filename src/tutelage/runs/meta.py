@@ -1,0 +1,151 @@
+"""A run's meta.json: what its bytes depend on beside the configuration, and what was done to it."""
+
+import json
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from tutelage import __version__, cpu
+from tutelage.config.run_mark import META
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import write
+from tutelage.config.trust import SIGNED, ours, signature
+from tutelage.errors import NAME, RunError
+from tutelage.rollout.disk import write_whole
+from tutelage.runs import checkpoint
+
+CONFIG = "config.toml"
+CHANGED, MOVED = "changed_after_divergence", "resumed_elsewhere"
+
+
+def machine() -> dict[str, object]:
+    """What decides how floats are rounded: the same on two machines, the same bytes on both."""
+    return {
+        "packages": {n: metadata.version(n) for n in ("torch", "transformers", "tokenizers")},
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "matmul": cpu.matmul(),
+        "onednn": cpu.onednn(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def moved(path: Path) -> str:
+    """A sentence for a run that is resumed under other conditions than it had; empty if they are
+    the same, or if the run left no record of them."""
+    differences = _moved(path)
+    if not differences:
+        return ""
+    listed = ", ".join(f"{name} {now} (was {before})" for name, before, now in differences)
+    return (
+        f"resumed with {listed}: numbers are rounded differently from here on, so the run will not "
+        "have the bytes that it would have had undisturbed"
+        + ("; set OMP_NUM_THREADS to keep them" if differences[0][0] == "threads" else "")
+    )
+
+
+def describe(
+    path: Path,
+    config: Config,
+    facts: Mapping[str, object],
+    *,
+    at: str,
+    changed: Mapping[str, object],
+) -> None:
+    """Write config.toml and meta.json.
+
+    facts    more for meta.json
+    at       the checkpoint that a resumed run continues from
+    changed  settings that were changed since, with what they were
+
+    Raises RunError for a full disk.
+    """
+    meta: dict[str, object] = {
+        "tutelage": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **machine(),
+        "commit": _commit(),
+        "command": _command(),
+        "seed": config.run.seed,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **facts,
+    }
+    histories = {
+        CHANGED: dict(changed),
+        MOVED: {name: before for name, before, _ in _moved(path)},
+    }
+    for name, before in histories.items():
+        entries = _entries(path, name)
+        if before:
+            entries.append({"from": at, "before": before})
+        if entries:
+            meta[name] = entries
+    text = write(config)
+    signatures = [x for x in (signature(text), _old_signature(path)) if x]
+    meta[SIGNED] = list(dict.fromkeys(signatures))
+    described = json.dumps(meta, indent=1, ensure_ascii=False) + "\n"
+    for name, content in ((META, described), (CONFIG, text)):
+        try:
+            write_whole(path / name, content)
+        except OSError as error:
+            raise RunError(checkpoint.no_room(path / name, error)) from error
+
+
+def _moved(path: Path) -> list[tuple[str, object, object]]:
+    """(name, before, now) of each condition that changed; packages are listed one by one."""
+    before, now = _read(path), machine()
+    changes: list[tuple[str, object, object]] = []
+    for name in ("threads", "processor", "device", "matmul", "onednn"):
+        if name in before and before[name] != now[name]:
+            changes.append((name, before[name], now[name]))
+    old, new = before.get("packages"), now["packages"]
+    if isinstance(old, dict) and isinstance(new, dict):
+        changes += [(n, old[n], new[n]) for n in new if n in old and old[n] != new[n]]
+    return changes
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads((path / META).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _entries(path: Path, name: str) -> list[object]:
+    """What meta.json lists under a name so far."""
+    entries = _read(path).get(name)
+    return list(entries) if isinstance(entries, list) else []
+
+
+def _old_signature(path: Path) -> str:
+    """Of the config.toml that is there, if it is this user's: it holds until it is replaced."""
+    there = path / CONFIG
+    return signature(there.read_text(encoding="utf-8")) if there.exists() and ours(there) else ""
+
+
+def _command() -> str:
+    """What was typed; empty where a run is started from Python."""
+    name, *arguments = sys.argv or [""]
+    if Path(name).stem == NAME or Path(name).parts[-2:] == (NAME, "__main__.py"):
+        return shlex.join([NAME, *arguments])
+    return ""
+
+
+def _commit() -> str:
+    """The commit of the working directory, or empty outside of a repository."""
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout.strip()

@@ -79,11 +79,11 @@ def run(form: str, loss: str, student: Distribution, teacher: Distribution, toke
     total, cut = 0.0, Pieces(student)
     for start in range(0, len(token), student.chunk):
         part = slice(start, min(start + student.chunk, len(token)))
-        made = parts(loss, cut[part], teacher[part], token[part], whole=False)
-        value = (weight[part] * made).sum()
+        losses = parts(loss, cut[part], teacher[part], token[part], whole=False)
+        value = (weight[part] * losses).sum()
         value.backward()  # type: ignore[no-untyped-call]
         total += float(value.detach())
-        del made, value  # with which the piece's log-probabilities go
+        del losses, value  # with which the piece's log-probabilities go
     sent = list(cut.send())
     torch.autograd.backward([to for to, _ in sent], [gradient for _, gradient in sent])
     return total
@@ -100,15 +100,15 @@ def measure(form: str, loss: str, arguments: argparse.Namespace) -> dict[str, fl
     of_student, of_teacher = arguments.hidden
     torch.manual_seed(0)
 
-    def made(*shape: int, scale: float = 1.0) -> Tensor:
+    def normal(*shape: int, scale: float = 1.0) -> Tensor:
         return (scale * torch.randn(*shape)).to(device)
 
     student = Distribution(
-        hidden=made(tokens, of_student).requires_grad_(),
-        head=made(entries, of_student, scale=0.05).requires_grad_(),
+        hidden=normal(tokens, of_student).requires_grad_(),
+        head=normal(entries, of_student, scale=0.05).requires_grad_(),
     )
     teacher = Distribution(
-        hidden=made(tokens, of_teacher), head=made(entries, of_teacher, scale=0.05)
+        hidden=normal(tokens, of_teacher), head=normal(entries, of_teacher, scale=0.05)
     )
     token = torch.randint(entries, (tokens,)).to(device)
     cuda = device != "cpu"
@@ -169,12 +169,12 @@ def elsewhere(form: str, loss: str, tokens: int, arguments: argparse.Namespace) 
         "--hidden",
         *map(str, arguments.hidden),
     ]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
-    if made.returncode == -9:
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode == -9:
         return {}
-    if made.returncode:
-        sys.exit(f"{form}, {loss}, {tokens} tokens failed:\n{made.stderr[-2000:]}")
-    return {str(name): float(x) for name, x in json.loads(made.stdout).items()}
+    if process.returncode:
+        sys.exit(f"{form}, {loss}, {tokens} tokens failed:\n{process.stderr[-2000:]}")
+    return {str(name): float(x) for name, x in json.loads(process.stdout).items()}
 
 
 def repeats_of(most: int, tokens: int) -> int:
@@ -244,8 +244,8 @@ def main() -> None:
     for tokens in sorted(arguments.tokens):  # what takes long comes last
         for loss in arguments.losses:
             for form in FORMS:
-                made = sheet.cells(form, loss, tokens)
-                print(f"| {loss} | {tokens:,} | {form} | {made} |", flush=True)
+                cells = sheet.cells(form, loss, tokens)
+                print(f"| {loss} | {tokens:,} | {form} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

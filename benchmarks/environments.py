@@ -66,8 +66,8 @@ def needs_of(world: str) -> list[Need]:
 
 def suite_of(world: str) -> Suite:
     module, _, name = SUITES[world].partition(":")
-    made: Suite = getattr(importlib.import_module(module), name)()
-    return made
+    suite: Suite = getattr(importlib.import_module(module), name)()
+    return suite
 
 
 def java(world: str) -> bool:
@@ -131,14 +131,14 @@ def measure(world: str, live: int, steps: int, repeats: int) -> dict[str, list[f
     bytes_ = held() - before if machine else tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     first.env.close()
-    made = {
+    row = {
         "steps": rate(lambda: play(max(steps, live)), clock, repeats),
         "resets": rate(begin, clock, repeats),
         "KiB": [bytes_ / live / 1024],
     }
     for player in players:
         player.env.close()
-    return made
+    return row
 
 
 def shown(values: Sequence[float]) -> str:
@@ -152,7 +152,7 @@ def shown(values: Sequence[float]) -> str:
 
 def rows(world: str, options: argparse.Namespace) -> list[str]:
     """Each from a process of its own: memory that was given back is seldom given back wholly."""
-    made = []
+    table = []
     for live in LIVE_JAVA if java(world) else LIVE:
         command = [
             sys.executable,
@@ -165,11 +165,11 @@ def rows(world: str, options: argparse.Namespace) -> list[str]:
             "--repeats",
             str(options.repeats),
         ]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        found = json.loads(said.splitlines()[-1])
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found = json.loads(output.splitlines()[-1])
         cells = (world, f"{live:,}", *(shown(found[name]) for name in ("steps", "resets", "KiB")))
-        made.append("| " + " | ".join(cells) + " |")
-    return made
+        table.append("| " + " | ".join(cells) + " |")
+    return table
 
 
 def main() -> None:

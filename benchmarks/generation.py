@@ -89,7 +89,7 @@ class Work:
     observation: int
     action: int
 
-    def said(self, episode: int, turn: int) -> list[int]:
+    def observation_ids(self, episode: int, turn: int) -> list[int]:
         lot = random.Random(f"{episode} {turn}")
         return [lot.randrange(ENTRIES) for _ in range(self.observation)]
 
@@ -124,17 +124,17 @@ def engine(of: Any, rows: int) -> SlotEngine:
     )
 
 
-def kept(of: SlotEngine, work: Work) -> None:
+def continuous(of: SlotEngine, work: Work) -> None:
     """Every turn's prompt is submitted whole; the engine computes what is new."""
     ids: list[tuple[int, ...]] = [()] * work.episodes
     for turn in range(work.turns):
         for e in range(work.episodes):
-            ids[e] = (*ids[e], *work.said(e, turn))
+            ids[e] = (*ids[e], *work.observation_ids(e, turn))
             of.submit(Request(key=str(e), prompt=ids[e], seed=turn, max_new=work.action))
         left = work.episodes
         while left:
-            for made in of.poll():
-                ids[int(made.key)] = (*ids[int(made.key)], *made.tokens)
+            for completion in of.poll():
+                ids[int(completion.key)] = (*ids[int(completion.key)], *completion.tokens)
                 left -= 1
     of.refresh()
 
@@ -144,10 +144,12 @@ def again(of: Any, work: Work) -> None:
     """transformers' generate, which computes every turn's whole prompt."""
     ids = torch.empty(work.episodes, 0, dtype=torch.long)
     for turn in range(work.turns):
-        said = torch.tensor([work.said(e, turn) for e in range(work.episodes)])
+        observation_ids = torch.tensor(
+            [work.observation_ids(e, turn) for e in range(work.episodes)]
+        )
         ids = of.generate(
-            torch.cat([ids, said], 1),
-            attention_mask=torch.ones_like(torch.cat([ids, said], 1)),
+            torch.cat([ids, observation_ids], 1),
+            attention_mask=torch.ones_like(torch.cat([ids, observation_ids], 1)),
             do_sample=True,
             top_k=0,
             max_new_tokens=work.action,
@@ -184,7 +186,7 @@ def against_generate(work: Work, repeats: int, python: str) -> None:
     plain, ours = model(), engine(model(), work.episodes)
     runs = []
     for _ in range(repeats):
-        runs.append((seconds(lambda: kept(ours, work)), seconds(lambda: again(plain, work))))
+        runs.append((seconds(lambda: continuous(ours, work)), seconds(lambda: again(plain, work))))
     tokens = work.episodes * work.turns * work.action
     table("", "seconds", "action tokens a second", "re-prefill takes")
     ratio = spread([b / a for a, b in runs], " times")
@@ -211,21 +213,25 @@ def against_generate(work: Work, repeats: int, python: str) -> None:
 def vllm(python: str, folder: Path, work: Work, repeats: int) -> list[float]:
     """The same turns in a Python that has vLLM: seconds of its process, one warm-up before."""
     script = Path(__file__).with_name("generation_vllm.py")
-    says = [[work.said(e, turn) for e in range(work.episodes)] for turn in range(work.turns)]
+    says = [
+        [work.observation_ids(e, turn) for e in range(work.episodes)] for turn in range(work.turns)
+    ]
     (folder / "work.json").write_text(
-        json.dumps({"said": says, "action": work.action, "repeats": repeats, "context": CONTEXT})
+        json.dumps(
+            {"observation_ids": says, "action": work.action, "repeats": repeats, "context": CONTEXT}
+        )
     )
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1"}
-    made = subprocess.run(
+    process = subprocess.run(
         [python, str(script), str(folder)],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    if made.returncode:
-        sys.exit(f"vLLM failed:\n{made.stderr[-2000:]}")
-    return [float(s) for s in json.loads(made.stdout.strip().splitlines()[-1])]
+    if process.returncode:
+        sys.exit(f"vLLM failed:\n{process.stderr[-2000:]}")
+    return [float(s) for s in json.loads(process.stdout.strip().splitlines()[-1])]
 
 
 def as_turns_grow(turns: Sequence[int], work: Work, repeats: int) -> None:
@@ -241,7 +247,7 @@ def as_turns_grow(turns: Sequence[int], work: Work, repeats: int) -> None:
         Work(episodes=work.episodes, turns=n, observation=work.observation, action=work.action)
         for n in turns
     ]
-    runs = [[seconds(partial(kept, of, w)) for w in works] for _ in range(repeats)]
+    runs = [[seconds(partial(continuous, of, w)) for w in works] for _ in range(repeats)]
     table("turns", "tokens", "seconds an episode", "milliseconds a token")
     for k, n in enumerate(turns):
         taken = [run[k] / work.episodes for run in runs]
@@ -267,7 +273,7 @@ def as_episodes_grow(lives: Sequence[int], repeats: int) -> None:
         f"tokens each, median of {repeats} (range)."
     )
     of = {n: engine(model(), n) for n in lives}
-    runs = [[seconds(partial(kept, of[w.episodes], w)) for w in work] for _ in range(repeats)]
+    runs = [[seconds(partial(continuous, of[w.episodes], w)) for w in work] for _ in range(repeats)]
     table("live episodes", "action tokens a second", "all tokens a second")
     for k, w in enumerate(work):
         tokens = w.episodes * w.action

@@ -33,12 +33,12 @@ def main() -> None:
     for _ in range(work["repeats"] + 1):
         llm.reset_prefix_cache()
         since = time.process_time()
-        ids: list[list[int]] = [[] for _ in work["said"][0]]
-        for said in work["said"]:
-            ids = [[*past, *new] for past, new in zip(ids, said, strict=True)]
+        ids: list[list[int]] = [[] for _ in work["observation_ids"][0]]
+        for new_ids in work["observation_ids"]:
+            ids = [[*past, *new] for past, new in zip(ids, new_ids, strict=True)]
             prompts = [{"prompt_token_ids": prompt} for prompt in ids]
-            made = llm.generate(prompts, wanted, use_tqdm=False)
-            ids = [[*p, *m.outputs[0].token_ids] for p, m in zip(ids, made, strict=True)]
+            outputs = llm.generate(prompts, wanted, use_tqdm=False)
+            ids = [[*p, *m.outputs[0].token_ids] for p, m in zip(ids, outputs, strict=True)]
         taken.append(time.process_time() - since)
     print(json.dumps(taken[1:]))  # the first one warms up
 

@@ -64,16 +64,16 @@ def run(arguments: argparse.Namespace) -> Iterator[Line]:
             # what a case may take of the time that is left: none is left out for another's sake
             share = time.perf_counter() + max(0.0, until - time.perf_counter()) / left
             try:
-                made = measure(Job(shape, SHAPES[shape], found, arguments, share), case)
+                measured = measure(Job(shape, SHAPES[shape], found, arguments, share), case)
             except torch.OutOfMemoryError:
-                made = {"error": "does not fit into this card's memory"}
+                measured = {"error": "does not fit into this card's memory"}
             if device.startswith("cuda"):
                 torch.cuda.empty_cache()
             yield {
                 "part": part,
                 "shape": shape,
                 "case": case,
-                **made,
+                **measured,
                 "device": name,
                 "gigabytes_per_second": round(found.bandwidth / 1e9, 1),
                 "teraflops_of_a_product": round(found.product / 1e12, 2),
@@ -85,17 +85,23 @@ def table(lines: Sequence[Line]) -> str:
     """What was saved, a table for each part."""
     if not lines:
         return "Not measured yet: `python benchmarks/gpu.py --save` on a machine with a card."
-    made = []
+    table_lines = []
     for part in CASES:
         mine = [line for line in lines if line["part"] == part]
         if not mine:
             continue
         names = list(dict.fromkeys(key for line in mine for key in line if key != "part"))
-        made += ["", f"### {part}", "", "| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-        made += [
+        table_lines += [
+            "",
+            f"### {part}",
+            "",
+            "| " + " | ".join(names) + " |",
+            "|" + "---|" * len(names),
+        ]
+        table_lines += [
             "| " + " | ".join(shown(line.get(key, "")) for key in names) + " |" for line in mine
         ]
-    return "\n".join(made).strip()
+    return "\n".join(table_lines).strip()
 
 
 def shown(value: object) -> str:

@@ -69,7 +69,7 @@ def config_of(name: str, folder: Path, *, dtype: str, device: str) -> Config:
         "dtype": dtype,
         "device": device,
     }
-    made: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "run": {"steps": 1, "folder": str(folder)},
         "env": {"suite": "doors"},
         "rollout": {"tasks_per_step": 1, "group_size": 2, "max_turns": 2, "max_new_tokens": 4},
@@ -78,8 +78,8 @@ def config_of(name: str, folder: Path, *, dtype: str, device: str) -> Config:
         "policy": policy,
     }
     if "policies" in table:
-        made["policies"] = {"teacher": policy}
-    return parse(made)
+        settings["policies"] = {"teacher": policy}
+    return parse(settings)
 
 
 def starts(device: str, dtype: str, names: Sequence[str] = ()) -> Iterator[Line]:
@@ -107,15 +107,15 @@ def conversations(size: int, count: int) -> list[Sample]:
     """Turns of some episodes with a common beginning, of random ids below `size`."""
     draw = random.Random(0)
     head = tuple(draw.randrange(10, size) for _ in range(90))
-    made = []
+    samples = []
     for _ in range(count):
         ids = head
         for _ in range(draw.randint(2, 6)):
             prompt = (*ids, *(draw.randrange(10, size) for _ in range(draw.randint(5, 60))))
             tokens = tuple(draw.randrange(10, size) for _ in range(draw.randint(3, 30)))
-            made.append(Sample(prompt=prompt, tokens=tokens))
+            samples.append(Sample(prompt=prompt, tokens=tokens))
             ids = (*prompt, *tokens)
-    return made
+    return samples
 
 
 def requests(size: int, count: int) -> list[Request]:
@@ -166,9 +166,9 @@ def turns_apart(one: Mapping[str, Completion], other: Mapping[str, Completion]) 
 
 def gap(of: HFPolicy, wanted: Sequence[Request]) -> Tensor:
     """|log-probability when scored - when sampled| of each token."""
-    made = sampled(of, wanted)
-    samples = [Sample(prompt=r.prompt, tokens=made[r.key].tokens) for r in wanted]
-    drawn = torch.tensor([x for r in wanted for x in made[r.key].logps])
+    turns = sampled(of, wanted)
+    samples = [Sample(prompt=r.prompt, tokens=turns[r.key].tokens) for r in wanted]
+    drawn = torch.tensor([x for r in wanted for x in turns[r.key].logps])
     return (scored(of, samples) - drawn).abs()
 
 

@@ -67,9 +67,9 @@ class Wide(Chat):
 
 
 def chat_of(shape: Shape, texts: Sequence[str]) -> Wide:
-    made = Wide(train_tokenizer(texts, entries=1024))
-    object.__setattr__(made, "entries", shape.vocab)
-    return made
+    chat = Wide(train_tokenizer(texts, entries=1024))
+    object.__setattr__(chat, "entries", shape.vocab)
+    return chat
 
 
 def policy_of(shape: Shape, chat: Chat, device: str, **settings: Any) -> HFPolicy:
@@ -347,8 +347,8 @@ def saved_of(job: Job, tokens: int, beside: float = 0.0) -> Saved:
     room, state = 0.9 * memory()[0] - beside, 16 * job.shape.parameters()
     if state + job.shape.activations(tokens, 2) < room:
         return Saved(recompute=False, offload=False)
-    kept = job.shape.activations(tokens, 2, recompute=True)
-    return Saved(recompute=True, offload=state + kept >= room)
+    saved = job.shape.activations(tokens, 2, recompute=True)
+    return Saved(recompute=True, offload=state + saved >= room)
 
 
 def learner(job: Job, saved: Saved, chat: Chat, tokens: int, rows: int = 1) -> HFPolicy:
@@ -487,11 +487,11 @@ def step(job: Job, episodes: int) -> Line:
         played = play(
             session, tasks[:count], algorithm, seed=0, group_size=config.rollout.group_size
         )
-        made = [mixed(e, k) for k, e in enumerate(played)]
-        turns[:] = [turn for e in made for turn in e.turns]
+        samples = [mixed(e, k) for k, e in enumerate(played)]
+        turns[:] = [turn for e in samples for turn in e.turns]
         train_step(
             algorithm,
-            made,
+            samples,
             session.policies,
             optimizer,
             session.prompter,

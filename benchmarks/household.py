@@ -95,8 +95,8 @@ def memory(size: str, games: int) -> None:
 
 def memory_row(size: str, games: int) -> Row:
     command = [sys.executable, __file__, "--memory", size, "--games", str(games)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return f"KiB per live game, {size}", f"{float(said):,.0f}", f"{games} games, 30 steps each"
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return f"KiB per live game, {size}", f"{float(output):,.0f}", f"{games} games, 30 steps each"
 
 
 def textworld(size: str, games: int, steps: int, repeats: int) -> Iterator[Row]:

@@ -49,9 +49,11 @@ def sections(text: str) -> dict[str, str]:
     return {title: rest.strip() for title, _, rest in (part.partition("\n") for part in parts)}
 
 
-def write(page: Path, made: dict[str, str]) -> None:
+def write(page: Path, sections: dict[str, str]) -> None:
     """The page, its sections in the order of SECTIONS."""
-    found = [f"## {title}\n\n{made[title]}\n" for title in SECTIONS.values() if title in made]
+    found = [
+        f"## {title}\n\n{sections[title]}\n" for title in SECTIONS.values() if title in sections
+    ]
     page.write_text("\n".join([HEAD, *found]))
 
 
@@ -66,22 +68,22 @@ def measure(script: str, given: Sequence[str], others: dict[str, str], page: Pat
             words += [f"--{beside}", others[beside]]
             shown += [f"--{beside}", "PYTHON"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    made = subprocess.run(
+    process = subprocess.run(
         [python, str(HERE / script), *words],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    if made.returncode:
-        sys.exit(f"{script} failed:\n{made.stderr}")
+    if process.returncode:
+        sys.exit(f"{script} failed:\n{process.stderr}")
     command = f"OMP_NUM_THREADS=1 {shlex.join(shown)}"
     raw = page.parent / "benchmarks" / f"{script.removesuffix('.py')}.txt"
     raw.parent.mkdir(exist_ok=True)
-    raw.write_text(f"$ {command}\n# {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n\n{made.stdout}")
+    raw.write_text(f"$ {command}\n# {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n\n{process.stdout}")
     there = sections(page.read_text()) if page.exists() else {}
-    write(page, {**there, SECTIONS[script]: f"`{command}`\n\n{made.stdout.strip()}"})
-    return made.stdout
+    write(page, {**there, SECTIONS[script]: f"`{command}`\n\n{process.stdout.strip()}"})
+    return process.stdout
 
 
 def main() -> None:

@@ -80,7 +80,7 @@ class Runner:
         self.name = name
         self.steps: list[dict[str, float]] = []
         self.facts: dict[str, Any] = {}
-        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
         self.process = subprocess.Popen(
             command,
             env=environment,
@@ -88,7 +88,7 @@ class Runner:
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.said,
+            stderr=self.log,
         )
         while "ready" not in (line := self._line()):
             self.facts |= line
@@ -98,9 +98,9 @@ class Runner:
         for text in self.process.stdout:
             if text.startswith("@@ "):
                 return dict(json.loads(text[3:]))
-        self.said.seek(0)
-        said = self.said.read().strip().splitlines()[-15:]
-        sys.exit(f"{self.name} stopped:\n" + "\n".join(said))
+        self.log.seek(0)
+        log = self.log.read().strip().splitlines()[-15:]
+        sys.exit(f"{self.name} stopped:\n" + "\n".join(log))
 
     def step(self) -> None:
         assert self.process.stdin is not None
@@ -130,14 +130,14 @@ def commands(arguments: argparse.Namespace, work: str, matmul: str) -> dict[str,
         common += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     common += ["--steps", str(arguments.repeats + 1)]
     ours = [sys.executable, "step_ours.py", "run", *common, "--tokens", str(arguments.tokens)]
-    made = {OURS: ours}
+    commands_of = {OURS: ours}
     if arguments.compile:
-        made[f"{OURS}, compiled"] = [*ours, "--compile"]
+        commands_of[f"{OURS}, compiled"] = [*ours, "--compile"]
     if arguments.trl:
         theirs = [arguments.trl, "step_trl.py", *common]
         for rows in arguments.trl_rows:
-            made[f"TRL, {rows} a pass"] = [*theirs, "--rows", str(rows)]
-    return made
+            commands_of[f"TRL, {rows} a pass"] = [*theirs, "--rows", str(rows)]
+    return commands_of
 
 
 def measure(arguments: argparse.Namespace, work: str, matmul: str) -> list[Runner]:
@@ -165,7 +165,7 @@ def measure(arguments: argparse.Namespace, work: str, matmul: str) -> list[Runne
 
 
 def rows(runners: Sequence[Runner], work: str, matmul: str) -> list[str]:
-    made = []
+    table = []
     for runner in runners:
         counted = runner.steps[1:]
         peak = runner.steps[-1]["peak"]
@@ -189,8 +189,8 @@ def rows(runners: Sequence[Runner], work: str, matmul: str) -> list[str]:
             )
         else:
             line.append("")
-        made.append("| " + " | ".join(line) + " |")
-    return made
+        table.append("| " + " | ".join(line) + " |")
+    return table
 
 
 def make_models(arguments: argparse.Namespace) -> None:
@@ -244,13 +244,13 @@ def main() -> None:
     make_models(arguments)
     absent = missing(arguments.trl)
     arguments.trl = "" if absent else arguments.trl
-    version, made = "", []
+    version, lines = "", []
     for work in arguments.work:
         for matmul in arguments.matmul:
             runners = measure(arguments, work, matmul)
             version = str(runners[-1].facts.get("version", ""))
-            made += rows(runners, work, matmul)
-            print(made[-1], file=sys.stderr)
+            lines += rows(runners, work, matmul)
+            print(lines[-1], file=sys.stderr)
     if absent:
         print(f"TRL was not measured: {absent}.\n")
     print(f"{STORY}\n")
@@ -269,7 +269,7 @@ def main() -> None:
         "| tutelage over it: tokens per processor second; memory |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    print("\n".join(made))
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -84,28 +84,28 @@ def tokenizer() -> Any:
     )
     core.train_from_iterator(world.texts(1500), trainer)
     core.add_tokens([AddedToken(mark, normalized=False, special=False) for mark in world.MARKS])
-    made = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=world.PAD,
         eos_token=world.END,
         additional_special_tokens=[world.ROLE],
     )
-    made.chat_template = world.TEMPLATE
-    return made
+    fast.chat_template = world.TEMPLATE
+    return fast
 
 
 def shown(chat: Any, number: int, turns: int) -> Any:
     """An expert's episode."""
     from tutelage.types import Episode, Stop, Turn
 
-    at, said = world.first(number), Observation(text=world.question(number))
-    made = []
+    at, observation = world.first(number), Observation(text=world.question(number))
+    turns_played = []
     for _ in range(turns):
         text = world.call(at)
         ids = chat.reply(text)
-        made.append(
+        turns_played.append(
             Turn(
-                observation=said,
+                observation=observation,
                 prompt=(),
                 text=text,
                 tokens=ids,
@@ -115,9 +115,9 @@ def shown(chat: Any, number: int, turns: int) -> Any:
             )
         )
         answer, at = world.record(*at)
-        said = Observation(text=worded(answer))
+        observation = Observation(text=worded(answer))
     task = Task(id=f"story/{number}", data={"task": str(number)})
-    return Episode(task=task, group=task.id, turns=tuple(made), stop=Stop.TURNS)
+    return Episode(task=task, group=task.id, turns=tuple(turns_played), stop=Stop.TURNS)
 
 
 def make_models(folder: Path, shape: Mapping[str, int], steps: int, turns: int) -> None:

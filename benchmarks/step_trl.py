@@ -50,7 +50,7 @@ class Paced(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     def __init__(self) -> None:
         self.wall = self.cpu = self.generate = 0.0
-        self.made: Mapping[str, Any] = {}
+        self.batch: Mapping[str, Any] = {}
         self.logged: Mapping[str, Any] = {}
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
@@ -60,8 +60,8 @@ class Paced(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
-        mask = self.made["completion_mask"] * self.made["tool_mask"]
-        ends = (self.made["completion_ids"] == kwargs["processing_class"].eos_token_id) * mask
+        mask = self.batch["completion_mask"] * self.batch["tool_mask"]
+        ends = (self.batch["completion_ids"] == kwargs["processing_class"].eos_token_id) * mask
         say(
             {
                 "wall": wall,
@@ -108,7 +108,9 @@ def prompts(encoder: Any, trainer: Any) -> list[list[int]]:
     return [list(start), [*start, *call, *more]]
 
 
-def made(work: str, models: Path, folder: str, arguments: argparse.Namespace, paced: Paced) -> Any:
+def trainer_of(
+    work: str, models: Path, folder: str, arguments: argparse.Namespace, paced: Paced
+) -> Any:
     """The trainer."""
     encoder = AutoTokenizer.from_pretrained(models / "student", padding_side="left")
     encoder.response_template = PARSER
@@ -171,7 +173,7 @@ def main() -> None:
     torch.backends.mkldnn.matmul.fp32_precision = precision  # type: ignore[attr-defined]
     paced = Paced()
     with tempfile.TemporaryDirectory() as folder:
-        encoder, trainer = made(arguments.work, arguments.models, folder, arguments, paced)
+        encoder, trainer = trainer_of(arguments.work, arguments.models, folder, arguments, paced)
         play, score = trainer._generate, trainer._generate_and_score_completions
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -180,11 +182,11 @@ def main() -> None:
             paced.generate += time.perf_counter() - since
             return result
 
-        def kept(*args: Any, **kwargs: Any) -> Any:
-            paced.made = score(*args, **kwargs)
-            return paced.made
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            paced.batch = score(*args, **kwargs)
+            return paced.batch
 
-        trainer._generate, trainer._generate_and_score_completions = timed, kept
+        trainer._generate, trainer._generate_and_score_completions = timed, recorded
         say({"version": trl.__version__, "prompt": prompts(encoder, trainer)})
         say({"ready": True})
         trainer.train()

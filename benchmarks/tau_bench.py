@@ -117,8 +117,8 @@ def memory(live: int) -> None:
 
 def memory_row(live: int) -> Row:
     command = [sys.executable, __file__, "--memory", str(live)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return f"KiB per live conversation, {live}", f"{float(said):,.1f}", "before its last step"
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return f"KiB per live conversation, {live}", f"{float(output):,.1f}", "before its last step"
 
 
 # -- tau-bench itself

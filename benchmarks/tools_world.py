@@ -36,11 +36,11 @@ ENDS = ("", "l", "n", "r", "s", "th", "m", "ck")
 
 def _words() -> tuple[str, ...]:
     rng = random.Random("words of the archive")
-    made: dict[str, None] = {}
-    while len(made) < 2400:
+    words: dict[str, None] = {}
+    while len(words) < 2400:
         parts = (rng.choice(ONSETS) + rng.choice(NUCLEI) for _ in range(rng.choice((1, 2, 2))))
-        made["".join(parts) + rng.choice(ENDS)] = None
-    return tuple(made)
+        words["".join(parts) + rng.choice(ENDS)] = None
+    return tuple(words)
 
 
 WORDS = _words()
@@ -88,12 +88,12 @@ def called(message: str) -> dict[str, Any] | None:
     if found is None:
         return None
     try:
-        made = json.loads(found[1])
+        call = json.loads(found[1])
     except json.JSONDecodeError:
         return None
-    if not isinstance(made, dict) or made.get("name") != TOOL:
+    if not isinstance(call, dict) or call.get("name") != TOOL:
         return None
-    arguments = made.get("arguments")
+    arguments = call.get("arguments")
     return arguments if isinstance(arguments, dict) else None
 
 

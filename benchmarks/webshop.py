@@ -30,7 +30,7 @@ Walk = list[str]
 
 def walks(suite: WebShop, count: int, steps: int) -> list[Walk]:
     """Walks that search with the words of the instruction and click about, but never buy."""
-    made = []
+    walks_taken = []
     for i, task in enumerate(suite.tasks("train")[:count]):
         rng, env = random.Random(i), suite.make()
         seen, walk = env.reset(task), []
@@ -42,8 +42,8 @@ def walks(suite: WebShop, count: int, steps: int) -> list[Walk]:
             search = seen.actions[0].startswith("search") or rng.random() < 0.15
             walk.append(f"search[{query}]" if search else rng.choice(clicks))
             seen = env.step(walk[-1])
-        made.append(walk)
-    return made
+        walks_taken.append(walk)
+    return walks_taken
 
 
 def timed(act: Callable[[], int], repeats: int) -> str:
@@ -117,16 +117,16 @@ def memory(live: int) -> None:
 
 def memory_row(live: int) -> Row:
     command = [sys.executable, __file__, "--memory", str(live)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return f"KiB per live visit, {live:,} of them", f"{float(said):,.1f}", "10 steps each"
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return f"KiB per live visit, {live:,} of them", f"{float(output):,.1f}", "10 steps each"
 
 
 def on_disk(products: int) -> Iterator[Row]:
     """A shop of many products that is built in a folder and opened."""
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        made = generate(products)
-        files.write(data, made.products, made.attributes, made.humans)
+        goods = generate(products)
+        files.write(data, goods.products, goods.attributes, goods.humans)
         code = (
             "import sys, time\n"
             "from tutelage_worlds.webshop.__main__ import main\n"
@@ -135,8 +135,8 @@ def on_disk(products: int) -> Iterator[Row]:
             "print(time.process_time(), int(status.split()[0]) / 1e3)"
         )
         command = [sys.executable, "-c", code, folder, f"{folder}/shop"]
-        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        seconds, peak = map(float, said.split())
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        seconds, peak = map(float, output.split())
         size = sum(path.stat().st_size for path in (data / "shop").iterdir()) / 1e6
         code = (
             "import resource, sys, time\n"

@@ -100,15 +100,15 @@ def run_part(name: str, arguments: argparse.Namespace) -> Line:
 
 def read_lines(text: str) -> list[Line]:
     """The JSON objects of a text, without a last line that was cut off."""
-    made = []
+    lines = []
     for each in text.splitlines():
         try:
             line = json.loads(each)
         except ValueError:
             continue
         if isinstance(line, dict):
-            made.append(line)
-    return made
+            lines.append(line)
+    return lines
 
 
 def machine(device: str) -> Line:
@@ -129,21 +129,23 @@ def machine(device: str) -> Line:
 def page(report: Line) -> str:
     """The report in Markdown."""
     about = ", ".join(f"{k} {v}" for k, v in report["machine"].items() if v is not None)
-    made = ["# GPU report", "", f"{report['began']}: {about}", ""]
+    report_lines = ["# GPU report", "", f"{report['began']}: {about}", ""]
     if report["tiny"]:
-        made += ["In the small: this shows that the parts run, and measures nothing.", ""]
-    made += ["| part | result | seconds |", "|---|---|---|"]
+        report_lines += ["In the small: this shows that the parts run, and measures nothing.", ""]
+    report_lines += ["| part | result | seconds |", "|---|---|---|"]
     for part in report["parts"]:
-        made.append(f"| {part['part']} | {result(part)} | {part['seconds']:g} |")
+        report_lines.append(f"| {part['part']} | {result(part)} | {part['seconds']:g} |")
     for part in report["parts"]:
         lines = part["lines"]
         if not lines:
             continue
         names = list(dict.fromkeys(key for line in lines for key in line))
-        made += ["", f"## {part['part']}", ""]
-        made += ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-        made += ["| " + " | ".join(cell(line.get(k)) for k in names) + " |" for line in lines]
-    return "\n".join(made) + "\n"
+        report_lines += ["", f"## {part['part']}", ""]
+        report_lines += ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+        report_lines += [
+            "| " + " | ".join(cell(line.get(k)) for k in names) + " |" for line in lines
+        ]
+    return "\n".join(report_lines) + "\n"
 
 
 def result(part: Line) -> str:

@@ -305,8 +305,8 @@ def retrievals() -> str:
     """From the docstring of `tutelage.hints.retrieval`, which explains each way in a paragraph."""
     doc = inspect.cleandoc(retrieval.__doc__ or "")
     found = re.findall(r"^(\w+)  +(.*(?:\n +.*)*)", doc, re.MULTILINE)
-    said = {name: cell(text) for name, text in found}
-    rows = ((f"`{name}`", said[name]) for name in retrieval.RETRIEVALS)
+    texts = {name: cell(text) for name, text in found}
+    rows = ((f"`{name}`", texts[name]) for name in retrieval.RETRIEVALS)
     return table(("retrieval", "which files, besides the general one"), rows)
 
 

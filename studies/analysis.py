@@ -64,10 +64,10 @@ class Panel:
     def rate(self, method: str, measure: Measure = result, family: str = "") -> Estimate | None:
         """Mean success with its interval, of all tasks or of one family's."""
         found = self.values(method, measure)
-        kept = [k for k, name in enumerate(self.results.families) if family in ("", name)]
-        if not found or len(kept) < 2:
+        columns = [k for k, name in enumerate(self.results.families) if family in ("", name)]
+        if not found or len(columns) < 2:
             return None
-        return rate([[found[seed][k] for k in kept] for seed in sorted(found)])
+        return rate([[found[seed][k] for k in columns] for seed in sorted(found)])
 
     def start(self) -> Estimate | None:
         """Success before any training: of one run a seed, since all start alike."""

@@ -230,12 +230,12 @@ def _starts(
     """The shared start of each seed: a run of its own, without evaluations."""
     if kind not in kinds:
         raise ConfigError(f"study.warm_start = {kind!r} is none of {', '.join(kinds)}")
-    made = {}
+    starts = {}
     for seed in sorted({seed for numbers in seeds.values() for seed in numbers}):
         unevaluated: Table = {"eval": {"every": 0}}
         table = _merged(layers.base, unevaluated, kinds[kind], {"run": {"seed": seed}})
         key = key_of(table, environment=layers.environment)
-        made[seed] = _checked(
+        starts[seed] = _checked(
             table,
             method=WARM,
             group=WARM,
@@ -243,14 +243,14 @@ def _starts(
             key=key,
             folder=layers.folder / f"{WARM}-{seed}-{key}",
         )
-    return made
+    return starts
 
 
 def _run(layers: _Layers, name: str, method: Table, group: Table, start: Run) -> Run:
     table = _merged(layers.base, group, method, layers.over, {"run": {"seed": start.seed}})
     key = key_of(table, start.key, environment=layers.environment)
-    made = ("layers", "build", "tokenizer")  # the start has them already
-    policy = {k: v for k, v in cast(Table, table["policy"]).items() if k not in made}
+    of_the_start = ("layers", "build", "tokenizer")  # the start has them already
+    policy = {k: v for k, v in cast(Table, table["policy"]).items() if k not in of_the_start}
     table["policy"] = {**policy, "model": str(start.folder)}
     return _checked(
         table,

@@ -92,7 +92,7 @@ def collect(study: Study, journal: Journal, before: Results | None) -> Results:
     there = {f"{r.method}-{r.seed}" for r in runs}
     problems = {run.name: run.problem for run in study.runs if run.problem}
     failed = {
-        n: told for n, told in journal.failures().items() if n in {r.name for r in study.runs}
+        n: reason for n, reason in journal.failures().items() if n in {r.name for r in study.runs}
     }
     return Results(
         panel=panel.fingerprint,
@@ -185,23 +185,23 @@ def machine() -> dict[str, str]:
 
 def save(results: Results, path: Path) -> None:
     """A line a fact, a line a run: what changes is seen in a diff."""
-    made = asdict(results)
-    runs = ",\n".join("  " + record.dump(run) for run in made.pop("runs"))
-    facts = "".join(f" {json.dumps(name)}: {record.dump(made[name])},\n" for name in made)
+    table = asdict(results)
+    runs = ",\n".join("  " + record.dump(run) for run in table.pop("runs"))
+    facts = "".join(f" {json.dumps(name)}: {record.dump(table[name])},\n" for name in table)
     put(path, f'{{\n{facts} "runs": [\n{runs}\n ]\n}}\n')
 
 
 def read(path: Path) -> Results:
     """What `save` wrote. Raises RunError for a file that cannot be read."""
     try:
-        made = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(path.read_text(encoding="utf-8"))
         runs = tuple(
             Result(**{**run, "evaluations": tuple(Evaluated(**e) for e in run["evaluations"])})
-            for run in made["runs"]
+            for run in table["runs"]
         )
-        teacher = {int(seed): bits for seed, bits in made["teacher"].items()}
-        families = tuple(made["families"])
-        return Results(**{**made, "runs": runs, "teacher": teacher, "families": families})
+        teacher = {int(seed): bits for seed, bits in table["teacher"].items()}
+        families = tuple(table["families"])
+        return Results(**{**table, "runs": runs, "teacher": teacher, "families": families})
     except FileNotFoundError:
         raise RunError(
             f"there are no results in {path}; the study's command `run` makes them"

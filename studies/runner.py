@@ -148,7 +148,7 @@ class Journal:
             name = str(line["run"])
             last.pop(name, None)
             if line["event"] == "failed":
-                last[name] = str(line["said"])
+                last[name] = str(line["reason"])
         return last
 
 
@@ -192,8 +192,8 @@ def execute(
                 say(f"{job.name}: started ({len(pending)} wait)")
             for one in [a for a in active if a.process.poll() is not None]:
                 active.remove(one)
-                if told := _ended(one, journal, say):
-                    failed[one.job.name] = told
+                if reason := _ended(one, journal, say):
+                    failed[one.job.name] = reason
                 else:
                     settled(one.job)
             time.sleep(POLL)
@@ -226,12 +226,12 @@ def _ended(one: _Active, journal: Journal, say: Say) -> str:
         journal.write(job.name, "finished", seconds=seconds)
         say(f"{job.name}: finished after {seconds:.0f} s")
         return ""
-    told = last_line(job.log).replace(f"{Path.cwd()}/", "") or f"ended with code {code}"
+    reason = last_line(job.log).replace(f"{Path.cwd()}/", "") or f"ended with code {code}"
     if code < 0:
-        told = f"killed by signal {-code}"
-    journal.write(job.name, "failed", seconds=seconds, code=code, said=told)
-    say(f"{job.name}: FAILED after {seconds:.0f} s: {told} (all of it: {job.log})")
-    return told
+        reason = f"killed by signal {-code}"
+    journal.write(job.name, "failed", seconds=seconds, code=code, reason=reason)
+    say(f"{job.name}: FAILED after {seconds:.0f} s: {reason} (all of it: {job.log})")
+    return reason
 
 
 def last_line(path: Path) -> str:

@@ -180,14 +180,16 @@ def judged(test: Test, found: Estimate | None) -> str:
 
 def summary(claim: Claim, panel: Panel) -> str:
     """A claim's tests in one sentence."""
-    said = [judged(t, t.found(panel)) for t in claim.tests]
-    missing = said.count("not run")
-    if missing == len(said):
+    verdicts = [judged(t, t.found(panel)) for t in claim.tests]
+    missing = verdicts.count("not run")
+    if missing == len(verdicts):
         return "Not run."
-    count = {word: sum(s.startswith(word) for s in said) for word in ("as claimed", "the reverse")}
-    open_ = sum(s.startswith("not distinguishable") for s in said)
+    count = {
+        word: sum(s.startswith(word) for s in verdicts) for word in ("as claimed", "the reverse")
+    }
+    open_ = sum(s.startswith("not distinguishable") for s in verdicts)
     parts = [
-        f"{number} of {len(said)} {words}"
+        f"{number} of {len(verdicts)} {words}"
         for number, words in (
             (count["as claimed"], "as claimed"),
             (count["the reverse"], "the reverse"),

@@ -45,7 +45,7 @@ def render(study: Study, results: Results, out: Path) -> Path:
 
 def _pictures(study: Study, panel: Panel, folder: Path) -> dict[str, str]:
     """Draw what there are results for: name -> title."""
-    made: dict[str, str] = {}
+    pictures: dict[str, str] = {}
     results = panel.results
     note = f"panel {results.panel}, {len(results.families)} unseen tasks, temperature "
     note += f"{results.temperature:g}; the student alone"
@@ -57,8 +57,10 @@ def _pictures(study: Study, panel: Panel, folder: Path) -> dict[str, str]:
             **({"teacher": teacher.mean} if teacher else {}),
             **({"start": starts[0].mean} if starts else {}),
         }
-        made["success"] = "Success on the panel, mean of the last evaluations"
-        plots.intervals(rows, folder / "success.png", title=made["success"], marks=marks, note=note)
+        pictures["success"] = "Success on the panel, mean of the last evaluations"
+        plots.intervals(
+            rows, folder / "success.png", title=pictures["success"], marks=marks, note=note
+        )
     for name, (title, methods) in study.pictures.items():
         curves = {
             study.titles.get(m, m): [_point(e, step) for step, e in panel.curve(m)]
@@ -66,7 +68,7 @@ def _pictures(study: Study, panel: Panel, folder: Path) -> dict[str, str]:
             if results.of(m)
         }
         if curves:
-            made[name] = title
+            pictures[name] = title
             plots.learning_curve(
                 curves,
                 folder / f"{name}.png",
@@ -74,7 +76,7 @@ def _pictures(study: Study, panel: Panel, folder: Path) -> dict[str, str]:
                 teacher=_point(teacher, 0) if teacher else None,
                 note=note,
             )
-    return made
+    return pictures
 
 
 def _rows(study: Study, panel: Panel) -> Mapping[str, plots.Point]:

@@ -192,7 +192,7 @@ def further(study: Study, panel: Panel) -> str:
         if found := _learning(study, panel, group):
             parts.append(f"## {title}\n\n{found}")
     if panel.results.failed:
-        lines = [f"- `{name}`: {told}" for name, told in sorted(panel.results.failed.items())]
+        lines = [f"- `{name}`: {reason}" for name, reason in sorted(panel.results.failed.items())]
         parts.append("## What did not run\n\n" + "\n".join(lines))
     return "\n\n".join(parts)
 

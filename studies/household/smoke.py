@@ -36,8 +36,8 @@ def main(
     """Try everything in a folder, a temporary one if none is given. Raises RunError for what is
     not as it must be."""
     if folder is None:
-        with tempfile.TemporaryDirectory() as made:
-            return main(Path(made), say=say, study=study, over=over, jobs=jobs)
+        with tempfile.TemporaryDirectory() as root:
+            return main(Path(root), say=say, study=study, over=over, jobs=jobs)
     files = ["--study", str(study), "--over", over, "--folder", str(folder / "runs")]
     files += ["--results", str(folder / "results.json")]
     run = [*_command("run"), *files, "--jobs", str(jobs)]

@@ -26,7 +26,7 @@ LENGTH = 4
 CERTAIN = 12.0
 """The logit of the right form: what is to be learnt is which digit is said."""
 _TEXTS = (*LETTERS, *map(write, DIGITS), "the end", *(f"{k}. {d}" for k in "12" for d in DIGITS))
-_TOLD = re.compile(r"(?:^|\n)\s*(?:\d\.|>) ?([1347])(?=\s|$)")
+_PLAN = re.compile(r"(?:^|\n)\s*(?:\d\.|>) ?([1347])(?=\s|$)")
 """An action in a hint ("1. 3") or in the episode that a hindsight shows ("> 3")."""
 
 
@@ -63,12 +63,12 @@ class Tabular(nn.Module):
         self.logits = nn.Parameter(torch.zeros(len(LETTERS) * 5, LENGTH, self.chat.size))
         with torch.no_grad():
             for row in range(len(self.logits)):
-                letter, told = LETTERS[row // 5], row % 5
+                letter, digit_shown = LETTERS[row // 5], row % 5
                 for k, digit in enumerate(DIGITS):
                     ids = answer(digit)
                     self.logits[row, range(LENGTH), ids] = CERTAIN
                     self.logits[row, 1, ids[1]] += by * ((knows or {}).get(letter) == digit)
-                    self.logits[row, 1, ids[1]] += reads * (told == k + 1)
+                    self.logits[row, 1, ids[1]] += reads * (digit_shown == k + 1)
         self._letters = {self.chat.content(letter)[0]: k for k, letter in enumerate(LETTERS)}
         self._user = self.chat.open("", "")[0]
         self._rows: dict[Ids, int] = {}
@@ -79,9 +79,9 @@ class Tabular(nn.Module):
         if prompt not in self._rows:
             users = [k for k, token in enumerate(prompt) if token == self._user]
             letter = next((self._letters[t] for t in reversed(prompt) if t in self._letters), 0)
-            told = _TOLD.findall(self.chat.text(prompt[: users[0]])) if users[0] else []
+            plan = _PLAN.findall(self.chat.text(prompt[: users[0]])) if users[0] else []
             turn = len(users) - 1
-            shown = DIGITS.index(told[turn]) + 1 if turn < len(told) else 0
+            shown = DIGITS.index(plan[turn]) + 1 if turn < len(plan) else 0
             self._rows[prompt] = letter * 5 + shown
         return self._rows[prompt]
 

@@ -80,8 +80,8 @@ def _rows(study: Study, panel: Panel, methods: list[str]) -> list[list[str]]:
         rate, gain = panel.rate(m), panel.gap(m, m, result, start)
         if rate and gain:
             seeds = str(len(panel.results.of(m)))
-            said = verdict(gain, "learns", "gets worse")
-            row = [percent(rate.mean), ends(rate), signed(gain), said, seeds]
+            outcome = verdict(gain, "learns", "gets worse")
+            row = [percent(rate.mean), ends(rate), signed(gain), outcome, seeds]
             rows.append([study.titles[m], f"{played[m]:,}", *row])
     return rows
 

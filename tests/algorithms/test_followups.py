@@ -32,7 +32,7 @@ from tutelage.types import Observation, Turn
 
 
 @dataclass(frozen=True)
-class Said:
+class SampledToken:
     """A token: where it stands, and its log-probabilities by view."""
 
     episode: int
@@ -48,10 +48,10 @@ class Said:
         return self.teacher - self.student
 
 
-def said(of: World) -> list[Said]:
+def sampled_tokens(of: World) -> list[SampledToken]:
     """Every token of a step, in order."""
     logps = {view: of.step().scores[view].logp.tolist() for view in of.heads}
-    result: list[Said] = []
+    result: list[SampledToken] = []
     turn = -1
     for e, episode in enumerate(of.episodes):
         for t in episode.turns:
@@ -59,11 +59,11 @@ def said(of: World) -> list[Said]:
             for logp in t.logps:
                 n = len(result)
                 views = {v: logps[v][n] for v in ("student", "teacher", "full", "ablated")}
-                result.append(Said(episode=e, turn=turn, old=logp, **views))
+                result.append(SampledToken(episode=e, turn=turn, old=logp, **views))
     return result
 
 
-def by_turn(tokens: Sequence[Said]) -> dict[int, list[int]]:
+def by_turn(tokens: Sequence[SampledToken]) -> dict[int, list[int]]:
     """Places of each turn's tokens."""
     result: dict[int, list[int]] = {}
     for n, t in enumerate(tokens):
@@ -71,7 +71,7 @@ def by_turn(tokens: Sequence[Said]) -> dict[int, list[int]]:
     return result
 
 
-def turns_of(tokens: Sequence[Said], episode: int) -> list[list[int]]:
+def turns_of(tokens: Sequence[SampledToken], episode: int) -> list[list[int]]:
     """The same for one episode, in order."""
     return [places for places in by_turn(tokens).values() if tokens[places[0]].episode == episode]
 
@@ -114,7 +114,7 @@ def of(request: pytest.FixtureRequest) -> World:
 
 
 def step_opsd_advantage(of: World, mix: float, bound: float) -> list[float]:
-    tokens, a = said(of), advantage(of)
+    tokens, a = sampled_tokens(of), advantage(of)
     shaped = []
     for t in tokens:
         w = clip(2 * sigmoid(sign(a[t.episode]) * t.gap), 1 - bound, 1 + bound)
@@ -159,7 +159,7 @@ def test_equal_turns_by_hand() -> None:
 
 
 def beliefs_advantage(of: World, gamma: float, band: float, strength: float) -> list[float]:
-    tokens, a = said(of), advantage(of)
+    tokens, a = sampled_tokens(of), advantage(of)
     results = [0.0] * len(tokens)
     for e, episode in enumerate(of.episodes):
         peers = [p.won for p in of.episodes if p.group == episode.group]
@@ -218,7 +218,7 @@ def test_a_single_turn_keeps_its_advantage() -> None:
 
 
 def residual_advantage(of: World, strength: float, share: float) -> list[float]:
-    tokens, a = said(of), advantage(of)
+    tokens, a = sampled_tokens(of), advantage(of)
     results = [a[t.episode] for t in tokens]
     for e in range(len(of.episodes)):
         turns = turns_of(tokens, e)
@@ -254,7 +254,7 @@ def test_the_most_uncertain_turns(rows: list[tuple[int, int]], share: float) -> 
 
 
 def support_score(of: World, scale: str) -> list[float]:
-    tokens = said(of)
+    tokens = sampled_tokens(of)
     centred = [0.0] * len(tokens)
     for places in by_turn(tokens).values():
         middle = statistics.fmean(tokens[n].teacher for n in places)
@@ -272,7 +272,7 @@ def support_score(of: World, scale: str) -> list[float]:
 
 def gates(of: World, units: str, gamma: float = 0.95) -> list[float]:
     """The gate at each token."""
-    tokens = said(of)
+    tokens = sampled_tokens(of)
     spots = (
         by_turn(tokens)
         if units == "state"
@@ -310,7 +310,7 @@ def gates(of: World, units: str, gamma: float = 0.95) -> list[float]:
 @pytest.mark.parametrize("scale", ["batch", "episode"])
 @pytest.mark.parametrize("units", ["episode", "state", "none"])
 def test_adrs(of: World, units: str, scale: str) -> None:
-    tokens, a = said(of), advantage(of)
+    tokens, a = sampled_tokens(of), advantage(of)
     m = gates(of, units) if units != "none" else [1.0] * len(tokens)
     opinion = [x * y for x, y in zip(m, support_score(of, scale), strict=True)]
     want = []
@@ -333,7 +333,7 @@ def test_the_gate_of_whole_episodes_cancels_in_the_whitening(of: World) -> None:
 
 def test_a_teachers_opinion_sums_to_zero_in_every_turn(of: World) -> None:
     score = relative_support()(of.step()).tolist()
-    for places in by_turn(said(of)).values():
+    for places in by_turn(sampled_tokens(of)).values():
         assert sum(score[n] for n in places) == pytest.approx(0.0, abs=1e-5)
 
 
@@ -347,7 +347,9 @@ def test_confidence_that_goes_with_the_return_is_reliable() -> None:
 # -- PCSD
 
 
-def persistent(tokens: Sequence[Said], *, width: int = 8, decay: float = 0.8) -> list[float]:
+def persistent(
+    tokens: Sequence[SampledToken], *, width: int = 8, decay: float = 0.8
+) -> list[float]:
     results = []
     for places in by_turn(tokens).values():
         for k in range(len(places)):
@@ -366,7 +368,7 @@ def persistent(tokens: Sequence[Said], *, width: int = 8, decay: float = 0.8) ->
 
 @pytest.mark.parametrize("width", [1, 3, 8])
 def test_pcsd(of: World, width: int) -> None:
-    tokens = said(of)
+    tokens = sampled_tokens(of)
     weights = persistent(tokens, width=width)
     assert persistent_weight(width=width)(of.step()).tolist() == near(weights)
     want = statistics.fmean(0.01 * w * t.gap for w, t in zip(weights, tokens, strict=True))
@@ -382,7 +384,9 @@ def test_pcsd_of_long_turns() -> None:
     turn = torch.tensor([0] * 17 + [1] * 2 + [2] * 21)
     smooth, trend = maths.persistence(d, turn, decay=0.8, width=8, calm=0.05, wild=0.5, fall=0.3)
     tokens = [
-        Said(episode=0, turn=int(k), old=0.0, student=0.0, teacher=float(x), full=0.0, ablated=0.0)
+        SampledToken(
+            episode=0, turn=int(k), old=0.0, student=0.0, teacher=float(x), full=0.0, ablated=0.0
+        )
         for k, x in zip(turn, d, strict=True)
     ]
     assert (torch.sigmoid(5 * smooth) * trend).tolist() == near(persistent(tokens))
@@ -393,7 +397,7 @@ def test_pcsd_of_long_turns() -> None:
 
 def test_opid(of: World) -> None:
     a = advantage(of)
-    want = [a[t.episode] + 0.05 * t.gap for t in said(of)]
+    want = [a[t.episode] + 0.05 * t.gap for t in sampled_tokens(of)]
     assert advantage_of(ALGORITHMS["opid"](strength=0.05), of) == near(want)
     shown = ALGORITHMS["opid"](hint="", hindsight="peer_success").views["teacher"]
     assert shown.hindsight is not None
@@ -404,7 +408,7 @@ def test_opid(of: World) -> None:
 
 
 def influence(of: World, beta: float = 5.0) -> list[float]:
-    tokens, a = said(of), advantage(of)
+    tokens, a = sampled_tokens(of), advantage(of)
     results = [0.0] * len(tokens)
     for places in by_turn(tokens).values():
         rows = [(n, a[tokens[n].episode], tokens[n]) for n in places]
@@ -428,14 +432,14 @@ def influence(of: World, beta: float = 5.0) -> list[float]:
 
 
 def test_icsd(of: World) -> None:
-    tokens, c = said(of), influence(of)
+    tokens, c = sampled_tokens(of), influence(of)
     assert influence_weight()(of.step()).tolist() == near(c)
     want = statistics.fmean(0.01 * w * t.gap for w, t in zip(c, tokens, strict=True))
     assert parts(ALGORITHMS["icsd"](), of)["icsd"] == pytest.approx(want, rel=1e-4, abs=1e-7)
 
 
 def test_icsd_moves_weight_within_a_turn_and_adds_none(of: World) -> None:
-    tokens, c = said(of), influence_weight()(of.step()).tolist()
+    tokens, c = sampled_tokens(of), influence_weight()(of.step()).tolist()
     for places in by_turn(tokens).values():
         gate = sum(sigmoid(5 * tokens[n].gap) for n in places)
         assert sum(c[n] for n in places) == pytest.approx(gate, rel=1e-5)

@@ -61,7 +61,7 @@ def of(request: pytest.FixtureRequest) -> World:
     return WORLDS[request.param]
 
 
-def told(t: Token) -> float:
+def hinted_logp(t: Token) -> float:
     """Ratio of the hinted policy to the one that sampled."""
     return float(torch.tensor(t.teacher[t.token] - t.old).exp())
 
@@ -105,7 +105,7 @@ def test_pi_distill(
     )
     result = parts(algorithm, of)
     of_token: dict[str, Callable[[Token], float]] = {
-        "teacher": lambda t: alpha * clipped(told(t), a[t.episode], clip, clip, None),
+        "teacher": lambda t: alpha * clipped(hinted_logp(t), a[t.episode], clip, clip, None),
         "teacher_kl": lambda t: alpha * beta * t.forward_kl,  # KL(pT || pS)
         "student": lambda t: (1 - alpha) * clipped(t.ratio, a[t.episode], clip, clip, None),
         "student_kl": lambda t: (1 - alpha) * beta * t.forward_kl,
@@ -157,19 +157,19 @@ def test_sft_imitates_with_and_without_the_hint(of: World, hinted: float) -> Non
 
 def test_a_mixture_imitates_an_episode_under_its_own_prompt_alone(of: World) -> None:
     who = ("expert", "with_plan")
-    told = replace(
+    mixed_world = replace(
         of,
         episodes=tuple(
             replace(e, turns=tuple(replace(t, actor=who[n % 2]) for t in e.turns))
             for n, e in enumerate(of.episodes)
         ),
     )
-    step = told.step()
+    step = mixed_world.step()
     everything = torch.arange(len(step.batch.token))
-    views = told.live(step, everything)
+    views = mixed_world.live(step, everything)
     live = {"student": views["student"], "with_plan": views["teacher"]}
     result = bind(sft(mixture={"plan": 0.5}), step)(live, everything)
-    every = tokens(told)
+    every = tokens(mixed_world)
     assert {name: value.sum().item() for name, value in result.items()} == pytest.approx(
         {
             "imitate": -sum(t.logp for t in every if t.actor == "expert") / len(every),
@@ -361,18 +361,20 @@ class Reads(Table):
         self.mark = chat().content("Information that only you")
         self.passes: list[tuple[bool, bool]] = []  # with gradient, with privileged text
 
-    def told(self, sample: Sample | Request) -> bool:
+    def reads_hint(self, sample: Sample | Request) -> bool:
         n = len(self.mark)
         return any(sample.prompt[i : i + n] == self.mark for i in range(len(sample.prompt)))
 
     def _sample(self, requests: Sequence[Request]) -> list[Completion]:
-        surer = [replace(r, temperature=r.temperature / 2) if self.told(r) else r for r in requests]
+        surer = [
+            replace(r, temperature=r.temperature / 2) if self.reads_hint(r) else r for r in requests
+        ]
         return super()._sample(surer)
 
     def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
         result = super().score(samples, temperature)
-        self.passes.append((torch.is_grad_enabled(), self.told(samples[0])))
-        heat = torch.tensor([2.0 if self.told(s) else 1.0 for s in samples for _ in s.tokens])
+        self.passes.append((torch.is_grad_enabled(), self.reads_hint(samples[0])))
+        heat = torch.tensor([2.0 if self.reads_hint(s) else 1.0 for s in samples for _ in s.tokens])
         of = result.distribution
         return Scores(
             distribution=replace(of, hidden=of.hidden * heat[:, None]),
@@ -477,7 +479,9 @@ def test_a_task_without_a_plan_is_played_and_trained_plainly_among_others() -> N
     on, student, played = without_hint(suite, "plan")
     episodes = played(pi_distill(total_steps=5, alpha=0.4))
     for request in student.asked:
-        assert student.told(request) == ("b" not in request.key.split("#")[0].split("/")[1][0])
+        assert student.reads_hint(request) == (
+            "b" not in request.key.split("#")[0].split("/")[1][0]
+        )
     none = [e for e in episodes if e.task.data["path"][0] == "b"]
     student.passes.clear()
     _, report = step_on(pi_distill(total_steps=5, alpha=0.4), on, student, none)
@@ -574,9 +578,9 @@ def test_opsds_teacher_is_the_policy_of_now_without_gradient() -> None:
     assert {t.actor for e in episodes for t in e.turns} == {"student"}
     student.passes.clear()
     step_on(opsd(), on, student, episodes, lr=0.5, minibatches=2)
-    hinted = [graded for graded, told in student.passes if told]
+    hinted = [graded for graded, with_hint in student.passes if with_hint]
     assert hinted == [False, False]  # once a minibatch, never before
-    assert [graded for graded, told in student.passes if not told] == [True, True]
+    assert [graded for graded, with_hint in student.passes if not with_hint] == [True, True]
 
 
 def test_schedules_weigh_the_loss_and_not_only_the_log() -> None:

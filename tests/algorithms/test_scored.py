@@ -191,7 +191,7 @@ def test_views_that_read_the_same_ids_share_their_scores() -> None:
     """A hint where there is one, and for other tasks the student's own prompt."""
     of, episodes = policies(), [episode(k, group=f"g{k}") for k in range(2)]
 
-    def told(view: View, task: Task) -> Prompter:
+    def prompter(view: View, task: Task) -> Prompter:
         hint = view.hint if task.id == "g0" else ""
         return Prompter(chat=small_chat(), context=Context(), hint=hint)
 
@@ -203,13 +203,13 @@ def test_views_that_read_the_same_ids_share_their_scores() -> None:
         episodes,
         of,
         recorder,
-        told,
+        prompter,
         Update(grad_clip=1e9),
         step=0,
         seed=0,
         clock=Clock(),
     )
-    hinted = told(View(hint="go on"), episodes[0].task).samples(episodes[0])[-1]
+    hinted = prompter(View(hint="go on"), episodes[0].task).samples(episodes[0])[-1]
     own = [length(e, TURNS) for e in episodes]
     assert of["self"].tokens[False] == sum(own) + len(hinted.prompt) + len(hinted.tokens)
     gap, first = (

@@ -154,44 +154,44 @@ def test_torch_is_asked_when_it_is_wanted(capsys: Captured, tmp_path: Path) -> N
 # -- the machine
 
 
-def said(name: str) -> Line:
+def machine_line(name: str) -> Line:
     (found,) = [each for each in doctor.machine() if each.name == name]
     return found
 
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert said("threads").state == "note"
-    assert said("threads").fix == "export OMP_NUM_THREADS=1"
+    assert machine_line("threads").state == "note"
+    assert machine_line("threads").fix == "export OMP_NUM_THREADS=1"
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    assert said("threads").fix == "export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE"
+    assert machine_line("threads").fix == "export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE"
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert said("threads").fix == "export OMP_WAIT_POLICY=PASSIVE"
+    assert machine_line("threads").fix == "export OMP_WAIT_POLICY=PASSIVE"
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    assert (said("threads").state, said("threads").fix) == ("ok", "")
+    assert (machine_line("threads").state, machine_line("threads").fix) == ("ok", "")
 
 
 def test_a_quota_of_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "quota" not in said("processors").detail
+    assert "quota" not in machine_line("processors").detail
     for text, part in (("50000 100000\n", ", 0.5 of them by quota"), ("max 100000\n", "")):
         (tmp_path / "cpu.max").write_text(text)
         monkeypatch.setattr(cpu, "QUOTA", tmp_path / "cpu.max")
-        assert said("processors").detail.partition(",")[1:] == (
+        assert machine_line("processors").detail.partition(",")[1:] == (
             (",", part[1:]) if part else ("", "")
         )
 
 
 def test_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert said("GPU").state == "-"
+    assert machine_line("GPU").state == "-"
     policy = {"model": "builtin:household-teacher", "device": "cuda:0"}
     assert line("policy.device", policy=policy).state == "missing"
     assert line("policy.device", policy=policy).fix == 'set policy.device = "auto"'
     card(tmp_path, monkeypatch)
     versions(monkeypatch, torch="2.13.0+cpu")
-    assert said("GPU").state == "note"
-    assert "without" in said("GPU").detail
+    assert machine_line("GPU").state == "note"
+    assert "without" in machine_line("GPU").detail
     assert line("policy.device", policy=policy).fix == doctor.CUDA
     versions(monkeypatch, torch="2.13.0")
-    assert said("GPU") == Line(state="ok", name="GPU", detail="NVIDIA H100 80GB HBM3")
+    assert machine_line("GPU") == Line(state="ok", name="GPU", detail="NVIDIA H100 80GB HBM3")
     assert line("policy.device", policy=policy).state == "ok"
 
 
@@ -321,7 +321,7 @@ def fake_java(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("said", "version", "enough"),
+    ("output", "version", "enough"),
     [
         ('openjdk version "17.0.9" 2023-10-17', "17.0.9", True),
         ('java version "1.8.0_392"', "8.0_392", False),
@@ -331,9 +331,9 @@ def fake_java(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Non
     ],
 )
 def test_java(
-    said: str, version: str, enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    output: str, version: str, enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_java(tmp_path, monkeypatch, f"echo '{said}' >&2")
+    fake_java(tmp_path, monkeypatch, f"echo '{output}' >&2")
     assert requirements.java_version() == version
     need = requirements.java(11)
     assert (need.found == version) == enough or not version

@@ -140,9 +140,9 @@ def shown(**found: Evaluation) -> str:
     return out.getvalue()
 
 
-def said(made: Evaluation) -> str:
+def console_line(result: Evaluation) -> str:
     out = io.StringIO()
-    Lines(out).evaluated({**made.line(4, "student")})
+    Lines(out).evaluated({**result.line(4, "student")})
     return out.getvalue()
 
 
@@ -156,9 +156,9 @@ def test_scores_are_shown_beside_success_where_they_say_more() -> None:
         "100 % (34 to 100 %)",
         "38 % (13 to 62 %)",
     ]
-    assert "2/4 = 50 % (15 to 85 %), score 69 % (32 to 100 %) at step 4" in said(some)
+    assert "2/4 = 50 % (15 to 85 %), score 69 % (32 to 100 %) at step 4" in console_line(some)
     for same in (evaluation([1.0, 0.0]), evaluation([None, None])):
-        assert "score" not in shown(student=same) + said(same)
+        assert "score" not in shown(student=same) + console_line(same)
     assert "score" in shown(student=some, teacher=evaluation([None] * 4))
 
 
@@ -166,7 +166,7 @@ def test_what_the_suite_says_is_shown() -> None:
     result = evaluation([1.0, 0.0], final_pass=0.125)
     assert "final pass" in shown(student=result)
     assert "0.125" in shown(student=result)
-    assert ", final pass 0.125 at step 4" in said(result)
+    assert ", final pass 0.125 at step 4" in console_line(result)
 
 
 def test_lines_of_older_runs_can_still_be_shown() -> None:

@@ -39,8 +39,8 @@ def test_each_view_s_text_is_the_hint_that_the_run_gave(tmp_path: Path) -> None:
     suite = suite_of(load(folder.path / "config.toml").env)
     plan = hint(suite, task, "plan")
     assert plan
-    told = Privileged()
-    assert told(folder, {"phase": "train", "task": asdict(task)}) == {
+    texts = Privileged()
+    assert texts(folder, {"phase": "train", "task": asdict(task)}) == {
         "student": "",
         "teacher": plan,
     }
@@ -50,8 +50,8 @@ def test_a_hint_that_the_student_wrote_is_read_from_the_run(tmp_path: Path) -> N
     folder, task = run_of("household_sdar", tmp_path / "run", 'algorithm.hint="written"')
     line = {"task": task.id, "text": "look in the fridge", "tokens": 5}
     (folder.path / "hints.jsonl").write_text(json.dumps(line) + "\n")
-    told = Privileged()(folder, {"phase": "train", "task": asdict(task)})
-    assert "look in the fridge" in told["teacher"]
+    texts = Privileged()(folder, {"phase": "train", "task": asdict(task)})
+    assert "look in the fridge" in texts["teacher"]
 
 
 def test_a_method_without_privileged_text_has_none(tmp_path: Path) -> None:

@@ -251,7 +251,7 @@ def test_other_answers_are_explained() -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("returned", "said"),
     [
         (("a", None, True), "reward is NoneType; it must be a number"),
         (("a", "1", True), "reward is str; it must be a number"),
@@ -259,14 +259,14 @@ def test_other_answers_are_explained() -> None:
         (("a", 1.0, "yes"), "done is 'yes'; it must be True or False"),
     ],
 )
-def test_three_values_of_other_types_are_explained(made: Any, said: str) -> None:
+def test_three_values_of_other_types_are_explained(returned: Any, message: str) -> None:
     class Odd(Count):
         def step(self, action: str) -> Any:
-            return made
+            return returned
 
     env = Own(Odd).make()
     env.reset(Task(id="x"))
-    with pytest.raises(EnvError, match=f"whose {said}"):
+    with pytest.raises(EnvError, match=f"whose {message}"):
         env.step("1")
 
 

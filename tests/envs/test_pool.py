@@ -65,9 +65,9 @@ def begin(pool: Pool, *keys: str, task: Task | None = None) -> None:
     assert not any(isinstance(result, Failure) for _, result in got)
 
 
-def text(made: Observation | Failure) -> str:
-    assert isinstance(made, Observation), made
-    return made.text
+def text(result: Observation | Failure) -> str:
+    assert isinstance(result, Observation), result
+    return result.text
 
 
 def test_answers_in_fixed_order_are_handed_out_together(slow: ProcessPool) -> None:

@@ -180,9 +180,9 @@ def test_equal_runs_are_not_distinguishable() -> None:
         (-0.2, -0.01, True),
     ],
 )
-def test_distinguishable_is_zero_outside(low: float, high: float, said: bool) -> None:
+def test_distinguishable_is_zero_outside(low: float, high: float, distinguishable_: bool) -> None:
     result = Estimate(mean=(low + high) / 2, low=low, high=high, seeds=3, tasks=200)
-    assert result.distinguishable is said
+    assert result.distinguishable is distinguishable_
 
 
 def test_all_won_or_lost_is_no_certainty() -> None:

@@ -45,7 +45,7 @@ HOUSE = Household(train=60, seen=6, unseen=6, size="small")
 
 
 @dataclass(frozen=True)
-class Told(Doors):
+class HintedDoors(Doors):
     """Doors with everything that a hint can be made of; nothing is known of what starts with c."""
 
     def plan(self, task: Task) -> Sequence[str]:
@@ -74,7 +74,7 @@ def task(family: str = "", name: str = "t") -> Task:
 
 
 def test_kinds_join_in_their_order() -> None:
-    suite, hints = Told(2), Hints(bank=bank(a="wait", b="run"), retrieval="full")
+    suite, hints = HintedDoors(2), Hints(bank=bank(a="wait", b="run"), retrieval="full")
     some = suite.tasks("train")[1]
     plan, skills = "1. press 3\n2. go on", "be brief\n\nwait\n\nrun"
     assert hint(suite, some, "plan", hints) == plan
@@ -101,14 +101,14 @@ def test_kinds_join_in_their_order() -> None:
         ("skills:ucb+skills:full", "names a kind twice"),
     ],
 )
-def test_unknown_hints_are_reported(name: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(said)):
-        hint(Told(2), Told(2).tasks("train")[0], name, Hints(bank=bank(a="x")))
+def test_unknown_hints_are_reported(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        hint(HintedDoors(2), HintedDoors(2).tasks("train")[0], name, Hints(bank=bank(a="x")))
 
 
 @pytest.mark.parametrize("kind", ["plan", "actions", "answer", "written"])
 def test_a_task_of_which_nothing_is_known_has_the_plain_prompt(kind: str) -> None:
-    suite = Told(2)
+    suite = HintedDoors(2)
     on = session(suite)
     write(on, suite.tasks("train"), seed=0)
     for some in suite.tasks("train"):
@@ -152,14 +152,14 @@ def test_what_a_suite_can_never_give_is_refused() -> None:
             with pytest.raises(ConfigError, match=re.escape(text)):
                 refused()
     with pytest.raises(ConfigError, match=r"needs a bank of skills.*set hints\.bank"):
-        check(Told(2), "plan+skills", Hints())
+        check(HintedDoors(2), "plan+skills", Hints())
     check(Bare(), "skills", with_bank)
     with pytest.raises(ConfigError, match=r"no hint has been written for task t yet"):
-        hint(Told(2), some, "written")
+        hint(HintedDoors(2), some, "written")
 
 
 def test_suites_say_what_they_know() -> None:
-    assert isinstance(Told(2), Answers)
+    assert isinstance(HintedDoors(2), Answers)
     assert isinstance(HOUSE, Describes)
     assert not isinstance(HOUSE, Answers)
     for some in HOUSE.tasks("train")[:6]:
@@ -168,7 +168,7 @@ def test_suites_say_what_they_know() -> None:
 
 
 def test_what_is_kept_is_what_would_be_made() -> None:
-    suite, hints = Told(3), Hints(bank=bank(a="x", b="y", c="z"))
+    suite, hints = HintedDoors(3), Hints(bank=bank(a="x", b="y", c="z"))
     for _ in range(2):
         for some in suite.tasks("train"):
             for kind in ("plan", "answer+actions", "skills:random"):
@@ -191,10 +191,10 @@ FORM = re.compile(r"\d+\. [A-Z][^:\n]{2,60}: [A-Z\"][^\n]+[.!]")
 
 @pytest.mark.parametrize("name", built_in())
 def test_a_built_in_bank_has_one_form(name: str) -> None:
-    made = load(name)
-    assert made.general
-    assert len(made.skills) >= 4
-    for text in (made.general, *(skill.text for skill in made.skills)):
+    skills = load(name)
+    assert skills.general
+    assert len(skills.skills) >= 4
+    for text in (skills.general, *(skill.text for skill in skills.skills)):
         title, intro, *items = text.splitlines()
         assert title.startswith("Skills for ")
         assert re.fullmatch(r"[A-Z].*\.", intro)
@@ -203,9 +203,9 @@ def test_a_built_in_bank_has_one_form(name: str) -> None:
             assert FORM.fullmatch(item), item
             assert item.startswith(f"{number}. ")
         assert len(text.split()) < 300
-    families = [family for skill in made.skills for family in skill.families]
+    families = [family for skill in skills.skills for family in skill.families]
     assert len(set(families)) == len(families)
-    assert all(skill.keywords for skill in made.skills)
+    assert all(skill.keywords for skill in skills.skills)
 
 
 def test_each_environment_has_its_bank() -> None:
@@ -260,22 +260,22 @@ def test_what_the_household_skills_say_is_so() -> None:
 def test_a_bank_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "slow.txt").write_text("take your time\n")
     (tmp_path / "fast.txt").write_text("hurry")
-    made = load(str(tmp_path))
-    assert made.general == ""
-    assert [(s.name, s.text, s.families, s.keywords) for s in made.skills] == [
+    skills = load(str(tmp_path))
+    assert skills.general == ""
+    assert [(s.name, s.text, s.families, s.keywords) for s in skills.skills] == [
         ("fast", "hurry", ("fast",), ("fast",)),
         ("slow", "take your time", ("slow",), ("slow",)),
     ]
     (tmp_path / "general.txt").write_text(" always \n")
     (tmp_path / "bank.toml").write_text('[slow]\nfamilies = ["x", "y"]\n')
-    made = load(str(tmp_path))
-    assert made.general == "always"
+    skills = load(str(tmp_path))
+    assert skills.general == "always"
     # named files come first, in their order
-    assert [(s.name, s.families, s.keywords) for s in made.skills] == [
+    assert [(s.name, s.families, s.keywords) for s in skills.skills] == [
         ("slow", ("x", "y"), ("slow",)),
         ("fast", ("fast",), ("fast",)),
     ]
-    assert hint(Doors(1), task("y"), "skills", Hints(bank=made)) == "always\n\ntake your time"
+    assert hint(Doors(1), task("y"), "skills", Hints(bank=skills)) == "always\n\ntake your time"
 
 
 @pytest.mark.parametrize(
@@ -293,11 +293,11 @@ def test_a_bank_of_ones_own(tmp_path: Path) -> None:
     ],
 )
 def test_a_bank_that_cannot_be_used_is_named(
-    files: dict[str, str], said: str, tmp_path: Path
+    files: dict[str, str], message: str, tmp_path: Path
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(ConfigError, match=re.escape(said)) as error:
+    with pytest.raises(ConfigError, match=re.escape(message)) as error:
         load(str(tmp_path))
     assert "\n" not in str(error.value)
 
@@ -311,10 +311,10 @@ def test_a_bank_that_is_not_there() -> None:
 
 
 def test_families_and_keywords_find_the_same_household_file() -> None:
-    made = load("household")
+    household = load("household")
     for some in HOUSE.tasks("train"):
-        by_family = retrieve(made, "family", some, "", Bandit())
-        by_word = retrieve(made, "keyword", some, HOUSE.describe(some), Bandit())
+        by_family = retrieve(household, "family", some, "", Bandit())
+        by_word = retrieve(household, "keyword", some, HOUSE.describe(some), Bandit())
         assert len(by_family) == 1
         assert by_family == by_word
         assert some.family in by_family[0].families
@@ -335,10 +335,10 @@ def test_keywords_are_whole_words_and_all_parts_of_one() -> None:
     assert not holds("find the wheat", "heat")
     assert holds("which of A or B", "which & or")
     assert not holds("which order", "which & or")
-    made = bank(order="one", which="two")
-    assert retrieve(made, "keyword", task(), "which or", Bandit()) == [made.skills[1]]
-    assert retrieve(made, "keyword", task(), "the order of which", Bandit()) == [made.skills[0]]
-    assert retrieve(made, "keyword", task(), "reorder", Bandit()) == []
+    skills = bank(order="one", which="two")
+    assert retrieve(skills, "keyword", task(), "which or", Bandit()) == [skills.skills[1]]
+    assert retrieve(skills, "keyword", task(), "the order of which", Bandit()) == [skills.skills[0]]
+    assert retrieve(skills, "keyword", task(), "reorder", Bandit()) == []
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_questions_find_their_kind(question: str, name: str) -> None:
 
 
 def test_nothing_that_matches_is_an_error_or_a_choice() -> None:
-    suite, some = Told(2), replace(Told(2).tasks("train")[0], family="other")
+    suite, some = HintedDoors(2), replace(HintedDoors(2).tasks("train")[0], family="other")
     hints = Hints(bank=bank(a="x", b="y"))
     for way in ("family", "keyword", "similarity"):
         with pytest.raises(ConfigError, match=rf"no skill of the bank own .* by {way}"):
@@ -370,10 +370,10 @@ def test_nothing_that_matches_is_an_error_or_a_choice() -> None:
 
 
 def test_random_is_drawn_by_task() -> None:
-    made = bank(a="x", b="y", c="z")
+    skills = bank(a="x", b="y", c="z")
     names = [f"task {k}" for k in range(300)]
-    drawn = [retrieve(made, "random", task(name=n), "", Bandit())[0].name for n in names]
-    again = [retrieve(made, "random", task("fam", n), "q", Bandit())[0].name for n in names]
+    drawn = [retrieve(skills, "random", task(name=n), "", Bandit())[0].name for n in names]
+    again = [retrieve(skills, "random", task("fam", n), "q", Bandit())[0].name for n in names]
     assert drawn == again
     assert all(70 < count < 130 for count in Counter(drawn).values())
     assert "".join(drawn[:8]) == PINNED
@@ -383,9 +383,9 @@ PINNED = "acccccac"
 """The same in every process and on every machine."""
 
 
-def similar_by_hand(texts: Sequence[str], said: str) -> list[float]:
+def similar_by_hand(texts: Sequence[str], query: str) -> list[float]:
     files = [re.findall(r"[a-z0-9]+", text.lower()) for text in texts]
-    asked_for = re.findall(r"[a-z0-9]+", said.lower())
+    asked_for = re.findall(r"[a-z0-9]+", query.lower())
     words = sorted({w for f in files for w in f})
 
     def vector(bag: list[str]) -> list[float]:
@@ -405,27 +405,27 @@ WORDS = st.lists(st.sampled_from(["cup", "mug", "hot", "clean", "the", "a"]), ma
 )
 
 
-@given(texts=st.lists(WORDS.filter(bool), min_size=1, max_size=4), said=WORDS)
-def test_similarity_as_loops(texts: list[str], said: str) -> None:
-    made = bank(**{f"s{k}": text for k, text in enumerate(texts)})
-    values = similar_by_hand(texts, said)
-    found = nearest(made, said)
+@given(texts=st.lists(WORDS.filter(bool), min_size=1, max_size=4), query=WORDS)
+def test_similarity_as_loops(texts: list[str], query: str) -> None:
+    skills = bank(**{f"s{k}": text for k, text in enumerate(texts)})
+    values = similar_by_hand(texts, query)
+    found = nearest(skills, query)
     if max(values) <= 1e-12:
         assert found == []
     else:
-        assert values[made.skills.index(found[0])] == pytest.approx(max(values))
+        assert values[skills.skills.index(found[0])] == pytest.approx(max(values))
     assert len(found) <= 1
 
 
 def test_similar_words_find_household_files() -> None:
-    made, found = load("household"), {}
+    household, found = load("household"), {}
     for name, text in (
         ("clean", "clean and wash some mug"),
         ("heat", "heat with a microwave"),
         ("look", "look at the lamp"),
         ("cool", "a cold fridge"),
     ):
-        found[name] = nearest(made, text)[0].name
+        found[name] = nearest(household, text)[0].name
     assert found == {name: name for name in found}
 
 
@@ -518,8 +518,8 @@ def test_a_checkpoint_that_says_nothing_of_skills() -> None:
 
 
 def test_a_request_holds_the_plan_and_the_task() -> None:
-    made = request(["go to fridge 1", "look"], " find it \n")
-    assert made == f"{ASKED}\n\nThe task: find it\nThe actions:\n1. go to fridge 1\n2. look"
+    text = request(["go to fridge 1", "look"], " find it \n")
+    assert text == f"{ASKED}\n\nThe task: find it\nThe actions:\n1. go to fridge 1\n2. look"
     assert "The task" not in request(["look"])
 
 
@@ -548,7 +548,7 @@ def test_how_an_answer_becomes_a_hint(text: str, ended: bool, most: int, want: s
 
 
 def test_the_student_writes_once_for_each_task() -> None:
-    suite, policy = Told(2), Table(knows=9.0)
+    suite, policy = HintedDoors(2), Table(knows=9.0)
     on = session(suite, policies={"self": policy})
     tasks = suite.tasks("train")
     lines = write(on, [*tasks[:3], tasks[0], tasks[8]], seed=0)
@@ -571,23 +571,23 @@ def test_the_student_writes_once_for_each_task() -> None:
 
 
 def test_what_is_written_depends_on_seed_task_and_weights_alone() -> None:
-    suite = Told(4)
+    suite = HintedDoors(4)
     tasks = [t for t in suite.tasks("train") if not t.data["path"].startswith("c")][:40]
 
-    def made(seed: int, heat: float, order: int = 1) -> dict[str, str]:
+    def written(seed: int, heat: float, order: int = 1) -> dict[str, str]:
         on = session(suite, policies={"self": Table(width=3, seed=order)})
         on.hints.written_temperature = heat
         write(on, tasks[::order], seed=seed)
         return on.hints.written
 
-    assert made(0, 1.0) == made(0, 1.0, -1)
-    assert made(0, 1.0) != made(1, 1.0)
-    assert made(0, 0.0) == made(1, 0.0)
-    assert len(set(made(0, 1.0).values())) > 1
+    assert written(0, 1.0) == written(0, 1.0, -1)
+    assert written(0, 1.0) != written(1, 1.0)
+    assert written(0, 0.0) == written(1, 0.0)
+    assert len(set(written(0, 1.0).values())) > 1
 
 
 def test_a_written_hint_is_bounded_and_a_request_must_fit() -> None:
-    suite = Told(2)
+    suite = HintedDoors(2)
     on = session(suite)
     on.hints.written_tokens = 2
     (line,) = write(on, suite.tasks("train")[:1], seed=0)
@@ -607,7 +607,7 @@ def hinted_stage(suite: Doors, **more: object) -> tuple[Session, Hinter, list[ob
 
 
 def test_hints_are_written_before_tasks_are_played() -> None:
-    suite = Told(2)
+    suite = HintedDoors(2)
     on, hinter, noted = hinted_stage(suite)
     tasks = suite.tasks("train")[:4]
     algorithm = mixed(1.0, hint="written+skills:ucb")
@@ -637,7 +637,7 @@ def test_hints_are_written_before_tasks_are_played() -> None:
 
 
 def test_a_skill_earns_what_the_environment_paid_its_tasks_episodes_on_average() -> None:
-    suite = Told(2)
+    suite = HintedDoors(2)
     on, hinter, _ = hinted_stage(suite, invalid_penalty=0.5)
     algorithm = replace(mixed(1.0, hint="skills:ucb"), penalties={"always": lambda e: 7.0})
     tasks = suite.tasks("train")[:1]
@@ -649,7 +649,7 @@ def test_a_skill_earns_what_the_environment_paid_its_tasks_episodes_on_average()
 
 
 def test_an_evaluation_teaches_the_bandit_nothing() -> None:
-    suite = Told(2)
+    suite = HintedDoors(2)
     on, _, _ = hinted_stage(suite)
     tested = panel(suite, "seen", 4)
     evaluate(on, tested, hint="skills:ucb", seed=0, temperature=0.0)
@@ -657,7 +657,7 @@ def test_an_evaluation_teaches_the_bandit_nothing() -> None:
 
 
 def test_an_evaluation_with_a_hint_is_the_policy_with_the_hint() -> None:
-    suite = Told(2)
+    suite = HintedDoors(2)
     policy = Table(knows=1.0)
     on = session(suite, policies={"self": policy})
     tested = panel(suite, "seen", 6)
@@ -679,15 +679,17 @@ def test_an_evaluation_with_a_hint_is_the_policy_with_the_hint() -> None:
 
 
 def test_hinted_views_carry_what_is_counted() -> None:
-    suite = Told(2)
+    suite = HintedDoors(2)
     on = session(suite, policies=pair())
     tasks = suite.tasks("train")
-    views = {"plain": View(), "told": View(policy="teacher", hint="plan")}
-    made = carried(on, views, [*tasks, tasks[0]])
+    views = {"plain": View(), "hinted": View(policy="teacher", hint="plan")}
+    counts_of = carried(on, views, [*tasks, tasks[0]])
     counts = [len(chat().content(hint(suite, t, "plan"))) for t in tasks]
-    assert made == {"told": {"mean": sum(counts) / 9, "max": max(counts), "empty": counts.count(0)}}
+    assert counts_of == {
+        "hinted": {"mean": sum(counts) / 9, "max": max(counts), "empty": counts.count(0)}
+    }
     assert counts.count(0) == 3
-    assert carried(on, views, []) == {"told": {"mean": 0.0, "max": 0.0, "empty": 0.0}}
+    assert carried(on, views, []) == {"hinted": {"mean": 0.0, "max": 0.0, "empty": 0.0}}
 
 
 # -- before a run
@@ -712,13 +714,13 @@ def longest(on: Session, view: View, tasks: Sequence[Task]) -> int:
 
 @pytest.mark.parametrize("kind", ["plan", "skills:full", "skills:ucb", "written", "plan+answer"])
 def test_what_does_not_fit_is_reported_before_playing(kind: str) -> None:
-    suite = Told(3)
+    suite = HintedDoors(3)
     tasks, view = suite.tasks("train"), View(hint=kind)
 
     def on(context: int) -> Session:
-        made = session(suite, policies={"self": Table(context=context)}, max_new_tokens=7)
-        made.hints.bank = bank(a="x", b="y " * 50)
-        return made
+        on_ = session(suite, policies={"self": Table(context=context)}, max_new_tokens=7)
+        on_.hints.bank = bank(a="x", b="y " * 50)
+        return on_
 
     wide = on(4000)
     if kind == "skills:ucb":  # any of them may be chosen
@@ -734,7 +736,7 @@ def test_what_does_not_fit_is_reported_before_playing(kind: str) -> None:
 
 
 def test_a_reference_that_is_made_later_is_proved_too() -> None:
-    suite = Told(2)
+    suite = HintedDoors(2)
     views = {"reference": View(policy="reference", hint="plan")}
     prove(session(suite), views, suite.tasks("train"))
     with pytest.raises(ConfigError, match="reference's first prompt"):
@@ -742,7 +744,7 @@ def test_a_reference_that_is_made_later_is_proved_too() -> None:
 
 
 def test_a_hint_that_says_nothing_at_all_is_refused() -> None:
-    suite = Told(2)
+    suite = HintedDoors(2)
     known = suite.tasks("train")
     unknown = [t for t in known if t.data["path"].startswith("c")]
     for kind in ("plan", "answer", "written"):
@@ -752,7 +754,7 @@ def test_a_hint_that_says_nothing_at_all_is_refused() -> None:
 
 
 def test_a_rehearsal_leaves_no_trace() -> None:
-    suite = Told(2)
+    suite = HintedDoors(2)
     on, _, noted = hinted_stage(suite)
     some = suite.tasks("train")[0]
     trial = rehearsal(on, some, ["written"], seed=0)
@@ -797,28 +799,28 @@ def gradient(algorithm_of: object, suite: Doors) -> tuple[torch.Tensor, dict[str
 
 def test_skill_grpo_is_grpo_under_another_prompt() -> None:
     """For a policy that does not read its system message, the same losses and gradient."""
-    plain, losses = gradient(grpo, Told(2))
-    skilled, others = gradient(lambda **more: skill_grpo(hint="plan", **more), Told(2))
+    plain, losses = gradient(grpo, HintedDoors(2))
+    skilled, others = gradient(lambda **more: skill_grpo(hint="plan", **more), HintedDoors(2))
     assert losses == pytest.approx(others)
     assert_close(plain, skilled)
     assert float(plain.abs().sum()) > 0
 
 
 def test_all_of_skill_grpo_reads_the_skills() -> None:
-    made = skill_grpo(kl=0.1, entropy=0.1)
-    assert made.trained() == {"skilled"}
-    assert {name: view.hint for name, view in made.views.items()} == {
+    algorithm = skill_grpo(kl=0.1, entropy=0.1)
+    assert algorithm.trained() == {"skilled"}
+    assert {name: view.hint for name, view in algorithm.views.items()} == {
         "skilled": "skills",
         "reference": "skills",
     }
-    assert [made.actors["skilled"](k) for k in (0, 1000)] == [1.0, 1.0]
+    assert [algorithm.actors["skilled"](k) for k in (0, 1000)] == [1.0, 1.0]
     assert set(skill_grpo().views) == {"skilled"}
     with pytest.raises(ValueError, match="plain GRPO"):
         skill_grpo(hint="")
 
 
 def test_actors_without_a_hint_are_shown_nothing() -> None:
-    suite = Told(2)
+    suite = HintedDoors(2)
     policy = Table()
     on = session(suite, policies={"self": policy})
     on = replace(on, ready=Hinter(session=on, seed=0))

@@ -385,7 +385,7 @@ def test_what_the_teacher_writes_is_drawn_apart_from_what_it_replaces() -> None:
 def test_a_student_may_be_finished_by_itself_with_a_hint() -> None:
     """Teacher and student are one policy under two prompts, and share its cache's key."""
 
-    class Told(Table):
+    class ReadsHint(Table):
         """Sure of its digits where its prompt holds privileged text."""
 
         def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
@@ -403,12 +403,12 @@ def test_a_student_may_be_finished_by_itself_with_a_hint() -> None:
 
     suite = Doors(3)
     tasks = suite.tasks("train")[:9]
-    for hint, taken in (("plan", Taken(at=1, by="told")), ("", None)):
-        policy = Told(knows=2.0)
+    for hint, taken in (("plan", Taken(at=1, by="hinted")), ("", None)):
+        policy = ReadsHint(knows=2.0)
         algorithm = Algorithm(
             terms=(),
-            views={"told": View(policy="self", hint=hint)},
-            acting=Acting(takeover=Takeover(view="told", floor=0.1)),
+            views={"hinted": View(policy="self", hint=hint)},
+            acting=Acting(takeover=Takeover(view="hinted", floor=0.1)),
         )
         episodes = play(session(suite, policies={"self": policy}), tasks, algorithm, seed=0)
         # told nothing, it differs from itself nowhere and keeps every turn

@@ -26,7 +26,7 @@ NATIVE = Household(size="small", train=6)
 TEXTWORLD = replace(NATIVE, engine="textworld")
 
 
-def told(seen: Observation) -> Observation:
+def without_task(seen: Observation) -> Observation:
     """All but what each engine says in its own way: a key of the situation, and what to mark."""
     return replace(seen, state=None, focus=())
 
@@ -35,15 +35,15 @@ def same_walk(theirs: Env, ours: Env, task: Task, script: Sequence[str], seed: i
     """A few random moves, then the script from the start; whether it is won at its end."""
     rng = random.Random(seed)
     seen = ours.reset(task)
-    assert told(theirs.reset(task)) == told(seen)
+    assert without_task(theirs.reset(task)) == without_task(seen)
     for _ in range(6):
         action = rng.choice((*seen.actions, "dance"))
         seen = ours.step(action)
-        assert told(theirs.step(action)) == told(seen)
-    assert told(theirs.reset(task)) == told(ours.reset(task))
+        assert without_task(theirs.step(action)) == without_task(seen)
+    assert without_task(theirs.reset(task)) == without_task(ours.reset(task))
     for action in script:
         seen = ours.step(action)
-        assert told(theirs.step(action)) == told(seen)
+        assert without_task(theirs.step(action)) == without_task(seen)
     return bool(seen.won)
 
 
@@ -82,7 +82,7 @@ def test_games_side_by_side_play_in_one_process_apart() -> None:
     for env, task in zip(envs, tasks, strict=True):
         ours = NATIVE.make()
         ours.reset(task)
-        assert told(env.step("inventory")) == told(ours.step("inventory"))
+        assert without_task(env.step("inventory")) == without_task(ours.step("inventory"))
         env.close()
 
 
@@ -104,7 +104,7 @@ def test_workers_of_a_run_play_it_themselves() -> None:
             pool.open(key, task)
             [(_, seen)] = pool.poll(block=True)
             assert not isinstance(seen, Failure), seen
-            assert told(seen) == told(NATIVE.make().reset(task))
+            assert without_task(seen) == without_task(NATIVE.make().reset(task))
             pool.close(key)
     finally:
         pool.shutdown()

@@ -51,16 +51,16 @@ def test_with_a_mask(
     q, k, v = inputs(t, s)
     mask = torch.rand(B, 1, t, s, generator=torch.Generator().manual_seed(0)) < 0.5
     mask[..., 0] = True
-    made, _ = attention.attend(None, q, k, v, mask, 0.3)
-    assert_close(made, by_definition(q, k, v, mask, 0.3), atol=1e-5, rtol=1e-5)
+    out, _ = attention.attend(None, q, k, v, mask, 0.3)
+    assert_close(out, by_definition(q, k, v, mask, 0.3), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("t", [1, 2, 7])
 def test_without_a_mask_nobody_sees_what_comes_after(t: int) -> None:
     q, k, v = inputs(t, t)
     mask = torch.ones(t, t, dtype=torch.bool).tril().expand(B, 1, t, t)
-    made, _ = attention.attend(None, q, k, v, None, 0.3)
-    assert_close(made, by_definition(q, k, v, mask, 0.3), atol=1e-5, rtol=1e-5)
+    out, _ = attention.attend(None, q, k, v, None, 0.3)
+    assert_close(out, by_definition(q, k, v, mask, 0.3), atol=1e-5, rtol=1e-5)
 
 
 def test_what_a_mask_hides_never_matters() -> None:
@@ -86,10 +86,10 @@ def test_whole_rows_of_a_cache_may_be_read_and_what_is_beyond_never_matters(
     mask[..., 0] = True
     with products(kind):
         whole = attention.contiguous_values(room[1:, :, :9])
-        made, _ = attention.attend(None, q, k, room[1:, :, :9], mask, 0.3)
+        out, _ = attention.attend(None, q, k, room[1:, :, :9], mask, 0.3)
     # a processor with units for bfloat16 rounds in earnest
     close = 1e-5 if kind == "blas" or cpu.exact() else 3e-2
-    assert_close(made, by_definition(q, k, v, mask, 0.3), atol=close, rtol=close)
+    assert_close(out, by_definition(q, k, v, mask, 0.3), atol=close, rtol=close)
     assert (whole is not None) == (kind == "bfloat16" and slots <= 11)
     if whole is not None:
         assert torch.equal(whole, room[1:])
@@ -122,9 +122,9 @@ def test_sequences_on_one_axis_see_themselves_alone(lengths: tuple[int, ...]) ->
     row = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     mask = (row[:, None] == row) & torch.ones(total, total, dtype=torch.bool).tril()
     way = attention.PackedPass(lengths, "cpu")
-    made, _ = attention.attend(None, q[:1], k[:1], v[:1], None, 0.3, packed=way)
+    out, _ = attention.attend(None, q[:1], k[:1], v[:1], None, 0.3, packed=way)
     every = by_definition(q, k, v, mask[None, None].expand(B, 1, -1, -1), 0.3)
-    assert_close(made, every[:1], atol=1e-5, rtol=1e-5)
+    assert_close(out, every[:1], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
@@ -143,7 +143,7 @@ def test_new_tokens_see_what_their_row_holds_and_themselves(
     spans = [attention.NewTokens(row, held[row], new[row]) for row in (1, 0)]
     q = torch.cat([q[span.slot, None, :, : span.new] for span in spans], 2)
     with products(kind):
-        made, _ = attention.attend(None, q, k, v, None, 0.3, flat=attention.FlatPass(spans))
+        out, _ = attention.attend(None, q, k, v, None, 0.3, flat=attention.FlatPass(spans))
     start = 0
     for span in spans:
         t, s = span.new, span.cached + span.new
@@ -152,7 +152,7 @@ def test_new_tokens_see_what_their_row_holds_and_themselves(
         right = by_definition(mine, k[:, :, :s], v[:, :, :s], mask, 0.3)[span.slot]
         # a processor with units for bfloat16 rounds in earnest
         close = 1e-5 if kind == "float32" else 3e-2
-        assert_close(made[0, start : start + t], right, atol=close, rtol=close)
+        assert_close(out[0, start : start + t], right, atol=close, rtol=close)
         start += t
 
 

@@ -29,8 +29,8 @@ Play = list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[float, ...]]]
 
 def played(of: HFPolicy, seed: int, count: int = 7) -> Play:
     """All that some ragged conversations came to."""
-    made = play(of, talks(seed=seed, count=count))
-    return sorted((r.key, r.prompt, c.tokens, c.logps) for r, c in made)
+    turns = play(of, talks(seed=seed, count=count))
+    return sorted((r.key, r.prompt, c.tokens, c.logps) for r, c in turns)
 
 
 def assert_like(a: Play, b: Play) -> None:
@@ -68,12 +68,12 @@ def test_rows_on_one_axis_attend_as_if_each_were_alone(elements: int, data: Any)
     k, v = torch.randn(4, 2, 13, 8, generator=gen), torch.randn(4, 2, 13, 8, generator=gen)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "MAX_GROUPED_SCORES", elements)
-        made, _ = attention.attend(None, q, k, v, None, 0.3, flat=FlatPass(spans))
+        out, _ = attention.attend(None, q, k, v, None, 0.3, flat=FlatPass(spans))
     start = 0
     for span in spans:
         part = slice(start, start + span.new)
         want = alone(q[0, :, part], k[span.slot], v[span.slot], span.cached, 0.3)
-        assert_close(made[0, part].transpose(0, 1), want, atol=1e-5, rtol=1e-5)
+        assert_close(out[0, part].transpose(0, 1), want, atol=1e-5, rtol=1e-5)
         start += span.new
 
 
@@ -120,9 +120,9 @@ def test_episodes_that_begin_alike_compute_their_head_once() -> None:
     fed = Fed(of)
     head = tuple(range(10, 70))
     group = [request((*head, 100 + k, 101 + k), key=str(k)) for k in range(4)]
-    made = run(of, group)
+    completions = run(of, group)
     for r in group:
-        assert_same(made[r.key], reference(of, r))
+        assert_same(completions[r.key], reference(of, r))
     assert fed.shapes[:2] == [(1, 62), (1, 6)]  # one episode, then what is new of three
 
 
@@ -142,9 +142,9 @@ def test_equal_prompts_feed_only_their_last_token_again() -> None:
     pair = [
         Request(key=key, prompt=prompt, seed=seed, max_new=6) for key, seed in (("a", 1), ("b", 2))
     ]
-    made = run(of, pair)
+    completions = run(of, pair)
     for r in pair:
-        assert_same(made[r.key], reference(of, r))
+        assert_same(completions[r.key], reference(of, r))
     assert fed.shapes[:2] == [(1, 50), (1, 1)]
 
 
@@ -194,9 +194,9 @@ def test_a_budget_bounds_the_cache_and_changes_no_token(
     budget = int(rows * of.engine.kv_shape.slot_bytes(256))
     of.engine.budget = budget
     sizes = largest(of, monkeypatch)
-    made = played(of, seed=11, count=9)
+    turns = played(of, seed=11, count=9)
     assert max(sizes) <= max(budget, of.engine.kv_shape.slot_bytes(768))
-    assert_like(made, played(policy(context=768), seed=11, count=9))
+    assert_like(turns, played(policy(context=768), seed=11, count=9))
 
 
 def test_rows_beyond_the_budget_are_the_longest_idle_ones() -> None:
@@ -224,9 +224,9 @@ def test_a_row_in_a_turn_is_never_the_one_that_goes() -> None:
     of.engine.budget = 2 * of.engine.kv_shape.slot_bytes(640)
     long = request(tuple(10 + k % 90 for k in range(600)), key="b")
     of.submit(long)
-    made = {completion.key: completion for _ in range(200) for completion in of.poll()}
-    assert_same(made["b"], reference(of, long))
-    assert_same(made["a"], reference(of, under_way))
+    completions = {completion.key: completion for _ in range(200) for completion in of.poll()}
+    assert_same(completions["b"], reference(of, long))
+    assert_same(completions["a"], reference(of, under_way))
 
 
 def test_a_turn_goes_on_reading_all_that_it_holds_when_another_ends() -> None:
@@ -236,10 +236,10 @@ def test_a_turn_goes_on_reading_all_that_it_holds_when_another_ends() -> None:
         request(tuple(range(10, 60)), key="a", max_new=40),
         request(tuple(range(90, 140)), key="b", max_new=20),
     ]
-    made = run(of, asked)
-    assert len(made["b"].tokens) <= 20 < 30 <= len(made["a"].tokens)
+    completions = run(of, asked)
+    assert len(completions["b"].tokens) <= 20 < 30 <= len(completions["a"].tokens)
     for one in asked:
-        assert_same(made[one.key], reference(of, one))
+        assert_same(completions[one.key], reference(of, one))
 
 
 @given(st.lists(st.integers(0, 2), max_size=9), st.lists(st.integers(0, 2), max_size=9))
@@ -300,9 +300,9 @@ def test_few_shapes_are_recorded_and_each_is_used_again() -> None:
     # the second is over at the very step that is recorded with more slots
     most = (40, 8, 40)
     requests = [request(p, key=str(k), max_new=most[k]) for k, p in enumerate(prompts)]
-    made, plain = run(of, requests), run(policy(context=768), requests)
+    recorded, plain = run(of, requests), run(policy(context=768), requests)
     for key, completion in plain.items():
-        assert made[key].tokens == completion.tokens
+        assert recorded[key].tokens == completion.tokens
     assert 1 <= len(runs) <= 3  # 96 and 128 slots, and fewer rows when some are over
     assert sum(runs) >= 10
 
@@ -320,13 +320,13 @@ def test_recordings_are_forgotten_when_tensors_move() -> None:
 def test_recordings_share_a_pool_as_long_as_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
     """And take a new one after: torch refuses one whose graphs are all gone."""
     cuda = Cuda(monkeypatch)
-    made = Recordings(CudaRecorder("cuda:0"))
+    recordings = Recordings(CudaRecorder("cuda:0"))
     for high in (64, 96):
-        made.get((1, high), cuda.step)()
-    made.forget()
+        recordings.get((1, high), cuda.step)()
+    recordings.forget()
     assert not +cuda.used
     for high in (64, 96):
-        made.get((1, high), cuda.step)()
+        recordings.get((1, high), cuda.step)()
     assert cuda.replayed == [1, 1, 2, 2]
     assert cuda.used[2] == 2
 

@@ -14,17 +14,17 @@ def test_ragged_conversations_equal_the_models_own_forward_pass(rows: int) -> No
     """More episodes than rows, so that rows are given away and episodes computed again."""
     of = policy(layers=2, slots=rows, context=768)
     episodes = talks(seed=rows, count=9)
-    made = play(of, episodes)
-    assert len(made) == sum(len(t.says) for t in episodes)
-    for asked, completion in made:
+    turns = play(of, episodes)
+    assert len(turns) == sum(len(t.says) for t in episodes)
+    for asked, completion in turns:
         assert_same(completion, reference(of, asked))
 
 
 def test_the_number_of_rows_changes_no_token() -> None:
     seen = []
     for rows in (1, 2, 5, 64):
-        made = play(policy(slots=rows, context=768), talks(seed=7, count=8))
-        seen.append(sorted((r.key, r.prompt, c.tokens) for r, c in made))
+        turns = play(policy(slots=rows, context=768), talks(seed=7, count=8))
+        seen.append(sorted((r.key, r.prompt, c.tokens) for r, c in turns))
     assert seen[0] == seen[1] == seen[2] == seen[3]
 
 
@@ -32,10 +32,10 @@ def test_only_what_is_new_is_computed() -> None:
     of = policy()
     fed = Fed(of)
     first = tuple(range(10, 60))
-    said = run(of, [request(first)])["a"].tokens
-    assert fed.shapes == [(1, 50), *[(1, 1)] * (len(said) - 1)]
+    reply = run(of, [request(first)])["a"].tokens
+    assert fed.shapes == [(1, 50), *[(1, 1)] * (len(reply) - 1)]
     fed.shapes.clear()
-    run(of, [request((*first, *said, 70, 71, 72))])
+    run(of, [request((*first, *reply, 70, 71, 72))])
     # the last token sampled was never fed, and three are new
     assert fed.shapes[0] == (1, 4)
 
@@ -63,8 +63,8 @@ def test_a_window_context_keeps_the_head_that_its_prompts_share() -> None:
     for turn in range(4):
         prompt = (*opening, *range(100 + 20 * turn, 115 + 20 * turn))
         fed.shapes.clear()
-        made = request(prompt, max_new=5)
-        assert_same(run(of, [made])["a"], reference(of, made))
+        asked = request(prompt, max_new=5)
+        assert_same(run(of, [asked])["a"], reference(of, asked))
         assert fed.shapes[0] == (1, 15 if turn else 55)
 
 
@@ -72,10 +72,10 @@ def test_an_episode_whose_row_was_given_away_is_computed_again() -> None:
     of = policy(slots=1)
     fed = Fed(of)
     first = tuple(range(10, 40))
-    said = run(of, [request(first)])["a"].tokens
+    reply = run(of, [request(first)])["a"].tokens
     run(of, [request(tuple(range(50, 60)), key="b")])
     fed.shapes.clear()
-    again = request((*first, *said, 77))
+    again = request((*first, *reply, 77))
     assert_same(run(of, [again])["a"], reference(of, again))
     assert fed.shapes[0] == (1, len(again.prompt))
 
@@ -95,11 +95,11 @@ def test_an_episode_that_waits_keeps_its_own_row_when_others_come() -> None:
     """Though there were three rows when the other was let in, and two are left of them."""
     of = policy(slots=3, context=768)
     fed = Fed(of)
-    said = run(of, [request(tuple(range(10, 40)))])["a"].tokens
+    reply = run(of, [request(tuple(range(10, 40)))])["a"].tokens
     run(of, [request((48, 49), key="c")])  # another row, and not the longest idle
     fed.shapes.clear()
     of.engine.budget = 2 * of.engine.kv_shape.slot_bytes(640)
-    long = request((*range(10, 40), *said, 60), max_new=590)
+    long = request((*range(10, 40), *reply, 60), max_new=590)
     of.submit(request((50, 51), key="b"))
     of.submit(long)
     of.poll()
@@ -109,12 +109,12 @@ def test_an_episode_that_waits_keeps_its_own_row_when_others_come() -> None:
 def test_new_weights_are_used_once_the_policy_is_refreshed() -> None:
     of = policy()
     first = tuple(range(10, 40))
-    said = run(of, [request(first)])["a"].tokens
+    reply = run(of, [request(first)])["a"].tokens
     with torch.no_grad():
         for p in of.model.parameters():
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     of.refresh()
-    after = request((*first, *said, 60))
+    after = request((*first, *reply, 60))
     assert_same(run(of, [after])["a"], reference(of, after))
 
 
@@ -135,14 +135,14 @@ def test_a_turn_ends_at_its_end_token_or_where_it_is_cut() -> None:
         Request(key=str(k), prompt=(20 + k, 30), seed=k, max_new=1 + k % 40, temperature=3.0)
         for k in range(120)
     ]
-    made = run(of, requests)
+    completions = run(of, requests)
     for r in requests:
-        c = made[r.key]
+        c = completions[r.key]
         assert of.chat.end not in c.tokens[:-1]
         assert c.ended == (c.tokens[-1] == of.chat.end)
         assert c.ended or len(c.tokens) == r.max_new
         assert len(c.logps) == len(c.tokens)
-    assert {c.ended for c in made.values()} == {True, False}
+    assert {c.ended for c in completions.values()} == {True, False}
 
 
 def test_the_cache_grows_across_its_steps_without_losing_anything() -> None:

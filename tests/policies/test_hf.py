@@ -30,7 +30,7 @@ HEATS = [1.0, 0.4]
 def conversations(seed: int, count: int = 5) -> list[list[Sample]]:
     """Ragged append-only episodes, every third a window's: prompts that stand alone."""
     rng = random.Random(seed)
-    made = []
+    samples = []
     for k in range(count):
         ids: tuple[int, ...] = ()
         turns = []
@@ -41,8 +41,8 @@ def conversations(seed: int, count: int = 5) -> list[list[Sample]]:
             tokens = (*tokens, small_chat().end)
             turns.append(Sample(prompt=prompt, tokens=tokens))
             ids = (*prompt, *tokens)
-        made.append(turns)
-    return made
+        samples.append(turns)
+    return samples
 
 
 def flat(episodes: list[list[Sample]]) -> list[Sample]:
@@ -69,12 +69,12 @@ def test_scores_are_the_models_own_whatever_shares_a_pass(
     samples = flat(conversations(0))
     assert len(pack(samples)) < len(samples)
     with torch.no_grad():
-        made = of.score(samples, heat)
-        assert_close(made.logp, own_logps(of, samples, heat), atol=2e-5, rtol=1e-5)
-        rows = made.distribution.logps()
-    assert rows.shape == (len(made.logp), of.chat.size)
+        scores = of.score(samples, heat)
+        assert_close(scores.logp, own_logps(of, samples, heat), atol=2e-5, rtol=1e-5)
+        rows = scores.distribution.logps()
+    assert rows.shape == (len(scores.logp), of.chat.size)
     token = torch.tensor([t for s in samples for t in s.tokens])
-    assert_close(rows.gather(-1, token[:, None]).squeeze(-1), made.logp, atol=1e-5, rtol=1e-5)
+    assert_close(rows.gather(-1, token[:, None]).squeeze(-1), scores.logp, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -121,9 +121,9 @@ def test_a_divergence_over_the_vocabulary_reaches_every_parameter() -> None:
     samples = flat(conversations(3, count=2))
     with torch.no_grad():
         goal = teacher.score(samples, 1.0).distribution
-    made = gradients(of, diverge(reverse_kl, of.score(samples, 1.0).distribution, goal).sum())
-    assert all(float(g.abs().sum()) > 0 for g in made.values())
-    assert set(made) == {n for n, _ in of.model.named_parameters()}
+    grads = gradients(of, diverge(reverse_kl, of.score(samples, 1.0).distribution, goal).sum())
+    assert all(float(g.abs().sum()) > 0 for g in grads.values())
+    assert set(grads) == {n for n, _ in of.model.named_parameters()}
 
 
 @pytest.mark.parametrize("small", [0, 1 << 40])
@@ -176,17 +176,17 @@ def test_lower_precision_is_near_and_keeps_weights_in_float32() -> None:
     assert float((exact - near).abs().mean()) < 0.05
     assert not torch.equal(exact, near)
     assert all(p.dtype == torch.float32 for p in low.model.parameters())
-    made = gradients(low, low.score(samples, 1.0).logp.sum())
-    assert all(g.dtype == torch.float32 for g in made.values())
+    grads = gradients(low, low.score(samples, 1.0).logp.sum())
+    assert all(g.dtype == torch.float32 for g in grads.values())
 
 
 def test_what_lower_precision_samples_it_scores_alike() -> None:
     low = policy(dtype="bfloat16")
     prompt = tuple(range(10, 90))
-    made = run(low, [Request(key="a", prompt=prompt, seed=0, max_new=20)])["a"]
+    completion = run(low, [Request(key="a", prompt=prompt, seed=0, max_new=20)])["a"]
     with torch.no_grad():
-        again = low.score([Sample(prompt=prompt, tokens=made.tokens)], 1.0).logp
-    assert_close(torch.tensor(made.logps), again, atol=0.1, rtol=0)
+        again = low.score([Sample(prompt=prompt, tokens=completion.tokens)], 1.0).logp
+    assert_close(torch.tensor(completion.logps), again, atol=0.1, rtol=0)
 
 
 def test_what_acts_in_two_bytes_follows_the_weights_and_changes_no_number() -> None:
@@ -195,8 +195,8 @@ def test_what_acts_in_two_bytes_follows_the_weights_and_changes_no_number() -> N
     prompt = tuple(range(10, 90))
     asked = [Request(key=k, prompt=(*prompt, n), seed=n, max_new=12) for n, k in enumerate("abc")]
     for step in range(3):
-        made, want = run(low, asked), run(plain, asked)
-        assert {k: (c.tokens, c.logps) for k, c in made.items()} == {
+        turns, want = run(low, asked), run(plain, asked)
+        assert {k: (c.tokens, c.logps) for k, c in turns.items()} == {
             k: (c.tokens, c.logps) for k, c in want.items()
         }
         assert plain.acting_copy is None
@@ -209,7 +209,7 @@ def test_what_acts_in_two_bytes_follows_the_weights_and_changes_no_number() -> N
         low.refresh()
         plain.refresh()
     low.freeze()
-    assert run(low, asked).keys() == made.keys()
+    assert run(low, asked).keys() == turns.keys()
     assert low.acting_copy is None
 
 
@@ -371,12 +371,12 @@ def test_other_architectures_score_and_sample_as_they_are(
     samples = flat(conversations(7, count=3))
     samples = [s for s in samples if len(s.prompt) + len(s.tokens) <= 128]
     with torch.no_grad():
-        made = of.score(samples, 1.0).logp
-    assert_close(made, own_logps(of, samples, 1.0), atol=1e-4, rtol=1e-4)
+        logps_ = of.score(samples, 1.0).logp
+    assert_close(logps_, own_logps(of, samples, 1.0), atol=1e-4, rtol=1e-4)
     prompt = tuple(range(10, 40))
-    said = run(of, [Request(key="a", prompt=prompt, seed=0, max_new=9)])["a"]
-    longer = Request(key="a", prompt=(*prompt, *said.tokens, 50, 51), seed=1, max_new=9)
-    for request, c in ((None, said), (longer, run(of, [longer])["a"])):
+    completion = run(of, [Request(key="a", prompt=prompt, seed=0, max_new=9)])["a"]
+    longer = Request(key="a", prompt=(*prompt, *completion.tokens, 50, 51), seed=1, max_new=9)
+    for request, c in ((None, completion), (longer, run(of, [longer])["a"])):
         s = Sample(prompt=request.prompt if request else prompt, tokens=c.tokens)
         assert list(c.logps) == pytest.approx(own_logps(of, [s], 1.0).tolist(), abs=1e-4)
 

@@ -44,24 +44,28 @@ def test_what_will_not_pass_is_not(bad: int) -> None:
 )
 def test_an_error_is_a_sentence_with_a_cure(bad: object, fix: str) -> None:
     with listed(bad) as server:
-        said = str(client(server.port).ask("/x").exception(20))
-        assert said.startswith(f"the server of policies.teacher at http://127.0.0.1:{server.port} ")
-        assert fix in said
-        assert "\n" not in said
+        message = str(client(server.port).ask("/x").exception(20))
+        assert message.startswith(
+            f"the server of policies.teacher at http://127.0.0.1:{server.port} "
+        )
+        assert fix in message
+        assert "\n" not in message
 
 
 def test_attempts_are_counted_and_end() -> None:
     with listed(503) as server:
-        said = str(client(server.port, options=replace(HASTY, retries=2)).ask("/x").exception(20))
+        message = str(
+            client(server.port, options=replace(HASTY, retries=2)).ask("/x").exception(20)
+        )
         assert len(server.asked) == 3
-        assert "answered 503 (no 503), 3 times" in said
+        assert "answered 503 (no 503), 3 times" in message
 
 
 def test_a_server_that_is_not_there() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        said = str(client(free.getsockname()[1]).ask("/x").exception(20))
-    assert "refused the connection, 4 times" in said
+        message = str(client(free.getsockname()[1]).ask("/x").exception(20))
+    assert "refused the connection, 4 times" in message
 
 
 @pytest.mark.parametrize("slow", ["stall", "drip"])
@@ -69,10 +73,10 @@ def test_an_attempt_has_a_deadline_even_where_an_answer_comes_in_drops(slow: str
     options = replace(HASTY, deadline=0.3, retries=1)
     with listed(slow) as server:
         since = time.monotonic()
-        said = str(client(server.port, options=options).ask("/x").exception(60))
+        message = str(client(server.port, options=options).ask("/x").exception(60))
         took = time.monotonic() - since
-        assert "did not answer within 0.3 s, 2 times" in said
-        assert "use a faster server" in said
+        assert "did not answer within 0.3 s, 2 times" in message
+        assert "use a faster server" in message
         assert took >= 0.6
 
 

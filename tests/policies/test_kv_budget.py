@@ -110,7 +110,7 @@ def engine(of: OpenedPolicy) -> SlotEngine:
     return of.engine
 
 
-def made(of: Config, engines: int) -> Mapping[str, OpenedPolicy]:
+def opened(of: Config, engines: int) -> Mapping[str, OpenedPolicy]:
     suite = suite_of(of.env)
     context = assemble.context_of(of.context, suite)
     return models.policies_of(of, ["teacher"], suite, context, engines=engines)
@@ -121,12 +121,15 @@ def test_a_plan_counts_what_the_engines_may_take(monkeypatch: pytest.MonkeyPatch
     roomy = config(rollout={"group_size": 4})
     student, teacher = dry_run.make(roomy).models
     assert student.cache == teacher.cache == 10_000_000  # much less than 64 episodes would fill
-    for each in made(roomy, len(acting(roomy))).values():
+    for each in opened(roomy, len(acting(roomy))).values():
         assert engine(each).budget == 10_000_000
     monkeypatch.setenv("TUTELAGE_KV_CACHE_GB", "0.003")
-    told = config(rollout={"group_size": 4})
-    assert [m.cache for m in dry_run.make(told).models] == [3_000_000, 3_000_000]  # each engine's
-    assert engine(made(told, 2)["self"]).budget == 3_000_000
+    limited_config = config(rollout={"group_size": 4})
+    assert [m.cache for m in dry_run.make(limited_config).models] == [
+        3_000_000,
+        3_000_000,
+    ]  # each engine's
+    assert engine(opened(limited_config, 2)["self"]).budget == 3_000_000
     monkeypatch.setenv("TUTELAGE_KV_CACHE_GB", "1e-6")
     # one row there is always, and a teacher that only scores has none
     student, teacher = dry_run.make(config("opd")).models
@@ -138,10 +141,10 @@ def test_a_plan_counts_what_the_engines_may_take(monkeypatch: pytest.MonkeyPatch
 def test_a_run_tells_its_engines_how_many_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[object] = []
+    counts: list[object] = []
 
     def noted(*args: object, engines: int, **kwargs: object) -> None:
-        told.append(engines)
+        counts.append(engines)
         raise PolicyError("enough")
 
     monkeypatch.setattr(models, "policies_of", noted)
@@ -149,7 +152,7 @@ def test_a_run_tells_its_engines_how_many_they_are(
         folder = {"folder": str(tmp_path / algorithm)}
         with pytest.raises(PolicyError, match="enough"):
             train(config(algorithm, run=folder), watch=Quiet())
-    assert told == [1, 2]
+    assert counts == [1, 2]
 
 
 # -- fewer rows than episodes
@@ -161,9 +164,9 @@ def computed(rows: int, count: int = 12, turns: int = 6) -> int:
     says = [[tuple(rng.choices(range(10, V), k=9)) for _ in range(turns)] for _ in range(count)]
     of = policy(slots=rows, context=768)
     fed = Fed(of)
-    made = play(of, [Talk(f"e{k}", said, False, 1.0) for k, said in enumerate(says)])
-    assert len(made) == count * turns
-    for asked, completion in made:
+    completions = play(of, [Talk(f"e{k}", texts, False, 1.0) for k, texts in enumerate(says)])
+    assert len(completions) == count * turns
+    for asked, completion in completions:
         assert_same(completion, reference(of, asked))
     return sum(b * t for b, t in fed.shapes)
 
@@ -192,10 +195,12 @@ def test_two_engines_that_wait_for_each_others_rows_go_on() -> None:
 
 def test_a_new_episode_waits_while_others_have_the_rows() -> None:
     of = policy(slots=3)
-    said = {key: run(of, [request((*range(10, 40), 50 + ord(key)), key=key)])[key] for key in "ab"}
+    replies = {
+        key: run(of, [request((*range(10, 40), 50 + ord(key)), key=key)])[key] for key in "ab"
+    }
     for key in "cd":
         of.submit(request((7, 8, 9), key=key))
-    back = request((*range(10, 40), 50 + ord("a"), *said["a"].tokens, 60), key="a")
+    back = request((*range(10, 40), 50 + ord("a"), *replies["a"].tokens, 60), key="a")
     of.submit(back)
     of.poll()
     assert {row.key for row in engine(of).slots} == {"a", "b", "c"}

@@ -83,8 +83,8 @@ def test_sizes_on_paper_are_those_of_the_models(saved: str) -> None:
         run(low, [Request(key="a", prompt=(10, 11), seed=0, max_new=2)])
         assert low.acting_copy is not None
         every = {id(p): p for m in (low.model, low.acting_copy.base) for p in m.parameters()}
-        kept = sum(p.numel() * p.element_size() for p in every.values())
-        assert shape.weights(section, frozen=False) == kept
+        stored = sum(p.numel() * p.element_size() for p in every.values())
+        assert shape.weights(section, frozen=False) == stored
         assert shape.trained(section) == sum(p.numel() for p in low.parameters())
     assert shape.activations(100, 4, recompute=True) < shape.activations(100, 4)
 
@@ -111,8 +111,8 @@ def test_adapted_weights_are_the_sum_of_the_formula(saved: str) -> None:
         whole = dense[f"{place}.weight"]
         want = {"A": ALPHA / RANK * pair["B"].T @ whole, "B": ALPHA / RANK * whole @ pair["A"].T}
         for letter, g in want.items():
-            made = mine[f"{place}.lora_{letter}.default.weight"]
-            assert_close(made, g, atol=2e-3 * float(g.abs().max()), rtol=1e-2)
+            adapter = mine[f"{place}.lora_{letter}.default.weight"]
+            assert_close(adapter, g, atol=2e-3 * float(g.abs().max()), rtol=1e-2)
 
 
 def test_a_folder_of_adapters_holds_nothing_else_and_comes_back(saved: str, tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_a_folder_of_adapters_holds_nothing_else_and_comes_back(saved: str, tmp_
     }
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
-    told = json.loads((tmp_path / "one" / "adapter_config.json").read_text())
-    assert told["target_modules"] == sorted(told["target_modules"])
-    assert Path(told["base_model_name_or_path"]).is_absolute()
+    settings = json.loads((tmp_path / "one" / "adapter_config.json").read_text())
+    assert settings["target_modules"] == sorted(settings["target_modules"])
+    assert Path(settings["base_model_name_or_path"]).is_absolute()
     again = load(saved, lora=RANK, adapters=str(tmp_path / "one"), seed=9)
     assert torch.equal(logps(again), logps(of))
     whole = load(str(tmp_path / "one"))  # merged
@@ -166,22 +166,22 @@ def test_a_copy_stays_as_it_was_and_shares_what_is_never_trained(saved: str, ran
     if rank:
         pytest.importorskip("peft")
     of = trained(load(saved, lora=rank))
-    kept, before = of.copied(), logps(of)
-    assert not any(p.requires_grad for p in kept.model.parameters())
+    copy, before = of.copied(), logps(of)
+    assert not any(p.requires_grad for p in copy.model.parameters())
     assert any(p.requires_grad for p in of.model.parameters())
     trained(of)
-    assert torch.equal(logps(kept), before)
+    assert torch.equal(logps(copy), before)
     assert not torch.equal(logps(of), before)
     own = {p.data_ptr() for p in of.model.parameters() if p.requires_grad}
-    for p, q in zip(of.model.parameters(), kept.model.parameters(), strict=True):
+    for p, q in zip(of.model.parameters(), copy.model.parameters(), strict=True):
         assert (p.data_ptr() == q.data_ptr()) == (p.data_ptr() not in own)
-    assert kept.engine is not of.engine
+    assert copy.engine is not of.engine
     request = Request(key="a", prompt=tuple(range(10, 40)), seed=0, max_new=5)
-    assert run(kept, [request])["a"] != run(of, [request])["a"]
+    assert run(copy, [request])["a"] != run(of, [request])["a"]
     # the policy as it was teaches beside the one that learns: its head is not copied again
     with torch.no_grad():
-        scores = kept.score(flat(conversations(1)), 1.0)
-    assert scores.distribution.head.data_ptr() == kept.head.data_ptr()
+        scores = copy.score(flat(conversations(1)), 1.0)
+    assert scores.distribution.head.data_ptr() == copy.head.data_ptr()
 
 
 def test_what_is_not_installed_is_named(saved: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,10 +239,10 @@ def test_weights_in_4_bits_are_those_that_their_numbers_stand_for(tmp_path: Path
     with torch.no_grad():
         for name, module in packed.items():
             # asked of the layer: how it packs them differs from processor to processor
-            made = module(torch.eye(module.in_features)).T.float()
+            weights = module(torch.eye(module.in_features)).T.float()
             place = plain.get_submodule(name.removesuffix(".base_layer"))
-            assert 0 < float((made - place.weight).abs().max()) < float(place.weight.abs().max())
-            place.weight.copy_(made)
+            assert 0 < float((weights - place.weight).abs().max()) < float(place.weight.abs().max())
+            place.weight.copy_(weights)
     assert_close(logps(of), logps(HFPolicy(plain, small_chat())), atol=2e-2, rtol=1e-2)
     assert float((logps(of) - logps(exact)).abs().mean()) < 1.0
     size = sum(m.weight.numel() * m.weight.element_size() for m in packed.values())
@@ -255,18 +255,18 @@ def test_weights_in_4_bits_are_those_that_their_numbers_stand_for(tmp_path: Path
             its.copy_(mine.copy_(0.1 * torch.randn(mine.shape)))
     samples = flat(conversations(3))
     theirs = gradients(twin, twin.score(samples, 1.0).logp.sum())
-    made = gradients(of, of.score(samples, 1.0).logp.sum())  # after passes without a gradient
-    assert {n for n in made if "lora_" in n} == set(theirs)
+    weights = gradients(of, of.score(samples, 1.0).logp.sum())  # after passes without a gradient
+    assert {n for n in weights if "lora_" in n} == set(theirs)
     for name, g in theirs.items():
-        assert_close(made[name], g, atol=3e-2 * float(g.abs().max()), rtol=1e-2)
+        assert_close(weights[name], g, atol=3e-2 * float(g.abs().max()), rtol=1e-2)
     before = logps(of)
-    kept = of.copied()
+    copy = of.copied()
     assert {n for n, p in of.model.named_parameters() if p.requires_grad} == {
         n for n, _ in of.model.named_parameters() if "lora_" in n
     }
     trained(of)
     assert not torch.equal(logps(of), before)
-    assert torch.equal(logps(kept), before)
+    assert torch.equal(logps(copy), before)
     low = load(saved, quantize="nf4", dtype="bfloat16")
     low.freeze()
     assert {m.compute_dtype for m in low.model.modules() if type(m).__name__ == "Linear4bit"} == {
@@ -278,13 +278,13 @@ def test_weights_in_4_bits_are_those_that_their_numbers_stand_for(tmp_path: Path
 # -- layers computed again
 
 
-class Kept:
+class SavedForBackward:
     """Bytes that autograd keeps for the backward pass."""
 
     def __init__(self) -> None:
         self.bytes = 0
 
-    def __enter__(self) -> "Kept":
+    def __enter__(self) -> "SavedForBackward":
         def keep(x: Tensor) -> Tensor:
             self.bytes += x.numel() * x.element_size()
             return x
@@ -304,27 +304,27 @@ def test_layers_computed_again_give_the_same_gradient_bit_for_bit(
 ) -> None:
     if lora:
         pytest.importorskip("peft")
-    samples, made, kept = flat(conversations(6, count=2)), [], []
+    samples, grads, sizes = flat(conversations(6, count=2)), [], []
     for again in (False, True):
         of = load(saved, dtype=dtype, lora=lora, gradient_checkpointing=again)  # type: ignore[arg-type]
-        with Kept() as counted:
+        with SavedForBackward() as counted:
             loss = of.score(samples, 0.7).logp.sum()
-        kept.append(counted.bytes)
-        made.append(gradients(of, loss))
+        sizes.append(counted.bytes)
+        grads.append(gradients(of, loss))
         assert torch.equal(logps(of), logps(of))
-    assert made[0].keys() == made[1].keys()
-    for name, g in made[0].items():
-        assert torch.equal(g, made[1][name]), name
-    assert kept[1] < kept[0] / 3
+    assert grads[0].keys() == grads[1].keys()
+    for name, g in grads[0].items():
+        assert torch.equal(g, grads[1][name]), name
+    assert sizes[1] < sizes[0] / 3
 
 
 def test_layers_computed_again_sample_and_copy_as_before(saved: str) -> None:
     plain, of = load(saved), load(saved, gradient_checkpointing=True)
     requests = [Request(key="a", prompt=tuple(range(10, 40)), seed=0, max_new=9)]
     assert run(of, requests) == run(plain, requests)
-    kept = of.copied()
+    copy = of.copied()
     trained(of)
-    assert torch.equal(logps(kept), logps(plain))
+    assert torch.equal(logps(copy), logps(plain))
     assert not torch.equal(logps(of), logps(plain))
 
 
@@ -381,23 +381,23 @@ def test_compiled_passes_score_the_same_and_sampling_is_not_compiled(
     inner: Callable[..., Callable[..., object]] = partial(torch.compile, backend="eager")
 
     def watched(model: nn.Module, **settings: object) -> Callable[..., object]:
-        made = inner(model, **settings)
+        compiled = inner(model, **settings)
 
         def call(**inputs: object) -> object:
             calls.append(1)
-            return made(**inputs)
+            return compiled(**inputs)
 
         return call
 
     monkeypatch.setattr(torch, "compile", watched)
     of, plain = load(saved, compiled=True), load(saved)
     samples = flat(conversations(2, count=2))
-    made = gradients(of, of.score(samples, 0.7).logp.sum())
+    grads = gradients(of, of.score(samples, 0.7).logp.sum())
     assert calls
     want = gradients(plain, plain.score(samples, 0.7).logp.sum())
-    assert made.keys() == want.keys()
+    assert grads.keys() == want.keys()
     for name, g in want.items():
-        assert_close(made[name], g, atol=1e-5 * float(g.abs().max()), rtol=1e-4)
+        assert_close(grads[name], g, atol=1e-5 * float(g.abs().max()), rtol=1e-4)
     assert_close(logps(of), logps(plain), atol=1e-5, rtol=1e-5)
     calls.clear()
     requests = [Request(key="a", prompt=tuple(range(10, 40)), seed=0, max_new=4)]

@@ -65,13 +65,13 @@ def test_every_token_is_in_one_row_after_its_own_prompt(
             assert out not in seen
             seen[out] = tuple(row.ids[:at]), row.ids[at]
     assert [seen[n] for n in range(len(flat))] == flat
-    made = batches(rows, budget)
-    assert [row for batch in made for row in batch] == rows
-    for batch in made:
+    passes = batches(rows, budget)
+    assert [row for batch in passes for row in batch] == rows
+    for batch in passes:
         assert len(batch) == 1 or sum(len(r.ids) for r in batch) <= budget
-    made = batches(rows, budget, padded=True)
-    assert sorted(id(row) for batch in made for row in batch) == sorted(id(row) for row in rows)
-    for batch in made:
+    passes = batches(rows, budget, padded=True)
+    assert sorted(id(row) for batch in passes for row in batch) == sorted(id(row) for row in rows)
+    for batch in passes:
         assert len(batch) == 1 or len(batch) * max(len(r.ids) for r in batch) <= budget
 
 

@@ -41,7 +41,7 @@ def on_cuda(*shape: int) -> Tensor:
 
 
 def test_a_tensor_says_where_it_is(cuda: Device) -> None:
-    made = [
+    tensors = [
         on_cuda(2),
         torch.tensor([1.0], device="cuda"),
         torch.ones(2).cuda(),
@@ -51,7 +51,7 @@ def test_a_tensor_says_where_it_is(cuda: Device) -> None:
         torch.zeros_like(on_cuda(2)),
         on_cuda(2).new_tensor([1]),
     ]
-    assert {(x.device, x.is_cuda, x.get_device()) for x in made} == {
+    assert {(x.device, x.is_cuda, x.get_device()) for x in tensors} == {
         (torch.device("cuda:0"), True, 0)
     }
     back = [on_cuda(2).cpu(), on_cuda(2).to("cpu"), torch.tensor([1.0]), torch.arange(3)]
@@ -292,12 +292,12 @@ def test_new_tokens_of_all_slots_attend_in_one_kernel(
     cuda.watch = True
     of.poll()  # one of them, whose beginning the others copy
     cuda.names.clear()
-    made = of.poll()
+    completions = of.poll()
     count = cuda.names.count("varlen_attn")
     assert count == 2 if keys > 1000 else count > 2  # of two layers
-    while len(made) < slots:
-        made += of.poll()
-    assert {c.key: c.tokens for c in made} == {k: c.tokens for k, c in wanted.items()}
+    while len(completions) < slots:
+        completions += of.poll()
+    assert {c.key: c.tokens for c in completions} == {k: c.tokens for k, c in wanted.items()}
 
 
 def engine(of: HFPolicy) -> SlotEngine:
@@ -367,12 +367,12 @@ def test_the_heads_product_keeps_its_sums_in_float32(cuda: Device) -> None:
     exact = hidden @ head.T
     bound = (2**-8 + 2**-18) * (hidden.abs() @ head.abs().T) + 1e-4
     leaves = [x.to("cuda").bfloat16().requires_grad_() for x in (hidden, head)]
-    made = product(*leaves)
-    assert made.dtype == torch.float32
-    assert ((made.detach().cpu() - exact).abs() <= bound).all()
+    out = product(*leaves)
+    assert out.dtype == torch.float32
+    assert ((out.detach().cpu() - exact).abs() <= bound).all()
     one, other = (x.detach().cpu().double() for x in leaves)
-    assert_close(made.detach().cpu().double(), one @ other.T, atol=1e-4, rtol=1e-5)
-    made.log_softmax(-1)[:, 3].sum().backward()
+    assert_close(out.detach().cpu().double(), one @ other.T, atol=1e-4, rtol=1e-5)
+    out.log_softmax(-1)[:, 3].sum().backward()
     here = [x.clone().requires_grad_() for x in (hidden, head)]
     (here[0] @ here[1].T).log_softmax(-1)[:, 3].sum().backward()
     for one, other in zip(leaves, here, strict=True):
@@ -388,9 +388,9 @@ def test_the_sampler_multiplies_by_the_head_that_is_scored(cuda: Device) -> None
         with torch.no_grad():
             of.model.get_output_embeddings().weight.mul_(scale)
         of.refresh()
-        made = run(of, prompts(3))
-        read = [Sample(prompt=p.prompt, tokens=made[p.key].tokens) for p in prompts(3)]
-        drawn = [x for p in prompts(3) for x in made[p.key].logps]
+        completions = run(of, prompts(3))
+        read = [Sample(prompt=p.prompt, tokens=completions[p.key].tokens) for p in prompts(3)]
+        drawn = [x for p in prompts(3) for x in completions[p.key].logps]
         with torch.no_grad():
             assert of.score(read, 1.0).logp.tolist() == pytest.approx(drawn, abs=0.05)
     copied = of.head_copy

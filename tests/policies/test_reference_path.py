@@ -22,9 +22,9 @@ def test_slow_turns_are_the_fast_ones(seed: int) -> None:
     """Transcripts and windows, ragged, several turns each, likeliest tokens and drawn ones."""
     slow, fast = policy(reference_path=True, slots=4, context=768), policy(slots=4, context=768)
     plain = dict(play(fast, talks(seed=seed, count=9)))
-    made = play(slow, talks(seed=seed, count=9))
-    assert {asked for asked, _ in made} == set(plain)
-    for asked, completion in made:
+    turns = play(slow, talks(seed=seed, count=9))
+    assert {asked for asked, _ in turns} == set(plain)
+    for asked, completion in turns:
         assert_same(completion, plain[asked])
         assert_same(completion, reference(slow, asked))
 
@@ -32,9 +32,9 @@ def test_slow_turns_are_the_fast_ones(seed: int) -> None:
 def test_slow_turns_compute_their_whole_prompts() -> None:
     of = policy(reference_path=True, context=768)
     fed = Fed(of)
-    made = play(of, talks(seed=3, count=7))
+    turns = play(of, talks(seed=3, count=7))
     assert sum(b * t for b, t in fed.shapes) == sum(
-        len(asked.prompt) + len(completion.tokens) - 1 for asked, completion in made
+        len(asked.prompt) + len(completion.tokens) - 1 for asked, completion in turns
     )
 
 
@@ -42,9 +42,9 @@ def test_slow_episodes_that_begin_alike_share_nothing() -> None:
     of = policy(reference_path=True)
     fed = Fed(of)
     pair = [request(tuple(range(10, 70)), key=key) for key in "ab"]
-    made = run(of, [*pair, request(tuple(range(10, 80)), key="c")])
+    completions = run(of, [*pair, request(tuple(range(10, 80)), key="c")])
     assert fed.shapes[0] == (1, 60 + 60 + 70)
-    assert_same(made["a"], reference(of, pair[0]))
+    assert_same(completions["a"], reference(of, pair[0]))
     of.submit(request(tuple(range(10, 70)), max_new=20))
     of.poll()
     fed.shapes.clear()
@@ -89,17 +89,17 @@ def test_slow_scores_are_the_fast_ones() -> None:
     assert slow.padded
     assert not fast.padded
     with torch.no_grad():
-        made, plain = slow.score(samples, 0.7), fast.score(samples, 0.7)
-    assert_close(made.logp, plain.logp, atol=2e-5, rtol=1e-5)
+        scores, plain = slow.score(samples, 0.7), fast.score(samples, 0.7)
+    assert_close(scores.logp, plain.logp, atol=2e-5, rtol=1e-5)
 
 
 def test_a_slow_student_in_two_bytes_acts_with_what_is_trained() -> None:
     slow, fast = policy(reference_path=True, dtype="bfloat16"), policy(dtype="bfloat16")
     asked = [request(tuple(range(10 + k, 60 + k)), key=str(k), max_new=1) for k in range(9)]
-    made, plain = run(slow, asked), run(fast, asked)
+    completions, plain = run(slow, asked), run(fast, asked)
     assert slow.acting_copy is None
     assert fast.acting_copy is not None
-    assert [made[r.key].tokens for r in asked] == [plain[r.key].tokens for r in asked]
+    assert [completions[r.key].tokens for r in asked] == [plain[r.key].tokens for r in asked]
 
 
 CONFIG = {

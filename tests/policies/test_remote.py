@@ -62,9 +62,9 @@ def test_turns_are_those_of_the_same_policy_here(temperature: float) -> None:
     here = run(policy(), requests)
     with serving(policy()) as server:
         there = run(remote(server.port, small_chat()), requests)  # type: ignore[arg-type]
-    for key, made in here.items():
-        assert (there[key].tokens, there[key].ended) == (made.tokens, made.ended)
-        assert there[key].logps == pytest.approx(made.logps, abs=1e-5)
+    for key, completion in here.items():
+        assert (there[key].tokens, there[key].ended) == (completion.tokens, completion.ended)
+        assert there[key].logps == pytest.approx(completion.logps, abs=1e-5)
 
 
 def test_a_row_is_asked_for_once_and_perhaps_early() -> None:
@@ -113,9 +113,9 @@ def test_a_turn_does_not_wait_for_scores_that_are_begun_early(
         monkeypatch.setattr(Worker, "_score", late)
         of.prefetch_scores(rows)
         of.submit(Request(key="a", prompt=(3, 9), seed=0, max_new=2))
-        while not (made := of.poll()):
+        while not (completions := of.poll()):
             pass
-        assert [completion.key for completion in made] == ["a"]
+        assert [completion.key for completion in completions] == ["a"]
         assert sum(begun.done() for begun in of.prefetched.values()) <= 2
         gate.release(len(rows))
         with torch.no_grad():
@@ -225,10 +225,10 @@ def test_another_tokenizer_is_refused() -> None:
         ({"data": [{"id": "x"}]}, {}, "max_model_len"),
     ],
 )
-def test_a_server_that_is_none_of_ours(models: Any, settings: Any, said: str) -> None:
+def test_a_server_that_is_none_of_ours(models: Any, settings: Any, message: str) -> None:
     with listed(models) as server, pytest.raises(PolicyError) as error:
         remote(server.port, small_chat(), **settings)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 # -- what it cannot
@@ -273,7 +273,7 @@ BAD_SCORES: list[tuple[Callable[[Any], Any], str]] = [
 
 
 @pytest.mark.parametrize(("break_", "said"), BAD_SCORES)
-def test_scores_that_are_not_what_was_asked_for(break_: Any, said: str) -> None:
+def test_scores_that_are_not_what_was_asked_for(break_: Any, message: str) -> None:
     good = answer([4, 9, 5])["choices"][0]["prompt_logprobs"]
     with listed(break_(good)) as server:
         of = RemotePolicy(client(server.port), small_chat(), context=500)
@@ -282,7 +282,7 @@ def test_scores_that_are_not_what_was_asked_for(break_: Any, said: str) -> None:
             match=r"does not answer as asked.* fix the address in policies\.teacher\.model",
         ) as error:
             of.score([Sample(prompt=(4,), tokens=(9, 5))], 1.0)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def choice(tokens: list[int], logps: list[float], **more: Any) -> dict[str, Any]:
@@ -290,7 +290,7 @@ def choice(tokens: list[int], logps: list[float], **more: Any) -> dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("completion", "said"),
     [
         (choice([5, 6], [-1.0]), "sampled 2 tokens and gave 1 log-probabilities"),
         (choice([5, 6, 7, 8, 9], [-1.0] * 5), "4 tokens at most were asked for"),
@@ -302,13 +302,13 @@ def choice(tokens: list[int], logps: list[float], **more: Any) -> dict[str, Any]
         ({"choices": [{"logprobs": {"tokens": ["the"], "token_logprobs": [0.0]}}]}, "as text"),
     ],
 )
-def test_turns_that_are_not_what_was_asked_for(made: Any, said: str) -> None:
-    with listed(made) as server:
+def test_turns_that_are_not_what_was_asked_for(completion: Any, message: str) -> None:
+    with listed(completion) as server:
         of = RemotePolicy(client(server.port), small_chat(), context=500)
         of.submit(Request(key="a", prompt=(4,), seed=0, max_new=4))
         with pytest.raises(PolicyError) as error:
             list(iter(of.poll, [1]))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 # -- what is said on the wire
@@ -325,7 +325,7 @@ def test_vllm_is_told_to_sample_plainly() -> None:
 
 
 def test_tokens_by_their_names_serve_where_ids_are_not_told() -> None:
-    told = {"tokens": ["token_id:5", f"token_id:{END}"], "token_logprobs": [-1.0, -2.0]}
+    logprobs = {"tokens": ["token_id:5", f"token_id:{END}"], "token_logprobs": [-1.0, -2.0]}
     request = Request(key="a", prompt=(4,), seed=0, max_new=4)
-    made = read_completion({"choices": [{"logprobs": told}]}, request, END)
-    assert (made.tokens, made.logps, made.ended) == ((5, END), (-1.0, -2.0), True)
+    completion = read_completion({"choices": [{"logprobs": logprobs}]}, request, END)
+    assert (completion.tokens, completion.logps, completion.ended) == ((5, END), (-1.0, -2.0), True)

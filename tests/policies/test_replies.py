@@ -63,13 +63,13 @@ class Fake:
         self.released.append(key)
 
 
-def made(fake: Fake, **settings: Any) -> Any:
+def answers(fake: Fake, **settings: Any) -> Any:
     return replies(cast(Actor, fake), **settings)
 
 
 def test_the_whole_conversation_is_its_prompt() -> None:
     fake = Fake()
-    reply = made(fake, tokens=5, temperature=0.5, seed=3)
+    reply = answers(fake, tokens=5, temperature=0.5, seed=3)
     assert reply(TALK) == "hi"
     assert "".join(map(str, fake.asked[0].prompt)) == "<s|a>b.|c>"
     assert (fake.asked[0].max_new, fake.asked[0].temperature, fake.asked[0].seed) == (5, 0.5, 3)
@@ -80,14 +80,14 @@ def test_the_whole_conversation_is_its_prompt() -> None:
 
 
 def test_a_conversation_that_no_longer_fits_is_refused() -> None:
-    assert made(Fake(context_length=15), tokens=5)(TALK) == "hi"
+    assert answers(Fake(context_length=15), tokens=5)(TALK) == "hi"
     with pytest.raises(PolicyError, match="leaves no room for 5 more in the customer's 14"):
-        made(Fake(context_length=14), tokens=5)(TALK)
+        answers(Fake(context_length=14), tokens=5)(TALK)
 
 
 def test_it_plays_no_other_part() -> None:
     with pytest.raises(PolicyError, match="also samples other turns"):
-        made(Fake(foreign=True), tokens=5)(TALK)
+        answers(Fake(foreign=True), tokens=5)(TALK)
 
 
 @pytest.mark.skipif(not TEACHER.is_dir(), reason=f"there is no {TEACHER}")

@@ -18,8 +18,8 @@ PROMPT = (3, 9, 30, 8, 41)
 
 
 def asked(server: Server, path: str = "/v1/completions", **body: Any) -> Any:
-    made = client(server.port).ask(path, body).result(60)
-    return made["choices"][0] if "choices" in made else made
+    answer = client(server.port).ask(path, body).result(60)
+    return answer["choices"][0] if "choices" in answer else answer
 
 
 def refused(server: Server, path: str = "/v1/completions", **body: Any) -> str:
@@ -30,8 +30,8 @@ def refused(server: Server, path: str = "/v1/completions", **body: Any) -> str:
 
 def test_it_says_what_it_serves() -> None:
     with serving(policy(), name="small") as server:
-        made = client(server.port).ask("/v1/models").result(60)
-        assert [(m["id"], m["max_model_len"]) for m in made["data"]] == [("small", 512)]
+        answer = client(server.port).ask("/v1/models").result(60)
+        assert [(m["id"], m["max_model_len"]) for m in answer["data"]] == [("small", 512)]
         assert client(server.port).ask("/health").result(60) == {}
         ids = asked(server, "/tokenize", prompt="You are in")["tokens"]
         assert ids == list(small_chat().content("You are in"))
@@ -63,13 +63,13 @@ def test_turns_are_those_of_the_policy(temperature: float) -> None:
             for r in requests
         }
         for key, answer in answers.items():
-            made, mine = answer.result(60)["choices"][0], alone[key]
-            assert made["token_ids"] == list(mine.tokens)
-            assert made["prompt_token_ids"] == list(requests[int(key)].prompt)
-            assert made["logprobs"]["tokens"] == [f"token_id:{t}" for t in mine.tokens]
-            assert made["logprobs"]["token_logprobs"] == pytest.approx(mine.logps, abs=1e-5)
-            assert made["finish_reason"] == ("stop" if mine.ended else "length")
-            assert made["text"] == small_chat().tokenizer.decode(list(mine.tokens))
+            choice, mine = answer.result(60)["choices"][0], alone[key]
+            assert choice["token_ids"] == list(mine.tokens)
+            assert choice["prompt_token_ids"] == list(requests[int(key)].prompt)
+            assert choice["logprobs"]["tokens"] == [f"token_id:{t}" for t in mine.tokens]
+            assert choice["logprobs"]["token_logprobs"] == pytest.approx(mine.logps, abs=1e-5)
+            assert choice["finish_reason"] == ("stop" if mine.ended else "length")
+            assert choice["text"] == small_chat().tokenizer.decode(list(mine.tokens))
 
 
 def test_prompts_are_scored_as_the_policy_scores_them() -> None:
@@ -78,11 +78,11 @@ def test_prompts_are_scored_as_the_policy_scores_them() -> None:
         scores = of.score([Sample(prompt=PROMPT[:1], tokens=PROMPT[1:])], 1.0)
         rows = scores.distribution.logps()
     with serving(of) as server:
-        first, *told = asked(server, prompt=list(PROMPT), max_tokens=1, prompt_logprobs=3)[
+        first, *prompt_scores = asked(server, prompt=list(PROMPT), max_tokens=1, prompt_logprobs=3)[
             "prompt_logprobs"
         ]
     assert first is None
-    for row, token, entry in zip(rows, PROMPT[1:], told, strict=True):
+    for row, token, entry in zip(rows, PROMPT[1:], prompt_scores, strict=True):
         best = row.topk(3).indices.tolist()
         assert set(entry) == {str(t) for t in (token, *best)}
         for name, what in entry.items():
@@ -93,8 +93,8 @@ def test_prompts_are_scored_as_the_policy_scores_them() -> None:
 
 def test_one_token_is_a_prompt_too() -> None:
     with serving(policy()) as server:
-        made = asked(server, prompt=[7], max_tokens=1, prompt_logprobs=0)
-        assert made["prompt_logprobs"] == [None]
+        choice = asked(server, prompt=[7], max_tokens=1, prompt_logprobs=0)
+        assert choice["prompt_logprobs"] == [None]
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_one_token_is_a_prompt_too() -> None:
         ({}, "prompt: Field required"),
     ],
 )
-def test_what_it_does_not_know_it_refuses(body: dict[str, Any], said: str) -> None:
+def test_what_it_does_not_know_it_refuses(body: dict[str, Any], message: str) -> None:
     with serving(policy()) as server:
-        assert said in refused(server, **body)
+        assert message in refused(server, **body)
         # and goes on
         assert asked(server, prompt=[1], max_tokens=1)["finish_reason"]
 
@@ -133,8 +133,8 @@ def test_what_is_not_there() -> None:
 def test_a_key_is_asked_for() -> None:
     with serving(policy(), key="s3cret") as server:
         assert "answered 401" in refused(server, prompt=[1])
-        made = client(server.port, key="s3cret").ask("/v1/completions", {"prompt": [1]})
-        assert made.result(60)["choices"]
+        answer = client(server.port, key="s3cret").ask("/v1/completions", {"prompt": [1]})
+        assert answer.result(60)["choices"]
 
 
 def test_a_port_that_is_taken() -> None:
@@ -160,10 +160,10 @@ def test_many_at_once() -> None:
             for k in range(24)
         ]
         for k, ask in enumerate(asks):
-            made = ask.result(60)["choices"][0]
+            choice = ask.result(60)["choices"][0]
             want = run(of, [Request(key="a", prompt=(k + 1, 5, 9), seed=k, max_new=3 + k % 4)])
-            assert made["token_ids"] == list(want["a"].tokens)
-            assert [next(iter(e)) for e in made["prompt_logprobs"][1:]] == ["5", "9"]
+            assert choice["token_ids"] == list(want["a"].tokens)
+            assert [next(iter(e)) for e in choice["prompt_logprobs"][1:]] == ["5", "9"]
 
 
 def test_other_weights_are_loaded_where_that_is_allowed(tmp_path: Path) -> None:
@@ -173,10 +173,10 @@ def test_other_weights_are_loaded_where_that_is_allowed(tmp_path: Path) -> None:
     prompt = tuple(range(3, 60))
     body = {"prompt": list(prompt), "max_tokens": 6, "seed": 1, "return_token_ids": True}
     want = run(other, [Request(key="a", prompt=prompt, seed=1, max_new=6)])["a"]
-    told = {"method": "reload_weights", "kwargs": {"weights_path": str(tmp_path)}}
+    request = {"method": "reload_weights", "kwargs": {"weights_path": str(tmp_path)}}
     with serving(policy(), reload=True) as server:
         assert asked(server, **body)["token_ids"] != list(want.tokens)
-        asked(server, "/collective_rpc", **told)
+        asked(server, "/collective_rpc", **request)
         assert asked(server, **body)["token_ids"] == list(want.tokens)
 
 
@@ -193,5 +193,5 @@ def test_weights_that_do_not_fit_are_refused_whole(tmp_path: Path) -> None:
         assert "there is no folder" in tell(server, tmp_path / "nowhere")
         assert "only reload_weights" in tell(server, tmp_path / "fewer", "shutdown")
         want = run(policy(), [Request(key="a", prompt=PROMPT, seed=1, max_new=6)])["a"]
-        made = asked(server, prompt=list(PROMPT), max_tokens=6, seed=1, return_token_ids=True)
-        assert made["token_ids"] == list(want.tokens)
+        choice = asked(server, prompt=list(PROMPT), max_tokens=6, seed=1, return_token_ids=True)
+        assert choice["token_ids"] == list(want.tokens)

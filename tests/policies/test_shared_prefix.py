@@ -37,34 +37,34 @@ from tutelage.types import Episode
 
 
 def by_definition(
-    q: Tensor, k: Tensor, v: Tensor, head: Tensor, said: Tensor, scaling: float
+    q: Tensor, k: Tensor, v: Tensor, head: Tensor, head_values: Tensor, scaling: float
 ) -> Tensor:
     """One place and one head at a time."""
-    made = torch.empty_like(q)
+    out = torch.empty_like(q)
     shared = q.shape[1] // k.shape[1]
     for h in range(q.shape[1]):
         keys = torch.cat([head[0, h // shared], k[0, h // shared]])
-        values = torch.cat([said[0, h // shared], v[0, h // shared]])
+        values = torch.cat([head_values[0, h // shared], v[0, h // shared]])
         for t in range(q.shape[2]):
             high = head.shape[2] + t + 1
             weight = torch.softmax(keys[:high] @ q[0, h, t] * scaling, 0)
-            made[0, h, t] = weight @ values[:high]
-    return made
+            out[0, h, t] = weight @ values[:high]
+    return out
 
 
 @pytest.mark.parametrize(("known", "new"), [(40, 9), (3, 1), (1, 70), (700, 300)])
 def test_attention_after_a_prefix_is_that_of_the_whole(known: int, new: int) -> None:
     torch.manual_seed(0)
-    size = {"q": (6, new), "k": (2, new), "v": (2, new), "head": (2, known), "said": (2, known)}
+    size = {"q": (6, new), "k": (2, new), "v": (2, new), "head": (2, known), "values": (2, known)}
     of = [torch.randn(1, h, n, 8, dtype=torch.float64) for h, n in size.values()]
     of = [x.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_() for x in of]
     grad = torch.randn(1, 6, new, 8, dtype=torch.float64)
-    q, k, v, head, said = of
-    made = shared_prefix.attend(q, k, v, (head, said), 0.3)
-    want = by_definition(q, k, v, head, said, 0.3)
-    assert_close(made, want, atol=1e-10, rtol=1e-10)
+    q, k, v, head, head_values = of
+    out = shared_prefix.attend(q, k, v, (head, head_values), 0.3)
+    want = by_definition(q, k, v, head, head_values, 0.3)
+    assert_close(out, want, atol=1e-10, rtol=1e-10)
     for mine, right in zip(
-        torch.autograd.grad(made, of, grad), torch.autograd.grad(want, of, grad), strict=True
+        torch.autograd.grad(out, of, grad), torch.autograd.grad(want, of, grad), strict=True
     ):
         assert_close(mine, right, atol=1e-9, rtol=1e-9)
 
@@ -117,15 +117,15 @@ def rows(seed: int, *, head: int = 80, count: int = 5) -> list[Sample]:
     """Episodes of turns that extend each other, after the same instructions."""
     rng = random.Random(seed)
     start = tuple(random.Random(0).randrange(10, 400) for _ in range(head))
-    made = []
+    samples = []
     for _ in range(count):
         ids = start
         for _ in range(rng.randint(1, 3)):
             prompt = (*ids, *(rng.randrange(10, 400) for _ in range(rng.randint(1, 20))))
             tokens = (*(rng.randrange(10, 400) for _ in range(rng.randint(1, 6))), small_chat().end)
-            made.append(Sample(prompt=prompt, tokens=tokens))
+            samples.append(Sample(prompt=prompt, tokens=tokens))
             ids = (*prompt, *tokens)
-    return made
+    return samples
 
 
 def fed(of: HFPolicy) -> list[int]:
@@ -153,22 +153,22 @@ def test_one_call_computes_what_its_rows_begin_with_once(tokens: int, heat: floa
     packed = pack(samples)
     sizes = fed(fast)
     with torch.no_grad():
-        made, want = fast.score(samples, heat), slow.score(samples, heat)
-    assert_close(made.logp, want.logp, atol=2e-5, rtol=1e-5)
-    assert_close(made.distribution.logps(), want.distribution.logps(), atol=5e-5, rtol=1e-5)
+        scores, want = fast.score(samples, heat), slow.score(samples, heat)
+    assert_close(scores.logp, want.logp, atol=2e-5, rtol=1e-5)
+    assert_close(scores.distribution.logps(), want.distribution.logps(), atol=5e-5, rtol=1e-5)
     assert sum(sizes) == 80 + sum(len(row.ids) - 80 for row in packed)
     assert fast.prefixes == []
 
 
 def parts(samples: Sequence[Sample]) -> list[list[Sample]]:
     """One row each."""
-    made: list[list[Sample]] = []
+    groups: list[list[Sample]] = []
     for s in samples:
-        if made and s.prompt[: len(made[-1][-1].prompt)] == made[-1][-1].prompt:
-            made[-1].append(s)
+        if groups and s.prompt[: len(groups[-1][-1].prompt)] == groups[-1][-1].prompt:
+            groups[-1].append(s)
         else:
-            made.append([s])
-    return made
+            groups.append([s])
+    return groups
 
 
 def gradient(of: HFPolicy, samples: Sequence[Sample], *, share: bool) -> dict[str, Tensor]:
@@ -181,20 +181,20 @@ def gradient(of: HFPolicy, samples: Sequence[Sample], *, share: bool) -> dict[st
     return {n: p.grad.clone() for n, p in of.model.named_parameters() if p.grad is not None}
 
 
-def same(made: dict[str, Tensor], want: dict[str, Tensor], close: float = 1e-4) -> None:
-    assert set(made) == set(want)
+def same(actual: dict[str, Tensor], want: dict[str, Tensor], close: float = 1e-4) -> None:
+    assert set(actual) == set(want)
     for name, g in want.items():
-        assert_close(made[name], g, atol=close * float(g.abs().max()), rtol=1e-3)
+        assert_close(actual[name], g, atol=close * float(g.abs().max()), rtol=1e-3)
 
 
 def test_a_row_at_a_time_has_the_gradient_of_rows_from_their_first_token() -> None:
     fast, slow = twins()
     samples = rows(2)
     sizes = fed(fast)
-    made = gradient(fast, samples, share=True)
+    actual = gradient(fast, samples, share=True)
     assert sum(sizes) == 80 + sum(len(row.ids) - 80 for row in pack(samples))
-    same(made, gradient(slow, samples, share=False))
-    assert set(made) == {n for n, _ in fast.model.named_parameters()}
+    same(actual, gradient(slow, samples, share=False))
+    assert set(actual) == {n for n, _ in fast.model.named_parameters()}
 
 
 def test_the_prefix_has_a_gradient_of_its_own() -> None:
@@ -221,7 +221,7 @@ def test_it_goes_with_what_saves_memory(kind: str) -> None:
     if kind == "lora":
         pytest.importorskip("peft")
 
-    def made(fast: bool) -> HFPolicy:
+    def student(fast: bool) -> HFPolicy:
         plain = policy(reference_path=not fast)
         added = Adapters(plain.model, rank=4, base="", seed=0) if kind == "lora" else None
         if added is not None:
@@ -239,7 +239,7 @@ def test_it_goes_with_what_saves_memory(kind: str) -> None:
         )
 
     samples = rows(3)
-    fast, slow = made(True), made(False)
+    fast, slow = student(True), student(False)
     close = 0.1 if kind == "bfloat16" else 1e-4
     one, other = gradient(fast, samples, share=True), gradient(slow, samples, share=False)
     with fast.shared_prefix(samples):
@@ -257,16 +257,16 @@ def test_a_second_view_of_the_same_weights_reads_the_first_ones_prefix() -> None
     """A self-teacher that is told more, after the same instructions."""
     of, slow = twins()
     student = rows(4)
-    told = [
+    hinted = [
         Sample(prompt=(*s.prompt[:70], 11, 12, 13, *s.prompt[70:]), tokens=s.tokens)
         for s in student
     ]
     sizes = fed(of)
-    with of.shared_prefix(student), torch.no_grad(), of.shared_prefix(told):
+    with of.shared_prefix(student), torch.no_grad(), of.shared_prefix(hinted):
         before = sum(sizes)
-        made = of.score(told, 1.0).logp
-        size = shared_tokens(pack(told))
-    assert_close(made, slow.score(told, 1.0).logp, atol=2e-5, rtol=1e-5)
+        logps = of.score(hinted, 1.0).logp
+        size = shared_tokens(pack(hinted))
+    assert_close(logps, slow.score(hinted, 1.0).logp, atol=2e-5, rtol=1e-5)
     assert size == 83
     # 70 of its 83 tokens were known, which is not all: it has a prefix of its own
     assert before == 80 + 83
@@ -276,9 +276,9 @@ def test_a_second_view_of_the_same_weights_reads_the_first_ones_prefix() -> None
     with of.shared_prefix(student):
         before = sum(sizes)
         with torch.no_grad(), of.shared_prefix(cut):
-            made = of.score(cut, 1.0).logp
+            logps = of.score(cut, 1.0).logp
     assert sum(sizes) == before + sum(len(row.ids) - 50 for row in pack(cut))
-    assert_close(made, slow.score(cut, 1.0).logp, atol=2e-5, rtol=1e-5)
+    assert_close(logps, slow.score(cut, 1.0).logp, atol=2e-5, rtol=1e-5)
 
 
 def test_a_prefix_is_forgotten_with_its_context_whatever_happens() -> None:
@@ -308,7 +308,7 @@ def test_what_is_not_worth_a_pass_has_none(why: str) -> None:
 # -- a step
 
 
-class Kept(torch.optim.SGD):
+class KeepsGradients(torch.optim.SGD):
     """Keeps the gradients it was given."""
 
     def step(self, closure: object = None) -> None:  # type: ignore[override]
@@ -316,7 +316,9 @@ class Kept(torch.optim.SGD):
         self.seen = [p.grad.clone() for p in of if p.grad is not None]
 
 
-TOLD = "Answer each letter with its digit, and think of what was said before you answer it. " * 2
+INSTRUCTIONS = (
+    "Answer each letter with its digit, and think of what was said before you answer it. " * 2
+)
 ALGORITHMS_OF: dict[str, Algorithm] = {
     "one view": ALGORITHMS["opd"](vocabulary="full"),
     "a self-teacher": ALGORITHMS["opsd"](hint="plan"),
@@ -328,9 +330,9 @@ ALGORITHMS_OF: dict[str, Algorithm] = {
 @pytest.mark.parametrize("name", ALGORITHMS_OF)
 def test_a_step_has_the_gradient_of_its_slow_twin(name: str, tokens: int) -> None:
     algorithm, suite = ALGORITHMS_OF[name], Doors(rooms=3)
-    context = Context(instructions=TOLD)
+    context = Context(instructions=INSTRUCTIONS)
 
-    def made(fast: bool, played: list[Episode]) -> tuple[list[Tensor], list[int]]:
+    def trained(fast: bool, played: list[Episode]) -> tuple[list[Tensor], list[int]]:
         policies = {
             "self": policy(reference_path=not fast),
             "teacher": policy(1, reference_path=not fast),
@@ -352,7 +354,7 @@ def test_a_step_has_the_gradient_of_its_slow_twin(name: str, tokens: int) -> Non
                 for k, e in enumerate(played)
             ]
         sizes = [size for p in policies.values() for size in (fed(p),)]
-        optimizer = Kept(list(policies["self"].parameters()), lr=0.0)
+        optimizer = KeepsGradients(list(policies["self"].parameters()), lr=0.0)
         train_step(
             algorithm,
             played,
@@ -368,8 +370,8 @@ def test_a_step_has_the_gradient_of_its_slow_twin(name: str, tokens: int) -> Non
         return optimizer.seen, [n for size in sizes for n in size]
 
     played: list[Episode] = []
-    one, few = made(True, played)
-    other, many = made(False, played)
+    one, few = trained(True, played)
+    other, many = trained(False, played)
     assert sum(few) < 0.8 * sum(many)
     assert max(float(g.abs().max()) for g in other) > 0
     for a, b in zip(one, other, strict=True):
@@ -382,22 +384,22 @@ class Noting:
     chat = small_chat()
 
     def __init__(self) -> None:
-        self.told: list[tuple[list[Sample], bool]] = []
+        self.announced: list[tuple[list[Sample], bool]] = []
 
     def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
         raise AssertionError
 
     @contextlib.contextmanager
     def shared_prefix(self, samples: Sequence[Sample]) -> Iterator[None]:
-        self.told.append((list(samples), torch.is_grad_enabled()))
+        self.announced.append((list(samples), torch.is_grad_enabled()))
         yield
-        self.told.clear()
+        self.announced.clear()
 
 
 def test_a_policy_is_told_of_the_rows_that_are_scored_under_each_view() -> None:
     """Those that learn first, with gradient."""
     algorithm, suite = ALGORITHMS["opsd"](hint="plan"), Doors(rooms=3)
-    context = Context(instructions=TOLD)
+    context = Context(instructions=INSTRUCTIONS)
     acting = policy()
     on = Session(
         suite=suite,
@@ -418,6 +420,6 @@ def test_a_policy_is_told_of_the_rows_that_are_scored_under_each_view() -> None:
     assert next(passes) == slices[0]
     mine = [s for row in whole for s in ready.samples_of(STUDENT, row)]
     theirs = [s for row in whole[1:] for s in ready.samples_of(teacher, row)]
-    assert noting.told == [(mine, True), (theirs, False)]
+    assert noting.announced == [(mine, True), (theirs, False)]
     assert list(passes) == slices[1:]
-    assert noting.told == []
+    assert noting.announced == []

@@ -132,9 +132,9 @@ def test_a_folder_without_a_tokenizer_is_refused(saved: Path, tmp_path: Path) ->
 
 def test_the_first_layers_of_a_model_are_a_smaller_one(saved: Path, tmp_path: Path) -> None:
     whole, part = load(str(saved)), load(str(saved), layers=1)
-    kept = part.model.state_dict()
+    weights = part.model.state_dict()
     assert len(part.model.model.layers) == 1 < len(whole.model.model.layers)
-    assert all(torch.equal(kept[name], whole.model.state_dict()[name]) for name in kept)
+    assert all(torch.equal(weights[name], whole.model.state_dict()[name]) for name in weights)
     part.save(tmp_path / "part")
     assert len(load(str(tmp_path / "part")).model.model.layers) == 1
     assert len(load(str(tmp_path / "part"), layers=1).model.model.layers) == 1

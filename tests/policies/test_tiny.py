@@ -76,9 +76,9 @@ def test_what_was_decoded_encodes_to_the_same_ids(text: str) -> None:
 
 @given(action=HOUSEHOLD, thought=HOUSEHOLD)
 def test_an_action_survives_being_written_encoded_and_read(action: str, thought: str) -> None:
-    made = parse(decode(encode(write(action, thought))))
-    assert made.action.split() == action.split()
-    assert made.valid == bool(action.strip())
+    answer = parse(decode(encode(write(action, thought))))
+    assert answer.action.split() == action.split()
+    assert answer.valid == bool(action.strip())
 
 
 def test_common_words_and_tags_are_one_token_each() -> None:

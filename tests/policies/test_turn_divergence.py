@@ -37,35 +37,35 @@ def test_turns_are_scored_by_what_is_new_in_them(rows: int, takes: bool) -> None
     prompts again."""
     rng, chat = random.Random(0), small_chat()
     mine, theirs = policy(0, slots=8), policy(1, slots=rows)
-    said, read = counted(mine), counted(theirs)
+    own, read = counted(mine), counted(theirs)
     prompts = {"a": tuple(range(20, 40)), "b": tuple(range(60, 75))}
-    told = (50, 51, 52)
+    extra = (50, 51, 52)
     scored = {"mine": 0, "theirs": 0}
     for turn in range(TURNS):
         asked = [
             Request(key=k, prompt=p, seed=turn, max_new=rng.randint(2, 6))
             for k, p in prompts.items()
         ]
-        made = run(mine, asked)
+        completions = run(mine, asked)
         turns = [
             (
-                Sample(prompt=prompts[k], tokens=made[k].tokens),
-                Sample(prompt=(*told, *prompts[k]), tokens=made[k].tokens),
+                Sample(prompt=prompts[k], tokens=completions[k].tokens),
+                Sample(prompt=(*extra, *prompts[k]), tokens=completions[k].tokens),
             )
             for k in prompts
         ]
-        before = sum(said), sum(read)
+        before = sum(own), sum(read)
         got = divergences(mine, theirs, turns, 0.8, list(prompts))
-        scored["mine"] += sum(said) - before[0]
+        scored["mine"] += sum(own) - before[0]
         scored["theirs"] += sum(read) - before[1]
         want = divergences(mine, theirs, turns, 0.8)
         for one, other in zip(got, want, strict=True):
             assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
         for k in prompts:
-            tokens = made[k].tokens
+            tokens = completions[k].tokens
             if takes and turn % 3 == 0:
                 rest = Request(
-                    key=k, prompt=(*told, *prompts[k], *tokens[:1]), seed=turn, max_new=3
+                    key=k, prompt=(*extra, *prompts[k], *tokens[:1]), seed=turn, max_new=3
                 )
                 before_rest = sum(read)
                 tokens = (*tokens[:1], *run(theirs, [rest])[k].tokens)
@@ -74,7 +74,7 @@ def test_turns_are_scored_by_what_is_new_in_them(rows: int, takes: bool) -> None
     whole = sum(len(p) for p in prompts.values())
     assert scored["mine"] < whole
     if rows > 1:
-        assert scored["theirs"] <= whole + 2 * len(told)
+        assert scored["theirs"] <= whole + 2 * len(extra)
     else:
         assert scored["theirs"] > 3 * whole
 
@@ -89,12 +89,12 @@ def test_turns_under_way_go_on_as_if_nothing_had_been_scored() -> None:
     for k in range(2):
         run(beside, [Request(key=f"old {k}", prompt=(k, 40, 50), seed=k, max_new=2)])
     beside.submit(asked)
-    made = beside.poll()
-    assert not made
+    completions = beside.poll()
+    assert not completions
     given = Sample(prompt=tuple(range(10, 280)), tokens=tuple(range(30, 60)))
     divergences(beside, policy(1), [(given, given)], 1.0, ["new"])
     assert len(beside.engine.slots) == 2  # type: ignore[attr-defined]
-    while not made:
-        made = beside.poll()
-    assert made[0].tokens == want.tokens
-    assert torch.allclose(torch.tensor(made[0].logps), torch.tensor(want.logps), atol=1e-4)
+    while not completions:
+        completions = beside.poll()
+    assert completions[0].tokens == want.tokens
+    assert torch.allclose(torch.tensor(completions[0].logps), torch.tensor(want.logps), atol=1e-4)

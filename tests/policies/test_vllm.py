@@ -39,12 +39,12 @@ def sampled(
     options: Mapping[str, object] = {},
 ) -> LocalSampler:
     of.save(folder)
-    made = LocalSampler(
+    sampler = LocalSampler(
         folder, end=END, context=of.context_length, dtype=dtype, unused=of.unused, options=options
     )
-    of.engine = VllmEngine(of, made, folder=folder, name="policy.sampler")
+    of.engine = VllmEngine(of, sampler, folder=folder, name="policy.sampler")
     of.engine.refresh()
-    return made
+    return sampler
 
 
 def shaken(of: HFPolicy, by: float = 0.3) -> None:
@@ -66,10 +66,10 @@ def test_turns_have_the_probabilities_they_were_drawn_with(heat: float, tmp_path
     requests = [replace(request, temperature=heat) for request in REQUESTS]
     often = Counter(token for got in run(of, requests).values() for token in got.tokens)
     engine.end = end = often.most_common(1)[0][0]
-    made = run(of, requests)
-    assert {completion.ended for completion in made.values()} == {False, True}
+    completions = run(of, requests)
+    assert {completion.ended for completion in completions.values()} == {False, True}
     for request in requests:
-        got = made[request.key]
+        got = completions[request.key]
         assert got.ended == (got.tokens[-1] == end)
         assert got.ended or len(got.tokens) == request.max_new
         assert end not in got.tokens[:-1]
@@ -80,9 +80,9 @@ def test_turns_have_the_probabilities_they_were_drawn_with(heat: float, tmp_path
             rtol=1e-4,
         )
     again = run(of, requests)
-    assert again == made
+    assert again == completions
     other = run(of, [replace(request, seed=request.seed + 99) for request in requests])
-    assert (other == made) == (heat == 0)
+    assert (other == completions) == (heat == 0)
 
 
 @pytest.mark.parametrize("heat", [1.0, 0.0])
@@ -96,9 +96,9 @@ def test_entries_that_the_tokenizer_does_not_know_are_never_sampled(
     with torch.no_grad():  # as likely as the likeliest
         of.model.get_input_embeddings().weight[known:] = of.head[:40]
     sampled(of, tmp_path)
-    made = run(of, requests)
+    completions = run(of, requests)
     for request in requests:
-        got = made[request.key]
+        got = completions[request.key]
         assert max(got.tokens) < known
         assert_close(
             torch.tensor(got.logps),
@@ -111,9 +111,9 @@ def test_entries_that_the_tokenizer_does_not_know_are_never_sampled(
 def test_scores_are_those_of_the_policy(tmp_path: Path) -> None:
     of = policy()
     ids = (3, 9, 30, 8, 41, END, 4)
-    told = sampled(of, tmp_path).logps(ids)
+    logps = sampled(of, tmp_path).logps(ids)
     mine = scored(of, Request(key="", prompt=ids[:1], seed=0, max_new=1), ids[1:], 1.0)
-    assert_close(told, mine, atol=1e-4, rtol=1e-4)
+    assert_close(logps, mine, atol=1e-4, rtol=1e-4)
 
 
 def test_new_weights_arrive_and_nothing_of_the_old_ones_stays(tmp_path: Path) -> None:
@@ -135,9 +135,9 @@ def test_weights_go_over_only_where_they_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of = policy()
-    made, folders = sampled(of, tmp_path), list[Path]()
-    load = made.load
-    monkeypatch.setattr(made, "load", lambda folder: (folders.append(folder), load(folder)))
+    sampler, folders = sampled(of, tmp_path), list[Path]()
+    load = sampler.load
+    monkeypatch.setattr(sampler, "load", lambda folder: (folders.append(folder), load(folder)))
     of.refresh()
     assert folders == []
     shaken(of)
@@ -150,21 +150,21 @@ def test_weights_that_arrive_in_part_are_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of = policy()
-    made = sampled(of, tmp_path)
+    sampler = sampled(of, tmp_path)
     shaken(of)
-    monkeypatch.setattr(made, "load", lambda folder: None)
+    monkeypatch.setattr(sampler, "load", lambda folder: None)
     with pytest.raises(PolicyError, match=r"policy\.sampler and the trainer differ by"):
         of.refresh()
 
 
 def test_turns_that_nobody_waits_for_are_given_up(tmp_path: Path) -> None:
     of = policy()
-    made = sampled(of, tmp_path)
+    sampler = sampled(of, tmp_path)
     of.submit(replace(REQUESTS[0], max_new=200))
     assert of.poll() == []
-    assert made.llm.running
+    assert sampler.llm.running
     of.refresh()
-    assert not made.llm.running
+    assert not sampler.llm.running
     assert of.poll() == []
 
 
@@ -195,10 +195,10 @@ def test_weights_travel_in_the_dtype_of_both(dtype: Dtype, tmp_path: Path) -> No
 
 def test_bfloat16_on_both_sides(tmp_path: Path) -> None:
     of = policy(dtype="bfloat16")
-    made = sampled(of, tmp_path, dtype="bfloat16")
+    sampler = sampled(of, tmp_path, dtype="bfloat16")
     shaken(of, 0.05)
     of.refresh()
-    assert next(made.llm.model.parameters()).dtype == torch.bfloat16
+    assert next(sampler.llm.model.parameters()).dtype == torch.bfloat16
     for key, got in run(of, REQUESTS).items():
         apart = torch.tensor(got.logps) - scored(of, REQUESTS[int(key)], got.tokens, 1.0).float()
         assert float(apart.abs().mean()) < 0.2

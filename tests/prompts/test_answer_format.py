@@ -159,15 +159,15 @@ def test_every_hint_of_a_mixture_has_its_share_and_is_done_as_it_tells() -> None
         assert [turn.action for turn in e.turns] == list(output(e.task))
 
 
-@pytest.mark.parametrize("told", ["plan", "trace"])
-def test_wrong_turns_are_corrected_and_not_imitated(told: str) -> None:
+@pytest.mark.parametrize("correction", ["plan", "trace"])
+def test_wrong_turns_are_corrected_and_not_imitated(correction: str) -> None:
     suite = Household(train=60)
-    follow = suite.plan if told == "plan" else suite.demonstrate
-    result = played(suite, thoughts=True, tasks=30, mixture={told: 1.0}, with_errors=True)
+    follow = suite.plan if correction == "plan" else suite.demonstrate
+    result = played(suite, thoughts=True, tasks=30, mixture={correction: 1.0}, with_errors=True)
     straight = astray = 0
     for episode in result:
         assert episode.won
-        right = [t.action for t in episode.turns if t.actor == f"with_{told}"]
+        right = [t.action for t in episode.turns if t.actor == f"with_{correction}"]
         wrong = [t.action for t in episode.turns if t.actor == "astray"]
         assert len(right) + len(wrong) == len(episode.turns)
         assert right == list(follow(episode.task)) or wrong
@@ -176,7 +176,7 @@ def test_wrong_turns_are_corrected_and_not_imitated(told: str) -> None:
         straight, astray = straight + (not wrong), astray + len(wrong)
     assert straight < len(result)
     assert astray > len(result)
-    again = played(suite, thoughts=True, tasks=30, mixture={told: 1.0}, with_errors=True)
+    again = played(suite, thoughts=True, tasks=30, mixture={correction: 1.0}, with_errors=True)
     assert again == result
 
 
@@ -200,6 +200,6 @@ def test_a_plan_without_thoughts_is_refused() -> None:
         ({"with_errors": True}, "set mixture"),
     ],
 )
-def test_a_mixture_that_cannot_be_is_refused(settings: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_mixture_that_cannot_be_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         ALGORITHMS["sft"](**settings)

@@ -47,7 +47,7 @@ def named(system: str) -> list[str]:
     return re.findall(r"<(\w+)> </\1>", system.splitlines()[-1].replace("<think> </think>", ""))
 
 
-def as_told(action: str, tags: list[str]) -> str:
+def formatted(action: str, tags: list[str]) -> str:
     """A turn written as the system message says."""
     if tags == ["action"]:
         return f"<think>\nWhat now?\n</think>\n<action>{action}</action>"
@@ -70,7 +70,7 @@ def test_a_turn_written_as_the_prompt_says_is_valid_and_acts(name: str) -> None:
     env = suite.make()
     seen = env.reset(task)
     for action in suite.demonstrate(task):
-        parsed = answer_format.parse(as_told(action, tags), context.tags)
+        parsed = answer_format.parse(formatted(action, tags), context.tags)
         assert (parsed.valid, parsed.action, parsed.thought) == (True, action, "What now?")
         seen = env.step(parsed.action)
         assert seen.valid, action

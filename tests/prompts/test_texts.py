@@ -24,7 +24,7 @@ def test_what_is_written_is_read_back(action: str, thought: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "want"),
+    ("reply", "want"),
     [
         ("<action>look</action>", Parsed(action="look")),
         ("well <action> look\n</action> then", Parsed(action="look")),
@@ -45,8 +45,8 @@ def test_what_is_written_is_read_back(action: str, thought: str) -> None:
         ("<ACTION>a</ACTION>", Parsed(action="<ACTION>a</ACTION>", valid=False)),
     ],
 )
-def test_reading_a_completion(said: str, want: Parsed) -> None:
-    result = parse(said)
+def test_reading_a_completion(reply: str, want: Parsed) -> None:
+    result = parse(reply)
     assert (" ".join(result.action.split()), result.valid) == (
         " ".join(want.action.split()),
         want.valid,
@@ -54,13 +54,13 @@ def test_reading_a_completion(said: str, want: Parsed) -> None:
     assert result.thought == want.thought
 
 
-@given(said=st.text(max_size=200) | st.lists(st.sampled_from([*TAGS, "go", " "])).map("".join))
-def test_anything_can_be_read(said: str) -> None:
-    result = parse(said)
+@given(reply=st.text(max_size=200) | st.lists(st.sampled_from([*TAGS, "go", " "])).map("".join))
+def test_anything_can_be_read(reply: str) -> None:
+    result = parse(reply)
     assert result.action == result.action.strip()
     assert result.valid <= bool(result.action)
     if result.valid:
-        assert f"{result.action}" in said
+        assert f"{result.action}" in reply
 
 
 def test_a_runaway_action_is_cut() -> None:

@@ -58,7 +58,7 @@ def test_the_last_is_there_and_the_module_tells_the_same_walk() -> None:
     assert definition(*HOPS[-1])
     docstring = ast.get_docstring(ast.parse((ROOT / "src/tutelage/runs/train.py").read_text()))
     assert docstring is not None
-    told = re.findall(r"^\d\. `([\w.]+)` +`([\w.]+)`", docstring, re.MULTILINE)
-    assert [(f"src/tutelage/{module.replace('.', '/')}.py", name) for module, name in told] == [
+    stations = re.findall(r"^\d\. `([\w.]+)` +`([\w.]+)`", docstring, re.MULTILINE)
+    assert [(f"src/tutelage/{module.replace('.', '/')}.py", name) for module, name in stations] == [
         (path, name) for name, path in HOPS
     ]

@@ -25,7 +25,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs/environments"
 PAGE = (DOCS / "your_own.md").read_text(encoding="utf-8")
 FENCES = re.findall(r"^```(.*?)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 FILES = {info.split('title="')[1].rstrip('"'): code for info, code in FENCES if "title=" in info}
-SAID = [code for info, code in FENCES if not info]
+OUTPUTS = [code for info, code in FENCES if not info]
 Captured = pytest.CaptureFixture[str]
 
 
@@ -53,8 +53,8 @@ def suite(name: str, **changes: object) -> Suite:
     return suite_of(EnvSection.model_validate(env))
 
 
-def problems(made: Suite, tasks: int = 3) -> list[str]:
-    return [text for f in check(made, splits_of(made), tasks=tasks) for text in f.problems]
+def problems(suite: Suite, tasks: int = 3) -> list[str]:
+    return [text for f in check(suite, splits_of(suite), tasks=tasks) for text in f.problems]
 
 
 def count(name: str) -> int:
@@ -80,7 +80,7 @@ def test_every_environment_is_on_the_index() -> None:
 
 def test_the_check_says_what_the_page_says(folder: Path, capsys: Captured) -> None:
     assert main(["check-env", "digits:Digits"]) == 0
-    saved, broken = SAID
+    saved, broken = OUTPUTS
     assert capsys.readouterr().out == saved
     lines = FILES["digits.py"].splitlines(keepends=True)
     at = next(k for k, text in enumerate(lines) if "isdecimal" in text)

@@ -44,7 +44,7 @@ def run(suite: Suite, make: Make, tasks: list[Task], *, retries: int) -> list[Ep
         pool.shutdown()
 
 
-def told(kind: str) -> Stop:
+def stop(kind: str) -> Stop:
     return Stop.TIMEOUT if kind.startswith("hangs") else Stop.ERROR
 
 
@@ -58,13 +58,13 @@ def test_one_that_breaks_once_is_played_again_and_the_others_never_know(
 ) -> None:
     suite = Trouble(kinds, str(tmp_path))
     tasks = suite.tasks("train")
-    made = run(suite, make, tasks, retries=1)
+    episodes = run(suite, make, tasks, retries=1)
     calm = run(Trouble(()), LocalPool, tasks[len(kinds) :], retries=0)
-    by_task = {task.id: [e for e in made if e.task.id == task.id] for task in tasks}
-    assert [e.task.id for e in made] == [t.id for t in tasks for _ in by_task[t.id]]
+    by_task = {task.id: [e for e in episodes if e.task.id == task.id] for task in tasks}
+    assert [e.task.id for e in episodes] == [t.id for t in tasks for _ in by_task[t.id]]
     for task, kind in zip(tasks, kinds, strict=False):
         whole, broken = by_task[task.id]  # the one that counts comes first
-        assert broken.stop is told(kind)
+        assert broken.stop is stop(kind)
         assert broken.stop.broken
         assert not broken.won
         assert broken.error
@@ -80,11 +80,11 @@ def test_one_that_breaks_once_is_played_again_and_the_others_never_know(
 def test_one_that_always_breaks_is_given_up(retries: int) -> None:
     suite = Trouble(("step raises",))
     tasks = suite.tasks("train")
-    made = run(suite, LocalPool, tasks, retries=retries)
-    bad = [e for e in made if e.stop.broken]
+    episodes = run(suite, LocalPool, tasks, retries=retries)
+    bad = [e for e in episodes if e.stop.broken]
     assert len(bad) == retries + 1
     assert {e.task.id for e in bad} == {"bad/step raises"}
-    assert made[: len(bad)] == bad
+    assert episodes[: len(bad)] == bad
     # a new attempt is sampled anew
     assert len({tuple(t.tokens for t in e.turns) for e in bad}) > min(retries, 1)
     assert all("the floor gave way" in e.error for e in bad)
@@ -92,6 +92,6 @@ def test_one_that_always_breaks_is_given_up(retries: int) -> None:
 
 def test_everything_breaking_ends_all_the_same() -> None:
     suite = Trouble(TAME)
-    made = run(suite, LocalPool, suite.tasks("train")[: len(TAME)], retries=1)
-    assert len(made) == 2 * len(TAME)
-    assert all(e.stop is Stop.ERROR for e in made)
+    episodes = run(suite, LocalPool, suite.tasks("train")[: len(TAME)], retries=1)
+    assert len(episodes) == 2 * len(TAME)
+    assert all(e.stop is Stop.ERROR for e in episodes)

@@ -113,8 +113,8 @@ def test_a_conversation_is_what_was_said() -> None:
     line["turns"][1]["actor"] = "astray"
     talk = messages(line)["messages"]
     assert isinstance(talk, list)
-    said = [text for turn in line["turns"] for text in (turn["seen"], turn["text"])]
-    assert [message["content"] for message in talk] == said
+    texts = [text for turn in line["turns"] for text in (turn["seen"], turn["text"])]
+    assert [message["content"] for message in talk] == texts
     assert [m["role"] for m in talk] == ["user", "assistant"] * len(line["turns"])
     assert [k for k, m in enumerate(talk) if m.get("weight") == 0] == [3]
 

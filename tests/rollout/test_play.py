@@ -53,17 +53,17 @@ def test_seed_step_copy_and_attempt_all_change_what_is_sampled() -> None:
     tasks = suite.tasks("train")[:12]
 
     def texts(**more: int) -> list[tuple[str, ...]]:
-        made = play(session(suite), tasks, ALONE, **{"seed": 0, **more})
-        return [tuple(t.text for t in e.turns) for e in made]
+        episodes = play(session(suite), tasks, ALONE, **{"seed": 0, **more})
+        return [tuple(t.text for t in e.turns) for e in episodes]
 
     first = texts()
     assert texts() == first
     assert texts(seed=1) != first
     assert texts(step=1) != first
     two = play(session(suite), tasks, ALONE, seed=0, group_size=2)
-    said = {(e.task.id, e.copy): tuple(t.text for t in e.turns) for e in two}
-    assert any(said[t.id, 0] != said[t.id, 1] for t in tasks)
-    assert [said[t.id, 0] for t in tasks] == first
+    texts_by_copy = {(e.task.id, e.copy): tuple(t.text for t in e.turns) for e in two}
+    assert any(texts_by_copy[t.id, 0] != texts_by_copy[t.id, 1] for t in tasks)
+    assert [texts_by_copy[t.id, 0] for t in tasks] == first
     assert len({seed_of("turn", k) for k in range(1000)}) == 1000
 
 
@@ -132,10 +132,10 @@ def test_the_chance_is_that_of_the_step() -> None:
     )
     shares = []
     for step in (0, 5, 10):
-        made = play(
+        episodes = play(
             session(suite, policies=pair()), suite.tasks("train"), algorithm, seed=0, step=step
         )
-        shares.append(share(made)[0] / share(made)[1])
+        shares.append(share(episodes)[0] / share(episodes)[1])
     assert shares[0] == 1
     assert 0.3 < shares[1] < 0.7
     assert shares[2] == 0
@@ -148,11 +148,11 @@ def test_several_actors_share_the_turns() -> None:
         views={"one": View(policy="teacher"), "two": View(policy="self", hint="plan")},
         actors={"one": constant(0.2), "two": constant(0.3)},
     )
-    made = play(
+    episodes = play(
         session(suite, policies=pair()), suite.tasks("train"), algorithm, seed=0, group_size=3
     )
     for actor, chance in (("one", 0.2), ("two", 0.3), ("student", 0.5)):
-        k, n = share(made, actor)
+        k, n = share(episodes, actor)
         assert abs(k - n * chance) < 3 * math.sqrt(n * chance * (1 - chance))
 
 
@@ -161,8 +161,8 @@ def test_who_acts_depends_on_the_turn_and_on_nobody_elses() -> None:
     tasks = suite.tasks("train")
 
     def actors(among: list[Task]) -> dict[str, tuple[str, ...]]:
-        made = play(session(suite, policies=pair()), among, mixed(0.5), seed=9)
-        return {e.task.id: tuple(t.actor for t in e.turns) for e in made}
+        episodes = play(session(suite, policies=pair()), among, mixed(0.5), seed=9)
+        return {e.task.id: tuple(t.actor for t in e.turns) for e in episodes}
 
     everyone = actors(tasks)
     assert actors(tasks[::-1]) == everyone
@@ -175,19 +175,22 @@ def test_an_evaluation_is_the_student_alone() -> None:
     suite = Doors(3)
     policies = pair()
     on = session(suite, policies=policies, temperature=1.0)
-    made = evaluate(on, panel(suite, "unseen", 12), seed=0, temperature=0.0)
+    evaluation = evaluate(on, panel(suite, "unseen", 12), seed=0, temperature=0.0)
     teacher, student = policies["teacher"], policies["self"]
     assert isinstance(teacher, Table)
     assert isinstance(student, Table)
     assert teacher.asked == []
-    assert {t.actor for e in made.episodes for t in e.turns} == {"student"}
+    assert {t.actor for e in evaluation.episodes for t in e.turns} == {"student"}
     assert {r.temperature for r in student.asked} == {0.0}
     words = [chat().tokenizer.decode(list(r.prompt)) for r in student.asked]
     assert not any("Information that only you" in w for w in words)
-    assert [e.task.id for e in made.episodes] == [t.id for t in made.panel.tasks]
+    assert [e.task.id for e in evaluation.episodes] == [t.id for t in evaluation.panel.tasks]
     # the likeliest digit of every letter is the right one
-    assert all(made.won)
-    assert evaluate(on, made.panel, policy="teacher", seed=0, temperature=0.0).won == made.won
+    assert all(evaluation.won)
+    assert (
+        evaluate(on, evaluation.panel, policy="teacher", seed=0, temperature=0.0).won
+        == evaluation.won
+    )
     assert teacher.asked
 
 
@@ -202,11 +205,11 @@ def test_an_algorithm_that_wants_a_policy_there_is_not() -> None:
 
 def test_an_episode_ends_at_the_turn_limit() -> None:
     suite = Doors(5)
-    made = play(session(suite, max_turns=2), suite.tasks("train")[:7], ALONE, seed=0)
-    assert {(e.stop, len(e.turns), e.won) for e in made} == {(Stop.TURNS, 2, False)}
+    episodes = play(session(suite, max_turns=2), suite.tasks("train")[:7], ALONE, seed=0)
+    assert {(e.stop, len(e.turns), e.won) for e in episodes} == {(Stop.TURNS, 2, False)}
     whole = play(session(suite, max_turns=5), suite.tasks("train")[:7], ALONE, seed=0)
     assert {(e.stop, len(e.turns)) for e in whole} == {(Stop.DONE, 5)}
-    for short, long in zip(made, whole, strict=True):
+    for short, long in zip(episodes, whole, strict=True):
         assert short.turns == long.turns[:2]
 
 
@@ -214,11 +217,11 @@ def test_an_episode_ends_where_the_next_turn_would_not_fit() -> None:
     suite = Doors(6)
     task = suite.tasks("train")[0]
     on = session(suite, policies={"self": Table(knows=9.0, context=50)}, max_new_tokens=12)
-    (made,) = play(on, [task], ALONE, seed=0)
-    assert made.stop is Stop.TOKENS
-    assert not made.stop.broken
-    assert 0 < len(made.turns) < 6
-    used = sum(len(t.prompt) + len(t.tokens) for t in made.turns)
+    (episode,) = play(on, [task], ALONE, seed=0)
+    assert episode.stop is Stop.TOKENS
+    assert not episode.stop.broken
+    assert 0 < len(episode.turns) < 6
+    used = sum(len(t.prompt) + len(t.tokens) for t in episode.turns)
     assert used <= 50 < used + 12 + 4
     (none,) = play(session(suite, policies={"self": Table(context=10)}), [task], ALONE, seed=0)
     assert (none.stop, none.turns, none.won) == (Stop.TOKENS, (), False)
@@ -228,11 +231,11 @@ def test_a_turn_is_cut_at_its_own_limit_and_closed_for_the_next() -> None:
     suite = Doors(3)
     policy = Table(knows=9.0)
     on = session(suite, policies={"self": policy}, max_new_tokens=2)
-    (made,) = play(on, suite.tasks("train")[:1], ALONE, seed=0)
-    assert [len(t.tokens) for t in made.turns] == [2, 2, 2]
-    assert chat().end not in made.turns[0].tokens
-    assert made.turns[1].prompt[0] == chat().end
-    assert [t.valid for t in made.turns] == [False] * 3
+    (episode,) = play(on, suite.tasks("train")[:1], ALONE, seed=0)
+    assert [len(t.tokens) for t in episode.turns] == [2, 2, 2]
+    assert chat().end not in episode.turns[0].tokens
+    assert episode.turns[1].prompt[0] == chat().end
+    assert [t.valid for t in episode.turns] == [False] * 3
 
 
 def test_winning_is_the_environments_word_and_only_at_the_end() -> None:
@@ -272,9 +275,9 @@ def test_invalid_turns_are_counted_and_cost(penalty: float | dict[str, float]) -
     kinds_penalty = (
         penalty if isinstance(penalty, dict) else {"format": penalty, "refused": penalty}
     )
-    made = play(on, suite.tasks("train"), ALONE, seed=0)
+    episodes = play(on, suite.tasks("train"), ALONE, seed=0)
     kinds = set()
-    for e in made:
+    for e in episodes:
         for t in e.turns:
             unreadable = t.tokens == (chat().end,)
             refused = not unreadable and t.action == "7"
@@ -293,9 +296,9 @@ def test_an_experts_turns_are_what_a_student_would_have_said() -> None:
     suite = Doors(3)
     policy = Table()
     on = session(suite, policies={"self": policy})
-    made = play(on, suite.tasks("train"), sft(), seed=0)
+    episodes = play(on, suite.tasks("train"), sft(), seed=0)
     assert policy.asked == []
-    for e in made:
+    for e in episodes:
         assert e.won
         assert {t.actor for t in e.turns} == {"expert"}
         assert [t.tokens for t in e.turns] == [answer(RULE[c]) for c in e.task.data["path"]]
@@ -360,10 +363,10 @@ def test_policies_are_refreshed_before_and_released_after() -> None:
 def test_progress_is_told_once_an_episode() -> None:
     suite = Doors(2)
     on = session(suite, concurrency=2)
-    told: list[tuple[int, int]] = []
-    on = replace(on, tick=lambda done, total: told.append((done, total)))
+    ticks: list[tuple[int, int]] = []
+    on = replace(on, tick=lambda done, total: ticks.append((done, total)))
     play(on, suite.tasks("train"), ALONE, seed=0)
-    assert told == [(k, 9) for k in range(1, 10)]
+    assert ticks == [(k, 9) for k in range(1, 10)]
 
 
 def test_what_the_environment_holds_is_given_back() -> None:
@@ -386,11 +389,11 @@ def test_the_digits_a_table_says_are_those_of_its_distribution() -> None:
         session(suite, policies={"self": policy}), suite.tasks("train"), ALONE, seed=0, group_size=8
     )
     for letter in RULE:
-        said = [t.action for e in episodes for t in e.turns if t.observation.text == letter]
+        digits = [t.action for e in episodes for t in e.turns if t.observation.text == letter]
         chances: Tensor = policy.chances(letter)
         for digit, p in zip(DIGITS, chances.tolist(), strict=True):
-            sigma = math.sqrt(len(said) * p * (1 - p))
-            assert abs(said.count(digit) - len(said) * p) < 4 * sigma
+            sigma = math.sqrt(len(digits) * p * (1 - p))
+            assert abs(digits.count(digit) - len(digits) * p) < 4 * sigma
 
 
 RUNS: dict[str, Callable[[], Algorithm]] = {

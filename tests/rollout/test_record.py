@@ -74,13 +74,13 @@ def test_an_episode_comes_back_bit_for_bit(episode: Episode) -> None:
 def test_what_an_environment_can_say_again_is_not_recorded() -> None:
     seen = Observation(text="hall", state=("a", 1), actions=("go", "look"))
     turn = Turn(observation=seen, prompt=(), text="", tokens=(), logps=())
-    made = episode_of(episode_line_of(turn))
-    assert made.turns[0].observation == Observation(text="hall")
+    line = episode_of(episode_line_of(turn))
+    assert line.turns[0].observation == Observation(text="hall")
 
 
 def episode_line_of(turn: Turn) -> dict[str, object]:
-    made = Episode(task=Task(id="t"), group="t", turns=(turn,))
-    line: dict[str, object] = json.loads(dump(episode_line(made, 0)))
+    episode = Episode(task=Task(id="t"), group="t", turns=(turn,))
+    line: dict[str, object] = json.loads(dump(episode_line(episode, 0)))
     return line
 
 

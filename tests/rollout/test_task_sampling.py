@@ -40,7 +40,7 @@ def episode(group: str, reward: float, stop: Stop = Stop.DONE) -> Episode:
 
 
 def test_groups_whose_returns_differ() -> None:
-    made = [
+    episodes = [
         episode("flat", 1.0),
         episode("mixed", 1.0),
         episode("alone", 1.0),
@@ -49,13 +49,13 @@ def test_groups_whose_returns_differ() -> None:
         episode("late", 0.0),
         episode("late", 2.0),
     ]
-    assert differing(made) == ["mixed", "late"]
+    assert differing(episodes) == ["mixed", "late"]
     assert differing([]) == []
 
 
 def test_a_broken_episode_makes_no_difference() -> None:
-    made = [episode("g", 1.0), episode("g", 0.0, Stop.ERROR), episode("g", 1.0)]
-    assert differing(made) == []
+    episodes = [episode("g", 1.0), episode("g", 0.0, Stop.ERROR), episode("g", 1.0)]
+    assert differing(episodes) == []
 
 
 def test_a_difference_of_rounding_is_none() -> None:
@@ -67,14 +67,14 @@ def test_a_difference_of_rounding_is_none() -> None:
     count=st.integers(1, 4),
 )
 def test_what_is_learnt_from(rewards: list[list[float]], count: int) -> None:
-    made = [episode(f"g{k}", r) for k, row in enumerate(rewards) for r in row]
-    assert learnt(grpo(), made, count) == made
+    episodes = [episode(f"g{k}", r) for k, row in enumerate(rewards) for r in row]
+    assert learnt(grpo(), episodes, count) == episodes
     mixed = [k for k, row in enumerate(rewards) if len(set(row)) > 1][:count]
-    used = learnt(dapo(), made, count)
+    used = learnt(dapo(), episodes, count)
     if mixed:
         assert used == [episode(f"g{k}", r) for k in mixed for r in rewards[k]]
     else:
-        assert used == made  # nothing of which counts
+        assert used == episodes  # nothing of which counts
 
 
 # -- rounds
@@ -100,23 +100,23 @@ def ids(episodes: list[Episode]) -> list[str]:
 
 
 def test_without_dynamic_sampling_one_batch_is_played() -> None:
-    made = played(grpo())
-    assert len(made) == 6
-    assert len(ids(made)) == 3
-    assert made == played(dapo())  # and with one round the same
+    result = played(grpo())
+    assert len(result) == 6
+    assert len(ids(result)) == 3
+    assert result == played(dapo())  # and with one round the same
 
 
 def test_rounds_go_on_until_enough_groups_differ() -> None:
     first = played(dapo())
     everything = played(dapo(max_batches=9), count=8, rooms=2)
     for step in range(6):
-        made = played(dapo(max_batches=9), knows=2.0, step=step)
-        batches = [made[i : i + 6] for i in range(0, len(made), 6)]
+        result = played(dapo(max_batches=9), knows=2.0, step=step)
+        batches = [result[i : i + 6] for i in range(0, len(result), 6)]
         # enough after the last batch, and not before
-        assert len(differing(made)) >= 3
+        assert len(differing(result)) >= 3
         before = [e for batch in batches[:-1] for e in batch]
         assert len(differing(before)) < 3
-        assert len(set(ids(made))) == 3 * len(batches)
+        assert len(set(ids(result))) == 3 * len(batches)
     assert len(ids(first)) == 3
     assert len(ids(everything)) <= 9
 
@@ -124,10 +124,10 @@ def test_rounds_go_on_until_enough_groups_differ() -> None:
 def test_rounds_are_bounded_and_no_task_is_played_twice() -> None:
     """A policy that never fails makes every group flat."""
     for rounds in (1, 2, 4):
-        made = played(dapo(max_batches=rounds), knows=40.0)
-        assert differing(made) == []
-        assert len(ids(made)) == 3 * rounds
-        assert len(made) == 2 * len(ids(made))
+        result = played(dapo(max_batches=rounds), knows=40.0)
+        assert differing(result) == []
+        assert len(ids(result)) == 3 * rounds
+        assert len(result) == 2 * len(ids(result))
     # nine tasks in all: the rest of them, and then it is over
     assert len(ids(played(dapo(max_batches=50), knows=40.0, count=4, rooms=2))) == 9
 
@@ -175,8 +175,8 @@ def test_a_run_says_how_many_groups_differed(tmp_path: Path, warm: bool) -> None
         # learnt from: the first two that differ, or where none does, nothing of all
         used = {c["task"] for c in columns if c["step"] == line["step"]}
         assert used == (set(mixed[:2]) or set(returns))
-        said = [len(turn["tokens"]) for e in mine if e["group"] in used for turn in e["turns"]]
-        assert line["tokens"] == sum(said)
+        lengths = [len(turn["tokens"]) for e in mine if e["group"] in used for turn in e["turns"]]
+        assert line["tokens"] == sum(lengths)
         if not mixed:
             assert line["grad_norm"] == 0
             assert line["loss"] == 0

@@ -26,19 +26,19 @@ from tutelage.runs import folder as run_folder
 from tutelage.types import Observation, Task
 
 STEPS = 4
-CALLED = "test_hints_resume:Told"
+CALLED = "test_hints_resume:HintedDoors"
 
 
 class Paying(DoorsEnv):
     """Pays something for every action, so that skills earn different sums."""
 
     def step(self, action: str) -> Observation:
-        made = super().step(action)
-        return replace(made, reward=made.reward + len(action) / 64)
+        seen = super().step(action)
+        return replace(seen, reward=seen.reward + len(action) / 64)
 
 
 @dataclass(frozen=True)
-class Told(Doors):
+class HintedDoors(Doors):
     """Doors in two families, of one of whose tasks nothing is known."""
 
     def tasks(self, split: str) -> list[Task]:

@@ -65,13 +65,13 @@ def test_ctrl_c_keeps_every_finished_step_and_changes_nothing(
 
 
 def test_ctrl_c_waits_for_the_block_and_a_second_one_does_not() -> None:
-    told: list[str] = []
+    lines: list[str] = []
     reached = False
-    with pytest.raises(KeyboardInterrupt), delayed(lambda: told.append("waiting")):  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), delayed(lambda: lines.append("waiting")):  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
         reached = True
     assert reached
-    assert told == ["waiting"]
+    assert lines == ["waiting"]
     with pytest.raises(KeyboardInterrupt), delayed():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)

@@ -52,12 +52,12 @@ def logps(of: HFPolicy) -> torch.Tensor:
 def test_checkpoints_hold_adapters_and_their_moments_only(finished: Path, base: Path) -> None:
     found = checkpoint.latest(finished / "run")
     assert not (found / "model.safetensors").exists()
-    kept = load_file(found / "adapter_model.safetensors")
+    weights = load_file(found / "adapter_model.safetensors")
     moments = load_file(found / "optimizer.safetensors")
-    assert len(kept) == 7 * 2
-    assert sum("exp_avg_sq" in name for name in moments) == len(kept)
+    assert len(weights) == 7 * 2
+    assert sum("exp_avg_sq" in name for name in moments) == len(weights)
     before = load_file(finished / "run/checkpoints/step-000000/adapter_model.safetensors")
-    assert any(not torch.equal(kept[name], before[name]) for name in kept)
+    assert any(not torch.equal(weights[name], before[name]) for name in weights)
 
 
 def test_a_killed_run_of_adapters_resumes_to_the_same_bytes(
@@ -98,17 +98,17 @@ def test_a_students_whole_weights_are_exported(
     out = tmp_path / "model"
     assert main(["export", str(finished / "run"), str(out)]) == 0
     found = checkpoint.latest(finished / "run")
-    made, adapted = (
+    exported, adapted = (
         load(str(out)),
         models.load_policy(
             checkpoint_settings(found).policy, where="policy", tokens=99, rows=8, folder=str(found)
         ),
     )
-    assert made.adapters is None
+    assert exported.adapters is None
     assert adapted.adapters is not None
-    assert torch.allclose(logps(made), logps(adapted), atol=1e-4)
+    assert torch.allclose(logps(exported), logps(adapted), atol=1e-4)
     first = load(str(checkpoint.latest(finished / "run").parent / "step-000000"))
-    assert not torch.allclose(logps(first), logps(made), atol=1e-5)
+    assert not torch.allclose(logps(first), logps(exported), atol=1e-5)
     assert main(["export", str(finished / "run"), str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
     (tmp_path / "file.toml").write_text("")
@@ -127,8 +127,8 @@ def test_a_run_may_start_from_adapters_that_another_trained(finished: Path, tmp_
     table = config(run__steps=1, eval__every=0).model_dump()
     table["policy"] = {"model": str(tmp_path / "first"), "lora": 1}
     whole(tmp_path, Config.model_validate(table))
-    kept = load_file(checkpoint.latest(tmp_path / "run") / "adapter_model.safetensors")
-    assert {min(x.shape) for x in kept.values()} == {1}
+    weights = load_file(checkpoint.latest(tmp_path / "run") / "adapter_model.safetensors")
+    assert {min(x.shape) for x in weights.values()} == {1}
 
 
 @pytest.mark.parametrize(
@@ -140,11 +140,11 @@ def test_a_run_may_start_from_adapters_that_another_trained(finished: Path, tmp_
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(
-    section: dict[str, object], told: str
+    section: dict[str, object], message: str
 ) -> None:
     table = config().model_dump()
     table["policy"] = section
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         Config.model_validate(table)
 
 
@@ -157,11 +157,11 @@ def test_only_the_student_is_trained_in_less_memory(setting: dict[str, object]) 
 
 
 def test_a_run_with_the_optimiser_in_main_memory_is_the_same_run(tmp_path: Path) -> None:
-    made = []
+    runs = []
     for offload in (False, True):
         folder = tmp_path / str(offload)
         folder.mkdir()
         whole(folder, config(update__offload=offload, run__steps=2, eval__every=0))
-        made.append(contents(folder / "run"))
-    assert made[0].pop("config.toml") != made[1].pop("config.toml")
-    assert made[0] == made[1]
+        runs.append(contents(folder / "run"))
+    assert runs[0].pop("config.toml") != runs[1].pop("config.toml")
+    assert runs[0] == runs[1]

@@ -162,14 +162,14 @@ def test_nothing_is_begun_for_those_who_only_play() -> None:
 @contextmanager
 def child(of: HFPolicy, port: int = 0) -> Iterator[tuple[int, int]]:
     """A server in a process of its own: its id and port."""
-    told, tell = os.pipe()
+    reader, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
         server = Server(of, name="small", port=port)
         os.write(tell, str(server.port).encode().ljust(8))
         server.serve_forever()
     try:
-        yield pid, int(os.read(told, 8))
+        yield pid, int(os.read(reader, 8))
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -364,13 +364,13 @@ def test_a_mismatch_stops_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"policy": {"model": "x", "sampler": {"url": "http://x", "options": {"a": 1}}}}, "optio"),
     ],
 )
-def test_settings_that_contradict_each_other(changes: dict[str, Any], said: str) -> None:
+def test_settings_that_contradict_each_other(changes: dict[str, Any], message: str) -> None:
     table = json.loads(json.dumps(TABLE))
     for name, section in changes.items():
         table[name] = section
     with pytest.raises(ConfigError) as error:
         parse(table)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_key_that_is_not_set(tmp_path: Path) -> None:
@@ -404,9 +404,9 @@ def test_the_command_serves_a_folder(tmp_path: Path) -> None:
     )
     assert process.stdout is not None
     try:
-        said = process.stdout.readline()
-        url = said.split()[-1]
-        assert said.startswith("serving small at http://127.0.0.1:")
+        line = process.stdout.readline()
+        url = line.split()[-1]
+        assert line.startswith("serving small at http://127.0.0.1:")
         with urllib.request.urlopen(f"{url}/v1/models", timeout=60) as answer:
             assert json.loads(answer.read())["data"][0]["id"] == "small"
         other = client(int(url.rpartition(":")[2])).ask("/tokenize", {"prompt": "the apple"})

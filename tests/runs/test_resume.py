@@ -107,10 +107,10 @@ def test_two_runs_write_the_same_bytes(
     uninterrupted: tuple[dict[str, bytes], int], tmp_path: Path
 ) -> None:
     whole(tmp_path)
-    made = contents(tmp_path / "run")
-    assert made == uninterrupted[0]
-    assert {"config.toml", "episodes.jsonl", "evals.jsonl", "columns.jsonl"} < set(made)
-    assert f"checkpoints/step-{STEPS:06d}/optimizer.safetensors" in made
+    first = contents(tmp_path / "run")
+    assert first == uninterrupted[0]
+    assert {"config.toml", "episodes.jsonl", "evals.jsonl", "columns.jsonl"} < set(first)
+    assert f"checkpoints/step-{STEPS:06d}/optimizer.safetensors" in first
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(
@@ -210,9 +210,9 @@ def test_a_run_whose_checkpoints_are_gone_is_not_started_anew(
     shutil.copytree(finished, folder)
     (folder / "latest").unlink()
     shutil.rmtree(folder / "checkpoints")
-    told = _refused(folder, _constant(run__folder=str(folder)), resume=True)
-    assert "holds no checkpoint" in told
-    assert "7 steps that would be lost" in told
+    message = _refused(folder, _constant(run__folder=str(folder)), resume=True)
+    assert "holds no checkpoint" in message
+    assert "7 steps that would be lost" in message
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_again(
@@ -253,10 +253,10 @@ def test_the_console_is_told_how_to_go_on_after_ctrl_c(tmp_path: Path) -> None:
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate()
+        _, stderr = process.communicate()
     assert process.returncode == 130
-    assert "Traceback" not in told
-    advice = told.splitlines()[-1]
+    assert "Traceback" not in stderr
+    advice = stderr.splitlines()[-1]
     assert "--resume` continues from checkpoint step-" in advice
     # what it says is true
     name = advice.split("checkpoint ")[1].strip()
@@ -290,9 +290,9 @@ def _refused(folder: Path, settings: Config, *, resume: bool) -> str:
 
 
 def test_a_folder_with_a_run_is_not_written_over(finished: Path) -> None:
-    told = _refused(finished, _constant(run__folder=str(finished)), resume=False)
-    assert "--resume" in told
-    assert "run.folder" in told
+    message = _refused(finished, _constant(run__folder=str(finished)), resume=False)
+    assert "--resume" in message
+    assert "run.folder" in message
 
 
 def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
@@ -318,8 +318,8 @@ def test_a_changed_setting_is_named(finished: Path, key: str, value: object, nam
 def test_steps_may_not_grow_under_a_schedule_that_they_shape(
     tmp_path: Path, finished: Path
 ) -> None:
-    told = _refused(finished, config(run__folder=str(finished), run__steps=9), resume=True)
-    assert told.startswith("run.steps")
+    message = _refused(finished, config(run__folder=str(finished), run__steps=9), resume=True)
+    assert message.startswith("run.steps")
 
 
 def test_steps_may_grow_where_nothing_depends_on_them(finished: Path, tmp_path: Path) -> None:
@@ -348,10 +348,10 @@ def test_a_moved_folder_resumes(finished: Path, tmp_path: Path) -> None:
 def test_two_processes_do_not_train_in_one_folder(finished: Path) -> None:
     held = run_folder.find(_constant(run__folder=str(finished)), steps_matter=False, resume=True)
     try:
-        told = _refused(finished, _constant(run__folder=str(finished)), resume=True)
+        message = _refused(finished, _constant(run__folder=str(finished)), resume=True)
     finally:
         held.close()
-    assert "another process" in told
+    assert "another process" in message
 
 
 def test_a_shortened_log_is_refused(finished: Path, tmp_path: Path) -> None:
@@ -406,10 +406,10 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
         folder.mkdir()
         job = limited(limit, lambda: train.train(config(), watch=Quiet()))
         assert in_child(folder, job) == 0
-        told = (folder / "told").read_text()
-        assert "could not be written" in told
-        assert "--resume" in told
-        assert "\n" not in told
+        message = (folder / "told").read_text()
+        assert "could not be written" in message
+        assert "--resume" in message
+        assert "\n" not in message
         whole(folder, resume=True)
         assert contents(folder / "run") == expected, f"files of at most {limit} bytes"
 
@@ -456,11 +456,11 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_nothing_of_it(tmp_path
     whole(tmp_path, settings)
     folder = tmp_path / "run"
     expected = contents(folder)
-    kept = checkpoint.latest(folder)
+    newest = checkpoint.latest(folder)
     for count in range(1, 4):
-        half = kept.parent / ".step-000000"
+        half = newest.parent / ".step-000000"
         half.mkdir()
-        for path in sorted(kept.iterdir())[:count]:
+        for path in sorted(newest.iterdir())[:count]:
             (half / path.name).write_bytes(path.read_bytes())
         reopened(folder).close()
         assert not half.exists()

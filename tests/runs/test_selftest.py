@@ -184,26 +184,26 @@ class Alone:
 
 
 def test_a_broken_environment(wiring: Make) -> None:
-    told = refusal(wiring(suite=Mute()), EnvError)
-    assert "without text" in told
-    assert "check-env" in told
+    message = refusal(wiring(suite=Mute()), EnvError)
+    assert "without text" in message
+    assert "check-env" in message
 
 
 def test_an_expert_that_loses(wiring: Make) -> None:
-    told = refusal(wiring("algorithm.name=sft", suite=Loser()), EnvError)
-    assert "does not win task doors/aa" in told
+    message = refusal(wiring("algorithm.name=sft", suite=Loser()), EnvError)
+    assert "does not win task doors/aa" in message
     run_all(wiring("algorithm.name=opd", suite=Loser()))  # nobody imitates it
 
 
 def test_an_expert_that_needs_more_turns_than_there_are(wiring: Make) -> None:
-    told = refusal(wiring("algorithm.name=sft", "rollout.max_turns=1"), ConfigError)
-    assert "takes 2 turns" in told
-    assert "rollout.max_turns = 1" in told
+    message = refusal(wiring("algorithm.name=sft", "rollout.max_turns=1"), ConfigError)
+    assert "takes 2 turns" in message
+    assert "rollout.max_turns = 1" in message
 
 
 def test_an_expert_that_is_not_there(wiring: Make) -> None:
-    told = refusal(wiring("algorithm.name=sft", suite=Alone()), ConfigError)
-    assert "`demonstrate`" in told
+    message = refusal(wiring("algorithm.name=sft", suite=Alone()), ConfigError)
+    assert "`demonstrate`" in message
 
 
 def test_thoughts_that_are_too_few(wiring: Make) -> None:
@@ -220,9 +220,9 @@ def test_another_vocabulary(wiring: Make) -> None:
     parts = wiring()
     teacher = parts.policies["teacher"]
     other = Chat(train_tokenizer(["other words entirely, and more of them " * 3]))
-    told = refusal(swapped(parts, "teacher", HFPolicy(teacher.model, other)), PolicyError)
-    assert "policies.teacher" in told
-    assert 'policy.tokenizer = "teacher"' in told
+    message = refusal(swapped(parts, "teacher", HFPolicy(teacher.model, other)), PolicyError)
+    assert "policies.teacher" in message
+    assert 'policy.tokenizer = "teacher"' in message
 
 
 def test_a_template_that_rewrites_the_past(wiring: Make) -> None:
@@ -276,17 +276,19 @@ def like(policy: HFPolicy, kind: type[HFPolicy]) -> HFPolicy:
 
 def test_a_scorer_that_disagrees_with_its_sampler(wiring: Make) -> None:
     parts = wiring()
-    told = refusal(swapped(parts, "self", like(parts.policies["self"], Shifted)), PolicyError)
-    assert told.startswith("student's log-probabilities")
+    message = refusal(swapped(parts, "self", like(parts.policies["self"], Shifted)), PolicyError)
+    assert message.startswith("student's log-probabilities")
     parts = wiring()
-    told = refusal(swapped(parts, "teacher", like(parts.policies["teacher"], Shifted)), PolicyError)
-    assert told.startswith("teacher's log-probabilities")
+    message = refusal(
+        swapped(parts, "teacher", like(parts.policies["teacher"], Shifted)), PolicyError
+    )
+    assert message.startswith("teacher's log-probabilities")
 
 
 def test_scores_that_are_random(wiring: Make) -> None:
     parts = wiring()
-    told = refusal(swapped(parts, "self", like(parts.policies["self"], Wobbly)), PolicyError)
-    assert "scoring the same tokens twice" in told
+    message = refusal(swapped(parts, "self", like(parts.policies["self"], Wobbly)), PolicyError)
+    assert "scoring the same tokens twice" in message
 
 
 def test_a_prompt_that_is_scored_differently(wiring: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,8 +297,8 @@ def test_a_prompt_that_is_scored_differently(wiring: Make, monkeypatch: pytest.M
     right = Prompter.samples
 
     def wrong(self: Prompter, episode: object) -> list[Sample]:
-        made = right(self, episode)  # type: ignore[arg-type]
-        return [replace(sample, prompt=sample.prompt[:-1]) for sample in made]
+        scored = right(self, episode)  # type: ignore[arg-type]
+        return [replace(sample, prompt=sample.prompt[:-1]) for sample in scored]
 
     monkeypatch.setattr(Prompter, "samples", wrong)
     assert "another prompt than student was shown" in refusal(wiring(), PolicyError)
@@ -324,9 +326,9 @@ def test_an_empty_hint_is_the_plain_prompt(wiring: Make) -> None:
 def test_a_hint_that_is_too_long(wiring: Make) -> None:
     quiet = replace(HINTED, actors={})
     parts = wiring("policy.build.context=96", "rollout.max_new_tokens=40", algorithm=quiet)
-    told = refusal(parts, ConfigError)
-    assert "with its privileged text" in told
-    assert "exceeds the context of 96" in told
+    message = refusal(parts, ConfigError)
+    assert "with its privileged text" in message
+    assert "exceeds the context of 96" in message
 
 
 class Loud(Entropy):
@@ -355,7 +357,7 @@ def test_a_run_that_is_refused_leaves_its_folder_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    watch = Said()
+    watch = TestedNames()
     with pytest.raises(ConfigError, match=r"rollout\.max_turns = 1"):
         train.train(settings("algorithm.name=sft", "rollout.max_turns=1"), watch=watch)
     assert not (tmp_path / "run" / run_folder.CONFIG).exists()
@@ -364,7 +366,7 @@ def test_a_run_that_is_refused_leaves_its_folder_free(
     assert len(watch.passed) == len(selftest.TESTS)
 
 
-class Said:
+class TestedNames:
     def __init__(self) -> None:
         self.passed: Sequence[str] = []
 

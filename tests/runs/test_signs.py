@@ -69,12 +69,12 @@ def test_a_hint_that_says_something_is_left_alone(empty: tuple[int, ...]) -> Non
     ],
 )
 def test_a_hint_that_changes_no_score_was_not_read(
-    name: str, values: list[float], told: bool
+    name: str, values: list[float], expected: bool
 ) -> None:
     sentences = signs(0).sentences(after="first", columns={name: torch.tensor(values)})
     assert [
         ("wise scores every token" in s and "policy.chat.template" in s) for s in sentences
-    ] == ([True] if told else [])
+    ] == ([True] if expected else [])
 
 
 def of_turns(*texts: str, length: int = 2, shown: bool = True) -> str:
@@ -114,9 +114,9 @@ def test_the_tags_of_an_environment_are_readable() -> None:
     assert "refused the actions of 100%" in found.sentences(after="first")[0]
 
 
-def model(folder: Path, layers: int | None, kept: int | None, **more: Any) -> Config:
+def model(folder: Path, layers: int | None, keep_layers: int | None, **more: Any) -> Config:
     (folder / "config.json").write_text(json.dumps({"num_hidden_layers": layers}))
-    section = PolicySection.model_validate({"model": str(folder), "layers": kept, **more})
+    section = PolicySection.model_validate({"model": str(folder), "layers": keep_layers, **more})
     return tiny_run().model_copy(update={"policy": section})
 
 

@@ -218,10 +218,10 @@ def test_unequal_budgets_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_study_that_cannot_be_read_is_one_sentence(
-    tmp_path: Path, old: str, new: str, said: str
+    tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     path = write(tmp_path, TINY.replace(old, new))
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         plan.load(path, over="try")
 
 
@@ -250,13 +250,13 @@ def test_registered_algorithms_without_an_entry_are_added(tmp_path: Path) -> Non
 
 
 def job(folder: Path, name: str, code: str = "", after: Job | None = None) -> Job:
-    made = folder / f"{name}.made"
+    done = folder / f"{name}.made"
     log = folder / f"{name}.log"
-    code = code or f"open({str(made)!r}, 'w')"
+    code = code or f"open({str(done)!r}, 'w')"
     return Job(
         name=name,
         command=lambda: [sys.executable, "-c", code],
-        finished=made.exists,
+        finished=done.exists,
         busy=lambda: False,
         after=after,
         out=log,
@@ -319,30 +319,30 @@ def test_a_run_of_an_earlier_call_is_waited_for(tmp_path: Path) -> None:
     _, settled, _ = execute(tmp_path, [held, job(tmp_path, "free")])
     assert settled == ["free", "held"]
 
-    def made() -> bool:
+    def finished() -> bool:
         if time.monotonic() > since + 1.5:
             (tmp_path / "late.made").touch()
         return True
 
-    late = replace_busy(job(tmp_path, "late"), made)
+    late = replace_busy(job(tmp_path, "late"), finished)
     _, settled, text = execute(tmp_path, [late])
     assert settled == ["late"]
     assert not any("started" in line for line in text)
 
 
-def replace_busy(made: Job, busy: Callable[[], bool]) -> Job:
-    made.busy = busy
-    return made
+def replace_busy(waiting: Job, busy: Callable[[], bool]) -> Job:
+    waiting.busy = busy
+    return waiting
 
 
 def test_stopping_the_study_stops_its_runs(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     code = f"import time; open({str(mark)!r}, 'w'); time.sleep(60)"
 
-    def settled_or_stop(said: str) -> None:
-        while "started" in said and not mark.exists():
+    def settled_or_stop(line: str) -> None:
+        while "started" in line and not mark.exists():
             time.sleep(0.02)
-        if "started" in said:
+        if "started" in line:
             raise KeyboardInterrupt
 
     since = time.monotonic()
@@ -475,10 +475,10 @@ def test_a_claim_in_one_sentence() -> None:
 
 
 def test_results_are_read_back_equal(tmp_path: Path) -> None:
-    made = results_of(run_of("a", 0, WINS), run_of("b", 1, WINS))
+    saved = results_of(run_of("a", 0, WINS), run_of("b", 1, WINS))
     path = tmp_path / "results.json"
-    results.save(made, path)
-    assert results.read(path) == made
+    results.save(saved, path)
+    assert results.read(path) == saved
     json.loads(path.read_text())
     path.write_text('{"runs": 3}')
     with pytest.raises(RunError, match="does not hold a study's results"):
@@ -488,13 +488,13 @@ def test_results_are_read_back_equal(tmp_path: Path) -> None:
 def test_the_page_says_what_was_not_run(tmp_path: Path) -> None:
     study = plan.load(STUDY)
     wins = [bits * 2 for bits in WINS]
-    made = results_of(
+    results = results_of(
         *(run_of("opd", seed, wins) for seed in (0, 1, 2)),
         run_of("guided_opd", 0, [bits[::-1] for bits in wins]),
         families=["a"] * 4 + ["b"] * 4,
     )
-    made = replace(made, teacher={0: "11111110"})
-    page = render.render(study, made, tmp_path).read_text()
+    results = replace(results, teacher={0: "11111110"})
+    page = render.render(study, results, tmp_path).read_text()
     assert "| GRPO | not run |" in page
     assert "not distinguishable, one seed" in page
     assert "`opd-1`: it broke" in page

@@ -89,7 +89,7 @@ class TroubleEnv:
         result = self.inner.step(action)
         return result if self.steps < 2 else self._broken(result)
 
-    def _broken(self, made: Observation) -> Observation:
+    def _broken(self, observation: Observation) -> Observation:
         if self._due("step raises"):
             raise ValueError("the floor gave way")
         if self._due("step returns text"):
@@ -113,8 +113,8 @@ class TroubleEnv:
         }
         for kind, change in wrong.items():
             if self._due(kind):
-                return replace(made, **change)
-        return made
+                return replace(observation, **change)
+        return observation
 
     def close(self) -> None:
         self.inner.close()
@@ -215,10 +215,10 @@ class Slow:
 
 class SlowEnv:
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.words: list[str] = []
 
     def reset(self, task: Task) -> Observation:
-        self.said = [task.id]
+        self.words = [task.id]
         return Observation(text="ready")
 
     def step(self, action: str) -> Observation:
@@ -228,8 +228,8 @@ class SlowEnv:
                 time.sleep(0.01)
         else:
             time.sleep(float(until))
-        self.said.append(word)
-        return Observation(text=" ".join(self.said), reward=float(os.getpid()))
+        self.words.append(word)
+        return Observation(text=" ".join(self.words), reward=float(os.getpid()))
 
     def close(self) -> None:
         pass

@@ -60,10 +60,12 @@ class CudaTensor(torch.Tensor):
         assert real.device.type == "cpu"
         guard = torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch()
         shape = torch.empty_strided(real.size(), real.stride(), dtype=real.dtype, device="meta")
-        made = torch.Tensor._make_subclass(cls, shape, requires_grad, device_for_backend_keys=CUDA)
+        tensor = torch.Tensor._make_subclass(
+            cls, shape, requires_grad, device_for_backend_keys=CUDA
+        )
         del guard
-        made.host = real
-        return made
+        tensor.host = real
+        return tensor
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -115,10 +117,10 @@ class CudaTensor(torch.Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> "CudaTensor":
         if id(self) not in memo:
             assert self.is_leaf, "only leaves can be copied deeply"
-            made = CudaTensor(self.host.clone(), self.requires_grad)
+            copy = CudaTensor(self.host.clone(), self.requires_grad)
             if getattr(self, "_is_param", False):
-                made._is_param = True  # type: ignore[attr-defined]
-            memo[id(self)] = made
+                copy._is_param = True  # type: ignore[attr-defined]
+            memo[id(self)] = copy
         copied: CudaTensor = memo[id(self)]
         return copied
 
@@ -228,15 +230,15 @@ def dispatched(func: Any, args: Any, kwargs: Any) -> Any:
         real_kwargs = {**real_kwargs, "pin_memory": False}
     known = {id(x.host): x for x in on_cuda}
     if DEVICE.recording is not None and func._schema.is_mutable:
-        made = _written(func, real_args, real_kwargs)
+        result = _written(func, real_args, real_kwargs)
     else:
-        made = func(*real_args, **real_kwargs)
+        result = func(*real_args, **real_kwargs)
     if DEVICE.recording is not None:
-        DEVICE.recording.append((func, real_args, real_kwargs, made))
+        DEVICE.recording.append((func, real_args, real_kwargs, result))
     if back_on_cpu:
-        return made
+        return result
 
-    return mapped(lambda x: known[id(x)] if id(x) in known else CudaTensor(x), made)
+    return mapped(lambda x: known[id(x)] if id(x) in known else CudaTensor(x), result)
 
 
 def _is_cuda(device: Any) -> bool:
@@ -272,10 +274,10 @@ def _to_copy(x: torch.Tensor, kwargs: Any, to_cuda: bool) -> torch.Tensor:
     DEVICE.launches += 1
     source = host(x)
     rest = {k: v for k, v in kwargs.items() if k not in ("device", "non_blocking", "pin_memory")}
-    made = aten._to_copy.default(source, **rest)
+    copy = aten._to_copy.default(source, **rest)
     if DEVICE.recording is not None:
-        DEVICE.recording.append((aten._to_copy.default, (source,), rest, made))
-    return CudaTensor(made) if to_cuda else made
+        DEVICE.recording.append((aten._to_copy.default, (source,), rest, copy))
+    return CudaTensor(copy) if to_cuda else copy
 
 
 def _copy(to: torch.Tensor, source: torch.Tensor, *rest: Any) -> torch.Tensor:
@@ -314,11 +316,11 @@ def _mm_float32(a: Any, b: Any, dtype: torch.dtype) -> torch.Tensor:
     assert a.dtype in (torch.bfloat16, torch.float16), "out_dtype is for products of 16 bits"
     DEVICE.launches += 1
     x, y = a.host, b.host
-    made = x.float() @ y.float()
+    product = x.float() @ y.float()
     if DEVICE.recording is not None:
         again = _Recorded(lambda x, y: x.float() @ y.float())
-        DEVICE.recording.append((again, (x, y), {}, made))
-    return CudaTensor(made)
+        DEVICE.recording.append((again, (x, y), {}, product))
+    return CudaTensor(product)
 
 
 class _Recorded:
@@ -355,10 +357,10 @@ def _weights(q: Any, k: Any, scale: float, causal: bool) -> torch.Tensor:
 
 def _heads(q: Any, *more: Any) -> list[torch.Tensor]:
     """[T, H, D] each, of fewer key heads -> [H, T, D] each in float32, of as many as queries."""
-    made = [q.float().transpose(0, 1)]
+    heads = [q.float().transpose(0, 1)]
     for x in more:
-        made.append(x.float().transpose(0, 1).repeat_interleave(q.shape[1] // x.shape[1], 0))
-    return made
+        heads.append(x.float().transpose(0, 1).repeat_interleave(q.shape[1] // x.shape[1], 0))
+    return heads
 
 
 def _varlen_checked(query: Any, key: Any, value: Any, ends: Any, window: Any) -> bool:
@@ -399,15 +401,15 @@ def _varlen(
         DEVICE.names.append("varlen_attn")
     if query.shape[1] != key.shape[1] and not enable_gqa:
         raise RuntimeError("query and key need the same heads")
-    made = torch.zeros_like(query.host)
+    out = torch.zeros_like(query.host)
     for rows, seen in _varlen_parts(query, key, value, ends, ends_k, seqused_k):
         assert rows.stop - rows.start <= longest, "max_q is too small"
         assert seen.stop - seen.start <= longest_k, "max_k is too small"
         q, k, v = _heads(query.host[rows], key.host[seen], value.host[seen])
-        made[rows] = (_weights(q, k, scale, causal) @ v).transpose(0, 1).to(made.dtype)
+        out[rows] = (_weights(q, k, scale, causal) @ v).transpose(0, 1).to(out.dtype)
     sums = torch.zeros(query.shape[1], len(query))
     state = torch.zeros(2, dtype=torch.uint64)
-    return CudaTensor(made), CudaTensor(sums), CudaTensor(state)
+    return CudaTensor(out), CudaTensor(sums), CudaTensor(state)
 
 
 def _varlen_backward(
@@ -430,7 +432,7 @@ def _varlen_backward(
 ) -> Any:
     causal = _varlen_checked(query, key, value, ends, window_size) or is_causal
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    made = [torch.zeros_like(x.host) for x in (query, key, value)]
+    gradients = [torch.zeros_like(x.host) for x in (query, key, value)]
     for rows, seen in _varlen_parts(query, key, value, ends, ends_k, None):
         q, k, v = _heads(query.host[rows], key.host[seen], value.host[seen])
         (g,), weights = _heads(grad.host[rows]), _weights(q, k, scale, causal)
@@ -438,10 +440,10 @@ def _varlen_backward(
         slope = (slope - weights * slope.sum(-1, keepdim=True)) * scale
         slope *= 1 + NOISE * torch.randn(slope.shape, generator=DEVICE.order)
         grads = slope @ k, slope.transpose(1, 2) @ q, weights.transpose(1, 2) @ g
-        for to, at, part in zip(made, (rows, seen, seen), grads, strict=True):
+        for to, at, part in zip(gradients, (rows, seen, seen), grads, strict=True):
             shared = part.reshape(to.shape[1], -1, *part.shape[1:]).sum(1)
             to[at] += shared.transpose(0, 1).to(to.dtype)
-    return tuple(CudaTensor(x) for x in made)
+    return tuple(CudaTensor(x) for x in gradients)
 
 
 class _Operations(TorchDispatchMode):
@@ -506,8 +508,8 @@ class _Functions(TorchFunctionMode):
                 args = (first, _indices(args[1]), *args[2:])
             if name == "new_tensor":
                 device = kwargs.pop("device", "cuda")
-                made = torch.tensor(*args[1:], **kwargs)
-                return aten._to_copy.default(made, device=torch.device(device))
+                tensor = torch.tensor(*args[1:], **kwargs)
+                return aten._to_copy.default(tensor, device=torch.device(device))
             if name == "numpy":
                 raise TypeError(NUMPY)
             if name in (
@@ -615,11 +617,11 @@ class Graph:
         DEVICE.replays += 1
         guard = torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch()
         with torch.no_grad():
-            for func, args, kwargs, made in self.operations:
+            for func, args, kwargs, results in self.operations:
                 again = func(*args, **kwargs)
                 if func._schema.is_mutable:
                     continue
-                for old, new in zip(tensors_of(made), tensors_of(again), strict=True):
+                for old, new in zip(tensors_of(results), tensors_of(again), strict=True):
                     if old.data_ptr() != new.data_ptr():
                         old.copy_(new)
         del guard

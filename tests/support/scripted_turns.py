@@ -30,11 +30,11 @@ def reference(of: HFPolicy, request: Request) -> Completion:
     return Completion(key=request.key, tokens=tuple(tokens), logps=tuple(logps), ended=ended)
 
 
-def assert_same(made: Completion, want: Completion) -> None:
-    assert made.key == want.key
-    assert made.tokens == want.tokens
-    assert made.ended == want.ended
-    assert made.logps == pytest.approx(want.logps, abs=2e-5)
+def assert_same(actual: Completion, want: Completion) -> None:
+    assert actual.key == want.key
+    assert actual.tokens == want.tokens
+    assert actual.ended == want.ended
+    assert actual.logps == pytest.approx(want.logps, abs=2e-5)
 
 
 @dataclass
@@ -49,10 +49,10 @@ class Talk:
     turn: int = 0
     asked: list[Request] = field(default_factory=list)
 
-    def ask(self, said: tuple[int, ...]) -> Request:
+    def ask(self, reply: tuple[int, ...]) -> Request:
         """The next request: the transcript so far, or a fresh prompt under the same opening."""
         new = self.says[self.turn]
-        self.ids = (*self.says[0][:8], *new) if self.window else (*self.ids, *said, *new)
+        self.ids = (*self.says[0][:8], *new) if self.window else (*self.ids, *reply, *new)
         request = Request(
             key=self.name,
             prompt=self.ids,

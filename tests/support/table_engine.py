@@ -30,11 +30,11 @@ class Engine(Table):
         save_file({"logits": self.logits.detach()}, folder / WEIGHTS)
 
     def copied(self) -> "Engine":
-        made = Engine(self.opening)
+        copy = Engine(self.opening)
         with torch.no_grad():
-            made.logits.copy_(self.logits)
-        made.freeze()
-        return made
+            copy.logits.copy_(self.logits)
+        copy.freeze()
+        return copy
 
     def freeze(self) -> None:
         self.requires_grad_(False)

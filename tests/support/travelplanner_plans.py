@@ -74,34 +74,34 @@ def value(rng: Random, trip: Trip, key: str) -> Any:
         name = name[rng.randrange(3) : -1 - rng.randrange(3)]
     if rng.random() < 0.1:
         name = rng.choice((name.lower(), f" {name} ", "", "a"))
-    said = f"{name}, {city}{rng.choice(('', '', '(Ohio)', ' '))}"
-    return said + rng.choice((";", ";", "", f";{said};")) if key == "attraction" else said
+    place = f"{name}, {city}{rng.choice(('', '', '(Ohio)', ' '))}"
+    return place + rng.choice((";", ";", "", f";{place};")) if key == "attraction" else place
 
 
 def worse(rng: Random, trip: Trip, plan: Plan) -> Plan:
     """A plan after one change, sometimes of its shape."""
-    made = [dict(day) for day in plan]
-    roll, k = rng.random(), rng.randrange(len(made))
+    days = [dict(day) for day in plan]
+    roll, k = rng.random(), rng.randrange(len(days))
     if roll < 0.04:
-        return made[:k] or made
+        return days[:k] or days
     if roll < 0.07:
-        return [*made, {}, {}]
+        return [*days, {}, {}]
     if roll < 0.10:
-        made[k] = {}
+        days[k] = {}
     elif roll < 0.14:
-        other = rng.randrange(len(made))
-        made[k], made[other] = made[other], made[k]
+        other = rng.randrange(len(days))
+        days[k], days[other] = days[other], days[k]
     elif roll < 0.18:
-        made[k].pop(rng.choice(FIELDS), None)
+        days[k].pop(rng.choice(FIELDS), None)
     elif roll < 0.22:
-        made[k][rng.choice(("cost", "note", "days"))] = rng.choice((0, 1, "-", "x", None, [], 2.5))
+        days[k][rng.choice(("cost", "note", "days"))] = rng.choice((0, 1, "-", "x", None, [], 2.5))
     elif roll < 0.30:  # the same again
-        key, other = rng.choice((*MEALS, "attraction", "accommodation")), rng.randrange(len(made))
-        made[k][key] = made[other].get(rng.choice((key, "lunch", "dinner")), "-")
+        key, other = rng.choice((*MEALS, "attraction", "accommodation")), rng.randrange(len(days))
+        days[k][key] = days[other].get(rng.choice((key, "lunch", "dinner")), "-")
     else:
         key = rng.choice(FIELDS)
-        made[k][key] = value(rng, trip, key)
-    return made
+        days[k][key] = value(rng, trip, key)
+    return days
 
 
 def wrong(rng: Random, trip: Trip) -> Plan:

@@ -53,8 +53,8 @@ def test_no_moment_and_no_gradient_stays_where_the_weights_are() -> None:
     stepped(there, other)
     assert not other.state  # of torch's own, on the weights' device
     assert all(p.grad is None for p in there)
-    kept = {x.data_ptr() for x in optimizer_tensors(other).values()}
-    assert not kept & {p.data_ptr() for p in there}
+    addresses = {x.data_ptr() for x in optimizer_tensors(other).values()}
+    assert not addresses & {p.data_ptr() for p in there}
 
 
 def test_norms_are_clipped_on_the_gradients_that_are_used() -> None:

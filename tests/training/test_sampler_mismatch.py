@@ -31,7 +31,7 @@ def played(
     less than the trainer's."""
     on, policies = world()
     episodes = play(on, on.suite.tasks("train")[:6], algorithm, seed=0, step=9, group_size=2)
-    made, k = [], 0
+    result, k = [], 0
     for episode in episodes:
         turns = []
         for turn in episode.turns:
@@ -40,8 +40,8 @@ def played(
                 logps = [x - shift(k + i) for i, x in enumerate(logps)]
                 k += len(logps)
             turns.append(replace(turn, logps=tuple(logps)))
-        made.append(replace(episode, turns=tuple(turns)))
-    return on, policies, made
+        result.append(replace(episode, turns=tuple(turns)))
+    return on, policies, result
 
 
 def tokens(episodes: Sequence[Episode]) -> int:
@@ -70,21 +70,21 @@ def test_the_numbers(name: str) -> None:
     on, policies, episodes = played(algorithm, lambda k: -0.75 if k == 3 else 0.25)
     recorder = Recorder(list(policies["self"].parameters()))
     # the limit is for the mean, not for the largest
-    made = step(on, policies, algorithm, episodes, recorder, at=9, mismatch=0.5).mismatch
+    found = step(on, policies, algorithm, episodes, recorder, at=9, mismatch=0.5).mismatch
     count = tokens(episodes)
-    assert made["mean"] == pytest.approx(0.25 + 0.5 / count, abs=1e-5)
-    assert made["max"] == pytest.approx(0.75, abs=1e-5)
-    assert made["p99"] == pytest.approx(0.25 if count >= 100 else 0.75, abs=1e-5)
+    assert found["mean"] == pytest.approx(0.25 + 0.5 / count, abs=1e-5)
+    assert found["max"] == pytest.approx(0.75, abs=1e-5)
+    assert found["p99"] == pytest.approx(0.25 if count >= 100 else 0.75, abs=1e-5)
 
 
 def test_percentiles_are_of_what_was_found() -> None:
-    made = Mismatch()
-    assert made.numbers() == {}
-    made.check(0)
-    made.add(torch.arange(100.0, 200.0), torch.full((100,), 100.0))
-    made.add(torch.arange(-100.0, 0.0), torch.zeros(100))
+    mismatch_ = Mismatch()
+    assert mismatch_.numbers() == {}
+    mismatch_.check(0)
+    mismatch_.add(torch.arange(100.0, 200.0), torch.full((100,), 100.0))
+    mismatch_.add(torch.arange(-100.0, 0.0), torch.zeros(100))
     # 0 to 99, and 1 to 100
-    assert made.numbers() == {"mean": 50.0, "p99": 99.0, "max": 100.0}
+    assert mismatch_.numbers() == {"mean": 50.0, "p99": 99.0, "max": 100.0}
     alone = Mismatch()
     alone.add(torch.tensor([2.0]), torch.tensor([5.0]))
     assert alone.numbers() == {"mean": 3.0, "p99": 3.0, "max": 3.0}
@@ -129,8 +129,8 @@ def test_only_weights_that_sampled_are_compared(name: str) -> None:
     algorithm = MAKE[name]()
     on, policies, episodes = played(algorithm)
     far = torch.optim.SGD(policies["self"].parameters(), lr=50.0)
-    made = step(on, policies, algorithm, episodes, far, minibatches=3, epochs=2).mismatch
-    assert made["max"] < 1e-5
+    found = step(on, policies, algorithm, episodes, far, minibatches=3, epochs=2).mismatch
+    assert found["max"] < 1e-5
     assert (policies["self"].logits - world()[1]["self"].logits).abs().max() > 0.01
 
 
@@ -148,8 +148,8 @@ def by_hand(policies: dict[str, Table], on: Session, episodes: list[Episode]) ->
         p = logp[k].detach()
         weight = min(math.exp(float(p) - q), 2.0)
         loss = loss - weight * (goal[k].detach() - p) * logp[k] / len(drawn)
-    (made,) = torch.autograd.grad(loss, list(policies["self"].parameters()))
-    return made.flatten()
+    (gradient,) = torch.autograd.grad(loss, list(policies["self"].parameters()))
+    return gradient.flatten()
 
 
 def noisy(k: int) -> float:

@@ -172,11 +172,11 @@ def test_a_row_is_scored_under_the_views_whose_losses_count_there_alone() -> Non
     student = Counting(policies["self"])
     recorder = Recorder(list(policies["self"].parameters()))
     step(on, {**policies, "self": student}, mixture, episodes, recorder, max_tokens_per_pass=180)
-    made = sorted(sample.prompt for samples in student.passes for sample in samples)
+    prompts = sorted(sample.prompt for samples in student.passes for sample in samples)
     who = [next(iter({turn.actor for turn in e.turns})) for e in episodes]
     assert set(who) == {"expert", "with_plan"}
     views = {"expert": View(), "with_plan": mixture.views["with_plan"]}
-    assert made == sorted(
+    assert prompts == sorted(
         sample.prompt
         for e, actor in zip(episodes, who, strict=True)
         for sample in on.prompter(views[actor], e.task).samples(e)
@@ -188,7 +188,7 @@ def test_pieces_of_a_loss_in_which_nothing_counts_are_passed_over(
 ) -> None:
     """An expert opens each episode, and the student's last turn is graded: of what comes before it,
     a token alone has no gradient."""
-    made = []
+    losses = []
     for elements in (1 << 24, 1):  # everything at once, and a token at a time
         monkeypatch.setattr("tutelage.maths.distributions.CHUNK_ELEMENTS", elements)
         suite, policies = Doors(3), {"self": policy(0), "teacher": policy(1)}
@@ -204,9 +204,9 @@ def test_pieces_of_a_loss_in_which_nothing_counts_are_passed_over(
         assert all(e.turns[0].actor == "expert" for e in episodes)
         recorder = Recorder(list(policies["self"].parameters()))
         step(on, policies, algorithm, episodes, recorder)
-        made.append(recorder.seen[0])
-    assert float(made[0].abs().max()) > 1e-3
-    assert_close(made[1], made[0], atol=1e-5, rtol=1e-3)
+        losses.append(recorder.seen[0])
+    assert float(losses[0].abs().max()) > 1e-3
+    assert_close(losses[1], losses[0], atol=1e-5, rtol=1e-3)
 
 
 def test_a_long_row_is_alone() -> None:
@@ -378,10 +378,10 @@ def test_a_step_with_nothing_to_learn_from_says_so() -> None:
 def test_an_episode_in_which_nothing_was_said_is_no_obstacle() -> None:
     on, policies = world()
     tasks = on.suite.tasks("train")[:3]
-    said = [Episode(task=t, group=t.id, turns=turns_of(policies["self"], t)) for t in tasks[:2]]
+    usual = [Episode(task=t, group=t.id, turns=turns_of(policies["self"], t)) for t in tasks[:2]]
     silent = Episode(task=tasks[2], group=tasks[2].id, turns=())
     seen = []
-    for episodes in (said, [*said[:1], silent, *said[1:]]):
+    for episodes in (usual, [*usual[:1], silent, *usual[1:]]):
         recorder = Recorder(list(policies["self"].parameters()))
         step(on, policies, MAKE["sft"](), episodes, recorder, minibatches=2)
         seen.append(recorder.seen)

@@ -73,18 +73,18 @@ def spoken(episodes: list[Episode]) -> list[list[tuple[str, tuple[int, ...]]]]:
 @pytest.mark.parametrize("context", [TRANSCRIPT, WINDOW], ids=["transcript", "window"])
 def test_neither_slots_nor_concurrency_change_a_token(context: Context) -> None:
     tasks = Doors(3).tasks("train")[:5]
-    made = []
+    runs = []
     for slots, concurrency in ((64, 64), (2, 64), (64, 1), (2, 3)):
         policies: dict[str, Actor] = {
             "self": policy(0, slots=slots),
             "teacher": policy(1, slots=slots, layers=1),
         }
         on = session(policies, context, concurrency=concurrency, max_new_tokens=5)
-        made.append(play(on, tasks, MIXED, seed=5))
-    assert len({t.actor for e in made[0] for t in e.turns}) == 2
-    for other in made[1:]:
-        assert spoken(other) == spoken(made[0])
-        for a, b in zip(made[0], other, strict=True):
+        runs.append(play(on, tasks, MIXED, seed=5))
+    assert len({t.actor for e in runs[0] for t in e.turns}) == 2
+    for other in runs[1:]:
+        assert spoken(other) == spoken(runs[0])
+        for a, b in zip(runs[0], other, strict=True):
             for t, u in zip(a.turns, b.turns, strict=True):
                 assert u.logps == pytest.approx(t.logps, abs=2e-5)
 

@@ -147,15 +147,15 @@ def test_episodes_are_filtered_and_searched(watched: Watched, live: Live, folder
     page.keyboard.press("Escape")
     page.keyboard.press("/")
     page.keyboard.type('"go to fridge"')
-    said = sum(
+    matching = sum(
         not line["won"]
         and line["step"] >= 2
         and any("go to fridge" in turn["text"] for turn in line["turns"])
         for line in lines
     )
-    until(page, "#count", text=f"{said} episodes")
+    until(page, "#count", text=f"{matching} episodes")
     page.reload()
-    until(page, ROWS, count=said)
+    until(page, ROWS, count=matching)
 
 
 def test_tokens_are_coloured_and_told(watched: Watched, live: Live, folder: Path) -> None:

@@ -41,7 +41,7 @@ def put(run: Path, lines: list[dict[str, Any]], name: str = "episodes.jsonl") ->
     (run / name).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
-def told(run: Path, index: Index, asked: Filter) -> list[tuple[int, str, int]]:
+def keys_of(run: Path, index: Index, asked: Filter) -> list[tuple[int, str, int]]:
     rows = index.search(asked, descending=False, limit=500)["rows"]
     return [(row["step"], row["task"], row["copy"]) for row in rows]
 
@@ -80,7 +80,7 @@ FILTERS = [
 def test_filters_find_what_a_look_at_every_line_finds(run: Path, asked: Filter, fits: Any) -> None:
     expected = [key(line) for line in lines_of(run) if fits(line)]
     found = index_of(run)
-    assert told(run, found, asked) == expected
+    assert keys_of(run, found, asked) == expected
     answer = found.search(asked, limit=1)
     assert answer["total"] == len(expected)
     assert answer["won"] == sum(line["won"] for line in lines_of(run) if fits(line))
@@ -139,7 +139,7 @@ def test_what_is_appended_is_read_alone(run: Path) -> None:
     again = Index(run, cache=index.path.parent)
     assert again.count() == 51, "the index outlives the process"
     assert again.update()
-    assert told(run, again, Filter()) == [key(line) for line in lines]
+    assert keys_of(run, again, Filter()) == [key(line) for line in lines]
 
 
 def test_a_resume_that_cut_the_file_leaves_no_old_episode(run: Path) -> None:
@@ -151,11 +151,11 @@ def test_a_resume_that_cut_the_file_leaves_no_old_episode(run: Path) -> None:
     put(run, [*lines[:30], *other, *other])  # longer than it was before
     index.update()
     expected = [key(line) for line in [*lines[:30], *other, *other]]
-    assert told(run, index, Filter()) == expected
+    assert keys_of(run, index, Filter()) == expected
     assert index.search(Filter(text="quetzal"))["total"] == 2
     put(run, lines[:10])
     index.update()
-    assert told(run, index, Filter()) == [key(line) for line in lines[:10]]
+    assert keys_of(run, index, Filter()) == [key(line) for line in lines[:10]]
     assert index.search(Filter(text="quetzal"))["total"] == 0
 
 

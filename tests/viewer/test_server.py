@@ -112,7 +112,7 @@ def test_a_histogram_counts_every_token_once(live: Live, folder: Path) -> None:
         ("run/{id}/episode/999", 404, "no episode 999"),
         ("run/{id}/episodes?order=x", 404, "cannot be ordered"),
         ("run/{id}/episodes?low_step=x", 400, "invalid literal"),
-        ("run/{id}/episode/999/told", 404, "no episode 999"),
+        ("run/{id}/episode/999/views", 404, "no episode 999"),
     ],
 )
 def test_a_wrong_question_gets_a_sentence(live: Live, path: str, status: int, reason: str) -> None:
@@ -124,8 +124,8 @@ def test_a_wrong_question_gets_a_sentence(live: Live, path: str, status: int, re
 
 def test_privileged_text_that_cannot_be_known_has_a_reason(live: Live) -> None:
     (row,) = live.json("runs")["runs"]
-    answer = live.json(f"run/{row['id']}/episode/1/told")
-    assert answer["told"] == {}
+    answer = live.json(f"run/{row['id']}/episode/1/views")
+    assert answer["views"] == {}
     assert "without a way" in answer["why"]
 
 

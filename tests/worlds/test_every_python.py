@@ -24,13 +24,13 @@ WITH_NUMPY = ("search_qa", "webshop")
 FINGERPRINT = """
 import hashlib
 from tutelage_worlds.{world} import {name}
-suite, digest = {made}, hashlib.sha256()
+suite, digest = {suite}, hashlib.sha256()
 for split in ("train", "test"):
     for task in list(suite.tasks(split)[:6]):
         env, script = suite.make(), list(suite.demonstrate(task))
         seen = [env.reset(task), *(env.step(action) for action in script)]
-        said = [(s.text, s.reward, s.done, s.won, s.score, s.valid, s.actions) for s in seen]
-        digest.update(repr((task, script, list(suite.plan(task)), said)).encode())
+        texts = [(s.text, s.reward, s.done, s.won, s.score, s.valid, s.actions) for s in seen]
+        digest.update(repr((task, script, list(suite.plan(task)), texts)).encode())
 print(digest.hexdigest())
 """
 
@@ -38,7 +38,7 @@ print(digest.hexdigest())
 @cache
 def fingerprint(python: str, world: str, hash_seed: str) -> str:
     result = SUITES[world]
-    code = FINGERPRINT.format(world=world, name=result.partition("(")[0], made=result)
+    code = FINGERPRINT.format(world=world, name=result.partition("(")[0], suite=result)
     done = subprocess.run(
         [python, "-c", code],
         capture_output=True,

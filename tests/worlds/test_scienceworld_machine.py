@@ -140,7 +140,7 @@ def test_a_machine_that_dies_twice_at_the_same_place_ends_the_episode(
     machine: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     game, _, _ = machine.begin(*LIVES)
-    there = len(game.said)
+    there = len(game.actions)
 
     def die(self: Simulator, java: Java, *_: object) -> None:
         java.process.kill()
@@ -152,7 +152,7 @@ def test_a_machine_that_dies_twice_at_the_same_place_ends_the_episode(
         machine.act(game, "look around")
     monkeypatch.undo()
     game.place = None
-    assert len(game.said) == there
+    assert len(game.actions) == there
     assert machine.act(game, "look around").text
 
 

@@ -317,18 +317,18 @@ WORDS = st.sampled_from(
         "2147483648",
     ]
 )
-SAID = st.lists(WORDS, max_size=6).map(" ".join) | st.text(max_size=12)
+ACTIONS = st.lists(WORDS, max_size=6).map(" ".join) | st.text(max_size=12)
 
 
 @played
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(SAID, max_size=6))
-def test_any_action_is_answered_and_games_are_deterministic(said: list[str]) -> None:
+@given(st.lists(ACTIONS, max_size=6))
+def test_any_action_is_answered_and_games_are_deterministic(actions: list[str]) -> None:
     paths = []
     for _ in range(2):
         env = SUITE.make()
         path = [env.reset(LIFE)]
-        for action in said:
+        for action in actions:
             path.append(env.step(action))
             path[-1].text.encode()
             assert not path[-1].won

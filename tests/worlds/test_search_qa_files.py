@@ -156,9 +156,9 @@ def test_lines_and_tables_hold_the_same_questions(tmp_path: Path) -> None:
         ({**asked("a", "b"), "data_source": 4}, "`data_source`"),
     ],
 )
-def test_errors_in_a_question_are_reported(tmp_path: Path, row: Any, said: str) -> None:
+def test_errors_in_a_question_are_reported(tmp_path: Path, row: Any, message: str) -> None:
     lines(tmp_path / "test.jsonl", [asked("a", "b"), row])
-    with pytest.raises(DataError, match=rf"test.jsonl, line 2.*{said}"):
+    with pytest.raises(DataError, match=rf"test.jsonl, line 2.*{message}"):
         load(str(tmp_path), "test")
 
 

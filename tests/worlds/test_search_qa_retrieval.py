@@ -14,7 +14,7 @@ from support.search_qa_corpora import TOWNS, lines, rows, small, towns
 
 from tutelage.errors import ConfigError
 from tutelage_worlds.search_qa import DataError, SearchQA, encoders, retrieval
-from tutelage_worlds.search_qa.__main__ import made_in_folder, main
+from tutelage_worlds.search_qa.__main__ import index_folder, main
 from tutelage_worlds.search_qa.passages import InMemory, Lines, Passage, load, titled
 from tutelage_worlds.search_qa.retrieval import ENGINES, Engine, build, opened
 from tutelage_worlds.webshop.analysis import terms
@@ -42,7 +42,7 @@ def test_every_engine_finds_what_is_named(engine: str, tmp_path: Path) -> None:
         assert len(row) <= 5
         assert [h.score for h in row] == sorted((h.score for h in row), reverse=True)
     assert found == [result.search([title], 5)[0] for title in titles]
-    made_in_folder(corpus, tmp_path / "index", engine, "hashed")
+    index_folder(corpus, tmp_path / "index", engine, "hashed")
     again = opened(corpus, tmp_path / "index")
     assert again.engine == engine
     for one, other in zip(again.search(titles, 5), found, strict=True):
@@ -111,11 +111,11 @@ def test_a_corpus_without_words() -> None:
 
 
 def test_an_index_of_another_corpus_is_refused(tmp_path: Path) -> None:
-    made_in_folder(towns(), tmp_path / "index", "lucene")
+    index_folder(towns(), tmp_path / "index", "lucene")
     with pytest.raises(DataError, match="built of towns with 3"):
         opened(small(), tmp_path / "index")
     with pytest.raises(DataError, match="is there already"):
-        made_in_folder(towns(), tmp_path / "index", "lucene")
+        index_folder(towns(), tmp_path / "index", "lucene")
     assert [p.name for p in tmp_path.iterdir()] == ["index"]
     with pytest.raises(DataError, match="holds no index"):
         opened(towns(), tmp_path)
@@ -167,12 +167,12 @@ def test_vectors_have_length_one_and_queries_are_marked() -> None:
 def test_what_no_encoding_can_hold_is_replaced() -> None:
     asked = []
 
-    class Kept:
+    class Encoder:
         def search(self, queries: Sequence[str], k: int) -> list[list[tuple[int, float]]]:
             asked.extend(queries)
             return [[] for _ in queries]
 
-    retrieval.Local(towns(), Kept(), "lucene").search(["\ud800 é"], 3)
+    retrieval.Local(towns(), Encoder(), "lucene").search(["\ud800 é"], 3)
     assert asked == ["? é"]
 
 
@@ -258,11 +258,11 @@ def test_lines_and_tables_hold_the_same(tmp_path: Path) -> None:
     ],
 )
 def test_errors_in_a_passage_are_reported_with_their_place(
-    row: str, said: str, tmp_path: Path
+    row: str, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "corpus.jsonl"
     path.write_text(f'{{"id": 0, "contents": "ok"}}\n{row}\n')
-    with pytest.raises(DataError, match=rf"corpus.jsonl, line 2.*{said}"):
+    with pytest.raises(DataError, match=rf"corpus.jsonl, line 2.*{message}"):
         build(load(path), "lucene")
 
 

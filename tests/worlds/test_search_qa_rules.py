@@ -44,7 +44,7 @@ BITS = st.sampled_from(
         "<answer>c</answer></search>",
     ]
 )
-SAID = st.lists(BITS, max_size=12).map("".join)
+TEXTS = st.lists(BITS, max_size=12).map("".join)
 ACTION = r"<(search|answer)>(.*?)</\1>"
 ANSWERS = r"<answer>(.*?)</answer>"
 
@@ -57,7 +57,7 @@ def cut(action: str) -> str:
 
 
 @settings(max_examples=100, deadline=None)
-@given(SAID)
+@given(TEXTS)
 def test_search_r1_reads_the_first_block(action: str) -> None:
     move = moves.read(action, "search_r1")
     match = re.search(ACTION, cut(action), re.DOTALL)
@@ -71,7 +71,7 @@ def test_search_r1_reads_the_first_block(action: str) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(SAID)
+@given(TEXTS)
 def test_verl_agent_reads_searches_first_and_in_any_case(action: str) -> None:
     move = moves.read(action, "verl_agent")
     flags = re.IGNORECASE | re.DOTALL
@@ -138,7 +138,7 @@ def test_a_flaw_is_anything_but_one_block() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.text(max_size=40) | SAID)
+@given(st.text(max_size=40) | TEXTS)
 def test_answers_are_normalised_as_squad_does(text: str) -> None:
     bare = "".join(c for c in text.lower() if c not in set(string.punctuation))
     assert scores.normalise(text) == " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())

@@ -93,10 +93,12 @@ def test_what_is_left_out_has_a_default(server: Server) -> None:
         ({"query": "a", "return_scores": 1}, "`return_scores`"),
     ],
 )
-def test_a_wrong_request_is_refused_with_a_sentence(server: Server, body: Any, said: str) -> None:
+def test_a_wrong_request_is_refused_with_a_sentence(
+    server: Server, body: Any, message: str
+) -> None:
     status, result = post(server.address, body)
     assert status == 422
-    assert said in result["detail"]
+    assert message in result["detail"]
 
 
 def test_other_addresses_methods_and_bodies(server: Server) -> None:
@@ -207,7 +209,7 @@ def test_a_server_that_is_busy_or_hangs_up_is_asked_again(
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         "no",
         "[]",
@@ -221,8 +223,10 @@ def test_a_server_that_is_busy_or_hangs_up_is_asked_again(
         '{"result": [[{"id": "a", "contents": "b"}]]}',
     ],
 )
-def test_another_answer_is_an_error(odd: str, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    monkeypatch.setattr(Odd, "answers", [(200, said)])
+def test_another_answer_is_an_error(
+    odd: str, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    monkeypatch.setattr(Odd, "answers", [(200, message)])
     with pytest.raises(ServerError, match=r"answered|Search-R1 retriever"):
         Remote(odd).search(["a"], 3)
 

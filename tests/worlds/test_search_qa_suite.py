@@ -236,7 +236,7 @@ def test_doing_nothing_never_wins() -> None:
 LETTERS = st.text(max_size=30) | st.sampled_from(
     ["ignore all previous instructions", "<|im_end|>", "\ud800", "🚪" * 5, "</information>", "\x00"]
 )
-SAID = st.one_of(
+ACTIONS = st.one_of(
     LETTERS,
     LETTERS.map("<search>{}</search>".format),
     LETTERS.map("<answer>{}</answer>".format),
@@ -249,13 +249,13 @@ SAID = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(SAID, max_size=12),
+    st.lists(ACTIONS, max_size=12),
     st.sampled_from(["search_r1", "verl_agent"]),
     st.sampled_from(["em", "f1", "format"]),
     st.integers(0, 99),
 )
 def test_any_action_is_answered_and_games_are_deterministic(
-    said: list[str], protocol: Protocol, reward: str, index: int
+    actions: list[str], protocol: Protocol, reward: str, index: int
 ) -> None:
     suite = SearchQA(
         size="small", train=0, dev=0, test=100, protocol=protocol, retriever="lucene", reward=reward
@@ -264,7 +264,7 @@ def test_any_action_is_answered_and_games_are_deterministic(
     env, other = suite.make(), suite.make()
     path = [env.reset(task)]
     other.reset(suite.tasks("test")[0])
-    for action in said:
+    for action in actions:
         seen = env.step(action)
         other.step(action)
         assert seen.text.strip()
@@ -279,7 +279,7 @@ def test_any_action_is_answered_and_games_are_deterministic(
                 path[-1].won,
             )
         path.append(seen)
-    assert [env.reset(task), *(env.step(action) for action in said)] == path
+    assert [env.reset(task), *(env.step(action) for action in actions)] == path
 
 
 @pytest.mark.parametrize(

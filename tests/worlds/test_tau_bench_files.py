@@ -218,11 +218,11 @@ def test_what_is_not_there_is_named_with_a_way_to_get_it(tmp_path: Path) -> None
     ],
 )
 def test_a_broken_file_is_named_with_the_place(
-    tmp_path: Path, file: str, text: str, said: str
+    tmp_path: Path, file: str, text: str, message: str
 ) -> None:
     written(tmp_path)
     (tmp_path / file).write_text(text)
-    with pytest.raises(EnvError, match=said):
+    with pytest.raises(EnvError, match=message):
         load(str(tmp_path))
 
 
@@ -244,7 +244,7 @@ def test_a_broken_file_is_named_with_the_place(
     ],
 )
 def test_records_that_the_rules_could_not_work_on(
-    tmp_path: Path, table: str, path: tuple[Any, ...], value: object, said: str
+    tmp_path: Path, table: str, path: tuple[Any, ...], value: object, message: str
 ) -> None:
     result = tables()
     place: Any = result[table]
@@ -253,7 +253,7 @@ def test_records_that_the_rules_could_not_work_on(
     place[path[-1]] = value
     written(tmp_path)
     (tmp_path / f"{table}.json").write_text(json.dumps(result[table]))
-    with pytest.raises(EnvError, match=said):
+    with pytest.raises(EnvError, match=message):
         load(str(tmp_path))
 
 

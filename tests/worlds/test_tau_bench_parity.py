@@ -70,10 +70,10 @@ def base() -> ModuleType:
     stub.completion = None  # type: ignore[attr-defined]
     sys.modules.setdefault("litellm", stub)
     sys.path.insert(0, CLONE)
-    import tau_bench.envs.base as made  # type: ignore[import-not-found]
+    import tau_bench.envs.base as original  # type: ignore[import-not-found]
 
-    made.load_user = lambda **_: Adapter()
-    return made
+    original.load_user = lambda **_: Adapter()
+    return original
 
 
 def original(base: ModuleType, domain: str, split: str) -> Any:

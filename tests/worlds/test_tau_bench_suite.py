@@ -25,7 +25,7 @@ from tutelage_worlds.tau_bench.catalogue import SIZES
 from tutelage_worlds.tau_bench.env import TOOL_SAYS
 from tutelage_worlds.tau_bench.generate import FAMILIES, SPLITS, customers
 from tutelage_worlds.tau_bench.render import compact
-from tutelage_worlds.tau_bench.scenario import said
+from tutelage_worlds.tau_bench.scenario import mentions
 from tutelage_worlds.tau_bench.suite import find
 
 SMALL = TauBench(size="small", train=36, dev=18, test=18)
@@ -49,7 +49,7 @@ INJECTED = (
 )
 
 
-def told(task: Task, *actions: str, suite: TauBench = SMALL) -> list[Observation]:
+def played(task: Task, *actions: str, suite: TauBench = SMALL) -> list[Observation]:
     """The conversation until it ends."""
     env = suite.make()
     shown = [env.reset(task)]
@@ -188,18 +188,18 @@ def test_plans_and_demonstrations_win_and_nothing_less_does(size: str, split: st
         assert len(suite.thoughts(task)) == len(way)
         assert len(suite.plan_thoughts(task)) == len(plan) < len(way)
         for actions in (plan, way):
-            shown = told(task, *actions, suite=suite)
+            shown = played(task, *actions, suite=suite)
             assert [o.done for o in shown] == [False] * len(actions) + [True]
             assert (shown[-1].won, shown[-1].reward, shown[-1].score) == (True, 1.0, 1.0)
             assert all(o.valid and o.reward == 0 for o in shown[:-1])
         # a conversation without its changes and its answer wins nothing
-        idle = [a for a in way if not said_or_changed(a)]
-        shown = told(task, *idle, *["Is there anything else?"] * 9, suite=suite)
+        idle = [a for a in way if not reply_or_change(a)]
+        shown = played(task, *idle, *["Is there anything else?"] * 9, suite=suite)
         assert shown[-1].done
         assert not shown[-1].won
 
 
-def said_or_changed(action: str) -> bool:
+def reply_or_change(action: str) -> bool:
     call = json.loads(action)
     return bool(re.match(r"cancel|return|exchange|modify", call["name"])) or "anything" in action
 
@@ -207,7 +207,7 @@ def said_or_changed(action: str) -> bool:
 def test_demonstrations_use_only_what_was_seen() -> None:
     suite = TauBench(size="full")
     for task in suite.tasks("train")[:60]:
-        shown = told(task, *suite.demonstrate(task), suite=suite)
+        shown = played(task, *suite.demonstrate(task), suite=suite)
         for k, action in enumerate(suite.demonstrate(task)):
             seen = "\n".join(o.text for o in shown[: k + 1])
             call = json.loads(action)
@@ -216,12 +216,14 @@ def test_demonstrations_use_only_what_was_seen() -> None:
                     assert value in seen, (task.id, action)
 
 
-def values(made: Any) -> list[str]:
-    if isinstance(made, dict | list):
+def values(plain: Any) -> list[str]:
+    if isinstance(plain, dict | list):
         return [
-            v for part in (made.values() if isinstance(made, dict) else made) for v in values(part)
+            v
+            for part in (plain.values() if isinstance(plain, dict) else plain)
+            for v in values(part)
         ]
-    return [made]
+    return [plain]
 
 
 def test_a_task_that_cannot_be_won_is_named(tmp_path: Path) -> None:
@@ -239,25 +241,25 @@ def test_a_change_too_many_loses(tmp_path: Path) -> None:
     (task,) = suite.tasks("train")
     plan = list(suite.plan(task))
     more = write("cancel_pending_order", order_id="#W1", reason="no longer needed")
-    shown = told(task, more, *plan, suite=suite)
+    shown = played(task, more, *plan, suite=suite)
     assert (shown[-1].done, shown[-1].won, shown[-1].reward) == (True, False, 0.0)
     assert [o.score for o in shown] == [0.0, 0.0, 1 / 3, 1 / 3]
     other = write("cancel_pending_order", order_id="#W4", reason="ordered by mistake")
-    assert told(task, other, plan[-1], suite=suite)[-1].won is False
-    assert told(task, other, plan[0], plan[-1], suite=suite)[-1].won is False
+    assert played(task, other, plan[-1], suite=suite)[-1].won is False
+    assert played(task, other, plan[0], plan[-1], suite=suite)[-1].won is False
 
 
 def test_a_person_ends_the_conversation_and_the_reward_is_counted_then(tmp_path: Path) -> None:
     suite = TauBench(data=str(written(tmp_path, train=[CANCEL])))
     (task,) = suite.tasks("train")
     over = write("transfer_to_human_agents", summary="")
-    end = told(task, over, suite=suite)[-1]
+    end = played(task, over, suite=suite)[-1]
     assert (end.text, end.done, end.won) == (TOOL_SAYS + "Transfer successful", True, False)
-    assert told(task, suite.plan(task)[0], over, suite=suite)[-1].reward == 1.0
-    wrong = told(task, write("transfer_to_human_agents"), suite=suite)[-1]
+    assert played(task, suite.plan(task)[0], over, suite=suite)[-1].reward == 1.0
+    wrong = played(task, write("transfer_to_human_agents"), suite=suite)[-1]
     assert (wrong.done, wrong.valid) == (True, False), "as in tau-bench"
     without = TauBench(data=suite.data, transfer=False)
-    end = told(task, over, suite=without)[-1]
+    end = played(task, over, suite=without)[-1]
     assert (end.text, end.done, end.valid) == (
         TOOL_SAYS + "Unknown action transfer_to_human_agents",
         False,
@@ -274,24 +276,24 @@ def test_outputs_must_be_told_with_commas_or_without() -> None:
         ("It is 1.", False),
     ):
         reply = write("respond", content=content)
-        shown = told(task, reply, *["Is there anything else?"] * (not won))
+        shown = played(task, reply, *["Is there anything else?"] * (not won))
         assert (shown[-1].done, shown[-1].won) == (True, won)
     env = SMALL.make()
     env.reset(task)
     assert env.step(write("respond", content=output)).score == 1.0
     assert env.reset(task).score == 0.0, "what an earlier customer was told is forgotten"
-    assert said("AB", "xab")
-    assert not said("1,0", "1,0"), "commas are taken out of the reply alone"
+    assert mentions("AB", "xab")
+    assert not mentions("1,0", "1,0"), "commas are taken out of the reply alone"
 
 
 def test_states_are_equal_in_equal_situations_of_one_task_only() -> None:
     task = of("cancel_pending_order")
     plan = SMALL.plan(task)
     look = write("list_all_product_types")
-    start, looked, changed, _ = told(task, look, *plan)
+    start, looked, changed, _ = played(task, look, *plan)
     assert start.state == looked.state
     assert changed.state != start.state
-    assert told(task, plan[0])[-1].state == changed.state
+    assert played(task, plan[0])[-1].state == changed.state
     assert len({SMALL.make().reset(t).state for t in SMALL.tasks("train")}) == 36
     env = SMALL.make()
     first = env.reset(task)
@@ -322,7 +324,7 @@ def test_words_are_read(action: str, name: str, valid: bool) -> None:
     result = read(action)
     assert not isinstance(result, Misread)
     assert result.name == name
-    assert told(of("tell"), action)[-1].valid is valid
+    assert played(of("tell"), action)[-1].valid is valid
 
 
 @pytest.mark.parametrize(
@@ -346,7 +348,7 @@ def test_what_is_no_call_is_answered_and_changes_nothing(action: str, reason: st
     result = read(action)
     assert isinstance(result, Misread)
     assert result.reason.startswith(reason)
-    start, shown = told(of("tell"), action)
+    start, shown = played(of("tell"), action)
     assert shown.text == f"{TOOL_SAYS}Error: {result.reason}"
     assert (shown.valid, shown.done, shown.state) == (False, False, start.state)
 
@@ -411,7 +413,7 @@ def test_any_action_is_answered_and_a_replay_is_equal(data: st.DataObject) -> No
         paths.append(path)
     assert paths[0] == paths[1]
     assert json.dumps(world.store.tables) == before
-    assert told(task, *SMALL.plan(task))[-1].won, "whatever happened, the task can still be won"
+    assert played(task, *SMALL.plan(task))[-1].won, "whatever happened, the task can still be won"
 
 
 @pytest.mark.parametrize(
@@ -434,7 +436,7 @@ def test_any_action_is_answered_and_a_replay_is_equal(data: st.DataObject) -> No
     ids=range(8),
 )
 def test_a_million_characters_are_only_words(action: str) -> None:
-    start, shown = told(of("return_delivered_order_items"), action)
+    start, shown = played(of("return_delivered_order_items"), action)
     assert shown.won is not True
     assert shown.state[1] == start.state[1] == "", "the database is as it was"  # type: ignore[index]
 
@@ -488,7 +490,7 @@ def test_compact_says_the_same_in_fewer_words(text: str, short: str) -> None:
 def test_compact_shows_every_id_as_calls_write_it() -> None:
     for task in SMALL.tasks("train"):
         way = SMALL.demonstrate(task)
-        shown = told(task, *way)
+        shown = played(task, *way)
         for k, action in enumerate(way):
             seen = " ".join(compact(o) for o in shown[: k + 1]).split()
             for id in re.findall(r'"#?\w*\d{5,}"|"\S+@\S+"', action):

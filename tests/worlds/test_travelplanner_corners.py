@@ -52,11 +52,11 @@ def test_what_was_noted_is_part_of_the_state() -> None:
 
 def test_an_action_with_other_line_breaks_is_the_same_action() -> None:
     desk = Desk(WORLD)
-    said = [
+    actions = [
         desk.act(text).over
         for text in ("CitySearch[Ohio]", "CitySearch[\nOhio]", "City\nSearch[Ohio]")
     ]
-    assert said == [False, False, True]
+    assert actions == [False, False, True]
 
 
 def test_each_city_is_left_two_days_after_it_was_reached() -> None:
@@ -85,8 +85,8 @@ def test_a_plan_that_makes_sense_but_does_not_fit_the_query_is_lost(
 
 
 def test_few_words_say_dates_as_searches_take_them() -> None:
-    said = "Given information: []\nQuery: Leave on March 5th, 2022, with $1,200."
-    assert compact(Observation(text=said)).endswith("Leave on 2022-03-05 , with 1200 .")
+    request = "Given information: []\nQuery: Leave on March 5th, 2022, with $1,200."
+    assert compact(Observation(text=request)).endswith("Leave on 2022-03-05 , with 1200 .")
 
 
 def test_nobody_travels_within_the_state_where_they_live() -> None:

@@ -42,9 +42,9 @@ def training() -> tuple[Trip, ...]:
 @needs_data
 def test_all_gold_plans_pass(training: tuple[Trip, ...]) -> None:
     verdicts = [judge(one.world, one.query, one.gold) for one in training]
-    made = rates(verdicts)
+    found = rates(verdicts)
     assert len(verdicts) == 45
-    assert (made.delivery, made.commonsense_micro, made.hard_micro, made.final_pass) == (1,) * 4
+    assert (found.delivery, found.commonsense_micro, found.hard_micro, found.final_pass) == (1,) * 4
     # the number that TravelPlanner divides by
     assert sum(len(verdict.asked) for verdict in verdicts) == 105
 
@@ -235,9 +235,9 @@ GOLD = {
 }
 
 
-def small(folder: Path, *, entry: Any = REFERENCE, told: Any = GOLD) -> Path:
+def small(folder: Path, *, entry: Any = REFERENCE, gold: Any = GOLD) -> Path:
     (folder / "train_ref_info.jsonl").write_text(json.dumps(entry) + "\n")
-    (folder / "std_travelplanner.jsonl").write_text(json.dumps(told) + "\n\n")
+    (folder / "std_travelplanner.jsonl").write_text(json.dumps(gold) + "\n\n")
     return folder
 
 
@@ -291,14 +291,14 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
         },  # type: ignore[dict-item]
         "'Average Cost' is 1.5 and must be a int",
     ),
-    ({"told": {}}, "std_travelplanner.jsonl:1 is no conversation that ends with a plan"),
+    ({"gold": {}}, "std_travelplanner.jsonl:1 is no conversation that ends with a plan"),
     (
-        {"told": {"messages": [*GOLD["messages"][:2], {"role": "assistant", "content": "?"}]}},
+        {"gold": {"messages": [*GOLD["messages"][:2], {"role": "assistant", "content": "?"}]}},
         "is no conversation",
     ),
     (
         {
-            "told": {
+            "gold": {
                 "messages": [
                     {"role": "user", "content": "Given Information:[]\nQuery:Free!"},
                     GOLD["messages"][2],
@@ -312,11 +312,11 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("changes", "said"), BROKEN)
 def test_what_is_wrong_in_a_file_is_named(
-    tmp_path: Path, changes: dict[str, Any], said: str
+    tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(EnvError) as error:
         load(str(small(tmp_path, **changes)))
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert str(tmp_path) in str(error.value)
 
 
@@ -389,9 +389,9 @@ def whole(folder: Path, entries: list[dict[str, Any]] | None = None) -> Path:
     database.write(some, some.flights.all(), folder / "database")
     if entries is not None:
         with (folder / "validation.csv").open("w", newline="") as file:
-            made = csv.DictWriter(file, list(ENTRIES[0]))
-            made.writeheader()
-            made.writerows(entries)
+            writer = csv.DictWriter(file, list(ENTRIES[0]))
+            writer.writeheader()
+            writer.writerows(entries)
     return folder
 
 
@@ -401,8 +401,8 @@ def country_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_database_is_the_country_it_was_made_of(country_folder: Path) -> None:
-    made = load(str(country_folder))["validation"]
-    for k, (one, family) in enumerate(zip(made, FAMILIES, strict=True)):
+    entries = load(str(country_folder))["validation"]
+    for k, (one, family) in enumerate(zip(entries, FAMILIES, strict=True)):
         ours = trip("small", "train", k, family.partition("-")[0], int(family[-1]))
         assert replace(one, gold=None, information="", world=ours.world) == ours
         assert one.information == ours.known()
@@ -498,19 +498,19 @@ WHOLE: list[tuple[Callable[[Path], None], str]] = [
 
 @pytest.mark.parametrize(("change", "said"), WHOLE)
 def test_what_is_wrong_in_a_database_is_named(
-    tmp_path: Path, change: Callable[[Path], None], said: str
+    tmp_path: Path, change: Callable[[Path], None], message: str
 ) -> None:
     change(whole(tmp_path, ENTRIES[:1]))
     with pytest.raises(EnvError) as error:
         load(str(tmp_path))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_queries_may_be_json_lines(tmp_path: Path) -> None:
     with (whole(tmp_path) / "train.jsonl").open("w") as file:
-        for made in ENTRIES[:2]:
-            wishes = literal(made["local_constraint"])
-            record = {**made, "local_constraint": wishes, "annotated_plan": None}
+        for entry in ENTRIES[:2]:
+            wishes = literal(entry["local_constraint"])
+            record = {**entry, "local_constraint": wishes, "annotated_plan": None}
             file.write(json.dumps(record) + "\n")
     one, other = load(str(tmp_path))["train"]
     assert one.gold is None

@@ -60,10 +60,12 @@ class Original:
         self.command = [PYTHON, str(script), str(clone)]
 
     def ask(self, questions: Sequence[Sequence[Any]]) -> list[Any]:
-        told = "\n".join(map(json.dumps, questions))
-        made = subprocess.run(self.command, input=told, capture_output=True, text=True, check=False)
-        assert not made.returncode, made.stderr
-        return [json.loads(line) for line in made.stdout.splitlines()]
+        lines = "\n".join(map(json.dumps, questions))
+        process = subprocess.run(
+            self.command, input=lines, capture_output=True, text=True, check=False
+        )
+        assert not process.returncode, process.stderr
+        return [json.loads(line) for line in process.stdout.splitlines()]
 
 
 @pytest.fixture(scope="module", params=["train", "small"])
@@ -81,7 +83,7 @@ def both(
     shutil.rmtree(clone)
 
 
-def told(query: Query) -> dict[str, Any]:
+def fields(query: Query) -> dict[str, Any]:
     """A query as the data set has it."""
     return {
         "org": query.org,
@@ -103,19 +105,19 @@ def test_plans_are_judged_alike(both: tuple[Original, list[Trip]]) -> None:
     original, some = both
     rng = Random(some[0].query.text)
     cases = [(one, wrong(rng, one)) for one in rng.choices(some, k=WALKS)]
-    answers = original.ask([("judge", told(one.query), plan) for one, plan in cases])
+    answers = original.ask([("judge", fields(one.query), plan) for one, plan in cases])
     passed = 0
     for (one, plan), answer in zip(cases, answers, strict=True):
-        made = judge(one.world, one.query, plan)
+        verdict = judge(one.world, one.query, plan)
         # where the original stops with an exception, it says null: that is not met here
         for name in COMMONSENSE:
-            assert (not made.commonsense[name]) == (answer[name] is True), (name, plan, made)
-        assert bool(made.hard) == (answer["hard"] is not None), plan
-        for name in one.query.hard if made.hard else ():
-            assert (not made.hard[name]) == (answer["hard"][name] is True), (name, plan)
-        if made.hard:
+            assert (not verdict.commonsense[name]) == (answer[name] is True), (name, plan, verdict)
+        assert bool(verdict.hard) == (answer["hard"] is not None), plan
+        for name in one.query.hard if verdict.hard else ():
+            assert (not verdict.hard[name]) == (answer["hard"][name] is True), (name, plan)
+        if verdict.hard:
             assert cost(one.world, one.query, plan) == answer["cost"], plan
-        passed += made.passed
+        passed += verdict.passed
     assert 0 < passed < WALKS
 
 
@@ -125,7 +127,7 @@ def test_days_cost_the_same(both: tuple[Original, list[Trip]]) -> None:
     cases = []
     for one in rng.choices(some, k=WALKS):
         day = {**rng.choice(wrong(rng, one)), "people_number": rng.randrange(1, 9)}
-        cases.append((one, {key: made for key, made in day.items() if made != []}))
+        cases.append((one, {key: value for key, value in day.items() if value != []}))
     answers = original.ask([("cost", day) for _, day in cases])
     for (one, day), answer in zip(cases, answers, strict=True):
         text, _ = enquiry(one.world, json.dumps(day))

@@ -98,7 +98,7 @@ def query(**changes: Any) -> Query:
 
 def plan(**changes: Any) -> Plan:
     """A good plan; `day1_lunch = ...` changes a field."""
-    made: Plan = [
+    days: Plan = [
         {
             "days": 1,
             "current_city": "from Ash to Elm",
@@ -132,12 +132,12 @@ def plan(**changes: Any) -> Plan:
     ]
     for name, value in changes.items():
         day, _, key = name.partition("_")
-        made[int(day[-1]) - 1][key] = value
-    return made
+        days[int(day[-1]) - 1][key] = value
+    return days
 
 
-def unmet(made: Plan, wanted: Query = QUERY) -> set[str]:
-    verdict = judge(WORLD, wanted, made)
+def unmet(chosen: Plan, wanted: Query = QUERY) -> set[str]:
+    verdict = judge(WORLD, wanted, chosen)
     return {name for name, why in {**verdict.commonsense, **verdict.hard}.items() if why}
 
 
@@ -202,14 +202,14 @@ def test_what_is_wrong_is_found(changes: dict[str, Any], wrong: set[str]) -> Non
 
 
 def test_missing_fields_and_days_are_judged() -> None:
-    made = plan()
-    del made[1]["current_city"]
-    assert {"complete_information", "reasonable_city_route"} <= unmet(made)
+    days = plan()
+    del days[1]["current_city"]
+    assert {"complete_information", "reasonable_city_route"} <= unmet(days)
     assert unmet(plan()[:2]) >= {"complete_information", "reasonable_city_route"}
     assert unmet([*plan(), {}, {}]) == set()
-    made = plan()
-    del made[2]["accommodation"]
-    assert unmet(made) == {"complete_information", "minimum_nights_stay"}
+    days = plan()
+    del days[2]["accommodation"]
+    assert unmet(days) == {"complete_information", "minimum_nights_stay"}
     assert judge(WORLD, QUERY, None).delivered is False
     assert judge(WORLD, QUERY, []).share == 0.0
 
@@ -217,15 +217,15 @@ def test_missing_fields_and_days_are_judged() -> None:
 def test_half_of_a_plan_must_be_there() -> None:
     """Every key counts, those that nobody asks for too; null is there, but says nothing."""
     rest = dict.fromkeys(("breakfast", "attraction", "lunch", "dinner", "accommodation"))
-    made: Plan = [{**day, **rest, "transportation": None} for day in plan()]
+    half: Plan = [{**day, **rest, "transportation": None} for day in plan()]
     # days and cities are 6 of 18
-    assert "complete_information" in unmet(made)
-    for day in made[:2]:
+    assert "complete_information" in unmet(half)
+    for day in half[:2]:
         day["note"] = "x"
-    made[2]["lunch"] = "Cafe 1, Elm"
-    assert "complete_information" not in unmet(made)
-    made[2]["lunch"] = "-"
-    assert "complete_information" in unmet(made)
+    half[2]["lunch"] = "Cafe 1, Elm"
+    assert "complete_information" not in unmet(half)
+    half[2]["lunch"] = "-"
+    assert "complete_information" in unmet(half)
 
 
 def test_cities_are_seen_in_one_piece_and_in_their_state() -> None:
@@ -312,13 +312,13 @@ def test_rates_are_those_of_the_paper() -> None:
         judge(WORLD, QUERY, plan(day2_lunch="-")),  # not complete, so not judged further
         judge(WORLD, QUERY, None),
     ]
-    made = rates(verdicts)
-    assert made.delivery == 3 / 4
-    assert made.commonsense_micro == (8 + 8 + 7) / 32
-    assert made.commonsense_macro == 2 / 4
-    assert made.hard_micro == (2 + 1) / 6
-    assert made.hard_macro == 1 / 4
-    assert made.final_pass == 1 / 4
+    found = rates(verdicts)
+    assert found.delivery == 3 / 4
+    assert found.commonsense_micro == (8 + 8 + 7) / 32
+    assert found.commonsense_macro == 2 / 4
+    assert found.hard_micro == (2 + 1) / 6
+    assert found.hard_macro == 1 / 4
+    assert found.final_pass == 1 / 4
     with pytest.raises(ValueError, match="no verdicts"):
         rates([])
 
@@ -340,12 +340,12 @@ def test_places_and_cities_are_read_as_the_evaluation_does() -> None:
 
 
 def test_plans_are_read_in_every_form() -> None:
-    made = plan()
-    written = itinerary.write(made)
-    assert itinerary.read(written) == made
-    assert itinerary.read(f"Sure!\n{written.replace(chr(10), ' ')}") == made
-    assert itinerary.read(repr(made)) == made
-    assert itinerary.read(written.replace("Museum, Elm;", "Museum, Elm.")) == made
+    days = plan()
+    written = itinerary.write(days)
+    assert itinerary.read(written) == days
+    assert itinerary.read(f"Sure!\n{written.replace(chr(10), ' ')}") == days
+    assert itinerary.read(repr(days)) == days
+    assert itinerary.read(written.replace("Museum, Elm;", "Museum, Elm.")) == days
     for nonsense in (
         "",
         "Day 1:",
@@ -365,8 +365,8 @@ def test_plans_are_read_in_every_form() -> None:
 
 
 def test_few_words_mean_the_same() -> None:
-    made = plan()
-    lines = brief.write(made)
+    days = plan()
+    lines = brief.write(days)
     assert lines.splitlines()[1] == "Elm ; - ; Cafe 0 ; Old Museum ; Cafe 1 ; Cafe 2 ; Inn"
     read = brief.read(lines, WORLD)
     assert read is not None
@@ -444,8 +444,8 @@ def test_a_day_can_be_priced() -> None:
     assert ask(transportation="Taxi, from Fir to Ash").count("not valid") == 1
     assert ask(transportation="Bus", accommodation="Elm") == "The cost of your plan is 0 dollars."
     assert ask(accommodation="Inn, Oak (Ohio)") == "The cost of your plan is 340.0 dollars."
-    for said in ("", "{", "[1]", '{"people_number": 0}', '{"people_number": "2"}'):
-        assert tools.enquiry(WORLD, said)[1] is False
+    for text in ("", "{", "[1]", '{"people_number": 0}', '{"people_number": "2"}'):
+        assert tools.enquiry(WORLD, text)[1] is False
 
 
 # -- the solver
@@ -501,9 +501,9 @@ def test_there_is_no_way_where_none_is_known() -> None:
     far = query(dest="Fir")
     assert list(rides(WORLD, far, ["Fir"], cheap=False)) == []
     no_cars = query(transport="no self-driving")
-    made: Callable[[], list[str]] = lambda: [  # noqa: E731
+    solve: Callable[[], list[str]] = lambda: [  # noqa: E731
         ride.texts[0] for ride in rides(WORLD, no_cars, ["Oak"], cheap=True)
     ]
-    assert made() == [
+    assert solve() == [
         "Taxi, from Ash to Oak, duration: 2 hours 5 mins, distance: 1,190 km, cost: 1190"
     ]

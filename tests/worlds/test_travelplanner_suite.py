@@ -64,7 +64,7 @@ INJECTED = (
 )
 
 
-def told(task: Task, *actions: str, suite: TravelPlanner = SMALL) -> list[Observation]:
+def played(task: Task, *actions: str, suite: TravelPlanner = SMALL) -> list[Observation]:
     """The episode until it ends."""
     env = suite.make()
     shown = [env.reset(task)]
@@ -152,7 +152,7 @@ def test_what_cannot_be_is_refused_in_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("size", list(SIZES))
-def test_the_country_can_be_told_apart(size: str) -> None:
+def test_the_country_can_be_different(size: str) -> None:
     world = country(size)
     assert len(world.states) == SIZES[size].states * SIZES[size].cities
     for rows in (world.hotels, world.restaurants, world.attractions):
@@ -218,7 +218,7 @@ def test_experts_and_plans_always_win(kind: str, split: str) -> None:
     suite = KINDS[kind]
     for task in suite.tasks(split)[:18]:
         for script in (suite.demonstrate(task), suite.plan(task)):
-            shown = told(task, *script, suite=suite)
+            shown = played(task, *script, suite=suite)
             assert len(shown) == len(script) + 1
             assert all(seen.valid for seen in shown)
             assert (shown[-1].won, shown[-1].reward, shown[-1].score) == (True, 1.0, 1.0)
@@ -239,7 +239,7 @@ def test_what_is_easy_comes_first_in_the_tables() -> None:
 def test_the_expert_searches_what_it_uses() -> None:
     for task in STAGES.tasks("train"):
         *searches, last, handed = STAGES.demonstrate(task)
-        shown = told(task, *searches, last, suite=STAGES)
+        shown = played(task, *searches, last, suite=STAGES)
         assert last.startswith("Planner[")
         noted = shown[-1].text
         trip = find(task)
@@ -261,12 +261,12 @@ def test_the_reward_is_the_share_or_whether_all_is_met() -> None:
     found = solve(trip.world, trip.query, trip.route, trip.query.budget)
     assert found is not None
     found.plan[1]["lunch"] = found.plan[1]["dinner"]
-    made = f"Finish[{write(found.plan)}]"
+    action = f"Finish[{write(found.plan)}]"
     share = judge(trip.world, trip.query, found.plan).share
     assert share == (8 + 2 - 1) / 10
-    end = told(task, made)[-1]
+    end = played(task, action)[-1]
     assert (end.reward, end.score, end.won, end.done) == (share, share, False, True)
-    end = told(task, made, suite=replace(SMALL, reward="won"))[-1]
+    end = played(task, action, suite=replace(SMALL, reward="won"))[-1]
     assert (end.reward, end.score, end.won) == (0.0, share, False)
     assert end.text == "The plan is finished."
 
@@ -277,20 +277,20 @@ def test_a_plan_is_taken_in_every_form_and_nothing_else_is() -> None:
     found = solve(trip.world, trip.query, trip.route, trip.query.budget)
     assert found is not None
     for short in (False, True):
-        assert told(task, finish(trip, found.plan, short=short))[-1].won
-    assert told(task, write(found.plan))[-1].won
-    assert told(task, str(found.plan))[-1].won
-    assert told(task, f"Finish[{found.plan}]")[-1].won
-    for said, answer in (
+        assert played(task, finish(trip, found.plan, short=short))[-1].won
+    assert played(task, write(found.plan))[-1].won
+    assert played(task, str(found.plan))[-1].won
+    assert played(task, f"Finish[{found.plan}]")[-1].won
+    for text, answer in (
         ("look", "Action None is not supported."),
         ("FlightSearch[a, b, c]", "Action FlightSearch is not supported."),
         ("", "Action None is not supported."),
         ("Finish[soon]", "The plan cannot be read; give Finish[...] with every day and its lines."),
     ):
-        seen = told(task, said)[-1]
+        seen = played(task, text)[-1]
         assert (seen.text, seen.valid, seen.done, seen.won) == (answer, False, False, None)
     enquiry = {**found.plan[0], "people_number": 2}
-    seen = told(task, f"CostEnquiry[{enquiry}]")[-1]
+    seen = played(task, f"CostEnquiry[{enquiry}]")[-1]
     assert seen.text.startswith("The cost of your plan is ")
     assert seen.valid
 
@@ -302,7 +302,7 @@ def test_searches_fill_the_notebook() -> None:
     task = of("easy-5", STAGES)
     trip = find(task)
     city, state = trip.route[0], trip.query.dest
-    shown = told(
+    shown = played(
         task,
         f"CitySearch[{state}]",
         "NotebookWrite[cities]",
@@ -335,7 +335,7 @@ def test_wrong_searches_are_told_why() -> None:
     world = find(task).world
     a, b = world.cities[:2]
     cities = str(list(world.cities))
-    for said, answer in (
+    for action, answer in (
         ("FlightSearch[x]", "Illegal Flight Search. Please try again."),
         (f"FlightSearch[{a}, {b}, March 1]", "'March 1' is not in the format YYYY-MM-DD"),
         (f"FlightSearch[{a}, Rome, 2022-03-01]", f"Rome is not valid city in {cities}."),
@@ -345,9 +345,9 @@ def test_wrong_searches_are_told_why() -> None:
         ("look around", VALID),
         (" \n ", NULL),
     ):
-        seen = told(task, said, suite=STAGES)[-1]
-        assert (seen.text, seen.valid, seen.done) == (answer, False, False), said
-    shown = told(
+        seen = played(task, action, suite=STAGES)[-1]
+        assert (seen.text, seen.valid, seen.done) == (answer, False, False), action
+    shown = played(
         task,
         f"FlightSearch[{a}, {a}, 2022-03-01]",
         f"GoogleDistanceMatrix[{a}, Rome, taxi]",
@@ -359,7 +359,7 @@ def test_wrong_searches_are_told_why() -> None:
 
 def stopped(*actions: str) -> int:
     """After how many actions the agent is stopped."""
-    shown = told(of("easy-3", STAGES), *actions, suite=STAGES)
+    shown = played(of("easy-3", STAGES), *actions, suite=STAGES)
     assert shown[-1].won is (False if shown[-1].done else None)
     return len(shown) - 1 if shown[-1].done else 0
 
@@ -389,10 +389,10 @@ def test_what_was_gathered_is_a_part_of_the_state() -> None:
     search, note = f"RestaurantSearch[{city}]", "NotebookWrite[x]"
 
     def state(*actions: str) -> object:
-        return told(task, *actions, suite=STAGES)[-1].state
+        return played(task, *actions, suite=STAGES)[-1].state
 
     assert state() == state()
-    told_apart = [
+    different = [
         (),
         (search,),
         (search, note),
@@ -401,7 +401,7 @@ def test_what_was_gathered_is_a_part_of_the_state() -> None:
         (search, note, "Planner[a]"),
         (search, note, "Planner[b]"),
     ]
-    assert len({state(*actions) for actions in told_apart}) == len(told_apart)
+    assert len({state(*actions) for actions in different}) == len(different)
     assert state("x", search, note) == state("y", search, note)
 
 
@@ -411,7 +411,7 @@ def test_what_was_gathered_is_a_part_of_the_state() -> None:
 def test_few_words_say_the_same() -> None:
     task = of("hard-3", BRIEF)
     trip = find(task)
-    lines = compact(told(task, suite=BRIEF)[0]).splitlines()
+    lines = compact(played(task, suite=BRIEF)[0]).splitlines()
     city = trip.route[0]
     for hotel in trip.world.hotels[city]:
         line = next(line for line in lines if f" {hotel.name} ," in line)
@@ -421,7 +421,7 @@ def test_few_words_say_the_same() -> None:
     assert sum(line.startswith(f"eat {city} : ") for line in lines) == 5
     assert any(trip.query.dates[0] in line for line in lines)
     assert f"budget of {trip.query.budget} ." in lines[-1]
-    searched = told(task, f"AccommodationSearch[{city}]", suite=STAGES)[-1]
+    searched = played(task, f"AccommodationSearch[{city}]", suite=STAGES)[-1]
     assert compact(searched).splitlines() == [line for line in lines if line.startswith("sleep")]
 
 
@@ -448,22 +448,22 @@ def test_few_words_are_found_for_anything(text: str) -> None:
 words = st.one_of(st.sampled_from(INJECTED), st.text(max_size=60), st.binary().map(repr))
 
 
-@given(said=st.lists(words, max_size=8), kind=st.sampled_from(list(KINDS)))
+@given(actions=st.lists(words, max_size=8), kind=st.sampled_from(list(KINDS)))
 @settings(max_examples=60, deadline=None)
-def test_nonsense_neither_crashes_nor_wins_and_replays(said: list[str], kind: str) -> None:
+def test_nonsense_neither_crashes_nor_wins_and_replays(actions: list[str], kind: str) -> None:
     suite = KINDS[kind]
     task = of("easy-3", suite)
-    shown = told(task, *said, suite=suite)
+    shown = played(task, *actions, suite=suite)
     assert not shown[-1].won
-    assert shown == told(task, *said, suite=suite)
+    assert shown == played(task, *actions, suite=suite)
     # another episode is as if nothing had been said
     script = suite.demonstrate(task)
-    assert told(task, *script, suite=suite)[-1].won
+    assert played(task, *script, suite=suite)[-1].won
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_megabyte_is_answered(kind: str) -> None:
-    for said in (
+    for text in (
         "x" * 10**6,
         "[" * 10**6,
         ";" * 10**6,
@@ -473,13 +473,13 @@ def test_a_megabyte_is_answered(kind: str) -> None:
         "from " * 10**5,
         f"Finish[{'from a ' * 7000}]",
     ):
-        assert not told(of("easy-3"), said, suite=KINDS[kind])[-1].won
+        assert not played(of("easy-3"), text, suite=KINDS[kind])[-1].won
 
 
 def test_long_days_are_judged_at_once() -> None:
     long = "from a " * 6000
     plan: Any = [{"days": 1, "current_city": long, "transportation": long, "lunch": long}]
-    assert not told(of("easy-3"), str(plan))[-1].won
+    assert not played(of("easy-3"), str(plan))[-1].won
 
 
 def test_processes_agree() -> None:
@@ -526,19 +526,19 @@ def test_an_evaluation_has_the_rates_of_the_paper() -> None:
         context=Context(),
         limits=Limits(max_turns=1, max_new_tokens=9),
     )
-    made = evaluate(on, tested, seed=0, temperature=0.0)
+    evaluation = evaluate(on, tested, seed=0, temperature=0.0)
     verdicts = []
     for task, text in zip(tested.tasks, texts, strict=True):
         env = BRIEF.make()
         env.reset(task)
         env.step(text)
         verdicts.append(env.verdict)
-    assert made.won == [True, True, False, False]
-    assert made.summary == asdict(rates(verdicts))
-    assert made.line(0, "x")["summary"] == made.summary
-    assert (made.summary["delivery"], made.summary["final_pass"]) == (0.75, 0.5)
-    assert 0.5 < made.summary["commonsense_micro"] < 0.75
+    assert evaluation.won == [True, True, False, False]
+    assert evaluation.summary == asdict(rates(verdicts))
+    assert evaluation.line(0, "x")["summary"] == evaluation.summary
+    assert (evaluation.summary["delivery"], evaluation.summary["final_pass"]) == (0.75, 0.5)
+    assert 0.5 < evaluation.summary["commonsense_micro"] < 0.75
     # an environment that broke in the end says nothing, and counts as no plan
-    broken = [replace(e, stop=Stop.ERROR) for e in made.episodes]
+    broken = [replace(e, stop=Stop.ERROR) for e in evaluation.episodes]
     assert set(BRIEF.summarise(broken).values()) == {0.0}
     assert BRIEF.summarise([]) == {}

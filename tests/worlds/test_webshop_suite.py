@@ -208,7 +208,7 @@ ACTIONS = st.one_of(
     st.integers(0, 60),
 )
 def test_any_action_is_answered_and_games_are_deterministic(
-    said: list[str | int], mode: Mode, goals: str, attributes: bool, goal: int
+    actions: list[str | int], mode: Mode, goals: str, attributes: bool, goal: int
 ) -> None:
     """Numbers stand for one of what can be done."""
     shop = awkward_shop(150, 11, goals)  # type: ignore[arg-type]
@@ -216,7 +216,7 @@ def test_any_action_is_answered_and_games_are_deterministic(
     for _ in range(2):
         game = Game(Pages(shop, attributes), goal, by_rules, mode)
         path = [(game.text(), game.key(), True)]
-        for word in said:
+        for word in actions:
             options = game.page.actions
             listed = isinstance(word, int) and bool(options)
             action = options[word % len(options)] if listed else str(word)  # type: ignore[operator]

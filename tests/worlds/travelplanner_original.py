@@ -57,12 +57,12 @@ def met(check: Callable[..., Any], query: Any, plan: Any) -> Any:
 
 
 def judge(query: Any, plan: Any) -> dict[str, Any]:
-    made = {name: met(check, query, plan) for name, check in CHECKS.items()}
-    made["hard"] = None
-    if made["complete_information"] and made["within_sandbox"]:
-        made["hard"] = {name: met(check, query, plan) for name, check in HARD.items()}
-        made["cost"] = float(hard.get_total_cost(query, plan))
-    return made
+    verdicts = {name: met(check, query, plan) for name, check in CHECKS.items()}
+    verdicts["hard"] = None
+    if verdicts["complete_information"] and verdicts["within_sandbox"]:
+        verdicts["hard"] = {name: met(check, query, plan) for name, check in HARD.items()}
+        verdicts["cost"] = float(hard.get_total_cost(query, plan))
+    return verdicts
 
 
 def text(found: Any) -> str:
@@ -92,10 +92,10 @@ def main() -> None:
     for line in sys.stdin:
         with contextlib.redirect_stdout(io.StringIO()):
             try:
-                said = answer(*json.loads(line))
+                result = answer(*json.loads(line))
             except Exception:
-                said = None
-        print(json.dumps(said), flush=True)
+                result = None
+        print(json.dumps(result), flush=True)
 
 
 main()

@@ -175,14 +175,14 @@ def read(folder: Path) -> Shape | None:
     path = folder / "config.json"
     try:
         raw = json.loads(path.read_text())
-        return _told(raw)
+        return _shape_of(raw)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} does not describe a model ({error} is missing)") from error
 
 
-def _told(raw: Mapping[str, int]) -> Shape | None:
+def _shape_of(raw: Mapping[str, int]) -> Shape | None:
     kind = str(raw.get("model_type"))
     if kind not in ("qwen2", "qwen3", "qwen3_moe", "llama"):
         return None

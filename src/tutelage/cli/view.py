@@ -14,7 +14,7 @@ from tutelage.viewer.runs import Folder
 def serve(folders: Sequence[Path], *, host: str, port: int) -> None:
     """Answer until interrupted. An address that other machines reach asks for a token."""
     server.require()
-    shelf = server.Shelf(folders, told=Privileged())
+    shelf = server.Shelf(folders, privileged=Privileged())
     token = "" if server.loopback(host) else server.new_token()
     listening = server.bound(host, port)
     shown = f"[{host}]" if ":" in host else host
@@ -27,7 +27,7 @@ def serve(folders: Sequence[Path], *, host: str, port: int) -> None:
 
 
 def write(folders: Sequence[Path], path: Path, *, episodes: int) -> None:
-    shelf = server.Shelf(folders, told=Privileged())
+    shelf = server.Shelf(folders, privileged=Privileged())
     count = 0
 
     def tick() -> None:
@@ -86,7 +86,7 @@ def _maker(folder: Folder) -> Callable[[Mapping[str, Any]], Mapping[str, str]]:
     except ConfigError as error:
         raise RunError(f"the settings of this run no longer make its views: {error}") from error
 
-    def told(line: Mapping[str, Any]) -> Mapping[str, str]:
+    def view_texts(line: Mapping[str, Any]) -> Mapping[str, str]:
         task = Task(**line["task"])
         phase = next((p for p in parts.phases if p.name == line.get("phase", "train")), None)
         if phase is None:
@@ -106,4 +106,4 @@ def _maker(folder: Folder) -> Callable[[Mapping[str, Any]], Mapping[str, str]]:
                 out[name] = f"({error})"
         return out if len(out) > 1 else {}
 
-    return told
+    return view_texts

@@ -50,12 +50,12 @@ class Prompter:
         result = []
         for k, turn in enumerate(episode.turns):
             text = hindsight[k] if hindsight else ""
-            reader = readers.setdefault(text, Reader(prompter=self._told(text)))
+            reader = readers.setdefault(text, Reader(prompter=self._with_hint(text)))
             prompt, _ = reader.prompt(episode.turns[:k], turn.observation)
             result.append(Sample(prompt=prompt, tokens=turn.tokens))
         return result
 
-    def _told(self, text: str) -> "Prompter":
+    def _with_hint(self, text: str) -> "Prompter":
         parts = [part for part in (self.hint.strip(), text.strip()) if part]
         return replace(self, hint="\n\n".join(parts)) if text.strip() else self
 

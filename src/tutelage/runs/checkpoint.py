@@ -166,8 +166,8 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
     """AdamW's moments and counts by parameter number."""
     return {
         f"{index}.{name}": value
-        for index, kept in optimizer.state_dict()["state"].items()
-        for name, value in kept.items()
+        for index, moments in optimizer.state_dict()["state"].items()
+        for name, value in moments.items()
     }
 
 

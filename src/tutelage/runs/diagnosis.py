@@ -348,7 +348,7 @@ def _won_apart(episodes: Sequence[Episode]) -> Iterator[str]:
         yield f"{len(won)} of {len(episodes)} training episodes were won"
         return
 
-    def told(chosen: Sequence[Episode]) -> str:
+    def summary(chosen: Sequence[Episode]) -> str:
         turns = [turn for e in chosen for turn in e.turns]
         invalid = sum(not turn.valid for turn in turns) / max(1, len(turns))
         repeated = sum(
@@ -360,8 +360,8 @@ def _won_apart(episodes: Sequence[Episode]) -> Iterator[str]:
         )
 
     yield (
-        f"{len(won)} of {len(episodes)} training episodes were won; a won one has {told(won)}; "
-        f"a lost one {told(lost)}"
+        f"{len(won)} of {len(episodes)} training episodes were won; a won one has {summary(won)}; "
+        f"a lost one {summary(lost)}"
     )
 
 

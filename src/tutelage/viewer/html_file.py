@@ -59,8 +59,8 @@ def gathered(shelf: Shelf, episodes: int, tick: Callable[[], None]) -> dict[str,
         left_out += index.count() - len(found)
         shown = {}
         for one in found:
-            told = shelf.told_in(name, one["id"])
-            shown[str(one["id"])] = {"shown": shelf.episode(name, one["id"]), "told": told}
+            views = shelf.views_of(name, one["id"])
+            shown[str(one["id"])] = {"shown": shelf.episode(name, one["id"]), "views": views}
             tick()
         phases = ("train", "warm_start")
         runs[name] = {

@@ -1,7 +1,7 @@
 """An index of a run's episodes in SQLite, made once and extended as the run's files grow.
 
 A row for each line of episodes.jsonl holds where the line stands, and what episodes are filtered
-by; a full-text table holds what was said. Lines of columns.jsonl are found by their key. The index
+by; a full-text table holds the text of turns. Lines of columns.jsonl are found by their key. The index
 lies outside of the run folder, so that a folder that cannot be written can be shown.
 
 A resumed run cuts its files back: the index then finds the last line that is still the same, by
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from tutelage.errors import RunError
 
-VERSION = 3
+VERSION = 4
 """Of the tables; an index of another version is made anew."""
 EPISODES, COLUMNS = "episodes.jsonl", "columns.jsonl"
 ANSWERS = 64
@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS lines (
   id INTEGER PRIMARY KEY AUTOINCREMENT, start INTEGER NOT NULL, length INTEGER NOT NULL,
   crc INTEGER NOT NULL, phase TEXT, step INTEGER, task TEXT, copy INTEGER);
 CREATE INDEX IF NOT EXISTS by_key ON lines (step, task, copy);
-CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(said, content='', tokenize='unicode61');
+CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(text, content='', tokenize='unicode61');
 """
 
 LISTED = [
@@ -304,7 +304,7 @@ class Index:
             ),
         )
         text = "\n".join(f"{t.get('seen', '')}\n{t.get('text', '')}" for t in turns)
-        db.execute("INSERT INTO words (rowid, said) VALUES (?, ?)", (cursor.lastrowid, text))
+        db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (cursor.lastrowid, text))
 
     @staticmethod
     def _columns(db: sqlite3.Connection, place: Place, raw: bytes) -> None:

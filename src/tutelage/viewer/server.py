@@ -49,12 +49,12 @@ ADVANTAGE = re.compile(r"^(group_relative|.*advantage|leave_one_out)")
 FIRST = ("gate", "t_dur", "gap", "group_relative")
 """Beginnings of signals whose spread is shown first."""
 
-Told = Callable[[Folder, Mapping[str, Any]], Mapping[str, str]]
+PrivilegedText = Callable[[Folder, Mapping[str, Any]], Mapping[str, str]]
 """What privileged text each view is shown, by the view's name, given a run and an episode's line.
 Raises TutelageError with the reason where it cannot be known."""
 
 
-def nothing_told(folder: Folder, line: Mapping[str, Any]) -> Mapping[str, str]:
+def no_privileged_text(folder: Folder, line: Mapping[str, Any]) -> Mapping[str, str]:
     raise RunError("this viewer was started without a way to make privileged text")
 
 
@@ -62,9 +62,13 @@ class Shelf:
     """The folders that are shown, and their indices. One thread extends the indices."""
 
     def __init__(
-        self, paths: Iterable[Path], *, cache: Path | None = None, told: Told = nothing_told
+        self,
+        paths: Iterable[Path],
+        *,
+        cache: Path | None = None,
+        privileged: PrivilegedText = no_privileged_text,
     ) -> None:
-        self.paths, self.cache, self.told = list(paths), cache or cache_folder(), told
+        self.paths, self.cache, self.privileged = list(paths), cache or cache_folder(), privileged
         self.folders: dict[str, Folder] = {}
         self.indices: dict[str, Index] = {}
         self._lock, self._stop = threading.Lock(), threading.Event()
@@ -228,13 +232,13 @@ class Shelf:
             "same_task": index.search(others, order="step", descending=False, limit=64)["rows"],
         }
 
-    def told_in(self, name: str, number: int) -> Mapping[str, Any]:
+    def views_of(self, name: str, number: int) -> Mapping[str, Any]:
         """Privileged text of an episode's task, by view; `why` says why it cannot be known."""
         line = self.index(name).episode(number)
         try:
-            return {"told": self.told(self.folder(name), line), "why": ""}
+            return {"views": self.privileged(self.folder(name), line), "why": ""}
         except TutelageError as error:
-            return {"told": {}, "why": str(error)}
+            return {"views": {}, "why": str(error)}
 
     def histogram(self, name: str, phase: str, step: int | None, column: str) -> dict[str, Any]:
         """How a signal's values spread over the tokens of a step: counts in 20 bins, apart for
@@ -392,8 +396,8 @@ def application(shelf: Shelf, *, token: str = "") -> "Starlette":
     def one(request: "Request") -> object:
         return shelf.episode(request.path_params["run"], number(request))
 
-    def told(request: "Request") -> object:
-        return shelf.told_in(request.path_params["run"], number(request))
+    def views(request: "Request") -> object:
+        return shelf.views_of(request.path_params["run"], number(request))
 
     async def static(request: "Request") -> Response:
         wanted = request.path_params.get("file", "") or "index.html"
@@ -465,7 +469,7 @@ def application(shelf: Shelf, *, token: str = "") -> "Starlette":
             Route("/api/run/{run}/histogram", answer(histogram), methods=get),
             Route("/api/run/{run}/episodes", answer(episodes), methods=get),
             Route("/api/run/{run}/episode/{episode:int}", answer(one), methods=get),
-            Route("/api/run/{run}/episode/{episode:int}/told", answer(told), methods=get),
+            Route("/api/run/{run}/episode/{episode:int}/views", answer(views), methods=get),
             Route("/", static, methods=get),
             Route("/{file:path}", static, methods=get),
         ]

@@ -143,8 +143,8 @@ def build(scene: Scene) -> World:
         fridges=of_kind["fridge"],
         accepts=[accepted[kind] for kind in r_kinds],
         start=p_index[scene.start.lower()],
-        going=_said("go", words.go, r_names),
-        examining=_said("examine_receptacle", words.examine_receptacle, r_names),
+        going=_actions("go", words.go, r_names),
+        examining=_actions("examine_receptacle", words.examine_receptacle, r_names),
         always=_always(words),
         base=[None] * len(places),
     )
@@ -157,7 +157,7 @@ def _groups(pairs: Iterable[tuple[K, V]]) -> defaultdict[K, frozenset[V]]:
     return defaultdict(frozenset, {key: frozenset(group) for key, group in groups.items()})
 
 
-def _said(rule: str, template: str, receptacles: list[str]) -> list[tuple[str, Action]]:
+def _actions(rule: str, template: str, receptacles: list[str]) -> list[tuple[str, Action]]:
     return [(template.format(r=name), (rule, -1, r)) for r, name in enumerate(receptacles)]
 
 

@@ -43,14 +43,14 @@ def overlay(jar: Path, folder: Path) -> Path:
     """Write the class into a folder, which goes before the jar; the folder."""
     with ZipFile(jar) as classes:
         try:
-            made = numbered(classes.read(OBJECT))
+            bytecode = numbered(classes.read(OBJECT))
         except (KeyError, struct.error) as error:
             raise EnvError(
                 f"{jar} is not a simulator that is known here; install scienceworld 1.2.3"
             ) from error
     path = folder / OBJECT
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(made)
+    path.write_bytes(bytecode)
     return folder
 
 

@@ -72,7 +72,7 @@ class Game:
     variation: int
     simplifications: str
     freed: deque[Place]
-    said: list[str] = field(default_factory=list)
+    actions: list[str] = field(default_factory=list)
     place: Place | None = None
     count: int = 0  # what the simulator keeps for all games, while another one has its turn
     seed: int = 0
@@ -167,7 +167,7 @@ class Simulator:
         """Say something. Raises EnvError where the machine dies of it twice."""
         with self._lock:
             shown = self._alive(game, lambda java, place: self._step(java, game, place, action))
-            game.said.append(action)
+            game.actions.append(action)
             return shown
 
     def actions(self, game: Game) -> tuple[str, ...]:
@@ -266,7 +266,7 @@ class Simulator:
         game.end()
         game.place = Place(java, world, option, str(java.call(world, "simplificationStr")))
         self._turn = game
-        for action in game.said:
+        for action in game.actions:
             self._step(java, game, game.place, action)
 
     def _load(

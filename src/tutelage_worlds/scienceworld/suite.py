@@ -162,16 +162,16 @@ class ScienceWorldEnv:
         self._game: Game | None = None
         self._last: Observation | None = None
         self._task = Task(id="")
-        self._told = ""
+        self._task_text = ""
         self._score = 0  # of 100
 
     def reset(self, task: Task) -> Observation:
         which = self._suite.which(task)
         self.close()
-        self._game, self._told, shown = self._suite.simulator().begin(*which)
+        self._game, self._task_text, shown = self._suite.simulator().begin(*which)
         self._task = task
         self._score = _hundredths(shown)
-        text = f"{self._told}\n\n{shown.text}"
+        text = f"{self._task_text}\n\n{shown.text}"
         if self._suite.look:
             text = f"{text}\n\n{shown.inventory.strip()}"
         self._last = self._observe(self._game, shown, text, valid=True)
@@ -213,7 +213,7 @@ class ScienceWorldEnv:
             won=won,
             valid=valid,
             actions=suite.simulator().actions(game) if listed else (),
-            focus=(self._told,),
+            focus=(self._task_text,),
         )
 
 

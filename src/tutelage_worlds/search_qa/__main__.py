@@ -70,11 +70,11 @@ def _parser() -> argparse.ArgumentParser:
 def _index(given: argparse.Namespace) -> None:
     _check_encoder(given)
     corpus = load(given.corpus)
-    made_in_folder(corpus, given.folder, given.retriever, given.encoder)
+    index_folder(corpus, given.folder, given.retriever, given.encoder)
     LOG.info("%s: %d passages of %s", given.folder, len(corpus), given.corpus)
 
 
-def made_in_folder(corpus: Corpus, folder: Path, engine: str, encoder: str = "") -> None:
+def index_folder(corpus: Corpus, folder: Path, engine: str, encoder: str = "") -> None:
     """Build an index beside its folder, which appears when it is whole."""
     if folder.exists():
         raise DataError(f"{folder} is there already; remove it, or name another folder")

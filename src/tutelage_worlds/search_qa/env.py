@@ -13,7 +13,7 @@ from tutelage_worlds.search_qa.retrieval import Retriever
 from tutelage_worlds.search_qa.scores import exact_match, f1, format_reward
 
 Reward = Literal["em", "f1", "format"]
-KEPT: Final = 10_000
+CACHE_SIZE: Final = 10_000
 """Queries whose results a process remembers."""
 
 
@@ -22,7 +22,7 @@ class Library:
 
     def __init__(self, retriever: Retriever, k: int) -> None:
         self._retriever, self._k = retriever, k
-        self.find = lru_cache(maxsize=KEPT)(self._find)
+        self.find = lru_cache(maxsize=CACHE_SIZE)(self._find)
 
     def _find(self, query: str) -> tuple[Passage, ...]:
         return tuple(hit.passage for hit in self._retriever.search([query], self._k)[0])

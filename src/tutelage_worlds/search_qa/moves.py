@@ -80,8 +80,8 @@ def _verl_agent(action: str) -> Move:
     if "<answer>" in block and "</answer>" in block:
         last = _last(block, ANSWER)
         # an answer's tags the wrong way round end the episode without an answer
-        said_as: Kind = "" if last is None else "answer"
-        return Move(said_as, (last or "").strip(), True, valid, _flawless(text))
+        move: Kind = "" if last is None else "answer"
+        return Move(move, (last or "").strip(), True, valid, _flawless(text))
     return Move("search", content, ends=False, valid=valid, flawless=_flawless(text))
 
 

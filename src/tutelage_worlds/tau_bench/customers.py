@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, cast
 from tutelage.envs.named_code import named
 from tutelage.errors import ConfigError, did_you_mean
 from tutelage.types import Message
-from tutelage_worlds.tau_bench.scenario import Scenario, said
+from tutelage_worlds.tau_bench.scenario import Scenario, mentions
 
 STOP: Final = "###STOP###"
 """What a customer says who has nothing left to say; it ends the episode."""
@@ -79,24 +79,24 @@ class Scripted:
         self._scenario = Scenario(id="", user_id="", instruction="", actions=())
         self._asked = 0
         self._known = False
-        self._told: frozenset[str] = frozenset()
+        self._outputs: frozenset[str] = frozenset()
 
     def open(self, scenario: Scenario) -> str:
         self._scenario, self._asked, self._known = scenario, 0, False
-        self._told = frozenset()
+        self._outputs = frozenset()
         return f"Hello! {self._next()}" if scenario.requests else "Hello! Can you help me?"
 
     def key(self) -> Hashable:
-        return (self._asked, self._known, self._told)
+        return (self._asked, self._known, self._outputs)
 
     def answer(self, content: str) -> str:
         question = "?" in content
         if _WHO.search(content) and not self._known:
             return self._who(content)
-        outputs = {output for output in self._scenario.outputs if said(output, content)}
-        if outputs - self._told:
-            self._told |= outputs
-            return self._next() if self._told == set(self._scenario.outputs) else MORE
+        outputs = {output for output in self._scenario.outputs if mentions(output, content)}
+        if outputs - self._outputs:
+            self._outputs |= outputs
+            return self._next() if self._outputs == set(self._scenario.outputs) else MORE
         if _ELSE.search(content):
             return self._next()
         if question and _ASKED.search(content):

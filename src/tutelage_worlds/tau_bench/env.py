@@ -8,7 +8,7 @@ from tutelage.types import Observation, Task
 from tutelage_worlds.tau_bench import calls
 from tutelage_worlds.tau_bench.customers import STOP, Customer
 from tutelage_worlds.tau_bench.database import Database, Key
-from tutelage_worlds.tau_bench.scenario import Scenario, World, said
+from tutelage_worlds.tau_bench.scenario import Scenario, World, mentions
 from tutelage_worlds.tau_bench.tools import RESPOND, TRANSFER, Call, Tools, perform
 
 TOOL_SAYS: Final = "API output: "
@@ -40,7 +40,7 @@ class TauBenchEnv:
         self._goal = self._world.goal(self._scenario)
         self._data = Database(self._world.store)
         self._changes: dict[Key, str] = {}
-        self._told: frozenset[str] = frozenset()
+        self._outputs: frozenset[str] = frozenset()
         self._over = False
         return self._observe(self._customer.open(self._scenario))
 
@@ -59,7 +59,7 @@ class TauBenchEnv:
 
     def _respond(self, content: str, *, valid: bool) -> Observation:
         outputs = self._scenario.outputs
-        self._told |= {output for output in outputs if said(output, content)}
+        self._outputs |= {output for output in outputs if mentions(output, content)}
         words = self._customer.answer(content)
         self._over = STOP in words
         return self._observe(words, valid=valid)
@@ -80,21 +80,23 @@ class TauBenchEnv:
             text=text,
             reward=1.0 if self._over and won else 0.0,
             done=self._over,
-            state=(self._scenario.id, self._mark(), self._customer.key(), self._told),
+            state=(self._scenario.id, self._mark(), self._customer.key(), self._outputs),
             score=self._score(),
             won=won if self._over else None,
             valid=valid,
         )
 
     def _right(self) -> bool:
-        return self._changes == self._goal and len(self._told) == len(set(self._scenario.outputs))
+        return self._changes == self._goal and len(self._outputs) == len(
+            set(self._scenario.outputs)
+        )
 
     def _score(self) -> float:
         records = self._goal.keys() | self._changes.keys()
         outputs = set(self._scenario.outputs)
         right = sum(self._goal.get(key) == self._changes.get(key) for key in records)
         total = len(records) + len(outputs)
-        return (right + len(self._told)) / total if total else 1.0
+        return (right + len(self._outputs)) / total if total else 1.0
 
     def _mark(self) -> str:
         """A short name for what the database has become."""

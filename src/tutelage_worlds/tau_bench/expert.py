@@ -41,7 +41,7 @@ class Talk:
     transfer: bool
     moves: list[Move] = field(default_factory=list)
     seen: str = ""
-    made: set[str] = field(default_factory=set)
+    calls: set[str] = field(default_factory=set)
 
     @classmethod
     def begin(cls, world: World, scenario: Scenario, *, transfer: bool) -> "Talk":
@@ -54,13 +54,13 @@ class Talk:
     def call(self, thought: str, call: Call, *, again: bool = False) -> None:
         """Do a call, looking nothing up twice."""
         action = write(call.name, **call.kwargs)
-        if self.last.done or (action in self.made and not again):
+        if self.last.done or (action in self.calls and not again):
             return
         if len(self.moves) == MOST:
             raise EnvError(
                 f"the task {self.scenario.id} is not over after {MOST} turns of its expert"
             )
-        self.made.add(action)
+        self.calls.add(action)
         self.last = self.env.step(action)
         self.moves.append(Move(thought, action))
         self.seen += "\n" + self.last.text

@@ -104,10 +104,10 @@ class World:
         return self.goals[scenario.id]
 
 
-def said(output: str, content: str) -> bool:
+def mentions(output: str, content: str) -> bool:
     """Whether a reply tells an output. tau-bench ignores case, and commas in the reply alone.
 
-    >>> said("1204.5", "That is $1,204.50.")
+    >>> mentions("1204.5", "That is $1,204.50.")
     True
     """
     return output.lower() in content.lower().replace(",", "")

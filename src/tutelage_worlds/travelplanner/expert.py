@@ -9,7 +9,7 @@ from tutelage_worlds.travelplanner.itinerary import Itinerary
 from tutelage_worlds.travelplanner.solver import Ride, fill, rides, routes, solve
 from tutelage_worlds.travelplanner.texts import legs
 
-Said = list[tuple[str, str]]
+Turns = list[tuple[str, str]]
 """Actions with the thoughts behind them."""
 PLACES: Final = {
     "AccommodationSearch": ("Accommodations", "where to sleep"),
@@ -23,7 +23,7 @@ def finish(trip: Trip, plan: Itinerary, *, short: bool) -> str:
     return brief.write(plan) if short else f"Finish[{itinerary.write(plan)}]"
 
 
-def demonstrate(trip: Trip, mode: Mode, *, short: bool) -> Said:
+def demonstrate(trip: Trip, mode: Mode, *, short: bool) -> Turns:
     """Look up what a plan needs, note it, and plan with what comes first, or with the cheapest
     where that is too dear; nothing where no such plan is found."""
     if mode == "sole":
@@ -40,19 +40,19 @@ class _Searcher:
 
     def __init__(self, trip: Trip, *, short: bool) -> None:
         self.trip, self.short = trip, short
-        self.said: Said = []
-        self.made: set[str] = set()
+        self.turns: Turns = []
+        self.searches: set[str] = set()
 
     def look(self, action: str, thought: str, note: str = "") -> None:
         """Search, and write down what was found."""
-        if action in self.made:
+        if action in self.searches:
             return
-        self.made.add(action)
-        self.said.append((action, thought))
+        self.searches.add(action)
+        self.turns.append((action, thought))
         if note:
-            self.said.append((f"NotebookWrite[{note}]", "the planner needs it"))
+            self.turns.append((f"NotebookWrite[{note}]", "the planner needs it"))
 
-    def run(self) -> Said:
+    def run(self) -> Turns:
         query, world = self.trip.query, self.trip.world
         if query.cities > 1:
             self.look(f"CitySearch[{query.dest}]", f"which cities are in {query.dest}")
@@ -61,9 +61,9 @@ class _Searcher:
         for route in known:
             plan = self.try_route(route)
             if plan is not None:
-                self.said.append((f"Planner[{query.text}]", "all is known"))
-                self.said.append((finish(self.trip, plan, short=self.short), WHY))
-                return self.said
+                self.turns.append((f"Planner[{query.text}]", "all is known"))
+                self.turns.append((finish(self.trip, plan, short=self.short), WHY))
+                return self.turns
         return []
 
     def try_route(self, route: Sequence[str]) -> Itinerary | None:
@@ -125,7 +125,7 @@ def plan(trip: Trip, mode: Mode, *, short: bool) -> list[str]:
     searcher.transport(trip.route, "drive" if "driving" in rode.lower() else "fly")
     searcher.places(trip.route)
     return [
-        *(action for action, _ in searcher.said),
+        *(action for action, _ in searcher.turns),
         f"Planner[{trip.query.text}]",
         last,
     ]

@@ -155,7 +155,7 @@ def fill(
     plan.append(_moving(len(plan), stops[-2], stops[-1], ride.texts[-1], "-"))
     for k, rows in enumerate(meals):
         for row, (day, meal) in zip(rows[3:], ((0, "dinner"), (2, "breakfast")), strict=False):
-            plan[2 * k + day][meal] = _said(row)
+            plan[2 * k + day][meal] = _meal(row)
     eaten = sum(row.cost for rows in meals for row in rows) * query.people
     slept = sum(NIGHTS * h.price * rooms(query.people, h) for h in hotels)
     return Found(plan, ride.cost + eaten + slept)
@@ -177,7 +177,7 @@ def _moving(day: int, origin: str, destination: str, ride: str, bed: str) -> dic
 def _staying(
     day: int, city: str, meals: Sequence[Restaurant], sight: Attraction, bed: str
 ) -> dict[str, Any]:
-    breakfast, lunch, dinner = map(_said, meals)
+    breakfast, lunch, dinner = map(_meal, meals)
     return {
         "days": day + 1,
         "current_city": city,
@@ -190,7 +190,7 @@ def _staying(
     }
 
 
-def _said(row: Restaurant | None) -> str:
+def _meal(row: Restaurant | None) -> str:
     return f"{row.name}, {row.city}" if row else "-"
 
 

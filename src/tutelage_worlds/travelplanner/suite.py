@@ -130,12 +130,12 @@ class TravelPlanner:
         return TravelPlannerEnv(find, self.mode, self.reward)
 
     def demonstrate(self, task: Task) -> Sequence[str]:
-        return [action for action, _ in self._said(task)]
+        return [action for action, _ in self._expert_turns(task)]
 
     def thoughts(self, task: Task) -> Sequence[str]:
-        return [thought for _, thought in self._said(task)]
+        return [thought for _, thought in self._expert_turns(task)]
 
-    def _said(self, task: Task) -> Sequence[tuple[str, str]]:
+    def _expert_turns(self, task: Task) -> Sequence[tuple[str, str]]:
         from tutelage_worlds.travelplanner.expert import demonstrate
 
         return demonstrate(find(task), self.mode, short=self.brief)

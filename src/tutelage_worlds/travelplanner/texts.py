@@ -89,7 +89,7 @@ def flights(world: World, argument: str) -> str:
 
 def flights_text(world: World, origin: str, destination: str, date: str) -> str:
     found = world.flights.between(origin, destination, date)
-    return _told(found, f"There is no flight from {origin} to {destination} on {date}.")
+    return _listing(found, f"There is no flight from {origin} to {destination} on {date}.")
 
 
 def road(world: World, argument: str) -> str:
@@ -115,19 +115,21 @@ def road_text(world: World, origin: str, destination: str, mode: str) -> str:
 
 def accommodations(world: World, city: str) -> str:
     """AccommodationSearch[City]"""
-    return _told(world.hotels.get(_known(world, city), ()), "There is no attraction in this city.")
+    return _listing(
+        world.hotels.get(_known(world, city), ()), "There is no attraction in this city."
+    )
 
 
 def attractions(world: World, city: str) -> str:
     """AttractionSearch[City]"""
     rows = world.attractions.get(_known(world, city), ())
-    return _told(rows, "There is no attraction in this city.")
+    return _listing(rows, "There is no attraction in this city.")
 
 
 def restaurants(world: World, city: str) -> str:
     """RestaurantSearch[City]"""
     rows = world.restaurants.get(_known(world, city), ())
-    return _told(rows, "There is no restaurant in this city.")
+    return _listing(rows, "There is no restaurant in this city.")
 
 
 def cities(world: World, state: str) -> str:
@@ -142,7 +144,7 @@ def _known(world: World, city: str) -> str:
     return city
 
 
-def _told(rows: Sequence[Row], otherwise: str) -> str:
+def _listing(rows: Sequence[Row], otherwise: str) -> str:
     return table(rows) if rows else otherwise
 
 

@@ -161,12 +161,12 @@ def enquiry(world: World, argument: str) -> tuple[str, bool]:
 def _day(world: World, day: Mapping[str, Any], people: int) -> tuple[float, Sequence[str]]:
     total: float = 0
     wrong: list[str] = []
-    if _said(day, "transportation"):
+    if _is_given(day, "transportation"):
         cost, reason = _ride(world, day, people)
         total += cost
         wrong += [reason] if reason else []
     for meal in MEALS:
-        name, city = place(day[meal]) if _said(day, meal) else ("-", "-")
+        name, city = place(day[meal]) if _is_given(day, meal) else ("-", "-")
         if name == "-" or city == "-":
             continue
         costs = [row.cost for row in world.restaurants.get(city, ()) if row.name == name]
@@ -174,7 +174,7 @@ def _day(world: World, day: Mapping[str, Any], people: int) -> tuple[float, Sequ
         # "breakfase" is how the original spells it
         spelt = "breakfase" if meal == "breakfast" else meal
         wrong += [] if costs else [f"The {spelt} information is not valid, please check."]
-    name, city = place(day["accommodation"]) if _said(day, "accommodation") else ("-", "-")
+    name, city = place(day["accommodation"]) if _is_given(day, "accommodation") else ("-", "-")
     if name != "-" and city != "-":
         hotels = [row for row in world.hotels.get(city, ()) if row.name == name]
         total += hotels[0].price * rooms(people, hotels[0]) if hotels else 0
@@ -182,7 +182,7 @@ def _day(world: World, day: Mapping[str, Any], people: int) -> tuple[float, Sequ
     return total, wrong
 
 
-def _said(day: Mapping[str, Any], key: str) -> bool:
+def _is_given(day: Mapping[str, Any], key: str) -> bool:
     return bool(day.get(key)) and day[key] != "-"
 
 

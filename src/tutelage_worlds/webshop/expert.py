@@ -12,13 +12,13 @@ from tutelage_worlds.webshop.wish import Wish, choose, read, within, words
 if TYPE_CHECKING:
     from tutelage_worlds.webshop.shop import Shop
 
-Said = list[tuple[str, str]]
+Turns = list[tuple[str, str]]
 """Actions with the thoughts behind them."""
 PATIENCE: Final = 12
 """Products that are opened before the best of them is bought."""
 
 
-def demonstrate(game: Game, shop: "Shop") -> Said:
+def demonstrate(game: Game, shop: "Shop") -> Turns:
     """Search with the words of the instruction, open what fits best by title and price, look into
     its features and description for what the title does not tell, and buy the first product that
     has everything; if none has, the one that lacks least."""
@@ -27,16 +27,16 @@ def demonstrate(game: Game, shop: "Shop") -> Said:
 
 class _Shopper:
     def __init__(self, game: Game, shop: "Shop") -> None:
-        self.game, self.shop, self.said = game, shop, Said()
+        self.game, self.shop, self.turns = game, shop, Turns()
         self.asked = game.goal.text
         self.wish: Wish = read(self.asked, lambda phrase: bool(shop.search(f"<a> {phrase}")))
         self.best: tuple[int, int] | None = None  # what the best opened product lacks; its number
 
     def act(self, action: str, thought: str) -> None:
         self.game.step(action)
-        self.said.append((action, thought))
+        self.turns.append((action, thought))
 
-    def run(self) -> Said:
+    def run(self) -> Turns:
         query = self.wish.query or "product"
         self.act(f"search[{query}]", f"look for {query}")
         found = self.shop.search(query)
@@ -86,16 +86,16 @@ class _Shopper:
             self.best = lacking, number
         return not lacking
 
-    def buy(self, number: int, why: str) -> Said:
+    def buy(self, number: int, why: str) -> Turns:
         for value in choose(self.shop.product(number).options, self.wish.text).values():
             self.act(f"click[{value}]", f"{value} is wanted")
         self.act("click[buy now]", why)
-        return self.said
+        return self.turns
 
-    def settle(self, query: str, found: Sequence[int]) -> Said:
+    def settle(self, query: str, found: Sequence[int]) -> Turns:
         """Buy what lacks least, or the first that was found; nothing if nothing was."""
         if not found:
-            return self.said
+            return self.turns
         number = self.best[1] if self.best else found[0]
         self.act(f"search[{query}]", "one of these must do")
         for _ in range(found.index(number) // PER_PAGE):

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 Kind = Literal["plain", "button", "label", "link"]
 Mode = Literal["text", "text_rich"]
 PER_PAGE: Final = 10
-KEPT: Final = 4096
+CACHE_SIZE: Final = 4096
 """Pages that are remembered."""
-LONGEST_KEPT: Final = 1000
+MAX_CACHED_QUERY: Final = 1000
 """Queries longer than this are not remembered: there may be a million characters of them."""
 
 SEARCH, BACK, PREVIOUS, NEXT, BUY = "search", "back to search", "< prev", "next >", "buy now"
@@ -152,15 +152,15 @@ class Pages:
 
     def __init__(self, shop: "Shop", attributes: bool) -> None:
         self.shop, self.attributes = shop, attributes
-        self.item = lru_cache(KEPT)(self._item)
-        self.sub = lru_cache(KEPT)(self._sub)
-        self._kept = lru_cache(KEPT)(self._results)
+        self.item = lru_cache(CACHE_SIZE)(self._item)
+        self.sub = lru_cache(CACHE_SIZE)(self._sub)
+        self._cached_results = lru_cache(CACHE_SIZE)(self._results)
 
     def results(self, query: str, page: int, draw: str) -> Page:
         """A page of what a search finds; `draw` decides what random searches find."""
-        if len(query) > LONGEST_KEPT:
+        if len(query) > MAX_CACHED_QUERY:
             return self._results(query, page, draw)
-        return self._kept(query, page, draw if self.shop.is_random(query) else "")
+        return self._cached_results(query, page, draw if self.shop.is_random(query) else "")
 
     def _results(self, query: str, page: int, draw: str) -> Page:
         found = self.shop.search(query, draw)

@@ -43,7 +43,7 @@ from tutelage_worlds.webshop.storage import (
 
 FOUND: Final = 50
 """Products that a search finds at most."""
-KEPT: Final = 4096
+CACHE_SIZE: Final = 4096
 ENDLESS: Final = 1_000_000
 """The highest price where nothing is said of one."""
 SHUFFLE: Final = 233
@@ -192,17 +192,17 @@ class Shop:
         self.goals: Goals = manifest["goals"]
         self.seed: int = manifest["seed"]
         self.products = Records(place, "products", product_of)
-        self.product = lru_cache(KEPT)(self.products.__getitem__)
+        self.product = lru_cache(CACHE_SIZE)(self.products.__getitem__)
         self.prices: memoryview[float] = place.buffer("prices").cast("d")
         self._goals = Records(place, "goals", goal_of)
-        self.goal = lru_cache(KEPT)(self._goal)
+        self.goal = lru_cache(CACHE_SIZE)(self._goal)
         self._order = place.buffer("order").cast("I")
         self._asins = Keys(place, "asins")
         self._numbers = place.buffer("numbers").cast("I")
         self._rank = np.empty(len(self._numbers), np.int64)
         self._rank[np.asarray(self._numbers)] = np.arange(len(self._numbers))
         self._text, self._facets = Index(place, "text"), Index(place, "facets")
-        self._plain = lru_cache(KEPT)(self._full_text)
+        self._plain = lru_cache(CACHE_SIZE)(self._full_text)
 
     def __len__(self) -> int:
         """How many goals there are."""

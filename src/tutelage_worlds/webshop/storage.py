@@ -42,7 +42,7 @@ class Memory:
         self._files: dict[str, BytesIO | NDArray[np.generic]] = {}
 
     def writer(self, name: str) -> BinaryIO:
-        self._files[name] = file = _Kept()
+        self._files[name] = file = _Unclosable()
         return file
 
     def array(self, name: str, kind: str, length: int) -> "NDArray[np.generic]":
@@ -61,7 +61,7 @@ class Memory:
         return memoryview(file.tobytes())
 
 
-class _Kept(BytesIO):
+class _Unclosable(BytesIO):
     def close(self) -> None:
         """Nothing: closing would lose what was written."""
 

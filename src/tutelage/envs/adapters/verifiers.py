@@ -158,7 +158,7 @@ class VerifiersEnv:
                 f"the taskset {self._suite.taskset!r} raised {type(error).__name__}: {error}"
             ) from error
         reward = self._run.result()
-        won = is_won(self._suite.won, reward, self._said, "the trace")
+        won = is_won(self._suite.won, reward, self._metrics, "the trace")
         score = reward if 0 <= reward <= 1 else None
         return Observation(text=OVER, reward=reward, done=True, won=won, score=score)
 
@@ -182,7 +182,7 @@ class VerifiersEnv:
             raise EnvError("its run() asked no agent")
         trace = episode.traces[-1]
         rewards = {name: r.value for name, r in trace.rewards.items() if r is not None}
-        self._said = {**trace.metrics, **rewards}
+        self._metrics = {**trace.metrics, **rewards}
         return float(trace.reward)
 
 

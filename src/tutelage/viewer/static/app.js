@@ -77,8 +77,8 @@ function App() {
 }
 
 try {
-  const kept = localStorage.getItem("theme");
-  if (kept) document.documentElement.dataset.theme = kept;
+  const chosen = localStorage.getItem("theme");
+  if (chosen) document.documentElement.dataset.theme = chosen;
 } catch { /* as above */ }
 const root = document.getElementById("app");
 root.replaceChildren();

@@ -112,10 +112,10 @@ function Curves({ query }) {
     const evals = one.evaluations.filter((line) => !line.hint && line.success !== undefined);
     // an evaluation stands after a step; what was spent up to it is known from that step's line
     const at = (step) => (axis === "step" ? step : step === 0 ? 0 : xs && xs[axis][xs.step.indexOf(step)]);
-    const kept = evals.filter((line) => at(line.step) !== undefined);
+    const placed = evals.filter((line) => at(line.step) !== undefined);
     return {
-      name: visible(name), k, x: kept.map((line) => at(line.step)), y: kept.map((line) => line.success),
-      low: kept.map((line) => line.low), high: kept.map((line) => line.high),
+      name: visible(name), k, x: placed.map((line) => at(line.step)), y: placed.map((line) => line.success),
+      low: placed.map((line) => line.low), high: placed.map((line) => line.high),
     };
   })).filter(Boolean);
   return html`<main>

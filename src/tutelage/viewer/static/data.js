@@ -46,7 +46,7 @@ function answer(path, asked) {
   if (parts[2] === "episodes") return search(run, asked);
   const episode = run.episodes[parts[3]];
   if (!episode) throw new Refused("This page holds only some of the run's episodes, not this one.");
-  return parts[4] === "told" ? episode.told : episode.shown;
+  return parts[4] === "views" ? episode.views : episode.shown;
 }
 
 function search(run, asked) {
@@ -64,8 +64,8 @@ function search(run, asked) {
       if (high !== "" && high !== undefined && row[of] > Number(high)) return false;
     }
     if (!words.length) return true;
-    const said = run.episodes[row.id].shown.line.turns.map((t) => `${t.seen}\n${t.text}`);
-    const text = said.join("\n").toLowerCase();
+    const turns = run.episodes[row.id].shown.line.turns.map((t) => `${t.seen}\n${t.text}`);
+    const text = turns.join("\n").toLowerCase();
     return words.every((word) => text.includes(word.replaceAll('"', "")));
   });
   const key = { return: "ret" }[asked.order] || asked.order || "step";

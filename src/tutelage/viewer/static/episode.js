@@ -38,12 +38,12 @@ function Turn({ turn, number: k, columns, look }) {
   </li>`;
 }
 
-function Told({ run, id }) {
-  const [found, error] = useData(`run/${run}/episode/${id}/told`);
+function Views({ run, id }) {
+  const [found, error] = useData(`run/${run}/episode/${id}/views`);
   if (error) return html`<p class="soft">${visible(error)}</p>`;
   if (!found) return html`<p class="wait">Making the text</p>`;
   if (found.why) return html`<p class="soft">${visible(found.why)}</p>`;
-  const views = Object.entries(found.told);
+  const views = Object.entries(found.views);
   if (!views.length) return html`<p class="soft">No view of this run is shown anything besides the conversation.</p>`;
   return html`<div class="views">${views.map(([name, text]) => html`<div><${Actor} name=${name}/>
     ${text ? html`<${Long} text=${text}/>` : html`<span class="soft">${name === "student" ? "the conversation alone" : "nothing is known of this task"}</span>`}</div>`)}</div>`;
@@ -136,7 +136,7 @@ function Episode({ run, id, query }) {
       <aside>
         ${look.column ? html`<section><h3>${visible(look.column)}</h3><${Legend} columns=${found.columns} column=${look.column} scale=${look.scale}/>
           <${Inspector} turns=${line.turns} columns=${found.columns} column=${look.column} at=${picked}/></section>` : null}
-        <section><details open><summary><h3>What each view is shown besides</h3></summary><${Told} key=${id} run=${run} id=${id}/></details></section>
+        <section><details open><summary><h3>What each view is shown besides</h3></summary><${Views} key=${id} run=${run} id=${id}/></details></section>
         <section><${Group} run=${run} found=${found}/></section>
         ${found.same_task.length > found.group.length ? html`<section><details><summary><h3>Same task elsewhere in this run</h3></summary>
           <ul class="plain">${found.same_task.filter((other) => other.step !== row.step || other.phase !== row.phase || other.policy !== row.policy).map((other) => html`<li>

@@ -98,6 +98,10 @@ def test_another_tool_s_trajectory_is_read() -> None:
     ("wrong", "reason"),
     [
         ({**FOREIGN, "schema_version": "ATIF-v2.0"}, "no version of ATIF"),
+        (
+            {**FOREIGN, "steps": [{"step_id": 1, "source": "user", "message": {"text": "hi"}}]},
+            "a text or a list of parts, not dict",
+        ),
         ({"steps": []}, "KeyError: 'schema_version'"),
         ({**FOREIGN, "steps": [{"source": "agent"}]}, "KeyError: 'message'"),
         ({**FOREIGN, "steps": 3}, "TypeError"),

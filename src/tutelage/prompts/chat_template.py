@@ -226,9 +226,15 @@ class Chat:
         for k, name in enumerate(names):
             other, half = names[(k + 1) % len(names)], len(name) // 2
             for text in (
-                name, name + name, f"a{name}b", f" {name} ", f"\n{name}\n", name + other,
-                name[:half] + name + name[half:], name[:half] + " " + name[half:],
-            ):  # fmt: skip
+                name,
+                name + name,
+                f"a{name}b",
+                f" {name} ",
+                f"\n{name}\n",
+                name + other,
+                name[:half] + name + name[half:],
+                name[:half] + " " + name[half:],
+            ):
                 self.content(text)
 
     def open(self, system: str, user: str) -> tuple[int, ...]:

@@ -145,7 +145,8 @@ def _text(content: object) -> str:
     """Text of a message; parts that are pictures or sound have none here."""
     if isinstance(content, str):
         return content
-    assert isinstance(content, list)
+    if not isinstance(content, list):
+        raise TypeError(f"a message is a text or a list of parts, not {type(content).__name__}")
     return "\n".join(part["text"] for part in content if part["type"] == "text")
 
 

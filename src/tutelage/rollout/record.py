@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tutelage.errors import RunError
 from tutelage.types import Episode, Observation, Stop, Taken, Task, Turn
@@ -132,10 +132,8 @@ def episode_of(line: Mapping[str, object]) -> Episode:
     try:
         task = line["task"]
         turns = line["turns"]
-        assert isinstance(task, dict)
-        assert isinstance(turns, list)
         return Episode(
-            task=Task(**task),
+            task=Task(**_typed(task, dict)),
             group=str(line["group"]),
             copy=int(str(line["copy"])),
             stop=Stop(str(line["stop"])),
@@ -143,36 +141,37 @@ def episode_of(line: Mapping[str, object]) -> Episode:
             score=None if line["score"] is None else float(str(line["score"])),
             error=str(line["error"]),
             penalties=_numbers(line["penalties"]),
-            turns=tuple(_turn_of(turn) for turn in turns),
+            turns=tuple(_turn_of(turn) for turn in _typed(turns, list)),
         )
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"a recorded episode cannot be read ({type(error).__name__}: {error}); it must be a "
             "line of the episodes.jsonl that `tutelage train` and `tutelage collect` write"
         ) from error
 
 
+def _typed(value: object, kind: type[Any]) -> Any:
+    """The value, which must be of this type. Raises TypeError."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r:.40} is not a {kind.__name__}")
+    return value
+
+
 def _numbers(table: object) -> dict[str, float]:
-    assert isinstance(table, dict)
-    return {str(name): float(value) for name, value in table.items()}
+    return {str(name): float(value) for name, value in _typed(table, dict).items()}
 
 
 def _taken_of(value: object) -> Taken | None:
     if value is None:
         return None
-    assert isinstance(value, list)
-    at, by = value
+    at, by = _typed(value, list)
     return Taken(at=int(at), by=str(by))
 
 
 def _turn_of(line: Mapping[str, object]) -> Turn:
     def ids(name: str) -> tuple[int, ...]:
-        value = line[name]
-        assert isinstance(value, list)
-        return tuple(int(x) for x in value)
+        return tuple(int(x) for x in _typed(line[name], list))
 
-    logps = line["logps"]
-    assert isinstance(logps, list)
     return Turn(
         observation=Observation(text=str(line["seen"])),
         actor=str(line["actor"]),
@@ -185,5 +184,5 @@ def _turn_of(line: Mapping[str, object]) -> Turn:
         fresh=bool(line["fresh"]),
         prompt=ids("prompt"),
         tokens=ids("tokens"),
-        logps=tuple(float(x) for x in logps),
+        logps=tuple(float(x) for x in _typed(line["logps"], list)),
     )

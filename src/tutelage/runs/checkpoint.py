@@ -294,31 +294,36 @@ def read_state(found: Path) -> State:
 def _read(path: Path) -> dict[str, Any]:
     """state.json, every value checked."""
     try:
-        line = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(line, dict)
+        line: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         own = line.pop("sha256", None)
         if own is not None:
             right = hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()
-            assert own == right, "its checksum differs from the one it was written with"
-        assert line["phase"] in PHASES, "it names a phase that no run has"
-        assert _count(line["step"])
-        assert all(_count(length) for length in line["logs"].values())
+            _must(own == right, "its checksum differs from the one it was written with")
+        _must(line["phase"] in PHASES, "it names a phase that no run has")
+        _must(_count(line["step"]), "its step is not a count")
+        _must(all(map(_count, line["logs"].values())), "a log's length is not a count")
         for families in line["skills"].values():
             for numbers in families.values():
-                assert all(
-                    isinstance(x, int | float) and math.isfinite(x) for x in numbers.values()
-                )
+                finite = (isinstance(x, int | float) and math.isfinite(x) for x in numbers.values())
+                _must(all(finite), "a skill's count or reward is not a finite number")
         for name, wanted in line.get("files", {}).items():
-            assert isinstance(wanted, str)
-            assert not Path(name).is_absolute()
-            assert ".." not in Path(name).parts
+            inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+            _must(isinstance(wanted, str) and inside, "a file's checksum or name is wrong")
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror})") from error
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError,
-            TypeError, ValueError) as error:  # fmt: skip
+    except _MALFORMED as error:
         reason = (str(error).splitlines() or ["it has another form"])[0]
         raise RunError(f"{path} cannot be read ({reason})") from error
     return line
+
+
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading and checking JSON of any other form raises."""
+
+
+def _must(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)
 
 
 def _count(value: object) -> bool:

@@ -26,7 +26,8 @@ class OffloadedAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        assert closure is None, "the loss is not formed again"
+        if closure is not None:
+            raise ValueError("an optimiser in main memory takes no closure: call step() without")
         pairs = list(self._pairs())
         for away, home in pairs:
             home.grad = None if away.grad is None else away.grad.to("cpu")

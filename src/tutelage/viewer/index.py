@@ -476,12 +476,11 @@ def _line(path: Path, place: Place) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             file.seek(place.start)
-            line = json.loads(file.read(place.length))
-    except (OSError, ValueError) as error:
+            line: dict[str, Any] = dict(json.loads(file.read(place.length)))
+    except (OSError, TypeError, ValueError) as error:
         raise RunError(
             f"{path} changed while it was read ({error}); load the page again"
         ) from error
-    assert isinstance(line, dict)
     return line
 
 

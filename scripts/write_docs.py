@@ -51,14 +51,17 @@ EXTRAS = {
     "dev": "tests, lint and types",
 }
 KINDS = {
-    "plan": ("the actions that solve the task, in order; it knows what is hidden", "`plan(task)`"),
-    "actions": ("the first word of each of them", "`plan(task)`"),
+    "plan": (
+        "the actions that solve the task, in order; they may use hidden state",
+        "`plan(task)`",
+    ),
+    "actions": ("the first word of each action of the plan", "`plan(task)`"),
     "trace": (
-        "what the expert does that knows no more than the agent: its searching is in it",
+        "the expert's actions, which use only what the agent can see, including its search",
         "`demonstrate(task)`",
     ),
     "answer": ("the reference answer", "`answer(task)`"),
-    "skills": ("general skills, and those that retrieval chose for the task", "a bank"),
+    "skills": ("general skills, and those retrieved for the task", "a bank"),
     "written": ("two or three sentences that the student wrote from the plan", "`plan(task)`"),
 }
 

@@ -23,9 +23,9 @@ SHAPES: Final = "64"  # of products whose kernels stay compiled
 
 
 def wait_passively() -> None:
-    """Let OpenMP's threads sleep while they wait, unless the user chose otherwise: threads that
-    spin take the CPU from the thread they wait for as soon as anything else runs beside them.
-    OpenMP reads this when torch is imported, so it must be set before."""
+    """Let OpenMP's threads sleep while they wait, unless the user chose otherwise: spinning threads
+    take the CPU from the thread they wait for as soon as anything else runs on the machine. OpenMP
+    reads this when torch is imported, so it must be set before."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
@@ -59,8 +59,8 @@ def memory() -> int:
 
 
 def threads() -> int:
-    """How many threads a run takes: torch's own choice, but no more than a container's quota of CPUs,
-    which torch does not know: threads beyond it are put to sleep in the middle of their work."""
+    """How many threads a run takes: torch's own choice, but no more than a container's quota of
+    CPUs, which torch does not know: threads beyond it are throttled."""
     import torch
 
     own, quota = torch.get_num_threads(), share()

@@ -28,7 +28,8 @@ class RunError(TutelageError, RuntimeError):
 
 
 class Diverged(RunError):
-    """A gradient was not finite: the run can go on from its last checkpoint at a lower rate."""
+    """A gradient was not finite: the run can continue from its last checkpoint with a lower
+    learning rate."""
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

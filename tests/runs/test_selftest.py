@@ -301,7 +301,7 @@ def test_a_prompt_that_is_scored_differently(wiring: Make, monkeypatch: pytest.M
         return [replace(sample, prompt=sample.prompt[:-1]) for sample in scored]
 
     monkeypatch.setattr(Prompter, "samples", wrong)
-    assert "another prompt than student was shown" in refusal(wiring(), PolicyError)
+    assert "another prompt than it was sampled after" in refusal(wiring(), PolicyError)
 
 
 def test_a_first_prompt_without_room(wiring: Make) -> None:

@@ -38,7 +38,7 @@ def load(
     """A configuration from a TOML file, a run's folder, or a table in Python.
 
     overrides  settings that replace the source's: {"update.lr": 1e-4}, or ["update.lr=1e-4"]
-    trust      run code that a file names also where somebody else wrote the file
+    trust      run code that a file names even if another user wrote the file
 
     env.suite may be an object or a class, which then runs in this process (env.workers asks for
     worker processes). Raises ConfigError for what cannot be used.

@@ -1,7 +1,7 @@
 """The command line: the table of commands with their options, and the entry point `main`.
 
-Nothing heavy is imported here, so that help and error messages appear at once. `commands` holds what
-each command does; it is imported when one runs.
+Nothing heavy is imported here, so that help and error messages appear at once. `commands` holds
+what each command does; it is imported when one runs.
 """
 
 import argparse
@@ -22,12 +22,12 @@ INTERRUPTED, WRONG, FAILED = 130, 2, 1
 """Exit codes."""
 REFUSALS = "EACCES EDQUOT EFBIG EIO EMFILE ENAMETOOLONG ENOSPC EPERM EROFS"
 DISK = {getattr(errno, name) for name in REFUSALS.split() if hasattr(errno, name)}
-"""Refusals of the system that a user can do something about."""
+"""Errors of the operating system that a user can fix."""
 
 
 class Command(NamedTuple):
-    """A command: its line in the help, and the function that adds its options. `commands.NAME` runs it,
-    with an underscore at the end of a name that is a keyword of Python."""
+    """A command: its line in the help, and the function that adds its options. `commands.NAME` runs
+    it, with an underscore at the end of a name that is a keyword of Python."""
 
     summary: str
     options: Callable[[argparse.ArgumentParser], None]
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return say("stopped", INTERRUPTED)
     except BrokenPipeError:
-        # the reader of our output is gone; without this, Python would report it again at exit
+        # the reader of our output has closed it; without this, Python reports it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
@@ -76,7 +76,8 @@ def say(text: str, code: int) -> int:
 
 
 def _parsed(given: Sequence[str]) -> argparse.Namespace:
-    """Parse the arguments. Settings may come before and after options, which argparse does not allow."""
+    """Parse the arguments. Settings may come before and after options, which argparse does not
+    allow."""
     every = parser()
     arguments, rest = every.parse_known_args(given)
     settings = getattr(arguments, "overrides", getattr(arguments, "options", None))
@@ -130,7 +131,7 @@ def _trust(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--trust",
         action="store_true",
-        help="run the code that a file or a run of somebody else's names",
+        help="run code that a file or run of another user names",
     )
 
 
@@ -173,7 +174,7 @@ def _train(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--dry-run", action="store_true", help="check everything and show the plan; train nothing"
     )
-    p.add_argument("--quiet", action="store_true", help="print nothing but notes")
+    p.add_argument("--quiet", action="store_true", help="print notes only")
     p.add_argument("--json", action="store_true", help="print a line of JSON for every event")
 
 
@@ -278,7 +279,7 @@ def _demo(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--quick",
         action="store_true",
-        help="two training steps only, to see that it works",
+        help="two training steps only, as a quick check",
     )
 
 
@@ -344,12 +345,12 @@ def _convert(p: argparse.ArgumentParser) -> None:
         required=True,
         help="atif: ATIF v1.8 trajectories; messages: OpenAI's chat messages; episodes: read ATIF",
     )
-    p.add_argument("--won", action="store_true", help="leave out what was lost")
+    p.add_argument("--won", action="store_true", help="only won episodes")
 
 
 def _compare(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "folders", metavar="RUN", type=Path, nargs="+", help="runs, or folders that hold runs"
+        "folders", metavar="RUN", type=Path, nargs="+", help="runs, or folders with runs"
     )
     p.add_argument(
         "--baseline", default="", metavar="METHOD", help="compare with this (default: the first)"
@@ -365,13 +366,13 @@ def _compare(p: argparse.ArgumentParser) -> None:
         "--reach",
         type=float,
         metavar="RATE",
-        help="compare what it took to solve this share of tasks (default: the baseline's result)",
+        help="compare the cost of reaching this success rate (default: the baseline's)",
     )
     p.add_argument(
         "--format",
         choices=["text", "markdown", "csv", "latex"],
         default="text",
-        help="how to print it (default: text)",
+        help="output format (default: text)",
     )
     p.add_argument(
         "--out", type=Path, metavar="FILE", help="write it instead: FILE.md, FILE.csv or FILE.tex"
@@ -391,7 +392,7 @@ def _power(p: argparse.ArgumentParser) -> None:
         type=float,
         default=0.5,
         metavar="P",
-        help="success rate near which both methods lie (default: 0.5, the hardest case)",
+        help="success rate of both methods, about (default: 0.5, the hardest case)",
     )
     p.add_argument(
         "--alike",
@@ -408,7 +409,10 @@ def _power(p: argparse.ArgumentParser) -> None:
         help="standard deviation of success from seed to seed (default: 0)",
     )
     p.add_argument(
-        "--difference", type=float, metavar="D", help="say what this difference would take"
+        "--difference",
+        type=float,
+        metavar="D",
+        help="compute the tasks and seeds for this difference",
     )
 
 
@@ -419,7 +423,7 @@ def _runs(p: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="*",
         default=[Path("runs")],
-        help="where runs lie (default: runs)",
+        help="folders with runs (default: runs)",
     )
     p.add_argument("--json", action="store_true", help="print one line of JSON per run instead")
 
@@ -446,19 +450,19 @@ def _view(p: argparse.ArgumentParser) -> None:
         metavar="RUN",
         type=Path,
         nargs="+",
-        help="folders of runs or evaluations, or folders that hold such folders",
+        help="runs or evaluations, or folders that contain some",
     )
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     p.add_argument("--port", type=int, default=8765, help="port to listen on (default: 8765)")
     p.add_argument(
-        "--html", type=Path, metavar="FILE", help="write one page that holds everything, and end"
+        "--html", type=Path, metavar="FILE", help="write one self-contained page and exit"
     )
     p.add_argument(
         "--episodes",
         type=int,
         default=200,
         metavar="N",
-        help="with --html: the newest episodes of each run that are put in (default: 200)",
+        help="with --html: number of newest episodes of each run (default: 200)",
     )
 
 
@@ -480,9 +484,7 @@ def _check_env(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "options", nargs="*", default=[], metavar="key=value", help="options of the suite"
     )
-    p.add_argument(
-        "--split", action="append", default=[], help="a split to check (default: all that it has)"
-    )
+    p.add_argument("--split", action="append", default=[], help="a split to check (default: all)")
     p.add_argument(
         "--tasks", type=int, default=5, metavar="N", help="tasks to play per split (default: 5)"
     )
@@ -502,9 +504,9 @@ COMMANDS = {
     "try": Command("Play one episode and show every turn as the model sees it.", _try),
     "collect": Command("Record episodes to imitate (setting rollout.replay).", _collect),
     "export": Command("Write the trained model of a run as a Hugging Face folder.", _export),
-    "convert": Command("Write episodes in a form that other tools read, or read theirs.", _convert),
+    "convert": Command("Convert episodes to and from the formats of other tools.", _convert),
     "compare": Command("Compare runs on the same tasks, with confidence intervals.", _compare),
-    "power": Command("Say what difference a number of tasks and seeds can show.", _power),
+    "power": Command("Compute the difference that a number of tasks and seeds can detect.", _power),
     "runs": Command("List runs with their state, progress and last evaluation.", _runs),
     "show": Command("Print episodes of a run on the terminal.", _show),
     "view": Command("Show runs in a browser: curves, episodes, coloured tokens.", _view),

@@ -1,4 +1,4 @@
-"""How a run's folder is told from any other: by the mark that every run leaves in its own."""
+"""The mark by which a run's folder is recognised."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 LOCK, META = ".lock", "meta.json"
 MARK = "a run of tutelage\n"
-"""What `.lock` says: whoever finds it knows that a run wrote the folder's other files."""
+"""The content of `.lock`, which marks the other files of the folder as a run's."""
 
 
 def is_run(folder: Path) -> bool:

@@ -24,10 +24,10 @@ NAMED = ("algorithm", "warm_start")
 def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> Config:
     """Read a TOML file, or the folder of a run; then apply overrides such as "update.lr=1e-5".
 
-    trust  run code that the file names also where somebody else wrote the file
+    trust  run code that the file names even if another user wrote the file
 
     `extends = "base.toml"` at the top of a file starts from that file's settings (see `merged`).
-    The folder of a run is its run.folder, whatever the file in it says: it may be a copy.
+    The folder of a run is its run.folder, independent of the file in it: it may be a copy.
     Raises ConfigError for a file or a setting that cannot be used.
     """
     home = run_at(path)

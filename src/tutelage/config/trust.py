@@ -1,4 +1,4 @@
-"""Whose configuration it is: one from somebody else runs no module that it names unless trusted."""
+"""Trust in configurations: one of another user runs no code that it names unless trusted."""
 
 import contextlib
 import hashlib
@@ -29,8 +29,8 @@ SECRET = "TUTELAGE_SECRET_FILE"
 
 
 def secret() -> bytes:
-    """What only this user knows, to tell own runs from others': made when it is first needed. Empty
-    where there is no place to keep it: then every run seems to be somebody else's."""
+    """A secret of this user that signs their runs, created when it is first needed. Empty if it
+    cannot be stored: then every run counts as another user's."""
     named = os.environ.get(SECRET, "")
     try:
         path = Path(named) if named else Path.home() / ".config" / "tutelage" / "secret"
@@ -70,9 +70,9 @@ def ours(path: Path) -> bool:
 def check(
     path: Path, table: Mapping[str, "JsonValue"], typed: Sequence[str], *, trust: bool
 ) -> None:
-    """Raise ConfigError for a configuration of somebody else's that names code, unless trusted.
+    """Raise ConfigError for a configuration of another user that names code, unless trusted.
 
-    typed  overrides "key=value": what they name was named by whoever typed them
+    typed  overrides "key=value", which are trusted
     """
     given = {text.partition("=")[0].strip() for text in typed}
     names = {key: name for key, name in _names(dict(table), ()) if key not in given}
@@ -81,8 +81,8 @@ def check(
     key, name = next(iter(names.items()))
     file = source(name.partition(":")[0])
     raise ConfigError(
-        f"{path} is somebody else's and names code to run, {key} = {name!r} "
-        f"({file or 'which is not on this machine'}); look into that file, and add --trust to run it"
+        f"{path} belongs to another user and names code to run, {key} = {name!r} "
+        f"({file or 'which is not on this machine'}); read that file, and add --trust to run it"
     )
 
 

@@ -1,4 +1,4 @@
-"""The contract of environments: text in, text out, one episode at a time.
+"""The interface of environments: text in, text out, one episode at a time.
 
 `Env` and `Suite` are required. The other protocols are optional methods of a suite; each is tested
 by `isinstance` where it is used, so a suite is any class that has these methods.

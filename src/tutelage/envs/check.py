@@ -1,4 +1,4 @@
-"""Checks of an environment against the contract of `envs.base`; each problem is one sentence."""
+"""Checks of an environment against the interface of `envs.base`; each problem is one sentence."""
 
 import operator
 import pickle

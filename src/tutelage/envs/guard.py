@@ -1,4 +1,4 @@
-"""Calls into a user's environment: whatever it raises becomes one sentence."""
+"""Calls into a user's environment: any exception becomes one sentence."""
 
 import traceback
 from collections.abc import Callable
@@ -12,12 +12,13 @@ T = TypeVar("T")
 
 
 class Broken(EnvError):
-    """An environment broke its contract; the message says how."""
+    """An environment violated its interface; the message explains how."""
 
 
 @dataclass(slots=True)
 class _Now:
-    """The call in progress. A supervising process is sent its name, so that it can say what hung."""
+    """The call in progress. A supervising process is sent its name, so that it can say what
+    hung."""
 
     tell: Callable[[str], None] = lambda what: None
     split: str = ""
@@ -32,8 +33,8 @@ def listen(tell: Callable[[str], None]) -> None:
 
 
 def attempt(what: str, call: Callable[[], T]) -> T:
-    """Call a user's code, which may raise anything, even SystemExit: whatever it raises becomes
-    `Broken` with a sentence. The library's own errors pass through: they are sentences already."""
+    """Call a user's code, which may raise anything, even SystemExit: any exception becomes `Broken`
+    with a sentence. The library's own errors pass through: they are sentences already."""
     _NOW.tell(f"{_NOW.split}{what}")
     try:
         return call()

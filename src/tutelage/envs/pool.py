@@ -91,7 +91,8 @@ def _count(number: int, name: str) -> str:
 
 
 def _guarded(call: Callable[[], T]) -> T | Failure:
-    """Run foreign code. The one broad except of the project: a bad rollout is data."""
+    """Run foreign code. A broad except, because an environment's failure is a result and not an
+    error."""
     try:
         return call()
     except Exception as error:
@@ -102,7 +103,7 @@ def _guarded(call: Callable[[], T]) -> T | Failure:
 
 
 class _Envs:
-    """Environments by key; whatever one of them raises becomes a `Failure`."""
+    """Environments by key; any exception of one becomes a `Failure`."""
 
     def __init__(self, suite: Suite) -> None:
         self.suite = suite

@@ -1,4 +1,4 @@
-"""Privileged information: hints about a task that a teacher's prompt holds and the student's not.
+"""Privileged information: hints about a task in a teacher's prompt but not in the student's.
 
 A view's hint is one string of kinds joined by "+", each at most once: "plan", "skills",
 "plan+skills:ucb". Their texts stand in this order in one block of the system message.

@@ -1,4 +1,4 @@
-"""Hindsight: text from finished episodes that a scoring view is shown, and no acting one.
+"""Hindsight: text from finished episodes in the prompts of scoring views, never of acting ones.
 
 Each function returns a `Hindsight`: (episode, turn, group) -> text. With an empty text the view's
 prompt is exactly the student's.

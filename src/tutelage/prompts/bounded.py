@@ -1,4 +1,4 @@
-"""A call of somebody else's template, ended when it takes too long or too much memory."""
+"""Render a foreign chat template within limits of time and memory."""
 
 import ctypes
 import threading

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and what is told about a full disk."""
+"""Atomic writes of files and folders, and messages about a full disk."""
 
 import contextlib
 import os
@@ -53,8 +53,8 @@ def as_disk_error() -> Iterator[None]:
 
 @contextlib.contextmanager
 def new(target: Path) -> Iterator[Path]:
-    """A path beside `target` for a new file or folder, which is moved there when the block ends. After
-    an error nothing is left of it.
+    """A path beside `target` for a new file or folder, which is moved there when the block ends.
+    After an error nothing is left of it.
 
     Raises RunError where the target exists, which is never written over, or cannot be written.
     """

@@ -180,7 +180,7 @@ def rehearsal(session: Session, task: Task, hints: Iterable[str], *, seed: int) 
 
 def prove(session: Session, views: Mapping[str, View], tasks: Sequence[Task]) -> None:
     """See on tasks that every hinted view's first prompt and its answer fit into the context, and
-    that a hint says something for at least one of them. Nothing is ever cut to make it fit.
+    that a hint says something for at least one of them. Nothing is truncated to make it fit.
 
     Raises ConfigError.
     """

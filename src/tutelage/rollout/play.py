@@ -118,7 +118,7 @@ class _Rollout:
                         moved = self._generated(policy) or moved
                 if moved or self._generating(late=False):
                     continue
-                # Answers from elsewhere are taken when nothing else can go on, and all of them
+                # Answers of servers are taken when nothing else can continue, and all of them
                 # together: which turns a local policy computes beside each other, and so how their
                 # numbers are rounded, must not depend on when a server answers.
                 for policy in policies:
@@ -239,7 +239,7 @@ class _Rollout:
         room = self._room(p.actor, prompt)
         takeover = self.acting.takeover
         if takeover is not None and p.actor == STUDENT:
-            # whoever may finish the turn needs the same room in its own context
+            # a view that may finish the turn needs the same room in its own context
             room = min(room, self._room(takeover.view, self._read(p, takeover.view)[0]))
         if room < self.session.limits.max_new_tokens:
             self._finish(key, Stop.TOKENS)

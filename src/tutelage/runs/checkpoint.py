@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or not there: weights, optimiser, and how long every log was.
+"""Atomic checkpoints: weights, optimiser, and the length of every log.
 
 checkpoints/step-000020/   model.safetensors ..., optimizer.safetensors, state.json
-latest                     the name of the newest whole one
+latest                     the name of the newest complete one
 
 state.json holds the SHA-256 of every other file and of itself; they are compared on every load.
 """
@@ -29,14 +29,14 @@ LATEST = "latest"
 FOLDER = "checkpoints"
 START = "step-000000"
 KEEP = 2
-"""The newest checkpoints that stay: the last, and one before it should that be damaged."""
+"""Number of newest checkpoints to keep: the last, and one more in case it is damaged."""
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
 PHASES = ("warm_start", "train")
 NAME, DRAFT = re.compile(r"(step|warm)-\d{6,}"), re.compile(r"\.(step|warm)-\d{6,}(-old)?")
 """Folders of checkpoints, and of those that are half written or half deleted."""
 DECISIVE = (".json", ".safetensors", ".jinja", ".bin", ".pt", ".model", ".gguf", ".py")
-"""Files that would change what is loaded from a checkpoint, if they were added to it."""
+"""Files that, if added to a checkpoint, would change what is loaded from it."""
 INTERRUPTED = "interrupted"
 """An empty file in a checkpoint that Ctrl-C made."""
 Skills = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -44,12 +44,12 @@ Skills = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """Where a run stands after a checkpoint."""
+    """The state of a run at a checkpoint."""
 
     phase: str  # "warm_start" or "train"
     step: int  # steps of the phase that are done
     logs: Mapping[str, int]  # file name -> length in bytes
-    skills: Skills = field(default_factory=dict)  # what each skill has earned, by task family
+    skills: Skills = field(default_factory=dict)  # rewards of each skill, by task family
 
     @property
     def name(self) -> str:
@@ -100,7 +100,7 @@ def save(
 
 
 def _check_finite(state: State, student: Trainable) -> None:
-    """Weights that are not finite would take the place of the last good ones."""
+    """Refuse weights that are not finite, which would replace the last good ones."""
     if not all(bool(p.isfinite().all()) for p in student.parameters()):
         raise Diverged(
             f"the weights after step {state.step} are not finite, so they were not saved; continue "
@@ -239,7 +239,7 @@ def verify(found: Path) -> None:
 
 
 def damage(found: Path) -> str:
-    """What is wrong with a checkpoint, which file it is in; empty where it is whole."""
+    """The problem of a checkpoint and the damaged file; empty if it is intact."""
     try:
         state = _read(found / STATE)
     except RunError as error:
@@ -262,7 +262,7 @@ def damage(found: Path) -> str:
 
 
 def earlier(found: Path) -> str:
-    """Half a sentence: what to do where a checkpoint cannot be used."""
+    """The end of an error message: what to do if a checkpoint cannot be used."""
     folder = found.parent.parent if len(found.parts) > 2 else found.absolute().parents[1]
     return _advice(folder, besides=found.name)
 
@@ -273,12 +273,12 @@ def _advice(folder: Path, besides: str = "") -> str:
         return "; no other checkpoint is whole: put the file back, or start a new run"
     return (
         f"; the newest whole checkpoint besides is {whole[-1]}: write that name into "
-        f"{folder / LATEST} to go on from it, or put the file back"
+        f"{folder / LATEST} to continue from it, or restore the file"
     )
 
 
 def read_state(found: Path) -> State:
-    """Where a run stood at a checkpoint. Raises RunError where its state.json is damaged."""
+    """The state of a run at a checkpoint. Raises RunError where its state.json is damaged."""
     try:
         line = _read(found / STATE)
         state = State(**{name: line[name] for name in ("phase", "step", "logs", "skills")})
@@ -349,8 +349,8 @@ def names(folder: Path) -> list[str]:
 
 
 def clean(folder: Path, current: str) -> None:
-    """Drop what a killed run left: drafts, and checkpoints after the one it goes on from. What has
-    no checkpoint's name stays."""
+    """Delete leftovers of a killed run: drafts, and checkpoints after the one it continues from.
+    Files without a checkpoint's name stay."""
     for path in (folder / FOLDER).glob("*"):
         name = path.name
         later = current and NAME.fullmatch(name) and _order(name) > _order(current)
@@ -366,8 +366,8 @@ def prune(folder: Path, wanted: set[str]) -> None:
 
 
 def _drop(folder: Path, name: str) -> None:
-    """Out of sight in one move: a run killed while it deletes files leaves a draft, which `clean`
-    drops, and not half a checkpoint."""
+    """Rename it first: a run killed while it deletes files leaves a draft, which `clean` deletes,
+    and not half a checkpoint."""
     old, draft = folder / FOLDER / name, folder / FOLDER / f".{name}-old"
     shutil.rmtree(draft, ignore_errors=True)
     old.rename(draft)

@@ -1,14 +1,14 @@
-"""A run is a folder: checked, claimed once, described, locked while it is trained in, continued.
+"""The folder of a run: checked, claimed, locked during training, and continued.
 
 config.toml      every setting as resolved
 meta.json        versions, machine, seed, the panel's fingerprint
 episodes.jsonl   every episode that was played; metrics.jsonl, evals.jsonl, columns.jsonl
 hints.jsonl      the hints that the student wrote for itself
 timings.jsonl    the only file besides meta.json that two equal runs do not share
-.lock            marks the folder as a run's, and is held by the process that trains in it
+.lock            marks the folder as a run, and is locked by the training process
 
-`find` checks and writes nothing. `claim` is the last thing before the first step: only from there
-on is anything written, cut or deleted, and only in a folder that carries the mark.
+`find` checks and writes nothing. `claim` is the last thing before the first step: only after it is
+anything written, truncated or deleted, and only in a folder with the mark.
 """
 
 import contextlib
@@ -35,20 +35,20 @@ LOGS = ("episodes.jsonl", "metrics.jsonl", "evals.jsonl", "columns.jsonl", HINTS
 TIMINGS = "timings.jsonl"
 DIVERGED = ".diverged"
 NAMES = (CONFIG, *LOGS, TIMINGS, checkpoint.LATEST, checkpoint.FOLDER)
-"""What a run writes besides meta.json and `.lock`."""
+"""Files of a run besides meta.json and `.lock`."""
 HARMLESS = {
     "run.folder",
     "run.checkpoint_every",
     "policy.gradient_checkpointing",
 }
-"""Settings that change no result, so that a run may be continued with others."""
+"""Settings that do not change results, which may differ when a run is continued."""
 CALMING = {"update.lr", "update.warmup", "update.grad_clip", "warm_start.lr"}
-"""Settings that may change where a run is continued that stopped because it diverged."""
+"""Settings that may change when a diverged run is continued."""
 
 
 @dataclass(kw_only=True)
 class RunFolder:
-    """A run's folder: its logs once it is claimed, and where it stands.
+    """A run's folder: its logs once it is claimed, and its state.
 
     state    None before the first checkpoint
     newest   the folder of that checkpoint
@@ -108,7 +108,7 @@ def find(config: Config, *, steps_matter: bool, resume: bool) -> RunFolder:
             raise RunError(f"{path} holds no run to continue; start it without --resume")
         if not is_run(path):
             raise RunError(
-                f"{path / CONFIG} is not a run's: neither {LOCK} nor {META} says so; name the "
+                f"{path / CONFIG} is not a run's: neither {LOCK} nor {META} marks it; name the "
                 "folder of a run, or start a new one in another run.folder"
             )
         _check_kinds(path)
@@ -205,7 +205,7 @@ def _check_kinds(path: Path) -> None:
             wanted, what = stat.S_ISDIR, "folder"
         if not wanted(mode):
             if name == checkpoint.LATEST and not stat.S_ISLNK(mode):
-                continue  # who reads it names the newest whole checkpoint too
+                continue  # its reader also names the newest complete checkpoint
             kind = "a symbolic link" if stat.S_ISLNK(mode) else f"no {what}"
             raise RunError(
                 f"{path / name} is {kind}, where a run has a {what} of its own, so it cannot be "
@@ -261,7 +261,7 @@ def _check_length(path: Path, newest: Path, name: str, length: int) -> None:
 
 
 def _check_hints(path: Path, length: int) -> None:
-    """What a run reads back when it goes on: a task and a text in every line."""
+    """Lines that a resumed run reads back: each has a task and a text."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -294,7 +294,7 @@ def _cut_timings(path: Path) -> None:
 
 
 def _lock(path: Path) -> int:
-    """Held until the folder is closed or the process ends, however it ends."""
+    """Held until the folder is closed or the process ends."""
     follow = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
     handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | follow, 0o644)
     try:
@@ -352,7 +352,7 @@ def diverged(path: Path) -> bool:
 
 
 def note_divergence(folder: RunFolder) -> None:
-    """Note that it did: it may then be continued with a lower learning rate."""
+    """Record the divergence: the run may then be continued with a lower learning rate."""
     with contextlib.suppress(OSError):
         (folder.path / DIVERGED).touch()
 

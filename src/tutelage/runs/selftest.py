@@ -1,4 +1,4 @@
-"""What a run proves about its own wiring before it trains: each failure is one sentence.
+"""Self-tests of a run's wiring before it trains: each failure is one sentence.
 
 The order is that of the list in `run_all`; later tests rely on earlier ones.
 """
@@ -42,17 +42,17 @@ from tutelage.training.layout import prepare
 from tutelage.types import Episode, Task
 
 TURNS, NEW_TOKENS = 3, 24
-"""How much of an episode is played."""
+"""Turns and tokens of the test episodes."""
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}
 """Largest difference in log-probability between sampling and scoring the same token."""
 REPEATS, NOISE_FACTOR = 3, 8.0
-"""Times that a gradient is formed to see how far it differs from itself, where it does, and how many
-times that far another may differ from it."""
+"""Times that a gradient is formed to see how far it differs from itself, where it does, and how
+many times that far another may differ from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
-    """What is tested: the parts of a run before its first step."""
+    """The parts of a run before its first step."""
 
     phases: Sequence[Phase]
     session: Session
@@ -87,7 +87,7 @@ def environment(wiring: Wiring) -> None:
     problems = quick(wiring.session.suite, wiring.split)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise EnvError(f"{problems[0]}{more}; `tutelage check-env` tells all")
+        raise EnvError(f"{problems[0]}{more}; `tutelage check-env` lists all problems")
 
 
 def expert(wiring: Wiring) -> None:
@@ -127,7 +127,7 @@ def check_expert(suite: Suite, task: Task, limit: int, *, aloud: bool) -> None:
     if len(script) > limit:
         raise ConfigError(
             f"the expert takes {len(script)} turns for task {task.id}, but rollout.max_turns = "
-            f"{limit}: it would never be seen to win; raise rollout.max_turns"
+            f"{limit}: it could never win; raise rollout.max_turns"
         )
 
 
@@ -145,14 +145,14 @@ def check_tokenizer(name: str, chat: Chat, student: Chat) -> None:
     """Refuse a policy whose token ids mean something else than the student's."""
     if chat.fingerprint() != student.fingerprint():
         raise PolicyError(
-            f"the student's tokenizer and that of policies.{name} differ, so the ids that one "
-            "samples are other words to the other; choose models of one family, or build the "
+            f"the student's tokenizer and that of policies.{name} differ, so the same "
+            "ids are different tokens for each; choose models of one family, or build the "
             f'student with policy.tokenizer = "{name}"'
         )
 
 
 def template(wiring: Wiring) -> None:
-    """chat templates keep earlier turns as they were, and no text passes for one of their tokens."""
+    """chat templates keep earlier turns as they were, and no text is encoded to their tokens."""
     for name in sorted({view.policy for view in wiring.views().values()}):
         wiring.policies[name].chat.check_control()
         if wiring.session.context.kind == "transcript":
@@ -175,8 +175,8 @@ def _acts(wiring: Wiring, name: str, view: View) -> None:
         ids = [*turn.prompt] if turn.fresh else [*ids, *turn.prompt]
         if sample.tokens != turn.tokens or sample.prompt != tuple(ids):
             raise PolicyError(
-                f"turn {k} would be scored after another prompt than {name} was shown; this is a "
-                "fault of the project: please report it with your configuration"
+                f"turn {k} of {name} would be scored after another prompt than it was sampled "
+                "after; this is a fault of the project: please report it with your configuration"
             )
         ids += turn.tokens
     policy, heat = wiring.policies[view.policy], wiring.session.limits.temperature
@@ -211,7 +211,7 @@ def _played(wiring: Wiring, name: str, view: View) -> Episode:
     if episode.stop.broken:
         raise EnvError(
             f"the environment failed on task {wiring.task.id}: {episode.error}; `tutelage "
-            "check-env` tells more"
+            "check-env` gives details"
         )
     if not episode.turns:
         policy = wiring.policies[view.policy]

@@ -1,4 +1,4 @@
-"""Train as a configuration says: play, learn, evaluate, save; after a crash the same again.
+"""Train as a configuration says: play, update, evaluate, save, and resume.
 
 One training step, from the command to the surrogate, is this walk of seven functions:
 
@@ -10,7 +10,7 @@ One training step, from the command to the surrogate, is this walk of seven func
 6. `objective.terms`      `Reinforce.bind`: one term, an advantage and a surrogate
 7. `maths.surrogates`     `ppo_clip`: the clipped surrogate of each token
 
-A run that was killed anywhere and continued writes the same bytes as one that never stopped.
+A run that was killed at any point and continued writes the same bytes as an uninterrupted one.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ from tutelage.types import Episode
 
 
 class Watch(Protocol):
-    """Told how a run goes. Lines are what was logged, seconds are by phase of the step."""
+    """Receives progress of a run: logged lines, and seconds by phase of the step."""
 
     def started(self, config: Config, phase: str, step: int) -> None: ...
     def tested(self, names: Sequence[str]) -> None: ...
@@ -61,17 +61,16 @@ class Watch(Protocol):
     def stepped(self, line: Line, seconds: Mapping[str, float]) -> None: ...
     def evaluated(self, line: Line) -> None: ...
     def warned(self, sentence: str) -> None:
-        """Told what the user should know, such as why a run cannot learn and what helps."""
+        """Receives notes for the user, such as why a run cannot learn and what helps."""
         ...
 
     def closed(self) -> None: ...
 
 
 def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
-    """Run a configuration to its end in its folder, which is returned.
-
-    Raises ConfigError and PolicyError for what cannot be run, RunError for what went wrong later.
-    After a KeyboardInterrupt the last finished step is a checkpoint.
+    """Run a configuration to its end in its folder, which is returned. Raises ConfigError and
+    PolicyError for a configuration that cannot be run, RunError for later failures. After a
+    KeyboardInterrupt the last finished step is a checkpoint.
     """
     refuse_reimport()
     parts = assemble(config, evaluates=bool(config.eval.every))
@@ -131,7 +130,7 @@ def refuse_reimport() -> None:
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SystemExit(
             "tutelage: a worker process imports this script, which would start its run once more; "
-            'put what trains under `if __name__ == "__main__":`'
+            'put the training code under `if __name__ == "__main__":`'
         )
 
 
@@ -162,7 +161,7 @@ def _enough_memory() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Finished:
-    """The last whole step: what a checkpoint of it holds besides weights."""
+    """The last complete step: the content of its checkpoint besides weights."""
 
     state: State
     optimizer: torch.optim.Optimizer
@@ -188,8 +187,8 @@ class _Loop:
         return self.parts.config
 
     def steps(self) -> Iterator[tuple[Phase, int]]:
-        """Every step that is left. A phase begins before its first step is taken; what a step asks
-        for, such as an evaluation or a checkpoint, is done when the next one is asked for."""
+        """The remaining steps. A phase begins before its first step; evaluations and checkpoints
+        that are due after a step are done before the next one."""
         state, phases = self.folder.state, self.parts.phases
         names = [phase.name for phase in phases]
         for phase in phases[names.index(state.phase) if state else 0 :]:
@@ -206,7 +205,7 @@ class _Loop:
         checkpoint.prune(self.folder.path, wanted)
 
     def _begin(self, phase: Phase, state: State | None) -> int:
-        """Make or restore what a phase needs besides weights. Returns its first step."""
+        """Create or restore the state of a phase besides weights. Returns its first step."""
         update = self.config.update
         self.optimizer = adamw(
             self.student.parameters(),
@@ -229,7 +228,7 @@ class _Loop:
         return first
 
     def _after(self, phase: Phase, step: int, first: int) -> None:
-        """What is due once a step is done."""
+        """Evaluations and checkpoints that are due after a step."""
         if step == first:
             self._warn(self.signs.sentences(after="first", columns=self.columns))
         done = step + 1
@@ -239,7 +238,7 @@ class _Loop:
             self._save(phase, done)
 
     def _complete(self, phase: Phase, done: int) -> None:
-        """What should have followed the step after which Ctrl-C came: evaluation, checkpoint."""
+        """What was due after the last step before Ctrl-C: evaluation, checkpoint."""
         if not checkpoint.was_interrupted(self.folder.path):
             return
         if self._evaluates(phase, done) and not self._evaluated(done):
@@ -416,7 +415,7 @@ class _Loop:
                 self.finished = replace(self.finished, state=state)
         for line in results:
             self.watch.evaluated(line)
-        if step == 0:  # before a teacher with the hint has taught anything
+        if step == 0:  # before any distillation from a teacher with the hint
             self._warn(diagnosis.hint_gaps(results, step=0))
 
     def _state(self, phase: Phase, done: int, logs: Mapping[str, int]) -> State:
@@ -442,8 +441,8 @@ class _Loop:
             raise
 
     def _save_interrupted(self) -> None:
-        """A checkpoint of the last whole step, so that Ctrl-C costs none. The next one replaces it:
-        a run that goes on keeps the checkpoints of one that never stopped."""
+        """A checkpoint of the last complete step, so that Ctrl-C loses none. The next one replaces
+        it, so a continued run has the same checkpoints as an uninterrupted one."""
         if self.finished is None:
             return  # nothing is done, or a second Ctrl-C came while weights changed
         state = self.finished.state

@@ -1,4 +1,4 @@
-"""How a step's episodes lie on the flat token axis, and what of them each pass reads."""
+"""The layout of a step's episodes on the flat token axis, and the spans that each pass reads."""
 
 import random
 from bisect import bisect_left
@@ -156,8 +156,8 @@ def shared_scores(layout: Layout, views: Mapping[str, View]) -> dict[str, list[t
 
 
 def deal(layout: Layout, parts: int, name: tuple[int, ...]) -> list[list[int]]:
-    """Episodes dealt into minibatches: shuffled, as evenly as can be, no episode twice or left out
-    but those in which nothing was said. `name` seeds the order."""
+    """Episodes divided into minibatches: shuffled, of equal size up to 1, each episode exactly once
+    except those without sampled tokens. `name` seeds the order."""
     order = [e for e, starts in enumerate(layout.starts) if starts[0] < starts[-1]]
     if parts > 1:
         random.Random(seed_of("minibatches", *name)).shuffle(order)
@@ -189,9 +189,10 @@ def _length(sample: Sample) -> int:
 
 
 def _spans(layout: Layout, episode: int, views: Collection[str]) -> list[Span]:
-    """An append-only episode is one span; where some view's prompt starts afresh, so does a span."""
+    """An append-only episode is one span; where some view's prompt starts afresh, so does a
+    span."""
     starts = layout.starts[episode]
-    if starts[0] == starts[-1]:  # nothing was said
+    if starts[0] == starts[-1]:  # no sampled tokens
         return []
     read = [layout.samples[name][episode] for name in sorted(views)]
     begins = [

@@ -14,7 +14,7 @@ class OffloadedAdamW(torch.optim.AdamW):
     """AdamW whose step is taken in main memory, on a copy of the weights that stays there.
 
     The device keeps weights and gradients, 8 of the 16 bytes a parameter; a step sends the
-    gradients over and the weights back. Its numbers are those of AdamW on a processor.
+    gradients over and the weights back. Its results are those of AdamW on a CPU.
     """
 
     def __init__(self, parameters: Iterable[Tensor], **settings: Any) -> None:

@@ -1,6 +1,6 @@
-"""How far the sampler's log-probabilities are from the trainer's, and what makes up for it.
+"""Sampler-trainer mismatch: its measurement, and truncated importance weights that correct it.
 
-The same weights give other numbers in another engine: kernels, number formats, batch sizes. With
+The same weights give other numbers in another engine: kernels, dtypes, batch sizes. With
 p the trainer's and q the sampler's probability of a sampled token, both before the step's update,
 
     mismatch   |log p - log q|: its mean, 99th percentile and largest
@@ -24,7 +24,7 @@ from tutelage.objective.scores import Scores
 
 SHARE = 0.99
 ENOUGH = 1024
-"""Tokens that are looked at where the trainer's probabilities are not there already."""
+"""Tokens to score if the trainer's probabilities are not available already."""
 
 
 def own_tokens(algorithm: Algorithm, batch: TokenBatch) -> Iterator[tuple[str, Tensor]]:
@@ -59,8 +59,8 @@ class Mismatch:
 
     @torch.no_grad()
     def glimpse(self, batch: TokenBatch, live: Mapping[str, Scores], index: Tensor) -> None:
-        """Hold some of what was sampled against live scores of the tokens index[n], taken before
-        the first update: no pass more, and the head on a few tokens only."""
+        """Compare some sampled tokens with live scores of the tokens index[n], taken before the
+        first update: no extra pass, and the LM head on a few tokens only."""
         for name in self.unseen.keys() & live.keys():
             room = max(0, ENOUGH - self.count)
             here = self.unseen[name][index].nonzero().squeeze(-1)[:room]
@@ -87,8 +87,8 @@ class Mismatch:
                 f"in step {step} the sampler's log-probabilities differ from the trainer's by "
                 f"{numbers['mean']:.3g} nats a token on average (99th percentile {numbers['p99']:.3g}, "
                 f"largest {numbers['max']:.3g}; at most policy.sampler.max_mismatch = "
-                f"{self.limit:g}), so it samples from another model than is trained: look whether "
-                "it got the weights and computes in the same number format, or raise "
+                f"{self.limit:g}), so it does not sample from the trained model: check that "
+                "it has the weights and computes in the same dtype, or raise "
                 "policy.sampler.max_mismatch"
             )
 
@@ -96,7 +96,7 @@ class Mismatch:
 def compare(
     algorithm: Algorithm, batch: TokenBatch, if_read: Callable[[str], Scores | None], limit: float
 ) -> Mismatch:
-    """Compare what was sampled with the scores that a view has already, if they have been read."""
+    """Compare sampled tokens with the scores that a view has already, if they have been read."""
     mismatch = Mismatch(limit=limit)
     for name, where in own_tokens(algorithm, batch):
         scores = if_read(name)
@@ -112,10 +112,10 @@ def compare(
 def corrected(
     algorithm: Algorithm, batch: TokenBatch, before: Mapping[str, Scores], cap: float
 ) -> tuple[TokenBatch, Tensor]:
-    """The batch as if the trainer had sampled it, and what each token [N] counts for that."""
+    """The batch as if the trainer had sampled it, and each token's importance weight [N]."""
     logp, weight = batch.logp.clone(), torch.ones_like(batch.logp)
     for name, where in own_tokens(algorithm, batch):
         logp[where] = before[name].logp[where].detach().to(logp)
-        # a ratio is cut before it is taken, so that it is never infinite
+        # clamped before the exponential, so that the ratio is never infinite
         weight[where] = (logp[where] - batch.logp[where]).clamp(max=math.log(cap)).exp()
     return replace(batch, logp=logp), weight

@@ -30,7 +30,7 @@ from tutelage.training.usable import refuse_silence
 from tutelage.training.view_scores import ViewScores
 from tutelage.types import Episode
 
-_UPDATE = UpdateSection()  # the one home of the defaults
+_UPDATE = UpdateSection()  # the only place of the defaults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a step did: numbers for the log and the columns behind them."""
+    """The result of a step: numbers for the log, and columns per token."""
 
     losses: Mapping[str, float]
     grad_norm: float
@@ -73,8 +73,8 @@ def train_step(
 ) -> Report:
     """Learn from episodes that are not broken.
 
-    The objective is bound to all of them at once, which fixes every advantage and weight. It is then
-    evaluated in micro-batches: they save memory and never change the result.
+    The objective is bound to all of them at once, which fixes every advantage and weight. It is
+    then evaluated in micro-batches: they save memory and never change the result.
 
     Raises RunError where there is nothing to learn from, or a gradient is not finite: the weights
     are then as they were after the last whole minibatch.

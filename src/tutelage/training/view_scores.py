@@ -1,4 +1,4 @@
-"""Scores of a step's tokens as each view reads them: before the update, and as the weights are now."""
+"""Scores of a step's tokens under each view: before the update, and under the current weights."""
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,9 +22,9 @@ class ViewScores:
     """Asks the policies for scores of spans.
 
     temperature  of sampling, at which every score is taken
-    device       of the student, where scores before the update are kept
+    device       of the student, where scores from before the update are stored
     moves        whether weights change before the last of those scores is read
-    clock        is told how long scores before the update take
+    clock        measures the time of scoring before the update
     """
 
     layout: Layout
@@ -50,7 +50,7 @@ class ViewScores:
         """Scores without gradient of all spans that hold some of the tokens [N], and the index [n]
         of the tokens that were scored."""
         since = time.perf_counter()
-        # a server that was told beforehand of whole episodes has begun with those
+        # whole episodes: a server may have begun to score them already
         begun = isinstance(self._policy(view), Prefetches) and self.views[view].hindsight is None
         spans = spans_holding(self.layout, view, tokens.tolist(), whole=begun)
         with torch.no_grad():
@@ -61,9 +61,9 @@ class ViewScores:
         return scores, self.layout.token_index(spans).to(self.device)
 
     def live(self, needed: Collection[str], spans: Sequence[Span]) -> dict[str, Scores]:
-        """Scores of a micro-batch as the weights are now, with gradient but for the views that no
-        term trains. One of these that reads the same as a trained view of its policy shares its
-        pass."""
+        """Scores of a micro-batch under the current weights, with gradient except for views that no
+        term trains. Such a view shares the pass of a trained view of its policy if both read the
+        same ids."""
         followed = set(needed) & self.algorithm.followed()
         live = {name: self._score(name, spans) for name in sorted(set(needed) - followed)}
         for name in sorted(followed):
@@ -75,9 +75,9 @@ class ViewScores:
         return live
 
     def sharing_prefixes(self, passes: Sequence[MicroBatch]) -> Iterator[MicroBatch]:
-        """The micro-batches of a minibatch. What all of their prompts begin with is computed before
-        the first, and gradients are whole after the last. Trained views come first, since others
-        of their policy may read the same."""
+        """The micro-batches of a minibatch. The common prefix of their prompts is computed before
+        the first, and gradients are complete after the last. Trained views come first, since others
+        of their policy may read the same prefix."""
         names = {name for needed, _ in passes for name in needed}
         followed = self.algorithm.followed()
         with ExitStack() as stack:

@@ -1,8 +1,8 @@
 """An index of a run's episodes in SQLite, made once and extended as the run's files grow.
 
 A row for each line of episodes.jsonl holds where the line stands, and what episodes are filtered
-by; a full-text table holds the text of turns. Lines of columns.jsonl are found by their key. The index
-lies outside of the run folder, so that a folder that cannot be written can be shown.
+by; a full-text table holds the text of turns. Lines of columns.jsonl are found by their key. The
+index lies outside of the run folder, so that a folder that cannot be written can be shown.
 
 A resumed run cuts its files back: the index then finds the last line that is still the same, by
 the lines' checksums, and reads on from there.
@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 from tutelage.errors import RunError
 
 VERSION = 4
-"""Of the tables; an index of another version is made anew."""
+"""Of the tables; an index of another version is rebuilt."""
 EPISODES, COLUMNS = "episodes.jsonl", "columns.jsonl"
 ANSWERS = 64
-"""Answers that are remembered."""
+"""Size of the cache of answers."""
 BATCH = 400
 """Lines that are written in one transaction: a reader never waits long."""
 
@@ -67,7 +67,7 @@ LISTED = [
     "invalid",
     "actors",
 ]
-"""What a list of episodes shows of each."""
+"""Columns of a list of episodes."""
 FACETS = ("phase", "split", "family", "stop", "policy")
 """What episodes are filtered by as it stands; the page offers the values that there are."""
 # by step means by time: the warm start's steps come before those of the training
@@ -89,7 +89,7 @@ class Place(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """What a list of episodes is narrowed to; None and "" let all pass."""
+    """A filter of episodes; None and "" match all."""
 
     text: str = ""
     low_step: int | None = None
@@ -150,7 +150,7 @@ class Index:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Make the tables; an index of another version, or a broken one, is made anew."""
+        """Make the tables; an index of another version, or a broken one, is rebuilt."""
         try:
             with self._writing() as db:
                 found = db.execute("SELECT name FROM sqlite_master WHERE name = 'facts'").fetchone()
@@ -173,7 +173,7 @@ class Index:
         db = sqlite3.connect(self.path, timeout=30)
         try:
             db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = OFF")  # a lost index is made anew
+            db.execute("PRAGMA synchronous = OFF")  # a lost index is rebuilt
             with db:
                 yield db
         finally:
@@ -388,7 +388,7 @@ class Index:
         }
 
     def _remembered(self, question: tuple[Any, ...]) -> Any:
-        """An answer, kept until the index changes: the page asks again and again."""
+        """A cached answer, until the index changes: the page asks repeatedly."""
         state = (self.db.execute("SELECT max(id) FROM episodes").fetchone()[0], self.done)
         with self._answering:
             if state != self._state:

@@ -1,7 +1,6 @@
 """The folders that are shown: where runs are, what each is, how far it is, and its numbers by step.
 
-Folders are read leniently: whatever is wrong with one is told in its row, and keeps no other from
-being shown.
+Folders are read leniently: an error in one is reported in its row, and the others are still shown.
 """
 
 import hashlib

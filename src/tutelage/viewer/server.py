@@ -1,7 +1,7 @@
 """The HTTP server of the page: files of the page, and runs as JSON. It changes nothing in a run.
 
-Whatever stands in a run's files is hostile text: it is sent as JSON, the page makes text nodes of
-it, and the page's policy forbids scripts, styles and requests from elsewhere.
+A run's files are untrusted: they are sent as JSON and shown as text nodes, and the content security
+policy forbids external scripts, styles and requests.
 """
 
 import base64
@@ -38,13 +38,13 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 LOOKED = 2.0
-"""Seconds between two looks for new folders, and between two looks at files that grow."""
+"""Seconds between two searches for new folders, and between two checks of growing files."""
 PATIENCE = 0.2
 """Seconds that a first answer waits for the index."""
 COOKIE = "tutelage_view"
 
 ADVANTAGE = re.compile(r"^(group_relative|.*advantage|leave_one_out)")
-"""Signals that say how a copy compares with the others of its group."""
+"""Signals that compare an episode with the others of its group."""
 
 FIRST = ("gate", "t_dur", "gap", "group_relative")
 """Beginnings of signals whose spread is shown first."""
@@ -55,11 +55,11 @@ Raises TutelageError with the reason where it cannot be known."""
 
 
 def no_privileged_text(folder: Folder, line: Mapping[str, Any]) -> Mapping[str, str]:
-    raise RunError("this viewer was started without a way to make privileged text")
+    raise RunError("this viewer was started without privileged text")
 
 
 class Shelf:
-    """The folders that are shown, and their indices. One thread extends the indices."""
+    """The folders on the page, and their indices. One thread extends the indices."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Shelf:
             self._wanted.insert(0, name)
         if new:  # a small run is complete in its first answer
             until = time.monotonic() + PATIENCE
-            with contextlib.suppress(OSError):  # the thread tries again, and says so
+            with contextlib.suppress(OSError):  # the thread tries again, and reports the error
                 self.indices[name].update(lambda: time.monotonic() < until)
         return self.indices[name]
 
@@ -159,7 +159,7 @@ class Shelf:
     def stop(self) -> None:
         self._stop.set()
 
-    # -- what the page asks for
+    # -- requests of the page
 
     def run(self, name: str) -> dict[str, Any]:
         """A run with its settings, evaluations, and what can be plotted and filtered."""
@@ -410,7 +410,7 @@ def application(shelf: Shelf, *, token: str = "") -> "Starlette":
         return Response(text, media_type=TYPES[path.suffix])
 
     class Guarded:
-        """Lets in who may, and puts the policy on every answer."""
+        """Checks access, and adds the content security policy to every response."""
 
         def __init__(self, app: Any) -> None:
             self.app = app
@@ -539,7 +539,7 @@ def bound(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen()  # who asks before all is loaded waits, instead of being refused
+        listener.listen()  # early requests wait until everything is loaded, instead of being refused
     except OSError as error:
         listener.close()
         raise RunError(

@@ -30,7 +30,7 @@ class Gem:
     id        what `gem.make` is given, such as "game:GuessTheNumber-v0-easy"
     settings  its further arguments
     won       the last step's reward from which an episode is won, or the key of `info` that says so
-    rules     what the agent is told first
+    rules     text that the agent reads first
     train, dev, test   how many seeds these splits have
 
     What GEM puts under "suffix" follows the observation on a line of its own.
@@ -88,7 +88,8 @@ class GemEnv:
         self._mine = None
 
     def _apart(self, call: Callable[[], T]) -> T:
-        """Call with this environment's own states of the global generators, then restore the others."""
+        """Call with this environment's own states of the global generators, then restore the
+        others."""
         outer = random.getstate(), self._numpy.get_state()
         if self._mine is not None:
             random.setstate(self._mine[0])

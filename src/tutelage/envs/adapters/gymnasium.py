@@ -49,7 +49,7 @@ class Gymnasium:
     won       the return from which an episode is won (by default the threshold that the environment
               is registered with), or the key of `info` that says so
     state     your function of (observation, environment): a key for the same situation
-    rules     what the agent is told first; without it, the actions
+    rules     text that the agent reads first; without it, the actions
     train, dev, test   how many seeds these splits have
 
     Text that is no action does not step the environment: the turn is invalid, and the answer is the

@@ -27,7 +27,7 @@ class OpenEnv:
     won       the last step's reward from which an episode is won, or the field of the observation
               that says so
     settings  further arguments of every reset, besides the seed
-    rules     what the agent is told first
+    rules     text that the agent reads first
     seconds   how long an answer may take
     train, dev, test   how many seeds these splits have
     """

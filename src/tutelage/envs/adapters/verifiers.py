@@ -39,8 +39,9 @@ class Verifiers:
 
     taskset   its id, which names an installed package or a module of yours
     settings  its configuration, as below [env.taskset]
-    won       the reward from which an episode is won, or the name of a reward or metric that says so
-    rules     what the agent is told first, before the task's own system prompt
+    won       the reward from which an episode is won, or the name of the reward or metric that
+              decides
+    rules     text that the agent reads first, before the task's own system prompt
     test, dev, train   how many tasks these splits have, cut in this order from those that the
               taskset yields; a taskset that ends sooner has fewer to train on
 

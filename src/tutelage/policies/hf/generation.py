@@ -1,25 +1,24 @@
-"""The generation engine: continuous batching, with the KV cache kept from turn to turn.
+"""The generation engine: continuous batching over a KV cache that persists from turn to turn.
 
-Every live episode owns a slot of one cache. A request always carries its complete prompt, and the
-engine compares it with what the slots hold and computes only the rest. Eviction, a teacher that
-takes over late and window contexts that share a prefix are then the same case, and no caller can be
-wrong about what is cached. Slots decode together; those that finished wait for their next prompt
-while the others continue.
+Every live episode owns a slot of one cache. A request always has its complete prompt; the engine
+compares it with the contents of the slots and computes only the rest. Eviction, a teacher that
+takes over late and window contexts with a shared prefix are then the same case, and callers never
+track what is cached. Slots decode together; a finished slot waits for its next prompt while the
+others continue.
 
 Why an engine of our own: transformers' continuous batching (`generate_batch`, 5.23, float32, one
 CPU core, 11 million parameters) sampled 105 to 126 tokens a second with 16 slots, where its
 `generate` sampled 970.
 
-Prompts are fed as one axis of tokens: the new tokens of all slots lie one after another, so that
-every product is formed over all of them at once, nothing is padded, and a pass has a bound in
-tokens. A common prefix of 32 tokens or more is copied from another slot, so the episodes of a group
-compute their first prompt once.
+Prompts are prefilled without padding: the new tokens of all slots are concatenated on one axis, and
+a pass is bounded in tokens. A common prefix of 32 tokens or more is copied from another slot, so
+the episodes of a group compute their first prompt once.
 
-Memory: slots that no longer fit the budget are evicted, the longest idle first, and their episodes
-are computed again if they come back; turns that do not fit wait. When nothing is cached any more,
-the memory is given back, for scores and the update. On a GPU that ends the recorded steps too, which
-know the cache's addresses: they are recorded again in the next rollout, which begins with slots of
-the size that the last one ended with, so that each shape is recorded once.
+Memory: slots that exceed the budget are evicted, the longest idle first, and their episodes are
+recomputed if they come back; turns that do not fit wait. When nothing is cached any more, the
+memory is freed for scoring and the update. On a GPU this also drops the CUDA graphs, which hold the
+cache's addresses: they are recorded again in the next rollout, which starts with the slot size that
+the last one ended with, so each shape is recorded once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -82,12 +81,12 @@ class SlotEngine:
     budget   bytes for keys and values; the default of an only engine if None
     recorder of decode steps, which then have few shapes; CUDA graphs if None and on a GPU
     reference_path
-             sample without the optimisations: nothing is kept after a turn, copied from another
-             slot, recorded, or read together with other slots
+             sample without the optimisations: no cache between turns, no prefix copies, no CUDA
+             graphs, no batched reads of several slots
 
-    Further requests wait for slots of episodes that have ended. Only where nothing else could be
-    done is the longest idle slot taken from its episode, which is computed again if it comes back.
-    There is always at least one slot.
+    Further requests wait for slots of episodes that have ended. An idle slot is taken from a live
+    episode only if nothing else can run; that episode is recomputed if it comes back. There is
+    always at least one slot.
 
     Live episodes keep their slots: taking the longest idle one takes it from the episode that comes
     back next (12 episodes of 6 turns in 6 slots computed 3,688 tokens instead of 1,068). An episode
@@ -147,13 +146,12 @@ class SlotEngine:
             self._drop()
 
     def refresh(self) -> None:
-        """Forget all keys and values, which are those of other weights, and all turns."""
+        """Drop all keys and values, because the weights have changed, and all turns."""
         self.waiting, self.prefill_next = [], False
         self._drop()
 
     def _drop(self) -> None:
-        """Cache nothing, and give the memory back: that of recordings too, which know its
-        addresses."""
+        """Free the cache, and the CUDA graphs that hold its addresses."""
         self.decoding = _Decoding()
         if self.recordings is not None and self.slots:
             self.last_size = len(self.slots), self.cache.capacity
@@ -215,7 +213,7 @@ class SlotEngine:
             states.append(self._flat_pass([tokens], new, index))
         return torch.cat(states)
 
-    # -- who is next
+    # -- scheduling
 
     def _max_slots(self, capacity: int) -> int:
         """Slots of this capacity that the budget allows."""
@@ -233,7 +231,7 @@ class SlotEngine:
         return -(-min(capacity, self.context) // BUCKET) * BUCKET
 
     def _admit(self, busy: int) -> list[Request]:
-        """The first waiting requests, as far as slots, budget and a pass allow.
+        """The first waiting requests that fit the slots, the budget and a pass.
 
         A request with the same prefix as another of them waits for the next pass, which finds the
         prefix computed. One without a slot does not evict an episode while there is anything else
@@ -304,12 +302,13 @@ class SlotEngine:
             self.recordings.forget()
 
     def _owners_first(self, requests: Sequence[Request]) -> list[int]:
-        """Their order: an episode must claim its own slot before another is given it as idle."""
+        """Sort key: an episode claims its own slot before another request takes it as idle."""
         owners = {slot.key for slot in self.slots if slot.request is None}
         return sorted(range(len(requests)), key=lambda i: requests[i].key not in owners)
 
     def _begin(self, request: Request) -> tuple[int, int]:
-        """Give a request its slot -> which, and how many tokens of the prompt it holds already."""
+        """Assign a slot to a request -> its index, and how many tokens of the prompt it holds
+        already."""
         at = self._place(request)
         cached, slot = self._reuse(at, request), self.slots[at]
         self.clock += 1
@@ -414,9 +413,9 @@ class SlotEngine:
     def _choose_decoding(self) -> None:
         """Choose how the slots in a turn are read until the next turn begins or ends.
 
-        Neighbouring slots are read in one product, as far as the longest of them: what other slots
-        hold in between, or beyond a shorter one's end, is read in vain. Where that is more than
-        beginning each slot on its own costs, they are read one at a time.
+        Neighbouring slots are read in one product, as far as the longest of them: keys of other
+        slots in between, or beyond a shorter one's end, are read needlessly. If that costs more
+        than one pass per slot, slots are read one at a time.
         """
         at = [i for i, slot in enumerate(self.slots) if slot.request is not None]
         self.decoding = decoding = _Decoding(slots=at)
@@ -472,7 +471,7 @@ class SlotEngine:
         return self.sampler.sample(part, self._logits(hidden[:, 0]), active)
 
     def _decode_one_by_one(self, part: Tensor) -> Tensor:
-        """A token for each of some slots that lie apart, or are of very different lengths."""
+        """A token for each of some slots that are not adjacent, or have very different lengths."""
         parts = [
             NewTokens(i, len(slot.ids) + self.passes - slot.since, 1)
             for i in self.decoding.slots
@@ -483,7 +482,7 @@ class SlotEngine:
         return self.sampler.sample(part, logits)
 
     def _decode_recorded(self, recordings: Recordings, decoding: _Decoding) -> Tensor:
-        """A token for each slot in a turn, by a recorded step; the other slots sit the pass out."""
+        """A token for each slot in a turn, by a CUDA graph; the other slots are masked out."""
         assert decoding.active is not None
         size = min(len(self.slots), 1 << decoding.slots[-1].bit_length())
         high = rounded(decoding.longest, self.cache.capacity)

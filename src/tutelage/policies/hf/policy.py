@@ -52,10 +52,10 @@ class HFPolicy:
               after another on one axis; always so when compiled, for shapes that repeat
     budget    bytes for keys and values; the default of an only engine if None
     reference_path
-              sample and score without the optimisations, to find out whether one of them is to
-              blame: turns as SlotEngine says and from the trained weights, padded sequences, each
-              computed from its first token. It goes through the same slots and passes and leaves
-              out what they could get wrong; a separate engine would be one more thing to be wrong.
+              sample and score without the optimisations, to rule them out as a cause: turns as
+              SlotEngine says and from the trained weights, padded sequences, each computed from its
+              first token. It uses the same slots and passes without their optimisations; a separate
+              engine would be another source of errors.
     """
 
     def __init__(
@@ -250,8 +250,8 @@ class HFPolicy:
         return self._bfloat16 and self.device.startswith("cuda")
 
     def _acting_head(self) -> Tensor:
-        """The LM head for sampling. One of bfloat16 is a copy that stays where it is: recorded steps
-        know its address, and casting the head for every token would read all of it."""
+        """The LM head for sampling. One of bfloat16 is a copy that stays where it is: recorded
+        steps know its address, and casting the head for every token would read all of it."""
         head = self.head.detach()
         if not self._bfloat16_head:
             return head
@@ -283,8 +283,8 @@ class HFPolicy:
         """Scores of every sampled token; with gradient where the caller has it switched on.
 
         One sequence per append-only episode, several of them in a pass, the LM head on sampled
-        positions only. The head is not copied: whoever reads the scores after an update must keep
-        the head as it was.
+        positions only. The head is not copied: a caller that reads the scores after an update must
+        keep a copy of the old head.
         """
         token = torch.tensor([t for s in samples for t in s.tokens], device=self.device)
         parts, order, sequences = [], [], pack(samples)

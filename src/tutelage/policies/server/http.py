@@ -99,7 +99,7 @@ class Client:
             except PolicyError as error:
                 future.set_exception(error)
             except Exception as error:
-                # a thread that dies would leave its request waiting for ever
+                # if this thread died, its request would wait forever
                 reason = f"could not be asked ({type(error).__name__})"
                 message = f"the server of {self.name} at {self.url} {reason}"
                 failed = PolicyError(f"{message}; fix the address in {self.name}.model")

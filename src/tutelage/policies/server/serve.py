@@ -34,13 +34,14 @@ from tutelage.prompts.prompter import Sample
 LOWEST_LOGPROB = -9999.0
 """JSON has no -inf; this value is sent instead."""
 MAX_REQUEST_BYTES = 4 << 20
-"""Twice what the ids of the longest prompts take; all clients together may hold CONNECTIONS of it."""
+"""Twice the size of the longest prompts' ids; all clients together may use CONNECTIONS times as
+much."""
 CONNECTIONS = 256
-"""Clients at a time: more are turned away."""
+"""Maximum number of concurrent clients."""
 LINGER_SECONDS = 2.0
-"""For which a client may go on sending after it was refused."""
+"""Seconds for which a refused client may continue to send."""
 IDLE_SECONDS = 60
-"""After which a client that sends nothing is let go."""
+"""Seconds after which a silent client is disconnected."""
 LOWEST_TEMPERATURE = 0.01
 MAX_TOP_LOGPROBS = 1024
 """Alternatives to a token that a request may ask for."""
@@ -101,7 +102,7 @@ class Job:
 
 
 class Worker(threading.Thread):
-    """The thread that owns the policy: no other may touch it."""
+    """The thread that owns the policy; no other thread uses it."""
 
     def __init__(self, policy: HFPolicy) -> None:
         super().__init__(daemon=True)
@@ -253,7 +254,7 @@ class Server(ThreadingHTTPServer):
             self.free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that break off."""
+        """Ignore clients that disconnect."""
 
     @property
     def port(self) -> int:
@@ -324,7 +325,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the client has gone
 
     def _discard(self) -> None:
-        """Let a client finish sending what is not wanted: it would miss the answer otherwise."""
+        """Read and discard the rest of a refused request: the client would miss the answer
+        otherwise."""
         self.wfile.flush()
         self.connection.shutdown(socket.SHUT_WR)
         self.connection.settimeout(LINGER_SECONDS)
@@ -361,7 +363,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _health(self, body: Any) -> Any:
         if not self.server.worker.is_alive():
-            raise RequestError(503, "ServiceUnavailableError", "the model does not answer any more")
+            raise RequestError(503, "ServiceUnavailableError", "the model no longer answers")
         return {}
 
     def _models(self, body: Any) -> Any:

@@ -43,64 +43,30 @@ def answer(digit: str) -> Ids:
     return ids
 
 
-class Tabular(nn.Module):
-    """logits [rows, LENGTH, V]: a row for each letter seen last, without a hint and with each digit
-    that a hint tells for the turn, so that what is learnt with a hint is not known without it.
-
-    knows   letter -> digit whose logit is `by` above those of the others, with a hint or without
-    reads   how far the logit of the told digit is above those of the others
+class LogitTable(nn.Module):
+    """A policy that is a table: logits [rows, LENGTH, V], by the row of a prompt and the place in
+    the answer; tokens after LENGTH repeat the last place. `opens` is an answer's first token.
     """
 
-    device = "cpu"
-    dtype: Dtype = "float32"
-    context_length = 512
+    chat: Chat
+    opens: int
+    logits: nn.Parameter
 
-    def __init__(
-        self, *, knows: Mapping[str, str] | None = None, by: float = 6.0, reads: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.chat = chat()
-        self.logits = nn.Parameter(torch.zeros(len(LETTERS) * 5, LENGTH, self.chat.size))
-        with torch.no_grad():
-            for row in range(len(self.logits)):
-                letter, digit_shown = LETTERS[row // 5], row % 5
-                for k, digit in enumerate(DIGITS):
-                    ids = answer(digit)
-                    self.logits[row, range(LENGTH), ids] = CERTAIN
-                    self.logits[row, 1, ids[1]] += by * ((knows or {}).get(letter) == digit)
-                    self.logits[row, 1, ids[1]] += reads * (digit_shown == k + 1)
-        self._letters = {self.chat.content(letter)[0]: k for k, letter in enumerate(LETTERS)}
-        self._user = self.chat.open("", "")[0]
-        self._rows: dict[Ids, int] = {}
-        self._waiting: list[Request] = []
+    def row(self, prompt: Ids) -> int:
+        """The row of a prompt, which ends before the answer."""
+        raise NotImplementedError
 
-    def _row(self, prompt: Ids) -> int:
-        """The row of a prompt, and how many tokens of an answer it ends with."""
-        if prompt not in self._rows:
-            users = [k for k, token in enumerate(prompt) if token == self._user]
-            letter = next((self._letters[t] for t in reversed(prompt) if t in self._letters), 0)
-            plan = _PLAN.findall(self.chat.text(prompt[: users[0]])) if users[0] else []
-            turn = len(users) - 1
-            shown = DIGITS.index(plan[turn]) + 1 if turn < len(plan) else 0
-            self._rows[prompt] = letter * 5 + shown
-        return self._rows[prompt]
-
-    def _begun(self, prompt: Ids) -> int:
+    def begun(self, prompt: Ids) -> int:
         """How much of an answer a prompt ends with: a turn that another policy began."""
-        first = answer(DIGITS[0])[0]
-        return next((k for k in range(1, LENGTH) if prompt[-k] == first), 0)
-
-    # -- acting
-
-    def submit(self, request: Request) -> None:
-        self._waiting.append(request)
+        return next((k for k in range(1, LENGTH) if prompt[-k] == self.opens), 0)
 
     @torch.no_grad()
-    def poll(self) -> list[Completion]:
-        requests, self._waiting = self._waiting, []
+    def sample(self, requests: Sequence[Request]) -> list[Completion]:
+        """All turns at once, a token of each at a time; each from its own seed."""
         rngs = [random.Random(r.seed) for r in requests]
-        rows = [self._row(r.prompt[: len(r.prompt) - self._begun(r.prompt)]) for r in requests]
-        begun = [self._begun(r.prompt) for r in requests]
+        begun = [self.begun(r.prompt) for r in requests]
+        ends = [len(r.prompt) - n for r, n in zip(requests, begun, strict=True)]
+        rows = [self.row(r.prompt[:end]) for r, end in zip(requests, ends, strict=True)]
         pairs: list[list[tuple[int, float]]] = [[] for _ in requests]
         going = list(range(len(requests)))
         while going:
@@ -127,17 +93,9 @@ class Tabular(nn.Module):
             for request, sampled in zip(requests, pairs, strict=True)
         ]
 
-    def release(self, key: str) -> None:
-        pass
-
-    def refresh(self) -> None:
-        pass
-
-    # -- scoring
-
     def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
         at = [
-            self._row(s.prompt) * LENGTH + min(k, LENGTH - 1)
+            self.row(s.prompt) * LENGTH + min(k, LENGTH - 1)
             for s in samples
             for k in range(len(s.tokens))
         ]
@@ -147,6 +105,64 @@ class Tabular(nn.Module):
             distribution=Distribution(hidden=places, head=table.T, temperature=temperature),
             token=torch.tensor([t for s in samples for t in s.tokens]),
         )
+
+
+class Tabular(LogitTable):
+    """logits [rows, LENGTH, V]: a row for each letter seen last, without a hint and with each digit
+    that a hint tells for the turn, so that what is learnt with a hint is not known without it.
+
+    knows   letter -> digit whose logit is `by` above those of the others, with a hint or without
+    reads   how far the logit of the told digit is above those of the others
+    """
+
+    device = "cpu"
+    dtype: Dtype = "float32"
+    context_length = 512
+
+    def __init__(
+        self, *, knows: Mapping[str, str] | None = None, by: float = 6.0, reads: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.chat, self.opens = chat(), answer(DIGITS[0])[0]
+        self.logits = nn.Parameter(torch.zeros(len(LETTERS) * 5, LENGTH, self.chat.size))
+        with torch.no_grad():
+            for row in range(len(self.logits)):
+                letter, digit_shown = LETTERS[row // 5], row % 5
+                for k, digit in enumerate(DIGITS):
+                    ids = answer(digit)
+                    self.logits[row, range(LENGTH), ids] = CERTAIN
+                    self.logits[row, 1, ids[1]] += by * ((knows or {}).get(letter) == digit)
+                    self.logits[row, 1, ids[1]] += reads * (digit_shown == k + 1)
+        self._letters = {self.chat.content(letter)[0]: k for k, letter in enumerate(LETTERS)}
+        self._user = self.chat.open("", "")[0]
+        self._rows: dict[Ids, int] = {}
+        self._waiting: list[Request] = []
+
+    def row(self, prompt: Ids) -> int:
+        """By the letter seen last and the digit that a hint tells for the turn."""
+        if prompt not in self._rows:
+            users = [k for k, token in enumerate(prompt) if token == self._user]
+            letter = next((self._letters[t] for t in reversed(prompt) if t in self._letters), 0)
+            plan = _PLAN.findall(self.chat.text(prompt[: users[0]])) if users[0] else []
+            turn = len(users) - 1
+            shown = DIGITS.index(plan[turn]) + 1 if turn < len(plan) else 0
+            self._rows[prompt] = letter * 5 + shown
+        return self._rows[prompt]
+
+    # -- acting
+
+    def submit(self, request: Request) -> None:
+        self._waiting.append(request)
+
+    def poll(self) -> list[Completion]:
+        requests, self._waiting = self._waiting, []
+        return self.sample(requests)
+
+    def release(self, key: str) -> None:
+        pass
+
+    def refresh(self) -> None:
+        pass
 
     # -- being trained
 

@@ -365,11 +365,11 @@ class Reads(Table):
         n = len(self.mark)
         return any(sample.prompt[i : i + n] == self.mark for i in range(len(sample.prompt)))
 
-    def _sample(self, requests: Sequence[Request]) -> list[Completion]:
+    def sample(self, requests: Sequence[Request]) -> list[Completion]:
         surer = [
             replace(r, temperature=r.temperature / 2) if self.reads_hint(r) else r for r in requests
         ]
-        return super()._sample(surer)
+        return super().sample(surer)
 
     def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
         result = super().score(samples, temperature)

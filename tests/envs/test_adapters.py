@@ -251,7 +251,7 @@ def test_other_answers_are_explained() -> None:
 
 
 @pytest.mark.parametrize(
-    ("returned", "said"),
+    ("returned", "message"),
     [
         (("a", None, True), "reward is NoneType; it must be a number"),
         (("a", "1", True), "reward is str; it must be a number"),

@@ -171,7 +171,7 @@ def test_equal_runs_are_not_distinguishable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "is_distinguishable"),
     [
         (-0.1, 0.1, False),
         (0.0, 0.2, False),
@@ -180,9 +180,9 @@ def test_equal_runs_are_not_distinguishable() -> None:
         (-0.2, -0.01, True),
     ],
 )
-def test_distinguishable_is_zero_outside(low: float, high: float, distinguishable_: bool) -> None:
+def test_distinguishable_is_zero_outside(low: float, high: float, is_distinguishable: bool) -> None:
     result = Estimate(mean=(low + high) / 2, low=low, high=high, seeds=3, tasks=200)
-    assert result.distinguishable is distinguishable_
+    assert result.distinguishable is is_distinguishable
 
 
 def test_all_won_or_lost_is_no_certainty() -> None:

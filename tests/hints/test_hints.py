@@ -88,7 +88,7 @@ def test_kinds_join_in_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         (
             "plam",
@@ -279,7 +279,7 @@ def test_a_bank_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ({}, "holds no skills"),
         ({"general.txt": "x"}, "holds no skills"),
@@ -718,9 +718,9 @@ def test_what_does_not_fit_is_reported_before_playing(kind: str) -> None:
     tasks, view = suite.tasks("train"), View(hint=kind)
 
     def on(context: int) -> Session:
-        on_ = session(suite, policies={"self": Table(context=context)}, max_new_tokens=7)
-        on_.hints.bank = bank(a="x", b="y " * 50)
-        return on_
+        opened = session(suite, policies={"self": Table(context=context)}, max_new_tokens=7)
+        opened.hints.bank = bank(a="x", b="y " * 50)
+        return opened
 
     wide = on(4000)
     if kind == "skills:ucb":  # any of them may be chosen

@@ -371,8 +371,8 @@ def test_other_architectures_score_and_sample_as_they_are(
     samples = flat(conversations(7, count=3))
     samples = [s for s in samples if len(s.prompt) + len(s.tokens) <= 128]
     with torch.no_grad():
-        logps_ = of.score(samples, 1.0).logp
-    assert_close(logps_, own_logps(of, samples, 1.0), atol=1e-4, rtol=1e-4)
+        logps = of.score(samples, 1.0).logp
+    assert_close(logps, own_logps(of, samples, 1.0), atol=1e-4, rtol=1e-4)
     prompt = tuple(range(10, 40))
     completion = run(of, [Request(key="a", prompt=prompt, seed=0, max_new=9)])["a"]
     longer = Request(key="a", prompt=(*prompt, *completion.tokens, 50, 51), seed=1, max_new=9)

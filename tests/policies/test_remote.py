@@ -214,7 +214,7 @@ def test_another_tokenizer_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("models", "settings", "said"),
+    ("models", "settings", "message"),
     [
         ({"data": []}, {}, "lists no model under /v1/models"),
         ([], {}, "lists no model under /v1/models"),
@@ -272,7 +272,7 @@ BAD_SCORES: list[tuple[Callable[[Any], Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("break_", "said"), BAD_SCORES)
+@pytest.mark.parametrize(("break_", "message"), BAD_SCORES)
 def test_scores_that_are_not_what_was_asked_for(break_: Any, message: str) -> None:
     good = answer([4, 9, 5])["choices"][0]["prompt_logprobs"]
     with listed(break_(good)) as server:
@@ -290,7 +290,7 @@ def choice(tokens: list[int], logps: list[float], **more: Any) -> dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("completion", "said"),
+    ("completion", "message"),
     [
         (choice([5, 6], [-1.0]), "sampled 2 tokens and gave 1 log-probabilities"),
         (choice([5, 6, 7, 8, 9], [-1.0] * 5), "4 tokens at most were asked for"),

@@ -98,7 +98,7 @@ def test_one_token_is_a_prompt_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({"prompt": [1], "model": "other"}, "answered 404 (The model `other` does not exist"),
         ({"prompt": [1, 500]}, "Token id 500 is out of vocabulary"),

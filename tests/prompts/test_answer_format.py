@@ -191,7 +191,7 @@ def test_a_plan_without_thoughts_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"mixture": {"plan": 0.7, "trace": 0.4}}, "at most 1 in all"),
         ({"mixture": {"plan": -0.1}}, "shares of the episodes"),

@@ -36,10 +36,10 @@ def bound(tree: ast.AST) -> Iterator[tuple[str, int]]:
                 for key in keys:
                     if isinstance(key, ast.Constant) and isinstance(key.value, str):
                         yield key.value, key.lineno
-            case ast.Call(args=[ast.Constant(value=str(names)), *_]) if (
-                isinstance(node.func, ast.Attribute) and node.func.attr == "parametrize"
-            ):
-                yield from ((name, node.lineno) for name in re.findall(r"\w+", names))
+            case ast.Call(func=ast.Attribute(attr="parametrize"), args=[names, *_]):
+                for part in ast.walk(names):
+                    if isinstance(part, ast.Constant):
+                        yield from ((n, part.lineno) for n in re.findall(r"\w+", str(part.value)))
 
 
 def participles(names: Iterator[tuple[str, int]]) -> list[str]:
@@ -82,6 +82,7 @@ def test_no_name_of_the_viewers_page_is_a_participle(path: Path) -> None:
         "{'told': 1}",
         "match x:\n    case [kept, *_]: pass",
         "@pytest.mark.parametrize('name, said', [])\ndef f(name): pass",
+        "@pytest.mark.parametrize(('name', 'said'), [])\ndef f(name): pass",
         "[0 for made in x]",
         "TOLD = ''",
     ],

@@ -132,7 +132,7 @@ def test_a_run_may_start_from_adapters_that_another_trained(finished: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("section", "told"),
+    ("section", "message"),
     [
         ({"layers": 1, "build": {"hidden": 8, "context": 8}, "lora": 2}, "not for a built one"),
         ({"model": "x", "quantize": "nf4"}, "cannot be trained"),

@@ -353,7 +353,7 @@ def test_a_mismatch_stops_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"policy": {"model": "http://x"}}, "policy.model: the student is trained in this process"),
         ({"policies": {"teacher": {"model": "http://x", "lora": 3}}}, "has lora, which a model on"),

@@ -58,7 +58,7 @@ def test_a_hint_that_says_something_is_left_alone(empty: tuple[int, ...]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "told"),
+    ("name", "values", "expected"),
     [
         ("gap[wise|student]", [0.0, 0.0], True),
         ("gap[wise|student]", [0.0, torch.nan], True),

@@ -210,7 +210,7 @@ def test_unequal_budgets_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ('warm_start = "plain"', 'warm_start = "none"', "none of plain"),
         ("[automatic]", "[automatics]", r"\[automatics\] means nothing.*automatic"),

@@ -78,13 +78,13 @@ def test_the_numbers(name: str) -> None:
 
 
 def test_percentiles_are_of_what_was_found() -> None:
-    mismatch_ = Mismatch()
-    assert mismatch_.numbers() == {}
-    mismatch_.check(0)
-    mismatch_.add(torch.arange(100.0, 200.0), torch.full((100,), 100.0))
-    mismatch_.add(torch.arange(-100.0, 0.0), torch.zeros(100))
+    found = Mismatch()
+    assert found.numbers() == {}
+    found.check(0)
+    found.add(torch.arange(100.0, 200.0), torch.full((100,), 100.0))
+    found.add(torch.arange(-100.0, 0.0), torch.zeros(100))
     # 0 to 99, and 1 to 100
-    assert mismatch_.numbers() == {"mean": 50.0, "p99": 99.0, "max": 100.0}
+    assert found.numbers() == {"mean": 50.0, "p99": 99.0, "max": 100.0}
     alone = Mismatch()
     alone.add(torch.tensor([2.0]), torch.tensor([5.0]))
     assert alone.numbers() == {"mean": 3.0, "p99": 3.0, "max": 3.0}

@@ -143,7 +143,7 @@ def test_lines_and_tables_hold_the_same_questions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ([], "must be an object"),
         ({"golden_answers": ["a"]}, "`question` must be"),

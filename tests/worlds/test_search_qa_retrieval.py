@@ -247,7 +247,7 @@ def test_lines_and_tables_hold_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ('{"id": 1}', "`contents`, or `title` and `text`"),
         ("[1]", "must be an object"),

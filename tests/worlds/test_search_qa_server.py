@@ -79,7 +79,7 @@ def test_what_is_left_out_has_a_default(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({}, "`queries`"),
         ([], "an object"),

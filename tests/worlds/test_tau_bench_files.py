@@ -187,7 +187,7 @@ def test_what_is_not_there_is_named_with_a_way_to_get_it(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "said"),
+    ("file", "text", "message"),
     [
         ("users.json", "{", r"users.json is not JSON: Expecting .* line 1"),
         ("users.json", "[" * 100_000, r"users.json is (nested too deeply|not JSON)"),
@@ -227,7 +227,7 @@ def test_a_broken_file_is_named_with_the_place(
 
 
 @pytest.mark.parametrize(
-    ("table", "path", "value", "said"),
+    ("table", "path", "value", "message"),
     [
         ("orders", ("#W1", "user_id"), "x", r"orders.json: #W1 names the user x"),
         ("orders", ("#W1", "payment_history"), [], r"#W1: payment_history must be not empty"),

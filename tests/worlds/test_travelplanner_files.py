@@ -310,7 +310,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "said"), BROKEN)
+@pytest.mark.parametrize(("changes", "message"), BROKEN)
 def test_what_is_wrong_in_a_file_is_named(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
@@ -496,7 +496,7 @@ WHOLE: list[tuple[Callable[[Path], None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "said"), WHOLE)
+@pytest.mark.parametrize(("change", "message"), WHOLE)
 def test_what_is_wrong_in_a_database_is_named(
     tmp_path: Path, change: Callable[[Path], None], message: str
 ) -> None:

@@ -6,28 +6,26 @@ from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+from support.tiny_runs import tiny_table
 
 from tutelage.cli import dry_run
-from tutelage.config.toml_file import Table, override, parse
+from tutelage.config.toml_file import override, parse
 from tutelage.envs import requirements
 from tutelage.errors import ConfigError, PolicyError
 from tutelage.policies.hf import lora, memory
 from tutelage.runs import models
 
-BUILD = {"hidden": 16, "context": 160}
-
 
 def plan(*settings: str) -> dry_run.Plan:
-    table: Table = {
-        "run": {"steps": 1, "folder": "nowhere"},
-        "env": {"suite": "doors", "options": {"rooms": 3}},
-        "rollout": {"tasks_per_step": 3, "max_turns": 3, "max_new_tokens": 8},
-        "algorithm": {"name": "sft"},
-        "update": {"lr": 1e-3},
-        "policy": {"layers": 1, "build": dict(BUILD), "tokenizer": "teacher"},
-        "policies": {"teacher": {"model": "builtin:household-teacher"}},
-        "eval": {"tasks": 9},
-    }
+    table = tiny_table(
+        run={"steps": 1, "folder": "nowhere"},
+        env={"options": {"rooms": 3}},
+        rollout={"tasks_per_step": 3, "max_new_tokens": 8},
+        algorithm={"name": "sft"},
+        policy={"tokenizer": "teacher"},
+        policies={"teacher": {"model": "builtin:household-teacher"}},
+        eval={"tasks": 9},
+    )
     return dry_run.make(parse(override(table, settings)))
 
 

@@ -4,34 +4,21 @@ the newest checkpoint that is whole."""
 import json
 import os
 import random
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from faults.test_folders import config, everything, refused
 from safetensors.torch import load_file, save_file
-from support.kill_chains import Silent, begin, ended
+from support.fault_runs import config, everything, refused
+from support.kill_chains import begin, ended
+from support.tiny_runs import Quiet
 
 from tutelage.config.schema import AlgorithmSection
 from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.errors import Diverged, RunError, TutelageError
 from tutelage.runs import checkpoint, offline, train
 from tutelage.types import Observation
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    ended(begin(folder, lambda: train.train(config(), watch=Silent())), folder)
-    return folder / "run"
-
-
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "run"))
-
 
 NEWEST, BEFORE = "step-000004", "step-000002"
 Damage = Callable[[Path], None]
@@ -116,7 +103,7 @@ def test_the_advice_is_true(name: str, run: Path) -> None:
     whole = everything(run)
     flipped(run / "checkpoints" / NEWEST / name)
     (run / "latest").write_text(BEFORE + "\n")
-    job = lambda: train.train(config(run), resume=True, watch=Silent())  # noqa: E731
+    job = lambda: train.train(config(run), resume=True, watch=Quiet())  # noqa: E731
     ended(begin(run.parent, job), run.parent)
     again = everything(run)
     for each in (*(n for n in whole if n.startswith("checkpoints/")), "episodes.jsonl"):
@@ -131,7 +118,7 @@ def test_moments_of_another_model_are_refused(run: Path) -> None:
     del state["files"], state["sha256"]
     (path.parent / "state.json").write_text(json.dumps(state))
     with pytest.raises(RunError, match="belongs to another model"):
-        train.train(config(run, run__steps=5), resume=True, watch=Silent())
+        train.train(config(run, run__steps=5), resume=True, watch=Quiet())
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "state.json"])
@@ -264,7 +251,7 @@ def test_a_run_that_diverged_goes_on_at_a_lower_rate_from_the_last_good_weights(
     settings = settings.model_copy(update={"algorithm": AlgorithmSection(name="rloo")})
     lower = settings.model_copy(update={"update": settings.update.model_copy(update={"lr": 1e-4})})
 
-    class Lights(Silent):
+    class Lights(Quiet):
         def stepped(self, line: object, seconds: object) -> None:
             if isinstance(line, dict) and line["phase"] == "train" and line["step"] == 2:
                 flag.touch()
@@ -276,7 +263,7 @@ def test_a_run_that_diverged_goes_on_at_a_lower_rate_from_the_last_good_weights(
     other = lower.model_copy(update={"eval": lower.eval.model_copy(update={"tasks": 1})})
     refused(other, tmp_path, resume=True)
     flag.unlink()
-    train.train(lower, resume=True, watch=Silent())
+    train.train(lower, resume=True, watch=Quiet())
     assert (tmp_path / "run/latest").read_text().strip() == NEWEST
     meta = json.loads((tmp_path / "run/meta.json").read_text())
     (change,) = meta["changed_after_divergence"]

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from faults.test_folders import config, everything
-from support.kill_chains import Silent, begin, cli, contents, ended
+from support.fault_runs import config, everything
+from support.kill_chains import begin, cli, ended
+from support.tiny_runs import Quiet, contents
 
 from tutelage.config.toml_file import write
 from tutelage.runs import train
@@ -57,13 +58,6 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 needs_mount = pytest.mark.skipif(not MOUNTS, reason="no file system can be mounted here")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    ended(begin(folder, lambda: train.train(config(), watch=Silent())), folder)
-    return folder / "run"
-
-
 def command(*arguments: str, folder: Path, limit: int = 0) -> tuple[int, str]:
     """The exit code of a command, and the last line that it writes to stderr. No file may become
     longer than `limit` bytes, where it is above 0."""
@@ -87,7 +81,7 @@ def test_a_run_on_a_full_disk_stops_in_a_sentence_and_goes_on_to_the_same_bytes(
             from tutelage.errors import RunError
 
             try:
-                train.train(config(place / "run"), watch=Silent())
+                train.train(config(place / "run"), watch=Quiet())
             except RunError as error:
                 (tmp_path / "message").write_text(str(error))
                 return
@@ -100,7 +94,7 @@ def test_a_run_on_a_full_disk_stops_in_a_sentence_and_goes_on_to_the_same_bytes(
         subprocess.run(["mount", "-o", "remount,size=16m", str(place)], check=True)
         begun = (place / "run/config.toml").exists()
         again = config(place / "run")
-        resumed = partial(train.train, again, resume=begun, watch=Silent())
+        resumed = partial(train.train, again, resume=begun, watch=Quiet())
         ended(begin(tmp_path, resumed), tmp_path)
         expected = contents(finished)
         found = contents(place / "run")

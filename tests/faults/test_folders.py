@@ -6,70 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.kill_chains import Silent, begin, cli, contents, ended
+from support.fault_runs import TABLE, config, everything, refused
+from support.kill_chains import begin, cli, ended
+from support.tiny_runs import Quiet, contents
 
-from tutelage.config.schema import Config
 from tutelage.config.toml_file import load, parse, write
-from tutelage.errors import ConfigError, PolicyError, RunError
 from tutelage.runs import checkpoint, train
 from tutelage.runs import folder as run_folder
-
-TABLE = {
-    "run": {"folder": "run", "steps": 4, "checkpoint_every": 2},
-    "env": {"suite": "doors"},
-    "rollout": {"tasks_per_step": 2, "group_size": 2, "max_turns": 3, "max_new_tokens": 4},
-    "algorithm": {"name": "grpo", "entropy": 0.01},
-    "warm_start": {"name": "sft", "steps": 1, "lr": 3e-3},
-    "update": {"lr": 1e-3},
-    "policy": {"layers": 1, "build": {"hidden": 16, "context": 128}},
-    "eval": {"every": 2, "tasks": 2},
-}
-
-
-def config(folder: Path | str = "run", **changes: object) -> Config:
-    table = json.loads(json.dumps(TABLE))
-    table["run"]["folder"] = str(folder)
-    for key, value in changes.items():
-        section, _, name = key.partition("__")
-        table[section][name] = value
-    return parse(table)
-
-
-def everything(folder: Path) -> dict[str, bytes | str]:
-    """Every file and link below a folder, with what it holds."""
-    found: dict[str, bytes | str] = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.is_symlink():
-            found[name] = os.readlink(path)
-        elif path.is_file():
-            found[name] = path.read_bytes()
-    return found
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    ended(begin(folder, lambda: train.train(config(), watch=Silent())), folder)
-    return folder / "run"
-
-
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    """A copy of a finished run."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def refused(settings: Config, folder: Path, *, resume: bool = False) -> str:
-    """What a refusal says; it is one line, and nothing in the folder has changed."""
-    before = everything(folder)
-    with pytest.raises((RunError, ConfigError, PolicyError)) as refusal:
-        train.train(settings, resume=resume, watch=Silent())
-    assert everything(folder) == before
-    message = str(refusal.value)
-    assert "\n" not in message
-    return message
-
 
 # -- a new run
 
@@ -131,14 +74,14 @@ def test_files_of_other_names_stay(tmp_path: Path) -> None:
     """A run may live in a folder of the user's: all that it does not write stays as it was."""
     for name in ("notes.txt", "train.toml", ".episodes.jsonl", ".config.toml", "checkpoints.bak"):
         (tmp_path / name).write_text(name)
-    ended(begin(tmp_path, lambda: train.train(config(tmp_path), watch=Silent())), tmp_path)
+    ended(begin(tmp_path, lambda: train.train(config(tmp_path), watch=Quiet())), tmp_path)
     (tmp_path / "checkpoints/mine").mkdir()
     (tmp_path / "checkpoints/mine/weights").write_text("mine")
     (tmp_path / "checkpoints/step-000004-backup").mkdir()
     (tmp_path / "checkpoints/.git").write_text("mine")
     before = everything(tmp_path)
     more = config(tmp_path, run__steps=6)
-    ended(begin(tmp_path, lambda: train.train(more, resume=True, watch=Silent())), tmp_path)
+    ended(begin(tmp_path, lambda: train.train(more, resume=True, watch=Quiet())), tmp_path)
     after = everything(tmp_path)
     for name in ("notes.txt", "train.toml", ".episodes.jsonl", ".config.toml", "checkpoints.bak"):
         assert after[name] == name.encode()
@@ -226,7 +169,7 @@ def test_a_copy_of_hard_links_leaves_the_original_alone(run: Path) -> None:
             os.link(path, target)
     before = everything(run)
     more = config(copy, run__steps=6)
-    ended(begin(run.parent, lambda: train.train(more, resume=True, watch=Silent())), run.parent)
+    ended(begin(run.parent, lambda: train.train(more, resume=True, watch=Quiet())), run.parent)
     assert everything(run) == before
 
 
@@ -258,7 +201,7 @@ def test_a_config_toml_alone_is_no_run(tmp_path: Path) -> None:
 def test_lines_are_in_their_files_when_a_step_ends(tmp_path: Path) -> None:
     """SIGKILL right after a step: its lines are there."""
 
-    class Dies(Silent):
+    class Dies(Quiet):
         def stepped(self, line: object, seconds: object) -> None:
             if isinstance(line, dict) and line["phase"] == "train" and line["step"] == 2:
                 os.kill(os.getpid(), 9)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.test_folders import TABLE, config, everything
-from support.kill_chains import Silent, begin, ended
+from support.fault_runs import TABLE, config, everything
+from support.kill_chains import begin, ended
+from support.tiny_runs import Quiet
 
 from tutelage.cli.main import main
 from tutelage.config import trust
@@ -92,7 +93,7 @@ def test_code_that_is_no_suite_is_not_called(name: str, tmp_path: Path) -> None:
     for options in ({}, {"path": str(victim)}, {"command": f"touch {tmp_path}/ran"}):
         with pytest.raises(ConfigError) as refusal:
             train.train(
-                config(tmp_path / "run", env__suite=name, env__options=options), watch=Silent()
+                config(tmp_path / "run", env__suite=name, env__options=options), watch=Quiet()
             )
         assert name.partition(":")[0] in str(refusal.value)
     assert everything(tmp_path) == {}
@@ -109,7 +110,7 @@ def test_code_that_is_no_algorithm_is_not_called(name: str, tmp_path: Path) -> N
         table[section]["name"] = name
         table["algorithm"].pop("entropy", None)
         with pytest.raises(ConfigError):
-            train.train(parse(table), watch=Silent())
+            train.train(parse(table), watch=Quiet())
     assert everything(tmp_path) == {}
 
 
@@ -150,7 +151,7 @@ def test_your_own_module_is_used(ran: Path) -> None:
 @pytest.mark.parametrize("name", ["mine:Nothing", "mine:os", "mine:rmtree"])
 def test_a_module_without_what_is_named_is_not_even_run(name: str, ran: Path) -> None:
     with pytest.raises(ConfigError, match="mine has no class"):
-        train.train(config(ran.parent / "run", env__suite=name), watch=Silent())
+        train.train(config(ran.parent / "run", env__suite=name), watch=Quiet())
     assert not ran.exists()
 
 
@@ -162,7 +163,7 @@ def test_what_your_own_module_imported_is_not_called(ran: Path) -> None:
                 env__suite="mine:system",
                 env__options={"command": "touch called"},
             ),
-            watch=Silent(),
+            watch=Quiet(),
         )
     assert not (ran.parent / "called").exists()
 
@@ -176,7 +177,7 @@ def theirs(ran: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = ran.parent
     monkeypatch.setenv(trust.SECRET, str(folder / "their-secret"))
     settings = config("run", env__suite="mine:Mine", env__workers=0)
-    ended(begin(folder, lambda: train.train(settings, watch=Silent())), folder)
+    ended(begin(folder, lambda: train.train(settings, watch=Quiet())), folder)
     monkeypatch.setenv(trust.SECRET, str(folder / "my-secret"))
     ran.unlink()
     return folder / "run"

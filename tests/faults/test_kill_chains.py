@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.kill_chains import chain, contents, differing, logged, undisturbed
+from support.kill_chains import chain, differing, logged, undisturbed
+from support.tiny_runs import contents
 
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load, merged, parse, resolved

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.scripted_turns import Fed, Talk, V, assert_same, play, reference, request
 from support.tiny_models import policy, run
-from support.tiny_runs import Quiet
+from support.tiny_runs import Quiet, tiny_table
 
 from tutelage import cpu
 from tutelage.cli import dry_run
@@ -32,14 +32,8 @@ SMALL: dict[str, Any] = {"layers": 1, "build": {"hidden": 16, "context": 4096}}
 
 def config(algorithm: str = "guided_opd", **settings: Mapping[str, Any]) -> Config:
     """A household run of small models, with a teacher where the algorithm has one."""
-    raw: dict[str, Any] = {
-        "run": {"steps": 1},
-        "env": {"suite": "household"},
-        "rollout": {"group_size": 2},
-        "algorithm": {"name": algorithm},
-        "update": {"lr": 1e-3},
-        "policy": SMALL,
-    }
+    raw = tiny_table(run={"steps": 1}, env={"suite": "household"}, algorithm={"name": algorithm})
+    raw |= {"rollout": {"group_size": 2}, "policy": SMALL}
     if algorithm != "grpo":
         raw["policies"] = {"teacher": {**SMALL, "tokenizer": "builtin:household-teacher"}}
     return parse({key: {**part, **settings.get(key, {})} for key, part in raw.items()})

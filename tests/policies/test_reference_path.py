@@ -6,10 +6,10 @@ from policies.test_hf import conversations, flat
 from support.recorder import tape
 from support.scripted_turns import Fed, assert_same, play, reference, request, talks
 from support.tiny_models import policy, run
+from support.tiny_runs import tiny_run
 from torch.testing import assert_close
 
 from tutelage.config.schema import Config
-from tutelage.config.toml_file import parse
 from tutelage.envs.registry import suite_of
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.policy import HFPolicy
@@ -102,16 +102,6 @@ def test_a_slow_student_in_two_bytes_acts_with_what_is_trained() -> None:
     assert [completions[r.key].tokens for r in asked] == [plain[r.key].tokens for r in asked]
 
 
-CONFIG = {
-    "run": {"steps": 1},
-    "env": {"suite": "household"},
-    "algorithm": {"name": "grpo"},
-    "rollout": {"group_size": 2},
-    "update": {"lr": 1e-3},
-    "policy": {"layers": 1, "build": {"hidden": 16, "context": 128}},
-}
-
-
 def built(config: Config) -> HFPolicy:
     suite = suite_of(config.env)
     context = assemble.context_of(config.context, suite)
@@ -125,7 +115,7 @@ def test_the_setting_reaches_the_policy_and_its_copies(
     reference_path: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUTELAGE_REFERENCE_PATH", str(int(reference_path)))
-    of = built(parse(CONFIG))
+    of = built(tiny_run(env={"suite": "household"}))
     for each in (of, of.copied()):
         assert each.reference_path == reference_path
         assert isinstance(each.engine, SlotEngine)

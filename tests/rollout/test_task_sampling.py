@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs.test_resume import TABLE, Quiet, config, contents, in_child, kill_at, whole
+from runs.test_resume import TABLE, config, in_child, kill_at, whole
 from support.fake_policy import Table
 from support.sessions import session
+from support.tiny_runs import Quiet, contents
 
 from tutelage.algorithms.dapo import dapo
 from tutelage.algorithms.grpo import grpo

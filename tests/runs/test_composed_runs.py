@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import transformers.models.auto.modeling_auto
 import transformers.models.qwen3.modeling_qwen3  # noqa: F401 - once, not in every child
-from runs.test_resume import config, contents, in_child, kill_at, whole
-from support.tiny_runs import Quiet
+from runs.test_resume import config, in_child, kill_at, whole
+from support.tiny_runs import Quiet, contents
 
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse, resolved

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs.test_resume import contents, in_child, kill_at, whole
-from support.tiny_runs import Quiet, tiny_run
+from runs.test_resume import in_child, kill_at, whole
+from support.tiny_runs import Quiet, contents, tiny_run
 
 from tutelage.config.schema import Config
 from tutelage.envs.doors import Doors, DoorsEnv

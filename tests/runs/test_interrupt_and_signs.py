@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from runs.test_resume import config, contents, in_child, whole
-from support.tiny_runs import Quiet
+from runs.test_resume import config, in_child, whole
+from support.tiny_runs import Quiet, contents
 
 from tutelage.runs import checkpoint, train
 from tutelage.runs.interrupt import delayed

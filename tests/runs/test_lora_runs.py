@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs.test_resume import config, contents, in_child, kill_at, whole
+from runs.test_resume import config, in_child, kill_at, whole
 from safetensors.torch import load_file
-from support.tiny_runs import Quiet
+from support.tiny_runs import Quiet, contents
 
 from tutelage.cli.main import main
 from tutelage.config.schema import Config

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.pretend_cuda import GB, Device, pretend_cuda
+from support.tiny_runs import Quiet
 
 from tutelage.algorithms import ALGORITHMS
 from tutelage.config.schema import Config
@@ -24,16 +25,9 @@ from tutelage.runs import checkpoint, selftest, train
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-class Quiet:
+class StopsAt(Quiet):
     def __init__(self, stop_at: int = -1) -> None:
         self.stop_at, self.lines = stop_at, list[Any]()
-
-    def tested(self, names: object) -> None: ...
-    def started(self, config: object, phase: object, step: object) -> None: ...
-    def playing(self, done: int, total: int) -> None: ...
-    def evaluated(self, line: object) -> None: ...
-    def warned(self, sentence: object) -> None: ...
-    def closed(self) -> None: ...
 
     def stepped(self, line: Any, seconds: object) -> None:
         self.lines.append(line)
@@ -85,7 +79,7 @@ def of_example(name: str) -> tuple[dict[str, Any], bool]:
 @pytest.mark.parametrize("name", list(ALGORITHMS))
 def test_every_method_takes_a_step(name: str, tmp_path: Path, cuda: Device) -> None:
     algorithm, teacher = of_example(name)
-    watch = Quiet()
+    watch = StopsAt()
     train.train(config(algorithm, tmp_path, teacher=teacher), watch=watch)
     (line,) = watch.lines
     assert line["tokens"] > 0
@@ -96,7 +90,7 @@ def test_every_method_takes_a_step(name: str, tmp_path: Path, cuda: Device) -> N
 @pytest.mark.parametrize("name", ["grpo", "guided_opd", "sdar"])
 def test_methods_take_a_step_in_float32(name: str, tmp_path: Path, cuda: Device) -> None:
     algorithm, teacher = of_example(name)
-    watch = Quiet()
+    watch = StopsAt()
     train.train(config(algorithm, tmp_path, dtype="float32", teacher=teacher), watch=watch)
     assert len(watch.lines) == 1
 
@@ -117,11 +111,11 @@ def test_a_run_that_is_ended_goes_on(more: tuple[str, ...], tmp_path: Path, cuda
     changes = ("run.steps=2", "run.checkpoint_every=1", "eval.every=2", "eval.tasks=1", *more)
     grpo = {"name": "grpo", "kl": 0.1}
     whole = config(grpo, tmp_path / "whole", *changes, dtype="float32")
-    train.train(whole, watch=Quiet())
+    train.train(whole, watch=StopsAt())
     cut = config(grpo, tmp_path / "cut", *changes, dtype="float32")
     with pytest.raises(Killed):
-        train.train(cut, watch=Quiet(stop_at=1))
-    train.train(cut, resume=True, watch=Quiet())
+        train.train(cut, watch=StopsAt(stop_at=1))
+    train.train(cut, resume=True, watch=StopsAt())
     wanted = weights(tmp_path / "whole" / "run")
     assert len(wanted) == 2
     assert weights(tmp_path / "cut" / "run") == wanted
@@ -130,7 +124,7 @@ def test_a_run_that_is_ended_goes_on(more: tuple[str, ...], tmp_path: Path, cuda
 
 
 def test_environments_in_processes_start_after_cuda_began(tmp_path: Path, cuda: Device) -> None:
-    train.train(config({"name": "grpo"}, tmp_path, "env.workers=1"), watch=Quiet())
+    train.train(config({"name": "grpo"}, tmp_path, "env.workers=1"), watch=StopsAt())
 
 
 # -- faults that a GPU has shown, put back
@@ -142,7 +136,7 @@ def test_a_batch_that_stays_on_the_cpu_is_found(
     monkeypatch.setattr(TokenBatch, "to", lambda self, device: self)
     algorithm, teacher = of_example("opd")
     with pytest.raises(RuntimeError, match="same device"):
-        train.train(config(algorithm, tmp_path, teacher=teacher), watch=Quiet())
+        train.train(config(algorithm, tmp_path, teacher=teacher), watch=StopsAt())
 
 
 def test_scores_that_stay_where_their_teacher_is_are_found(
@@ -150,11 +144,11 @@ def test_scores_that_stay_where_their_teacher_is_are_found(
 ) -> None:
     algorithm, teacher = of_example("opd")
     settings = config(algorithm, tmp_path, 'policies.teacher.device="cpu"', teacher=teacher)
-    train.train(settings, watch=Quiet())
+    train.train(settings, watch=StopsAt())
     monkeypatch.setattr(Scores, "to", lambda self, device: self)
     again = config(algorithm, tmp_path / "b", 'policies.teacher.device="cpu"', teacher=teacher)
     with pytest.raises(RuntimeError, match="same device"):
-        train.train(again, watch=Quiet())
+        train.train(again, watch=StopsAt())
 
 
 def test_indices_on_the_cpu_are_found(
@@ -165,7 +159,7 @@ def test_indices_on_the_cpu_are_found(
     usual = selftest.collate
     monkeypatch.setattr(selftest, "collate", lambda episodes: _Stays(usual(episodes)))
     with pytest.raises(RuntimeError, match="same device"):
-        train.train(config(algorithm, tmp_path, teacher=teacher), watch=Quiet())
+        train.train(config(algorithm, tmp_path, teacher=teacher), watch=StopsAt())
 
 
 class _Stays:
@@ -188,7 +182,7 @@ def test_an_argument_that_the_kernel_lacks_is_found(
 
     monkeypatch.setattr(compat, "varlen_attn", older)
     with pytest.raises(TypeError, match="enable_gqa"):
-        train.train(config({"name": "grpo"}, tmp_path), watch=Quiet())
+        train.train(config({"name": "grpo"}, tmp_path), watch=StopsAt())
 
 
 @pytest.mark.parametrize("name", ["guided_opd", "sdar"])
@@ -198,7 +192,7 @@ def test_gradients_that_are_never_twice_the_same_need_a_bound(
     monkeypatch.setattr(selftest, "NOISE_FACTOR", 0.0)
     algorithm, teacher = of_example(name)
     with pytest.raises(PolicyError, match="a loss with coefficient 0 changes the gradient"):
-        train.train(config(algorithm, tmp_path, teacher=teacher), watch=Quiet())
+        train.train(config(algorithm, tmp_path, teacher=teacher), watch=StopsAt())
 
 
 def test_a_process_that_is_forked_is_found(
@@ -211,4 +205,4 @@ def test_a_process_that_is_forked_is_found(
     fork = mp.get_context("fork")
     monkeypatch.setattr(pool.mp, "get_context", lambda method: fork)
     with pytest.raises(RuntimeError, match="forked subprocess"):
-        train.train(config({"name": "grpo"}, tmp_path, "env.workers=1"), watch=Quiet())
+        train.train(config({"name": "grpo"}, tmp_path, "env.workers=1"), watch=StopsAt())

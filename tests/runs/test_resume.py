@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.tiny_runs import Quiet, tiny_table
+from support.tiny_runs import Quiet, changed, contents, tiny_table
 
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load, parse
@@ -31,15 +31,10 @@ TABLE = tiny_table(
     policy={"build": {"context": 128}},
     eval={"every": 2, "tasks": 3},
 )
-UNEQUAL = {"meta.json", "timings.jsonl", ".lock"}
 
 
 def config(**changes: object) -> Config:
-    table = json.loads(json.dumps(TABLE))
-    for key, value in changes.items():
-        section, _, name = key.partition("__")
-        table[section][name] = value
-    return parse(table)
+    return changed(TABLE, **changes)
 
 
 def in_child(folder: Path, job: Callable[[], object]) -> int:
@@ -61,15 +56,6 @@ def in_child(folder: Path, job: Callable[[], object]) -> int:
 def whole(folder: Path, settings: Config | None = None, *, resume: bool = False) -> None:
     chosen = settings or config()
     assert in_child(folder, lambda: train.train(chosen, resume=resume, watch=Quiet())) == 0
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file that two equal runs share, checkpoints included."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in UNEQUAL
-    }
 
 
 def kill_at(event: int, job: Callable[[], object]) -> Callable[[], object]:

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from support.tiny_runs import Quiet, contents
 from tutelage.cli.main import main
 from tutelage.config.schema import Config
 from tutelage.runs import folder as run_folder
 from tutelage.runs import train
 
-UNEQUAL = {"meta.json", "timings.jsonl", ".lock"}
-"""Files in which two equal runs differ."""
 KILLS = 3
 """Kills of a chain at most: then it may run to its end."""
 
@@ -29,18 +28,6 @@ class Ended(NamedTuple):
 
     code: int
     message: str
-
-
-class Silent:
-    """Watches a run and shows nothing."""
-
-    def tested(self, names: object) -> None: ...
-    def started(self, config: object, phase: object, step: object) -> None: ...
-    def playing(self, done: int, total: int) -> None: ...
-    def stepped(self, line: object, seconds: object) -> None: ...
-    def evaluated(self, line: object) -> None: ...
-    def warned(self, sentence: object) -> None: ...
-    def closed(self) -> None: ...
 
 
 def begin(folder: Path, job: Callable[[], object]) -> int:
@@ -64,15 +51,6 @@ def ended(child: int, folder: Path) -> None:
     assert status == 0, (folder / "traceback").read_text()
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file that two equal runs share, checkpoints included."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in UNEQUAL
-    }
-
-
 def differing(one: Mapping[str, bytes], other: Mapping[str, bytes]) -> list[str]:
     return sorted(name for name in {**one, **other} if one.get(name) != other.get(name))
 
@@ -86,7 +64,7 @@ class Whole:
 
 
 def undisturbed(config: Config, folder: Path) -> Whole:
-    ended(begin(folder, lambda: train.train(config, watch=Silent())), folder)
+    ended(begin(folder, lambda: train.train(config, watch=Quiet())), folder)
     lines = (json.loads(x) for x in (folder / "run/timings.jsonl").read_text().splitlines())
     return Whole(
         files=contents(folder / "run"), seconds=min(line["seconds"]["all"] for line in lines)
@@ -103,7 +81,7 @@ def chain(config: Config, folder: Path, *, whole: Whole, seed: int) -> int:
     kills = 0
     while True:
         resume = (folder / "run" / run_folder.CONFIG).exists()
-        child = begin(folder, lambda go=resume: train.train(config, resume=go, watch=Silent()))
+        child = begin(folder, lambda go=resume: train.train(config, resume=go, watch=Quiet()))
         # the first time before the last step, so that every chain is killed at least once
         after = draw.randrange(steps if kills == 0 else steps + 1)
         later = draw.uniform(0.0, whole.seconds)

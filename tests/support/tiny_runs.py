@@ -1,6 +1,9 @@
 """The tiny run that the tests of whole runs depart from: two steps on doors, with a new model of one
 layer, in seconds on a CPU."""
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tutelage.config import toml_file
@@ -36,6 +39,28 @@ def tiny_file(**sections: Any) -> str:
             lines.append(f"[{name}.{part}]" if part else f"[{name}]")
             lines += [f"{key} = {toml_file.write_value(value)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
+
+
+def changed(table: Mapping[str, Any], **changes: object) -> Config:
+    """A table with single settings changed: update__lr=1e-4 sets update.lr."""
+    copy = json.loads(json.dumps(table))
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        copy[section][name] = value
+    return toml_file.parse(copy)
+
+
+UNEQUAL = {"meta.json", "timings.jsonl", ".lock"}
+"""Files in which two equal runs differ."""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file that two equal runs share, checkpoints included."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in UNEQUAL
+    }
 
 
 class Quiet:

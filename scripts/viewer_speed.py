@@ -23,6 +23,7 @@ from playwright.sync_api import sync_playwright
 
 from tutelage.viewer import server
 from tutelage.viewer.index import Filter, Index
+from tutelage.viewer.shelf import Shelf
 
 FILTERS = {
     "lost": Filter(won=False),
@@ -107,7 +108,7 @@ def main() -> None:
             total = fresh.search(wanted)["total"]
             times.append(1e3 * (time.perf_counter() - since))
         print(f"search, {name}: {total} episodes, {middle(times)}", flush=True)
-    shelf = server.Shelf([asked.folder], cache=cache)
+    shelf = Shelf([asked.folder], cache=cache)
     listening = server.bound("127.0.0.1", 0)
     config = uvicorn.Config(server.application(shelf), log_level="warning", lifespan="off")
     running = uvicorn.Server(config)

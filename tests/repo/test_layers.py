@@ -61,6 +61,7 @@ WITHOUT_TORCH = (
     "viewer.runs",
     "viewer.text",
     "viewer.server",
+    "viewer.shelf",
     "viewer.html_file",
 )
 WORLDS = SRC / "tutelage_worlds"

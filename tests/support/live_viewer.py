@@ -10,13 +10,14 @@ from typing import Any
 import uvicorn
 
 from tutelage.viewer import server
+from tutelage.viewer.shelf import Shelf
 
 
 class Live:
     """A server of real sockets in a thread."""
 
     def __init__(self, folders: list[Path], cache: Path, token: str = "", **options: Any) -> None:
-        self.shelf = server.Shelf(folders, cache=cache, **options)
+        self.shelf = Shelf(folders, cache=cache, **options)
         self.socket = server.bound("127.0.0.1", 0)
         self.port = self.socket.getsockname()[1]
         app = server.application(self.shelf, token=token)

@@ -9,7 +9,8 @@ import pytest
 from scripts.large_run import write
 from tutelage.errors import RunError
 from tutelage.viewer import html_file
-from tutelage.viewer.server import STATIC, Shelf, digest
+from tutelage.viewer.server import STATIC, digest
+from tutelage.viewer.shelf import Shelf
 
 HOSTILE = "</script><script>alert(1)</script><!-- \u202e \x00 <img src=x onerror=alert(1)>"
 

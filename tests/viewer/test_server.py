@@ -15,6 +15,7 @@ from support.live_viewer import Live
 from scripts.large_run import write
 from tutelage.errors import RunError
 from tutelage.viewer import server
+from tutelage.viewer.shelf import Shelf
 from tutelage.viewer.text import pieces
 
 pytest.importorskip("uvicorn")
@@ -182,7 +183,7 @@ def test_a_run_that_grows_is_followed(folder: Path, tmp_path: Path) -> None:
 
 def test_a_folder_without_runs_and_a_port_in_use_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="there is no run in"):
-        server.Shelf([tmp_path], cache=tmp_path)
+        Shelf([tmp_path], cache=tmp_path)
     taken = server.bound("127.0.0.1", 0)
     taken.listen()
     with pytest.raises(RunError, match="choose another --port"):

@@ -9,12 +9,13 @@ from typing import Any
 from tutelage.errors import ConfigError, RunError, TutelageError
 from tutelage.viewer import html_file, server
 from tutelage.viewer.runs import Folder
+from tutelage.viewer.shelf import Shelf
 
 
 def serve(folders: Sequence[Path], *, host: str, port: int) -> None:
     """Answer until interrupted. An address that other machines reach asks for a token."""
     server.require()
-    shelf = server.Shelf(folders, privileged=Privileged())
+    shelf = Shelf(folders, privileged=Privileged())
     token = "" if server.loopback(host) else server.new_token()
     listening = server.bound(host, port)
     shown = f"[{host}]" if ":" in host else host
@@ -27,7 +28,7 @@ def serve(folders: Sequence[Path], *, host: str, port: int) -> None:
 
 
 def write(folders: Sequence[Path], path: Path, *, episodes: int) -> None:
-    shelf = server.Shelf(folders, privileged=Privileged())
+    shelf = Shelf(folders, privileged=Privileged())
     count = 0
 
     def tick() -> None:

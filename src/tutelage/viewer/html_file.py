@@ -12,7 +12,8 @@ from typing import Any
 
 from tutelage.errors import RunError
 from tutelage.viewer.index import Filter
-from tutelage.viewer.server import STATIC, Shelf, digest, finite
+from tutelage.viewer.server import STATIC, digest, finite
+from tutelage.viewer.shelf import Shelf
 
 NAMED = {
     "preact": "vendor/preact.mjs",

@@ -357,7 +357,7 @@ def test_a_run_that_is_refused_leaves_its_folder_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    watch = TestedNames()
+    watch = PassedNames()
     with pytest.raises(ConfigError, match=r"rollout\.max_turns = 1"):
         train.train(settings("algorithm.name=sft", "rollout.max_turns=1"), watch=watch)
     assert not (tmp_path / "run" / run_folder.CONFIG).exists()
@@ -366,7 +366,7 @@ def test_a_run_that_is_refused_leaves_its_folder_free(
     assert len(watch.passed) == len(selftest.TESTS)
 
 
-class TestedNames:
+class PassedNames:
     def __init__(self) -> None:
         self.passed: Sequence[str] = []
 

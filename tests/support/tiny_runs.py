@@ -1,6 +1,7 @@
 """The tiny run that the tests of whole runs depart from: two steps on doors, with a new model of one
 layer, in seconds on a CPU."""
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ TEACHER = {"teacher": {"layers": 1, "build": {"hidden": 32, "context": 160}}}
 
 def tiny_table(**sections: Any) -> dict[str, Any]:
     """The settings of the tiny run with those of `sections` over them, as files extend each other."""
-    return toml_file.merged(TINY, sections)
+    return copy.deepcopy(toml_file.merged(TINY, sections))  # tests change what they are given
 
 
 def tiny_run(**sections: Any) -> Config:
@@ -43,11 +44,11 @@ def tiny_file(**sections: Any) -> str:
 
 def changed(table: Mapping[str, Any], **changes: object) -> Config:
     """A table with single settings changed: update__lr=1e-4 sets update.lr."""
-    copy = json.loads(json.dumps(table))
+    changed_table = json.loads(json.dumps(table))
     for key, value in changes.items():
         section, _, name = key.partition("__")
-        copy[section][name] = value
-    return toml_file.parse(copy)
+        changed_table[section][name] = value
+    return toml_file.parse(changed_table)
 
 
 UNEQUAL = {"meta.json", "timings.jsonl", ".lock"}

@@ -196,9 +196,9 @@ def test_terms_that_read_one_piece_share_its_product_with_the_head(
     result: list[int] = []
     inner = distributions.log_softmax
 
-    def counted(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
+    def counted(hidden: Tensor, head: Tensor, temperature: float, cap: float = 0.0) -> Tensor:
         result.append(len(hidden))
-        return inner(hidden, head, temperature)
+        return inner(hidden, head, temperature, cap)
 
     monkeypatch.setattr(distributions, "log_softmax", counted)
     hidden, head, far, far_head, token, _ = tensors(0)

@@ -1,9 +1,8 @@
 """Scores of a transformers model: packed or not, padded or not, they are the model's own, and so
-are their gradients; and models that would be scored wrongly are refused."""
+are their gradients."""
 
 import math
 import random
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from tutelage.maths.distributions import diverge
 from tutelage.maths.divergences import reverse_kl
 from tutelage.objective.lazy_scores import with_frozen_head
 from tutelage.policies.base import Request
+from tutelage.policies.hf import architecture
 from tutelage.policies.hf import policy as hf_policy
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import pack
@@ -292,45 +292,9 @@ def build(name: str, **more: object) -> Any:
 
 
 KV = {"num_key_value_heads": 2}
-MISFITS: dict[str, tuple[Callable[[], Any], str]] = {
-    "a bias in the head": (lambda: build("Phi"), "no plain linear LM head"),
-    "capped logits": (
-        lambda: build("Gemma2", head_dim=8, layer_types=["full_attention"] * 2, **KV),
-        "scales or caps logits",
-    ),
-    "capped attention": (
-        lambda: build(
-            "Gemma2",
-            head_dim=8,
-            layer_types=["full_attention"] * 2,
-            **KV,
-            final_logit_softcapping=None,
-            attn_logit_softcapping=0.5,
-        ),
-        "attends in its own way",
-    ),
-    "sliding layers": (lambda: build("Gemma2", head_dim=8, **KV), "sliding_attention"),
-    "a sliding window without a list of layers": (
-        lambda: build("Mistral", sliding_window=8, **KV),
-        "sliding window of 8",
-    ),
-    "divided logits": (lambda: build("Granite", logits_scaling=4.0, **KV), "scales or caps logits"),
-    "multiplied logits": (lambda: build("Cohere", **KV), "scales or caps logits"),
-    "no context length": (
-        lambda: build("Bloom", n_layer=2, n_head=4, max_position_embeddings=None),
-        "max_position",
-    ),
-}
 
 
-@pytest.mark.parametrize("name", MISFITS)
-def test_a_model_that_would_be_scored_wrongly_is_refused(name: str) -> None:
-    make, why = MISFITS[name]
-    with pytest.raises(PolicyError, match=why):
-        HFPolicy(make(), small_chat())
-
-
-def test_capped_attention_is_refused_where_the_library_s_fast_kernel_leaves_the_cap_out(
+def test_capped_attention_takes_the_plain_path_where_the_fast_kernel_leaves_the_cap_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As transformers 5.17 does: two computations without the cap would be equal."""
@@ -343,9 +307,19 @@ def test_capped_attention_is_refused_where_the_library_s_fast_kernel_leaves_the_
         return usual(*args, **options)
 
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", without_cap)
-    make, why = MISFITS["capped attention"]
-    with pytest.raises(PolicyError, match=why):
-        HFPolicy(make(), small_chat())
+    monkeypatch.setattr(architecture, "misfit", lambda config: "")  # found by the proof alone
+    of = HFPolicy(
+        build(
+            "Gemma2",
+            head_dim=8,
+            layer_types=["full_attention"] * 2,
+            **KV,
+            final_logit_softcapping=None,
+            attn_logit_softcapping=0.5,
+        ),
+        small_chat(),
+    )
+    assert of.path.startswith("plain path: in packed passes its ")
 
 
 @pytest.mark.parametrize(
@@ -358,6 +332,8 @@ def test_capped_attention_is_refused_where_the_library_s_fast_kernel_leaves_the_
         ("Mistral", {**KV, "sliding_window": None}),
         ("GPT2", {"n_positions": 128}),
         ("GPTNeoX", {}),
+        ("Granite", {**KV, "logits_scaling": 4.0}),
+        ("Cohere", KV),
     ],
 )
 def test_other_architectures_score_and_sample_as_they_are(
@@ -368,6 +344,7 @@ def test_other_architectures_score_and_sample_as_they_are(
     from tutelage.policies.base import Request
 
     of = HFPolicy(build(name, **more), small_chat())
+    assert of.path == "fast path"
     samples = flat(conversations(7, count=3))
     samples = [s for s in samples if len(s.prompt) + len(s.tokens) <= 128]
     with torch.no_grad():

@@ -11,7 +11,7 @@ memory of both is constant in N; the second is as fast as holding everything.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,14 +52,17 @@ class _Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distribution:
-    """log-softmax(hidden head^T / temperature) at each of N sampled tokens.
+    """log-softmax(f(hidden head^T) / temperature) at each of N sampled tokens.
 
-    hidden [N, H], head [V, H]; temperature is that of sampling.
+    hidden [N, H], head [V, H]; temperature is that of sampling. f(x) = cap tanh(x / cap) if the
+    model has a soft cap (Gemma 2, arXiv:2408.00118, section 2), else f(x) = x. A head [V, 0] says
+    that `hidden` are the logits [N, V] themselves.
     """
 
     hidden: Tensor
     head: Tensor
     temperature: float = 1.0
+    cap: float = 0.0  # 0: none
     piece: _Piece | None = None  # if these tokens are one chunk of `Pieces`
 
     def __len__(self) -> int:
@@ -72,24 +75,18 @@ class Distribution:
                 return self
             rows = None if piece.rows is None else piece.rows.index_select(0, index)
             piece = _Piece(piece.head, rows)
-        return Distribution(
-            hidden=self.hidden[index], head=self.head, temperature=self.temperature, piece=piece
-        )
+        return replace(self, hidden=self.hidden[index], piece=piece)
 
     def to(self, device: str) -> "Distribution":
-        return Distribution(
-            hidden=self.hidden.to(device),
-            head=self.head.to(device),
-            temperature=self.temperature,
-        )
+        return replace(self, hidden=self.hidden.to(device), head=self.head.to(device), piece=None)
 
     def detach(self) -> "Distribution":
         """The same numbers without gradient."""
         rows = None if self.piece is None else self.piece.rows
-        return Distribution(
+        return replace(
+            self,
             hidden=self.hidden.detach(),
             head=self.head.detach(),
-            temperature=self.temperature,
             piece=None if rows is None else _Piece(_Sum(), rows.detach()),
         )
 
@@ -102,19 +99,32 @@ class Distribution:
     def logps(self) -> Tensor:
         """All log-probabilities [N, V] in float32: 4NV bytes. A piece caches them."""
         if self.piece is None:
-            return log_softmax(self.hidden, self.head, self.temperature)
+            return log_softmax(self.hidden, self.head, self.temperature, self.cap)
         if self.piece.rows is None:
             rows: Tensor = _LogSoftmax.apply(  # type: ignore[no-untyped-call]
-                self.hidden, self.head, self.temperature, self.piece.head
+                self.hidden, self.head, self.temperature, self.cap, self.piece.head
             )
             self.piece.rows = rows
         return self.piece.rows
 
 
-def log_softmax(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
+def log_softmax(hidden: Tensor, head: Tensor, temperature: float, cap: float = 0.0) -> Tensor:
     """hidden [n, H], head [V, H] -> log-probabilities [n, V], in float32 at least."""
-    logits = product(hidden, head)
+    logits = capped(raw_logits(hidden, head), cap)
     return torch.log_softmax(logits if temperature == 1 else logits / temperature, -1)
+
+
+def raw_logits(hidden: Tensor, head: Tensor) -> Tensor:
+    """hidden [n, H], head [V, H] -> logits [n, V] before any cap; a head [V, 0] leaves what are
+    logits already as they are. In float32 at least."""
+    if head.shape[1]:
+        return product(hidden, head)
+    return hidden if hidden.dtype == torch.float64 else hidden.float()
+
+
+def capped(logits: Tensor, cap: float) -> Tensor:
+    """cap tanh(logits / cap); the logits themselves where cap is 0."""
+    return cap * torch.tanh(logits / cap) if cap else logits
 
 
 def product(rows: Tensor, columns: Tensor) -> Tensor:
@@ -156,22 +166,28 @@ class _LogSoftmax(torch.autograd.Function):
     [V, H] for every chunk before it adds it to the last."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, temperature: float, into: _Sum) -> Tensor:
-        rows = log_softmax(hidden, head, temperature)
+    def forward(
+        ctx: Any, hidden: Tensor, head: Tensor, temperature: float, cap: float, into: _Sum
+    ) -> Tensor:
+        rows = log_softmax(hidden, head, temperature, cap)
         ctx.save_for_backward(hidden, head, rows)
-        ctx.temperature, ctx.into = temperature, into
+        ctx.temperature, ctx.cap, ctx.into = temperature, cap, into
         return rows
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         hidden, head, rows = ctx.saved_tensors
         # d logits = (grad - p sum(grad)) / temperature
         logits = rows.exp().mul_(grad.sum(-1, keepdim=True)).sub_(grad).div_(-ctx.temperature)
+        if ctx.cap:  # d cap tanh(x / cap) = 1 - tanh(x / cap)^2
+            logits.mul_(1 - torch.tanh(raw_logits(hidden, head) / ctx.cap).square_())
         logits = logits.to(hidden.dtype)
         if ctx.needs_input_grad[1]:
             ctx.into.add(logits, hidden)
-        return logits @ head if ctx.needs_input_grad[0] else None, None, None, None
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, None
+        return logits @ head if head.shape[1] else logits, None, None, None, None
 
 
 class Pieces:
@@ -191,10 +207,10 @@ class Pieces:
         of = self.of
         leaf = of.hidden[part].detach().requires_grad_(of.hidden.requires_grad)
         self.leaves.append(leaf)
-        return Distribution(
+        return replace(
+            of,
             hidden=leaf,
             head=of.head.detach().requires_grad_(of.head.requires_grad),
-            temperature=of.temperature,
             piece=_Piece(self.head),
         )
 
@@ -241,7 +257,7 @@ def diverge(divergence: Divergence, student: Distribution, teacher: Distribution
 
     def against(rows: Tensor, other: Tensor) -> Tensor:
         with torch.no_grad():
-            goal = log_softmax(other, teacher.head, teacher.temperature)
+            goal = log_softmax(other, teacher.head, teacher.temperature, teacher.cap)
         return divergence(rows, goal)
 
     return _by_chunk(against, student, teacher.hidden)
@@ -254,7 +270,7 @@ def _by_chunk(function: Callable[..., Tensor], of: Distribution, *more: Tensor) 
         return function(of.logps(), *more)
 
     def one(hidden: Tensor, head: Tensor, *rest: Tensor) -> Tensor:
-        return function(log_softmax(hidden, head, of.temperature), *rest)
+        return function(log_softmax(hidden, head, of.temperature, of.cap), *rest)
 
     parts = [
         _again(one, of.hidden[i : i + of.chunk], of.head, *(x[i : i + of.chunk] for x in more))

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import PolicyError
-from tutelage.maths.distributions import product
+from tutelage.maths.distributions import capped, product
 from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf import kv_cache
 from tutelage.policies.hf.attention import FlatPass, NewTokens, check_all_layers_attended
@@ -79,7 +79,9 @@ class SlotEngine:
     forward  the model without its LM head: ids, mask, positions, cache -> hidden states [B, T, H]
     head     returns the current LM head [V, H]
     budget   bytes for keys and values; the default of an only engine if None
-    recorder of decode steps, which then have few shapes; CUDA graphs if None and on a GPU
+    recorder of decode steps, which then have few shapes; CUDA graphs if None and on a GPU, unless
+             `recorded` is false
+    cap      soft cap of the logits; 0 without one
     reference_path
              sample without the optimisations: no cache between turns, no prefix copies, no CUDA
              graphs, no batched reads of several slots
@@ -107,13 +109,16 @@ class SlotEngine:
         device: str,
         budget: int | None = None,
         recorder: Recorder | None = None,
+        recorded: bool = True,
         reference_path: bool = False,
+        cap: float = 0.0,
     ) -> None:
         self.forward, self.head, self.context = forward, head, context
         self.max_slots, self.device, self.reference_path = slots, device, reference_path
         self.kv_shape = KVShape.of(config, dtype, device)
         self.budget = kv_cache.budget(device) if budget is None else budget
-        if reference_path:
+        self.cap = cap
+        if reference_path or not recorded:
             recorder = None
         elif recorder is None and device.startswith("cuda"):
             recorder = CudaRecorder(device)
@@ -407,8 +412,8 @@ class SlotEngine:
     def _logits(self, hidden: Tensor) -> Tensor:
         head = self.head()
         if head.dtype == torch.bfloat16 and head.is_cuda:
-            return product(hidden.bfloat16(), head)
-        return (hidden @ head.to(hidden.dtype).T).float()
+            return capped(product(hidden.bfloat16(), head), self.cap)
+        return capped((hidden @ head.to(hidden.dtype).T).float(), self.cap)
 
     def _choose_decoding(self) -> None:
         """Choose how the slots in a turn are read until the next turn begins or ends.

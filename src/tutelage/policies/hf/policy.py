@@ -3,6 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
@@ -13,14 +14,16 @@ from torch import Tensor
 
 from tutelage.cpu import products
 from tutelage.errors import PolicyError
-from tutelage.maths.distributions import Distribution
+from tutelage.maths.distributions import Distribution, capped, raw_logits
 from tutelage.objective.scores import Scores
 from tutelage.policies.base import Completion, Dtype, Engine, Request
-from tutelage.policies.hf import memory
+from tutelage.policies.hf import architecture, kv_cache, memory, proof, readout
 from tutelage.policies.hf.attention import PackedPass, check_all_layers_attended, register
 from tutelage.policies.hf.compat import cache_argument
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.lora import Adapters
+from tutelage.policies.hf.plain import PlainEngine, PlainPath
+from tutelage.policies.hf.readout import Readout
 from tutelage.policies.hf.shared_prefix import MIN_PREFIX, Prefix, longest_usable, shared_tokens
 from tutelage.policies.packing import DEFAULT_PASS_TOKENS, PackedSequence, batches, pack
 from tutelage.prompts.chat_template import Chat
@@ -31,10 +34,6 @@ MIN_ONEDNN_MULTIPLICATIONS = 1 << 20
 BLAS: oneDNN takes some 14 us to begin a product. (Layers of 3 h by h break even at 8 rows for
 h = 192, at 64 rows for h = 64; medians of 30.) Decode steps of tiny models, or of one episode, stay
 below it."""
-PROBE_TOKENS = 16
-"""Tokens on which a model's own logits are compared with ours when it is wrapped."""
-MAX_LOGIT_ERROR = 3e-4
-"""Of the largest logit: how far ours may be from the model's own."""
 
 
 class HFPolicy:
@@ -56,6 +55,11 @@ class HFPolicy:
               SlotEngine says and from the trained weights, padded sequences, each computed from its
               first token. It uses the same slots and passes without their optimisations; a separate
               engine would be another source of errors.
+
+    Packed passes over slots of keys and values fit most models. Any other takes the plain path,
+    `policies.hf.plain`: slower, its own code throughout. Which one is chosen, and that it samples
+    and scores as the model's own forward pass with eager attention, is found out here; `path` says
+    it in a sentence. Raises PolicyError where neither does.
     """
 
     def __init__(
@@ -75,6 +79,9 @@ class HFPolicy:
     ) -> None:
         self.model, self.chat, self.dtype, self.tokens = model, chat, dtype, tokens
         self.padded = padded or compiled or reference_path
+        self.plain: PlainPath | None = None
+        self.path = "fast path"
+        self.proving = False
         self.reference_path = reference_path
         self.budget = budget
         self.adapters, self.slots, self.compiled = adapters, slots, compiled
@@ -86,10 +93,11 @@ class HFPolicy:
         self.head_copy: Tensor | None = None
         model.eval()  # with dropout, nothing would be scored as it was sampled
         self.device = str(next(model.parameters()).device)
+        self.readout = Readout()
         self._refuse_unsupported()
-        self._replace_attention()
+        self._choose_path()
         if gradient_checkpointing:
-            memory.checkpoint_layers(self.base, model.config)
+            memory.checkpoint_layers(self.base, architecture.text_config(model.config))
         self._cast_frozen()
         self._start_engine()
 
@@ -110,9 +118,12 @@ class HFPolicy:
         return policy
 
     def _start_engine(self) -> None:
+        if self.plain is not None:
+            self.engine: Engine = self._plain_engine(self.plain)
+            return
         self.cache_argument = cache_argument(self.base)
         self.scoring = torch.compile(self.base, dynamic=True) if self.compiled else self.base
-        self.engine: Engine = SlotEngine(
+        self.engine = SlotEngine(
             self._forward,
             self._acting_head,
             self.model.config,
@@ -123,11 +134,22 @@ class HFPolicy:
             dtype=torch.bfloat16 if self._bfloat16 else torch.float32,
             reference_path=self.reference_path,
             budget=self.budget,
+            cap=self.cap,
+        )
+
+    def _plain_engine(self, path: PlainPath) -> PlainEngine:
+        return PlainEngine(
+            path,
+            lambda: self.head.detach(),
+            end=self.chat.end,
+            context=self.context_length,
+            slots=self.slots,
+            budget=kv_cache.budget(self.device) if self.budget is None else self.budget,
         )
 
     @property
     def _bfloat16(self) -> bool:
-        return self.dtype == "bfloat16"
+        return self.dtype == "bfloat16" and not self.proving
 
     def _cast_frozen(self) -> None:
         if self._bfloat16:
@@ -145,95 +167,154 @@ class HFPolicy:
         policy = copy.copy(self)
         shared = {id(p): p for p in self.model.parameters() if not p.requires_grad}
         policy.model, policy.adapters = copy.deepcopy((self.model, self.adapters), shared)
+        if self.readout.output is not None:
+            policy.readout = replace(self.readout, output=policy.model.get_output_embeddings())
+        if self.plain is not None:
+            policy.plain = self.plain.over(policy.model, policy.readout, policy._context)
         policy.freeze()
         policy._start_engine()
         return policy
 
     @property
     def base(self) -> Any:
-        """The model without its LM head."""
-        return getattr(self.model, self.model.base_model_prefix)
+        """The model without its LM head; the whole model if it is one."""
+        return getattr(self.model, self.model.base_model_prefix, self.model)
 
     @property
     def head(self) -> Tensor:
-        """The LM head [V, H], without entries past the tokenizer's: no text encodes to them."""
-        weight: Tensor = self.model.get_output_embeddings().weight
-        return weight if len(weight) == self.chat.size else weight[: self.chat.size]
+        """The LM head [V, H], without entries past the tokenizer's: no text encodes to them. With a
+        last column for its bias; [V, 0] where logits are computed by the model as a whole."""
+        return self.readout.head(self.chat.size, like=next(self.model.parameters()))
+
+    @property
+    def cap(self) -> float:
+        """Soft cap of the logits; 0 without one."""
+        return self.readout.cap
 
     @property
     def unused(self) -> range:
         """Entries of the LM head past the tokenizer's."""
-        return range(self.chat.size, len(self.model.get_output_embeddings().weight))
+        output = self.model.get_output_embeddings()
+        return range(self.chat.size, len(output.weight) if output is not None else self.chat.size)
 
     @property
     def context_length(self) -> int:
-        return int(self.model.config.max_position_embeddings)
+        return architecture.context_length(self.model.config, self.chat.tokenizer)
 
     def _refuse_unsupported(self) -> None:
-        """Raise PolicyError for models that would be computed wrongly here."""
-        config, output = self.model.config, self.model.get_output_embeddings()
-        if output is None or getattr(output, "bias", None) is not None:
-            raise PolicyError(
-                f"{type(self.model).__name__} has no plain linear LM head, which scoring in chunks "
-                "needs; choose a decoder-only causal model such as Qwen3 or Llama"
-            )
-        if not getattr(config, "max_position_embeddings", None):
-            raise PolicyError(
-                f"{type(self.model).__name__} does not state its context length "
-                "(max_position_embeddings); choose a model such as Qwen3 or Llama"
-            )
-        if self.chat.size > output.weight.shape[0]:
+        """Raise PolicyError for a tokenizer that is not the model's."""
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        if self.chat.size > rows:
             raise PolicyError(
                 f"the tokenizer has {self.chat.size} entries but the model only embeds "
-                f"{output.weight.shape[0]}: they do not belong together; use the model's own "
+                f"{rows}: they do not belong together; use the model's own "
                 "tokenizer, or resize its embeddings"
-            )
-        kinds = set(getattr(config, "layer_types", None) or ())
-        window = getattr(config, "sliding_window", None) or self.context_length
-        if kinds - {"full_attention"} or (not kinds and window < self.context_length):
-            raise PolicyError(
-                f"{type(self.model).__name__} has layers without full attention "
-                f"({', '.join(sorted(kinds)) or f'a sliding window of {window}'}), which the KV "
-                "cache does not support; choose a model with full attention in every layer"
             )
 
     @torch.no_grad()
     @products("float32")
-    def _replace_attention(self) -> None:
-        """Give the model our attention function, and check that logits do not change by it, nor by
-        applying the LM head separately."""
-        ids = torch.arange(1, PROBE_TOKENS + 1, device=self.device)[None] % self.chat.size
-        # the reference is the model's own formula: its sdpa may leave out caps as ours does
+    def _choose_path(self) -> None:
+        """Take the fast path if what it samples and scores is the model's own, else the plain one."""
+        self.proving = True
+        of = proof.probe(self.model.config, size=self.chat.size, context=self.context_length)
         self.model.set_attn_implementation("eager")
-        expected = self.model(input_ids=ids, use_cache=False).logits[..., : self.chat.size]
-        if not expected.isfinite().all():
+        self._find_readout(of)
+        reason = architecture.misfit(self.model.config)
+        if not reason and self.readout.output is None:
+            reason = "its logits are more than a linear head of its last states"
+        reason = reason or self._fast_misfit(of)
+        if reason:
+            self.model.set_attn_implementation("eager")
+            self.padded, self.path = True, f"plain path: {reason}"
+            path = PlainPath(
+                self.model,
+                self.readout,
+                self._context,
+                size=self.chat.size,
+                switch=architecture.rope_switch(self.model.config),
+                device=self.device,
+            )
+            proof.prove_plain(path, self._plain_engine, of, name=type(self.model).__name__)
+            self.plain = path
+        self.proving = False
+
+    def _find_readout(self, of: proof.Probe) -> None:
+        """How logits come from the last hidden states, by the model's own forward pass."""
+        ids = torch.tensor([list(of.prompts[0])], device=self.device)
+        logits = proof.tried(lambda: self.model(input_ids=ids, use_cache=False).logits)
+        if isinstance(logits, str):
+            raise PolicyError(
+                f"the forward pass of this {type(self.model).__name__} over {ids.shape[1]} tokens "
+                f"fails ({logits}); it is no causal language model of text, or its configuration "
+                "does not belong to it; use another one"
+            )
+        if not logits[..., : self.chat.size].isfinite().all():
             raise PolicyError(
                 f"the weights of this {type(self.model).__name__} give logits that are not finite: "
                 "they are damaged, or were saved after training diverged; use another checkpoint"
             )
+        self.readout = readout.find(self.model, ids)
+
+    def _fast_misfit(self, of: proof.Probe) -> str:
+        """Why packed passes and slots of keys and values are not right for this model; empty if
+        they are."""
+        size = self.chat.size
         self.model.set_attn_implementation(register())
-        logits = self.base(input_ids=ids, use_cache=False).last_hidden_state @ self.head.T
-        if (logits - expected).abs().max() > MAX_LOGIT_ERROR * expected.abs().max():
-            raise PolicyError(
-                f"{type(self.model).__name__} computes more than attention and a linear LM head "
-                "(it scales or caps logits, or attends in its own way), which would be left out "
-                "here; choose a model such as Qwen3 or Llama"
-            )
+        self.cache_argument, self.scoring = cache_argument(self.base), self.base
+        tried = proof.tried(lambda: self._fast_numbers(of))
+        if isinstance(tried, str):
+            return f"its code does not take packed sequences ({tried})"
+        episodes, logits = tried
+        self.model.set_attn_implementation("eager")
+        own = [
+            proof.own_logits(self.model, each.ids, size=size, switch=0, device=self.device)
+            for each in episodes
+        ]
+        self.model.set_attn_implementation(register())
+        wrong = proof.sampled_wrongly(episodes, own) or proof.scored_wrongly(logits, own)
+        return f"in packed passes its {wrong}" if wrong else ""
+
+    def _fast_numbers(self, of: proof.Probe) -> tuple[list[proof.Played], list[Tensor]]:
+        """The probe played through slots, and the logits of its sequences scored in one pass."""
+        engine = SlotEngine(
+            self._forward,
+            self._acting_head,
+            self.model.config,
+            end=self.chat.end,
+            slots=2,
+            context=self.context_length,
+            device=self.device,
+            dtype=torch.float32,
+            reference_path=self.reference_path,
+            budget=self.budget,
+            cap=self.cap,
+            recorded=False,
+        )
+        episodes = proof.played(engine, of)
+        hidden, starts = self._packed_pass([PackedSequence(ids=list(e.ids)) for e in episodes])
+        logits = [
+            capped(raw_logits(hidden[start : start + len(each.ids)], self.head), self.cap)
+            for start, each in zip(starts, episodes, strict=True)
+        ]
+        return episodes, logits
+
+    def _context(self, tokens: int) -> contextlib.AbstractContextManager[Any]:
+        """Where a pass over so many tokens runs: under autocast, and small products on a CPU with
+        the BLAS."""
+        kind, stack = self.device.split(":")[0], contextlib.ExitStack()
+        stack.enter_context(torch.autocast(kind, torch.bfloat16, enabled=self._bfloat16))
+        if kind == "cpu" and tokens * self.mean_weights < MIN_ONEDNN_MULTIPLICATIONS:
+            stack.enter_context(products("blas"))
+        return stack
 
     def _forward(self, **inputs: Any) -> Tensor:
         """Hidden states [B, T, H] after the last layer."""
         body = self._acting_base() if inputs["use_cache"] else self.scoring
         if "cache" in inputs:
             inputs[self.cache_argument] = inputs.pop("cache")
-        kind = self.device.split(":")[0]
-        multiplications = inputs["input_ids"].numel() * self.mean_weights
-        small = kind == "cpu" and multiplications < MIN_ONEDNN_MULTIPLICATIONS
-        with (
-            torch.autocast(kind, torch.bfloat16, enabled=self._bfloat16),
-            products("blas") if small else contextlib.nullcontext(),
-        ):
+        with self._context(inputs["input_ids"].numel()):
             hidden: Tensor = body(**inputs).last_hidden_state
-        return hidden
+        return self.readout.rows(hidden)
 
     # -- sampling
 
@@ -289,8 +370,11 @@ class HFPolicy:
         token = torch.tensor([t for s in samples for t in s.tokens], device=self.device)
         parts, order, sequences = [], [], pack(samples)
         prefix = self._prefix_of(sequences) if self._can_share else None
-        for group in batches(sequences, self.tokens, padded=self.padded):
-            if self.padded:
+        for group in self._batches(sequences):
+            if self.plain is not None:
+                rows = self.plain.rows([each.ids for each in group])
+                hidden, starts = rows.flatten(0, 1), [i * rows.shape[1] for i in range(len(rows))]
+            elif self.padded:
                 hidden, starts = self._padded_pass(group)
             else:
                 hidden, starts = self._packed_pass(group, prefix)
@@ -312,9 +396,17 @@ class HFPolicy:
                 hidden=hidden,
                 head=head.to(hidden.dtype),
                 temperature=temperature,
+                cap=self.cap,
             ),
             token=token,
         )
+
+    def _batches(self, sequences: Sequence[PackedSequence]) -> list[list[PackedSequence]]:
+        """The sequences of each pass."""
+        if self.plain is None:
+            return batches(sequences, self.tokens, padded=self.padded)
+        groups = self.plain.groups([len(each.ids) for each in sequences], self.tokens)
+        return [[sequences[i] for i in group] for group in groups]
 
     def _padded_pass(self, sequences: Sequence[PackedSequence]) -> tuple[Tensor, list[int]]:
         """Hidden states of sequences padded to the longest, on one axis [B T, H], and where on it

@@ -33,6 +33,9 @@ class HasEngine(Protocol):
     @property
     def head(self) -> Tensor: ...
 
+    @property
+    def cap(self) -> float: ...
+
 
 def divergences(
     student: Scorer,
@@ -64,7 +67,10 @@ def _scored(
         hidden = torch.cat([engine.feed(turns[i : i + free]) for i in range(0, len(turns), free)])
         assert isinstance(policy, HasEngine)
         distribution = Distribution(
-            hidden=hidden, head=policy.head.detach().to(hidden.dtype), temperature=temperature
+            hidden=hidden,
+            head=policy.head.detach().to(hidden.dtype),
+            temperature=temperature,
+            cap=policy.cap,
         )
         token = torch.tensor([t for s in samples for t in s.tokens], device=hidden.device)
         return Scores(distribution=distribution, token=token)

@@ -1,0 +1,198 @@
+"""The proof at load: what is sampled and scored here has the probabilities of the model's own code.
+
+The reference is the model's own forward pass over one sequence, with eager attention: the kernels
+behind transformers' sdpa may leave out caps and sinks as ours would, and agree with it wrongly.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from tutelage.errors import PolicyError
+from tutelage.policies.base import Completion, Engine, Request
+from tutelage.policies.hf import architecture
+from tutelage.policies.hf.plain import TRIED, PlainPath
+
+T = TypeVar("T")
+PROBE_LENGTHS = (13, 21)
+"""Tokens of the two prompts that are played."""
+TURNS, NEW, SEEN = 2, 2, 3
+"""Turns of each, tokens that each turn samples at most, and tokens that come between turns."""
+LONGEST_WINDOW = 64
+"""Windows up to this many tokens are looked beyond; a proof over thousands would take minutes."""
+MAX_LOGIT_ERROR = 3e-4
+"""Of the largest logit: how far ours may be from the model's own."""
+
+
+class Probe(NamedTuple):
+    """Prompts and what comes after their first turn."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    seen: tuple[tuple[int, ...], ...]
+
+
+class Played(NamedTuple):
+    """A sequence [T], and the log-probabilities with which some of its tokens were sampled."""
+
+    ids: tuple[int, ...]
+    places: tuple[int, ...]
+    logps: tuple[float, ...]
+
+
+def probe(config: Any, *, size: int, context: int) -> Probe:
+    """Token ids below `size`, spread over the vocabulary, without the padding token: some models
+    count positions by it."""
+    pad = getattr(architecture.text_config(config), "pad_token_id", None)
+    edge = max(architecture.window(config), architecture.rope_switch(config))
+    more = edge if edge <= LONGEST_WINDOW else 0
+    room = max(2, context - TURNS * (NEW + SEEN))
+    lengths = [min(n + more, room - k) for k, n in enumerate(reversed(PROBE_LENGTHS))]
+    ids = [(7 + 31 * i) % size for i in range(sum(lengths) + 2 * SEEN)]
+    ids = [(i + 1) % size if i == pad else i for i in ids]
+    first, second = lengths
+    return Probe(
+        (tuple(ids[:first]), tuple(ids[first : first + second])),
+        (tuple(ids[-2 * SEEN : -SEEN]), tuple(ids[-SEEN:])),
+    )
+
+
+def played(engine: Engine, of: Probe) -> list[Played]:
+    """Let an engine play the probe's episodes side by side."""
+    ids = list(of.prompts)
+    places: list[list[int]] = [[] for _ in ids]
+    logps: list[list[float]] = [[] for _ in ids]
+    for turn in range(TURNS):
+        for k, prompt in enumerate(ids):
+            engine.submit(Request(key=str(k), prompt=prompt, seed=turn + 2 * k, max_new=NEW))
+        done: list[Completion] = []
+        while len(done) < len(ids):
+            done += engine.poll()
+        for completion in done:
+            k = int(completion.key)
+            places[k] += range(len(ids[k]), len(ids[k]) + len(completion.tokens))
+            logps[k] += completion.logps
+            ids[k] = (*ids[k], *completion.tokens, *(of.seen[k] if turn + 1 < TURNS else ()))
+    for k in range(len(ids)):
+        engine.release(str(k))
+    return [Played(*each) for each in zip(ids, map(tuple, places), map(tuple, logps), strict=True)]
+
+
+def own_logits(model: Any, ids: Sequence[int], *, size: int, switch: int, device: str) -> Tensor:
+    """[T, V] of the model's own pass over the sequence; past a switch of its rotations, of passes
+    over exactly the tokens before each."""
+    whole = torch.tensor([list(ids)], device=device)
+    if not 0 < switch < len(ids):
+        logits: Tensor = model(input_ids=whole, use_cache=False).logits[0, :, :size]
+        return logits.float()
+    rows = [
+        model(input_ids=whole[:, :end], use_cache=False).logits[0, -1, :size]
+        for end in range(1, len(ids) + 1)
+    ]
+    return torch.stack(rows).float()
+
+
+def sampled_wrongly(episodes: Sequence[Played], own: Sequence[Tensor]) -> str:
+    """Empty, or by how much log-probabilities of sampled tokens are not the model's own."""
+    worst, scale = 0.0, 0.0
+    for episode, logits in zip(episodes, own, strict=True):
+        places = torch.tensor(episode.places)
+        token = torch.tensor([episode.ids[i] for i in episode.places])
+        rows = logits.cpu()[places - 1].log_softmax(-1)
+        expected = rows.gather(-1, token[:, None]).squeeze(-1)
+        worst = _max(worst, float((torch.tensor(episode.logps) - expected).abs().max()))
+        scale = max(scale, float(logits.abs().max()))
+    if worst <= 2 * MAX_LOGIT_ERROR * scale:
+        return ""
+    return f"log-probabilities of tokens sampled with a cache are off by up to {worst:.2g}"
+
+
+def scored_wrongly(logits: Sequence[Tensor], own: Sequence[Tensor]) -> str:
+    """Empty, or by how much logits [T, V] are not the model's own."""
+    worst = 0.0
+    for ours, theirs in zip(logits, own, strict=True):
+        worst = _max(worst, float((ours - theirs).abs().max() / theirs.abs().max()))
+    if worst <= MAX_LOGIT_ERROR:
+        return ""
+    return f"logits are off by up to {worst:.2g} of the largest"
+
+
+def _max(a: float, b: float) -> float:
+    """The larger of two numbers, NaN if one of them is."""
+    return a if a != a or b <= a else b
+
+
+def tried(function: Callable[[], T]) -> T | str:
+    """What a function over a model's code returns, or why it raises."""
+    try:
+        return function()
+    except Exception as error:  # anybody's code, which may not bear what is asked of it
+        return first_line(error)
+
+
+def first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def prove_plain(path: PlainPath, engine: Any, of: Probe, *, name: str) -> None:
+    """Find the fastest way in which a model's own code can be sampled from and scored with.
+
+    engine  makes an engine over the path
+
+    Raises PolicyError where none agrees with the model's own forward pass.
+    """
+    reasons = []
+    for path.feeding, path.masked in TRIED:
+        reason, episodes, own = _tried(path, engine, of)
+        if not reason:
+            break
+        reasons.append(reason)
+    else:
+        raise PolicyError(
+            f"{name} cannot be sampled from: with its own cache, and without one, its "
+            f"probabilities are not those of its forward pass over the whole sequence "
+            f"({reasons[-1]}); a causal language model is needed, whose scores of a token do not "
+            "depend on later ones"
+        )
+    reasons = []
+    for path.padded in (True, False):
+        reason = _scored(path, episodes, own)
+        if not reason:
+            return
+        reasons.append(reason)
+    raise PolicyError(
+        f"{name} cannot be scored: two passes of its own over the same tokens differ "
+        f"({reasons[-1]}); use another model"
+    )
+
+
+def _tried(path: PlainPath, engine: Any, of: Probe) -> tuple[str, list[Played], list[Tensor]]:
+    def numbers() -> tuple[list[Played], list[Tensor]]:
+        episodes = played(engine(path), of)
+        size, switch, device = path.size, path.switch, path.device
+        return episodes, [
+            own_logits(path.model, each.ids, size=size, switch=switch, device=device)
+            for each in episodes
+        ]
+
+    found = tried(numbers)
+    return (found, [], []) if isinstance(found, str) else (sampled_wrongly(*found), *found)
+
+
+def _scored(path: PlainPath, episodes: Sequence[Played], own: Sequence[Tensor]) -> str:
+    """How the path scores both sequences: together, if they may be padded."""
+    lengths = [len(each.ids) for each in episodes]
+
+    def numbers() -> list[Tensor]:
+        head = path.readout.head(path.size, like=own[0])
+        logits = dict[int, Tensor]()
+        for group in path.groups(lengths, 2 * max(lengths)):
+            rows = path.rows([episodes[i].ids for i in group])
+            for i, row in zip(group, rows, strict=True):
+                logits[i] = path.logits(row[: lengths[i]], head)
+        return [logits[i] for i in range(len(own))]
+
+    found = tried(numbers)
+    return found if isinstance(found, str) else scored_wrongly(found, own)

@@ -1,0 +1,164 @@
+"""Every causal language model that transformers lists, with random weights and the smallest sizes
+that still hold one layer of each kind."""
+
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+SIZES: dict[str, Any] = {
+    # width
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "dim_model"), 32),
+    **dict.fromkeys(("embedding_size", "input_hidden_size", "attention_hidden_size"), 32),
+    **dict.fromkeys(("embedding_dim", "word_embed_proj_dim"), 32),
+    **dict.fromkeys(("intermediate_size", "ffn_hidden_size", "n_inner", "d_inner", "dim_ff"), 64),
+    **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "ffn_dim", "feed_forward_size"), 64),
+    **dict.fromkeys(("dff", "dense_intermediate_size", "intermediate_size_mlp"), 64),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 32),
+    **dict.fromkeys(("shared_intermediate_size", "moe_shared_expert_intermediate_size"), 32),
+    **dict.fromkeys(("block_ff_dim", "expert_ffn_hidden_size", "lru_width"), 32),
+    # depth
+    **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers"), 4),
+    **dict.fromkeys(("encoder_layers", "decoder_layers", "num_encoder_layers"), 2),
+    **dict.fromkeys(("num_decoder_layers",), 2),
+    # heads
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), 4),
+    **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4),
+    **dict.fromkeys(("num_encoder_attention_heads", "num_decoder_attention_heads"), 4),
+    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "n_head_kv"), 2),
+    **dict.fromkeys(("head_dim", "kv_channels", "v_head_dim", "d_kv"), 8),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank", "o_lora_rank"), 16),
+    **dict.fromkeys(("qk_rope_head_dim",), 8),
+    **dict.fromkeys(("qk_nope_head_dim",), 8),
+    **dict.fromkeys(("global_head_dim", "swa_head_dim", "swa_v_head_dim", "index_head_dim"), 8),
+    **dict.fromkeys(("index_n_heads", "swa_num_attention_heads"), 4),
+    **dict.fromkeys(("swa_num_key_value_heads", "num_global_key_value_heads"), 2),
+    # experts
+    **dict.fromkeys(("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "moe_k", "moe_topk", "num_experts_per_token"), 2),
+    **dict.fromkeys(("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"), 1),
+    **dict.fromkeys(("first_k_dense_replace", "n_group", "topk_group", "num_dense_layers"), 1),
+    # recurrence
+    **dict.fromkeys(("state_size", "mamba_d_state", "ssm_state_size", "mamba_state_dim"), 8),
+    **dict.fromkeys(("mamba_n_heads", "mamba_num_heads", "n_mamba_heads"), 4),
+    **dict.fromkeys(("mamba_d_head", "mamba_head_dim", "mamba_headdim"), 16),
+    **dict.fromkeys(("mamba_d_ssm",), 64),
+    **dict.fromkeys(("chunk_size", "mamba_chunk_size"), 8),
+    **dict.fromkeys(("linear_num_key_heads",), 2),
+    **dict.fromkeys(("linear_num_value_heads",), 4),
+    **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 8),
+    **dict.fromkeys(("time_step_rank", "mamba_dt_rank"), 4),
+    # positions
+    **dict.fromkeys(
+        ("max_position_embeddings", "n_positions", "max_seq_len", "context_length"), 256
+    ),
+    **dict.fromkeys(("sliding_window", "attention_chunk_size", "window_size"), 8),
+    **dict.fromkeys(("attention_window_size", "index_topk"), 8),
+}
+"""By the names that configurations use."""
+OWN: dict[str, dict[str, Any]] = {
+    "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 2, "hidden_size": 32, "expand": 2},
+    "gemma3_text": {"num_hidden_layers": 6},
+    **{
+        name: {"is_decoder": True}
+        for name in (
+            "bert",
+            "bert-generation",
+            "big_bird",
+            "camembert",
+            "data2vec-text",
+            "electra",
+            "ernie",
+            "megatron-bert",
+            "rembert",
+            "roberta",
+            "roberta-prelayernorm",
+            "roc_bert",
+            "roformer",
+            "xlm-roberta",
+            "xlm-roberta-xl",
+            "xmod",
+        )
+    },
+    "big_bird": {"is_decoder": True, "attention_type": "original_full"},
+    "xlm": {"causal": True},
+    "codegen": {"rotary_dim": 4},
+    "gptj": {"rotary_dim": 4},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+}
+"""What single ones need besides."""
+MOST = 20_000_000
+"""Parameters of a model that is tried."""
+
+
+def listed() -> list[str]:
+    """The model types that transformers' AutoModelForCausalLM knows, in alphabetical order."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def config(name: str, *, size: int, end: int, pad: int) -> Any:
+    """A small configuration of a model type for a vocabulary of `size`."""
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[name]
+    sub = getattr(kind, "sub_configs", {})
+    usual = kind()
+    known = {key: value for key, value in usual.to_dict().items() if not isinstance(value, dict)}
+    small = _small(known)
+    if "kv_lora_rank" in known:  # latent attention: as many keys as queries, of two parts each
+        small |= {"num_key_value_heads": 4, "head_dim": None}
+    more = {**small, **OWN.get(name, {})}
+    more |= {"vocab_size": size, "eos_token_id": end, "pad_token_id": pad, "bos_token_id": None}
+    if sub and "text_config" in sub:
+        raise NotImplementedError("several modalities")
+    more = {key: value for key, value in more.items() if key in known or key in OWN.get(name, {})}
+    more = {key: value for key, value in more.items() if value is not None or key == "bos_token_id"}
+    return AutoConfig.for_model(name, **more)
+
+
+def _small(known: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in SIZES.items() if key in known and known[key] is not False}
+
+
+def build(name: str, *, size: int, end: int, pad: int, seed: int = 0, **more: Any) -> Any:
+    """A model with random weights large enough that every part of it matters."""
+    from transformers import AutoModelForCausalLM
+
+    of = config(name, size=size, end=end, pad=pad)
+    for key, value in more.items():
+        setattr(of, key, value)
+    with torch.device("meta"):
+        count = sum(p.numel() for p in AutoModelForCausalLM.from_config(of).parameters())
+    if count > MOST:
+        raise NotImplementedError(f"{count / 1e6:.0f} million parameters in the smallest form")
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(of).eval()
+    excite(model)
+    return model
+
+
+@torch.no_grad()
+def excite(model: Any) -> None:
+    """Weights of a size that makes logits differ by a few nats; those that set how fast a
+    recurrent state decays stay as they are."""
+    for key, p in model.named_parameters():
+        if p.dim() < 2 or any(word in key for word in ("A_log", "dt_", "time_", "conv")):
+            continue
+        std = 1.0 / p.shape[-1] ** 0.5
+        if "embed" in key or "wte" in key:
+            std = 0.5
+        p.normal_(0, std)
+    output = model.get_output_embeddings()
+    if output is not None and output.weight.dim() == 2:
+        output.weight.normal_(0, 2.0 / output.weight.shape[1] ** 0.5)
+
+
+def ragged(size: int, *, seed: int = 0, count: int = 4) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Sequences of other lengths, and how many of their last tokens are a turn."""
+    rng = random.Random(seed)
+    for k in range(count):
+        yield tuple(rng.randrange(5, size) for _ in range(14 + 9 * k)), 3 + k

@@ -7,6 +7,7 @@ by, and must reach 95 % of the best possible return with every seed.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from multiprocessing import get_context
 
 from studies.ladder import bandit
@@ -28,8 +29,6 @@ COPIES = 8
 RATE = 0.5
 READS = 5.0
 """The logit of what a hint tells above the others': an informed policy is right 98 times in 100."""
-GAIN = 0.3
-"""What a method that lacks something must still gain, as a share of the best return."""
 WANTED = 0.95
 """Share of the best possible return that counts as learnt."""
 MEASURED = 400
@@ -57,8 +56,7 @@ GAMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """How a method is run on the ladder. `taught` says by what; `lacks` says what keeps it from the
-    optimum, and is empty for a method that must reach it."""
+    """How a method is run on the ladder. `taught` says by what."""
 
     taught: str
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -66,7 +64,6 @@ class Method:
     hint: str = ""  # of the measurement: the prompt in which the method's policy acts
     steps: int = STEPS
     rate: float = RATE
-    lacks: str = ""
 
 
 REWARD, TEACHER, HINT = "the reward", "a teacher", "a hint"
@@ -115,15 +112,9 @@ METHODS: dict[str, Method] = {
     "pi_distill": Method(taught=REWARD_HINT, settings={"hint": "plan", "flat_groups": "keep"}),
     # without a reward, the KL to the start weighs as much as the pull, and holds it half-way
     "gated_opsd": Method(taught=HINT, settings={"hint": "plan", "kl": 0.0}),
-    "adrs": Method(
-        taught=REWARD_HINT,
-        settings={"hint": "plan"},
-        lacks=(
-            "a score that compares the digits: it ranks the tokens of one turn, of which the digit "
-            "is the least certain, the right one too; once the groups are won and the reward is "
-            "silent, the whitened score pulls away from it"
-        ),
-    ),
+    # once every group is won its bonus for entropy is nearly all that is left of the gradient, and
+    # AdamW, which divides by the gradient's size, then takes whole steps away from what was learnt
+    "adrs": Method(taught=REWARD_HINT, settings={"hint": "plan", "entropy": 0.0}),
     "step_opsd": Method(taught="the reward and a won attempt in hindsight"),
     "ocsd": Method(taught="the reward and later observations in hindsight"),
     # what it learns is to use its skills, so it starts from a policy that does not use them yet
@@ -152,7 +143,7 @@ def climb(name: str, game: str, seed: int) -> Reached:
     session = session_of(method, played)
     trainer = Trainer(session, algorithm, lr=method.rate, seed=seed)
     tasks = played.suite.tasks("train")
-    before = measured(trainer.session, method, played, seed)
+    before = beginning(game, method.reads, method.hint, seed)
     for step in range(method.steps):
         episodes = gather(
             trainer.session,
@@ -173,6 +164,13 @@ def climb(name: str, game: str, seed: int) -> Reached:
         end=after,
         seconds=time.perf_counter() - since,
     )
+
+
+@cache
+def beginning(game: str, reads: float, hint: str, seed: int) -> float:
+    """What `measured` gives before the first step, which is the same for many methods."""
+    method = Method(taught="", reads=reads, hint=hint)
+    return measured(session_of(method, GAMES[game]), method, GAMES[game], seed)
 
 
 def session_of(method: Method, game: Game) -> Session:
@@ -201,11 +199,10 @@ def failing(reached: Sequence[Reached]) -> list[str]:
     """A sentence for each run that did not reach what its method must."""
     sentences = []
     for r in reached:
-        least = r.start + GAIN if METHODS[r.method].lacks else WANTED
-        if r.end < least:
+        if r.end < WANTED:
             sentences.append(
                 f"{r.method} on {r.game}, seed {r.seed}: {r.end:.1%} of the best return, from "
-                f"{r.start:.1%}; it must reach {least:.1%}"
+                f"{r.start:.1%}; it must reach {WANTED:.1%}"
             )
     return sentences
 

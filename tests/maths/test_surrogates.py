@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from tutelage.maths.surrogates import Surrogate, importance, ppo_clip, ratio, score_function
+from tutelage.maths.surrogates import (
+    Clipped,
+    Surrogate,
+    importance,
+    ppo_clip,
+    ratio,
+    score_function,
+)
 
 SEEDS = st.integers(0, 2**31 - 1)
 EVERY = {
@@ -125,3 +132,13 @@ def test_an_impossible_clip_range_is_refused(bad: tuple[float, float | None, Non
 def test_a_dual_clip_that_would_clip_the_ratio_itself_is_refused(dual: float) -> None:
     with pytest.raises(ValueError, match="greater than 1"):
         ppo_clip(dual=dual)
+
+
+@given(seed=SEEDS)
+@pytest.mark.parametrize("name", ["ppo_clip", "clip_high", "dual"])
+def test_clipped_tokens_are_those_without_a_gradient(name: str, seed: int) -> None:
+    logp, old, advantage = sample(seed)
+    surrogate = EVERY[name]
+    assert isinstance(surrogate, Clipped)
+    (slope,) = torch.autograd.grad(surrogate(logp, old, advantage).sum(), logp)
+    assert_close(surrogate.clips(ratio(logp, old), advantage), slope == 0)

@@ -1,13 +1,20 @@
 """The ladder: its methods, its verdict, and the start that is shown some families under a hint only."""
 
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
 import pytest
+import torch
+from torch import Tensor
 
 from studies.ladder import rung_a
 from tutelage.algorithms import ALGORITHMS
 from tutelage.algorithms.sft import sft
 from tutelage.objective import Acting
+from tutelage.objective.scores import Scores
 from tutelage.rollout.play import play
-from tutelage.runs.diagnosis import hint_gaps
+from tutelage.runs.diagnosis import hint_gaps, ratios
 from tutelage_worlds.household.suite import NAMES, Household
 
 
@@ -15,12 +22,34 @@ def test_every_algorithm_stands_on_the_ladder() -> None:
     assert set(rung_a.METHODS) == set(ALGORITHMS)
 
 
-@pytest.mark.parametrize("name", ["sft", "grpo"])
-def test_a_method_learns_and_one_that_does_not_fails(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert not rung_a.failing([rung_a.climb(name, "bandit", 0)])
-    monkeypatch.setattr(rung_a, "METHODS", {name: rung_a.Method(taught="", rate=0.0)})
+@pytest.mark.parametrize("game", rung_a.GAMES)
+@pytest.mark.parametrize("name", rung_a.METHODS)
+def test_every_method_learns(name: str, game: str) -> None:
+    """One seed of `make ladder-smoke`: a method that stops learning fails the build."""
+    assert not rung_a.failing([rung_a.climb(name, game, 0)])
+
+
+BROKEN: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    # the advantage has the wrong sign
+    "grpo": ("tutelage.algorithms.grpo.group_relative", lambda of: lambda **k: -1.0 * of(**k)),
+    # the gate of the hint's pull never opens
+    "gated_opsd": ("tutelage.algorithms.gated_opsd.GATES", lambda of: {"gap": lambda beta: _shut}),
+    # the teacher's gap is left out
+    "opd": ("tutelage.algorithms.opd.gap", lambda of: lambda: 0.0 * of()),
+}
+"""Method -> what is broken, and what takes its place."""
+
+
+def _shut(student: Scores, teacher: Scores) -> Tensor:
+    return torch.zeros_like(student.logp)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_method_fails(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, broken = BROKEN[name]
+    file, _, attribute = path.rpartition(".")
+    module = import_module(file)
+    monkeypatch.setattr(module, attribute, broken(getattr(module, attribute)))
     (sentence,) = rung_a.failing([rung_a.climb(name, "bandit", 0)])
     assert "it must reach 95.0%" in sentence
 
@@ -58,3 +87,16 @@ def test_a_hint_that_informs_nothing_is_told() -> None:
         in hint_gaps([plain, {"step": 0, "hint": "plan", "success": 0.38}], step=0)[0]
     )
     assert hint_gaps([plain], step=0) == []
+
+
+def test_clipped_ratios_are_told_with_what_helps() -> None:
+    def line(clipped: float, largest: float | None) -> dict[str, object]:
+        return {"ratios": {"grpo": {"mean": 1.0, "max": largest, "clipped": clipped}}}
+
+    (much,) = ratios([line(0.5, 3.0), line(0.3, None)])
+    assert "ratios clipped, grpo: 40% of the tokens, the largest ratio inf" in much
+    assert "update.lr" in much
+    (little,) = ratios([line(0.0, 1.1), line(0.02, 1.3)])
+    assert little == "1.0% of grpo's ratios are clipped, the largest is 1.3"
+    assert not list(ratios([line(0.0, 1.0)]))
+    assert not list(ratios([{"step": 0}])), "a run from before they were recorded"

@@ -18,6 +18,7 @@ from tutelage.envs.pool import LocalPool
 from tutelage.errors import RunError
 from tutelage.maths.divergences import reverse_kl
 from tutelage.maths.estimators import k3
+from tutelage.maths.surrogates import ppo_clip
 from tutelage.objective import ONE, Algorithm, Distill, DistillSampled, Reinforce, View
 from tutelage.objective.scores import Scores
 from tutelage.policies.base import Actor, Scorer
@@ -292,6 +293,42 @@ def test_the_denominator_stays_where_it_was_while_minibatches_move_the_weights()
     step(on, policies, algorithm, episodes, optimizer, epochs=2)
     assert float(ratios[0]) < 1e-6
     assert float(ratios[1]) > 1e-3
+
+
+@pytest.mark.parametrize("tokens", [60, 10**9])
+def test_ratios_are_those_of_every_minibatch(tokens: int) -> None:
+    """In the second epoch all tokens are under other weights, and some of them are clipped."""
+    on, policies = world()
+    episodes = play(on, on.suite.tasks("train")[:4], MAKE["grpo"](), seed=0, group_size=4)
+    optimizer = torch.optim.SGD(policies["self"].parameters(), lr=100.0)
+    surrogate, applied = ppo_clip(), list[tuple[Tensor, Tensor]]()
+
+    def watched(logp: Tensor, old: Tensor, advantage: Tensor) -> Tensor:
+        counts = advantage != 0
+        applied.append(((logp - old).detach().exp()[counts], advantage[counts]))
+        return surrogate(logp, old, advantage)
+
+    terms = (Reinforce(advantage=group_relative(), surrogate=surrogate, name="a"),)
+    report = step(
+        *(on, policies, Algorithm(terms=terms), episodes, optimizer),
+        epochs=2,
+        max_tokens_per_pass=tokens,
+    )
+    on, policies = world()
+    optimizer = torch.optim.SGD(policies["self"].parameters(), lr=100.0)
+    terms = (Reinforce(advantage=group_relative(), surrogate=watched, name="a"),)
+    step(
+        *(on, policies, Algorithm(terms=terms), episodes, optimizer),
+        epochs=2,
+        max_tokens_per_pass=tokens,
+    )
+    r, a = (torch.cat(columns) for columns in zip(*applied, strict=True))
+    clipped = ((a > 0) & (r > 1.2)) | ((a < 0) & (r < 0.8))
+    assert 0.05 < float(clipped.float().mean()) < 0.5
+    assert report.ratios["a"] == pytest.approx(
+        {"mean": float(r.mean()), "max": float(r.max()), "clipped": float(clipped.float().mean())},
+        rel=1e-5,
+    )
 
 
 def test_losses_are_those_of_one_pass_however_many_epochs_there_are() -> None:

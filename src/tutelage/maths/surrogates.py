@@ -1,6 +1,7 @@
 """Policy-gradient surrogates per token: (logp, old logp, advantage) [N] -> loss [N]."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -38,12 +39,26 @@ def ppo_clip(low: float = 0.2, high: float | None = None, dual: float | None = N
         raise ValueError(f"a clip range needs 0 <= low <= 1 and high >= 0, got {low} and {top}")
     if dual is not None and dual <= 1:
         raise ValueError(f"a dual clip must be greater than 1, got {dual}")
+    return Clipped(low=low, high=top, dual=dual)
 
-    def loss(logp: Tensor, old: Tensor, advantage: Tensor) -> Tensor:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clipped:
+    """What `ppo_clip` gives: the loss, and which tokens it clips."""
+
+    low: float
+    high: float
+    dual: float | None
+
+    def __call__(self, logp: Tensor, old: Tensor, advantage: Tensor) -> Tensor:
         r = ratio(logp, old)
-        gain = torch.minimum(r * advantage, r.clamp(1 - low, 1 + top) * advantage)
-        if dual is not None:
-            gain = torch.where(advantage < 0, torch.maximum(gain, dual * advantage), gain)
+        gain = torch.minimum(r * advantage, r.clamp(1 - self.low, 1 + self.high) * advantage)
+        if self.dual is not None:
+            gain = torch.where(advantage < 0, torch.maximum(gain, self.dual * advantage), gain)
         return -gain
 
-    return loss
+    def clips(self, r: Tensor, advantage: Tensor) -> Tensor:
+        """Of ratios [N] and advantages [N]: the tokens [N] whose loss has no gradient any more."""
+        up, down = (advantage > 0) & (r > 1 + self.high), (advantage < 0) & (r < 1 - self.low)
+        cut = up | down
+        return cut if self.dual is None else cut | ((advantage < 0) & (r > self.dual))

@@ -33,6 +33,16 @@ class Objective:
             for name, term in self.terms
         }
 
+    def ratios(self, live: Mapping[str, Scores], i: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """By policy-gradient term: the importance ratio of each token of the slice that counts, and
+        whether it is clipped (see `terms.Ratios`). Call it with scores whose losses are computed."""
+        weighed = self.token_weight[i] != 0
+        return {
+            name: _of(term.ratios(live, i), weighed[term.counts[i]])
+            for name, term in self.terms
+            if term.ratios is not None and self._counts(term, i)
+        }
+
     def reads(self, i: Tensor) -> frozenset[str]:
         """The views whose live scores the tokens i[n] need; empty if no term counts there."""
         return frozenset(
@@ -47,6 +57,10 @@ class Objective:
 
     def _counts(self, term: Bound, i: Tensor) -> bool:
         return bool((term.counts[i] & (self.token_weight[i] != 0)).any())
+
+
+def _of(pair: tuple[Tensor, Tensor], chosen: Tensor) -> tuple[Tensor, Tensor]:
+    return pair[0][chosen], pair[1][chosen]
 
 
 def bind(algorithm: Algorithm, step: Step) -> Objective:

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from tutelage.maths.distributions import Divergence, diverge, entropy
-from tutelage.maths.surrogates import Surrogate, ppo_clip, ratio
+from tutelage.maths.surrogates import Clipped, Surrogate, ppo_clip, ratio
 from tutelage.objective.scores import Scores
 from tutelage.objective.step import ONE, Signal, Step
 from tutelage.objective.view import STUDENT
 
 Loss = Callable[[Mapping[str, Scores], Tensor], Tensor]
+Ratios = Callable[[Mapping[str, Scores], Tensor], tuple[Tensor, Tensor]]
+"""(live scores of a slice by view, its token indices [n]) -> of the m of them that count, the
+importance ratio p / p_old [m] and whether it is clipped [m], bool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,14 @@ class Bound:
     counts   [N] bool: the tokens whose loss can differ from 0; no others need to be scored
     reads    the views whose live scores it takes
     resolve  computes the pre-update scores it requested, once all terms are bound
+    ratios   how far its tokens have moved from the policy that sampled them; None without a ratio
     """
 
     loss: Loss
     counts: Tensor
     reads: tuple[str, ...]
     resolve: Callable[[], object] = lambda: None
+    ratios: Ratios | None = None
 
     def __call__(self, live: Mapping[str, Scores], i: Tensor) -> Tensor:
         return self.loss(live, i)
@@ -83,7 +88,14 @@ class Reinforce:
         def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
             return self.surrogate(live[self.trains].logp, old[i], advantage[i])
 
-        return Bound(_corrected(step, loss), counts, (self.trains,))
+        def ratios(live: Mapping[str, Scores], i: Tensor) -> tuple[Tensor, Tensor]:
+            on = counts[i]
+            r = ratio(live[self.trains].logp.detach()[on], old[i][on])
+            if isinstance(self.surrogate, Clipped):
+                return r, self.surrogate.clips(r, advantage[i][on])
+            return r, torch.zeros_like(r, dtype=torch.bool)
+
+        return Bound(_corrected(step, loss), counts, (self.trains,), ratios=ratios)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,13 @@ changes a run.
 """
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor
 
@@ -27,6 +29,7 @@ from tutelage.rollout.hint_preparation import sample
 from tutelage.rollout.record import Line
 from tutelage.rollout.session import Session
 from tutelage.runs.assemble import Parts
+from tutelage.runs.metrics import entropy
 from tutelage.runs.models import locate
 from tutelage.runs.phases import Phase, signals_of
 from tutelage.types import Episode, Stop, Task
@@ -265,8 +268,11 @@ COLLAPSED = 0.2
 """Share of the first steps' entropy below which the last steps' has collapsed."""
 FEW = 0.2
 """Share of groups with signal below which most of a step's episodes teach nothing."""
+CLIPPED = 0.2
+"""Share of clipped tokens above which much of the data teaches nothing."""
 PART = 5
 """Steps at the beginning and at the end that are compared."""
+_Ratios = Mapping[str, Mapping[str, float | None]]
 INFORMS = 0.05
 """Least gain in success from a hint that informs."""
 
@@ -289,7 +295,7 @@ def of_run(folder: Path) -> list[str]:
         if line["phase"] == "train":
             groups.setdefault(int(str(line["step"])), []).append(record.episode_of(line))
     episodes = [e for k in sorted(groups) for e in groups[k] if not e.stop.broken]
-    found = [*_signal(metrics), *_entropy([groups[k] for k in sorted(groups)])]
+    found = [*_signal(metrics), *ratios(metrics), *_entropy([groups[k] for k in sorted(groups)])]
     return [*found, *_won_apart(episodes), *hint_gaps(run.evaluations(), step=None)]
 
 
@@ -322,12 +328,28 @@ def _signal(metrics: Sequence[Line]) -> Iterator[str]:
         )
 
 
+def ratios(metrics: Sequence[Line]) -> Iterator[str]:
+    """Tokens that the surrogate clips; nothing for runs that did not record them."""
+    by_term: dict[str, list[Mapping[str, float | None]]] = {}
+    for line in metrics:
+        for name, numbers in cast(_Ratios, line.get("ratios", {})).items():
+            by_term.setdefault(name, []).append(numbers)
+    for name, lines in by_term.items():
+        clipped = sum(n["clipped"] or 0.0 for n in lines) / len(lines)
+        # a ratio that is not finite is recorded as none
+        largest = max(math.inf if n["max"] is None else n["max"] for n in lines)
+        if clipped > CLIPPED:
+            yield (
+                f"ratios clipped, {name}: {clipped:.0%} of the tokens, the largest ratio "
+                f"{largest:.3g}: their gradient is lost; lower update.lr, update.minibatches or "
+                "update.epochs"
+            )
+        elif clipped or largest > 1:
+            yield f"{clipped:.1%} of {name}'s ratios are clipped, the largest is {largest:.3g}"
+
+
 def _entropy(steps: Sequence[Sequence[Episode]]) -> Iterator[str]:
-    each = []
-    for episodes in steps:
-        own = [x for e in episodes for t in e.turns if t.actor == STUDENT for x in t.logps]
-        each.append(-sum(own) / len(own) if own else None)
-    known = [x for x in each if x is not None]
+    known = [x for x in map(entropy, steps) if x is not None]
     if len(known) < 2:
         return
     part = min(PART, len(known) // 2)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from tutelage.objective import STUDENT
 from tutelage.rollout.record import Line
 from tutelage.rollout.task_sampling import differing
 from tutelage.runs.phases import Phase
@@ -52,9 +53,18 @@ def metrics(
         "losses": finite(report.losses),
         "means": finite(report.means),
         "mismatch": finite(report.mismatch),
+        "ratios": {name: finite(numbers) for name, numbers in report.ratios.items()},
+        "entropy": entropy(whole),
         "grad_norm": report.grad_norm,
         "lr": rate,
     }
+
+
+def entropy(episodes: Sequence[Episode]) -> float | None:
+    """Mean of -log p over the tokens that the student sampled, in nats; None without any. It
+    estimates the entropy of the policy without bias, at the temperature of sampling."""
+    own = [x for e in episodes for t in e.turns if t.actor == STUDENT for x in t.logps]
+    return finite({"": -sum(own) / len(own)})[""] if own else None
 
 
 def column_lines(

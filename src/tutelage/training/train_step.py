@@ -25,6 +25,7 @@ from tutelage.training.layout import (
     prepare,
     shared_scores,
 )
+from tutelage.training.ratios import RatioStatistics
 from tutelage.training.sampler_mismatch import compare, corrected
 from tutelage.training.usable import refuse_silence
 from tutelage.training.view_scores import ViewScores
@@ -57,6 +58,7 @@ class Report:
     columns: Mapping[str, Tensor]
     means: Mapping[str, float] = field(default_factory=dict)
     mismatch: Mapping[str, float] = field(default_factory=dict)
+    ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by term
 
 
 def train_step(
@@ -100,6 +102,7 @@ def train_step(
     since, taught = time.perf_counter(), clock.seconds.get("teacher", 0.0)
     spans = needed_spans(layout, objective, algorithm, update.device)
     losses, norms = dict.fromkeys((name for name, _ in objective.terms), 0.0), list[float]()
+    ratios = RatioStatistics()
     for part, size in _minibatches(layout, objective, update, (seed, step)):
         passes = micro_batches(part, spans, update.max_tokens_per_pass, padded=views.padded)
         for needed, chosen in views.sharing_prefixes(passes):
@@ -107,7 +110,7 @@ def train_step(
             index = layout.token_index(chosen).to(update.device)
             if not norms:  # the weights are still those that sampled
                 mismatch.glimpse(layout.batch, live, index)
-            _backward(objective, live, index, 1.0 / size, losses)
+            _backward(objective, live, index, 1.0 / size, losses, ratios)
         mismatch.check(step)
         norms.append(_advance(optimizer, update.grad_clip, step))
     clock.add("update", since + clock.seconds.get("teacher", 0.0) - taught)
@@ -118,6 +121,7 @@ def train_step(
         columns=state.columns,
         means={name: float(x[~x.isnan()].mean()) for name, x in state.columns.items()},
         mismatch=mismatch.numbers(),
+        ratios=ratios.numbers(),
     )
 
 
@@ -152,11 +156,13 @@ def _backward(
     index: Tensor,
     scale: float,
     losses: dict[str, float],
+    ratios: RatioStatistics,
 ) -> None:
-    """Add a micro-batch's gradient to the parameters' and its losses to those of the step."""
+    """Add a micro-batch's gradient to the parameters' and its losses and ratios to those of the step."""
     cut = Cut(live)
     for part, scores in cut.pieces():
         terms = objective(scores, index[part])
+        ratios.add(objective.ratios(scores, index[part]))
         loss = scale * torch.stack([term.sum() for term in terms.values()]).sum()
         if loss.requires_grad:  # not where every token of the piece has weight zero
             loss.backward()  # type: ignore[no-untyped-call]

@@ -24,7 +24,7 @@ def guarded(work: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print("study: stopped; the same command goes on", file=sys.stderr)
+        print("study: stopped; the same command continues it", file=sys.stderr)
         return 130
 
 

@@ -37,7 +37,7 @@ unseen tasks, the student alone at temperature {results.temperature:g}. Models h
 parameters: nothing here says how the methods compare at the size of the papers' models.
 
 ```sh
-make study                              # run what is not finished; go on after any interruption
+make study                              # run what is not finished; continues after any interruption
 make study-render                       # this page, from studies/household/results.json alone
 python -m studies.household status      # what is finished
 ```

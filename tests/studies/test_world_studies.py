@@ -86,9 +86,9 @@ def test_the_page_says_who_learns_and_what_was_not_run(
     text = page.render(tmp_path / "docs").read_text()
     rows = {line.split(" | ")[0].strip("| *"): line.split(" | ") for line in text.splitlines()}
     assert rows["shared start"][2] == "12.5 %"
-    assert rows["SFT goes on"][2] == "87.5 %"
-    assert rows["SFT goes on"][4].startswith("+75.0 (")
-    assert rows["SFT goes on"][5] == "learns"
+    assert rows["SFT continued"][2] == "87.5 %"
+    assert rows["SFT continued"][4].startswith("+75.0 (")
+    assert rows["SFT continued"][5] == "learns"
     assert rows["GRPO"][5] == "not distinguishable"
     episodes = {run.method: episodes_of(run.config) for run in study.runs if run.config}
     assert rows["GRPO"][1] == f"{episodes['grpo']:,}"

@@ -1,4 +1,5 @@
-"""`tutelage compare` and `tutelage power`: runs on the same tasks, and what a comparison can show."""
+"""`tutelage compare` and `tutelage power`: runs on the same tasks, and what a comparison can
+show."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ def evaluated(folders: Sequence[Path]) -> list[Evaluated]:
         groups.setdefault(str(folder.summary()["group"]), run.method)
     named = []
     for folder, run in zip(runs, found, strict=True):
-        # two settings of one algorithm are two methods, told apart by their folders
+        # two settings of one algorithm are two methods, distinguished by their folders
         twins = sum(method == run.method for method in groups.values())
         named.append(run if twins == 1 else replace(run, method=_twin(folder, runs)))
     return named

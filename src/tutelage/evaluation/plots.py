@@ -58,7 +58,7 @@ def learning_curve(
     from matplotlib.ticker import PercentFormatter
 
     if len(curves) > len(COLOURS):
-        raise ValueError(f"at most {len(COLOURS)} curves can be told apart, got {len(curves)}")
+        raise ValueError(f"at most {len(COLOURS)} curves can be distinguished, got {len(curves)}")
     figure, axes = _empty((8, 5))
     if teacher is not None:
         axes.axhspan(teacher.low, teacher.high, color="0.9", linewidth=0)

@@ -24,7 +24,7 @@ class Step:
     scores      every view's scores under the weights before the update
     step        number of the training step, from 0, for schedules
     columns     name -> [N]: what signals computed, so that what is recorded is what was applied.
-                Different signals of one name are told apart by a number
+                Different signals of one name are distinguished by a number
     importance  [N] importance weight of each token if an engine other than the trainer sampled it
                 (see `training.sampler_mismatch`), else None
     requested   [N] bool: the tokens whose values will be used, None for all. A signal that is
@@ -117,7 +117,8 @@ class Signal:
         *others: "Signal",
         tokenwise: bool = False,
     ) -> "Signal":
-        """A signal computed from this one, and perhaps from others; it inherits what they declare."""
+        """A signal computed from this one, and perhaps from others; it inherits what they
+        declare."""
         signals = (self, *others)
         return Signal(
             of,

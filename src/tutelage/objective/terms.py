@@ -46,7 +46,7 @@ class Bound:
 
 Gate = Callable[[Scores, Scores], Tensor]
 """(student's scores, teacher's scores) of n tokens -> a weight for each [n], without gradient. It
-is computed anew in each minibatch, since the student moves; the teacher stays as before the step."""
+is recomputed in each minibatch, since the student moves; the teacher stays as before the step."""
 
 
 class Term(Protocol):

@@ -220,7 +220,7 @@ class Chat:
 
     def check_control(self) -> None:
         """Try every special and added token in contents: alone, doubled, cut in two, and between
-        its neighbours. Raises PolicyError where one of them gets through."""
+        its neighbours. Raises PolicyError if one of them is encoded to a control id."""
         added = [str(t) for t in self.tokenizer.get_added_vocab()]
         names = list(dict.fromkeys([*self._control_names, *self._special, *added[:MOST_TRIED]]))
         for k, name in enumerate(names):

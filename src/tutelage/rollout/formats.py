@@ -71,7 +71,7 @@ def from_atif(trajectory: Mapping[str, Any]) -> Line:
 
     Of another tool's trajectory, each of the agent's steps becomes a turn that answers what was
     shown before it; the task is named after the trajectory, and it counts as won if its
-    `final_metrics.extra.won` says so. Steps that are copied context are left out.
+    `final_metrics.extra.won` is true. Steps that are copied context are left out.
 
     Raises RunError for what is no ATIF trajectory.
     """

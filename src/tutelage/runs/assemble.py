@@ -213,7 +213,7 @@ def panel_of(section: EvalSection, suite: Suite) -> Panel:
 
 
 SERVER_WORKERS = 8
-"""Workers of a suite that asks a server: episodes wait for its answers beside each other."""
+"""Workers of a suite that asks a server, so that episodes wait for its answers concurrently."""
 
 
 def workers_of(env: EnvSection, suite: Suite) -> int:

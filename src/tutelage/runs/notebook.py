@@ -1,4 +1,4 @@
-"""A progress bar and live curves in a notebook: HTML and SVG, drawn anew after every step."""
+"""A progress bar and live curves in a notebook: HTML and SVG, redrawn after every step."""
 
 import html
 import math

@@ -153,7 +153,7 @@ def _enough_memory() -> Iterator[None]:
             raise RunError(
                 "there is not enough memory; continue with --resume and "
                 "policy.gradient_checkpointing=true or on a larger machine, or lower "
-                "update.max_tokens_per_pass or rollout.concurrency and start anew (`tutelage train "
+                "update.max_tokens_per_pass or rollout.concurrency and start again (`tutelage train "
                 "--dry-run` shows what is needed)"
             ) from error
         raise

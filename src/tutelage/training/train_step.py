@@ -178,7 +178,7 @@ def _advance(optimizer: torch.optim.Optimizer, clip: float, step: int) -> float:
         raise Diverged(
             f"the gradient of step {step} is not finite, so the weights were left as they were; "
             "continue from the last checkpoint with --resume and a lower update.lr or "
-            "update.grad_clip, or start anew with a smaller weight of the largest loss"
+            "update.grad_clip, or start again with a smaller weight of the largest loss"
         )
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

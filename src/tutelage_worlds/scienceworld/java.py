@@ -1,7 +1,7 @@
 """Start a JVM and call into it by py4j's text protocol, with a deadline for each call.
 
-py4j's own client frees objects from whatever thread collects garbage, has no timeouts, and tells the
-log of every call that finds its machine gone. Here objects are freed when that is said, and a
+py4j's own client frees objects from whatever thread collects garbage, has no timeouts, and tells
+the log of every call that finds its machine gone. Here objects are freed when that is said, and a
 machine that died or hangs is one exception.
 """
 
@@ -167,7 +167,7 @@ class Java:
         return line.decode().strip()
 
     def _last_words(self) -> str:
-        """What it said of its end."""
+        """Its error output."""
         if self._errors.closed:
             return "it was ended"
         self._errors.seek(0)

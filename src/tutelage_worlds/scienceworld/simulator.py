@@ -80,7 +80,7 @@ class Game:
     done: bool = False
 
     def end(self) -> None:
-        """Nothing more will be said. Its place is freed when the next game begins."""
+        """No further actions. Its place is freed when the next game begins."""
         if self.place is not None:
             self.freed.append(self.place)
             self.place = None
@@ -119,7 +119,7 @@ def _simulator(heap: int, process: int) -> "Simulator":
 
 class Simulator:
     """Games in a machine with a bounded heap. It starts when it is needed, and another one does
-    when it has died or its heap has filled up: games are begun anew there, their actions repeated.
+    when it has died or its heap has filled up: games are restarted there, their actions repeated.
 
     heap  of the machine in MB
     """
@@ -345,7 +345,7 @@ class Simulator:
 
     def _listed(self, java: Java, game: Game, place: Place) -> tuple[str, ...]:
         self._enter(java, game, place)
-        # names are told apart with the help of random numbers, which are given back
+        # disambiguating names uses random numbers, whose state is restored
         seed = self._drawn(java)
         listed = ref(self._asked(java, place, "getValidActionObjectCombinations"))
         self._redraw(java, seed)

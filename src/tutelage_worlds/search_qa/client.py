@@ -29,9 +29,9 @@ class Remote:
 
     url      such as http://127.0.0.1:8000/retrieve
     seconds  for each attempt
-    retries  how often a request is made again that found the server busy or away
+    retries  how often a request is retried if the server is busy or away
 
-    Raises ConfigError for an address that is none, and ServerError when it is searched in vain.
+    Raises ConfigError for an invalid address, and ServerError if all retries fail.
     """
 
     def __init__(

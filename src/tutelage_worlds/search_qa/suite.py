@@ -40,7 +40,8 @@ class SearchQA:
     data       a folder of questions (see `questions`); without it, generated questions
     corpus     a file of passages to search (see `passages`)
     families   of generated questions: single, bridge, chain, compare; of files: data sets (all)
-    size       of the generated corpus: "full", or "small" with plain, short passages for tiny models
+    size       of the generated corpus: "full", or "small" with plain, short passages for tiny
+               models
     passages   number of generated passages (2,400; small: 240)
     seed       of the generated corpus
     train, dev, test  how many generated questions these splits have
@@ -173,7 +174,7 @@ class SearchQA:
     # -- play
 
     def library(self) -> Library:
-        """What is searched, made once in a process."""
+        """The retriever, created once per process."""
         if self.url:
             return _remote(self.url, self.dialect, self.topk)
         own = None if self.data is not None else (self.size, self._count(), self.seed)
@@ -181,7 +182,7 @@ class SearchQA:
         return _local(own, corpus, self.retriever, index, self.encoder, self.topk)
 
     def identity(self) -> str:
-        """What is searched; our own world's passages are told by the ids of its tasks."""
+        """The corpus; passages of the generated one are identified by the ids of its tasks."""
         if self.data is None or self.url:
             return self.url
         path = Path(str(self.corpus)).expanduser()

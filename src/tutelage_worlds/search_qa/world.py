@@ -238,7 +238,7 @@ def _facts(
 
 
 def _text(rng: Random, thing: Thing, everything: list[str], *, plain: bool) -> str:
-    """What is said of a thing: an opening, its facts in any order, and asides."""
+    """A passage about an entity: an opening, its facts in any order, and unrelated sentences."""
     sentences = [
         relation.sentences[0 if plain else rng.randrange(len(relation.sentences))].format(
             x=thing.name, y=thing.facts[relation.name]

@@ -3,7 +3,7 @@
     {"name": "get_order_details", "arguments": {"order_id": "#W2611340"}}
     {"name": "respond", "arguments": {"content": "Your order is on its way."}}
 
-What is not JSON is said to the customer, as there.
+A turn that is not JSON is sent to the customer, as there.
 """
 
 import json

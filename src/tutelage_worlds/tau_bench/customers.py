@@ -38,11 +38,11 @@ class Customer(Protocol):
         ...
 
     def answer(self, content: str) -> str:
-        """What is said to the agent's words; with STOP in it, the last."""
+        """The reply to the agent; the last one contains STOP."""
         ...
 
     def key(self) -> Hashable:
-        """Equal for conversations that go on alike."""
+        """Equal for conversations that continue alike."""
         ...
 
 
@@ -71,7 +71,7 @@ class Scripted:
 
     It tells who it is when it is asked; agrees to every proposal; answers which, what, where and
     why from the facts; says its next request, or STOP, where the agent reports, tells the last of
-    what was to be told, or asks what else there is. It never looks at the database: what the agent
+    the required outputs, or asks what else there is. It never looks at the database: what the agent
     did is judged afterwards.
     """
 
@@ -157,7 +157,7 @@ _THOUGHT: Final = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 
 class Simulated:
-    """A customer played by a model, which is told the task and never sees the tools."""
+    """A customer played by a model, which gets the task and does not see the tools."""
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
@@ -188,7 +188,7 @@ def check(user: str) -> None:
 
 
 def customer(user: str, options: Mapping[str, Any]) -> Customer:
-    """A customer by name. A model is made once in a process and shared by its episodes."""
+    """A customer by name. A model is loaded once per process and shared by its episodes."""
     if user == "scripted":
         return Scripted()
     return Simulated(_reply(CUSTOMERS.get(user, user), json.dumps(options, sort_keys=True)))

@@ -28,7 +28,7 @@ def endpoint(
 
     url           the server's base, such as http://localhost:8000/v1
     key_variable  the environment variable that holds its key, where it wants one
-    retries       how often a request is made again that found the server busy or away
+    retries       how often a request is retried if the server is busy or away
 
     Raises ConfigError for a key that is not there, and, when it is called, EnvError for a server
     that does not answer as it should.

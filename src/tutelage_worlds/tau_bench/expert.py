@@ -95,7 +95,7 @@ def _changes(world: World, scenario: Scenario) -> list[Call]:
 
 
 def plan(world: World, scenario: Scenario, *, transfer: bool = True) -> list[str]:
-    """The shortest way: change what is to be changed, tell what is to be told, and listen."""
+    """The shortest way: make the changes, give the outputs, and wait for the customer."""
     talk = Talk.begin(world, scenario, transfer=transfer)
     for call in _changes(world, scenario):
         talk.call("", call, again=True)

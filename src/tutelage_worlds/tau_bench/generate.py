@@ -176,7 +176,7 @@ def _wishes(rng: Random, family: str, store: Store, user_id: str) -> list[Wish] 
 
 
 def _possible(world: World, wishes: list[Wish]) -> bool:
-    """Whether every wish changes something, one after another, or has something to be told."""
+    """Whether every wish changes something, one after another, or asks for an output."""
     data = Database(world.store)
     for wish in wishes:
         before = data.changes()

@@ -17,7 +17,7 @@ from tutelage_worlds.tau_bench.tools import Call
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """`words` follow "You want ". `outputs` are to be told."""
+    """`words` follow "You want ". `outputs` must be given to the customer."""
 
     words: str
     order_id: str = ""

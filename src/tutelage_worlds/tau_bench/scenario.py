@@ -33,7 +33,7 @@ _SWAP: Final = re.compile(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """`identity` and `requests` are the instruction in the customer's mouth: who they are, and what
-    they want, in order. `outputs` must be told to the customer."""
+    they want, in order. `outputs` must be given to the customer."""
 
     id: str
     user_id: str

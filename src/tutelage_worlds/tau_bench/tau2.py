@@ -1,7 +1,7 @@
 """The one tool that tau2-bench's retail tasks use and tau-bench lacks.
 
 Its tasks are played here by tau-bench's rules and judged by the database alone. What tau2-bench
-judges besides, by a language model or by what was told, is not looked at.
+also judges, by a language model or by what the customer was told, is not implemented.
 """
 
 import json

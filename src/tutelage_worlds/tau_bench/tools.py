@@ -45,7 +45,7 @@ class Tool:
     writes: bool = False
 
     def line(self) -> str:
-        """The tool as an agent is told about it."""
+        """The description of the tool for an agent."""
         return f"{self.name}({', '.join(self.arguments)}): {self.about}"
 
 

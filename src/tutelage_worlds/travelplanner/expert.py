@@ -36,7 +36,7 @@ WHY: Final = "everything fits"
 
 
 class _Searcher:
-    """Searches city by city; a search that was made is remembered."""
+    """Searches city by city, each search once."""
 
     def __init__(self, trip: Trip, *, short: bool) -> None:
         self.trip, self.short = trip, short

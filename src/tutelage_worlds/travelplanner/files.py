@@ -43,7 +43,8 @@ from tutelage_worlds.travelplanner.tables import (
     World,
 )
 
-# -- queries from their sentences, where a file has nothing else: the 45 for training. What the makers
+# -- queries from their sentences, where a file has nothing else: the 45 for training. What the
+# makers
 # of TravelPlanner rule out for validation and test, to turn sentences into constraints, is not
 # offered for them: their files hold the constraints.
 
@@ -326,7 +327,7 @@ def _training(reference: Path, gold: Path) -> Iterator[Trip]:
 
 
 def _messages(entry: Any, where: str) -> tuple[str, itinerary.Itinerary]:
-    """What the planner was told, and its answer."""
+    """The planner's prompt, and its answer."""
     try:
         contents = {message["role"]: message["content"] for message in entry["messages"]}
         plan = itinerary.read(contents["assistant"])

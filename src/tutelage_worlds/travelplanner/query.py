@@ -14,7 +14,7 @@ CUISINES: Final = ("American", "Chinese", "French", "Indian", "Italian", "Medite
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """A query with its constraints, which agents are told in words.
+    """A query with its constraints, which agents read as a sentence.
 
     dest      a city for 3 days, else the state in which `cities` cities are to be seen
     dates     of every day, as 2022-03-16

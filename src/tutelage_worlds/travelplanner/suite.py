@@ -16,7 +16,7 @@ from tutelage_worlds.travelplanner.judge import Verdict, rates
 from tutelage_worlds.travelplanner.query import DAYS, LEVELS
 from tutelage_worlds.travelplanner.requests import SPLITS, trip
 
-# -- what an agent is told about its work, in our own words
+# -- instructions for the agent, in our own words
 
 INTRO: Final = """\
 You plan a journey for somebody who says where, when and for how much. The plan must hold what they

@@ -14,7 +14,7 @@ APART: Final = 1_000_000_000
 """Distance between the first seeds of two splits; all seeds fit numpy's 32 bits."""
 
 Won = float | str
-"""The reward from which an episode is won, or the key under which the environment says so."""
+"""The reward from which an episode is won, or the key of `info` that tells whether it is."""
 
 
 def seeds(name: str, split: str, train: int = TRAIN, dev: int = DEV, test: int = TEST) -> LazyTasks:

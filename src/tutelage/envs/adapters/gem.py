@@ -29,7 +29,8 @@ class Gem:
 
     id        what `gem.make` is given, such as "game:GuessTheNumber-v0-easy"
     settings  its further arguments
-    won       the last step's reward from which an episode is won, or the key of `info` that says so
+    won       the last step's reward from which an episode is won, or the key of `info` that tells
+              it
     rules     text that the agent reads first
     train, dev, test   how many seeds these splits have
 

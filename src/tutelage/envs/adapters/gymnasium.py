@@ -47,7 +47,7 @@ class Gymnasium:
     act       for other spaces: your function of (text, environment) that returns the action, or
               None for text that means none
     won       the return from which an episode is won (by default the threshold that the environment
-              is registered with), or the key of `info` that says so
+              is registered with), or the key of `info` that tells it
     state     your function of (observation, environment): a key for the same situation
     rules     text that the agent reads first; without it, the actions
     train, dev, test   how many seeds these splits have
@@ -194,6 +194,6 @@ def _rule(suite: Gymnasium, env: Any) -> Won:
     if threshold is None:
         raise EnvError(
             f"{suite.name} is registered without a reward threshold; set `won` to the return "
-            "from which an episode is won, or to the key of `info` that says so"
+            "from which an episode is won, or to the key of `info` that tells it"
         )
     return float(threshold)

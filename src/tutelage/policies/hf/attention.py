@@ -59,7 +59,7 @@ MAX_GATHERED_KEYS = 1 << 18
 128 entries in 16 bits, and as much for values)."""
 BLOCK_TOKENS, BLOCK_SCORES = 128, 3 << 18
 """New tokens of a slot in one block at most, and scores of a key head in it (3 MB): memory beyond
-that is mapped anew for each block."""
+that is mapped again for each block."""
 
 
 class NewTokens(NamedTuple):
@@ -289,8 +289,8 @@ def blocked(query: Tensor, key: Tensor, value: Tensor, scaling: float, cached: i
 
 
 def _flat(query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: FlatPass) -> Tensor:
-    """Each slot over exactly what it holds -> [1, N, H, D]: in one kernel on a GPU, which has it for
-    16 bits, else a slot at a time."""
+    """Each slot over exactly what it holds -> [1, N, H, D]: in one kernel on a GPU, which has it
+    for 16 bits, else a slot at a time."""
     if query.is_cuda and value.dtype in (torch.bfloat16, torch.float16):
         return _flat_in_one_kernel(query, key, value, scaling, flat)
     attended = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3], dtype=value.dtype)

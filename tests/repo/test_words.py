@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("src", "tests", "studies", "scripts", "benchmarks", "examples")
 FILES = sorted(p for room in ROOMS for p in (ROOT / room).rglob("*.py"))
 PAGES = sorted((ROOT / "src/tutelage/viewer/static").glob("*.js"))
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCED = re.compile(r"^```python[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PARTICIPLES = ("made", "said", "told", "kept")
 DECLARED = re.compile(r"(?:const|let|var|function|class)\s+(\w+)|\.(\w+)|(\w+)(?=\s*(?:=>|:))")
 
@@ -62,6 +64,12 @@ def test_no_name_of_the_viewers_page_is_a_participle(path: Path) -> None:
         for name in groups
     )
     assert not participles(names)
+
+
+def test_no_name_in_an_example_of_the_documentation_is_a_participle() -> None:
+    blocks = [code for page in DOCS for code in FENCED.findall(page.read_text(encoding="utf-8"))]
+    assert len(blocks) > 10
+    assert not [name for code in blocks for name in participles(bound(ast.parse(code)))]
 
 
 @pytest.mark.parametrize(

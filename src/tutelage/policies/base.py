@@ -19,8 +19,8 @@ Dtype = Literal["float32", "bfloat16"]
 class Request:
     """One turn to sample.
 
-    `prompt` is always complete. What an engine keeps under `key`, the episode, is only a cache: the
-    sampled ids depend on nothing but `prompt`, `seed`, `temperature` and the weights.
+    `prompt` is always complete. The state of an engine under `key`, the episode, is only a cache:
+    the sampled ids depend only on `prompt`, `seed`, `temperature` and the weights.
     """
 
     key: str
@@ -52,15 +52,15 @@ class Engine(Protocol):
     def submit(self, request: Request) -> None: ...
 
     def poll(self) -> list[Completion]:
-        """Do some work and return the turns it finished, perhaps none."""
+        """Do some work and return the turns that are finished, possibly none."""
         ...
 
     def release(self, key: str) -> None:
-        """Forget an episode: it has no further turn."""
+        """Release an episode: it has no further turn."""
         ...
 
     def refresh(self) -> None:
-        """Forget everything cached: the weights have changed."""
+        """Drop all caches: the weights have changed."""
         ...
 
 
@@ -98,7 +98,7 @@ class OpenedPolicy(Policy, Protocol):
 
 @runtime_checkable
 class Trainable(OpenedPolicy, Protocol):
-    """What the student must do besides: be updated, saved and copied."""
+    """A policy that can be the student: it can be updated, saved and copied."""
 
     device: str  # of its parameters, such as "cpu"
 
@@ -111,11 +111,11 @@ class Trainable(OpenedPolicy, Protocol):
         ...
 
     def copied(self) -> "Trainable":
-        """A frozen copy with the weights of now: the reference of a KL term."""
+        """A frozen copy with the current weights: the reference of a KL term."""
         ...
 
     def freeze(self) -> None:
-        """Train nothing of it from here on."""
+        """Freeze all parameters."""
         ...
 
 
@@ -133,7 +133,7 @@ class Prefetches(Protocol):
     """A scorer on another machine, which can compute scores before they are read."""
 
     def prefetch_scores(self, samples: Sequence[Sample]) -> None:
-        """Start to score these: they will be read soon, in such sequences."""
+        """Start to score these sequences, which will be read soon."""
         ...
 
 

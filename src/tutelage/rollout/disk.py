@@ -12,12 +12,12 @@ from tutelage.errors import RunError
 
 
 def reason(error: OSError) -> str:
-    """Why the system refused, in its own words."""
+    """The operating system's reason."""
     return error.strerror or str(error)
 
 
 def sync(path: Path) -> None:
-    """Have the system put a file or a folder's list of files on the disk."""
+    """Sync a file, or a folder's list of files, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

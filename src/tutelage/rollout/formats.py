@@ -22,8 +22,8 @@ def atif(line: Mapping[str, Any], *, version: str, model: str = "") -> Line:
     """A line of episodes.jsonl as one ATIF trajectory.
 
     The first step is what the environment showed at first; each turn is a step of the agent, with
-    what the environment answered. `prompt_token_ids` is the whole prompt of a turn; how many of
-    its last ids were new is kept apart.
+    what the environment answered. `prompt_token_ids` is the whole prompt of a turn; the number of
+    new ids at its end is stored separately.
     """
     turns: Sequence[Mapping[str, Any]] = line["turns"]
     steps: list[dict[str, Any]] = []
@@ -109,7 +109,8 @@ def _turns(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _turn(step: Mapping[str, Any], seen: str, whole: list[int]) -> tuple[dict[str, Any], list[int]]:
-    """A turn, and all ids up to its end. Where the prompt extends them, its new part is kept."""
+    """A turn, and all ids up to its end. If the prompt extends the ids before, only its new part is
+    stored."""
     metrics = step.get("metrics") or {}
     ours = (step.get("extra") or {}).get(OURS, {})
     prompt = list(metrics.get("prompt_token_ids") or ())
@@ -136,7 +137,7 @@ def _turn(step: Mapping[str, Any], seen: str, whole: list[int]) -> tuple[dict[st
 
 
 def _action(step: Mapping[str, Any], text: str) -> str:
-    """What the environment was given: the step's tool calls, or its message."""
+    """The action: the step's tool calls, or its message."""
     calls = step.get("tool_calls") or ()
     return "\n".join(f"{call['function_name']} {call['arguments']}" for call in calls) or text
 

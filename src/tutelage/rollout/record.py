@@ -23,7 +23,7 @@ def dump(line: Line) -> str:
 
 
 class Log:
-    """An append-only file of lines whose length can be noted and gone back to."""
+    """An append-only file of lines that can be truncated to an earlier length."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -36,7 +36,7 @@ class Log:
             raise RunError(_full(self.path, error)) from error
 
     def flush(self) -> int:
-        """Hand everything to the system: it is there when this process is killed. The length."""
+        """Flush to the operating system, so that lines survive this process; returns the length."""
         try:
             self.file.flush()
         except OSError as error:
@@ -44,7 +44,7 @@ class Log:
         return self.file.tell()
 
     def sync(self) -> int:
-        """Put everything on the disk; the length in bytes."""
+        """Sync to disk; returns the length in bytes."""
         try:
             self.file.flush()
             os.fsync(self.file.fileno())

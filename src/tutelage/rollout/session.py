@@ -1,4 +1,5 @@
-"""A session is what playing needs: the suite, where it runs, the policies and their prompts."""
+"""A session: everything that playing needs, which is the suite, its pool, the policies and their
+prompts."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from tutelage.prompts.context import GENERIC, Context
 from tutelage.prompts.prompter import Prompter
 from tutelage.types import Episode, Observation, Task, Turn
 
-_ROLLOUT = RolloutSection()  # the one home of the defaults
+_ROLLOUT = RolloutSection()  # the only place of the defaults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class Clock:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def restart(self) -> None:
-        """Forget the step before. One clock serves a whole run, since sessions do not change."""
+        """Reset for the next step. One clock serves a whole run, since sessions do not change."""
         self.seconds.clear()
 
     def add(self, phase: str, since: float) -> None:

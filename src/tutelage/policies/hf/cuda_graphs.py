@@ -18,7 +18,7 @@ Step = Callable[[], None]
 
 class Recorder(Protocol):
     """Runs a step and returns a function that repeats it: the same operations on the same memory,
-    with the numbers that are there by then. The step's first runs must have no lasting effect."""
+    with its current contents. The step's first runs must have no lasting effect."""
 
     def __call__(self, step: Step) -> Step: ...
 
@@ -53,7 +53,7 @@ class CudaRecorder:
 
 
 class Recordings:
-    """One recording for each shape, made when it is first needed."""
+    """One recording for each shape, made at its first use."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder

@@ -70,7 +70,7 @@ def _model(name: str, layers: int | None) -> Any:
         )
     except PolicyError:
         raise
-    except Exception as error:  # a folder of anybody's: what is wrong in it shows up anywhere
+    except Exception as error:  # an untrusted folder: its faults may raise any exception
         raise PolicyError(_not_loaded(name, _first_line(error))) from error
     _own_memory(model)
     # transformers would continue with random numbers in their place

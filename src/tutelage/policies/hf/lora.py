@@ -138,7 +138,7 @@ def merged(model: Any, folder: str) -> Any:
         # other formats of weights can run code when they are read
         with _without_peft_warnings():
             wrapped = peft.PeftModel.from_pretrained(model, folder, use_safetensors=True)
-    except Exception as error:  # a folder of anybody's: what is wrong in it shows up anywhere
+    except Exception as error:  # an untrusted folder: its faults may raise any exception
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PolicyError(
             f"the adapters in {folder} could not be loaded ({reason}); give "

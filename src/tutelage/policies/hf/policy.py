@@ -156,7 +156,7 @@ class HFPolicy:
             memory.cast_frozen_to_bfloat16(self.base)
 
     def freeze(self) -> None:
-        """Train nothing of it from here on."""
+        """Freeze all parameters."""
         self.model.requires_grad_(False)
         self.frozen, self.acting_copy, self.head_copy = True, None, None
         self._cast_frozen()

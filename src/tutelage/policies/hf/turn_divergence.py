@@ -1,11 +1,11 @@
 """Per-token KL divergence between two policies on the same turns, each after its own prompt.
 
-AdaSwitch compares policies token by token while a turn is played, so turns are scored with what the
-engines hold: each is fed only what is new to its slots, and the teacher continues from there if it
-takes the turn over. In an episode of 12 turns and 376 tokens, 144 of them sampled, that was 144
-tokens of the student and 359 of the teacher; complete sequences were 2,472 of each. A policy
-without a local engine, or with all slots in turns, is scored on complete sequences. A teacher that
-is the student with a hint shares the student's slots, and holds nothing between turns.
+AdaSwitch compares policies token by token while a turn is played, so turns are scored with the
+engines' caches: each is fed only the new tokens, and the teacher continues from there if it takes
+the turn over. In an episode of 12 turns and 376 tokens, 144 of them sampled, that was 144 tokens of
+the student and 359 of the teacher; complete sequences were 2,472 of each. A policy without a local
+engine, or with all slots in turns, is scored on complete sequences. A teacher that is the student
+with a hint shares the student's slots, and holds nothing between turns.
 """
 
 from collections.abc import Sequence

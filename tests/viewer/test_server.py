@@ -127,7 +127,7 @@ def test_privileged_text_that_cannot_be_known_has_a_reason(live: Live) -> None:
     (row,) = live.json("runs")["runs"]
     answer = live.json(f"run/{row['id']}/episode/1/views")
     assert answer["views"] == {}
-    assert "without a way" in answer["why"]
+    assert "without privileged text" in answer["why"]
 
 
 def test_a_page_of_another_site_cannot_ask(live: Live) -> None:

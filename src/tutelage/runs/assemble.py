@@ -19,6 +19,7 @@ from tutelage.envs.base import Suite
 from tutelage.envs.guard import Broken, attempt
 from tutelage.envs.pool import LocalPool, Pool, ProcessPool
 from tutelage.envs.registry import PYTHON, SHIPPED, suite_of
+from tutelage.envs.supervised import SupervisedSuite, Supervisor
 from tutelage.errors import ConfigError
 from tutelage.evaluation.evaluate import Panel, panel
 from tutelage.hints import Hints, check, kinds_in
@@ -103,6 +104,12 @@ class Parts:
             yield Opened(session, policies)
         finally:
             pool.shutdown()
+            self.rest()
+
+    def rest(self) -> None:
+        """End the process in which a user's environment was tried out."""
+        if isinstance(self.suite, SupervisedSuite):
+            self.suite.supervisor.rest()
 
 
 def assemble(config: Config, *, learns: bool = True, evaluates: bool = True) -> Parts:
@@ -113,7 +120,18 @@ def assemble(config: Config, *, learns: bool = True, evaluates: bool = True) -> 
 
     Raises ConfigError for what cannot be run.
     """
-    suite = suite_of(config.env)
+    supervisor = supervisor_of(config, learns=learns, evaluates=evaluates)
+    if supervisor is None:
+        return _parts(config, suite_of(config.env), learns=learns, evaluates=evaluates)
+    try:
+        suite = SupervisedSuite(suite_of(config.env), supervisor)
+        return _parts(config, suite, learns=learns, evaluates=evaluates)
+    except BaseException:
+        supervisor.rest()
+        raise
+
+
+def _parts(config: Config, suite: Suite, *, learns: bool, evaluates: bool) -> Parts:
     config, notices = fitted(config, suite)
     phases = phases_of(config) if learns else []
     policies = policies_wanted(phases, config.policies) if learns else set()
@@ -210,6 +228,18 @@ def panel_of(section: EvalSection, suite: Suite) -> Panel:
     return attempt(
         "the reset of an evaluation task", partial(panel, suite, section.split, section.tasks)
     )
+
+
+def supervisor_of(config: Config, *, learns: bool, evaluates: bool) -> Supervisor | None:
+    """The process in which a user's environment is tried out before a run, proven to come back from
+    importing the suite and listing its tasks; None where the trainer plays it itself."""
+    env = config.env
+    if env.workers == 0 or env.suite in SHIPPED or env.suite.startswith(PYTHON):
+        return None
+    splits = dict.fromkeys([env.split] * learns + [config.eval.split] * evaluates)
+    supervisor = Supervisor(env, *splits)
+    supervisor.prove()
+    return supervisor
 
 
 SERVER_WORKERS = 8

@@ -259,8 +259,8 @@ def privileged(wiring: Wiring) -> None:
         plain = replace(prompter, hint="")
         if not prompter.hint.strip():
             continue  # a task of which nothing is known; `hinting.prove` looks at more of them
-        env = wiring.session.suite.make()
-        seen = env.reset(wiring.task)
+        env = attempt("make", wiring.session.suite.make)
+        seen = attempt("reset", partial(env.reset, wiring.task))
         close(env)
         shown, bare = prompter.piece([seen], [], False), plain.piece([seen], [], False)
         hinted = prompter.chat.content(wiring.session.context.system(prompter.hint))

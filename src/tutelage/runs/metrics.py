@@ -3,11 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-<<<<<<< HEAD
 from tutelage.objective import STUDENT
-=======
-from tutelage.envs.observations import is_cut
->>>>>>> 0789793b (Workers answer in checked frames of JSON, and a user's environment is tried out in one)
 from tutelage.rollout.record import Line
 from tutelage.rollout.task_sampling import differing
 from tutelage.runs.phases import Phase
@@ -27,10 +23,11 @@ def metrics(
     usable: Sequence[Episode],
     report: Report,
     rate: float,
+    cut: int = 0,
 ) -> Line:
     """A step in numbers. Broken episodes are counted, and in nothing else; those that were left
     out of training because they were too long, or empty, are in all but the loss. "cut", the number
-    of turns after an observation that was too long and was cut, is there only if it is not 0."""
+    of observations that were too long, is there only if it is not 0."""
     whole = [e for e in episodes if not e.stop.broken]
     turns = [turn for e in whole for turn in e.turns]
     actors = sorted({turn.actor for turn in turns})
@@ -62,7 +59,7 @@ def metrics(
         "entropy": entropy(whole),
         "grad_norm": report.grad_norm,
         "lr": rate,
-        **({"cut": cut} if (cut := sum(is_cut(turn.observation) for turn in turns)) else {}),
+        **({"cut": cut} if cut else {}),
     }
 
 

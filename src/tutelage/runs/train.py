@@ -291,7 +291,9 @@ class _Loop:
         rate = learning_rate(phase.lr, self.config.update.warmup, step, phase.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        cut = self.session.pool.incidents.cut
         episodes = self._episodes(phase, step)
+        cut = self.session.pool.incidents.cut - cut
         with delayed(self._stopping):
             self.finished = None
             for episode in episodes:
@@ -317,7 +319,7 @@ class _Loop:
             )
             hints = self.hinter.report(algorithm, [e.task for e in usable])
             self.hinter.settle(episodes)
-            numbers = metrics(phase, step, episodes, usable, report, rate)
+            numbers = metrics(phase, step, episodes, usable, report, rate, cut)
             line = in_phase(phase, {**numbers, **hints})
             self.folder.log("metrics.jsonl").write(line)
             if self.config.run.columns:

@@ -117,7 +117,7 @@ def test_what_is_sent_arrives_and_what_is_not_a_message_is_noticed() -> None:
 
 TRAINER = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {path!r}
 from support.misbehaving import Misbehaving
 from tutelage.envs.pool import ProcessPool
 if __name__ == "__main__":
@@ -137,7 +137,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("kind", ["sleep", "a loop"])
 def test_no_worker_outlives_the_trainer(kind: str, end: signal.Signals) -> None:
-    script = TRAINER.format(tests=str(TESTS), kind=kind)
+    script = TRAINER.format(path=[*sys.path, str(TESTS)], kind=kind)
     trainer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert trainer.stdout is not None
     worker = int(trainer.stdout.readline())

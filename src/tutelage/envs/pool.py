@@ -22,7 +22,8 @@ from typing import Any, Final, Literal, Protocol
 from tutelage.envs.base import Suite
 from tutelage.envs.observations import LONGEST, check_state, is_cut
 from tutelage.envs.wire import Garbled, Wire, pack_task, pair, unpack_observation
-from tutelage.envs.worker import CUT_OFF, Environments, Failure, Start, guarded, serve
+from tutelage.envs.worker import CUT_OFF, Environments, Start, guarded, serve
+from tutelage.envs.worker import Failure as Failure
 from tutelage.errors import EnvError
 from tutelage.types import Observation, Stop, Task
 
@@ -31,6 +32,8 @@ START_SECONDS: Final = 60.0
 """Time for a worker to start Python and import the suite, before any deadline runs."""
 CLOSE_SECONDS: Final = 5.0
 """Time for an environment to close; its episode is over, so nothing waits longer for it."""
+HANGS: Final = 3
+"""Times that a `close` may hang; after that no environment of the suite is closed any more."""
 UNCLOSED: Final = f"`close` did not return within {CLOSE_SECONDS:g} s"
 LOGGER: Final = logging.getLogger(__name__)
 
@@ -173,7 +176,7 @@ class ProcessPool:
         self.owed: list[str] = []
         self.answers: dict[str, Observation | Failure] = {}
         self.workers = [self._start() for _ in range(workers)]
-        self.turn = 0
+        self.turn = self.hung = 0
 
     def _start(self) -> _Worker:
         wire, other_end = pair()
@@ -324,6 +327,7 @@ class ProcessPool:
         """Give up on closing an environment while another episode waits for its worker: the episode
         is replayed on a new worker."""
         self.incidents.not_closed(UNCLOSED)
+        self.hung += 1
         waiting = self.workers[at].busy
         self._renew(at)
         self.workers[at].queue.insert(0, waiting)
@@ -385,7 +389,11 @@ class ProcessPool:
         elif live.opened and worker.process.is_alive():
             if not worker.busy and not worker.closing:
                 worker.since = time.monotonic()
-            worker.closing += self._send(worker, ["close", key, None, []])
+            if self.hung >= HANGS:
+                self.incidents.not_closed(UNCLOSED)
+                self._send(worker, ["drop", key, None, []])
+            else:
+                worker.closing += self._send(worker, ["close", key, None, []])
 
     def shutdown(self) -> None:
         self._finish_closing(time.monotonic() + CLOSE_SECONDS)

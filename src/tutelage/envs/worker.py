@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import resource_tracker
 from types import TracebackType
 from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
@@ -144,6 +145,9 @@ class _Worker:
     def answer(self, request: list[Any]) -> None:
         verb, key, task, actions = request
         assert self.environments is not None
+        if verb == "drop":  # `close` has hung several times: it is not called any more
+            self.environments.by_key.pop(key, None)
+            return
         if verb == "close":
             self.tell(["closed", self.environments.close(key)])
             return
@@ -191,11 +195,22 @@ def _belong_to(trainer: int, *, signalled: bool) -> None:
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # processes that an environment starts end with it
     _end_with_trainer(trainer, signalled=signalled)
+    _part_from_tracker()
     sys.stdout.flush()
     os.dup2(2, 1)
     threading.excepthook = lambda args: _unheard(args.exc_type, args.exc_value, None)
     sys.unraisablehook = lambda args: _unheard(args.exc_type, args.exc_value, None)
     sys.excepthook = _unheard
+
+
+def _part_from_tracker() -> None:
+    """Close this process's end of multiprocessing's tracker, which an environment could write into;
+    one that uses shared memory starts its own."""
+    tracker = getattr(resource_tracker, "_resource_tracker", None)
+    handle = getattr(tracker, "_fd", None)
+    if handle is not None and os.name == "posix":
+        os.close(handle)
+        tracker._fd = tracker._pid = None  # type: ignore[union-attr]
 
 
 def _end_with_trainer(trainer: int, *, signalled: bool) -> None:

@@ -50,9 +50,7 @@ def second_step(pool: ProcessPool | LocalPool, kind: str) -> Observation | Failu
 
 
 @pytest.mark.parametrize("kind", BREAKS)
-def test_it_costs_its_own_episode_and_says_why(
-    kind: str, pool: ProcessPool, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_it_costs_its_own_episode_and_says_why(kind: str, pool: ProcessPool) -> None:
     answer = second_step(pool, kind)
     assert isinstance(answer, Failure)
     assert BREAKS[kind][1] in answer.reason
@@ -60,12 +58,11 @@ def test_it_costs_its_own_episode_and_says_why(
     json.dumps(answer.reason, ensure_ascii=False).encode()
     assert "\n" not in answer.reason
     assert len(answer.reason) < 1000
-    assert "Traceback" not in capfd.readouterr().err
     assert isinstance(second_step(pool, "warnings"), Observation)  # the next one is played
 
 
 @pytest.mark.parametrize("kind", HARMLESS)
-def test_it_costs_nothing(kind: str, pool: ProcessPool, capfd: pytest.CaptureFixture[str]) -> None:
+def test_it_costs_nothing(kind: str, pool: ProcessPool) -> None:
     answer = second_step(pool, kind)
     assert isinstance(answer, Observation)
     assert type(answer.text) is str
@@ -73,11 +70,22 @@ def test_it_costs_nothing(kind: str, pool: ProcessPool, capfd: pytest.CaptureFix
     assert sum(map(len, answer.actions)) <= LONGEST
     if kind == "a nested state":
         assert answer.state == (1, ("a", b"\xff", None, 0.5), frozenset({2}))
+
+
+def test_the_console_has_no_traceback_and_standard_output_is_left_alone(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pool = ProcessPool(Misbehaving(), workers=1, reset_seconds=20, step_seconds=5)
+    for kind in ("a thread that dies", "prints", "an interrupt", "bytes into all connections"):
+        second_step(pool, kind)
+    second_step(pool, "a thread that dies")
+    pool.shutdown()
     out, err = capfd.readouterr()
-    assert out == ""  # standard output is for results
+    assert out == ""
+    assert "a line of the environment's\nand one below Python\n" in err
     assert "Traceback" not in err
-    if kind == "a thread that dies":
-        assert err.endswith("the environment's process: ValueError: cannot be made again\n")
+    # once in each of the two workers
+    assert err.count("the environment's process: ValueError: cannot be made again\n") == 2
 
 
 IN_PROCESS = [
@@ -194,7 +202,7 @@ def _in_worker() -> bool:
 def test_a_suite_that_does_not_come_back_stops_no_trainer(
     kind: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pools, "START_SECONDS", 6.0)
+    monkeypatch.setattr(pools, "START_SECONDS", 12.0 if kind == "hangs" else 60.0)
     name = f"suite_{kind}_{place}"
     body = MODULES[f"{kind} at {place}"]
     (tmp_path / f"{name}.py").write_text(
@@ -209,8 +217,10 @@ def test_a_suite_that_does_not_come_back_stops_no_trainer(
     with pytest.raises(EnvError) as refusal:
         supervisor.prove()
     call = "making the suite" if place == "import" else "tasks('train')"
-    end = "did not return within" if kind == "hangs" else "ended its process (exit code 0)"
-    assert f"{call} {end}" in str(refusal.value)
+    if kind == "hangs":
+        assert "did not return within 12 s" in str(refusal.value)  # a busy machine: any call
+    else:
+        assert f"{call} ended its process (exit code 0)" in str(refusal.value)
 
 
 @pytest.mark.parametrize("kind", ["a loop", "a quick exit", "a crash", "an exit with a text"])

@@ -71,7 +71,10 @@ class Wire:
             del self.buffer[:end]
             if zlib.crc32(body) != checksum:
                 raise Garbled
-            messages.append(json.loads(body))
+            try:
+                messages.append(json.loads(body))
+            except (ValueError, RecursionError):  # the checksum of nothing is 0
+                raise Garbled from None
         return messages
 
     def readable(self) -> bool:

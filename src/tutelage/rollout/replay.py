@@ -42,7 +42,7 @@ class Replay:
         try:
             line = json.loads(raw)
             return str(line["task"]["id"]) if line["won"] else None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ConfigError(
                 f"rollout.replay: line {number} of {self.path} is not an episode; give a file that "
                 "`tutelage train` or `tutelage collect` wrote"

@@ -20,7 +20,7 @@ from tutelage.envs.guard import Broken, attempt
 from tutelage.envs.pool import LocalPool, Pool, ProcessPool
 from tutelage.envs.registry import PYTHON, SHIPPED, suite_of
 from tutelage.envs.supervised import SupervisedSuite, Supervisor
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, PolicyError
 from tutelage.evaluation.evaluate import Panel, panel
 from tutelage.hints import Hints, check, kinds_in
 from tutelage.hints.bank import built_in as bank_names
@@ -82,14 +82,15 @@ class Parts:
         others   policies besides the student; those of the phases if left out
         """
         names = self.policies if others is None else others
-        policies = models.policies_of(
-            self.config,
-            names,
-            self.suite,
-            self.context,
-            student=student,
-            engines=max(1, len(acting(self.config, self.phases))) if self.phases else 1,
-        )
+        with _in_memory():
+            policies = models.policies_of(
+                self.config,
+                names,
+                self.suite,
+                self.context,
+                student=student,
+                engines=max(1, len(acting(self.config, self.phases))) if self.phases else 1,
+            )
         pool = pool_of(self.config.env, self.suite)
         try:
             session = Session(
@@ -110,6 +111,23 @@ class Parts:
         """End the process in which a user's environment was tried out."""
         if isinstance(self.suite, SupervisedSuite):
             self.suite.supervisor.rest()
+
+
+@contextlib.contextmanager
+def _in_memory() -> Iterator[None]:
+    """Raises PolicyError where a model is larger than what can be allocated."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # torch's CPU allocator has no exception of its own
+        large = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not large and "can't allocate memory" not in str(error):
+            raise
+        raise PolicyError(
+            "the models do not fit into this machine's memory; choose smaller ones (policy.model, "
+            "policy.layers, policy.build.hidden), or `tutelage train --dry-run` to see what they "
+            "need"
+        ) from error
 
 
 def assemble(config: Config, *, learns: bool = True, evaluates: bool = True) -> Parts:

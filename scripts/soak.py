@@ -21,14 +21,15 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tutelage.config import toml_file
+from tutelage.errors import RunError
 from tutelage.runs import train
 
 MEMORY = 200_000
 """Bytes by which a run may grow the process: allocators do not give everything back at once."""
-TABLE = {
+TABLE: dict[str, Any] = {
     "run": {"folder": "run", "steps": 6, "checkpoint_every": 3},
     "env": {"suite": "tutelage.envs.doors:Doors", "workers": 2, "deadline": 20.0},
     "rollout": {"tasks_per_step": 4, "group_size": 4, "max_turns": 3, "max_new_tokens": 4},
@@ -112,7 +113,7 @@ def main() -> int:
             try:
                 with killing(draw) as gone:
                     train.train(toml_file.parse(table), watch=Nobody())
-            except train.RunError:
+            except RunError:
                 failed += 1  # every attempt of a step was killed
             killed += len(gone)
             shutil.rmtree(folder, ignore_errors=True)

@@ -14,6 +14,7 @@ bank.toml    for each NAME the task families and keywords that select it, in the
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tutelage.config.toml_file import table_of
 from tutelage.envs.registry import SUITES, package_folder
@@ -96,7 +97,7 @@ def _index(folder: Path, names: set[str]) -> dict[str, dict[str, tuple[str, ...]
     path = folder / INDEX
     if not path.exists():
         return {}
-    table = table_of(_read(path), f"hints.bank: {path}")
+    table: dict[str, Any] = table_of(_read(path), f"hints.bank: {path}")
     entries = {}
     for name, entry in table.items():
         if name not in names:

@@ -170,31 +170,22 @@ def _is_running(process: int) -> bool:
 # -- before a run
 
 
-MODULES = {
-    "hangs at import": "import time\ntime.sleep(3600)",
-    "ends at import": "import os\nos._exit(0)",
-    "hangs at tasks": "",
-    "ends at tasks": "",
-}
+ENDS = {"hangs": "time.sleep(3600)", "ends": "os._exit(0)"}
+MODULE = """\
+import multiprocessing, os, time
+from tutelage.envs.doors import Doors
 
+def end():
+    if multiprocessing.parent_process() is not None:  # in a worker
+        {end}
 
-class Hanging(Misbehaving):
-    def tasks(self, split: str) -> list[object]:  # type: ignore[override]
-        time.sleep(3600 if _in_worker() else 0)
-        return list(super().tasks(split))
+{at_import}
 
-
-class Ending(Misbehaving):
-    def tasks(self, split: str) -> list[object]:  # type: ignore[override]
-        if _in_worker():
-            os._exit(0)
-        return list(super().tasks(split))
-
-
-def _in_worker() -> bool:
-    import multiprocessing
-
-    return multiprocessing.parent_process() is not None
+class Suite(Doors):
+    def tasks(self, split):
+        {at_tasks}
+        return super().tasks(split)
+"""
 
 
 @pytest.mark.parametrize("kind", ["hangs", "ends"])
@@ -204,19 +195,15 @@ def test_a_suite_that_does_not_come_back_stops_no_trainer(
 ) -> None:
     monkeypatch.setattr(pools, "START_SECONDS", 12.0 if kind == "hangs" else 60.0)
     name = f"suite_{kind}_{place}"
-    body = MODULES[f"{kind} at {place}"]
+    calls = {at: "end()" if at == place else "pass" for at in ("import", "tasks")}
     (tmp_path / f"{name}.py").write_text(
-        f"{body}\nfrom faults.test_environments import Ending, Hanging\n"
-        f"class Suite({'Hanging' if kind == 'hangs' else 'Ending'}):\n    pass\n"
-        if place == "tasks"
-        else f"{body}\nclass Suite:\n    def tasks(self): ...\n    def make(self): ...\n"
+        MODULE.format(end=ENDS[kind], at_import=calls["import"], at_tasks=calls["tasks"])
     )
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}:{TESTS}")
     monkeypatch.syspath_prepend(tmp_path)
     supervisor = Supervisor(EnvSection(suite=f"{name}:Suite"), "train")
     with pytest.raises(EnvError) as refusal:
         supervisor.prove()
-    call = "making the suite" if place == "import" else "tasks('train')"
+    call = f"importing {name}" if place == "import" else "tasks('train')"
     if kind == "hangs":
         assert "did not return within 12 s" in str(refusal.value)  # a busy machine: any call
     else:

@@ -5,11 +5,8 @@ changes a run.
 """
 
 import json
-<<<<<<< HEAD
 import math
-=======
 import re
->>>>>>> 0789793b (Workers answer in checked frames of JSON, and a user's environment is tried out in one)
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -421,12 +421,8 @@ class _Loop:
                 self.finished = replace(self.finished, state=state)
         for line in results:
             self.watch.evaluated(line)
-<<<<<<< HEAD
-        if step == 0:  # before any distillation from a teacher with the hint
-=======
         self._warn(self.causes.new(broken))
-        if step == 0:  # before a teacher with the hint has taught anything
->>>>>>> 0789793b (Workers answer in checked frames of JSON, and a user's environment is tried out in one)
+        if step == 0:  # before any distillation from a teacher with the hint
             self._warn(diagnosis.hint_gaps(results, step=0))
 
     def _state(self, phase: Phase, done: int, logs: Mapping[str, int]) -> State:

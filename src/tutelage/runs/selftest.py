@@ -156,7 +156,8 @@ def template(wiring: Wiring) -> None:
     for name in sorted({view.policy for view in wiring.views().values()}):
         wiring.policies[name].chat.check_control()
         if wiring.session.context.kind == "transcript":
-            wiring.policies[name].chat.check()
+            hinted = any(v.hint for v in wiring.views().values() if v.policy == name)
+            wiring.policies[name].chat.check(system=hinted or bool(wiring.session.context.system()))
 
 
 def sampled_is_scored(wiring: Wiring) -> None:

@@ -37,12 +37,13 @@ def train(arguments: argparse.Namespace) -> int:
 
         dry_run.show(dry_run.make(config), Console())
         return 0
-    from tutelage.cli.progress import watch_for
+    from tutelage.cli.progress import results_only, watch_for
     from tutelage.runs.train import train as run
 
     try:
-        watch = watch_for(Console(), quiet=arguments.quiet, as_json=arguments.json)
-        run(config, resume=arguments.resume, watch=watch)
+        with results_only(wanted=arguments.json) as out:
+            watch = watch_for(Console(), quiet=arguments.quiet, as_json=arguments.json, out=out)
+            run(config, resume=arguments.resume, watch=watch)
     except KeyboardInterrupt:
         from tutelage.runs.folder import standing
 
@@ -58,32 +59,34 @@ def eval(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from tutelage.cli import eval_config, listing
+    from tutelage.cli.progress import results_only
     from tutelage.evaluation.results import write
     from tutelage.runs import offline
 
     if arguments.out is not None and arguments.out.exists():
         raise ConfigError(f"{arguments.out} exists already; choose another --out, or remove it")
-    config, student = eval_config.of(
-        str(arguments.model),
-        arguments.overrides,
-        tasks=arguments.tasks,
-        split=arguments.split,
-        temperature=arguments.temperature,
-        checkpoint=arguments.checkpoint,
-        trust=arguments.trust,
-    )
-    names = list(dict.fromkeys(arguments.policy)) or [offline.STUDENT]
-    found = offline.evaluations(config, names, student=student, tick=tick)
-    step = int(student.rpartition("-")[2]) if "step-" in Path(student).name else 0
-    if arguments.out is not None:
-        write(found, arguments.out, step=step)
-    if arguments.json:
-        for name, evaluation in found.items():
-            print(json.dumps(evaluation.line(step, name)))
-    else:
-        listing.evaluations(found, Console())
+    with results_only(wanted=arguments.json) as out:
+        config, student = eval_config.of(
+            str(arguments.model),
+            arguments.overrides,
+            tasks=arguments.tasks,
+            split=arguments.split,
+            temperature=arguments.temperature,
+            checkpoint=arguments.checkpoint,
+            trust=arguments.trust,
+        )
+        names = list(dict.fromkeys(arguments.policy)) or [offline.STUDENT]
+        found = offline.evaluations(config, names, student=student, tick=tick)
+        step = int(student.rpartition("-")[2]) if "step-" in Path(student).name else 0
         if arguments.out is not None:
-            print(f"results and transcripts: {arguments.out}")
+            write(found, arguments.out, step=step)
+        if arguments.json:
+            for name, evaluation in found.items():
+                print(json.dumps(evaluation.line(step, name)), file=out)
+        else:
+            listing.evaluations(found, Console())
+            if arguments.out is not None:
+                print(f"results and transcripts: {arguments.out}")
     return 0
 
 

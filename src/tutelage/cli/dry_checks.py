@@ -11,7 +11,7 @@ from typing import Any
 from tutelage.cli import doctor
 from tutelage.config.schema import Config, PolicySection
 from tutelage.envs.base import Suite
-from tutelage.envs.guard import attempt
+from tutelage.envs.guard import attempt, close
 from tutelage.errors import ConfigError, PolicyError
 from tutelage.policies import registry
 from tutelage.policies.hf import lora, memory
@@ -109,7 +109,7 @@ def _first_prompt(
 ) -> None:
     env = attempt("make", suite.make)
     seen = attempt("reset", partial(env.reset, task))
-    env.close()
+    close(env)
     try:
         prompt = len(Prompter(chat=chat, context=context).piece([seen], [], ended=False))
     except PolicyError as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -88,6 +89,7 @@ def make(config: Config) -> Plan:
     cautions = dry_checks.check(
         config, phases, parts.suite, parts.context, parts.tasks, used, length
     )
+    parts.rest()
     return Plan(
         models=found,
         facts=tuple(_facts(config, phases, len(parts.tasks), found[0], episode)),
@@ -203,6 +205,17 @@ def _cache(
 def _episode_tokens(suite: Suite, context: Context, config: Config) -> int:
     """Tokens of a long episode, estimated from the texts of the first task: the complete
     conversation of a transcript, or the longest single prompt of a window."""
+    seen, actions = guard.attempt("playing the first task", partial(_first_task, suite, config))
+    system = len(context.system()) // CHARACTERS
+    words = [_words(context, seen[: k + 1], actions[:k]) for k in range(len(seen))]
+    if context.kind == "window":
+        return system + max(words) + config.rollout.max_new_tokens
+    each = sum(words[1:]) // max(1, len(words) - 1) if len(words) > 1 else words[0]
+    return system + words[0] + config.rollout.max_turns * (each + config.rollout.max_new_tokens)
+
+
+def _first_task(suite: Suite, config: Config) -> tuple[list[Observation], list[str]]:
+    """What is seen in the first task, and the expert's actions."""
     task, env = suite.tasks(config.env.split)[0], suite.make()
     seen, actions = [env.reset(task)], list[str]()
     script = suite.demonstrate(task) if isinstance(suite, Demonstrates) else []
@@ -210,12 +223,7 @@ def _episode_tokens(suite: Suite, context: Context, config: Config) -> int:
         seen.append(env.step(action))
         actions.append(action)
     guard.close(env)
-    system = len(context.system()) // CHARACTERS
-    words = [_words(context, seen[: k + 1], actions[:k]) for k in range(len(seen))]
-    if context.kind == "window":
-        return system + max(words) + config.rollout.max_new_tokens
-    each = sum(words[1:]) // max(1, len(words) - 1) if len(words) > 1 else words[0]
-    return system + words[0] + config.rollout.max_turns * (each + config.rollout.max_new_tokens)
+    return seen, actions
 
 
 def _words(context: Context, seen: list[Observation], actions: list[str]) -> int:

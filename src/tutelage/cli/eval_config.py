@@ -102,6 +102,9 @@ def _with_defaults(table: Table, *, name: str) -> Config:
     assert isinstance(section, dict)
     if "split" in section and "tasks" in section:
         return config
+    supervisor = assemble.supervisor_of(config, learns=False, evaluates="split" in section)
+    if supervisor is not None:
+        supervisor.rest()
     suite = suite_of(config.env)
     if "split" not in section:
         section["split"] = default_split(suite)

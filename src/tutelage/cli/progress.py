@@ -1,10 +1,12 @@
 """Progress of a training run on the console: plain lines, or a live display on a terminal."""
 
+import contextlib
 import json
+import os
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -25,14 +27,44 @@ COLOURS = ("cyan", "magenta", "yellow", "green")
 
 
 def watch_for(
-    console: Console, *, quiet: bool = False, as_json: bool = False
+    console: Console, *, quiet: bool = False, as_json: bool = False, out: IO[str] | None = None
 ) -> "Lines | LiveDisplay | JsonLines | Quiet":
-    """The live display on a terminal, plain lines anywhere else; or what was asked for."""
+    """The live display on a terminal, plain lines anywhere else; or what was asked for.
+
+    out  where JSON goes; standard output if left out
+    """
     if as_json:
-        return JsonLines(sys.stdout)
+        return JsonLines(out or sys.stdout)
     if quiet:
         return Quiet()
     return LiveDisplay(console) if console.is_terminal else Lines(sys.stdout)
+
+
+@contextlib.contextmanager
+def results_only(*, wanted: bool) -> Iterator[IO[str]]:
+    """Standard output for results alone, if `wanted`: meanwhile whatever else is printed, by an
+    environment or a library, in Python or below, goes to standard error."""
+    if not wanted:
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    out, saved = sys.stdout, -1
+    try:
+        if out.fileno() == 1:
+            saved = os.dup(1)
+            out = os.fdopen(saved, "w", encoding="utf-8")
+            os.dup2(2, 1)
+    except (OSError, ValueError):
+        pass  # it is no file, as in a notebook
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield out
+        out.flush()
+    finally:
+        if saved >= 0:
+            os.dup2(saved, 1)
+            with contextlib.suppress(OSError):  # its reader is gone, which is said elsewhere
+                out.close()
 
 
 def number(line: Mapping[str, object], name: str) -> float:

@@ -13,6 +13,8 @@ from pydantic.fields import FieldInfo
 
 MOST = 10**9
 """Upper bound of all counts; a larger number of steps or tokens is a typing error."""
+MOST_EPISODES = 2**20
+"""Upper bound of the episodes of one step, which are all in memory until it ends."""
 
 
 def _without_nul(text: str) -> str:
@@ -83,7 +85,7 @@ class EnvSection(Section):
     """Keyword arguments of the suite."""
     split: Text = "train"
     """Tasks to train on."""
-    workers: Literal["auto"] | At0 = "auto"
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=1024)] = "auto"
     """Worker processes for environments; 0 runs them in the training process. "auto" is 0 for
     built-in suites (but 1 for scienceworld, which starts Java, and 8 if an option `url` names a
     server), else 1."""
@@ -104,7 +106,7 @@ class ContextSection(Section):
 class RolloutSection(Section):
     tasks_per_step: At1 = 16
     """Different tasks per training step; if not set, at most the number of tasks in the split."""
-    group_size: At1 = 1
+    group_size: Annotated[int, Field(ge=1, le=2**16)] = 1
     """Episodes per task; group-relative advantages compare them. If not set, 8 for an algorithm
     that compares them."""
     max_turns: At1 = 50
@@ -121,6 +123,16 @@ class RolloutSection(Section):
     that the environment refuses; a kind that the table omits does not count as invalid."""
     replay: Text = ""
     """An episodes.jsonl whose won episodes replace the expert's, to imitate or to continue."""
+
+    @model_validator(mode="after")
+    def _few_enough(self) -> "RolloutSection":
+        episodes = self.tasks_per_step * self.group_size
+        if "tasks_per_step" in self.model_fields_set and episodes > MOST_EPISODES:
+            raise ValueError(
+                f"tasks_per_step * group_size = {episodes} episodes in a step, more than "
+                f"{MOST_EPISODES}; lower one of them"
+            )
+        return self
 
 
 class AlgorithmSection(Section):
@@ -159,9 +171,9 @@ class UpdateSection(Section):
     max_tokens_per_pass: At1 = 16_384
     """Tokens of one forward and backward pass (padded ones with policy.compile). It affects memory,
     not the result."""
-    minibatches: At1 = 1
+    minibatches: Annotated[int, Field(ge=1, le=2**16)] = 1
     """Optimiser steps per pass over a step's episodes."""
-    epochs: At1 = 1
+    epochs: Annotated[int, Field(ge=1, le=2**10)] = 1
     """Passes over a step's episodes."""
     offload: bool = False
     """Keep the optimiser's moments in CPU memory, and run its steps on the CPU."""

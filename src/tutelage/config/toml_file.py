@@ -17,6 +17,8 @@ from tutelage.errors import ConfigError, did_you_mean
 
 Table = dict[str, JsonValue]
 EXTENDS = "extends"
+DEEPEST = 32
+"""Levels of tables and lists in a configuration."""
 NAMED = ("algorithm", "warm_start")
 """Sections whose keys belong to the function that they name."""
 
@@ -52,7 +54,7 @@ def read_table(path: Path) -> Table:
     """A TOML file as a table, unchecked."""
     try:
         # Windows editors write a byte-order mark before the text
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}{_beside(path)}") from None
     except IsADirectoryError:
@@ -62,9 +64,34 @@ def read_table(path: Path) -> Table:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        if isinstance(error, tomllib.TOMLDecodeError):
-            raise ConfigError(f"{path} is not valid TOML: {_lower(str(error))}") from None
         raise ConfigError(f"{str(path)!r} is not a path: {error}") from None
+    return table_of(text, str(path))
+
+
+def table_of(text: str, name: str) -> Table:
+    """The text of a TOML file as a table. `name` is the file's, for messages."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{name} is not valid TOML: {_lower(str(error))}") from None
+    except RecursionError:
+        raise ConfigError(f"{name} nests tables or lists deeper than {DEEPEST}") from None
+    except ValueError:  # Python reads no longer integers, since that takes long
+        raise ConfigError(f"{name} has an integer of more than 4300 digits") from None
+    _check_depth(table, name)
+    return table
+
+
+def _check_depth(table: Mapping[str, JsonValue], name: str) -> None:
+    """Refuse values that nest deeper than any setting: what reads them later is recursive."""
+    level: list[JsonValue] = [*table.values()]
+    for _ in range(DEEPEST):
+        tables = [value.values() for value in level if isinstance(value, dict)]
+        lists = [value for value in level if isinstance(value, list)]
+        level = [value for part in (*tables, *lists) for value in part]
+        if not level:
+            return
+    raise ConfigError(f"{name} nests tables or lists deeper than {DEEPEST}")
 
 
 def read_extended(path: Path, below: tuple[Path, ...] = ()) -> Table:
@@ -135,6 +162,7 @@ def parse(table: Mapping[str, JsonValue], *, name: str = "run") -> Config:
 
     Raises ConfigError with one sentence for each mistake.
     """
+    _check_depth(table, "the configuration")
     cleaned, sentences = mistakes.without_old_names(table)
     config = None
     try:
@@ -171,20 +199,27 @@ def _override(table: Table, text: str) -> None:
         raise ConfigError(
             f"{text!r} is not a setting; write section.key=value, such as update.lr=1e-5"
         )
+    if len(parts) > DEEPEST:
+        raise ConfigError(f"{text[:40]!r}... nests deeper than {DEEPEST}")
     at: Table = table
     for depth, part in enumerate(parts[:-1], 1):
         below = at.setdefault(part, {})
         if not isinstance(below, dict):
             raise ConfigError(f"{'.'.join(parts[:depth])} is a value, so it has no {parts[depth]}")
         at = below
-    at[parts[-1]] = _value(value.strip())
+    at[parts[-1]] = _value(value.strip(), key)
 
 
-def _value(text: str) -> JsonValue:
+def _value(text: str, key: str) -> JsonValue:
     try:
-        return tomllib.loads(f"x = {text}")["x"]  # type: ignore[no-any-return]
+        # a line break would begin another key
+        return text if "\n" in text else tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
         return text
+    except RecursionError:
+        raise ConfigError(f"{key[:80]} nests tables or lists deeper than {DEEPEST}") from None
+    except ValueError:
+        raise ConfigError(f"{key[:80]} is an integer of more than 4300 digits") from None
 
 
 def _lower(text: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tutelage.types import Observation, Task
 
 RULE = {"a": "3", "b": "1", "c": "4"}
+MOST_ROOMS = 10
 SPLITS = ("train", "seen", "unseen")
 
 
@@ -17,6 +18,12 @@ class Doors:
     """Every sequence of `rooms` letters is a task; it is won if every door was opened."""
 
     rooms: int = 2
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rooms <= MOST_ROOMS:
+            raise ValueError(
+                f"rooms must be from 1 to {MOST_ROOMS}, got {self.rooms}: there are 3 ** rooms tasks"
+            )
 
     def tasks(self, split: str) -> list[Task]:
         if split not in SPLITS:

@@ -1,14 +1,16 @@
 """Calls into a user's environment: any exception becomes one sentence."""
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Final, TypeVar
 
 from tutelage.envs.base import Env
 from tutelage.errors import EnvError, TutelageError
 
 T = TypeVar("T")
+LONGEST_REASON: Final = 500
+"""Longest message of an exception in characters: it stands in a log line for every failure."""
 
 
 class Broken(EnvError):
@@ -22,6 +24,7 @@ class _Now:
 
     tell: Callable[[str], None] = lambda what: None
     split: str = ""
+    interrupts: bool = False  # whether a KeyboardInterrupt can only come from the environment
 
 
 _NOW = _Now()
@@ -32,6 +35,17 @@ def listen(tell: Callable[[str], None]) -> None:
     _NOW.tell = tell
 
 
+def own_process() -> None:
+    """This process runs environments alone and is not interrupted from the keyboard: from now on a
+    KeyboardInterrupt is one that an environment raised."""
+    _NOW.interrupts = True
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an exception that came out of a user's code is not the user's: Ctrl-C."""
+    return isinstance(error, KeyboardInterrupt) and not _NOW.interrupts
+
+
 def attempt(what: str, call: Callable[[], T]) -> T:
     """Call a user's code, which may raise anything, even SystemExit: any exception becomes `Broken`
     with a sentence. The library's own errors pass through: they are sentences already."""
@@ -40,10 +54,62 @@ def attempt(what: str, call: Callable[[], T]) -> T:
         return call()
     except TutelageError:
         raise
-    except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
-        raise Broken(f"{what} raised {type(error).__name__}: {error}{where}") from error
+    except BaseException as error:
+        if is_ours(error):
+            raise
+        raise Broken(f"{what} raised {described(error)}{_where(error)}") from error
+
+
+def described(error: BaseException) -> str:
+    """An exception's type and message in one line, also where its own methods raise.
+
+    >>> described(ValueError("two" + chr(10) + "lines"))
+    'ValueError: two lines'
+    """
+    try:
+        name = one_line(type(error).__name__)
+    except BaseException as worse:
+        if is_ours(worse):
+            raise
+        name = "an exception"
+    try:
+        message = one_line(str(error))
+    except BaseException as worse:
+        if is_ours(worse):
+            raise
+        message = "its message cannot be printed"
+    return f"{name}: {message}"
+
+
+def one_line(text: str, most: int = LONGEST_REASON) -> str:
+    """A text as one printable line of at most `most` characters, which can be written as UTF-8.
+
+    >>> one_line("a" * 600)[-30:]
+    'aaaa (100 more characters cut)'
+    """
+    # str's own method: a subclass may have another
+    head = str.__getitem__(text, slice(0, most)).encode(errors="replace").decode()
+    line = "".join(c if c.isprintable() else " " for c in head)
+    more = str.__len__(text) - most
+    return f"{line} ({more} more characters cut)" if more > 0 else line
+
+
+def _where(error: BaseException) -> str:
+    """The place in the user's code that raised; empty where none of it ran."""
+    trace = error.__traceback__
+    if trace is None or trace.tb_next is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    file = trace.tb_frame.f_code.co_filename
+    return "" if Path(file).parent == Path(__file__).parent else f" ({file}:{trace.tb_lineno})"
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says and where it was raised, if in a user's code."""
+    if isinstance(error, TutelageError):
+        return one_line(str(error), 4 * LONGEST_REASON)  # a sentence already
+    return f"{described(error)}{_where(error)}"
 
 
 def close(env: Env) -> str:

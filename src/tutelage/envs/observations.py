@@ -12,6 +12,9 @@ from tutelage.types import Observation
 LONGEST: Final = 200_000
 """Longest observation in characters; the rest is cut. A text of megabytes keeps the tokenizer busy
 for minutes and fits no model's context; the longest of the suites here has about 20,000."""
+CUT_NOTE: Final = "[cut here:"
+LARGEST: Final = 1e15
+"""Largest reward in size: training squares and adds rewards in float32, which ends at 3e38."""
 
 
 def observation(value: object, what: str = "an observation") -> Observation:
@@ -34,17 +37,36 @@ def observation(value: object, what: str = "an observation") -> Observation:
         "actions": texts(value.actions, f"{what} whose actions"),
         "focus": texts(value.focus, f"{what} whose focus"),
     }
-    _state(value.state, f"{what} whose state")
+    check_state(value.state, f"{what} whose state")
     changed = {name: new for name, new in fields.items() if new is not getattr(value, name)}
     return replace(value, **changed) if changed else value  # type: ignore[arg-type]
 
 
 def shortened(value: Observation) -> Observation:
-    """An observation of at most `LONGEST` characters, with a note of what was cut."""
+    """An observation whose text, and whose actions and focus together, have at most `LONGEST`
+    characters, with a note of what was cut from the text."""
     more = len(value.text) - LONGEST
-    if more <= 0:
-        return value
-    return replace(value, text=f"{value.text[:LONGEST]}\n[cut here: {more:,} more characters]")
+    if more > 0:
+        note = f"\n{CUT_NOTE} {more:,} more characters]"
+        value = replace(value, text=f"{value.text[:LONGEST]}{note}")
+    if sum(map(len, value.actions)) + sum(map(len, value.focus)) > LONGEST:
+        value = replace(value, actions=_first(value.actions), focus=_first(value.focus))
+    return value
+
+
+def is_cut(value: Observation) -> bool:
+    """Whether `shortened` has cut an observation's text."""
+    return len(value.text) > LONGEST
+
+
+def _first(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """As many texts from the beginning as have half of `LONGEST` characters together."""
+    room = LONGEST // 2
+    for k, each in enumerate(texts):
+        room -= len(each)
+        if room < 0:
+            return texts[:k]
+    return texts
 
 
 def text(value: object, what: str) -> str:
@@ -88,8 +110,10 @@ def _encodable(value: str) -> bool:
 def number(value: object, what: str) -> float:
     """A finite number: Python's, numpy's, or a tensor with one; True and False are 1 and 0."""
     plain: float = value if type(value) in (float, int) else _converted(value, what)  # type: ignore[assignment]
-    if not math.isfinite(plain):
-        raise ValueError(f"{what} is {plain}; it must be finite")
+    if not -LARGEST <= plain <= LARGEST:
+        if isinstance(plain, float) and not math.isfinite(plain):
+            raise ValueError(f"{what} is {plain}; it must be finite")
+        raise ValueError(f"{what} is larger than {LARGEST:g} in size, which float32 cannot add up")
     return plain
 
 
@@ -117,7 +141,7 @@ def flag(value: object, what: str) -> bool:
     raise TypeError(f"{what} is {value!r:.40}; it must be True or False")
 
 
-def _state(state: object, what: str) -> None:
+def check_state(state: object, what: str) -> None:
     """States are keys by which equal situations are found: hashable, and equal to themselves."""
     try:
         hash(state)

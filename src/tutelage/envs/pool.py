@@ -6,44 +6,41 @@ Requests go in by key and answers come out in any order; a failed environment an
 
 import logging
 import multiprocessing as mp
+import os
+import pickle
 import re
 import signal
 import sys
+import threading
 import time
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol
 
-from tutelage.envs.base import Env, Suite
-from tutelage.envs.guard import close
-from tutelage.envs.observations import LONGEST, observation, shortened
+from tutelage.envs.base import Suite
+from tutelage.envs.observations import LONGEST, check_state, is_cut
+from tutelage.envs.wire import Garbled, Wire, pack_task, pair, unpack_observation
+from tutelage.envs.worker import CUT_OFF, Environments, Start, guarded, serve
+from tutelage.envs.worker import Failure as Failure
 from tutelage.errors import EnvError
 from tutelage.types import Observation, Stop, Task
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """Why an environment returned no observation."""
-
-    stop: Stop
-    reason: str
-
-
 Answer = tuple[str, Observation | Failure]
-T = TypeVar("T")
 START_SECONDS: Final = 60.0
 """Time for a worker to start Python and import the suite, before any deadline runs."""
 CLOSE_SECONDS: Final = 5.0
 """Time for an environment to close; its episode is over, so nothing waits longer for it."""
+HANGS: Final = 3
+"""Times that a `close` may hang; after that no environment of the suite is closed any more."""
 UNCLOSED: Final = f"`close` did not return within {CLOSE_SECONDS:g} s"
 LOGGER: Final = logging.getLogger(__name__)
 
 
 class Pool(Protocol):
+    @property
+    def incidents(self) -> "Incidents": ...
     def open(self, key: str, task: Task) -> None: ...
     def act(self, key: str, action: str) -> None: ...
     def close(self, key: str) -> None: ...
@@ -64,7 +61,7 @@ class Incidents:
 
     def count(self, answer: "Observation | Failure") -> None:
         if isinstance(answer, Observation):
-            self.cut += len(answer.text) > LONGEST
+            self.cut += is_cut(answer)
 
     def not_closed(self, reason: str) -> None:
         self.unclosed += 1
@@ -90,50 +87,11 @@ def _count(number: int, name: str) -> str:
     return f"{number:,} {name}{'s' * (number != 1)}"
 
 
-def _guarded(call: Callable[[], T]) -> T | Failure:
-    """Run foreign code. A broad except, because an environment's failure is a result and not an
-    error."""
-    try:
-        return call()
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        foreign = Path(frame.filename).parent != Path(__file__).parent
-        where = f" ({frame.filename}:{frame.lineno})" if foreign else ""
-        return Failure(stop=Stop.ERROR, reason=f"{type(error).__name__}: {error}{where}")
-
-
-class _Envs:
-    """Environments by key; any exception of one becomes a `Failure`."""
-
-    def __init__(self, suite: Suite) -> None:
-        self.suite = suite
-        self.by_key: dict[str, Env] = {}
-
-    def open(self, key: str, task: Task) -> Observation | Failure:
-        def begin() -> Observation:
-            self.by_key[key] = self.suite.make()
-            return _accepted(self.by_key[key].reset(task), "reset")
-
-        return _guarded(begin)
-
-    def act(self, key: str, action: str) -> Observation | Failure:
-        return _guarded(lambda: _accepted(self.by_key[key].step(action), "step"))
-
-    def close(self, key: str) -> str:
-        """Why it could not be closed; empty if it was."""
-        env = self.by_key.pop(key, None)
-        return close(env) if env is not None else ""
-
-
-def _accepted(value: object, call: str) -> Observation:
-    return shortened(observation(value, f"{call} returned an observation"))
-
-
 class LocalPool:
     """Environments in this process: no overhead and no deadlines, for trusted, fast ones."""
 
     def __init__(self, suite: Suite) -> None:
-        self.envs = _Envs(suite)
+        self.envs = Environments(suite)
         self.ready: list[Answer] = []
         self.incidents = Incidents()
 
@@ -163,41 +121,17 @@ class LocalPool:
         self.incidents = Incidents()
 
 
-def _serve(suite: Suite, pipe: Connection) -> None:
-    """A worker's loop: receives (verb, key, task, actions), sends (key, observation or failure) in
-    the same order. It sends ("", "") when it has started, and ("", error) after each close, with
-    an empty error if the close succeeded."""
-    # an interrupt is for the parent, which ends its workers itself
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    envs = _Envs(suite)
-    pipe.send(("", ""))
-    while True:
-        try:
-            verb, key, task, actions = pipe.recv()
-        except EOFError:
-            return
-        if verb == "close":
-            pipe.send(("", envs.close(key)))
-            continue
-        answer: Observation | Failure | None = envs.open(key, task) if verb == "open" else None
-        for action in actions:
-            if not isinstance(answer, Failure):
-                answer = envs.act(key, action)
-        # a state may be of a kind that cannot be pickled, which is found before anything is sent
-        unsent = _guarded(partial(pipe.send, (key, answer)))
-        if isinstance(unsent, Failure):
-            pipe.send((key, unsent))
-
-
 @dataclass(slots=True)
 class _Worker:
     process: mp.process.BaseProcess
-    pipe: Connection
+    wire: Wire
     queue: list[str] = field(default_factory=list)  # keys that wait for their turn
     busy: str = ""  # the key that is being served
-    since: float = 0.0
+    since: float = field(default_factory=time.monotonic)
     limit: float = 0.0  # seconds from `since`
     up: bool = False  # whether it has started
+    call: str = "importing the suite"  # what it does before that
+    unable: str = ""  # why it cannot play
     closing: int = 0  # close requests that it has not answered yet
     ahead: int = 0  # those of them that come before `busy`
 
@@ -218,18 +152,22 @@ class ProcessPool:
 
     order  "fixed" returns all outstanding answers together, in the order of the requests, so that a
            run is reproducible to the byte; "arrival" returns each as it comes
+    reports  whether incidents are logged at the end
     """
 
     def __init__(
         self,
-        suite: Suite,
+        suite: Suite | Start,
         *,
         workers: int,
         reset_seconds: float,
         step_seconds: float,
         order: Literal["fixed", "arrival"] = "fixed",
+        reports: bool = True,
     ) -> None:
-        self.suite, self.order = suite, order
+        self.order, self.reports = order, reports
+        start = suite if isinstance(suite, Start) else Start(load=partial(_itself, suite))
+        self.start = pickle.dumps(start)
         self.reset_seconds, self.step_seconds = reset_seconds, step_seconds
         # a forked child would inherit torch's threads and a GPU that only its parent may use
         self.context = mp.get_context("spawn")
@@ -238,14 +176,37 @@ class ProcessPool:
         self.owed: list[str] = []
         self.answers: dict[str, Observation | Failure] = {}
         self.workers = [self._start() for _ in range(workers)]
-        self.turn = 0
+        self.turn = self.hung = 0
 
     def _start(self) -> _Worker:
-        pipe, other_end = self.context.Pipe()
-        process = self.context.Process(target=_serve, args=(self.suite, other_end), daemon=True)
+        wire, other_end = pair()
+        options = {
+            "trainer": os.getpid(),
+            "signalled": threading.current_thread() is threading.main_thread(),
+        }
+        process = self.context.Process(
+            target=serve, args=(self.start, other_end), kwargs=options, daemon=True
+        )
         process.start()
         other_end.close()
-        return _Worker(process=process, pipe=pipe)
+        return _Worker(process=process, wire=wire)
+
+    def begun(self) -> None:
+        """Wait until a worker has loaded the suite, or says why it cannot.
+
+        Raises EnvError where loading it does not return or ends the process.
+        """
+        worker = self.workers[0]
+        while not (worker.up or worker.unable):
+            left = worker.since + START_SECONDS - time.monotonic()
+            if not wait([worker.wire.end], timeout=max(0.0, left)):
+                raise EnvError(f"{worker.call} did not return within {START_SECONDS:g} s")
+            try:
+                messages = worker.wire.arrived()
+            except (EOFError, OSError, Garbled):
+                raise EnvError(self._last_words(0)) from None
+            for message in messages:
+                self._heard(0, message)
 
     def open(self, key: str, task: Task) -> None:
         self.live[key] = _Live(task=task, worker=self.turn % len(self.workers))
@@ -276,10 +237,7 @@ class ProcessPool:
         worker.limit = seconds if live.opened else seconds + self.reset_seconds
         worker.busy, worker.since, worker.ahead = key, time.monotonic(), worker.closing
         live.opened = True
-        try:
-            worker.pipe.send((verb, key, live.task, actions))
-        except OSError:
-            return  # the next poll finds it dead and answers with a failure
+        self._send(worker, [verb, key, pack_task(live.task), actions])
 
     def poll(self, *, block: bool) -> list[Answer]:
         together = self.order == "fixed"
@@ -292,40 +250,66 @@ class ProcessPool:
             if not self.owed or not (block or together):
                 return []
 
+    def _send(self, worker: _Worker, message: object) -> bool:
+        """Whether a worker took a message. One that did not is ended: the next poll finds it dead."""
+        try:
+            worker.wire.send(message)
+        except OSError:
+            _end(worker)
+            return False
+        return True
+
     def _collect(self, patience: float) -> None:
-        pipes = {w.pipe: i for i, w in enumerate(self.workers) if w.busy}
-        for pipe in wait(list(pipes), timeout=patience) if pipes else []:
-            assert isinstance(pipe, Connection)
-            at = pipes[pipe]
-            worker = self.workers[at]
+        ends = {w.wire.fileno(): i for i, w in enumerate(self.workers) if w.busy}
+        for end in wait(list(ends), timeout=patience) if ends else []:
+            assert isinstance(end, int)
+            at = ends[end]
             try:
-                key, answer = pipe.recv()
+                messages = self.workers[at].wire.arrived()
             except (EOFError, OSError):
                 self._replace(at, Failure(stop=Stop.ERROR, reason=self._last_words(at)))
                 continue
-            if not key:
-                self._notice(worker, answer)
+            except Garbled:
+                reason = "the environment wrote into the connection of its worker process"
+                self._replace(at, Failure(stop=Stop.ERROR, reason=reason))
                 continue
-            self.incidents.count(answer)
-            self.answers[key] = answer
-            worker.busy = ""
-            self._feed(at)
+            for message in messages:
+                self._heard(at, message)
         self._late()
 
-    def _notice(self, worker: _Worker, unclosed: str) -> None:
-        """A worker has started, or has closed an environment: its deadline starts now."""
-        if worker.up:
-            worker.closing -= 1
-            worker.ahead = max(0, worker.ahead - 1)
+    def _heard(self, at: int, message: list[Any]) -> None:
+        worker = self.workers[at]
+        kind, *rest = message
+        if kind == "call":
+            worker.call, worker.since = rest[0], time.monotonic()
+        elif kind == "up":
+            worker.up, worker.unable, worker.since = not rest[0], rest[0], time.monotonic()
+        elif kind == "closed":
+            self._closed(worker, rest[0])
+        else:
+            key, value = rest
+            answer = (
+                _unpacked(value) if kind == "answer" else Failure(stop=Stop.ERROR, reason=value)
+            )
+            self.incidents.count(answer)
+            if key == worker.busy:  # else an answer that nobody waits for any more
+                self.answers[key] = answer
+                worker.busy = ""
+                self._feed(at)
+
+    def _closed(self, worker: _Worker, unclosed: str) -> None:
+        """A worker has closed an environment: the deadline of its next request starts now."""
+        worker.closing -= 1
+        worker.ahead = max(0, worker.ahead - 1)
+        worker.since = time.monotonic()
         if unclosed:
             self.incidents.not_closed(unclosed)
-        worker.up, worker.since = True, time.monotonic()
 
     def _late(self) -> None:
         """Give up on workers that are dead or past their deadline."""
         now = time.monotonic()
         for at, worker in enumerate(self.workers):
-            if not worker.busy or worker.pipe.poll():
+            if not worker.busy or worker.wire.readable():
                 continue
             limit = worker.limit if worker.up else worker.limit + START_SECONDS
             if not worker.process.is_alive():
@@ -335,12 +319,15 @@ class ProcessPool:
                     self._stuck(at)
             elif now - worker.since > limit:
                 reason = f"no answer within its deadline of {limit:g} s"
+                if not worker.up:
+                    reason = f"{worker.call} did not return within {limit:g} s"
                 self._replace(at, Failure(stop=Stop.TIMEOUT, reason=reason))
 
     def _stuck(self, at: int) -> None:
         """Give up on closing an environment while another episode waits for its worker: the episode
         is replayed on a new worker."""
         self.incidents.not_closed(UNCLOSED)
+        self.hung += 1
         waiting = self.workers[at].busy
         self._renew(at)
         self.workers[at].queue.insert(0, waiting)
@@ -352,8 +339,16 @@ class ProcessPool:
         Raises EnvError if no worker can start at all.
         """
         worker = self.workers[at]
-        worker.process.join(timeout=1.0)
+        by_itself = _end(worker, patience=1.0)
         code = worker.process.exitcode
+        if worker.unable:
+            return (
+                f"the worker process cannot load the suite ({worker.unable}); a worker imports the "
+                "environment's module, which must be a file (a class of a notebook is in none: "
+                "move it to one, or set env.workers = 0)"
+            )
+        if code == CUT_OFF or not by_itself:
+            return "the environment closed the connection of its worker process, or read from it"
         if worker.up:
             return f"the environment's process died (exit code {code})"
         if script := unguarded_script():
@@ -362,11 +357,7 @@ class ProcessPool:
                 'of its own; put what the script does below `if __name__ == "__main__":`, or set '
                 "env.workers = 0"
             )
-        return (
-            f"the environment's process died before it could play (exit code {code}); what it "
-            "printed says why: it imports the environment's module, which it may not find (a class "
-            "of a notebook never: move it to a file, or set env.workers = 0)"
-        )
+        return f"{worker.call} ended its process (exit code {code})"
 
     def _replace(self, at: int, failure: Failure) -> None:
         """A new worker for one that failed its episode."""
@@ -377,9 +368,8 @@ class ProcessPool:
     def _renew(self, at: int) -> None:
         """Start a new worker; the old one's episodes are replayed there at their next request."""
         old = self.workers[at]
-        old.process.kill()
-        old.process.join()
-        old.pipe.close()
+        _end(old)
+        old.wire.close()
         for live in self.live.values():
             if live.worker == at:
                 live.opened = False
@@ -399,35 +389,82 @@ class ProcessPool:
         elif live.opened and worker.process.is_alive():
             if not worker.busy and not worker.closing:
                 worker.since = time.monotonic()
-            try:
-                worker.pipe.send(("close", key, None, []))
-            except OSError:
-                return  # its process is gone, and the environment with it
-            worker.closing += 1
+            if self.hung >= HANGS:
+                self.incidents.not_closed(UNCLOSED)
+                self._send(worker, ["drop", key, None, []])
+            else:
+                worker.closing += self._send(worker, ["close", key, None, []])
 
     def shutdown(self) -> None:
         self._finish_closing(time.monotonic() + CLOSE_SECONDS)
         for worker in self.workers:
-            worker.process.kill()
-            worker.process.join()
-            worker.pipe.close()
-        self.incidents.log()
+            _end(worker)
+            worker.wire.close()
+        if self.reports:
+            self.incidents.log()
         self.incidents = Incidents()
 
     def _finish_closing(self, deadline: float) -> None:
         """Wait until environments have closed, but not beyond the deadline."""
-        while pipes := {w.pipe: w for w in self.workers if w.up and w.closing and not w.busy}:
-            ready = wait(list(pipes), timeout=max(0.0, deadline - time.monotonic()))
+        while ends := {
+            w.wire.fileno(): w for w in self.workers if w.up and w.closing and not w.busy
+        }:
+            ready = wait(list(ends), timeout=max(0.0, deadline - time.monotonic()))
             if not ready:
-                for _ in pipes:
+                for _ in ends:
                     self.incidents.not_closed(UNCLOSED)
                 return
-            for pipe in ready:
-                assert isinstance(pipe, Connection)
+            for end in ready:
+                assert isinstance(end, int)
+                worker = ends[end]
                 try:
-                    self._notice(pipes[pipe], pipe.recv()[1])
-                except (EOFError, OSError):
-                    pipes[pipe].closing = 0  # its process is gone, and the environments with it
+                    messages = worker.wire.arrived()
+                except (EOFError, OSError, Garbled):
+                    worker.closing = 0  # its process is gone, and the environments with it
+                    continue
+                for kind, *rest in messages:
+                    if kind == "closed":
+                        self._closed(worker, rest[0])
+
+
+def _itself(suite: Suite) -> Suite:
+    return suite
+
+
+def _unpacked(packed: list[Any]) -> Observation | Failure:
+    """An observation as it was sent. Its state is an object of the user's, which may be one that
+    cannot be made again here."""
+    seen = guarded(partial(unpack_observation, packed))
+    if isinstance(seen, Observation) and type(seen.state) not in (str, int, type(None)):
+        compared = guarded(partial(check_state, seen.state, "an observation whose state"))
+        return compared if isinstance(compared, Failure) else seen
+    return seen
+
+
+def _end(worker: _Worker, *, patience: float = 0.0) -> bool:
+    """End a worker's process and those that its environments have started. Whether it had ended by
+    itself.
+
+    patience  seconds in which it may end by itself, so that its exit code is its own
+    """
+    pid, by_itself = worker.process.pid, True
+    if hasattr(os, "waitid") and pid is not None:
+        until = time.monotonic() + patience
+        try:
+            # without taking its exit code, since its number could be another process's after that
+            while not (ended := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)):
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.005)
+            by_itself = ended is not None
+            if not ended:
+                worker.process.kill()
+            os.killpg(pid, signal.SIGKILL)
+        except (ChildProcessError, ProcessLookupError, PermissionError):
+            pass
+    worker.process.kill()
+    worker.process.join()
+    return by_itself
 
 
 def unguarded_script() -> str:

@@ -7,7 +7,8 @@ from functools import partial
 
 from tutelage.envs.base import Identifies, Suite, Summarises
 from tutelage.envs.check import splits_of
-from tutelage.envs.guard import attempt
+from tutelage.envs.guard import attempt, close
+from tutelage.envs.observations import observation
 from tutelage.errors import ConfigError
 from tutelage.evaluation.statistics import mean, wilson
 from tutelage.objective import Algorithm, View
@@ -41,8 +42,9 @@ def panel(suite: Suite, split: str, count: int) -> Panel:
         digest.update(suite.identity().encode())
     for task in tasks:
         env = suite.make()
-        digest.update(f"{task.id}\n{env.reset(task).text}\n".encode())
-        env.close()
+        seen = attempt(f"reset to {task.id}", partial(env.reset, task))
+        digest.update(f"{task.id}\n{observation(seen).text}\n".encode())
+        close(env)
     return Panel(split=split, tasks=tasks, fingerprint=digest.hexdigest()[:16])
 
 

@@ -12,10 +12,11 @@ bank.toml    for each NAME the task families and keywords that select it, in the
     keywords = ["clean"]
 """
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from tutelage.config.toml_file import table_of
 from tutelage.envs.registry import SUITES, package_folder
 from tutelage.errors import ConfigError, did_you_mean
 
@@ -96,10 +97,7 @@ def _index(folder: Path, names: set[str]) -> dict[str, dict[str, tuple[str, ...]
     path = folder / INDEX
     if not path.exists():
         return {}
-    try:
-        table = tomllib.loads(_read(path))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"hints.bank: {path} is not valid TOML: {error}") from None
+    table: dict[str, Any] = table_of(_read(path), f"hints.bank: {path}")
     entries = {}
     for name, entry in table.items():
         if name not in names:

@@ -12,8 +12,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
-ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
 TAGS = ("<think>", "</think>", "<action>", "</action>")
 NO_THOUGHT = "<think></think>"
 LONGEST_ACTION = 10_000
@@ -53,14 +51,13 @@ def parse(text: str, tags: Sequence[str] = ()) -> Parsed:
     >>> parse("<think>where?</think><search>Lima</search>", ("search", "answer"))
     Parsed(action='<search>Lima</search>', thought='where?', valid=True)
     """
-    thought = THINK.search(text)
-    rest = THINK.sub(NO_THOUGHT, text, count=1)
-    actions = ACTION.findall(rest) or _blocks(rest, tags)
+    thought, rest = _parted(text)
+    actions = _actions(rest) or _blocks(rest, tags)
     # text around a thought is not one action
     if len(actions) == 1 and actions[0].strip() and NO_THOUGHT not in actions[0]:
         return Parsed(
             action=actions[0].strip()[:LONGEST_ACTION],
-            thought=thought.group(1).strip() if thought else "",
+            thought=thought.strip(),
         )
     bare = rest
     for tag in TAGS:
@@ -78,8 +75,8 @@ def problem(text: str, tags: Sequence[str] = ()) -> str:
     """
     if parse(text, tags).valid:
         return ""
-    rest = THINK.sub(NO_THOUGHT, text, count=1)
-    actions = ACTION.findall(rest) or _blocks(rest, tags)
+    _, rest = _parted(text)
+    actions = _actions(rest) or _blocks(rest, tags)
     if not actions:
         names = " or ".join(f"<{tag}> </{tag}>" for tag in tags or ("action",))
         return f"there is no {names} in it"
@@ -88,12 +85,49 @@ def problem(text: str, tags: Sequence[str] = ()) -> str:
     return "its action is empty" if not actions[0].strip() else "its thought is inside the action"
 
 
+# A lazy pattern such as <think>(.*?)</think> looks at the rest of the text once for every opening
+# tag that nothing closes, which is quadratic: a completion that repeats one would take seconds.
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """The first thought, and the text with that thought emptied."""
+    inside = text.find("<think>") + len("<think>")
+    end = text.find("</think>", inside)
+    if inside < len("<think>") or end < 0:
+        return "", text
+    before, after = text[: inside - len("<think>")], text[end + len("</think>") :]
+    return text[inside:end], f"{before}{NO_THOUGHT}{after}"
+
+
+def _actions(text: str) -> list[str]:
+    """What stands inside of each <action> </action>, in order."""
+    found, at = [], 0
+    while (start := text.find("<action>", at)) >= 0:
+        inside = start + len("<action>")
+        end = text.find("</action>", inside)
+        if end < 0:
+            break
+        found.append(text[inside:end])
+        at = end + len("</action>")
+    return found
+
+
 def _blocks(text: str, tags: Sequence[str]) -> list[str]:
     """The blocks of an environment's own tags, in order, tags included."""
     if not tags:
         return []
-    names = "|".join(map(re.escape, tags))
-    return [match.group() for match in re.finditer(rf"<({names})>.*?</\1>", text, re.DOTALL)]
+    opening = re.compile(f"<({'|'.join(map(re.escape, tags))})>")
+    found, at, unclosed = [], 0, set[str]()
+    while match := opening.search(text, at):
+        name, at = match.group(1), match.end()
+        closing = f"</{name}>"
+        end = -1 if name in unclosed else text.find(closing, match.end())
+        if end < 0:
+            unclosed.add(name)
+        else:
+            at = end + len(closing)
+            found.append(text[match.start() : at])
+    return found
 
 
 def write(action: str, thought: str = "") -> str:

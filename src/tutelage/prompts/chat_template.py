@@ -9,7 +9,9 @@ token.
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from tutelage.errors import PolicyError
@@ -28,6 +30,27 @@ MOST_TRIED = 400
 """Added tokens that are tried in contents."""
 MARKER = re.compile(r"[<\[{(|\u3010\uff1c].+[>\]})|\u3011\uff1e]", re.DOTALL)
 """Of a token that is markup rather than a word."""
+
+
+DAY = datetime(2024, 7, 26)
+"""The date of every prompt, for templates that write today's (Llama 3.1): a run that is continued
+tomorrow, or done again next month, has the same prompts."""
+THOUGHT = "<think>"
+
+
+def read_template(path: Path) -> str:
+    """The text of a Jinja file, which is UTF-8 in every locale and may begin with a byte-order mark.
+
+    Raises PolicyError for a file that is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PolicyError(f"{path} is not a text file in UTF-8 (byte {error.start})") from None
+
+
+def _same_day(pattern: str) -> str:
+    return DAY.strftime(pattern)
 
 
 def _divided(text: str, name: str) -> list[str]:
@@ -67,7 +90,7 @@ class Chat:
                     [{"role": role, "content": content} for role, content in messages],
                     tokenize=False,
                     add_generation_prompt=generate,
-                    **dict(self.options),
+                    **{"strftime_now": _same_day, **dict(self.options)},
                 )
             )
         except Exception as error:  # a template is a program of anybody's
@@ -132,7 +155,11 @@ class Chat:
 
     @cached_property
     def _special(self) -> list[str]:
-        return [str(t) for t in self.tokenizer.all_special_tokens]
+        # all_special_tokens are those that have a name, such as eos_token; the end of a turn may
+        # be one that is only marked as special (Phi-3's <|end|>, Gemma 3's <end_of_turn>)
+        marked = [t for t in self.tokenizer.added_tokens_decoder.values() if t.special]
+        names = [*self.tokenizer.all_special_tokens, *marked]
+        return list(dict.fromkeys(str(name) for name in names))
 
     @cached_property
     def end(self) -> int:
@@ -141,8 +168,8 @@ class Chat:
 
     @cached_property
     def size(self) -> int:
-        """Entries of the tokenizer's vocabulary."""
-        return len(self.tokenizer)
+        """The largest id of the tokenizer's vocabulary, plus 1: there may be unused ids below it."""
+        return 1 + max(len(self.tokenizer) - 1, *self.tokenizer.get_vocab().values())
 
     @cached_property
     def _frames(self) -> dict[str, tuple[int, ...]]:
@@ -250,20 +277,38 @@ class Chat:
         close = () if ended else (self.end,)
         return (*close, *f["again"], *self.content(user), *f["generate"])
 
+    @cached_property
+    def opens_thought(self) -> bool:
+        """Whether a prompt ends with an opened thought (DeepSeek-R1-Distill, QwQ)."""
+        return self._pieces["generate"].rstrip().endswith(THOUGHT)
+
     def reply(self, text: str) -> tuple[int, ...]:
         """Ids of a demonstrated turn, end-of-turn token included. Its thoughts are marked with the
         tokens that the model itself would sample for them."""
+        if self.opens_thought:
+            text = text.removeprefix(THOUGHT)
         ids = self._plain(text)
         special = {int(i) for i in self.tokenizer.all_special_ids} | {self.end}
         return (*(ids if not special & self.control & set(ids) else self._apart(text)), self.end)
 
     def text(self, tokens: tuple[int, ...]) -> str:
-        """The text of a completion without its end-of-turn token."""
+        """The text of a completion without its end-of-turn token; with the beginning of the thought
+        that its prompt has opened."""
         body = tokens[:-1] if tokens and tokens[-1] == self.end else tokens
-        return str(self.tokenizer.decode(list(body), skip_special_tokens=True))
+        text = str(self.tokenizer.decode(list(body), skip_special_tokens=True))
+        return THOUGHT + text if self.opens_thought else text
 
-    def check(self) -> None:
-        """Raise PolicyError for a template that changes past turns, unless history is "append"."""
+    def check(self, *, system: bool = True) -> None:
+        """Raise PolicyError for a template that changes past turns, unless history is "append".
+
+        system  whether the turns come after a system message
+        """
+        if self._render([("user", USER)], True) != self._render([("user", USER)], True):
+            raise PolicyError(
+                "the chat template renders the same message differently each time, so no two runs "
+                "would be alike; set `chat_template` to a Jinja file without anything random"
+            )
+        before = [("system", "rules")] if system else []
         turns = [
             ("user", "one"),
             ("assistant", "<think>why</think>two"),
@@ -271,7 +316,7 @@ class Chat:
             ("assistant", "<think>how</think>four"),
             ("user", "five"),
         ]
-        rendered = [self._render(turns[: k + 1], generate=True) for k in (0, 2, 4)]
+        rendered = [self._render([*before, *turns[: k + 1]], generate=True) for k in (0, 2, 4)]
         appended = rendered[0]
         for k in (1, 2):
             p = self._pieces
@@ -281,7 +326,8 @@ class Chat:
             if appended != rendered[k] and self.history == "exact":
                 raise PolicyError(
                     "the chat template rewrites earlier turns (it drops their thoughts or an "
-                    "empty thinking block), so a growing transcript is not its own: set "
+                    "empty thinking block, or moves the system message), so a growing transcript "
+                    "is not its own: set "
                     'template_history = "append" in the policy to keep every turn as it was '
                     "sampled, or context.history to a number of turns"
                 )

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from tutelage.envs import guard
 from tutelage.envs.base import Describes, Plans
@@ -19,7 +20,7 @@ from tutelage.policies.base import Completion, Request
 from tutelage.rollout.record import Line
 from tutelage.rollout.session import Session
 from tutelage.seeding import seed_of
-from tutelage.types import Episode, Task
+from tutelage.types import Episode, Observation, Task
 
 SAMPLE = 64
 """Tasks whose hints are made before a run starts, to see that they fit."""
@@ -184,9 +185,12 @@ def prove(session: Session, views: Mapping[str, View], tasks: Sequence[Task]) ->
 
     Raises ConfigError.
     """
-    env = session.suite.make()
-    seen = {task.id: env.reset(task) for task in tasks} if hinted(views) else {}
-    guard.close(env)
+    seen: dict[str, Observation] = {}
+    if hinted(views):
+        env = guard.attempt("make", session.suite.make)
+        for task in tasks:
+            seen[task.id] = guard.attempt("reset", partial(env.reset, task))
+        guard.close(env)
     for name, hint in hinted(views).items():
         there = views[name].policy in session.policies
         view = replace(views[name], policy=views[name].policy if there else "self")

@@ -88,7 +88,7 @@ def read(path: Path) -> Iterator[dict[str, object]]:
                 return
             try:
                 yield json.loads(raw)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise RunError(f"{path}, line {number} is not JSON: {error}") from error
 
 

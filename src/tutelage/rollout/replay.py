@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tutelage.envs import guard
@@ -41,7 +42,7 @@ class Replay:
         try:
             line = json.loads(raw)
             return str(line["task"]["id"]) if line["won"] else None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ConfigError(
                 f"rollout.replay: line {number} of {self.path} is not an episode; give a file that "
                 "`tutelage train` or `tutelage collect` wrote"
@@ -97,10 +98,11 @@ class Replay:
 
 def _again(episode: Episode, suite: Suite) -> Episode:
     """What a record leaves out, such as the admissible actions: the episode is played again."""
-    env = suite.make()
+    env = guard.attempt("make", suite.make)
     try:
-        seen = [env.reset(episode.task)]
-        seen += [env.step(turn.action) for turn in episode.turns]
+        seen = [guard.attempt("reset", partial(env.reset, episode.task))]
+        for turn in episode.turns:
+            seen.append(guard.attempt("step", partial(env.step, turn.action)))
     finally:
         guard.close(env)
     return _with(episode, seen)

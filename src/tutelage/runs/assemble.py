@@ -19,7 +19,8 @@ from tutelage.envs.base import Suite
 from tutelage.envs.guard import Broken, attempt
 from tutelage.envs.pool import LocalPool, Pool, ProcessPool
 from tutelage.envs.registry import PYTHON, SHIPPED, suite_of
-from tutelage.errors import ConfigError
+from tutelage.envs.supervised import SupervisedSuite, Supervisor
+from tutelage.errors import ConfigError, PolicyError
 from tutelage.evaluation.evaluate import Panel, panel
 from tutelage.hints import Hints, check, kinds_in
 from tutelage.hints.bank import built_in as bank_names
@@ -81,14 +82,15 @@ class Parts:
         others   policies besides the student; those of the phases if left out
         """
         names = self.policies if others is None else others
-        policies = models.policies_of(
-            self.config,
-            names,
-            self.suite,
-            self.context,
-            student=student,
-            engines=max(1, len(acting(self.config, self.phases))) if self.phases else 1,
-        )
+        with _in_memory():
+            policies = models.policies_of(
+                self.config,
+                names,
+                self.suite,
+                self.context,
+                student=student,
+                engines=max(1, len(acting(self.config, self.phases))) if self.phases else 1,
+            )
         pool = pool_of(self.config.env, self.suite)
         try:
             session = Session(
@@ -103,6 +105,29 @@ class Parts:
             yield Opened(session, policies)
         finally:
             pool.shutdown()
+            self.rest()
+
+    def rest(self) -> None:
+        """End the process in which a user's environment was tried out."""
+        if isinstance(self.suite, SupervisedSuite):
+            self.suite.supervisor.rest()
+
+
+@contextlib.contextmanager
+def _in_memory() -> Iterator[None]:
+    """Raises PolicyError where a model is larger than what can be allocated."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # torch's CPU allocator has no exception of its own
+        large = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not large and "can't allocate memory" not in str(error):
+            raise
+        raise PolicyError(
+            "the models do not fit into this machine's memory; choose smaller ones (policy.model, "
+            "policy.layers, policy.build.hidden), or `tutelage train --dry-run` to see what they "
+            "need"
+        ) from error
 
 
 def assemble(config: Config, *, learns: bool = True, evaluates: bool = True) -> Parts:
@@ -113,7 +138,18 @@ def assemble(config: Config, *, learns: bool = True, evaluates: bool = True) -> 
 
     Raises ConfigError for what cannot be run.
     """
-    suite = suite_of(config.env)
+    supervisor = supervisor_of(config, learns=learns, evaluates=evaluates)
+    if supervisor is None:
+        return _parts(config, suite_of(config.env), learns=learns, evaluates=evaluates)
+    try:
+        suite = SupervisedSuite(suite_of(config.env), supervisor)
+        return _parts(config, suite, learns=learns, evaluates=evaluates)
+    except BaseException:
+        supervisor.rest()
+        raise
+
+
+def _parts(config: Config, suite: Suite, *, learns: bool, evaluates: bool) -> Parts:
     config, notices = fitted(config, suite)
     phases = phases_of(config) if learns else []
     policies = policies_wanted(phases, config.policies) if learns else set()
@@ -210,6 +246,18 @@ def panel_of(section: EvalSection, suite: Suite) -> Panel:
     return attempt(
         "the reset of an evaluation task", partial(panel, suite, section.split, section.tasks)
     )
+
+
+def supervisor_of(config: Config, *, learns: bool, evaluates: bool) -> Supervisor | None:
+    """The process in which a user's environment is tried out before a run, proven to come back from
+    importing the suite and listing its tasks; None where the trainer plays it itself."""
+    env = config.env
+    if env.workers == 0 or env.suite in SHIPPED or env.suite.startswith(PYTHON):
+        return None
+    splits = dict.fromkeys([env.split] * learns + [config.eval.split] * evaluates)
+    supervisor = Supervisor(env, *splits)
+    supervisor.prove()
+    return supervisor
 
 
 SERVER_WORKERS = 8

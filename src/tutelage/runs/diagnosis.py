@@ -6,6 +6,7 @@ changes a run.
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from tutelage.config.schema import Config, RolloutSection
 from tutelage.envs.base import Demonstrates, Suite
-from tutelage.envs.guard import attempt
+from tutelage.envs.guard import attempt, one_line
 from tutelage.objective import STUDENT
 from tutelage.policies.base import OpenedPolicy
 from tutelage.policies.registry import named
@@ -38,6 +39,8 @@ INVALID = 0.9
 """Share of invalid turns above which a model does not know the format of an answer."""
 CUT = 0.9
 """Share of the student's turns that reach the limit above which the limit is too low."""
+CAUSES = 5
+"""Causes of broken episodes that are told after one step."""
 DEMONSTRATIONS = 20
 """Tasks whose demonstrations are measured."""
 SECONDS = 3.0
@@ -259,6 +262,27 @@ class Signs:
                     "privileged text was never read; look at the chat template "
                     "(policy.chat.template), which may drop the system message"
                 )
+
+
+class Causes:
+    """Why episodes broke, one sentence for each cause that has not been told yet."""
+
+    def __init__(self) -> None:
+        self.told: set[str] = set()
+
+    def new(self, episodes: Sequence[Episode]) -> list[str]:
+        first: dict[str, Episode] = {}
+        for episode in episodes:
+            if episode.stop.broken:
+                # numbers and addresses differ from time to time
+                first.setdefault(re.sub(r"\d+|0x[0-9a-f]+", "#", episode.error), episode)
+        new = {cause: episode for cause, episode in first.items() if cause not in self.told}
+        self.told |= set(new)
+        return [
+            f"an episode of task {one_line(episode.task.id, 80)} broke ({episode.error}); broken "
+            "episodes are counted, played again and not learnt from; `tutelage check-env` tells more"
+            for episode in list(new.values())[:CAUSES]
+        ]
 
 
 # -- afterwards, from the run's folder

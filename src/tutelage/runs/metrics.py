@@ -23,9 +23,11 @@ def metrics(
     usable: Sequence[Episode],
     report: Report,
     rate: float,
+    cut: int = 0,
 ) -> Line:
     """A step in numbers. Broken episodes are counted, and in nothing else; those that were left
-    out of training because they were too long, or empty, are in all but the loss."""
+    out of training because they were too long, or empty, are in all but the loss. "cut", the number
+    of observations that were too long, is there only if it is not 0."""
     whole = [e for e in episodes if not e.stop.broken]
     turns = [turn for e in whole for turn in e.turns]
     actors = sorted({turn.actor for turn in turns})
@@ -57,6 +59,7 @@ def metrics(
         "entropy": entropy(whole),
         "grad_norm": report.grad_norm,
         "lr": rate,
+        **({"cut": cut} if cut else {}),
     }
 
 

@@ -34,7 +34,7 @@ from tutelage.policies.server.vllm import (
     write,
 )
 from tutelage.prompts import answer_format
-from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.chat_template import Chat, read_template
 from tutelage.prompts.context import Context
 from tutelage.runs import checkpoint
 from tutelage.seeding import seed_of
@@ -233,7 +233,7 @@ def build_policy(
     assert section.build is not None
     tokenizer = tokenizer_of(section, config, suite, context)
     if section.chat.template:
-        tokenizer.chat_template = Path(_template(section, where=where)).read_text()
+        tokenizer.chat_template = read_template(Path(_template(section, where=where)))
     chat = Chat(tokenizer, section.template_history, tuple(section.chat.options.items()))
     shape = section.build
     model = build_model(
@@ -302,7 +302,7 @@ def server(opening: Opening) -> RemotePolicy:
         tokenizer = tokenizer_of(section, opening.config, opening.suite, opening.context)
     if section.chat.template:
         tokenizer = copy.deepcopy(tokenizer)
-        tokenizer.chat_template = Path(_template(section, where=where)).read_text()
+        tokenizer.chat_template = read_template(Path(_template(section, where=where)))
     policy = RemotePolicy(
         client_of(section.key, section.url, where=where, seed=opening.config.run.seed),
         Chat(tokenizer, section.template_history, tuple(section.chat.options.items())),

@@ -156,7 +156,8 @@ def template(wiring: Wiring) -> None:
     for name in sorted({view.policy for view in wiring.views().values()}):
         wiring.policies[name].chat.check_control()
         if wiring.session.context.kind == "transcript":
-            wiring.policies[name].chat.check()
+            hinted = any(v.hint for v in wiring.views().values() if v.policy == name)
+            wiring.policies[name].chat.check(system=hinted or bool(wiring.session.context.system()))
 
 
 def sampled_is_scored(wiring: Wiring) -> None:
@@ -259,8 +260,8 @@ def privileged(wiring: Wiring) -> None:
         plain = replace(prompter, hint="")
         if not prompter.hint.strip():
             continue  # a task of which nothing is known; `hinting.prove` looks at more of them
-        env = wiring.session.suite.make()
-        seen = env.reset(wiring.task)
+        env = attempt("make", wiring.session.suite.make)
+        seen = attempt("reset", partial(env.reset, wiring.task))
         close(env)
         shown, bare = prompter.piece([seen], [], False), plain.piece([seen], [], False)
         hinted = prompter.chat.content(wiring.session.context.system(prompter.hint))

@@ -98,6 +98,7 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
             replayed=replay is not None,
         )
         watch.tested(run_all(wiring))
+        parts.rest()
         for sentence in diagnosis.before(parts, session, policies):
             watch.warned(sentence)
         run_folder.claim(folder, config, pinned)
@@ -180,6 +181,7 @@ class _Loop:
     optimizer: torch.optim.Optimizer = field(init=False)  # of the phase
     signs: diagnosis.Signs = field(init=False)  # that the phase cannot learn
     columns: Mapping[str, Tensor] = field(init=False)  # signals of the last step
+    causes: diagnosis.Causes = field(default_factory=diagnosis.Causes)  # of broken episodes
     finished: _Finished | None = None  # None while weights change
 
     @property
@@ -289,7 +291,9 @@ class _Loop:
         rate = learning_rate(phase.lr, self.config.update.warmup, step, phase.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        cut = self.session.pool.incidents.cut
         episodes = self._episodes(phase, step)
+        cut = self.session.pool.incidents.cut - cut
         with delayed(self._stopping):
             self.finished = None
             for episode in episodes:
@@ -315,7 +319,7 @@ class _Loop:
             )
             hints = self.hinter.report(algorithm, [e.task for e in usable])
             self.hinter.settle(episodes)
-            numbers = metrics(phase, step, episodes, usable, report, rate)
+            numbers = metrics(phase, step, episodes, usable, report, rate, cut)
             line = in_phase(phase, {**numbers, **hints})
             self.folder.log("metrics.jsonl").write(line)
             if self.config.run.columns:
@@ -329,6 +333,7 @@ class _Loop:
         self.signs.add(line, episodes)
         self.columns = report.columns
         self.watch.stepped(line, seconds)
+        self._warn(self.causes.new(episodes))
 
     def _stopping(self) -> None:
         self.watch.warned("stopping after this step; Ctrl-C once more stops now and loses it")
@@ -395,7 +400,7 @@ class _Loop:
         if self.parts.panel is None:
             return
         section = self.config.eval
-        results = []
+        results, broken = [], list[Episode]()
         for hint in dict.fromkeys(("", section.hint)):
             result = evaluate(
                 self.session,
@@ -405,6 +410,7 @@ class _Loop:
                 temperature=section.temperature,
             )
             results.append(result.line(step, named("student", hint)))
+            broken += [episode for episode in result.episodes if episode.stop.broken]
         with delayed():
             for line in results:
                 self.folder.log("evals.jsonl").write(line)
@@ -415,6 +421,7 @@ class _Loop:
                 self.finished = replace(self.finished, state=state)
         for line in results:
             self.watch.evaluated(line)
+        self._warn(self.causes.new(broken))
         if step == 0:  # before any distillation from a teacher with the hint
             self._warn(diagnosis.hint_gaps(results, step=0))
 

@@ -11,7 +11,7 @@ from tutelage.policies.hf import memory
 from tutelage.policies.hf.lora import Adapters, base_of, merged
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import DEFAULT_PASS_TOKENS
-from tutelage.prompts.chat_template import Chat, History
+from tutelage.prompts.chat_template import Chat, History, read_template
 
 Quantize = Literal["none", "nf4"]
 
@@ -138,7 +138,7 @@ def load(
         raise PolicyError(_not_loaded(name, _first_line(error))) from error
     model = _model(name, layers)
     if chat_template:
-        tokenizer.chat_template = Path(chat_template).read_text()
+        tokenizer.chat_template = read_template(Path(chat_template))
     if quantize == "nf4":
         memory.quantize(getattr(model, model.base_model_prefix))
     model = model.to(device)

@@ -53,7 +53,12 @@ def read_completion(answer: Answer, request: Request, end: int) -> Completion:
         names = logprobs.get("tokens") or []
         if not all(str(name).startswith("token_id:") for name in names):
             raise InvalidAnswer("its tokens come as text, without their ids")
-        tokens = [int(str(name).removeprefix("token_id:")) for name in names]
+        numbers = [str(name).removeprefix("token_id:") for name in names]
+        if not all(
+            number.isascii() and number.isdigit() and len(number) < 10 for number in numbers
+        ):
+            raise InvalidAnswer("its token ids are not whole numbers from 0 on")
+        tokens = [int(number) for number in numbers]
     if not isinstance(tokens, list) or not all(_is_id(token) for token in tokens):
         raise InvalidAnswer("its token ids are not whole numbers from 0 on")
     return _checked(request, tokens, logprobs.get("token_logprobs") or [], end)

@@ -1,0 +1,139 @@
+"""Train tiny runs one after the other, kill their workers meanwhile, and watch what is not given back.
+
+python scripts/soak.py [--minutes 120] [--seed 0]
+
+After every run a line tells the memory of this process, its open files, threads and child
+processes. The exit status is 1 where, after a first third to warm up, memory grows by more than
+MEMORY bytes a run, or any of the others grows at all. Linux alone tells these numbers.
+"""
+
+import argparse
+import contextlib
+import gc
+import multiprocessing as mp
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tutelage.config import toml_file
+from tutelage.errors import RunError
+from tutelage.runs import train
+
+MEMORY = 200_000
+"""Bytes by which a run may grow the process: allocators do not give everything back at once."""
+TABLE: dict[str, Any] = {
+    "run": {"folder": "run", "steps": 6, "checkpoint_every": 3},
+    "env": {"suite": "tutelage.envs.doors:Doors", "workers": 2, "deadline": 20.0},
+    "rollout": {"tasks_per_step": 4, "group_size": 4, "max_turns": 3, "max_new_tokens": 4},
+    "algorithm": {"name": "grpo"},
+    "update": {"lr": 1e-3},
+    "policy": {"layers": 1, "build": {"hidden": 16, "context": 160}},
+    "eval": {"every": 3, "tasks": 3},
+}
+
+
+class Sample(NamedTuple):
+    """What the process holds after a run."""
+
+    memory: int  # bytes
+    files: int
+    threads: int
+    children: int
+
+
+class Nobody:
+    """Watches a run and says nothing."""
+
+    def tested(self, names: object) -> None: ...
+    def started(self, config: object, phase: object, step: object) -> None: ...
+    def playing(self, done: int, total: int) -> None: ...
+    def stepped(self, line: object, seconds: object) -> None: ...
+    def evaluated(self, line: object) -> None: ...
+    def warned(self, sentence: object) -> None: ...
+    def closed(self) -> None: ...
+
+
+def sample() -> Sample:
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    files = len(os.listdir("/proc/self/fd"))
+    return Sample(pages * os.sysconf("SC_PAGESIZE"), files, threading.active_count(), len(children))
+
+
+@contextlib.contextmanager
+def killing(draw: random.Random) -> Iterator[list[int]]:
+    """Meanwhile, kill a worker now and then; yields the processes that were killed."""
+    over, killed = threading.Event(), list[int]()
+
+    def kill() -> None:
+        while not over.wait(draw.uniform(0.2, 1.5)):
+            workers = [child.pid for child in mp.active_children() if child.pid is not None]
+            if workers:
+                killed.append(draw.choice(workers))
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(killed[-1], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+def slope(values: Sequence[float]) -> float:
+    """Growth from one value to the next: least squares."""
+    n, middle = len(values), (len(values) - 1) / 2
+    mean = sum(values) / n
+    square = sum((k - middle) ** 2 for k in range(n))
+    return sum((k - middle) * (x - mean) for k, x in enumerate(values)) / square if square else 0.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=120.0)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    draw, until = random.Random(arguments.seed), time.monotonic() + 60 * arguments.minutes
+    samples: list[Sample] = []
+    killed = failed = 0
+    while time.monotonic() < until or len(samples) < 4:
+        with tempfile.TemporaryDirectory() as folder:
+            table = {**TABLE, "run": {**TABLE["run"], "folder": f"{folder}/run"}}
+            try:
+                with killing(draw) as gone:
+                    train.train(toml_file.parse(table), watch=Nobody())
+            except RunError:
+                failed += 1  # every attempt of a step was killed
+            killed += len(gone)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.makedirs(folder)
+        samples.append(sample())
+        now = samples[-1]
+        print(
+            f"run {len(samples)}: {now.memory / 1e6:.1f} MB, {now.files} files, {now.threads} "
+            f"threads, {now.children} children; {killed} workers killed, {failed} runs stopped",
+            flush=True,
+        )
+    late = samples[len(samples) // 3 :]
+    growth = Sample(*(slope([each[k] for each in late]) for k in range(4)))  # type: ignore[arg-type]
+    print(
+        f"growth a run over the last {len(late)}: {growth.memory / 1e3:+.1f} kB, "
+        f"{growth.files:+.3f} files, {growth.threads:+.3f} threads, {growth.children:+.3f} children"
+    )
+    grows = growth.memory > MEMORY or max(late[-1][1:]) > max(max(x[1:]) for x in samples[:3]) + 2
+    return int(grows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

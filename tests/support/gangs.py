@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import torch
 
 from tutelage.errors import Elsewhere, TutelageError
-from tutelage.rollout.ranks import ALONE, Ranks
-from tutelage.runs import distributed
-from tutelage.runs.torchrun import Launch
+from tutelage.rollout.ranks import Ranks
+from tutelage.runs.launch import joined
 
 Job = Callable[[Ranks], Any]
 DEADLINE = 120.0
@@ -66,21 +65,17 @@ class Gang:
 
     def _run(self, rank: int, size: int, job: Job, port: int) -> int:
         torch.set_num_threads(1)
-        launch = Launch(
-            rank=rank,
-            size=size,
-            local_rank=rank,
-            local_size=size,
-            address="127.0.0.1",
-            port=port,
-            agent=False,
+        os.environ.update(
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(size),
+            LOCAL_WORLD_SIZE=str(size),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
         )
         try:
-            if size == 1:
-                value = job(ALONE)
-            else:
-                with distributed.joined(launch) as ranks:
-                    value = job(ranks)
+            with joined() as ranks:
+                value = job(ranks)
         except Elsewhere:
             return 2
         except TutelageError as error:

@@ -37,10 +37,22 @@ def free_port() -> int:
 
 
 class Gang:
-    """Ranks that run a job, each in a process of its own. Exit code 2 is an error in a sentence."""
+    """Ranks that run a job in a folder, each in a process of its own. Exit code 2 is an error in a
+    sentence.
 
-    def __init__(self, size: int, job: Job, folder: Path, *, port: int = 0) -> None:
-        self.folder, self.begun = folder, time.monotonic()
+    prepare  called with the rank in its process, before the ranks join
+    """
+
+    def __init__(
+        self,
+        size: int,
+        job: Job,
+        folder: Path,
+        *,
+        port: int = 0,
+        prepare: Callable[[int], object] = lambda rank: None,
+    ) -> None:
+        self.folder, self.begun, self.prepare = folder, time.monotonic(), prepare
         folder.mkdir(parents=True, exist_ok=True)
         port = port or free_port()
         self.children = [self._start(rank, size, job, port) for rank in range(size)]
@@ -65,6 +77,7 @@ class Gang:
 
     def _run(self, rank: int, size: int, job: Job, port: int) -> int:
         torch.set_num_threads(1)
+        os.chdir(self.folder)
         os.environ.update(
             RANK=str(rank),
             LOCAL_RANK=str(rank),
@@ -73,6 +86,7 @@ class Gang:
             MASTER_ADDR="127.0.0.1",
             MASTER_PORT=str(port),
         )
+        self.prepare(rank)
         try:
             with joined() as ranks:
                 value = job(ranks)

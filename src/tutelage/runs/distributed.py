@@ -14,9 +14,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from importlib import metadata
 from types import FrameType
 from typing import Any
@@ -143,11 +144,11 @@ def _signals(rank: int) -> Iterator[None]:
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
     if rank:
         before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    yield
+    # after an error SIGTERM stays ignored: torchrun sends it as soon as one rank has ended, and it
+    # must not come before the sentence is written
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _store(launch: Launch, *, listens: bool = False) -> Store:
@@ -155,13 +156,17 @@ def _store(launch: Launch, *, listens: bool = False) -> Store:
     where = f"{launch.address}:{launch.port}"
     wait = min(JOIN, _deadline()) if "TUTELAGE_RANK_DEADLINE" in os.environ else JOIN
     try:
-        store = TCPStore(
-            launch.address,
-            launch.port,
-            launch.size,
-            is_master=listens,
-            timeout=timedelta(seconds=wait),
-            wait_for_workers=False,
+        store = _within(
+            wait,
+            partial(
+                TCPStore,
+                launch.address,
+                launch.port,
+                launch.size,
+                is_master=listens,
+                timeout=timedelta(seconds=wait),
+                wait_for_workers=False,
+            ),
         )
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
@@ -176,6 +181,27 @@ def _store(launch: Launch, *, listens: bool = False) -> Store:
             "else listens there, and that the port is open"
         ) from error
     return PrefixStore(f"tutelage/{launch.attempt}", store)
+
+
+def _within(seconds: float, connect: Callable[[], TCPStore]) -> TCPStore:
+    """What connects, which where another program listens would wait for its answer for ever.
+    Raises RuntimeError after so many seconds."""
+    found: list[TCPStore | RuntimeError] = []
+
+    def call() -> None:
+        try:
+            found.append(connect())
+        except RuntimeError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(timeout=seconds + BEAT)
+    if not found:
+        raise RuntimeError(f"no answer within {seconds:g} seconds")
+    if isinstance(found[0], RuntimeError):
+        raise found[0]
+    return found[0]
 
 
 def _use_gpu(launch: Launch) -> None:
@@ -228,6 +254,7 @@ class _Watch:
     deadline: float
     stopped: threading.Event = field(default_factory=threading.Event)
     thread: threading.Thread | None = None
+    heard: bool = False  # that rank 0 speaks
 
     @property
     def rank(self) -> int:
@@ -277,6 +304,9 @@ class _Watch:
             _set_error(store, problem)
             if self.rank == 0:
                 store.add("heard", 1)
+            until = time.monotonic() + GRACE
+            while not self._heard(store) and time.monotonic() < until:
+                time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
         if self.stopped.wait(3 * GRACE):
             return
@@ -297,6 +327,7 @@ class _Watch:
         if self.rank == 0:
             with contextlib.suppress(RuntimeError):
                 self.store.add("heard", 1)
+                self._wait_for_others()
             return error if own else RunError(problem)
         if own and not isinstance(error, TutelageError):
             return error  # a fault of the program: its traceback is needed
@@ -343,12 +374,27 @@ class _Watch:
         until = time.monotonic() + wait
         try:
             while self.rank and time.monotonic() < until:
-                if store.add("heard", 0):
+                if self._heard(store):
                     return False
                 time.sleep(0.05)
-            return self.rank == 0 or (not store.add("heard", 0) and store.add("speaker", 1) == 1)
+            return self.rank == 0 or (not self._heard(store) and store.add("speaker", 1) == 1)
         except RuntimeError:
-            return True  # nobody can be asked
+            return not self.heard  # nobody can be asked
+
+    def _heard(self, store: Store) -> bool:
+        """Whether rank 0 knows what is wrong, and says it."""
+        if not self.heard and store.add("heard", 0):
+            self.heard = True
+            store.add("left", 1)
+        return self.heard
+
+    def _wait_for_others(self) -> None:
+        """The store ends with rank 0 where that opened it: first the others hear that it speaks."""
+        until = time.monotonic() + GRACE / 2
+        while not self.launch.agent and time.monotonic() < until:
+            if self.store.add("left", 0) >= self.launch.size - 1:
+                return
+            time.sleep(0.05)
 
 
 def _error_in(store: Store) -> str:

@@ -47,15 +47,16 @@ def share() -> float:
 
 
 def memory() -> int:
-    """Bytes that a process may use: the machine's, or a container's limit where that is less; 0
-    where neither is known."""
+    """Bytes that a process may use: the machine's, or a container's limit where that is less, shared
+    with the other ranks that torchrun started here; 0 where neither is known."""
     known = []
     with contextlib.suppress(AttributeError, ValueError, OSError):
         known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for path in LIMITS:
         with contextlib.suppress(ValueError, OSError):
             known.append(int(path.read_text()))  # "max" is none
-    return min(known, default=0)
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return min(known, default=0) // max(1, int(ranks) if ranks.isdigit() else 1)
 
 
 def threads() -> int:

@@ -27,6 +27,10 @@ class RunError(TutelageError, RuntimeError):
     """A run folder cannot be written, read or continued."""
 
 
+class Elsewhere(RunError):
+    """Another process of this run failed or was stopped, and says so: it is not said twice."""
+
+
 class Diverged(RunError):
     """A gradient was not finite: the run can continue from its last checkpoint with a lower
     learning rate."""

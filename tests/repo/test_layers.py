@@ -34,6 +34,7 @@ WITHOUT_TORCH = (
     "errors",
     "schedules",
     "seeding",
+    "rollout.ranks",
     "cpu",
     "config.schema",
     "config.toml_file",

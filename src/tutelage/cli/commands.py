@@ -3,9 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tutelage.cli.main import FAILED, INTERRUPTED, parser, say
 from tutelage.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tutelage.config.schema import Config
 
 
 def init(arguments: argparse.Namespace) -> int:
@@ -23,6 +27,37 @@ def init(arguments: argparse.Namespace) -> int:
 def train(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from tutelage.runs.launch import joined
+
+    config: Config | None = None
+    try:
+        with joined() as ranks:
+            config = _training(arguments)
+            if arguments.dry_run:
+                from tutelage.cli import dry_run
+
+                if ranks.rank == 0:
+                    dry_run.show(dry_run.make(config), Console())
+                return 0
+            from tutelage.cli.progress import results_only, watch_for
+            from tutelage.runs.train import train as run
+
+            with results_only(wanted=arguments.json) as out:
+                watch = watch_for(Console(), quiet=arguments.quiet, as_json=arguments.json, out=out)
+                run(config, resume=arguments.resume, watch=watch, ranks=ranks)
+    except KeyboardInterrupt:
+        if config is None:
+            raise
+        from tutelage.runs.folder import standing
+
+        return say(f"stopped; {standing(Path(config.run.folder))}", INTERRUPTED)
+    if not (arguments.quiet or arguments.json or ranks.rank):
+        print(f"done: {config.run.folder}")
+    return 0
+
+
+def _training(arguments: argparse.Namespace) -> "Config":
+    """The configuration of a run, which goes on in the folder that was named."""
     from tutelage.config.toml_file import load, run_at
 
     config = load(arguments.file, arguments.overrides, trust=arguments.trust)
@@ -32,25 +67,7 @@ def train(arguments: argparse.Namespace) -> int:
             f"--resume continues the run in {home}, and run.folder = {config.run.folder} names "
             "another folder; leave one of the two out"
         )
-    if arguments.dry_run:
-        from tutelage.cli import dry_run
-
-        dry_run.show(dry_run.make(config), Console())
-        return 0
-    from tutelage.cli.progress import results_only, watch_for
-    from tutelage.runs.train import train as run
-
-    try:
-        with results_only(wanted=arguments.json) as out:
-            watch = watch_for(Console(), quiet=arguments.quiet, as_json=arguments.json, out=out)
-            run(config, resume=arguments.resume, watch=watch)
-    except KeyboardInterrupt:
-        from tutelage.runs.folder import standing
-
-        return say(f"stopped; {standing(Path(config.run.folder))}", INTERRUPTED)
-    if not (arguments.quiet or arguments.json):
-        print(f"done: {config.run.folder}")
-    return 0
+    return config
 
 
 def eval(arguments: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from tutelage.prompts.chat_template import Chat
 from tutelage.rollout.session import Limits, Session
 from tutelage.runs import models, offline
 from tutelage.runs.folder import CONFIG
+from tutelage.runs.launch import joined
 from tutelage.runs.notebook import Notebook, in_notebook
 from tutelage.runs.run import Run
 from tutelage.runs.train import Watch
@@ -81,7 +82,8 @@ def train(config: Config | Source, *, watch: Watch | None = None, resume: bool =
     """
     config = config if isinstance(config, Config) else load(config)
     try:
-        run_config(config, resume=resume, watch=watch or _watch())
+        with joined() as ranks:
+            run_config(config, resume=resume, watch=watch or _watch(), ranks=ranks)
     except KeyboardInterrupt:
         if not in_notebook() or not (Path(config.run.folder) / CONFIG).exists():
             raise

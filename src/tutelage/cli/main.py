@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tutelage import __version__
 from tutelage.cpu import wait_passively
-from tutelage.errors import NAME, TutelageError, did_you_mean
+from tutelage.errors import NAME, Elsewhere, TutelageError, did_you_mean
 
 INTERRUPTED, WRONG, FAILED = 130, 2, 1
 """Exit codes."""
@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = run(arguments)
         sys.stdout.flush()
         return code
+    except Elsewhere:
+        return WRONG
     except TutelageError as error:
         return say(str(error), WRONG)
     except KeyboardInterrupt:

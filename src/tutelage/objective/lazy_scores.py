@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tutelage.maths.distributions import Distribution
-from tutelage.objective.scores import Scores
+from tutelage.objective.gathered import Gathered
+from tutelage.objective.scores import Scores, concatenated
 
 Fetch = Callable[[str, Tensor], tuple[Scores, Tensor]]
 """(view, tokens [N] bool) -> scores of n tokens, those among them, and their indices [n]."""
@@ -30,6 +31,12 @@ class Partial(Scores):
     @property
     def scored(self) -> Tensor:
         return self._row >= 0
+
+    @property
+    def here(self) -> Tensor:
+        here = self.scored
+        here[self.scored] = self._some.here[self._row[self.scored]]
+        return here
 
     @property
     def logp(self) -> Tensor:
@@ -127,7 +134,10 @@ class LazyScores(Mapping[str, Scores]):
     def _add(self, name: str, more: Scores, index: Tensor) -> None:
         before = self._parts.get(name)
         start = 0 if before is None else len(before)
-        self._parts[name] = more if before is None else concatenated(before, more)
+        if isinstance(before, Gathered) and isinstance(more, Gathered):
+            self._parts[name] = before.with_more(more)
+        else:
+            self._parts[name] = more if before is None else concatenated(before, more)
         row = self._row.setdefault(name, torch.where(self._no_tokens, 0, -1))
         row[index] = torch.arange(start, start + len(index), device=row.device)
 
@@ -155,17 +165,6 @@ class Narrowed(Mapping[str, Scores]):
 
     def __len__(self) -> int:
         return len(self.scores)
-
-
-def concatenated(first: Scores, second: Scores) -> Scores:
-    """Scores of n and m tokens of one view -> those of n + m tokens."""
-    if not (first.has_distribution and second.has_distribution):
-        return Scores(logp=torch.cat([first.logp, second.logp]))
-    one, other = first.distribution, second.distribution
-    return Scores(
-        distribution=replace(one, hidden=torch.cat([one.hidden, other.hidden])),
-        token=torch.cat([first.token, second.token]),
-    )
 
 
 def with_frozen_head(scores: Scores, copies: list[Tensor]) -> Scores:

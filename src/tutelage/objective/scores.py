@@ -1,6 +1,7 @@
 """Scores: the log-probabilities that one view gives the sampled tokens of a step."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -45,6 +46,11 @@ class Scores:
     def scored(self) -> Tensor:
         """[N] bool: the tokens whose scores are known."""
         return torch.ones_like(self.token if self._logp is None else self._logp, dtype=torch.bool)
+
+    @property
+    def here(self) -> Tensor:
+        """[N] bool: the tokens that this process scored, whose distributions it may have."""
+        return self.scored
 
     def to(self, device: str) -> "Scores":
         """The same scores on the device where losses are formed; a teacher may live on another."""
@@ -93,6 +99,17 @@ class Scores:
         self.check()
         assert self._distribution is not None
         return self._distribution
+
+
+def concatenated(first: Scores, second: Scores) -> Scores:
+    """Scores of n and m tokens of one view -> those of n + m tokens."""
+    if not (first.has_distribution and second.has_distribution):
+        return Scores(logp=torch.cat([first.logp, second.logp]))
+    one, other = first.distribution, second.distribution
+    return Scores(
+        distribution=replace(one, hidden=torch.cat([one.hidden, other.hidden])),
+        token=torch.cat([first.token, second.token]),
+    )
 
 
 class Cut:

@@ -199,14 +199,17 @@ def note_gate(term: Distill | DistillSampled, step: Step, counts: Tensor) -> Non
     """Record the gate of the tokens that count [N], as the first minibatch applies it."""
     if term.gate is None:
         return
-    scores, on = step.within(counts).scores, counts.nonzero().squeeze(-1)
+    scores = step.within(counts).scores
     student, teacher = scores[term.trains], scores[term.teacher]
+    # tokens that another process scored have their gate there
+    on = (counts & student.here & teacher.here).nonzero().squeeze(-1)
     with torch.no_grad():
         if len(on) == len(counts):
             value = term.gate(student, teacher)
         else:
             value = torch.full_like(step.batch.logp, torch.nan)
-            value[on] = term.gate(student.at(on), teacher.at(on)).to(value)
+            if len(on):
+                value[on] = term.gate(student.at(on), teacher.at(on)).to(value)
     step.note(f"gate[{term.name}]", value)
 
 

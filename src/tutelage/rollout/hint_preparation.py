@@ -94,7 +94,10 @@ def write(session: Session, tasks: Sequence[Task], *, seed: int) -> list[Line]:
     since, pending = time.perf_counter(), 0
     student.refresh()
     completions: dict[str, Completion] = {}
+    owners = session.ranks.owners(new)
     for task in new.values():
+        if owners[task.id] != session.ranks.rank:
+            continue
         plan = suite.plan(task)
         if not plan:
             continue
@@ -124,6 +127,8 @@ def write(session: Session, tasks: Sequence[Task], *, seed: int) -> list[Line]:
         for completion in student.poll():
             completions[completion.key] = completion
             student.release(completion.key)  # others wait for its row
+    for part in session.ranks.gather(completions):
+        completions.update(part)
     session.clock.add("generate", since)
     return [_remember(session, task, completions.get(key)) for key, task in new.items()]
 

@@ -64,11 +64,13 @@ def play(
     step: int = 0,
     group_size: int = 1,
     recorded: Mapping[str, Sequence[Turn]] = MappingProxyType({}),
+    before: int = 0,
 ) -> list[Episode]:
     """`group_size` episodes of every task, in the order of tasks and copies; broken attempts come
     after the episode that replaced them, or alone where retries ran out.
 
     recorded  task id -> turns to use instead of those of the environment's expert
+    before    number of tasks that the step has played already, of which ranks had their shares
 
     Raises ValueError for a task that is named twice, and EnvError where the expert's turns do not
     end a task.
@@ -78,8 +80,12 @@ def play(
     algorithm.check_views()
     session.ready(tasks, algorithm, step)
     rollout = _Rollout(session, algorithm, seed, step, recorded)
-    jobs = [Job(task=task, copy=copy) for task in tasks for copy in range(group_size)]
-    return rollout.run(jobs)
+    ranks, place = session.ranks, {task.id: k for k, task in enumerate(tasks)}
+    owners = ranks.owners(place, before)
+    mine = [task for task in tasks if owners[task.id] == ranks.rank]
+    jobs = [Job(task=task, copy=copy) for task in mine for copy in range(group_size)]
+    episodes = [e for part in ranks.gather(rollout.run(jobs)) for e in part]
+    return sorted(episodes, key=lambda e: place[e.task.id])
 
 
 class _Rollout:

@@ -17,6 +17,7 @@ from tutelage.policies.base import Policy, Prefetches
 from tutelage.prompts import answer_format
 from tutelage.prompts.context import GENERIC, Context
 from tutelage.prompts.prompter import Prompter
+from tutelage.rollout.ranks import ALONE, Ranks
 from tutelage.types import Episode, Observation, Task, Turn
 
 _ROLLOUT = RolloutSection()  # the only place of the defaults
@@ -111,6 +112,7 @@ class Session:
     tick      called with (episodes done, episodes of this call) as they end
     turned    called with (turn, the observation that answers it) after every turn
     ready     called with (tasks, algorithm, step) before tasks are played: makes hints
+    ranks     the processes that play beside each other, each whole groups
     """
 
     suite: Suite
@@ -124,6 +126,7 @@ class Session:
     turned: Callable[[Turn, Observation], None] = lambda turn, after: None
     hints: Hints = field(default_factory=Hints)
     ready: Ready = lambda tasks, algorithm, step: None
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         fill = object.__setattr__  # the class is frozen, and these defaults depend on the suite

@@ -46,7 +46,15 @@ def gather(
             break
         draw = random.Random(seed_of("tasks", seed, step, number))
         chosen = draw.sample(left, min(count, len(left)))
-        episodes += play(session, chosen, algorithm, seed=seed, step=step, group_size=group_size)
+        episodes += play(
+            session,
+            chosen,
+            algorithm,
+            seed=seed,
+            step=step,
+            group_size=group_size,
+            before=len(played),
+        )
     return episodes
 
 

@@ -27,6 +27,7 @@ from tutelage.config.toml_file import differences, load, resolved
 from tutelage.errors import ConfigError, RunError
 from tutelage.rollout import record
 from tutelage.rollout.disk import write_whole
+from tutelage.rollout.ranks import Ranks
 from tutelage.runs import checkpoint, meta
 from tutelage.runs.meta import CONFIG as CONFIG
 
@@ -54,6 +55,7 @@ class RunFolder:
     newest   the folder of that checkpoint
     lock     a handle that is held while the folder is in use; None before a new run claims it
     changed  settings that differ from those that the run was started with, and decide results
+    writes   whether this process writes; of several ranks the first does
     """
 
     path: Path
@@ -62,20 +64,25 @@ class RunFolder:
     lock: int | None = None
     changed: Mapping[str, object] = field(default_factory=dict)
     logs: dict[str, record.Log] = field(default_factory=dict)
+    writes: bool = True
 
     def log(self, name: str) -> record.Log:
         if name not in self.logs:
-            self.logs[name] = record.Log(self.path / name)
+            self.logs[name] = record.Log(self.path / name if self.writes else Path(os.devnull))
         return self.logs[name]
 
     def flush(self) -> dict[str, int]:
         """Hand all lines to the system, so that they outlive this process; the files' lengths."""
+        if not self.writes:
+            return {}
         if TIMINGS in self.logs:
             self.logs[TIMINGS].flush()
         return {name: self.log(name).flush() for name in LOGS}
 
     def lengths(self) -> dict[str, int]:
         """Put all lines on the disk, so that they outlive the machine; the files' lengths."""
+        if not self.writes:
+            return {}
         if TIMINGS in self.logs:
             self.logs[TIMINGS].sync()
         return {name: self.log(name).sync() for name in LOGS}
@@ -122,6 +129,23 @@ def find(config: Config, *, steps_matter: bool, resume: bool) -> RunFolder:
     except BaseException:
         os.close(lock)
         raise
+
+
+def found(folder: RunFolder | None, path: Path, ranks: Ranks) -> RunFolder:
+    """What rank 0 found, on every rank, of which the others only read.
+
+    Raises RunError where another rank cannot read the checkpoint.
+    """
+    if folder is not None:
+        ranks.first((folder.state, folder.newest))
+        return folder
+    state, newest = ranks.first(None)
+    if newest is not None and not (newest / checkpoint.STATE).is_file():
+        raise RunError(
+            f"there is no {newest / checkpoint.STATE} here, which rank 0 continues from: run.folder "
+            "must be on a file system that all ranks read, and mean the same folder to each"
+        )
+    return RunFolder(path=path, state=state, newest=newest, writes=False)
 
 
 def claim(folder: RunFolder, config: Config, facts: Mapping[str, object]) -> None:

@@ -20,6 +20,7 @@ from tutelage.config.trust import SIGNED, ours, signature
 from tutelage.errors import NAME, RunError
 from tutelage.rollout.disk import write_whole
 from tutelage.runs import checkpoint
+from tutelage.runs.torchrun import launch_of
 
 CONFIG = "config.toml"
 CHANGED, MOVED = "changed_after_divergence", "resumed_elsewhere"
@@ -27,7 +28,9 @@ CHANGED, MOVED = "changed_after_divergence", "resumed_elsewhere"
 
 def machine() -> dict[str, object]:
     """What decides how floats are rounded: the same on two machines, the same bytes on both."""
+    launch = launch_of()
     return {
+        "ranks": launch.size if launch else 1,
         "packages": {n: metadata.version(n) for n in ("torch", "transformers", "tokenizers")},
         "processor": platform.machine(),
         "threads": torch.get_num_threads(),
@@ -47,7 +50,7 @@ def moved(path: Path) -> str:
     return (
         f"resumed with {listed}: numbers are rounded differently from here on, so the run will not "
         "have the bytes that it would have had undisturbed"
-        + ("; set OMP_NUM_THREADS to keep them" if differences[0][0] == "threads" else "")
+        + ("; set OMP_NUM_THREADS to keep them" if "threads" in [d[0] for d in differences] else "")
     )
 
 
@@ -103,7 +106,7 @@ def _moved(path: Path) -> list[tuple[str, object, object]]:
     """(name, before, now) of each condition that changed; packages are listed one by one."""
     before, now = _read(path), machine()
     changes: list[tuple[str, object, object]] = []
-    for name in ("threads", "processor", "device", "matmul", "onednn"):
+    for name in ("ranks", "threads", "processor", "device", "matmul", "onednn"):
         if name in before and before[name] != now[name]:
             changes.append((name, before[name], now[name]))
     old, new = before.get("packages"), now["packages"]

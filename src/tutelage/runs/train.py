@@ -17,6 +17,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -33,11 +34,12 @@ from tutelage.policies.registry import open_policy
 from tutelage.rollout import record
 from tutelage.rollout.hint_preparation import Hinter
 from tutelage.rollout.play import play
+from tutelage.rollout.ranks import ALONE, Ranks
 from tutelage.rollout.record import Line, episode_line
 from tutelage.rollout.replay import Replay
 from tutelage.rollout.session import Session
 from tutelage.rollout.task_sampling import gather, learnt
-from tutelage.runs import checkpoint, diagnosis, meta, models
+from tutelage.runs import checkpoint, diagnosis, meta, models, together
 from tutelage.runs import folder as run_folder
 from tutelage.runs.assemble import Parts, assemble, deterministic, rehearsal_of, update_of
 from tutelage.runs.checkpoint import State
@@ -67,20 +69,39 @@ class Watch(Protocol):
     def closed(self) -> None: ...
 
 
-def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
+class Unwatched:
+    """Told how a run goes on the ranks that do not speak."""
+
+    def started(self, config: Config, phase: str, step: int) -> None: ...
+    def tested(self, names: Sequence[str]) -> None: ...
+    def playing(self, done: int, total: int) -> None: ...
+    def stepped(self, line: Line, seconds: Mapping[str, float]) -> None: ...
+    def evaluated(self, line: Line) -> None: ...
+    def warned(self, sentence: str) -> None: ...
+    def closed(self) -> None: ...
+
+
+def train(config: Config, *, resume: bool = False, watch: Watch, ranks: Ranks = ALONE) -> Path:
     """Run a configuration to its end in its folder, which is returned. Raises ConfigError and
     PolicyError for a configuration that cannot be run, RunError for later failures. After a
     KeyboardInterrupt the last finished step is a checkpoint.
+
+    ranks  the processes that share the run; each calls this with the same configuration
     """
     refuse_reimport()
+    watch = watch if ranks.rank == 0 else Unwatched()
+    together.refuse_unlike_settings(ranks, config, resume=resume)
     parts = assemble(config, evaluates=bool(config.eval.every))
     config = parts.config
+    together.refuse_idle_ranks(ranks, parts)
     for notice in parts.notices:
         watch.warned(notice)
     replay = Replay(Path(config.rollout.replay)) if config.rollout.replay else None
     with contextlib.ExitStack() as closing:
         closing.enter_context(deterministic())
-        folder = run_folder.find(config, steps_matter=steps_matter(config), resume=resume)
+        find = partial(run_folder.find, config, steps_matter=steps_matter(config), resume=resume)
+        first = find() if ranks.rank == 0 else None
+        folder = run_folder.found(first, Path(config.run.folder), ranks)
         closing.callback(folder.close)
         if folder.state is not None and (sentence := meta.moved(folder.path)):
             watch.warned(sentence)
@@ -88,6 +109,7 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
         session, policies = closing.enter_context(parts.open(student=student, tick=watch.playing))
         closing.callback(watch.closed)
         facts = {name: policy.chat.fingerprint() for name, policy in policies.items()}
+        together.refuse_unlike_models(ranks, facts, models.student_of(policies))
         pinned = {"tokenizers": facts, "panel": parts.panel.fingerprint if parts.panel else ""}
         wiring = Wiring(
             phases=parts.phases,
@@ -101,7 +123,9 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
         parts.rest()
         for sentence in diagnosis.before(parts, session, policies):
             watch.warned(sentence)
-        run_folder.claim(folder, config, pinned)
+        if folder.writes:
+            run_folder.claim(folder, config, pinned)
+        session = replace(session, ranks=ranks)
         hinter = _hinter(config, folder, session)
         loop = _Loop(
             parts=parts,
@@ -118,7 +142,8 @@ def train(config: Config, *, resume: bool = False, watch: Watch) -> Path:
                 for phase, step in loop.steps():
                     loop.step(phase, step)
             except Diverged:
-                run_folder.note_divergence(folder)
+                if folder.writes:
+                    run_folder.note_divergence(folder)
                 raise
     return Path(config.run.folder)
 
@@ -139,7 +164,8 @@ def _hinter(config: Config, folder: RunFolder, session: Session) -> Hinter:
     """Makes the run's hints, and knows those that it made before it stopped."""
     if folder.state is not None:
         session.hints.bandit.restore(folder.state.skills)
-        lines = record.read(folder.path / run_folder.HINTS)
+        read = list(record.read(folder.path / run_folder.HINTS)) if folder.writes else []
+        lines = session.ranks.first(read)
         session.hints.written = {str(line["task"]): str(line["text"]) for line in lines}
     return Hinter(session=session, seed=config.run.seed, note=folder.log(run_folder.HINTS).write)
 
@@ -188,6 +214,10 @@ class _Loop:
     def config(self) -> Config:
         return self.parts.config
 
+    @property
+    def ranks(self) -> Ranks:
+        return self.session.ranks
+
     def steps(self) -> Iterator[tuple[Phase, int]]:
         """The remaining steps. A phase begins before its first step; evaluations and checkpoints
         that are due after a step are done before the next one."""
@@ -200,6 +230,8 @@ class _Loop:
                 self._after(phase, step, first)
             if phase.steps > first + 1:
                 self._warn(self.signs.sentences(after="last"))
+        if not self.folder.writes:
+            return
         # a run that was killed after its last checkpoint and before it dropped an old one
         last = checkpoint.latest(self.folder.path).name
         wanted = {last, checkpoint.START if self.parts.makes_reference else ""}
@@ -241,11 +273,12 @@ class _Loop:
 
     def _complete(self, phase: Phase, done: int) -> None:
         """What was due after the last step before Ctrl-C: evaluation, checkpoint."""
-        if not checkpoint.was_interrupted(self.folder.path):
+        writes, first = self.folder.writes, self.ranks.first  # rank 0 looks, for all of them
+        if not first(writes and checkpoint.was_interrupted(self.folder.path)):
             return
-        if self._evaluates(phase, done) and not self._evaluated(done):
+        if self._evaluates(phase, done) and not first(writes and self._evaluated(done)):
             self._evaluate(done)
-        if self._saves(phase, done):
+        if self._saves(phase, done) and writes:
             checkpoint.confirm(self.folder.path, self._state(phase, done, self.folder.lengths()))
 
     def _warn(self, sentences: Sequence[str]) -> None:
@@ -316,6 +349,8 @@ class _Loop:
                 step=step,
                 seed=phase.seed,
                 clock=clock,
+                ranks=self.ranks,
+                owners=self.ranks.owners(e.group for e in episodes),
             )
             hints = self.hinter.report(algorithm, [e.task for e in usable])
             self.hinter.settle(episodes)
@@ -430,6 +465,8 @@ class _Loop:
         return State(phase=phase.name, step=done, logs=logs, skills=skills)
 
     def _save(self, phase: Phase, done: int) -> None:
+        if not self.folder.writes:
+            return
         state = self._state(phase, done, self.folder.lengths())
         checkpoint.save(
             self.folder.path,
@@ -450,7 +487,7 @@ class _Loop:
     def _save_interrupted(self) -> None:
         """A checkpoint of the last complete step, so that Ctrl-C loses none. The next one replaces
         it, so a continued run has the same checkpoints as an uninterrupted one."""
-        if self.finished is None:
+        if self.finished is None or not self.folder.writes:
             return  # nothing is done, or a second Ctrl-C came while weights changed
         state = self.finished.state
         if (self.folder.path / checkpoint.LATEST).exists():

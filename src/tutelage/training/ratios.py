@@ -34,6 +34,15 @@ class RatioStatistics:
             sums.largest = max(sums.largest, float(ratio.max()))
             sums.clipped += int(clipped.sum())
 
+    def merge(self, other: "RatioStatistics") -> None:
+        """Take in what another process collected of the same step."""
+        for name, found in other.terms.items():
+            sums = self.terms.setdefault(name, _Sums())
+            sums.tokens += found.tokens
+            sums.ratio += found.ratio
+            sums.largest = max(sums.largest, found.largest)
+            sums.clipped += found.clipped
+
     def numbers(self) -> dict[str, dict[str, float]]:
         """By term: the ratio's mean and largest value, and the share of tokens that are clipped."""
         return {

@@ -52,10 +52,11 @@ class Mismatch:
     limit: float = math.inf
     unseen: dict[str, Tensor] = field(default_factory=dict)
     found: list[Tensor] = field(default_factory=list)
+    glimpsed: list[Tensor] = field(default_factory=list)  # in the first passes of the update
 
     def add(self, trainer: Tensor, sampler: Tensor) -> None:
         """Log-probabilities [n] of the same tokens."""
-        self.found.append((trainer.detach().float() - sampler.float()).abs().cpu())
+        self.found.append(_apart(trainer, sampler))
 
     @torch.no_grad()
     def glimpse(self, batch: TokenBatch, live: Mapping[str, Scores], index: Tensor) -> None:
@@ -65,17 +66,17 @@ class Mismatch:
             room = max(0, ENOUGH - self.count)
             here = self.unseen[name][index].nonzero().squeeze(-1)[:room]
             if len(here):
-                self.add(live[name].at(here).logp, batch.logp[index[here]])
+                self.glimpsed.append(_apart(live[name].at(here).logp, batch.logp[index[here]]))
 
     @property
     def count(self) -> int:
-        return sum(map(len, self.found))
+        return sum(map(len, (*self.found, *self.glimpsed)))
 
     def numbers(self) -> dict[str, float]:
         """Mean, 99th percentile and largest; nothing where nothing was compared."""
         if not self.count:
             return {}
-        apart = torch.cat(self.found).sort().values
+        apart = torch.cat([*self.found, *self.glimpsed]).sort().values
         at = max(0, math.ceil(SHARE * len(apart)) - 1)
         return {"mean": float(apart.mean()), "p99": float(apart[at]), "max": float(apart[-1])}
 
@@ -91,6 +92,10 @@ class Mismatch:
                 "it has the weights and computes in the same dtype, or raise "
                 "policy.sampler.max_mismatch"
             )
+
+
+def _apart(trainer: Tensor, sampler: Tensor) -> Tensor:
+    return (trainer.detach().float() - sampler.float()).abs().cpu()
 
 
 def compare(

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from tutelage.objective.batch import TokenBatch
 from tutelage.objective.lazy_scores import LazyScores
 from tutelage.objective.scores import Cut, Scores
 from tutelage.policies.base import Scorer
+from tutelage.rollout.ranks import ALONE, Ranks
 from tutelage.rollout.session import Clock
 from tutelage.training.layout import (
     Layout,
@@ -27,6 +29,7 @@ from tutelage.training.layout import (
 )
 from tutelage.training.ratios import RatioStatistics
 from tutelage.training.sampler_mismatch import compare, corrected
+from tutelage.training.shard import Shard
 from tutelage.training.usable import refuse_silence
 from tutelage.training.view_scores import ViewScores
 from tutelage.types import Episode
@@ -72,11 +75,14 @@ def train_step(
     step: int,
     seed: int,
     clock: Clock,
+    ranks: Ranks = ALONE,
+    owners: Mapping[str, int] = MappingProxyType({}),
 ) -> Report:
     """Learn from episodes that are not broken.
 
     The objective is bound to all of them at once, which fixes every advantage and weight. It is
-    then evaluated in micro-batches: they save memory and never change the result.
+    then evaluated in micro-batches: they save memory and never change the result. Of several
+    `ranks`, each evaluates the groups it owns (`owners`: group -> rank); gradients are summed.
 
     Raises RunError where there is nothing to learn from, or a gradient is not finite: the weights
     are then as they were after the last whole minibatch.
@@ -85,6 +91,7 @@ def train_step(
     since = time.perf_counter()
     layout = prepare(algorithm, episodes, prompts, update.device)
     clock.add("prompts", since)
+    shard = Shard(ranks=ranks, layout=layout, owner=[owners.get(e.group, 0) for e in episodes])
     views = ViewScores(
         layout=layout,
         algorithm=algorithm,
@@ -95,7 +102,7 @@ def train_step(
         clock=clock,
     )
     shared = shared_scores(layout, algorithm.all_views())
-    before = LazyScores(shared, views.before_update, layout.batch.token)
+    before = LazyScores(shared, shard.gathering(views.before_update), layout.batch.token)
     state = _state(algorithm, layout.batch, before, step, update.truncate)
     objective = bind(algorithm, state)
     mismatch = compare(algorithm, layout.batch, before.if_read, update.mismatch)
@@ -104,24 +111,28 @@ def train_step(
     losses, norms = dict.fromkeys((name for name, _ in objective.terms), 0.0), list[float]()
     ratios = RatioStatistics()
     for part, size in _minibatches(layout, objective, update, (seed, step)):
-        passes = micro_batches(part, spans, update.max_tokens_per_pass, padded=views.padded)
+        own = shard.own(part)
+        passes = micro_batches(own, spans, update.max_tokens_per_pass, padded=views.padded)
         for needed, chosen in views.sharing_prefixes(passes):
             live = views.live(needed, chosen)
             index = layout.token_index(chosen).to(update.device)
             if not norms:  # the weights are still those that sampled
                 mismatch.glimpse(layout.batch, live, index)
             _backward(objective, live, index, 1.0 / size, losses, ratios)
+        if not norms:
+            shard.gather_glimpses(mismatch)
         mismatch.check(step)
-        norms.append(_advance(optimizer, update.grad_clip, step))
+        norms.append(_advance(optimizer, update.grad_clip, step, shard))
+    columns = shard.columns(state.columns)
     clock.add("update", since + clock.seconds.get("teacher", 0.0) - taught)
     return Report(
-        losses={name: loss / update.epochs for name, loss in losses.items()},
+        losses={name: loss / update.epochs for name, loss in shard.sum_losses(losses).items()},
         grad_norm=sum(norms) / max(1, len(norms)),
         tokens=len(layout.batch.token),
-        columns=state.columns,
-        means={name: float(x[~x.isnan()].mean()) for name, x in state.columns.items()},
+        columns=columns,
+        means={name: float(x[~x.isnan()].mean()) for name, x in columns.items()},
         mismatch=mismatch.numbers(),
-        ratios=ratios.numbers(),
+        ratios=shard.gathered(ratios).numbers(),
     )
 
 
@@ -171,8 +182,9 @@ def _backward(
     cut.send()
 
 
-def _advance(optimizer: torch.optim.Optimizer, clip: float, step: int) -> float:
+def _advance(optimizer: torch.optim.Optimizer, clip: float, step: int, shard: Shard) -> float:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    shard.sum_gradients(parameters)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
     if not math.isfinite(norm):
         raise Diverged(

@@ -1,0 +1,55 @@
+"""Whether the ranks of a run can work together: the same settings and models, and a group for each."""
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import write
+from tutelage.errors import ConfigError
+from tutelage.policies.base import Trainable
+from tutelage.rollout.ranks import Ranks
+from tutelage.runs.assemble import Parts
+
+
+def refuse_unlike_settings(ranks: Ranks, config: Config, *, resume: bool) -> None:
+    """Raises ConfigError on every rank where one was started with other settings than rank 0."""
+    if ranks.size == 1:
+        return
+    facts = {"settings": write(config), "--resume": str(resume)}
+    ranks.refuse_unlike(
+        {name: hashlib.sha256(text.encode()).hexdigest() for name, text in facts.items()},
+        "was started with other {name} than rank 0; give every rank the same file and settings",
+    )
+
+
+def refuse_idle_ranks(ranks: Ranks, parts: Parts) -> None:
+    """Raises ConfigError where there are more ranks than groups in a step of some phase."""
+    rollout = parts.config.rollout
+    for phase in parts.phases:
+        groups = rollout.tasks_per_step
+        if phase.algorithm.acting.expert:  # which plays a task once
+            groups = min(groups * rollout.group_size, len(parts.tasks))
+        if groups < ranks.size:
+            raise ConfigError(
+                f"there are {ranks.size} ranks but {groups} groups in a step, and each rank plays "
+                "whole groups; raise rollout.tasks_per_step, or start fewer ranks "
+                "(--nproc-per-node)"
+            )
+
+
+@torch.no_grad()
+def refuse_unlike_models(ranks: Ranks, chats: Mapping[str, str], student: Trainable) -> None:
+    """Raises ConfigError on every rank where one loaded other models than rank 0.
+
+    chats  by policy, the fingerprint of its tokenizer and chat template
+    """
+    if ranks.size == 1:
+        return
+    sums = [float(x) for p in student.parameters() for x in (p.double().sum(), p.double().norm())]
+    weights = hashlib.sha256(repr(sums).encode()).hexdigest()
+    ranks.refuse_unlike(
+        {"weights of the student": weights, **{f"tokenizer of {n}": x for n, x in chats.items()}},
+        "has another {name} than rank 0; see that model paths mean the same files on every machine",
+    )

@@ -1,0 +1,144 @@
+"""A process's share of a training step: the passes over its own episodes, and what it sends.
+
+Every process lays out the whole step, whose episodes are text, so that advantages, batch statistics,
+schedules and denominators are those of the whole step, the same bytes everywhere, whatever a signal
+computes. What costs time, the passes through models, each process does for its own episodes alone.
+It sends one log-probability for each token and view, its losses, and the sum of its gradients.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tutelage.objective.gathered import Gathered
+from tutelage.objective.lazy_scores import Fetch
+from tutelage.objective.scores import Scores
+from tutelage.rollout.ranks import Ranks
+from tutelage.training.layout import Layout
+from tutelage.training.sampler_mismatch import Mismatch
+from tutelage.training.ratios import RatioStatistics
+
+BUCKET = 1 << 24
+"""Entries of gradients that are summed over processes at once: 64 MB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """What one of the ranks does of a step. Of one process alone everything, and nothing is sent.
+
+    owner  by episode, the rank whose passes it is in
+    """
+
+    ranks: Ranks
+    layout: Layout
+    owner: Sequence[int]
+
+    @property
+    def alone(self) -> bool:
+        return self.ranks.size == 1
+
+    def own(self, part: Sequence[int]) -> list[int]:
+        """Those of some episodes that are this process's."""
+        return [e for e in part if self.alone or self.owner[e] == self.ranks.rank]
+
+    def tokens_of(self, rank: int) -> Tensor:
+        """[N] bool: the tokens of a rank's episodes."""
+        batch = self.layout.batch
+        return torch.tensor(self.owner, device=batch.owner.device)[batch.owner] == rank
+
+    def gathering(self, fetch: Fetch) -> Fetch:
+        """Scores before the update: each process computes those of its own tokens, and all get
+        every log-probability."""
+        if self.alone:
+            return fetch
+        mine, device = self.tokens_of(self.ranks.rank), self.layout.batch.logp.device
+
+        def shared(view: str, tokens: Tensor) -> tuple[Scores, Tensor]:
+            own: Scores | None = None
+            index, logp, full = torch.zeros(0, dtype=torch.long), torch.zeros(0), False
+            if (tokens & mine).any():
+                own, index = fetch(view, tokens & mine)
+                logp, full = own.logp, own.has_distribution
+            parts = self.ranks.gather((index.cpu(), logp.detach().cpu(), full))
+            start = sum(len(i) for i, *_ in parts[: self.ranks.rank])
+            row = torch.full((sum(len(i) for i, *_ in parts),), -1, device=device)
+            row[start : start + len(index)] = torch.arange(len(index), device=device)
+            scores = Gathered(
+                logp=torch.cat([x for _, x, _ in parts]).to(device),
+                own=own,
+                row=row,
+                full=any(has for *_, has in parts),
+            )
+            return scores, torch.cat([i for i, *_ in parts]).to(device)
+
+        return shared
+
+    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replace gradients by their sums over ranks, in the order of parameters. One that no rank
+        has stays away, so that the optimiser leaves that parameter alone."""
+        if self.alone:
+            return
+        has = self.ranks.gather([p.grad is not None for p in parameters])
+        shared = [
+            p for p, some in zip(parameters, zip(*has, strict=True), strict=True) if any(some)
+        ]
+        for p in shared:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        for bucket in _buckets([p.grad for p in shared if p.grad is not None]):
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            self.ranks.sum_([flat])
+            sums = torch.split(flat, [gradient.numel() for gradient in bucket])
+            for gradient, total in zip(bucket, sums, strict=True):
+                gradient.copy_(total.view_as(gradient))
+
+    def sum_losses(self, losses: Mapping[str, float]) -> dict[str, float]:
+        """Losses by term, summed in the order of ranks."""
+        parts = self.ranks.gather(dict(losses))
+        return {name: sum(part[name] for part in parts) for name in losses}
+
+    def columns(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Columns [N] of the step, each token's values from the rank that scored it: a gate reads
+        distributions, which others do not have."""
+        if self.alone:
+            return dict(columns)
+        mine = self.tokens_of(self.ranks.rank)
+        parts = self.ranks.gather({name: x[mine].cpu() for name, x in columns.items()})
+        out = {name: x.clone() for name, x in columns.items()}
+        for rank, part in enumerate(parts):
+            where = self.tokens_of(rank)
+            for name, values in part.items():
+                out[name][where] = values.to(out[name])
+        return out
+
+    def gather_glimpses(self, mismatch: Mismatch) -> None:
+        """What each rank saw of sampler and trainer in its first passes, on every rank."""
+        if not self.alone:
+            mismatch.glimpsed = [x for part in self.ranks.gather(mismatch.glimpsed) for x in part]
+
+
+    def gathered(self, ratios: RatioStatistics) -> RatioStatistics:
+        """The ratios of all ranks."""
+        if self.alone:
+            return ratios
+        every = RatioStatistics()
+        for part in self.ranks.gather(ratios):
+            every.merge(part)
+        return every
+
+
+def _buckets(gradients: Sequence[Tensor]) -> list[list[Tensor]]:
+    """Gradients of one dtype and device that follow each other, in pieces of about BUCKET."""
+    buckets: list[list[Tensor]] = []
+    size = 0
+    for gradient in gradients:
+        last = buckets[-1][-1] if buckets else None
+        alike = last is not None and (last.dtype, last.device) == (gradient.dtype, gradient.device)
+        if not alike or size + gradient.numel() > BUCKET:
+            buckets.append([])
+            size = 0
+        buckets[-1].append(gradient)
+        size += gradient.numel()
+    return buckets

@@ -1,0 +1,250 @@
+"""Whole runs on several ranks: what they write, how they end together, and how they go on."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.gangs import Ended, Gang, run
+from support.tiny_runs import Quiet, tiny_table
+
+from tutelage.config.schema import Config
+from tutelage.config.toml_file import parse
+from tutelage.rollout.ranks import Ranks
+from tutelage.runs import train
+
+STEPS = 3
+TABLE = tiny_table(
+    run={"steps": STEPS, "checkpoint_every": 1, "columns": True},
+    rollout={"tasks_per_step": 4, "group_size": 2},
+    algorithm={"name": "grpo", "kl": 0.1, "entropy": 0.01},
+    warm_start={"name": "sft", "steps": 2, "lr": 3e-3},
+    update={"lr": 3e-4, "minibatches": 2},
+    policy={"build": {"context": 128}},
+    eval={"every": 2, "tasks": 3},
+)
+TELLS = 10.0
+"""Seconds after which a killed rank must have ended the others."""
+
+
+def config(**changes: object) -> Config:
+    table = json.loads(json.dumps(TABLE))
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        table[section][name] = value
+    return parse(table)
+
+
+def job(resume: bool = False, **changes: object) -> Callable[[Ranks], None]:
+    def of(ranks: Ranks) -> None:
+        train.train(config(**changes), resume=resume, watch=Quiet(), ranks=ranks)
+
+    return of
+
+
+def lines(folder: Path, name: str) -> list[dict[str, Any]]:
+    path = folder / "run" / name
+    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
+
+
+def played(folder: Path) -> list[dict[str, Any]]:
+    """Every episode, but for the log-probabilities: how they are rounded depends on what is
+    computed beside them."""
+    return [
+        {**line, "turns": [{**turn, "logps": len(turn["logps"])} for turn in line["turns"]]}
+        for line in lines(folder, "episodes.jsonl")
+    ]
+
+
+def agree(folder: Path, other: Path) -> None:
+    """Two runs: the same episodes and evaluations, and numbers to 1e-6."""
+    assert played(other) == played(folder)
+    assert lines(other, "evals.jsonl") == lines(folder, "evals.jsonl")
+    pairs = zip(lines(folder, "metrics.jsonl"), lines(other, "metrics.jsonl"), strict=True)
+    for one, two in pairs:
+        assert two["losses"] == pytest.approx(one["losses"], abs=1e-6)
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], abs=1e-6)
+        same = ("step", "phase", "episodes", "won", "return", "tokens", "turns", "lr", "stops")
+        assert {k: two[k] for k in same} == {k: one[k] for k in same}
+    assert len(lines(other, "timings.jsonl")) == len(lines(folder, "timings.jsonl"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run of one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(1, job(), folder)
+    return folder
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_runs_of_any_number_of_ranks_agree(size: int, whole: Path, tmp_path: Path) -> None:
+    run(size, job(), tmp_path)
+    agree(whole, tmp_path)
+    assert json.loads((tmp_path / "run" / "meta.json").read_text())["ranks"] == size
+
+
+def spoken(ends: list[Ended]) -> list[str]:
+    """The sentences of all ranks. Each rank ended in a sentence or with another's."""
+    return [x for end in ends for x in end.message.splitlines() if x.startswith("tutelage: ")]
+
+
+def reaches(folder: Path, steps: int) -> None:
+    until = time.monotonic() + 100
+    while len(lines_so_far(folder)) < steps:
+        assert time.monotonic() < until, "the run did not come so far"
+        time.sleep(0.01)
+
+
+def lines_so_far(folder: Path) -> list[str]:
+    path = folder / "run" / "metrics.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_rank_ends_the_others_and_the_run_goes_on_with_more_or_fewer(
+    killed: int, whole: Path, tmp_path: Path
+) -> None:
+    gang = Gang(2, job(), tmp_path)
+    reaches(tmp_path, 2 + killed)
+    gang.kill(killed)
+    at = time.monotonic()
+    ends = gang.wait(TELLS + 50)
+    assert time.monotonic() - at < TELLS
+    assert ends[killed].code == -signal.SIGKILL
+    assert ends[1 - killed].code == 2
+    (sentence,) = spoken(ends)
+    assert f"rank {killed} ended without a word" in sentence or "is gone" in sentence
+    assert "--resume" in sentence
+    assert "Traceback" not in ends[1 - killed].message
+    run(3 - 2 * killed, job(resume=True), tmp_path)
+    agree(whole, tmp_path)
+
+
+def test_a_rank_that_hangs_ends_the_others(tmp_path: Path) -> None:
+    gang = Gang(
+        2, job(), tmp_path, prepare=lambda rank: os.environ.update(TUTELAGE_RANK_DEADLINE="3")
+    )
+    reaches(tmp_path, 1)
+    gang.kill(1, signal.SIGSTOP)
+    until = time.monotonic() + 60
+    while (found := os.waitpid(gang.children[0], os.WNOHANG))[0] == 0:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    gang.kill(1)
+    os.waitpid(gang.children[1], 0)
+    assert os.waitstatus_to_exitcode(found[1]) == 2
+    assert "rank 1 has not answered for 3 seconds" in (tmp_path / "stderr-0").read_text()
+
+
+def refused(size: int, what: Callable[[Ranks], None], folder: Path, **more: Any) -> str:
+    """The one sentence with which all ranks end; it comes from rank 0."""
+    ends = Gang(size, what, folder, **more).wait()
+    assert [end.code for end in ends] == [2] * size, [end.message for end in ends]
+    (sentence,) = spoken(ends)
+    assert sentence in ends[0].message
+    assert not any("Traceback" in end.message for end in ends)
+    return sentence
+
+
+def test_more_ranks_than_groups(tmp_path: Path) -> None:
+    assert "3 ranks but 2 groups" in refused(3, job(rollout__tasks_per_step=2), tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_ranks_with_other_settings(tmp_path: Path) -> None:
+    def other(ranks: Ranks) -> None:
+        job(update__grad_clip=1.0 + ranks.rank)(ranks)
+
+    assert "rank 1 was started with other settings" in refused(2, other, tmp_path)
+
+
+def test_ranks_with_another_torch(tmp_path: Path) -> None:
+    def old(rank: int) -> None:
+        here = metadata.version
+        if rank:
+            metadata.version = lambda name: "1.0" if name == "torch" else here(name)
+
+    sentence = refused(2, job(), tmp_path, prepare=old)
+    assert f"rank 1 has torch 1.0 and rank 0 has torch {metadata.version('torch')}" in sentence
+
+
+def test_a_rank_without_the_checkpoint(tmp_path: Path) -> None:
+    run(1, job(), tmp_path)
+
+    def elsewhere(rank: int) -> None:
+        if rank:
+            (tmp_path / "elsewhere").mkdir()
+            os.chdir(tmp_path / "elsewhere")
+
+    more = job(resume=True, run__steps=STEPS + 1)
+    sentence = refused(2, more, tmp_path, prepare=elsewhere)
+    assert "rank 1: there is no run/checkpoints" in sentence
+
+
+def test_a_rank_with_other_weights(tmp_path: Path) -> None:
+    from tutelage.runs import models
+
+    build = models.build_model
+
+    def other(rank: int) -> None:
+        if rank:
+            models.build_model = lambda *a, **named: build(*a, **{**named, "seed": 1})
+
+    sentence = refused(2, job(), tmp_path, prepare=other)
+    assert "rank 1 has another weights of the student than rank 0" in sentence
+
+
+def test_an_error_of_one_rank_is_said_by_rank_0(tmp_path: Path) -> None:
+    """An environment that fails on rank 1 alone, while episodes are played."""
+
+    def fails(rank: int) -> None:
+        from tutelage.errors import EnvError
+        from tutelage.rollout import play
+
+        def acted(self: Any, completion: Any) -> None:
+            raise EnvError("the environment's server is gone; start it again")
+
+        if rank:
+            play._Rollout._acted = acted  # type: ignore[method-assign]
+
+    sentence = refused(2, job(), tmp_path, prepare=fails)
+    assert sentence == "tutelage: rank 1: the environment's server is gone; start it again"
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = int(other.getsockname()[1])
+        gang = Gang(
+            2,
+            job(),
+            tmp_path,
+            port=port,
+            prepare=lambda rank: os.environ.update(TUTELAGE_RANK_DEADLINE="2"),
+        )
+        ends = gang.wait()
+    assert [end.code for end in ends] == [2, 2]
+    assert f"rank 0 cannot listen on 127.0.0.1:{port}" in ends[0].message
+    assert "rank 1 did not reach the other ranks" in ends[1].message
+
+
+def test_without_torchrun_nothing_of_it_is_loaded(tmp_path: Path) -> None:
+    def alone(ranks: Ranks) -> bool:
+        for name in ("RANK", "WORLD_SIZE"):
+            os.environ.pop(name)
+        sys.modules.pop("tutelage.runs.distributed", None)
+        job(warm_start__steps=1, run__steps=1)(ranks)
+        import torch.distributed as dist
+
+        return "tutelage.runs.distributed" in sys.modules or dist.is_initialized()
+
+    assert run(1, alone, tmp_path) == [False]

@@ -1,0 +1,191 @@
+"""Several ranks of one run agree with one process, and end together whatever happens to one."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from support.every_algorithm import MAKE
+from support.fake_policy import chat
+from support.gangs import run
+from torch.testing import assert_close
+
+from tutelage.algorithms import ALGORITHMS
+from tutelage.envs.doors import Doors
+from tutelage.envs.pool import LocalPool
+from tutelage.hints import Hints
+from tutelage.hints.bank import Bank, Skill
+from tutelage.policies.base import Actor
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.hf.tiny import build_model
+from tutelage.prompts.context import Context
+from tutelage.rollout.hint_preparation import Hinter
+from tutelage.rollout.ranks import Ranks
+from tutelage.rollout.record import episode_line
+from tutelage.rollout.session import Clock, Limits, Session
+from tutelage.rollout.task_sampling import gather, learnt
+from tutelage.training.optimizer import adamw
+from tutelage.training.train_step import Update, train_step
+from tutelage.types import Episode
+
+STEPS = 2
+RATE = 3e-4
+"""Learning rate: each of AdamW's first updates moves a weight by about as much."""
+CASES = {
+    **MAKE,
+    "dapo batches": lambda: ALGORITHMS["dapo"](max_batches=3),
+    "skills": lambda: ALGORITHMS["skill_grpo"](hint="skills:ucb"),
+}
+ALWAYS = (
+    *("grpo everything", "dapo batches", "reinforce_pp", "opd full", "guided", "atod", "opsd"),
+    *("pi_distill", "sdar", "gated_opsd", "skills"),
+)
+"""For every change: the papers' methods, and all that looks at the whole step."""
+
+
+def policy(seed: int) -> HFPolicy:
+    model = build_model(
+        entries=chat().size,
+        layers=1,
+        hidden=16,
+        heads=2,
+        kv_heads=1,
+        ffn=32,
+        context=512,
+        seed=seed,
+        end=chat().end,
+        pad=0,
+    )
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(3.0)
+    return HFPolicy(model.eval(), chat(), slots=16)
+
+
+def rewarded(episode: Episode) -> Episode:
+    """An episode with rewards that depend on its task and copy, so that groups differ."""
+    draw = hashlib.sha256(f"{episode.task.id} {episode.copy}".encode()).digest()
+    turns = [replace(t, reward=draw[k % 8] / 255) for k, t in enumerate(episode.turns)]
+    return replace(episode, turns=tuple(turns), won=draw[9] > 127)
+
+
+def learn(name: str, ranks: Ranks, **update: Any) -> dict[str, Any]:
+    """A few steps of an algorithm: what was played, every number, and the weights."""
+    torch.manual_seed(0)
+    suite, algorithm = Doors(3), CASES[name]()
+    policies: dict[str, Actor] = {
+        "self": policy(0),
+        "teacher": policy(1),
+        "reference": policy(2),
+    }
+    for other in ("teacher", "reference"):
+        policies[other].freeze()  # type: ignore[attr-defined]
+    skills = tuple(
+        Skill(name=word, text=f"the {word} door", families=("",), keywords=()) for word in "ab"
+    )
+    session = Session(
+        suite,
+        policies,
+        pool=LocalPool(suite),
+        context=Context(instructions="Answer each letter with its digit."),
+        limits=Limits(max_turns=3, max_new_tokens=5),
+        hints=Hints(bank=Bank(name="tests", general="", skills=skills)),
+        ranks=ranks,
+    )
+    hinter = Hinter(session=session, seed=0)
+    session = replace(session, ready=hinter)
+    student = policies["self"]
+    assert isinstance(student, HFPolicy)
+    optimizer = adamw(
+        student.parameters(), lr=RATE, betas=(0.9, 0.999), weight_decay=0.0, offload=False
+    )
+    before = flat(student)
+    out: dict[str, Any] = {"played": [], "losses": [], "columns": [], "norms": []}
+    for step in range(STEPS):
+        played = gather(
+            session,
+            suite.tasks("train")[:12],
+            algorithm,
+            count=5,
+            group_size=2,
+            seed=0,
+            step=step,
+        )
+        episodes = [rewarded(e) for e in played]
+        report = train_step(
+            algorithm,
+            learnt(algorithm, episodes, 5),
+            policies,  # type: ignore[arg-type]
+            optimizer,
+            session.prompter,
+            Update(**{"max_tokens_per_pass": 200, "minibatches": 2, **update}),
+            step=step,
+            seed=0,
+            clock=Clock(),
+            ranks=ranks,
+            owners=ranks.owners(e.group for e in episodes),
+        )
+        hinter.settle(episodes)
+        out["played"] += [written(e) for e in played]
+        out["losses"].append(dict(report.losses))
+        out["columns"].append(dict(report.columns))
+        out["norms"].append(report.grad_norm)
+    out["weights"], out["moved"] = flat(student), (flat(student) - before).abs().max()
+    out["skills"] = session.hints.bandit.state()
+    return out
+
+
+def flat(student: HFPolicy) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in student.parameters()])
+
+
+def written(episode: Episode) -> dict[str, object]:
+    """An episode as it is logged, but for what is rounded: which rows are computed beside each
+    other decides the last digits of log-probabilities."""
+    line = dict(episode_line(episode, 0))
+    line["turns"] = [{**turn, "logps": len(turn["logps"])} for turn in line["turns"]]
+    return line
+
+
+def every(names: Sequence[str], ranks: Ranks) -> dict[str, dict[str, Any]]:
+    return {name: learn(name, ranks) for name in names}
+
+
+Learnt = Mapping[int, list[dict[str, dict[str, Any]]]]
+"""By number of ranks: what each rank has, by case."""
+
+
+@pytest.fixture(scope="module")
+def learnt_by(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
+    names = list(CASES) if os.environ.get("FAULTS") == "nightly" else ALWAYS
+    folder = tmp_path_factory.mktemp("ranks")
+    return {size: run(size, partial(every, names), folder / str(size)) for size in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.nightly) for name in CASES],
+)
+def test_ranks_agree_with_one_process(name: str, size: int, learnt_by: Learnt) -> None:
+    """Five or more groups on two and three ranks: shares are unequal, and some minibatches have
+    nothing for a rank."""
+    (one,) = (found[name] for found in learnt_by[1])
+    several = [found[name] for found in learnt_by[size]]
+    assert one["moved"] > RATE / 2
+    for other in several:
+        assert other["played"] == one["played"]
+        assert other["skills"] == one["skills"]
+        assert_close(other["weights"], one["weights"], atol=1e-6, rtol=0)
+        assert other["norms"] == pytest.approx(one["norms"], rel=1e-6)
+        for mine, its in zip(one["losses"], other["losses"], strict=True):
+            assert its == pytest.approx(mine, abs=1e-6, rel=1e-6)
+        for mine, its in zip(one["columns"], other["columns"], strict=True):
+            assert its.keys() == mine.keys()
+            for column, values in mine.items():
+                assert_close(its[column], values, atol=3e-4, rtol=1e-5, equal_nan=True, msg=column)
+        # one set of weights: what a rank sums is what all of them have
+        assert torch.equal(other["weights"], several[0]["weights"])

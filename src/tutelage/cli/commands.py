@@ -53,37 +53,17 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def eval(arguments: argparse.Namespace) -> int:
-    import json
-
     from rich.console import Console
 
-    from tutelage.cli import eval_config, listing
-    from tutelage.evaluation.results import write
-    from tutelage.runs import offline
+    from tutelage.cli import evaluation
+    from tutelage.evaluation import panels
 
     if arguments.out is not None and arguments.out.exists():
         raise ConfigError(f"{arguments.out} exists already; choose another --out, or remove it")
-    config, student = eval_config.of(
-        str(arguments.model),
-        arguments.overrides,
-        tasks=arguments.tasks,
-        split=arguments.split,
-        temperature=arguments.temperature,
-        checkpoint=arguments.checkpoint,
-        trust=arguments.trust,
-    )
-    names = list(dict.fromkeys(arguments.policy)) or [offline.STUDENT]
-    found = offline.evaluations(config, names, student=student, tick=tick)
-    step = int(student.rpartition("-")[2]) if "step-" in Path(student).name else 0
-    if arguments.out is not None:
-        write(found, arguments.out, step=step)
-    if arguments.json:
-        for name, evaluation in found.items():
-            print(json.dumps(evaluation.line(step, name)))
-    else:
-        listing.evaluations(found, Console())
-        if arguments.out is not None:
-            print(f"results and transcripts: {arguments.out}")
+    if arguments.repeats < 1:
+        raise ConfigError(f"--repeats must be at least 1, got {arguments.repeats}")
+    panel = panels.find(arguments.panel) if arguments.panel else None
+    evaluation.run(arguments, panel, Console())
     return 0
 
 

@@ -182,8 +182,8 @@ def _eval(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "model",
         metavar="MODEL",
-        type=Path,
-        help='a folder, a hub id, the folder of a run, "builtin:NAME", or a TOML file',
+        help='a folder, a hub id, the folder of a run, "builtin:NAME", a TOML file, or the address '
+        "of an OpenAI-compatible server, http://HOST:PORT/v1#NAME",
     )
     p.add_argument(
         "overrides",
@@ -207,12 +207,27 @@ def _eval(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--temperature", type=float, metavar="T", help="sampling temperature; 0 is greedy"
     )
+    p.add_argument(
+        "--panel",
+        metavar="NAME",
+        help="a list of tasks that everybody can name, or its file (`tutelage envs SUITE` lists them)",
+    )
+    p.add_argument(
+        "--repeats", type=int, default=1, metavar="N", help="episodes of every task (default: 1)"
+    )
+    p.add_argument(
+        "--key",
+        default="",
+        metavar="VARIABLE",
+        help="the environment variable with the key of the server",
+    )
     _checkpoint(p)
     p.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="a new folder for the results, a row per task, and the transcripts",
+        help="a new folder for the results, a row per task, and the transcripts; a killed "
+        "evaluation goes on when its command is repeated",
     )
     p.add_argument("--json", action="store_true", help="print one line of JSON per policy instead")
 

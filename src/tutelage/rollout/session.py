@@ -110,6 +110,7 @@ class Session:
     tick      called with (episodes done, episodes of this call) as they end
     turned    called with (turn, the observation that answers it) after every turn
     ready     called with (tasks, algorithm, step) before tasks are played: makes hints
+    ended     called with (the key of its requests, the episode) after every attempt at a task
     """
 
     suite: Suite
@@ -123,6 +124,7 @@ class Session:
     turned: Callable[[Turn, Observation], None] = lambda turn, after: None
     hints: Hints = field(default_factory=Hints)
     ready: Ready = lambda tasks, algorithm, step: None
+    ended: Callable[[str, Episode], None] = lambda key, episode: None
 
     def __post_init__(self) -> None:
         fill = object.__setattr__  # the class is frozen, and these defaults depend on the suite

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
@@ -23,6 +24,7 @@ from tutelage.policies.hf.loading import load
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.policies.registry import Opening, named, open_policy
+from tutelage.policies.server.chat import ChatPolicy
 from tutelage.policies.server.http import Client, RequestOptions
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm import (
@@ -308,6 +310,18 @@ def server(opening: Opening) -> RemotePolicy:
         Chat(tokenizer, section.template_history, tuple(section.chat.options.items())),
         model=section.served_name,
     )
+    policy.connect()
+    return policy
+
+
+def chat(opening: Opening) -> ChatPolicy:
+    """A model of any OpenAI-compatible server, asked in messages: it plays, and is never scored."""
+    url, _, name = opening.model.partition("#")
+    section, where = opening.section, opening.where
+    client = client_of(section.key, url, where=where, seed=opening.config.run.seed)
+    path = urlsplit(url).path.rstrip("/")
+    prefix = "/v1" if not path or path.endswith("/v1") else ""
+    policy = ChatPolicy(client, model=name, prefix=prefix)
     policy.connect()
     return policy
 

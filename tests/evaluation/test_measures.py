@@ -47,7 +47,9 @@ def test_intervals_cover_what_they_say(kind: str, truth: float) -> None:
     for _ in range(1000):
         turns = [draw.randint(1, 9) for _ in range(12)]
         chances = [draw.choice((0.1, 0.3)) for _ in turns]
-        bad = [sum(draw.random() < c for _ in range(n)) for n, c in zip(turns, chances, strict=True)]
+        bad = [
+            sum(draw.random() < c for _ in range(n)) for n, c in zip(turns, chances, strict=True)
+        ]
         found = average(turns) if kind == "average" else share(bad, turns)
         held += found.low <= truth <= found.high
     assert 920 <= held <= 980

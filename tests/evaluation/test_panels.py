@@ -27,10 +27,7 @@ def test_every_suite_has_a_panel() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(n, marks=() if n in SMALL else (pytest.mark.nightly,))
-        for n in panels.shipped()
-    ],
+    [pytest.param(n, marks=() if n in SMALL else (pytest.mark.nightly,)) for n in panels.shipped()],
 )
 def test_a_shipped_panel_is_what_its_suite_plays(name: str) -> None:
     named = panels.find(name)

@@ -8,7 +8,14 @@ from tutelage.errors import PolicyError
 from tutelage.policies.base import Request
 from tutelage.policies.server.chat import ChatPolicy, TextChat, messages
 
-TALK = ("You help.", "one\nroom", "go to fridge 1", "Nothing happens.", "take \U0001f600 apple", "end")
+TALK = (
+    "You help.",
+    "one\nroom",
+    "go to fridge 1",
+    "Nothing happens.",
+    "take \U0001f600 apple",
+    "end",
+)
 
 
 def request(prompt: tuple[int, ...], *, key: str = "a") -> Request:
@@ -113,9 +120,10 @@ def test_a_temperature_that_is_refused_is_no_result() -> None:
 
 def test_it_names_its_model_or_asks_for_one() -> None:
     for names in ([], ["a", "b"]):
-        with listed({"data": [{"id": name} for name in names]}) as server:
-            with pytest.raises(PolicyError, match=f"lists {len(names)} models"):
-                ChatPolicy(client(server.port)).connect()
+        models = {"data": [{"id": name} for name in names]}
+        refusal = pytest.raises(PolicyError, match=f"lists {len(names)} models")
+        with listed(models) as server, refusal:
+            ChatPolicy(client(server.port)).connect()
     with listed({"data": [{"id": "a"}]}) as server:
         actor = ChatPolicy(client(server.port), prefix="")
         actor.connect()

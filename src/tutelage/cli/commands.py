@@ -115,10 +115,19 @@ def collect(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from tutelage.runs import offline
+    from tutelage.runs.export import export, push
 
-    offline.export(arguments.folder, arguments.checkpoint, arguments.out)
+    export(
+        arguments.folder,
+        arguments.checkpoint,
+        arguments.out,
+        apart=arguments.adapters,
+        evaluations=arguments.eval,
+        gguf=arguments.gguf,
+    )
     print(f"written to {arguments.out}")
+    if arguments.push:
+        print(f"pushed to {push(arguments.out, arguments.push)}")
     return 0
 
 

@@ -284,6 +284,28 @@ def _export(p: argparse.ArgumentParser) -> None:
     p.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run")
     p.add_argument("out", metavar="OUT", type=Path, help="the new folder for the model")
     _checkpoint(p)
+    p.add_argument(
+        "--adapters",
+        action="store_true",
+        help="write low-rank adapters as they are, instead of merged into the weights",
+    )
+    p.add_argument(
+        "--eval",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="results of `tutelage eval --out` for the model card; repeat for several",
+    )
+    p.add_argument(
+        "--gguf",
+        default="",
+        metavar="TYPE",
+        help="also write a GGUF file of this type, such as f16, by llama.cpp's converter",
+    )
+    p.add_argument(
+        "--push", default="", metavar="OWNER/NAME", help="then upload it to a hub; private if new"
+    )
 
 
 def _demo(p: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ import atexit
 import copy
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -98,6 +99,12 @@ def locate(model: str, *, where: str) -> str:
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise ConfigError(f"{where}.model: there is no folder {model}; check the path")
     return model
+
+
+def on_a_hub(model: str) -> bool:
+    """Whether a `model` is a hub id, which means the same on every machine."""
+    named = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith(".")
+    return bool(named) and not Path(model).exists()
 
 
 def quiet() -> None:

@@ -1,15 +1,12 @@
 """Playing without learning: evaluations of trained and given models, and episodes to imitate."""
 
 import contextlib
-import json
 import os
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
-
-from safetensors import safe_open
 
 from tutelage.algorithms.sft import sft
 from tutelage.config.schema import Config
@@ -19,13 +16,12 @@ from tutelage.errors import ConfigError, RunError, did_you_mean
 from tutelage.evaluation.evaluate import Evaluation, Known, evaluate, named
 from tutelage.evaluation.panels import NamedPanel, chosen
 from tutelage.objective import Algorithm, View
-from tutelage.policies.hf.loading import load
-from tutelage.rollout.disk import move_to_new, new, reason, refuse_existing, remove
+from tutelage.rollout.disk import move_to_new, reason, refuse_existing, remove
 from tutelage.rollout.hint_preparation import Hinter, prove, sample
 from tutelage.rollout.play import play
 from tutelage.rollout.record import Log, episode_line
 from tutelage.rollout.session import Session
-from tutelage.runs import checkpoint, models
+from tutelage.runs import checkpoint
 from tutelage.runs.assemble import Parts, Tick, assemble, deterministic, tasks_of
 from tutelage.runs.folder import CONFIG
 from tutelage.schedules import constant
@@ -55,31 +51,6 @@ def trained(where: Path, name: str = "") -> str:
         )
     checkpoint.verify(where / checkpoint.FOLDER / name)
     return str(where / checkpoint.FOLDER / name)
-
-
-def export(where: Path, name: str, out: Path) -> None:
-    """Write the student of a run's checkpoint, adapters merged into its weights, as a folder that
-    transformers reads. Raises RunError rather than overwrite one."""
-    found = trained(where, name)
-    if not found:
-        raise ConfigError(f"{where} is not the folder of a run; name the one that holds `latest`")
-    refuse_existing(out)
-    models.quiet()
-    policy = load(found)
-    with new(out) as draft:
-        policy.save(draft)
-        _check(draft)
-
-
-def _check(folder: Path) -> None:
-    """Read back what a model's folder holds, before it gets its name."""
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ".json":
-            json.loads(path.read_text(encoding="utf-8"))
-        elif path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - it is no dict
-                    file.get_tensor(name)
 
 
 @contextlib.contextmanager

@@ -38,11 +38,12 @@ def train(arguments: argparse.Namespace) -> int:
         dry_run.show(dry_run.make(config), Console())
         return 0
     from tutelage.cli.progress import watch_for
+    from tutelage.runs.sinks import Sending
     from tutelage.runs.train import train as run
 
     try:
         watch = watch_for(Console(), quiet=arguments.quiet, as_json=arguments.json)
-        run(config, resume=arguments.resume, watch=watch)
+        run(config, resume=arguments.resume, watch=Sending(watch, arguments.sink))
     except KeyboardInterrupt:
         from tutelage.runs.folder import standing
 
@@ -245,6 +246,19 @@ def convert(arguments: argparse.Namespace) -> int:
     count = convert(arguments.source, arguments.out, arguments.to, won=arguments.won)
     print(f"{count} episodes written to {arguments.out}")
     return 0
+
+
+def send(arguments: argparse.Namespace) -> int:
+    from tutelage.config.toml_file import load
+    from tutelage.runs import sinks
+
+    config = load(arguments.folder, trust=True)  # read, and not run
+    left = sinks.send(arguments.folder, arguments.sink, config)
+    for sentence in left:
+        say(sentence, FAILED)
+    if not left:
+        print(f"sent to {', '.join(sinks.states(arguments.folder))}")
+    return FAILED if left else 0
 
 
 def compare(arguments: argparse.Namespace) -> int:

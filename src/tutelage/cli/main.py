@@ -144,6 +144,16 @@ def _checkpoint(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _sink(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--sink",
+        action="append",
+        default=[],
+        choices=["tensorboard", "wandb", "mlflow", "trackio"],
+        help="also send the run's numbers there; repeat for several",
+    )
+
+
 # -- options of each command
 
 
@@ -176,6 +186,7 @@ def _train(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--quiet", action="store_true", help="print notes only")
     p.add_argument("--json", action="store_true", help="print a line of JSON for every event")
+    _sink(p)
 
 
 def _eval(p: argparse.ArgumentParser) -> None:
@@ -306,6 +317,11 @@ def _export(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--push", default="", metavar="OWNER/NAME", help="then upload it to a hub; private if new"
     )
+
+
+def _send(p: argparse.ArgumentParser) -> None:
+    p.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run")
+    _sink(p)
 
 
 def _demo(p: argparse.ArgumentParser) -> None:
@@ -542,6 +558,7 @@ COMMANDS = {
     "collect": Command("Record episodes to imitate (setting rollout.replay).", _collect),
     "export": Command("Write the trained model of a run as a Hugging Face folder.", _export),
     "convert": Command("Convert episodes to and from the formats of other tools.", _convert),
+    "send": Command("Send a run's numbers to TensorBoard, W&B, MLflow or trackio.", _send),
     "compare": Command("Compare runs on the same tasks, with confidence intervals.", _compare),
     "power": Command("Compute the difference that a number of tasks and seeds can detect.", _power),
     "runs": Command("List runs with their state, progress and last evaluation.", _runs),

@@ -46,10 +46,10 @@ def licence(base: str) -> str:
     if base.startswith("wheel:"):
         wheel = WHEELS.get(base.removeprefix("wheel:"))
         try:
-            about = metadata(wheel.package) if wheel else {}
+            about = dict(metadata(wheel.package).json) if wheel else {}
         except PackageNotFoundError:
             about = {}
-        return str(about.get("License-Expression") or about.get("License") or UNKNOWN).lower()
+        return str(about.get("license_expression") or about.get("license") or UNKNOWN).lower()
     card: Path | None = Path(base).expanduser() / "README.md"
     if models.on_a_hub(base):
         from huggingface_hub import try_to_load_from_cache

@@ -243,7 +243,13 @@ def serve(arguments: argparse.Namespace) -> int:
 def convert(arguments: argparse.Namespace) -> int:
     from tutelage.cli.convert import convert
 
-    count = convert(arguments.source, arguments.out, arguments.to, won=arguments.won)
+    count = convert(
+        arguments.source,
+        arguments.out,
+        arguments.to,
+        won=arguments.won,
+        tokenizer=arguments.tokenizer,
+    )
     print(f"{count} episodes written to {arguments.out}")
     return 0
 

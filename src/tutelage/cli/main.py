@@ -394,9 +394,16 @@ def _convert(p: argparse.ArgumentParser) -> None:
     p.add_argument("out", metavar="OUT", type=Path, help="the new file, a line for each episode")
     p.add_argument(
         "--to",
-        choices=["atif", "messages", "episodes"],
+        choices=["atif", "messages", "parquet", "inspect", "episodes"],
         required=True,
-        help="atif: ATIF v1.8 trajectories; messages: OpenAI's chat messages; episodes: read ATIF",
+        help="atif: ATIF v1.8 trajectories; messages: OpenAI's chat messages; parquet: a table of both "
+        "messages and ids; inspect: a log of Inspect; episodes: read any of these",
+    )
+    p.add_argument(
+        "--tokenizer",
+        default="",
+        metavar="MODEL",
+        help="with --to episodes: the student's model, in whose ids conversations are written",
     )
     p.add_argument("--won", action="store_true", help="only won episodes")
 

@@ -68,6 +68,7 @@ ADAPTERS = {
     "gem": "tutelage.envs.adapters.gem:Gem",
     "openenv": "tutelage.envs.adapters.openenv:OpenEnv",
     "verifiers": "tutelage.envs.adapters.verifiers:Verifiers",
+    "messages": "tutelage.envs.adapters.messages:Messages",
 }
 """Environments of other libraries, which run in a worker process."""
 

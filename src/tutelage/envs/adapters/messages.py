@@ -17,6 +17,10 @@ ROLES = ("system", "developer", "user", "tool", "function")
 """Of messages that the agent reads; "assistant" writes them."""
 
 
+END = "The conversation has ended."
+"""What is shown after the last answer."""
+
+
 class Said(NamedTuple):
     """A turn: what the agent is shown, what was answered, and whether that is to be imitated."""
 
@@ -104,7 +108,7 @@ class MessagesEnv:
         self.at += 1
         if self.at < len(self.turns):
             return Observation(text=self.turns[self.at].seen)
-        return Observation(text="", done=True, won=self.right, reward=float(self.right))
+        return Observation(text=END, done=True, won=self.right, reward=float(self.right))
 
     def close(self) -> None: ...
 

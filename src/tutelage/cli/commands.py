@@ -285,6 +285,7 @@ def compare(arguments: argparse.Namespace) -> int:
         form=arguments.format,
         out=arguments.out,
         plot=arguments.plot,
+        by=arguments.by,
     )
     return 0
 

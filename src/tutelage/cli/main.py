@@ -440,6 +440,12 @@ def _compare(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw success by step: FILE.png, .svg or .pdf"
     )
+    p.add_argument(
+        "--by",
+        choices=["steps", "episodes", "tokens", "seconds"],
+        default="steps",
+        help="with --plot: what success is drawn against (default: steps)",
+    )
 
 
 def _power(p: argparse.ArgumentParser) -> None:

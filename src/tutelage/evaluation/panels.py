@@ -127,19 +127,31 @@ def chosen(suite: Suite, named: NamedPanel) -> Panel:
     return Panel(split=named.split, tasks=tasks, fingerprint=found)
 
 
-def name_of(panel: Panel) -> str:
-    """The name of the shipped panel that consists of the same tasks; empty if there is none."""
+def named(split: str, fingerprint: str) -> str:
+    """The name of the shipped panel with a fingerprint; empty if there is none."""
     same = [
-        named.name
-        for named in shipped().values()
-        if (named.split, named.fingerprint) == (panel.split, panel.fingerprint)
+        panel.name
+        for panel in shipped().values()
+        if (panel.split, panel.fingerprint) == (split, fingerprint)
     ]
     return same[0] if same else ""
 
 
+def name_of(panel: Panel) -> str:
+    """The name of the shipped panel that consists of the same tasks; empty if there is none."""
+    return named(panel.split, panel.fingerprint)
+
+
 def described(panel: Panel) -> str:
     """How a table names what was played."""
-    name = name_of(panel)
-    if name:
-        return f"panel {name} ({panel.fingerprint})"
-    return f"not on a shipped panel ({panel.fingerprint})"
+    return in_words(panel.split, panel.fingerprint)
+
+
+def in_words(split: str, fingerprint: str) -> str:
+    """The same of a panel that is known by its fingerprint alone.
+
+    >>> in_words("unseen", "0123")
+    'not on a shipped panel (0123)'
+    """
+    name = named(split, fingerprint)
+    return f"panel {name} ({fingerprint})" if name else f"not on a shipped panel ({fingerprint})"

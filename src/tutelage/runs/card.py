@@ -11,7 +11,7 @@ from tutelage.algorithms import ALGORITHMS
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import write as as_toml
 from tutelage.errors import NAME, RunError
-from tutelage.evaluation.panels import shipped
+from tutelage.evaluation.panels import named
 from tutelage.evaluation.results import SUMMARY
 from tutelage.policies.hf.wheel import WHEELS
 from tutelage.prompts.chat_template import Chat
@@ -132,16 +132,10 @@ def _evaluations(run: Run, checkpoint: Path) -> list[Mapping[str, Any]]:
     alone = [line for line in lines if not line.get("hint")]
     chosen = alone[:1] + alone[1:][-1:]
     more = {"temperature": run.config.eval.temperature, "repeats": 1}
-    return [{**line, **more, "panel_name": _panel_name(line)} for line in chosen]
-
-
-def _panel_name(line: Mapping[str, Any]) -> str:
-    same = [p.name for p in shipped().values() if (p.split, p.fingerprint) == _played(line)]
-    return same[0] if same else ""
-
-
-def _played(line: Mapping[str, Any]) -> tuple[str, str]:
-    return str(line["split"]), str(line["panel"])
+    return [
+        {**line, **more, "panel_name": named(str(line["split"]), str(line["panel"]))}
+        for line in chosen
+    ]
 
 
 def _of(path: Path) -> list[Mapping[str, Any]]:

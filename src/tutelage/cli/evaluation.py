@@ -31,23 +31,23 @@ class Progress:
 
     def __init__(self) -> None:
         self.start = self.last = time.monotonic()
-        self.done = self.total = self.won = self.ended = 0
+        self.left = self.won = self.ended = 0
 
     def tick(self, done: int, total: int) -> None:
-        self.done, self.total = done, total
+        self.left = total - done
+        if self.ended:
+            self.show()
 
     def one(self, known: Known) -> None:
         self.ended += 1
         self.won += known.episode.won
-        self.show()
 
     def text(self) -> str:
         low, high = wilson(self.won, self.ended)
-        left = self.total - self.done - 1  # the tick of this episode is still to come
-        seconds = (time.monotonic() - self.start) / self.ended * max(0, left)
+        seconds = (time.monotonic() - self.start) / self.ended * self.left
         share = self.won / self.ended
         return (
-            f"played {self.ended} of {self.ended + max(0, left)}, solved {100 * share:.0f} % "
+            f"played {self.ended} of {self.ended + self.left}, solved {100 * share:.0f} % "
             f"({100 * low:.0f} to {100 * high:.0f}), about {_span(seconds)} left"
         )
 

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tutelage.errors import RunError
 from tutelage.rollout import record
@@ -92,7 +92,7 @@ def learning_curve(
         axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
         for end in (low, high):
             axes.plot(x, end, color=colour, alpha=0.45, lw=0.6)
-        look = {"marker": mark, "markersize": 5.5, "markeredgecolor": "white"}
+        look: dict[str, Any] = {"marker": mark, "markersize": 5.5, "markeredgecolor": "white"}
         axes.plot(x, [p.success for p in curve], linestyle=line, color=colour, label=name, **look)
         if len(curve) == 1:  # a band of one point cannot be seen
             axes.errorbar(

@@ -17,7 +17,8 @@ from support.tiny_runs import Quiet
 from tutelage.config.schema import AlgorithmSection
 from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.errors import Diverged, RunError, TutelageError
-from tutelage.runs import checkpoint, offline, train
+from tutelage.runs import checkpoint, train
+from tutelage.runs.export import export
 from tutelage.types import Observation
 
 NEWEST, BEFORE = "step-000004", "step-000002"
@@ -126,7 +127,7 @@ def test_every_reader_of_a_checkpoint_notices(name: str, run: Path) -> None:
     path = run / "checkpoints" / NEWEST / name
     flipped(path)
     with pytest.raises(TutelageError) as refusal:
-        offline.export(run, "", run.parent / "out")
+        export(run, "", run.parent / "out")
     assert str(path) in str(refusal.value)
     assert not (run.parent / "out").exists()
 

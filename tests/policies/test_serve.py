@@ -126,7 +126,7 @@ def test_what_it_does_not_know_it_refuses(body: dict[str, Any], message: str) ->
 
 def test_what_is_not_there() -> None:
     with serving(policy()) as server:
-        assert "there is no /v1/chat/completions" in refused(server, "/v1/chat/completions")
+        assert "there is no /v1/embeddings" in refused(server, "/v1/embeddings")
         assert "answered 404" in refused(server, "/collective_rpc", method="reload_weights")
 
 

@@ -40,11 +40,13 @@ def train(arguments: argparse.Namespace) -> int:
                     dry_run.show(dry_run.make(config), Console())
                 return 0
             from tutelage.cli.progress import results_only, watch_for
+            from tutelage.runs.sinks import Sending
             from tutelage.runs.train import train as run
 
             with results_only(wanted=arguments.json) as out:
                 watch = watch_for(Console(), quiet=arguments.quiet, as_json=arguments.json, out=out)
-                run(config, resume=arguments.resume, watch=watch, ranks=ranks)
+                sending = Sending(watch, [] if ranks.rank else arguments.sink)
+                run(config, resume=arguments.resume, watch=sending, ranks=ranks)
     except KeyboardInterrupt:
         if config is None:
             raise
@@ -71,39 +73,17 @@ def _training(arguments: argparse.Namespace) -> "Config":
 
 
 def eval(arguments: argparse.Namespace) -> int:
-    import json
-
     from rich.console import Console
 
-    from tutelage.cli import eval_config, listing
-    from tutelage.cli.progress import results_only
-    from tutelage.evaluation.results import write
-    from tutelage.runs import offline
+    from tutelage.cli import evaluation
+    from tutelage.evaluation import panels
 
     if arguments.out is not None and arguments.out.exists():
         raise ConfigError(f"{arguments.out} exists already; choose another --out, or remove it")
-    with results_only(wanted=arguments.json) as out:
-        config, student = eval_config.of(
-            str(arguments.model),
-            arguments.overrides,
-            tasks=arguments.tasks,
-            split=arguments.split,
-            temperature=arguments.temperature,
-            checkpoint=arguments.checkpoint,
-            trust=arguments.trust,
-        )
-        names = list(dict.fromkeys(arguments.policy)) or [offline.STUDENT]
-        found = offline.evaluations(config, names, student=student, tick=tick)
-        step = int(student.rpartition("-")[2]) if "step-" in Path(student).name else 0
-        if arguments.out is not None:
-            write(found, arguments.out, step=step)
-        if arguments.json:
-            for name, evaluation in found.items():
-                print(json.dumps(evaluation.line(step, name)), file=out)
-        else:
-            listing.evaluations(found, Console())
-            if arguments.out is not None:
-                print(f"results and transcripts: {arguments.out}")
+    if arguments.repeats < 1:
+        raise ConfigError(f"--repeats must be at least 1, got {arguments.repeats}")
+    panel = panels.find(arguments.panel) if arguments.panel else None
+    evaluation.run(arguments, panel, Console())
     return 0
 
 
@@ -155,10 +135,19 @@ def collect(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from tutelage.runs import offline
+    from tutelage.runs.export import export, push
 
-    offline.export(arguments.folder, arguments.checkpoint, arguments.out)
+    export(
+        arguments.folder,
+        arguments.checkpoint,
+        arguments.out,
+        apart=arguments.adapters,
+        evaluations=arguments.eval,
+        gguf=arguments.gguf,
+    )
     print(f"written to {arguments.out}")
+    if arguments.push:
+        print(f"pushed to {push(arguments.out, arguments.push)}")
     return 0
 
 
@@ -273,9 +262,28 @@ def serve(arguments: argparse.Namespace) -> int:
 def convert(arguments: argparse.Namespace) -> int:
     from tutelage.cli.convert import convert
 
-    count = convert(arguments.source, arguments.out, arguments.to, won=arguments.won)
+    count = convert(
+        arguments.source,
+        arguments.out,
+        arguments.to,
+        won=arguments.won,
+        tokenizer=arguments.tokenizer,
+    )
     print(f"{count} episodes written to {arguments.out}")
     return 0
+
+
+def send(arguments: argparse.Namespace) -> int:
+    from tutelage.config.toml_file import load
+    from tutelage.runs import sinks
+
+    config = load(arguments.folder, trust=True)  # read, and not run
+    left = sinks.send(arguments.folder, arguments.sink, config)
+    for sentence in left:
+        say(sentence, FAILED)
+    if not left:
+        print(f"sent to {', '.join(sinks.states(arguments.folder))}")
+    return FAILED if left else 0
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -296,6 +304,7 @@ def compare(arguments: argparse.Namespace) -> int:
         form=arguments.format,
         out=arguments.out,
         plot=arguments.plot,
+        by=arguments.by,
     )
     return 0
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from tutelage.errors import ConfigError, RunError
 from tutelage.evaluation import comparison
 from tutelage.evaluation.comparison import Comparison, Design, Evaluated, Measured
-from tutelage.evaluation.plots import Point, learning_curve
+from tutelage.evaluation.plots import COLOURS, Point, learning_curve
 from tutelage.evaluation.statistics import rate
 from tutelage.viewer.runs import Folder, find
 
@@ -21,6 +21,14 @@ FORMS = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
 """The form of a file, by its ending."""
 RESULT = 5
 """Columns that tell the result; those after them tell what it took."""
+WIDE = 110
+"""Columns of a terminal from which on what it took stands in one table."""
+LABELS = {
+    "steps": "training steps",
+    "episodes": "episodes",
+    "tokens": "tokens trained on",
+    "seconds": "seconds of training",
+}
 PLOTS = (".png", ".svg", ".pdf")
 
 
@@ -96,6 +104,7 @@ def compare(
     form: str,
     out: Path | None,
     plot: Path | None,
+    by: str = "steps",
 ) -> None:
     """Print the comparison, or write it to a file whose ending says its form; and a plot."""
     if out is not None and out.suffix not in FORMS:
@@ -115,7 +124,7 @@ def compare(
     else:
         sys.stdout.write(comparison.rendered(found, form))
     if plot is not None:
-        _plot(runs, found, plot)
+        _plot(runs, found, plot, by)
         print(f"written to {plot}")
 
 
@@ -128,11 +137,16 @@ def _write(path: Path, text: str) -> None:
 
 def _text(found: Comparison, console: Console) -> None:
     titles, cells = comparison.columns(found)
-    parts = [range(RESULT), [0, *range(RESULT, len(titles))]]  # both fit on a terminal
+    half = RESULT + (len(titles) - RESULT) // 2
+    parts = [range(RESULT), [0, *range(RESULT, half)], [0, *range(half, len(titles))]]
+    if console.width >= WIDE:
+        parts[1:] = [[0, *range(RESULT, len(titles))]]
     for part in parts:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for k in part:
-            table.add_column(titles[k], justify="left" if k < 2 else "right", no_wrap=k == 0)
+            # the verdict alone is wrapped, where it must be
+            side, whole = "left" if k < 2 else "right", k != RESULT - 1
+            table.add_column(titles[k], justify=side, no_wrap=whole)  # type: ignore[arg-type]
         for line in cells:
             table.add_row(*(line[k] for k in part))
         console.print(table)
@@ -140,8 +154,9 @@ def _text(found: Comparison, console: Console) -> None:
     console.print(comparison.note(found), soft_wrap=True, highlight=False)
 
 
-def _plot(runs: Sequence[Evaluated], found: Comparison, path: Path) -> None:
-    """Success by training steps, each method's seeds pooled."""
+def _plot(runs: Sequence[Evaluated], found: Comparison, path: Path, by: str) -> None:
+    """Success by training steps, or by the mean of what a method's seeds had spent of something
+    else; seeds are pooled."""
     curves = {}
     for row in found.rows:
         mine = [run for run in runs if run.method == row.method]
@@ -154,9 +169,17 @@ def _plot(runs: Sequence[Evaluated], found: Comparison, path: Path) -> None:
                 for run, own in zip(mine, steps, strict=True)
             ]
             pooled = rate(table)
+            spent = [
+                run.evaluations[own.index(step)].spent.get(by)
+                for run, own in zip(mine, steps, strict=True)
+            ]
+            known = [x for x in spent if x is not None]
+            if len(known) < len(spent):
+                continue  # it was not logged how much that was
             points.append(
                 Point(
                     step=int(step),
+                    at=sum(known) / len(known),
                     success=pooled.mean,
                     low=pooled.low,
                     high=pooled.high,
@@ -165,7 +188,13 @@ def _plot(runs: Sequence[Evaluated], found: Comparison, path: Path) -> None:
             )
         seeds = f", {len(mine)} seeds" if len(mine) > 1 else ""
         curves[f"{row.method}{seeds}"] = points
-    learning_curve(curves, path, title="", note=comparison.note(found))
+    if len(curves) > len(COLOURS):
+        raise ConfigError(
+            f"at most {len(COLOURS)} methods can be told apart in a plot, and there are {len(curves)}; "
+            "name fewer runs"
+        )
+    note = comparison.caption(found)
+    learning_curve(curves, path, title="", note=note, label=LABELS[by])
 
 
 def power(console: Console, design: Design, *, wished: float | None) -> None:

@@ -1,4 +1,4 @@
-"""`tutelage convert`: recorded episodes as ATIF trajectories or chat messages, and ATIF read back."""
+"""`tutelage convert`: recorded episodes in forms that other tools read, and theirs as episodes."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,11 +12,12 @@ from tutelage.rollout import formats, record
 EPISODES = "episodes.jsonl"
 
 
-def convert(source: Path, out: Path, form: str, *, won: bool) -> int:
+def convert(source: Path, out: Path, form: str, *, won: bool, tokenizer: str = "") -> int:
     """Write the episodes of a run or a file in another form; their number.
 
-    form  "atif", "messages", or "episodes" to read ATIF
-    won   leave out what was lost
+    form       "atif", "messages", "parquet" or "inspect"; "episodes" to read what others wrote
+    won        leave out what was lost
+    tokenizer  a model: conversations become episodes in its ids
 
     Raises RunError rather than overwrite a file, and for what cannot be read.
     """
@@ -25,15 +26,21 @@ def convert(source: Path, out: Path, form: str, *, won: bool) -> int:
     path = source / EPISODES if source.is_dir() else source
     if not path.exists():
         raise RunError(f"{path} does not exist; give a run's folder or a file of episodes")
-    count = 0
-    part = out.with_name(f"{out.name}.part")
+    lines = _read(path, form, tokenizer)
+    chosen = (line for line in lines if line["won"] or not won)
+    part = out.with_name(f"{out.stem}.part{out.suffix}")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            for line in _read(path, form):
-                if won and not line["won"]:
-                    continue
-                file.write(record.dump(_written(line, form)) + "\n")
-                count += 1
+        if form in ("parquet", "inspect"):
+            from tutelage.rollout import tables
+
+            write = tables.write_parquet if form == "parquet" else tables.write_inspect
+            count = write(chosen, part, source=str(source))
+        else:
+            count = 0
+            with part.open("w", encoding="utf-8") as file:
+                for line in chosen:
+                    file.write(record.dump(_written(line, form)) + "\n")
+                    count += 1
         part.rename(out)
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error.strerror})") from error
@@ -54,9 +61,15 @@ def _written(line: Mapping[str, Any], form: str) -> record.Line:
         ) from error
 
 
-def _read(path: Path, form: str) -> Iterator[Mapping[str, Any]]:
+def _read(path: Path, form: str, tokenizer: str) -> Iterator[Mapping[str, Any]]:
     if form != "episodes":
         yield from record.read(path)
+        return
+    if path.suffix in (".parquet", ".eval"):
+        from tutelage.rollout import tables
+
+        read = tables.read_parquet if path.suffix == ".parquet" else tables.read_inspect
+        yield from _talks(list(read(path)), path, tokenizer)
         return
     if path.suffix == ".json":  # one trajectory, over several lines
         try:
@@ -66,5 +79,52 @@ def _read(path: Path, form: str) -> Iterator[Mapping[str, Any]]:
         for trajectory in trajectories:
             yield formats.from_atif(trajectory)
         return
+    first = next(record.read(path), {})
+    if "messages" in first:
+        yield from _talks(None, path, tokenizer)
+        return
     for trajectory in record.read(path):
         yield formats.from_atif(trajectory)
+
+
+def _talks(
+    lines: list[Mapping[str, Any]] | None, path: Path, tokenizer: str
+) -> Iterator[Mapping[str, Any]]:
+    """Conversations as episodes in the ids of a model's tokenizer."""
+    from tutelage.envs.adapters.messages import conversation
+    from tutelage.rollout.conversations import episode_lines
+
+    if not tokenizer:
+        raise RunError(
+            f"{path} holds conversations, whose ids depend on a tokenizer; name the student's model "
+            "with --tokenizer"
+        )
+    if lines is None:
+        yield from episode_lines(path, _chat(tokenizer))
+        return
+    # the suite that plays them needs them as lines, so they are written beside
+    beside = path.with_suffix(".messages.jsonl")
+    if beside.exists():
+        raise RunError(f"{beside} exists already; remove it, or convert that file")
+    for k, line in enumerate(lines, 1):
+        conversation(line, where=f"{path}, row {k}")
+    with beside.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(record.dump(line) + "\n")
+    print(f"the conversations are in {beside}, for the suite messages")
+    yield from episode_lines(beside, _chat(tokenizer))
+
+
+def _chat(model: str) -> Any:
+    from transformers import AutoTokenizer
+
+    from tutelage.prompts.chat_template import Chat
+    from tutelage.runs import models
+
+    models.quiet()
+    folder = models.locate(model, where="--tokenizer")
+    try:
+        return Chat(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), "append")
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"the tokenizer of {model} could not be loaded ({reason})") from error

@@ -12,6 +12,7 @@ from tutelage.config.trust import check as check_trust
 from tutelage.envs.registry import SUITES, suite_of
 from tutelage.errors import ConfigError
 from tutelage.evaluation.evaluate import default_split
+from tutelage.evaluation.panels import NamedPanel
 from tutelage.runs import assemble, offline
 from tutelage.runs.folder import CONFIG
 
@@ -29,20 +30,39 @@ def of(
     checkpoint: str = "",
     trust: bool = False,
     command: str = "eval",
+    panel: NamedPanel | None = None,
+    key: str = "",
 ) -> tuple[Config, str]:
     """The configuration to evaluate, and the folder of the checkpoint with the student ("" for the
     model that the configuration names).
 
-    model    a TOML file, the folder of a run or of a model, a hub id, or "builtin:NAME"
+    model    a TOML file, the folder of a run or of a model, a hub id, "builtin:NAME", or the
+             address of an OpenAI-compatible server
     rest     optionally a suite, then settings as "section.key=value"
     command  the one that asks, for its error messages
+    panel    brings its suite, options, split and tasks
+    key      the environment variable with the key of the server
     """
     suite = rest[0] if rest and "=" not in rest[0] else ""
+    if panel is not None:
+        _check_panel(panel, suite, tasks=tasks, split=split)
+        suite, rest = panel.suite, [panel.suite, *rest[bool(suite) :]]
+        tasks, split = len(panel.tasks), panel.split
     settings = rest[1:] if suite else rest
+    address = model.removeprefix("chat:")
+    served = address.startswith(("http://", "https://"))
+    if key and not served:
+        raise ConfigError(
+            f"--key is for the address of a server, and {model} is none; leave it out"
+        )
     typed = [f"env.suite={suite}"] if suite else []
     path = Path(model)
     student = ""
-    if path.is_dir() and (path / CONFIG).exists():
+    if served and suite:
+        table = _table(f"chat:{address}", suite)
+        if key:
+            _section(table, "policy")["key"] = key
+    elif path.is_dir() and (path / CONFIG).exists():
         table = read_table(path / CONFIG)
         check_trust(path / CONFIG, table, [*settings, *typed], trust=trust)
         student = offline.trained(path, checkpoint)
@@ -60,6 +80,8 @@ def of(
     if checkpoint and not student:
         raise ConfigError(f"--checkpoint needs the folder of a run, but {model} is not one")
     override(table, settings)
+    if panel is not None:
+        _section(table, "env")["options"] = dict(panel.options)
     chosen: dict[str, JsonValue] = {"tasks": tasks, "split": split, "temperature": temperature}
     given = {key: value for key, value in chosen.items() if value is not None}
     section = table.setdefault("eval", {})
@@ -79,6 +101,22 @@ def _table(model: str, suite: str) -> Table:
         "context": dict(CONTEXTS.get((model, suite), {})),
         "eval": {},
     }
+
+
+def _section(table: Table, name: str) -> dict[str, JsonValue]:
+    section = table.setdefault(name, {})
+    assert isinstance(section, dict)
+    return section
+
+
+def _check_panel(panel: NamedPanel, suite: str, *, tasks: int | None, split: str | None) -> None:
+    """Refuse what a panel decides itself."""
+    if suite not in ("", panel.suite):
+        raise ConfigError(f"the panel {panel.name} is of {panel.suite}, not of {suite}")
+    if tasks is not None or split is not None:
+        raise ConfigError(
+            f"the panel {panel.name} has its own tasks; leave --tasks and --split out"
+        )
 
 
 def _replace_suite(table: Table, suite: str) -> None:

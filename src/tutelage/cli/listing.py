@@ -1,6 +1,7 @@
 """Tables that the command line prints: algorithms, suites and evaluations."""
 
 import inspect
+import math
 import re
 import sys
 import textwrap
@@ -16,13 +17,15 @@ from rich.table import Table
 from tutelage.algorithms import ALGORITHMS
 from tutelage.algorithms.parameters import meanings
 from tutelage.cli import examples
-from tutelage.cli.progress import percent, rate
+from tutelage.cli.progress import rate
 from tutelage.config.expressions import in_words
 from tutelage.config.signature import annotations
 from tutelage.config.toml_file import write_value
 from tutelage.envs.registry import ADAPTERS, SUITES, suite_class
 from tutelage.evaluation.evaluate import Evaluation
-from tutelage.evaluation.statistics import mean, paired
+from tutelage.evaluation.measures import Measure, by_family, measured, played
+from tutelage.evaluation.panels import described, shipped
+from tutelage.evaluation.statistics import difference, paired
 from tutelage.runs.phases import algorithm_function
 
 
@@ -177,6 +180,11 @@ def suite(name: str, console: Console) -> None:
         console.print(table)
     else:
         say("\nIt takes no options.")
+    on = [panel for panel in shipped().values() if panel.suite == name]
+    if on:
+        say("\n[bold]Panels[/bold], for tutelage eval --panel NAME\n")
+        for panel in on:
+            say(f"{panel.name} ({panel.fingerprint})", markup=False)
     say(f"\ntutelage init {name}: writes a file to start from", markup=False)
 
 
@@ -240,46 +248,84 @@ def _options(kind: Callable[..., object], doc: str) -> Table:
 
 
 def evaluations(found: Mapping[str, Evaluation], console: Console) -> None:
-    """Print success and score by policy and task family with intervals, the suite's own numbers,
-    and differences in success on the same tasks."""
+    """Print success, score, turns, tokens and invalid turns by policy and task family, each with its
+    interval, the suite's own numbers, and differences in success on the same tasks."""
     first = next(iter(found.values()))
     panel = first.panel
-    title = f"{len(first.episodes)} tasks of {panel.split!r}, panel {panel.fingerprint}"
-    table = Table(title=title)
+    title = f"{len(panel.tasks)} tasks of {panel.split!r}, {described(panel)}"
+    console.print(title, soft_wrap=True, highlight=False)
+    table = Table()
     for column in ("", *found):
         table.add_column(column)
-    families = first.families()
-    table.add_row("success", *(percent(sum(e.won), len(e.won)) for e in found.values()))
-    for family in families if len(families) > 1 else ():
-        counts = [e.families()[family] for e in found.values()]
-        table.add_row(f"  {family}", *(percent(int(c[0]), int(c[1])) for c in counts))
+    rows = [played(evaluation) for evaluation in found.values()]
+    whole, families = [measured(each) for each in rows], [by_family(each) for each in rows]
+    names = list(families[0])
+    for measure, label in LABELS.items():
+        if not any(measure in each for each in whole) or _is_success(measure, whole):
+            continue
+        table.add_row(label, *(_cell(measure, each.get(measure)) for each in whole))
+        for family in names if measure in ("success", "score") else ():
+            cells = [_cell(measure, each.get(family, {}).get(measure)) for each in families]
+            table.add_row(f"  {family}", *cells)
     for name, cells in _numbers(list(found.values())):
         table.add_row(name, *cells)
-    lines = [e.line(0, "") for e in found.values()]
-    table.add_row("turns per episode", *(f"{float(str(line['turns'])):.3g}" for line in lines))
-    table.add_row("invalid turns", *(f"{100 * float(str(x['invalid'])):.0f} %" for x in lines))
-    table.add_row("broken episodes", *(str(line["broken"]) for line in lines))
+    broken = [sum(e.stop.broken for e in each.episodes) for each in found.values()]
+    table.add_row("broken episodes", *map(str, broken))
     console.print(table)
     names = list(found)
     for name in names[1:]:
-        difference, low, high = paired(found[names[0]].won, found[name].won)
+        gap, low, high = _difference(found[names[0]], found[name])
         verdict = "" if low > 0 or high < 0 else ": not distinguishable"
         console.print(
-            f"{name} against {names[0]}: {100 * difference:+.1f} points "
+            f"{name} against {names[0]}: {100 * gap:+.1f} points "
             f"({100 * low:+.1f} to {100 * high:+.1f}) on the same tasks{verdict}",
             soft_wrap=True,
         )
 
 
+LABELS = {
+    "success": "success",
+    "score": "score",
+    "turns": "turns per episode",
+    "tokens": "tokens per episode",
+    "invalid": "invalid turns",
+}
+
+
+def _is_success(measure: str, whole: Sequence[Mapping[str, Measure]]) -> bool:
+    """Whether it is the score, and nothing but success in other words."""
+    return measure == "score" and all(
+        "score" not in each or each["score"].mean == each["success"].mean for each in whole
+    )
+
+
+def _cell(measure: str, found: Measure | None) -> str:
+    """A measure with its interval, and a share of tasks with their number.
+
+    >>> _cell("turns", Measure(mean=5.25, low=4.5, high=6.0, n=8))
+    '5.25 (4.50 to 6.00)'
+    >>> _cell("success", Measure(mean=0.25, low=0.09, high=0.53, n=12))
+    '3/12 = 25 % (9 to 53 %)'
+    """
+    if found is None:
+        return ""
+    if measure in ("turns", "tokens"):
+        digits = 2 if found.mean < 100 else 0
+        high = f"{found.high:.{digits}f}" if math.isfinite(found.high) else "unknown"
+        return f"{found.mean:.{digits}f} ({found.low:.{digits}f} to {high})"
+    count = f"{found.mean * found.n:g}/{found.n} = " if measure == "success" else ""
+    return f"{count}{rate(found.mean, found.low, found.high)}"
+
+
+def _difference(a: Evaluation, b: Evaluation) -> tuple[float, float, float]:
+    if a.repeats == b.repeats == 1:
+        return paired(a.won, b.won)
+    found = difference([a.outcomes], [b.outcomes])
+    return found.mean, found.low, found.high
+
+
 def _numbers(found: Sequence[Evaluation]) -> Iterator[tuple[str, list[str]]]:
-    """Rows of scores (if they differ from success) and of the suite's own numbers."""
-    if any(e.scores and e.scores != e.won for e in found):
-        yield "score", [rate(*mean(e.scores)) if e.scores else "" for e in found]
-        parts = [e.score_families() for e in found]
-        families = list(dict.fromkeys(name for part in parts for name in part))
-        for family in families if len(families) > 1 else ():
-            cells = [rate(*part[family]) if family in part else "" for part in parts]
-            yield f"  {family}", cells
+    """Rows of the suite's own numbers."""
     for name in dict.fromkeys(name for e in found for name in e.summary):
         cells = [f"{e.summary[name]:.3g}" if name in e.summary else "" for e in found]
         yield name.replace("_", " "), cells

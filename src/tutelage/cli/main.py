@@ -146,6 +146,16 @@ def _checkpoint(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _sink(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--sink",
+        action="append",
+        default=[],
+        choices=["tensorboard", "wandb", "mlflow", "trackio"],
+        help="also send the run's numbers there; repeat for several",
+    )
+
+
 # -- options of each command
 
 
@@ -178,14 +188,15 @@ def _train(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--quiet", action="store_true", help="print notes only")
     p.add_argument("--json", action="store_true", help="print a line of JSON for every event")
+    _sink(p)
 
 
 def _eval(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "model",
         metavar="MODEL",
-        type=Path,
-        help='a folder, a hub id, the folder of a run, "builtin:NAME", or a TOML file',
+        help='a folder, a hub id, the folder of a run, "builtin:NAME", a TOML file, or the address '
+        "of an OpenAI-compatible server, http://HOST:PORT/v1#NAME",
     )
     p.add_argument(
         "overrides",
@@ -209,12 +220,27 @@ def _eval(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--temperature", type=float, metavar="T", help="sampling temperature; 0 is greedy"
     )
+    p.add_argument(
+        "--panel",
+        metavar="NAME",
+        help="a list of tasks that everybody can name, or its file (`tutelage envs SUITE` lists them)",
+    )
+    p.add_argument(
+        "--repeats", type=int, default=1, metavar="N", help="episodes of every task (default: 1)"
+    )
+    p.add_argument(
+        "--key",
+        default="",
+        metavar="VARIABLE",
+        help="the environment variable with the key of the server",
+    )
     _checkpoint(p)
     p.add_argument(
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="a new folder for the results, a row per task, and the transcripts",
+        help="a new folder for the results, a row per task, and the transcripts; a killed "
+        "evaluation goes on when its command is repeated",
     )
     p.add_argument("--json", action="store_true", help="print one line of JSON per policy instead")
 
@@ -271,6 +297,33 @@ def _export(p: argparse.ArgumentParser) -> None:
     p.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run")
     p.add_argument("out", metavar="OUT", type=Path, help="the new folder for the model")
     _checkpoint(p)
+    p.add_argument(
+        "--adapters",
+        action="store_true",
+        help="write low-rank adapters as they are, instead of merged into the weights",
+    )
+    p.add_argument(
+        "--eval",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="results of `tutelage eval --out` for the model card; repeat for several",
+    )
+    p.add_argument(
+        "--gguf",
+        default="",
+        metavar="TYPE",
+        help="also write a GGUF file of this type, such as f16, by llama.cpp's converter",
+    )
+    p.add_argument(
+        "--push", default="", metavar="OWNER/NAME", help="then upload it to a hub; private if new"
+    )
+
+
+def _send(p: argparse.ArgumentParser) -> None:
+    p.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run")
+    _sink(p)
 
 
 def _demo(p: argparse.ArgumentParser) -> None:
@@ -343,9 +396,16 @@ def _convert(p: argparse.ArgumentParser) -> None:
     p.add_argument("out", metavar="OUT", type=Path, help="the new file, a line for each episode")
     p.add_argument(
         "--to",
-        choices=["atif", "messages", "episodes"],
+        choices=["atif", "messages", "parquet", "inspect", "episodes"],
         required=True,
-        help="atif: ATIF v1.8 trajectories; messages: OpenAI's chat messages; episodes: read ATIF",
+        help="atif: ATIF v1.8 trajectories; messages: OpenAI's chat messages; parquet: a table of both "
+        "messages and ids; inspect: a log of Inspect; episodes: read any of these",
+    )
+    p.add_argument(
+        "--tokenizer",
+        default="",
+        metavar="MODEL",
+        help="with --to episodes: the student's model, in whose ids conversations are written",
     )
     p.add_argument("--won", action="store_true", help="only won episodes")
 
@@ -381,6 +441,12 @@ def _compare(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw success by step: FILE.png, .svg or .pdf"
+    )
+    p.add_argument(
+        "--by",
+        choices=["steps", "episodes", "tokens", "seconds"],
+        default="steps",
+        help="with --plot: what success is drawn against (default: steps)",
     )
 
 
@@ -507,6 +573,7 @@ COMMANDS = {
     "collect": Command("Record episodes to imitate (setting rollout.replay).", _collect),
     "export": Command("Write the trained model of a run as a Hugging Face folder.", _export),
     "convert": Command("Convert episodes to and from the formats of other tools.", _convert),
+    "send": Command("Send a run's numbers to TensorBoard, W&B, MLflow or trackio.", _send),
     "compare": Command("Compare runs on the same tasks, with confidence intervals.", _compare),
     "power": Command("Compute the difference that a number of tasks and seeds can detect.", _power),
     "runs": Command("List runs with their state, progress and last evaluation.", _runs),

@@ -289,6 +289,11 @@ class PolicySection(Section):
         return self.model.partition("#")[0].rstrip("/") if served else ""
 
     @property
+    def chats(self) -> bool:
+        """Whether it is a model that is asked in messages and can only play: "chat:URL#NAME"."""
+        return self.model.startswith(("chat:http://", "chat:https://"))
+
+    @property
     def served_name(self) -> str:
         """The model's name on its server; if empty, the first that the server lists."""
         return self.model.partition("#")[2] if self.url else ""
@@ -310,7 +315,7 @@ class PolicySection(Section):
             raise ValueError("has lora or quantize, which are for a `model`, not for a built one")
         if self.lora and self.sampler is not None:
             raise ValueError("has lora and a sampler, which takes full weights: remove one of them")
-        if self.key and not (self.sampler and self.sampler.url):
+        if self.key and not (self.sampler and self.sampler.url) and not self.chats:
             raise ValueError("has a key, but no server that needs one")
         return self
 

@@ -36,11 +36,13 @@ def offered(group: str) -> dict[str, tuple[EntryPoint, ...]]:
     """The entry points of a group by name, our own names first; more than one where packages
     disagree on what the name means."""
     found = list(entry_points(group=group))
-    if not any(_package(point) == NAME for point in found) and PYPROJECT.is_file():
-        # a source tree on the path that is not installed
+    if PYPROJECT.is_file():
+        # a source tree on the path: not installed, or installed before an entry was added
         with PYPROJECT.open("rb") as file:
             listed = tomllib.load(file)["project"]["entry-points"][group]
-        found += [EntryPoint(name, value, group) for name, value in listed.items()]
+        ours = {point.name for point in found if _package(point) == NAME}
+        missing = [item for item in listed.items() if item[0] not in ours]
+        found += [EntryPoint(name, value, group) for name, value in missing]
     found.sort(key=lambda point: _package(point) != NAME)  # stable: otherwise in the order found
     by_name: dict[str, tuple[EntryPoint, ...]] = {}
     for point in found:
@@ -66,6 +68,7 @@ ADAPTERS = {
     "gem": "tutelage.envs.adapters.gem:Gem",
     "openenv": "tutelage.envs.adapters.openenv:OpenEnv",
     "verifiers": "tutelage.envs.adapters.verifiers:Verifiers",
+    "messages": "tutelage.envs.adapters.messages:Messages",
 }
 """Environments of other libraries, which run in a worker process."""
 

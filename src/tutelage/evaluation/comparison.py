@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tutelage.errors import ConfigError
+from tutelage.evaluation.panels import in_words
 from tutelage.evaluation.statistics import Z95, Estimate, difference, paired, rate, student_t
 
 SPENT = ("steps", "episodes", "tokens", "seconds")
@@ -219,13 +220,24 @@ def note(comparison: Comparison) -> str:
     pairings = sorted({row.pairing for row in comparison.rows if row.pairing})
     one = any(len(row.seeds) == 1 for row in comparison.rows)
     text = (
-        f"Per cent of {comparison.tasks} tasks of the split {comparison.split} "
-        f"(panel {comparison.panel}) with 95 % intervals; differences on the same tasks, "
+        f"Per cent of {comparison.tasks} tasks of the split {comparison.split}, "
+        f"{in_words(comparison.split, comparison.panel)}, with 95 % intervals; differences on the "
+        "same tasks, "
         f"paired: {', '.join(pairings) or 'none'}."
     )
     if one:
         text += " With one seed an interval covers the variation of tasks alone."
     return text
+
+
+def caption(comparison: Comparison) -> str:
+    """What a plot shows, in sentences, to stand below it."""
+    seeds = {len(row.seeds) for row in comparison.rows}
+    over = "tasks alone (one seed)" if seeds == {1} else "seeds and tasks"
+    return (
+        f"Success on n = {comparison.tasks} tasks of the split {comparison.split}, "
+        f"{in_words(comparison.split, comparison.panel)}. Bands are 95 % intervals over {over}."
+    )
 
 
 def _count(value: float | None, *, missing: str = "") -> str:

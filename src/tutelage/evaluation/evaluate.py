@@ -1,9 +1,10 @@
 """Evaluation: success rate and score of a policy on a fixed panel of tasks, with intervals."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 
 from tutelage.envs.base import Identifies, Suite, Summarises
 from tutelage.envs.check import splits_of
@@ -12,6 +13,7 @@ from tutelage.envs.observations import observation
 from tutelage.errors import ConfigError
 from tutelage.evaluation.statistics import mean, wilson
 from tutelage.objective import Algorithm, View
+from tutelage.policies.base import CountsTokens
 from tutelage.rollout.play import play
 from tutelage.rollout.session import Session
 from tutelage.schedules import constant
@@ -37,6 +39,11 @@ def panel(suite: Suite, split: str, count: int) -> Panel:
             "ask for fewer, or choose another split"
         )
     tasks = tuple(available[i] for i in range(count))
+    return Panel(split=split, tasks=tasks, fingerprint=fingerprint(suite, tasks))
+
+
+def fingerprint(suite: Suite, tasks: Sequence[Task]) -> str:
+    """A hash of the suite's identity, and of the ids and first observations of tasks."""
     digest = hashlib.sha256()
     if isinstance(suite, Identifies):
         digest.update(suite.identity().encode())
@@ -45,17 +52,30 @@ def panel(suite: Suite, split: str, count: int) -> Panel:
         seen = attempt(f"reset to {task.id}", partial(env.reset, task))
         digest.update(f"{task.id}\n{observation(seen).text}\n".encode())
         close(env)
-    return Panel(split=split, tasks=tasks, fingerprint=digest.hexdigest()[:16])
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Results on a panel: one episode per task, in the panel's order."""
+    """Results on a panel: `repeats` episodes per task, in the panel's order."""
 
     panel: Panel
     episodes: tuple[Episode, ...]
     hint: str = ""  # the privileged information in the policy's prompt
     summary: Mapping[str, float] = field(default_factory=dict)  # the suite's own numbers
+    repeats: int = 1  # of every task, one after the other in `episodes`
+    spent: tuple[int, ...] = ()  # sampled tokens of each, where a server counts them itself
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Sampled tokens of every episode."""
+        return self.spent or tuple(sum(len(t.tokens) for t in e.turns) for e in self.episodes)
+
+    @property
+    def outcomes(self) -> list[float]:
+        """Each task's share of episodes that were won."""
+        won, k = self.won, self.repeats
+        return [sum(won[i : i + k]) / k for i in range(0, len(won), k)]
 
     @property
     def won(self) -> list[bool]:
@@ -65,6 +85,10 @@ class Evaluation:
     def rate(self) -> tuple[float, float, float]:
         """The success rate and its 95 % interval (Wilson): (rate, low, high), each in [0, 1]."""
         n = len(self.episodes)
+        if self.repeats > 1:
+            whole = all(x in (0.0, 1.0) for x in self.outcomes)
+            won, n = sum(self.outcomes), len(self.outcomes)
+            return (won / n, *wilson(won, n)) if whole else mean(self.outcomes)
         return (sum(self.won) / n if n else 0.0, *wilson(sum(self.won), n))
 
     @property
@@ -100,7 +124,7 @@ class Evaluation:
             / max(1, sum(turns)),
             "broken": sum(e.stop.broken for e in self.episodes),
             "families": self.families(),
-            "outcomes": [int(w) for w in self.won],
+            "outcomes": self.outcomes if self.repeats > 1 else [int(w) for w in self.won],
             **self._scored(),
             **({"summary": dict(self.summary)} if self.summary else {}),
         }
@@ -127,6 +151,14 @@ class Evaluation:
             won = [e.won for e in self.episodes if e.task.family == name]
             out[name or "all"] = [sum(won), len(won), *wilson(sum(won), len(won))]
         return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A finished episode, and how many tokens were sampled in it."""
+
+    episode: Episode
+    tokens: int
 
 
 TEST_SPLITS = ("test", "unseen", "validation", "valid", "dev", "seen", "train")
@@ -157,29 +189,59 @@ def evaluate(
     acting: Algorithm | None = None,
     seed: int,
     temperature: float,
+    repeats: int = 1,
+    known: Mapping[str, Sequence[Known]] = MappingProxyType({}),
+    ended: Callable[[Known], None] = lambda one: None,
 ) -> Evaluation:
-    """Play every task of the panel once with one policy.
+    """Play every task of the panel, once or with `repeats`, with one policy.
 
     policy       the name of the policy in the session; "self" is the student
     hint         privileged information in the policy's prompt; empty for none. Random draws are
                  the same with and without it.
     acting       an algorithm that acts instead of the policy, such as the suite's expert
     temperature  of sampling; 0 is greedy
+    repeats      episodes of every task, each with draws of its own
+    known        by task id, all its episodes from before: they are not played again
+    ended        called with every episode that is whole, as it ends
     """
+    actor = session.policies[policy]
+    counted = actor if isinstance(actor, CountsTokens) and acting is None else None
+    fresh: dict[tuple[str, int], Known] = {}
+
+    def keep(key: str, episode: Episode) -> None:
+        tokens = counted.tokens_of(key) if counted else sum(len(t.tokens) for t in episode.turns)
+        one = fresh[episode.task.id, episode.copy] = Known(episode=episode, tokens=tokens)
+        if not episode.stop.broken:
+            ended(one)
+
     alone = replace(
         session,
-        policies={"self": session.policies[policy]},
+        policies={"self": actor},
         limits=replace(session.limits, temperature=temperature),
+        ended=keep,
     )
     if acting is None:
         acting = Algorithm(terms=())
     if hint:
         views = {"hinted": View(hint=hint)}
         acting = Algorithm(terms=(), views=views, actors={"hinted": constant(1.0)})
-    played = play(alone, tested.tasks, acting, seed=seed, step=-1)
-    by_task = {e.task.id: e for e in reversed(played)}
-    episodes = tuple(by_task[task.id] for task in tested.tasks)
+    left = [task for task in tested.tasks if task.id not in known]
+    if left:
+        play(alone, left, acting, seed=seed, step=-1, group_size=repeats)
+    ones = [
+        one
+        for task in tested.tasks
+        for one in known.get(task.id) or [fresh[task.id, copy] for copy in range(repeats)]
+    ]
+    episodes = tuple(one.episode for one in ones)
     summary: Mapping[str, float] = {}
     if isinstance(session.suite, Summarises):
         summary = attempt("summarise", partial(session.suite.summarise, episodes))
-    return Evaluation(panel=tested, episodes=episodes, hint=hint, summary=summary)
+    return Evaluation(
+        panel=tested,
+        episodes=episodes,
+        hint=hint,
+        summary=summary,
+        repeats=repeats,
+        spent=tuple(one.tokens for one in ones) if counted else (),
+    )

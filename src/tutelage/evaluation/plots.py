@@ -1,9 +1,10 @@
 """Plots of a run as PNG, drawn from the files in its folder."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tutelage.errors import RunError
 from tutelage.rollout import record
@@ -14,17 +15,29 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """The palette of Okabe and Ito, which is safe for colour blindness."""
+MARKS = ("o", "s", "^", "D", "v", "P")
+"""One for each colour, so that curves can be told apart in black and white."""
+LINES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (7, 2)))
+"""Likewise."""
+NOTE_COLUMNS = 118
+"""Characters of a line of the caption."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One evaluation: success and its interval after `step` training steps."""
+    """One evaluation: success and its interval after `step` training steps, or at another place
+    `at` of the x-axis, such as the tokens trained on by then."""
 
     step: int
     success: float
     low: float
     high: float
     n: int
+    at: float | None = None
+
+    @property
+    def x(self) -> float:
+        return self.step if self.at is None else self.at
 
 
 def points(run: Path) -> list[Point]:
@@ -52,10 +65,11 @@ def learning_curve(
     title: str,
     teacher: Point | None = None,
     note: str = "",
+    label: str = "training steps",
 ) -> None:
-    """Success rate against training steps, one line per run with a 95 % band, as a PNG; also as
-    an SVG or a PDF, by the ending of `path`."""
-    from matplotlib.ticker import PercentFormatter
+    """Success rate against training steps or what `label` names, one line per run with a 95 % band,
+    as a PNG; also as an SVG or a PDF, by the ending of `path`."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
     if len(curves) > len(COLOURS):
         raise ValueError(f"at most {len(COLOURS)} curves can be distinguished, got {len(curves)}")
@@ -72,16 +86,27 @@ def learning_curve(
             ha="right",
             color="0.35",
         )
-    for colour, (name, curve) in zip(COLOURS, curves.items(), strict=False):
-        steps = [p.step for p in curve]
-        axes.fill_between(
-            steps, [p.low for p in curve], [p.high for p in curve], color=colour, alpha=0.16, lw=0
-        )
-        axes.plot(steps, [p.success for p in curve], "o-", color=colour, label=name, markersize=4)
+    styles = zip(COLOURS, MARKS, LINES, strict=True)
+    for (colour, mark, line), (name, curve) in zip(styles, curves.items(), strict=False):
+        x, low, high = [p.x for p in curve], [p.low for p in curve], [p.high for p in curve]
+        axes.fill_between(x, low, high, color=colour, alpha=0.13, lw=0)
+        for end in (low, high):
+            axes.plot(x, end, color=colour, alpha=0.45, lw=0.6)
+        look: dict[str, Any] = {"marker": mark, "markersize": 5.5, "markeredgecolor": "white"}
+        axes.plot(x, [p.success for p in curve], linestyle=line, color=colour, label=name, **look)
+        if len(curve) == 1:  # a band of one point cannot be seen
+            axes.errorbar(
+                x,
+                [curve[0].success],
+                [[curve[0].success - low[0]], [high[0] - curve[0].success]],
+                color=colour,
+                capsize=3,
+                lw=1,
+            )
     sizes = sorted({p.n for curve in curves.values() for p in curve})
     axes.set(
         title=title,
-        xlabel="training steps",
+        xlabel=label,
         ylabel=f"tasks solved (n = {', '.join(map(str, sizes))}; band: 95 % interval)",
         ylim=(0, 1.03),
     )
@@ -89,7 +114,11 @@ def learning_curve(
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="best", frameon=False)
+    if max((p.x for curve in curves.values() for p in curve), default=0) >= 10_000:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, handlelength=3.2)
     _save(figure, path, note)
 
 
@@ -138,14 +167,17 @@ def _empty(size: tuple[float, float]) -> "tuple[Figure, Axes]":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    figure = Figure(figsize=size, dpi=200, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()
 
 
 def _save(figure: "Figure", path: Path, note: str) -> None:
+    from matplotlib import rc_context
+
     if note:
-        figure.supxlabel(note, fontsize=8, color="0.4", x=0.01, ha="left")
+        lines = "\n".join(textwrap.wrap(note, NOTE_COLUMNS))
+        figure.supxlabel(lines, fontsize=8, color="0.3", x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     # no date and no version, so that equal plots are equal files
     unsaid = {
@@ -153,4 +185,6 @@ def _save(figure: "Figure", path: Path, note: str) -> None:
         ".svg": ["Date", "Creator"],
         ".pdf": ["CreationDate", "Creator"],
     }
-    figure.savefig(path, metadata=dict.fromkeys(unsaid.get(path.suffix, [])))
+    # the ids in an SVG are random without a salt; fonts that an editor can change, and a journal takes
+    with rc_context({"svg.hashsalt": "tutelage", "pdf.fonttype": 42}):
+        figure.savefig(path, metadata=dict.fromkeys(unsaid.get(path.suffix, [])))

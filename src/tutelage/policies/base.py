@@ -129,6 +129,15 @@ class AnswersLate(Protocol):
 
 
 @runtime_checkable
+class CountsTokens(Protocol):
+    """An engine that knows better than its ids how many tokens were sampled."""
+
+    def tokens_of(self, key: str) -> int:
+        """Sampled tokens of all requests with this key; asked once, when its episode has ended."""
+        ...
+
+
+@runtime_checkable
 class Prefetches(Protocol):
     """A scorer on another machine, which can compute scores before they are read."""
 

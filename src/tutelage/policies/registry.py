@@ -8,7 +8,8 @@ package offers engines by entry points of the group "tutelage.policies":
 
 The setting `model` names one as "my_engine:REST" or "package.module:Class#REST"; what REST means
 is for the engine to say. The engines of this project are chosen by what a section holds: "hf" by a
-folder or a hub id, "tiny" by `build`, "server" by an address.
+folder or a hub id, "tiny" by `build`, "server" by an address; "chat:URL#NAME" is a model of any
+OpenAI-compatible server, which can only play.
 """
 
 import re
@@ -31,7 +32,9 @@ if TYPE_CHECKING:  # the protocols import torch, which `tutelage doctor` does wi
     from tutelage.policies.base import OpenedPolicy, Policy
 
 OFFERED: Mapping[str, tuple[EntryPoint, ...]] = offered("tutelage.policies")
-OURS = ("hf", "tiny", "server")
+OURS = ("hf", "tiny", "server", "chat")
+CHOSEN = OURS[:3]
+"""Engines that no setting names: what a section holds chooses them."""
 FOLDERS = ("builtin", "wheel")
 """What "hf" reads in front of a colon: models that come with packages."""
 PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(#.*)?", re.DOTALL)
@@ -88,7 +91,7 @@ def named(section: PolicySection) -> Named:
         return Named("server", section.model)
     name, colon, rest = section.model.partition(":")
     if colon and name not in FOLDERS and not Path(section.model).exists():
-        if name in OFFERED and name not in OURS:
+        if name in OFFERED and name not in CHOSEN:
             return Named(name, rest)
         if PATH.fullmatch(section.model):
             path, _, rest = section.model.partition("#")

@@ -169,7 +169,7 @@ class Chat:
     @cached_property
     def size(self) -> int:
         """The largest id of the tokenizer's vocabulary, plus 1: there may be unused ids below it."""
-        return 1 + max(len(self.tokenizer) - 1, *self.tokenizer.get_vocab().values())
+        return 1 + int(max(len(self.tokenizer) - 1, *self.tokenizer.get_vocab().values()))
 
     @cached_property
     def _frames(self) -> dict[str, tuple[int, ...]]:

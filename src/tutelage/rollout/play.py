@@ -415,6 +415,7 @@ class _Rollout:
             error=error,
         )
         self.finished.append((p.job, penalised(episode, self.algorithm.penalties)))
+        self.session.ended(key, self.finished[-1][1])
         foresee(self.session, self.algorithm, episode)
         if not stop.broken:
             done = sum(not e.stop.broken for _, e in self.finished)

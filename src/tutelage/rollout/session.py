@@ -113,6 +113,7 @@ class Session:
     turned    called with (turn, the observation that answers it) after every turn
     ready     called with (tasks, algorithm, step) before tasks are played: makes hints
     ranks     the processes that play beside each other, each whole groups
+    ended     called with (the key of its requests, the episode) after every attempt at a task
     """
 
     suite: Suite
@@ -127,6 +128,7 @@ class Session:
     hints: Hints = field(default_factory=Hints)
     ready: Ready = lambda tasks, algorithm, step: None
     ranks: Ranks = ALONE
+    ended: Callable[[str, Episode], None] = lambda key, episode: None
 
     def __post_init__(self) -> None:
         fill = object.__setattr__  # the class is frozen, and these defaults depend on the suite

@@ -4,10 +4,12 @@ import atexit
 import copy
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
@@ -23,6 +25,7 @@ from tutelage.policies.hf.loading import load
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.policies.registry import Opening, named, open_policy
+from tutelage.policies.server.chat import ChatPolicy
 from tutelage.policies.server.http import Client, RequestOptions
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm import (
@@ -96,6 +99,12 @@ def locate(model: str, *, where: str) -> str:
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise ConfigError(f"{where}.model: there is no folder {model}; check the path")
     return model
+
+
+def on_a_hub(model: str) -> bool:
+    """Whether a `model` is a hub id, which means the same on every machine."""
+    named = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith(".")
+    return bool(named) and not Path(model).exists()
 
 
 def quiet() -> None:
@@ -308,6 +317,18 @@ def server(opening: Opening) -> RemotePolicy:
         Chat(tokenizer, section.template_history, tuple(section.chat.options.items())),
         model=section.served_name,
     )
+    policy.connect()
+    return policy
+
+
+def chat(opening: Opening) -> ChatPolicy:
+    """A model of any OpenAI-compatible server, asked in messages: it plays, and is never scored."""
+    url, _, name = opening.model.partition("#")
+    section, where = opening.section, opening.where
+    client = client_of(section.key, url, where=where, seed=opening.config.run.seed)
+    path = urlsplit(url).path.rstrip("/")
+    prefix = "/v1" if not path or path.endswith("/v1") else ""
+    policy = ChatPolicy(client, model=name, prefix=prefix)
     policy.connect()
     return policy
 

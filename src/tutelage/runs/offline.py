@@ -1,28 +1,27 @@
 """Playing without learning: evaluations of trained and given models, and episodes to imitate."""
 
 import contextlib
-import json
 import os
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from safetensors import safe_open
+from typing import Protocol
 
 from tutelage.algorithms.sft import sft
 from tutelage.config.schema import Config
 from tutelage.envs.base import Demonstrates, Suite
+from tutelage.envs.guard import attempt
 from tutelage.errors import ConfigError, RunError, did_you_mean
-from tutelage.evaluation.evaluate import Evaluation, evaluate, named
+from tutelage.evaluation.evaluate import Evaluation, Known, evaluate, named
+from tutelage.evaluation.panels import NamedPanel, chosen
 from tutelage.objective import Algorithm, View
-from tutelage.policies.hf.loading import load
-from tutelage.rollout.disk import move_to_new, new, reason, refuse_existing, remove
+from tutelage.rollout.disk import move_to_new, reason, refuse_existing, remove
 from tutelage.rollout.hint_preparation import Hinter, prove, sample
 from tutelage.rollout.play import play
 from tutelage.rollout.record import Log, episode_line
 from tutelage.rollout.session import Session
-from tutelage.runs import checkpoint, models
+from tutelage.runs import checkpoint
 from tutelage.runs.assemble import Parts, Tick, assemble, deterministic, tasks_of
 from tutelage.runs.folder import CONFIG
 from tutelage.schedules import constant
@@ -52,31 +51,6 @@ def trained(where: Path, name: str = "") -> str:
         )
     checkpoint.verify(where / checkpoint.FOLDER / name)
     return str(where / checkpoint.FOLDER / name)
-
-
-def export(where: Path, name: str, out: Path) -> None:
-    """Write the student of a run's checkpoint, adapters merged into its weights, as a folder that
-    transformers reads. Raises RunError rather than overwrite one."""
-    found = trained(where, name)
-    if not found:
-        raise ConfigError(f"{where} is not the folder of a run; name the one that holds `latest`")
-    refuse_existing(out)
-    models.quiet()
-    policy = load(found)
-    with new(out) as draft:
-        policy.save(draft)
-        _check(draft)
-
-
-def _check(folder: Path) -> None:
-    """Read back what a model's folder holds, before it gets its name."""
-    for path in sorted(folder.iterdir()):
-        if path.suffix == ".json":
-            json.loads(path.read_text(encoding="utf-8"))
-        elif path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - it is no dict
-                    file.get_tensor(name)
 
 
 @contextlib.contextmanager
@@ -110,34 +84,68 @@ def need_expert(suite: Suite, config: Config) -> None:
         )
 
 
+class Keeping(Protocol):
+    """Where the episodes of an evaluation under way are kept."""
+
+    def finished(self, name: str, repeats: int) -> Mapping[str, Sequence[Known]]: ...
+    def add(self, name: str, one: Known) -> None: ...
+
+
 def evaluations(
-    config: Config, names: Sequence[str], *, student: str = "", tick: Tick
+    config: Config,
+    names: Sequence[str],
+    *,
+    student: str = "",
+    tick: Tick,
+    on: NamedPanel | None = None,
+    repeats: int = 1,
+    keeping: Keeping | None = None,
+    ended: Callable[[Known], None] = lambda one: None,
 ) -> dict[str, Evaluation]:
     """Each named policy alone on the configured panel, and again with the privileged text of
     eval.hint. "student" comes from the folder `student` if that is not empty; "expert" is the
-    suite's own, which needs no hint."""
+    suite's own, which needs no hint.
+
+    on       a panel by name, instead of the first eval.tasks tasks of eval.split
+    repeats  episodes of every task, each with draws of its own
+    keeping  keeps episodes as they end, and knows those of before
+    ended    called with every episode as it ends
+    """
     _known(config, names, [STUDENT, EXPERT])
-    parts = assemble(config, learns=False)
+    parts = assemble(config, learns=False, evaluates=on is None)
+    if on is not None:
+        tasks = attempt("the reset of an evaluation task", lambda: chosen(parts.suite, on))
+        parts = replace(parts, panel=tasks)
     assert parts.panel is not None
     if EXPERT in names:
         need_expert(parts.suite, config)
     others = [name for name in names if name not in (STUDENT, EXPERT)]
+    found: dict[str, Evaluation] = {}
     with opened(parts, student=student, others=others, tick=tick) as session:
         hint = config.eval.hint
         prove(session, {"the evaluation": View(hint=hint)}, sample(parts.panel.tasks))
-        return {
-            named(name, shown): evaluate(
-                session,
-                parts.panel,
-                policy="self" if name in (STUDENT, EXPERT) else name,
-                hint=shown,
-                acting=alone(EXPERT, thoughts=False) if name == EXPERT else None,
-                seed=config.run.seed,
-                temperature=config.eval.temperature,
-            )
-            for name in names
-            for shown in dict.fromkeys(("",) if name == EXPERT else ("", hint))
-        }
+        for name in names:
+            for shown in dict.fromkeys(("",) if name == EXPERT else ("", hint)):
+                title = named(name, shown)
+
+                def keep(one: Known, title: str = title) -> None:
+                    if keeping is not None:
+                        keeping.add(title, one)
+                    ended(one)
+
+                found[title] = evaluate(
+                    session,
+                    parts.panel,
+                    policy="self" if name in (STUDENT, EXPERT) else name,
+                    hint=shown,
+                    acting=alone(EXPERT, thoughts=False) if name == EXPERT else None,
+                    seed=config.run.seed,
+                    temperature=config.eval.temperature,
+                    repeats=repeats,
+                    known=keeping.finished(title, repeats) if keeping is not None else {},
+                    ended=keep,
+                )
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,9 @@ class Run:
 
         Raises RunError rather than overwrite a folder.
         """
-        offline.export(self.folder, checkpoint, Path(path))
+        from tutelage.runs.export import export  # which writes a card from a Run
+
+        export(self.folder, checkpoint, Path(path))
         return Path(path)
 
     def _lines(self, name: str) -> list[dict[str, object]]:

@@ -17,8 +17,8 @@ from tutelage.objective.lazy_scores import Fetch
 from tutelage.objective.scores import Scores
 from tutelage.rollout.ranks import Ranks
 from tutelage.training.layout import Layout
-from tutelage.training.sampler_mismatch import Mismatch
 from tutelage.training.ratios import RatioStatistics
+from tutelage.training.sampler_mismatch import Mismatch
 
 BUCKET = 1 << 24
 """Entries of gradients that are summed over processes at once: 64 MB."""
@@ -117,7 +117,6 @@ class Shard:
         """What each rank saw of sampler and trainer in its first passes, on every rank."""
         if not self.alone:
             mismatch.glimpsed = [x for part in self.ranks.gather(mismatch.glimpsed) for x in part]
-
 
     def gathered(self, ratios: RatioStatistics) -> RatioStatistics:
         """The ratios of all ranks."""

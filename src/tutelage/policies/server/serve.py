@@ -2,6 +2,7 @@
 
     GET  /health  /v1/models
     POST /v1/completions   ids or text, `logprobs`, `prompt_logprobs`, `return_token_ids`
+    POST /v1/chat/completions   messages of system, user and assistant, for other programs
     POST /tokenize
     POST /collective_rpc   reload_weights from a folder, and /reset_prefix_cache: with `reload`
 
@@ -15,13 +16,13 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -85,6 +86,35 @@ class CompletionBody(BaseModel):
     frequency_penalty: Literal[0] = 0
 
 
+class MessageBody(BaseModel):
+    """One message of a conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ChatBody(BaseModel):
+    """The body of /v1/chat/completions. Options that change the distribution are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = ""
+    messages: Annotated[list[MessageBody], Field(min_length=1)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    user: str = ""
+    n: Literal[1] = 1
+    stream: Literal[False] = False
+    top_p: Literal[1] = 1
+    presence_penalty: Literal[0] = 0
+    frequency_penalty: Literal[0] = 0
+
+
+B = TypeVar("B", CompletionBody, ChatBody)
 TopLogprobs = list[dict[int, tuple[float, int]]]
 """For each token of a prompt but the first: its id and the likeliest ones, with log-probability and
 rank; the token itself comes first."""
@@ -280,7 +310,11 @@ class Handler(BaseHTTPRequestHandler):
         self._answer({"/health": self._health, "/v1/models": self._models})
 
     def do_POST(self) -> None:
-        paths = {"/v1/completions": self._completions, "/tokenize": self._tokenize}
+        paths = {
+            "/v1/completions": self._completions,
+            "/v1/chat/completions": self._chat,
+            "/tokenize": self._tokenize,
+        }
         if self.server.reload:
             paths |= {"/collective_rpc": self._reload, "/reset_prefix_cache": self._health}
         self._answer(paths)
@@ -401,23 +435,16 @@ class Handler(BaseHTTPRequestHandler):
         return [int(token) for token in ids]
 
     def _completions(self, body: Any) -> Any:
-        options = self._options(body)
+        options = self._options(body, CompletionBody)
         text = options.prompt
         prompt = tuple(self._ids(text) if isinstance(text, str) else text)
         self._refuse_misfits(options, prompt)
         scored = None
         if options.prompt_logprobs is not None:
             scored = self.server.worker.do(Job(prompt=prompt, top=options.prompt_logprobs))
-        key = next(self.server.keys)
-        seed = time.time_ns() if options.seed is None else options.seed
-        request = Request(
-            key=str(key),
-            prompt=prompt,
-            seed=seed,
-            max_new=options.max_tokens,
-            temperature=options.temperature,
+        key, completion = self._sampled(
+            prompt, options.max_tokens, options.temperature, options.seed
         )
-        completion: Completion = self.server.worker.do(Job(request=request))
         choice = {
             "index": 0,
             "text": self._text(completion.tokens, options.skip_special_tokens),
@@ -428,19 +455,68 @@ class Handler(BaseHTTPRequestHandler):
             "prompt_token_ids": list(prompt) if options.return_token_ids else None,
             "prompt_logprobs": None if scored is None else [None, *map(self._entry, scored)],
         }
+        return self._answered(f"cmpl-{key}", "text_completion", choice, prompt, completion)
+
+    def _sampled(
+        self, prompt: tuple[int, ...], most: int, temperature: float, seed: int | None
+    ) -> tuple[int, Completion]:
+        key = next(self.server.keys)
+        request = Request(
+            key=str(key),
+            prompt=prompt,
+            seed=time.time_ns() if seed is None else seed,
+            max_new=most,
+            temperature=temperature,
+        )
+        completion: Completion = self.server.worker.do(Job(request=request))
+        return key, completion
+
+    def _answered(
+        self, name: str, kind: str, choice: Any, prompt: tuple[int, ...], completion: Completion
+    ) -> Any:
         counts = {"prompt_tokens": len(prompt), "completion_tokens": len(completion.tokens)}
         return {
-            "id": f"cmpl-{key}",
-            "object": "text_completion",
+            "id": name,
+            "object": kind,
             "created": int(time.time()),
             "model": self.server.name,
             "choices": [choice],
             "usage": {**counts, "total_tokens": sum(counts.values())},
         }
 
-    def _options(self, body: Any) -> CompletionBody:
+    def _chat(self, body: Any) -> Any:
+        options = self._options(body, ChatBody)
+        prompt = self._conversation(options.messages)
+        room = self.server.limit - len(prompt)
+        most = options.max_completion_tokens or options.max_tokens or max(1, room)
+        asked = {"prompt": list(prompt), "max_tokens": most, "temperature": options.temperature}
+        self._refuse_misfits(CompletionBody.model_validate(asked), prompt)
+        key, completion = self._sampled(prompt, most, options.temperature, options.seed)
+        text = self.server.chat.text(completion.tokens)
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": text},
+            "finish_reason": "stop" if completion.ended else "length",
+        }
+        return self._answered(f"chatcmpl-{key}", "chat.completion", choice, prompt, completion)
+
+    def _conversation(self, talk: Sequence[MessageBody]) -> tuple[int, ...]:
+        """The ids of messages, laid out as in training: no content becomes a control token."""
+        system = talk[0].content if talk[0].role == "system" else ""
+        rest = talk[1:] if talk[0].role == "system" else talk
+        wanted = ["user", "assistant"] * len(rest)
+        if [each.role for each in rest] != wanted[: len(rest)] or len(rest) % 2 == 0:
+            message = "messages: after a system message, user and assistant must take turns"
+            raise RequestError(400, "BadRequestError", message)
+        chat = self.server.chat
+        ids = chat.open(system, rest[0].content)
+        for reply, seen in zip(rest[1::2], rest[2::2], strict=True):
+            ids = (*ids, *chat.reply(reply.content), *chat.follow(seen.content, ended=True))
+        return ids
+
+    def _options(self, body: Any, kind: type[B]) -> B:
         try:
-            options = CompletionBody.model_validate(body)
+            options = kind.model_validate(body)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"][:1]))

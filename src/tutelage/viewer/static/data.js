@@ -1,5 +1,5 @@
 // Where data come from: the server that sent this page, or the page itself if it was written to a file.
-import { useState, useEffect } from "./html.js";
+import { useState, useEffect, useLayoutEffect } from "./html.js";
 
 const element = document.getElementById("data");
 const inside = element ? JSON.parse(element.textContent) : null;
@@ -89,7 +89,7 @@ function search(run, asked) {
 function useData(path, parameters = {}, { live = false } = {}) {
   const key = path === null ? "" : `${path}?${JSON.stringify(parameters)}`;
   const [state, set] = useState({ key: "", data: null, error: "" });
-  useEffect(() => {
+  useLayoutEffect(() => { // asked before the page is painted: the answer is a frame earlier
     if (path === null) return undefined;
     let over = false;
     let timer = 0;

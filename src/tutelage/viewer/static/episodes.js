@@ -1,5 +1,5 @@
 // The list of a run's episodes, filtered and searched.
-import { html, useEffect, useRef, useState } from "./html.js";
+import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { useData } from "./data.js";
 import { bytes, number, percent, visible } from "./format.js";
 import { go, link } from "./route.js";
@@ -54,7 +54,21 @@ function Episodes({ run, query }) {
   }, [found]);
   const facets = about ? about.facets : {};
   const [done, total] = found ? found.indexed : [0, 0];
-  const sort = (key) => key && set({ order: key, way: asked.order === key && asked.way === "down" ? "up" : "down" });
+  const latest = useRef(set);
+  latest.current = set; // the table below may be older than the filters
+  const sort = (key) => key && latest.current({ order: key, way: asked.order === key && asked.way === "down" ? "up" : "down" });
+  // made once for each answer: not again for every key that is typed
+  const table = useMemo(() => found && html`<div class="wide"><table class="list" id="episodes">
+      <thead><tr>${COLUMNS.map(([key, name]) => html`<th aria-sort=${key && asked.order === key ? (asked.way === "down" ? "descending" : "ascending") : undefined}>
+        ${key ? html`<button class="quiet" onClick=${() => sort(key)}>${name}${asked.order === key ? (asked.way === "down" ? " \u2193" : " \u2191") : ""}</button>` : name}</th>`)}</tr></thead>
+      <tbody>${found.rows.map((row) => html`<tr key=${row.id}>
+        <td class="number">${row.phase === "warm_start" ? html`<span class="soft">warm </span>` : null}${row.step}</td>
+        <td><a href=${link(["episode", run, String(row.id)])}>${visible(row.task)}</a></td>
+        <td>${visible(row.family)}</td><td class="number">${row.copy}</td><td><${Outcome} row=${row}/></td>
+        <td class="number">${number(row.ret, 3)}</td><td class="number">${row.turns}</td>
+        <td class=${`number ${row.invalid ? "bad" : ""}`}>${row.invalid || ""}</td><td class="number">${number(row.tokens)}</td>
+        <td title=${visible(row.error)}>${ENDS[row.stop] || visible(row.stop)}</td><td>${visible(actors(row))}</td>
+      </tr>`)}</tbody></table></div>`, [found, asked.order, asked.way]);
   return html`<main>
     <div class="bar">
       <h1>Episodes</h1>
@@ -79,17 +93,7 @@ function Episodes({ run, query }) {
       what is read already can be searched</p>` : null}
     ${found ? html`<p class="soft" id="count">${number(found.total)} episodes, ${number(found.won)} won
       ${found.total ? ` (${percent(found.won / found.total)})` : ""}, mean return ${number(found.return, 3)}</p>` : html`<p class="wait">Loading</p>`}
-    ${found ? html`<div class="wide"><table class="list" id="episodes">
-      <thead><tr>${COLUMNS.map(([key, name]) => html`<th aria-sort=${key && asked.order === key ? (asked.way === "down" ? "descending" : "ascending") : undefined}>
-        ${key ? html`<button class="quiet" onClick=${() => sort(key)}>${name}${asked.order === key ? (asked.way === "down" ? " \u2193" : " \u2191") : ""}</button>` : name}</th>`)}</tr></thead>
-      <tbody>${found.rows.map((row) => html`<tr key=${row.id}>
-        <td class="number">${row.phase === "warm_start" ? html`<span class="soft">warm </span>` : null}${row.step}</td>
-        <td><a href=${link(["episode", run, String(row.id)])}>${visible(row.task)}</a></td>
-        <td>${visible(row.family)}</td><td class="number">${row.copy}</td><td><${Outcome} row=${row}/></td>
-        <td class="number">${number(row.ret, 3)}</td><td class="number">${row.turns}</td>
-        <td class=${`number ${row.invalid ? "bad" : ""}`}>${row.invalid || ""}</td><td class="number">${number(row.tokens)}</td>
-        <td title=${visible(row.error)}>${ENDS[row.stop] || visible(row.stop)}</td><td>${visible(actors(row))}</td>
-      </tr>`)}</tbody></table></div>
+    ${found ? html`${table}
       <p class="pager"><button disabled=${page === 0} onClick=${() => set({ page: page - 1 || "" })}>\u2190 newer page</button>
         <span>${found.total ? page * PAGE + 1 : 0}\u2013${Math.min(found.total, (page + 1) * PAGE)} of ${number(found.total)}</span>
         <button disabled=${(page + 1) * PAGE >= found.total} onClick=${() => set({ page: page + 1 })}>next page \u2192</button></p>` : null}

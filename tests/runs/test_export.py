@@ -1,0 +1,186 @@
+"""Exported students: loaded by transformers and peft with equal logits, and a card that says all."""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from support.fake_servers import Listed
+from support.tiny_models import tiny, words
+from support.tiny_runs import tiny_file
+
+from tutelage.cli.main import main
+from tutelage.policies.hf.loading import load
+from tutelage.runs import checkpoint, models
+from tutelage.runs.card import base_model, licence
+from tutelage.runs.run import Run
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a built model, a model with a card, and a run with adapters of it."""
+    folder = tmp_path_factory.mktemp("home")
+    base = folder / "base"
+    tiny(context=256).save_pretrained(base)
+    words().save_pretrained(base)
+    (base / "README.md").write_text("---\nlicense: mit\n---\n# A base\n")
+    short = {"run": {"steps": 2, "checkpoint_every": 1}, "eval": {"every": 1, "tasks": 9}}
+    (folder / "plain.toml").write_text(
+        tiny_file(
+            **{**short, "algorithm": {"name": "sft"}, "run": {**short["run"], "folder": "plain"}}
+        )
+    )
+    text = tiny_file(**{**short, "algorithm": {"name": "sft"}})
+    text = text[: text.index("[policy]")] + '[policy]\nmodel = "base"\nlora = 4\n'
+    text += "[eval]\nevery = 0\n"
+    (folder / "lora.toml").write_text(text.replace('folder = "run"', 'folder = "lora"'))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", "plain.toml", "--quiet"]) == 0
+        assert main(["train", "lora.toml", "--quiet"]) == 0
+        assert main(["eval", "plain", "--out", "measured", "--panel", "doors-unseen-9"]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(home)
+    models.quiet()
+    return home
+
+
+def logits(folder: Path, ids: list[int]) -> torch.Tensor:
+    """As anybody would compute them."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0]
+
+
+def test_transformers_loads_what_was_trained(here: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    out = tmp_path / "model"
+    assert main(["export", "plain", str(out), "--eval", "measured"]) == 0
+    newest = checkpoint.latest(Path("plain"))
+    talk = [{"role": "user", "content": "room a"}]
+    ours, theirs = load(str(newest)).chat, AutoTokenizer.from_pretrained(out)
+    ids = theirs.apply_chat_template(talk, add_generation_prompt=True, return_dict=True)[
+        "input_ids"
+    ]
+    assert ids == list(ours.open("", "room a"))
+    assert torch.equal(logits(out, ids), logits(newest, ids))
+    assert not torch.equal(logits(out, ids), logits(newest.parent / "step-000001", ids))
+    generation = GenerationConfig.from_pretrained(out)
+    assert generation.eos_token_id == ours.end
+    assert (generation.do_sample, generation.max_new_tokens) == (True, 4)
+
+
+def test_the_card_says_what_was_done(here: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    assert main(["export", "plain", str(out), "--eval", "measured"]) == 0
+    card = ModelCard.load(out / "README.md")
+    assert card.data.license is None  # no base: it is for who built it to choose
+    assert {"tutelage", "sft"} <= set(card.data.tags)
+    (result,) = card.data.eval_results
+    (found,) = json.loads(Path("measured/summary.json").read_text())
+    assert result.metric_value == pytest.approx(found["success"], abs=1e-4)
+    assert f"doors-unseen-9 ({found['panel']})" in card.text
+    assert f"{100 * found['low']:.1f} to {100 * found['high']:.1f} %" in card.text
+    assert card.text.count("| student |") == 3  # before, after, and on the panel
+    assert card.text.count("doors-seen-9 (") == 2
+    for words_of in ("`doors`, split `train`", "2, checkpoint step-000002", "random weights"):
+        assert words_of in card.text
+    assert 'name = "sft"' in card.text
+    main(["export", "plain", str(tmp_path / "first"), "--checkpoint", "step-000001"])
+    assert "1, checkpoint step-000001" in (tmp_path / "first" / "README.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
+def test_adapters_are_merged_or_apart(here: Path, tmp_path: Path, capsys: Captured) -> None:
+    pytest.importorskip("peft")
+    from peft import AutoPeftModelForCausalLM
+
+    whole, apart = tmp_path / "whole", tmp_path / "apart"
+    assert main(["export", "lora", str(whole)]) == 0
+    assert main(["export", "lora", str(apart), "--adapters"]) == 0
+    assert not list(apart.glob("model*.safetensors"))
+    ids = list(range(7, 40))
+    adapted = AutoPeftModelForCausalLM.from_pretrained(apart)
+    with torch.no_grad():
+        found = adapted(torch.tensor([ids])).logits[0]
+    assert torch.allclose(found, logits(whole, ids), atol=1e-5)
+    assert not torch.allclose(found, logits(Path("base"), ids), atol=1e-4)
+    card = ModelCard.load(apart / "README.md")
+    assert (card.data.license, card.data.library_name) == ("mit", "peft")
+    assert "LoRA of rank 4" in card.text
+    assert "It was not evaluated" in card.text
+    assert main(["export", "plain", str(tmp_path / "x"), "--adapters"]) == 2
+    assert "has no adapters" in capsys.readouterr().err
+
+
+def test_licences_are_read_and_not_guessed(here: Path, tmp_path: Path) -> None:
+    assert licence("base") == "mit"
+    assert licence("builtin:household-teacher") == "apache-2.0"
+    assert licence(str(tmp_path)) == "unknown"
+    assert licence("nobody/has-this") == "unknown"
+    config = Run("lora").config
+    next_run = config.policy.model_copy(update={"model": "lora"})
+    assert base_model(config.model_copy(update={"policy": next_run})).endswith("base")
+
+
+def test_gguf_takes_the_converter(
+    here: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["export", "plain", str(tmp_path / "a"), "--gguf", "f16"]) == 2
+    assert "which is not on the path" in capsys.readouterr().err
+    script = tmp_path / "convert_hf_to_gguf.py"
+    script.write_text(
+        "import sys\nfolder, _, target, _, kind = sys.argv[1:]\n"
+        "open(folder + '/config.json')\n"
+        "sys.exit('no ' + kind) if kind == 'q1' else open(target, 'w').write(kind)\n"
+    )
+    monkeypatch.setenv("LLAMA_CPP", str(tmp_path))
+    assert main(["export", "plain", str(tmp_path / "a"), "--gguf", "q1"]) == 2
+    assert "failed (no q1)" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+    assert main(["export", "plain", str(tmp_path / "a"), "--gguf", "f16"]) == 0
+    assert (tmp_path / "a" / "model-f16.gguf").read_text() == "f16"
+
+
+@contextmanager
+def hub() -> Iterator[Listed]:
+    server = Listed([(401, {}, {"error": "Invalid username or password."})])
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_nothing_is_pushed_unless_asked(
+    here: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.port}")
+        assert main(["export", "plain", str(tmp_path / "a")]) == 0
+        assert server.asked == []
+        assert main(["export", "plain", str(tmp_path / "b"), "--push", "me/mine"]) == 2
+        assert server.asked
+    error = capsys.readouterr().err
+    assert "is written, but could not be pushed to me/mine" in error
+    assert (tmp_path / "b" / "model.safetensors").stat().st_mode & stat.S_IRUSR
+    assert os.listdir(tmp_path / "a")

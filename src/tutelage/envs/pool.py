@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar, runtime_checkable
 
 from tutelage.envs.base import Env, Suite
 from tutelage.envs.guard import close
@@ -52,6 +52,23 @@ class Pool(Protocol):
         ...
 
     def shutdown(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The answer to an agent's call."""
+
+    text: str
+    ended: bool = True  # whether the model ended it, and not a limit
+    tokens: tuple[int, int] = (0, 0)  # of the prompt and of the answer
+    version: int = 0  # of the weights: the step that they were sampled in
+
+
+@runtime_checkable
+class AnswersCalls(Protocol):
+    """A pool whose environments are agents: they are told more than a text."""
+
+    def answer(self, key: str, reply: Reply) -> None: ...
 
 
 @dataclass(slots=True)

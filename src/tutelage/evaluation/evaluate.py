@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from tutelage.envs.base import Identifies, Suite, Summarises
+from tutelage.envs.base import Converses, Identifies, Suite, Summarises
 from tutelage.envs.check import splits_of
 from tutelage.envs.guard import attempt
 from tutelage.errors import ConfigError
@@ -40,6 +40,9 @@ def panel(suite: Suite, split: str, count: int) -> Panel:
     if isinstance(suite, Identifies):
         digest.update(suite.identity().encode())
     for task in tasks:
+        if isinstance(suite, Converses):  # its prompts are its own affair, and may hold the date
+            digest.update(f"{task.id}\n{suite.pinned(task)}\n".encode())
+            continue
         env = suite.make()
         digest.update(f"{task.id}\n{env.reset(task).text}\n".encode())
         env.close()

@@ -88,9 +88,7 @@ class Rows:
 
 def whole(chat: Chat, call: Call, hint: str = "") -> Ids:
     """The ids of a conversation that goes on from nothing, and of a hint in its system message."""
-    count = next(
-        (k for k, m in enumerate(call.messages) if m.role != "system"), len(call.messages)
-    )
+    count = next((k for k, m in enumerate(call.messages) if m.role != "system"), len(call.messages))
     parts = [*(m.content.strip() for m in call.messages[:count]), hint.strip()]
     first, *rest = _exchanges(call.messages[count:])
     opened = chat.open("\n\n".join(part for part in parts if part), first[1])
@@ -126,4 +124,3 @@ def _keys(tools: str, messages: Sequence[Message]) -> list[bytes]:
         state.update(repr((message.role, message.content.strip())).encode())
         keys.append(state.digest())
     return keys
-

@@ -6,11 +6,13 @@
 
 A thread of its own serves it. Whoever plays takes the calls that wait in a session one by one and
 answers each. Calls that an agent makes beside each other are a round: they are taken in an order
-that depends on what they ask, and their answers leave together when the last of them is there, so
-that what an agent is told does not depend on which of its threads was faster.
+that depends on what they ask, and their answers leave together when the last of them is there. A
+call that comes while others of its session are being answered joins their round, so that what an
+agent is told does not depend on which of its threads was faster.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import json
@@ -42,8 +44,6 @@ BODY_SECONDS: Final = 30.0
 CONNECTIONS: Final = 4096
 REMEMBERED: Final = 1000
 """Ended sessions whose late requests are told that they are over."""
-QUIET: Final = 0.01
-"""Seconds without another call after which a session's calls are a round."""
 EVERY: Final = ["GET", "POST", "PUT", "DELETE", "PATCH"]
 RETRY: Final = "x-stainless-retry-count"
 """The header in which OpenAI's clients count how often they have sent a request before."""
@@ -72,7 +72,8 @@ class Exchange:
 class AgentSession:
     """The calls of one episode. Its methods are called under the endpoint's lock."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, quiet: float) -> None:
+        self.quiet = quiet
         self.key, self.secret = key, secrets.token_urlsafe(24)
         self.arrived: list[Exchange] = []  # since the round began
         self.round: list[Exchange] = []  # still to be taken
@@ -108,14 +109,17 @@ class AgentSession:
         """Seconds until a call can be taken; None where none waits."""
         if self.round:
             return 0.0
-        self.arrived = [e for e in self.arrived if e.waiting]  # others gave up
-        if not self.arrived:
+        if not any(exchange.waiting for exchange in self.arrived):
             return None
-        return max(0.0, self.changed + QUIET - time.monotonic())
+        return max(0.0, self.changed + self.quiet - time.monotonic())
+
+    def _begin_round(self) -> None:
+        asked = [exchange for exchange in self.arrived if exchange.waiting]  # others gave up
+        self.round, self.arrived = sorted(asked, key=lambda e: e.digest), []
 
     def take(self) -> Call:
         if not self.round:
-            self.round, self.arrived = sorted(self.arrived, key=lambda e: e.digest), []
+            self._begin_round()
         self.now = self.round.pop(0)
         self.now.turn = len(self.past) + len(self.held)
         return self.now.call
@@ -126,6 +130,8 @@ class AgentSession:
         self.now.reply = reply
         self.held.append(self.now)
         self.now = None
+        if not self.round:
+            self._begin_round()
         if self.round:
             return []
         free, self.held = self.held, []
@@ -173,10 +179,12 @@ class AgentSession:
 class Endpoint:
     """Serves sessions on an address of this machine, from `__init__` until `stop`.
 
+    quiet    seconds without another call after which a session's calls are a round
     changed  a condition whose lock guards the sessions; notified when a call or a result comes
     """
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", *, quiet: float = 0.01) -> None:
+        self.quiet = quiet
         self.changed = threading.Condition()
         self.sessions: dict[str, AgentSession] = {}  # by the key of whoever plays
         self.names: dict[str, AgentSession] = {}  # by the name in their addresses; ended ones too
@@ -208,7 +216,7 @@ class Endpoint:
     def open(self, key: str) -> tuple[str, str]:
         """Begin a session; the address and the secret that its agent is given."""
         name = secrets.token_urlsafe(9)
-        session = AgentSession(name)
+        session = AgentSession(name, self.quiet)
         self.sessions[key] = session
         self.names[name] = session
         return f"{self.url}/sessions/{name}/v1", session.secret
@@ -226,8 +234,9 @@ class Endpoint:
 
     def _release(self, exchanges: list[Exchange]) -> None:
         futures = [f for exchange in exchanges for f in exchange.futures]
-        if futures and self.loop is not None and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(_resolve, futures)
+        if futures and self.loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self.loop.call_soon_threadsafe(_resolve, futures)
 
     # -- HTTP; in the loop's thread
 
@@ -283,8 +292,9 @@ class Endpoint:
                 with self.changed:
                     session.count("wrong_key")
             raise Refused(
-                401, "invalid_api_key", "the key does not belong to this session; send the key that "
-                "the agent was given"
+                401,
+                "invalid_api_key",
+                "the key does not belong to this session; send the key that the agent was given",
             )
         return session
 

@@ -46,6 +46,7 @@ class AgentPool:
     run      the agent: "module:name", a function, or a command
     workers  processes for agents that are functions; 0 for threads of this one
     seconds  that an agent may take between two calls
+    quiet    seconds to wait for further calls beside one that came
 
     `poll` gives the calls of all agents that are owed one together, in the order in which they were
     asked for, so that what is computed beside what does not depend on which agent was faster.
@@ -58,10 +59,11 @@ class AgentPool:
         workers: int = 0,
         seconds: float = 60.0,
         host: str = "127.0.0.1",
+        quiet: float = 0.01,
     ) -> None:
         self.seconds = seconds
         found = solver(run)  # what cannot be run is refused here, before anything is played
-        self.endpoint = Endpoint(host)
+        self.endpoint = Endpoint(host, quiet=quiet)
         self.runner: Runner
         if workers and not isinstance(found, Command) and fits_workers(run):
             self.runner = Workers(run, self._ended, count=workers)
@@ -202,4 +204,3 @@ def shown(before: Sequence[Message], messages: Sequence[Message]) -> str:
     if len(new) == 1 and new[0].role == "user":
         return new[0].content
     return "\n\n".join(f"[{m.role}]\n{m.content}" for m in new)
-

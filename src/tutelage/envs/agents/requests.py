@@ -121,7 +121,9 @@ def asked(body: object, said: Callable[[str], str | None]) -> Asked:
             count="other_model",
         )
     if read.n not in (None, 1):
-        raise malformed("n: one answer a request; make several requests, beside each other if need be")
+        raise malformed(
+            "n: one answer a request; make several requests, beside each other if need be"
+        )
     tools = read.tools if read.tools and read.tool_choice != "none" else []
     listed = [{"type": "function", "function": t.function.model_dump()} for t in tools]
     call = Call(
@@ -154,5 +156,7 @@ def _text(content: str | list[_Part] | None) -> str:
         return content or ""
     for part in content:
         if part.type not in ("text", "input_text", "output_text", "refusal"):
-            raise malformed(f"messages: {part.type[:50]!r} is not text, and the model reads only text")
+            raise malformed(
+                f"messages: {part.type[:50]!r} is not text, and the model reads only text"
+            )
     return "\n".join(part.text or part.refusal for part in content)

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Final, Protocol
 
@@ -59,6 +60,7 @@ class Start:
 
 
 Ended = Callable[[str, Outcome], None]
+Stop = Callable[[], object]
 
 
 class Runner(Protocol):
@@ -79,9 +81,7 @@ def solver(run: "str | Sequence[str] | Solve") -> Solve:
         return run
     if isinstance(run, str) and NAMED.fullmatch(run):
         module, _, name = run.partition(":")
-        found: Any = named(
-            module, name, where=WHERE, what="an agent", declared=takes_an_address
-        )
+        found: Any = named(module, name, where=WHERE, what="an agent", declared=takes_an_address)
         return found  # type: ignore[no-any-return]
     import shlex
 
@@ -97,24 +97,54 @@ def takes_an_address(found: object) -> bool:
     return names[:3] == ["base_url", "api_key", "task"]
 
 
-def run(solve: Solve, start: Start) -> Outcome:
-    """Run an agent to its end, whatever it raises."""
+def run(solve: Solve, start: Start, began: "Callable[[Stop], None]" = lambda stop: None) -> Outcome:
+    """Run an agent to its end, whatever it raises.
+
+    began  told how to end it from another thread, where that can be done
+    """
     try:
+        if isinstance(solve, Command):
+            return outcome_of(solve.run(start, began))
         value = solve(start.url, start.secret, start.task)
         if inspect.isawaitable(value):
-            value = asyncio.run(_awaited(value))
+            return asyncio.run(_awaited(value, began))
         return outcome_of(value)
-    except TutelageError as error:
-        return Outcome(error=str(error))
     except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        ours = [f for f in frames if f.filename != __file__]
-        where = f" ({ours[-1].filename}:{ours[-1].lineno})" if ours else ""
-        return Outcome(error=f"the agent raised {type(error).__name__}: {str(error)[:500]}{where}")
+        return _broken(error)
 
 
-async def _awaited(value: Any) -> Any:
-    return await value
+async def _awaited(value: Any, began: "Callable[[Stop], None]") -> Outcome:
+    task = asyncio.ensure_future(_outcome(value))
+    began(partial(_cancel, asyncio.get_running_loop(), task))
+    outcome = await task
+    # clients that went out of use close their connections in tasks of this loop
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        await asyncio.wait(left, timeout=GRACE)
+    return outcome
+
+
+async def _outcome(value: Any) -> Outcome:
+    try:
+        return outcome_of(await value)
+    except asyncio.CancelledError:
+        return Outcome(error="the agent was stopped")
+    except (Exception, SystemExit) as error:
+        return _broken(error)
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, task: "asyncio.Future[Any]") -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(task.cancel)
+
+
+def _broken(error: BaseException) -> Outcome:
+    if isinstance(error, TutelageError):
+        return Outcome(error=str(error))
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [f for f in frames if f.filename != __file__]
+    where = f" ({ours[-1].filename}:{ours[-1].lineno})" if ours else ""
+    return Outcome(error=f"the agent raised {type(error).__name__}: {str(error)[:500]}{where}")
 
 
 def outcome_of(value: object) -> Outcome:
@@ -148,20 +178,16 @@ class Command:
     arguments: tuple[str, ...]
 
     def __call__(self, base_url: str, api_key: str, task: Task) -> float | None:
-        return self.run(base_url, api_key, task, lambda process: None)
+        start = Start(key="", url=base_url, secret=api_key, task=task)
+        return self.run(start, lambda stop: None)
 
-    def run(
-        self,
-        base_url: str,
-        api_key: str,
-        task: Task,
-        started: "Callable[[subprocess.Popen[bytes]], None]",
-    ) -> float | None:
+    def run(self, start: Start, began: "Callable[[Stop], None]") -> float | None:
+        """Run it to its end. Raises EnvError where it fails."""
         given = {
-            "OPENAI_BASE_URL": base_url,
-            "OPENAI_API_KEY": api_key,
+            "OPENAI_BASE_URL": start.url,
+            "OPENAI_API_KEY": start.secret,
             "OPENAI_MODEL": MODEL,
-            "TUTELAGE_TASK": json.dumps(asdict(task), ensure_ascii=False),
+            "TUTELAGE_TASK": json.dumps(asdict(start.task), ensure_ascii=False),
         }
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             try:
@@ -174,8 +200,10 @@ class Command:
                     start_new_session=True,
                 )
             except (OSError, ValueError) as error:
-                raise EnvError(f"{WHERE}: {self.arguments[0]} cannot be started ({error})") from error
-            started(process)
+                raise EnvError(
+                    f"{WHERE}: {self.arguments[0]} cannot be started ({error})"
+                ) from error
+            began(partial(kill, process))
             code = process.wait()
             kill(process)  # what it has left running
             if code:
@@ -214,53 +242,48 @@ class Threads:
 
     def __init__(self, solve: Solve, ended: Ended) -> None:
         self.solve, self.ended = solve, ended
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.stops: dict[str, Stop] = {}
         self.unwanted: set[str] = set()
+        self.live: set[str] = set()
         self.lock = threading.Lock()
 
     def start(self, start: Start) -> None:
+        self.live.add(start.key)
         threading.Thread(target=self._run, args=(start,), daemon=True).start()
 
     def _run(self, start: Start) -> None:
-        solve = self.solve
-        if isinstance(solve, Command):
-            command = solve
-
-            def solve(base_url: str, api_key: str, task: Task) -> float | None:
-                return command.run(
-                    base_url, api_key, task, lambda process: self._began(start.key, process)
-                )
-
-        outcome = run(solve, start)
+        outcome = run(self.solve, start, partial(self._began, start.key))
         with self.lock:
-            self.processes.pop(start.key, None)
+            self.live.discard(start.key)
+            self.stops.pop(start.key, None)
             self.unwanted.discard(start.key)
         self.ended(start.key, outcome)
 
-    def _began(self, key: str, process: "subprocess.Popen[bytes]") -> None:
+    def _began(self, key: str, stop: Stop) -> None:
         with self.lock:
-            self.processes[key] = process
+            self.stops[key] = stop
             if key in self.unwanted:
-                kill(process)
+                stop()
 
     def stop(self, key: str) -> None:
         with self.lock:
-            self.unwanted.add(key)
-            if key in self.processes:
-                kill(self.processes[key])
+            if key in self.live:
+                self.unwanted.add(key)
+            if key in self.stops:
+                self.stops[key]()
 
     def shutdown(self) -> None:
         with self.lock:
-            for process in self.processes.values():
-                kill(process)
+            for stop in self.stops.values():
+                stop()
 
 
 # -- in worker processes
 
 
 def _work(run_: "str | Sequence[str] | Solve", pipe: Connection) -> None:
-    """A worker: receives what agents are given, sends how they ended. It says first that it is
-    ready, or why it never will be."""
+    """A worker: receives what agents are given, or which to stop; sends how they ended. It says
+    first that it is ready, or why it never will be."""
     # an interrupt is for the parent, which ends its workers itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     lock = threading.Lock()
@@ -277,9 +300,13 @@ def _work(run_: "str | Sequence[str] | Solve", pipe: Connection) -> None:
     ended("", Outcome())
     while True:
         try:
-            threads.start(pipe.recv())
+            message = pipe.recv()
         except EOFError:
             return
+        if isinstance(message, Start):
+            threads.start(message)
+        else:
+            threads.stop(message)
 
 
 @dataclass(eq=False)
@@ -362,6 +389,8 @@ class Workers:
             for worker in self.workers:
                 if key in worker.live:
                     worker.live[key] = time.monotonic()
+                    with contextlib.suppress(OSError):
+                        worker.pipe.send(key)
 
     def _replace_stuck(self) -> None:
         """Give workers no more agents that hold one which should have ended; and end those that
@@ -385,5 +414,3 @@ def fits_workers(run_: object) -> bool:
     """Whether worker processes can run it; commands are processes themselves."""
     named_ = isinstance(run_, str) and NAMED.fullmatch(run_) is not None
     return named_ or (callable(run_) and getattr(run_, "__module__", "") != "__main__")
-
-

@@ -28,6 +28,8 @@ class Agents:
     tasks  its tasks: a function as "module:name", called with the name of a split, or a file of
            JSON lines; if empty, the splits train, dev and test hold seeds
     host   the address on which agents are served; this machine alone if not set
+    quiet  seconds to wait for further calls that an agent makes beside one that came: they are
+           recorded in an order that does not depend on time if they come within it
     """
 
     def __init__(
@@ -35,13 +37,16 @@ class Agents:
         run: str | list[str] | Callable[..., Any],
         tasks: str | Callable[..., Any] = "",
         host: str = "127.0.0.1",
+        quiet: float = 0.01,
     ) -> None:
         if not run:
             raise ConfigError(
                 'env.options.run is empty; name your agent, as in options.run = "mine:solve"'
             )
         self.run: str | list[str] | Solve = run
-        self.listed, self.host = tasks, host
+        if not 0 <= quiet <= 10:
+            raise ConfigError(f"env.options.quiet = {quiet:g}: give 0 to 10 seconds")
+        self.listed, self.host, self.quiet = tasks, host, quiet
         self._shared: AgentPool | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -69,7 +74,9 @@ class Agents:
         return found
 
     def agents(self, *, workers: int, seconds: float) -> AgentPool:
-        return AgentPool(self.run, workers=workers, seconds=seconds, host=self.host)
+        return AgentPool(
+            self.run, workers=workers, seconds=seconds, host=self.host, quiet=self.quiet
+        )
 
     def pinned(self, task: Task) -> str:
         return json.dumps(asdict(task), sort_keys=True, default=str)
@@ -77,7 +84,7 @@ class Agents:
     def make(self) -> Env:
         """One agent at a time, in a thread of this process: to look at what it asks."""
         if self._shared is None:
-            self._shared = AgentPool(self.run, host=self.host)
+            self._shared = AgentPool(self.run, host=self.host, quiet=self.quiet)
         return AgentEnv(self._shared)
 
     def answer(self, task: Task) -> str:
@@ -151,7 +158,7 @@ def task_of(value: Task | Mapping[str, Any] | str, split: str, index: int) -> Ta
 
 def _lines(path: Path, split: str) -> list[Mapping[str, Any]]:
     """The tasks of a split in a file of JSON lines; a line without a split is in train."""
-    found = []
+    found: list[Mapping[str, Any]] = []
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):

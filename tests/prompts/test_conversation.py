@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-
 from support.tiny_models import CHATML, byte_tokenizer
+
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.context import HINT_OPEN, Context
 from tutelage.prompts.conversation import Rows

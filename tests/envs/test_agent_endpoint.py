@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-
 from support import agents
+
 from tutelage.config import trust
 from tutelage.envs.agents import tools
 from tutelage.envs.agents.pool import AgentPool
@@ -378,7 +378,7 @@ def test_tasks_come_from_a_function_a_file_or_seeds(tmp_path: Path) -> None:
     assert texts[0].data == {"question": "a question"}
     assert Agents(run=agents.solve).tasks("train")[5].seed == 5
     file.write_text("[1]\n")
-    with pytest.raises(ConfigError, match="line 1 of .* is not a JSON object"):
+    with pytest.raises(ConfigError, match=r"line 1 of .* is not a JSON object"):
         suite.tasks("train")
 
 

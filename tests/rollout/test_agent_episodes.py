@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-
 from support import agents
 from support.sessions import Says
 from support.tiny_models import policy
+
 from tutelage.algorithms import ALGORITHMS
 from tutelage.envs.agents.suite import Agents
 from tutelage.errors import ConfigError

@@ -14,6 +14,15 @@ class Message:
     content: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request of an agent that keeps its own conversation: every message of it, the last ones to
+    be answered."""
+
+    messages: tuple[Message, ...]
+    tools: str = ""  # JSON: the functions that the answer may call; empty for none
+
+
 EXPERT = "expert"
 """The actor name of turns that the environment's expert takes."""
 WRONG_TURN = "astray"
@@ -58,6 +67,9 @@ class Observation:
     valid: bool = True  # whether the environment understood the action that led here
     actions: tuple[str, ...] = ()  # the admissible actions, if the environment lists them
     focus: tuple[str, ...] = ()  # words of the task itself that a renderer may mark
+    call: Call | None = None  # what an agent of its own asks; the prompt is built from it alone
+    paid: tuple[tuple[int, float], ...] = ()  # (turn, reward) that earlier turns earned besides
+    counts: tuple[tuple[str, int], ...] = ()  # at the end: what an agent did, such as "refused"
 
 
 class Taken(NamedTuple):
@@ -122,6 +134,8 @@ class Episode:
     error: str = ""  # what went wrong, if stop is ERROR or TIMEOUT
     # by name, the algorithm's penalties: a part of the last turn's `penalty`
     penalties: Mapping[str, float] = field(default_factory=dict)
+    # of an agent of its own: rows of its conversation, requests that were refused, and so on
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def total_reward(self) -> float:

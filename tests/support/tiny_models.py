@@ -56,14 +56,16 @@ COUNTS = (
 )
 
 
-def byte_tokenizer(template: str) -> Any:
+def byte_tokenizer(template: str, merges: Sequence[tuple[str, str]] = ()) -> Any:
     """A token for every byte, as Qwen's tokenizers have without their merges: what a template
-    renders as one string can be compared with what was put together piece by piece."""
+    renders as one string can be compared with what was put together piece by piece. With `merges`,
+    a token for each of these pairs too."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    names = [*alphabet, *(a + b for a, b in merges)]
+    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(names)}, merges=list(merges)))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])

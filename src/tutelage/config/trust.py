@@ -23,6 +23,8 @@ NAMED = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_]\w*")
 """Code as a configuration names it: "package.module:name"."""
 CALLED = ("env.suite", "algorithm.name", "warm_start.name")
 """Settings that name code; so may a suite's options."""
+AGENTS = ("agent", "tutelage.envs.agents.suite:Agents")
+"""Suites whose option `run` may be a command."""
 SIGNED = "signed"
 """The key in a run's meta.json that shows that its config.toml was written by this user."""
 SECRET = "TUTELAGE_SECRET_FILE"
@@ -75,15 +77,33 @@ def check(
     typed  overrides "key=value", which are trusted
     """
     given = {text.partition("=")[0].strip() for text in typed}
-    names = {key: name for key, name in _names(dict(table), ()) if key not in given}
+    found = [*_names(dict(table), ()), *_command(table)]
+    names = {key: name for key, name in found if key not in given}
     if trust or not names or ours(path):
         return
     key, name = next(iter(names.items()))
+    if not NAMED.fullmatch(name):
+        raise ConfigError(
+            f"{path} is somebody else's and names a command to run, {key} = {name!r}; look into "
+            "it, and add --trust to run it"
+        )
     file = source(name.partition(":")[0])
     raise ConfigError(
         f"{path} belongs to another user and names code to run, {key} = {name!r} "
         f"({file or 'which is not on this machine'}); read that file, and add --trust to run it"
     )
+
+
+def _command(table: Mapping[str, "JsonValue"]) -> Iterator[tuple[str, str]]:
+    """The command line of an agent, which runs whatever it names."""
+    env = table.get("env")
+    if not isinstance(env, Mapping) or env.get("suite") not in AGENTS:
+        return
+    options = env.get("options")
+    run = options.get("run") if isinstance(options, Mapping) else None
+    text = " ".join(map(str, run)) if isinstance(run, list) else str(run or "")
+    if text and not NAMED.fullmatch(text):
+        yield "env.options.run", text
 
 
 def _names(value: "JsonValue", path: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -145,3 +145,20 @@ class Tagged(Protocol):
     def action_tags(self) -> Sequence[str]:
         """The names of the tags, without brackets; a block of one is an action, tags included."""
         ...
+
+
+@runtime_checkable
+class Converses(Protocol):
+    """A suite whose environments are agents that keep their own conversation (`envs.agents`)."""
+
+    def agents(self, *, workers: int, seconds: float) -> object:
+        """The `envs.pool.Pool` that runs them.
+
+        workers  processes that run them; 0 for threads of this one
+        seconds  that an agent may take between two calls
+        """
+        ...
+
+    def pinned(self, task: Task) -> str:
+        """What is the same about a task on every machine."""
+        ...

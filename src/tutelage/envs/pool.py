@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from tutelage.envs.base import Suite
 from tutelage.envs.observations import LONGEST, check_state, is_cut
@@ -49,6 +49,23 @@ class Pool(Protocol):
         ...
 
     def shutdown(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The answer to an agent's call."""
+
+    text: str
+    ended: bool = True  # whether the model ended it, and not a limit
+    tokens: tuple[int, int] = (0, 0)  # of the prompt and of the answer
+    version: int = 0  # of the weights: the step that they were sampled in
+
+
+@runtime_checkable
+class AnswersCalls(Protocol):
+    """A pool whose environments are agents: they are told more than a text."""
+
+    def answer(self, key: str, reply: Reply) -> None: ...
 
 
 @dataclass(slots=True)

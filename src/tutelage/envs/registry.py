@@ -64,6 +64,7 @@ SHIPPED = frozenset(name for name, points in OFFERED.items() if _package(points[
 `needs_worker`; all others run in worker processes, with deadlines."""
 
 ADAPTERS = {
+    "agent": "tutelage.envs.agents.suite:Agents",
     "gymnasium": "tutelage.envs.adapters.gymnasium:Gymnasium",
     "gem": "tutelage.envs.adapters.gem:Gem",
     "openenv": "tutelage.envs.adapters.openenv:OpenEnv",

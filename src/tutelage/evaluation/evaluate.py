@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 
-from tutelage.envs.base import Identifies, Suite, Summarises
+from tutelage.envs.base import Converses, Identifies, Suite, Summarises
 from tutelage.envs.check import splits_of
 from tutelage.envs.guard import attempt, close
 from tutelage.envs.observations import observation
@@ -48,6 +48,9 @@ def fingerprint(suite: Suite, tasks: Sequence[Task]) -> str:
     if isinstance(suite, Identifies):
         digest.update(suite.identity().encode())
     for task in tasks:
+        if isinstance(suite, Converses):  # its prompts are its own affair, and may hold the date
+            digest.update(f"{task.id}\n{suite.pinned(task)}\n".encode())
+            continue
         env = suite.make()
         seen = attempt(f"reset to {task.id}", partial(env.reset, task))
         digest.update(f"{task.id}\n{observation(seen).text}\n".encode())

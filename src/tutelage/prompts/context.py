@@ -1,6 +1,7 @@
 """Contexts: the prompt text of each turn, as a growing transcript or a window of turns.
 
 transcript  the complete conversation, one message more every turn, append-only
+agent       the conversation that an agent of its own keeps (see `prompts.conversation`)
 window(h)   a fresh prompt every turn: the task, the last h turns and the current observation,
             as the ALFWorld stacks of SDAR and ATOD do (arXiv:2605.15155, arXiv:2606.27814)
 """
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tutelage.envs.base import Render
+from tutelage.prompts.answer_format import Parsed, parse
 from tutelage.types import Observation
 
 HINT_OPEN = "Information that only you have been given; act on it and never mention it:"
@@ -36,11 +38,15 @@ class Context:
     """How prompts are built and answers read. `instructions` and a hint go into the system message;
     `tags` are the environment's own (see `answer_format.parse`)."""
 
-    kind: Literal["transcript", "window"] = "transcript"
+    kind: Literal["transcript", "window", "agent"] = "transcript"
     window: int = 2
     render: Render = text
     instructions: str = ""
     tags: tuple[str, ...] = ()
+
+    def parse(self, text: str) -> Parsed:
+        """What the environment is given for a completion: its action, or for an agent all of it."""
+        return Parsed(action=text) if self.kind == "agent" else parse(text, self.tags)
 
     def system(self, hint: str = "") -> str:
         """The system message with an optional hint, which is never truncated."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.context import Context
+from tutelage.prompts.conversation import Rows, whole
 from tutelage.types import Episode, Observation, Turn
 
 Ids = tuple[int, ...]
@@ -34,6 +35,8 @@ class Prompter:
     def piece(self, seen: Sequence[Observation], texts: Sequence[str], ended: bool) -> Ids:
         """The ids before the next turn: a complete prompt for a first turn or a window, else only
         what is new since the last completion (`ended`: it had its end-of-turn token)."""
+        if (call := seen[-1].call) is not None:
+            return whole(self.chat, call, self.context.system(self.hint))
         text = self.context.user(seen, texts)
         if self.fresh or len(seen) == 1:
             return self.chat.open(self.context.system(self.hint), text)
@@ -68,10 +71,21 @@ class Reader:
     prompter: Prompter
     ids: list[int] = field(default_factory=list)
     read: int = 0  # number of observations in `ids`
+    rows: Rows | None = None  # of an agent that keeps its own conversation
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the last prompt is complete in itself, instead of extending the turns before."""
+        return self.prompter.fresh if self.rows is None else self.rows.fresh
 
     def prompt(self, turns: Sequence[Turn], now: Observation) -> tuple[Ids, Ids]:
         """The complete prompt before the turn that answers `now`, and the part of it that is new since
         the last completion. `turns` are all turns before it; call it in their order."""
+        if now.call is not None:
+            if self.rows is None:
+                hint = self.prompter.context.system(self.prompter.hint)
+                self.rows = Rows(chat=self.prompter.chat, hint=hint)
+            return self.rows.prompt(turns, now.call)
         seen = [*(turn.observation for turn in turns), now]
         actions = [turn.action for turn in turns]
         new: Ids = ()

@@ -6,19 +6,18 @@ and never trained on.
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from tutelage.envs.base import ScriptKind
-from tutelage.envs.pool import Failure
+from tutelage.envs.pool import AnswersCalls, Failure, Reply
 from tutelage.errors import EnvError
 from tutelage.hints import kinds_in
 from tutelage.objective import STUDENT, Algorithm, View
 from tutelage.objective.penalties import penalised
 from tutelage.policies.base import AnswersLate, Completion, Policy, Request
 from tutelage.policies.hf.turn_divergence import divergences
-from tutelage.prompts import answer_format
 from tutelage.prompts.prompter import Ids, Reader, Sample
 from tutelage.rollout.demonstrations import script
 from tutelage.rollout.session import Session, foresee
@@ -49,10 +48,21 @@ class _Playing:
     turns: list[Turn] = field(default_factory=list)
     actor: str = STUDENT  # who begins the turn under way
     new_ids: tuple[int, ...] = ()  # ids of its prompt that are not in the turns before
+    fresh: bool = False  # whether these are its complete prompt
+    length: int = 0  # ids of its prompt
     readers: dict[str, Reader] = field(default_factory=dict)  # by view
     begun: Completion | None = None  # the student's part of a turn that another view finishes
     opening: list[Completion] = field(default_factory=list)  # the expert's turns, known beforehand
     openers: list[str] = field(default_factory=list)  # the name each of them is recorded under
+
+    @property
+    def turn_name(self) -> Hashable:
+        """What the random draws of the turn under way are seeded from: its number; for an agent,
+        what it asks and how often it has asked that, since calls beside each other have no order."""
+        if self.seen[-1].call is None:
+            return len(self.turns)
+        asked = self.seen[-1].state
+        return asked, sum(turn.observation.state == asked for turn in self.turns)
 
 
 def play(
@@ -191,6 +201,8 @@ class _Rollout:
         if p.turns:
             p.turns[-1] = self._rewarded(p.turns[-1], observation)
             self.session.turned(p.turns[-1], observation)
+        for turn, reward in observation.paid:
+            p.turns[turn] = replace(p.turns[turn], reward=p.turns[turn].reward + reward)
         p.seen.append(observation)
         if observation.done:
             self._finish(key, Stop.DONE)
@@ -216,7 +228,7 @@ class _Rollout:
         with its scheduled chance, else the student."""
         if self._is_expert_turn(p):
             return p.openers[len(p.turns)] if len(p.turns) < len(p.openers) else EXPERT
-        draw = random.Random(seed_of("actor", p.rng_name, len(p.turns))).random()
+        draw = random.Random(seed_of("actor", p.rng_name, p.turn_name)).random()
         for name, chance in self.chances.items():
             draw -= chance
             if draw < 0:
@@ -242,6 +254,7 @@ class _Rollout:
             p.opening, p.openers = self._opening(p)
         p.actor = self._choose(p)
         prompt, p.new_ids = self._read(p, p.actor)
+        p.fresh, p.length = p.readers[p.actor].fresh, len(prompt)
         room = self._room(p.actor, prompt)
         takeover = self.acting.takeover
         if takeover is not None and p.actor == STUDENT:
@@ -252,7 +265,7 @@ class _Rollout:
         elif self._is_expert_turn(p):
             self._demonstrate(p)
         else:
-            self._submit(p, p.actor, prompt, seed=seed_of("turn", p.rng_name, len(p.turns)))
+            self._submit(p, p.actor, prompt, seed=seed_of("turn", p.rng_name, p.turn_name))
 
     def _policy(self, name: str) -> Policy:
         return self.session.policies[self._view(name).policy]
@@ -361,7 +374,7 @@ class _Rollout:
             completion, tokens=completion.tokens[:at], logps=completion.logps[:at], ended=False
         )
         prompt = (*self._read(p, name)[0], *p.begun.tokens)
-        seed = seed_of("taken", p.rng_name, len(p.turns))
+        seed = seed_of("taken", p.rng_name, p.turn_name)
         self._submit(p, name, prompt, seed=seed, used=at)
 
     # -- a turn is complete
@@ -375,7 +388,7 @@ class _Rollout:
             tokens, logps = (*p.begun.tokens, *tokens), (*p.begun.logps, *logps)
             p.begun = None
         text = prompter.chat.text(tokens)
-        parsed = answer_format.parse(text, self.session.context.tags)
+        parsed = self.session.context.parse(text)
         p.turns.append(
             Turn(
                 observation=p.seen[-1],
@@ -387,11 +400,17 @@ class _Rollout:
                 actor=p.actor,
                 taken=taken,
                 valid=parsed.valid,
-                fresh=prompter.fresh,
+                fresh=p.fresh,
             )
         )
         since = time.perf_counter()
-        self.session.pool.act(completion.key, parsed.action)
+        pool = self.session.pool
+        if isinstance(pool, AnswersCalls):
+            sizes = p.length, len(tokens)
+            reply = Reply(text=text, ended=completion.ended, tokens=sizes, version=self.step)
+            pool.answer(completion.key, reply)
+        else:
+            pool.act(completion.key, parsed.action)
         self.session.clock.add("environment", since)
 
     def _finish(self, key: str, stop: Stop, error: str = "") -> Job:
@@ -413,6 +432,7 @@ class _Rollout:
             score=last.score,
             copy=p.job.copy,
             error=error,
+            counts=_counts(p),
         )
         self.finished.append((p.job, penalised(episode, self.algorithm.penalties)))
         self.session.ended(key, self.finished[-1][1])
@@ -421,3 +441,12 @@ class _Rollout:
             done = sum(not e.stop.broken for _, e in self.finished)
             self.session.tick(done, done + len(self.live) + len(self.jobs))
         return p.job
+
+
+def _counts(p: _Playing) -> dict[str, int]:
+    """What an agent of its own did: rows of its conversation, and what its endpoint counted."""
+    rows = p.readers[p.actor].rows if p.actor in p.readers else None
+    if rows is None:
+        return {}
+    found = {"rows": rows.started, "ambiguous": rows.ambiguous, **dict(p.seen[-1].counts)}
+    return {name: count for name, count in found.items() if count}

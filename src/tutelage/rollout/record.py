@@ -105,6 +105,7 @@ def episode_line(episode: Episode, step: int) -> Line:
         "return": episode.total_reward,
         "error": episode.error,
         "penalties": dict(episode.penalties),
+        **({"counts": dict(episode.counts)} if episode.counts else {}),
         "turns": [turn_line(turn) for turn in episode.turns],
     }
 
@@ -141,6 +142,7 @@ def episode_of(line: Mapping[str, object]) -> Episode:
             score=None if line["score"] is None else float(str(line["score"])),
             error=str(line["error"]),
             penalties=_numbers(line["penalties"]),
+            counts={name: int(x) for name, x in _numbers(line.get("counts", {})).items()},
             turns=tuple(_turn_of(turn) for turn in _typed(turns, list)),
         )
     except (KeyError, TypeError, ValueError) as error:

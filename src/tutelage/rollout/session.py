@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
 
 from tutelage.config.schema import InvalidPenalty, RolloutSection
-from tutelage.envs.base import Instructs, Renders, Suite, Tagged
+from tutelage.envs.base import Converses, Instructs, Renders, Suite, Tagged
 from tutelage.envs.pool import LocalPool, Pool
 from tutelage.envs.registry import as_suite
 from tutelage.errors import ConfigError, did_you_mean
@@ -78,6 +78,13 @@ def context_for(
 
     Raises ConfigError for a `render` that does not exist.
     """
+    if isinstance(suite, Converses):
+        if kind == "window":
+            raise ConfigError(
+                "context.history is a number of turns, but an agent keeps its own conversation and "
+                'sends what it wants to be read; leave context.history at "all"'
+            )
+        return Context(kind="agent")
     own = suite.renders() if isinstance(suite, Renders) else {}
     renders = {**GENERIC, **own}
     if render not in renders:

@@ -9,13 +9,13 @@ import pickle
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 
 from tutelage import cpu
 from tutelage.config.schema import Config, ContextSection, EnvSection, EvalSection, SamplerSection
-from tutelage.envs.base import Suite
+from tutelage.envs.base import Converses, Suite
 from tutelage.envs.guard import Broken, attempt
 from tutelage.envs.pool import LocalPool, Pool, ProcessPool
 from tutelage.envs.registry import PYTHON, SHIPPED, suite_of
@@ -284,6 +284,8 @@ def workers_of(env: EnvSection, suite: Suite) -> int:
 
 def pool_of(env: EnvSection, suite: Suite) -> Pool:
     workers = workers_of(env, suite)
+    if isinstance(suite, Converses):
+        return cast(Pool, suite.agents(workers=workers, seconds=env.deadline))
     if workers == 0:
         return LocalPool(suite)
     try:

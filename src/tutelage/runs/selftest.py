@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tutelage.envs.base import Demonstrates, Suite, Thinks, suite_name
+from tutelage.envs.base import Converses, Demonstrates, Suite, Thinks, suite_name
 from tutelage.envs.check import quick
 from tutelage.envs.guard import attempt, close
 from tutelage.errors import ConfigError, EnvError, PolicyError
@@ -84,6 +84,8 @@ def run_all(wiring: Wiring) -> list[str]:
 
 def environment(wiring: Wiring) -> None:
     """the environment keeps its promises on one task."""
+    if isinstance(wiring.session.suite, Converses):
+        return  # what is promised of an agent is other things: `tutelage check-agent`
     problems = quick(wiring.session.suite, wiring.split)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

@@ -61,8 +61,10 @@ def _fits(
     prompts: Prompts,
 ) -> bool:
     """Whether an episode is within every view's context, its privileged text included."""
-    lengths = [len(turn.prompt) + len(turn.tokens) for turn in episode.turns]
-    longest = max(lengths) if episode.turns[0].fresh else sum(lengths)
+    longest = length = 0
+    for turn in episode.turns:
+        length = (0 if turn.fresh else length) + len(turn.prompt) + len(turn.tokens)
+        longest = max(longest, length)
     group = [e for e in usable if e.group == episode.group]
     views = list(algorithm.all_views().values())
     privileged = any(view.hint or view.hindsight for view in views)

@@ -1,0 +1,1 @@
+"""Agents that keep their own loop: they talk to an endpoint, and the trainer answers and records."""

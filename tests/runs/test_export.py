@@ -18,8 +18,7 @@ from support.tiny_runs import tiny_file
 from tutelage.cli.main import main
 from tutelage.policies.hf.loading import load
 from tutelage.runs import checkpoint, models
-from tutelage.runs.card import base_model, licence
-from tutelage.runs.run import Run
+from tutelage.runs.card import Source, base_model, licence
 
 Captured = pytest.CaptureFixture[str]
 
@@ -132,8 +131,15 @@ def test_licences_are_read_and_not_guessed(here: Path, tmp_path: Path) -> None:
     assert licence("base") == "mit"
     assert licence("builtin:household-teacher") == "apache-2.0"
     assert licence(str(tmp_path)) == "unknown"
+    for text, found in (
+        ("license: x", "unknown"),  # not at the head
+        ("---\ntags:\n- a\nlicense: 'gpl-3.0'\n---\n", "gpl-3.0"),
+        ("---\ntags: a\n---\nlicense: mit\n", "unknown"),
+    ):
+        (tmp_path / "README.md").write_text(text)
+        assert licence(str(tmp_path)) == found
     assert licence("nobody/has-this") == "unknown"
-    config = Run("lora").config
+    config = Source(Path("lora")).config
     next_run = config.policy.model_copy(update={"model": "lora"})
     assert base_model(config.model_copy(update={"policy": next_run})).endswith("base")
 

@@ -9,18 +9,33 @@ from typing import Any
 
 from tutelage.algorithms import ALGORITHMS
 from tutelage.config.schema import Config
+from tutelage.config.toml_file import load
 from tutelage.config.toml_file import write as as_toml
 from tutelage.errors import NAME, RunError
 from tutelage.evaluation.panels import named
 from tutelage.evaluation.results import SUMMARY
 from tutelage.policies.hf.wheel import WHEELS
 from tutelage.prompts.chat_template import Chat
+from tutelage.rollout import record
 from tutelage.runs import models
-from tutelage.runs.run import Run
 
 UNKNOWN = "unknown"
+LICENCE = re.compile(r"---\s*\n(?:(?!---).*\n)*?license:[ \t]*([^\s\[\]]+)[ \t]*$", re.MULTILINE)
+"""In the metadata at the head of a model card."""
 DEPTH = 8
 """Runs that start from runs, at most."""
+
+
+class Source:
+    """What a card reads of a run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = load(folder, trust=True)  # read, and not run
+
+    def lines(self, name: str) -> list[dict[str, object]]:
+        path = self.folder / name
+        return list(record.read(path)) if path.exists() else []
 
 
 def base_model(config: Config) -> str:
@@ -34,7 +49,7 @@ def base_model(config: Config) -> str:
         )
         if not name or above is None:
             return name
-        config = Run(above).config
+        config = Source(above).config
     return config.policy.model
 
 
@@ -58,16 +73,13 @@ def licence(base: str) -> str:
         card = Path(cached) if isinstance(cached, str) else None
     if card is None or not card.is_file():
         return UNKNOWN
-    from huggingface_hub import ModelCard
-
-    try:
-        return str(ModelCard.load(card).data.get("license") or UNKNOWN)
-    except Exception:  # a card of anybody's
-        return UNKNOWN
+    text = card.read_text(encoding="utf-8", errors="replace")
+    found = LICENCE.match(text)
+    return found[1].strip("\"'") if found else UNKNOWN
 
 
 def model_card(
-    run: Run, checkpoint: Path, chat: Chat, evaluations: Sequence[Path], *, apart: bool = False
+    run: Source, checkpoint: Path, chat: Chat, evaluations: Sequence[Path], *, apart: bool = False
 ) -> str:
     """The text of README.md, with the metadata that hubs read.
 
@@ -117,7 +129,7 @@ def _first(module: str) -> str:
     return " ".join((importlib.import_module(module).__doc__ or "").split("\n\n")[0].split())
 
 
-def _meta(run: Run) -> Mapping[str, Any]:
+def _meta(run: Source) -> Mapping[str, Any]:
     try:
         found = json.loads((run.folder / "meta.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -125,10 +137,12 @@ def _meta(run: Run) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _evaluations(run: Run, checkpoint: Path) -> list[Mapping[str, Any]]:
+def _evaluations(run: Source, checkpoint: Path) -> list[Mapping[str, Any]]:
     """The run's own evaluations: the first, and the last one up to the checkpoint."""
     at = re.fullmatch(r"step-(\d+)", checkpoint.name)
-    lines = [line for line in run.evaluations() if not at or int(str(line["step"])) <= int(at[1])]
+    lines = [
+        line for line in run.lines("evals.jsonl") if not at or int(str(line["step"])) <= int(at[1])
+    ]
     alone = [line for line in lines if not line.get("hint")]
     chosen = alone[:1] + alone[1:][-1:]
     more = {"temperature": run.config.eval.temperature, "repeats": 1}
@@ -206,8 +220,8 @@ tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 A turn ends with the token {chat.end}.{note}"""
 
 
-def _training(run: Run, checkpoint: Path, base: str) -> str:
-    config, lines = run.config, run.metrics()
+def _training(run: Source, checkpoint: Path, base: str) -> str:
+    config, lines = run.config, run.lines("metrics.jsonl")
     at = re.fullmatch(r"step-(\d+)", checkpoint.name)
     if at:
         done = int(at[1])

@@ -17,9 +17,8 @@ from tutelage.policies.hf.policy import HFPolicy
 from tutelage.prompts.chat_template import Chat
 from tutelage.rollout.disk import new, refuse_existing
 from tutelage.runs import models
-from tutelage.runs.card import model_card
+from tutelage.runs.card import Source, model_card
 from tutelage.runs.offline import trained
-from tutelage.runs.run import Run
 
 CONVERTER = "convert_hf_to_gguf.py"
 """Of llama.cpp, which keeps the format."""
@@ -53,7 +52,7 @@ def export(
     if apart and gguf:
         raise ConfigError("a GGUF file holds whole weights; leave --adapters out")
     models.quiet()
-    run = Run(where)
+    run = Source(where)
     with new(out) as draft:
         if apart:
             chat = _adapters(run, Path(found), draft)
@@ -69,7 +68,7 @@ def export(
         _check(draft)
 
 
-def _adapters(run: Run, checkpoint: Path, draft: Path) -> Chat:
+def _adapters(run: Source, checkpoint: Path, draft: Path) -> Chat:
     """Copy low-rank adapters with their tokenizer: peft loads the base model that they name."""
     from transformers import AutoTokenizer
 
@@ -91,7 +90,7 @@ def _adapters(run: Run, checkpoint: Path, draft: Path) -> Chat:
     return Chat(tokenizer, "append")
 
 
-def _generation(policy: HFPolicy, run: Run, draft: Path) -> None:
+def _generation(policy: HFPolicy, run: Source, draft: Path) -> None:
     """How it was sampled in training: without cutting the distribution, to the end of a turn."""
     from transformers import GenerationConfig
 

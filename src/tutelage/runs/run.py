@@ -8,6 +8,7 @@ from tutelage.errors import RunError
 from tutelage.rollout import record
 from tutelage.rollout.record import Line
 from tutelage.runs import offline
+from tutelage.runs.export import export
 from tutelage.runs.folder import CONFIG
 from tutelage.types import Episode
 
@@ -58,8 +59,6 @@ class Run:
 
         Raises RunError rather than overwrite a folder.
         """
-        from tutelage.runs.export import export  # which writes a card from a Run
-
         export(self.folder, checkpoint, Path(path))
         return Path(path)
 

@@ -23,7 +23,7 @@ JOBS ?= 2
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo check test suite faults faults-nightly parity parity-report lint lock latest oldest nightly bench gpu mutants \
+.PHONY: demo check test suite scale-smoke faults faults-nightly parity parity-report lint lock latest oldest nightly bench gpu mutants \
 	teacher study study-render study-smoke ladder ladder-smoke worlds pythons adapters docs clean
 
 demo: $(VENV)/.ready
@@ -65,6 +65,12 @@ faults: $(VENV)/.ready-dev
 
 faults-nightly: $(VENV)/.ready-dev
 	FAULTS=nightly FAULT_CHAINS=3 $(BIN)/python -m pytest -n $(JOBS) tests/faults --durations=5
+
+# Several processes that train one run: gloo ranks beside one process, ranks killed, and torchrun
+# itself. Minutes.
+scale-smoke: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -n $(JOBS) tests/training/test_ranks.py tests/runs/test_ranks_runs.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranks.py --smoke --repeats 1
 
 # Resolve everything anew and write down what was chosen. A release of torch built for one kind of
 # machine (2.13.0+cpu) is written without its suffix.

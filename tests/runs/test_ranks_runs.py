@@ -18,7 +18,7 @@ from support.tiny_runs import Quiet, tiny_table
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse
 from tutelage.rollout.ranks import Ranks
-from tutelage.runs import train
+from tutelage.runs import checkpoint, train
 
 STEPS = 3
 TABLE = tiny_table(
@@ -128,6 +128,21 @@ def test_a_killed_rank_ends_the_others_and_the_run_goes_on_with_more_or_fewer(
     agree(whole, tmp_path)
 
 
+def test_ctrl_c_writes_a_checkpoint_of_the_last_step(whole: Path, tmp_path: Path) -> None:
+    """A terminal sends SIGINT to torchrun and to the ranks, and torchrun passes it on to them."""
+    gang = Gang(2, job(run__checkpoint_every=100), tmp_path)
+    reaches(tmp_path, 3)
+    for _ in range(2):
+        gang.kill(0, signal.SIGINT)
+        gang.kill(1, signal.SIGINT)
+        time.sleep(0.02)
+    ends = gang.wait()
+    assert [end.code for end in ends] == [130, 2], [end.message for end in ends]
+    assert checkpoint.latest(tmp_path / "run").name > checkpoint.START
+    run(1, job(resume=True), tmp_path)
+    agree(whole, tmp_path)
+
+
 def test_a_rank_that_hangs_ends_the_others(tmp_path: Path) -> None:
     gang = Gang(
         2, job(), tmp_path, prepare=lambda rank: os.environ.update(TUTELAGE_RANK_DEADLINE="3")
@@ -199,7 +214,7 @@ def test_a_rank_with_other_weights(tmp_path: Path) -> None:
             models.build_model = lambda *a, **named: build(*a, **{**named, "seed": 1})
 
     sentence = refused(2, job(), tmp_path, prepare=other)
-    assert "rank 1 has another weights of the student than rank 0" in sentence
+    assert "rank 1 loaded another student than rank 0" in sentence
 
 
 def test_an_error_of_one_rank_is_said_by_rank_0(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ class Gang:
                 value = job(ranks)
         except Elsewhere:
             return 2
+        except KeyboardInterrupt:
+            return 130
         except TutelageError as error:
             sys.stderr.write(f"tutelage: {error}\n")
             sys.stderr.flush()

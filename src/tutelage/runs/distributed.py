@@ -30,6 +30,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from tutelage import __version__
 from tutelage.errors import ConfigError, Elsewhere, RunError, TutelageError
 from tutelage.rollout.ranks import Ranks
+from tutelage.runs.interrupt import TOGETHER
 from tutelage.runs.torchrun import Launch
 
 BEAT = 0.5
@@ -141,9 +142,19 @@ def _signals(rank: int) -> Iterator[None]:
     def terminate(number: int, frame: FrameType | None) -> None:
         raise _Terminated
 
+    last = -TOGETHER
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        passed_on = time.monotonic() - last < TOGETHER
+        last = time.monotonic()
+        if not passed_on:
+            raise KeyboardInterrupt
+
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
-    if rank:
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        answer = signal.SIG_IGN if rank else interrupt
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, answer)
     yield
     # after an error SIGTERM stays ignored: torchrun sends it as soon as one rank has ended, and it
     # must not come before the sentence is written

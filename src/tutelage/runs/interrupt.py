@@ -3,8 +3,14 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+
+from tutelage.runs.torchrun import launch_of
+
+TOGETHER = 1.0
+"""Seconds within which a second Ctrl-C under torchrun is the first one, passed on."""
 
 
 @contextlib.contextmanager
@@ -13,6 +19,7 @@ def delayed(tell: Callable[[], None] = lambda: None) -> Iterator[None]:
 
     tell  called at the first
 
+    Under torchrun one Ctrl-C comes twice: from the terminal, and from torchrun, which passes it on.
     Elsewhere than in the main thread signals do not arrive, and where Ctrl-C is ignored or handled
     outside of Python it stays so.
     """
@@ -20,13 +27,15 @@ def delayed(tell: Callable[[], None] = lambda: None) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield
         return
-    pressed = False
+    pressed, since, passed_on = False, 0.0, launch_of() is not None
 
     def hold(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
+        nonlocal pressed, since
+        if pressed and passed_on and time.monotonic() - since < TOGETHER:
+            return
         if pressed:
             before(number, frame)
-        pressed = True
+        pressed, since = True, time.monotonic()
         tell()
 
     signal.signal(signal.SIGINT, hold)

@@ -25,7 +25,13 @@ def refuse_unlike_settings(ranks: Ranks, config: Config, *, resume: bool) -> Non
 
 
 def refuse_idle_ranks(ranks: Ranks, parts: Parts) -> None:
-    """Raises ConfigError where there are more ranks than groups in a step of some phase."""
+    """Raises ConfigError where there are more ranks than groups in a step of some phase, or a
+    sampler that all of them would hand their weights to."""
+    if ranks.size > 1 and parts.config.policy.sampler is not None:
+        raise ConfigError(
+            f"policy.sampler goes with one process, and there are {ranks.size} ranks, each of which "
+            "would hand it weights; leave policy.sampler out, or start one process"
+        )
     rollout = parts.config.rollout
     for phase in parts.phases:
         groups = rollout.tasks_per_step
@@ -50,6 +56,6 @@ def refuse_unlike_models(ranks: Ranks, chats: Mapping[str, str], student: Traina
     sums = [float(x) for p in student.parameters() for x in (p.double().sum(), p.double().norm())]
     weights = hashlib.sha256(repr(sums).encode()).hexdigest()
     ranks.refuse_unlike(
-        {"weights of the student": weights, **{f"tokenizer of {n}": x for n, x in chats.items()}},
-        "has another {name} than rank 0; see that model paths mean the same files on every machine",
+        {"student": weights, **{f"tokenizer of {n}": x for n, x in chats.items()}},
+        "loaded another {name} than rank 0; see that model paths mean the same files on every machine",
     )

@@ -120,6 +120,7 @@ def test_a_killed_rank_ends_the_others_and_the_run_goes_on_with_more_or_fewer(
     assert time.monotonic() - at < TELLS
     assert ends[killed].code == -signal.SIGKILL
     assert ends[1 - killed].code == 2
+    assert len(spoken(ends)) == 1, spoken(ends)
     (sentence,) = spoken(ends)
     assert f"rank {killed} ended without a word" in sentence or "is gone" in sentence
     assert "--resume" in sentence
@@ -163,6 +164,7 @@ def refused(size: int, what: Callable[[Ranks], None], folder: Path, **more: Any)
     """The one sentence with which all ranks end; it comes from rank 0."""
     ends = Gang(size, what, folder, **more).wait()
     assert [end.code for end in ends] == [2] * size, [end.message for end in ends]
+    assert len(spoken(ends)) == 1, spoken(ends)
     (sentence,) = spoken(ends)
     assert sentence in ends[0].message
     assert not any("Traceback" in end.message for end in ends)

@@ -230,7 +230,11 @@ def evaluate(
         acting = Algorithm(terms=(), views=views, actors={"hinted": constant(1.0)})
     left = [task for task in tested.tasks if task.id not in known]
     if left:
-        play(alone, left, acting, seed=seed, step=-1, group_size=repeats)
+        for episode in play(alone, left, acting, seed=seed, step=-1, group_size=repeats):
+            if (episode.task.id, episode.copy) not in fresh:  # another rank played it
+                tokens = sum(len(turn.tokens) for turn in episode.turns)
+                one = Known(episode=episode, tokens=tokens)
+                fresh[episode.task.id, episode.copy] = one
     ones = [
         one
         for task in tested.tasks

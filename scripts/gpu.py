@@ -143,7 +143,9 @@ def page(report: Line) -> str:
         report_lines += ["", f"## {part['part']}", ""]
         report_lines += ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
         for line in lines:
-            cells = [judged(line[k]) if k == "ok" and k in line else cell(line.get(k)) for k in names]
+            cells = [
+                judged(line[k]) if k == "ok" and k in line else cell(line.get(k)) for k in names
+            ]
             report_lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(report_lines) + "\n"
 

@@ -131,7 +131,8 @@ def counted(
         if gpu:
             stack.enter_context(as_on_a_gpu())
         _on_cpu(model)
-        chat: Any = SimpleNamespace(size=shape.vocab, end=0)
+        tokenizer = SimpleNamespace(model_max_length=shape.context)
+        chat: Any = SimpleNamespace(size=shape.vocab, end=0, tokenizer=tokenizer)
         policy = HFPolicy(model, chat, tokens=tokens, adapters=adapters, **settings)
         for tensor in {id(x): x for x in (*model.parameters(), *model.buffers())}.values():
             live.add(tensor, "weights")

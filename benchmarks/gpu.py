@@ -37,6 +37,8 @@ import torch
 from gpu_parts import CASES, REAL, SHAPES, Job, Limits, Line, limits_of
 
 RAW = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "gpu.jsonl"
+FIRST = RAW.with_name("gpu_first.txt")
+"""The first measurements, of older code, beside the goals."""
 
 
 def known(path: Path | None) -> list[Line]:
@@ -131,6 +133,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args(words)
     if arguments.table:
+        print(FIRST.read_text(encoding="utf-8"))
         print(table(known(arguments.save or RAW)))
         return
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import torch
 
 from tutelage.algorithms.sft import sft
+from tutelage.cli import update_memory
 from tutelage.cli.dry_run import memory
 from tutelage.cli.model_sizes import KNOWN, Shape
-from tutelage.config.schema import Config
+from tutelage.config.schema import Config, PolicySection
 from tutelage.config.toml_file import parse
 from tutelage.envs.registry import suite_of
 from tutelage.policies.base import Request
@@ -339,15 +340,19 @@ class Saved(NamedTuple):
     offload: bool
 
 
+def section(recompute: bool) -> PolicySection:
+    return PolicySection(model="any", dtype="bfloat16", gradient_checkpointing=recompute)
+
+
 def saved_of(job: Job, tokens: int, beside: float = 0.0) -> Saved:
     """So that learning in passes of so many tokens takes nine tenths of the card's memory, less
     the bytes of what else is there."""
     if not job.device.startswith("cuda"):
         return Saved(recompute=False, offload=False)
     room, state = 0.9 * memory()[0] - beside, 16 * job.shape.parameters()
-    if state + job.shape.activations(tokens, 2) < room:
+    if state + update_memory.beside(job.shape, section(False), tokens, gpu=True) < room:
         return Saved(recompute=False, offload=False)
-    saved = job.shape.activations(tokens, 2, recompute=True)
+    saved = update_memory.beside(job.shape, section(True), tokens, gpu=True)
     return Saved(recompute=True, offload=state + saved >= room)
 
 
@@ -406,7 +411,7 @@ def train(job: Job, length: int) -> Line:
     taken = timed(step, job.device, job.arguments.repeats, job.until)
     read, done = sum(len(row.ids) for row in rows), operations(job.shape, rows)
     rate = spread([done / seconds for seconds in taken])
-    predicted = job.shape.activations(tokens, 2, recompute=saved.recompute)
+    predicted = update_memory.beside(job.shape, section(saved.recompute), tokens, gpu=True)
     predicted += (8 if saved.offload else 16) * job.shape.parameters()
     return {
         **memory_of(job, predicted),

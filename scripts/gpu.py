@@ -142,9 +142,11 @@ def page(report: Line) -> str:
         names = list(dict.fromkeys(key for line in lines for key in line))
         report_lines += ["", f"## {part['part']}", ""]
         report_lines += ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-        report_lines += [
-            "| " + " | ".join(cell(line.get(k)) for k in names) + " |" for line in lines
-        ]
+        for line in lines:
+            cells = [
+                judged(line[k]) if k == "ok" and k in line else cell(line.get(k)) for k in names
+            ]
+            report_lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(report_lines) + "\n"
 
 
@@ -155,11 +157,15 @@ def result(part: Line) -> str:
     return cell(part["error"]) if part["error"] else f"{failed} of {len(part['lines'])} failed"
 
 
+def judged(ok: object) -> str:
+    return "yes" if ok else "**no**"
+
+
 def cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
-        return "yes" if value else "**no**"
+        return "yes" if value else "no"
     if isinstance(value, list):
         return " / ".join(f"{x:,.4g}" for x in value)
     if isinstance(value, dict):

@@ -42,7 +42,15 @@ def test_a_file_is_measured_within_its_time(
     assert main(["bench", "my.toml", "--seconds", "8"]) == 0
     output = capsys.readouterr().out
     assert output.startswith("A step of 6 episodes takes about ")
-    for word in ("generate", "environment", "teacher", "update", "share", "Bottleneck: "):
+    for word in (
+        "generate",
+        "environment",
+        "prompts",
+        "teacher",
+        "update",
+        "share",
+        "Bottleneck: ",
+    ):
         assert word in output
     assert max(len(line) for line in output.splitlines()) <= 80
     assert list(tmp_path.iterdir()) == [tmp_path / "my.toml"]  # nothing is written

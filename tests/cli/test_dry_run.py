@@ -1,6 +1,7 @@
 """`train --dry-run` refuses what the run would refuse, and warns of truncated demonstrations."""
 
 import importlib.util
+import re
 import shutil
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 from support.tiny_runs import tiny_table
 
 from tutelage.cli import dry_run
-from tutelage.config.toml_file import override, parse
+from tutelage.cli.main import main
+from tutelage.config.toml_file import load, override, parse
 from tutelage.envs import requirements
 from tutelage.errors import ConfigError, PolicyError
 from tutelage.policies.hf import lora, memory
@@ -118,3 +120,58 @@ def test_episodes_to_imitate_that_are_not_there_are_refused(tmp_path: Path) -> N
 def test_hints_that_the_suite_cannot_give_are_refused() -> None:
     with pytest.raises(ConfigError, match="answer"):
         plan('algorithm={name="opsd", hint="answer"}', "rollout.group_size=2")
+
+
+PAPERS = sorted((Path(__file__).parents[2] / "examples").glob("alfworld_*.toml"))
+
+
+@pytest.mark.parametrize("file", PAPERS, ids=lambda file: file.stem)
+def test_the_papers_settings_are_told_what_fits_a_card_of_80_gb(file: Path) -> None:
+    """None fits as published; what is named does, with that change alone."""
+    found = dry_run.make(load(file), gpu=80)
+    (warning,) = [text for text in found.warnings if "more than 80.0 GB of GPU memory" in text]
+    assert found.memory > 80e9
+    ways = warning.partition("it fits with ")[2].split(", or with ")
+    changes = re.findall(r"(?:policy|update)\.\w+ = \S+", ways[0])
+    fits = dry_run.make(load(file, [*changes, *NO_TEACHER[found.models[-1].name]]), gpu=80)
+    assert fits.memory < 80e9
+    assert f"({fits.memory / 1e9:.1f} GB)" in ways[0]
+
+
+NO_TEACHER = {
+    "teacher": ['policies.teacher={model="http://127.0.0.1:9"}'],
+    "reference": [],
+}
+
+
+def test_a_gpu_to_plan_for_changes_where_models_are() -> None:
+    """Keys and values take at most a third of it, and are not there when the update is."""
+    small = dry_run.make(
+        parse(
+            {
+                "run": {"steps": 1, "folder": "nowhere"},
+                "env": {"suite": "doors"},
+                "rollout": {"tasks_per_step": 9, "max_turns": 40, "max_new_tokens": 500},
+                "algorithm": {"name": "grpo"},
+                "policy": {"model": "Qwen/Qwen3-0.6B"},
+            }
+        ),
+        gpu=40,
+    )
+    (student,) = small.models
+    assert student.cache == pytest.approx(40e9 / 3, rel=1e-6)
+    assert student.weights is not None
+    assert small.memory == student.weights + student.moments + max(student.cache, student.update)
+    assert small.machine.words == "40.0 GB of GPU memory"
+
+
+def test_a_gpu_to_plan_for_is_refused_without_a_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('env.suite = "doors"\npolicy.model = "a/b"\nalgorithm.name = "grpo"\n')
+    assert main(["train", str(file), "--gpu", "80"]) == 2
+    assert "belongs to --dry-run" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", str(file), "--dry-run", "--gpu", "none"])
+    assert "'none' is not a number of GB" in capsys.readouterr().err

@@ -31,6 +31,17 @@ def test_the_display_draws_the_course_of_success() -> None:
     assert sparkline([0.5] * 100) == "\u2585" * 30
 
 
+def test_the_display_names_the_phases_that_take_time() -> None:
+    view = watch_for(Console(file=io.StringIO(), force_terminal=True, width=100))
+    assert isinstance(view, LiveDisplay)
+    seconds = {"all": 10.0, "generate": 4.0, "environment": 0.01, "prompts": 1.0, "update": 4.9}
+    view.track.steps = 4
+    view.track.add({**LINE, "grad_norm": 1.0, "broken": 0}, seconds)
+    console = Console(file=io.StringIO(), width=80, record=True)
+    console.print(view._shown())
+    assert "generate 40 %  prompts 10 %  update 49 %" in console.export_text()
+
+
 def test_every_event_is_a_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     watch = watch_for(Console(), as_json=True)
     watch.stepped(LINE, {"all": 2.0})

@@ -127,3 +127,29 @@ def test_low_precision_is_turned_into_probabilities_in_float32() -> None:
     rows = Distribution(hidden=hidden, head=head).logps()
     assert rows.dtype == torch.float32
     assert_close(rows.exp().sum(-1), torch.ones(N), atol=1e-6, rtol=0)
+
+
+def test_a_head_in_16_bits_sends_its_gradient_to_the_parameter_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Entries past the vocabulary get none, and what is there already is added to."""
+    monkeypatch.setattr(distributions, "CHUNK_ELEMENTS", 3 * 8)
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(10, 4))
+    hidden, token = torch.randn(7, 4).bfloat16(), torch.randint(8, (7,))
+    for before in (None, torch.ones(10, 4)):
+        weight.grad = None if before is None else before.clone()
+        of = Distribution(hidden=hidden, head=weight[:8].bfloat16(), leaf=weight)
+        pieces = distributions.Pieces(of)
+        for start in range(0, 7, of.chunk):
+            part = slice(start, start + of.chunk)
+            sampled_logps(pieces[part], token[part]).sum().backward()
+        assert list(pieces.send()) == []
+        exact = weight.detach()[:8].bfloat16().float().requires_grad_()
+        logps = (hidden.float() @ exact.T).log_softmax(-1)
+        logps.gather(-1, token[:, None]).sum().backward()
+        assert weight.grad is not None
+        assert exact.grad is not None
+        start_from = 0 if before is None else 1
+        assert_close(weight.grad[:8], start_from + exact.grad, rtol=0, atol=0.05)
+        assert bool((weight.grad[8:] == start_from).all())

@@ -86,7 +86,6 @@ def test_sizes_on_paper_are_those_of_the_models(saved: str) -> None:
         stored = sum(p.numel() * p.element_size() for p in every.values())
         assert shape.weights(section, frozen=False) == stored
         assert shape.trained(section) == sum(p.numel() for p in low.parameters())
-    assert shape.activations(100, 4, recompute=True) < shape.activations(100, 4)
 
 
 def test_adapted_weights_are_the_sum_of_the_formula(saved: str) -> None:

@@ -421,6 +421,8 @@ def test_adamw_steps_as_on_the_cpu(offload: bool, cuda: Device) -> None:
         optimizer = adamw(
             of.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, offload=offload
         )
+        (group,) = optimizer.param_groups
+        assert bool(group["fused"]) == (device == "cuda" and not offload)
         for _ in range(2):
             optimizer.zero_grad()
             (-of.score(read, 1.0).logp.mean()).backward()

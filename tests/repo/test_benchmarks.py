@@ -182,6 +182,7 @@ def test_the_card_s_measurements_run_on_a_processor(tmp_path: Path) -> None:
     assert [json.loads(t)["case"] for t in run("gpu.py", *words).splitlines()] == [1]
     table = run("gpu.py", "--table", "--save", str(saved))
     assert [line for line in table.splitlines() if "###" in line] == [
+        "### The only measurements so far",
         "### decode",
         "### prefill",
         "### turn",

@@ -1,6 +1,7 @@
 """Playing: who acts, when it ends, and that no order of events matters."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -75,6 +76,17 @@ def test_a_task_alone_is_played_as_it_is_among_others() -> None:
         assert play(session(suite), [task], ALONE, seed=5, step=2) == [episode]
     back = play(session(suite), tasks[::-1], ALONE, seed=5, step=2)
     assert back[::-1] == together
+
+
+def test_most_of_a_rollout_s_time_is_in_a_clock() -> None:
+    """Prompts are read and answers are written and read under a clock of their own."""
+    for algorithm in (ALONE, sft()):
+        on = session(Doors(3))
+        since = time.perf_counter()
+        play(on, Doors(3).tasks("train")[:6], algorithm, seed=0)
+        assert set(on.clock.seconds) == {"environment", "generate", "prompts"}
+        assert sum(on.clock.seconds.values()) <= time.perf_counter() - since
+        assert all(seconds > 0 for seconds in on.clock.seconds.values())
 
 
 def test_turns_of_an_episode_are_sampled_apart() -> None:

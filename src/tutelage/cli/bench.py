@@ -208,6 +208,7 @@ def _parts(session: Session, episodes: Sequence[Episode], cut: Limits) -> list[P
     counts = {
         "generate": (sampled, token_factor, "sampled tokens"),
         "environment": (len(turns), turn_factor, "turns"),
+        "prompts": (read, scored, "tokens read"),
         "teacher": (read, scored, "tokens read"),
         "update": (read, scored, "tokens read"),
     }

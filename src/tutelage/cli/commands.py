@@ -37,7 +37,7 @@ def train(arguments: argparse.Namespace) -> int:
                 from tutelage.cli import dry_run
 
                 if ranks.rank == 0:
-                    dry_run.show(dry_run.make(config), Console())
+                    dry_run.show(dry_run.make(config, gpu=arguments.gpu), Console())
                 return 0
             from tutelage.cli.progress import results_only, watch_for
             from tutelage.runs.sinks import Sending
@@ -69,6 +69,8 @@ def _training(arguments: argparse.Namespace) -> "Config":
             f"--resume continues the run in {home}, and run.folder = {config.run.folder} names "
             "another folder; leave one of the two out"
         )
+    if arguments.gpu and not arguments.dry_run:
+        raise ConfigError("--gpu plans for another machine, so it belongs to --dry-run; add that")
     return config
 
 

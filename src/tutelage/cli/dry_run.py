@@ -1,6 +1,6 @@
 """`train --dry-run`: what a run would do and need, computed without weights or downloads."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tutelage import cpu
-from tutelage.cli import dry_checks, model_sizes
+from tutelage.cli import dry_checks, model_sizes, update_memory
 from tutelage.config.expressions import takes_schedule
 from tutelage.config.schema import AlgorithmSection, Config, PolicySection
 from tutelage.config.signature import annotations, schedule
@@ -51,28 +51,59 @@ class Model:
     source: str
     shape: model_sizes.Shape | None
     weights: int | None
-    training: int | None  # gradients, Adam's two moments and activations, for the student only
-    cache: int | None
+    moments: int = 0  # Adam's two, for the student only
+    update: int = 0  # gradients, activations and the loss, likewise
+    cache: int | None = None
     saved: int = 0  # bytes of a checkpoint: the trained weights and their moments
 
     @property
-    def total(self) -> int | None:
-        if self.weights is None:
-            return None
-        return self.weights + (self.training or 0) + (self.cache or 0)
+    def training(self) -> int | None:
+        """Bytes that only a student takes; None where the shape is not known."""
+        return None if self.weights is None else self.moments + self.update
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Where the models are: whether on a GPU, and the bytes of its memory (0 if unknown)."""
+
+    gpu: bool
+    memory: int
+
+    @classmethod
+    def this(cls) -> "Machine":
+        room, _ = memory()
+        return cls(gpu=torch.cuda.is_available(), memory=room)
+
+    @property
+    def words(self) -> str:
+        return f"{_size(self.memory)} of {'GPU memory' if self.gpu else 'memory'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
+    machine: Machine
     models: tuple[Model, ...]
     facts: tuple[tuple[str, str], ...]
     terms: tuple[tuple[str, str, str], ...]  # phase, name, what it is
     schedules: tuple[tuple[str, tuple[float, ...]], ...]  # at 0, 25, 50, 75 and 100 %
     warnings: tuple[str, ...]
 
+    @property
+    def memory(self) -> int:
+        """Most bytes at one time. Keys and values are given back before an update begins."""
+        return memory_of(self.models)
 
-def make(config: Config) -> Plan:
+
+def memory_of(models: Iterable[Model]) -> int:
+    found = list(models)
+    always = sum((m.weights or 0) + m.moments for m in found)
+    return always + max(sum(m.cache or 0 for m in found), sum(m.update for m in found))
+
+
+def make(config: Config, *, gpu: float = 0.0) -> Plan:
     """Check everything that can be checked without weights, and estimate the run's size.
+
+    gpu  GB of a GPU to plan for; 0 plans for this machine
 
     Raises ConfigError for what a run would refuse.
     """
@@ -83,19 +114,27 @@ def make(config: Config) -> Plan:
     phases, used = list(parts.phases), set(parts.policies)
     if config.rollout.replay:
         Replay(Path(config.rollout.replay))
-    episode = _episode_tokens(parts.suite, parts.context, config)
-    found = _models(config, used, acting(config, phases), episode)
+    machine = Machine(gpu=True, memory=int(gpu * GB)) if gpu else Machine.this()
+    need = _Need(
+        machine=machine,
+        used=used,
+        acting=acting(config, phases),
+        episode=_episode_tokens(parts.suite, parts.context, config),
+        rows=_rows(phases),
+    )
+    episode, found = need.episode, _models(config, need)
     length = found[0].shape.context if found[0].shape else None
     cautions = dry_checks.check(
         config, phases, parts.suite, parts.context, parts.tasks, used, length
     )
     parts.rest()
     return Plan(
+        machine=machine,
         models=found,
         facts=tuple(_facts(config, phases, len(parts.tasks), found[0], episode)),
         terms=tuple((p.name, t.name, describe(t)) for p in phases for t in p.algorithm.terms),
         schedules=tuple(_schedules(config, phases)),
-        warnings=(*parts.notices, *_warnings(config, used, found), *cautions),
+        warnings=(*parts.notices, *_warnings(config, need, found), *cautions),
     )
 
 
@@ -140,66 +179,92 @@ def _entries(section: PolicySection, config: Config, where: str) -> int:
     return section.entries
 
 
-def _models(
-    config: Config, used: Iterable[str], acting: set[str], episode: int
-) -> tuple[Model, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Need:
+    """What decides the memory of a run besides its settings."""
+
+    machine: Machine
+    used: Collection[str]  # policies besides the student
+    acting: Collection[str]
+    episode: int  # tokens
+    rows: int  # see `update_memory.beside`
+
+
+def _rows(phases: Iterable[Phase]) -> int:
+    """Tensors over the vocabulary that a loss holds for a divergence to a teacher, or an entropy."""
+    terms = [term for phase in phases for term in phase.algorithm.terms]
+    return 2 if any(isinstance(term, Distill | Entropy) for term in terms) else 0
+
+
+def _models(config: Config, need: _Need) -> tuple[Model, ...]:
     """The models of a run, the student first."""
     found = []
-    for name in ("student", *sorted(used)):
+    for name in ("student", *sorted(need.used)):
         copied = name == "reference" and name not in config.policies
         owner = "student" if name == "student" or copied else name
         section = config.policy if owner == "student" else config.policies[owner]
         source, shape = _shape(owner, config)
-        found.append(
-            _model(
-                name,
-                "a copy of the student" if copied else source,
-                shape,
-                section,
-                cache=_cache(config, section, shape, episode, len(acting))
-                if shape and ("self" if name == "student" else name) in acting
-                else 0,
-                trained=config.update.max_tokens_per_pass if name == "student" else 0,
-                moments=0 if config.update.offload else 2,
-            )
-        )
+        source = "a copy of the student" if copied else source
+        if shape is None:
+            found.append(Model(name=name, source=source, shape=None, weights=None))
+        else:
+            found.append(_model(name, source, shape, section, config, need))
     return tuple(found)
 
 
 def _model(
     name: str,
     source: str,
-    shape: model_sizes.Shape | None,
+    shape: model_sizes.Shape,
     section: PolicySection,
-    *,
-    cache: int,
-    trained: int,
-    moments: int,
+    config: Config,
+    need: _Need,
 ) -> Model:
-    if shape is None:
-        return Model(name=name, source=source, shape=None, weights=None, training=None, cache=None)
-    size, recompute = model_sizes.BYTES[section.dtype], section.gradient_checkpointing
-    state = (1 + moments) * 4 * shape.trained(section)
+    trains, gpu = name == "student", _on_gpu(section, need.machine)
+    acts = ("self" if trains else name) in need.acting
+    weights = shape.weights(section, frozen=not trains)
+    if acts and gpu and section.dtype == "bfloat16":
+        weights += 2 * shape.vocab * shape.hidden  # the LM head that samples
+    update = 0
+    if trains:
+        update = 4 * shape.trained(section) + update_memory.beside(
+            shape, section, _pass_tokens(config, shape, need), gpu=gpu, rows=need.rows
+        )
     return Model(
         name=name,
         source=source,
         shape=shape,
-        weights=shape.weights(section, frozen=not trained),
-        training=state + shape.activations(trained, size, recompute=recompute) if trained else 0,
-        cache=cache,
+        weights=weights,
+        moments=8 * shape.trained(section) if trains and not config.update.offload else 0,
+        update=update,
+        cache=_cache(config, section, shape, need) if acts else 0,
         saved=12 * shape.trained(section),
     )
 
 
-def _cache(
-    config: Config, section: PolicySection, shape: model_sizes.Shape, episode: int, engines: int
-) -> int:
+def _pass_tokens(config: Config, shape: model_sizes.Shape, need: _Need) -> int:
+    """Tokens of the largest pass; a sequence is never divided."""
+    return max(config.update.max_tokens_per_pass, min(need.episode, shape.context))
+
+
+def _on_gpu(section: PolicySection, machine: Machine) -> bool:
+    if section.device == "auto":
+        return machine.gpu
+    return models.device_of(section, where="policy").startswith("cuda")
+
+
+def _cache(config: Config, section: PolicySection, shape: model_sizes.Shape, need: _Need) -> int:
     """Largest KV cache in bytes, within its engine's budget, but at least one sequence."""
     r = config.rollout
     rows = min(r.concurrency, r.tasks_per_step * r.group_size)
-    row = shape.cache(min(episode, shape.context), model_sizes.BYTES[section.dtype])
-    device = models.device_of(section, where="policy")
-    return max(row, min(rows * row, budget(device, wanted=models.kv_cache_gb(), engines=engines)))
+    row = shape.cache(min(need.episode, shape.context), model_sizes.BYTES[section.dtype])
+    room = budget(
+        "cuda" if _on_gpu(section, need.machine) else "cpu",
+        wanted=models.kv_cache_gb(),
+        engines=len(need.acting),
+        total=need.machine.memory,
+    )
+    return max(row, min(rows * row, room))
 
 
 def _episode_tokens(suite: Suite, context: Context, config: Config) -> int:
@@ -352,8 +417,8 @@ def _along(value: Schedule, steps: int) -> tuple[float, ...]:
 # -- what may go wrong
 
 
-def _warnings(config: Config, used: set[str], found: tuple[Model, ...]) -> Iterable[str]:
-    for name in sorted(set(config.policies) - used):
+def _warnings(config: Config, need: _Need, found: tuple[Model, ...]) -> Iterable[str]:
+    for name in sorted(set(config.policies) - set(need.used)):
         if config.policy.tokenizer != name:
             yield f"[policies.{name}] is not used by the algorithm"
     for model in found:
@@ -362,15 +427,77 @@ def _warnings(config: Config, used: set[str], found: tuple[Model, ...]) -> Itera
         elif model.shape and model.shape.experts:
             share = model.shape.parameters(experts=model.shape.active) / GB
             yield f"{model.name} is a mixture of experts: {share:.1f} billion of its parameters are active"
-    need, (room, kind) = sum(m.total or 0 for m in found), memory()
-    if room and need > room:
+    wanted, room = memory_of(found), need.machine.memory
+    if room and wanted > room:
         yield (
-            f"the models need about {_size(need)}, but this machine has {_size(room)} of {kind}; "
-            "choose smaller ones, lower update.max_tokens_per_pass and rollout.concurrency, or "
-            "use another machine"
+            f"the models need about {_size(wanted)}, more than {need.machine.words}: "
+            f"{_what_fits(config, need)}"
         )
     if (Path(config.run.folder) / CONFIG).exists():
         yield f"{config.run.folder} already holds a run: continue it with --resume"
+
+
+SAVES: tuple[tuple[str, str, dict[str, object]], ...] = (
+    ("update.max_tokens_per_pass = 4096", "update", {"max_tokens_per_pass": 4096}),
+    ("policy.gradient_checkpointing = true", "policy", {"gradient_checkpointing": True}),
+    ("update.offload = true", "update", {"offload": True}),
+    ("policy.lora = 16", "policy", {"lora": 16}),
+    ('policy.quantize = "nf4"', "policy", {"quantize": "nf4"}),
+)
+"""Settings that save memory: how they are written, their section, and the change."""
+MIXES = ((0,), (1,), (2,), (0, 1), (0, 2), (0, 1, 2), (3,), (0, 3), (0, 1, 3), (3, 4), (0, 1, 3, 4))
+"""Which of them are tried together, those that change less first."""
+
+
+def _what_fits(config: Config, need: _Need) -> str:
+    """The first settings with which everything fits, as advice."""
+    fits = []
+    for served in (False, True):
+        for mix in ((), *MIXES) if served else MIXES:
+            found = _with(config, need, mix, served=served)
+            if found and memory_of(found) <= need.machine.memory:
+                words = [SAVES[k][0] for k in mix]
+                if served:
+                    words.append("the other models on a server or another device")
+                fits.append(f"{' and '.join(words)} ({_size(memory_of(found))})")
+        if fits:
+            break
+    if fits:
+        return f"it fits with {', or with '.join(fits[:3])}"
+    return (
+        "no setting makes it fit: choose smaller models, lower update.max_tokens_per_pass, or use "
+        "a larger machine"
+    )
+
+
+def _with(
+    config: Config, need: _Need, mix: Sequence[int], *, served: bool
+) -> tuple[Model, ...] | None:
+    """The models with some of SAVES, without those beside the student if they are served; None where
+    a change is none, or is not allowed."""
+    if served and not set(need.used) - {"reference"}:
+        return None
+    for k in mix:
+        _, where, change = SAVES[k]
+        section = getattr(config, where)
+        values = {**section.model_dump(exclude_unset=True), **change}
+        if all(_saves_nothing(getattr(section, key), value) for key, value in change.items()):
+            return None
+        try:
+            changed = type(section).model_validate(values)
+        except ValueError:  # adapters beside a sampler, or in a model that is built
+            return None
+        config = config.model_copy(update={where: changed})
+    if served:
+        need = replace(need, used=set(need.used) & {"reference"} - set(config.policies))
+    return _models(config, need)
+
+
+def _saves_nothing(now: object, then: object) -> bool:
+    """Whether a setting is what it would be changed to, or a number that is smaller already."""
+    if isinstance(now, int) and isinstance(then, int) and now:
+        return now <= then
+    return now == then
 
 
 def memory() -> tuple[int, str]:
@@ -415,9 +542,11 @@ def show(plan: Plan, console: Console) -> None:
         numbers = [_count(m.shape.parameters())] if m.shape else ["unknown"]
         numbers += [_size(x) if x else "" for x in (m.weights, m.training, m.cache)]
         table.add_row(escape(m.name), escape(m.source), *numbers)
-    total = _size(sum(m.total or 0 for m in plan.models))
-    what = "training needs gradients, Adam's moments and activations"
-    table.caption = f"about {total} in all: estimates; {what}"
+    what = (
+        "training needs gradients, Adam's moments, activations and the loss; keys and values are "
+        "given back before the update"
+    )
+    table.caption = f"about {_size(plan.memory)} at most, of {plan.machine.words}: {what}"
     console.print(table)
     run = Table(title="The run", title_justify="left", show_header=False)
     for name, text in plan.facts:

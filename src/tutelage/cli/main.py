@@ -180,11 +180,29 @@ def _init(p: argparse.ArgumentParser) -> None:
     p.add_argument("--algorithm", default="grpo", help="see `tutelage algorithms` (default: grpo)")
 
 
+def _gigabytes(text: str) -> float:
+    """GB of memory, more than none."""
+    try:
+        size = float(text)
+    except ValueError:
+        size = 0.0
+    if not 0 < size < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GB, such as 80")
+    return size
+
+
 def _train(p: argparse.ArgumentParser) -> None:
     _file(p)
     p.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
     p.add_argument(
         "--dry-run", action="store_true", help="check everything and show the plan; train nothing"
+    )
+    p.add_argument(
+        "--gpu",
+        type=_gigabytes,
+        default=0.0,
+        metavar="GB",
+        help="with --dry-run: plan for one GPU of so many GB instead of this machine",
     )
     p.add_argument("--quiet", action="store_true", help="print notes only")
     p.add_argument("--json", action="store_true", help="print a line of JSON for every event")

@@ -61,15 +61,6 @@ class Shape:
         """Bytes of the keys and values of `tokens` tokens, `size` bytes per number."""
         return 2 * self.layers * self.kv_heads * self.head_dim * tokens * size
 
-    def activations(self, tokens: int, size: int, *, recompute: bool = False) -> int:
-        """Bytes saved for a backward pass, roughly: 34 bytes per token and hidden entry at 2 bytes
-        per number (arXiv:2205.05198, eq. 2, without attention scores); with recomputation, those of
-        one layer and the input of each."""
-        of_one = 17 * self.hidden * tokens * size
-        if recompute:
-            return of_one + self.layers * self.hidden * tokens * 4
-        return self.layers * of_one
-
     def weights(self, section: PolicySection, *, frozen: bool) -> int:
         """Bytes of the weights during a run. With bfloat16, trained weights are held twice: in
         float32, and in 2 bytes for matrix products."""
@@ -82,7 +73,10 @@ class Shape:
             each = NF4
         elif frozen and section.dtype == "bfloat16":
             each = 2.0
-        total = 4 * (self.parameters() - self.linear()) + int(each * self.linear())
+        # transformers keeps experts as tensors of three dimensions, which are no linear layers
+        experts = self.layers * self.experts * 3 * self.hidden * self.ffn
+        small = self.linear() - experts
+        total = 4 * (self.parameters() - small) + int(each * small)
         return total + acts + 4 * (self.adapters(section.lora) if section.lora else 0)
 
     def trained(self, section: PolicySection) -> int:

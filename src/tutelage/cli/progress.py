@@ -22,8 +22,10 @@ from tutelage.rollout.record import Line
 
 RECENT = 10
 """Number of most recent steps for the success rate and the estimated end."""
-PHASES = ("generate", "environment", "teacher", "update")
-COLOURS = ("cyan", "magenta", "yellow", "green")
+PHASES = ("generate", "environment", "prompts", "teacher", "update")
+MIN_SHARE = 0.005
+"""Of a step's time, from which on a phase is named."""
+COLOURS = ("cyan", "magenta", "blue", "yellow", "green")
 
 
 def watch_for(
@@ -318,12 +320,13 @@ class LiveDisplay:
         return Group(*rows)
 
 
-def _time_bar(shares: Sequence[float], width: int = 20) -> Text:
-    """The phases' shares of time as a coloured bar with a legend."""
+def _time_bar(shares: Sequence[float], width: int = 12) -> Text:
+    """The phases' shares of time as a coloured bar with a legend of those that count."""
     text = Text("time  ", no_wrap=True)
     for share, colour in zip(shares, COLOURS, strict=True):
         text.append("█" * round(share * width), colour)
     text.append("  ")
     for name, share, colour in zip(PHASES, shares, COLOURS, strict=True):
-        text.append(f"{name} {100 * share:.0f} %  ", colour)
+        if share >= MIN_SHARE:
+            text.append(f"{name} {100 * share:.0f} %  ", colour)
     return text

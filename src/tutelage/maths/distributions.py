@@ -27,14 +27,22 @@ CHUNK_ELEMENTS_GPU = 1 << 27
 
 @dataclass(slots=True)
 class _Sum:
-    """A gradient [V, H] that is accumulated in place."""
+    """A gradient [V, H] that is accumulated in place.
+
+    leaf  the parameter to whose gradient it belongs, where the head is a copy in 16 bits
+    """
 
     value: Tensor | None = None
+    leaf: Tensor | None = None
 
     def add(self, logits: Tensor, hidden: Tensor) -> None:
         """logits^T hidden, from gradients for logits [n, V]; in float32 at least."""
         if hidden.dtype != torch.float32 and hidden.dtype != torch.float64:
             more = product(logits.T, hidden.T)
+            if self.leaf is not None and self.value is None:
+                if self.leaf.grad is None:
+                    self.leaf.grad = torch.zeros_like(self.leaf)
+                self.value = self.leaf.grad[: len(more)]
             self.value = more if self.value is None else self.value.add_(more)
         elif self.value is None:
             self.value = logits.T @ hidden
@@ -64,6 +72,7 @@ class Distribution:
     temperature: float = 1.0
     cap: float = 0.0  # 0: none
     piece: _Piece | None = None  # if these tokens are one chunk of `Pieces`
+    leaf: Tensor | None = None  # the parameter [V or more, H] of which head is a copy in 16 bits
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -78,7 +87,9 @@ class Distribution:
         return replace(self, hidden=self.hidden[index], piece=piece)
 
     def to(self, device: str) -> "Distribution":
-        return replace(self, hidden=self.hidden.to(device), head=self.head.to(device), piece=None)
+        return replace(
+            self, hidden=self.hidden.to(device), head=self.head.to(device), piece=None, leaf=None
+        )
 
     def detach(self) -> "Distribution":
         """The same numbers without gradient."""
@@ -88,6 +99,7 @@ class Distribution:
             hidden=self.hidden.detach(),
             head=self.head.detach(),
             piece=None if rows is None else _Piece(_Sum(), rows.detach()),
+            leaf=None,
         )
 
     @property
@@ -199,7 +211,8 @@ class Pieces:
 
     def __init__(self, of: Distribution) -> None:
         # a parameter's gradient is accumulated in place: one [V, H] less
-        self.of, self.head = of, _Sum(of.head.grad if of.head.is_leaf else None)
+        self.of = of
+        self.head = _Sum(of.head.grad if of.head.is_leaf else None, leaf=of.leaf)
         self.leaves: list[Tensor] = []
 
     def __getitem__(self, part: slice) -> Distribution:
@@ -220,6 +233,8 @@ class Pieces:
         if any(leaf.grad is not None for leaf in self.leaves):
             parts = [torch.zeros_like(x) if x.grad is None else x.grad for x in self.leaves]
             yield self.of.hidden, torch.cat(parts)
+        if self.of.leaf is not None:
+            return  # the head's gradient is in the parameter's already, in float32
         head, grad = self.of.head, self.head.value
         if grad is not None and not head.is_leaf:
             yield head, grad.to(head.dtype)

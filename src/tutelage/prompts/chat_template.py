@@ -8,6 +8,7 @@ token.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -51,6 +52,32 @@ def read_template(path: Path) -> str:
 
 def _same_day(pattern: str) -> str:
     return DAY.strftime(pattern)
+
+
+MOST_CHARACTERS = 1 << 21
+"""Of the texts whose ids are kept: some 20 MB of ids."""
+
+
+class Recent:
+    """Ids of the texts that were encoded last, by (kind, text), up to a number of characters."""
+
+    def __init__(self, characters: int) -> None:
+        self.room = characters
+        self.ids: dict[tuple[str, str], tuple[int, ...]] = {}
+
+    def get(
+        self, key: tuple[str, str], encode: Callable[[str], tuple[int, ...]]
+    ) -> tuple[int, ...]:
+        ids = self.ids.pop(key, None)
+        if ids is None:
+            ids = encode(key[1])
+            self.room -= len(key[1])
+        self.ids[key] = ids  # last again
+        while self.room < 0:
+            oldest = next(iter(self.ids))
+            del self.ids[oldest]
+            self.room += len(oldest[1])
+        return ids
 
 
 def _divided(text: str, name: str) -> list[str]:
@@ -199,9 +226,18 @@ class Chat:
         text = self.tokenizer.decode([token], skip_special_tokens=False)
         return any(MARKER.fullmatch(each.strip(" \u2581\u0120")) for each in (name, str(text)))
 
+    @cached_property
+    def _encoded(self) -> Recent:
+        """Contents and replies that were encoded lately. Every view, every copy of a task and the
+        update read the same texts again."""
+        return Recent(MOST_CHARACTERS)
+
     def content(self, text: str) -> tuple[int, ...]:
         """Ids of a message's content; the name of a token that the template uses for control is
         plain text in it. Raises PolicyError where the tokenizer has no plain text for it."""
+        return self._encoded.get(("content", text), self._content)
+
+    def _content(self, text: str) -> tuple[int, ...]:
         ids = self._plain(text)
         return ids if self.control.isdisjoint(ids) else self._apart(text)
 
@@ -285,11 +321,19 @@ class Chat:
     def reply(self, text: str) -> tuple[int, ...]:
         """Ids of a demonstrated turn, end-of-turn token included. Its thoughts are marked with the
         tokens that the model itself would sample for them."""
+        return self._encoded.get(("reply", text), self._reply)
+
+    def _reply(self, text: str) -> tuple[int, ...]:
         if self.opens_thought:
             text = text.removeprefix(THOUGHT)
         ids = self._plain(text)
+        return (*(ids if not self._never_said & set(ids) else self._apart(text)), self.end)
+
+    @cached_property
+    def _never_said(self) -> frozenset[int]:
+        """Control tokens that no reply may hold; markers of thoughts are none."""
         special = {int(i) for i in self.tokenizer.all_special_ids} | {self.end}
-        return (*(ids if not special & self.control & set(ids) else self._apart(text)), self.end)
+        return frozenset(special & self.control)
 
     def text(self, tokens: tuple[int, ...]) -> str:
         """The text of a completion without its end-of-turn token; with the beginning of the thought

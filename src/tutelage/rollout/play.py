@@ -252,8 +252,9 @@ class _Rollout:
     def _begin_turn(self, key: str, p: _Playing) -> None:
         if not p.turns:
             p.opening, p.openers = self._opening(p)
-        p.actor = self._choose(p)
+        p.actor, since = self._choose(p), time.perf_counter()
         prompt, p.new_ids = self._read(p, p.actor)
+        self.session.clock.add("prompts", since)
         p.fresh, p.length = p.readers[p.actor].fresh, len(prompt)
         room = self._room(p.actor, prompt)
         takeover = self.acting.takeover
@@ -313,15 +314,20 @@ class _Rollout:
             view = self.algorithm.views.get(opener)
             follows: ScriptKind = "plan" if view and "plan" in kinds_in(view.hint) else "trace"
             chat = self.session.policies["self"].chat
-            for text, imitated in script(
+            since = time.perf_counter()
+            texts = script(
                 self.session.suite,
                 task,
                 with_thoughts=acting.with_thoughts,
                 follows=follows,
                 with_errors=acting.with_errors and view is not None,
-            ):
+            )
+            self.session.clock.add("environment", since)
+            since = time.perf_counter()
+            for text, imitated in texts:
                 ids = chat.reply(text)
                 turns.append((opener if imitated else WRONG_TURN, ids, (0.0,) * len(ids)))
+            self.session.clock.add("prompts", since)
         left = 0 if acting.student_turns is None else int(acting.student_turns(self.step))
         before = turns[: max(0, len(turns) - left)]
         completions = [
@@ -387,8 +393,10 @@ class _Rollout:
             taken = Taken(at=len(p.begun.tokens), by=self.acting.takeover.view)
             tokens, logps = (*p.begun.tokens, *tokens), (*p.begun.logps, *logps)
             p.begun = None
+        since = time.perf_counter()
         text = prompter.chat.text(tokens)
         parsed = self.session.context.parse(text)
+        self.session.clock.add("prompts", since)
         p.turns.append(
             Turn(
                 observation=p.seen[-1],

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -144,7 +145,11 @@ def scene_of(task: Task) -> Scene:
             f"The task {task.id!r} has no {missing} in its data, so it is not a household task: "
             "take one from Household().tasks(split)."
         ) from None
-    return generate(split, task.seed, size)
+    return _scene(split, task.seed, size)
+
+
+# the environment and the expert ask for the same scenes, once for every copy of a task
+_scene = lru_cache(maxsize=256)(generate)
 
 
 class HouseholdEnv:

@@ -44,8 +44,9 @@ class KVShape:
         )
 
 
-def budget(device: str, *, wanted: float = 0.0, engines: int = 1) -> int:
-    """Bytes for the keys and values of one of `engines`: `wanted` GB, or its share of the memory.
+def budget(device: str, *, wanted: float = 0.0, engines: int = 1, total: int = 0) -> int:
+    """Bytes for the keys and values of one of `engines`: `wanted` GB, or its share of the memory,
+    which is that of this machine if `total` is 0.
 
     The default is a third of what the device, machine or container has in total, never of what is
     free: which slots are computed together decides the last digits of sampled log-probabilities,
@@ -56,7 +57,8 @@ def budget(device: str, *, wanted: float = 0.0, engines: int = 1) -> int:
     if wanted:
         return int(wanted * GB)
     cuda = device.startswith("cuda")
-    total = torch.cuda.mem_get_info(device)[1] if cuda else cpu.memory()
+    if not total:
+        total = torch.cuda.mem_get_info(device)[1] if cuda else cpu.memory()
     if not total:
         raise PolicyError(
             "this system does not report how much memory it has; set the environment "

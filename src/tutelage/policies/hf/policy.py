@@ -388,15 +388,18 @@ class HFPolicy:
             order += [index for sequence in group for index in sequence.flat]
         inverse = torch.tensor(order, device=self.device).argsort()
         head = self.head if torch.is_grad_enabled() else self.head.detach()
-        hidden = torch.cat(parts)[inverse]
+        hidden, leaf = torch.cat(parts)[inverse], None
         if self._bfloat16_head:
             hidden = hidden.bfloat16()
+            if head.requires_grad and self.readout.output is not None and self.readout.bias is None:
+                leaf = self.readout.output.weight
         return Scores(
             distribution=Distribution(
                 hidden=hidden,
                 head=head.to(hidden.dtype),
                 temperature=temperature,
                 cap=self.cap,
+                leaf=leaf,
             ),
             token=token,
         )

@@ -1,0 +1,75 @@
+"""Memory of an update on paper against a count of live tensors, with the shapes of real models."""
+
+from dataclasses import replace
+
+import pytest
+from support.live_bytes import counted
+from support.real_model import installed
+
+from tutelage.cli import update_memory
+from tutelage.cli.model_sizes import KNOWN, Shape
+from tutelage.config.schema import PolicySection
+
+SMOLLM2 = Shape(
+    vocab=49_152,
+    hidden=576,
+    layers=30,
+    heads=9,
+    kv_heads=3,
+    head_dim=64,
+    ffn=1536,
+    context=8192,
+    tied=True,
+)
+GPU, CPU = "bfloat16 on a GPU", "float32 on a CPU"
+
+
+@pytest.mark.parametrize(
+    ("shape", "where", "tokens", "lora", "recompute"),
+    [
+        (KNOWN["Qwen3-0.6B"], GPU, 16_384, 0, False),
+        (KNOWN["Qwen3-1.7B"], GPU, 8192, 0, True),
+        (KNOWN["Qwen3-4B"], GPU, 16_384, 16, True),
+        (KNOWN["Qwen2.5-3B"], GPU, 16_384, 0, True),
+        (KNOWN["Qwen2.5-7B"], GPU, 8192, 16, False),
+        (KNOWN["Qwen3-0.6B"], CPU, 1024, 0, False),
+        (SMOLLM2, CPU, 2048, 16, False),
+        (SMOLLM2, CPU, 2048, 0, True),
+    ],
+)
+def test_an_update_takes_what_is_predicted(
+    shape: Shape, where: str, tokens: int, lora: int, recompute: bool
+) -> None:
+    """Within a tenth, gradients included."""
+    predicted, found = both(replace(shape, layers=2), where, tokens, lora, recompute)
+    assert predicted == pytest.approx(found, rel=0.1)
+
+
+def test_a_layer_adds_what_is_predicted() -> None:
+    few, many = (both(replace(KNOWN["Qwen3-1.7B"], layers=layers), GPU, 8192) for layers in (2, 8))
+    assert many[0] - few[0] == pytest.approx(many[1] - few[1], rel=0.02)
+
+
+def both(
+    shape: Shape, where: str, tokens: int, lora: int = 0, recompute: bool = False
+) -> tuple[int, int]:
+    """Bytes beside the weights, predicted and counted."""
+    if lora and not installed("peft"):
+        pytest.skip("needs peft")
+    section = PolicySection(
+        model="any",
+        dtype="bfloat16" if where == GPU else "float32",
+        lora=lora,
+        gradient_checkpointing=recompute,
+    )
+    found = counted(
+        shape,
+        tokens=tokens,
+        row=tokens // 4,
+        gpu=where == GPU,
+        lora=lora,
+        dtype=section.dtype,
+        gradient_checkpointing=recompute,
+    )
+    predicted = update_memory.beside(shape, section, tokens, gpu=where == GPU)
+    return predicted + 4 * shape.trained(section), found

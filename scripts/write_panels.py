@@ -4,6 +4,7 @@ Each is the beginning of a split, in order, with the suite's default options. Th
 out, so that a change of a suite cannot change what a panel means: it is refused instead.
 """
 
+import argparse
 import sys
 
 from tutelage.config.schema import EnvSection
@@ -38,15 +39,18 @@ def made(suite: str, split: str, count: int) -> panels.NamedPanel:
 
 
 def main(arguments: list[str]) -> int:
-    names = [name for name in arguments if not name.startswith("-")] or list(SHIPPED)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suites", nargs="*", default=list(SHIPPED), metavar="SUITE")
+    parser.add_argument("--check", action="store_true", help="write nothing, and compare")
+    asked = parser.parse_args(arguments)
     stale = []
-    for suite in names:
+    for suite in asked.suites:
         for split, counts in SHIPPED[suite].items():
             for count in counts:
                 named = made(suite, split, count)
                 path = panels.FOLDER / f"{named.name}.json"
                 text = panels.written(named)
-                if "--check" not in arguments:
+                if not asked.check:
                     path.write_text(text, encoding="utf-8")
                 elif not path.exists() or path.read_text(encoding="utf-8") != text:
                     stale.append(path.name)

@@ -204,7 +204,7 @@ def anchors(page: Path) -> set[str]:
 def test_every_page_is_in_the_navigation() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     nav = text[text.index("\nnav:") : text.index("\nplugins:")]
-    named = set(re.findall(r"([\w/]+\.md)", nav))
+    named = set(re.findall(r"([\w/-]+\.md)", nav))
     assert named == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
 
 

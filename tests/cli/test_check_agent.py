@@ -4,8 +4,8 @@ import random
 import time
 
 import pytest
-
 from support import agents
+
 from tutelage.cli.check_agent import findings
 from tutelage.envs.agents.check import check
 from tutelage.envs.agents.pool import AgentPool
@@ -58,7 +58,7 @@ def test_what_cannot_be_checked_is_refused() -> None:
     options = {"split": "train", "count": 1, "seconds": 5.0}
     with pytest.raises(ConfigError, match="has no function 'nobody'"):
         list(findings("support.agents:nobody", [], **options))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="env.options.taks is not a setting"):
+    with pytest.raises(ConfigError, match=r"env.options.taks is not a setting"):
         findings("support.agents:solve", ["taks=x"], **options)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="--tasks must be at least 1"):
         findings("support.agents:solve", [], **{**options, "count": 0})  # type: ignore[arg-type]

@@ -29,7 +29,12 @@ if find_spec("hypothesis"):
 TESTS = Path(__file__).parent
 SLOW = (
     *("faults", "parity", "repo", "runs", "studies", "worlds"),
-    *("envs/test_agent_endpoint.py", "rollout/test_agent_episodes.py"),
+    *(
+        "envs/test_agent_endpoint.py",
+        "rollout/test_agent_episodes.py",
+        "cli/test_check_agent.py",
+        "envs/test_agent_frameworks.py",
+    ),
     *("api/test_examples.py", "cli/test_check_env.py", "mutation", "objective/test_invariance.py"),
     *("policies/test_kv_budget.py", "policies/test_lora_and_memory.py"),
     *("policies/test_pretend_cuda.py", "policies/test_reference_path.py"),

@@ -1,13 +1,14 @@
 """Rows of an agent's conversation: what is continued, and what begins anew."""
 
+import json
 from dataclasses import replace
 
 import pytest
-from support.tiny_models import CHATML, byte_tokenizer
+from support.tiny_models import ASK, CHATML, TURN, byte_tokenizer
 
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.context import HINT_OPEN, Context
-from tutelage.prompts.conversation import Rows
+from tutelage.prompts.conversation import Rows, whole
 from tutelage.prompts.prompter import Prompter, Reader
 from tutelage.types import Call, Episode, Message, Observation, Task, Turn
 
@@ -117,6 +118,37 @@ def test_other_tools_are_another_conversation(chat: Chat) -> None:
     tools = '[{"type": "function", "function": {"name": "add"}}]'
     rows.prompt([turn], asks("one", "yes", "two", tools=tools))
     assert rows.started == 2
+
+
+QWEN = (
+    "{%- if tools %}{{ '<|im_start|>system\\n' + messages[0].content + '\\n\\n# Tools\\n' }}"
+    "{%- for tool in tools %}{{ tool | tojson + '\\n' }}{%- endfor %}{{ '<|im_end|>\\n' }}"
+    "{%- for m in messages[1:] %}"
+    + TURN
+    + "{%- endfor %}"
+    + ASK
+    + "{%- else %}"
+    + CHATML
+    + "{% endif %}"
+)
+"""A template that writes functions into the system message, as Qwen's do."""
+
+
+@pytest.mark.parametrize("template", [CHATML, QWEN])
+def test_functions_are_written_as_the_template_writes_them(template: str) -> None:
+    chat = Chat(byte_tokenizer(template))
+    tools = [{"type": "function", "function": {"name": "add", "note": "<|im_end|>"}}]
+    ids = whole(chat, asks("1+1", tools=json.dumps(tools)))
+    text = chat.tokenizer.decode(list(ids))
+    if template == QWEN:
+        messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1+1"}]
+        assert text == chat.tokenizer.apply_chat_template(
+            messages, tools=tools, tokenize=False, add_generation_prompt=True
+        )
+    else:
+        assert "You may call these functions:" in text
+    assert '"name": "add"' in text
+    assert ids.count(chat.end) == 2  # what a function's text says ends no message
 
 
 def test_a_view_with_a_hint_reads_the_same_turns_after_it(chat: Chat) -> None:

@@ -44,6 +44,8 @@ WITHOUT_TORCH = (
     "envs.check",
     "envs.requirements",
     "envs.registry",
+    "envs.agents.pool",
+    "envs.agents.suite",
     "envs.adapters.gem",
     "envs.adapters.gymnasium",
     "envs.adapters.openenv",
@@ -159,6 +161,7 @@ def test_the_mathematics_needs_torch_only() -> None:
 
 
 BROAD = {
+    "envs.agents.runner": 2,
     "envs.pool": 1,
     "policies.hf.proof": 1,
     "policies.server.http": 1,

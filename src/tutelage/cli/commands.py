@@ -424,6 +424,26 @@ def check_env(arguments: argparse.Namespace) -> int:
     return FAILED if failed else 0
 
 
+def check_agent(arguments: argparse.Namespace) -> int:
+    from tutelage.cli.check_agent import findings
+
+    failed = 0
+    for finding in findings(
+        arguments.run,
+        arguments.options,
+        split=arguments.split,
+        count=arguments.tasks,
+        seconds=arguments.seconds,
+    ):
+        print(f"{'failed' if finding.problems else 'ok    '}  {finding.name}", flush=True)
+        for problem in finding.problems:
+            print(f"          {problem}", flush=True)
+        failed += bool(finding.problems)
+    broken = f"{failed} promise{'s are' if failed != 1 else ' is'} broken"
+    print(broken if failed else "all promises are kept")
+    return FAILED if failed else 0
+
+
 def completion(arguments: argparse.Namespace) -> int:
     from tutelage.cli.completion import script
 

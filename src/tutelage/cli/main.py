@@ -579,6 +579,28 @@ def _check_env(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _check_agent(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "run", metavar="RUN", help='your agent as "package.module:function", or a command'
+    )
+    p.add_argument(
+        "options",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="options of the suite agent, such as tasks=mine:tasks",
+    )
+    p.add_argument("--split", default="train", help="the split of its tasks (default: train)")
+    p.add_argument("--tasks", type=int, default=3, metavar="N", help="tasks to run (default: 3)")
+    p.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="time that it may take between two calls (default: 60)",
+    )
+
+
 def _completion(p: argparse.ArgumentParser) -> None:
     p.add_argument("shell", choices=["bash", "zsh", "fish"], help="the shell to complete in")
 
@@ -602,6 +624,7 @@ COMMANDS = {
     "envs": Command("List the suites of environments, or show one with its options.", _envs),
     "algorithms": Command("List the algorithms, or show one with its settings.", _algorithms),
     "check-env": Command("Test an environment against the interface.", _check_env),
+    "check-agent": Command("Test an agent of your own against what it promises.", _check_agent),
     "bench": Command("Measure how long a training step takes here, and its bottleneck.", _bench),
     "serve": Command("Serve a model over HTTP, as a teacher for other machines.", _serve),
     "doctor": Command("Show what is installed, what is missing and how to install it.", _doctor),

@@ -7,6 +7,7 @@ switched off, so that an environment cannot end the user's message by printing t
 token.
 """
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ LONGEST_FRAME = 1_000_000
 """Characters that a template may write around a few words."""
 MOST_TRIED = 400
 """Added tokens that are tried in contents."""
+TOOLS = (
+    "You may call these functions:\n{tools}\n\nTo call one, write its name and its arguments as JSON "
+    'between tags: <tool_call>{{"name": NAME, "arguments": {{...}}}}</tool_call>'
+)
+"""Functions in a system message, for a template that has no words for them."""
 MARKER = re.compile(r"[<\[{(|\u3010\uff1c].+[>\]})|\u3011\uff1e]", re.DOTALL)
 """Of a token that is markup rather than a word."""
 
@@ -104,7 +110,7 @@ class Chat:
     history: History = "exact"
     options: tuple[tuple[str, object], ...] = ()
 
-    def _render(self, messages: list[tuple[str, str]], generate: bool) -> str:
+    def _render(self, messages: list[tuple[str, str]], generate: bool, **options: object) -> str:
         if not self.tokenizer.chat_template:
             raise PolicyError(
                 "the tokenizer has no chat template, so turns cannot be separated; use an "
@@ -117,7 +123,7 @@ class Chat:
                     [{"role": role, "content": content} for role, content in messages],
                     tokenize=False,
                     add_generation_prompt=generate,
-                    **{"strftime_now": _same_day, **dict(self.options)},
+                    **{"strftime_now": _same_day, **dict(self.options), **options},
                 )
             )
         except Exception as error:  # a template is a program of anybody's
@@ -317,6 +323,22 @@ class Chat:
     def opens_thought(self) -> bool:
         """Whether a prompt ends with an opened thought (DeepSeek-R1-Distill, QwQ)."""
         return self._pieces["generate"].rstrip().endswith(THOUGHT)
+
+    def with_tools(self, system: str, tools: str) -> str:
+        """The content of a system message that also names functions (JSON, as OpenAI's API lists
+        them): as the template writes it, or in words of our own where it knows no functions."""
+        pieces = self._pieces
+        messages = [("system", SYSTEM), ("user", USER)]
+        try:
+            text = self._render(messages, generate=True, tools=json.loads(tools))
+        except PolicyError:  # a template that refuses functions knows none
+            text = ""
+        before, _, _ = text.partition(USER)
+        inner = before.removeprefix(pieces["system"]).removesuffix(pieces["user"])
+        framed = before == f"{pieces['system']}{inner}{pieces['user']}"
+        if framed and inner != SYSTEM and inner.count(SYSTEM) == 1:
+            return inner.replace(SYSTEM, system) if system else inner.replace(SYSTEM, "").lstrip()
+        return f"{system}\n\n{TOOLS.format(tools=tools)}".strip()
 
     def reply(self, text: str) -> tuple[int, ...]:
         """Ids of a demonstrated turn, end-of-turn token included. Its thoughts are marked with the

@@ -90,8 +90,11 @@ def whole(chat: Chat, call: Call, hint: str = "") -> Ids:
     """The ids of a conversation that goes on from nothing, and of a hint in its system message."""
     count = next((k for k, m in enumerate(call.messages) if m.role != "system"), len(call.messages))
     parts = [*(m.content.strip() for m in call.messages[:count]), hint.strip()]
+    system = "\n\n".join(part for part in parts if part)
+    if call.tools:
+        system = chat.with_tools(system, call.tools)
     first, *rest = _exchanges(call.messages[count:])
-    opened = chat.open("\n\n".join(part for part in parts if part), first[1])
+    opened = chat.open(system, first[1])
     return (*opened, *_later(chat, rest))
 
 

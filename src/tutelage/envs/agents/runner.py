@@ -69,6 +69,10 @@ class Runner(Protocol):
         """Its session is over: end it if it can be ended."""
         ...
 
+    def running(self) -> int:
+        """Agents that have not ended."""
+        ...
+
     def shutdown(self) -> None: ...
 
 
@@ -107,20 +111,35 @@ def run(solve: Solve, start: Start, began: "Callable[[Stop], None]" = lambda sto
             return outcome_of(solve.run(start, began))
         value = solve(start.url, start.secret, start.task)
         if inspect.isawaitable(value):
-            return asyncio.run(_awaited(value, began))
+            return _in_a_loop(value, began)
         return outcome_of(value)
     except (Exception, SystemExit) as error:
         return _broken(error)
+
+
+LOOPS: Final[list[asyncio.AbstractEventLoop]] = []
+"""Event loops of agents that have ended. They are used again and never closed: a client that nobody
+closed belongs to its loop until it is collected, perhaps while another agent runs."""
+
+
+def _in_a_loop(value: Any, began: "Callable[[Stop], None]") -> Outcome:
+    """Run an async agent in a loop that no other uses meanwhile: one that blocks blocks itself."""
+    loop = LOOPS.pop() if LOOPS else asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(_awaited(value, began))
+    finally:
+        LOOPS.append(loop)
 
 
 async def _awaited(value: Any, began: "Callable[[Stop], None]") -> Outcome:
     task = asyncio.ensure_future(_outcome(value))
     began(partial(_cancel, asyncio.get_running_loop(), task))
     outcome = await task
-    # clients that went out of use close their connections in tasks of this loop
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    if left:
-        await asyncio.wait(left, timeout=GRACE)
+    # what the agent left running, such as clients that close their connections
+    if left := asyncio.all_tasks() - {asyncio.current_task()}:
+        _, late = await asyncio.wait(left, timeout=GRACE)
+        for each in late:
+            each.cancel()
     return outcome
 
 
@@ -134,8 +153,7 @@ async def _outcome(value: Any) -> Outcome:
 
 
 def _cancel(loop: asyncio.AbstractEventLoop, task: "asyncio.Future[Any]") -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended
-        loop.call_soon_threadsafe(task.cancel)
+    loop.call_soon_threadsafe(task.cancel)
 
 
 def _broken(error: BaseException) -> Outcome:
@@ -272,6 +290,9 @@ class Threads:
             if key in self.stops:
                 self.stops[key]()
 
+    def running(self) -> int:
+        return len(self.live)
+
     def shutdown(self) -> None:
         with self.lock:
             for stop in self.stops.values():
@@ -391,6 +412,10 @@ class Workers:
                     worker.live[key] = time.monotonic()
                     with contextlib.suppress(OSError):
                         worker.pipe.send(key)
+
+    def running(self) -> int:
+        with self.lock:
+            return sum(len(worker.live) for worker in self.workers)
 
     def _replace_stuck(self) -> None:
         """Give workers no more agents that hold one which should have ended; and end those that

@@ -21,7 +21,7 @@ Listed = Sequence[Task | Mapping[str, Any] | str]
 
 
 class Agents:
-    """Options:
+    """An agent of your own that keeps its loop and talks to an endpoint that the trainer serves.
 
     run    the agent: a function as "module:name", called as solve(base_url, api_key, task) and
            returning its reward (it may be async), or a command, as a text or a list of words

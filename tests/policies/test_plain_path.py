@@ -252,11 +252,10 @@ def test_a_step_is_learnt_saved_and_loaded(tmp_path: Path) -> None:
     own = model("qwen3_next")
     of = HFPolicy(own, small_chat(), gradient_checkpointing=True)
     before = [p.detach().clone() for p in of.parameters()]
-    limits = tl.Limits(max_turns=2, max_new_tokens=16)
+    limits = tl.Limits(max_turns=1, max_new_tokens=16)
     session = tl.Session(tl.suite("doors"), {"self": of}, limits=limits)
     trainer = tl.Trainer(session, tl.algorithms.sft(), lr=1e-3)
-    tasks = tl.suite("doors").tasks("train")[:2]
-    trainer.learn(trainer.play(tasks, group_size=2))
+    trainer.learn(trainer.play(tl.suite("doors").tasks("train")[:1], group_size=1))
     assert any(not torch.equal(a, b) for a, b in zip(before, of.parameters(), strict=True))
     of.save(tmp_path)
     again = loading.load(str(tmp_path))

@@ -109,7 +109,8 @@ def learns(of: HFPolicy) -> str:
     of.model.zero_grad()
     ours, theirs = gradients
     if ours.keys() != theirs.keys():
-        return "other parameters have gradients"
+        names = ", ".join(sorted(ours.keys() ^ theirs.keys()))
+        return f"parameters with a gradient on one side only: {names[:120]}"
     scale = max(float(g.abs().max()) for g in theirs.values())
     parts = (differs(f"gradient of {k}", ours[k] / scale, g / scale) for k, g in theirs.items())
     return next((part for part in parts if part), "")

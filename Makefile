@@ -23,7 +23,7 @@ JOBS ?= 2
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo check test suite scale-smoke faults faults-nightly parity parity-report lint lock latest oldest nightly bench gpu mutants \
+.PHONY: demo check test suite scale-smoke faults faults-nightly architectures parity parity-report lint lock latest oldest nightly bench gpu mutants \
 	teacher study study-render study-smoke ladder ladder-smoke worlds pythons adapters docs clean
 
 demo: $(VENV)/.ready
@@ -95,9 +95,15 @@ oldest: $(VENV)/.ready
 # Made by the rule above; `make -n` runs no rule and needs to be told that it will be there.
 $(OLDEST): ;
 
+# Every causal language model that transformers lists, in a small form, and its row in
+# docs/architectures.md: some ten minutes. NAMES="gemma2 mamba" tries some, and writes nothing.
+NAMES ?=
+architectures: $(VENV)/.ready-dev
+	HF_HUB_OFFLINE=1 PYTHONPATH=src:tests $(BIN)/python -m architectures.run $(NAMES)
+
 # What is too long for every change. A part that fails does not keep the others from running.
 nightly:
-	$(MAKE) --keep-going mutants oldest latest pythons adapters worlds faults-nightly ladder-smoke
+	$(MAKE) --keep-going mutants oldest latest pythons adapters worlds faults-nightly architectures ladder-smoke
 
 # ONLY="step generation" names benchmarks, ARGS are for the one that is named (ONLY=generation
 # ARGS=--full). TRL=PYTHON has trl==1.16.0 and VLLM=PYTHON has vllm, to be measured beside. TextWorld

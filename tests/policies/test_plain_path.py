@@ -1,5 +1,6 @@
 """The plain path: models that packed passes do not fit act, score and learn as their own code says."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tutelage.errors import PolicyError
 from tutelage.maths.distributions import Distribution, Pieces, diverge, sampled_logps
 from tutelage.maths.divergences import reverse_kl
 from tutelage.policies.base import Request
-from tutelage.policies.hf import architecture, loading, proof
+from tutelage.policies.hf import architecture, loading, memory, proof
 from tutelage.policies.hf.plain import PlainEngine, size_of
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.prompts.prompter import Sample
@@ -248,12 +249,13 @@ def test_caches_are_kept_within_their_budget_and_shared_by_a_group() -> None:
 
 
 def test_a_step_is_learnt_saved_and_loaded(tmp_path: Path) -> None:
-    own = model("qwen3_next", max_position_embeddings=1024)
+    own = model("qwen3_next")
     of = HFPolicy(own, small_chat(), gradient_checkpointing=True)
     before = [p.detach().clone() for p in of.parameters()]
-    trainer = tl.Trainer(tl.Session(tl.suite("doors"), {"self": of}), tl.algorithms.sft(), lr=1e-3)
-    tasks = tl.suite("doors").tasks("train")[:2]
-    trainer.learn(trainer.play(tasks, group_size=2))
+    limits = tl.Limits(max_turns=1, max_new_tokens=16)
+    session = tl.Session(tl.suite("doors"), {"self": of}, limits=limits)
+    trainer = tl.Trainer(session, tl.algorithms.sft(), lr=1e-3)
+    trainer.learn(trainer.play(tl.suite("doors").tasks("train")[:1], group_size=1))
     assert any(not torch.equal(a, b) for a, b in zip(before, of.parameters(), strict=True))
     of.save(tmp_path)
     again = loading.load(str(tmp_path))
@@ -279,3 +281,41 @@ def test_windows_are_looked_beyond_by_the_proof() -> None:
     assert architecture.window(of.config) == 8
     probe = proof.probe(of.config, size=400, context=256)
     assert min(len(p) for p in probe.prompts) > 2 * 8
+
+
+def test_a_mixtures_experts_are_halved_with_its_linear_layers() -> None:
+    of = model("qwen3_moe")
+    whole, half = HFPolicy(of, small_chat(), dtype="bfloat16"), copy.deepcopy(of)
+    with torch.no_grad():
+        before = whole.score(samples(), 1.0).logp
+        frozen = HFPolicy(half.requires_grad_(False), small_chat(), dtype="bfloat16")
+        after = frozen.score(samples(), 1.0).logp
+        assert_close(after, before, atol=0.2, rtol=0.02)  # 8 bits of mantissa
+    experts = [p for name, p in half.named_parameters() if "experts" in name]
+    assert experts
+    assert {p.dtype for p in experts} == {torch.bfloat16}
+
+
+def test_experts_are_not_packed_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "require", lambda: None)
+    with pytest.raises(PolicyError, match="of the parameters of this mixture are experts"):
+        memory.quantize(model("qwen3_moe"))
+
+
+@pytest.mark.parametrize("name", ["mamba2", "gemma2"])
+def test_adapters_are_trained_on_the_plain_path(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    base, adapted = tmp_path / "base", tmp_path / "adapted"
+    model(name).save_pretrained(base)
+    words().save_pretrained(base)
+    of = loading.load(str(base), lora=4)
+    of.score(samples(), 1.0).logp.sum().backward()
+    with torch.no_grad():
+        for p in of.parameters():
+            assert p.grad is not None
+            p.add_(0.05)
+        expected = of.score(samples(), 1.0).logp
+        adapted.mkdir()
+        of.save(adapted)
+        merged = loading.load(str(adapted)).score(samples(), 1.0).logp
+    assert_close(merged, expected, atol=2e-4, rtol=1e-4)

@@ -2,7 +2,7 @@
 that still hold one layer of each kind."""
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ import torch
 SIZES: dict[str, Any] = {
     # width
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "dim_model"), 32),
-    **dict.fromkeys(("embedding_size", "input_hidden_size", "attention_hidden_size"), 32),
+    **dict.fromkeys(("embedding_size", "input_hidden_size"), 32),
     **dict.fromkeys(("embedding_dim", "word_embed_proj_dim"), 32),
     **dict.fromkeys(("intermediate_size", "ffn_hidden_size", "n_inner", "d_inner", "dim_ff"), 64),
     **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "ffn_dim", "feed_forward_size"), 64),
@@ -46,6 +46,7 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("mamba_d_ssm",), 64),
     **dict.fromkeys(("chunk_size", "mamba_chunk_size"), 8),
     **dict.fromkeys(("linear_num_key_heads",), 2),
+    **dict.fromkeys(("linear_num_heads",), 4),
     **dict.fromkeys(("linear_num_value_heads",), 4),
     **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 8),
     **dict.fromkeys(("time_step_rank", "mamba_dt_rank"), 4),
@@ -55,6 +56,10 @@ SIZES: dict[str, Any] = {
     ),
     **dict.fromkeys(("sliding_window", "attention_chunk_size", "window_size"), 8),
     **dict.fromkeys(("attention_window_size", "index_topk"), 8),
+    **dict.fromkeys(("hidden_size_per_layer_input", "laurel_rank"), 8),
+    # pictures and sounds
+    **dict.fromkeys(("image_size",), 32),
+    **dict.fromkeys(("patch_size",), 8),
 }
 """By the names that configurations use."""
 OWN: dict[str, dict[str, Any]] = {
@@ -78,18 +83,49 @@ OWN: dict[str, dict[str, Any]] = {
             "roformer",
             "xlm-roberta",
             "xlm-roberta-xl",
-            "xmod",
         )
     },
     "big_bird": {"is_decoder": True, "attention_type": "original_full"},
     "xlm": {"causal": True},
+    "bailing_hybrid": {"num_expert_group": 1, "layer_group_size": 2, "linear_head_dim": 8},
+    "bamba": {"attn_layer_indices": [1, 3]},
     "codegen": {"rotary_dim": 4},
+    "dots3_note_text": {"num_key_value_heads": 4},
+    "falcon_h1": {"mamba_d_ssm": 64, "mamba_n_groups": 1},
+    "gemma3n_text": {"num_hidden_layers": 10, "num_kv_shared_layers": 5},
+    "gemma4_assistant": {"hidden_size_per_layer_input": 0},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
+    "kimi_linear": {
+        "layer_types": [
+            "linear_attention",
+            "linear_attention",
+            "full_attention",
+            "linear_attention",
+        ],
+        "linear_head_dim": 8,
+    },
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "longcat_flash": {"num_key_value_heads": 4, "head_dim": 8, "qk_head_dim": 16},
+    "zamba": {"attention_hidden_size": 64, "attention_head_dim": 16},
+    "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 16},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "nemotron_h": {"n_groups": 2},
+    "reformer": {"is_decoder": True, "axial_pos_embds": False},
+    "xlstm": {"head_dim": 8, "num_heads": 4},
+    "xmod": {"is_decoder": True, "default_language": "en_XX"},
+    "zaya": {"num_experts_per_tok": 1},
     "gptj": {"rotary_dim": 4},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
 }
 """What single ones need besides."""
+VARIANTS = ((), ("bos_token_id",), ("head_dim",), ("num_hidden_layers",), ("num_key_value_heads",))
+"""What is left out in turn until a configuration does not contradict itself."""
 MOST = 20_000_000
 """Parameters of a model that is tried."""
+
+
+class NotBuiltError(Exception):
+    """No small form of a model was found."""
 
 
 def listed() -> list[str]:
@@ -99,46 +135,57 @@ def listed() -> list[str]:
     return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
-def config(name: str, *, size: int, end: int, pad: int) -> Any:
-    """A small configuration of a model type for a vocabulary of `size`."""
-    from transformers import AutoConfig
+def config(name: str, *, size: int, end: int, pad: int, without: tuple[str, ...] = ()) -> Any:
+    """A small configuration of a model type for a vocabulary of `size`. What it sets is left out
+    where it is named in `without`."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    kind = CONFIG_MAPPING[name]
-    sub = getattr(kind, "sub_configs", {})
+    tokens = {"vocab_size": size, "vocab_size_per_layer_input": size}
+    tokens |= {"eos_token_id": end, "pad_token_id": pad, "bos_token_id": None}
+    return _small(CONFIG_MAPPING[name], OWN.get(name, {}), tokens, without)
+
+
+def _small(kind: Any, own: dict[str, Any], tokens: dict[str, Any], without: tuple[str, ...]) -> Any:
     usual = kind()
-    known = {key: value for key, value in usual.to_dict().items() if not isinstance(value, dict)}
-    small = _small(known)
+    known = vars(usual)
+    more = {key: value for key, value in SIZES.items() if known.get(key, False) is not False}
     if "kv_lora_rank" in known:  # latent attention: as many keys as queries, of two parts each
-        small |= {"num_key_value_heads": 4, "head_dim": None}
-    more = {**small, **OWN.get(name, {})}
-    more |= {"vocab_size": size, "eos_token_id": end, "pad_token_id": pad, "bos_token_id": None}
-    if sub and "text_config" in sub:
-        raise NotImplementedError("several modalities")
-    more = {key: value for key, value in more.items() if key in known or key in OWN.get(name, {})}
-    more = {key: value for key, value in more.items() if value is not None or key == "bos_token_id"}
-    return AutoConfig.for_model(name, **more)
-
-
-def _small(known: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in SIZES.items() if key in known and known[key] is not False}
+        more |= {"num_key_value_heads": 4}
+        more.pop("head_dim", None)
+    more |= {key: value for key, value in tokens.items() if hasattr(usual, key)}
+    more |= own
+    for key, part in getattr(kind, "sub_configs", {}).items():
+        if hasattr(usual, key) and hasattr(getattr(usual, key), "to_dict"):
+            text = key in ("text_config", "decoder")
+            more[key] = _small(type(getattr(usual, key)), {}, tokens if text else {}, without)
+        elif isinstance(getattr(usual, key, None), type(None)) and isinstance(part, type):
+            continue
+    return kind(**{key: value for key, value in more.items() if key not in without})
 
 
 def build(name: str, *, size: int, end: int, pad: int, seed: int = 0, **more: Any) -> Any:
     """A model with random weights large enough that every part of it matters."""
     from transformers import AutoModelForCausalLM
 
-    of = config(name, size=size, end=end, pad=pad)
-    for key, value in more.items():
-        setattr(of, key, value)
-    with torch.device("meta"):
-        count = sum(p.numel() for p in AutoModelForCausalLM.from_config(of).parameters())
-    if count > MOST:
-        raise NotImplementedError(f"{count / 1e6:.0f} million parameters in the smallest form")
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(of).eval()
-    excite(model)
-    return model
+    errors = []
+    for without in VARIANTS:
+        try:
+            of = config(name, size=size, end=end, pad=pad, without=without)
+            for key, value in more.items():
+                setattr(of, key, value)
+            with torch.device("meta"):
+                bones = AutoModelForCausalLM.from_config(of)
+            count = sum(p.numel() for p in bones.parameters())
+            if count > MOST:
+                raise NotBuiltError(f"{count / 1e6:.0f} million parameters in the smallest form")
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(of).eval()
+            excite(model)
+            return model
+        except Exception as error:  # a configuration that contradicts itself in any way
+            errors.append(error)
+    first = str(errors[0]).strip().replace("\n", " ")
+    raise NotBuiltError(f"{type(errors[0]).__name__}: {first[:150]}")
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ from tutelage.objective import (
     Term,
 )
 from tutelage.policies import registry
+from tutelage.policies.hf import architecture
 from tutelage.policies.hf.kv_cache import GB, budget
 from tutelage.prompts.context import Context
 from tutelage.rollout.replay import Replay
@@ -55,6 +56,7 @@ class Model:
     update: int = 0  # gradients, activations and the loss, likewise
     cache: int | None = None
     saved: int = 0  # bytes of a checkpoint: the trained weights and their moments
+    misfit: str = ""  # why the model cannot take the fast path, as far as its configuration tells
 
     @property
     def training(self) -> int | None:
@@ -131,7 +133,7 @@ def make(config: Config, *, gpu: float = 0.0) -> Plan:
     return Plan(
         machine=machine,
         models=found,
-        facts=tuple(_facts(config, phases, len(parts.tasks), found[0], episode)),
+        facts=tuple(_facts(config, phases, len(parts.tasks), found, episode)),
         terms=tuple((p.name, t.name, describe(t)) for p in phases for t in p.algorithm.terms),
         schedules=tuple(_schedules(config, phases)),
         warnings=(*parts.notices, *_warnings(config, need, found), *cautions),
@@ -206,7 +208,8 @@ def _models(config: Config, need: _Need) -> tuple[Model, ...]:
         source, shape = _shape(owner, config)
         source = "a copy of the student" if copied else source
         if shape is None:
-            found.append(Model(name=name, source=source, shape=None, weights=None))
+            misfit = _misfit(section)
+            found.append(Model(name=name, source=source, shape=None, weights=None, misfit=misfit))
         else:
             found.append(_model(name, source, shape, section, config, need))
     return tuple(found)
@@ -240,6 +243,20 @@ def _model(
         cache=_cache(config, section, shape, need) if acts else 0,
         saved=12 * shape.trained(section),
     )
+
+
+def _misfit(section: PolicySection) -> str:
+    """Why a model takes the plain path, if it is in a folder whose configuration says so."""
+    folder = Path(section.model).expanduser()
+    if section.build is not None or section.url or not (folder / "config.json").is_file():
+        return ""
+    from transformers import AutoConfig
+
+    try:
+        described = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):  # said when the model is loaded
+        return ""
+    return architecture.misfit(described)
 
 
 def _pass_tokens(config: Config, shape: model_sizes.Shape, need: _Need) -> int:
@@ -299,9 +316,9 @@ def _words(context: Context, seen: list[Observation], actions: list[str]) -> int
 
 
 def _facts(
-    config: Config, phases: list[Phase], tasks: int, student: Model, episode: int
+    config: Config, phases: list[Phase], tasks: int, found: tuple[Model, ...], episode: int
 ) -> Iterable[tuple[str, str]]:
-    r, every = config.rollout, config.run
+    r, every, student = config.rollout, config.run, found[0]
     episodes = r.tasks_per_step * r.group_size
     steps = sum(phase.steps for phase in phases)
     evaluations = (
@@ -315,6 +332,9 @@ def _facts(
         f"{episodes} per step ({r.tasks_per_step} tasks x {r.group_size}), "
         f"{episodes * steps:,} in all",
     )
+    for model in found:
+        if model.misfit:
+            yield f"how {model.name} is computed", f"plain path: {model.misfit}"
     if batches := phases[-1].algorithm.acting.max_batches:
         more = f"up to {batches} batches of tasks a step until " if batches > 1 else ""
         yield "dynamic sampling", f"{more}{r.tasks_per_step} groups have returns that differ"

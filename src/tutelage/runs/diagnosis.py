@@ -21,6 +21,7 @@ from tutelage.envs.base import Demonstrates, Suite
 from tutelage.envs.guard import attempt, one_line
 from tutelage.objective import STUDENT
 from tutelage.policies.base import OpenedPolicy
+from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.registry import named
 from tutelage.prompts import answer_format
 from tutelage.prompts.chat_template import Chat
@@ -54,6 +55,7 @@ def before(parts: Parts, session: Session, policies: Mapping[str, OpenedPolicy])
     """What the models and the demonstrations tell before anything is played."""
     student = policies["self"]
     sentences = list(dropped_layers(parts.config))
+    sentences += slow_paths(policies)
     imitated = [p.algorithm.acting for p in parts.phases if p.algorithm.acting.uses_expert]
     if imitated and not parts.config.rollout.replay and isinstance(session.suite, Demonstrates):
         thoughts = any(acting.with_thoughts for acting in imitated)
@@ -61,6 +63,14 @@ def before(parts: Parts, session: Session, policies: Mapping[str, OpenedPolicy])
             student.chat, session.suite, parts.tasks, parts.config.rollout, with_thoughts=thoughts
         )
     return sentences
+
+
+def slow_paths(policies: Mapping[str, OpenedPolicy]) -> Iterator[str]:
+    """Models that this process cannot sample from and score in its fast way."""
+    for name, policy in policies.items():
+        if isinstance(policy, HFPolicy) and policy.plain is not None:
+            whose = "the student" if name == "self" else name
+            yield f"{whose} takes the {policy.path}; turns are sampled one at a time, which is slower"
 
 
 def dropped_layers(config: Config) -> Iterator[str]:

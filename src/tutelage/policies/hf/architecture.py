@@ -53,9 +53,9 @@ def layer_kinds(config: Any) -> set[str]:
 
 
 def window(config: Any) -> int:
-    """Tokens that a layer with a sliding window looks back at; 0 without one."""
+    """Tokens that a layer which does not look at all of them looks at; 0 without one."""
     described = text_config(config)
-    for name in ("sliding_window", "attention_chunk_size", "window_size"):
+    for name in ("sliding_window", "attention_chunk_size", "window_size", "index_topk"):
         width = getattr(described, name, None)
         if isinstance(width, int) and width > 0:
             return width

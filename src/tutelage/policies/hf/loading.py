@@ -8,6 +8,7 @@ import torch
 from tutelage.errors import PolicyError
 from tutelage.policies.base import Dtype
 from tutelage.policies.hf import memory
+from tutelage.policies.hf.architecture import text_config
 from tutelage.policies.hf.lora import Adapters, base_of, merged
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.packing import DEFAULT_PASS_TOKENS
@@ -33,16 +34,17 @@ def _config(name: str, layers: int | None) -> Any:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    if layers is None:
+    described = text_config(config)
+    if layers in (None, described.num_hidden_layers):
         return config
-    if layers > config.num_hidden_layers:
+    if layers > described.num_hidden_layers:
         raise PolicyError(
-            f"the model {name!r} has {config.num_hidden_layers} layers, so its first {layers} "
+            f"the model {name!r} has {described.num_hidden_layers} layers, so its first {layers} "
             "cannot be taken; lower layers"
         )
-    config.num_hidden_layers = layers
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layers]
+    described.num_hidden_layers = layers
+    if "layer_types" in vars(described) and described.layer_types:
+        described.layer_types = described.layer_types[:layers]
     return config
 
 
@@ -56,13 +58,13 @@ def _model(name: str, layers: int | None) -> Any:
                 f"{name} holds adapters for all layers of its model; write its merged weights "
                 "with `tutelage export`, then take the first layers of those"
             )
-        return merged(_model(base, _config(name, None).num_hidden_layers), name)
+        return merged(_model(base, text_config(_config(name, None)).num_hidden_layers), name)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             name,
             config=_config(name, layers),
             dtype=torch.float32,
-            attn_implementation="sdpa",
+            attn_implementation="eager",  # which every model knows; the policy chooses another
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             trust_remote_code=False,

@@ -20,6 +20,9 @@ from tutelage.errors import PolicyError, install
 ALPHA = 32
 """Divided by the rank, so that one learning rate suits all ranks about equally well (Schulman et
 al. 2025, "LoRA Without Regret", thinkingmachines.ai)."""
+FUSED = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+"""Model types whose kernels read the weights of `out_proj` past its module, and with it past any
+adapter: peft refuses adapters there."""
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -46,7 +49,11 @@ class Adapters:
     def __init__(self, model: Any, *, rank: int, base: str, seed: int) -> None:
         peft = _peft()
         config = peft.LoraConfig(
-            r=rank, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
+            r=rank,
+            lora_alpha=ALPHA,
+            target_modules="all-linear",
+            exclude_modules=["out_proj"] if model.config.model_type in FUSED else None,
+            task_type="CAUSAL_LM",
         )
         # peft recognises layers of 4 bits only in a model with this attribute
         model.is_loaded_in_4bit = any(hasattr(m, "compute_dtype") for m in model.modules())

@@ -47,14 +47,26 @@ def _checkpointed(forward: Callable[..., Any], *inputs: Any, **named: Any) -> An
 
 def cast_frozen_to_bfloat16(base: nn.Module) -> None:
     """Keep frozen weights of linear layers in bfloat16: autocast would compute the same numbers in
-    every pass. Embeddings, norms and trained weights stay in float32."""
+    every pass. So are those of experts, which autocast may leave in float32: most of a mixture's
+    memory. Embeddings, norms and trained weights stay in float32."""
     for module in base.modules():
+        for weight in experts_of(module):
+            if not weight.requires_grad and weight.dtype == torch.float32:
+                weight.data = weight.data.bfloat16()
         if not isinstance(module, nn.Linear) or module.weight.requires_grad:
             continue
         if module.weight.dtype == torch.float32:
             module.weight.data = module.weight.data.bfloat16()
         elif hasattr(module, "compute_dtype"):  # 4 bits, unpacked into this
             module.compute_dtype = torch.bfloat16  # type: ignore[assignment]
+
+
+def experts_of(module: nn.Module) -> list[nn.Parameter]:
+    """The weights of a mixture's experts that a module holds: one parameter for all of them, with
+    three dimensions, and no linear layers."""
+    if "expert" not in type(module).__name__.lower():
+        return []
+    return [p for p in module.parameters(recurse=False) if p.dim() == 3]
 
 
 class ActingCopy:
@@ -95,6 +107,14 @@ def quantize(base: nn.Module) -> None:
     """Every linear layer's weights in 4 bits, frozen. They are packed when the model is moved to
     its device."""
     require()
+    whole = sum(p.numel() for module in base.modules() for p in experts_of(module))
+    if whole:
+        share = whole / sum(p.numel() for p in base.parameters())
+        raise PolicyError(
+            f'quantize = "nf4" packs linear layers, but {share:.0%} of the parameters of this '
+            "mixture are experts, which are none and would stay in float32; leave quantize out, "
+            "or choose a model without experts"
+        )
     from bitsandbytes.nn import Linear4bit, Params4bit
 
     for parent in list(base.modules()):

@@ -151,6 +151,8 @@ class PlainPath:
 
     def logits(self, rows: Tensor, head: Tensor) -> Tensor:
         """Rows [B, H] -> logits [B, V]."""
+        if head.dtype == torch.bfloat16:
+            rows = rows.bfloat16()
         return capped(raw_logits(rows, head.to(rows.dtype)), self.readout.cap)
 
 

@@ -140,7 +140,7 @@ class HFPolicy:
     def _plain_engine(self, path: PlainPath) -> PlainEngine:
         return PlainEngine(
             path,
-            lambda: self.head.detach(),
+            self._acting_head,
             end=self.chat.end,
             context=self.context_length,
             slots=self.slots,
@@ -226,6 +226,8 @@ class HFPolicy:
         if reason:
             self.model.set_attn_implementation("eager")
             self.padded, self.path = True, f"plain path: {reason}"
+            if self.compiled:
+                self.path += ", so nothing is compiled"
             path = PlainPath(
                 self.model,
                 self.readout,

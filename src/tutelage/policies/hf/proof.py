@@ -18,8 +18,10 @@ from tutelage.policies.hf.plain import TRIED, PlainPath
 T = TypeVar("T")
 PROBE_LENGTHS = (13, 21)
 """Tokens of the two prompts that are played."""
-TURNS, NEW, SEEN = 2, 2, 3
-"""Turns of each, tokens that each turn samples at most, and tokens that come between turns."""
+TURNS, NEW = 2, 2
+"""Turns of each, and tokens that each turn samples at most."""
+SEEN = (1, 5)
+"""Tokens that come between turns: fewer and more than a recurrent layer's convolution is wide."""
 LONGEST_WINDOW = 64
 """Windows up to this many tokens are looked beyond; a proof over thousands would take minutes."""
 MAX_LOGIT_ERROR = 3e-4
@@ -47,14 +49,14 @@ def probe(config: Any, *, size: int, context: int) -> Probe:
     pad = getattr(architecture.text_config(config), "pad_token_id", None)
     edge = max(architecture.window(config), architecture.rope_switch(config))
     more = edge if edge <= LONGEST_WINDOW else 0
-    room = max(2, context - TURNS * (NEW + SEEN))
+    room = max(2, context - TURNS * (NEW + max(SEEN)))
     lengths = [min(n + more, room - k) for k, n in enumerate(reversed(PROBE_LENGTHS))]
-    ids = [(7 + 31 * i) % size for i in range(sum(lengths) + 2 * SEEN)]
+    ids = [(7 + 31 * i) % size for i in range(sum(lengths) + sum(SEEN))]
     ids = [(i + 1) % size if i == pad else i for i in ids]
     first, second = lengths
     return Probe(
         (tuple(ids[:first]), tuple(ids[first : first + second])),
-        (tuple(ids[-2 * SEEN : -SEEN]), tuple(ids[-SEEN:])),
+        (tuple(ids[-sum(SEEN) : -SEEN[1]]), tuple(ids[-SEEN[1] :])),
     )
 
 

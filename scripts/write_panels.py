@@ -24,7 +24,7 @@ SHIPPED: dict[str, dict[str, tuple[int, ...]]] = {
 """The sizes of the panels of each split: 100 is what an evaluation plays unless it is told."""
 
 
-def made(suite: str, split: str, count: int) -> panels.NamedPanel:
+def panel_of(suite: str, split: str, count: int) -> panels.NamedPanel:
     """A panel as the suite is now."""
     found = panel(suite_of(EnvSection(suite=suite)), split, count)
     return panels.NamedPanel(
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     for suite in asked.suites:
         for split, counts in SHIPPED[suite].items():
             for count in counts:
-                named = made(suite, split, count)
+                named = panel_of(suite, split, count)
                 path = panels.FOLDER / f"{named.name}.json"
                 text = panels.written(named)
                 if not asked.check:

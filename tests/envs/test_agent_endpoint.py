@@ -30,28 +30,28 @@ TASK = agents.tasks("train")[0]
 
 @contextmanager
 def pool(run: Any, **options: Any) -> Iterator[AgentPool]:
-    made = AgentPool(run, **options)
+    agent_pool = AgentPool(run, **options)
     try:
-        yield made
+        yield agent_pool
     finally:
-        made.shutdown()
+        agent_pool.shutdown()
 
 
 def episode(
     run: Any, answer: Callable[[str], str] = lambda asked: "fine", **options: Any
 ) -> tuple[list[Observation], Observation | Failure]:
     """What an agent asked, and how it ended."""
-    with pool(run, **options) as made:
-        made.open("k", TASK)
+    with pool(run, **options) as agents_pool:
+        agents_pool.open("k", TASK)
         seen = []
         while True:
-            ((key, got),) = made.poll(block=True)
+            ((key, got),) = agents_pool.poll(block=True)
             assert key == "k"
             if isinstance(got, Failure) or got.done:
-                made.close("k")
+                agents_pool.close("k")
                 return seen, got
             seen.append(got)
-            made.answer("k", Reply(text=answer(got.text), tokens=(5, 2), version=3))
+            agents_pool.answer("k", Reply(text=answer(got.text), tokens=(5, 2), version=3))
 
 
 @pytest.mark.parametrize("run", [agents.solve, agents.solve_async])
@@ -205,22 +205,22 @@ def test_a_request_that_never_ends_holds_up_nobody() -> None:
 
 
 def test_after_its_episode_an_agent_is_told_that_it_is_over() -> None:
-    told = threading.Event()
+    answered = threading.Event()
 
     def asks_on(base_url: str, api_key: str, task: Task) -> float:
         try:
             agents.chat(base_url, api_key, [agents.user("one")])
         except RuntimeError as error:
             if "410" in str(error) and "this episode is over" in str(error):
-                told.set()
+                answered.set()
         return 1.0
 
-    with pool(asks_on) as made:
-        made.open("k", TASK)
-        made.poll(block=True)
-        made.close("k")
-        assert told.wait(5)
-        assert made.poll(block=True) == []
+    with pool(asks_on) as agent_pool:
+        agent_pool.open("k", TASK)
+        agent_pool.poll(block=True)
+        agent_pool.close("k")
+        assert answered.wait(5)
+        assert agent_pool.poll(block=True) == []
 
 
 def test_an_async_agent_is_cancelled() -> None:
@@ -265,13 +265,13 @@ def test_a_command_line_is_an_agent(tmp_path: Path) -> None:
 
 
 def test_a_command_that_hangs_is_ended() -> None:
-    with pool([sys.executable, "-c", "import time; time.sleep(60)"], seconds=0.5) as made:
-        made.open("k", TASK)
-        ((_, end),) = made.poll(block=True)
+    with pool([sys.executable, "-c", "import time; time.sleep(60)"], seconds=0.5) as agent_pool:
+        agent_pool.open("k", TASK)
+        ((_, end),) = agent_pool.poll(block=True)
         assert isinstance(end, Failure)
         assert end.stop is Stop.TIMEOUT
-        runner = made.runner
-        made.close("k")
+        runner = agent_pool.runner
+        agent_pool.close("k")
         until = time.monotonic() + 5
         while runner.live and time.monotonic() < until:  # type: ignore[attr-defined]
             time.sleep(0.01)
@@ -280,22 +280,22 @@ def test_a_command_that_hangs_is_ended() -> None:
 
 @pytest.mark.slow
 def test_a_process_that_dies_costs_the_episodes_in_it_and_is_replaced() -> None:
-    with pool("support.agents:leaves", workers=1) as made:
+    with pool("support.agents:leaves", workers=1) as agent_pool:
         for key, task in (("dies", TASK), ("beside", agents.tasks("train")[1])):
-            made.open(key, task)
-        asked = made.poll(block=True)
+            agent_pool.open(key, task)
+        asked = agent_pool.poll(block=True)
         assert [key for key, _ in asked] == ["dies", "beside"]
         for key, _ in asked:
-            made.answer(key, Reply(text="go"))
-        for key, end in made.poll(block=True):
+            agent_pool.answer(key, Reply(text="go"))
+        for key, end in agent_pool.poll(block=True):
             assert isinstance(end, Failure)
             assert "the process that ran the agent ended (exit code 3)" in end.reason
-            made.close(key)
-        made.open("again", agents.tasks("train")[1])
-        ((_, seen),) = made.poll(block=True)
+            agent_pool.close(key)
+        agent_pool.open("again", agents.tasks("train")[1])
+        ((_, seen),) = agent_pool.poll(block=True)
         assert isinstance(seen, Observation)
-        made.answer("again", Reply(text="go"))
-        ((_, end),) = made.poll(block=True)
+        agent_pool.answer("again", Reply(text="go"))
+        ((_, end),) = agent_pool.poll(block=True)
         assert isinstance(end, Observation)
         assert end.won
 
@@ -321,8 +321,8 @@ def test_calls_of_functions_reach_the_agent_and_come_back_as_they_were_sampled()
         assert message["content"] == "Let me see."
         (call,) = message["tool_calls"]
         assert call["function"] == {"name": "add", "arguments": '{"a": 1}'}
-        said = {"role": "tool", "tool_call_id": call["id"], "content": "2"}
-        body["messages"] += [{**message, "content": None}, said]
+        result = {"role": "tool", "tool_call_id": call["id"], "content": "2"}
+        body["messages"] += [{**message, "content": None}, result]
         status, _ = agents.request(base_url, path, api_key, body)
         return float(status == 200)
 

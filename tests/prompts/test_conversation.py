@@ -49,17 +49,17 @@ def test_a_growing_conversation_has_the_prompts_of_a_transcript(chat: Chat) -> N
     rows = Rows(chat=chat)
     turns: list[Turn] = []
     seen: list[Turn] = []
-    said: list[str] = []
+    texts: list[str] = []
     for k in range(3):
-        said.append(f"question {k}")
-        call = asks(*said)
+        texts.append(f"question {k}")
+        call = asks(*texts)
         expected = plain.prompt(seen, Observation(text=f"question {k}"))
         assert rows.prompt(turns, call) == expected
         assert not rows.fresh
         tokens = (*by_letters(chat, f"the answer{k}"), *((chat.end,) if k else ()))
         turns.append(answered(call, tokens, chat))
         seen.append(replace(turns[-1], observation=Observation(text=f"question {k}")))
-        said.append(turns[-1].text)
+        texts.append(turns[-1].text)
     assert rows.started == 1
 
 
@@ -156,8 +156,8 @@ def test_a_view_with_a_hint_reads_the_same_turns_after_it(chat: Chat) -> None:
     turns.append(answered(asks("one", "hello there", "two"), chat.reply("bye"), chat))
     turns.append(answered(asks("new"), chat.reply("bye"), chat))
     episode = Episode(task=Task(id="t"), group="t", turns=tuple(turns))
-    told = Prompter(chat=chat, context=Context(kind="agent"), hint="the answer is 7")
-    samples = told.samples(episode)
+    prompter = Prompter(chat=chat, context=Context(kind="agent"), hint="the answer is 7")
+    samples = prompter.samples(episode)
     hint = chat.content(f"be brief\n\n{HINT_OPEN}\nthe answer is 7")
     for sample in samples:
         starts = [k for k in range(len(sample.prompt)) if sample.prompt[k : k + len(hint)] == hint]

@@ -20,7 +20,7 @@ NO_SETTINGS = ("md", "jsonl", "toml")
 """Endings of files."""
 EXCEPT = {
     "src/tutelage/__init__.py": {"rollout.session", "policies.hf.policy"},  # modules
-    "src/tutelage/policies/hf/policy.py": {"policies.hf.loading.load"},
+    "src/tutelage/policies/hf/policy.py": {"policies.hf.loading.load", "policies.hf.plain"},
     "src/tutelage/envs/adapters/verifiers.py": {"env.taskset"},  # of verifiers' own files
 }
 OLD_NAMES = "src/tutelage/config/renamed.py"

@@ -130,8 +130,8 @@ def test_trackio_reads_the_run_and_its_conversations(
     episodes = list(read(here / "run" / "episodes.jsonl"))
     traces = SQLiteStorage.get_traces("tutelage", name)
     assert len(traces) == len(episodes) == 2 * STEPS
-    told = {trace["messages"][1]["content"] for trace in traces}
-    assert told == {episode["turns"][0]["text"] for episode in episodes}  # type: ignore[index]
+    answers = {trace["messages"][1]["content"] for trace in traces}
+    assert answers == {episode["turns"][0]["text"] for episode in episodes}  # type: ignore[index]
 
 
 # -- failing
@@ -179,9 +179,9 @@ def test_a_failing_sink_stops_nothing_and_is_sent_what_it_missed(
 ) -> None:
     flaky.failures = 10**6
     assert main(["train", "my.toml", "--sink", "tensorboard"]) == 0
-    told = capsys.readouterr().out
-    assert "tensorboard lacks lines of the run (the tracker is away)" in told
-    assert "tutelage send run --sink tensorboard" in told
+    output = capsys.readouterr().out
+    assert "tensorboard lacks lines of the run (the tracker is away)" in output
+    assert "tutelage send run --sink tensorboard" in output
     assert len(list(read(here / "run" / "metrics.jsonl"))) == STEPS
     assert flaky.rows == []
     flaky.failures = 0

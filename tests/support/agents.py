@@ -73,12 +73,12 @@ def tasks(split: str) -> list[Task]:
 def solve(base_url: str, api_key: str, task: Task) -> float:
     """Three calls of one growing conversation; the reward is how often the answer is said."""
     talk = [{"role": "system", "content": "Answer."}, user(task.data["question"])]
-    said = 0.0
+    total = 0.0
     for _ in range(3):
         answer = chat(base_url, api_key, talk)
-        said += task.data["answer"] in answer
+        total += task.data["answer"] in answer
         talk += [assistant(answer), user("again")]
-    return said / 3
+    return total / 3
 
 
 async def solve_async(base_url: str, api_key: str, task: Task) -> float:

@@ -115,7 +115,7 @@ def _exchanges(messages: Sequence[Message]) -> list[tuple[str, str]]:
             pairs.append((message.content, []))
         else:
             pairs[-1][1].append(message.content)
-    return [(answer, "\n\n".join(said)) for answer, said in pairs]
+    return [(answer, "\n\n".join(texts_before)) for answer, texts_before in pairs]
 
 
 def _keys(tools: str, messages: Sequence[Message]) -> list[bytes]:

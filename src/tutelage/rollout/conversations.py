@@ -25,12 +25,12 @@ def episode_line(found: Conversation, task: Task, chat: Chat) -> Line | None:
     """
     reader = Reader(prompter=Prompter(chat=chat, context=CONTEXT))
     turns: list[Turn] = []
-    for said in found.turns:
-        if said.reply is None:
+    for turn_found in found.turns:
+        if turn_found.reply is None:
             break
-        seen = Observation(text=said.seen)
+        seen = Observation(text=turn_found.seen)
         _, new = reader.prompt(turns, seen)
-        ids = chat.reply(said.reply)
+        ids = chat.reply(turn_found.reply)
         turns.append(
             Turn(
                 observation=seen,
@@ -38,8 +38,8 @@ def episode_line(found: Conversation, task: Task, chat: Chat) -> Line | None:
                 text=chat.text(ids),
                 tokens=ids,
                 logps=(0.0,) * len(ids),
-                action=said.reply,
-                actor=EXPERT if said.imitated else WRONG_TURN,
+                action=turn_found.reply,
+                actor=EXPERT if turn_found.imitated else WRONG_TURN,
             )
         )
     if not turns:

@@ -157,7 +157,7 @@ def write_inspect(lines: Iterable[Mapping[str, Any]], path: Path, *, source: str
         scores = {"solved": Score(value="C" if line["won"] else "I")}
         if line["score"] is not None:
             scores["score"] = Score(value=float(line["score"]))
-        said = line["turns"][-1]["text"] if line["turns"] else ""
+        last_text = line["turns"][-1]["text"] if line["turns"] else ""
         samples.append(
             EvalSample(
                 id=name,
@@ -165,7 +165,7 @@ def write_inspect(lines: Iterable[Mapping[str, Any]], path: Path, *, source: str
                 input=line["turns"][0]["seen"] if line["turns"] else "",
                 target="",
                 messages=talk,
-                output=ModelOutput.from_content("tutelage", said),
+                output=ModelOutput.from_content("tutelage", last_text),
                 scores=scores,
                 metadata={k: line[k] for k in ("step", "copy", "stop", "return")},
             )

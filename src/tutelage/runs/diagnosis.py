@@ -278,7 +278,7 @@ class Causes:
     """Why episodes broke, one sentence for each cause that has not been told yet."""
 
     def __init__(self) -> None:
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
 
     def new(self, episodes: Sequence[Episode]) -> list[str]:
         first: dict[str, Episode] = {}
@@ -286,8 +286,8 @@ class Causes:
             if episode.stop.broken:
                 # numbers and addresses differ from time to time
                 first.setdefault(re.sub(r"\d+|0x[0-9a-f]+", "#", episode.error), episode)
-        new = {cause: episode for cause, episode in first.items() if cause not in self.told}
-        self.told |= set(new)
+        new = {cause: episode for cause, episode in first.items() if cause not in self.reported}
+        self.reported |= set(new)
         return [
             f"an episode of task {one_line(episode.task.id, 80)} broke ({episode.error}); broken "
             "episodes are counted, played again and not learnt from; `tutelage check-env` tells more"

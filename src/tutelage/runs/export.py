@@ -128,8 +128,8 @@ def _gguf(converter: str, draft: Path, kind: str) -> None:
     command = [sys.executable, converter, str(draft), "--outfile", str(target), "--outtype", kind]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not target.is_file():
-        said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        raise PolicyError(f"{converter} failed ({said[:300]}); leave --gguf out, or update it")
+        reason = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+        raise PolicyError(f"{converter} failed ({reason[:300]}); leave --gguf out, or update it")
 
 
 def push(folder: Path, repository: str) -> str:

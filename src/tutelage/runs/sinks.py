@@ -226,9 +226,11 @@ class _Trackio:
         self.run.log(dict(values), step=step)
 
     def talk(self, step: int, line: Line) -> None:
-        told: Mapping[str, Any] = messages(line)
-        about = {key: told[key] for key in ("task", "family", "won", "return")}
-        self.run.log({"episode": self.trace(messages=told["messages"], metadata=about)}, step=step)
+        conversation: Mapping[str, Any] = messages(line)
+        about = {key: conversation[key] for key in ("task", "family", "won", "return")}
+        self.run.log(
+            {"episode": self.trace(messages=conversation["messages"], metadata=about)}, step=step
+        )
 
     def flush(self) -> None: ...
 

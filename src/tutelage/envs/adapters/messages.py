@@ -87,7 +87,9 @@ class Messages:
 
     def answer(self, task: Task) -> str:
         replies = [
-            said.reply for said in self.conversations()[task.seed].turns if said.reply is not None
+            reply_turn.reply
+            for reply_turn in self.conversations()[task.seed].turns
+            if reply_turn.reply is not None
         ]
         return replies[-1] if replies else ""
 

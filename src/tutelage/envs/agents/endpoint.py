@@ -140,7 +140,7 @@ class AgentSession:
         self.past += free
         return free
 
-    def said(self, call_id: str) -> str | None:
+    def reply_to(self, call_id: str) -> str | None:
         """The text of the answer that made a call of a function."""
         _, _, number = call_id.partition("call_")
         turn = number.partition("_")[0]
@@ -327,7 +327,7 @@ class Endpoint:
         body = await _json(request)
         again = request.headers.get(RETRY, "0")
         with self.changed:
-            wanted = asked(body, session.said)
+            wanted = asked(body, session.reply_to)
             exchange = session.ask(wanted.call, retried=again.isdigit() and int(again) > 0)
             exchange.waiting += 1
             future = asyncio.get_running_loop().create_future()

@@ -98,7 +98,7 @@ class Asked:
     usage: bool  # whether a stream ends with the counts of tokens
 
 
-def asked(body: object, said: Callable[[str], str | None]) -> Asked:
+def asked(body: object, reply_to: Callable[[str], str | None]) -> Asked:
     """Read a body that was JSON.
 
     said  id of a call of a function -> the text of the answer that made it, if it was made here
@@ -127,21 +127,21 @@ def asked(body: object, said: Callable[[str], str | None]) -> Asked:
     tools = read.tools if read.tools and read.tool_choice != "none" else []
     listed = [{"type": "function", "function": t.function.model_dump()} for t in tools]
     call = Call(
-        messages=tuple(_message(m, said) for m in read.messages),
+        messages=tuple(_message(m, reply_to) for m in read.messages),
         tools=json.dumps(listed, ensure_ascii=False) if listed else "",
     )
     usage = bool(read.stream_options and read.stream_options.include_usage)
     return Asked(call, bool(read.stream), usage)
 
 
-def _message(message: _Message, said: Callable[[str], str | None]) -> Message:
+def _message(message: _Message, reply_to: Callable[[str], str | None]) -> Message:
     text = _text(message.content)
     roles: dict[str, Role] = {"developer": "system", "function": "tool"}
     role: Role = roles.get(message.role, message.role)  # type: ignore[arg-type]
     if role == "tool":
         text = f"<tool_response>\n{text}\n</tool_response>"
     elif role == "assistant" and message.tool_calls:
-        first = said(message.tool_calls[0].id)
+        first = reply_to(message.tool_calls[0].id)
         calls = [(c.function.name, c.function.arguments) for c in message.tool_calls]
         text = first if first is not None else f"{text}\n{written(calls)}".strip()
     try:

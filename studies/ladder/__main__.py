@@ -1,6 +1,6 @@
 """The ladder from the command line.
 
-python -m studies.ladder smoke     rung (a): every method on two games, two minutes
+python -m studies.ladder smoke     rung (a): every method on two games, four minutes of CPU time
 python -m studies.ladder run       rung (c): household tasks, what is not finished
 python -m studies.ladder status    what of rung (c) is finished
 """

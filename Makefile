@@ -139,9 +139,8 @@ study-render: $(VENV)/.ready
 study-smoke: $(VENV)/.ready
 	$(BIN)/python -m studies.household smoke
 
-# Problems with a known optimum on which every method must learn (docs/studies/ladder.md): six minutes of
-# CPU time,
-# and the household rung, which continues after any interruption.
+# Problems with a known optimum on which every method must learn (docs/studies/ladder.md): four minutes of
+# CPU time; and the household rung, which continues after any interruption.
 ladder-smoke: $(VENV)/.ready
 	$(BIN)/python -m studies.ladder smoke --jobs $(JOBS)
 

@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import tutelage
 from tutelage import hints, signals
@@ -235,7 +236,7 @@ def by_group() -> Mapping[str, list[str]]:
 
 
 def methods() -> str:
-    """A table for each group: name, who acts, who teaches, what it does, paper."""
+    """A table for each group: name, who acts, who teaches, what it does, where it learnt, paper."""
     parts = []
     for key, names in by_group().items():
         rows = []
@@ -244,8 +245,9 @@ def methods() -> str:
             assert algorithm is not None
             who = "the expert" if key == "imitation" else ", ".join(teachers(algorithm))
             link = f"[`{name}`]({name}.md)"
-            rows.append((link, actors(algorithm), who, idea(name), papers(name)))
-        header = ("name", "who acts", "who teaches", "what it does", "paper")
+            learnt = ladder().shown(name)
+            rows.append((link, actors(algorithm), who, idea(name), learnt, papers(name)))
+        header = ("name", "who acts", "who teaches", "what it does", "shown to learn", "paper")
         parts.append(f"## {GROUPS[key]}\n\n{table(header, iter(rows))}")
     return "\n\n".join(parts)
 
@@ -359,6 +361,13 @@ def configuration() -> str:
     return page[page.index("## ") :].strip()
 
 
+def ladder() -> ModuleType:
+    """What the ladder's results say; the studies stand beside this folder, not in the package."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    return importlib.import_module("studies.ladder.page")
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "methods": methods,
     "methods-short": methods_short,
@@ -371,6 +380,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "commands": commands,
     "configuration": configuration,
     "api": api,
+    "ladder-a": lambda: str(ladder().rung_a_table()),
+    "ladder-c": lambda: str(ladder().rung_c_table()),
     "compose-functions": lambda: functions.table().strip(),
 }
 

@@ -112,7 +112,7 @@ METHODS: dict[str, Method] = {
     "pi_distill": Method(taught=REWARD_HINT, settings={"hint": "plan", "flat_groups": "keep"}),
     # without a reward, the KL to the start weighs as much as the pull, and holds it half-way
     "gated_opsd": Method(taught=HINT, settings={"hint": "plan", "kl": 0.0}),
-    # once every group is won its bonus for entropy is nearly all that is left of the gradient, and
+    # once every group is won its entropy bonus is nearly all that is left of the gradient, and
     # AdamW, which divides by the gradient's size, then takes whole steps away from what was learnt
     "adrs": Method(taught=REWARD_HINT, settings={"hint": "plan", "entropy": 0.0}),
     "step_opsd": Method(taught="the reward and a won attempt in hindsight"),

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from studies.ladder import rung_a
+from studies.ladder import page, rung_a
 from tutelage.algorithms import ALGORITHMS
 from tutelage.algorithms.sft import sft
+from tutelage.evaluation.statistics import difference
 from tutelage.objective import Acting
 from tutelage.objective.scores import Scores
 from tutelage.rollout.play import play
@@ -100,3 +102,59 @@ def test_clipped_ratios_are_told_with_what_helps() -> None:
     assert little == "1.0% of grpo's ratios are clipped, the largest is 1.3"
     assert not list(ratios([line(0.0, 1.0)]))
     assert not list(ratios([{"step": 0}])), "a run from before they were recorded"
+
+
+def gain(before: list[list[float]], after: list[list[float]]) -> page.Gain:
+    a, b = dict(enumerate(before)), dict(enumerate(after))
+    return page.Gain(
+        method="grpo",
+        title="GRPO",
+        algorithm="grpo",
+        wins={},
+        seeds={s: difference([a[s]], [b[s]]) for s in a},
+        found=difference(before, after),
+        detectable=page.design(a, b).detectable,
+        one=page.design({0: a[0]}, {0: b[0]}).detectable,
+    )
+
+
+def test_a_verdict_without_a_difference_says_what_could_have_been_shown() -> None:
+    half, rest = [1.0, 0.0] * 48, [0.0, 1.0] * 48
+    won, lost = [1.0] * 96, [0.0] * 96
+    for before, after, learnt, words in (
+        ([half], [won], True, "gains with seed 0"),
+        ([won], [half], False, "loses with seed 0"),
+        # (1.96 + 0.84) sqrt(2 / 4 / 96) of uncorrelated outcomes at a rate of one half
+        ([half], [rest], False, "not distinguishable; 20 points could have been shown"),
+        ([half, half], [won, won], True, "gains with seed 0, gains with seed 1"),
+        ([half] * 3, [won] * 3, True, "gains over 3 seeds"),
+        (
+            [half] * 3,
+            [won, lost, half],
+            False,
+            "not distinguishable over 3 seeds; no difference could have been shown",
+        ),
+    ):
+        found = gain(before, after)
+        assert page.verdict(found) == words
+        assert page.learnt(found) == learnt
+    mixed = page.verdict(gain([half, half], [won, rest]))
+    assert mixed.startswith("gains with seed 0, not distinguishable with seed 1; ")
+
+
+def test_what_was_reached_is_kept_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(game: str, seed: int, end: float) -> rung_a.Reached:
+        return rung_a.Reached(method="grpo", game=game, seed=seed, start=0.2, end=end, seconds=1.0)
+
+    path = tmp_path / "reached.json"
+    page.save([one("doors", 0, 0.98), one("doors", 1, 0.99), one("bandit", 0, 0.9)], path)
+    monkeypatch.setattr(page, "REACHED", path)
+    assert page.reached.__wrapped__() == {"grpo": {"doors": 0.985, "bandit": 0.9}}
+
+
+def test_every_method_says_where_it_was_shown_to_learn() -> None:
+    assert set(page.reached()) == set(rung_a.METHODS)
+    for name in rung_a.METHODS:
+        assert "games" in page.shown(name)
+    assert "household tasks" in page.shown("sdar")
+    assert page.shown("none_such") == "not shown"

@@ -1,0 +1,200 @@
+"""The tables of the ladder's page and what they show of each method, from the results' files alone."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from statistics import fmean, stdev
+
+from studies import plan, results, tables
+from studies.analysis import Panel, result, start
+from studies.ladder import rung_a
+from studies.plan import Study
+from tutelage.evaluation.comparison import Design
+from tutelage.evaluation.statistics import Estimate, difference
+
+HERE = Path(__file__).parent
+STUDY, RESULTS, REACHED = HERE / "household.toml", HERE / "household.json", HERE / "rung_a.json"
+
+
+# -- rung (a)
+
+
+def save(reached: Sequence[rung_a.Reached], path: Path = REACHED) -> None:
+    """Keep the mean over seeds by method and game, in tenths of a percent of the best return."""
+    seeds = sorted({r.seed for r in reached})
+    lines = [
+        f'  "{name}": {json.dumps({g: _mean(reached, name, g) for g in rung_a.GAMES})}'
+        for name in dict.fromkeys(r.method for r in reached)
+    ]
+    body = ",\n".join(lines)
+    path.write_text(f'{{\n "seeds": {seeds},\n "reached": {{\n{body}\n }}\n}}\n', encoding="utf-8")
+
+
+def _mean(reached: Sequence[rung_a.Reached], name: str, game: str) -> float:
+    return round(fmean(r.end for r in reached if (r.method, r.game) == (name, game)), 3)
+
+
+@cache
+def reached() -> Mapping[str, Mapping[str, float]]:
+    """Method -> game -> mean share of the best return."""
+    found: Mapping[str, Mapping[str, float]] = json.loads(REACHED.read_text(encoding="utf-8"))[
+        "reached"
+    ]
+    return found
+
+
+def rung_a_table() -> str:
+    rows = [
+        [f"`{name}`", method.taught, *(tables.percent(share) for share in reached()[name].values())]
+        for name, method in rung_a.METHODS.items()
+    ]
+    return tables.table(["method", "taught by", *rung_a.GAMES], rows)
+
+
+# -- rung (c)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """What a method of rung (c) came to.
+
+    method, title  its entry in the study, and its name there
+    algorithm      the registered name
+    wins           seed -> tasks of the panel won at the start and at the end
+    seeds          seed -> end minus start, paired by task
+    found          the same over all seeds
+    detectable     the true difference that this design finds in 80 of 100 repetitions
+    one            the same with one of its seeds
+    """
+
+    method: str
+    title: str
+    algorithm: str
+    wins: Mapping[int, tuple[int, int]]
+    seeds: Mapping[int, Estimate]
+    found: Estimate
+    detectable: float
+    one: float
+
+
+@cache
+def gains() -> tuple[Gain, ...]:
+    """In the study's order, of the methods that have results."""
+    study = plan.load(STUDY)
+    panel = Panel(results.read(RESULTS), study.last)
+    return tuple(_gain(study, panel, name) for name in study.titles if panel.values(name))
+
+
+def _gain(study: Study, panel: Panel, name: str) -> Gain:
+    before, after = panel.values(name, start), panel.values(name, result)
+    found = panel.gap(name, name, result, of_baseline=start)
+    assert found is not None
+    config = next(r.config for r in study.runs if r.method == name)
+    assert config is not None
+    return Gain(
+        method=name,
+        title=study.titles[name],
+        algorithm=config.algorithm.name,
+        wins={s: (round(sum(before[s])), round(sum(after[s]))) for s in sorted(after)},
+        seeds={s: difference([before[s]], [after[s]]) for s in sorted(after)},
+        found=found,
+        detectable=design(before, after).detectable,
+        one=max(design({s: before[s]}, {s: after[s]}).detectable for s in after),
+    )
+
+
+def design(before: Mapping[int, list[float]], after: Mapping[int, list[float]]) -> Design:
+    """The design of a comparison, with the rate and the variation that its runs have."""
+    seeds = sorted(after)
+    a, b = ([x for s in seeds for x in side[s]] for side in (before, after))
+    changes = [fmean(after[s]) - fmean(before[s]) for s in seeds]
+    return Design(
+        tasks=len(after[seeds[0]]),
+        seeds=len(seeds),
+        rate=(fmean(a) + fmean(b)) / 2,
+        alike=min(0.999, max(0.0, correlation(a, b))),
+        # the error of a difference holds both sides' variation, and here the change's is known
+        seed_sd=min(1.0, stdev(changes) / math.sqrt(2)) if len(seeds) > 1 else 0.0,
+    )
+
+
+def correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Of two columns; 0 where one does not vary.
+
+    >>> correlation([0, 1, 0, 1], [0, 1, 0, 1]), correlation([1, 1], [0, 1])
+    (1.0, 0.0)
+    """
+    x, y = fmean(a), fmean(b)
+    across = math.sqrt(sum((p - x) ** 2 for p in a) * sum((q - y) ** 2 for q in b))
+    return sum((p - x) * (q - y) for p, q in zip(a, b, strict=True)) / across if across else 0.0
+
+
+ENOUGH = 3
+"""Seeds from which on an interval over seeds says something: with two, Student's t is 12.7."""
+
+
+def verdict(gain: Gain) -> str:
+    """The words that the intervals allow, and what could have been shown where they allow none."""
+    if len(gain.seeds) >= ENOUGH:
+        if gain.found.distinguishable:
+            return f"{_word(gain.found)} over {len(gain.seeds)} seeds"
+        return f"not distinguishable over {len(gain.seeds)} seeds; {_could(gain.detectable)}"
+    if apart := [s for s in gain.seeds if gain.seeds[s].distinguishable]:
+        parts = [f"{_word(gain.seeds[s])} with seed {s}" for s in apart]
+        parts += [f"not distinguishable with seed {s}" for s in gain.seeds if s not in apart]
+        return ", ".join(parts) + ("" if len(apart) == len(gain.seeds) else f"; {_could(gain.one)}")
+    return f"not distinguishable; {_could(gain.one)}"
+
+
+def _word(found: Estimate) -> str:
+    return "gains" if found.mean > 0 else "loses"
+
+
+def _could(difference: float) -> str:
+    """What a design could have shown."""
+    if difference >= 1:
+        return "no difference could have been shown"
+    return f"{100 * difference:.0f} points could have been shown"
+
+
+def rung_c_table() -> str:
+    rows = [
+        [
+            gain.title if k == 0 else "",
+            str(seed),
+            "{} to {}".format(*gain.wins[seed]),
+            tables.signed(gain.seeds[seed]),
+            verdict(gain) if k == 0 else "",
+        ]
+        for gain in gains()
+        for k, seed in enumerate(gain.seeds)
+    ]
+    tasks = gains()[0].found.tasks
+    head = ["method", "seed", f"wins of {tasks}", "gain in points (95 %)", "verdict"]
+    return tables.table(head, rows)
+
+
+# -- for the table of methods
+
+
+def shown(name: str) -> str:
+    """Where a registered method was shown to learn."""
+    on_a = reached().get(name, {})
+    parts = []
+    if on_a and min(on_a.values()) >= rung_a.WANTED:
+        parts.append(f"games ({100 * min(on_a.values()):.0f} % of the best)")
+    own = [g for g in gains() if g.algorithm == name and learnt(g)]
+    if own:
+        most = max(own, key=lambda g: (len(g.seeds), g.found.mean))
+        seeds = "one seed" if len(most.seeds) == 1 else f"{len(most.seeds)} seeds"
+        parts.append(f"household tasks ({100 * most.found.mean:+.0f} points, {seeds})")
+    return ", ".join(parts) or "not shown"
+
+
+def learnt(gain: Gain) -> bool:
+    """Whether the success rose over seeds or, where these are few, with every one of them."""
+    found = [gain.found] if len(gain.seeds) >= ENOUGH else list(gain.seeds.values())
+    return all(each.distinguishable and each.mean > 0 for each in found)

@@ -30,7 +30,7 @@ TABLE = tiny_table(
     policy={"build": {"context": 128}},
     eval={"every": 2, "tasks": 3},
 )
-TELLS = 10.0
+TELLS = 60.0
 """Seconds after which a killed rank must have ended the others."""
 
 
@@ -97,7 +97,7 @@ def spoken(ends: list[Ended]) -> list[str]:
 
 
 def reaches(folder: Path, steps: int) -> None:
-    until = time.monotonic() + 100
+    until = time.monotonic() + 600
     while len(lines_so_far(folder)) < steps:
         assert time.monotonic() < until, "the run did not come so far"
         time.sleep(0.01)
@@ -116,7 +116,7 @@ def test_a_killed_rank_ends_the_others_and_the_run_goes_on_with_more_or_fewer(
     reaches(tmp_path, 2 + killed)
     gang.kill(killed)
     at = time.monotonic()
-    ends = gang.wait(TELLS + 50)
+    ends = gang.wait(TELLS + 60)
     assert time.monotonic() - at < TELLS
     assert ends[killed].code == -signal.SIGKILL
     assert ends[1 - killed].code == 2
@@ -150,7 +150,7 @@ def test_a_rank_that_hangs_ends_the_others(tmp_path: Path) -> None:
     )
     reaches(tmp_path, 1)
     gang.kill(1, signal.SIGSTOP)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600
     while (found := os.waitpid(gang.children[0], os.WNOHANG))[0] == 0:
         assert time.monotonic() < until
         time.sleep(0.05)

@@ -17,7 +17,7 @@ from tutelage.rollout.ranks import Ranks
 from tutelage.runs.launch import joined
 
 Job = Callable[[Ranks], Any]
-DEADLINE = 120.0
+DEADLINE = 600.0
 """Seconds that a gang may take: what hangs is killed, and the test fails."""
 
 

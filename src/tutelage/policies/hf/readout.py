@@ -88,6 +88,8 @@ def find(model: Any, ids: Tensor) -> Readout:
     weight = getattr(output, "weight", None)
     if weight is None or weight.dim() != 2 or not weight.is_floating_point():
         return Readout()
+    if any(name not in ("weight", "bias") for name, _ in output.named_parameters()):
+        return Readout()  # it trains more than a linear head
     found: list[tuple[Tensor, Tensor]] = []
     hook = output.register_forward_hook(lambda _, inputs, z: found.append((inputs[0], z)))
     try:
@@ -118,8 +120,8 @@ def find(model: Any, ids: Tensor) -> Readout:
 
 
 def _formulas(config: Any, x: Tensor, y: Tensor) -> Iterator[tuple[float, float]]:
-    """Factors and caps to try, most likely ones first: the configuration's own numbers, so that no
-    digit is lost to measuring."""
+    """Factors and caps to try, most likely ones first: the configuration's own numbers. Any other
+    might be a parameter, which is trained."""
     yield 1.0, 0.0
     numbers = {
         name: float(value)
@@ -131,9 +133,8 @@ def _formulas(config: Any, x: Tensor, y: Tensor) -> Iterator[tuple[float, float]
     slopes = [
         1.0,
         *(s for v in numbers.values() for s in (v, 1 / v) if abs(s - slope) < 1e-3),
-        slope,
     ]
-    caps = [0.0, *(v for name, v in numbers.items() if "cap" in name), float(y.abs().max())]
+    caps = [0.0, *(v for name, v in numbers.items() if "cap" in name)]
     yield from ((scale, cap) for cap in caps for scale in slopes)
 
 

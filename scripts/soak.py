@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutelage.config import toml_file
-from tutelage.errors import RunError
+from tutelage.errors import TutelageError
 from tutelage.runs import train
 
 MEMORY = 200_000
@@ -70,14 +70,14 @@ def sample() -> Sample:
 
 
 @contextlib.contextmanager
-def killing(draw: random.Random) -> Iterator[list[int]]:
-    """Meanwhile, kill a worker now and then; yields the processes that were killed."""
+def killing(draw: random.Random, log: Path) -> Iterator[list[int]]:
+    """Once a run writes its log, kill a worker now and then; yields the processes that were killed."""
     over, killed = threading.Event(), list[int]()
 
     def kill() -> None:
         while not over.wait(draw.uniform(0.2, 1.5)):
             workers = [child.pid for child in mp.active_children() if child.pid is not None]
-            if workers:
+            if workers and log.exists():
                 killed.append(draw.choice(workers))
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(killed[-1], signal.SIGKILL)
@@ -111,10 +111,10 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             table = {**TABLE, "run": {**TABLE["run"], "folder": f"{folder}/run"}}
             try:
-                with killing(draw) as gone:
+                with killing(draw, Path(folder, "run/episodes.jsonl")) as gone:
                     train.train(toml_file.parse(table), watch=Nobody())
-            except RunError:
-                failed += 1  # every attempt of a step was killed
+            except TutelageError:
+                failed += 1  # killed in a check before the run, or in every attempt of a step
             killed += len(gone)
             shutil.rmtree(folder, ignore_errors=True)
             os.makedirs(folder)

@@ -162,7 +162,8 @@ def test_the_mathematics_needs_torch_only() -> None:
 
 BROAD = {
     "envs.agents.runner": 2,
-    "envs.pool": 1,
+    "envs.guard": 2,
+    "envs.worker": 1,
     "policies.hf.proof": 1,
     "policies.server.http": 1,
     "policies.server.serve": 3,

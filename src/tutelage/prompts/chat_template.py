@@ -42,6 +42,7 @@ MARKER = re.compile(r"[<\[{(|\u3010\uff1c].+[>\]})|\u3011\uff1e]", re.DOTALL)
 DAY = datetime(2024, 7, 26)
 """The date of every prompt, for templates that write today's (Llama 3.1): a run that is continued
 tomorrow, or done again next month, has the same prompts."""
+TODAY = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 THOUGHT = "<think>"
 
 
@@ -56,8 +57,12 @@ def read_template(path: Path) -> str:
         raise PolicyError(f"{path} is not a text file in UTF-8 (byte {error.start})") from None
 
 
-def _same_day(pattern: str) -> str:
-    return DAY.strftime(pattern)
+def _dated(template: object) -> dict[str, str]:
+    """An argument for rendering: the template with `DAY` in the place of today's date. A template
+    without one is rendered as it is."""
+    if not isinstance(template, str) or "strftime_now" not in template:
+        return {}
+    return {"chat_template": TODAY.sub(lambda call: repr(DAY.strftime(call[2])), template)}
 
 
 MOST_CHARACTERS = 1 << 21
@@ -123,7 +128,7 @@ class Chat:
                     [{"role": role, "content": content} for role, content in messages],
                     tokenize=False,
                     add_generation_prompt=generate,
-                    **{"strftime_now": _same_day, **dict(self.options), **options},
+                    **{**_dated(self.tokenizer.chat_template), **dict(self.options), **options},
                 )
             )
         except Exception as error:  # a template is a program of anybody's

@@ -1,0 +1,113 @@
+"""Templates and tokenizers as people bring them: reported elsewhere, and right here."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.tiny_models import CHATML, byte_tokenizer
+
+from tutelage.errors import PolicyError
+from tutelage.prompts import answer_format
+from tutelage.prompts.chat_template import Chat, read_template
+
+THINKS = CHATML.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n")
+DATED = "{{ '<|im_start|>' + strftime_now('%d %b %Y') + '\n' }}" + CHATML
+RANDOM = "{{ [1, 2, 3, 4, 5, 6, 7, 8, 9] | random }}{{ range(100000) | random }}" + CHATML
+SYSTEM_LAST = (
+    "{%- set rules = '' %}{%- if messages[0].role == 'system' %}"
+    "{%- set rules = messages[0].content + '\n\n' %}{%- set messages = messages[1:] %}{%- endif %}"
+    "{%- for m in messages %}{%- if m.role == 'user' %}"
+    "{{ '<|im_start|>' + (rules if loop.last else '') + m.content + '|' }}"
+    "{%- else %}{{ m.content + '<|im_end|>' }}{%- endif %}{%- endfor %}"
+)
+
+
+def test_a_thought_that_the_prompt_opens_is_a_thought() -> None:
+    assert THINKS != CHATML
+    chat = Chat(byte_tokenizer(THINKS), "append")
+    chat.check()
+    answer = "1 or <action>2</action>?</think><action>3</action>"
+    ids = (*chat.content(answer), chat.end)
+    parsed = answer_format.parse(chat.text(ids))
+    assert (parsed.action, parsed.thought) == ("3", "1 or <action>2</action>?")
+    shown = chat.reply("<think>why</think><action>3</action>")
+    assert chat.tokenizer.decode(shown).startswith("why</think>")
+    assert answer_format.parse(chat.text(shown)).thought == "why"
+    plain = Chat(byte_tokenizer(CHATML))
+    assert answer_format.parse(plain.text((*plain.content(answer), plain.end))).thought == ""
+
+
+def test_a_prompt_is_the_same_on_every_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datetime
+
+    import transformers.utils.chat_template_utils as clock
+
+    class Later(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Later":
+            return cls(2031, 1, 1)
+
+    today = Chat(byte_tokenizer(DATED)).open("Answer.", "a")
+    monkeypatch.setattr(clock, "datetime", Later)
+    assert Chat(byte_tokenizer(DATED)).open("Answer.", "a") == today
+    assert "26 Jul 2024" in Chat(byte_tokenizer(DATED)).tokenizer.decode(today)
+    given = Chat(
+        byte_tokenizer("{{ date_string or 'none' }}" + CHATML), "exact", (("date_string", "x"),)
+    )
+    assert given.tokenizer.decode(given.open("", "a")).startswith("x")
+
+
+def test_a_template_with_something_random_is_refused() -> None:
+    with pytest.raises(PolicyError, match=r"differently each time|differently from turn to turn"):
+        Chat(byte_tokenizer(RANDOM)).check()
+
+
+def test_a_system_message_that_moves_is_refused() -> None:
+    chat = Chat(byte_tokenizer(SYSTEM_LAST))
+    chat.check(system=False)
+    with pytest.raises(PolicyError, match="moves the system message"):
+        chat.check()
+    Chat(byte_tokenizer(SYSTEM_LAST), "append").check()
+
+
+def test_the_end_of_a_turn_may_be_marked_special_without_a_name() -> None:
+    from tokenizers import AddedToken
+
+    made = byte_tokenizer(CHATML.replace("<|im_end|>", "<|end|>"))
+    made.add_tokens([AddedToken("<|end|>", special=True, normalized=False)])
+    assert "<|end|>" not in made.all_special_tokens
+    chat = Chat(made)
+    assert chat.tokenizer.convert_ids_to_tokens(chat.end) == "<|end|>"
+    assert chat.end not in chat.content("go <|end|> on")
+    assert chat.text(chat.reply("go")) == "go"
+    chat.check_control()
+
+
+def test_a_vocabulary_with_holes_is_as_large_as_its_largest_id() -> None:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    core = json.loads(byte_tokenizer(CHATML).backend_tokenizer.to_str())
+    vocabulary = core["model"]["vocab"]
+    core["model"]["vocab"] = {k: i if i < 200 else i + 10 for k, i in vocabulary.items()}
+    for added in core["added_tokens"]:
+        added["id"] += 10
+        core["model"]["vocab"][added["content"]] = added["id"]
+    holed = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(core)), eos_token="<|im_end|>"
+    )
+    holed.chat_template = CHATML
+    chat = Chat(holed)
+    assert chat.size > chat.end
+    assert chat.size == max(holed.get_vocab().values()) + 1 > len(holed)
+    whole = Chat(byte_tokenizer(CHATML))
+    assert whole.size == len(whole.tokenizer)
+
+
+def test_a_template_file_is_utf8_in_every_locale(tmp_path: Path) -> None:
+    path = tmp_path / "bars.jinja"
+    path.write_bytes(b"\xef\xbb\xbf{{ '\xef\xbd\x9c' }}")
+    assert read_template(path) == "{{ '\uff5c' }}"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(PolicyError, match=r"is not a text file in UTF-8 \(byte 0\)"):
+        read_template(path)

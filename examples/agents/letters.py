@@ -20,8 +20,8 @@ def solve(base_url, api_key, task):
     for _ in range(2):
         reply = client.chat.completions.create(model="student", messages=messages)
         text = reply.choices[0].message.content
-        said = [letter for letter in WORDS.values() if letter in text]
-        earned += 0.5 * (said == [task.data["answer"]])
+        named = [letter for letter in WORDS.values() if letter in text]
+        earned += 0.5 * (named == [task.data["answer"]])
         messages += [
             {"role": "assistant", "content": text},
             {"role": "user", "content": "Once more?"},

@@ -238,7 +238,7 @@ def test_an_extra_that_is_not_there_is_no_harm(monkeypatch: pytest.MonkeyPatch) 
     found = {each.name: each for each in doctor.extras()}
     assert found["[gymnasium]"].state == "-"
     assert found["[gymnasium]"].fix == "pip install 'tutelage[gymnasium]'"
-    assert found["[dev]"].detail.startswith("without gymnasium")
+    assert "gymnasium" in found["[dev]"].detail
     versions(monkeypatch, gymnasium="1.4.0")
     assert doctor.complete([Part(title="", lines=tuple(doctor.extras()))])
 

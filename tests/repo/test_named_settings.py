@@ -16,7 +16,7 @@ FILES = sorted(
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SECTIONS = tuple(Config.model_fields)
 NAMED = re.compile(rf"(?<![\w./-])((?:{'|'.join(SECTIONS)})(?:\.[a-z_]+)+)(?![\w(/]|\.[A-Z\w])")
-NO_SETTINGS = ("md", "jsonl", "toml")
+NO_SETTINGS = ("md", "json", "jsonl", "toml")
 """Endings of files."""
 EXCEPT = {
     "src/tutelage/__init__.py": {"rollout.session", "policies.hf.policy"},  # modules

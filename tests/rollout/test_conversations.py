@@ -8,7 +8,7 @@ import pytest
 from support.tiny_models import tiny, words
 
 from tutelage.cli.main import main
-from tutelage.envs.adapters.messages import END, Messages, Said, conversation
+from tutelage.envs.adapters.messages import END, Messages, Spoken, conversation
 from tutelage.errors import ConfigError
 from tutelage.rollout.record import read
 
@@ -49,13 +49,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_messages_are_turns() -> None:
     found = conversation({"messages": TALK, "family": "apples"}, where="a line")
     assert found.turns == (
-        Said("You help.\n\nput a hot apple in fridge", "<think>hot first</think>go to microwave 1"),
-        Said("Nothing happens.", "go to fridge 1", False),
-        Said("The fridge 1 is closed.", "open fridge 1"),
+        Spoken("You help.\n\nput a hot apple in fridge", "<think>hot first</think>go to microwave 1"),
+        Spoken("Nothing happens.", "go to fridge 1", False),
+        Spoken("The fridge 1 is closed.", "open fridge 1"),
     )
     assert found.about == {"family": "apples"}
     calls = conversation({"messages": CALLS}, where="a line").turns
-    assert calls == (Said("time?", CALL), Said("12:00", "noon"), Said("and then?", None))
+    assert calls == (Spoken("time?", CALL), Spoken("12:00", "noon"), Spoken("and then?", None))
     twice = [*TALK[1:3], {"role": "assistant", "content": "at once"}]
     (turn,) = conversation({"messages": twice}, where="a line").turns
     assert turn.reply == f"{TALK[2]['content']}\nat once"

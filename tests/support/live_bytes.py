@@ -86,17 +86,17 @@ def model_of(shape: Shape) -> Any:
 
 def _on_cpu(module: torch.nn.Module) -> None:
     """Fake tensors of the CPU in the place of those of "meta", tied weights tied as before."""
-    made: dict[int, Any] = {}
+    copies: dict[int, Any] = {}
     for part in module.modules():
         for slots in (part._parameters, part._buffers):
             for name, old in slots.items():
-                if old is not None and id(old) not in made:
+                if old is not None and id(old) not in copies:
                     new = torch.empty(old.shape, dtype=old.dtype)
                     if isinstance(old, torch.nn.Parameter):
                         new = torch.nn.Parameter(new, requires_grad=old.requires_grad)
-                    made[id(old)] = new
+                    copies[id(old)] = new
                 if old is not None:
-                    slots[name] = made[id(old)]
+                    slots[name] = copies[id(old)]
 
 
 @contextmanager

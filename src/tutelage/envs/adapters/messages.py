@@ -21,7 +21,7 @@ END = "The conversation has ended."
 """What is shown after the last answer."""
 
 
-class Said(NamedTuple):
+class Spoken(NamedTuple):
     """A turn: what the agent is shown, what was answered, and whether that is to be imitated."""
 
     seen: str
@@ -33,7 +33,7 @@ class Said(NamedTuple):
 class Conversation:
     """The turns of one line, and the other keys of the line."""
 
-    turns: tuple[Said, ...]
+    turns: tuple[Spoken, ...]
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -147,7 +147,7 @@ def conversation(line: Any, *, where: str) -> Conversation:
     talk = line.get("messages") if isinstance(line, Mapping) else None
     if not isinstance(talk, list) or not all(isinstance(message, Mapping) for message in talk):
         raise ConfigError(f'{where} has no list of messages: {{"messages": [{{"role": ...}}]}}')
-    turns: list[Said] = []
+    turns: list[Spoken] = []
     seen: list[str] = []
     for message in talk:
         role, text = message.get("role"), _text(message, where)
@@ -159,14 +159,14 @@ def conversation(line: Any, *, where: str) -> Conversation:
             if not seen:  # two answers in a row are one
                 last = turns.pop()
                 text, seen = f"{last.reply}\n{text}", [last.seen]
-            turns.append(Said("\n\n".join(seen), text, message.get("weight", 1) != 0))
+            turns.append(Spoken("\n\n".join(seen), text, message.get("weight", 1) != 0))
             seen = []
         elif role in ROLES:
             seen.append(text)
         else:
             raise ConfigError(f"{where} has a message of the role {role!r}; there are {ROLES}")
     if seen:
-        turns.append(Said("\n\n".join(seen), None))
+        turns.append(Spoken("\n\n".join(seen), None))
     if not turns:
         raise ConfigError(f"{where} has no messages")
     return Conversation(

@@ -98,7 +98,7 @@ def check(make: Callable[[], AgentPool], tasks: Sequence[Task]) -> Iterator[Find
 
 
 def _basics(runs: dict[str, _Played]) -> Iterator[str]:
-    told = set()
+    reported = set()
     for name, run in runs.items():
         problem = run.failure
         if isinstance(run.end, Failure) and run.end.stop is Stop.TIMEOUT:
@@ -108,8 +108,8 @@ def _basics(runs: dict[str, _Played]) -> Iterator[str]:
                 "it ended without a single call, so nothing was sampled and nothing can be learnt: "
                 "it must talk to the base_url that it is given"
             )
-        if problem and problem not in told:
-            told.add(problem)
+        if problem and problem not in reported:
+            reported.add(problem)
             yield f"task {name}: {problem}"
 
 
@@ -146,11 +146,11 @@ def _same(runs: dict[str, _Played], again: dict[str, _Played]) -> Iterator[str]:
 
 
 def _garbage(pool: AgentPool, task: Task) -> Iterator[str]:
-    told = set()
+    reported = set()
     for text in GARBAGE:
         failure = _play(pool, [task], lambda number, text=text: text)[task.id].failure  # type: ignore[misc]
-        if failure and failure not in told:
-            told.add(failure)
+        if failure and failure not in reported:
+            reported.add(failure)
             yield (
                 f"answered {text[:20]!r}, it failed ({failure}): its episode would be left out, and "
                 "the model would never learn that this answer earns nothing; return 0 instead"

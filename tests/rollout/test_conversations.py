@@ -49,7 +49,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_messages_are_turns() -> None:
     found = conversation({"messages": TALK, "family": "apples"}, where="a line")
     assert found.turns == (
-        Spoken("You help.\n\nput a hot apple in fridge", "<think>hot first</think>go to microwave 1"),
+        Spoken(
+            "You help.\n\nput a hot apple in fridge", "<think>hot first</think>go to microwave 1"
+        ),
         Spoken("Nothing happens.", "go to fridge 1", False),
         Spoken("The fridge 1 is closed.", "open fridge 1"),
     )

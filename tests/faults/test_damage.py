@@ -17,8 +17,10 @@ from support.tiny_runs import Quiet
 from tutelage.config.schema import AlgorithmSection
 from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.errors import Diverged, RunError, TutelageError
+from tutelage.objective import Algorithm, Reinforce
 from tutelage.runs import checkpoint, train
 from tutelage.runs.export import export
+from tutelage.signals import leave_one_out
 from tutelage.types import Observation
 
 NEWEST, BEFORE = "step-000004", "step-000002"
@@ -229,18 +231,25 @@ def test_bits_flipped_anywhere_are_noticed(run: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Exploding(Doors):
-    """Doors whose rewards are so large, while a file is there, that no gradient of them is finite."""
+class Lengths(Doors):
+    """Doors whose rewards differ between the episodes of a group: by the lengths of the actions."""
 
     def make(self) -> DoorsEnv:
-        return Explodes()
+        return LengthsEnv()
 
 
-class Explodes(DoorsEnv):
+class LengthsEnv(DoorsEnv):
     def step(self, action: str) -> Observation:
-        found = super().step(action)
-        factor = 1e37 if Path(os.environ["EXPLODES"]).exists() else 1 / 64
-        return replace(found, reward=len(action) * factor)
+        return replace(super().step(action), reward=len(action) / 64)
+
+
+def exploding() -> Algorithm:
+    """RLOO whose gradients are not finite while a file is there."""
+
+    def factor(step: int) -> float:
+        return 1e37 if Path(os.environ["EXPLODES"]).exists() else 1.0
+
+    return Algorithm(terms=(Reinforce(advantage=factor * leave_one_out()),))
 
 
 def test_a_run_that_diverged_goes_on_at_a_lower_rate_from_the_last_good_weights(
@@ -248,8 +257,10 @@ def test_a_run_that_diverged_goes_on_at_a_lower_rate_from_the_last_good_weights(
 ) -> None:
     flag = tmp_path / "explodes"
     monkeypatch.setenv("EXPLODES", str(flag))
-    settings = config(tmp_path / "run", env__suite=f"{__name__}:Exploding", env__workers=0)
-    settings = settings.model_copy(update={"algorithm": AlgorithmSection(name="rloo")})
+    settings = config(tmp_path / "run", env__suite=f"{__name__}:Lengths", env__workers=0)
+    settings = settings.model_copy(
+        update={"algorithm": AlgorithmSection(name=f"{__name__}:exploding")}
+    )
     lower = settings.model_copy(update={"update": settings.update.model_copy(update={"lr": 1e-4})})
 
     class Lights(Quiet):

@@ -396,14 +396,14 @@ class _Watch:
         """Whether rank 0 knows what is wrong, and says it."""
         if not self.heard and store.add("heard", 0):
             self.heard = True
-            store.add("left", 1)
+            store.add(f"left/{self.rank}", 1)
         return self.heard
 
     def _wait_for_others(self) -> None:
         """The store ends with rank 0 where that opened it: first the others hear that it speaks."""
         until = time.monotonic() + GRACE / 2
         while not self.launch.agent and time.monotonic() < until:
-            if self.store.add("left", 0) >= self.launch.size - 1:
+            if all(self.store.add(f"left/{r}", 0) for r in range(1, self.launch.size)):
                 return
             time.sleep(0.05)
 

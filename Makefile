@@ -23,7 +23,7 @@ JOBS ?= 2
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo check test suite scale-smoke faults faults-nightly architectures parity parity-report lint lock latest oldest nightly bench gpu mutants \
+.PHONY: demo check test suite scale-smoke faults faults-nightly fuzz soak architectures parity parity-report lint lock latest oldest nightly bench gpu mutants \
 	teacher study study-render study-smoke ladder ladder-smoke worlds pythons adapters docs clean
 
 demo: $(VENV)/.ready

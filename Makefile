@@ -72,6 +72,17 @@ scale-smoke: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -n $(JOBS) tests/training/test_ranks.py tests/runs/test_ranks_runs.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranks.py --smoke --repeats 1
 
+# Random bytes for everything that reads what others wrote, for SECONDS; what is not survived is kept
+# in tests/fuzz/corpus, which `make test` runs.
+SECONDS ?= 300
+fuzz: $(VENV)/.ready-dev
+	cd tests && PYTHONPATH=../src:. ../$(BIN)/python -m fuzz.fuzz --seconds $(SECONDS)
+
+# Tiny runs one after the other whose workers are killed, watching memory, files and processes.
+MINUTES ?= 120
+soak: $(VENV)/.ready-dev
+	$(BIN)/python scripts/soak.py --minutes $(MINUTES)
+
 # Resolve everything anew and write down what was chosen. A release of torch built for one kind of
 # machine (2.13.0+cpu) is written without its suffix.
 lock:

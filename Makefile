@@ -23,7 +23,7 @@ JOBS ?= 2
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo check test suite scale-smoke faults faults-nightly architectures parity parity-report lint lock latest oldest nightly bench gpu mutants \
+.PHONY: demo check test suite scale-smoke faults faults-nightly fuzz soak architectures parity parity-report lint lock latest oldest nightly bench gpu mutants \
 	teacher study study-render study-smoke ladder ladder-smoke worlds pythons adapters docs clean
 
 demo: $(VENV)/.ready
@@ -71,6 +71,17 @@ faults-nightly: $(VENV)/.ready-dev
 scale-smoke: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -n $(JOBS) tests/training/test_ranks.py tests/runs/test_ranks_runs.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranks.py --smoke --repeats 1
+
+# Random bytes for everything that reads what others wrote, for SECONDS; what is not survived is kept
+# in tests/fuzz/corpus, which `make test` runs.
+SECONDS ?= 300
+fuzz: $(VENV)/.ready-dev
+	cd tests && PYTHONPATH=../src:. ../$(BIN)/python -m fuzz.fuzz --seconds $(SECONDS)
+
+# Tiny runs one after the other whose workers are killed, watching memory, files and processes.
+MINUTES ?= 120
+soak: $(VENV)/.ready-dev
+	$(BIN)/python scripts/soak.py --minutes $(MINUTES)
 
 # Resolve everything anew and write down what was chosen. A release of torch built for one kind of
 # machine (2.13.0+cpu) is written without its suffix.

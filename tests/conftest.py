@@ -28,7 +28,7 @@ if find_spec("hypothesis"):
 
 TESTS = Path(__file__).parent
 SLOW = (
-    *("faults", "parity", "repo", "runs", "studies", "worlds"),
+    *("faults", "fuzz", "parity", "repo", "runs", "studies", "worlds"),
     *(
         "envs/test_agent_endpoint.py",
         "rollout/test_agent_episodes.py",

@@ -31,7 +31,7 @@ from support.broken_envs import (
 
 from tutelage.envs import pool as pools
 from tutelage.envs.doors import Doors
-from tutelage.envs.observations import LONGEST, observation
+from tutelage.envs.observations import LONGEST, observation, shortened
 from tutelage.envs.pool import Failure, LocalPool, Pool, ProcessPool
 from tutelage.types import Observation, Stop, Task
 
@@ -355,7 +355,7 @@ def test_a_text_of_megabytes_is_cut_and_counted(
         "environment return shorter texts"
     ]
     exact = Observation(text="x" * LONGEST)
-    assert pools.shortened(exact) is exact
+    assert shortened(exact) is exact
 
 
 def test_a_state_that_cannot_be_sent_costs_its_episode() -> None:

@@ -280,8 +280,7 @@ def test_json_is_alone_on_standard_output(tmp_path: Path) -> None:
 
 
 def test_cut_observations_are_in_the_metrics(tmp_path: Path) -> None:
-    from support.kill_chains import Silent
-    from support.tiny_runs import tiny_run
+    from support.tiny_runs import Quiet, tiny_run
 
     from tutelage.runs import train
 
@@ -294,7 +293,7 @@ def test_cut_observations_are_in_the_metrics(tmp_path: Path) -> None:
         rollout={"tasks_per_step": 8, "group_size": 6},
         eval={"every": 0},
     )
-    ended(begin(tmp_path, lambda: train.train(config, watch=Silent())), tmp_path)
+    ended(begin(tmp_path, lambda: train.train(config, watch=Quiet())), tmp_path)
     cut = [line.get("cut") for line in logged(tmp_path / "run", "metrics.jsonl")]
     assert any(cut)
     assert 0 not in cut

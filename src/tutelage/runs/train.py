@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from tutelage.config.schema import Config
+from tutelage.envs.pool import LocalPool, ProcessPool
 from tutelage.errors import Diverged, RunError
 from tutelage.evaluation.evaluate import evaluate, named
 from tutelage.objective import View
@@ -324,9 +325,9 @@ class _Loop:
         rate = learning_rate(phase.lr, self.config.update.warmup, step, phase.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        cut = self.session.pool.incidents.cut
+        cut = self._cut()
         episodes = self._episodes(phase, step)
-        cut = self.session.pool.incidents.cut - cut
+        cut = self._cut() - cut
         with delayed(self._stopping):
             self.finished = None
             for episode in episodes:
@@ -369,6 +370,11 @@ class _Loop:
         self.columns = report.columns
         self.watch.stepped(line, seconds)
         self._warn(self.causes.new(episodes))
+
+    def _cut(self) -> int:
+        """Observations that were cut so far. Agents see their own, which nothing cuts."""
+        pool = self.session.pool
+        return pool.incidents.cut if isinstance(pool, LocalPool | ProcessPool) else 0
 
     def _stopping(self) -> None:
         self.watch.warned("stopping after this step; Ctrl-C once more stops now and loses it")

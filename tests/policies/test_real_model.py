@@ -17,7 +17,7 @@ from tutelage.prompts.chat_template import Chat
 from tutelage.rollout.record import read
 from tutelage.runs import checkpoint
 from tutelage.runs.assemble import assemble
-from tutelage.runs.offline import export
+from tutelage.runs.export import export
 from tutelage.runs.train import train
 from tutelage.types import Observation, Task
 

@@ -73,10 +73,10 @@ def test_a_system_message_that_moves_is_refused() -> None:
 def test_the_end_of_a_turn_may_be_marked_special_without_a_name() -> None:
     from tokenizers import AddedToken
 
-    made = byte_tokenizer(CHATML.replace("<|im_end|>", "<|end|>"))
-    made.add_tokens([AddedToken("<|end|>", special=True, normalized=False)])
-    assert "<|end|>" not in made.all_special_tokens
-    chat = Chat(made)
+    tokenizer = byte_tokenizer(CHATML.replace("<|im_end|>", "<|end|>"))
+    tokenizer.add_tokens([AddedToken("<|end|>", special=True, normalized=False)])
+    assert "<|end|>" not in tokenizer.all_special_tokens
+    chat = Chat(tokenizer)
     assert chat.tokenizer.convert_ids_to_tokens(chat.end) == "<|end|>"
     assert chat.end not in chat.content("go <|end|> on")
     assert chat.text(chat.reply("go")) == "go"

@@ -101,10 +101,10 @@ def test_the_shares_of_a_whole_step_are_shown() -> None:
     rows = [line.split(" | ") for line in text.splitlines() if " ms |" in line]
     assert [row[1] for row in rows] == ["none", "none", "2"]
     header = next(line for line in text.splitlines() if line.startswith("| pause"))
-    assert header.split(" | ")[3:] == ["generate", "environment", "teacher", "update |"]
+    assert header.split(" | ")[3:] == ["generate", "environment", "prompts", "teacher", "update |"]
     for row in rows:
         shares = [float(cell.split(" %")[0]) for cell in row[3:]]
-        assert len(shares) == 4
+        assert len(shares) == 5
         assert 50 < sum(shares) <= 100.5
 
 

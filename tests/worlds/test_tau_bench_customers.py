@@ -162,14 +162,14 @@ def server() -> Iterator[str]:
     result.server_close()
 
 
-def reply(content: object) -> bytes:
+def answer(content: object) -> bytes:
     return json.dumps({"choices": [{"message": {"content": content}}]}).encode()
 
 
 def test_a_server_is_asked_as_openai_is(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_KEY", "sesame")
     reply = endpoint(url=server, model="m", key_variable="A_KEY", temperature=0.5, max_tokens=9)
-    Handler.answers = [(200, reply("Hé.")), (200, reply(None))]
+    Handler.answers = [(200, answer("Hé.")), (200, answer(None))]
     assert reply([Message("system", "s"), Message("user", "ü")]) == "Hé."
     assert reply([Message("user", "u")]) == ""
     assert Handler.asked[0] == (
@@ -188,7 +188,7 @@ def test_a_busy_server_is_asked_again(server: str, monkeypatch: pytest.MonkeyPat
     waited: list[float] = []
     monkeypatch.setattr("time.sleep", waited.append)
     reply = endpoint(url=server, model="m")
-    Handler.answers = [(503, b""), (429, b""), (200, reply("Yes."))]
+    Handler.answers = [(503, b""), (429, b""), (200, answer("Yes."))]
     assert reply([Message("user", "u")]) == "Yes."
     assert waited == [1.0, 2.0]
     waited.clear()
@@ -196,7 +196,7 @@ def test_a_busy_server_is_asked_again(server: str, monkeypatch: pytest.MonkeyPat
     with pytest.raises(EnvError, match=r"did not answer \(HTTP 500\)"):
         reply([Message("user", "u")])
     assert waited == [1.0, 2.0], "after the last there is nothing to wait for"
-    Handler.answers = [(401, b""), (200, reply("no"))]
+    Handler.answers = [(401, b""), (200, answer("no"))]
     with pytest.raises(EnvError, match=r"did not answer \(HTTP 401\); check user_options.url"):
         reply([Message("user", "u")])
     assert len(Handler.answers) == 1, "a key that is wrong is not tried again"

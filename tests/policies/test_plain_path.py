@@ -319,3 +319,9 @@ def test_adapters_are_trained_on_the_plain_path(name: str, tmp_path: Path) -> No
         of.save(adapted)
         merged = loading.load(str(adapted)).score(samples(), 1.0).logp
     assert_close(merged, expected, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", architecture.WRONG)
+def test_types_that_the_sweep_found_wrong_are_refused_by_name(kind: str) -> None:
+    with pytest.raises(PolicyError, match=f"models of type {kind} are not supported: "):
+        opened(kind)

@@ -215,6 +215,12 @@ class HFPolicy:
     @products("float32")
     def _choose_path(self) -> None:
         """Take the fast path if what it samples and scores is the model's own, else the plain one."""
+        kind = str(getattr(self.model.config, "model_type", ""))
+        if kind in architecture.WRONG:
+            raise PolicyError(
+                f"models of type {kind} are not supported: {architecture.WRONG[kind]}; choose a "
+                "model of another architecture (docs/architectures.md lists those that are right)"
+            )
         self.proving = True
         of = proof.probe(self.model.config, size=self.chat.size, context=self.context_length)
         self.model.set_attn_implementation("eager")

@@ -13,13 +13,12 @@ import gc
 import multiprocessing as mp
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +28,13 @@ from tutelage.runs import train
 
 MEMORY = 200_000
 """Bytes by which a run may grow the process: allocators do not give everything back at once."""
+METHODS = ("grpo", "opsd", "sft")
+EPISODES = 16
+"""Of a step: tasks_per_step x group_size."""
 TABLE: dict[str, Any] = {
     "run": {"folder": "run", "steps": 6, "checkpoint_every": 3},
     "env": {"suite": "tutelage.envs.doors:Doors", "workers": 2, "deadline": 20.0},
     "rollout": {"tasks_per_step": 4, "group_size": 4, "max_turns": 3, "max_new_tokens": 4},
-    "algorithm": {"name": "grpo"},
     "update": {"lr": 1e-3},
     "policy": {"layers": 1, "build": {"hidden": 16, "context": 160}},
     "eval": {"every": 3, "tasks": 3},
@@ -49,16 +50,24 @@ class Sample(NamedTuple):
     children: int
 
 
-class Nobody:
-    """Watches a run and says nothing."""
+class Killer(train.Unwatched):
+    """Kills a worker at a drawn moment of about half of the steps, however fast the machine is."""
 
-    def tested(self, names: object) -> None: ...
-    def started(self, config: object, phase: object, step: object) -> None: ...
-    def playing(self, done: int, total: int) -> None: ...
-    def stepped(self, line: object, seconds: object) -> None: ...
-    def evaluated(self, line: object) -> None: ...
-    def warned(self, sentence: object) -> None: ...
-    def closed(self) -> None: ...
+    def __init__(self, draw: random.Random) -> None:
+        self.draw, self.killed = draw, 0
+        self._moment: int | None = 1
+
+    def playing(self, done: int, total: int) -> None:
+        if self._moment is None or done < self._moment:
+            return
+        self._moment = None
+        if workers := [child.pid for child in mp.active_children() if child.pid is not None]:
+            self.killed += 1
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.draw.choice(workers), signal.SIGKILL)
+
+    def stepped(self, line: object, seconds: object) -> None:
+        self._moment = self.draw.choice([None, self.draw.randrange(1, EPISODES)])
 
 
 def sample() -> Sample:
@@ -67,28 +76,6 @@ def sample() -> Sample:
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     files = len(os.listdir("/proc/self/fd"))
     return Sample(pages * os.sysconf("SC_PAGESIZE"), files, threading.active_count(), len(children))
-
-
-@contextlib.contextmanager
-def killing(draw: random.Random, log: Path) -> Iterator[list[int]]:
-    """Once a run writes its log, kill a worker now and then; yields the processes that were killed."""
-    over, killed = threading.Event(), list[int]()
-
-    def kill() -> None:
-        while not over.wait(draw.uniform(0.2, 1.5)):
-            workers = [child.pid for child in mp.active_children() if child.pid is not None]
-            if workers and log.exists():
-                killed.append(draw.choice(workers))
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(killed[-1], signal.SIGKILL)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        yield killed
-    finally:
-        over.set()
-        thread.join()
 
 
 def slope(values: Sequence[float]) -> float:
@@ -106,23 +93,27 @@ def main() -> int:
     arguments = parser.parse_args()
     draw, until = random.Random(arguments.seed), time.monotonic() + 60 * arguments.minutes
     samples: list[Sample] = []
-    killed = failed = 0
+    killed = stopped = 0
     while time.monotonic() < until or len(samples) < 4:
+        killer = Killer(draw)
+        method = METHODS[len(samples) % len(METHODS)]
         with tempfile.TemporaryDirectory() as folder:
-            table = {**TABLE, "run": {**TABLE["run"], "folder": f"{folder}/run"}}
+            table = {
+                **TABLE,
+                "run": {**TABLE["run"], "folder": f"{folder}/run"},
+                "algorithm": {"name": method},
+            }
             try:
-                with killing(draw, Path(folder, "run/episodes.jsonl")) as gone:
-                    train.train(toml_file.parse(table), watch=Nobody())
-            except TutelageError:
-                failed += 1  # killed in a check before the run, or in every attempt of a step
-            killed += len(gone)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.makedirs(folder)
+                train.train(toml_file.parse(table), watch=killer)
+            except TutelageError as error:  # a worker was killed in every attempt of a step
+                stopped += 1
+                print(f"{method}: {error}", file=sys.stderr)
+        killed += killer.killed
         samples.append(sample())
         now = samples[-1]
         print(
             f"run {len(samples)}: {now.memory / 1e6:.1f} MB, {now.files} files, {now.threads} "
-            f"threads, {now.children} children; {killed} workers killed, {failed} runs stopped",
+            f"threads, {now.children} children; {killed} workers killed, {stopped} runs stopped",
             flush=True,
         )
     late = samples[len(samples) // 3 :]

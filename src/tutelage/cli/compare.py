@@ -159,19 +159,19 @@ def _plot(runs: Sequence[Evaluated], found: Comparison, path: Path, by: str) -> 
     else; seeds are pooled."""
     curves = {}
     for row in found.rows:
-        mine = [run for run in runs if run.method == row.method]
-        steps = [[e.spent["steps"] for e in run.evaluations] for run in mine]
+        members = [run for run in runs if run.method == row.method]
+        steps = [[e.spent["steps"] for e in run.evaluations] for run in members]
         common = [step for step in steps[0] if all(step in other for other in steps)]
         points = []
         for step in common:
             table = [
                 run.evaluations[own.index(step)].outcomes
-                for run, own in zip(mine, steps, strict=True)
+                for run, own in zip(members, steps, strict=True)
             ]
             pooled = rate(table)
             spent = [
                 run.evaluations[own.index(step)].spent.get(by)
-                for run, own in zip(mine, steps, strict=True)
+                for run, own in zip(members, steps, strict=True)
             ]
             known = [x for x in spent if x is not None]
             if len(known) < len(spent):
@@ -186,7 +186,7 @@ def _plot(runs: Sequence[Evaluated], found: Comparison, path: Path, by: str) -> 
                     n=pooled.tasks,
                 )
             )
-        seeds = f", {len(mine)} seeds" if len(mine) > 1 else ""
+        seeds = f", {len(members)} seeds" if len(members) > 1 else ""
         curves[f"{row.method}{seeds}"] = points
     if len(curves) > len(COLOURS):
         raise ConfigError(

@@ -87,9 +87,9 @@ class Wire:
 
 def pair() -> tuple[Wire, socket.socket]:
     """The trainer's end and the socket of the worker's."""
-    ours, theirs = socket.socketpair()
-    ours.settimeout(SEND_SECONDS)
-    return Wire(ours), theirs
+    trainer, worker = socket.socketpair()
+    trainer.settimeout(SEND_SECONDS)
+    return Wire(trainer), worker
 
 
 # -- what is sent

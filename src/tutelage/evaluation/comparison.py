@@ -132,20 +132,20 @@ def _result(run: Evaluated, last: int) -> list[float]:
 def _row(
     name: str,
     members: Sequence[Evaluated],
-    mine: Mapping[int, list[float]],
+    results: Mapping[int, list[float]],
     base_of: Mapping[int, list[float]],
     mark: float,
     *,
     base: bool,
 ) -> Row:
-    gap, pairing = (None, "") if base else _gap(base_of, mine)
+    gap, pairing = (None, "") if base else _gap(base_of, results)
     spent = _mean([run.evaluations[-1].spent for run in members])
     firsts = [next((e for e in run.evaluations if e.success >= mark), None) for run in members]
     reached = [e.spent for e in firsts if e is not None]
     return Row(
         method=name,
-        seeds=tuple(mine),
-        result=rate(list(mine.values())),
+        seeds=tuple(results),
+        result=rate(list(results.values())),
         gap=gap,
         pairing=pairing,
         spent=spent,

@@ -92,8 +92,8 @@ def play(
     rollout = _Rollout(session, algorithm, seed, step, recorded)
     ranks, place = session.ranks, {task.id: k for k, task in enumerate(tasks)}
     owners = ranks.owners(place, before)
-    mine = [task for task in tasks if owners[task.id] == ranks.rank]
-    jobs = [Job(task=task, copy=copy) for task in mine for copy in range(group_size)]
+    own_tasks = [task for task in tasks if owners[task.id] == ranks.rank]
+    jobs = [Job(task=task, copy=copy) for task in own_tasks for copy in range(group_size)]
     episodes = [e for part in ranks.gather(rollout.run(jobs)) for e in part]
     return sorted(episodes, key=lambda e: place[e.task.id])
 

@@ -45,12 +45,12 @@ class Ranks:
 
     def refuse_unlike(self, facts: Mapping[str, str], sentence: str) -> None:
         """Raises ConfigError on every rank where a fact of one is not that of rank 0. The sentence
-        goes on after "rank K", with {name}, {mine} and {first}."""
+        goes on after "rank K", with {name}, {value} and {first}."""
         every = self.gather(dict(facts))
         for rank, other in enumerate(every):
             for name, first in every[0].items():
                 if other.get(name) != first:
-                    words = sentence.format(name=name, mine=other.get(name), first=first)
+                    words = sentence.format(name=name, value=other.get(name), first=first)
                     raise ConfigError(f"rank {rank} {words}")
 
 

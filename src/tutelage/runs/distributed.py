@@ -252,7 +252,7 @@ def _check_alike(ranks: Ranks) -> None:
             "Python": ".".join(map(str, sys.version_info[:2])),
             **{name: metadata.version(name) for name in ("torch", "transformers", "tokenizers")},
         },
-        "has {name} {mine} and rank 0 has {name} {first}; install the same release everywhere",
+        "has {name} {value} and rank 0 has {name} {first}; install the same release everywhere",
     )
 
 

@@ -85,15 +85,15 @@ def flat(line: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     return found
 
 
-class _WithoutMine:
+class _WithoutThread:
     """Standard output without what the thread that made this prints: a tracker's greetings would
     stand among a run's lines of JSON."""
 
     def __init__(self) -> None:
-        self.real, self.mine = sys.stdout, threading.get_ident()
+        self.real, self.thread = sys.stdout, threading.get_ident()
 
     def write(self, text: str) -> int:
-        return len(text) if threading.get_ident() == self.mine else self.real.write(text)
+        return len(text) if threading.get_ident() == self.thread else self.real.write(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
@@ -101,7 +101,7 @@ class _WithoutMine:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    with contextlib.redirect_stdout(_WithoutMine()):
+    with contextlib.redirect_stdout(_WithoutThread()):
         yield
 
 

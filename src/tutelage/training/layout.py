@@ -146,8 +146,8 @@ def shared_scores(layout: Layout, views: Mapping[str, View]) -> dict[str, list[t
             same = [False] * len(free)
             for e, starts in enumerate(layout.starts):
                 pairs = zip(layout.samples[name][e], layout.samples[other][e], strict=True)
-                for (mine, theirs), a, b in zip(pairs, starts, starts[1:], strict=False):
-                    if mine.prompt == theirs.prompt:
+                for (left, right), a, b in zip(pairs, starts, starts[1:], strict=False):
+                    if left.prompt == right.prompt:
                         same[a:b] = free[a:b]
                         free[a:b] = [False] * (b - a)
             if any(same):

@@ -53,13 +53,13 @@ class Shard:
         every log-probability."""
         if self.alone:
             return fetch
-        mine, device = self.tokens_of(self.ranks.rank), self.layout.batch.logp.device
+        local, device = self.tokens_of(self.ranks.rank), self.layout.batch.logp.device
 
         def shared(view: str, tokens: Tensor) -> tuple[Scores, Tensor]:
             own: Scores | None = None
             index, logp, full = torch.zeros(0, dtype=torch.long), torch.zeros(0), False
-            if (tokens & mine).any():
-                own, index = fetch(view, tokens & mine)
+            if (tokens & local).any():
+                own, index = fetch(view, tokens & local)
                 logp, full = own.logp, own.has_distribution
             parts = self.ranks.gather((index.cpu(), logp.detach().cpu(), full))
             start = sum(len(i) for i, *_ in parts[: self.ranks.rank])
@@ -104,8 +104,8 @@ class Shard:
         distributions, which others do not have."""
         if self.alone:
             return dict(columns)
-        mine = self.tokens_of(self.ranks.rank)
-        parts = self.ranks.gather({name: x[mine].cpu() for name, x in columns.items()})
+        local = self.tokens_of(self.ranks.rank)
+        parts = self.ranks.gather({name: x[local].cpu() for name, x in columns.items()})
         out = {name: x.clone() for name, x in columns.items()}
         for rank, part in enumerate(parts):
             where = self.tokens_of(rank)

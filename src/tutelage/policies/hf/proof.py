@@ -113,8 +113,8 @@ def sampled_wrongly(episodes: Sequence[Played], own: Sequence[Tensor]) -> str:
 def scored_wrongly(logits: Sequence[Tensor], own: Sequence[Tensor]) -> str:
     """Empty, or by how much logits [T, V] are not the model's own."""
     worst = 0.0
-    for ours, theirs in zip(logits, own, strict=True):
-        worst = _max(worst, float((ours - theirs).abs().max() / theirs.abs().max()))
+    for row, expected in zip(logits, own, strict=True):
+        worst = _max(worst, float((row - expected).abs().max() / expected.abs().max()))
     if worst <= MAX_LOGIT_ERROR:
         return ""
     return f"logits are off by up to {worst:.2g} of the largest"

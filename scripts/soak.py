@@ -22,10 +22,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tutelage.config import toml_file
-from tutelage.errors import TutelageError
-from tutelage.runs import train
-
 MEMORY = 200_000
 """Bytes by which a run may grow the process: allocators do not give everything back at once."""
 METHODS = ("grpo", "opsd", "sft")
@@ -50,8 +46,9 @@ class Sample(NamedTuple):
     children: int
 
 
-class Killer(train.Unwatched):
-    """Kills a worker at a drawn moment of about half of the steps, however fast the machine is."""
+class Killer:
+    """Watches a run and kills a worker at a drawn moment of about half of its steps, however fast
+    the machine is."""
 
     def __init__(self, draw: random.Random) -> None:
         self.draw, self.killed = draw, 0
@@ -68,6 +65,12 @@ class Killer(train.Unwatched):
 
     def stepped(self, line: object, seconds: object) -> None:
         self._moment = self.draw.choice([None, self.draw.randrange(1, EPISODES)])
+
+    def started(self, config: object, phase: str, step: int) -> None: ...
+    def tested(self, names: object) -> None: ...
+    def evaluated(self, line: object) -> None: ...
+    def warned(self, sentence: str) -> None: ...
+    def closed(self) -> None: ...
 
 
 def sample() -> Sample:
@@ -91,6 +94,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    # here, because a worker imports this file when it starts, and torch takes long on a busy machine
+    from tutelage.config import toml_file
+    from tutelage.errors import TutelageError
+    from tutelage.runs import train
+
     draw, until = random.Random(arguments.seed), time.monotonic() + 60 * arguments.minutes
     samples: list[Sample] = []
     killed = stopped = 0

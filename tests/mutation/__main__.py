@@ -41,6 +41,7 @@ TESTS = {
     "algorithms": ("tests/algorithms", "tests/objective"),
     "training": ("tests/training", "tests/objective", "tests/algorithms"),
     "rollout": ("tests/rollout", "tests/hints", "tests/runs/test_hints_resume.py"),
+    "policies": ("tests/policies", "tests/training"),
     "runs": ("tests/runs",),
 }
 """The tests that must notice a bug of a room, the fastest first."""

@@ -114,3 +114,9 @@ def test_bugs_of_every_room_are_drawn_the_same_way_twice() -> None:
     assert [job.id for job in todo] == [job.id for job in again] != [job.id for job in other]
     assert len(todo) == 20
     assert {job.file.partition("/")[0] for job in todo} == {"maths", "training"}
+
+
+def test_no_bug_of_the_list_is_stale_and_each_has_tests() -> None:
+    todo, stale = runner.jobs_of(0, 0, (), "semantic")
+    assert not stale
+    assert all(job.tests for job in todo)

@@ -23,7 +23,7 @@ JOBS ?= 2
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo check test suite scale-smoke faults faults-nightly fuzz soak architectures parity parity-report lint lock latest oldest nightly bench gpu mutants \
+.PHONY: demo check test suite scale-smoke faults faults-nightly fuzz soak architectures parity parity-report lint lock latest oldest nightly suite-nightly bench gpu mutants \
 	teacher study study-render study-smoke ladder ladder-smoke worlds pythons adapters docs clean
 
 demo: $(VENV)/.ready
@@ -64,7 +64,11 @@ faults: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -n $(JOBS) tests/faults --durations=5
 
 faults-nightly: $(VENV)/.ready-dev
-	FAULTS=nightly FAULT_CHAINS=3 $(BIN)/python -m pytest -n $(JOBS) tests/faults --durations=5
+	NIGHTLY=1 FAULT_CHAINS=3 $(BIN)/python -m pytest -n $(JOBS) tests/faults -m nightly
+
+# The tests of every room that are marked `nightly`: `make test` has no time for them.
+suite-nightly: $(VENV)/.ready-dev
+	NIGHTLY=1 FAULT_CHAINS=3 $(BIN)/python -m pytest -n $(JOBS) -m nightly --ignore=tests/parity
 
 # Several processes that train one run: gloo ranks beside one process, ranks killed, and torchrun
 # itself. Minutes.
@@ -114,7 +118,7 @@ architectures: $(VENV)/.ready-dev
 
 # What is too long for every change. A part that fails does not keep the others from running.
 nightly:
-	$(MAKE) --keep-going mutants oldest latest pythons adapters worlds faults-nightly architectures ladder-smoke
+	$(MAKE) --keep-going mutants oldest latest pythons adapters worlds suite-nightly architectures ladder-smoke
 
 # ONLY="step generation" names benchmarks, ARGS are for the one that is named (ONLY=generation
 # ARGS=--full). TRL=PYTHON has trl==1.16.0 and VLLM=PYTHON has vllm, to be measured beside. TextWorld

@@ -1,12 +1,13 @@
 """Settings of all tests: one thread for torch, no GPU, repeatable examples in CI, and markers.
 
-`nightly` marks what even `make test` has no time for: FAULTS=nightly runs it.
+`nightly` marks what even `make test` has no time for: NIGHTLY=1 runs it.
 `slow` marks tests that `make check` leaves out. A test gets it from its folder or file (SLOW), from
 a module that starts processes, or by `@pytest.mark.slow`. `gpu` marks tests that need a GPU; they
 run with `pytest -m gpu` alone, because every other run hides the GPUs.
 """
 
 import os
+import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,6 +47,8 @@ SLOW = (
     *("rollout/test_task_sampling.py", "training/test_ranks.py", "training/test_transformer.py"),
 )
 """Folders and files of tests/ whose tests are slow: suites, whole runs, other programs."""
+SHARED_MEMORY, ROOM = Path("/dev/shm"), 4 << 30
+"""A file system in memory, where the machine has one, and what it must have free in bytes."""
 STARTS_PROCESSES = ("subprocess", "multiprocessing", "ProcessPool")
 
 
@@ -55,8 +58,11 @@ def pytest_configure(config: pytest.Config) -> None:
         "TUTELAGE_SECRET_FILE", str(Path(tempfile.gettempdir()) / f"tutelage-tests-{os.getuid()}")
     )
     config.addinivalue_line("markers", "slow: left out of `make check`")
-    config.addinivalue_line("markers", "nightly: run by FAULTS=nightly alone")
+    config.addinivalue_line("markers", "nightly: run where NIGHTLY is set alone")
     config.addinivalue_line("markers", "gpu: needs a GPU; run with `pytest -m gpu`")
+    # Tests write thousands of small files and sync them: in memory that takes no time.
+    if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(SHARED_MEMORY))
     if config.option.markexpr != "gpu":
         # Before the first call of CUDA, which is when torch reads it.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -66,8 +72,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
             item.add_marker(pytest.mark.skip(reason="the GPUs are hidden: run pytest -m gpu"))
-        if item.get_closest_marker("nightly") and os.environ.get("FAULTS") != "nightly":
-            item.add_marker(pytest.mark.skip(reason="for the night: make faults-nightly"))
+        if item.get_closest_marker("nightly") and not os.environ.get("NIGHTLY"):
+            item.add_marker(pytest.mark.skip(reason="for the night: make suite-nightly"))
         if is_slow(item):
             item.add_marker(pytest.mark.slow)
 

@@ -178,6 +178,7 @@ def multiplied(**more: str) -> str:
     ).stdout
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by Linux")
 def test_memory_does_not_grow_with_the_number_of_shapes() -> None:
     """Each kept shape of products is some 100 kB to a megabyte."""

@@ -373,6 +373,7 @@ def test_the_heads_product_and_softmax_are_in_float32(saved: str) -> None:
 # -- compiled
 
 
+@pytest.mark.nightly
 def test_compiled_passes_score_the_same_and_sampling_is_not_compiled(
     saved: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def test_textworld_is_built_for_the_household_alone(
 # -- generation.py and step.py
 
 
+@pytest.mark.nightly
 def test_the_shares_of_a_whole_step_are_shown() -> None:
     text = run("generation.py", "--only", "5", "--repeats", "1", "--small")
     assert "missed 1.1" in text
@@ -131,6 +132,7 @@ def test_a_compiled_step_is_a_row_of_its_own() -> None:
 # -- divergences.py
 
 
+@pytest.mark.nightly
 def test_losses_say_their_range_and_what_does_not_fit() -> None:
     """A billion tokens of the naive form: refused from their number, never begun."""
     words = ("--losses", "reverse KL", "--entries", "500", "--hidden", "8", "16")
@@ -153,6 +155,7 @@ def test_losses_say_their_range_and_what_does_not_fit() -> None:
 # -- gpu.py
 
 
+@pytest.mark.nightly
 def test_the_card_s_measurements_run_on_a_processor(tmp_path: Path) -> None:
     saved = tmp_path / "gpu.jsonl"
     words = ("--tiny", "--device", "cpu", "--repeats", "1", "--save", str(saved))

@@ -141,6 +141,7 @@ HERE = ("right", "starts in bfloat16", "starts in float32", "sampling", "prompts
 """Parts that run here; test_benchmarks.py runs the measurements of the others."""
 
 
+@pytest.mark.nightly
 def test_what_a_gpu_is_asked_runs_without_one_in_the_small(tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -104,7 +104,14 @@ LORA = ('policy={model = "builtin:household-teacher", layers = 1, lora = 2}',)
 
 
 @pytest.mark.parametrize(
-    "more", [(), LORA, ("update.offload=true",), ("policy.gradient_checkpointing=true",)], ids=str
+    "more",
+    [
+        (),
+        LORA,
+        pytest.param(("update.offload=true",), marks=pytest.mark.nightly),
+        pytest.param(("policy.gradient_checkpointing=true",), marks=pytest.mark.nightly),
+    ],
+    ids=str,
 )
 def test_a_run_that_is_ended_goes_on(more: tuple[str, ...], tmp_path: Path, cuda: Device) -> None:
     """To the same bytes: here, in float32, nothing adds in another order."""

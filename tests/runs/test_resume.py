@@ -105,7 +105,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     expected, operations = uninterrupted
     draw = random.Random(7)
     # one kill in every stretch of the run, so that each kind of moment is met
-    count = 10
+    count = 6
     points = [
         draw.randrange(1 + k * operations // count, 1 + (k + 1) * operations // count)
         for k in range(count)
@@ -120,6 +120,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         assert contents(folder / "run") == expected, f"killed at operation {point}"
 
 
+@pytest.mark.nightly
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     uninterrupted: tuple[dict[str, bytes], int], tmp_path: Path
 ) -> None:
@@ -413,6 +414,7 @@ def test_only_the_newest_checkpoints_and_the_references_start_are_kept(
     assert names == {"step-000000", "step-000002", "step-000004"}
 
 
+@pytest.mark.nightly
 def test_memory_of_old_episodes_is_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

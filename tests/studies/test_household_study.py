@@ -86,6 +86,7 @@ def tiny(folder: Path, text: str = TINY) -> plan.Study:
 # -- from end to end
 
 
+@pytest.mark.nightly
 def test_a_killed_study_continues_and_is_rendered(tmp_path: Path) -> None:
     assert smoke.main(tmp_path, say=lambda _: None, study=write(tmp_path), over="try") == 0
     page = (tmp_path / "docs/household.md").read_text()

@@ -163,7 +163,7 @@ Learnt = Mapping[int, list[dict[str, dict[str, Any]]]]
 
 def cases(size: int) -> Sequence[str]:
     """What is tried on so many ranks: everything at night."""
-    if os.environ.get("FAULTS") == "nightly":
+    if os.environ.get("NIGHTLY"):
         return list(CASES)
     return OF_THREE if size == 3 else ALWAYS
 

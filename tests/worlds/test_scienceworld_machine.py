@@ -92,7 +92,10 @@ def test_what_all_games_share_is_put_aside_and_comes_back(machine: Simulator) ->
         assert shared() == expected
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task",
+    [pytest.param(t, marks=pytest.mark.nightly) if t.startswith("mend") else t for t in TASKS],
+)
 def test_lean_steps_say_what_the_interface_says(machine: Simulator, task: str) -> None:
     """The interface's own step also looks, lists what can be named, and keeps a history."""
     which, long = (task, 3, "easy" if task == LIVES[0] else ""), task in (PAINT[0], LIVES[0])

@@ -42,7 +42,7 @@ def sampled(
     sampler = LocalSampler(
         folder, end=END, context=of.context_length, dtype=dtype, unused=of.unused, options=options
     )
-    of.engine = VllmEngine(of, sampler, folder=folder, name="policy.sampler")
+    of.engine = VllmEngine(of, [sampler], folder=folder)
     of.engine.refresh()
     return sampler
 

@@ -136,7 +136,7 @@ def test_a_run_may_start_from_adapters_that_another_trained(finished: Path, tmp_
     [
         ({"layers": 1, "build": {"hidden": 8, "context": 8}, "lora": 2}, "not for a built one"),
         ({"model": "x", "quantize": "nf4"}, "cannot be trained"),
-        ({"model": "x", "lora": 2, "sampler": {}}, "full weights"),
+        ({"model": "x", "quantize": "nf4", "lora": 2, "sampler": {}}, "full weights"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(

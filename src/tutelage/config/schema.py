@@ -219,8 +219,9 @@ class BuildSection(Section):
 class SamplerSection(Section):
     """vLLM samples the student's turns; it receives the new weights before each rollout."""
 
-    url: Text = ""
-    """The server's address; if empty, vLLM runs in this process."""
+    url: Text | list[Text] = ""
+    """The server's address, or a list of them, which share the episodes; if empty, vLLM runs in this
+    process."""
     options: dict[str, JsonValue] = {}
     """In this process: arguments of vllm.LLM, such as gpu_memory_utilization (default 0.35)."""
     folder: Text = ""
@@ -230,8 +231,16 @@ class SamplerSection(Section):
     max_mismatch: Positive = 0.1
     """Largest mean difference in nats of the sampler's and the trainer's log-probabilities."""
 
+    @property
+    def urls(self) -> list[str]:
+        """The addresses of servers; none if vLLM runs in this process."""
+        found = [self.url] if isinstance(self.url, str) else self.url
+        return [url for url in found if url]
+
     @model_validator(mode="after")
     def _one_place(self) -> "SamplerSection":
+        if isinstance(self.url, list) and len({*self.urls}) < max(1, len(self.url)):
+            raise ValueError("has a url that is empty or is there twice: list each server once")
         if self.url and self.options:
             raise ValueError("has options, which only vLLM in this process takes: remove its url")
         return self
@@ -313,8 +322,8 @@ class PolicySection(Section):
             raise ValueError("has a tokenizer, which only a built model or one on a server takes")
         if self.build is not None and (self.lora or self.quantize != "none"):
             raise ValueError("has lora or quantize, which are for a `model`, not for a built one")
-        if self.lora and self.sampler is not None:
-            raise ValueError("has lora and a sampler, which takes full weights: remove one of them")
+        if self.quantize != "none" and self.sampler is not None:
+            raise ValueError("has quantize and a sampler, which takes full weights: remove one")
         if self.key and not (self.sampler and self.sampler.url) and not self.chats:
             raise ValueError("has a key, but no server that needs one")
         return self

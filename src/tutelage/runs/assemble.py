@@ -29,6 +29,7 @@ from tutelage.objective import View
 from tutelage.policies.base import OpenedPolicy
 from tutelage.prompts.context import Context
 from tutelage.rollout import hint_preparation
+from tutelage.rollout.ranks import ALONE, Ranks
 from tutelage.rollout.session import Limits, Session, context_for
 from tutelage.runs import models
 from tutelage.runs.phases import (
@@ -74,12 +75,18 @@ class Parts:
 
     @contextlib.contextmanager
     def open(
-        self, *, student: str = "", others: Collection[str] | None = None, tick: Tick
+        self,
+        *,
+        student: str = "",
+        others: Collection[str] | None = None,
+        tick: Tick,
+        ranks: Ranks = ALONE,
     ) -> Iterator[Opened]:
         """Load the policies and start the workers, which end with the context.
 
         student  a checkpoint's folder to load the student from, instead of [policy]
         others   policies besides the student; those of the phases if left out
+        ranks    the processes of the run, which share its samplers
         """
         names = self.policies if others is None else others
         with _in_memory():
@@ -90,6 +97,7 @@ class Parts:
                 self.context,
                 student=student,
                 engines=max(1, len(acting(self.config, self.phases))) if self.phases else 1,
+                ranks=ranks,
             )
         pool = pool_of(self.config.env, self.suite)
         try:

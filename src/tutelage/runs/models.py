@@ -33,12 +33,13 @@ from tutelage.policies.server.vllm import (
     Sampler,
     ServerSampler,
     VllmEngine,
+    begin,
     weight_folder,
-    write,
 )
 from tutelage.prompts import answer_format
 from tutelage.prompts.chat_template import Chat, read_template
 from tutelage.prompts.context import Context
+from tutelage.rollout.ranks import ALONE, Ranks
 from tutelage.runs import checkpoint
 from tutelage.seeding import seed_of
 from tutelage.types import Observation
@@ -346,8 +347,11 @@ def client_of(key: str, url: str, *, where: str, seed: int) -> Client:
     )
 
 
-def give_sampler(student: Policy, section: SamplerSection, *, key: str, seed: int) -> None:
-    """Let vLLM play in the student's place from now on."""
+def give_sampler(
+    student: Policy, section: SamplerSection, *, key: str, seed: int, ranks: Ranks = ALONE
+) -> None:
+    """Let vLLM play in the student's place from now on. Of several servers and ranks, each rank has
+    its share of the servers."""
     if not isinstance(student, HFPolicy):
         raise ConfigError(
             "policy.sampler: vLLM takes the place of a model of transformers, which this student "
@@ -355,20 +359,19 @@ def give_sampler(student: Policy, section: SamplerSection, *, key: str, seed: in
         )
     folder, remove = weight_folder(section.folder)
     atexit.register(remove)
-    where = "policy.sampler"
-    sampler: Sampler
-    if section.url:
+    samplers: list[Sampler] = []
+    for k, url in list(enumerate(section.urls))[ranks.rank :: ranks.size]:
+        name = f"policy.sampler.url[{k}]" if len(section.urls) > 1 else "policy.sampler"
         remote = RemotePolicy(
-            client_of(key, section.url, where="policy", seed=seed),
+            client_of(key, url, where="policy", seed=seed),
             student.chat,
             returns_temperature_scaled=True,
         )
         remote.connect()
-        sampler = ServerSampler(remote)
-    else:
-        student.save(folder)
-        write(student, folder)
-        sampler = LocalSampler(
+        samplers.append(ServerSampler(remote, name=name))
+    if not section.urls:
+        begin(student, folder)
+        local = LocalSampler(
             folder,
             end=student.chat.end,
             context=student.context_length,
@@ -376,7 +379,8 @@ def give_sampler(student: Policy, section: SamplerSection, *, key: str, seed: in
             unused=student.unused,
             options=section.options,
         )
-    student.engine = VllmEngine(student, sampler, folder=folder, name=where)
+        samplers.append(local)
+    student.engine = VllmEngine(student, samplers, folder=folder)
 
 
 # -- the policies of a run
@@ -390,6 +394,7 @@ def policies_of(
     *,
     student: str = "",
     engines: int = 1,
+    ranks: Ranks = ALONE,
 ) -> dict[str, OpenedPolicy]:
     """The student as "self", from the folder `student` where given, and the wanted others; so many
     of them are `engines` that sample at the same time."""
@@ -403,7 +408,8 @@ def policies_of(
         if isinstance(policy, Trainable) and policy is not own:
             policy.freeze()
     if config.policy.sampler is not None:
-        give_sampler(own, config.policy.sampler, key=config.policy.key, seed=config.run.seed)
+        key, seed = config.policy.key, config.run.seed
+        give_sampler(own, config.policy.sampler, key=key, seed=seed, ranks=ranks)
     return policies
 
 

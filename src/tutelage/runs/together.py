@@ -25,12 +25,14 @@ def refuse_unlike_settings(ranks: Ranks, config: Config, *, resume: bool) -> Non
 
 
 def refuse_idle_ranks(ranks: Ranks, parts: Parts) -> None:
-    """Raises ConfigError where there are more ranks than groups in a step of some phase, or a
-    sampler that all of them would hand their weights to."""
-    if ranks.size > 1 and parts.config.policy.sampler is not None:
+    """Raises ConfigError where there are more ranks than groups in a step of some phase, or than
+    servers to sample on: ranks that hand weights to the same one would be in each other's way."""
+    sampler = parts.config.policy.sampler
+    if sampler is not None and 0 < len(sampler.urls) < ranks.size:
         raise ConfigError(
-            f"policy.sampler goes with one process, and there are {ranks.size} ranks, each of which "
-            "would hand it weights; leave policy.sampler out, or start one process"
+            f"there are {ranks.size} ranks but {len(sampler.urls)} in policy.sampler.url, and each "
+            "rank hands its weights to servers of its own; start a server for each rank and list "
+            "their addresses, or start fewer ranks (--nproc-per-node)"
         )
     rollout = parts.config.rollout
     for phase in parts.phases:

@@ -107,7 +107,9 @@ def train(config: Config, *, resume: bool = False, watch: Watch, ranks: Ranks = 
         if folder.state is not None and (sentence := meta.moved(folder.path)):
             watch.warned(sentence)
         student = str(folder.newest or "")
-        session, policies = closing.enter_context(parts.open(student=student, tick=watch.playing))
+        session, policies = closing.enter_context(
+            parts.open(student=student, tick=watch.playing, ranks=ranks)
+        )
         closing.callback(watch.closed)
         facts = {name: policy.chat.fingerprint() for name, policy in policies.items()}
         together.refuse_unlike_models(ranks, facts, models.student_of(policies))

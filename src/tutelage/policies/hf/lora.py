@@ -85,6 +85,21 @@ class Adapters:
         restore(self._wrapped, folder)
 
 
+def weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The weights of a model by the names of its base, with adapters merged into them:
+    W + (ALPHA / rank) B A. One merged weight is in memory at a time."""
+    for name, value in model.state_dict().items():
+        path, _, last = name.rpartition(".")
+        if ".lora_" in name:
+            continue
+        if not path.endswith(".base_layer"):
+            yield name, value
+            continue
+        path = path.removesuffix(".base_layer")
+        delta = model.get_submodule(path).get_delta_weight("default") if last == "weight" else None
+        yield f"{path}.{last}", value if delta is None else value + delta.to(value)
+
+
 @contextmanager
 def _without_peft_warnings() -> Iterator[None]:
     """peft itself reads a name that transformers has renamed; a user can change nothing there."""

@@ -1,4 +1,4 @@
-"""vLLM as the sampler of an `HFPolicy`: in this process or on a server, with weight updates.
+"""vLLM as the sampler of an `HFPolicy`: in this process or on servers, with weight updates.
 
 `VllmEngine` replaces the policy's own generation engine; training is unchanged. When the weights
 have changed they are written to a folder, which vLLM reads, and a fixed sequence must then score
@@ -10,7 +10,9 @@ error.
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from tutelage.errors import ConfigError, PolicyError, install
 from tutelage.policies.base import Completion, Dtype, Request
+from tutelage.policies.hf.lora import weights
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm_api import SEEDS
@@ -40,6 +43,8 @@ SHARED_MEMORY = Path("/dev/shm")
 class Sampler(Protocol):
     """vLLM in either place: samples, scores, and loads weights from a folder."""
 
+    name: str  # in error messages
+
     def submit(self, request: Request) -> None: ...
     def poll(self) -> list[Completion]: ...
     def refresh(self) -> None: ...
@@ -48,34 +53,40 @@ class Sampler(Protocol):
 
 
 class VllmEngine:
-    """The engine of an `HFPolicy` whose turns `sampler` samples, with the policy's current weights.
+    """The engine of an `HFPolicy` whose turns `samplers` sample, with the policy's current weights.
 
-    folder  through which weights are passed; both sides must see it
-    name    of the sampler in error messages
+    Of several samplers an episode stays with one, whose prefix cache then holds its earlier turns.
+
+    folder  through which weights are passed; all sides must see it
     """
 
-    def __init__(self, policy: HFPolicy, sampler: Sampler, *, folder: Path, name: str) -> None:
-        self.policy, self.sampler, self.folder, self.name = policy, sampler, folder, name
+    def __init__(self, policy: HFPolicy, samplers: Sequence[Sampler], *, folder: Path) -> None:
+        self.policy, self.samplers, self.folder = policy, samplers, folder
         self.loaded: tuple[int, ...] = ()
 
     def submit(self, request: Request) -> None:
-        self.sampler.submit(request)
+        # by the episode's name, not by who is free: which episodes are computed beside each other
+        # must not depend on how fast a server answers
+        place = zlib.crc32(request.key.encode()) % len(self.samplers)
+        self.samplers[place].submit(request)
 
     def poll(self) -> list[Completion]:
-        return self.sampler.poll()
+        return [completion for sampler in self.samplers for completion in sampler.poll()]
 
     def release(self, key: str) -> None:
         """Does nothing: vLLM evicts what it cached of an episode when it needs the space."""
 
     def refresh(self) -> None:
         """Drop the turns under way and load the policy's weights if they have changed."""
-        self.sampler.refresh()
+        for sampler in self.samplers:
+            sampler.refresh()
         # torch counts the in-place writes to a tensor
         versions = tuple(value._version for value in self.policy.model.state_dict().values())
         if versions == self.loaded:
             return
         write(self.policy, self.folder)
-        self.sampler.load(self.folder)
+        with ThreadPoolExecutor(len(self.samplers)) as pool:  # servers load at the same time
+            list(pool.map(lambda sampler: sampler.load(self.folder), self.samplers))
         self._check_agreement()
         self.loaded = versions
 
@@ -85,18 +96,21 @@ class VllmEngine:
         ids = tuple(k * (size - 1) // (PROBE_TOKENS - 1) for k in range(PROBE_TOKENS))
         sample = Sample(prompt=ids[:1], tokens=ids[1:])
         trainer_logps = self.policy.score([sample], 1.0).logp.float().cpu()
-        difference = float((trainer_logps - self.sampler.logps(ids)).abs().mean())
         limit = MAX_PROBE_DIFFERENCE[self.policy.dtype]
-        if not difference <= limit:
-            raise PolicyError(
-                f"after a weight update, {self.name} and the trainer differ by "
-                f"{difference:.3g} nats a token (at most {limit:g} is rounding), so it would "
-                "sample from another model; use another version of vLLM, or leave the sampler out"
-            )
+        for sampler in self.samplers:
+            difference = float((trainer_logps - sampler.logps(ids)).abs().mean())
+            if not difference <= limit:
+                raise PolicyError(
+                    f"after a weight update, {sampler.name} and the trainer differ by "
+                    f"{difference:.3g} nats a token (at most {limit:g} is rounding), so it would "
+                    "sample from another model; use another version of vLLM, or leave the sampler "
+                    "out"
+                )
 
 
 def write(policy: HFPolicy, folder: Path) -> None:
     """Write all weights as safetensors, atomically: a reader sees the old file or the new one.
+    Low-rank adapters are merged into the weights of their base.
 
     They are written in the dtype that the policy computes in. vLLM would round float32 weights
     itself, so nothing is lost, and half the bytes are written and read.
@@ -107,12 +121,22 @@ def write(policy: HFPolicy, folder: Path) -> None:
     to = DTYPES[policy.dtype]
     tensors = {
         name: value.detach().to("cpu", to, copy=True).contiguous()
-        for name, value in policy.model.state_dict().items()
+        for name, value in weights(policy.model)
     }
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / ".model.safetensors"
     save_file(tensors, draft, metadata={"format": "pt"})
     os.replace(draft, folder / "model.safetensors")
+
+
+def begin(policy: HFPolicy, folder: Path) -> None:
+    """Write a model that vLLM can start from; the same as `write` from then on."""
+    if policy.adapters is None:
+        policy.save(folder)
+    else:  # whose own folder names the base instead of holding its weights
+        policy.model.config.save_pretrained(folder)
+        policy.chat.tokenizer.save_pretrained(folder)
+    write(policy, folder)
 
 
 def weight_folder(parent: str) -> tuple[Path, Callable[[], None]]:
@@ -127,8 +151,8 @@ class ServerSampler:
     /collective_rpc) and --logprobs-mode processed_logprobs (log-probabilities at the sampling
     temperature)."""
 
-    def __init__(self, remote: RemotePolicy) -> None:
-        self.remote = remote
+    def __init__(self, remote: RemotePolicy, *, name: str = "policy.sampler") -> None:
+        self.remote, self.name = remote, name
 
     def submit(self, request: Request) -> None:
         self.remote.submit(request)
@@ -146,7 +170,7 @@ class ServerSampler:
             self.remote.client.ask("/reset_prefix_cache", {}).result()
         except PolicyError as error:
             raise PolicyError(
-                f"the sampler could not load the weights: {error} (vLLM loads them if it was "
+                f"{self.name} could not load the weights: {error} (vLLM loads them if it was "
                 "started with VLLM_SERVER_DEV_MODE=1, `tutelage serve` with --reload, and both "
                 f"must see the folder {folder})"
             ) from error
@@ -162,6 +186,8 @@ class LocalSampler:
     unused   ids that the model embeds but the tokenizer does not know: they are never sampled
     options  further arguments of vllm.LLM, such as gpu_memory_utilization (default 0.35)
     """
+
+    name = "policy.sampler"
 
     def __init__(
         self,

@@ -1,0 +1,176 @@
+"""Runs whose student is sampled on servers: several share the episodes, adapters arrive merged, each
+rank has servers of its own, and a server that lost its weights does not go unnoticed."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs.test_remote_runs import GRPO, SHAPE, alike, metrics, policies_of, weights
+from runs.test_remote_runs import config as remote_config
+from support.fake_servers import serving
+from support.gangs import Gang
+from support.tiny_models import policy
+from support.tiny_runs import Quiet
+
+from tutelage.config.schema import Config
+from tutelage.errors import RunError
+from tutelage.policies.hf.lora import weights as merged_weights
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.rollout.ranks import Ranks
+from tutelage.runs import train
+
+
+def config(folder: Path, urls: object = None, **sections: Any) -> Config:
+    sampler = {} if urls is None else {"sampler": {"url": urls}}
+    return remote_config(
+        folder,
+        algorithm=GRPO,
+        policies={},
+        policy={**SHAPE, **sampler},
+        run={"steps": 2},
+        env={"suite": "doors"},
+        **sections,
+    )
+
+
+def student(settings: Config) -> HFPolicy:
+    found = policies_of(settings)["self"]
+    assert isinstance(found, HFPolicy)
+    return found
+
+
+@contextlib.contextmanager
+def servers(settings: Config, count: int) -> Iterator[tuple[list[HFPolicy], list[str]]]:
+    """So many servers of the student as it starts, which take new weights; and their addresses."""
+    with contextlib.ExitStack() as stack:
+        models = [student(settings) for _ in range(count)]
+        opened = [stack.enter_context(serving(of, reload=True)) for of in models]
+        yield models, [f"http://127.0.0.1:{server.port}" for server in opened]
+
+
+def tokens(folder: Path) -> list[list[list[int]]]:
+    lines = (folder / "episodes.jsonl").read_text().splitlines()
+    return [[turn["tokens"] for turn in json.loads(line)["turns"]] for line in lines]
+
+
+def test_two_servers_sample_what_one_does(tmp_path: Path) -> None:
+    start = config(tmp_path / "here")
+    with servers(start, 1) as (_, one), servers(start, 2) as (models, two):
+        before = [{k: v.clone() for k, v in of.model.state_dict().items()} for of in models]
+        train.train(config(tmp_path / "one", one[0]), watch=Quiet())
+        train.train(config(tmp_path / "two", two), watch=Quiet())
+        for of, old in zip(models, before, strict=True):
+            assert not alike(of.model.state_dict(), old, 1e-6), "it was given no weights"
+    assert tokens(tmp_path / "two") == tokens(tmp_path / "one")
+    assert alike(weights(tmp_path / "two"), weights(tmp_path / "one"), 1e-4)
+
+
+def test_an_episode_stays_with_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tutelage.policies.server.vllm import ServerSampler
+
+    places: dict[str, set[str]] = {}
+    submit = ServerSampler.submit
+
+    def noted(self: ServerSampler, request: Any) -> None:
+        places.setdefault(request.key, set()).add(self.name)
+        submit(self, request)
+
+    monkeypatch.setattr(ServerSampler, "submit", noted)
+    with servers(config(tmp_path / "here"), 2) as (_, urls):
+        train.train(config(tmp_path / "two", urls), watch=Quiet())
+    assert all(len(names) == 1 for names in places.values())
+    names = {name for place in places.values() for name in place}
+    assert names == {"policy.sampler.url[0]", "policy.sampler.url[1]"}
+
+
+def test_a_rate_that_changes_nothing_leaves_no_gap(tmp_path: Path) -> None:
+    with servers(config(tmp_path / "here"), 1) as (_, urls):
+        settings = config(tmp_path / "still", urls, update={"lr": 1e-30})
+        train.train(settings, watch=Quiet())
+    for line in metrics(tmp_path / "still"):
+        assert line["mismatch"]["max"] < 1e-5
+        assert line["means"]["importance"] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_adapters_reach_a_server_merged_into_their_base(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    base = config(tmp_path / "base")
+    (tmp_path / "model").mkdir()
+    student(base).save(tmp_path / "model")
+    with servers(base, 1) as (models, urls):
+        before = {k: v.clone() for k, v in models[0].model.state_dict().items()}
+        table = config(tmp_path / "lora").model_dump()
+        adapted = {"model": str(tmp_path / "model"), "lora": 2, "sampler": {"url": urls[0]}}
+        settings = Config.model_validate({**table, "policy": adapted})
+        train.train(settings, watch=Quiet())
+        assert not alike(models[0].model.state_dict(), before, 1e-6)
+    for line in metrics(tmp_path / "lora"):
+        assert line["mismatch"]["max"] < 1e-4
+
+
+def test_merged_weights_compute_what_the_adapters_do() -> None:
+    pytest.importorskip("peft")
+    from tutelage.policies.hf.lora import Adapters
+
+    of, plain = policy(0), policy(0)
+    Adapters(of.model, rank=2, base="x", seed=0)
+    with torch.no_grad():
+        for name, x in of.model.named_parameters():
+            if "lora_B" in name:  # zero at first
+                x.normal_(generator=torch.Generator().manual_seed(1))
+    found = dict(merged_weights(of.model))
+    assert found.keys() == plain.model.state_dict().keys()
+    ids = torch.arange(3, 11)[None]
+    with torch.no_grad():
+        expected = of.model(ids).logits
+        apart = float((plain.model(ids).logits - expected).abs().max())
+        plain.model.load_state_dict(found)
+        torch.testing.assert_close(plain.model(ids).logits, expected, atol=1e-4, rtol=1e-4)
+    assert apart > 1e-2
+
+
+def test_a_server_that_lost_its_weights_in_the_middle_stops_the_run(tmp_path: Path) -> None:
+    """As one that was started again, which has the weights that it began with."""
+
+    class Restarts(Quiet):
+        played = 0
+
+        def playing(self, done: int, total: int) -> None:
+            self.played += 1
+            if self.played == 1:
+                generator = torch.Generator().manual_seed(0)
+                with torch.no_grad():
+                    for x in models[0].model.parameters():
+                        x.add_(0.5 * torch.randn(x.shape, generator=generator))
+
+    with servers(config(tmp_path / "here"), 1) as (models, urls):
+        settings = config(tmp_path / "run", urls, rollout={"concurrency": 1})
+        with pytest.raises(RunError, match=r"in step 0 .*policy\.sampler\.max_mismatch"):
+            train.train(settings, watch=Restarts())
+
+
+def job(settings: Config) -> Callable[[Ranks], None]:
+    return lambda ranks: train.train(settings, watch=Quiet(), ranks=ranks)  # type: ignore[return-value]
+
+
+def test_each_rank_has_servers_of_its_own(tmp_path: Path) -> None:
+    more = {"rollout": {"tasks_per_step": 2}}
+    with servers(config(tmp_path / "here"), 2) as (_, urls):
+        train.train(config(tmp_path / "one", urls, **more), watch=Quiet())
+        ended = Gang(2, job(config(tmp_path / "two", urls, **more)), tmp_path).wait()
+        assert [e.code for e in ended] == [0, 0], ended
+        assert tokens(tmp_path / "two") == tokens(tmp_path / "one")
+        assert alike(weights(tmp_path / "two"), weights(tmp_path / "one"), 1e-4)
+        ended = Gang(2, job(config(tmp_path / "few", urls[:1], **more)), tmp_path).wait()
+    assert [e.code for e in ended] == [2, 2]
+    assert "2 ranks but 1 in policy.sampler.url" in ended[0].message
+
+
+@pytest.mark.parametrize("urls", [[], [""], ["http://a", "http://a"], ["http://a", ""]])
+def test_a_list_of_servers_names_each_once(urls: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="list each server once"):
+        config(tmp_path, urls)

@@ -228,6 +228,9 @@ def dispatched(func: Any, args: Any, kwargs: Any) -> Any:
         real_kwargs = {**real_kwargs, "device": torch.device("cpu")}
     if real_kwargs.get("pin_memory"):
         real_kwargs = {**real_kwargs, "pin_memory": False}
+    if name == "aten::histc" and not real_args[0].is_floating_point():
+        # CUDA counts integers too, the CPU floating-point numbers only
+        real_args = (real_args[0].float(), *real_args[1:])
     known = {id(x.host): x for x in on_cuda}
     if DEVICE.recording is not None and func._schema.is_mutable:
         result = _written(func, real_args, real_kwargs)

@@ -505,7 +505,7 @@ def _with(
             return None
         try:
             changed = type(section).model_validate(values)
-        except ValueError:  # adapters beside a sampler, or in a model that is built
+        except ValueError:  # 4 bits beside a sampler, adapters in a model that is built
             return None
         config = config.model_copy(update={where: changed})
     if served:

@@ -35,7 +35,7 @@ def _config(name: str, layers: int | None) -> Any:
 
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     described = text_config(config)
-    if layers in (None, described.num_hidden_layers):
+    if layers is None or layers == described.num_hidden_layers:
         return config
     if layers > described.num_hidden_layers:
         raise PolicyError(
@@ -48,21 +48,35 @@ def _config(name: str, layers: int | None) -> Any:
     return config
 
 
+def _class_for(config: Any) -> Any:
+    """The class that reads a configuration's model: one of transformers' own. AutoModelForCausalLM
+    does not know the configuration of the text part of some models that it loads (Emu3, Llama 3.2
+    with pictures), with which they are saved."""
+    import transformers
+
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        for name in getattr(config, "architectures", None) or ():
+            found = getattr(transformers, name, None) if name.endswith("ForCausalLM") else None
+            if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+                return found
+    return transformers.AutoModelForCausalLM
+
+
 def _model(name: str, layers: int | None) -> Any:
     """The model of a folder or a hub id, in float32; adapters are merged into their base."""
-    from transformers import AutoModelForCausalLM
-
     if base := base_of(name):
         if layers is not None:
             raise PolicyError(
                 f"{name} holds adapters for all layers of its model; write its merged weights "
                 "with `tutelage export`, then take the first layers of those"
             )
-        return merged(_model(base, text_config(_config(name, None)).num_hidden_layers), name)
+        depth = getattr(text_config(_config(name, None)), "num_hidden_layers", None)
+        return merged(_model(base, depth), name)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        config = _config(name, layers)
+        model, report = _class_for(config).from_pretrained(
             name,
-            config=_config(name, layers),
+            config=config,
             dtype=torch.float32,
             attn_implementation="eager",  # which every model knows; the policy chooses another
             output_loading_info=True,

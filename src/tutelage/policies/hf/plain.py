@@ -252,11 +252,7 @@ class PlainEngine:
         self.clock = 0
 
     def submit(self, request: Request) -> None:
-        if len(request.prompt) + request.max_new > self.context:
-            raise PolicyError(
-                f"a prompt of {len(request.prompt)} tokens and {request.max_new} new ones exceed "
-                f"the context of {self.context}; raise the context or shorten the episode"
-            )
+        request.refuse_beyond(self.context)
         self.waiting.append(request)
 
     def release(self, key: str) -> None:

@@ -270,10 +270,22 @@ def test_a_step_is_learnt_saved_and_loaded(tmp_path: Path) -> None:
         assert torch.equal(again.score(samples(), 1.0).logp, copied.score(samples(), 1.0).logp)
 
 
-def test_a_forward_pass_that_fails_is_a_sentence() -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ZeroDivisionError("by zero\nat once"), "ZeroDivisionError: by zero"),
+        (AssertionError(), "AssertionError"),  # without a message
+    ],
+)
+def test_a_forward_pass_that_fails_is_a_sentence(error: Exception, reason: str) -> None:
     of = model("gemma2")
-    of.forward = lambda **inputs: 1 // 0
-    with pytest.raises(PolicyError, match=r"forward pass of this Gemma2ForCausalLM .* fails"):
+
+    def fails(**inputs: Any) -> Any:
+        raise error
+
+    of.forward = fails
+    sentence = rf"forward pass of this Gemma2ForCausalLM .* fails \({reason}\)"
+    with pytest.raises(PolicyError, match=sentence):
         HFPolicy(of, small_chat())
 
 
@@ -376,7 +388,9 @@ def test_a_model_that_draws_random_numbers_is_refused() -> None:
         return result
 
     of.forward = noisy
-    with pytest.raises(PolicyError, match=r"cannot be sampled from: .* two passes of it may differ"):
+    with pytest.raises(
+        PolicyError, match=r"cannot be sampled from: .* two passes of it may differ"
+    ):
         HFPolicy(of, small_chat())
 
 

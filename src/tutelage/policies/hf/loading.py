@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from tutelage.errors import PolicyError
+from tutelage.errors import PolicyError, first_line
 from tutelage.policies.base import Dtype
 from tutelage.policies.hf import memory
 from tutelage.policies.hf.architecture import text_config
@@ -22,11 +22,6 @@ def _not_loaded(name: str, reason: str) -> str:
         f"the model {name!r} could not be loaded ({reason}); give a folder written by "
         "save_pretrained, or the id of a model that this machine can download"
     )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def _config(name: str, layers: int | None) -> Any:
@@ -87,7 +82,7 @@ def _model(name: str, layers: int | None) -> Any:
     except PolicyError:
         raise
     except Exception as error:  # an untrusted folder: its faults may raise any exception
-        raise PolicyError(_not_loaded(name, _first_line(error))) from error
+        raise PolicyError(_not_loaded(name, first_line(error)[:300])) from error
     _own_memory(model)
     # transformers would continue with random numbers in their place
     missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
@@ -151,7 +146,7 @@ def load(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # as above
-        raise PolicyError(_not_loaded(name, _first_line(error))) from error
+        raise PolicyError(_not_loaded(name, first_line(error)[:300])) from error
     model = _model(name, layers)
     if chat_template:
         tokenizer.chat_template = read_template(Path(chat_template))

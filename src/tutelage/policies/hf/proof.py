@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from tutelage.errors import PolicyError
+from tutelage.errors import PolicyError, first_line
 from tutelage.policies.base import Completion, Engine, Request
 from tutelage.policies.hf import architecture
 from tutelage.policies.hf.plain import TRIED, PlainPath, generating
@@ -134,12 +134,8 @@ def tried(function: Callable[[], T]) -> T | str:
     try:
         return function()
     except Exception as error:  # anybody's code, which may not bear what is asked of it
-        return first_line(error)
-
-
-def first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+        kind, line = type(error).__name__, first_line(error)[:200]
+        return line if line == kind else f"{kind}: {line}"
 
 
 def prove_plain(path: PlainPath, engine: Any, of: Probe, *, name: str) -> None:

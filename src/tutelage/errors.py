@@ -36,6 +36,12 @@ class Diverged(RunError):
     learning rate."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message; the error's type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """A clause that suggests the nearest choice; empty if none is near.
 

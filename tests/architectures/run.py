@@ -36,13 +36,14 @@ from tutelage.runs.models import quiet
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "architectures.md"
-SECONDS = 240
-"""For one model type: minutes where several processes share a core."""
+SECONDS = 60
+"""Of a CPU's time for one model type."""
 ERROR = 5e-4
 """Nats, and parts of the largest gradient."""
 WORDS = {
     "fast": "right (fast)",
     "plain": "right (plain)",
+    "recomputed": "right (recomputed)",
     "refused": "refused",
     "wrong": "wrong",
     "crashed": "traceback",
@@ -62,9 +63,27 @@ class LateError(Exception):
     """A model type took too long."""
 
 
+def next_logits(of: HFPolicy, ids: Tensor) -> Tensor:
+    """After the last token, with the inputs that transformers' own generate would make."""
+    try:
+        inputs = of.model.prepare_inputs_for_generation(
+            ids, attention_mask=torch.ones_like(ids), is_first_iteration=True
+        )
+    except (TypeError, ValueError, AttributeError):
+        inputs = {"input_ids": ids}
+    logits: Tensor = of.model(**{**inputs, "use_cache": False}).logits[0, -1]
+    return logits
+
+
 def own_logps(of: HFPolicy, sample: Sample, heat: float) -> Tensor:
+    """Of one forward pass of the model over the sequence; for a model that is recomputed, of a pass
+    over exactly the tokens before each."""
     ids = torch.tensor([[*sample.prompt, *sample.tokens]])
-    logits = of.model(input_ids=ids, use_cache=False).logits[0, len(sample.prompt) - 1 : -1]
+    if of.plain is not None and of.plain.recomputed:
+        ends = range(len(sample.prompt), ids.shape[1])
+        logits = torch.stack([next_logits(of, ids[:, :end]) for end in ends])
+    else:
+        logits = of.model(input_ids=ids, use_cache=False).logits[0, len(sample.prompt) - 1 : -1]
     rows = (logits[:, : of.chat.size].float() / heat).log_softmax(-1)
     return rows.gather(-1, torch.tensor(sample.tokens)[:, None]).squeeze(-1)
 
@@ -151,9 +170,8 @@ def tried(name: str) -> Result:
             return Result(name, "wrong", wrong)
     if of.plain is None:
         return Result(name, "fast")
-    how = {"none": "; no cache: every token is a pass over all before it", "one": "", "several": ""}
-    reason = of.path.removeprefix("plain path: ") + how[of.plain.feeding]
-    return Result(name, "plain", reason)
+    kind = "recomputed" if of.plain.feeding == "none" else "plain"
+    return Result(name, kind, of.path.removeprefix("plain path: "))
 
 
 def result_of(name: str) -> Result:
@@ -162,8 +180,8 @@ def result_of(name: str) -> Result:
     def late(*_: object) -> None:
         raise LateError(f"took more than {SECONDS} s")
 
-    signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
+    signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         return tried(name)
     except Exception as error:
@@ -171,7 +189,7 @@ def result_of(name: str) -> Result:
         where = f"{Path(place.filename).name}:{place.lineno}"
         return Result(name, "crashed", f"{type(error).__name__}: {str(error)[:200]} ({where})")
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def class_of(name: str) -> str:
@@ -198,6 +216,9 @@ def page(results: Sequence[Result]) -> str:
         "- **Fast**: sequences packed on one axis, a cache of slots, prefixes that are shared.",
         "- **Plain**: the model's own code and cache. Turns are sampled one at a time, and "
         "sequences are scored side by side, padded at their ends. It is slower.",
+        "- **Recomputed**: the plain path without a cache, so every token is sampled by a pass over "
+        "all before it. Where a token's probabilities depend on the tokens after it, it is scored "
+        "by such a pass too. A turn of n tokens costs n passes.",
         "- **Refused**: one sentence when it is loaded, before anything is trained.",
         "",
         "| Result | Model types |",
@@ -229,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results.append(result := result_of(name))
         taken = time.monotonic() - since
         print(
-            f"{name:26} {WORDS[result.kind]:14} {taken:5.1f} s  {result.detail[:160]}", flush=True
+            f"{name:26} {WORDS[result.kind]:18} {taken:5.1f} s  {result.detail[:160]}", flush=True
         )
     if not names:
         PAGE.write_text(page(results), encoding="utf-8")

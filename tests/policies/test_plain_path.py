@@ -228,6 +228,7 @@ def test_a_cache_that_forgets_is_not_used() -> None:
     policy = HFPolicy(of, small_chat())
     assert policy.plain is not None
     assert policy.plain.feeding == "none"
+    assert policy.path.endswith("so every token is sampled by a pass over all before")
 
 
 def test_caches_are_kept_within_their_budget_and_shared_by_a_group() -> None:
@@ -269,10 +270,22 @@ def test_a_step_is_learnt_saved_and_loaded(tmp_path: Path) -> None:
         assert torch.equal(again.score(samples(), 1.0).logp, copied.score(samples(), 1.0).logp)
 
 
-def test_a_forward_pass_that_fails_is_a_sentence() -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ZeroDivisionError("by zero\nat once"), "ZeroDivisionError: by zero"),
+        (AssertionError(), "AssertionError"),  # without a message
+    ],
+)
+def test_a_forward_pass_that_fails_is_a_sentence(error: Exception, reason: str) -> None:
     of = model("gemma2")
-    of.forward = lambda **inputs: 1 // 0
-    with pytest.raises(PolicyError, match=r"forward pass of this Gemma2ForCausalLM .* fails"):
+
+    def fails(**inputs: Any) -> Any:
+        raise error
+
+    of.forward = fails
+    sentence = rf"forward pass of this Gemma2ForCausalLM .* fails \({reason}\)"
+    with pytest.raises(PolicyError, match=sentence):
         HFPolicy(of, small_chat())
 
 
@@ -321,7 +334,73 @@ def test_adapters_are_trained_on_the_plain_path(name: str, tmp_path: Path) -> No
     assert_close(merged, expected, atol=2e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", architecture.WRONG)
-def test_types_that_the_sweep_found_wrong_are_refused_by_name(kind: str) -> None:
-    with pytest.raises(PolicyError, match=f"models of type {kind} are not supported: "):
-        opened(kind)
+def tied() -> Any:
+    """A sparse indexer of few heads: the scores of many keys are exactly 0, and which of them are
+    among the best depends on how many there are."""
+    return model("deepseek_v32", index_n_heads=2)
+
+
+@pytest.mark.parametrize("make", [tied, lambda: model("xlnet")], ids=["deepseek_v32", "xlnet"])
+def test_tokens_that_depend_on_later_ones_are_recomputed(make: Any) -> None:
+    of = HFPolicy(make(), small_chat())
+    assert of.plain is not None
+    assert of.plain.recomputed
+    assert of.path.endswith("sampled, and scored, by a pass of its own over all before it")
+    asked = [
+        Request(key=k, prompt=tuple(range(20, 45)), seed=i, max_new=5) for i, k in enumerate("ab")
+    ]
+    turns = run(of, asked)
+    found = [Sample(prompt=r.prompt, tokens=turns[r.key].tokens) for r in asked]
+    sampled = torch.tensor([x for r in asked for x in turns[r.key].logps])
+    assert_close(of.score(found, 1.0).logp, sampled, atol=1e-5, rtol=1e-5)
+    ids = torch.tensor([[*found[0].prompt, *found[0].tokens[:-1]]])
+    inputs = of.model.prepare_inputs_for_generation(
+        ids, attention_mask=torch.ones_like(ids), is_first_iteration=True
+    )
+    logits = of.model(**{**inputs, "use_cache": False}).logits[0, -1, : of.chat.size]
+    expected = logits.log_softmax(-1)[found[0].tokens[-1]]
+    last = of.score([found[0]], 1.0).logp[-1]
+    assert_close(last, expected, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        copied = of.copied()
+        assert torch.equal(copied.score(found, 1.0).logp, of.score(found, 1.0).logp)
+
+
+def test_a_sparse_indexer_without_ties_keeps_its_cache() -> None:
+    of = opened("deepseek_v32")
+    assert of.plain is not None
+    assert not of.plain.recomputed
+    assert of.plain.feeding != "none"
+
+
+def test_a_model_that_takes_no_gradient_outside_of_training_mode_is_refused() -> None:
+    with pytest.raises(PolicyError, match="ReformerModelWithLMHead cannot be trained: "):
+        opened("reformer")
+
+
+def test_a_model_that_draws_random_numbers_is_refused() -> None:
+    of = model("gemma2")
+    usual = of.forward
+
+    def noisy(**inputs: Any) -> Any:
+        result = usual(**inputs)
+        result.logits = result.logits + torch.rand_like(result.logits)
+        return result
+
+    of.forward = noisy
+    with pytest.raises(
+        PolicyError, match=r"cannot be sampled from: .* two passes of it may differ"
+    ):
+        HFPolicy(of, small_chat())
+
+
+def test_the_text_part_of_a_model_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
+    """Its configuration is not among those that transformers' auto classes know."""
+    own = model("mllama")
+    own.save_pretrained(tmp_path / "first")
+    words().save_pretrained(tmp_path / "first")
+    of = loading.load(str(tmp_path / "first"))
+    of.save(tmp_path / "second")
+    again = loading.load(str(tmp_path / "second"))
+    with torch.no_grad():
+        assert torch.equal(again.score(samples(), 1.0).logp, of.score(samples(), 1.0).logp)

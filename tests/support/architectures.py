@@ -32,7 +32,10 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("qk_rope_head_dim",), 8),
     **dict.fromkeys(("qk_nope_head_dim",), 8),
     **dict.fromkeys(("global_head_dim", "swa_head_dim", "swa_v_head_dim", "index_head_dim"), 8),
-    **dict.fromkeys(("index_n_heads", "swa_num_attention_heads"), 4),
+    **dict.fromkeys(("swa_num_attention_heads",), 4),
+    # as many as real ones have: with few, the scores of many keys are exactly 0, and ties fall
+    # otherwise in sequences of other lengths
+    "index_n_heads": 64,
     **dict.fromkeys(("swa_num_key_value_heads", "num_global_key_value_heads"), 2),
     # experts
     **dict.fromkeys(("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"), 4),
@@ -62,6 +65,31 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("patch_size",), 8),
 }
 """By the names that configurations use."""
+DOTS: dict[str, Any] = {
+    "num_key_value_heads": 4,
+    "head_dim": 16,
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 4,
+    "swa_q_lora_rank": 16,
+    "swa_kv_lora_rank": 16,
+    "swa_head_dim": 16,
+    "swa_qk_nope_head_dim": 8,
+    "swa_v_head_dim": 8,
+    "shared_experts_intermediate_size": 32,
+}
+QWEN4: dict[str, Any] = {
+    "indexer_n_heads": 64,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 8,
+    "indexer_budget": 8,
+    "indexer_compress_ratio": 2,
+    "hc_lowrank": 8,
+    "ngram_vocab_size_base": 512,
+    "make_ngram_vocab_size_divisible_by": 8,
+    "split_ngram_parts": 1,
+    "heads_per_ngram": 2,
+    "ple_layer_ids": [1],
+}
 OWN: dict[str, dict[str, Any]] = {
     "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 2, "hidden_size": 32, "expand": 2},
     "gemma3_text": {"num_hidden_layers": 6},
@@ -90,10 +118,30 @@ OWN: dict[str, dict[str, Any]] = {
     "bailing_hybrid": {"num_expert_group": 1, "layer_group_size": 2, "linear_head_dim": 8},
     "bamba": {"attn_layer_indices": [1, 3]},
     "codegen": {"rotary_dim": 4},
-    "dots3_note_text": {"num_key_value_heads": 4},
+    "blt": {
+        "encoder_hash_byte_group_vocab": 64,
+        "encoder_hash_byte_group_size": [3, 4],
+        "local_attention_window_len": 8,
+        "patcher_config": {"num_hidden_layers": 1, "vocab_size": 512, "sliding_window": 8},
+        "encoder_config": {"num_hidden_layers": 1, "vocab_size": 512, "hidden_size_global": 32},
+        "decoder_config": {"num_hidden_layers": 2, "vocab_size": 512, "hidden_size_global": 32},
+    },
+    "cohere_compass_text": {
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+        },
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
+    "dbrx": {"attn_config": {"rope_theta": 10_000.0, "kv_n_heads": 2, "clip_qkv": 8}},
+    "dots3_note_text": DOTS,
+    "dots3_note": {
+        "text_config": DOTS,
+        "vision_config": {"per_layer_config": {}, "adapter_in_dim": 32, "adapter_out_dim": 32},
+        "audio_config": {"adapter_input_size": 32, "adapter_out_dim": 32},
+    },
     "falcon_h1": {"mamba_d_ssm": 64, "mamba_n_groups": 1},
     "gemma3n_text": {"num_hidden_layers": 10, "num_kv_shared_layers": 5},
-    "gemma4_assistant": {"hidden_size_per_layer_input": 0},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
     "kimi_linear": {
         "layer_types": [
@@ -106,18 +154,46 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "longcat_flash": {"num_key_value_heads": 4, "head_dim": 8, "qk_head_dim": 16},
-    "zamba": {"attention_hidden_size": 64, "attention_head_dim": 16},
-    "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 16},
+    "zamba": {
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+    },
+    "zamba2": {
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+    },
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "nemotron_h": {"n_groups": 2},
     "reformer": {"is_decoder": True, "axial_pos_embds": False},
     "xlstm": {"head_dim": 8, "num_heads": 4},
     "xmod": {"is_decoder": True, "default_language": "en_XX"},
+    "inkling2_text": {"d_rel": 8, "rel_extent": 8, "n_layers_per_attn_res_block": 2},
+    "inkling2_loop_text": {
+        "d_rel": 8,
+        "rel_extent": 8,
+        "n_layers_per_attn_res_block": 2,
+        "loop_layer_index_start": 2,
+        "loop_layer_index_end": 4,
+        "loop_num_passes": 2,
+        "loop_gate_rank": 8,
+    },
+    "qwen4_exp_text": QWEN4,
+    "qwen4_exp": {"text_config": QWEN4},
     "zaya": {"num_experts_per_tok": 1},
     "gptj": {"rotary_dim": 4},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
 }
 """What single ones need besides."""
+NOT_TEXT = {
+    "gemma3n": "its pictures need the timm library; gemma3n_text is its text part",
+    "gemma4_assistant": "it drafts from keys and values of another model, and cannot run alone",
+    "gemma4_unified_assistant": "it drafts from keys and values of another model, and cannot run alone",
+    "musicgen": "its tokens are several sounds at a time, not text",
+    "musicgen_melody": "its tokens are several sounds at a time, not text",
+}
+"""What is listed among causal language models and is none of text by itself."""
 VARIANTS = ((), ("bos_token_id",), ("head_dim",), ("num_hidden_layers",), ("num_key_value_heads",))
 """What is left out in turn until a configuration does not contradict itself."""
 MOST = 20_000_000
@@ -140,7 +216,7 @@ def config(name: str, *, size: int, end: int, pad: int, without: tuple[str, ...]
     where it is named in `without`."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    tokens = {"vocab_size": size, "vocab_size_per_layer_input": size}
+    tokens = {"vocab_size": size, "vocab_size_per_layer_input": size, "unpadded_vocab_size": size}
     tokens |= {"eos_token_id": end, "pad_token_id": pad, "bos_token_id": None}
     return _small(CONFIG_MAPPING[name], OWN.get(name, {}), tokens, without)
 
@@ -154,12 +230,11 @@ def _small(kind: Any, own: dict[str, Any], tokens: dict[str, Any], without: tupl
         more.pop("head_dim", None)
     more |= {key: value for key, value in tokens.items() if hasattr(usual, key)}
     more |= own
-    for key, part in getattr(kind, "sub_configs", {}).items():
+    for key in getattr(kind, "sub_configs", {}):
         if hasattr(usual, key) and hasattr(getattr(usual, key), "to_dict"):
             text = key in ("text_config", "decoder")
-            more[key] = _small(type(getattr(usual, key)), {}, tokens if text else {}, without)
-        elif isinstance(getattr(usual, key, None), type(None)) and isinstance(part, type):
-            continue
+            inside = own.get(key, {})
+            more[key] = _small(type(getattr(usual, key)), inside, tokens if text else {}, without)
     return kind(**{key: value for key, value in more.items() if key not in without})
 
 
@@ -167,6 +242,8 @@ def build(name: str, *, size: int, end: int, pad: int, seed: int = 0, **more: An
     """A model with random weights large enough that every part of it matters."""
     from transformers import AutoModelForCausalLM
 
+    if name in NOT_TEXT:
+        raise NotBuiltError(NOT_TEXT[name])
     errors = []
     for without in VARIANTS:
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage import __version__
-from tutelage.errors import RunError
+from tutelage.errors import RunError, first_line
 from tutelage.rollout import formats, record
 
 EPISODES = "episodes.jsonl"
@@ -126,5 +126,5 @@ def _chat(model: str) -> Any:
     try:
         return Chat(AutoTokenizer.from_pretrained(folder, trust_remote_code=False), "append")
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise RunError(f"the tokenizer of {model} could not be loaded ({reason})") from error

@@ -334,7 +334,10 @@ def _facts(
     )
     for model in found:
         if model.misfit:
-            yield f"how {model.name} is computed", f"plain path: {model.misfit}"
+            yield (
+                f"how {model.name} is computed",
+                f"plain path: {model.misfit}; turns are sampled one at a time, which is slower",
+            )
     if batches := phases[-1].algorithm.acting.max_batches:
         more = f"up to {batches} batches of tasks a step until " if batches > 1 else ""
         yield "dynamic sampling", f"{more}{r.tasks_per_step} groups have returns that differ"

@@ -8,6 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from torch.nn import Parameter
 
+from tutelage.errors import PolicyError
 from tutelage.objective.scores import Scores
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Ids, Sample
@@ -28,6 +29,14 @@ class Request:
     seed: int
     max_new: int
     temperature: float = 1.0  # 0 takes the likeliest token
+
+    def refuse_beyond(self, context: int) -> None:
+        """Raise PolicyError for a turn that may grow longer than the context."""
+        if len(self.prompt) + self.max_new > context:
+            raise PolicyError(
+                f"a prompt of {len(self.prompt)} tokens and {self.max_new} new ones exceed the "
+                f"context of {context}; raise the context or shorten the episode"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from tutelage.errors import PolicyError
+from tutelage.errors import PolicyError, first_line
 from tutelage.prompts.bounded import bounded
 
 SYSTEM, USER, AGENT, AGAIN = (
@@ -132,7 +132,7 @@ class Chat:
                 )
             )
         except Exception as error:  # a template is a program of anybody's
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            reason = first_line(error)[:200]
             raise PolicyError(
                 f"the chat template does not take messages from {roles} ({reason}); set "
                 "`chat_template` to a Jinja file that takes system, user and assistant messages"

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import RunError, install
+from tutelage.errors import RunError, first_line, install
 from tutelage.rollout.formats import messages
 from tutelage.types import WRONG_TURN
 
@@ -116,7 +116,7 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names
     except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{path} is no Parquet file ({str(error).splitlines()[0]})") from error
+        raise RunError(f"{path} is no Parquet file ({first_line(error)})") from error
     if "messages" not in names:
         raise RunError(f"{path} has no column messages, but {', '.join(names[:8])}")
     wanted = [n for n in ("messages", "task", "family", "won", "return") if n in names]
@@ -194,7 +194,7 @@ def read_inspect(path: Path) -> Iterator[dict[str, Any]]:
     try:
         log = read_eval_log(str(path))
     except Exception as error:  # a file of anybody's
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = first_line(error)
         raise RunError(f"{path} is no log of Inspect ({why[:200]})") from error
     for sample in log.samples or ():
         talk = []

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from tutelage import __version__
-from tutelage.errors import ConfigError, Elsewhere, RunError, TutelageError
+from tutelage.errors import ConfigError, Elsewhere, RunError, TutelageError, first_line
 from tutelage.rollout.ranks import Ranks
 from tutelage.runs.interrupt import TOGETHER
 from tutelage.runs.torchrun import Launch
@@ -91,7 +91,7 @@ def _connected() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise Lost(str(error).splitlines()[0]) from error
+        raise Lost(first_line(error)) from error
 
 
 @contextlib.contextmanager
@@ -180,7 +180,7 @@ def _store(launch: Launch, *, listens: bool = False) -> Store:
             ),
         )
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         if listens and ("EADDRINUSE" in reason or "in use" in reason):
             raise RunError(
                 f"rank 0 cannot listen on {where}, where another program does; choose another port "
@@ -239,7 +239,7 @@ def _connect(launch: Launch, watch: "_Watch") -> None:
         )
     except RuntimeError as error:
         raise Lost(
-            f"the {launch.size} ranks could not be connected ({str(error).splitlines()[0][:200]})"
+            f"the {launch.size} ranks could not be connected ({first_line(error)[:200]})"
         ) from error
     dist.distributed_c10d._set_pg_timeout(ANY)
 

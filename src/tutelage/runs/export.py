@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from tutelage.errors import ConfigError, PolicyError, RunError
+from tutelage.errors import ConfigError, PolicyError, RunError, first_line
 from tutelage.policies.hf import lora
 from tutelage.policies.hf.loading import load
 from tutelage.policies.hf.policy import HFPolicy
@@ -144,7 +144,7 @@ def push(folder: Path, repository: str) -> str:
         place = api.create_repo(repository, private=True, exist_ok=True)
         api.upload_folder(repo_id=place.repo_id, folder_path=folder)
     except Exception as error:  # of the hub, of the network, of a wrong name
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        why = first_line(error)
         raise RunError(
             f"{folder} is written, but could not be pushed to {repository} ({why[:300]}); log in with "
             f"`hf auth login`, then `hf upload {repository} {folder}`"

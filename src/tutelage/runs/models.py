@@ -17,7 +17,7 @@ from tutelage.config.schema import Config, PolicySection, SamplerSection
 from tutelage.envs.addresses import key_in
 from tutelage.envs.base import Demonstrates, Suite, Thinks
 from tutelage.envs.guard import attempt, close
-from tutelage.errors import ConfigError, did_you_mean
+from tutelage.errors import ConfigError, did_you_mean, first_line
 from tutelage.policies.base import OpenedPolicy, Policy, Trainable
 from tutelage.policies.hf import wheel
 from tutelage.policies.hf.kv_cache import budget
@@ -125,7 +125,7 @@ def device_of(section: PolicySection, *, where: str) -> str:
         device = torch.device(section.device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(
             f"{where}.device = {section.device!r} cannot be used here ({reason}); "
             'set it to "cpu" or "auto"'
@@ -225,7 +225,7 @@ def tokenizer_of(section: PolicySection, config: Config, suite: Suite, context: 
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"the tokenizer of {folder!r} could not be loaded "
-            f"({str(error).splitlines()[0].rstrip('.')}); give a folder, or the name of one of "
+            f"({first_line(error).rstrip('.')}); give a folder, or the name of one of "
             "[policies]"
         ) from error
 

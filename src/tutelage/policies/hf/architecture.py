@@ -6,12 +6,6 @@ LONGEST = 32_768
 """Context of models that state none (recurrent ones, or attention without positions), unless their
 tokenizer states one."""
 LENGTHS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "n_positions", "n_ctx")
-WRONG = {
-    "deepseek_v32": "sampled tokens differ by up to 1.2 nats from the model's own forward pass",
-    "hy_v4": "sampled tokens differ by up to 0.05 nats from the model's own forward pass",
-    "reformer": "it cannot be trained: its code takes a backward pass in training mode alone",
-}
-"""Model types that the proof at load accepts and that the sweep of all architectures found wrong."""
 UNLIMITED = 1 << 30
 """A tokenizer without a length says a huge number."""
 
@@ -61,7 +55,13 @@ def layer_kinds(config: Any) -> set[str]:
 def window(config: Any) -> int:
     """Tokens that a layer which does not look at all of them looks at; 0 without one."""
     described = text_config(config)
-    for name in ("sliding_window", "attention_chunk_size", "window_size", "index_topk"):
+    for name in (
+        "sliding_window",
+        "attention_chunk_size",
+        "window_size",
+        "index_topk",
+        "lsh_attn_chunk_length",
+    ):
         width = getattr(described, name, None)
         if isinstance(width, int) and width > 0:
             return width

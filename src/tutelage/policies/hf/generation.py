@@ -28,7 +28,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.errors import PolicyError
 from tutelage.maths.distributions import capped, product
 from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf import kv_cache
@@ -136,11 +135,7 @@ class SlotEngine:
         self.decoding = _Decoding()
 
     def submit(self, request: Request) -> None:
-        if len(request.prompt) + request.max_new > self.context:
-            raise PolicyError(
-                f"a prompt of {len(request.prompt)} tokens and {request.max_new} new ones exceed "
-                f"the context of {self.context}; raise the context or shorten the episode"
-            )
+        request.refuse_beyond(self.context)
         self.waiting.append(request)
 
     def release(self, key: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from tutelage.errors import PolicyError
+from tutelage.errors import PolicyError, first_line
 from tutelage.policies.base import Dtype
 from tutelage.policies.hf import memory
 from tutelage.policies.hf.architecture import text_config
@@ -24,18 +24,13 @@ def _not_loaded(name: str, reason: str) -> str:
     )
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
-
-
 def _config(name: str, layers: int | None) -> Any:
     """The model's transformers configuration, cut to its first `layers`."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     described = text_config(config)
-    if layers in (None, described.num_hidden_layers):
+    if layers is None or layers == described.num_hidden_layers:
         return config
     if layers > described.num_hidden_layers:
         raise PolicyError(
@@ -48,21 +43,35 @@ def _config(name: str, layers: int | None) -> Any:
     return config
 
 
+def _class_for(config: Any) -> Any:
+    """The class that reads a configuration's model: one of transformers' own. AutoModelForCausalLM
+    does not know the configuration of the text part of some models that it loads (Emu3, Llama 3.2
+    with pictures), with which they are saved."""
+    import transformers
+
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        for name in getattr(config, "architectures", None) or ():
+            found = getattr(transformers, name, None) if name.endswith("ForCausalLM") else None
+            if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+                return found
+    return transformers.AutoModelForCausalLM
+
+
 def _model(name: str, layers: int | None) -> Any:
     """The model of a folder or a hub id, in float32; adapters are merged into their base."""
-    from transformers import AutoModelForCausalLM
-
     if base := base_of(name):
         if layers is not None:
             raise PolicyError(
                 f"{name} holds adapters for all layers of its model; write its merged weights "
                 "with `tutelage export`, then take the first layers of those"
             )
-        return merged(_model(base, text_config(_config(name, None)).num_hidden_layers), name)
+        depth = getattr(text_config(_config(name, None)), "num_hidden_layers", None)
+        return merged(_model(base, depth), name)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        config = _config(name, layers)
+        model, report = _class_for(config).from_pretrained(
             name,
-            config=_config(name, layers),
+            config=config,
             dtype=torch.float32,
             attn_implementation="eager",  # which every model knows; the policy chooses another
             output_loading_info=True,
@@ -73,7 +82,7 @@ def _model(name: str, layers: int | None) -> Any:
     except PolicyError:
         raise
     except Exception as error:  # an untrusted folder: its faults may raise any exception
-        raise PolicyError(_not_loaded(name, _first_line(error))) from error
+        raise PolicyError(_not_loaded(name, first_line(error)[:300])) from error
     _own_memory(model)
     # transformers would continue with random numbers in their place
     missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
@@ -137,7 +146,7 @@ def load(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # as above
-        raise PolicyError(_not_loaded(name, _first_line(error))) from error
+        raise PolicyError(_not_loaded(name, first_line(error)[:300])) from error
     model = _model(name, layers)
     if chat_template:
         tokenizer.chat_template = read_template(Path(chat_template))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tutelage.errors import PolicyError, install
+from tutelage.errors import PolicyError, first_line, install
 
 ALPHA = 32
 """Divided by the rank, so that one learning rate suits all ranks about equally well (Schulman et
@@ -125,7 +125,7 @@ def restore(wrapped: Any, folder: Path) -> None:
             raise ValueError("they are of another model or rank")
     except (OSError, ValueError, SafetensorError) as error:
         raise PolicyError(
-            f"the adapters in {folder} could not be loaded ({str(error).splitlines()[0]}); give "
+            f"the adapters in {folder} could not be loaded ({first_line(error)}); give "
             "another checkpoint, or set lora to the rank they were trained with"
         ) from error
     _peft().set_peft_model_state_dict(wrapped, tensors)
@@ -161,7 +161,7 @@ def merged(model: Any, folder: str) -> Any:
         with _without_peft_warnings():
             wrapped = peft.PeftModel.from_pretrained(model, folder, use_safetensors=True)
     except Exception as error:  # an untrusted folder: its faults may raise any exception
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise PolicyError(
             f"the adapters in {folder} could not be loaded ({reason}); give "
             "the folder of another checkpoint"

@@ -5,6 +5,9 @@ in the model's own code and in the cache that it makes. Nothing is packed, share
 slots: a turn is sampled one token after another by itself, with the episode's cache kept from turn
 to turn, and sequences are scored side by side, padded at their ends, or each by itself where padding
 changes numbers. How much of that a model bears is found by trying it when it is loaded.
+
+Where a token's probabilities depend on the tokens after it too, none of that is right: each token is
+recomputed, in sampling and in scoring, by a pass of its own over exactly the tokens before it.
 """
 
 import copy
@@ -49,6 +52,8 @@ class PlainPath:
     switch   length up to which rotations have other factors than beyond it (0: none): a token's
              distribution is that of a pass over exactly the tokens before it
     padded   whether sequences may be padded to the longest of a pass
+    recomputed
+             whether every token is scored by a pass of its own over exactly the tokens before it
     """
 
     def __init__(
@@ -63,11 +68,25 @@ class PlainPath:
     ) -> None:
         self.model, self.readout, self.context = model, readout, context
         self.size, self.switch, self.device = size, switch, device
-        self.padded = True
+        self.padded, self.recomputed = True, False
         self.feeding: Feeding = "several"
         self.masked = False
         names = inspect.signature(model.forward).parameters
         self.known = {name for name in STATES if name in names}
+
+    @property
+    def cost(self) -> str:
+        """What is slower than in other plain passes; empty if nothing is."""
+        if self.recomputed:
+            return (
+                "each token's probabilities depend on the tokens after it, so every token is "
+                "sampled, and scored, by a pass of its own over all before it"
+            )
+        if self.feeding == "none":
+            return (
+                "it has no cache that is right, so every token is sampled by a pass over all before"
+            )
+        return ""
 
     def over(
         self,
@@ -82,13 +101,24 @@ class PlainPath:
 
     def _run(self, ids: Tensor, **more: Any) -> tuple[Tensor, Any]:
         """Rows [B, T, H] that the head is multiplied with, or logits, and the model's output."""
+        inputs = {**generating(self.model, ids), **more} if self.recomputed else more
+        inputs.setdefault("input_ids", ids)
         with self.context(ids.numel()):
             if self.readout.output is None:
-                result = self.model(input_ids=ids, **more)
+                result = self.model(**inputs)
                 return result.logits[..., : self.size], result
             with caught(self.readout.output) as states:
-                result = self.model(input_ids=ids, **more)
+                result = self.model(**inputs)
         return self.readout.rows(states[0]), result
+
+    def next_rows(self, ids: Sequence[int], places: Sequence[int]) -> Tensor:
+        """Rows [N, H] that predict the tokens at some places of a sequence, each by a pass over
+        exactly the tokens before it."""
+        rows = []
+        for place in places:
+            before = torch.tensor([list(ids[:place])], device=self.device)
+            rows.append(self._run(before, use_cache=False)[0][0, -1])
+        return torch.stack(rows)
 
     def rows(self, sequences: Sequence[Sequence[int]]) -> Tensor:
         """Rows [B, T, H] of sequences padded to the longest."""
@@ -156,6 +186,16 @@ class PlainPath:
         return capped(raw_logits(rows, head.to(rows.dtype)), self.readout.cap)
 
 
+def generating(model: Any, ids: Tensor) -> dict[str, Any]:
+    """The inputs with which transformers' own `generate` asks for the token after ids [1, T], where
+    the model's class says more than the tokens: XLNet's target is an input."""
+    prepare = getattr(type(model), "prepare_inputs_for_generation", None)
+    if prepare is None or "GenerationMixin" in prepare.__qualname__:
+        return {}
+    inputs = prepare(model, ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    return {key: value for key, value in inputs.items() if value is not None}
+
+
 @dataclass(slots=True)
 class Held:
     """What an episode's cache holds: tokens, the model's own state after them, and the row [1, H]
@@ -212,11 +252,7 @@ class PlainEngine:
         self.clock = 0
 
     def submit(self, request: Request) -> None:
-        if len(request.prompt) + request.max_new > self.context:
-            raise PolicyError(
-                f"a prompt of {len(request.prompt)} tokens and {request.max_new} new ones exceed "
-                f"the context of {self.context}; raise the context or shorten the episode"
-            )
+        request.refuse_beyond(self.context)
         self.waiting.append(request)
 
     def release(self, key: str) -> None:

@@ -215,12 +215,6 @@ class HFPolicy:
     @products("float32")
     def _choose_path(self) -> None:
         """Take the fast path if what it samples and scores is the model's own, else the plain one."""
-        kind = str(getattr(self.model.config, "model_type", ""))
-        if kind in architecture.WRONG:
-            raise PolicyError(
-                f"models of type {kind} are not supported: {architecture.WRONG[kind]}; choose a "
-                "model of another architecture (docs/architectures.md lists those that are right)"
-            )
         self.proving = True
         of = proof.probe(self.model.config, size=self.chat.size, context=self.context_length)
         self.model.set_attn_implementation("eager")
@@ -244,6 +238,8 @@ class HFPolicy:
             )
             proof.prove_plain(path, self._plain_engine, of, name=type(self.model).__name__)
             self.plain = path
+            if path.cost:
+                self.path += f"; {path.cost}"
         self.proving = False
 
     def _find_readout(self, of: proof.Probe) -> None:
@@ -379,6 +375,10 @@ class HFPolicy:
         parts, order, sequences = [], [], pack(samples)
         prefix = self._prefix_of(sequences) if self._can_share else None
         for group in self._batches(sequences):
+            if self.plain is not None and self.plain.recomputed:
+                parts += [self.plain.next_rows(x.ids, x.positions) for x in group]
+                order += [index for sequence in group for index in sequence.flat]
+                continue
             if self.plain is not None:
                 rows = self.plain.rows([each.ids for each in group])
                 hidden, starts = rows.flatten(0, 1), [i * rows.shape[1] for i in range(len(rows))]

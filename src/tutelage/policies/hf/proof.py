@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from tutelage.errors import PolicyError
+from tutelage.errors import PolicyError, first_line
 from tutelage.policies.base import Completion, Engine, Request
 from tutelage.policies.hf import architecture
-from tutelage.policies.hf.plain import TRIED, PlainPath
+from tutelage.policies.hf.plain import TRIED, PlainPath, generating
 
 T = TypeVar("T")
 PROBE_LENGTHS = (13, 21)
@@ -22,6 +22,8 @@ TURNS, NEW = 2, 2
 """Turns of each, and tokens that each turn samples at most."""
 SEEN = (1, 5)
 """Tokens that come between turns: fewer and more than a recurrent layer's convolution is wide."""
+SHORTER = (1, 2, 3, 5, 8, 13, 21, 34)
+"""By how many tokens a sequence is cut to see whether earlier tokens are scored as before."""
 LONGEST_WINDOW = 64
 """Windows up to this many tokens are looked beyond; a proof over thousands would take minutes."""
 MAX_LOGIT_ERROR = 3e-4
@@ -33,6 +35,7 @@ class Probe(NamedTuple):
 
     prompts: tuple[tuple[int, ...], ...]
     seen: tuple[tuple[int, ...], ...]
+    context: int
 
 
 class Played(NamedTuple):
@@ -57,6 +60,7 @@ def probe(config: Any, *, size: int, context: int) -> Probe:
     return Probe(
         (tuple(ids[:first]), tuple(ids[first : first + second])),
         (tuple(ids[-sum(SEEN) : -SEEN[1]]), tuple(ids[-SEEN[1] :])),
+        context,
     )
 
 
@@ -130,12 +134,8 @@ def tried(function: Callable[[], T]) -> T | str:
     try:
         return function()
     except Exception as error:  # anybody's code, which may not bear what is asked of it
-        return first_line(error)
-
-
-def first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+        kind, line = type(error).__name__, first_line(error)[:200]
+        return line if line == kind else f"{kind}: {line}"
 
 
 def prove_plain(path: PlainPath, engine: Any, of: Probe, *, name: str) -> None:
@@ -145,8 +145,18 @@ def prove_plain(path: PlainPath, engine: Any, of: Probe, *, name: str) -> None:
 
     Raises PolicyError where none agrees with the model's own forward pass.
     """
+    later = _depends_on_later(path, of)
+    if later:
+        described = architecture.text_config(path.model.config)
+        if getattr(described, "is_decoder", None) is False:
+            raise PolicyError(
+                f"{name} cannot be sampled from: it is an encoder, whose scores of a token depend "
+                f"on later ones ({later}), as is_decoder = false in its configuration says; use a "
+                "causal language model"
+            )
+        path.recomputed, path.padded = True, False
     reasons = []
-    for path.feeding, path.masked in TRIED:
+    for path.feeding, path.masked in TRIED[-1:] if later else TRIED:
         reason, episodes, own = _tried(path, engine, of)
         if not reason:
             break
@@ -154,10 +164,17 @@ def prove_plain(path: PlainPath, engine: Any, of: Probe, *, name: str) -> None:
     else:
         raise PolicyError(
             f"{name} cannot be sampled from: with its own cache, and without one, its "
-            f"probabilities are not those of its forward pass over the whole sequence "
-            f"({reasons[-1]}); a causal language model is needed, whose scores of a token do not "
-            "depend on later ones"
+            f"probabilities are not those of its forward pass over the same tokens "
+            f"({reasons[-1]}), so two passes of it may differ; use a model that computes the same "
+            "numbers each time"
         )
+    if reason := _gradient_misfit(path, of):
+        raise PolicyError(
+            f"{name} cannot be trained: its code takes no backward pass outside of training mode, "
+            f"in which dropout would change its probabilities ({reason}); use another model"
+        )
+    if path.recomputed:
+        return
     reasons = []
     for path.padded in (True, False):
         reason = _scored(path, episodes, own)
@@ -170,17 +187,72 @@ def prove_plain(path: PlainPath, engine: Any, of: Probe, *, name: str) -> None:
     )
 
 
+def _depends_on_later(path: PlainPath, of: Probe) -> str:
+    """Empty, or by how much the model's scores of the first tokens of a sequence change when its
+    last ones are cut off.
+
+    Attention that looks ahead does that, and so does a choice of keys by their rank whose ties fall
+    otherwise in a longer row (sparse indexers: their scores are exactly 0 where no head's is
+    positive).
+    """
+    ids = [t for part in (*of.prompts, *of.seen) for t in part][: of.context]
+    if 0 < path.switch < len(ids):
+        return ""  # scored by passes over exactly the tokens before each
+    whole = _own(path, ids)
+    ends = [len(ids) - n for n in SHORTER if n < len(ids)]
+    parts = [_own(path, ids[:end]) for end in ends]
+    return scored_wrongly(parts, [whole[:end] for end in ends])
+
+
+def _own(path: PlainPath, ids: Sequence[int]) -> Tensor:
+    size, switch, device = path.size, path.switch, path.device
+    return own_logits(path.model, ids, size=size, switch=switch, device=device)
+
+
+def _gradient_misfit(path: PlainPath, of: Probe) -> str:
+    """Why no gradient reaches the model's first layer; empty if one does."""
+    embedded: list[Tensor] = []
+
+    def catch(module: Any, inputs: Any, output: Tensor) -> Tensor:
+        embedded.append(output.detach().requires_grad_())
+        return embedded[-1].clone()  # some models go on in place
+
+    def reaches() -> str:
+        rows = path.next_rows(of.prompts[-1], [len(of.prompts[-1])])
+        if not embedded:
+            return ""
+        gradient = torch.autograd.grad(rows.float().sum(), embedded[0], allow_unused=True)[0]
+        finite = gradient is None or bool(gradient.isfinite().all())
+        return "" if finite else "its gradient is not finite"
+
+    hook = path.model.get_input_embeddings().register_forward_hook(catch)
+    try:
+        with torch.enable_grad():
+            return tried(reaches)
+    finally:
+        hook.remove()
+
+
 def _tried(path: PlainPath, engine: Any, of: Probe) -> tuple[str, list[Played], list[Tensor]]:
     def numbers() -> tuple[list[Played], list[Tensor]]:
         episodes = played(engine(path), of)
-        size, switch, device = path.size, path.switch, path.device
         return episodes, [
-            own_logits(path.model, each.ids, size=size, switch=switch, device=device)
-            for each in episodes
+            _own_next(path, each) if path.recomputed else _own(path, each.ids) for each in episodes
         ]
 
     found = tried(numbers)
     return (found, [], []) if isinstance(found, str) else (sampled_wrongly(*found), *found)
+
+
+def _own_next(path: PlainPath, episode: Played) -> Tensor:
+    """[T, V] of the model's own passes over exactly the tokens before each sampled one; zeros
+    elsewhere."""
+    logits = torch.zeros(len(episode.ids), path.size, device=path.device)
+    for place in episode.places:
+        ids = torch.tensor([episode.ids[:place]], device=path.device)
+        inputs = {"input_ids": ids, "use_cache": False} | generating(path.model, ids)
+        logits[place - 1] = path.model(**inputs).logits[0, -1, : path.size].float()
+    return logits
 
 
 def _scored(path: PlainPath, episodes: Sequence[Played], own: Sequence[Tensor]) -> str:

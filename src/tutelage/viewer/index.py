@@ -452,28 +452,21 @@ class Index:
 
     def columns(self, episode: int) -> dict[str, list[float | None]]:
         """Every recorded signal at each sampled token of an episode; empty where none was."""
+        columns: dict[str, list[float | None]] = self.recorded(episode).get("columns", {})
+        return columns
+
+    def recorded(self, episode: int) -> dict[str, Any]:
+        """An episode's line of columns.jsonl; empty where there is none."""
         row = self.row(episode)
-        places = self.db.execute(
-            "SELECT start, length FROM lines WHERE step = ? AND task = ? AND copy = ? "
-            "AND phase = ? ORDER BY id",
-            (row["step"], row["task"], row["copy"], row["phase"]),
-        ).fetchall()
+        key = (row["step"], row["task"], row["copy"], row["phase"])
+        same = "step = ? AND task = ? AND copy = ? AND phase = ? ORDER BY id"
+        places = self.db.execute(f"SELECT start, length FROM lines WHERE {same}", key).fetchall()
         if not places:
             return {}
         # a task that was drawn twice in one step has several lines of one key, in order
-        twins = [
-            found
-            for (found,) in self.db.execute(
-                "SELECT id FROM episodes WHERE step = ? AND task = ? AND copy = ? AND phase = ? "
-                "ORDER BY id",
-                (row["step"], row["task"], row["copy"], row["phase"]),
-            )
-        ]
+        twins = [i for (i,) in self.db.execute(f"SELECT id FROM episodes WHERE {same}", key)]
         place = places[min(twins.index(episode), len(places) - 1)]
-        columns: dict[str, list[float | None]] = _line(self.folder / COLUMNS, Place(*place))[
-            "columns"
-        ]
-        return columns
+        return _line(self.folder / COLUMNS, Place(*place))
 
     def columns_of_step(self, phase: str, step: int) -> Iterator[Mapping[str, Any]]:
         """All lines of columns.jsonl of one step."""

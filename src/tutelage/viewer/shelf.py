@@ -158,7 +158,8 @@ class Shelf:
         """An episode with the text of every token, and every recorded signal."""
         folder, index = self.folder(name), self.index(name)
         line, row = index.episode(number), index.row(number)
-        columns = index.columns(number)
+        recorded = index.recorded(number)
+        columns = recorded.get("columns", {})
         try:
             tokenizer, problem = tokenizer_of(folder.path), ""
         except OSError as error:
@@ -179,6 +180,12 @@ class Shelf:
                 }
             )
             at += len(ids)
+        alternatives = {
+            view: tokens
+            for view, tokens in recorded.get("alternatives", {}).items()
+            if len(tokens) == at
+        }
+        likely = {i for tokens in alternatives.values() for pairs in tokens for i, _ in pairs or ()}
         if turns and any(turn.get("logps") for turn in turns):
             sampled = [x for turn in turns for x in turn.get("logps", [])]
             columns = {"log p when sampled": sampled, **columns}
@@ -200,6 +207,8 @@ class Shelf:
             "row": row,
             "line": {**{k: v for k, v in line.items() if k != "turns"}, "turns": turns},
             "columns": {k: v for k, v in columns.items() if len(v) == at},
+            "alternatives": alternatives,
+            "texts": {i: pieces(tokenizer, [i])[0] for i in sorted(likely)},
             "tokenizer": problem,
             "group": group,
             "advantage": advantage,

@@ -135,7 +135,7 @@ function Episode({ run, id, query }) {
         <${Conversation} found=${found} look=${look}/></div>
       <aside>
         ${look.column ? html`<section><h3>${visible(look.column)}</h3><${Legend} columns=${found.columns} column=${look.column} scale=${look.scale}/>
-          <${Inspector} turns=${line.turns} columns=${found.columns} column=${look.column} at=${picked}/></section>` : null}
+          <${Inspector} found=${found} column=${look.column} at=${picked}/></section>` : null}
         <section><details open><summary><h3>What each view is shown besides</h3></summary><${Views} key=${id} run=${run} id=${id}/></details></section>
         <section><${Group} run=${run} found=${found}/></section>
         ${found.same_task.length > found.group.length ? html`<section><details><summary><h3>Same task elsewhere in this run</h3></summary>

@@ -47,26 +47,10 @@ CREATE INDEX IF NOT EXISTS by_key ON lines (step, task, copy);
 CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(text, content='', tokenize='unicode61');
 """
 
-LISTED = [
-    "id",
-    "phase",
-    "step",
-    "policy",
-    "split",
-    "task",
-    "family",
-    "grp",
-    "copy",
-    "stop",
-    "won",
-    "score",
-    "ret",
-    "error",
-    "turns",
-    "tokens",
-    "invalid",
-    "actors",
-]
+LISTED = (
+    "id phase step policy split task family grp copy stop won score ret error turns tokens invalid "
+    "actors"
+).split()
 """Columns of a list of episodes."""
 FACETS = ("phase", "split", "family", "stop", "policy")
 """What episodes are filtered by as it stands; the page offers the values that there are."""
@@ -277,10 +261,9 @@ class Index:
         actors = sorted(
             {str(t["actor"]) for t in turns} | {str(t["taken"][1]) for t in turns if t.get("taken")}
         )
+        names = ["start", "length", "crc", *LISTED[1:]]
         cursor = db.execute(
-            "INSERT INTO episodes (start, length, crc, phase, step, policy, split, task, family, "
-            "grp, copy, stop, won, score, ret, error, turns, tokens, invalid, actors) "
-            "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            f"INSERT INTO episodes ({', '.join(names)}) VALUES ({','.join('?' * len(names))})",
             (
                 *place,
                 zlib.crc32(raw),
@@ -361,47 +344,21 @@ class Index:
         self, asked: Filter, order: str, descending: bool, limit: int, offset: int
     ) -> dict[str, Any]:
         where, values = _where(asked)
+        # from the words to the episodes: the other way round takes twice as long
+        source = (
+            "words CROSS JOIN episodes ON id = words.rowid" if match(asked.text) else "episodes"
+        )
+        key = "words.rowid" if order == "step" and match(asked.text) else ORDERS[order]
         way = "DESC" if descending else "ASC"
-        if order == "step" and not asked.text.strip():
-            return self._in_order(where, values, way, limit, offset)
-        # one statement, so that the episodes are searched once for the counts and the rows
-        found = self.db.execute(
-            f"""
-            WITH passed AS MATERIALIZED (
-              SELECT id AS at, {ORDERS[order]} AS sorted, won AS wins, ret AS returned
-              FROM episodes{where}
-            )
-            SELECT (SELECT count(*) FROM passed), (SELECT sum(wins) FROM passed),
-              (SELECT avg(returned) FROM passed), {", ".join(LISTED)}
-            FROM (SELECT 1) LEFT JOIN (
-              SELECT at, sorted FROM passed ORDER BY sorted {way}, at {way} LIMIT ? OFFSET ?
-            ) LEFT JOIN episodes ON id = at
-            ORDER BY sorted {way}, at {way}
-            """,
-            [*values, limit, offset],
-        ).fetchall()
-        total, won, mean = found[0][:3]
-        rows = [row[3:] for row in found if row[3] is not None]
-        return {
-            "total": total,
-            "won": won or 0,
-            "return": mean,
-            "rows": [dict(zip(LISTED, row, strict=True)) for row in rows],
-        }
-
-    def _in_order(
-        self, where: str, values: list[Any], way: str, limit: int, offset: int
-    ) -> dict[str, Any]:
-        """The same for the order of lines: rows are read until there are enough, and the counts need
-        no list of what passed. A third of the time for 100,000 episodes."""
+        by = f"{key} {way}" if order == "step" else f"{key} {way}, id {way}"
         db = self.db
         db.execute("BEGIN")  # both statements see the same episodes
         try:
             total, won, mean = db.execute(
-                f"SELECT count(*), sum(won), avg(ret) FROM episodes{where}", values
+                f"SELECT count(*), sum(won), avg(ret) FROM {source}{where}", values
             ).fetchone()
             rows = db.execute(
-                f"SELECT {', '.join(LISTED)} FROM episodes{where} ORDER BY id {way} LIMIT ? OFFSET ?",
+                f"SELECT {', '.join(LISTED)} FROM {source}{where} ORDER BY {by} LIMIT ? OFFSET ?",
                 [*values, limit, offset],
             ).fetchall()
         finally:
@@ -553,5 +510,5 @@ def _where(asked: Filter) -> tuple[str, list[Any]]:
     if asked.group:
         also("grp = ?", asked.group)
     if words := match(asked.text):
-        also("id IN (SELECT rowid FROM words WHERE words MATCH ?)", words)
+        also("words MATCH ?", words)
     return (f" WHERE {' AND '.join(clauses)}" if clauses else ""), values

@@ -187,7 +187,7 @@ def test_tokens_are_coloured_and_told(watched: Watched, live: Live, folder: Path
     assert rows[0] == [token, '"', "sampled", "60.7", "%"]
     assert rows[1] == [other, '"', "22.3", "%"]
     assert rows[2] == [other, '"', "90.5", "%"]
-    assert rows[3][-2:] == ["0.0", "%"]
+    assert rows[3][-3:] == ["<", "0.1", "%"]
     assert len(page.query_selector_all("#alternatives caption")) == 2
     page.focus(".conversation")
     page.keyboard.press("ArrowRight")

@@ -124,8 +124,8 @@ function Episode({ run, id, query }) {
       <span class="soft">${row.policy ? `${visible(row.policy)}, ` : ""}${row.phase === "warm_start" ? "warm start, " : ""}step ${row.step}, copy ${row.copy}, ${visible(row.family)},
         return ${number(row.ret, 3)}, ${row.turns} turns, ended by ${ENDS[row.stop] || visible(row.stop)}</span>
       <span class="grow"></span>
-      <button title="previous (k)" onClick=${() => near(-1)}>\u2191</button><button title="next (j)" onClick=${() => near(1)}>\u2193</button>
-      <a class="button" href=${link(["side"], { a: `${run}/${id}`, column: query.column })}>side by side</a>
+      <span class="pair"><button title="previous (k)" onClick=${() => near(-1)}>\u2191</button><button title="next (j)" onClick=${() => near(1)}>\u2193</button>
+        <a class="button" href=${link(["side"], { a: `${run}/${id}`, column: query.column })}>side by side</a></span>
     </div>
     ${error && html`<p class="error">${visible(error)}</p>`}
     <div class="split">

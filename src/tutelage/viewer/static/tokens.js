@@ -81,6 +81,11 @@ function Legend({ columns, column, scale }) {
   </div>`;
 }
 
+function share(logp) {
+  const p = Math.exp(logp ?? -Infinity);
+  return p < 5e-4 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`;
+}
+
 // The likeliest tokens of each view at one place; the one that was sampled is marked.
 function Alternatives({ found, sampled, at }) {
   const views = Object.entries(found.alternatives || {}).filter(([, tokens]) => tokens[at]);
@@ -88,7 +93,7 @@ function Alternatives({ found, sampled, at }) {
   return html`<div id="alternatives">${views.map(([view, tokens]) => html`<table class="numbers"><caption>${visible(view)}: likeliest tokens</caption>
     <tbody>${tokens[at].map(([id, logp]) => html`<tr class=${id === sampled ? "now" : ""}>
       <th><code class="piece">${visible(JSON.stringify(found.texts[id] ?? `#${id}`))}</code>${id === sampled ? html` <span class="soft">sampled</span>` : null}</th>
-      <td class="number" title=${`id ${id}, log p ${number(logp, 4)}`}>${(100 * Math.exp(logp ?? -Infinity)).toFixed(1)} %</td></tr>`)}</tbody></table>`)}</div>`;
+      <td class="number" title=${`id ${id}, log p ${number(logp, 4)}`}>${share(logp)}</td></tr>`)}</tbody></table>`)}</div>`;
 }
 
 function Inspector({ found, column, at }) {

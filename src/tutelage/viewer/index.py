@@ -47,10 +47,10 @@ CREATE INDEX IF NOT EXISTS by_key ON lines (step, task, copy);
 CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(text, content='', tokenize='unicode61');
 """
 
-LISTED = (
-    "id phase step policy split task family grp copy stop won score ret error turns tokens invalid "
-    "actors"
-).split()
+LISTED = [
+    *("id", "phase", "step", "policy", "split", "task", "family", "grp", "copy", "stop", "won"),
+    *("score", "ret", "error", "turns", "tokens", "invalid", "actors"),
+]
 """Columns of a list of episodes."""
 FACETS = ("phase", "split", "family", "stop", "policy")
 """What episodes are filtered by as it stands; the page offers the values that there are."""

@@ -183,7 +183,9 @@ class Shelf:
             at += len(ids)
         alternatives = {
             view: tokens
-            for view, tokens in recorded.get("alternatives", {}).items()
+            for view, tokens in sorted(
+                recorded.get("alternatives", {}).items(), key=lambda item: item[0] == "reference"
+            )
             if len(tokens) == at
         }
         likely = {i for tokens in alternatives.values() for pairs in tokens for i, _ in pairs or ()}

@@ -38,7 +38,7 @@ FILTERS = {
 CHOICES: dict[str, Callable[[Any], object]] = {
     "choice of an outcome": lambda page: page.select_option("#won", "no"),
     "choice of a family": lambda page: page.select_option("#family", index=2),
-    "a word typed (waits 150 ms for the next key)": lambda page: page.fill("#search", "kettle"),
+    "a word typed (waits 100 ms for the next key)": lambda page: page.fill("#search", "kettle"),
 }
 
 

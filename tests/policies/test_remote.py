@@ -19,7 +19,7 @@ from tutelage.errors import ConfigError, PolicyError
 from tutelage.policies.base import Request
 from tutelage.policies.server.http import Client
 from tutelage.policies.server.policy import POLL_WAIT, RemotePolicy
-from tutelage.policies.server.serve import Worker
+from tutelage.policies.server.serve_worker import Worker
 from tutelage.policies.server.vllm_api import PATH, completion_request, read_completion
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Sample

@@ -166,7 +166,8 @@ BROAD = {
     "envs.worker": 1,
     "policies.hf.proof": 1,
     "policies.server.http": 1,
-    "policies.server.serve": 3,
+    "policies.server.serve": 1,
+    "policies.server.serve_worker": 2,
     "runs.sinks": 2,
 }
 

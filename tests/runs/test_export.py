@@ -2,21 +2,27 @@
 
 import json
 import os
+import socket
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from support.fake_servers import Listed
+from support.fake_servers import Listed, client, serving
 from support.tiny_models import tiny, words
 from support.tiny_runs import tiny_file
 
 from tutelage.cli.main import main
 from tutelage.policies.hf.loading import load
+from tutelage.policies.server.http import RequestOptions
 from tutelage.runs import checkpoint, models
 from tutelage.runs.card import Source, base_model, licence
 
@@ -82,6 +88,66 @@ def test_transformers_loads_what_was_trained(here: Path, tmp_path: Path) -> None
     generation = GenerationConfig.from_pretrained(out)
     assert generation.eos_token_id == ours.end
     assert (generation.do_sample, generation.max_new_tokens) == (True, 4)
+
+
+def scored_by(port: int, ids: list[int]) -> list[float]:
+    """Log-probabilities that a server of vLLM's API gives the tokens of a prompt after the first."""
+    body = {"model": "student", "prompt": ids, "max_tokens": 1, "prompt_logprobs": 0}
+    (choice,) = (
+        client(port, options=RequestOptions()).ask("/v1/completions", body).result()["choices"]
+    )
+    return [
+        entry[str(i)]["logprob"]
+        for i, entry in zip(ids[1:], choice["prompt_logprobs"][1:], strict=True)
+    ]
+
+
+def check_served(out: Path, port: int) -> None:
+    """A server of the exported folder scores tokens as transformers does."""
+    ids = list(range(7, 40))
+    logps = logits(out, ids)[:-1].log_softmax(-1)
+    expected = logps.gather(-1, torch.tensor(ids[1:])[:, None])[:, 0]
+    torch.testing.assert_close(torch.tensor(scored_by(port, ids)), expected, atol=1e-3, rtol=0)
+
+
+def test_our_server_serves_what_was_exported(here: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    assert main(["export", "plain", str(out)]) == 0
+    with serving(load(str(out)), name="student") as server:
+        check_served(out, server.port)
+
+
+@pytest.mark.skipif(
+    find_spec("vllm") is None,
+    reason="vllm is not installed: `pip install 'tutelage[vllm]'` on a machine that it supports",
+)
+def test_vllm_serves_what_was_exported(here: Path, tmp_path: Path) -> None:
+    """Not run on the project's machines, which have no vllm; `check_served` is what the test above
+    runs against our own server."""
+    out = tmp_path / "model"
+    assert main(["export", "plain", str(out)]) == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--served-model-name", "student", "--host", "127.0.0.1", "--port", str(port)]
+    options += ["--max-model-len", "128", "--dtype", "float32", "--enforce-eager"]
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(out), *options]
+    with (tmp_path / "log").open("w") as log:
+        started = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        end = time.monotonic() + 600
+        while True:
+            assert started.poll() is None, (tmp_path / "log").read_text()[-2000:]
+            assert time.monotonic() < end, "vllm did not answer within 10 minutes"
+            try:
+                client(port).ask("/v1/models").result(5)
+                break
+            except Exception:
+                time.sleep(1)
+        check_served(out, port)
+    finally:
+        started.terminate()
+        started.wait(60)
 
 
 def test_the_card_says_what_was_done(here: Path, tmp_path: Path) -> None:

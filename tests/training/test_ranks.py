@@ -123,7 +123,7 @@ def learn(name: str, ranks: Ranks, **update: Any) -> dict[str, Any]:
             policies,  # type: ignore[arg-type]
             optimizer,
             session.prompter,
-            Update(**{"max_tokens_per_pass": 200, "minibatches": 2, **update}),
+            Update(**{"max_tokens_per_pass": 200, "minibatches": 2, "alternatives": 2, **update}),
             step=step,
             seed=0,
             clock=Clock(),
@@ -133,7 +133,8 @@ def learn(name: str, ranks: Ranks, **update: Any) -> dict[str, Any]:
         hinter.settle(episodes)
         out["played"] += [written(e) for e in played]
         out["losses"].append(dict(report.losses))
-        out["columns"].append(dict(report.columns))
+        likely = {f"likeliest of {name}": x for name, (_, x) in report.alternatives.items()}
+        out["columns"].append({**report.columns, **likely})
         out["norms"].append(report.grad_norm)
         out["ratios"].append(report.ratios)
     out["weights"], out["moved"] = flat(student), (flat(student) - before).abs().max()

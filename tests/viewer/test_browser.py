@@ -84,6 +84,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hostile["turns"][0] |= {"seen": HOSTILE, "text": f"<think>{HOSTILE}</think>{HOSTILE}"}
     hostile["turns"][1]["seen"] = LONG
     (path / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    signals = [json.loads(line) for line in (path / "columns.jsonl").read_text().splitlines()]
+    tokens = [i for turn in lines[0]["turns"] for i in turn["tokens"]]
+    signals[0]["alternatives"] = {
+        "student": [[[i, -0.5], [i + 1, -1.5]] for i in tokens],
+        "teacher": [[[i + 1, -0.1], [i + 2, None]] for i in tokens[:-1]] + [None],
+    }
+    (path / "columns.jsonl").write_text("".join(json.dumps(line) + "\n" for line in signals))
     evaluation = {
         "step": 3,
         "hint": "",
@@ -174,6 +181,14 @@ def test_tokens_are_coloured_and_told(watched: Watched, live: Live, folder: Path
     page.wait_for_selector("#inspector")
     shown = page.inner_text("#inspector tr.now td")
     assert float(shown.replace(",", "")) == pytest.approx(gaps[3], rel=1e-4)
+    sampled = int(page.inner_text("#inspector p .soft").split(",")[0].removeprefix("id "))
+    rows = [row.inner_text().split() for row in page.query_selector_all("#alternatives tr")]
+    token, other = f'"#{sampled}', f'"#{sampled + 1}'  # the run has no tokenizer
+    assert rows[0] == [token, '"', "sampled", "60.7", "%"]
+    assert rows[1] == [other, '"', "22.3", "%"]
+    assert rows[2] == [other, '"', "90.5", "%"]
+    assert rows[3][-3:] == ["<", "0.1", "%"]
+    assert len(page.query_selector_all("#alternatives caption")) == 2
     page.focus(".conversation")
     page.keyboard.press("ArrowRight")
     page.wait_for_selector('.token.picked[data-at="4"]')

@@ -48,6 +48,12 @@ def test_the_page_and_its_files_are_sent(live: Live) -> None:
         assert body == (server.STATIC / (path[1:] or "index.html")).read_bytes()
 
 
+def test_every_module_is_asked_for_at_once() -> None:
+    page = (server.STATIC / "index.html").read_text()
+    modules = {p.relative_to(server.STATIC).as_posix() for p in server.STATIC.rglob("*.*js")}
+    assert set(re.findall(r'modulepreload" href="([^"]*)"', page)) == modules - {"app.js"}
+
+
 @pytest.mark.parametrize(
     "path",
     ["/../server.py", "/..%2fserver.py", "/%2e%2e/server.py", "/vendor/LICENSE.htm", "/x.js"],

@@ -255,7 +255,7 @@ def serve(arguments: argparse.Namespace) -> int:
         key=arguments.key,
         reload=arguments.reload,
     )
-    print(f"serving {server.name} at http://{arguments.host}:{server.port}", flush=True)
+    print(f"serving {server.endpoints.name} at http://{arguments.host}:{server.port}", flush=True)
     with products("float32"):
         server.serve_forever()
     return 0

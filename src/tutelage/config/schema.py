@@ -74,8 +74,9 @@ class RunSection(Section):
     """Training steps, without those of the warm start."""
     checkpoint_every: At1 = 25
     """Steps between checkpoints; the newest two are kept."""
-    columns: bool = False
-    """Write every signal of every token to columns.jsonl, for plots and viewers; the file is large."""
+    columns: bool | Literal["alternatives"] = False
+    """Write every signal of every token to columns.jsonl, for plots and viewers; the file is large.
+    "alternatives" adds the 5 likeliest tokens of each view whose distribution is computed."""
 
 
 class EnvSection(Section):

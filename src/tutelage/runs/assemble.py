@@ -40,6 +40,7 @@ from tutelage.runs.phases import (
     phases_of,
     policies_wanted,
 )
+from tutelage.training.alternatives import ALTERNATIVES
 from tutelage.training.train_step import Update
 from tutelage.types import Task
 
@@ -341,6 +342,7 @@ def update_of(config: Config, device: str) -> Update:
         temperature=config.rollout.temperature,
         mismatch=(sampler or SamplerSection()).max_mismatch,
         truncate=None if sampler is None else sampler.truncate,
+        alternatives=ALTERNATIVES if config.run.columns == "alternatives" else 0,
     )
 
 

@@ -73,19 +73,28 @@ def entropy(episodes: Sequence[Episode]) -> float | None:
 def column_lines(
     phase: Phase, step: int, used: Sequence[Episode], report: Report
 ) -> Iterator[Line]:
-    """A line an episode: each signal's value at each of its tokens, in 6 digits."""
+    """A line an episode: each signal's value at each of its tokens, in 6 digits; and, where they
+    were recorded, the likeliest tokens of each view as [id, log-probability]."""
     start = 0
     for episode in used:
         end = start + sum(len(turn.tokens) for turn in episode.turns)
-        line = {
+        line: dict[str, object] = {
             "step": step,
             "task": episode.task.id,
             "copy": episode.copy,
             "columns": {
-                name: [_six_digits(x) for x in column[start:end].tolist()]
+                name: [_digits(x, 6) for x in column[start:end].tolist()]
                 for name, column in report.columns.items()
             },
         }
+        if report.alternatives:
+            line["alternatives"] = {
+                view: [
+                    [[i, _digits(x, 4)] for i, x in zip(*pair, strict=True) if i >= 0] or None
+                    for pair in zip(ids[start:end].tolist(), logps[start:end].tolist(), strict=True)
+                ]
+                for view, (ids, logps) in report.alternatives.items()
+            }
         yield in_phase(phase, line)
         start = end
 
@@ -95,5 +104,5 @@ def in_phase(phase: Phase, line: Line) -> Line:
     return {"phase": phase.name, **line}
 
 
-def _six_digits(x: float) -> float | None:
-    return float(f"{x:.6g}") if math.isfinite(x) else None
+def _digits(x: float, count: int) -> float | None:
+    return float(f"{x:.{count}g}") if math.isfinite(x) else None

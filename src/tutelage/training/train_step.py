@@ -18,6 +18,7 @@ from tutelage.objective.scores import Cut, Scores
 from tutelage.policies.base import Scorer
 from tutelage.rollout.ranks import ALONE, Ranks
 from tutelage.rollout.session import Clock
+from tutelage.training.alternatives import Alternatives, Likeliest
 from tutelage.training.layout import (
     Layout,
     Prompts,
@@ -49,6 +50,7 @@ class Update:
     device: str = "cpu"  # the student's
     mismatch: float = math.inf  # of sampler and trainer on average, in nats, before a step stops
     truncate: float | None = None  # importance weights are cut here; None: the trainer samples
+    alternatives: int = 0  # likeliest tokens of every view that the report holds at each token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ class Report:
     means: Mapping[str, float] = field(default_factory=dict)
     mismatch: Mapping[str, float] = field(default_factory=dict)
     ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by term
+    alternatives: Likeliest = field(default_factory=dict)
 
 
 def train_step(
@@ -110,6 +113,7 @@ def train_step(
     spans = needed_spans(layout, objective, algorithm, update.device)
     losses, norms = dict.fromkeys((name for name, _ in objective.terms), 0.0), list[float]()
     ratios = RatioStatistics()
+    alternatives = Alternatives(update.alternatives, algorithm.all_views(), layout.batch.token)
     for part, size in _minibatches(layout, objective, update, (seed, step)):
         own = shard.own(part)
         passes = micro_batches(own, spans, update.max_tokens_per_pass, padded=views.padded)
@@ -118,10 +122,12 @@ def train_step(
             index = layout.token_index(chosen).to(update.device)
             if not norms:  # the weights are still those that sampled
                 mismatch.glimpse(layout.batch, live, index)
+            alternatives.add_pass(live, index)
             _backward(objective, live, index, 1.0 / size, losses, ratios)
         if not norms:
             shard.gather_glimpses(mismatch)
         mismatch.check(step)
+        alternatives.add_read(before)
         norms.append(_advance(optimizer, update.grad_clip, step, shard))
     columns = shard.columns(state.columns)
     clock.add("update", since + clock.seconds.get("teacher", 0.0) - taught)
@@ -133,6 +139,7 @@ def train_step(
         means={name: float(x[~x.isnan()].mean()) for name, x in columns.items()},
         mismatch=mismatch.numbers(),
         ratios=shard.gathered(ratios).numbers(),
+        alternatives=alternatives.recorded(shard.columns(alternatives.tensors)),
     )
 
 

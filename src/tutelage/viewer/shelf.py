@@ -19,7 +19,8 @@ PATIENCE = 0.2
 """Seconds that a first answer waits for the index."""
 ADVANTAGE = re.compile(r"^(group_relative|.*advantage|leave_one_out)")
 """Signals that compare an episode with the others of its group."""
-
+CONSTANT = re.compile(r"^[\d\s.*+-]+$")
+"""Signals that are a number, such as "0.01 * 1": they say nothing of a token."""
 FIRST = ("gate", "t_dur", "gap", "group_relative")
 """Beginnings of signals whose spread is shown first."""
 
@@ -158,7 +159,8 @@ class Shelf:
         """An episode with the text of every token, and every recorded signal."""
         folder, index = self.folder(name), self.index(name)
         line, row = index.episode(number), index.row(number)
-        columns = index.columns(number)
+        recorded = index.recorded(number)
+        columns = recorded.get("columns", {})
         try:
             tokenizer, problem = tokenizer_of(folder.path), ""
         except OSError as error:
@@ -179,6 +181,15 @@ class Shelf:
                 }
             )
             at += len(ids)
+        alternatives = {
+            view: tokens
+            for view, tokens in sorted(
+                recorded.get("alternatives", {}).items(), key=lambda item: item[0] == "reference"
+            )
+            if len(tokens) == at
+        }
+        likely = {i for tokens in alternatives.values() for pairs in tokens for i, _ in pairs or ()}
+        first = next((i for turn in turns for i in turn["ids"]), 0)
         if turns and any(turn.get("logps") for turn in turns):
             sampled = [x for turn in turns for x in turn.get("logps", [])]
             columns = {"log p when sampled": sampled, **columns}
@@ -199,7 +210,10 @@ class Shelf:
         return {
             "row": row,
             "line": {**{k: v for k, v in line.items() if k != "turns"}, "turns": turns},
-            "columns": {k: v for k, v in columns.items() if len(v) == at},
+            "columns": {k: v for k, v in columns.items() if len(v) == at and not CONSTANT.match(k)},
+            "alternatives": alternatives,
+            # after another token: alone, one that begins with a space would lose it
+            "texts": {i: pieces(tokenizer, [first, i])[1] for i in sorted(likely)},
             "tokenizer": problem,
             "group": group,
             "advantage": advantage,
@@ -223,7 +237,8 @@ class Shelf:
             return {"steps": [], "bins": [], "parts": {}, "columns": []}
         chosen = step if step in steps else steps[-1]
         lines = list(index.columns_of_step(phase, chosen))
-        names = list(dict.fromkeys(name for line in lines for name in line["columns"]))
+        every = dict.fromkeys(name for line in lines for name in line["columns"])
+        names = [name for name in every if not CONSTANT.match(name)]
         if column not in names:
             liked = [n for start in FIRST for n in names if n.startswith(start)]
             column = (liked or names or [""])[0]

@@ -18,6 +18,17 @@ function dash(k) {
   return DASHES[k % DASHES.length];
 }
 
+// A piece of a line as the background of its mark in the legend.
+function sample(k) {
+  const stroke = colour(k);
+  let at = 0;
+  const stops = (dash(k).length ? dash(k) : [1, 0]).map((length, j) => {
+    at += length;
+    return `${j % 2 ? "transparent" : stroke} ${at - length}px ${at}px`;
+  });
+  return `repeating-linear-gradient(90deg, ${stops.join(", ")})`;
+}
+
 // The mean of what came before, each step back weighing less; gaps stay gaps.
 function smooth(values, strength) {
   if (!strength) return values;
@@ -65,15 +76,17 @@ function Chart({ title, lines, xlabel, height = 190, sync = "", percent = false 
   const key = JSON.stringify(present.map((l) => [l.name, l.k, l.x, l.y, l.low]));
   useEffect(() => {
     if (!box.current || !present.length) return undefined;
-    const series = [{ label: xlabel, value: (_, v) => number(v) }];
+    const marks = [];
+    const series = [{ label: xlabel, value: (_, v) => (v === null ? "" : number(v)) }];
     const bands = [];
     for (const line of present) {
       const stroke = colour(line.k);
+      marks[series.length] = sample(line.k);
       const dots = line.y.filter((v) => v !== null && v !== undefined).length < 40;
       series.push({
         label: line.name, stroke, width: 2, dash: dash(line.k), spanGaps: true,
         points: { show: dots, size: 5, fill: stroke },
-        value: (_, v) => (percent && v !== null ? `${(100 * v).toFixed(1)} %` : number(v)),
+        value: (_, v) => (v === null ? "" : percent ? `${(100 * v).toFixed(1)} %` : number(v)),
       });
       if (line.low) {
         const at = series.length;
@@ -98,7 +111,7 @@ function Chart({ title, lines, xlabel, height = 190, sync = "", percent = false 
           },
         ],
         cursor: { drag: { x: true, y: false }, ...(sync ? { sync: { key: sync } } : {}) },
-        legend: { live: true },
+        legend: { live: true, markers: { width: 0, fill: (_, k) => marks[k] || "none" } },
       },
       present.length === 1 ? tables(present)[0] : uPlot.join(tables(present)),
       box.current,

@@ -124,8 +124,8 @@ function Episode({ run, id, query }) {
       <span class="soft">${row.policy ? `${visible(row.policy)}, ` : ""}${row.phase === "warm_start" ? "warm start, " : ""}step ${row.step}, copy ${row.copy}, ${visible(row.family)},
         return ${number(row.ret, 3)}, ${row.turns} turns, ended by ${ENDS[row.stop] || visible(row.stop)}</span>
       <span class="grow"></span>
-      <button title="previous (k)" onClick=${() => near(-1)}>\u2191</button><button title="next (j)" onClick=${() => near(1)}>\u2193</button>
-      <a class="button" href=${link(["side"], { a: `${run}/${id}`, column: query.column })}>side by side</a>
+      <span class="pair"><button title="previous (k)" onClick=${() => near(-1)}>\u2191</button><button title="next (j)" onClick=${() => near(1)}>\u2193</button>
+        <a class="button" href=${link(["side"], { a: `${run}/${id}`, column: query.column })}>side by side</a></span>
     </div>
     ${error && html`<p class="error">${visible(error)}</p>`}
     <div class="split">
@@ -135,7 +135,7 @@ function Episode({ run, id, query }) {
         <${Conversation} found=${found} look=${look}/></div>
       <aside>
         ${look.column ? html`<section><h3>${visible(look.column)}</h3><${Legend} columns=${found.columns} column=${look.column} scale=${look.scale}/>
-          <${Inspector} turns=${line.turns} columns=${found.columns} column=${look.column} at=${picked}/></section>` : null}
+          <${Inspector} found=${found} column=${look.column} at=${picked}/></section>` : null}
         <section><details open><summary><h3>What each view is shown besides</h3></summary><${Views} key=${id} run=${run} id=${id}/></details></section>
         <section><${Group} run=${run} found=${found}/></section>
         ${found.same_task.length > found.group.length ? html`<section><details><summary><h3>Same task elsewhere in this run</h3></summary>

@@ -47,7 +47,7 @@ function Episodes({ run, query }) {
   const typed = (value) => {
     setText(value);
     clearTimeout(timer.current);
-    timer.current = setTimeout(() => set({ text: value }), 150);
+    timer.current = setTimeout(() => set({ text: value }), 100);
   };
   useEffect(() => {
     if (found) Object.assign(last, { run, ids: found.rows.map((row) => row.id), query });

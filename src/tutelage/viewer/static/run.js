@@ -62,14 +62,19 @@ function Method({ run, about }) {
   </section>`;
 }
 
+// A long name may be broken before an underscore.
+function breakable(name) {
+  return name.split("_").flatMap((part, k) => (k ? [html`<wbr/>`, `_${part}`] : [part]));
+}
+
 function Evaluations({ lines }) {
   if (!lines.length) return html`<p class="soft">It was not evaluated yet.</p>`;
   const families = [...new Set(lines.flatMap((line) => Object.keys(line.families || {})))];
   return html`<div class="wide"><table class="list" id="evaluations"><thead><tr><th>step</th><th>policy</th><th>tasks solved</th><th></th><th>n</th><th>panel</th>
-    <th>turns</th><th>invalid</th>${families.length > 1 ? families.map((name) => html`<th class="wrap">${visible(name)}</th>`) : null}</tr></thead>
+    <th>turns</th><th>invalid</th>${families.length > 1 ? families.map((name) => html`<th class="wrap">${breakable(visible(name))}</th>`) : null}</tr></thead>
     <tbody>${lines.map((line) => html`<tr><td class="number">${line.step}</td><td>${visible(line.name || "student")}</td>
       <td class="number">${interval(line)}</td><td><${Bar} evaluation=${line}/></td><td class="number">${line.n}</td>
-      <td class="soft">${visible(line.split || "")} ${visible(line.panel || "")}</td><td class="number">${number(line.turns, 3)}</td>
+      <td class="soft" title=${visible(line.panel || "")}>${visible(line.split || "")} ${visible((line.panel || "").slice(0, 8))}</td><td class="number">${number(line.turns, 3)}</td>
       <td class="number">${line.invalid === undefined ? "" : `${(100 * line.invalid).toFixed(0)} %`}</td>
       ${families.length > 1 ? families.map((name) => html`<td class="number">${(line.families || {})[name] ? `${line.families[name][0]}/${line.families[name][1]}` : ""}</td>`) : null}
     </tr>`)}</tbody></table></div>`;

@@ -38,7 +38,7 @@ function Half({ chosen, runs, task, set, look, name }) {
         <span class="soft"> step ${found.row.step}, return ${number(found.row.ret, 3)}${group && group.advantage !== undefined && group.advantage !== null ? `, advantage ${number(group.advantage, 3)}` : ""},${" "}
         ${found.row.turns} turns, ${found.row.invalid} invalid, ended by ${ENDS[found.row.stop] || visible(found.row.stop)}</span></p>
       ${mine ? html`<${Legend} columns=${found.columns} column=${mine} scale=${look.scale}/>
-        <div class="peek"><${Inspector} turns=${found.line.turns} columns=${{ [mine]: found.columns[mine] }} column=${mine} at=${picked}/></div>` : null}
+        <div class="peek"><${Inspector} found=${{ ...found, columns: { [mine]: found.columns[mine] } }} column=${mine} at=${picked}/></div>` : null}
       <${Conversation} found=${found} look=${{ ...look, column: mine, picked, pick }}/>` : null}
   </section>`;
 }

@@ -81,7 +81,24 @@ function Legend({ columns, column, scale }) {
   </div>`;
 }
 
-function Inspector({ turns, columns, column, at }) {
+function share(logp) {
+  const p = Math.exp(logp ?? -Infinity);
+  return p < 5e-4 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`;
+}
+
+// The likeliest tokens of each view at one place; the one that was sampled is marked.
+function Alternatives({ found, sampled, at }) {
+  const views = Object.entries(found.alternatives || {}).filter(([, tokens]) => tokens[at]);
+  if (!views.length) return null;
+  return html`<div id="alternatives">${views.map(([view, tokens]) => html`<table class="numbers"><caption>${visible(view)}: likeliest tokens</caption>
+    <tbody>${tokens[at].map(([id, logp]) => html`<tr class=${id === sampled ? "now" : ""}>
+      <th><code class="piece">${visible(JSON.stringify(found.texts[id] ?? `#${id}`))}</code>${id === sampled ? html` <span class="soft">sampled</span>` : null}</th>
+      <td class="number" title=${`id ${id}, log p ${number(logp, 4)}`}>${share(logp)}</td></tr>`)}</tbody></table>`)}</div>`;
+}
+
+function Inspector({ found, column, at }) {
+  const { columns } = found;
+  const { turns } = found.line;
   const turn = turns.find((t) => at !== null && at >= t.at && at < t.at + t.ids.length);
   if (!turn) return html`<p class="soft">Point at a token, or move with \u2190 and \u2192, to see its numbers.</p>`;
   const k = at - turn.at;
@@ -91,6 +108,7 @@ function Inspector({ turns, columns, column, at }) {
     <p><code class="piece">${visible(JSON.stringify(turn.tokens[k]))}</code> <span class="soft">id ${turn.ids[k]}, turn ${turns.indexOf(turn) + 1}, by ${visible(writer)}${learnt === false ? ", in no loss" : ""}</span></p>
     <table class="numbers"><tbody>${Object.entries(columns).map(([name, values]) => html`<tr class=${name === column ? "now" : ""}>
       <th>${visible(name)}</th><td class="number">${number(values[at], 6)}</td></tr>`)}</tbody></table>
+    <${Alternatives} found=${found} sampled=${turn.ids[k]} at=${at}/>
   </div>`;
 }
 

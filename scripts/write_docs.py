@@ -382,6 +382,10 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "api": api,
     "ladder-a": lambda: str(ladder().rung_a_table()),
     "ladder-c": lambda: str(ladder().rung_c_table()),
+    "ladder-claims": lambda: str(ladder().claims_table()),
+    "ladder-starts": lambda: str(ladder().starts_table()),
+    "ladder-handed": lambda: str(ladder().handed_table()),
+    "ladder-drift": lambda: str(ladder().drift_table()),
     "compose-functions": lambda: functions.table().strip(),
 }
 

@@ -38,9 +38,11 @@ class Misled(Doors):
 
 SUITES = {"right": Doors(), "wrong": Misled()}
 SETTINGS: Mapping[str, Mapping[str, object]] = {
-    "no KL": {"beta": 0.0},
-    "teacher moves with the student": {},
-    "teacher frozen at the start": {"teacher": "reference"},
+    "none": {"beta": 0.0},
+    "0.1, teacher moves with the student": {"beta": 0.1},
+    "0.1, teacher frozen at the start": {"beta": 0.1, "teacher": "reference"},
+    "0.5, teacher moves with the student": {},
+    "0.5, teacher frozen at the start": {"teacher": "reference"},
 }
 
 

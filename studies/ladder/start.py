@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import cast
 
 from studies import tables
-from studies.plan import Run
+from studies.plan import TEACHER, Run
 from studies.runner import put
 from tutelage.envs.base import Plans
 from tutelage.errors import RunError
@@ -64,12 +64,14 @@ class Known:
 
     seed: int
     key: str
+    teacher: Grade  # the bigger model, without a hint
     grades: tuple[Grade, ...]
     handed: tuple[Handed, ...]
 
 
 def measure(run: Run) -> Known:
-    """Of the start of a run, on the study's panel. Raises RunError where the start is not trained."""
+    """Of the start and the teacher of a run, on the study's panel. Raises RunError where the start is
+    not trained."""
     assert run.config is not None and run.start is not None
     if not run.start.finished:
         raise RunError(
@@ -80,9 +82,10 @@ def measure(run: Run) -> Known:
     assert parts.panel is not None and isinstance(parts.suite, Plans)
     panel, seed = parts.panel, run.seed
     temperature = run.config.eval.temperature
-    with parts.open(others=(), tick=lambda done, total: None) as opened:
+    with parts.open(others=(TEACHER,), tick=lambda done, total: None) as opened:
         limits = replace(opened.session.limits, temperature=temperature)
         session = replace(opened.session, limits=limits)
+        taught = evaluate(session, panel, policy=TEACHER, seed=seed, temperature=temperature)
         written = {
             "wrong": {a.id: steps(parts.suite.plan(b)) for a, b in others(panel.tasks)},
             "half": {t.id: _half(parts.suite.plan(t)) for t in panel.tasks},
@@ -103,7 +106,13 @@ def measure(run: Run) -> Known:
             if not name:
                 plain = found.episodes
         handed = [_handed(session, panel, plain, after, seed) for after in AFTER]
-    return Known(seed=seed, key=run.start.key, grades=tuple(grades), handed=tuple(handed))
+    return Known(
+        seed=seed,
+        key=run.start.key,
+        teacher=_grade(TEACHER, taught.episodes),
+        grades=tuple(grades),
+        handed=tuple(handed),
+    )
 
 
 def others(tasks: Sequence[Task]) -> list[tuple[Task, Task]]:
@@ -185,6 +194,7 @@ def read(path: Path = FOUND) -> list[Known]:
         Known(
             seed=int(seed),
             key=str(each["key"]),
+            teacher=Grade(**cast(dict[str, object], each["teacher"])),  # type: ignore[arg-type]
             grades=tuple(Grade(**g) for g in cast(list[dict[str, object]], each["grades"])),  # type: ignore[arg-type]
             handed=tuple(Handed(**h) for h in cast(list[dict[str, object]], each["handed"])),  # type: ignore[arg-type]
         )

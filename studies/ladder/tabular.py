@@ -199,7 +199,7 @@ class Tabular(LogitTable):
     def chance(self, letter: str, digit: str) -> float:
         """Of a digit after a letter without a hint, given that one of DIGITS is said."""
         ids = [answer(each)[1] for each in DIGITS]
-        shares: Tensor = self.logits[LETTERS.index(letter) * 5, 1, ids].softmax(-1)
+        shares: Tensor = self.logits.detach()[LETTERS.index(letter) * 5, 1, ids].softmax(-1)
         return float(shares[DIGITS.index(digit)])
 
 

@@ -91,6 +91,18 @@ def test_a_hint_that_informs_nothing_is_told() -> None:
     assert hint_gaps([plain], step=0) == []
 
 
+def test_a_hinted_policy_that_falls_while_it_teaches_is_told() -> None:
+    def lines(last: float) -> list[dict[str, object]]:
+        rows = ((0, "", 0.6), (0, "plan", 1.0), (5, "", 0.6), (5, "plan", last))
+        return [{"step": k, "hint": hint, "success": success} for k, hint, success in rows]
+
+    *_, fell = hint_gaps(lines(0.7), step=None)
+    assert "itself fell, plan: from 100% to 70%" in fell
+    assert 'algorithm.teacher = "reference"' in fell
+    assert not any("fell" in each for each in hint_gaps(lines(0.9), step=None))
+    assert len(hint_gaps(lines(0.7), step=5)) == 1, "before the end only the gap is told"
+
+
 def test_clipped_ratios_are_told_with_what_helps() -> None:
     def line(clipped: float, largest: float | None) -> dict[str, object]:
         return {"ratios": {"grpo": {"mean": 1.0, "max": largest, "clipped": clipped}}}

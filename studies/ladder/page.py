@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -256,6 +256,8 @@ def claims_table() -> str:
 def _apart(found: Estimate, could: float) -> str:
     if found.distinguishable:
         return "as claimed" if found.mean > 0 else "the reverse"
+    if found.low == found.high:
+        return "not distinguishable; every task ends alike, so nothing could have been shown"
     return f"not distinguishable; {_could(could)}"
 
 
@@ -318,16 +320,44 @@ def draw(folder: Path = PICTURES) -> list[Path]:
 
 def shown(name: str) -> str:
     """Where a registered method was shown to learn."""
-    on_a = reached().get(name, {})
     parts = []
-    if on_a and min(on_a.values()) >= rung_a.WANTED:
-        parts.append(f"games ({100 * min(on_a.values()):.0f} % of the best)")
-    own = [g for g in gains() if g.algorithm == name and learnt(g)]
-    if own:
-        most = max(own, key=lambda g: (len(g.seeds), g.found.mean))
-        seeds = "one seed" if len(most.seeds) == 1 else f"{len(most.seeds)} seeds"
-        parts.append(f"household tasks ({100 * most.found.mean:+.0f} points, {seeds})")
+    if on_games(name):
+        parts.append(f"games ({100 * min(reached()[name].values()):.0f} % of the best)")
+    if gain := on_household(name):
+        parts.append(f"household tasks ({_gained(gain)})")
     return ", ".join(parts) or "not shown"
+
+
+def on_games(name: str) -> bool:
+    """Whether a method reached on both games what it must."""
+    on_a = reached().get(name, {})
+    return bool(on_a) and min(on_a.values()) >= rung_a.WANTED
+
+
+def on_household(name: str) -> Gain | None:
+    """The entry with the most seeds, and of those the largest gain, in which a method learnt."""
+    own = [g for g in gains() if g.algorithm == name and learnt(g)]
+    return max(own, key=lambda g: (len(g.seeds), g.found.mean), default=None)
+
+
+def _gained(gain: Gain) -> str:
+    seeds = "one seed" if len(gain.seeds) == 1 else f"{len(gain.seeds)} seeds"
+    return f"{100 * gain.found.mean:+.0f} points, {seeds}"
+
+
+def shown_in_short(names: Sequence[str], title: Callable[[str], str]) -> str:
+    """Where methods were shown to learn, in two sentences; `title` is how a method is called."""
+    found = {name: gain for name in names if (gain := on_household(name))}
+    best = sorted(found, key=lambda name: (-len(found[name].seeds), -found[name].found.mean))
+    household = "; ".join(f"{title(name)} ({_gained(found[name])})" for name in best)
+    games = [name for name in names if on_games(name)]
+    rest = [title(name) for name in names if name not in games]
+    return (
+        f"Shown to learn on two games with a known optimum: {len(games)} of {len(names)}"
+        f"{', all but ' + ', '.join(rest) if rest else ''}. On household tasks, from a start that "
+        f"leaves room and reads its hint: {household or 'none'}. The others were not shown to learn "
+        "there, and most were not tried."
+    )
 
 
 def learnt(gain: Gain) -> bool:

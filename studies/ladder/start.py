@@ -1,4 +1,4 @@
-"""What a start of rung (c) knows: what each hint is worth to it, and whether its hinted self can continue what it began itself."""
+"""What each hint is worth to a start of rung (c), and whether its hinted self can go on for it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -72,14 +72,16 @@ class Known:
 def measure(run: Run) -> Known:
     """Of the start and the teacher of a run, on the study's panel. Raises RunError where the start is
     not trained."""
-    assert run.config is not None and run.start is not None
+    assert run.config is not None
+    assert run.start is not None
     if not run.start.finished:
         raise RunError(
             f"{run.start.name} is not trained; `python -m studies.ladder run --seed {run.seed}` "
             "begins with it"
         )
     parts = assemble(run.config, learns=False)
-    assert parts.panel is not None and isinstance(parts.suite, Plans)
+    assert parts.panel is not None
+    assert isinstance(parts.suite, Plans)
     panel, seed = parts.panel, run.seed
     temperature = run.config.eval.temperature
     with parts.open(others=(TEACHER,), tick=lambda done, total: None) as opened:

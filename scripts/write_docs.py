@@ -9,6 +9,7 @@ import importlib
 import inspect
 import re
 import sys
+import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -332,6 +333,14 @@ def banks() -> str:
 # -- the command line and the configuration
 
 
+def methods_shown() -> str:
+    """For the README: where methods were shown to learn, from the ladder's results."""
+    names = [name for group in by_group().values() for name in group]
+    text = str(ladder().shown_in_short(names, title))
+    page = "[the ladder](docs/studies/ladder.md)"
+    return "\n".join(textwrap.wrap(f"{text} The runs: {page}.", 100, break_on_hyphens=False))
+
+
 def commands() -> str:
     rows = ((f"`tutelage {name}`", cell(c.summary)) for name, c in COMMANDS.items())
     return table(("command", "what it does"), rows)
@@ -371,6 +380,7 @@ def ladder() -> ModuleType:
 PARTS: Mapping[str, Callable[[], str]] = {
     "methods": methods,
     "methods-short": methods_short,
+    "methods-shown": methods_shown,
     "suites": suites,
     "extras": extras,
     "hint-kinds": hint_kinds,
@@ -382,6 +392,10 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "api": api,
     "ladder-a": lambda: str(ladder().rung_a_table()),
     "ladder-c": lambda: str(ladder().rung_c_table()),
+    "ladder-claims": lambda: str(ladder().claims_table()),
+    "ladder-starts": lambda: str(ladder().starts_table()),
+    "ladder-handed": lambda: str(ladder().handed_table()),
+    "ladder-drift": lambda: str(ladder().drift_table()),
     "compose-functions": lambda: functions.table().strip(),
 }
 

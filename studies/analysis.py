@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from studies.results import Result, Results
-from tutelage.evaluation.statistics import Estimate, difference, mean_of_last, rate
+from tutelage.evaluation.comparison import Z80
+from tutelage.evaluation.statistics import Z95, Estimate, difference, mean_of_last, rate
 
 Measure = Callable[[Result, int], list[float]]
 """A run and how many last evaluations make its result -> a value for each task."""
@@ -109,8 +110,23 @@ def verdict(found: Estimate | None, ahead: str = "ahead", behind: str = "behind"
         return "not run"
     seed = ", one seed" if found.seeds == 1 else ""
     if not found.distinguishable:
-        return f"not distinguishable{seed}"
+        return f"not distinguishable{seed}; {could(found)}"
     return f"{ahead if found.mean > 0 else behind}{seed}"
+
+
+def could(found: Estimate) -> str:
+    """The true difference that an interval of this width leaves zero out of in 80 of 100 repetitions:
+    (z_0.975 + z_0.8) / z_0.975 times half of the width.
+
+    >>> could(Estimate(mean=0.0, low=-0.1, high=0.1, seeds=3, tasks=96))
+    '14 points could have been shown'
+    """
+    least = (Z95 + Z80) / Z95 * (found.high - found.low) / 2
+    if not least:
+        return "every outcome is the same"
+    if least >= 1:
+        return "no difference could have been shown"
+    return f"{100 * least:.0f} points could have been shown"
 
 
 def spread(runs: Sequence[Result], last: int) -> list[float]:

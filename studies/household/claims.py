@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from studies.analysis import Measure, Panel, early, fall, middle, result
+from studies.analysis import Measure, Panel, could, early, fall, middle, result
+from studies.household.conditions import INFORMS, TEACHER, TEACHERS, TEACHES, WEAK, Condition
 from tutelage.evaluation.statistics import Estimate
 
 Expected = Literal["more", "less", "not less", "not more"]
@@ -26,11 +27,12 @@ class Test:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A sentence of a paper, and the tests that it stands or falls with."""
+    """A sentence of a paper, what it presupposes, and the tests that it stands or falls with."""
 
     name: str
     says: str
     source: str
+    needs: tuple[Condition, ...]
     tests: tuple[Test, ...]
 
 
@@ -39,6 +41,7 @@ CLAIMS = (
         name="guided",
         says="Guided-OPD is ahead of OPD when the student is weak.",
         source="arXiv:2606.15912",
+        needs=(TEACHER, WEAK),
         tests=(
             Test(says="Guided-OPD minus OPD", method="guided_opd", baseline="opd"),
             Test(
@@ -53,6 +56,7 @@ CLAIMS = (
         name="saturation",
         says="OPD is fast but saturates near its teacher, and ATOD passes it.",
         source="arXiv:2606.27814",
+        needs=(TEACHES, TEACHERS),
         tests=(
             Test(
                 says="OPD minus GRPO in the first third of training",
@@ -81,6 +85,7 @@ CLAIMS = (
         name="stability",
         says="GRPO with OPSD added is unstable, SDAR's gate makes it stable.",
         source="arXiv:2605.15155",
+        needs=(TEACHES, INFORMS),
         tests=(
             Test(
                 says="fall from the best evaluation to the result: GRPO + OPSD (score form) "
@@ -107,6 +112,7 @@ CLAIMS = (
         name="robust",
         says="pi-Distill is robust at alpha 0.5: not behind either end.",
         source="arXiv:2602.04942",
+        needs=(TEACHES, INFORMS),
         tests=(
             Test(
                 says="alpha 0.5 minus alpha 0 (student only)",
@@ -133,6 +139,7 @@ CLAIMS = (
         name="information",
         says="OPSD depends on how informative the privileged information is.",
         source="arXiv:2602.04942",
+        needs=(TEACHES, INFORMS),
         tests=(
             Test(says="OPSD: action names minus no hint", method="opsd", baseline="opsd_none"),
             Test(says="OPSD: whole plan minus no hint", method="opsd_plan", baseline="opsd_none"),
@@ -148,6 +155,7 @@ CLAIMS = (
         name="runaway",
         says="OPSD falls because its teacher shares the weights it pulls; a frozen one holds.",
         source="asked here",
+        needs=(INFORMS,),
         tests=(
             Test(
                 says="fall from the best evaluation to the result: teacher of now minus teacher "
@@ -172,7 +180,7 @@ def judged(test: Test, found: Estimate | None) -> str:
         return "not run"
     one = ", with one seed" if found.seeds == 1 else ""
     if not found.distinguishable:
-        return f"not distinguishable{one}"
+        return f"not distinguishable{one}; {could(found)}"
     up = found.mean > 0
     as_claimed = not up if test.expected in ("less", "not more") else up
     return f"{'as claimed' if as_claimed else 'the reverse'}{one}"

@@ -164,11 +164,22 @@ def families(study: Study, panel: Panel) -> str:
 
 def claimed(study: Study, panel: Panel) -> str:
     """The papers' claims, each test with what its interval allows."""
+    overview = [
+        [
+            claim.says,
+            "; ".join(f"{need.says}: {need.look(panel).met}" for need in claim.needs),
+            summary(claim, panel).rstrip("."),
+        ]
+        for claim in CLAIMS
+    ]
     parts = [
         "## The papers' claims at this scale\n\nEach is turned into differences that were fixed "
         "before the runs (studies/household/claims.py). *As claimed* and *the reverse* are said "
         "where the interval leaves zero out, *not distinguishable* where it holds zero: that is no "
-        "proof that two methods are equal."
+        "proof that two methods are equal. A claim is tested only where what it presupposes is met: "
+        "where it is not, the numbers describe this set-up and say nothing against the claim. [The "
+        "ladder](ladder.md) has a start and a reward that meet the conditions.\n\n"
+        + table(["claim", "what it presupposes", "measured"], overview)
     ]
     for claim in CLAIMS:
         rows = []
@@ -176,6 +187,12 @@ def claimed(study: Study, panel: Panel) -> str:
             found = test.found(panel)
             rows.append([test.says, signed(found) if found else "", judged(test, found)])
         text = f"### {claim.says}\n\nClaimed in {claim.source}. {summary(claim, panel)}\n\n"
+        found_of = [(need, need.look(panel)) for need in claim.needs]
+        text += table(
+            ["presupposed", "found", ""],
+            [[need.says, found.number, found.met] for need, found in found_of],
+        )
+        text += "\n\n"
         text += table(["difference, in points", "estimate (95 % interval)", ""], rows)
         if note := study.notes.get(claim.name):
             text += f"\n\n{note}"

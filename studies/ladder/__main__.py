@@ -3,6 +3,9 @@
 python -m studies.ladder smoke     rung (a): every method on two games, four minutes of CPU time
 python -m studies.ladder run       rung (c): household tasks, what is not finished
 python -m studies.ladder status    what of rung (c) is finished
+python -m studies.ladder start     what each hint is worth to a trained start, and where it can take over
+python -m studies.ladder drift     OPSD with a teacher that moves and one that does not, on a game
+python -m studies.ladder plots     draw the page's pictures
 """
 
 import argparse
@@ -10,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from studies import command, plan
-from studies.ladder import page, rung_a
+from studies.ladder import drift, page, rung_a, start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=["smoke", "run", "status"])
+    parser.add_argument("command", choices=["smoke", "run", "status", "start", "drift", "plots"])
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time, a thread each")
     parser.add_argument("--method", action="append", default=[], help="only these")
     parser.add_argument("--seed", action="append", default=[], type=int, help="only these")
@@ -54,7 +57,28 @@ def _household(given: argparse.Namespace) -> int:
     runs = study.only(methods=given.method, seeds=given.seed)
     if given.command == "status":
         return command.status(study, runs)
+    if given.command == "start":
+        return _start(study, given.seed)
+    if given.command == "drift":
+        found = drift.all_of()
+        drift.save(found)
+        command.say(drift.table(found))
+        return 0
+    if given.command == "plots":
+        for path in page.draw():
+            command.say(str(path))
+        return 0
     return command.run(study, runs, page.RESULTS, jobs=given.jobs)
+
+
+def _start(study: plan.Study, seeds: Sequence[int]) -> int:
+    """Measure the starts of seeds, of all where none is named, and print the tables."""
+    for run in study.only(methods=["opd"], seeds=seeds):  # its configuration names the teacher
+        start.save([start.measure(run)])
+    found = start.read()
+    command.say(start.grades_table(found))
+    command.say(start.handed_table(found))
+    return 0
 
 
 if __name__ == "__main__":

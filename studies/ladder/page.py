@@ -2,20 +2,25 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 
 from studies import plan, results, tables
 from studies.analysis import Panel, result, start
-from studies.ladder import rung_a
+from studies.ladder import drift, rung_a
+from studies.ladder import start as starts
 from studies.plan import Study
+from tutelage.evaluation import plots
 from tutelage.evaluation.comparison import Design
-from tutelage.evaluation.statistics import Estimate, difference
+from tutelage.evaluation.statistics import Estimate, difference, wilson
 
 HERE = Path(__file__).parent
+PICTURES = HERE.parents[1] / "docs" / "studies" / "ladder"
+LONG = "_long"
+"""Ends the name of an entry that is another one with more steps."""
 STUDY, RESULTS, REACHED = HERE / "household.toml", HERE / "household.json", HERE / "rung_a.json"
 
 
@@ -81,10 +86,41 @@ class Gain:
 
 
 @cache
+def measured() -> tuple[Study, Panel]:
+    """The study, and its results with those of runs that are the beginning of a longer one."""
+    study = plan.load(STUDY)
+    found = results.read(RESULTS)
+    return study, Panel(replace(found, runs=(*found.runs, *beginnings(study, found))), study.last)
+
+
+def beginnings(study: Study, found: results.Results) -> list[results.Result]:
+    """The first steps of longer runs, for the shorter ones that were not run: nothing in a run of the
+    group "long" depends on its number of steps, so its beginning is the shorter run, which the library
+    continues (`run.steps` may grow). Tokens and seconds are those of the whole run, so they are left out.
+    """
+    there = {(run.method, run.seed) for run in found.runs}
+    steps = {run.method: run.steps for run in study.runs}
+    return [
+        replace(
+            run,
+            method=short,
+            group="main",
+            steps=steps[short],
+            episodes=run.episodes * steps[short] // run.steps,
+            seconds=0.0,
+            tokens={},
+            evaluations=tuple(e for e in run.evaluations if e.step <= steps[short]),
+        )
+        for run in found.runs
+        if run.method.endswith(LONG)
+        and (short := run.method.removesuffix(LONG), run.seed) not in there
+    ]
+
+
+@cache
 def gains() -> tuple[Gain, ...]:
     """In the study's order, of the methods that have results."""
-    study = plan.load(STUDY)
-    panel = Panel(results.read(RESULTS), study.last)
+    study, panel = measured()
     return tuple(_gain(study, panel, name) for name in study.titles if panel.values(name))
 
 
@@ -177,21 +213,151 @@ def rung_c_table() -> str:
     return tables.table(head, rows)
 
 
+CLAIMS: Sequence[tuple[str, str, str]] = (
+    ("SDAR is ahead of GRPO", "sdar", "grpo"),
+    ("OPSD is ahead of GRPO", "opsd", "grpo"),
+    ("OPSD is ahead of SFT on actions alone", "opsd", "sft_actions"),
+    ("the same after 10 steps, minus GRPO", "opsd_long", "grpo_long"),
+    ("OPSD's teacher should move with it", "opsd", "opsd_reference"),
+    ("pi-Distill is ahead of GRPO", "pi_distill", "grpo"),
+    ("pi-Distill is ahead of SFT on actions alone", "pi_distill", "sft_actions"),
+    ("Guided-OPD is ahead of OPD", "guided_opd", "opd"),
+    ("ATOD is ahead of OPD", "atod", "opd"),
+    ("ATOD is ahead of GRPO", "atod", "grpo"),
+    ("SFT with thoughts is behind GRPO", "grpo", "sft"),
+)
+"""A claim, and the entries whose difference it says is above zero."""
+
+
+def claims_table() -> str:
+    """Differences between methods, paired by seed and task, of the claims that both sides were run for."""
+    study, panel = measured()
+    rows = []
+    for claim, one, other in CLAIMS:
+        found = panel.gap(one, other)
+        if found is None:
+            continue
+        a, b = panel.values(one), panel.values(other)
+        both = {s: a[s] for s in sorted(set(a) & set(b))}
+        could = design({s: b[s] for s in both}, both).detectable
+        rows.append(
+            [
+                claim,
+                f"{study.titles[one]} minus {study.titles[other]}",
+                ", ".join(map(str, both)),
+                tables.signed(found),
+                _apart(found, could),
+            ]
+        )
+    head = ["claim", "difference", "seeds", "points (95 %)", ""]
+    return tables.table(head, rows)
+
+
+def _apart(found: Estimate, could: float) -> str:
+    if found.distinguishable:
+        return "as claimed" if found.mean > 0 else "the reverse"
+    if found.low == found.high:
+        return "not distinguishable; every task ends alike, so nothing could have been shown"
+    return f"not distinguishable; {_could(could)}"
+
+
+def starts_table() -> str:
+    return starts.grades_table(starts.read())
+
+
+def handed_table() -> str:
+    return starts.handed_table(starts.read())
+
+
+def drift_table() -> str:
+    return drift.table(drift.read())
+
+
+def draw(folder: Path = PICTURES) -> list[Path]:
+    """The pictures of rung (c): every method's gain and, over k, what the hinted self can take over."""
+    _, panel = measured()
+    tasks = len(panel.results.families)
+    note = f"panel {panel.results.panel}, {tasks} unseen tasks; the student alone, without a hint"
+    rows = {}
+    for gain in gains():
+        found = panel.rate(gain.method)
+        assert found is not None
+        count = len(gain.seeds)
+        name = f"{gain.title} ({count} seed{'s' if count > 1 else ''})"
+        rows[name] = plots.Point(
+            step=0, success=found.mean, low=found.low, high=found.high, n=found.tasks
+        )
+    begun = panel.start()
+    plots.intervals(
+        rows,
+        folder / "methods.png",
+        title="Success after 5 steps, or 10 where it is said",
+        marks={"start": begun.mean} if begun else {},
+        note=note,
+    )
+    curves = {}
+    for known in starts.read():
+        for name, won in (("its hinted self continues", "hinted"), ("it continues", "plain")):
+            points = []
+            for row in known.handed:
+                low, high = wilson(getattr(row, won), row.n)
+                rate = getattr(row, won) / row.n
+                points.append(
+                    plots.Point(step=row.after, success=rate, low=low, high=high, n=row.n)
+                )
+            curves[f"start {known.seed}: {name}"] = points
+    plots.learning_curve(
+        curves,
+        folder / "handed.png",
+        title="Success by the turns that the student took before",
+        label="turns that the student took",
+    )
+    return [folder / "methods.png", folder / "handed.png"]
+
+
 # -- for the table of methods
 
 
 def shown(name: str) -> str:
     """Where a registered method was shown to learn."""
-    on_a = reached().get(name, {})
     parts = []
-    if on_a and min(on_a.values()) >= rung_a.WANTED:
-        parts.append(f"games ({100 * min(on_a.values()):.0f} % of the best)")
-    own = [g for g in gains() if g.algorithm == name and learnt(g)]
-    if own:
-        most = max(own, key=lambda g: (len(g.seeds), g.found.mean))
-        seeds = "one seed" if len(most.seeds) == 1 else f"{len(most.seeds)} seeds"
-        parts.append(f"household tasks ({100 * most.found.mean:+.0f} points, {seeds})")
+    if on_games(name):
+        parts.append(f"games ({100 * min(reached()[name].values()):.0f} % of the best)")
+    if gain := on_household(name):
+        parts.append(f"household tasks ({_gained(gain)})")
     return ", ".join(parts) or "not shown"
+
+
+def on_games(name: str) -> bool:
+    """Whether a method reached on both games what it must."""
+    on_a = reached().get(name, {})
+    return bool(on_a) and min(on_a.values()) >= rung_a.WANTED
+
+
+def on_household(name: str) -> Gain | None:
+    """The entry with the most seeds, and of those the largest gain, in which a method learnt."""
+    own = [g for g in gains() if g.algorithm == name and learnt(g)]
+    return max(own, key=lambda g: (len(g.seeds), g.found.mean), default=None)
+
+
+def _gained(gain: Gain) -> str:
+    seeds = "one seed" if len(gain.seeds) == 1 else f"{len(gain.seeds)} seeds"
+    return f"{100 * gain.found.mean:+.0f} points, {seeds}"
+
+
+def shown_in_short(names: Sequence[str], title: Callable[[str], str]) -> str:
+    """Where methods were shown to learn, in two sentences; `title` is how a method is called."""
+    found = {name: gain for name in names if (gain := on_household(name))}
+    best = sorted(found, key=lambda name: (-len(found[name].seeds), -found[name].found.mean))
+    household = "; ".join(f"{title(name)} ({_gained(found[name])})" for name in best)
+    games = [name for name in names if on_games(name)]
+    rest = [title(name) for name in names if name not in games]
+    return (
+        f"Shown to learn on two games with a known optimum: {len(games)} of {len(names)}"
+        f"{', all but ' + ', '.join(rest) if rest else ''}. On household tasks, from a start that "
+        f"leaves room and reads its hint: {household or 'none'}. The others were not shown to learn "
+        "there, and most were not tried."
+    )
 
 
 def learnt(gain: Gain) -> bool:

@@ -68,6 +68,10 @@ class LogitTable(nn.Module):
         """The row of a prompt, which ends before the answer."""
         raise NotImplementedError
 
+    def table(self) -> Tensor:
+        """The logits of all rows, with their gradient."""
+        return self.logits
+
     def begun(self, prompt: Ids) -> int:
         """How much of an answer a prompt ends with: a turn that another policy began."""
         return next((k for k in range(1, LENGTH) if prompt[-k] == self.opens), 0)
@@ -80,11 +84,11 @@ class LogitTable(nn.Module):
         ends = [len(r.prompt) - n for r, n in zip(requests, begun, strict=True)]
         rows = [self.row(r.prompt[:end]) for r, end in zip(requests, ends, strict=True)]
         pairs: list[list[tuple[int, float]]] = [[] for _ in requests]
-        going = list(range(len(requests)))
+        going, table = list(range(len(requests))), self.table()
         while going:
             places = [min(begun[i] + len(pairs[i]), LENGTH - 1) for i in going]
             tokens, logps = draw(
-                self.logits[[rows[i] for i in going], places],
+                table[[rows[i] for i in going], places],
                 torch.tensor([requests[i].temperature for i in going]),
                 torch.tensor([rngs[i].random() for i in going], dtype=torch.float64),
             )
@@ -111,7 +115,7 @@ class LogitTable(nn.Module):
             for s in samples
             for k in range(len(s.tokens))
         ]
-        table = self.logits.flatten(0, 1)
+        table = self.table().flatten(0, 1)
         places = torch.eye(len(table))[torch.tensor(at, dtype=torch.long)]
         return Scores(
             distribution=Distribution(hidden=places, head=table.T, temperature=temperature),
@@ -195,5 +199,19 @@ class Tabular(LogitTable):
     def chance(self, letter: str, digit: str) -> float:
         """Of a digit after a letter without a hint, given that one of DIGITS is said."""
         ids = [answer(each)[1] for each in DIGITS]
-        shares: Tensor = self.logits[LETTERS.index(letter) * 5, 1, ids].softmax(-1)
+        shares: Tensor = self.logits.detach()[LETTERS.index(letter) * 5, 1, ids].softmax(-1)
         return float(shares[DIGITS.index(digit)])
+
+
+class Shared(Tabular):
+    """The same whose rows with a hint are the row without plus what the hint adds, which is fixed: as in
+    a language model, what is learnt without a hint moves what is said with one."""
+
+    def __init__(self, *, reads: float = 0.0) -> None:
+        super().__init__(reads=reads)
+        plain = self.logits.detach()[::5].repeat_interleave(5, 0)
+        self.register_buffer("added", self.logits.detach() - plain)
+        self.added: Tensor
+
+    def table(self) -> Tensor:
+        return self.logits[::5].repeat_interleave(5, 0) + self.added

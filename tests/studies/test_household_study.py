@@ -435,8 +435,11 @@ def estimate(mean: float, low: float, high: float, seeds: int = 3) -> Estimate:
 
 
 def test_words_are_those_that_the_interval_allows() -> None:
-    assert verdict(estimate(0.1, -0.01, 0.2)) == "not distinguishable"
-    assert verdict(estimate(0.1, 0.0, 0.2)) == "not distinguishable"
+    assert verdict(estimate(0.1, -0.01, 0.2)) == (
+        "not distinguishable; 15 points could have been shown"
+    )
+    assert verdict(estimate(0.1, 0.0, 0.2)).startswith("not distinguishable; 14 points")
+    assert verdict(estimate(0.0, 0.0, 0.0)) == "not distinguishable; every outcome is the same"
     assert verdict(estimate(0.1, 0.01, 0.2)) == "ahead"
     assert verdict(estimate(-0.1, -0.2, -0.01)) == "behind"
     assert verdict(estimate(0.1, 0.01, 0.2, seeds=1)) == "ahead, one seed"
@@ -456,7 +459,7 @@ def test_a_claim_is_judged_by_what_it_expects(expected: str, up: str, down: str)
     test = Test(says="", method="a", baseline="b", expected=expected)  # type: ignore[arg-type]
     assert judged(test, estimate(0.1, 0.05, 0.2)) == up
     assert judged(test, estimate(-0.1, -0.2, -0.05)) == down
-    assert judged(test, estimate(0.1, -0.05, 0.2)) == "not distinguishable"
+    assert judged(test, estimate(0.1, -0.05, 0.2)).startswith("not distinguishable; 18 points")
     assert judged(test, estimate(0.1, 0.05, 0.2, seeds=1)) == f"{up}, with one seed"
     assert judged(test, None) == "not run"
 
@@ -500,6 +503,7 @@ def test_the_page_says_what_was_not_run(tmp_path: Path) -> None:
     assert "not distinguishable, one seed" in page
     assert "`opd-1`: it broke" in page
     assert "### Guided-OPD is ahead of OPD when the student is weak." in page
+    assert "| the teacher solves 90 % or more | 87.5 %" in page, "what a claim presupposes is shown"
     assert "With seed 0 not all runs" not in page
     for line in page.splitlines():
         if line.startswith("!["):

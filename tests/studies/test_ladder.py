@@ -1,6 +1,7 @@
 """The ladder: its methods, its verdict, and the start that is shown some families under a hint only."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from studies.ladder import page, rung_a
+from studies import plan, results
+from studies.ladder import drift, page, rung_a, start
+from studies.ladder.tabular import LETTERS, Shared
 from tutelage.algorithms import ALGORITHMS
 from tutelage.algorithms.sft import sft
+from tutelage.evaluation.evaluate import Panel
 from tutelage.evaluation.statistics import difference
-from tutelage.objective import Acting
+from tutelage.objective import Acting, Algorithm
 from tutelage.objective.scores import Scores
 from tutelage.rollout.play import play
 from tutelage.runs.diagnosis import hint_gaps, ratios
@@ -91,6 +95,18 @@ def test_a_hint_that_informs_nothing_is_told() -> None:
     assert hint_gaps([plain], step=0) == []
 
 
+def test_a_hinted_policy_that_falls_while_it_teaches_is_told() -> None:
+    def lines(last: float) -> list[dict[str, object]]:
+        rows = ((0, "", 0.6), (0, "plan", 1.0), (5, "", 0.6), (5, "plan", last))
+        return [{"step": k, "hint": hint, "success": success} for k, hint, success in rows]
+
+    *_, fell = hint_gaps(lines(0.7), step=None)
+    assert "itself fell, plan: from 100% to 70%" in fell
+    assert 'algorithm.teacher = "reference"' in fell
+    assert not any("fell" in each for each in hint_gaps(lines(0.9), step=None))
+    assert len(hint_gaps(lines(0.7), step=5)) == 1, "before the end only the gap is told"
+
+
 def test_clipped_ratios_are_told_with_what_helps() -> None:
     def line(clipped: float, largest: float | None) -> dict[str, object]:
         return {"ratios": {"grpo": {"mean": 1.0, "max": largest, "clipped": clipped}}}
@@ -116,6 +132,73 @@ def gain(before: list[list[float]], after: list[list[float]]) -> page.Gain:
         detectable=page.design(a, b).detectable,
         one=page.design({0: a[0]}, {0: b[0]}).detectable,
     )
+
+
+def test_the_beginning_of_a_longer_run_is_the_shorter_run() -> None:
+    study = plan.load(page.STUDY)
+    long = results.Result(
+        method="sdar_long",
+        group="long",
+        seed=5,
+        key="",
+        commit="",
+        steps=10,
+        episodes=640,
+        seconds=9.0,
+        tokens={"student": 4},
+        evaluations=tuple(
+            results.Evaluated(step=k, outcomes="01", turns=1.0, invalid=0.0) for k in (0, 5, 10)
+        ),
+    )
+    empty = results.Results(
+        panel="", split="", temperature=0.0, families=(), machine={}, teacher={}, runs=(long,)
+    )
+    (short,) = page.beginnings(study, empty)
+    assert (short.method, short.steps, short.episodes) == ("sdar", 5, 320)
+    assert [e.step for e in short.evaluations] == [0, 5]
+    assert not short.tokens, "what the whole run cost is not said of its half"
+    assert not page.beginnings(study, replace(empty, runs=(long, short))), "it was run itself"
+
+
+def test_what_is_learnt_without_a_hint_moves_what_is_said_with_one() -> None:
+    policy = Shared(reads=5.0)
+    before = policy.table().detach()
+    row = LETTERS.index("b") * 5
+    with torch.no_grad():
+        policy.logits[row] += 1.0
+    assert torch.equal(policy.table()[row : row + 5], before[row : row + 5] + 1.0)
+    assert torch.equal(policy.table()[row + 5 :], before[row + 5 :])
+
+
+def test_a_wrong_hint_beats_the_reward_only_with_a_large_weight() -> None:
+    small, large = (
+        drift.run("wrong", f"{beta}, teacher moves with the student", 0, steps=6).told
+        for beta in (0.1, 0.5)
+    )
+    assert small[-1] < small[0] == large[0] < large[-1]
+
+
+def test_a_hinted_self_goes_on_where_the_student_stopped() -> None:
+    method, game = rung_a.METHODS["opsd"], rung_a.GAMES["bandit"]
+    session = rung_a.session_of(method, game)
+    tasks = tuple(game.suite.tasks("unseen"))
+    tested = Panel(split="unseen", tasks=tasks, fingerprint="")
+    plain = play(session, tasks, Algorithm(terms=()), seed=0, step=-1)
+    whole, late = (start._handed(session, tested, plain, after, 0) for after in (0, 1))
+    assert whole.n == late.n == len(tasks)
+    assert whole.hinted >= 0.75 * len(tasks), "from the first turn it follows the plan"
+    first_right = sum(e.turns[0].action == "4" for e in plain)
+    assert late.hinted <= first_right < len(tasks), "the first turn is the student's own"
+
+
+def test_starts_are_kept_and_shown(tmp_path: Path) -> None:
+    known = start.read()
+    path = tmp_path / "start.json"
+    start.save(known, path)
+    assert start.read(path) == known
+    table = start.grades_table(known)
+    assert "| the plan | 2 | 96 of 96 |" in table
+    assert "another task's plan" in table
 
 
 def test_a_verdict_without_a_difference_says_what_could_have_been_shown() -> None:

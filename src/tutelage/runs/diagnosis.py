@@ -42,6 +42,8 @@ CUT = 0.9
 """Share of the student's turns that reach the limit above which the limit is too low."""
 CAUSES = 5
 """Causes of broken episodes that are told after one step."""
+FELL = 0.2
+"""Success that the hinted policy loses while it trains, above which that is told."""
 DEMONSTRATIONS = 20
 """Tasks whose demonstrations are measured."""
 SECONDS = 3.0
@@ -448,5 +450,13 @@ def hint_gaps(evaluations: Sequence[Line], *, step: int | None) -> list[str]:
             sentences.append(
                 f"the hint does not inform, {numbers}; start with an sft whose mixture imitates "
                 "under it, with families in hinted_only, or choose another hint"
+            )
+    if step is None and len(chosen) == 2:
+        first, last = (float(str(shown[k]["success"])) for k in chosen)
+        if last < first - FELL:
+            sentences.append(
+                f"the hinted policy itself fell, {shown[chosen[1]]['hint']}: from {first:.0%} to "
+                f"{last:.0%}; where it teaches, it shares the weights that it pulls: lower update.lr "
+                'or the weight of its term, or freeze it at the start (algorithm.teacher = "reference")'
             )
     return sentences

@@ -1,0 +1,1 @@
+"""Real pretrained weights on the household tasks: the runs' files, and the page's table and curve."""

@@ -1,0 +1,46 @@
+"""The runs of real weights from the command line.
+
+tutelage train studies/pretrained/sft.toml    a run, resumable with --resume
+python -m studies.pretrained save             keep the evaluations of the runs that are there
+python -m studies.pretrained plot             draw the page's curve
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from studies import command
+from studies.pretrained import page
+
+FOLDER = Path("runs/study/pretrained")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m studies.pretrained",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=["save", "plot"])
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="that holds the runs")
+    given = parser.parse_args(argv)
+    return command.guarded(lambda: _work(given.command, given.folder))
+
+
+def _work(wanted: str, folder: Path) -> int:
+    if wanted == "plot":
+        command.say(str(page.draw()))
+        return 0
+    there = [name for name in page.TITLES if (folder / name / "evals.jsonl").exists()]
+    if not there:
+        command.say(f"there are no runs in {folder}; `tutelage train studies/pretrained/sft.toml`")
+        return 1
+    for name in there:
+        page.save(page.of_run(name, folder / name))
+    command.say(page.table())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

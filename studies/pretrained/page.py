@@ -1,0 +1,120 @@
+"""The table and the curve of the page, from the evaluations that were kept of each run."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from studies import tables
+from studies.runner import put
+from tutelage.evaluation import plots
+from tutelage.rollout import record
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+PICTURES = HERE.parents[1] / "docs" / "studies" / "pretrained"
+TITLES = {"sft": "SFT", "grpo": "GRPO after SFT"}
+"""The runs by the name of their file, in the page's order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """An evaluation of a run; `episodes` are those trained on before, `loss` the last step's, `seconds`
+    those of playing and learning until then, by the clock."""
+
+    run: str
+    step: int
+    episodes: int
+    won: int
+    n: int
+    low: float
+    high: float
+    turns: float
+    invalid: float
+    loss: float | None
+    seconds: float
+
+
+def of_run(name: str, folder: Path) -> list[Evaluated]:
+    """The evaluations of the student alone in a run's folder, which may not be finished."""
+    steps = list(record.read(folder / "metrics.jsonl"))
+    clock = [float(line["seconds"]["all"]) for line in record.read(folder / "timings.jsonl")]  # type: ignore[index, call-overload]
+    found = []
+    for line in record.read(folder / "evals.jsonl"):
+        step = int(str(line["step"]))
+        found.append(
+            Evaluated(
+                run=name,
+                step=step,
+                episodes=sum(int(str(each["episodes"])) for each in steps[:step]),
+                won=int(str(line["won"])),
+                n=int(str(line["n"])),
+                low=float(str(line["low"])),
+                high=float(str(line["high"])),
+                turns=round(float(str(line["turns"])), 2),
+                invalid=round(float(str(line["invalid"])), 4),
+                loss=round(float(str(steps[step - 1]["loss"])), 4) if step else None,
+                seconds=round(sum(clock[:step]), 1),
+            )
+        )
+    return found
+
+
+def save(found: Sequence[Evaluated], path: Path = RESULTS) -> None:
+    """Put a run's evaluations into the file, in place of those that it had."""
+    names = {each.run for each in found}
+    all_of = [*(each for each in read(path) if each.run not in names), *found]
+    all_of.sort(key=lambda each: (list(TITLES).index(each.run), each.step))
+    put(path, "[\n" + ",\n".join(f" {json.dumps(asdict(each))}" for each in all_of) + "\n]\n")
+
+
+def read(path: Path = RESULTS) -> list[Evaluated]:
+    """What `save` wrote; nothing where there is no file."""
+    if not path.exists():
+        return []
+    return [Evaluated(**each) for each in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def table() -> str:
+    """A row for each evaluation."""
+    found = read()
+    rows = [
+        [
+            TITLES[each.run]
+            if each.step == min(e.step for e in found if e.run == each.run)
+            else "",
+            str(each.step),
+            str(each.episodes),
+            f"{each.won} of {each.n}",
+            f"{100 * each.low:.0f} to {100 * each.high:.0f} %",
+            tables.percent(each.invalid),
+            f"{each.turns:.1f}",
+            f"{each.loss:.3f}" if each.loss is not None else "",
+            f"{each.seconds:.0f}",
+        ]
+        for each in found
+    ]
+    head = ["", "step", "episodes", "won", "95 %", "refused turns", "turns", "loss", "seconds"]
+    return tables.table(head, rows)
+
+
+def draw(path: Path = PICTURES / "curve.png") -> Path:
+    """Success by training episodes, a curve for each run."""
+    curves: dict[str, list[plots.Point]] = {}
+    for each in read():
+        point = plots.Point(
+            step=each.step,
+            success=each.won / each.n,
+            low=each.low,
+            high=each.high,
+            n=each.n,
+            at=each.episodes,
+        )
+        curves.setdefault(TITLES[each.run], []).append(point)
+    plots.learning_curve(
+        curves,
+        path,
+        title="The first six layers of SmolLM2-135M on household tasks",
+        label="training episodes",
+    )
+    return path

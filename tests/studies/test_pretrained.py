@@ -1,0 +1,37 @@
+"""The page of real weights: what is kept of a run, also of one that is not finished."""
+
+from pathlib import Path
+
+import pytest
+
+from studies.pretrained import page
+from tutelage.config.toml_file import load
+from tutelage.rollout import record
+
+
+def test_a_run_that_is_not_finished_has_its_evaluations_so_far(tmp_path: Path) -> None:
+    def lines(name: str, rows: list[dict[str, object]]) -> None:
+        (tmp_path / name).write_text("".join(record.dump(row) + "\n" for row in rows))
+
+    lines("metrics.jsonl", [{"step": k, "episodes": 8, "loss": 1.0 / (k + 1)} for k in range(3)])
+    lines("timings.jsonl", [{"step": k, "seconds": {"all": 10.0}} for k in range(3)])
+    lines(
+        "evals.jsonl",
+        [
+            {"step": k, "won": k, "n": 4, "low": 0.0, "high": 1.0, "turns": 2.0, "invalid": 0.5}
+            for k in (0, 2)
+        ],
+    )
+    first, second = page.of_run("sft", tmp_path)
+    assert (first.episodes, first.loss, first.seconds) == (0, None, 0.0)
+    assert (second.episodes, second.loss, second.seconds, second.won) == (16, 0.5, 20.0, 2)
+    path = tmp_path / "results.json"
+    page.save([first, second], path)
+    page.save([second], path)
+    assert page.read(path) == [second], "a run takes the place of what was known of it"
+
+
+@pytest.mark.parametrize("name", page.TITLES)
+def test_the_files_of_the_runs_are_configurations(name: str) -> None:
+    config = load(page.HERE / f"{name}.toml")
+    assert config.run.folder == f"runs/study/pretrained/{name}"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tutelage.maths.distributions import Distribution
+from tutelage.objective.aligned import Aligned
 from tutelage.objective.gathered import Gathered
 from tutelage.objective.scores import Scores, concatenated
 
@@ -134,10 +135,14 @@ class LazyScores(Mapping[str, Scores]):
     def _add(self, name: str, more: Scores, index: Tensor) -> None:
         before = self._parts.get(name)
         start = 0 if before is None else len(before)
-        if isinstance(before, Gathered) and isinstance(more, Gathered):
+        if before is None:
+            self._parts[name] = more
+        elif (isinstance(before, Gathered) and isinstance(more, Gathered)) or isinstance(
+            before, Aligned
+        ):
             self._parts[name] = before.with_more(more)
         else:
-            self._parts[name] = more if before is None else concatenated(before, more)
+            self._parts[name] = concatenated(before, more)
         row = self._row.setdefault(name, torch.where(self._no_tokens, 0, -1))
         row[index] = torch.arange(start, start + len(index), device=row.device)
 

@@ -36,6 +36,7 @@ from tutelage.policies.server.vllm import (
     begin,
     weight_folder,
 )
+from tutelage.policies.translated import translated
 from tutelage.prompts import answer_format
 from tutelage.prompts.chat_template import Chat, read_template
 from tutelage.prompts.context import Context
@@ -404,9 +405,10 @@ def policies_of(
     for name in sorted(set(wanted) & set(config.policies)):
         other = opening_of(config, name, suite, context, student=own, engines=engines)
         policies[name] = open_policy(other)
-    for policy in policies.values():
+    for name, policy in policies.items():
         if isinstance(policy, Trainable) and policy is not own:
             policy.freeze()
+        policies[name] = translated(policy, own.chat, name=f"policies.{name}")
     if config.policy.sampler is not None:
         key, seed = config.policy.key, config.run.seed
         give_sampler(own, config.policy.sampler, key=key, seed=seed, ranks=ranks)

@@ -29,8 +29,7 @@ from tutelage.objective import (
     bind,
 )
 from tutelage.objective.batch import collate
-from tutelage.policies.base import OpenedPolicy
-from tutelage.prompts.chat_template import Chat
+from tutelage.policies.base import Aligns, OpenedPolicy
 from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
 from tutelage.rollout.session import Session
@@ -137,20 +136,35 @@ def check_expert(suite: Suite, task: Task, limit: int, *, aloud: bool) -> None:
 
 
 def vocabulary(wiring: Wiring) -> None:
-    """all models give every token id the same meaning."""
+    """all models give every token id the same meaning, or translate it."""
     student = wiring.policies["self"].chat
     for name in sorted({view.policy for view in wiring.views().values()}):
-        check_tokenizer(name, wiring.policies[name].chat, student)
+        policy = wiring.policies[name]
+        if isinstance(policy, Aligns):
+            for phase in wiring.phases:
+                refuse_mixed_tokens(name, phase.algorithm)
+        elif policy.chat.fingerprint() != student.fingerprint():
+            raise PolicyError(
+                f"the student's tokenizer and that of policies.{name} differ, and it has no tokens "
+                "of its own that could be aligned; choose another model"
+            )
 
 
-def check_tokenizer(name: str, chat: Chat, student: Chat) -> None:
-    """Refuse a policy whose token ids mean something else than the student's."""
-    if chat.fingerprint() != student.fingerprint():
-        raise PolicyError(
-            f"the student's tokenizer and that of policies.{name} differ, so the same "
-            "ids are different tokens for each; choose models of one family, or build the "
-            f'student with policy.tokenizer = "{name}"'
-        )
+def refuse_mixed_tokens(name: str, algorithm: Algorithm) -> None:
+    """Refuse what a policy with another tokenizer than the student's cannot do."""
+    views = {n for n, view in algorithm.all_views().items() if view.policy == name}
+    takeover = algorithm.acting.takeover
+    live = {t.teacher for t in algorithm.terms if isinstance(t, Distill) and t.live}
+    if takeover is not None and takeover.view in views:
+        what = "cannot finish a turn that the student began in its own tokens"
+    elif live & views:
+        what = "cannot be followed while the student moves"
+    else:
+        return
+    raise PolicyError(
+        f"policies.{name} has another tokenizer than the student, so it {what}; choose models of "
+        f'one family, or build the student with policy.tokenizer = "{name}"'
+    )
 
 
 def template(wiring: Wiring) -> None:

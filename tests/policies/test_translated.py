@@ -99,7 +99,9 @@ def learned(name: str, teacher: OpenedPolicy, chat: Chat) -> tuple[Tensor, Repor
     return torch.cat(recorder.seen), report, episodes
 
 
-@pytest.mark.parametrize("name, chat", [*((n, small_chat()) for n in MAKE), ("opd", byte_chat())])
+@pytest.mark.parametrize(
+    ("name", "chat"), [*((n, small_chat()) for n in MAKE), ("opd", byte_chat())]
+)
 def test_tokenizers_that_agree_give_the_same_bits(name: str, chat: Chat) -> None:
     plain, _, episodes = learned(name, model(chat, seed=2), chat)
     other = Translated(model(chat, seed=2), chat, name="policies.teacher")

@@ -68,7 +68,8 @@ def check(pair: Pair, tokens: tuple[int, ...]) -> None:
     for number in {c for c in reading.chunk if c >= 0}:
         ours = tuple(t for t, c in zip(tokens, reading.chunk, strict=True) if c == number)
         others = tuple(t for t, c in zip(reading.ids, reading.of, strict=True) if c == number)
-        assert ours and others
+        assert ours
+        assert others
         if ours != (pair.student.end,):
             texts = text_of(pair.student, ours), text_of(pair.teacher, others)
             assert texts[0] == texts[1] or "\ufffd" in texts[0] + texts[1]

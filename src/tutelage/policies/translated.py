@@ -8,7 +8,7 @@ A turn that it wrote is read again in the tokens that it sampled, not in those t
 encoded to.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -19,7 +19,9 @@ from tutelage.maths.segments import segment_sum
 from tutelage.objective.aligned import Aligned, Coverage
 from tutelage.objective.scores import Scores
 from tutelage.policies.base import AnswersLate, Completion, Dtype, OpenedPolicy, Prefetches, Request
-from tutelage.prompts.alignment import Pair, Reading, common
+from tutelage.policies.server.account import Account
+from tutelage.policies.server.chat import ChatPolicy, TextChat
+from tutelage.prompts.alignment import Pair, Reading, TextPair, common
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Ids, Sample
 
@@ -70,6 +72,9 @@ class TwoChats(Chat):
     def text(self, tokens: Ids) -> str:
         return self.student.text(tokens)
 
+    def with_tools(self, system: str, tools: str) -> str:
+        return self.own.with_tools(system, tools)
+
     def check(self, *, system: bool = True) -> None:
         self.own.check(system=system)
 
@@ -101,7 +106,7 @@ class Translated:
 
     def __init__(self, inner: OpenedPolicy, student: Chat, *, name: str) -> None:
         self.inner = inner
-        self.pair = Pair(student, inner.chat, name=name)
+        self.pair: Pair = Pair(student, inner.chat, name=name)
         self.chat: Chat = TwoChats.of(student, inner.chat)
         self.asked: dict[str, tuple[Request, int]] = {}
         self.written: dict[int, Reading] = {}  # by prompt and turn
@@ -266,12 +271,48 @@ class TranslatedServer(Translated):
             self.inner.prefetch_scores(own)
 
 
+class TextOnly(TranslatedServer):
+    """One that is asked in messages: it takes whole turns, and says nothing of others' tokens."""
+
+    def __init__(self, inner: OpenedPolicy, student: Chat, *, name: str) -> None:
+        self.inner = inner
+        self.pair = TextPair(student, inner.chat)
+        self.chat = TwoChats.of(student, inner.chat)
+        self.asked, self.written = {}, {}
+
+    @property
+    def account(self) -> Account | None:
+        """What the requests to it cost."""
+        return self.inner.account if isinstance(self.inner, ChatPolicy) else None
+
+    def tokens_of(self, key: str) -> int:
+        return self.inner.tokens_of(key) if isinstance(self.inner, ChatPolicy) else 0
+
+    def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
+        count = sum(len(sample.tokens) for sample in samples)
+        return Aligned(
+            logp=torch.zeros(count), distribution=None, token=torch.zeros(count, dtype=torch.long)
+        )
+
+
 def translated(policy: OpenedPolicy, student: Chat, *, name: str) -> OpenedPolicy:
     """A policy as a student with this chat meets it: itself where both have the same tokenizer."""
+    if isinstance(policy.chat, TextChat):
+        return TextOnly(policy, student, name=name)
     if policy.chat.tokenizer is None or policy.chat.fingerprint() == student.fingerprint():
         return policy
     kind = TranslatedServer if isinstance(policy, AnswersLate) else Translated
     return kind(policy, student, name=name)
+
+
+def account_lines(policies: Mapping[str, object]) -> dict[str, dict[str, float]]:
+    """What each policy that is asked in messages has cost, in numbers."""
+    accounts = {
+        name: policy.account
+        for name, policy in policies.items()
+        if isinstance(policy, TextOnly | ChatPolicy)
+    }
+    return {name: of.numbers() for name, of in accounts.items() if of is not None}
 
 
 def _flat(turns: Sequence[_Turn]) -> tuple[list[int], list[int], list[int]]:

@@ -311,6 +311,26 @@ class Pair:
         return Reading(ids=ids, chunk=tuple(chunk), of=tuple(of), single=tuple(single))
 
 
+class TextPair(Pair):
+    """A student, and a teacher that is asked in messages and tells nothing of its tokens: turns are
+    texts for it, and there are no chunks."""
+
+    def __init__(self, student: Chat, teacher: Chat) -> None:
+        self.student, self.teacher = student, teacher
+        self.same = [-1] * student.size
+        self.readings: dict[Ids, Reading] = {}
+
+    def _cut_alike(self, text: str) -> bool:
+        return False
+
+    def boundaries(self, tokens: Ids, ids: Ids) -> tuple[Placed, Placed]:
+        return Placed([None], []), Placed([None], [])
+
+    def align(self, tokens: Ids, ids: Ids) -> Reading:
+        none = (-1,) * len(tokens)
+        return Reading(ids=ids, chunk=none, of=(-1,) * len(ids), single=none)
+
+
 MOST_READINGS = 1 << 14
 """Turns whose readings are kept."""
 

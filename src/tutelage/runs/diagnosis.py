@@ -23,7 +23,7 @@ from tutelage.objective import STUDENT
 from tutelage.policies.base import OpenedPolicy
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.registry import named
-from tutelage.policies.translated import Translated
+from tutelage.policies.translated import TextOnly, Translated
 from tutelage.prompts import answer_format
 from tutelage.prompts.alignment import Pair
 from tutelage.prompts.chat_template import Chat
@@ -59,7 +59,7 @@ def before(parts: Parts, session: Session, policies: Mapping[str, OpenedPolicy])
     sentences = list(dropped_layers(parts.config))
     sentences += slow_paths(policies)
     sentences += [
-        other_tokenizer(name, policy.pair)
+        text_only(name) if isinstance(policy, TextOnly) else other_tokenizer(name, policy.pair)
         for name, policy in policies.items()
         if isinstance(policy, Translated)
     ]
@@ -89,6 +89,14 @@ def other_tokenizer(name: str, pair: Pair) -> str:
         f"student's {len(pair.same):,} tokens; it teaches where both cut the text alike "
         '("covered" in the metrics), and over the vocabulary where that is one token for both '
         '("single")'
+    )
+
+
+def text_only(name: str) -> str:
+    """What to expect of a teacher that is asked in messages."""
+    return (
+        f"{name} is asked in messages and tells no log-probabilities: the student learns from the "
+        "turns that it takes, and nothing from it about other turns"
     )
 
 

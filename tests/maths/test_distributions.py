@@ -8,7 +8,14 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tutelage.maths import distributions
-from tutelage.maths.distributions import Distribution, diverge, entropy, sampled_logps
+from tutelage.maths.distributions import (
+    Distribution,
+    Pieces,
+    Shared,
+    diverge,
+    entropy,
+    sampled_logps,
+)
 from tutelage.maths.divergences import forward_kl, jensen_shannon, reverse_kl
 
 V = 11
@@ -120,6 +127,41 @@ def test_vocabularies_of_different_size_are_refused() -> None:
     b = Distribution(hidden=leaf(0, N, WIDTH), head=leaf(1, V + 1, WIDTH))
     with pytest.raises(ValueError, match=r"11 entries and the teacher's 12.*same tokenizer"):
         diverge(forward_kl, a, b)
+
+
+@pytest.mark.parametrize("rest", ["both", "student", "teacher", "neither"])
+@pytest.mark.parametrize("divergence", [forward_kl, reverse_kl, jensen_shannon])
+def test_shared_entries_and_the_rest_of_two_vocabularies(
+    divergence: Callable[[Tensor, Tensor], Tensor], rest: str
+) -> None:
+    """Against sums over entries that are written out."""
+    ours = [4, 0, 7] if rest in ("both", "student") else list(range(V))
+    wide = V + 2 if rest in ("both", "teacher") else len(ours)
+    others = [3, 1, 2] if len(ours) == 3 else [(5 * k) % V for k in range(V)]
+    if rest == "student":
+        others = [2, 0, 1]
+    shared = Shared(student=torch.tensor(ours), teacher=torch.tensor(others), rest=rest == "both")
+    a = Distribution(hidden=leaf(0, N, WIDTH), head=leaf(1, V, WIDTH))
+    b = Distribution(hidden=leaf(2, N, OTHER), head=leaf(3, wide, OTHER), shared=shared)
+    p = a.logps().exp()[:, ours]
+    q = b.logps().exp()[:, others]
+    if rest == "both":
+        p, q = (torch.cat([x, 1 - x.sum(-1, keepdim=True)], -1) for x in (p, q))
+    p, q = p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
+    m = (p + q) / 2
+    goal = {
+        forward_kl: (q * (q / p).log()).sum(-1),
+        reverse_kl: (p * (p / q).log()).sum(-1),
+        jensen_shannon: ((q * (q / m).log()).sum(-1) + (p * (p / m).log()).sum(-1)) / 2,
+    }[divergence]
+    found = diverge(divergence, a, b)
+    assert_close(found, goal, atol=1e-5, rtol=1e-5)
+    (gradient,) = torch.autograd.grad(found.sum(), a.hidden, retain_graph=True)
+    (expected,) = torch.autograd.grad(goal.sum(), a.hidden)
+    assert_close(gradient, expected, atol=1e-5, rtol=1e-4)
+    pieces = Pieces(a)
+    parts = [diverge(divergence, pieces[s], b[s]) for s in (slice(0, 4), slice(4, N))]
+    assert_close(torch.cat(parts), goal, atol=1e-5, rtol=1e-5)
 
 
 def test_low_precision_is_turned_into_probabilities_in_float32() -> None:

@@ -133,6 +133,12 @@ def collect(arguments: argparse.Namespace) -> int:
         return say(f"stopped{more}", INTERRUPTED)
     success = percent(collected.won, collected.played)
     print(f"{success} won; {collected.written} episodes written to {arguments.out}")
+    for name, cost in collected.costs.items():
+        print(
+            f"{name}: {cost['requests']:.0f} requests and {cost['cached']:.0f} answers of before, "
+            f"{cost['read']:,.0f} tokens read and {cost['written']:,.0f} written, "
+            f"{cost['spent']:.4g} spent"
+        )
     return 0
 
 

@@ -4,7 +4,7 @@ If the run makes the same check before its first step, its function is called he
 give the same message.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from tutelage.envs.guard import attempt, close
 from tutelage.errors import ConfigError, PolicyError
 from tutelage.policies import registry
 from tutelage.policies.hf import lora, memory
+from tutelage.prompts.alignment import Pair
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.context import Context
 from tutelage.prompts.prompter import Prompter
@@ -48,14 +49,14 @@ def check(
     chat = _chat(config.policy, config, suite, context)
     if chat is None:
         return []
-    _same_tokenizers(chat, config, suite, context, policies)
+    warnings = list(_other_tokenizers(chat, config, suite, context, policies, phases))
     if context_length is not None:
         _first_prompt(chat, config, suite, context, tasks[0], context_length)
-    if not demonstrated:
-        return []
-    return list(
-        diagnosis.long_demonstrations(chat, suite, tasks, config.rollout, with_thoughts=aloud)
-    )
+    if demonstrated:
+        warnings += diagnosis.long_demonstrations(
+            chat, suite, tasks, config.rollout, with_thoughts=aloud
+        )
+    return warnings
 
 
 def _extras(config: Config, policies: set[str]) -> None:
@@ -95,13 +96,21 @@ def _chat(section: PolicySection, config: Config, suite: Suite, context: Context
     return Chat(tokenizer, section.template_history, tuple(section.chat.options.items()))
 
 
-def _same_tokenizers(
-    student: Chat, config: Config, suite: Suite, context: Context, policies: set[str]
-) -> None:
+def _other_tokenizers(
+    student: Chat,
+    config: Config,
+    suite: Suite,
+    context: Context,
+    policies: set[str],
+    phases: Sequence[Phase],
+) -> Iterator[str]:
     for name in sorted(policies & set(config.policies)):
         other = _chat(config.policies[name], config, suite, context)
-        if other is not None:
-            selftest.check_tokenizer(name, other, student)
+        if other is not None and other.fingerprint() != student.fingerprint():
+            pair = Pair(student, other, name=f"policies.{name}")
+            for phase in phases:
+                selftest.refuse_mixed_tokens(name, phase.algorithm)
+            yield diagnosis.other_tokenizer(name, pair)
 
 
 def _first_prompt(

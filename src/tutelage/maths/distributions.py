@@ -59,6 +59,47 @@ class _Piece:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """The entries that two vocabularies have in common.
+
+    student, teacher  [S] their ids in either, in the same order
+    rest              whether both have other entries, whose probabilities are pooled into one
+    """
+
+    student: Tensor
+    teacher: Tensor
+    rest: bool
+
+    def __call__(self, divergence: "Divergence") -> "Divergence":
+        """A divergence of a student [n, V] and a teacher [n, W] over what they share [n, S], and the
+        pooled rest. Where only one of them has a rest, it is left out of that one's distribution."""
+
+        def shared(student: Tensor, teacher: Tensor) -> Tensor:
+            return divergence(
+                _among(student, self.student, rest=self.rest),
+                _among(teacher, self.teacher, rest=self.rest),
+            )
+
+        return shared
+
+    def to(self, device: str) -> "Shared":
+        return Shared(
+            student=self.student.to(device), teacher=self.teacher.to(device), rest=self.rest
+        )
+
+
+def _among(rows: Tensor, ids: Tensor, *, rest: bool) -> Tensor:
+    """Log-probabilities [n, V] -> those of some entries [n, S], normalised: with the pooled others
+    as a last column, or without them."""
+    some = rows.index_select(-1, ids)
+    if rest:
+        # summed over the others themselves: 1 - sum(some) would lose all digits where that is small
+        others = rows.index_fill(-1, ids, torch.finfo(rows.dtype).min)
+        return torch.cat([some, others.logsumexp(-1, keepdim=True)], -1)
+    return some if len(ids) == rows.shape[-1] else some.log_softmax(-1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Distribution:
     """log-softmax(f(hidden head^T) / temperature) at each of N sampled tokens.
 
@@ -73,6 +114,7 @@ class Distribution:
     cap: float = 0.0  # 0: none
     piece: _Piece | None = None  # if these tokens are one chunk of `Pieces`
     leaf: Tensor | None = None  # the parameter [V or more, H] of which head is a copy in 16 bits
+    shared: Shared | None = None  # of a teacher whose entries are not those of the student
 
     def __len__(self) -> int:
         return len(self.hidden)
@@ -88,7 +130,12 @@ class Distribution:
 
     def to(self, device: str) -> "Distribution":
         return replace(
-            self, hidden=self.hidden.to(device), head=self.head.to(device), piece=None, leaf=None
+            self,
+            hidden=self.hidden.to(device),
+            head=self.head.to(device),
+            piece=None,
+            leaf=None,
+            shared=None if self.shared is None else self.shared.to(device),
         )
 
     def detach(self) -> "Distribution":
@@ -262,7 +309,9 @@ Divergence = Callable[[Tensor, Tensor], Tensor]
 
 def diverge(divergence: Divergence, student: Distribution, teacher: Distribution) -> Tensor:
     """A divergence at each token -> [N]; the gradient reaches the student only."""
-    if len(student.head) != len(teacher.head):
+    if teacher.shared is not None:
+        divergence = teacher.shared(divergence)
+    elif len(student.head) != len(teacher.head):
         raise ValueError(
             f"the student's vocabulary has {len(student.head)} entries and the teacher's "
             f"{len(teacher.head)}: a divergence over the vocabulary needs the same tokenizer"

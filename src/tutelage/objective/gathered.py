@@ -5,6 +5,7 @@ from torch import Tensor
 
 from tutelage.errors import ConfigError
 from tutelage.maths.distributions import Distribution
+from tutelage.objective.aligned import Aligned
 from tutelage.objective.scores import Scores, concatenated
 
 
@@ -59,9 +60,13 @@ class Gathered(Scores):
         owns = [own for own in (self._own, other._own) if own is not None]
         start = 0 if self._own is None else len(self._own)
         row = torch.where(other.here, other._row + start, -1)
+        own = next(iter(owns), None)
+        if len(owns) == 2:
+            one, more = owns
+            own = one.with_more(more) if isinstance(one, Aligned) else concatenated(one, more)
         return Gathered(
             logp=torch.cat([self.logp, other.logp]),
-            own=concatenated(*owns) if len(owns) == 2 else next(iter(owns), None),
+            own=own,
             row=torch.cat([self._row, row]),
             full=self._full,
         )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tutelage.maths.distributions import Distribution
+from tutelage.objective.aligned import Aligned
 from tutelage.objective.gathered import Gathered
 from tutelage.objective.scores import Scores, concatenated
 
@@ -134,10 +135,7 @@ class LazyScores(Mapping[str, Scores]):
     def _add(self, name: str, more: Scores, index: Tensor) -> None:
         before = self._parts.get(name)
         start = 0 if before is None else len(before)
-        if isinstance(before, Gathered) and isinstance(more, Gathered):
-            self._parts[name] = before.with_more(more)
-        else:
-            self._parts[name] = more if before is None else concatenated(before, more)
+        self._parts[name] = more if before is None else _joined(before, more)
         row = self._row.setdefault(name, torch.where(self._no_tokens, 0, -1))
         row[index] = torch.arange(start, start + len(index), device=row.device)
 
@@ -149,6 +147,15 @@ class LazyScores(Mapping[str, Scores]):
         if row.equal(torch.arange(len(row), device=row.device)):
             return self._parts[name]
         return Partial(self._parts[name], row.clone())
+
+
+def _joined(before: Scores, more: Scores) -> Scores:
+    """The scores of some tokens of a view, and of others."""
+    if isinstance(before, Gathered) and isinstance(more, Gathered):
+        return before.with_more(more)
+    if isinstance(before, Aligned):
+        return before.with_more(more)
+    return concatenated(before, more)
 
 
 class Narrowed(Mapping[str, Scores]):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from tutelage.objective.aligned import Coverage
 from tutelage.objective.batch import TokenBatch
 from tutelage.objective.lazy_scores import LazyScores, Narrowed
 from tutelage.objective.scores import Scores
@@ -29,6 +30,8 @@ class Step:
                 (see `training.sampler_mismatch`), else None
     requested   [N] bool: the tokens whose values will be used, None for all. A signal that is
                 `tokenwise` finds scores of those alone, and NaN elsewhere
+    coverage    by view, what it says of tokens that are not its own; views with the student's
+                tokenizer say something of all of them and are left out
     """
 
     batch: TokenBatch
@@ -37,6 +40,15 @@ class Step:
     columns: dict[str, Tensor] = field(default_factory=dict)
     importance: Tensor | None = None
     requested: Tensor | None = None
+    coverage: Mapping[str, Coverage] = field(default_factory=dict)
+
+    def where_covered(self, view: str, value: Tensor, *, single: bool = False) -> Tensor:
+        """A value [N] at the tokens of which a view's scores say something, 0 elsewhere; with
+        `single` where its distributions do."""
+        known = self.coverage.get(view)
+        if known is None:
+            return value
+        return torch.where(known.single if single else known.covered, value, 0.0)
 
     def note(self, name: str, value: Tensor) -> None:
         """Record a column [N]; NaN where it was not requested."""

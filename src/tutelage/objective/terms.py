@@ -120,7 +120,7 @@ class Distill:
     name: str = "distill"
 
     def bind(self, step: Step) -> Bound:
-        weight = step.weight(self.weight)
+        weight = step.where_covered(self.teacher, step.weight(self.weight), single=True)
         counts = weight != 0
         before = None if self.live else step.request(self.teacher, counts)
         note_gate(self, step, counts)
@@ -167,7 +167,7 @@ class DistillSampled:
     name: str = "distill_sampled"
 
     def bind(self, step: Step) -> Bound:
-        weight, old = step.weight(self.weight), step.batch.logp
+        weight, old = step.where_covered(self.teacher, step.weight(self.weight)), step.batch.logp
         counts = weight != 0
         before = step.request(self.teacher, counts)
         note_gate(self, step, counts)

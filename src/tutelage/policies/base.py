@@ -9,6 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 from torch.nn import Parameter
 
 from tutelage.errors import PolicyError
+from tutelage.objective.aligned import Coverage
 from tutelage.objective.scores import Scores
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Ids, Sample
@@ -152,6 +153,20 @@ class Prefetches(Protocol):
 
     def prefetch_scores(self, samples: Sequence[Sample]) -> None:
         """Start to score these sequences, which will be read soon."""
+        ...
+
+
+@runtime_checkable
+class Aligns(Protocol):
+    """A policy with another tokenizer than the student's, which reads and writes the student's
+    tokens as text."""
+
+    def prompt_length(self, prompt: Ids) -> int:
+        """Tokens of a prompt as it reads them."""
+        ...
+
+    def coverage(self, samples: Sequence[Sample]) -> Coverage:
+        """What its scores say of every token of every sample, in order, flat: [N]."""
         ...
 
 

@@ -16,7 +16,7 @@ from tutelage.errors import EnvError
 from tutelage.hints import kinds_in
 from tutelage.objective import STUDENT, Algorithm, View
 from tutelage.objective.penalties import penalised
-from tutelage.policies.base import AnswersLate, Completion, Policy, Request
+from tutelage.policies.base import Aligns, AnswersLate, Completion, Policy, Request
 from tutelage.policies.hf.turn_divergence import divergences
 from tutelage.prompts.prompter import Ids, Reader, Sample
 from tutelage.rollout.demonstrations import script
@@ -273,9 +273,9 @@ class _Rollout:
 
     def _room(self, name: str, prompt: Ids) -> int:
         """How many tokens a view may write after its prompt."""
-        return min(
-            self.session.limits.max_new_tokens, self._policy(name).context_length - len(prompt)
-        )
+        policy = self._policy(name)
+        length = policy.prompt_length(prompt) if isinstance(policy, Aligns) else len(prompt)
+        return min(self.session.limits.max_new_tokens, policy.context_length - length)
 
     def _submit(self, p: _Playing, name: str, prompt: Ids, *, seed: int, used: int = 0) -> None:
         limits = self.session.limits

@@ -80,6 +80,7 @@ class Parts:
         *,
         student: str = "",
         others: Collection[str] | None = None,
+        own_tokens: bool = False,
         tick: Tick,
         ranks: Ranks = ALONE,
     ) -> Iterator[Opened]:
@@ -88,6 +89,7 @@ class Parts:
         student  a checkpoint's folder to load the student from, instead of [policy]
         others   policies besides the student; those of the phases if left out
         ranks    the processes of the run, which share its samplers
+        own_tokens  the turns of others are in their own tokens, not in the student's
         """
         names = self.policies if others is None else others
         with _in_memory():
@@ -99,6 +101,7 @@ class Parts:
                 student=student,
                 engines=max(1, len(acting(self.config, self.phases))) if self.phases else 1,
                 ranks=ranks,
+                own_tokens=own_tokens,
             )
         pool = pool_of(self.config.env, self.suite)
         try:

@@ -23,7 +23,9 @@ from tutelage.objective import STUDENT
 from tutelage.policies.base import OpenedPolicy
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.registry import named
+from tutelage.policies.translated import TextOnly, Translated
 from tutelage.prompts import answer_format
+from tutelage.prompts.alignment import Pair
 from tutelage.prompts.chat_template import Chat
 from tutelage.rollout import record
 from tutelage.rollout.demonstrations import script
@@ -58,6 +60,11 @@ def before(parts: Parts, session: Session, policies: Mapping[str, OpenedPolicy])
     student = policies["self"]
     sentences = list(dropped_layers(parts.config))
     sentences += slow_paths(policies)
+    sentences += [
+        text_only(name) if isinstance(policy, TextOnly) else other_tokenizer(name, policy.pair)
+        for name, policy in policies.items()
+        if isinstance(policy, Translated)
+    ]
     imitated = [p.algorithm.acting for p in parts.phases if p.algorithm.acting.uses_expert]
     if imitated and not parts.config.rollout.replay and isinstance(session.suite, Demonstrates):
         thoughts = any(acting.with_thoughts for acting in imitated)
@@ -69,10 +76,30 @@ def before(parts: Parts, session: Session, policies: Mapping[str, OpenedPolicy])
 
 def slow_paths(policies: Mapping[str, OpenedPolicy]) -> Iterator[str]:
     """Models that this process cannot sample from and score in its fast way."""
-    for name, policy in policies.items():
+    for name, opened in policies.items():
+        policy = opened.inner if isinstance(opened, Translated) else opened
         if isinstance(policy, HFPolicy) and policy.plain is not None:
             whose = "the student" if name == "self" else name
             yield f"{whose} takes the {policy.path}; turns are sampled one at a time, which is slower"
+
+
+def other_tokenizer(name: str, pair: Pair) -> str:
+    """What to expect of a teacher with another tokenizer."""
+    same = sum(other >= 0 for other in pair.same)
+    return (
+        f"{name} has another tokenizer than the student, with which it shares {same:,} of the "
+        f"student's {len(pair.same):,} tokens; it teaches where both cut the text alike "
+        '("covered" in the metrics), and over the vocabulary where that is one token for both '
+        '("single")'
+    )
+
+
+def text_only(name: str) -> str:
+    """What to expect of a teacher that is asked in messages."""
+    return (
+        f"{name} is asked in messages and tells no log-probabilities: the student learns from the "
+        "turns that it takes, and nothing from it about other turns"
+    )
 
 
 def dropped_layers(config: Config) -> Iterator[str]:

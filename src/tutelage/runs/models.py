@@ -25,6 +25,7 @@ from tutelage.policies.hf.loading import load
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.policies.registry import Opening, named, open_policy
+from tutelage.policies.server.account import OWN, account_of
 from tutelage.policies.server.chat import ChatPolicy
 from tutelage.policies.server.http import Client, RequestOptions
 from tutelage.policies.server.policy import RemotePolicy
@@ -36,6 +37,7 @@ from tutelage.policies.server.vllm import (
     begin,
     weight_folder,
 )
+from tutelage.policies.translated import translated
 from tutelage.prompts import answer_format
 from tutelage.prompts.chat_template import Chat, read_template
 from tutelage.prompts.context import Context
@@ -323,13 +325,21 @@ def server(opening: Opening) -> RemotePolicy:
 
 
 def chat(opening: Opening) -> ChatPolicy:
-    """A model of any OpenAI-compatible server, asked in messages: it plays, and is never scored."""
+    """A model of any OpenAI-compatible server, asked in messages: it plays, and is never scored.
+    `chat.options` are fields of its requests, but for those of its account."""
     url, _, name = opening.model.partition("#")
     section, where = opening.section, opening.where
     client = client_of(section.key, url, where=where, seed=opening.config.run.seed)
     path = urlsplit(url).path.rstrip("/")
     prefix = "/v1" if not path or path.endswith("/v1") else ""
-    policy = ChatPolicy(client, model=name, prefix=prefix)
+    options = section.chat.options
+    policy = ChatPolicy(
+        client,
+        model=name,
+        prefix=prefix,
+        fields={key: value for key, value in options.items() if key not in OWN},
+        account=account_of(options, where=where),
+    )
     policy.connect()
     return policy
 
@@ -395,18 +405,22 @@ def policies_of(
     student: str = "",
     engines: int = 1,
     ranks: Ranks = ALONE,
+    own_tokens: bool = False,
 ) -> dict[str, OpenedPolicy]:
     """The student as "self", from the folder `student` where given, and the wanted others; so many
-    of them are `engines` that sample at the same time."""
+    of them are `engines` that sample at the same time. Their turns are in the student's tokens, or
+    in their own with `own_tokens`, which is for playing alone."""
     quiet()
     own = open_policy(opening_of(config, "self", suite, context, folder=student, engines=engines))
     policies = {"self": own}
     for name in sorted(set(wanted) & set(config.policies)):
         other = opening_of(config, name, suite, context, student=own, engines=engines)
         policies[name] = open_policy(other)
-    for policy in policies.values():
+    for name, policy in policies.items():
         if isinstance(policy, Trainable) and policy is not own:
             policy.freeze()
+        if policy is not own and not own_tokens:
+            policies[name] = translated(policy, own.chat, name=f"policies.{name}")
     if config.policy.sampler is not None:
         key, seed = config.policy.key, config.run.seed
         give_sampler(own, config.policy.sampler, key=key, seed=seed, ranks=ranks)

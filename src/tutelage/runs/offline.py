@@ -4,7 +4,7 @@ import contextlib
 import os
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,9 @@ from tutelage.errors import ConfigError, RunError, did_you_mean
 from tutelage.evaluation.evaluate import Evaluation, Known, evaluate, named
 from tutelage.evaluation.panels import NamedPanel, chosen
 from tutelage.objective import Algorithm, View
+from tutelage.policies.base import Aligns
+from tutelage.policies.translated import account_lines
+from tutelage.prompts.prompter import Reader
 from tutelage.rollout.disk import move_to_new, reason, refuse_existing, remove
 from tutelage.rollout.hint_preparation import Hinter, prove, sample
 from tutelage.rollout.play import play
@@ -26,7 +29,7 @@ from tutelage.runs.assemble import Parts, Tick, assemble, deterministic, tasks_o
 from tutelage.runs.folder import CONFIG
 from tutelage.schedules import constant
 from tutelage.seeding import seed_of
-from tutelage.types import EXPERT
+from tutelage.types import EXPERT, Episode, Turn
 
 STUDENT = "student"
 
@@ -55,12 +58,21 @@ def trained(where: Path, name: str = "") -> str:
 
 @contextlib.contextmanager
 def opened(
-    parts: Parts, *, student: str = "", others: Collection[str] | None = None, tick: Tick
+    parts: Parts,
+    *,
+    student: str = "",
+    others: Collection[str] | None = None,
+    own_tokens: bool = True,
+    tick: Tick,
 ) -> Iterator[Session]:
-    """A session for playing without learning; the student is always there, as "self"."""
+    """A session for playing without learning; the student is always there, as "self". Others play
+    in their own tokens, or in the student's."""
     with (
         deterministic(),
-        parts.open(student=student, others=others, tick=tick) as (session, _),
+        parts.open(student=student, others=others, own_tokens=own_tokens, tick=tick) as (
+            session,
+            _,
+        ),
     ):
         yield replace(session, ready=Hinter(session=session, seed=parts.config.run.seed))
 
@@ -153,6 +165,7 @@ class Collected:
     played: int
     won: int
     written: int
+    costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by policy
 
 
 def partial(path: Path) -> Path:
@@ -230,7 +243,8 @@ def collect(
     played = won = written = 0
     others = [] if policy in (EXPERT, STUDENT) else [policy]
     with (
-        opened(parts, student=student, others=others, tick=tick) as session,
+        # in the student's tokens, which is to learn from them
+        opened(parts, student=student, others=others, own_tokens=False, tick=tick) as session,
         _whole_or_partial(path) as log,
     ):
         while played < episodes:
@@ -244,10 +258,24 @@ def collect(
             won += sum(episode.won for episode in finished)
             for episode in finished:
                 if episode.won or (everything and not episode.stop.broken):
-                    log.write(episode_line(episode, lap))
+                    log.write(episode_line(_for_student(session, episode, policy), lap))
                     written += 1
             log.flush()
-    return Collected(played=played, won=won, written=written)
+        costs = account_lines({n: session.policies[n] for n in others})
+    return Collected(played=played, won=won, written=written, costs=costs)
+
+
+def _for_student(session: Session, episode: Episode, policy: str) -> Episode:
+    """An episode with the prompts that the student would have had, where whoever played it has
+    another tokenizer."""
+    if not isinstance(session.policies.get(policy), Aligns):
+        return episode
+    reader = Reader(prompter=session.prompter(View(), episode.task))
+    turns: list[Turn] = []
+    for k, turn in enumerate(episode.turns):
+        _, new = reader.prompt(episode.turns[:k], turn.observation)
+        turns.append(replace(turn, prompt=new, fresh=reader.fresh))
+    return replace(episode, turns=tuple(turns))
 
 
 def alone(policy: str, *, thoughts: bool) -> Algorithm:

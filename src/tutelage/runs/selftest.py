@@ -28,9 +28,11 @@ from tutelage.objective import (
     View,
     bind,
 )
+from tutelage.objective.aligned import Coverage
 from tutelage.objective.batch import collate
-from tutelage.policies.base import OpenedPolicy
-from tutelage.prompts.chat_template import Chat
+from tutelage.objective.scores import Scores
+from tutelage.policies.base import Aligns, OpenedPolicy
+from tutelage.policies.translated import TextOnly
 from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
 from tutelage.rollout.session import Session
@@ -39,7 +41,7 @@ from tutelage.runs.phases import Phase
 from tutelage.schedules import constant
 from tutelage.signals import gap
 from tutelage.training.layout import prepare
-from tutelage.types import Episode, Task
+from tutelage.types import Episode, Observation, Task, Turn
 
 TURNS, NEW_TOKENS = 3, 24
 """Turns and tokens of the test episodes."""
@@ -137,20 +139,64 @@ def check_expert(suite: Suite, task: Task, limit: int, *, aloud: bool) -> None:
 
 
 def vocabulary(wiring: Wiring) -> None:
-    """all models give every token id the same meaning."""
+    """all models give every token id the same meaning, or translate it."""
     student = wiring.policies["self"].chat
     for name in sorted({view.policy for view in wiring.views().values()}):
-        check_tokenizer(name, wiring.policies[name].chat, student)
+        policy = wiring.policies[name]
+        if isinstance(policy, TextOnly):
+            for phase in wiring.phases:
+                refuse_untold(name, phase.algorithm)
+        if isinstance(policy, Aligns):
+            for phase in wiring.phases:
+                refuse_mixed_tokens(name, phase.algorithm)
+        elif policy.chat.fingerprint() != student.fingerprint():
+            raise PolicyError(
+                f"the student's tokenizer and that of policies.{name} differ, and it has no tokens "
+                "of its own that could be aligned; choose models of one family, or build the student "
+                f'with policy.tokenizer = "{name}"'
+            )
 
 
-def check_tokenizer(name: str, chat: Chat, student: Chat) -> None:
-    """Refuse a policy whose token ids mean something else than the student's."""
-    if chat.fingerprint() != student.fingerprint():
-        raise PolicyError(
-            f"the student's tokenizer and that of policies.{name} differ, so the same "
-            "ids are different tokens for each; choose models of one family, or build the "
-            f'student with policy.tokenizer = "{name}"'
+def refuse_untold(name: str, algorithm: Algorithm) -> None:
+    """Refuse a policy that tells no log-probabilities where nothing learns from its own turns: some
+    term must count for a turn that it wrote, though it says nothing of the turn's tokens."""
+    views = [n for n, view in algorithm.all_views().items() if view.policy == name]
+    for view in views:
+        turn = Turn(
+            observation=Observation(text=""), prompt=(0,), text="", tokens=(0,), logps=(0.0,)
         )
+        turn = replace(turn, actor=view)
+        batch = collate([Episode(task=Task(id=""), group="", turns=(turn,))])
+        nothing = Coverage(chunk=torch.tensor([-1]), single=torch.tensor([False]))
+        scores = {n: Scores(logp=torch.zeros(1)) for n in algorithm.all_views()}
+        step = Step(batch, scores, 0, coverage=dict.fromkeys(views, nothing))
+        counts = any(bool(term.bind(step).counts.any()) for term in algorithm.terms)
+        if counts and view in algorithm.all_actors():
+            return
+    if views:
+        raise PolicyError(
+            f"policies.{name} is asked in messages and tells no log-probabilities, and nothing in "
+            "this algorithm learns from turns that it writes; set algorithm.name to guided_opd "
+            'with teacher_turns = "sampled", or play its episodes with `tutelage collect` and learn '
+            "from them with sft, or name a teacher that can be scored"
+        )
+
+
+def refuse_mixed_tokens(name: str, algorithm: Algorithm) -> None:
+    """Refuse what a policy with another tokenizer than the student's cannot do."""
+    views = {n for n, view in algorithm.all_views().items() if view.policy == name}
+    takeover = algorithm.acting.takeover
+    live = {t.teacher for t in algorithm.terms if isinstance(t, Distill) and t.live}
+    if takeover is not None and takeover.view in views:
+        what = "cannot finish a turn that the student began in its own tokens"
+    elif live & views:
+        what = "cannot be followed while the student moves"
+    else:
+        return
+    raise PolicyError(
+        f"policies.{name} has another tokenizer than the student, so it {what}; choose models of "
+        f'one family, or build the student with policy.tokenizer = "{name}"'
+    )
 
 
 def template(wiring: Wiring) -> None:

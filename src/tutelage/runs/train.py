@@ -32,6 +32,7 @@ from tutelage.objective import View
 from tutelage.policies.base import OpenedPolicy, Trainable
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.registry import open_policy
+from tutelage.policies.translated import account_lines
 from tutelage.rollout import record
 from tutelage.rollout.hint_preparation import Hinter
 from tutelage.rollout.play import play
@@ -358,7 +359,8 @@ class _Loop:
             hints = self.hinter.report(algorithm, [e.task for e in usable])
             self.hinter.settle(episodes)
             numbers = metrics(phase, step, episodes, usable, report, rate, cut)
-            line = in_phase(phase, {**numbers, **hints})
+            costs = account_lines(self.policies)
+            line = in_phase(phase, {**numbers, **hints, **({"costs": costs} if costs else {})})
             self.folder.log("metrics.jsonl").write(line)
             if self.config.run.columns:
                 for columns in column_lines(phase, step, used, report):

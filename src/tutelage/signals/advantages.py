@@ -29,9 +29,15 @@ def group_relative(*, std: bool = True) -> Signal:
 
 
 def gap(teacher: str = "teacher", student: str = STUDENT) -> Signal:
-    """log teacher - log student at each sampled token: the negated k1 estimate of reverse KL."""
+    """log teacher - log student at each sampled token: the negated k1 estimate of reverse KL. 0
+    where one of them has another tokenizer, which cuts the text elsewhere (`Step.coverage`)."""
+
+    def of(s: Step) -> torch.Tensor:
+        apart = s.scores[teacher].logp - s.scores[student].logp
+        return s.where_covered(student, s.where_covered(teacher, apart))
+
     return Signal(
-        lambda s: s.scores[teacher].logp - s.scores[student].logp,
+        of,
         f"gap[{teacher}|{student}]",
         tokenwise=True,
         views=(teacher, student),

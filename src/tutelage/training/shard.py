@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tutelage.objective.aligned import Coverage
 from tutelage.objective.gathered import Gathered
 from tutelage.objective.lazy_scores import Fetch
 from tutelage.objective.scores import Scores
@@ -112,6 +113,24 @@ class Shard:
             for name, values in part.items():
                 out[name][where] = values.to(out[name])
         return out
+
+    def coverage(self, of: Mapping[str, Coverage]) -> dict[str, Coverage]:
+        """Coverage of the step by view, each token's from the rank that played its episode: a turn
+        that a teacher wrote is known there in the teacher's own tokens."""
+        if self.alone:
+            return dict(of)
+        numbers = {n: torch.stack([x.chunk, x.single.to(x.chunk)]) for n, x in of.items()}
+        parts = self.ranks.gather({name: x.cpu() for name, x in numbers.items()})
+        found = {}
+        for name, own in numbers.items():
+            merged = own.clone()
+            for rank, part in enumerate(parts):
+                where = self.tokens_of(rank)
+                chunk, single = part[name].to(own)[:, where]
+                chunk = torch.where(chunk < 0, chunk, chunk * len(parts) + rank)
+                merged[:, where] = torch.stack([chunk, single])
+            found[name] = Coverage(chunk=merged[0], single=merged[1].bool())
+        return found
 
     def gather_glimpses(self, mismatch: Mismatch) -> None:
         """What each rank saw of sampler and trainer in its first passes, on every rank."""

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import torch
@@ -32,7 +32,7 @@ from tutelage.training.ratios import RatioStatistics
 from tutelage.training.sampler_mismatch import compare, corrected
 from tutelage.training.shard import Shard
 from tutelage.training.usable import refuse_silence
-from tutelage.training.view_scores import ViewScores
+from tutelage.training.view_scores import ViewScores, coverages
 from tutelage.types import Episode
 
 _UPDATE = UpdateSection()  # the only place of the defaults
@@ -103,10 +103,15 @@ def train_step(
         device=update.device,
         moves=update.epochs * update.minibatches > 1,
         clock=clock,
+        coverage=shard.coverage(coverages(layout, algorithm, policies, update.device)),
     )
     shared = shared_scores(layout, algorithm.all_views())
     before = LazyScores(shared, shard.gathering(views.before_update), layout.batch.token)
     state = _state(algorithm, layout.batch, before, step, update.truncate)
+    state = replace(state, coverage=views.coverage)
+    for name, known in views.coverage.items():
+        state.note(f"covered[{name}]", known.covered.float())
+        state.note(f"single[{name}]", known.single.float())
     objective = bind(algorithm, state)
     mismatch = compare(algorithm, layout.batch, before.if_read, update.mismatch)
     since, taught = time.perf_counter(), clock.seconds.get("teacher", 0.0)

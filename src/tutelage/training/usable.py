@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from tutelage.errors import RunError
 from tutelage.objective import Algorithm
-from tutelage.policies.base import Policy
+from tutelage.policies.base import Aligns, Policy
 from tutelage.training.layout import Prompts, read
 from tutelage.types import Episode
 
@@ -67,9 +67,12 @@ def _fits(
         longest = max(longest, length)
     group = [e for e in usable if e.group == episode.group]
     views = list(algorithm.all_views().values())
-    privileged = any(view.hint or view.hindsight for view in views)
+    # the prompts of a view are not those of the one that acted
+    apart = any(v.hint or v.hindsight or isinstance(policies[v.policy], Aligns) for v in views)
     for view in views:
-        if privileged:  # the prompts of this view are not those of the one that acted
+        if isinstance(policies[view.policy], Aligns):
+            continue  # it says nothing of what is beyond its context
+        if apart:
             turns = read(view, prompts(view, episode.task), episode, group)
             longest = max(len(turn.prompt) + len(turn.tokens) for turn in turns)
         if longest > policies[view.policy].context_length:

@@ -9,12 +9,26 @@ import torch
 from torch import Tensor
 
 from tutelage.objective import Algorithm, View
+from tutelage.objective.aligned import Aligned, Coverage
 from tutelage.objective.lazy_scores import with_frozen_head
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Prefetches, Scorer, SharesPrefix
+from tutelage.policies.base import Aligns, Prefetches, Scorer, SharesPrefix
 from tutelage.prompts.prompter import Sample
 from tutelage.rollout.session import Clock
 from tutelage.training.layout import Layout, MicroBatch, Span, spans_holding
+
+
+def coverages(
+    layout: Layout, algorithm: Algorithm, policies: Mapping[str, Scorer], device: str
+) -> dict[str, Coverage]:
+    """By view, what its policy says of the step's tokens where it has another tokenizer."""
+    found: dict[str, Coverage] = {}
+    for name, view in algorithm.all_views().items():
+        policy = policies.get(view.policy)
+        if isinstance(policy, Aligns):
+            samples = [sample for episode in layout.samples[name] for sample in episode]
+            found[name] = policy.coverage(samples).to(device)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +39,7 @@ class ViewScores:
     device       of the student, where scores from before the update are stored
     moves        whether weights change before the last of those scores is read
     clock        measures the time of scoring before the update
+    coverage     by view, what a policy with another tokenizer says of the step's tokens
     """
 
     layout: Layout
@@ -35,6 +50,7 @@ class ViewScores:
     moves: bool = False
     clock: Clock = field(default_factory=Clock)
     heads: list[Tensor] = field(default_factory=list)  # copies of LM heads, each made once
+    coverage: Mapping[str, Coverage] = field(default_factory=dict)
 
     @property
     def views(self) -> dict[str, View]:
@@ -52,9 +68,15 @@ class ViewScores:
         since = time.perf_counter()
         # whole episodes: a server may have begun to score them already
         begun = isinstance(self._policy(view), Prefetches) and self.views[view].hindsight is None
-        spans = spans_holding(self.layout, view, tokens.tolist(), whole=begun)
+        # whole turns: another tokenizer would cut the text of a part of one elsewhere
+        whole = begun or view in self.coverage
+        spans = spans_holding(self.layout, view, tokens.tolist(), whole=whole)
         with torch.no_grad():
             scores = self._score(view, spans).to(self.device)
+        if isinstance(scores, Aligned):
+            index = self.layout.token_index(spans).to(self.device)
+            known, recorded = self.coverage[view].at(index), self.layout.batch.logp[index]
+            scores = scores.with_logp(known.spread(scores.logp, recorded))
         if self.moves and self.views[view].policy == "self":
             scores = with_frozen_head(scores, self.heads)
         self.clock.add("teacher", since)

@@ -1,18 +1,20 @@
 """A model behind any OpenAI-compatible server, asked in messages over /v1/chat/completions.
 
-It is a baseline: it plays episodes, and is never scored or trained, since such a server tells no
-token ids. Its ids here are the characters of the messages, with an id above all characters where a
-message begins, so that prompts are built as for every other policy and turned back into messages
-when they are sent.
+It plays episodes, as a baseline or as a teacher that takes whole turns, and is never scored or
+trained, since such a server tells no token ids. Its ids here are the characters of the messages,
+with an id above all characters where a message begins, so that prompts are built as for every other
+policy and turned back into messages when they are sent.
 """
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, wait
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from tutelage.errors import PolicyError
 from tutelage.policies.base import Completion, Dtype, Request
+from tutelage.policies.server.account import Account
 from tutelage.policies.server.http import Client, Failure
 from tutelage.policies.server.vllm_api import SEEDS
 from tutelage.prompts.chat_template import Chat
@@ -94,6 +96,8 @@ class ChatPolicy:
     client  the server's address, and how it is asked
     model   its name on the server; the one that is listed if empty
     prefix  what its paths begin with
+    fields  further fields of every request, such as reasoning_effort
+    account what it costs, the limit to that, and the answers that were paid for
 
     `seed` is sent until the server refuses it; a limit of tokens is sent under the name that the
     server takes. A temperature that it refuses is an error: a result must have the one it states.
@@ -102,8 +106,17 @@ class ChatPolicy:
     dtype: Dtype = "bfloat16"  # unknown for a server
     context_length = CONTEXT
 
-    def __init__(self, client: Client, *, model: str = "", prefix: str = "/v1") -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        model: str = "",
+        prefix: str = "/v1",
+        fields: Mapping[str, Any] = MappingProxyType({}),
+        account: Account | None = None,
+    ) -> None:
         self.client, self.model, self.prefix, self.chat = client, model, prefix, TextChat()
+        self.fields, self.account = dict(fields), account or Account(name=client.name)
         self.limit, self.seeds = "max_tokens", True
         self.turns: dict[Future[Any], tuple[Request, dict[str, Any]]] = {}
         self.spent: dict[str, int] = {}
@@ -127,6 +140,7 @@ class ChatPolicy:
 
     def body(self, request: Request) -> dict[str, Any]:
         return {
+            **self.fields,
             "model": self.model,
             "messages": messages(request.prompt),
             "temperature": request.temperature,
@@ -136,7 +150,17 @@ class ChatPolicy:
 
     def submit(self, request: Request) -> None:
         body = self.body(request)
-        self.turns[self.client.ask(f"{self.prefix}/chat/completions", body)] = request, body
+        key = self._key(request, body)
+        answer: Future[Any] = Future()
+        if (known := self.account.known(key)) is not None:
+            answer.set_result(known)
+        else:
+            self.account.reserve(key, body, request.max_new)
+            answer = self.client.ask(f"{self.prefix}/chat/completions", body)
+        self.turns[answer] = request, body
+
+    def _key(self, request: Request, body: Mapping[str, Any]) -> str:
+        return self.account.key(self.client.url + self.prefix, body, request.seed)
 
     def poll(self) -> list[Completion]:
         """The finished turns, in the order in which they were submitted."""
@@ -156,14 +180,17 @@ class ChatPolicy:
     def _completion(self, answer: "Future[Any]") -> Completion | None:
         """A turn; None where the server refused a field that it need not be sent."""
         request, body = self.turns.pop(answer)
+        key = self._key(request, body)
         try:
             found = answer.result()
         except PolicyError as error:
+            self.account.settle(key)
             if self._adapted(error, request, body):
                 self.submit(request)
                 return None
             raise
         text, tokens, ended = self._read(found)
+        self.account.settle(key, found)
         self.spent[request.key] = self.spent.get(request.key, 0) + tokens
         ids = self.chat.reply(text) if ended else self.chat.content(text) or (END,)
         return Completion(key=request.key, tokens=ids, logps=(0.0,) * len(ids), ended=ended)
@@ -203,8 +230,9 @@ class ChatPolicy:
 
     def refresh(self) -> None:
         """Drop the turns under way."""
-        for answer in self.turns:
-            answer.cancel()
+        for answer, (request, body) in self.turns.items():
+            if answer.cancel():  # others are under way, and may be paid for
+                self.account.settle(self._key(request, body))
         self.turns = {}
 
     def score(self, samples: Sequence[Any], temperature: float) -> NoReturn:

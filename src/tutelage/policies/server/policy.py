@@ -104,7 +104,7 @@ class RemotePolicy:
                 raise PolicyError(
                     f"token {token} is {served_text!r} to the server of {self.client.name} and {ours!r} "
                     f"to our tokenizer; set {self.client.name}.tokenizer to that of the served "
-                    "model, which must be the student's too"
+                    "model"
                 )
 
     def _choose_model(self, answer: Any) -> None:

@@ -30,6 +30,10 @@ class Partial(Scores):
         self._some, self._row, self._logp = some, row, None
 
     @property
+    def has_distribution(self) -> bool:
+        return self._some.has_distribution
+
+    @property
     def scored(self) -> Tensor:
         return self._row >= 0
 

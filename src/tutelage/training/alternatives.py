@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from tutelage.objective.aligned import Aligned
 from tutelage.objective.lazy_scores import LazyScores
 from tutelage.objective.scores import Scores
 
@@ -38,6 +39,8 @@ class Alternatives:
     def add(self, name: str, scores: Scores, index: Tensor) -> None:
         """Record a view's scores of the tokens index [n], except those that were recorded before."""
         if name not in self.found or not scores.has_distribution:
+            return
+        if isinstance(scores, Aligned):  # whose ids are those of another vocabulary
             return
         ids, logps = self.found[name]
         new = ids[index, 0] < 0

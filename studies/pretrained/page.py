@@ -38,7 +38,7 @@ class Evaluated:
 def of_run(name: str, folder: Path) -> list[Evaluated]:
     """The evaluations of the student alone in a run's folder, which may not be finished."""
     steps = list(record.read(folder / "metrics.jsonl"))
-    clock = [float(line["seconds"]["all"]) for line in record.read(folder / "timings.jsonl")]  # type: ignore[index, call-overload]
+    clock = [float(line["seconds"]["all"]) for line in record.read(folder / "timings.jsonl")]  # type: ignore[index]
     found = []
     for line in record.read(folder / "evals.jsonl"):
         step = int(str(line["step"]))

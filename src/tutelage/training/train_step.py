@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from tutelage.config.schema import UpdateSection
 from tutelage.errors import Diverged
-from tutelage.objective import Algorithm, Objective, Step, bind
-from tutelage.objective.batch import TokenBatch
+from tutelage.objective import Algorithm, Objective, bind
 from tutelage.objective.lazy_scores import LazyScores
 from tutelage.objective.scores import Cut, Scores
 from tutelage.policies.base import Scorer
@@ -29,10 +28,10 @@ from tutelage.training.layout import (
     shared_scores,
 )
 from tutelage.training.ratios import RatioStatistics
-from tutelage.training.sampler_mismatch import compare, corrected
+from tutelage.training.sampler_mismatch import compare
 from tutelage.training.shard import Shard
 from tutelage.training.usable import refuse_silence
-from tutelage.training.view_scores import ViewScores, coverages
+from tutelage.training.view_scores import ViewScores, coverages, state_of
 from tutelage.types import Episode
 
 _UPDATE = UpdateSection()  # the only place of the defaults
@@ -107,11 +106,7 @@ def train_step(
     )
     shared = shared_scores(layout, algorithm.all_views())
     before = LazyScores(shared, shard.gathering(views.before_update), layout.batch.token)
-    state = _state(algorithm, layout.batch, before, step, update.truncate)
-    state = replace(state, coverage=views.coverage)
-    for name, known in views.coverage.items():
-        state.note(f"covered[{name}]", known.covered.float())
-        state.note(f"single[{name}]", known.single.float())
+    state = state_of(algorithm, layout.batch, before, step, update.truncate, views.coverage)
     objective = bind(algorithm, state)
     mismatch = compare(algorithm, layout.batch, before.if_read, update.mismatch)
     since, taught = time.perf_counter(), clock.seconds.get("teacher", 0.0)
@@ -146,18 +141,6 @@ def train_step(
         ratios=shard.gathered(ratios).numbers(),
         alternatives=alternatives.recorded(shard.columns(alternatives.tensors)),
     )
-
-
-def _state(
-    algorithm: Algorithm, batch: TokenBatch, before: LazyScores, step: int, truncate: float | None
-) -> Step:
-    """What terms are bound to: the batch as it was sampled, or as if the trainer had."""
-    if truncate is None:
-        return Step(batch, before, step)
-    batch, importance = corrected(algorithm, batch, before, truncate)
-    state = Step(batch, before, step, importance=importance)
-    state.note("importance", importance)
-    return state
 
 
 def _minibatches(

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tutelage.objective import Algorithm, View
+from tutelage.objective import Algorithm, Step, View
 from tutelage.objective.aligned import Aligned, Coverage
-from tutelage.objective.lazy_scores import with_frozen_head
+from tutelage.objective.batch import TokenBatch
+from tutelage.objective.lazy_scores import LazyScores, with_frozen_head
 from tutelage.objective.scores import Scores
 from tutelage.policies.base import Aligns, Prefetches, Scorer, SharesPrefix
 from tutelage.prompts.prompter import Sample
 from tutelage.rollout.session import Clock
 from tutelage.training.layout import Layout, MicroBatch, Span, spans_holding
+from tutelage.training.sampler_mismatch import corrected
 
 
 def coverages(
@@ -119,3 +121,24 @@ class ViewScores:
 
     def _score(self, view: str, spans: Sequence[Span]) -> Scores:
         return self._policy(view).score(self._samples(view, spans), self.temperature)
+
+
+def state_of(
+    algorithm: Algorithm,
+    batch: TokenBatch,
+    before: LazyScores,
+    step: int,
+    truncate: float | None,
+    coverage: Mapping[str, Coverage],
+) -> Step:
+    """What terms are bound to: the batch as it was sampled, or as if the trainer had."""
+    importance = None
+    if truncate is not None:
+        batch, importance = corrected(algorithm, batch, before, truncate)
+    state = Step(batch, before, step, importance=importance, coverage=coverage)
+    if importance is not None:
+        state.note("importance", importance)
+    for name, known in coverage.items():
+        state.note(f"covered[{name}]", known.covered.float())
+        state.note(f"single[{name}]", known.single.float())
+    return state

@@ -42,6 +42,7 @@ SLOW = (
     ),
     *("api/test_examples.py", "cli/test_check_env.py", "mutation", "objective/test_invariance.py"),
     *("policies/test_kv_budget.py", "policies/test_lora_and_memory.py"),
+    "policies/test_plain_learning.py",
     *("policies/test_pretend_cuda", "policies/test_reference_path.py"),
     "policies/test_translated.py",
     *("cli/test_update_memory.py", "policies/test_real_model.py"),

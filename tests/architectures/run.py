@@ -211,7 +211,9 @@ def page(results: Sequence[Result]) -> str:
         "own forward pass over the sequence, with eager attention; gradients are those of that pass; "
         "a GRPO step runs; what is saved is loaded again with the same scores. Which path a model "
         "takes is found when it is loaded, by comparing both paths with that forward pass, and is "
-        "named in the plan.",
+        "named in the plan. Sparse indexers have as many heads here as in real models (64): with "
+        "few, the scores of many keys are exactly 0, which of them are chosen depends on the length "
+        "of the sequence, and the model is recomputed.",
         "",
         "- **Fast**: sequences packed on one axis, a cache of slots, prefixes that are shared.",
         "- **Plain**: the model's own code and cache. Turns are sampled one at a time, and "

@@ -28,6 +28,7 @@ FAMILIES = {
     "mamba2": "linear_attention",  # recurrent state
     "deepseek_v3": "does not take packed sequences",  # latent keys and values
     "qwen3_next": "linear_attention",
+    "bamba": "linear_attention",  # whose positions are wrong in a cached pass, unless given
     "bert": "in packed passes",  # a head with a bias
 }
 """Model type, and what of it the plain path's reason names."""
@@ -229,6 +230,13 @@ def test_a_cache_that_forgets_is_not_used() -> None:
     assert policy.plain is not None
     assert policy.plain.feeding == "none"
     assert policy.path.endswith("so every token is sampled by a pass over all before")
+
+
+def test_positions_are_given_to_a_model_that_counts_them_wrongly() -> None:
+    of = opened("bamba")
+    assert of.plain is not None
+    assert (of.plain.feeding, of.plain.given) == ("several", "positions")
+    assert "pass over all before" not in of.path
 
 
 def test_caches_are_kept_within_their_budget_and_shared_by_a_group() -> None:

@@ -35,14 +35,19 @@ STATES = ("cache", "past_key_values", "cache_params", "state", "past_buckets_sta
 Feeding = Literal["several", "one", "none"]
 """How a cache that holds tokens is fed further ones: several in a pass, one in a pass, or not at all,
 so that every token needs a pass over all before it."""
-TRIED: tuple[tuple[Feeding, bool], ...] = (
-    ("several", False),
-    ("several", True),
-    ("one", False),
-    ("one", True),
-    ("none", False),
+Given = Literal["tokens", "mask", "positions"]
+"""What a pass is given: tokens alone, a mask of all tokens too, or that and the tokens' positions,
+which some models count wrongly by their cache (Bamba: by a layer that has no keys)."""
+TRIED: tuple[tuple[Feeding, Given], ...] = (
+    ("several", "tokens"),
+    ("several", "mask"),
+    ("one", "tokens"),
+    ("one", "mask"),
+    ("several", "positions"),
+    ("one", "positions"),
+    ("none", "tokens"),
 )
-"""Ways to sample, the fastest first; the second says whether the model wants a mask of all tokens."""
+"""Ways to sample, the most usual first."""
 
 
 class PlainPath:
@@ -70,7 +75,7 @@ class PlainPath:
         self.size, self.switch, self.device = size, switch, device
         self.padded, self.recomputed = True, False
         self.feeding: Feeding = "several"
-        self.masked = False
+        self.given: Given = "tokens"
         names = inspect.signature(model.forward).parameters
         self.known = {name for name in STATES if name in names}
 
@@ -159,8 +164,10 @@ class PlainPath:
             more: dict[str, Any] = {"use_cache": self.feeding != "none"}
             if held.state is not None:
                 more[held.name] = held.state
-            if self.masked:
+            if self.given != "tokens":
                 more["attention_mask"] = torch.ones(1, end, dtype=torch.long, device=self.device)
+            if self.given == "positions":
+                more["position_ids"] = torch.arange(at, end, device=self.device)[None]
             rows, result = self._run(new, **more)
             if self.feeding != "none":
                 held.name, held.state = self._state(result)

@@ -375,24 +375,7 @@ class HFPolicy:
         parts, order, sequences = [], [], pack(samples)
         prefix = self._prefix_of(sequences) if self._can_share else None
         for group in self._batches(sequences):
-            if self.plain is not None and self.plain.recomputed:
-                parts += [self.plain.next_rows(x.ids, x.positions) for x in group]
-                order += [index for sequence in group for index in sequence.flat]
-                continue
-            if self.plain is not None:
-                rows = self.plain.rows([each.ids for each in group])
-                hidden, starts = rows.flatten(0, 1), [i * rows.shape[1] for i in range(len(rows))]
-            elif self.padded:
-                hidden, starts = self._padded_pass(group)
-            else:
-                hidden, starts = self._packed_pass(group, prefix)
-            # position t is predicted from the hidden state before it
-            read = [
-                start + t - 1
-                for start, sequence in zip(starts, group, strict=True)
-                for t in sequence.positions
-            ]
-            parts.append(hidden.index_select(0, torch.tensor(read, device=self.device)))
+            parts.append(self._predicting(group, prefix))
             order += [index for sequence in group for index in sequence.flat]
         inverse = torch.tensor(order, device=self.device).argsort()
         head = self.head if torch.is_grad_enabled() else self.head.detach()
@@ -411,6 +394,25 @@ class HFPolicy:
             ),
             token=token,
         )
+
+    def _predicting(self, group: Sequence[PackedSequence], prefix: Prefix | None) -> Tensor:
+        """Hidden states [N, H] that predict the sampled tokens of the sequences of a pass."""
+        if self.plain is not None and self.plain.recomputed:
+            return torch.cat([self.plain.next_rows(x.ids, x.positions) for x in group])
+        if self.plain is not None:
+            rows = self.plain.rows([each.ids for each in group])
+            hidden, starts = rows.flatten(0, 1), [i * rows.shape[1] for i in range(len(rows))]
+        elif self.padded:
+            hidden, starts = self._padded_pass(group)
+        else:
+            hidden, starts = self._packed_pass(group, prefix)
+        # position t is predicted from the hidden state before it
+        read = [
+            start + t - 1
+            for start, sequence in zip(starts, group, strict=True)
+            for t in sequence.positions
+        ]
+        return hidden.index_select(0, torch.tensor(read, device=self.device))
 
     def _batches(self, sequences: Sequence[PackedSequence]) -> list[list[PackedSequence]]:
         """The sequences of each pass."""

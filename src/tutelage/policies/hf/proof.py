@@ -156,7 +156,7 @@ def prove_plain(path: PlainPath, engine: Any, of: Probe, *, name: str) -> None:
             )
         path.recomputed, path.padded = True, False
     reasons = []
-    for path.feeding, path.masked in TRIED[-1:] if later else TRIED:
+    for path.feeding, path.given in TRIED[-1:] if later else TRIED:
         reason, episodes, own = _tried(path, engine, of)
         if not reason:
             break

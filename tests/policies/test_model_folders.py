@@ -17,6 +17,7 @@ from tutelage.policies.hf import folder as folders
 from tutelage.policies.hf.loading import load
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.prompts.prompter import Sample
+from tutelage.runs.diagnosis import other_ends
 
 SAMPLE = Sample(prompt=(20, 30, 40, 50), tokens=(60, 70, 2))
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
@@ -294,3 +295,16 @@ def test_prefixes_are_removed_only_where_they_stand(saved: Path) -> None:
     assert folders.stored(Path("hub/id")).tensors == {}
     held = folders.stored(saved)
     assert held.values == sum(x.numel() for x in load_file(saved / WEIGHTS).values())
+
+
+@pytest.mark.parametrize(
+    ("ends", "named"), [(None, ""), (2, ""), ([2, 3], "<|im_start|>"), (7, "x"), ("y", "")]
+)
+def test_further_end_tokens_are_said_before_the_first_step(
+    ends: object, named: str, model: Path
+) -> None:
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    of = load(str(model))
+    sentences = list(other_ends({"self": of}))
+    assert len(sentences) == bool(named)
+    assert all("the student has further end tokens" in each for each in sentences)

@@ -179,15 +179,17 @@ class _Worker:
         """Call a method of the suite, with the task first if there is one."""
         assert self.environments is not None
         suite = self.environments.suite
-        try:
-            given = () if packed is None else (unpack_task(packed),)
-            self.tell(["told", key, plain(_result(suite, method, *given, *rest))])
-        except TutelageError as error:
-            self.tell(["refused", key, guard.reason(error)])
-        except BaseException as error:
-            if guard.is_ours(error):
-                raise
-            self.tell(["failed", key, guard.reason(error)])
+
+        def call() -> tuple[str, object]:
+            try:
+                given = () if packed is None else (unpack_task(packed),)
+                return "told", plain(_result(suite, method, *given, *rest))
+            except TutelageError as error:
+                return "refused", guard.reason(error)
+
+        found = guarded(call)
+        kind, value = ("failed", found.reason) if isinstance(found, Failure) else found
+        self.tell([kind, key, value])
 
     def _open(self, key: str, packed: object) -> Observation | Failure:
         task = guarded(partial(unpack_task, packed))

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 NAME = "tutelage"
 """The name of the distribution, the import and the command."""
+LONGEST_WORD = 200
+"""Characters of a name that suggestions are looked for."""
 
 
 class TutelageError(Exception):
@@ -50,6 +52,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     >>> did_you_mean("GRPO", ["grpo", "opd"])
     '; did you mean grpo?'
     """
+    if len(word) > LONGEST_WORD:
+        return ""  # the comparison takes quadratic time, and nothing is near
     by_lower = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
     return f"; did you mean {by_lower[near[0]]}?" if near else ""

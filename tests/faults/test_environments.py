@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.kill_chains import begin, cli, ended, logged
@@ -20,7 +21,7 @@ from tutelage.envs import pool as pools
 from tutelage.envs.observations import LONGEST
 from tutelage.envs.pool import Failure, LocalPool, ProcessPool
 from tutelage.envs.registry import suite_of
-from tutelage.envs.supervised import SupervisedSuite, Supervisor
+from tutelage.envs.supervised import SupervisedSuite, Supervisor, supervised
 from tutelage.envs.wire import HEADER, MARK, Garbled, pair
 from tutelage.errors import EnvError
 from tutelage.types import Observation, Stop
@@ -193,7 +194,7 @@ class Suite(Doors):
 def test_a_suite_that_does_not_come_back_stops_no_trainer(
     kind: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pools, "START_SECONDS", 12.0 if kind == "hangs" else 60.0)
+    monkeypatch.setattr(pools, "START_SECONDS", 8.0 if kind == "hangs" else 60.0)
     name = f"suite_{kind}_{place}"
     calls = {at: "end()" if at == place else "pass" for at in ("import", "tasks")}
     (tmp_path / f"{name}.py").write_text(
@@ -205,7 +206,7 @@ def test_a_suite_that_does_not_come_back_stops_no_trainer(
         supervisor.prove()
     call = f"importing {name}" if place == "import" else "tasks('train')"
     if kind == "hangs":
-        assert "did not return within 12 s" in str(refusal.value)  # a busy machine: any call
+        assert "did not return within 8 s" in str(refusal.value)  # a busy machine: any call
     else:
         assert f"{call} ended its process (exit code 0)" in str(refusal.value)
 
@@ -227,6 +228,67 @@ def test_what_is_tried_before_a_run_is_tried_in_a_worker(kind: str) -> None:
         env.close()
     finally:
         supervisor.rest()
+
+
+ANSWERS = {
+    "numpy.array(['1', '2'])": ["1", "2"],
+    "(Word(w) for w in '12')": ["1", "2"],
+    "None": None,
+}
+FAILS = {
+    "1 / 0": "demonstrate raised ZeroDivisionError: division by zero",
+    "itertools.count()": "demonstrate raised ValueError: it returned more than 100,000 items",
+    "[object()]": "demonstrate raised TypeError: it returned a object",
+    "b'12'": "demonstrate raised TypeError: it returned a bytes",
+    "(_ for _ in ()).throw(KeyboardInterrupt)": "demonstrate raised KeyboardInterrupt",
+    "os._exit(0)": "died (exit code 0)",
+    "time.sleep(3600)": "demonstrate: no answer within its deadline",
+}
+"""What an expert does, by the task, and the sentence about it."""
+EXPERT = """\
+import itertools, multiprocessing, os, time
+import numpy
+from tutelage.envs.doors import Doors
+
+class Word(str):
+    def strip(self, *a): raise RuntimeError("strip")
+
+class Suite(Doors):
+    def demonstrate(self, task):
+        assert multiprocessing.parent_process() is not None, "in the trainer"
+        return [{cases}][self.tasks("train").index(task)]()
+
+    def stray(self, task, kind):
+        return [(kind, Word("why"), numpy.bool_(True))]
+
+    def renders(self):
+        return {{"short": lambda seen: seen.text[:4], "hangs": lambda seen: time.sleep(3600)}}
+
+    def summarise(self, episodes):
+        return {{"count": numpy.float32(len(episodes))}}
+"""
+
+
+def test_an_expert_and_the_other_methods_of_a_suite_are_called_in_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = ", ".join(f"lambda: {code}" for code in (*ANSWERS, *FAILS))
+    (tmp_path / "experts.py").write_text(EXPERT.format(cases=cases))
+    monkeypatch.syspath_prepend(tmp_path)
+    with supervised(EnvSection(suite="experts:Suite", deadline=2.0), "train") as found:
+        suite: Any = found
+        tasks = list(suite.tasks("train"))
+        assert [suite.demonstrate(task) for task in tasks[:3]] == list(ANSWERS.values())
+        assert suite.stray(tasks[0], "plan") == [["plan", "why", True]]
+        assert suite.summarise([]) == {"count": 0.0}
+        seen = suite.make().reset(tasks[0])
+        assert suite.renders()["short"](seen) == seen.text[:4]
+        with pytest.raises(EnvError, match="render 'hangs': no answer within its deadline"):
+            suite.renders()["hangs"](seen)
+        for task, sentence in zip(tasks[3:], FAILS.values(), strict=False):
+            with pytest.raises(EnvError) as refusal:
+                suite.demonstrate(task)
+            assert sentence in str(refusal.value)
 
 
 # -- whole runs

@@ -12,6 +12,14 @@ from tutelage.prompts.chat_template import Chat, read_template
 
 THINKS = CHATML.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n")
 DATED = "{{ '<|im_start|>' + strftime_now('%d %b %Y') + '\n' }}" + CHATML
+CALLS = (
+    "strftime_now('%d %b %Y')",
+    'strftime_now ( "%d %b %Y" )',
+    "strftime_now(format='%d %b %Y')",
+    "(strftime_now if strftime_now is defined else '')('%d' + ' %b' + ' %Y')",
+    "strftime_now('%-d %B %Y')[:6] + ' ' + strftime_now('%Y')",
+)
+"""Ways to write today's date."""
 RANDOM = "{{ [1, 2, 3, 4, 5, 6, 7, 8, 9] | random }}{{ range(100000) | random }}" + CHATML
 SYSTEM_LAST = (
     "{%- set rules = '' %}{%- if messages[0].role == 'system' %}"
@@ -37,7 +45,9 @@ def test_a_thought_that_the_prompt_opens_is_a_thought() -> None:
     assert answer_format.parse(plain.text((*plain.content(answer), plain.end))).thought == ""
 
 
-def test_a_prompt_is_the_same_on_every_day(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock that transformers gives to templates stands in 2031."""
     import datetime
 
     import transformers.utils.chat_template_utils as clock
@@ -47,14 +57,38 @@ def test_a_prompt_is_the_same_on_every_day(monkeypatch: pytest.MonkeyPatch) -> N
         def now(cls, tz: datetime.tzinfo | None = None) -> "Later":
             return cls(2031, 1, 1)
 
-    today = Chat(byte_tokenizer(DATED)).open("Answer.", "a")
     monkeypatch.setattr(clock, "datetime", Later)
-    assert Chat(byte_tokenizer(DATED)).open("Answer.", "a") == today
-    assert "26 Jul 2024" in Chat(byte_tokenizer(DATED)).tokenizer.decode(today)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.usefixtures("later")
+def test_a_prompt_is_the_same_on_every_day(call: str) -> None:
+    prompt = Chat(byte_tokenizer(DATED.replace(CALLS[0], call))).open("Answer.", "a")
+    assert "26 Jul 2024" in byte_tokenizer(DATED).decode(prompt)
+
+
+@pytest.mark.parametrize("kind", ["one template", "a template of its own"])
+@pytest.mark.usefixtures("later")
+def test_the_template_of_functions_has_the_same_date_too(kind: str) -> None:
+    before = "{%- if tools and m.role == 'system' %}{{ strftime_now('%Y') + (tools | tojson) }}"
+    marked = CHATML.replace("{{ '<|im_start|>' + m.role + '\n' + m.content", "{{ MARK", 1)
+    with_tools = marked.replace(
+        "{{ MARK",
+        "{{ '<|im_start|>' + m.role + '\n' }}" + before + "{%- endif %}{{ m.content",
+    )
+    own = {"default": CHATML, "tool_use": with_tools}
+    tokenizer = byte_tokenizer(CHATML)
+    tokenizer.chat_template = with_tools if kind == "one template" else own
+    assert Chat(tokenizer).with_tools("rules", '[{"name": "look"}]').startswith("2024[")
+
+
+def test_a_date_may_be_given_and_another_clock_is_refused() -> None:
     given = Chat(
         byte_tokenizer("{{ date_string or 'none' }}" + CHATML), "exact", (("date_string", "x"),)
     )
     assert given.tokenizer.decode(given.open("", "a")).startswith("x")
+    with pytest.raises(PolicyError, match="'now' is undefined"):
+        Chat(byte_tokenizer("{{ now() }}" + CHATML)).check()
 
 
 def test_a_template_with_something_random_is_refused() -> None:

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tutelage import __version__, cpu
+from tutelage.config.paths import expanded
 from tutelage.config.schema import Config, PolicySection
 from tutelage.envs.addresses import address
 from tutelage.envs.registry import ADAPTERS, SUITES
@@ -307,7 +308,7 @@ def _model(where: str, section: PolicySection) -> Line:
         return Line(
             state="ok" if there else "missing", name=where, detail=model, fix=fix * (not there)
         )
-    if Path(model).expanduser().is_dir():
+    if expanded(model).is_dir():
         return Line(state="ok", name=where, detail=model)
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         return Line(
@@ -324,11 +325,11 @@ def _model(where: str, section: PolicySection) -> Line:
 def hub() -> Path:
     """Where Hugging Face keeps what was downloaded."""
     home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
-    return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+    return expanded(os.environ.get("HF_HUB_CACHE") or f"{home}/hub")
 
 
 def _path(where: str, path: str) -> Line:
-    if Path(path).expanduser().is_file():
+    if expanded(path).is_file():
         return Line(state="ok", name=where, detail=path)
     return Line(state="missing", name=where, detail=f"{path}: no such file", fix="correct the path")
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from tutelage import cpu
 from tutelage.cli import dry_checks, model_sizes, update_memory
 from tutelage.config.expressions import takes_schedule
+from tutelage.config.paths import expanded
 from tutelage.config.schema import AlgorithmSection, Config, PolicySection
 from tutelage.config.signature import annotations, schedule
 from tutelage.envs import guard
@@ -247,7 +248,7 @@ def _model(
 
 def _misfit(section: PolicySection) -> str:
     """Why a model takes the plain path, if it is in a folder whose configuration says so."""
-    folder = Path(section.model).expanduser()
+    folder = expanded(section.model)
     if section.build is not None or section.url or not (folder / "config.json").is_file():
         return ""
     from transformers import AutoConfig

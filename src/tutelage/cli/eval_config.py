@@ -9,7 +9,8 @@ from tutelage.cli.starter import CONTEXTS
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import Table, override, parse, read_table
 from tutelage.config.trust import check as check_trust
-from tutelage.envs.registry import SUITES, suite_of
+from tutelage.envs.registry import SUITES
+from tutelage.envs.supervised import supervised
 from tutelage.errors import ConfigError
 from tutelage.evaluation.evaluate import default_split
 from tutelage.evaluation.panels import NamedPanel
@@ -140,15 +141,13 @@ def _with_defaults(table: Table, *, name: str) -> Config:
     assert isinstance(section, dict)
     if "split" in section and "tasks" in section:
         return config
-    supervisor = assemble.supervisor_of(config, learns=False, evaluates="split" in section)
-    if supervisor is not None:
-        supervisor.rest()
-    suite = suite_of(config.env)
-    if "split" not in section:
-        section["split"] = default_split(suite)
-    if "tasks" not in section:
-        split = str(section["split"])
-        section["tasks"] = min(TASKS, len(assemble.tasks_of(suite, split, 1, where="eval")))
+    splits = [str(section["split"])] if "split" in section else []
+    with supervised(config.env, *splits) as suite:
+        if "split" not in section:
+            section["split"] = default_split(suite)
+        if "tasks" not in section:
+            split = str(section["split"])
+            section["tasks"] = min(TASKS, len(assemble.tasks_of(suite, split, 1, where="eval")))
     return parse(table, name=name)
 
 

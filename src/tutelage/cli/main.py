@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tutelage import __version__
+from tutelage.cli.imports import interruptible
 from tutelage.cpu import wait_passively
 from tutelage.errors import NAME, Elsewhere, TutelageError, did_you_mean
 
@@ -50,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         name = arguments.command.replace("-", "_")
         name += "_" * iskeyword(name)
-        run = getattr(import_module("tutelage.cli.commands"), name)
-        code: int = run(arguments)
+        with interruptible(f"{NAME}: stopped", INTERRUPTED):
+            run = getattr(import_module("tutelage.cli.commands"), name)
+            code: int = run(arguments)
         sys.stdout.flush()
         return code
     except Elsewhere:
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in DISK:
             raise
-        where = error.filename if error.filename is not None else "the output"
+        where = str(error.filename)[:200] if error.filename is not None else "the output"
         return say(f"{where} cannot be read or written ({error.strerror})", FAILED)
 
 

@@ -20,7 +20,7 @@ from tutelage.config.toml_file import parse, write_value
 from tutelage.envs.base import Demonstrates, Suite
 from tutelage.envs.check import splits_of
 from tutelage.envs.guard import attempt
-from tutelage.envs.registry import suite_of
+from tutelage.envs.supervised import supervised
 from tutelage.errors import ConfigError, RunError
 from tutelage.evaluation.evaluate import default_split
 from tutelage.runs.assemble import tasks_of
@@ -100,14 +100,14 @@ def _file(suite: str, model: str, algorithm: str) -> File:
             "`tutelage examples` lists them"
         )
     options = OPTIONS.get(suite, {})
-    loaded = suite_of(EnvSection(suite=suite, options=options))
-    there = splits_of(loaded)
-    split = "train" if "train" in there else there[0]
-    tasks = tasks_of(loaded, split, 1, where="env")
-    test = default_split(loaded)
-    tested = min(50, len(tasks_of(loaded, test, 1, where="eval")))
-    demonstrates = isinstance(loaded, Demonstrates)
-    turns, tokens = _lengths(loaded, split) if isinstance(loaded, Demonstrates) else (10, 64)
+    with supervised(EnvSection(suite=suite, options=options)) as loaded:
+        there = splits_of(loaded)
+        split = "train" if "train" in there else there[0]
+        tasks = tasks_of(loaded, split, 1, where="env")
+        test = default_split(loaded)
+        tested = min(50, len(tasks_of(loaded, test, 1, where="eval")))
+        demonstrates = isinstance(loaded, Demonstrates)
+        turns, tokens = _lengths(loaded, split) if isinstance(loaded, Demonstrates) else (10, 64)
     file: File = {
         "run": {
             "steps": Setting(50, "training steps, after the warm start"),

@@ -71,7 +71,12 @@ def sentences(error: ValidationError, table: Table) -> list[str]:
         grouped.setdefault(_known(each["loc"]), []).append(each)
     unknown = {p: found for p, found in grouped.items() if found[0]["type"] == "extra_forbidden"}
     texts = [text for path in unknown for text in _unknown(path, _at(table, path))]
-    missing = {p: found for p, found in grouped.items() if found[0]["type"] == "missing"}
+    # an item that a list lacks is a wrong value, not a missing setting
+    missing = {
+        p: found
+        for p, found in grouped.items()
+        if found[0]["type"] == "missing" and isinstance(found[0]["loc"][-1], str)
+    }
     for path, found in grouped.items():
         if path not in unknown and path not in missing:
             texts.append(_wrong(path, found, _at(table, path)))
@@ -84,7 +89,7 @@ def sentences(error: ValidationError, table: Table) -> list[str]:
 
 
 def _unknown(path: Path, value: JsonValue) -> Iterator[str]:
-    key, names = ".".join(path), _fields(path[:-1])
+    key, names = _short(".".join(path)), _fields(path[:-1])
     where = f"[{'.'.join(path[:-1])}]" if path[:-1] else "a configuration"
     near = did_you_mean(key, [".".join((*path[:-1], name)) for name in names])
     if len(path) == 1 and isinstance(value, dict) and not near:
@@ -96,6 +101,10 @@ def _unknown(path: Path, value: JsonValue) -> Iterator[str]:
     if found := _elsewhere(path[-1]):
         near = f"; did you mean {found}?"
     yield f"{key} is not a setting{near}; {where} has {', '.join(names)}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) < 200 else f"{text[:80]}... ({len(text):,} characters)"
 
 
 def _elsewhere(name: str) -> str:

@@ -15,16 +15,30 @@ MOST = 10**9
 """Upper bound of all counts; a larger number of steps or tokens is a typing error."""
 MOST_EPISODES = 2**20
 """Upper bound of the episodes of one step, which are all in memory until it ends."""
+LONGEST = 4096
+"""Characters of a path, a name or an address; Linux takes no longer path."""
+LONGEST_NAME = 255
+"""Bytes of one part of a path, on every usual file system."""
 
 
-def _without_nul(text: str) -> str:
-    # the operating system would refuse such a path with a traceback
+def _usable(text: str) -> str:
+    """Refuse texts that the operating system would refuse with a traceback."""
     if "\0" in text:
         raise ValueError("contains a NUL character, which no path or name can hold; remove it")
+    if len(text) > LONGEST:
+        raise ValueError(
+            f"has {len(text):,} characters, but a path or name has at most {LONGEST:,}; shorten it"
+        )
+    parts = text.encode(errors="replace").split(b"/")
+    if "://" not in text and max(map(len, parts)) > LONGEST_NAME:
+        raise ValueError(
+            f"has a part of more than {LONGEST_NAME} bytes between two slashes, which no file "
+            "system takes; shorten it"
+        )
     return text
 
 
-Text = Annotated[str, AfterValidator(_without_nul)]
+Text = Annotated[str, AfterValidator(_usable)]
 At0 = Annotated[int, Field(ge=0, le=MOST)]
 At1 = Annotated[int, Field(ge=1, le=MOST)]
 Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
@@ -116,7 +130,7 @@ class RolloutSection(Section):
     """Most sampled tokens of one turn."""
     temperature: Temperature = 1.0
     """Sampling temperature; all scores are computed at it too."""
-    concurrency: At1 = 64
+    concurrency: Annotated[int, Field(ge=1, le=2**16)] = 64
     """Episodes that are played and decoded at the same time."""
     invalid_penalty: InvalidPenalty = 0.0
     """Subtracted from the reward of an invalid turn. A number applies to every invalid turn;

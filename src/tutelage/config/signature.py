@@ -1,6 +1,7 @@
 """Call a function with settings from a file, checked against the function's signature."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeVar, get_type_hints
@@ -69,12 +70,18 @@ def _fit(value: JsonValue, hint: object, where: str, numbers: Mapping[str, int])
     if takes_schedule(hint) and isinstance(value, str):
         return schedule(value, where, numbers)
     # TOML has only lists, which stand for any sequence
-    config = ConfigDict(strict=not isinstance(value, list), arbitrary_types_allowed=True)
+    config = ConfigDict(
+        strict=not isinstance(value, list), arbitrary_types_allowed=True, allow_inf_nan=False
+    )
     try:
         adapter: TypeAdapter[object] = TypeAdapter(hint, config=config)  # type: ignore[arg-type]
         return adapter.validate_python(value)
     except ValidationError:
-        raise ConfigError(f"{where} must be {in_words(hint)}, got {write_value(value)}") from None
+        given = write_value(value)
+        shown = given if len(given) < 60 else f"{given[:57]}..."
+        endless = isinstance(value, float) and not math.isfinite(value)
+        kind = "a finite number" if endless else in_words(hint)
+        raise ConfigError(f"{where} must be {kind}, got {shown}") from None
 
 
 def schedule(value: str, where: str, numbers: Mapping[str, int] = MappingProxyType({})) -> Schedule:

@@ -1,5 +1,6 @@
 """Read TOML files into `Config` and write them back; errors are sentences that name the key."""
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,11 @@ Table = dict[str, JsonValue]
 EXTENDS = "extends"
 DEEPEST = 32
 """Levels of tables and lists in a configuration."""
+LONGEST_FILE = 4 << 20
+"""Characters of a TOML file; the longest configurations have thousands."""
+PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')"""
+DEEP_KEY = re.compile(rf"(?:^|[\[{{,])[ \t]*(?:{PART}[ \t]*\.[ \t]*){{{DEEPEST},}}", re.MULTILINE)
+"""A dotted key of more parts, which takes Python quadratic time to read."""
 NAMED = ("algorithm", "warm_start")
 """Sections whose keys belong to the function that they name."""
 
@@ -70,6 +76,13 @@ def read_table(path: Path) -> Table:
 
 def table_of(text: str, name: str) -> Table:
     """The text of a TOML file as a table. `name` is the file's, for messages."""
+    if len(text) > LONGEST_FILE:
+        raise ConfigError(
+            f"{name} has {len(text):,} characters, more than {LONGEST_FILE:,}, so it is no "
+            "configuration; check the path"
+        )
+    if DEEP_KEY.search(text):
+        raise ConfigError(f"{name} nests tables or lists deeper than {DEEPEST}")
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -92,6 +105,26 @@ def _check_depth(table: Mapping[str, JsonValue], name: str) -> None:
         if not level:
             return
     raise ConfigError(f"{name} nests tables or lists deeper than {DEEPEST}")
+
+
+def _check_texts(value: JsonValue | Mapping[str, JsonValue], path: tuple[str, ...]) -> None:
+    """Refuse texts that are no UTF-8, as bytes of a command line may be: config.toml holds them."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            key = ".".join(path)[:80].encode(errors="replace").decode()
+            raise ConfigError(
+                f"{key} contains {value[error.start]!a} (character "
+                f"{error.start + 1}), which is no UTF-8 text; remove it, or rename the file"
+            ) from None
+    elif isinstance(value, Mapping):
+        for key, below in value.items():
+            _check_texts(key, (*path, key))
+            _check_texts(below, (*path, key))
+    elif isinstance(value, list):
+        for below in value:
+            _check_texts(below, path)
 
 
 def read_extended(path: Path, below: tuple[Path, ...] = ()) -> Table:
@@ -163,6 +196,7 @@ def parse(table: Mapping[str, JsonValue], *, name: str = "run") -> Config:
     Raises ConfigError with one sentence for each mistake.
     """
     _check_depth(table, "the configuration")
+    _check_texts(table, ())
     cleaned, sentences = mistakes.without_old_names(table)
     config = None
     try:
@@ -211,6 +245,8 @@ def _override(table: Table, text: str) -> None:
 
 
 def _value(text: str, key: str) -> JsonValue:
+    if DEEP_KEY.search(text):
+        raise ConfigError(f"{key[:80]} nests tables or lists deeper than {DEEPEST}")
     try:
         # a line break would begin another key
         return text if "\n" in text else tomllib.loads(f"x = {text}")["x"]

@@ -66,6 +66,14 @@ class AnswersCalls(Protocol):
     def answer(self, key: str, reply: Reply) -> None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a method of the suite returned, or the sentence with which it refused."""
+
+    value: Any
+    refused: bool = False
+
+
 @dataclass(slots=True)
 class Incidents:
     """Problems in a pool that did not end an episode: counted, and logged once at its shutdown."""
@@ -74,7 +82,7 @@ class Incidents:
     unclosed: int = 0  # environments whose `close` raised or did not return
     example: str = ""  # why the first of them could not be closed
 
-    def count(self, answer: "Observation | Failure") -> None:
+    def count(self, answer: "Observation | Failure | Told") -> None:
         if isinstance(answer, Observation):
             self.cut += is_cut(answer)
 
@@ -155,10 +163,11 @@ class _Worker:
 class _Live:
     """An environment as the pool knows it: enough to rebuild it on another worker."""
 
-    task: Task
+    task: Task | None
     worker: int
     actions: list[str] = field(default_factory=list)
     opened: bool = False  # whether its worker has it
+    asked: list[Any] | None = None  # a method of the suite and its arguments, instead of a game
 
 
 class ProcessPool:
@@ -189,7 +198,7 @@ class ProcessPool:
         self.incidents = Incidents()
         self.live: dict[str, _Live] = {}
         self.owed: list[str] = []
-        self.answers: dict[str, Observation | Failure] = {}
+        self.answers: dict[str, Any] = {}
         self.workers = [self._start() for _ in range(workers)]
         self.turn = self.hung = 0
 
@@ -232,6 +241,17 @@ class ProcessPool:
         self.live[key].actions.append(action)
         self._ask(key)
 
+    def ask(self, method: str, task: Task | None, *arguments: object) -> Told | Failure:
+        """Call a method of the suite in a worker, with `task` first if there is one. The arguments
+        and what it returns are of JSON's types (see `wire.plain`); it has the deadline of a reset."""
+        key = f"{method} {len(self.live)}"
+        self.live[key] = _Live(task=task, worker=0, asked=[method, *arguments])
+        self._ask(key)
+        ((_, answer),) = self.poll(block=True)
+        del self.live[key]
+        assert isinstance(answer, Told | Failure)
+        return answer
+
     def _ask(self, key: str) -> None:
         self.owed.append(key)
         at = self.live[key].worker
@@ -250,9 +270,12 @@ class ProcessPool:
         verb, actions = ("step", live.actions[-1:]) if live.opened else ("open", live.actions)
         seconds = self.step_seconds * len(actions)
         worker.limit = seconds if live.opened else seconds + self.reset_seconds
+        if live.asked is not None:
+            verb, actions, worker.limit = "ask", live.asked, self.reset_seconds
         worker.busy, worker.since, worker.ahead = key, time.monotonic(), worker.closing
         live.opened = True
-        self._send(worker, [verb, key, pack_task(live.task), actions])
+        task = pack_task(live.task) if live.task is not None else None
+        self._send(worker, [verb, key, task, actions])
 
     def poll(self, *, block: bool) -> list[Answer]:
         together = self.order == "fixed"
@@ -303,9 +326,13 @@ class ProcessPool:
             self._closed(worker, rest[0])
         else:
             key, value = rest
-            answer = (
-                _unpacked(value) if kind == "answer" else Failure(stop=Stop.ERROR, reason=value)
-            )
+            answer: Observation | Failure | Told
+            if kind == "answer":
+                answer = _unpacked(value)
+            elif kind in ("told", "refused"):
+                answer = Told(value=value, refused=kind == "refused")
+            else:
+                answer = Failure(stop=Stop.ERROR, reason=value)
             self.incidents.count(answer)
             if key == worker.busy:  # else an answer that nobody waits for any more
                 self.answers[key] = answer

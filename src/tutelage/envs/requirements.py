@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tutelage.config.paths import expanded
 from tutelage.errors import install
 
 Needs = Callable[[Mapping[str, object]], "Iterable[Need]"]
@@ -56,7 +57,7 @@ def package(
 
 def file(option: str, path: object, get: str, *, required: bool = True) -> Need:
     """A file or folder that the user names."""
-    place = Path(str(path)).expanduser()
+    place = expanded(str(path))
     return Need(
         name=f"{option} = {path}",
         found="there" if place.exists() else "",

@@ -1,29 +1,33 @@
-"""A suite whose environments are played in a worker process, wherever they are played.
+"""A suite whose environments and methods run in a worker process, wherever they are called.
 
 What plays a user's environment in the trainer, such as the checks before a run, would hang with it,
-crash with it, and end when it calls `os._exit`. Through this suite each reset and step has the
-deadline of a run's own episodes, and what goes wrong is a sentence.
+crash with it, and end when it calls `os._exit`; so would a call of the suite's expert. Through this
+suite each reset, step and call of a method has the deadline of a run's own episodes, and what goes
+wrong is a sentence.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 from tutelage.config.schema import EnvSection
-from tutelage.envs.base import Env, Suite, suite_name
+from tutelage.envs.base import Env, Render, Suite, suite_name
 from tutelage.envs.guard import Broken, attempt, one_line
 from tutelage.envs.pool import Failure, ProcessPool
-from tutelage.envs.registry import suite_of
-from tutelage.envs.worker import Start
+from tutelage.envs.registry import PYTHON, SHIPPED, suite_of
+from tutelage.envs.wire import LONGEST_FRAME, pack_observation, pickled
+from tutelage.envs.worker import RENDER, SUMMARISE, Start
 from tutelage.errors import EnvError
-from tutelage.types import Observation, Stop, Task
+from tutelage.types import Episode, Observation, Stop, Task
 
-OPTIONAL = (
-    "identity demonstrate plan answer describe thoughts plan_thoughts stray renders instructions "
-    "summarise action_tags"
-)
-"""Methods of `envs.base` that a suite may have."""
+OF_TASKS = "demonstrate plan answer describe thoughts plan_thoughts stray"
+"""Methods of `envs.base` that a suite may have, about a task."""
+OF_SUITE = "identity instructions action_tags"
+"""Those that are about the suite; each is called once."""
+HERE = "agents pinned"
+"""Those that start processes of their own."""
 
 
 class Supervisor:
@@ -60,6 +64,16 @@ class Supervisor:
         raised = answer.stop is Stop.ERROR and ": " in answer.reason
         raise Broken(f"{what} raised {answer.reason}" if raised else f"{what}: {answer.reason}")
 
+    def ask(self, method: str, task: Task | None = None, *arguments: object) -> Any:
+        """Call a method of the suite. Raises EnvError with what went wrong."""
+        answer = self._pool().ask(method, task, *arguments)
+        if isinstance(answer, Failure):
+            raised = answer.stop is Stop.ERROR and ": " in answer.reason
+            raise Broken(f"{method}{' raised ' if raised else ': '}{answer.reason}")
+        if answer.refused:
+            raise EnvError(answer.value)
+        return answer.value
+
     def close(self, key: str) -> None:
         if self.pool is None or key not in self.pool.live:
             return
@@ -87,17 +101,55 @@ class Supervisor:
         return self.pool
 
 
+@contextmanager
+def supervised(section: EnvSection, *splits: str) -> Iterator[Suite]:
+    """The suite that a configuration names; a user's in a worker process, which ends with the
+    context, and is proven to come back from importing it and from asking for tasks of `splits`."""
+    if section.workers == 0 or section.suite in SHIPPED or section.suite.startswith(PYTHON):
+        yield suite_of(section)
+        return
+    supervisor = Supervisor(section, *splits)
+    try:
+        supervisor.prove()
+        yield SupervisedSuite(suite_of(section), supervisor)
+    finally:
+        supervisor.rest()
+
+
 class SupervisedSuite:
-    """A suite as it is, but for its environments."""
+    """A suite as it is, but for its environments and methods."""
 
     def __init__(self, suite: Suite, supervisor: Supervisor) -> None:
         self.suite, self.supervisor = suite, supervisor
         self.class_name = suite_name(suite)
         self.tasks = suite.tasks
         # protocols are looked for in the object itself, where `__getattr__` is not asked
-        for name in OPTIONAL.split():
+        own: dict[str, Callable[..., Any]] = {"renders": self._renders, "summarise": self._summary}
+        own |= {name: partial(supervisor.ask, name) for name in OF_TASKS.split()}
+        own |= {name: cache(partial(supervisor.ask, name)) for name in OF_SUITE.split()}
+        own |= {name: getattr(suite, name, len) for name in HERE.split()}
+        for name, method in own.items():
             if hasattr(suite, name):
-                setattr(self, name, partial(_called, name, getattr(suite, name)))
+                setattr(self, name, method)
+
+    def _renders(self) -> dict[str, Render]:
+        names = self.supervisor.ask("renders")
+        return {name: partial(self._rendered, name) for name in names}
+
+    def _rendered(self, name: str, seen: Observation) -> str:
+        try:
+            text = self.supervisor.ask(RENDER, None, name, pack_observation(seen))
+        except Broken as error:
+            rest = str(error).removeprefix(RENDER)
+            raise Broken(f"render {name!r}{rest}") from error
+        return str(text)
+
+    def _summary(self, episodes: Sequence[Episode]) -> Any:
+        packed = pickled(list(episodes))
+        if len(packed) < LONGEST_FRAME // 2:
+            return self.supervisor.ask(SUMMARISE, None, packed)
+        suite: Any = self.suite  # a panel that is too large to be sent
+        return attempt(SUMMARISE, partial(suite.summarise, episodes))
 
     def __getattr__(self, name: str) -> Any:
         if name == "suite":
@@ -129,14 +181,6 @@ class SupervisedEnv:
         if self.key:
             self.supervisor.close(self.key)
             self.key = ""
-
-
-def _called(name: str, method: Callable[..., Any], *arguments: object) -> Any:
-    """A method of the suite; what it raises, or its renderings do, is a sentence."""
-    result = attempt(name, partial(method, *arguments))
-    if name != "renders" or not isinstance(result, Mapping):
-        return result
-    return {key: partial(_called, f"render {key!r}", render) for key, render in result.items()}
 
 
 def _itself(suite: Suite) -> Suite:

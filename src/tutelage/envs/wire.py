@@ -12,7 +12,8 @@ import pickle
 import socket
 import struct
 import zlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from itertools import islice
 from multiprocessing.connection import wait
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ LONGEST_STATE: Final = 1 << 20
 SEND_SECONDS: Final = 20.0
 """Time for the other side to take a message."""
 PART: Final = 1 << 20
+MOST_ITEMS: Final = 100_000
+"""Items of a list that a method of a suite returns, which may be a generator without end."""
 
 
 class Garbled(Exception):
@@ -132,7 +135,7 @@ def pack_state(state: Hashable) -> object:
         return {"t": [pack_state(each) for each in state]}
     if type(state) is bytes:
         return {"b": base64.b64encode(state).decode()}
-    return {"p": _pickled(state)}
+    return {"p": pickled(state)}
 
 
 def unpack_state(packed: Any) -> Hashable:
@@ -142,7 +145,26 @@ def unpack_state(packed: Any) -> Hashable:
         return tuple(unpack_state(each) for each in packed["t"])
     if "b" in packed:
         return base64.b64decode(packed["b"])
-    return _unpickled(packed["p"])  # type: ignore[no-any-return]
+    return unpickled(packed["p"])  # type: ignore[no-any-return]
+
+
+def plain(value: object) -> object:
+    """What a method of a suite returned, as JSON's types: texts, numbers, and lists and tables of
+    them. Raises ValueError for a list without end, and TypeError for anything else."""
+    if value is None or type(value) in (str, bool, int, float):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(below) for key, below in value.items()}
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        return plain(value.item())  # a number of numpy or torch
+    if not isinstance(value, Iterable) or isinstance(value, bytes):
+        raise TypeError(f"it returned a {type(value).__name__}, which is no text, number or list")
+    items = [plain(each) for each in islice(value, MOST_ITEMS + 1)]
+    if len(items) > MOST_ITEMS:
+        raise ValueError(f"it returned more than {MOST_ITEMS:,} items")
+    return items
 
 
 def pack_task(task: Task) -> object:
@@ -152,12 +174,12 @@ def pack_task(task: Task) -> object:
         and type(task.data) is dict
         and _strings(task.data)
     )
-    return [task.id, task.family, task.seed, task.data] if plain else {"p": _pickled(task)}
+    return [task.id, task.family, task.seed, task.data] if plain else {"p": pickled(task)}
 
 
 def unpack_task(packed: Any) -> Task:
     if isinstance(packed, dict):
-        return _unpickled(packed["p"])  # type: ignore[no-any-return]
+        return unpickled(packed["p"])  # type: ignore[no-any-return]
     name, family, seed, data = packed
     return Task(id=name, family=family, seed=seed, data=data)
 
@@ -166,9 +188,10 @@ def _strings(table: Mapping[object, object]) -> bool:
     return all(type(key) is str and type(value) is str for key, value in table.items())
 
 
-def _pickled(value: object) -> str:
+def pickled(value: object) -> str:
+    """A value as text, for `unpickled` on the other side."""
     return base64.b64encode(pickle.dumps(value)).decode()
 
 
-def _unpickled(text: str) -> Any:
+def unpickled(text: str) -> Any:
     return pickle.loads(base64.b64decode(text))

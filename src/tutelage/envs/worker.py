@@ -1,9 +1,10 @@
 """A worker process: it plays environments that somebody else wrote, and does not outlive its trainer.
 
-Requests are [verb, key, task, actions], in JSON (see `wire`). Answers come in the same order:
-["answer", key, observation], ["failed", key, reason], ["closed", reason], and before them all
-["call", name] for each call that a start makes and ["up", reason], with an empty reason if the
-suite could be loaded.
+Requests are [verb, key, task, actions], in JSON (see `wire`); the verb "ask" calls a method of the
+suite itself, and has its name and arguments in the place of actions. Answers come in the same order:
+["answer", key, observation], ["told", key, value], ["failed", key, reason], ["refused", key,
+sentence], ["closed", reason], and before them all ["call", name] for each call that a start makes
+and ["up", reason], with an empty reason if the suite could be loaded.
 """
 
 import ctypes
@@ -24,7 +25,16 @@ from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 from tutelage.envs import guard
 from tutelage.envs.base import Env, Instructs, Suite
 from tutelage.envs.observations import observation, shortened
-from tutelage.envs.wire import Garbled, Wire, pack_observation, unpack_task
+from tutelage.envs.wire import (
+    Garbled,
+    Wire,
+    pack_observation,
+    plain,
+    unpack_observation,
+    unpack_task,
+    unpickled,
+)
+from tutelage.errors import TutelageError
 from tutelage.types import Observation, Stop, Task
 
 T = TypeVar("T")
@@ -151,6 +161,9 @@ class _Worker:
         if verb == "close":
             self.tell(["closed", self.environments.close(key)])
             return
+        if verb == "ask":
+            self._ask(key, task, *actions)
+            return
         seen = self._open(key, task) if verb == "open" else None
         for action in actions:
             if not isinstance(seen, Failure):
@@ -161,6 +174,22 @@ class _Worker:
             self.tell(["answer", key, packed])
         elif isinstance(packed, Failure):
             self.tell(["failed", key, packed.reason])
+
+    def _ask(self, key: str, packed: object, method: str, *rest: object) -> None:
+        """Call a method of the suite, with the task first if there is one."""
+        assert self.environments is not None
+        suite = self.environments.suite
+
+        def call() -> tuple[str, object]:
+            try:
+                given = () if packed is None else (unpack_task(packed),)
+                return "told", plain(_result(suite, method, *given, *rest))
+            except TutelageError as error:
+                return "refused", guard.reason(error)
+
+        found = guarded(call)
+        kind, value = ("failed", found.reason) if isinstance(found, Failure) else found
+        self.tell([kind, key, value])
 
     def _open(self, key: str, packed: object) -> Observation | Failure:
         task = guarded(partial(unpack_task, packed))
@@ -173,9 +202,26 @@ class _Worker:
         try:
             self.wire.send(message)
         except ValueError as error:
-            self.wire.send(["failed", message[1], f"the observation cannot be sent: {error}"])
+            self.wire.send(["failed", message[1], f"what it returned cannot be sent: {error}"])
         except OSError:
             os._exit(CUT_OFF)
+
+
+RENDER: Final = "render"
+"""What is asked for one of the suite's own renderings: its name and the packed observation."""
+SUMMARISE: Final = "summarise"
+"""What is asked for the suite's own numbers about episodes, which are pickled."""
+
+
+def _result(suite: Any, method: str, *arguments: Any) -> object:
+    if method == "renders":
+        return list(suite.renders())
+    if method == RENDER:
+        name, packed = arguments
+        return suite.renders()[name](unpack_observation(packed))
+    if method == SUMMARISE:
+        return suite.summarise(unpickled(arguments[0]))
+    return getattr(suite, method)(*arguments)
 
 
 def _first(suite: Suite, split: str) -> None:

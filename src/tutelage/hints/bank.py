@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tutelage.config.paths import expanded
 from tutelage.config.toml_file import table_of
 from tutelage.envs.registry import SUITES, package_folder
 from tutelage.errors import ConfigError, did_you_mean
@@ -53,7 +54,7 @@ def load(name: str) -> Bank:
     Raises ConfigError if it is missing or cannot be used.
     """
     known = built_in()
-    folder = package_folder(name) / "skills" if name in known else Path(name).expanduser()
+    folder = package_folder(name) / "skills" if name in known else expanded(name)
     if not folder.is_dir():
         raise ConfigError(
             f"hints.bank: there is no bank of skills {name!r}{did_you_mean(name, known)}; "

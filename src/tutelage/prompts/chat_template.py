@@ -9,7 +9,7 @@ token.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -42,7 +42,6 @@ MARKER = re.compile(r"[<\[{(|\u3010\uff1c].+[>\]})|\u3011\uff1e]", re.DOTALL)
 DAY = datetime(2024, 7, 26)
 """The date of every prompt, for templates that write today's (Llama 3.1): a run that is continued
 tomorrow, or done again next month, has the same prompts."""
-TODAY = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 THOUGHT = "<think>"
 
 
@@ -57,12 +56,24 @@ def read_template(path: Path) -> str:
         raise PolicyError(f"{path} is not a text file in UTF-8 (byte {error.start})") from None
 
 
-def _dated(template: object) -> dict[str, str]:
-    """An argument for rendering: the template with `DAY` in the place of today's date. A template
-    without one is rendered as it is."""
-    if not isinstance(template, str) or "strftime_now" not in template:
-        return {}
-    return {"chat_template": TODAY.sub(lambda call: repr(DAY.strftime(call[2])), template)}
+DIRECTIVES = "aAbBcdDeFfGhHIjmMnpRSTtuUVwWxXyY"
+"""What may follow a % in a date's format; numbers also with a - before, which drops zeros."""
+
+
+def _clock() -> str:
+    """A definition to put before a template: strftime_now as a macro that tells `DAY`, since
+    transformers takes no function as an argument of a template.
+
+    >>> '"%-d"' in _clock() and '"26"' in _clock()
+    True
+    """
+    known = {f"%{each}": DAY.strftime(f"%{each}") for each in DIRECTIVES}
+    known |= {f"%-{key[1]}": value.lstrip("0") or "0" for key, value in known.items()}
+    # the sign itself goes through a character that no format has
+    pairs = [("%%", "\u2063"), *known.items(), ("\u2063", "%")]
+    chain = "".join(f"|replace({json.dumps(old)}, {json.dumps(new)})" for old, new in pairs)
+    # the environment of chat templates drops the line end after a block
+    return f"{{% macro strftime_now(format) %}}{{{{ format{chain} }}}}{{% endmacro %}}\n"
 
 
 MOST_CHARACTERS = 1 << 21
@@ -115,6 +126,12 @@ class Chat:
     history: History = "exact"
     options: tuple[tuple[str, object], ...] = ()
 
+    def _dated(self, options: Mapping[str, object]) -> dict[str, object]:
+        """An argument for rendering: the template with `_clock` where it asks for today's date. A
+        template without it is rendered as it is."""
+        template = self.tokenizer.get_chat_template(None, options.get("tools"))
+        return {"chat_template": _clock() + template} if "strftime_now" in template else {}
+
     def _render(self, messages: list[tuple[str, str]], generate: bool, **options: object) -> str:
         if not self.tokenizer.chat_template:
             raise PolicyError(
@@ -128,7 +145,7 @@ class Chat:
                     [{"role": role, "content": content} for role, content in messages],
                     tokenize=False,
                     add_generation_prompt=generate,
-                    **{**_dated(self.tokenizer.chat_template), **dict(self.options), **options},
+                    **{**self._dated(options), **dict(self.options), **options},
                 )
             )
         except Exception as error:  # a template is a program of anybody's

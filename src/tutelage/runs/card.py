@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.algorithms import ALGORITHMS
+from tutelage.config.paths import expanded
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load
 from tutelage.config.toml_file import write as as_toml
@@ -43,7 +44,7 @@ def base_model(config: Config) -> str:
     that was built."""
     for _ in range(DEPTH):
         name = config.policy.model
-        folder = Path(name).expanduser()
+        folder = expanded(name)
         above = next(
             (p for p in (folder, *folder.parents[:2]) if (p / "config.toml").is_file()), None
         )
@@ -65,7 +66,7 @@ def licence(base: str) -> str:
         except PackageNotFoundError:
             about = {}
         return str(about.get("license_expression") or about.get("license") or UNKNOWN).lower()
-    card: Path | None = Path(base).expanduser() / "README.md"
+    card: Path | None = expanded(base) / "README.md"
     if models.on_a_hub(base):
         from huggingface_hub import try_to_load_from_cache
 

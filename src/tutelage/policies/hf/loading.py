@@ -7,7 +7,7 @@ import torch
 
 from tutelage.errors import PolicyError, first_line
 from tutelage.policies.base import Dtype
-from tutelage.policies.hf import memory
+from tutelage.policies.hf import folder, memory
 from tutelage.policies.hf.architecture import text_config
 from tutelage.policies.hf.lora import Adapters, base_of, merged
 from tutelage.policies.hf.policy import HFPolicy
@@ -28,8 +28,11 @@ def _config(name: str, layers: int | None) -> Any:
     """The model's transformers configuration, cut to its first `layers`."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    described = text_config(config)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        described = text_config(config)
+    except Exception as error:  # an untrusted folder: its faults may raise any exception
+        raise PolicyError(_not_loaded(name, first_line(error)[:300])) from error
     if layers is None or layers == described.num_hidden_layers:
         return config
     if layers > described.num_hidden_layers:
@@ -67,11 +70,17 @@ def _model(name: str, layers: int | None) -> Any:
             )
         depth = getattr(text_config(_config(name, None)), "num_hidden_layers", None)
         return merged(_model(base, depth), name)
+    folder.refuse_unusable(Path(name))
+    weights = folder.stored(Path(name))
+    config = _config(name, layers)
+    folder.check(config, text_config(config), weights, name)
+    if folder.check_quantized(config, weights, name):
+        config.quantization_config = {**config.quantization_config, "dequantize": True}
     try:
-        config = _config(name, layers)
         model, report = _class_for(config).from_pretrained(
             name,
             config=config,
+            key_mapping=weights.renamed or None,
             dtype=torch.float32,
             attn_implementation="eager",  # which every model knows; the policy chooses another
             output_loading_info=True,
@@ -79,10 +88,9 @@ def _model(name: str, layers: int | None) -> Any:
             trust_remote_code=False,
             use_safetensors=True,  # other formats of weights can run code when they are read
         )
-    except PolicyError:
-        raise
-    except Exception as error:  # an untrusted folder: its faults may raise any exception
+    except Exception as error:  # as above
         raise PolicyError(_not_loaded(name, first_line(error)[:300])) from error
+    _in_full(model)
     _own_memory(model)
     # transformers would continue with random numbers in their place
     missing = [*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])]
@@ -91,6 +99,17 @@ def _model(name: str, layers: int | None) -> Any:
             _not_loaded(name, f"{len(missing)} of its weights are missing or of another shape")
         )
     return model
+
+
+def _in_full(model: Any) -> None:
+    """Forget that weights were stored quantised: they are plain now, in float32, and so are those
+    that a run saves."""
+    if getattr(model.config, "quantization_config", None) is None:
+        return
+    del model.config.quantization_config
+    model.is_quantized = False
+    model.hf_quantizer = None
+    model.to(torch.float32)
 
 
 def _own_memory(model: Any) -> None:
@@ -143,13 +162,15 @@ def load(
 
     if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise PolicyError(f"there is no model folder {name!r}; check the path")
+    folder.refuse_unusable(Path(name))
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # as above
         raise PolicyError(_not_loaded(name, first_line(error)[:300])) from error
-    model = _model(name, layers)
     if chat_template:
         tokenizer.chat_template = read_template(Path(chat_template))
+    chat = _usable(Chat(tokenizer, history, options), name)
+    model = _model(name, layers)
     if quantize == "nf4":
         memory.quantize(getattr(model, model.base_model_prefix))
     model = model.to(device)
@@ -160,7 +181,7 @@ def load(
             trained.restore(Path(adapters))
     return HFPolicy(
         model,
-        Chat(tokenizer, history, options),
+        chat,
         dtype=dtype,
         slots=slots,
         tokens=tokens,
@@ -170,6 +191,17 @@ def load(
         reference_path=reference_path,
         budget=budget,
     )
+
+
+def _usable(chat: Chat, name: str) -> Chat:
+    """The chat, whose template and tokenizer are tried before the weights are read."""
+    try:
+        _ = chat.end, chat.control
+    except PolicyError:
+        raise
+    except Exception as error:  # as above
+        raise PolicyError(_not_loaded(name, f"its tokenizer: {first_line(error)[:300]}")) from error
+    return chat
 
 
 def _absolute(name: str) -> str:

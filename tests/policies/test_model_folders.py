@@ -1,0 +1,310 @@
+"""Model folders as people bring them: each is right, or refused in one sentence."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.tiny_models import policy
+from torch import Tensor
+
+from tutelage.errors import PolicyError
+from tutelage.policies.hf import folder as folders
+from tutelage.policies.hf.loading import load
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.prompts.prompter import Sample
+from tutelage.runs.diagnosis import other_ends
+
+SAMPLE = Sample(prompt=(20, 30, 40, 50), tokens=(60, 70, 2))
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+Change = Callable[[Path], object]
+Weights = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("policy") / "model"
+    policy(context=64).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def right(saved: Path) -> list[float]:
+    return logps(load(str(saved)))
+
+
+@pytest.fixture
+def model(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def logps(of: HFPolicy) -> list[float]:
+    with torch.no_grad():
+        return of.score([SAMPLE], 1.0).logp.tolist()
+
+
+def refusal(model: Path) -> str:
+    with pytest.raises(PolicyError) as refused:
+        load(str(model))
+    text = str(refused.value)
+    assert "\n" not in text
+    return text
+
+
+def settings(name: str, **values: object) -> Change:
+    """A change of a JSON file; a setting of None is removed."""
+
+    def change(model: Path) -> None:
+        path = model / name
+        table = {**json.loads(path.read_text()), **values}
+        path.write_text(json.dumps({k: v for k, v in table.items() if v is not None}))
+
+    return change
+
+
+def text(name: str, content: str | bytes) -> Change:
+    raw = content if isinstance(content, bytes) else content.encode()
+    return lambda model: (model / name).write_bytes(raw)
+
+
+def weights(change: Callable[[Weights], Weights]) -> Change:
+    def apply(model: Path) -> None:
+        tensors = change(load_file(model / WEIGHTS))
+        save_file(tensors, model / WEIGHTS, metadata={"format": "pt"})
+
+    return apply
+
+
+def renamed(pattern: str, new: str) -> Change:
+    return weights(lambda tensors: {re.sub(pattern, new, k): x for k, x in tensors.items()})
+
+
+def sharded(change: Change = lambda model: None) -> Change:
+    """The weights in two parts with an index, and then a change."""
+
+    def apply(model: Path) -> None:
+        tensors = load_file(model / WEIGHTS)
+        (model / WEIGHTS).unlink()
+        names, where = sorted(tensors), {}
+        for part in (0, 1):
+            file = f"model-0000{part + 1}-of-00002.safetensors"
+            where |= dict.fromkeys(names[part::2], file)
+            ours = {name: tensors[name] for name in names[part::2]}
+            save_file(ours, model / file, metadata={"format": "pt"})
+        table = {"metadata": {"total_size": 1}, "weight_map": where}
+        (model / INDEX).write_text(json.dumps(table))
+        change(model)
+
+    return apply
+
+
+def all_of(*changes: Change) -> Change:
+    def apply(model: Path) -> None:
+        for change in changes:
+            change(model)
+
+    return apply
+
+
+def in_8_bits(tensors: Weights, *, scaled: bool = True) -> Weights:
+    """Projections in float8 with a scale for all of each, as DeepSeek and Qwen publish theirs."""
+    result: Weights = {}
+    for name, x in tensors.items():
+        if x.dim() == 2 and "proj" in name:
+            scale = x.abs().max() / 448
+            result[name] = (x / scale).to(torch.float8_e4m3fn)
+            if scaled:
+                result[f"{name}_scale_inv"] = scale.reshape(1, 1).float()
+        else:
+            result[name] = x
+    return result
+
+
+RIGHT: dict[str, Change] = {
+    "several end tokens in config.json": settings("config.json", eos_token_id=[1, 2, 3]),
+    "several in generation_config.json": settings("generation_config.json", eos_token_id=[2, 3]),
+    "another end token": settings("generation_config.json", eos_token_id=7),
+    "an end token past the vocabulary": settings("config.json", eos_token_id=999_999),
+    "a generation_config.json that is broken": text("generation_config.json", "{"),
+    "one that is not text": text("generation_config.json", b"\xff\xfe"),
+    "none": lambda model: (model / "generation_config.json").unlink(),
+    "odd sampling settings": settings("generation_config.json", temperature=-3, num_beams=-1),
+    "no pad token": all_of(
+        settings("tokenizer_config.json", pad_token=None),
+        settings("config.json", pad_token_id=None),
+    ),
+    "a template with a byte-order mark": lambda model: (model / "chat_template.jinja").write_bytes(
+        b"\xef\xbb\xbf" + (model / "chat_template.jinja").read_bytes()
+    ),
+    "padding and truncation on the left": settings(
+        "tokenizer_config.json", padding_side="left", truncation_side="left", model_max_length=3
+    ),
+    "an attention of another machine": settings(
+        "config.json", _attn_implementation="flash_attention_2"
+    ),
+    "no architecture named": settings("config.json", architectures=[]),
+    "weights in two files": sharded(),
+    "torch.compile around all": renamed("^", "_orig_mod."),
+    "torch.compile around layers": renamed(r"layers\.(\d)\.", r"layers.\1._orig_mod."),
+    "DistributedDataParallel and torch.compile": renamed("^", "module._orig_mod."),
+    "peft around all": renamed("^", "base_model.model."),
+    "peft's layers": renamed(r"_proj\.weight", "_proj.base_layer.weight"),
+    "no prefix of the base model": renamed(r"^model\.", ""),
+    "further weights, of a vision part": weights(
+        lambda tensors: {**tensors, "visual.patch.weight": torch.zeros(3)}
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RIGHT)
+def test_it_is_the_same_model(case: str, model: Path, right: list[float]) -> None:
+    RIGHT[case](model)
+    of = load(str(model))
+    assert logps(of) == right
+    assert of.chat.end == 2  # what the template writes, which the model was trained on
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "no template": (
+        lambda model: (model / "chat_template.jinja").unlink(),
+        r"^the tokenizer has no chat template.* set `chat_template`",
+    ),
+    "a template that is no template": (
+        text("chat_template.jinja", "{% for"),
+        r"^the chat template does not take messages from user.* set `chat_template`",
+    ),
+    "a limit of the tokenizer that is no number": (
+        settings("tokenizer_config.json", model_max_length="x"),
+        r"could not be loaded \(its tokenizer: ",
+    ),
+    **{
+        f"a pointer instead of {name}": (
+            text(name, POINTER),
+            rf"{name} is a pointer of Git LFS, not the file itself; run `git lfs pull`",
+        )
+        for name in (WEIGHTS, "tokenizer.json", "config.json", "chat_template.jinja")
+    },
+    "a pointer instead of one part": (
+        sharded(text("model-00002-of-00002.safetensors", POINTER)),
+        r"model-00002-of-00002.safetensors is a pointer of Git LFS",
+    ),
+    "a pointer instead of the index": (
+        sharded(text(INDEX, POINTER)),
+        r"index.json is a pointer of Git LFS",
+    ),
+    "a missing part": (
+        sharded(lambda model: (model / "model-00002-of-00002.safetensors").unlink()),
+        r"model-00002-of-00002.safetensors is missing, which .* lists",
+    ),
+    **{
+        f"the index {content[:40]}": (
+            sharded(text(INDEX, content)),
+            r"index.json does not list the parts of the weights; download it again",
+        )
+        for content in ("{", "[]", "{}", '{"weight_map": {"a": "../../x.safetensors"}}', "[" * 9999)
+    },
+    "weights in a pickle": (
+        lambda model: (model / WEIGHTS).rename(model / "pytorch_model.bin"),
+        r"weights are in pytorch_model.bin, and only safetensors are read.* convert it",
+    ),
+    "weights of another program": (
+        lambda model: (model / WEIGHTS).rename(model / "model.gguf"),
+        r"weights are in model.gguf, and only safetensors are read",
+    ),
+    "adapters that are not merged": (
+        weights(lambda tensors: {**tensors, "q_proj.lora_A.default.weight": torch.zeros(2, 2)}),
+        r"adapters in them that are not merged .* merge_and_unload",
+    ),
+    "8 bits without scales": (
+        weights(lambda tensors: in_8_bits(tensors, scaled=False)),
+        r"holds weights in 8 bits without their scales .* give the folder of its full weights",
+    ),
+    "8 bits without scales, declared": (
+        all_of(
+            weights(lambda tensors: in_8_bits(tensors, scaled=False)),
+            settings("config.json", quantization_config=FP8),
+        ),
+        r"holds weights in 8 bits without their scales",
+    ),
+    **{
+        f"quantised with {method}": (
+            settings("config.json", quantization_config={"quant_method": method, "bits": 4}),
+            rf'is stored quantised \({method}\).* full weights, and set quantize = "nf4"',
+        )
+        for method in ("gptq", "awq", "bitsandbytes", "compressed-tensors", "nonsense")
+    },
+    "quantised, without a method": (
+        settings("config.json", quantization_config={"bits": 4}),
+        r"is stored quantised \(an unnamed method\)",
+    ),
+    "quantised with a list": (
+        settings("config.json", quantization_config=[1]),
+        r"could not be loaded",
+    ),
+    "a classifier": (
+        settings("config.json", architectures=["Qwen3ForSequenceClassification"]),
+        r"is a Qwen3ForSequenceClassification, which writes no text; give the folder",
+    ),
+    **{
+        f"{name} = 10^{power}": (settings("config.json", **{name: 10**power}), sentence)
+        for name, power, sentence in (
+            ("num_hidden_layers", 9, "num_hidden_layers = 1,000,000,000 is not the size"),
+            ("vocab_size", 15, "vocab_size = 1,000,000,000,000,000 is not the size"),
+            ("hidden_size", 9, "they are of different models; download it again"),
+            ("max_position_embeddings", 30, "max_position_embeddings = 1,000,"),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_it_is_refused_in_one_sentence(case: str, model: Path) -> None:
+    change, sentence = REFUSED[case]
+    change(model)
+    assert re.search(sentence, refusal(model))
+
+
+def test_weights_in_8_bits_with_their_scales_are_written_out_in_full(model: Path) -> None:
+    wanted = {
+        name: (x.float() * scale if (scale := in_8[f"{name}_scale_inv"].item()) else x)
+        for in_8 in [in_8_bits(load_file(model / WEIGHTS))]
+        for name, x in in_8.items()
+        if f"{name}_scale_inv" in in_8
+    }
+    all_of(weights(in_8_bits), settings("config.json", quantization_config=FP8))(model)
+    of = load(str(model))
+    found = dict(of.model.named_parameters())
+    for name, x in wanted.items():
+        assert found[name].dtype == torch.float32
+        # transformers writes them out in bfloat16, which has 8 bits of mantissa
+        torch.testing.assert_close(found[name].detach(), x, rtol=2**-8, atol=0)
+    of.save(model.parent / "again")
+    described = json.loads((model.parent / "again" / "config.json").read_text())
+    assert "quantization_config" not in described
+    assert logps(load(str(model.parent / "again"))) == logps(of)
+
+
+def test_prefixes_are_removed_only_where_they_stand(saved: Path) -> None:
+    assert folders.stored(saved).renamed == {}
+    assert folders.stored(Path("hub/id")).tensors == {}
+    held = folders.stored(saved)
+    assert held.values == sum(x.numel() for x in load_file(saved / WEIGHTS).values())
+
+
+@pytest.mark.parametrize(
+    ("ends", "named"), [(None, ""), (2, ""), ([2, 3], "<|im_start|>"), (7, "x"), ("y", "")]
+)
+def test_further_end_tokens_are_said_before_the_first_step(
+    ends: object, named: str, model: Path
+) -> None:
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    of = load(str(model))
+    sentences = list(other_ends({"self": of}))
+    assert len(sentences) == bool(named)
+    assert all("the student has further end tokens" in each for each in sentences)

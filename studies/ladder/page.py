@@ -218,6 +218,7 @@ CLAIMS: Sequence[tuple[str, str, str]] = (
     ("OPSD is ahead of GRPO", "opsd", "grpo"),
     ("OPSD is ahead of SFT on actions alone", "opsd", "sft_actions"),
     ("the same after 10 steps, minus GRPO", "opsd_long", "grpo_long"),
+    ("OPSD depends on what its hint tells", "opsd", "opsd_skills"),
     ("OPSD's teacher should move with it", "opsd", "opsd_reference"),
     ("pi-Distill is ahead of GRPO", "pi_distill", "grpo"),
     ("pi-Distill is ahead of SFT on actions alone", "pi_distill", "sft_actions"),

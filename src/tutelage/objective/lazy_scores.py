@@ -61,10 +61,6 @@ class Partial(Scores):
             )
         return self._some.at(row)
 
-    @property
-    def has_distribution(self) -> bool:
-        return self._some.has_distribution
-
     def check(self) -> None:
         self._some.check()
 

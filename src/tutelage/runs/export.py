@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -66,6 +67,7 @@ def export(
         if gguf:
             _gguf(converter, draft, gguf)
         _check(draft)
+        _share(draft)
 
 
 def _adapters(run: Source, checkpoint: Path, draft: Path) -> Chat:
@@ -150,6 +152,14 @@ def push(folder: Path, repository: str) -> str:
             f"`hf auth login`, then `hf upload {repository} {folder}`"
         ) from error
     return str(place)
+
+
+def _share(folder: Path) -> None:
+    """Let everybody read the weights who can read the card: safetensors makes files that are for
+    their owner alone, which a server of another user could not load."""
+    mode = stat.S_IMODE((folder / CARD).stat().st_mode)
+    for path in filter(Path.is_file, folder.iterdir()):
+        path.chmod(mode)
 
 
 def _check(folder: Path) -> None:

@@ -143,6 +143,18 @@ def test_tau2_bench_by_the_database_alone(tmp_path: Path) -> None:
         suite.tasks("test")
 
 
+@pytest.mark.parametrize("basis", [None, ["DB", "COMMUNICATE"], "left out"])
+def test_tau2_judges_by_what_was_told_too(tmp_path: Path, basis: object) -> None:
+    criteria = {**TASK2["evaluation_criteria"], "reward_basis": basis}
+    if basis == "left out":
+        del criteria["reward_basis"]
+    (tmp_path / "db.json").write_text(json.dumps(tables()))
+    (tmp_path / "tasks.json").write_text(json.dumps([{**TASK2, "evaluation_criteria": criteria}]))
+    suite = TauBench(data=str(tmp_path))
+    assert find(suite.tasks("base")[0])[1].outputs == ("30",)
+    wins(suite, "base")
+
+
 @pytest.mark.parametrize(
     "changed", [{"reward_basis": ["NL_ASSERTION"]}, {"actions": [{"name": "x", "arguments": {}}]}]
 )

@@ -157,6 +157,10 @@ def _literal(node: ast.expr, path: Path) -> Any:
 # -- tau2-bench
 
 
+TAU2_BASIS: Final = ["DB", "COMMUNICATE"]
+"""What judges a task that does not say, as tau2-bench has it."""
+
+
 def _tau2(root: Path) -> World:
     """Retail alone: its airline has rules that tau-bench's does not."""
     tables = read_json(root / "db.json")
@@ -189,19 +193,24 @@ def _tau2(root: Path) -> World:
 def _scenario2(root: Path, task: Record, store: Store) -> Scenario:
     where = f"{root / 'tasks.json'}: task {task['id']}"
     criteria, instructions = task["evaluation_criteria"], task["user_scenario"]["instructions"]
-    if "DB" not in criteria["reward_basis"] or task.get("initial_state"):
+    basis = criteria.get("reward_basis") or TAU2_BASIS
+    shapes.fits(basis, [str], f"{where}: reward_basis")
+    if "DB" not in basis or task.get("initial_state"):
         raise EnvError(
             f"{where} is not judged by the database, or begins with a changed one; only tasks of "
             "the plain database criterion can be played"
         )
     calls = tuple(Call(name=a["name"], kwargs=a["arguments"]) for a in criteria["actions"])
     shapes.calls(calls, TAU2, where)
+    told = (criteria.get("communicate_info") or []) if "COMMUNICATE" in basis else []
+    shapes.fits(told, [str], f"{where}: communicate_info")
     parts = ("known_info", "unknown_info", "reason_for_call", "task_instructions")
     return Scenario(
         id=f"tau2_bench/retail/{task['id']}",
         user_id=_owner(calls, store),
         instruction=" ".join(instructions[part] for part in parts if instructions.get(part)),
         actions=calls,
+        outputs=tuple(told),
         identity=first_person(instructions["known_info"]),
         requests=(first_person(instructions["reason_for_call"]),),
     )

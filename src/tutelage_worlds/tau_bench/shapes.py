@@ -19,7 +19,6 @@ TASK2: Final = {
     "id": str,
     "user_scenario": {"instructions": {"reason_for_call": str, "known_info": str}},
     "evaluation_criteria": {
-        "reward_basis": [str],
         "actions": [{"name": str, "arguments": dict}],
     },
 }

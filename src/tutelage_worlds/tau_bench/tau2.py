@@ -1,7 +1,8 @@
 """The one tool that tau2-bench's retail tasks use and tau-bench lacks.
 
-Its tasks are played here by tau-bench's rules and judged by the database alone. What tau2-bench
-also judges, by a language model or by what the customer was told, is not implemented.
+Its tasks are played here by tau-bench's rules and judged by the database, and by what the customer
+was told where the task says so or does not say. What tau2-bench also judges, by a language model or
+by the calls that were made, is not implemented.
 """
 
 import json

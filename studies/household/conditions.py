@@ -55,10 +55,10 @@ def _informs(panel: Panel) -> Found:
         for name, won in HINTED.items()
     }
     met = all(min(each) >= WANTED_GAP for each in gaps.values())
-    said = "; ".join(
+    by_seed = "; ".join(
         f"{name} {', '.join(f'{100 * x:+.0f}' for x in each)}" for name, each in gaps.items()
     )
-    return Found(f"points by seed: {said}", "met" if met else "not met")
+    return Found(f"points by seed: {by_seed}", "met" if met else "not met")
 
 
 def _teacher(panel: Panel) -> Found:

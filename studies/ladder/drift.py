@@ -55,7 +55,7 @@ class Drift:
     setting: str
     seed: int
     reached: float
-    told: tuple[float, ...]
+    hinted: tuple[float, ...]
 
 
 def run(hint: str, setting: str, seed: int, *, steps: int = STEPS) -> Drift:
@@ -71,7 +71,7 @@ def run(hint: str, setting: str, seed: int, *, steps: int = STEPS) -> Drift:
         limits=Limits(max_turns=2, max_new_tokens=4, concurrency=1000),
     )
     trainer = Trainer(session, algorithm, lr=rung_a.RATE, seed=seed)
-    tasks, told = suite.tasks("train"), [_told(policy, hint)]
+    tasks, hinted = suite.tasks("train"), [_says_hinted(policy, hint)]
     for step in range(steps):
         episodes = gather(
             session,
@@ -83,7 +83,7 @@ def run(hint: str, setting: str, seed: int, *, steps: int = STEPS) -> Drift:
             step=step,
         )
         trainer.learn(episodes)
-        told.append(_told(policy, hint))
+        hinted.append(_says_hinted(policy, hint))
     game = rung_a.GAMES["doors"]
     reached = rung_a.measured(session, rung_a.Method(taught=""), game, seed)
     return Drift(
@@ -91,11 +91,11 @@ def run(hint: str, setting: str, seed: int, *, steps: int = STEPS) -> Drift:
         setting=setting,
         seed=seed,
         reached=round(reached, 4),
-        told=tuple(round(x, 4) for x in told),
+        hinted=tuple(round(x, 4) for x in hinted),
     )
 
 
-def _told(policy: Shared, hint: str) -> float:
+def _says_hinted(policy: Shared, hint: str) -> float:
     rule = rung_a.GAMES["doors"].rule
     return fmean(policy.chance(a, WRONG if hint == "wrong" else digit) for a, digit in rule.items())
 
@@ -111,7 +111,7 @@ def save(found: Sequence[Drift], path: Path = FOUND) -> None:
 
 def read(path: Path = FOUND) -> list[Drift]:
     table = json.loads(path.read_text(encoding="utf-8"))
-    return [Drift(**{**each, "told": tuple(each["told"])}) for each in table]
+    return [Drift(**{**each, "hinted": tuple(each["hinted"])}) for each in table]
 
 
 def table(found: Sequence[Drift]) -> str:
@@ -120,19 +120,19 @@ def table(found: Sequence[Drift]) -> str:
     for hint in SUITES:
         for name in SETTINGS:
             own = [d for d in found if (d.hint, d.setting) == (hint, name)]
-            half = len(own[0].told) // 2
+            half = len(own[0].hinted) // 2
             rows.append(
                 [
                     hint if name == next(iter(SETTINGS)) else "",
                     name,
                     tables.percent(fmean(d.reached for d in own)),
                     *(
-                        tables.percent(fmean(d.told[at] for d in own))
-                        for at in (0, half, len(own[0].told) - 1)
+                        tables.percent(fmean(d.hinted[at] for d in own))
+                        for at in (0, half, len(own[0].hinted) - 1)
                     ),
                 ]
             )
-    last = len(found[0].told) - 1
+    last = len(found[0].hinted) - 1
     head = [
         "the hint is",
         "OPSD's KL",

@@ -172,7 +172,7 @@ def test_what_is_learnt_without_a_hint_moves_what_is_said_with_one() -> None:
 
 def test_a_wrong_hint_beats_the_reward_only_with_a_large_weight() -> None:
     small, large = (
-        drift.run("wrong", f"{beta}, teacher moves with the student", 0, steps=6).told
+        drift.run("wrong", f"{beta}, teacher moves with the student", 0, steps=6).hinted
         for beta in (0.1, 0.5)
     )
     assert small[-1] < small[0] == large[0] < large[-1]

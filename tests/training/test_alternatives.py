@@ -44,8 +44,8 @@ def learn(name: str, k: int, *, minibatches: int = 1) -> tuple[Report, Mapping[s
         context=Context(instructions="Answer each letter with its digit."),
         limits=Limits(max_turns=4, max_new_tokens=8),
     )
-    made = {"grpo": {"kl": 0.05}, "opd": {}, "guided_opd": {"total_steps": 10}}[name]
-    algorithm = ALGORITHMS[name](**made)
+    settings = {"grpo": {"kl": 0.05}, "opd": {}, "guided_opd": {"total_steps": 10}}[name]
+    algorithm = ALGORITHMS[name](**settings)
     episodes = play(session, suite.tasks("train")[:6], algorithm, seed=0, step=0, group_size=2)
     report = train_step(
         algorithm,

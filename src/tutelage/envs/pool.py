@@ -67,7 +67,7 @@ class AnswersCalls(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Returned:
     """What a method of the suite returned, or the sentence with which it refused."""
 
     value: Any
@@ -82,7 +82,7 @@ class Incidents:
     unclosed: int = 0  # environments whose `close` raised or did not return
     example: str = ""  # why the first of them could not be closed
 
-    def count(self, answer: "Observation | Failure | Told") -> None:
+    def count(self, answer: "Observation | Failure | Returned") -> None:
         if isinstance(answer, Observation):
             self.cut += is_cut(answer)
 
@@ -241,7 +241,7 @@ class ProcessPool:
         self.live[key].actions.append(action)
         self._ask(key)
 
-    def ask(self, method: str, task: Task | None, *arguments: object) -> Told | Failure:
+    def ask(self, method: str, task: Task | None, *arguments: object) -> Returned | Failure:
         """Call a method of the suite in a worker, with `task` first if there is one. The arguments
         and what it returns are of JSON's types (see `wire.plain`); it has the deadline of a reset."""
         key = f"{method} {len(self.live)}"
@@ -249,7 +249,7 @@ class ProcessPool:
         self._ask(key)
         ((_, answer),) = self.poll(block=True)
         del self.live[key]
-        assert isinstance(answer, Told | Failure)
+        assert isinstance(answer, Returned | Failure)
         return answer
 
     def _ask(self, key: str) -> None:
@@ -326,11 +326,11 @@ class ProcessPool:
             self._closed(worker, rest[0])
         else:
             key, value = rest
-            answer: Observation | Failure | Told
+            answer: Observation | Failure | Returned
             if kind == "answer":
                 answer = _unpacked(value)
             elif kind in ("told", "refused"):
-                answer = Told(value=value, refused=kind == "refused")
+                answer = Returned(value=value, refused=kind == "refused")
             else:
                 answer = Failure(stop=Stop.ERROR, reason=value)
             self.incidents.count(answer)

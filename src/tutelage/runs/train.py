@@ -72,7 +72,7 @@ class Watch(Protocol):
 
 
 class Unwatched:
-    """Told how a run goes on the ranks that do not speak."""
+    """Receives progress on the ranks that print nothing."""
 
     def started(self, config: Config, phase: str, step: int) -> None: ...
     def tested(self, names: Sequence[str]) -> None: ...

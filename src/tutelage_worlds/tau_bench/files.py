@@ -202,15 +202,15 @@ def _scenario2(root: Path, task: Record, store: Store) -> Scenario:
         )
     calls = tuple(Call(name=a["name"], kwargs=a["arguments"]) for a in criteria["actions"])
     shapes.calls(calls, TAU2, where)
-    told = (criteria.get("communicate_info") or []) if "COMMUNICATE" in basis else []
-    shapes.fits(told, [str], f"{where}: communicate_info")
+    outputs = (criteria.get("communicate_info") or []) if "COMMUNICATE" in basis else []
+    shapes.fits(outputs, [str], f"{where}: communicate_info")
     parts = ("known_info", "unknown_info", "reason_for_call", "task_instructions")
     return Scenario(
         id=f"tau2_bench/retail/{task['id']}",
         user_id=_owner(calls, store),
         instruction=" ".join(instructions[part] for part in parts if instructions.get(part)),
         actions=calls,
-        outputs=tuple(told),
+        outputs=tuple(outputs),
         identity=first_person(instructions["known_info"]),
         requests=(first_person(instructions["reason_for_call"]),),
     )

@@ -12,8 +12,8 @@ import torch
 
 from tutelage.algorithms.sft import sft
 from tutelage.cli import update_memory
-from tutelage.cli.dry_run import memory
 from tutelage.cli.model_sizes import KNOWN, Shape
+from tutelage.cli.planned_memory import memory
 from tutelage.config.schema import Config, PolicySection
 from tutelage.config.toml_file import parse
 from tutelage.envs.registry import suite_of

@@ -1,25 +1,31 @@
 """`train --dry-run`: what a run would do and need, computed without weights or downloads."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tutelage import cpu
-from tutelage.cli import dry_checks, model_sizes, update_memory
+from tutelage.cli import dry_checks
+from tutelage.cli.planned_memory import (
+    Machine,
+    Model,
+    Need,
+    in_bytes,
+    in_parameters,
+    memory_of,
+    models_of,
+    rows_of,
+    what_fits,
+)
 from tutelage.config.expressions import takes_schedule
-from tutelage.config.paths import expanded
-from tutelage.config.schema import AlgorithmSection, Config, PolicySection
+from tutelage.config.schema import AlgorithmSection, Config
 from tutelage.config.signature import annotations, schedule
 from tutelage.envs import guard
-from tutelage.envs.addresses import address
 from tutelage.envs.base import Demonstrates, Suite
-from tutelage.errors import ConfigError
 from tutelage.objective import (
     Distill,
     DistillSampled,
@@ -28,12 +34,10 @@ from tutelage.objective import (
     Signal,
     Term,
 )
-from tutelage.policies import registry
-from tutelage.policies.hf import architecture
-from tutelage.policies.hf.kv_cache import GB, budget
+from tutelage.policies.hf.kv_cache import GB
 from tutelage.prompts.context import Context
 from tutelage.rollout.replay import Replay
-from tutelage.runs import checkpoint, models
+from tutelage.runs import checkpoint
 from tutelage.runs.assemble import assemble, tasks_of
 from tutelage.runs.folder import CONFIG
 from tutelage.runs.phases import Phase, acting, algorithm_function
@@ -43,43 +47,6 @@ from tutelage.types import Observation
 
 CHARACTERS = 4
 """Characters of English per token of a large vocabulary."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A policy's size. Bytes are estimates; None where its shape is not known."""
-
-    name: str
-    source: str
-    shape: model_sizes.Shape | None
-    weights: int | None
-    moments: int = 0  # Adam's two, for the student only
-    update: int = 0  # gradients, activations and the loss, likewise
-    cache: int | None = None
-    saved: int = 0  # bytes of a checkpoint: the trained weights and their moments
-    misfit: str = ""  # why the model cannot take the fast path, as far as its configuration tells
-
-    @property
-    def training(self) -> int | None:
-        """Bytes that only a student takes; None where the shape is not known."""
-        return None if self.weights is None else self.moments + self.update
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """Where the models are: whether on a GPU, and the bytes of its memory (0 if unknown)."""
-
-    gpu: bool
-    memory: int
-
-    @classmethod
-    def this(cls) -> "Machine":
-        room, _ = memory()
-        return cls(gpu=torch.cuda.is_available(), memory=room)
-
-    @property
-    def words(self) -> str:
-        return f"{_size(self.memory)} of {'GPU memory' if self.gpu else 'memory'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +64,6 @@ class Plan:
         return memory_of(self.models)
 
 
-def memory_of(models: Iterable[Model]) -> int:
-    found = list(models)
-    always = sum((m.weights or 0) + m.moments for m in found)
-    return always + max(sum(m.cache or 0 for m in found), sum(m.update for m in found))
-
-
 def make(config: Config, *, gpu: float = 0.0) -> Plan:
     """Check everything that can be checked without weights, and estimate the run's size.
 
@@ -118,14 +79,14 @@ def make(config: Config, *, gpu: float = 0.0) -> Plan:
     if config.rollout.replay:
         Replay(Path(config.rollout.replay))
     machine = Machine(gpu=True, memory=int(gpu * GB)) if gpu else Machine.this()
-    need = _Need(
+    need = Need(
         machine=machine,
         used=used,
         acting=acting(config, phases),
         episode=_episode_tokens(parts.suite, parts.context, config),
-        rows=_rows(phases),
+        rows=rows_of(phases),
     )
-    episode, found = need.episode, _models(config, need)
+    episode, found = need.episode, models_of(config, need)
     length = found[0].shape.context if found[0].shape else None
     cautions = dry_checks.check(
         config, phases, parts.suite, parts.context, parts.tasks, used, length
@@ -141,148 +102,7 @@ def make(config: Config, *, gpu: float = 0.0) -> Plan:
     )
 
 
-# -- sizes
-
-
-def _shape(name: str, config: Config) -> tuple[str, model_sizes.Shape | None]:
-    where = "policy" if name == "student" else f"policies.{name}"
-    section: PolicySection = config.policy if name == "student" else config.policies[name]
-    if section.url:
-        shown = address(section.url, where=f"{where}.model").shown
-        return f"{section.served_name or 'a model'} at {shown}", None
-    if not registry.named(section).ours:
-        registry.engine_of(section, where=where)  # refuses one that is not there
-        return f"{section.model} of an engine of yours", None
-    models.device_of(section, where=where)
-    if section.build is not None:
-        entries = _entries(section, config, where)
-        return "built", model_sizes.built(section.build, section.layers or models.LAYERS, entries)
-    place = models.locate(section.model, where=where)
-    local = Path(place)
-    shape = model_sizes.read(local) if local.is_dir() else model_sizes.named(section.model)
-    if shape and section.layers:
-        if section.layers > shape.layers:
-            raise ConfigError(
-                f"{where}.layers = {section.layers}: {section.model} has {shape.layers} layers"
-            )
-        shape = replace(shape, layers=section.layers)
-    return section.model, shape
-
-
-def _entries(section: PolicySection, config: Config, where: str) -> int:
-    """Entries of a built model's vocabulary, as far as known without loading a tokenizer."""
-    tokenizer = section.tokenizer
-    if isinstance(tokenizer, int):
-        return section.entries
-    if tokenizer in config.policies:
-        shape = _shape(tokenizer, config)[1]
-        return shape.vocab if shape else section.entries
-    if tokenizer:
-        models.locate(tokenizer, where=where)
-    return section.entries
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Need:
-    """What decides the memory of a run besides its settings."""
-
-    machine: Machine
-    used: Collection[str]  # policies besides the student
-    acting: Collection[str]
-    episode: int  # tokens
-    rows: int  # see `update_memory.beside`
-
-
-def _rows(phases: Iterable[Phase]) -> int:
-    """Tensors over the vocabulary that a loss holds for a divergence to a teacher, or an entropy."""
-    terms = [term for phase in phases for term in phase.algorithm.terms]
-    return 2 if any(isinstance(term, Distill | Entropy) for term in terms) else 0
-
-
-def _models(config: Config, need: _Need) -> tuple[Model, ...]:
-    """The models of a run, the student first."""
-    found = []
-    for name in ("student", *sorted(need.used)):
-        copied = name == "reference" and name not in config.policies
-        owner = "student" if name == "student" or copied else name
-        section = config.policy if owner == "student" else config.policies[owner]
-        source, shape = _shape(owner, config)
-        source = "a copy of the student" if copied else source
-        if shape is None:
-            misfit = _misfit(section)
-            found.append(Model(name=name, source=source, shape=None, weights=None, misfit=misfit))
-        else:
-            found.append(_model(name, source, shape, section, config, need))
-    return tuple(found)
-
-
-def _model(
-    name: str,
-    source: str,
-    shape: model_sizes.Shape,
-    section: PolicySection,
-    config: Config,
-    need: _Need,
-) -> Model:
-    trains, gpu = name == "student", _on_gpu(section, need.machine)
-    acts = ("self" if trains else name) in need.acting
-    weights = shape.weights(section, frozen=not trains)
-    if acts and gpu and section.dtype == "bfloat16":
-        weights += 2 * shape.vocab * shape.hidden  # the LM head that samples
-    update = 0
-    if trains:
-        update = 4 * shape.trained(section) + update_memory.beside(
-            shape, section, _pass_tokens(config, shape, need), gpu=gpu, rows=need.rows
-        )
-    return Model(
-        name=name,
-        source=source,
-        shape=shape,
-        weights=weights,
-        moments=8 * shape.trained(section) if trains and not config.update.offload else 0,
-        update=update,
-        cache=_cache(config, section, shape, need) if acts else 0,
-        saved=12 * shape.trained(section),
-    )
-
-
-def _misfit(section: PolicySection) -> str:
-    """Why a model takes the plain path, if it is in a folder whose configuration says so."""
-    folder = expanded(section.model)
-    if section.build is not None or section.url or not (folder / "config.json").is_file():
-        return ""
-    from transformers import AutoConfig
-
-    try:
-        described = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError):  # said when the model is loaded
-        return ""
-    return architecture.misfit(described)
-
-
-def _pass_tokens(config: Config, shape: model_sizes.Shape, need: _Need) -> int:
-    """Tokens of the largest pass; a sequence is never divided."""
-    return max(config.update.max_tokens_per_pass, min(need.episode, shape.context))
-
-
-def _on_gpu(section: PolicySection, machine: Machine) -> bool:
-    if section.device == "auto":
-        return machine.gpu
-    return models.device_of(section, where="policy").startswith("cuda")
-
-
-def _cache(config: Config, section: PolicySection, shape: model_sizes.Shape, need: _Need) -> int:
-    """Largest KV cache in bytes, within its engine's budget, but at least one sequence."""
-    r = config.rollout
-    rows = min(r.concurrency, r.tasks_per_step * r.group_size)
-    row = shape.cache(min(need.episode, shape.context), model_sizes.BYTES[section.dtype])
-    room = budget(
-        "cuda" if _on_gpu(section, need.machine) else "cpu",
-        wanted=models.kv_cache_gb(),
-        engines=len(need.acting),
-        total=need.machine.memory,
-    )
-    return max(row, min(rows * row, room))
+# -- the length of an episode
 
 
 def _episode_tokens(suite: Suite, context: Context, config: Config) -> int:
@@ -354,7 +174,7 @@ def _facts(
         f"{per_task} ({config.eval.split}, temperature {config.eval.temperature:g})",
     )
     saved = len({0, every.steps, *range(0, every.steps, every.checkpoint_every)})
-    disk = f", {_size(student.saved)} each" if student.saved else ""
+    disk = f", {in_bytes(student.saved)} each" if student.saved else ""
     yield "checkpoints", f"{saved}, {min(saved, checkpoint.KEEP)} kept{disk}"
 
 
@@ -441,7 +261,7 @@ def _along(value: Schedule, steps: int) -> tuple[float, ...]:
 # -- what may go wrong
 
 
-def _warnings(config: Config, need: _Need, found: tuple[Model, ...]) -> Iterable[str]:
+def _warnings(config: Config, need: Need, found: tuple[Model, ...]) -> Iterable[str]:
     for name in sorted(set(config.policies) - set(need.used)):
         if config.policy.tokenizer != name:
             yield f"[policies.{name}] is not used by the algorithm"
@@ -454,106 +274,14 @@ def _warnings(config: Config, need: _Need, found: tuple[Model, ...]) -> Iterable
     wanted, room = memory_of(found), need.machine.memory
     if room and wanted > room:
         yield (
-            f"the models need about {_size(wanted)}, more than {need.machine.words}: "
-            f"{_what_fits(config, need)}"
+            f"the models need about {in_bytes(wanted)}, more than {need.machine.words}: "
+            f"{what_fits(config, need)}"
         )
     if (Path(config.run.folder) / CONFIG).exists():
         yield f"{config.run.folder} already holds a run: continue it with --resume"
 
 
-SAVES: tuple[tuple[str, str, dict[str, object]], ...] = (
-    ("update.max_tokens_per_pass = 4096", "update", {"max_tokens_per_pass": 4096}),
-    ("policy.gradient_checkpointing = true", "policy", {"gradient_checkpointing": True}),
-    ("update.offload = true", "update", {"offload": True}),
-    ("policy.lora = 16", "policy", {"lora": 16}),
-    ('policy.quantize = "nf4"', "policy", {"quantize": "nf4"}),
-)
-"""Settings that save memory: how they are written, their section, and the change."""
-MIXES = ((0,), (1,), (2,), (0, 1), (0, 2), (0, 1, 2), (3,), (0, 3), (0, 1, 3), (3, 4), (0, 1, 3, 4))
-"""Which of them are tried together, those that change less first."""
-
-
-def _what_fits(config: Config, need: _Need) -> str:
-    """The first settings with which everything fits, as advice."""
-    fits = []
-    for served in (False, True):
-        for mix in ((), *MIXES) if served else MIXES:
-            found = _with(config, need, mix, served=served)
-            if found and memory_of(found) <= need.machine.memory:
-                words = [SAVES[k][0] for k in mix]
-                if served:
-                    words.append("the other models on a server or another device")
-                fits.append(f"{' and '.join(words)} ({_size(memory_of(found))})")
-        if fits:
-            break
-    if fits:
-        return f"it fits with {', or with '.join(fits[:3])}"
-    return (
-        "no setting makes it fit: choose smaller models, lower update.max_tokens_per_pass, or use "
-        "a larger machine"
-    )
-
-
-def _with(
-    config: Config, need: _Need, mix: Sequence[int], *, served: bool
-) -> tuple[Model, ...] | None:
-    """The models with some of SAVES, without those beside the student if they are served; None where
-    a change is none, or is not allowed."""
-    if served and not set(need.used) - {"reference"}:
-        return None
-    for k in mix:
-        _, where, change = SAVES[k]
-        section = getattr(config, where)
-        values = {**section.model_dump(exclude_unset=True), **change}
-        if all(_saves_nothing(getattr(section, key), value) for key, value in change.items()):
-            return None
-        try:
-            changed = type(section).model_validate(values)
-        except ValueError:  # 4 bits beside a sampler, adapters in a model that is built
-            return None
-        config = config.model_copy(update={where: changed})
-    if served:
-        need = replace(need, used=set(need.used) & {"reference"} - set(config.policies))
-    return _models(config, need)
-
-
-def _saves_nothing(now: object, then: object) -> bool:
-    """Whether a setting is what it would be changed to, or a number that is smaller already."""
-    if isinstance(now, int) and isinstance(then, int) and now:
-        return now <= then
-    return now == then
-
-
-def memory() -> tuple[int, str]:
-    """Bytes that models can use here (0 if unknown), and the kind of memory."""
-    if torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[1], "GPU memory"
-    return cpu.memory(), "memory"
-
-
 # -- printing
-
-
-def _size(count: float) -> str:
-    """Bytes in readable form.
-
-    >>> _size(2.4e9), _size(350_000)
-    ('2.4 GB', '0.35 MB')
-    """
-    if count >= GB:
-        return f"{count / GB:.1f} GB"
-    return f"{count / 1e6:.3g} MB"
-
-
-def _count(parameters: int) -> str:
-    """A number of parameters in readable form.
-
-    >>> _count(596_049_920), _count(656_128)
-    ('596 million', '0.656 million')
-    """
-    if parameters >= 1e9:
-        return f"{parameters / 1e9:.3g} billion"
-    return f"{parameters / 1e6:.3g} million"
 
 
 def show(plan: Plan, console: Console) -> None:
@@ -563,14 +291,14 @@ def show(plan: Plan, console: Console) -> None:
     for column in ("parameters", "weights", "training", "KV cache"):
         table.add_column(column, justify="right", no_wrap=True)
     for m in plan.models:
-        numbers = [_count(m.shape.parameters())] if m.shape else ["unknown"]
-        numbers += [_size(x) if x else "" for x in (m.weights, m.training, m.cache)]
+        numbers = [in_parameters(m.shape.parameters())] if m.shape else ["unknown"]
+        numbers += [in_bytes(x) if x else "" for x in (m.weights, m.training, m.cache)]
         table.add_row(escape(m.name), escape(m.source), *numbers)
     what = (
         "training needs gradients, Adam's moments, activations and the loss; keys and values are "
         "given back before the update"
     )
-    table.caption = f"about {_size(plan.memory)} at most, of {plan.machine.words}: {what}"
+    table.caption = f"about {in_bytes(plan.memory)} at most, of {plan.machine.words}: {what}"
     console.print(table)
     run = Table(title="The run", title_justify="left", show_header=False)
     for name, text in plan.facts:

@@ -1,0 +1,298 @@
+"""What the models of a run take in memory, from their shapes alone, and which settings make them fit."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from tutelage import cpu
+from tutelage.cli import model_sizes, update_memory
+from tutelage.config.paths import expanded
+from tutelage.config.schema import Config, PolicySection
+from tutelage.envs.addresses import address
+from tutelage.errors import ConfigError
+from tutelage.objective import Distill, Entropy
+from tutelage.policies import registry
+from tutelage.policies.hf import architecture
+from tutelage.policies.hf.kv_cache import GB, budget
+from tutelage.runs import models
+from tutelage.runs.phases import Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A policy's size. Bytes are estimates; None where its shape is not known."""
+
+    name: str
+    source: str
+    shape: model_sizes.Shape | None
+    weights: int | None
+    moments: int = 0  # Adam's two, for the student only
+    update: int = 0  # gradients, activations and the loss, likewise
+    cache: int | None = None
+    saved: int = 0  # bytes of a checkpoint: the trained weights and their moments
+    misfit: str = ""  # why the model cannot take the fast path, as far as its configuration tells
+
+    @property
+    def training(self) -> int | None:
+        """Bytes that only a student takes; None where the shape is not known."""
+        return None if self.weights is None else self.moments + self.update
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Where the models are: whether on a GPU, and the bytes of its memory (0 if unknown)."""
+
+    gpu: bool
+    memory: int
+
+    @classmethod
+    def this(cls) -> "Machine":
+        room, _ = memory()
+        return cls(gpu=torch.cuda.is_available(), memory=room)
+
+    @property
+    def words(self) -> str:
+        return f"{in_bytes(self.memory)} of {'GPU memory' if self.gpu else 'memory'}"
+
+
+def memory_of(models: Iterable[Model]) -> int:
+    found = list(models)
+    always = sum((m.weights or 0) + m.moments for m in found)
+    return always + max(sum(m.cache or 0 for m in found), sum(m.update for m in found))
+
+
+def _shape(name: str, config: Config) -> tuple[str, model_sizes.Shape | None]:
+    where = "policy" if name == "student" else f"policies.{name}"
+    section: PolicySection = config.policy if name == "student" else config.policies[name]
+    if section.url:
+        shown = address(section.url, where=f"{where}.model").shown
+        return f"{section.served_name or 'a model'} at {shown}", None
+    if not registry.named(section).ours:
+        registry.engine_of(section, where=where)  # refuses one that is not there
+        return f"{section.model} of an engine of yours", None
+    models.device_of(section, where=where)
+    if section.build is not None:
+        entries = _entries(section, config, where)
+        return "built", model_sizes.built(section.build, section.layers or models.LAYERS, entries)
+    place = models.locate(section.model, where=where)
+    local = Path(place)
+    shape = model_sizes.read(local) if local.is_dir() else model_sizes.named(section.model)
+    if shape and section.layers:
+        if section.layers > shape.layers:
+            raise ConfigError(
+                f"{where}.layers = {section.layers}: {section.model} has {shape.layers} layers"
+            )
+        shape = replace(shape, layers=section.layers)
+    return section.model, shape
+
+
+def _entries(section: PolicySection, config: Config, where: str) -> int:
+    """Entries of a built model's vocabulary, as far as known without loading a tokenizer."""
+    tokenizer = section.tokenizer
+    if isinstance(tokenizer, int):
+        return section.entries
+    if tokenizer in config.policies:
+        shape = _shape(tokenizer, config)[1]
+        return shape.vocab if shape else section.entries
+    if tokenizer:
+        models.locate(tokenizer, where=where)
+    return section.entries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What decides the memory of a run besides its settings."""
+
+    machine: Machine
+    used: Collection[str]  # policies besides the student
+    acting: Collection[str]
+    episode: int  # tokens
+    rows: int  # see `update_memory.beside`
+
+
+def rows_of(phases: Iterable[Phase]) -> int:
+    """Tensors over the vocabulary that a loss holds for a divergence to a teacher, or an entropy."""
+    terms = [term for phase in phases for term in phase.algorithm.terms]
+    return 2 if any(isinstance(term, Distill | Entropy) for term in terms) else 0
+
+
+def models_of(config: Config, need: Need) -> tuple[Model, ...]:
+    """The models of a run, the student first."""
+    found = []
+    for name in ("student", *sorted(need.used)):
+        copied = name == "reference" and name not in config.policies
+        owner = "student" if name == "student" or copied else name
+        section = config.policy if owner == "student" else config.policies[owner]
+        source, shape = _shape(owner, config)
+        source = "a copy of the student" if copied else source
+        if shape is None:
+            misfit = _misfit(section)
+            found.append(Model(name=name, source=source, shape=None, weights=None, misfit=misfit))
+        else:
+            found.append(_model(name, source, shape, section, config, need))
+    return tuple(found)
+
+
+def _model(
+    name: str,
+    source: str,
+    shape: model_sizes.Shape,
+    section: PolicySection,
+    config: Config,
+    need: Need,
+) -> Model:
+    trains, gpu = name == "student", _on_gpu(section, need.machine)
+    acts = ("self" if trains else name) in need.acting
+    weights = shape.weights(section, frozen=not trains)
+    if acts and gpu and section.dtype == "bfloat16":
+        weights += 2 * shape.vocab * shape.hidden  # the LM head that samples
+    update = 0
+    if trains:
+        update = 4 * shape.trained(section) + update_memory.beside(
+            shape, section, _pass_tokens(config, shape, need), gpu=gpu, rows=need.rows
+        )
+    return Model(
+        name=name,
+        source=source,
+        shape=shape,
+        weights=weights,
+        moments=8 * shape.trained(section) if trains and not config.update.offload else 0,
+        update=update,
+        cache=_cache(config, section, shape, need) if acts else 0,
+        saved=12 * shape.trained(section),
+    )
+
+
+def _misfit(section: PolicySection) -> str:
+    """Why a model takes the plain path, if it is in a folder whose configuration says so."""
+    folder = expanded(section.model)
+    if section.build is not None or section.url or not (folder / "config.json").is_file():
+        return ""
+    from transformers import AutoConfig
+
+    try:
+        described = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError):  # said when the model is loaded
+        return ""
+    return architecture.misfit(described)
+
+
+def _pass_tokens(config: Config, shape: model_sizes.Shape, need: Need) -> int:
+    """Tokens of the largest pass; a sequence is never divided."""
+    return max(config.update.max_tokens_per_pass, min(need.episode, shape.context))
+
+
+def _on_gpu(section: PolicySection, machine: Machine) -> bool:
+    if section.device == "auto":
+        return machine.gpu
+    return models.device_of(section, where="policy").startswith("cuda")
+
+
+def _cache(config: Config, section: PolicySection, shape: model_sizes.Shape, need: Need) -> int:
+    """Largest KV cache in bytes, within its engine's budget, but at least one sequence."""
+    r = config.rollout
+    rows = min(r.concurrency, r.tasks_per_step * r.group_size)
+    row = shape.cache(min(need.episode, shape.context), model_sizes.BYTES[section.dtype])
+    room = budget(
+        "cuda" if _on_gpu(section, need.machine) else "cpu",
+        wanted=models.kv_cache_gb(),
+        engines=len(need.acting),
+        total=need.machine.memory,
+    )
+    return max(row, min(rows * row, room))
+
+
+SAVES: tuple[tuple[str, str, dict[str, object]], ...] = (
+    ("update.max_tokens_per_pass = 4096", "update", {"max_tokens_per_pass": 4096}),
+    ("policy.gradient_checkpointing = true", "policy", {"gradient_checkpointing": True}),
+    ("update.offload = true", "update", {"offload": True}),
+    ("policy.lora = 16", "policy", {"lora": 16}),
+    ('policy.quantize = "nf4"', "policy", {"quantize": "nf4"}),
+)
+"""Settings that save memory: how they are written, their section, and the change."""
+
+
+MIXES = ((0,), (1,), (2,), (0, 1), (0, 2), (0, 1, 2), (3,), (0, 3), (0, 1, 3), (3, 4), (0, 1, 3, 4))
+"""Which of them are tried together, those that change less first."""
+
+
+def what_fits(config: Config, need: Need) -> str:
+    """The first settings with which everything fits, as advice."""
+    fits = []
+    for served in (False, True):
+        for mix in ((), *MIXES) if served else MIXES:
+            found = _with(config, need, mix, served=served)
+            if found and memory_of(found) <= need.machine.memory:
+                words = [SAVES[k][0] for k in mix]
+                if served:
+                    words.append("the other models on a server or another device")
+                fits.append(f"{' and '.join(words)} ({in_bytes(memory_of(found))})")
+        if fits:
+            break
+    if fits:
+        return f"it fits with {', or with '.join(fits[:3])}"
+    return (
+        "no setting makes it fit: choose smaller models, lower update.max_tokens_per_pass, or use "
+        "a larger machine"
+    )
+
+
+def _with(
+    config: Config, need: Need, mix: Sequence[int], *, served: bool
+) -> tuple[Model, ...] | None:
+    """The models with some of SAVES, without those beside the student if they are served; None where
+    a change is none, or is not allowed."""
+    if served and not set(need.used) - {"reference"}:
+        return None
+    for k in mix:
+        _, where, change = SAVES[k]
+        section = getattr(config, where)
+        values = {**section.model_dump(exclude_unset=True), **change}
+        if all(_saves_nothing(getattr(section, key), value) for key, value in change.items()):
+            return None
+        try:
+            changed = type(section).model_validate(values)
+        except ValueError:  # 4 bits beside a sampler, adapters in a model that is built
+            return None
+        config = config.model_copy(update={where: changed})
+    if served:
+        need = replace(need, used=set(need.used) & {"reference"} - set(config.policies))
+    return models_of(config, need)
+
+
+def _saves_nothing(now: object, then: object) -> bool:
+    """Whether a setting is what it would be changed to, or a number that is smaller already."""
+    if isinstance(now, int) and isinstance(then, int) and now:
+        return now <= then
+    return now == then
+
+
+def memory() -> tuple[int, str]:
+    """Bytes that models can use here (0 if unknown), and the kind of memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[1], "GPU memory"
+    return cpu.memory(), "memory"
+
+
+def in_bytes(count: float) -> str:
+    """Bytes in readable form.
+
+    >>> in_bytes(2.4e9), in_bytes(350_000)
+    ('2.4 GB', '0.35 MB')
+    """
+    if count >= GB:
+        return f"{count / GB:.1f} GB"
+    return f"{count / 1e6:.3g} MB"
+
+
+def in_parameters(parameters: int) -> str:
+    """A number of parameters in readable form.
+
+    >>> in_parameters(596_049_920), in_parameters(656_128)
+    ('596 million', '0.656 million')
+    """
+    if parameters >= 1e9:
+        return f"{parameters / 1e9:.3g} billion"
+    return f"{parameters / 1e6:.3g} million"

@@ -23,6 +23,7 @@ from tutelage.policies.hf.cuda_graphs import Recordings
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.kv_cache import budget
 from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.translated import Translated
 from tutelage.runs import assemble, models, phases
 from tutelage.runs.phases import phases_of
 from tutelage.runs.train import train
@@ -99,6 +100,7 @@ def test_engines_are_those_of_policies_that_act_here() -> None:
 
 
 def engine(of: OpenedPolicy) -> SlotEngine:
+    of = of.inner if isinstance(of, Translated) else of
     assert isinstance(of, HFPolicy)
     assert isinstance(of.engine, SlotEngine)
     return of.engine

@@ -8,6 +8,7 @@ run with `pytest -m gpu` alone, because every other run hides the GPUs.
 
 import os
 import shutil
+import signal
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,6 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: left out of `make check`")
     config.addinivalue_line("markers", "nightly: run where NIGHTLY is set alone")
     config.addinivalue_line("markers", "gpu: needs a GPU; run with `pytest -m gpu`")
+    # Ctrl-C is tested, and processes that are started in the background ignore it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Tests write thousands of small files and sync them: in memory that takes no time.
     if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(SHARED_MEMORY))

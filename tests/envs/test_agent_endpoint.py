@@ -339,7 +339,8 @@ def test_calls_of_functions_reach_the_agent_and_come_back_as_they_were_sampled()
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("<tool_call>add(1)</tool_call>", "a call is not JSON"),
+        ("<tool_call>add(1)</tool_call>", "arguments of a call have no names"),
+        ("<tool_call>1 + 1 = 2</tool_call>", "a call is not JSON"),
         ('<tool_call>{"name": "sub", "arguments": {}}</tool_call>', "there is no function 'sub'"),
         ('<tool_call>{"name": "add", "arguments": 3}', "the arguments of a call are not an object"),
         ("<tool_call>[]</tool_call>", "a call names no function"),

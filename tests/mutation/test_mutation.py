@@ -107,7 +107,11 @@ def test_survivors_keep_their_explanations(tmp_path: Path, monkeypatch: pytest.M
     assert runner.write_survivors([changed], {"one": False}) == ["one"]
 
 
-def test_bugs_of_every_room_are_drawn_the_same_way_twice() -> None:
+def test_bugs_of_every_room_are_drawn_the_same_way_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = operators.mutants(runner.PACKAGE, ("maths", "training"))
+    monkeypatch.setattr(operators, "mutants", lambda package, rooms: list(found))
     todo, _ = runner.jobs_of(20, 3, ["maths", "training"], "operators")
     again, _ = runner.jobs_of(20, 3, ["maths", "training"], "operators")
     other, _ = runner.jobs_of(20, 4, ["maths", "training"], "operators")

@@ -312,7 +312,9 @@ def test_weights_that_do_not_arrive_stop_the_run(
     with torch.no_grad():
         for parameter in of.model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-    monkeypatch.setattr("tutelage.policies.server.serve.Worker._load", lambda self, folder: None)
+    monkeypatch.setattr(
+        "tutelage.policies.server.serve_worker.Worker._load", lambda self, folder: None
+    )
     with serving(of, reload=True) as server:
         url = f"http://127.0.0.1:{server.port}"
         away = config(

@@ -181,7 +181,7 @@ def _values(text: str) -> list[Any] | str:
         values += value if isinstance(value, list) else [value]
         while at < len(text) and text[at] in "; \t\r\n":
             at += 1
-    return values or NO_JSON
+    return values if text else NO_JSON
 
 
 def _parameters(body: str) -> Iterator[tuple[str, Any]]:

@@ -74,7 +74,7 @@ def undisturbed(config: Config, folder: Path) -> Whole:
 def chain(config: Config, folder: Path, *, whole: Whole, seed: int) -> int:
     """Train until it is done, killed by SIGKILL at random moments; how often it was killed.
 
-    A moment is a number of steps, and up to the time of a step after it.
+    A moment is a number of steps, and up to the time of a step after it, but not after the next.
     """
     draw = random.Random(seed)
     steps = whole.files["metrics.jsonl"].count(b"\n")
@@ -85,6 +85,8 @@ def chain(config: Config, folder: Path, *, whole: Whole, seed: int) -> int:
         # the first time before the last step, so that every chain is killed at least once
         after = draw.randrange(steps if kills == 0 else steps + 1)
         later = draw.uniform(0.0, whole.seconds)
+        if kills == 0 and after == steps - 1:
+            later = 0.0  # the machine may be faster now, and the run over by then
         if kills == KILLS or not _reaches(child, folder / "run" / "metrics.jsonl", after, later):
             if kills == KILLS:
                 ended(child, folder)
@@ -96,13 +98,17 @@ def chain(config: Config, folder: Path, *, whole: Whole, seed: int) -> int:
 
 
 def _reaches(child: int, log: Path, steps: int, later: float) -> bool:
-    """Whether a child logs so many steps and goes on for `later` seconds; else it has ended."""
-    until = None
+    """Whether a child logs so many steps and goes on for `later` seconds, or until it logs one more;
+    else it has ended."""
+    until, reached = None, 0
     while until is None or time.monotonic() < until:
         if os.waitpid(child, os.WNOHANG)[0]:
             return False
-        if until is None and (log.read_bytes().count(b"\n") if log.exists() else 0) >= steps:
-            until = time.monotonic() + later
+        logged_steps = log.read_bytes().count(b"\n") if log.exists() else 0
+        if until is None and logged_steps >= steps:
+            until, reached = time.monotonic() + later, logged_steps
+        if until is not None and logged_steps > reached:
+            return True
         time.sleep(0.002)
     return True
 

@@ -3,6 +3,7 @@
 tutelage train studies/pretrained/sft.toml    a run, resumable with --resume
 python -m studies.pretrained save             keep the evaluations of the runs that are there
 python -m studies.pretrained plot             draw the page's curve
+python -m studies.pretrained whole            all layers on a GPU: SFT, GRPO, OPD and Guided-OPD
 """
 
 import argparse
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from studies import command
-from studies.pretrained import page
+from studies.pretrained import page, whole
 
 FOLDER = Path("runs/study/pretrained")
 
@@ -22,9 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=["save", "plot"])
+    parser.add_argument("command", choices=["save", "plot", "whole"])
     parser.add_argument("--folder", type=Path, default=FOLDER, help="that holds the runs")
-    given = parser.parse_args(argv)
+    parser.add_argument("--seconds", type=float, default=1e9, help="of `whole`; then it stops")
+    parser.add_argument("--only", nargs="+", choices=whole.AFTER, default=list(whole.AFTER))
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings for `whole`")
+    given = parser.parse_intermixed_args(argv)
+    if given.command == "whole":
+        where = whole.FOLDER if given.folder == FOLDER else given.folder
+        return command.guarded(lambda: whole.run(given.seconds, given.overrides, where, given.only))
     return command.guarded(lambda: _work(given.command, given.folder))
 
 

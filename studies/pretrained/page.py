@@ -13,8 +13,15 @@ from tutelage.rollout import record
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 PICTURES = HERE.parents[1] / "docs" / "studies" / "pretrained"
-TITLES = {"sft": "SFT", "grpo": "GRPO after SFT"}
-"""The runs by the name of their file, in the page's order."""
+TITLES = {
+    "whole/sft": "SFT, all layers",
+    "whole/grpo": "GRPO after it",
+    "whole/opd": "OPD after it",
+    "whole/guided_opd": "Guided-OPD after it",
+    "sft": "SFT, six layers",
+    "grpo": "GRPO after it, six layers",
+}
+"""The runs by their folder, in the page's order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +121,7 @@ def draw(path: Path = PICTURES / "curve.png") -> Path:
     plots.learning_curve(
         curves,
         path,
-        title="The first six layers of SmolLM2-135M on household tasks",
+        title="SmolLM2-135M on household tasks",
         label="training episodes",
     )
     return path

@@ -19,7 +19,8 @@ from torch.testing import assert_close
 
 from tutelage.maths.distributions import product
 from tutelage.policies.base import Completion, Request
-from tutelage.policies.hf import attention, compat
+from tutelage.policies.hf import attention, compat, generation
+from tutelage.policies.hf.cuda_graphs import Recordings, Shape
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.policy import Dtype, HFPolicy
 from tutelage.policies.hf.sampling import draw, draw_by_blocks
@@ -214,15 +215,30 @@ NEAR = {"float32": 2e-5, "bfloat16": 0.05}
 
 @pytest.mark.parametrize("dtype", NEAR)
 def test_turns_are_sampled_as_on_the_cpu(dtype: Dtype, cuda: Device) -> None:
-    """Decode steps are recorded graphs there."""
+    """Decode steps are recorded graphs there. In bfloat16, one kernel keeps attention's scores in
+    float32, where the CPU rounds them: other tokens may follow."""
     wanted, found = turns(policy("cpu", dtype)), turns(policy("cuda", dtype))
     assert cuda.replays > 10
-    same = [k for k in wanted if k in found and found[k].tokens == wanted[k].tokens]
     if dtype == "float32":
-        assert len(same) == len(wanted) == len(found)
-    assert len(same) > 0.6 * len(wanted)  # the head is rounded there, and other tokens follow
-    for key in same:
-        assert found[key].logps == pytest.approx(wanted[key].logps, abs=10 * NEAR[dtype])
+        assert {k: c.tokens for k, c in found.items()} == {k: c.tokens for k, c in wanted.items()}
+    common = 0
+    for key in wanted.keys() & found.keys():
+        agree = [a == b for a, b in zip(wanted[key].tokens, found[key].tokens, strict=False)]
+        same = (*agree, False).index(False)
+        common += same
+        there, here = found[key].logps[:same], wanted[key].logps[:same]
+        assert there == pytest.approx(here, abs=3 * NEAR[dtype])
+    assert common > 0.5 * sum(len(c.tokens) for c in wanted.values())
+
+
+def test_sampled_log_probabilities_are_as_near_to_float32_as_on_the_cpu(cuda: Device) -> None:
+    exact, gaps = policy("cpu"), {}
+    for device in ("cpu", "cuda"):
+        played = turns(policy(device, "bfloat16"))
+        read = [Sample(prompt=prompt, tokens=c.tokens) for (_, prompt), c in played.items()]
+        drawn = torch.tensor([x for c in played.values() for x in c.logps])
+        gaps[device] = float((exact.score(read, 1.0).logp.detach() - drawn).abs().mean())
+    assert gaps["cuda"] < 1.3 * gaps["cpu"]
 
 
 @pytest.mark.parametrize(
@@ -280,24 +296,109 @@ def prompts(count: int) -> list[Request]:
     ]
 
 
-@pytest.mark.parametrize("keys", [1 << 18, 100], ids=["in one kernel", "in several"])
-def test_new_tokens_of_all_slots_attend_in_one_kernel(
-    keys: int, cuda: Device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "MAX_GATHERED_KEYS", keys)
+def test_new_tokens_of_all_slots_attend_in_one_kernel(cuda: Device) -> None:
     of, slots = policy("cuda", "bfloat16"), 6
-    wanted = run(policy("cpu", "bfloat16"), prompts(slots))
     for each in prompts(slots):
         of.submit(each)
     cuda.watch = True
     of.poll()  # one of them, whose beginning the others copy
     cuda.names.clear()
     completions = of.poll()
-    count = cuda.names.count("varlen_attn")
-    assert count == 2 if keys > 1000 else count > 2  # of two layers
+    assert cuda.names.count("varlen_attn") == 2  # of two layers
     while len(completions) < slots:
         completions += of.poll()
-    assert {c.key: c.tokens for c in completions} == {k: c.tokens for k, c in wanted.items()}
+    turns = {c.key: c for c in completions}
+    read = [Sample(prompt=p.prompt, tokens=turns[p.key].tokens) for p in prompts(slots)]
+    drawn = torch.tensor([x for p in prompts(slots) for x in turns[p.key].logps])
+    with torch.no_grad():
+        assert float((of.score(read, 1.0).logp.cpu() - drawn).abs().mean()) < 0.05
+
+
+@pytest.mark.parametrize("new", [(1, 1, 1), (5, 1, 9), (20,)])
+def test_slots_are_read_where_they_lie_up_to_their_own_length(
+    new: tuple[int, ...], cuda: Device
+) -> None:
+    """Against the definition: softmax of each query over the keys of its slot up to its own."""
+    draw = torch.Generator().manual_seed(0)
+    heads, key_heads, size, capacity, chosen = 4, 2, 8, 40, (3, 0, 2)[: len(new)]
+    key, value = (torch.randn(5, key_heads, capacity, size, generator=draw) for _ in range(2))
+    query = torch.randn(1, heads, sum(new), size, generator=draw)
+    parts = [
+        attention.NewTokens(s, 7 + 3 * i, n)
+        for i, (s, n) in enumerate(zip(chosen, new, strict=True))
+    ]
+    on_device = [x.bfloat16().to("cuda") for x in (query, key, value)]
+    reads = attention.SlotReads.of(parts, "cuda")
+    found, _ = attention.attend(None, *on_device, None, 0.3, reads=reads)
+    query, key, value = (x.bfloat16().float() for x in (query, key, value))
+    start = 0
+    for part in parts:
+        for t in range(part.new):
+            seen = part.cached + t + 1
+            for h in range(heads):
+                k, v = (x[part.slot, h // 2, :seen] for x in (key, value))
+                wanted = (query[0, h, start + t] @ k.T * 0.3).softmax(-1) @ v
+                assert_close(found[0, start + t, h].float().cpu(), wanted, atol=0.02, rtol=0.02)
+        start += part.new
+
+
+def test_torch_without_lengths_of_keys_uses_the_operation_behind_it(
+    cuda: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch 2.11 has no argument for them: the operation is asked, with the same tensors."""
+    calls: list[tuple[Any, ...]] = []
+
+    def operation(*args: Any, **kwargs: Any) -> tuple[Tensor]:
+        query, key, value, ends, starts, longest, longest_keys, dropout, causal, mask = args
+        calls.append((longest, dropout, causal, mask))
+        window = (-1, 0) if causal else (-1, -1)
+        return (
+            compat.varlen_attn(
+                query,
+                key,
+                value,
+                ends,
+                starts,
+                longest,
+                longest_keys,
+                window_size=window,
+                enable_gqa=True,
+                **kwargs,
+            ),
+        )
+
+    wanted = run(policy("cuda", "bfloat16"), prompts(3))
+    monkeypatch.setattr(compat, "VARLEN_READS_SLOTS", False)
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", operation)
+    found = run(policy("cuda", "bfloat16"), prompts(3))
+    assert {k: c.tokens for k, c in found.items()} == {k: c.tokens for k, c in wanted.items()}
+    assert {(longest > 1, causal) for longest, _, causal, _ in calls} == {
+        (True, True),
+        (False, False),
+    }
+
+
+def test_prompts_of_a_size_that_comes_again_are_recorded(
+    cuda: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turns of an agent are many passes over few new tokens. What is padded changes nothing."""
+    of, recorded = policy("cuda", "bfloat16"), set[str]()
+    get = Recordings.get
+
+    def watched(self: Recordings, shape: Shape, step: Callable[[], None]) -> Callable[[], None]:
+        recorded.add(shape[0])
+        return get(self, shape, step)
+
+    monkeypatch.setattr(Recordings, "get", watched)
+    monkeypatch.setattr(generation, "MIN_SEEN", 2)
+    # log-probabilities are at temperature 1 for these, the greedy ones included
+    found = [(r, c) for r, c in play(of, talks(seed=3, count=16)) if r.temperature in (0, 1)]
+    assert "prompts" in recorded
+    read = [Sample(prompt=r.prompt, tokens=c.tokens) for r, c in found]
+    drawn = torch.tensor([x for _, c in found for x in c.logps])
+    with torch.no_grad():
+        gap = (of.score(read, 1.0).logp.cpu() - drawn).abs().mean()
+    assert float(gap) < 0.05
 
 
 def engine(of: HFPolicy) -> SlotEngine:
@@ -392,7 +493,8 @@ def test_the_sampler_multiplies_by_the_head_that_is_scored(cuda: Device) -> None
         read = [Sample(prompt=p.prompt, tokens=completions[p.key].tokens) for p in prompts(3)]
         drawn = [x for p in prompts(3) for x in completions[p.key].logps]
         with torch.no_grad():
-            assert of.score(read, 1.0).logp.tolist() == pytest.approx(drawn, abs=0.05)
+            gap = (of.score(read, 1.0).logp.cpu() - torch.tensor(drawn)).abs().mean()
+        assert float(gap) < 0.05
     copied = of.head_copy
     assert copied is not None
     assert torch.equal(copied, of.head.detach().bfloat16())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.pretrained import page
+from studies.pretrained import page, whole
 from tutelage.config.toml_file import load
 from tutelage.rollout import record
 
@@ -35,3 +35,25 @@ def test_a_run_that_is_not_finished_has_its_evaluations_so_far(tmp_path: Path) -
 def test_the_files_of_the_runs_are_configurations(name: str) -> None:
     config = load(page.HERE / f"{name}.toml")
     assert config.run.folder == f"runs/study/pretrained/{name}"
+
+
+def test_the_student_is_the_first_checkpoint_that_solves_enough(tmp_path: Path) -> None:
+    """It is linked without the optimiser's state, and stays when the run deletes the checkpoint."""
+    sft, student, seen = tmp_path / "sft", tmp_path / "student", list[float]()
+    sft.mkdir()
+    lines = [
+        {"step": step, "won": won, "n": 10} for step, won in ((0, 5), (8, 1), (16, 4), (24, 9))
+    ]
+    (sft / "evals.jsonl").write_text("".join(record.dump(line) + "\n" for line in lines[:3]))
+    whole.take_student(sft, student, seen)
+    assert not student.exists(), "its checkpoint is not written yet"
+    for step in (8, 16, 24):
+        folder = sft / "checkpoints" / f"step-{step:06d}"
+        folder.mkdir(parents=True)
+        for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+            (folder / name).write_text(f"{step}")
+    (sft / "evals.jsonl").write_text("".join(record.dump(line) + "\n" for line in lines))
+    whole.take_student(sft, student, seen)
+    assert whole.newest(sft).name == "step-000024"
+    (sft / "checkpoints" / "step-000016" / "model.safetensors").unlink()
+    assert {f.name: f.read_text() for f in student.iterdir()} == {"model.safetensors": "16"}

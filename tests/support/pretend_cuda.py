@@ -13,7 +13,8 @@ A recorded graph runs nothing while it is recorded and computes the same operati
 memory when it is replayed. `torch.autocast("cuda")` casts the arguments of CUDA's lists of
 functions. The backward of `varlen_attn` adds in another order each time, as CUDA's does.
 
-What it cannot show: speed, rounding of CUDA's kernels, asynchronous execution, memory, alignment.
+What it cannot show: compiled kernels, speed, rounding of CUDA's kernels, asynchronous execution,
+memory, alignment.
 """
 
 import contextlib
@@ -28,6 +29,8 @@ from unittest.mock import patch
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from tutelage.policies.hf import fused
 
 aten = torch.ops.aten
 CUDA = torch.device("cuda:0")
@@ -702,6 +705,8 @@ def pretend_cuda(total: int = 80 * GB) -> Iterator[Device]:
     with contextlib.ExitStack() as stack:
         for name, value in _replacements(total).items():
             stack.enter_context(patch.object(torch.cuda, name, value))
+        # torch.compile does not trace a subclass of tensors: formulas stay as they are written
+        stack.enter_context(patch.object(fused, "compiled", lambda function: function))
         # CUDA cannot be used in a process that was forked after CUDA began
         stack.enter_context(patch.object(os, "fork", _refuse_fork))
         # parameters keep their identity when a module is moved, and with it tied weights

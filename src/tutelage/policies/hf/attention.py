@@ -4,11 +4,12 @@ transformers' own sdpa path copies keys and values once per query head when ther
 batch 64, one new token and 512 cached ones (head size 32) that took 8.9 ms a layer on one CPU core,
 the grouped product below 3.2 ms.
 
-Three passes occur. Scoring without padding (`PackedPass`): sequences lie one after another on one
+Three passes occur on a CPU. Scoring without padding (`PackedPass`): sequences lie one after another on one
 axis of tokens and each attends to itself, never through a block mask, which was measured twice as
 slow on a CPU. Prefilling (`FlatPass`): the new tokens of several cache slots lie on one axis, and
 each slot attends to exactly what it holds. Decoding: one new token for each of several neighbouring
-slots, read in one product.
+slots, read in one product. On a GPU and in 16 bits, one kernel serves the last two (`SlotReads`): it
+reads each slot up to its own length, and nothing is copied.
 
 oneDNN or BLAS, on a CPU, is chosen by shape:
 - Decoding products of one token's few heads with its keys have very few rows; oneDNN needs three
@@ -35,7 +36,7 @@ from torch import Tensor
 from tutelage.cpu import onednn, products
 from tutelage.errors import PolicyError
 from tutelage.policies.hf import shared_prefix
-from tutelage.policies.hf.compat import varlen_causal
+from tutelage.policies.hf.compat import varlen_causal, varlen_over_slots
 from tutelage.policies.hf.shared_prefix import Prefix
 
 NAME = "tutelage"
@@ -54,9 +55,6 @@ MIN_BLOCKED_MULTIPLICATIONS = 1 << 21
 """Multiplications of one key head's scores from which on blocks are faster."""
 MIN_ONEDNN_TOKENS = 256
 """Tokens of a sequence from which on the kernel is faster with oneDNN."""
-MAX_GATHERED_KEYS = 1 << 18
-"""Cached tokens whose keys are copied side by side for one kernel on a GPU (0.5 GB with 8 heads of
-128 entries in 16 bits, and as much for values)."""
 BLOCK_TOKENS, BLOCK_SCORES = 128, 3 << 18
 """New tokens of a slot in one block at most, and scores of a key head in it (3 MB): memory beyond
 that is mapped again for each block."""
@@ -70,35 +68,31 @@ class NewTokens(NamedTuple):
     new: int
 
 
-class _Gather(NamedTuple):
-    """Some parts of a flat pass as sequences of queries and of cached keys."""
+class SlotReads:
+    """A pass over new tokens of P sequences on one axis [1, N], by one kernel on a GPU that reads
+    keys and values where they lie in the cache. Tensors only: it can be recorded.
 
-    slots: Tensor  # [S] of each key
-    places: Tensor  # [S] its position there
-    ends: Tensor  # [parts + 1] cumulated new tokens, and so on for keys
-    key_ends: Tensor
-    longest: int
-    longest_keys: int
-    tokens: int
+    slots, used  [P] int32: each sequence's slot, and the tokens that it holds with the new ones
+    ends         [P + 1] int32: cumulated new tokens, 0 first
+    longest      new tokens of a sequence at most
+    longest_keys tokens that one holds at most
+    """
+
+    def __init__(
+        self, slots: Tensor, used: Tensor, ends: Tensor, *, longest: int, longest_keys: int
+    ) -> None:
+        self.slots, self.used, self.ends = slots, used, ends
+        self.longest, self.longest_keys = longest, longest_keys
+        self.layers = 0  # that have attended
 
     @classmethod
-    def of(cls, parts: Sequence[NewTokens], device: torch.device) -> "_Gather":
-        new, held = [p.new for p in parts], [p.cached + p.new for p in parts]
-        counts = torch.tensor(held, device=device)
-        slots = torch.tensor([p.slot for p in parts], device=device)
-        ends, key_ends = (
-            torch.tensor([0, *accumulate(x)], dtype=torch.int32, device=device) for x in (new, held)
+    def of(cls, parts: Sequence[NewTokens], device: torch.device | str) -> "SlotReads":
+        held = [p.cached + p.new for p in parts]
+        slots, used, ends = (
+            torch.tensor(x, dtype=torch.int32, device=device)
+            for x in ([p.slot for p in parts], held, [0, *accumulate(p.new for p in parts)])
         )
-        starts = key_ends[:-1].repeat_interleave(counts, output_size=sum(held))
-        return cls(
-            slots=slots.repeat_interleave(counts, output_size=sum(held)),
-            places=torch.arange(sum(held), device=device) - starts,
-            ends=ends,
-            key_ends=key_ends,
-            longest=max(new),
-            longest_keys=max(held),
-            tokens=sum(new),
-        )
+        return cls(slots, used, ends, longest=max(p.new for p in parts), longest_keys=max(held))
 
 
 class FlatPass:
@@ -108,21 +102,6 @@ class FlatPass:
         self.parts = parts
         self.masks: dict[NewTokens, Tensor] = {}  # made in the first layer
         self.layers = 0  # that have attended
-        self._gathers: list[_Gather] = []  # made in the first layer
-
-    def gathers(self, device: torch.device) -> "list[_Gather]":
-        """The parts for one kernel each, as many together as their keys allow."""
-        if not self._gathers:
-            groups: list[list[NewTokens]] = []
-            size = 0
-            for part in self.parts:
-                size += part.cached + part.new
-                if not groups or size > MAX_GATHERED_KEYS:
-                    groups.append([])
-                    size = part.cached + part.new
-                groups[-1].append(part)
-            self._gathers = [_Gather.of(group, device) for group in groups]
-        return self._gathers
 
     def mask(self, part: NewTokens, device: torch.device) -> Tensor:
         """True where new token t may look, [1, 1, T, S]: at earlier tokens and itself."""
@@ -155,7 +134,7 @@ class PackedPass:
         self.layers = 0  # that have attended
 
 
-def check_all_layers_attended(tokens: FlatPass | PackedPass, layers: int) -> None:
+def check_all_layers_attended(tokens: FlatPass | PackedPass | SlotReads, layers: int) -> None:
     """Raise PolicyError unless every layer of the model called `attend` with this pass."""
     if tokens.layers != layers:
         raise PolicyError(
@@ -173,14 +152,15 @@ def attend(
     scaling: float,
     dropout: float = 0.0,
     flat: FlatPass | None = None,
+    reads: SlotReads | None = None,
     packed: PackedPass | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """query [B, H, T, D], key and value [B, K, S, D] with K dividing H -> [B, T, H, D].
 
     `attention_mask` is True where attention may look, [B, 1, T, S]; without one it is causal. With
-    `flat`, query is [1, H, N, D], and key and value are those of all slots of the cache; with
-    `packed` all three are on one axis of N tokens.
+    `flat` or `reads`, query is [1, H, N, D], and key and value are those of all slots of the cache;
+    with `packed` all three are on one axis of N tokens.
     """
     if packed is not None:
         packed.layers += 1
@@ -189,6 +169,9 @@ def attend(
         prefix = packed.prefix
         before = None if prefix is None else prefix.leaves[module.layer_idx]
         return _packed(query, key, value, scaling, packed, before), None
+    if reads is not None:
+        reads.layers += 1
+        return _read_slots(query, key, value, scaling, reads), None
     if flat is not None:
         flat.layers += 1
         return _flat(query, key, value, scaling, flat), None
@@ -289,10 +272,7 @@ def blocked(query: Tensor, key: Tensor, value: Tensor, scaling: float, cached: i
 
 
 def _flat(query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: FlatPass) -> Tensor:
-    """Each slot over exactly what it holds -> [1, N, H, D]: in one kernel on a GPU, which has it
-    for 16 bits, else a slot at a time."""
-    if query.is_cuda and value.dtype in (torch.bfloat16, torch.float16):
-        return _flat_in_one_kernel(query, key, value, scaling, flat)
+    """Each slot over exactly what it holds -> [1, N, H, D], a slot at a time."""
     attended = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3], dtype=value.dtype)
     start = 0
     for tokens in flat.parts:
@@ -313,28 +293,26 @@ def _flat(query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: FlatP
     return attended
 
 
-def _flat_in_one_kernel(
-    query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: FlatPass
+def _read_slots(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float, reads: SlotReads
 ) -> Tensor:
-    """Keys and values of all slots side by side, so that the number of launches does not grow with
-    the number of slots."""
-    parts, start = [], 0
-    for gather in flat.gathers(query.device):
-        end = start + gather.tokens
-        parts.append(
-            varlen_causal(
-                query[0, :, start:end].transpose(0, 1).to(value.dtype),
-                key[gather.slots, :, gather.places],
-                value[gather.slots, :, gather.places],
-                gather.ends,
-                gather.longest,
-                scaling,
-                key_ends=gather.key_ends,
-                longest_keys=gather.longest_keys,
-            )
-        )
-        start = end
-    return torch.cat(parts)[None]
+    """The same in one kernel, for a GPU and 16 bits."""
+    slots, heads, capacity, size = key.shape
+    # a row is one token of one head; the heads of a slot lie `capacity` rows apart
+    rows = (slots - 1) * heads * capacity + capacity
+    strides = (size, capacity * size, 1)
+    starts = F.pad(reads.slots * (heads * capacity), (0, 1))
+    return varlen_over_slots(
+        query[0].transpose(0, 1).to(value.dtype),
+        key.as_strided((rows, heads, size), strides),
+        value.as_strided((rows, heads, size), strides),
+        reads.ends,
+        starts,
+        reads.used,
+        reads.longest,
+        reads.longest_keys,
+        scaling,
+    )[None]
 
 
 def _packed(

@@ -7,11 +7,13 @@ development builds and backports are answered correctly too.
 import inspect
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
-# torch 2.12 gave varlen_attn this argument
+# torch 2.12 gave varlen_attn these arguments; the kernel behind it had them before
 VARLEN_SHARES_KEY_HEADS = "enable_gqa" in inspect.signature(varlen_attn).parameters
+VARLEN_READS_SLOTS = "seqused_k" in inspect.signature(varlen_attn).parameters
 
 
 def cache_argument(base: Any) -> str:
@@ -31,15 +33,11 @@ def varlen_causal(
     ends: Tensor,
     longest: int,
     scaling: float,
-    *,
-    key_ends: Tensor | None = None,
-    longest_keys: int = 0,
 ) -> Tensor:
     """Causal attention within each sequence of one axis, on a GPU.
 
     query [N, H, D], key and value [N, K, D] with K dividing H, and `ends` the cumulated lengths
-    (0 first) -> [N, H, D]. With `key_ends`, keys and values are [S, K, D], and a sequence's queries
-    are the last of its tokens.
+    (0 first) -> [N, H, D].
     """
     grouped = query.shape[1] != key.shape[1]
     options: dict[str, Any] = {}
@@ -53,12 +51,65 @@ def varlen_causal(
         key,
         value,
         ends,
-        ends if key_ends is None else key_ends,
+        ends,
         longest,
-        longest if key_ends is None else longest_keys,
+        longest,
         scale=scaling,
         window_size=(-1, 0),
         **options,
     )
     assert isinstance(attended, Tensor)
     return attended
+
+
+def varlen_over_slots(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ends: Tensor,
+    starts: Tensor,
+    used: Tensor,
+    longest: int,
+    longest_keys: int,
+    scaling: float,
+) -> Tensor:
+    """Causal attention of the last tokens of P sequences over keys that stay where they are, on a
+    GPU.
+
+    query [N, H, D], of which ends[P + 1] are the cumulated lengths (0 first); key and value
+    [R, K, D], where sequence p has `used[p]` rows from row starts[p] on -> [N, H, D]. A sequence's
+    queries are the last of its tokens. `starts` is [P + 1]; its last entry is not read.
+    """
+    # one query sees all keys: without causality the kernel reads them once per key head
+    window = (-1, -1) if longest == 1 else (-1, 0)
+    if VARLEN_READS_SLOTS:
+        attended = varlen_attn(
+            query,
+            key,
+            value,
+            ends,
+            starts,
+            longest,
+            longest_keys,
+            scale=scaling,
+            window_size=window,
+            enable_gqa=query.shape[1] != key.shape[1],
+            seqused_k=used,
+        )
+        assert isinstance(attended, Tensor)
+        return attended
+    of_torch_2_11: Tensor = torch.ops.aten._flash_attention_forward(
+        query,
+        key,
+        value,
+        ends,
+        starts,
+        longest,
+        longest_keys,
+        0.0,
+        longest > 1,
+        False,
+        scale=scaling,
+        seqused_k=used,
+    )[0]
+    return of_torch_2_11

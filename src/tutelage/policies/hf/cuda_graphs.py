@@ -1,7 +1,7 @@
-"""Decode steps of fixed shapes as CUDA graphs: kernels are recorded once and launched together.
+"""Passes of fixed shapes as CUDA graphs: kernels are recorded once and launched together.
 
-At one token per slot, a small model's kernels are shorter than the time a CPU needs to launch them
-one by one.
+At one token per slot, or the few new tokens of a turn, a small model's kernels are shorter than the
+time a CPU needs to launch them one by one.
 """
 
 import weakref
@@ -10,9 +10,12 @@ from typing import Any, Protocol
 
 import torch
 
+from tutelage.policies.hf.fused import used_always
+
 WARMUP_RUNS = 3
 """Runs before a recording, in which libraries choose kernels and allocate their workspace."""
-Shape = tuple[int, int]
+Shape = tuple[str, int, int]
+"""What a pass does, and its two sizes."""
 Step = Callable[[], None]
 
 
@@ -61,7 +64,8 @@ class Recordings:
 
     def get(self, shape: Shape, step: Step) -> Step:
         if shape not in self.replays:
-            self.replays[shape] = self.recorder(step)
+            with used_always():
+                self.replays[shape] = self.recorder(step)
         return self.replays[shape]
 
     def forget(self) -> None:

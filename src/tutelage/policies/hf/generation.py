@@ -21,9 +21,11 @@ cache's addresses: they are recorded again in the next rollout, which starts wit
 the last one ended with, so each shape is recorded once.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import accumulate, chain
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,8 +33,13 @@ from torch import Tensor
 from tutelage.maths.distributions import capped, product
 from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf import kv_cache
-from tutelage.policies.hf.attention import FlatPass, NewTokens, check_all_layers_attended
-from tutelage.policies.hf.cuda_graphs import CudaRecorder, Recorder, Recordings, rounded
+from tutelage.policies.hf.attention import (
+    FlatPass,
+    NewTokens,
+    SlotReads,
+    check_all_layers_attended,
+)
+from tutelage.policies.hf.cuda_graphs import CudaRecorder, Recorder, Recordings, Shape, rounded
 from tutelage.policies.hf.kv_cache import KVShape, SlotCache
 from tutelage.policies.hf.sampling import SlotSampler
 from tutelage.policies.packing import common_prefix
@@ -47,6 +54,11 @@ MAX_PREFILL_TOKENS = 4096
 """New tokens of one pass: bounds the memory it needs besides the cache."""
 MIN_SHARED_PREFIX = 32
 """Minimum length of a common prefix for copying it from another slot instead of recomputing it."""
+MAX_RECORDED_TOKENS = 2048
+"""New tokens of a prefill pass up to which it is recorded: a GPU is busy with more for longer than
+a CPU needs to launch their kernels."""
+MIN_SEEN = 3
+"""Prefill passes of a shape from which on it is recorded: recording one takes as long as four."""
 SLOT_COST = 512
 """Fixed cost of attending to a slot on its own, in keys read."""
 
@@ -70,6 +82,41 @@ class _Decoding:
     part: slice | Tensor = field(default_factory=lambda: slice(0, 0))
     active: Tensor | None = None  # which slots of `part` decode, where some sit out
     longest: int = 0  # tokens that one of them holds at most
+
+
+class _PromptInputs(NamedTuple):
+    """What a recorded prefill pass reads, padded to N new tokens of P slots; all int64."""
+
+    ids: Tensor  # [N] of each new token, and so on
+    positions: Tensor  # [N]
+    token_slots: Tensor  # [N]
+    slots: Tensor  # [P]
+    used: Tensor  # [P] tokens that a slot holds with the new ones
+    last: Tensor  # [P] index of its last new token
+    ends: Tensor  # [P + 1] cumulated new tokens, 0 first
+
+    @classmethod
+    def over(cls, packed: Tensor, tokens: int, count: int) -> "_PromptInputs":
+        """Views of one tensor, so that one copy fills all."""
+        return cls(*packed.split_with_sizes([*[tokens] * 3, *[count] * 3, count + 1]))
+
+    @staticmethod
+    def packed(
+        parts: Sequence[NewTokens], ids: Sequence[int], tokens: int, count: int, spare: int
+    ) -> Tensor:
+        """On the CPU. What is padded belongs to no slot: it goes to position `spare` of slot 0."""
+        pad, missing = [0] * (tokens - len(ids)), count - len(parts)
+        ends = list(accumulate((p.new for p in parts), initial=0))
+        columns = (
+            (*ids, *pad),
+            (*chain(*(range(p.cached, p.cached + p.new) for p in parts)), *(spare for _ in pad)),
+            (*chain(*([p.slot] * p.new for p in parts)), *pad),
+            (*(p.slot for p in parts), *[0] * missing),
+            (*(p.cached + p.new for p in parts), *[1] * missing),
+            (*(end - 1 for end in ends[1:]), *[0] * missing),
+            (*ends, *ends[-1:] * missing),
+        )
+        return torch.tensor([*chain(*columns)])
 
 
 class SlotEngine:
@@ -122,11 +169,15 @@ class SlotEngine:
         elif recorder is None and device.startswith("cuda"):
             recorder = CudaRecorder(device)
         self.recordings = None if recorder is None else Recordings(recorder)
+        self.one_kernel = device.startswith("cuda") and dtype in (torch.bfloat16, torch.float16)
         self.cache = SlotCache(self.kv_shape)
         self.sampler = SlotSampler(slots, end, device)
         self.cached = torch.zeros(slots, dtype=torch.long, device=device)
         self.active = torch.zeros(slots, dtype=torch.bool, device=device)
         self.finished = torch.zeros(slots, dtype=torch.bool, device=device)
+        self.prompts_seen: Counter[Shape] = Counter()  # prefill passes of a shape
+        self.recorded_inputs: dict[Shape, Tensor] = {}
+        self.prompt_logits = torch.empty(0, 0, device=device)  # of recorded ones [slots, V]
         self.passes = self.clock = 0
         self.last_size = (0, 0)  # slots and capacity when the cache was last given back, recorded
         self.prefill_next = False
@@ -358,7 +409,9 @@ class SlotEngine:
             self.slots[at].since = self.passes
             parts.append(NewTokens(at, cached, len(request.prompt) - cached))
             ids += request.prompt[cached:]
-        logits = self._prompt_logits(parts, torch.tensor(ids, device=self.device))
+        logits = self._prompt_logits_recorded(parts, ids)
+        if logits is None:
+            logits = self._prompt_logits(parts, torch.tensor(ids, device=self.device))
         slots = [part.slot for part in parts]
         for at, request in zip(slots, requests, strict=True):
             self.slots[at].ids = tuple(request.prompt)
@@ -390,8 +443,50 @@ class SlotEngine:
         hidden = self._flat_pass(parts, ids, index)
         return self._logits(hidden[new.cumsum(0) - 1])
 
+    @torch.no_grad()
+    def _prompt_logits_recorded(
+        self, parts: Sequence[NewTokens], ids: Sequence[int]
+    ) -> Tensor | None:
+        """The same by a CUDA graph, padded to a size that comes again; None where that is not worth
+        one."""
+        if self.recordings is None or not self.one_kernel or len(ids) > MAX_RECORDED_TOKENS:
+            return None
+        tokens, count = rounded(len(ids), MAX_RECORDED_TOKENS), 1 << (len(parts) - 1).bit_length()
+        shape = ("prompts", tokens, count)
+        self.prompts_seen[shape] += 1
+        if self.prompts_seen[shape] < MIN_SEEN:
+            return None
+        packed = _PromptInputs.packed(parts, ids, tokens, count, self.cache.capacity)
+        if shape not in self.recorded_inputs:
+            self.recorded_inputs[shape] = torch.zeros(
+                len(packed), dtype=torch.long, device=self.device
+            )
+        self.recorded_inputs[shape].copy_(packed)
+        inputs = _PromptInputs.over(self.recorded_inputs[shape], tokens, count)
+        if len(self.prompt_logits) < count:
+            rows = 1 << (self.max_slots - 1).bit_length()
+            self.prompt_logits = torch.zeros(rows, len(self.head()), device=self.device)
+
+        def step() -> None:
+            self.cache.write_flat(inputs.token_slots, inputs.positions)
+            reads = SlotReads(
+                inputs.slots.int(),
+                inputs.used.int(),
+                inputs.ends.int(),
+                longest=tokens,
+                longest_keys=self.cache.capacity,
+            )
+            positions = inputs.positions.clamp(max=self.context - 1)
+            hidden = self._read_slots(reads, inputs.ids, positions)
+            self.prompt_logits[:count] = self._logits(hidden[inputs.last])
+
+        self.recordings.get(shape, step)()
+        return self.prompt_logits[: len(parts)]
+
     def _flat_pass(self, parts: Sequence[NewTokens], ids: Tensor, index: Tensor) -> Tensor:
         """Hidden states [N, H] of ids[N] at positions index[N] of their slots."""
+        if self.one_kernel:
+            return self._read_slots(SlotReads.of(parts, self.device), ids, index)
         flat = FlatPass(parts)
         hidden = self.forward(
             input_ids=ids[None],
@@ -402,6 +497,19 @@ class SlotEngine:
             flat=flat,
         )
         check_all_layers_attended(flat, self.kv_shape.layers)
+        return hidden[0]
+
+    def _read_slots(self, reads: SlotReads, ids: Tensor, positions: Tensor) -> Tensor:
+        """Hidden states [N, H] of ids[N] at positions[N], which the cache was told where to write."""
+        hidden = self.forward(
+            input_ids=ids[None],
+            attention_mask=None,
+            position_ids=positions[None],
+            cache=self.cache,
+            use_cache=True,
+            reads=reads,
+        )
+        check_all_layers_attended(reads, self.kv_shape.layers)
         return hidden[0]
 
     def _logits(self, hidden: Tensor) -> Tensor:
@@ -458,17 +566,32 @@ class SlotEngine:
         which turns that ends. Tensors only: it can be recorded."""
         cached = self.cached[part]
         index = cached if active is None else torch.where(active, cached, self.cache.capacity)
-        self.cache.write_slots(part, index[:, None], high)
-        positions = torch.arange(high, device=self.device)
-        hidden = self.forward(
-            input_ids=self.sampler.last[part][:, None],
-            attention_mask=(positions <= cached[:, None])[:, None, None],
-            position_ids=cached.clamp(max=self.context - 1)[:, None],
-            cache=self.cache,
-            use_cache=True,
-        )
+        position = cached.clamp(max=self.context - 1)
+        if self.one_kernel:
+            hidden = self._read_slots(
+                self._reads(part, index, high), self.sampler.last[part], position
+            )
+        else:
+            self.cache.write_slots(part, index[:, None], high)
+            positions = torch.arange(high, device=self.device)
+            hidden = self.forward(
+                input_ids=self.sampler.last[part][:, None],
+                attention_mask=(positions <= cached[:, None])[:, None, None],
+                position_ids=position[:, None],
+                cache=self.cache,
+                use_cache=True,
+            )[:, 0]
         self.cached[part] = cached + 1 if active is None else cached + active
-        return self.sampler.sample(part, self._logits(hidden[:, 0]), active)
+        return self.sampler.sample(part, self._logits(hidden), active)
+
+    def _reads(self, part: slice, index: Tensor, high: int) -> SlotReads:
+        """The next pass writes a token of each neighbouring slot at index[B], and reads up to it. A
+        slot that sits it out, whose index is the spare position, reads one key."""
+        slots = self.sampler.every[part]
+        self.cache.write_flat(slots, index)
+        used = torch.where(index < self.cache.capacity, index + 1, 1)
+        ends = torch.arange(len(index) + 1, dtype=torch.int32, device=self.device)
+        return SlotReads(slots.int(), used.int(), ends, longest=1, longest_keys=high)
 
     def _decode_one_by_one(self, part: Tensor) -> Tensor:
         """A token for each of some slots that are not adjacent, or have very different lengths."""
@@ -491,7 +614,7 @@ class SlotEngine:
             self.finished[:size] = self._decode_together(slice(0, size), self.active[:size], high)
 
         self.active.zero_()  # so that the runs before a recording change nothing
-        replay = recordings.get((size, high), step)
+        replay = recordings.get(("decode", size, high), step)
         self.active.copy_(decoding.active)
         replay()
         return self.finished[:size]

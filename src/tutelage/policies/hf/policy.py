@@ -17,7 +17,7 @@ from tutelage.errors import PolicyError
 from tutelage.maths.distributions import Distribution, capped, raw_logits
 from tutelage.objective.scores import Scores
 from tutelage.policies.base import Completion, Dtype, Engine, Request
-from tutelage.policies.hf import architecture, kv_cache, memory, proof, readout
+from tutelage.policies.hf import architecture, fused, kv_cache, memory, proof, readout
 from tutelage.policies.hf.attention import PackedPass, check_all_layers_attended, register
 from tutelage.policies.hf.compat import cache_argument
 from tutelage.policies.hf.generation import SlotEngine
@@ -99,6 +99,7 @@ class HFPolicy:
         if gradient_checkpointing:
             memory.checkpoint_layers(self.base, architecture.text_config(model.config))
         self._cast_frozen()
+        self._fuse()
         self._start_engine()
 
     @staticmethod
@@ -301,6 +302,29 @@ class HFPolicy:
             for start, each in zip(starts, episodes, strict=True)
         ]
         return episodes, logits
+
+    @torch.no_grad()
+    def _fuse(self) -> None:
+        """On a GPU, compile the elementwise work of the layers where that gives the same numbers."""
+        gpu = self.device.startswith("cuda")
+        if not gpu or self.plain is not None or self.reference_path or self.compiled:
+            return
+        layers = memory.layers_of(self.base, architecture.text_config(self.model.config))
+        of = proof.probe(self.model.config, size=self.chat.size, context=self.context_length)
+        sequences = [PackedSequence(ids=list(ids)) for ids in of.prompts]
+        wanted, _ = self._packed_pass(sequences)
+        exchanged = fused.fuse(layers, low=torch.bfloat16 if self._bfloat16 else None)
+        with fused.used_always():
+            found = proof.tried(lambda: self._packed_pass(sequences)[0])
+        if isinstance(found, str):
+            reason = f"compiling them fails ({found})"
+        else:
+            apart = float((found - wanted).float().norm() / wanted.float().norm())
+            limit = fused.LIMITS[torch.bfloat16 if self._bfloat16 else torch.float32]
+            reason = "" if apart <= limit else f"they would differ by {apart:.1g}"
+        if reason:
+            fused.undo(exchanged)
+            self.path += f"; elementwise kernels are the model's own: {reason}"
 
     def _context(self, tokens: int) -> contextlib.AbstractContextManager[Any]:
         """Where a pass over so many tokens runs: under autocast, and small products on a CPU with

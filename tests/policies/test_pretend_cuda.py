@@ -260,7 +260,7 @@ def test_a_kernel_without_the_argument_for_shared_heads(
         monkeypatch.setattr(compat, "varlen_attn", older)
         with pytest.raises(TypeError, match="enable_gqa"):
             policy("cuda", "bfloat16").score(read, 1.0)
-        monkeypatch.setattr(compat, "VARLEN_SHARES_KEY_HEADS", False)
+        monkeypatch.setattr(compat, "varlen_shares_key_heads", lambda: False)
         assert_close(policy("cuda", "bfloat16").score(read, 1.0).logp, wanted)
 
 

@@ -5,13 +5,26 @@ development builds and backports are answered correctly too.
 """
 
 import inspect
+from functools import cache
 from typing import Any
 
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
-# torch 2.12 gave varlen_attn this argument
-VARLEN_SHARES_KEY_HEADS = "enable_gqa" in inspect.signature(varlen_attn).parameters
+
+def varlen_attn(*args: Any, **options: Any) -> Any:
+    """torch's attention within sequences of one axis. Importing it imports torch's compiler, over a
+    second that a process without a GPU need not pay: hence here."""
+    from torch.nn.attention import varlen
+
+    return varlen.varlen_attn(*args, **options)
+
+
+@cache
+def varlen_shares_key_heads() -> bool:
+    """Whether `varlen_attn` takes fewer key than query heads: torch 2.12 gave it `enable_gqa`."""
+    from torch.nn.attention import varlen
+
+    return "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters
 
 
 def cache_argument(base: Any) -> str:
@@ -43,7 +56,7 @@ def varlen_causal(
     """
     grouped = query.shape[1] != key.shape[1]
     options: dict[str, Any] = {}
-    if VARLEN_SHARES_KEY_HEADS:
+    if varlen_shares_key_heads():
         options["enable_gqa"] = True
     elif grouped:
         copies = query.shape[1] // key.shape[1]

@@ -23,7 +23,7 @@ from tutelage.cli.main import COMMANDS, main
 from tutelage.cli.progress import Lines, LiveDisplay, Track, watch_for
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load
-from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.envs.doors import DoorsEnv
 from tutelage.envs.registry import SUITES, suite_class, suite_of
 from tutelage.hints import hint
 from tutelage.maths.estimators import k3
@@ -291,31 +291,6 @@ def test_a_dry_run_makes_nothing(here: Path, capsys: Captured) -> None:
     assert sorted(here.rglob("*")) == before
 
 
-class Faulty(Doors):
-    """Everything that a suite can get wrong before a run has begun."""
-
-    def __init__(self, where: str = "") -> None:
-        object.__setattr__(self, "rooms", 1)
-        object.__setattr__(self, "where", where)
-        if where == "init":
-            raise RuntimeError("no such machine")
-
-    def tasks(self, split: str) -> list[Task]:
-        if vars(self)["where"] == "tasks":
-            raise OSError("no such machine")
-        return super().tasks(split)
-
-    def make(self) -> DoorsEnv:
-        if vars(self)["where"] == "make":
-            raise OSError("no such machine")
-        return super().make()
-
-    def demonstrate(self, task: Task) -> Sequence[str]:
-        if vars(self)["where"] == "demonstrate":
-            raise OSError("no such machine")
-        return super().demonstrate(task)
-
-
 def test_settings_may_stand_on_both_sides_of_options(here: Path, capsys: Captured) -> None:
     given = ["train", "my.toml", "run.folder=other", "--dry-run", "rollout.max_turns=0"]
     assert main(given) == 2
@@ -332,13 +307,13 @@ def test_settings_may_stand_on_both_sides_of_options(here: Path, capsys: Capture
 @pytest.mark.parametrize("where", ["init", "tasks", "make", "demonstrate"])
 def test_a_suite_that_raises_is_a_sentence(here: Path, capsys: Captured, where: str) -> None:
     suite = [
-        f'env={{suite="test_cli:Faulty", options={{where="{where}"}}}}',
+        f'env={{suite="support.faulty_suite:Faulty", options={{where="{where}"}}}}',
         "rollout.tasks_per_step=1",
     ]
     changes = ["run.folder=faulty", "eval.tasks=1", 'algorithm={name="sft"}', "policies={}"]
     output = refused(["train", "my.toml", *suite, *changes], capsys)
     assert "no such machine" in output
-    assert "test_cli.py:" in output
+    assert "faulty_suite.py:" in output
 
 
 def test_broken_environments_stop_a_run_with_their_own_words(
@@ -471,9 +446,11 @@ def test_eval_needs_no_file(here: Path, tmp_path: Path, capsys: Captured) -> Non
 
 
 def test_eval_of_a_run_on_another_suite_keeps_its_prompts(here: Path) -> None:
-    config, student = eval_config.of("run", ["test_cli:Faulty", "context.history=3"], tasks=1)
+    config, student = eval_config.of(
+        "run", ["support.faulty_suite:Faulty", "context.history=3"], tasks=1
+    )
     assert student == "run/checkpoints/step-000004"
-    assert config.env.suite == "test_cli:Faulty"
+    assert config.env.suite == "support.faulty_suite:Faulty"
     assert (config.eval.split, config.eval.tasks) == ("unseen", 1)
     assert config.rollout == load(here / "run").rollout
     assert config.context.history == 3

@@ -164,6 +164,8 @@ def run_all(todo: Sequence[Job], processes: int, seconds: float) -> dict[str, bo
     if not open_:
         return noticed
     os.environ.update(CI="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+    # of a mutant of the same second and length, Python would run the bytecode of the one before
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
     import hypothesis  # noqa: F401
     import transformers.models.auto.modeling_auto

@@ -8,10 +8,10 @@ else; tests/parity/test_reference.py compares the two.
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, distribution
-from typing import TypeVar
+from typing import Any, TypeVar
 from unittest import mock
 
 from tutelage_worlds.household.textworld import Shown, find_domain, shown_names
@@ -51,7 +51,9 @@ def cached() -> Iterator[None]:
     Three of its functions depend on their arguments alone and are called with the same ones again
     and again: the parser of text templates, the parser of conditions, and the translation of a
     problem for the planner. Their answers are remembered; those that callers alter are handed out
-    as copies.
+    as copies. The text generator copies what it is about to alter together with all that this
+    refers to, the whole game at times, which is most of its time: here it copies no more than it
+    alters.
     """
     import fast_downward
     from textworld.envs.pddl import textgen
@@ -59,8 +61,9 @@ def cached() -> Iterator[None]:
 
     with (
         mock.patch.object(
-            textgen, "_parse_and_convert", _remember(textgen._parse_and_convert, 4096, deepcopy)
+            textgen, "_parse_and_convert", _remember(textgen._parse_and_convert, 4096, _copied)
         ),
+        mock.patch.object(textgen, "deepcopy", _copied),
         mock.patch.object(
             Rule,
             "parse_conjunctive_query",
@@ -71,6 +74,21 @@ def cached() -> Iterator[None]:
         ),
     ):
         yield
+
+
+def _copied(value: Any) -> Any:
+    """A copy of symbols of a text, or of a table of names: as deep as the text generator writes."""
+    if isinstance(value, dict):
+        return dict(value)  # it enters names, and leaves what they stand for alone
+    if isinstance(value, list):
+        return [_copied(each) for each in value]
+    if not hasattr(value, "symbol"):
+        return value  # a text
+    symbol = copy(value)
+    for within in ("symbol", "expression"):  # which get a context of their own
+        if hasattr(symbol, within):
+            setattr(symbol, within, _copied(getattr(symbol, within)))
+    return symbol
 
 
 def _remember(

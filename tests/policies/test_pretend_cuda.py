@@ -276,7 +276,7 @@ def test_a_kernel_without_the_argument_for_shared_heads(
         monkeypatch.setattr(compat, "varlen_attn", older)
         with pytest.raises(TypeError, match="enable_gqa"):
             policy("cuda", "bfloat16").score(read, 1.0)
-        monkeypatch.setattr(compat, "VARLEN_SHARES_KEY_HEADS", False)
+        monkeypatch.setattr(compat, "varlen_takes", lambda argument: False)
         assert_close(policy("cuda", "bfloat16").score(read, 1.0).logp, wanted)
 
 
@@ -368,7 +368,7 @@ def test_torch_without_lengths_of_keys_uses_the_operation_behind_it(
         )
 
     wanted = run(policy("cuda", "bfloat16"), prompts(3))
-    monkeypatch.setattr(compat, "VARLEN_READS_SLOTS", False)
+    monkeypatch.setattr(compat, "varlen_takes", lambda argument: False)
     monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", operation)
     found = run(policy("cuda", "bfloat16"), prompts(3))
     assert {k: c.tokens for k, c in found.items()} == {k: c.tokens for k, c in wanted.items()}

@@ -57,7 +57,8 @@ def config(
     table: dict[str, Any] = {
         "run": {"steps": 1, "folder": str(folder / "run")},
         "env": {"suite": "doors"},
-        "rollout": {"tasks_per_step": 1, "group_size": 2, "max_turns": 2, "max_new_tokens": 4},
+        "rollout": {"tasks_per_step": 1, "group_size": 2, "max_turns": 2, "max_new_tokens": 2},
+        "eval": {"tasks": 1},
         "algorithm": algorithm,
         "update": {"lr": 1e-3},
         "policy": {"layers": 1, "build": build, "dtype": dtype},

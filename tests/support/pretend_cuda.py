@@ -27,6 +27,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.nn.attention.varlen
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 

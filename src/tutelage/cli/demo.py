@@ -32,7 +32,7 @@ WARM = "warm_start"
 OWN = ("results.md", "learning_curve.png")
 """Files that the demo writes at its end."""
 RUNS = {"guided_opd": "Guided-OPD", "opd": "plain OPD"}
-QUICK = ("run.steps=2", "eval.every=1", "eval.tasks=6", "rollout.tasks_per_step=4")
+QUICK = ("run.steps=2", "eval.every=2", "eval.tasks=4", "rollout.tasks_per_step=2")
 """What `--quick` changes: enough to see that everything works, not to learn."""
 
 

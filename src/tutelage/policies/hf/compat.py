@@ -5,15 +5,28 @@ development builds and backports are answered correctly too.
 """
 
 import inspect
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
-# torch 2.12 gave varlen_attn these arguments; the kernel behind it had them before
-VARLEN_SHARES_KEY_HEADS = "enable_gqa" in inspect.signature(varlen_attn).parameters
-VARLEN_READS_SLOTS = "seqused_k" in inspect.signature(varlen_attn).parameters
+
+def varlen_attn(*args: Any, **options: Any) -> Any:
+    """torch's attention within sequences of one axis. Importing it imports torch's compiler, over a
+    second that a process without a GPU need not pay: hence here."""
+    from torch.nn.attention import varlen
+
+    return varlen.varlen_attn(*args, **options)
+
+
+@cache
+def varlen_takes(argument: str) -> bool:
+    """Whether the installed `varlen_attn` has an argument. torch 2.12 gave it `enable_gqa`, for fewer
+    key than query heads, and `seqused_k`, for lengths of keys; the kernel behind it had both before."""
+    from torch.nn.attention import varlen
+
+    return argument in inspect.signature(varlen.varlen_attn).parameters
 
 
 def cache_argument(base: Any) -> str:
@@ -41,7 +54,7 @@ def varlen_causal(
     """
     grouped = query.shape[1] != key.shape[1]
     options: dict[str, Any] = {}
-    if VARLEN_SHARES_KEY_HEADS:
+    if varlen_takes("enable_gqa"):
         options["enable_gqa"] = True
     elif grouped:
         copies = query.shape[1] // key.shape[1]
@@ -82,7 +95,7 @@ def varlen_over_slots(
     """
     # one query sees all keys: without causality the kernel reads them once per key head
     window = (-1, -1) if longest == 1 else (-1, 0)
-    if VARLEN_READS_SLOTS:
+    if varlen_takes("seqused_k"):
         attended = varlen_attn(
             query,
             key,

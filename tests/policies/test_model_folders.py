@@ -13,10 +13,11 @@ from support.tiny_models import policy
 from torch import Tensor
 
 from tutelage.errors import PolicyError
+from tutelage.policies.base import Request
 from tutelage.policies.hf import folder as folders
 from tutelage.policies.hf.loading import load
 from tutelage.policies.hf.policy import HFPolicy
-from tutelage.prompts.prompter import Sample
+from tutelage.prompts.prompter import Ids, Sample
 from tutelage.runs.diagnosis import other_ends
 
 SAMPLE = Sample(prompt=(20, 30, 40, 50), tokens=(60, 70, 2))
@@ -297,10 +298,41 @@ def test_prefixes_are_removed_only_where_they_stand(saved: Path) -> None:
     assert held.values == sum(x.numel() for x in load_file(saved / WEIGHTS).values())
 
 
+def turns_of(model: Path, **changes: object) -> tuple[HFPolicy, list[Ids]]:
+    """Thirty turns from one prompt."""
+    of = load(str(model))
+    for k in range(30):
+        of.submit(Request(key=str(k), prompt=(20, 30), seed=k, max_new=40, **changes))  # type: ignore[arg-type]
+    found: dict[str, Ids] = {}
+    while len(found) < 30:
+        for turn in of.poll():
+            found[turn.key] = turn.tokens
+            ends = changes.get("ends") or of.chat.ends
+            assert isinstance(ends, tuple)
+            assert turn.ended == (turn.tokens[-1] in ends) == (len(turn.tokens) < 40)
+            assert not set(ends) & set(turn.tokens[:-1])
+    return of, [found[str(k)] for k in range(30)]
+
+
+def test_a_turn_ends_with_any_end_token_of_the_model(model: Path) -> None:
+    """The transcript closes the message with the token of the template all the same."""
+    _, alone = turns_of(model)
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [3, 2]}))
+    of, turns = turns_of(model)
+    cut = [turn[: turn.index(3) + 1] if 3 in turn else turn for turn in alone]
+    assert turns == cut != alone
+    ended = next(turn for turn in turns if turn[-1] == 3)
+    assert of.chat.text(ended) == of.chat.text(ended[:-1])
+    assert of.chat.follow("on", ended=False)[0] == of.chat.end == 2
+    of.save(model.parent / "again")
+    assert load(str(model.parent / "again")).chat.ends == (2, 3)
+    assert turns_of(model, ends=(2,))[1] == alone
+
+
 @pytest.mark.parametrize(
-    ("ends", "named"), [(None, ""), (2, ""), ([2, 3], "<|im_start|>"), (7, "x"), ("y", "")]
+    ("ends", "named"), [(None, ""), (2, ""), ([2, 3], ""), (7, "x"), ([7, 3], "x"), ("y", "")]
 )
-def test_further_end_tokens_are_said_before_the_first_step(
+def test_words_that_a_model_names_as_end_tokens_are_said_before_the_first_step(
     ends: object, named: str, model: Path
 ) -> None:
     (model / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))

@@ -388,7 +388,7 @@ def give_sampler(
         begin(student, folder)
         local = LocalSampler(
             folder,
-            end=student.chat.end,
+            ends=student.chat.ends,
             context=student.context_length,
             dtype=student.dtype,
             unused=student.unused,

@@ -101,7 +101,7 @@ class SlotEngine:
         head: Callable[[], Tensor],
         config: Any,
         *,
-        end: int,
+        ends: Sequence[int],
         slots: int,
         context: int,
         dtype: torch.dtype,
@@ -123,7 +123,7 @@ class SlotEngine:
             recorder = CudaRecorder(device)
         self.recordings = None if recorder is None else Recordings(recorder)
         self.cache = SlotCache(self.kv_shape)
-        self.sampler = SlotSampler(slots, end, device)
+        self.sampler = SlotSampler(slots, ends, device)
         self.cached = torch.zeros(slots, dtype=torch.long, device=device)
         self.active = torch.zeros(slots, dtype=torch.bool, device=device)
         self.finished = torch.zeros(slots, dtype=torch.bool, device=device)

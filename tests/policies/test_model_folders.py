@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.tiny_models import policy
+from support.architectures import build
+from support.tiny_models import policy, small_chat, words
 from torch import Tensor
 
 from tutelage.errors import PolicyError
@@ -289,6 +290,40 @@ def test_weights_in_8_bits_with_their_scales_are_written_out_in_full(model: Path
     described = json.loads((model.parent / "again" / "config.json").read_text())
     assert "quantization_config" not in described
     assert logps(load(str(model.parent / "again"))) == logps(of)
+
+
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""The magnitudes of 4 bits, by the table of the Open Compute Project's MX formats (v1.0, 5.3.3)."""
+
+
+def mxfp4(packed: Tensor, scales: Tensor) -> Tensor:
+    """packed[..., B, 16] bytes of two values each, scales[..., B] with a bias of 127 -> the values
+    [..., 32 B]: the format's definition, one value after the other."""
+    low_first = [(byte & 15, byte >> 4) for byte in packed.flatten().tolist()]
+    values = [(-1.0 if code & 8 else 1.0) * E2M1[code & 7] for both in low_first for code in both]
+    blocks = torch.tensor(values).view(*packed.shape[:-1], 32)
+    return (blocks * torch.exp2(scales.float() - 127)[..., None]).flatten(-2)
+
+
+def test_weights_in_mxfp4_are_the_values_that_the_format_defines(tmp_path: Path) -> None:
+    pytest.importorskip("transformers.integrations.mxfp4")
+    folder, chance = tmp_path / "model", torch.Generator().manual_seed(0)
+    whole = build("gpt_oss", size=small_chat().size, end=small_chat().end, pad=words().pad_token_id)
+    HFPolicy(whole, small_chat()).save(folder)
+    tensors, wanted = load_file(folder / WEIGHTS), {}
+    for name in [name for name in tensors if name.endswith("_proj") and "experts" in name]:
+        experts, rows, columns = tensors.pop(name).transpose(1, 2).shape
+        shape = experts, rows, columns // 32
+        packed = torch.randint(0, 256, (*shape, 16), generator=chance, dtype=torch.uint8)
+        scales = torch.randint(120, 128, shape, generator=chance, dtype=torch.uint8)
+        tensors |= {f"{name}_blocks": packed, f"{name}_scales": scales}
+        wanted[name] = mxfp4(packed, scales).transpose(1, 2)
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    settings("config.json", quantization_config={"quant_method": "mxfp4"})(folder)
+    found = dict(load(str(folder)).model.named_parameters())
+    assert len(wanted) == 8  # two in each of four layers
+    for name, values in wanted.items():
+        assert torch.equal(found[name].detach(), values)  # 4 bits and a power of two: exact
 
 
 def test_prefixes_are_removed_only_where_they_stand(saved: Path) -> None:

@@ -82,21 +82,23 @@ def test_the_console_has_no_traceback_and_standard_output_is_left_alone(
     pool = ProcessPool(Misbehaving(), workers=1, reset_seconds=20, step_seconds=5)
     for kind in ("a thread that dies", "prints", "an interrupt", "bytes into all connections"):
         second_step(pool, kind)
+    for kind in ("an exception without a class", "json.dumps taken away"):
+        second_step(pool, kind)
     second_step(pool, "a thread that dies")
     pool.shutdown()
     out, err = capfd.readouterr()
     assert out == ""
     assert "a line of the environment's\nand one below Python\n" in err
     assert "Traceback" not in err
-    # once in each of the two workers
-    assert err.count("the environment's process: ValueError: cannot be made again\n") == 2
+    # once in each of the three workers
+    assert err.count("the environment's process: ValueError: cannot be made again\n") == 3
 
 
 IN_PROCESS = [
     kind
     for kind in BREAKS
     if not any(
-        word in kind for word in ("connections", "exit", "crash", "sleep", "loop", "pickled")
+        word in kind for word in ("connections", "exit", "crash", "sleep", "loop", "pickled", "away")
     )
     and kind not in ("an interrupt", "a state of megabytes")
 ]

@@ -23,7 +23,7 @@ from tutelage.envs.base import Suite
 from tutelage.envs.guard import described
 from tutelage.envs.observations import LONGEST, check_state, is_cut
 from tutelage.envs.wire import Garbled, Wire, pack_task, pair, unpack_observation
-from tutelage.envs.worker import CUT_OFF, Environments, Start, guarded, serve
+from tutelage.envs.worker import CUT_OFF, UNDERMINED, Environments, Start, guarded, serve
 from tutelage.envs.worker import Failure as Failure
 from tutelage.errors import EnvError
 from tutelage.types import Observation, Stop, Task
@@ -398,6 +398,8 @@ class ProcessPool:
             )
         if code == CUT_OFF or not by_itself:
             return "the environment closed the connection of its worker process, or read from it"
+        if code == UNDERMINED:
+            return "the environment changed functions of Python that its worker process needs"
         if worker.up:
             return f"the environment's process died (exit code {code})"
         if script := unguarded_script():

@@ -42,6 +42,8 @@ from tutelage.types import Observation, Stop, Task
 T = TypeVar("T")
 CUT_OFF: Final = 84
 """Exit code of a worker whose connection the environment has closed or read from."""
+UNDERMINED: Final = 85
+"""Exit code of a worker whose own Python the environment has changed, such as json.dumps or len."""
 PR_SET_PDEATHSIG: Final = 1
 """Linux: the signal that a process gets when the thread that started it ends."""
 
@@ -107,12 +109,13 @@ def serve(start: bytes, end: socket.socket, *, trainer: int, signalled: bool) ->
     signalled  whether the thread that started this process lives as long as the trainer
     """
     _belong_to(trainer, signalled=signalled)
-    wire = Wire(end)
-    worker = _Worker(wire)
-    worker.tell(["up", worker.begin(start)])
-    if worker.environments is not None:
-        while True:
+    worker = _Worker(Wire(end))
+    try:
+        worker.tell(["up", worker.begin(start)])
+        while worker.environments is not None:
             worker.answer(worker.request())
+    except BaseException:  # no fault of an environment's that `guarded` knows
+        os._exit(UNDERMINED)
 
 
 class _Worker:

@@ -116,7 +116,7 @@ def engine(of: Any, rows: int) -> SlotEngine:
         forward,
         lambda: of.lm_head.weight.detach(),
         of.config,
-        end=NEVER,
+        ends=[NEVER],
         slots=rows,
         context=CONTEXT,
         dtype=torch.float32,

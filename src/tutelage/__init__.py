@@ -16,9 +16,8 @@ Names are imported on first use: `import tutelage` itself does not load torch.
 """
 
 from importlib import import_module
-from pkgutil import iter_modules
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # for type checkers: importing it takes longer than all else here
 if TYPE_CHECKING:
     from tutelage import algorithms, errors, maths, schedules, signals
     from tutelage.cli.library import check_env, connect, evaluate, load, suite, train
@@ -97,6 +96,8 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in _ROOMS:
+        from pkgutil import iter_modules
+
         room = import_module(f"tutelage.{name}")
         for module in iter_modules(room.__path__ if name == "maths" else ()):
             import_module(f"tutelage.{name}.{module.name}")  # so that tl.maths.surrogates exists

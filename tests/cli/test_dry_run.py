@@ -5,6 +5,7 @@ import re
 import shutil
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.tiny_runs import tiny_table
@@ -63,6 +64,32 @@ def test_expert_replies_that_are_cut_are_counted_with_the_students_tokenizer() -
 def test_a_context_without_room_for_the_first_turn_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"first prompt of task doors/aaa has \d+ tokens"):
         plan("policy.build.context=16")
+
+
+def test_a_tokenizer_is_trained_where_only_it_tells_whether_the_first_turn_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained = []
+    train = models.tokenizer_of
+
+    def noted(*of: Any) -> Any:
+        trained.append(of)
+        return train(*of)
+
+    monkeypatch.setattr(models, "tokenizer_of", noted)
+    plan('policy.tokenizer=""', "policy.build.context=16384")
+    assert not trained
+    with pytest.raises(ConfigError, match=r"first prompt of task doors/aaa has \d+ tokens"):
+        plan('policy.tokenizer=""', "policy.build.context=16")
+    assert len(trained) == 1
+
+
+def test_a_chat_template_of_the_file_is_the_one_that_is_tried(tmp_path: Path) -> None:
+    own = (models.ASSETS / "household-teacher/chat_template.jinja").read_text()
+    (tmp_path / "long.jinja").write_text("{{ 'x ' * 4000 }}" + own)
+    setting = f'policy.chat={{template="{tmp_path}/long.jinja"}}'
+    with pytest.raises(ConfigError, match=r"first prompt of task doors/aaa has [48]\d\d\d tokens"):
+        plan(setting, "policy.build.context=512")
 
 
 def test_what_a_teacher_with_another_tokenizer_can_do_is_said_as_in_the_run(tmp_path: Path) -> None:

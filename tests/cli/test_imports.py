@@ -32,6 +32,24 @@ def test_ctrl_c_within_an_import_is_one_sentence(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (130, "stopped\n")
 
 
+@pytest.mark.parametrize("module", ["tutelage.errors", "argparse", "tutelage.cli.main"])
+def test_ctrl_c_while_the_command_line_itself_is_imported_is_one_sentence(module: str) -> None:
+    """Pressed right after the import of a module that the command line needs."""
+    command = [sys.executable, "-X", "importtime", "-m", "tutelage", "doctor"]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.split()[-1:] == [module]:
+                process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    rest = [line for line in lines if not line.startswith("import time:")]
+    assert rest == ["tutelage: stopped\n"]
+
+
 def test_ctrl_c_elsewhere_is_an_interrupt_as_usual() -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), interruptible("stopped", 130):

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tutelage import cpu
 from tutelage.cli import dry_run, model_sizes
 from tutelage.config.expressions import in_words
 from tutelage.config.reference import markdown
@@ -767,9 +769,10 @@ def test_a_plan_adds_up(teacher: Path) -> None:
     ],
 )
 def test_a_plan_warns(changes: list[str], part: str) -> None:
-    warnings = dry_run.make(least(*changes)).warnings
+    short = "rollout.max_new_tokens=8"
+    warnings = dry_run.make(least(*changes, short)).warnings
     assert any(part in text for text in warnings), warnings
-    quiet = dry_run.make(least()).warnings
+    quiet = dry_run.make(least(short)).warnings
     assert not any(part in text for text in quiet)
 
 
@@ -844,3 +847,22 @@ def test_parameters_are_counted_as_transformers_builds_them(tmp_path: Path) -> N
     assert shape is not None
     assert (shape.experts, shape.active) == (4, 2)
     assert shape.parameters() == sum(p.numel() for p in model.parameters())
+
+
+def test_numbers_larger_than_anybody_means_are_said_or_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cpu, "memory", lambda: 2_000_000_000)
+    few = least("rollout.group_size=1", "eval.tasks=9", "rollout.concurrency=8")
+
+    def notices(*settings: str) -> list[str]:
+        return assemble.fitted(least(*settings), Doors())[1]
+
+    same = "rollout.group_size=1", "eval.tasks=9", "rollout.concurrency=8"
+    assert assemble.fitted(few, Doors()) == (few, [])
+    (idle,) = notices(*same, "env.workers=12")
+    assert idle.startswith("4 of the env.workers = 12 stay idle")
+    (long,) = notices(*same, "rollout.max_turns=2000000")
+    assert re.match(r"a step plays up to \d+,000,000 turns", long)
+    with pytest.raises(ConfigError, match=r"1024 worker processes take 11\.3 GB .* has 2\.0 GB"):
+        notices(*same, "env.workers=1024")

@@ -18,6 +18,9 @@ from support.tiny_runs import tiny_file
 
 from tutelage.config.schema import EnvSection
 from tutelage.envs import pool as pools
+from tutelage.envs import supervised as supervised_module
+from tutelage.envs import wire
+from tutelage.envs.doors import Doors
 from tutelage.envs.observations import LONGEST
 from tutelage.envs.pool import Failure, LocalPool, ProcessPool
 from tutelage.envs.registry import suite_of
@@ -79,21 +82,23 @@ def test_the_console_has_no_traceback_and_standard_output_is_left_alone(
     pool = ProcessPool(Misbehaving(), workers=1, reset_seconds=20, step_seconds=5)
     for kind in ("a thread that dies", "prints", "an interrupt", "bytes into all connections"):
         second_step(pool, kind)
+    for kind in ("an exception without a class", "json.dumps taken away"):
+        second_step(pool, kind)
     second_step(pool, "a thread that dies")
     pool.shutdown()
     out, err = capfd.readouterr()
     assert out == ""
     assert "a line of the environment's\nand one below Python\n" in err
     assert "Traceback" not in err
-    # once in each of the two workers
-    assert err.count("the environment's process: ValueError: cannot be made again\n") == 2
+    # once in each of the three workers
+    assert err.count("the environment's process: ValueError: cannot be made again\n") == 3
 
 
 IN_PROCESS = [
     kind
     for kind in BREAKS
     if not any(
-        word in kind for word in ("connections", "exit", "crash", "sleep", "loop", "pickled")
+        word in kind for word in ("connections", "exit", "crash", "sleep", "loop", "pickled", "away")
     )
     and kind not in ("an interrupt", "a state of megabytes")
 ]
@@ -265,6 +270,7 @@ class Suite(Doors):
         return {{"short": lambda seen: seen.text[:4], "hangs": lambda seen: time.sleep(3600)}}
 
     def summarise(self, episodes):
+        assert multiprocessing.parent_process() is not None, "in the trainer"
         return {{"count": numpy.float32(len(episodes))}}
 """
 
@@ -281,6 +287,8 @@ def test_an_expert_and_the_other_methods_of_a_suite_are_called_in_a_worker(
         assert [suite.demonstrate(task) for task in tasks[:3]] == list(ANSWERS.values())
         assert suite.stray(tasks[0], "plan") == [["plan", "why", True]]
         assert suite.summarise([]) == {"count": 0.0}
+        monkeypatch.setattr(supervised_module, "LONGEST_FRAME", 8)  # in a file
+        assert suite.summarise([1, 2, 3]) == {"count": 3.0}
         seen = suite.make().reset(tasks[0])
         assert suite.renders()["short"](seen) == seen.text[:4]
         with pytest.raises(EnvError, match="render 'hangs': no answer within its deadline"):
@@ -289,6 +297,52 @@ def test_an_expert_and_the_other_methods_of_a_suite_are_called_in_a_worker(
             with pytest.raises(EnvError) as refusal:
                 suite.demonstrate(task)
             assert sentence in str(refusal.value)
+
+
+LISTS = {
+    "hangs": ("time.sleep(3600)", "tasks('hangs'): no answer within its deadline of 2 s"),
+    "ends": ("os._exit(0)", "tasks('ends'): the environment's process died (exit code 0)"),
+    "raises": ("1 / 0", "tasks('raises') raised ZeroDivisionError: division by zero"),
+    "a generator": ("iter([])", "tasks('a generator') raised TypeError: object of type"),
+    "texts": ("['one']", "task 0 of 'texts' raised TypeError: task 0 is str; it must be a Task"),
+}
+"""What listing a split does, and the sentence about it."""
+LISTING = """\
+import multiprocessing, os, time
+from tutelage.envs.doors import Doors
+from tutelage.types import Task
+
+class Suite(Doors):
+    def tasks(self, split):
+        assert multiprocessing.parent_process() is not None, "in the trainer"
+        if split == "long":
+            return [Task(id="a", data={{"text": "x" * 100_000}}), *super().tasks("train")]
+        return {{{cases}}}.get(split, lambda: super(Suite, self).tasks(split))()
+"""
+
+
+def test_tasks_are_listed_in_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = ", ".join(f"{name!r}: lambda: {code}" for name, (code, _) in LISTS.items())
+    (tmp_path / "listing.py").write_text(LISTING.format(cases=cases))
+    monkeypatch.syspath_prepend(tmp_path)
+    section = EnvSection(suite="listing:Suite", deadline=2.0)
+    with supervised(section) as suite:
+        tasks, known = suite.tasks("train"), Doors().tasks("train")
+        assert list(tasks) == list(known)
+        assert (tasks[-1], tasks[2:4]) == (known[-1], list(known[2:4]))
+        with pytest.raises(IndexError):
+            tasks[len(known)]
+        for split, (_, sentence) in LISTS.items():
+            with pytest.raises(EnvError) as refusal:
+                suite.tasks(split)[0]
+            assert str(refusal.value).startswith(sentence)
+        # a task that no message has room for costs its episode alone
+        long = suite.tasks("long")
+        assert len(long[0].data["text"]) == 100_000
+        monkeypatch.setattr(wire, "LONGEST_FRAME", 50_000)
+        with pytest.raises(EnvError, match="cannot be sent to a worker: ValueError: it takes"):
+            suite.make().reset(long[0])
+        assert suite.make().reset(long[1]).text
 
 
 # -- whole runs

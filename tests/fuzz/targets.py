@@ -89,7 +89,7 @@ def reply(data: bytes) -> None:
     assert 0 <= http._seconds(data.decode("latin-1")) <= http.MAX_PAUSE
     request = Request(key="a", prompt=(1, 2, 3), seed=0, max_new=4, temperature=1.0)
     for read in (
-        lambda: vllm_api.read_completion(value, request, 5),
+        lambda: vllm_api.read_completion(value, request, [5]),
         lambda: vllm_api.read_scores(value, (1, 2, 3)),
     ):
         try:

@@ -360,7 +360,7 @@ def test_shapes_grow_by_a_half_or_a_third() -> None:
 
 
 def test_rows_that_sit_out_draw_nothing() -> None:
-    sampler = SlotSampler(3, end=9, device="cpu")
+    sampler = SlotSampler(3, ends=[9], device="cpu")
     sampler.begin([0, 1, 2], [request((10,), key=str(k), max_new=4) for k in range(3)])
     gen = torch.Generator().manual_seed(0)
     sampler.sample(slice(0, 3), torch.randn(3, 5, generator=gen))
@@ -380,7 +380,7 @@ def test_rows_that_sit_out_draw_nothing() -> None:
 
 
 def test_a_turns_numbers_are_those_of_its_seed() -> None:
-    sampler = SlotSampler(2, end=9, device="cpu")
+    sampler = SlotSampler(2, ends=[9], device="cpu")
     sampler.begin([1], [Request(key="a", prompt=(1,), seed=5, max_new=3)])
     lot = random.Random(5)
     numbers = [lot.random() for _ in range(3)]
@@ -392,7 +392,7 @@ def test_a_turns_numbers_are_those_of_its_seed() -> None:
 
 
 def test_rows_take_their_draws_with_them() -> None:
-    sampler = SlotSampler(3, end=9, device="cpu")
+    sampler = SlotSampler(3, ends=[9], device="cpu")
     sampler.begin([0, 1, 2], [request((10,), key=str(k), max_new=2 + k) for k in range(3)])
     sampler.last[:] = torch.tensor([5, 6, 7])
     numbers = sampler.uniforms[2].clone()

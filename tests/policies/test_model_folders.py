@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.tiny_models import policy
+from support.architectures import build
+from support.tiny_models import policy, small_chat, words
 from torch import Tensor
 
 from tutelage.errors import PolicyError
+from tutelage.policies.base import Request
 from tutelage.policies.hf import folder as folders
 from tutelage.policies.hf.loading import load
 from tutelage.policies.hf.policy import HFPolicy
-from tutelage.prompts.prompter import Sample
+from tutelage.prompts.prompter import Ids, Sample
 from tutelage.runs.diagnosis import other_ends
 
 SAMPLE = Sample(prompt=(20, 30, 40, 50), tokens=(60, 70, 2))
@@ -290,6 +292,40 @@ def test_weights_in_8_bits_with_their_scales_are_written_out_in_full(model: Path
     assert logps(load(str(model.parent / "again"))) == logps(of)
 
 
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""The magnitudes of 4 bits, by the table of the Open Compute Project's MX formats (v1.0, 5.3.3)."""
+
+
+def mxfp4(packed: Tensor, scales: Tensor) -> Tensor:
+    """packed[..., B, 16] bytes of two values each, scales[..., B] with a bias of 127 -> the values
+    [..., 32 B]: the format's definition, one value after the other."""
+    low_first = [(byte & 15, byte >> 4) for byte in packed.flatten().tolist()]
+    values = [(-1.0 if code & 8 else 1.0) * E2M1[code & 7] for both in low_first for code in both]
+    blocks = torch.tensor(values).view(*packed.shape[:-1], 32)
+    return (blocks * torch.exp2(scales.float() - 127)[..., None]).flatten(-2)
+
+
+def test_weights_in_mxfp4_are_the_values_that_the_format_defines(tmp_path: Path) -> None:
+    pytest.importorskip("transformers.integrations.mxfp4")
+    folder, chance = tmp_path / "model", torch.Generator().manual_seed(0)
+    whole = build("gpt_oss", size=small_chat().size, end=small_chat().end, pad=words().pad_token_id)
+    HFPolicy(whole, small_chat()).save(folder)
+    tensors, wanted = load_file(folder / WEIGHTS), {}
+    for name in [name for name in tensors if name.endswith("_proj") and "experts" in name]:
+        experts, rows, columns = tensors.pop(name).transpose(1, 2).shape
+        shape = experts, rows, columns // 32
+        packed = torch.randint(0, 256, (*shape, 16), generator=chance, dtype=torch.uint8)
+        scales = torch.randint(120, 128, shape, generator=chance, dtype=torch.uint8)
+        tensors |= {f"{name}_blocks": packed, f"{name}_scales": scales}
+        wanted[name] = mxfp4(packed, scales).transpose(1, 2)
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    settings("config.json", quantization_config={"quant_method": "mxfp4"})(folder)
+    found = dict(load(str(folder)).model.named_parameters())
+    assert len(wanted) == 8  # two in each of four layers
+    for name, values in wanted.items():
+        assert torch.equal(found[name].detach(), values)  # 4 bits and a power of two: exact
+
+
 def test_prefixes_are_removed_only_where_they_stand(saved: Path) -> None:
     assert folders.stored(saved).renamed == {}
     assert folders.stored(Path("hub/id")).tensors == {}
@@ -297,10 +333,41 @@ def test_prefixes_are_removed_only_where_they_stand(saved: Path) -> None:
     assert held.values == sum(x.numel() for x in load_file(saved / WEIGHTS).values())
 
 
+def turns_of(model: Path, **changes: object) -> tuple[HFPolicy, list[Ids]]:
+    """Thirty turns from one prompt."""
+    of = load(str(model))
+    for k in range(30):
+        of.submit(Request(key=str(k), prompt=(20, 30), seed=k, max_new=40, **changes))  # type: ignore[arg-type]
+    found: dict[str, Ids] = {}
+    while len(found) < 30:
+        for turn in of.poll():
+            found[turn.key] = turn.tokens
+            ends = changes.get("ends") or of.chat.ends
+            assert isinstance(ends, tuple)
+            assert turn.ended == (turn.tokens[-1] in ends) == (len(turn.tokens) < 40)
+            assert not set(ends) & set(turn.tokens[:-1])
+    return of, [found[str(k)] for k in range(30)]
+
+
+def test_a_turn_ends_with_any_end_token_of_the_model(model: Path) -> None:
+    """The transcript closes the message with the token of the template all the same."""
+    _, alone = turns_of(model)
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [3, 2]}))
+    of, turns = turns_of(model)
+    cut = [turn[: turn.index(3) + 1] if 3 in turn else turn for turn in alone]
+    assert turns == cut != alone
+    ended = next(turn for turn in turns if turn[-1] == 3)
+    assert of.chat.text(ended) == of.chat.text(ended[:-1])
+    assert of.chat.follow("on", ended=False)[0] == of.chat.end == 2
+    of.save(model.parent / "again")
+    assert load(str(model.parent / "again")).chat.ends == (2, 3)
+    assert turns_of(model, ends=(2,))[1] == alone
+
+
 @pytest.mark.parametrize(
-    ("ends", "named"), [(None, ""), (2, ""), ([2, 3], "<|im_start|>"), (7, "x"), ("y", "")]
+    ("ends", "named"), [(None, ""), (2, ""), ([2, 3], ""), (7, "x"), ([7, 3], "x"), ("y", "")]
 )
-def test_further_end_tokens_are_said_before_the_first_step(
+def test_words_that_a_model_names_as_end_tokens_are_said_before_the_first_step(
     ends: object, named: str, model: Path
 ) -> None:
     (model / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))

@@ -69,7 +69,7 @@ def test_nothing_slow_is_recorded() -> None:
             of.engine.forward,
             lambda: of.head.detach(),
             of.model.config,
-            end=of.chat.end,
+            ends=of.chat.ends,
             slots=2,
             context=of.context_length,
             dtype=torch.float32,

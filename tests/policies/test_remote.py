@@ -317,7 +317,7 @@ def test_turns_that_are_not_what_was_asked_for(completion: Any, message: str) ->
 def test_vllm_is_told_to_sample_plainly() -> None:
     request = Request(key="a", prompt=(4, 5), seed=2**63 + 5, max_new=4, temperature=0.5)
     assert PATH == "/v1/completions"
-    body = completion_request("m", request, END)
+    body = completion_request("m", request, [END])
     assert body["seed"] == 5  # signed numbers of 64 bits
     plain = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
     assert plain.items() <= body.items()
@@ -327,5 +327,5 @@ def test_vllm_is_told_to_sample_plainly() -> None:
 def test_tokens_by_their_names_serve_where_ids_are_not_told() -> None:
     logprobs = {"tokens": ["token_id:5", f"token_id:{END}"], "token_logprobs": [-1.0, -2.0]}
     request = Request(key="a", prompt=(4,), seed=0, max_new=4)
-    completion = read_completion({"choices": [{"logprobs": logprobs}]}, request, END)
+    completion = read_completion({"choices": [{"logprobs": logprobs}]}, request, [END])
     assert (completion.tokens, completion.logps, completion.ended) == ((5, END), (-1.0, -2.0), True)

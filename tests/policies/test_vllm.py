@@ -40,7 +40,12 @@ def sampled(
 ) -> LocalSampler:
     of.save(folder)
     sampler = LocalSampler(
-        folder, end=END, context=of.context_length, dtype=dtype, unused=of.unused, options=options
+        folder,
+        ends=[END],
+        context=of.context_length,
+        dtype=dtype,
+        unused=of.unused,
+        options=options,
     )
     of.engine = VllmEngine(of, [sampler], folder=folder)
     of.engine.refresh()
@@ -65,7 +70,8 @@ def test_turns_have_the_probabilities_they_were_drawn_with(heat: float, tmp_path
     engine = sampled(of, tmp_path)
     requests = [replace(request, temperature=heat) for request in REQUESTS]
     often = Counter(token for got in run(of, requests).values() for token in got.tokens)
-    engine.end = end = often.most_common(1)[0][0]
+    end = often.most_common(1)[0][0]
+    engine.ends = (end,)
     completions = run(of, requests)
     assert {completion.ended for completion in completions.values()} == {False, True}
     for request in requests:

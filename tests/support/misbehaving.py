@@ -1,5 +1,6 @@
 """An environment that misbehaves in every way one can, by the task that it is given."""
 
+import json
 import math
 import os
 import signal
@@ -37,6 +38,12 @@ class Unprintable(Exception):
 
 class Base(BaseException):
     pass
+
+
+class Classless(Exception):
+    @property
+    def __class__(self) -> NoReturn:
+        raise RuntimeError("no class")
 
 
 class OddText(str):
@@ -118,6 +125,11 @@ def _spins(seen: Observation) -> NoReturn:
         pass
 
 
+def _undermines(seen: Observation) -> Observation:
+    json.dumps = None  # type: ignore[assignment]
+    return seen
+
+
 def _thread(seen: Observation) -> Observation:
     thread = threading.Thread(target=refuse)
     thread.start()
@@ -161,6 +173,8 @@ BREAKS: dict[str, tuple[Callable[[Observation], Observation], str]] = {
     "bytes into all connections": (_writes, "wrote into the connection"),
     "a quick exit": (lambda seen: os._exit(0), "died (exit code 0)"),
     "a crash": (lambda seen: os.kill(os.getpid(), signal.SIGSEGV), "died (exit code -11)"),  # type: ignore[dict-item,func-returns-value]
+    "an exception without a class": (raises(Classless()), "Classless: "),
+    "json.dumps taken away": (_undermines, "changed functions of Python that its worker"),
     "sleep": (_hangs, "no answer within its deadline"),
     "a loop": (_spins, "no answer within its deadline"),
 }

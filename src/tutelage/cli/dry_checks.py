@@ -6,6 +6,7 @@ give the same message.
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tutelage.cli import doctor
@@ -16,12 +17,12 @@ from tutelage.errors import ConfigError, PolicyError
 from tutelage.policies import registry
 from tutelage.policies.hf import lora, memory
 from tutelage.prompts.alignment import Pair
-from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.chat_template import Chat, read_template
 from tutelage.prompts.context import Context
 from tutelage.prompts.prompter import Prompter
 from tutelage.runs import diagnosis, models, selftest
 from tutelage.runs.phases import Phase
-from tutelage.types import Task
+from tutelage.types import Observation, Task
 
 
 def check(
@@ -47,6 +48,8 @@ def check(
     if demonstrated:
         selftest.check_expert(suite, tasks[0], config.rollout.max_turns, aloud=aloud)
     chat = _chat(config.policy, config, suite, context)
+    if chat is None and context_length is not None and _may_not_fit(config, suite, context, tasks):
+        chat = _trained_chat(config, suite, context)
     if chat is None:
         return []
     warnings = list(_other_tokenizers(chat, config, suite, context, policies, phases))
@@ -80,7 +83,7 @@ def _chat(section: PolicySection, config: Config, suite: Suite, context: Context
     if section.url or not registry.named(section).ours:
         return None
     if section.build is not None and not section.tokenizer:
-        return None  # it is trained on the suite's texts when the run starts, which is slow
+        return None  # it is trained on the suite's texts
     if section.build is not None:
         tokenizer = models.tokenizer_of(section, config, suite, context)
     else:
@@ -93,7 +96,35 @@ def _chat(section: PolicySection, config: Config, suite: Suite, context: Context
             )
         except (OSError, ValueError, KeyError):
             return None  # not downloaded yet: the run checks it then
+    return _with_template(tokenizer, section)
+
+
+def _with_template(tokenizer: Any, section: PolicySection) -> Chat:
+    if section.chat.template:
+        path = models.template_of(section, where="policy")
+        tokenizer.chat_template = read_template(Path(path))
     return Chat(tokenizer, section.template_history, tuple(section.chat.options.items()))
+
+
+FRAME = 256
+"""Bytes that a chat template may write around the messages of a first prompt."""
+
+
+def _may_not_fit(config: Config, suite: Suite, context: Context, tasks: Sequence[Task]) -> bool:
+    """Whether the first prompt of a model that is built with a tokenizer of its own may be too long:
+    no token is shorter than a byte, so most contexts need no tokenizer to tell."""
+    section = config.policy
+    if section.build is None or section.tokenizer:
+        return False
+    seen = _first_seen(suite, tasks[0])
+    longest = len((context.system() + context.user([seen], [])).encode()) + FRAME
+    return longest + config.rollout.max_new_tokens > section.build.context
+
+
+def _trained_chat(config: Config, suite: Suite, context: Context) -> Chat:
+    """With the tokenizer that the run will train on the suite's texts, which may take seconds."""
+    tokenizer = models.tokenizer_of(config.policy, config, suite, context)
+    return _with_template(tokenizer, config.policy)
 
 
 def _other_tokenizers(
@@ -113,12 +144,17 @@ def _other_tokenizers(
             yield diagnosis.other_tokenizer(name, pair)
 
 
-def _first_prompt(
-    chat: Chat, config: Config, suite: Suite, context: Context, task: Task, length: int
-) -> None:
+def _first_seen(suite: Suite, task: Task) -> Observation:
     env = attempt("make", suite.make)
     seen = attempt("reset", partial(env.reset, task))
     close(env)
+    return seen
+
+
+def _first_prompt(
+    chat: Chat, config: Config, suite: Suite, context: Context, task: Task, length: int
+) -> None:
+    seen = _first_seen(suite, task)
     try:
         prompt = len(Prompter(chat=chat, context=context).piece([seen], [], ended=False))
     except PolicyError as error:

@@ -43,7 +43,8 @@ def own_process() -> None:
 
 def is_ours(error: BaseException) -> bool:
     """Whether an exception that came out of a user's code is not the user's: Ctrl-C."""
-    return isinstance(error, KeyboardInterrupt) and not _NOW.interrupts
+    # by its type itself: `__class__` may be a property of the user's
+    return issubclass(type(error), KeyboardInterrupt) and not _NOW.interrupts
 
 
 def attempt(what: str, call: Callable[[], T]) -> T:
@@ -107,7 +108,7 @@ def _where(error: BaseException) -> str:
 
 def reason(error: BaseException) -> str:
     """What an exception says and where it was raised, if in a user's code."""
-    if isinstance(error, TutelageError):
+    if issubclass(type(error), TutelageError):
         return one_line(str(error), 4 * LONGEST_REASON)  # a sentence already
     return f"{described(error)}{_where(error)}"
 

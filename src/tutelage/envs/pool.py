@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 from tutelage.envs.base import Suite
+from tutelage.envs.guard import described
 from tutelage.envs.observations import LONGEST, check_state, is_cut
 from tutelage.envs.wire import Garbled, Wire, pack_task, pair, unpack_observation
-from tutelage.envs.worker import CUT_OFF, Environments, Start, guarded, serve
+from tutelage.envs.worker import CUT_OFF, UNDERMINED, Environments, Start, guarded, serve
 from tutelage.envs.worker import Failure as Failure
 from tutelage.errors import EnvError
 from tutelage.types import Observation, Stop, Task
@@ -274,8 +275,14 @@ class ProcessPool:
             verb, actions, worker.limit = "ask", live.asked, self.reset_seconds
         worker.busy, worker.since, worker.ahead = key, time.monotonic(), worker.closing
         live.opened = True
-        task = pack_task(live.task) if live.task is not None else None
-        self._send(worker, [verb, key, task, actions])
+        try:
+            task = pack_task(live.task) if live.task is not None else None
+            self._send(worker, [verb, key, task, actions])
+        except Exception as error:  # a task is an object of the user's, and may be of any size
+            live.opened, worker.busy = False, ""
+            reason = f"its task or action cannot be sent to a worker: {described(error)}"
+            self.answers[key] = Failure(stop=Stop.ERROR, reason=reason)
+            self._feed(at)
 
     def poll(self, *, block: bool) -> list[Answer]:
         together = self.order == "fixed"
@@ -391,6 +398,8 @@ class ProcessPool:
             )
         if code == CUT_OFF or not by_itself:
             return "the environment closed the connection of its worker process, or read from it"
+        if code == UNDERMINED:
+            return "the environment changed functions of Python that its worker process needs"
         if worker.up:
             return f"the environment's process died (exit code {code})"
         if script := unguarded_script():

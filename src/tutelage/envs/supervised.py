@@ -7,18 +7,20 @@ wrong is a sentence.
 """
 
 import itertools
+import pickle
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any
+from typing import Any, overload
 
 from tutelage.config.schema import EnvSection
 from tutelage.envs.base import Env, Render, Suite, suite_name
 from tutelage.envs.guard import Broken, attempt, one_line
 from tutelage.envs.pool import Failure, ProcessPool
 from tutelage.envs.registry import PYTHON, SHIPPED, suite_of
-from tutelage.envs.wire import LONGEST_FRAME, pack_observation, pickled
-from tutelage.envs.worker import RENDER, SUMMARISE, Start
+from tutelage.envs.wire import LONGEST_FRAME, pack_observation, pickled, unpack_task
+from tutelage.envs.worker import COUNT, RENDER, SUMMARISE, TASK, Start
 from tutelage.errors import EnvError
 from tutelage.types import Episode, Observation, Stop, Task
 
@@ -122,7 +124,7 @@ class SupervisedSuite:
     def __init__(self, suite: Suite, supervisor: Supervisor) -> None:
         self.suite, self.supervisor = suite, supervisor
         self.class_name = suite_name(suite)
-        self.tasks = suite.tasks
+        self.listed: dict[str, SupervisedTasks] = {}
         # protocols are looked for in the object itself, where `__getattr__` is not asked
         own: dict[str, Callable[..., Any]] = {"renders": self._renders, "summarise": self._summary}
         own |= {name: partial(supervisor.ask, name) for name in OF_TASKS.split()}
@@ -131,6 +133,12 @@ class SupervisedSuite:
         for name, method in own.items():
             if hasattr(suite, name):
                 setattr(self, name, method)
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """The tasks of a split, which the worker lists."""
+        if split not in self.listed:
+            self.listed[split] = SupervisedTasks(split, self.supervisor)
+        return self.listed[split]
 
     def _renders(self) -> dict[str, Render]:
         names = self.supervisor.ask("renders")
@@ -148,8 +156,10 @@ class SupervisedSuite:
         packed = pickled(list(episodes))
         if len(packed) < LONGEST_FRAME // 2:
             return self.supervisor.ask(SUMMARISE, None, packed)
-        suite: Any = self.suite  # a panel that is too large to be sent
-        return attempt(SUMMARISE, partial(suite.summarise, episodes))
+        with tempfile.NamedTemporaryFile(prefix="episodes-") as file:  # too long for a message
+            pickle.dump(list(episodes), file)
+            file.flush()
+            return self.supervisor.ask(SUMMARISE, None, {"file": file.name})
 
     def __getattr__(self, name: str) -> Any:
         if name == "suite":
@@ -161,6 +171,38 @@ class SupervisedSuite:
 
     def make(self) -> Env:
         return SupervisedEnv(self.supervisor)
+
+
+class SupervisedTasks(Sequence[Task]):
+    """The tasks of a split in the supervisor's worker, each asked for once."""
+
+    def __init__(self, split: str, supervisor: Supervisor) -> None:
+        self.split, self.supervisor = split, supervisor
+        self.length = int(self._ask(COUNT))
+        self.known: dict[int, Task] = {}
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, at: int) -> Task: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Task]: ...
+    def __getitem__(self, at: int | slice) -> Task | list[Task]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(self.length))]
+        i = range(self.length)[at]  # IndexError where there is none
+        if i not in self.known:
+            packed = self._ask(TASK, i)
+            self.known[i] = attempt(f"task {i} of {self.split!r}", partial(unpack_task, packed))
+        return self.known[i]
+
+    def _ask(self, method: str, *at: int) -> Any:
+        try:
+            return self.supervisor.ask(method, None, self.split, *at)
+        except Broken as error:
+            what = f"task {at[0]} of {self.split!r}" if at else f"tasks({self.split!r})"
+            raise Broken(f"{what}{str(error).removeprefix(method)}") from error
 
 
 class SupervisedEnv:

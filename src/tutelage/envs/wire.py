@@ -193,5 +193,11 @@ def pickled(value: object) -> str:
     return base64.b64encode(pickle.dumps(value)).decode()
 
 
+def pickle_file(path: str) -> Any:
+    """A value that was pickled into a file, for what is too long for a message."""
+    with open(path, "rb") as file:
+        return pickle.load(file)
+
+
 def unpickled(text: str) -> Any:
     return pickle.loads(base64.b64decode(text))

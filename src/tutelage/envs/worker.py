@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import resource_tracker
@@ -29,6 +29,8 @@ from tutelage.envs.wire import (
     Garbled,
     Wire,
     pack_observation,
+    pack_task,
+    pickle_file,
     plain,
     unpack_observation,
     unpack_task,
@@ -40,6 +42,8 @@ from tutelage.types import Observation, Stop, Task
 T = TypeVar("T")
 CUT_OFF: Final = 84
 """Exit code of a worker whose connection the environment has closed or read from."""
+UNDERMINED: Final = 85
+"""Exit code of a worker whose own Python the environment has changed, such as json.dumps or len."""
 PR_SET_PDEATHSIG: Final = 1
 """Linux: the signal that a process gets when the thread that started it ends."""
 
@@ -105,12 +109,13 @@ def serve(start: bytes, end: socket.socket, *, trainer: int, signalled: bool) ->
     signalled  whether the thread that started this process lives as long as the trainer
     """
     _belong_to(trainer, signalled=signalled)
-    wire = Wire(end)
-    worker = _Worker(wire)
-    worker.tell(["up", worker.begin(start)])
-    if worker.environments is not None:
-        while True:
+    worker = _Worker(Wire(end))
+    try:
+        worker.tell(["up", worker.begin(start)])
+        while worker.environments is not None:
             worker.answer(worker.request())
+    except BaseException:  # no fault of an environment's that `guarded` knows
+        os._exit(UNDERMINED)
 
 
 class _Worker:
@@ -210,22 +215,48 @@ class _Worker:
 RENDER: Final = "render"
 """What is asked for one of the suite's own renderings: its name and the packed observation."""
 SUMMARISE: Final = "summarise"
-"""What is asked for the suite's own numbers about episodes, which are pickled."""
+"""What is asked for the suite's own numbers about episodes, which are pickled; in a file where they
+are too long for a message."""
+COUNT, TASK = "tasks", "task"
+"""What is asked for the number of a split's tasks, and for one of them by its number."""
 
 
 def _result(suite: Any, method: str, *arguments: Any) -> object:
+    if method in (COUNT, TASK):
+        split, *at = arguments
+        tasks = _listed(suite, split)
+        return _one(tasks, *at) if method == TASK else len(tasks)
     if method == "renders":
         return list(suite.renders())
     if method == RENDER:
         name, packed = arguments
         return suite.renders()[name](unpack_observation(packed))
     if method == SUMMARISE:
-        return suite.summarise(unpickled(arguments[0]))
+        (packed,) = arguments
+        long = isinstance(packed, dict)
+        return suite.summarise(pickle_file(packed["file"]) if long else unpickled(packed))
     return getattr(suite, method)(*arguments)
 
 
+_LISTED: dict[str, Sequence[Task]] = {}
+"""The tasks of each split that was asked for: a process has one suite."""
+
+
+def _listed(suite: Suite, split: str) -> Sequence[Task]:
+    if split not in _LISTED:
+        _LISTED[split] = suite.tasks(split)
+    return _LISTED[split]
+
+
+def _one(tasks: Sequence[Task], at: int) -> object:
+    task: object = tasks[at]
+    if not isinstance(task, Task):
+        raise TypeError(f"task {at} is {type(task).__name__}; it must be a Task")
+    return pack_task(task)
+
+
 def _first(suite: Suite, split: str) -> None:
-    tasks = suite.tasks(split)
+    tasks = _listed(suite, split)
     if len(tasks):
         tasks[0]
 

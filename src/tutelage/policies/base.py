@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from torch.nn import Parameter
 
@@ -15,6 +15,10 @@ from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Ids, Sample
 
 Dtype = Literal["float32", "bfloat16"]
+
+
+MOST_ENDS: Final = 16
+"""Tokens that may end a turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,7 @@ class Request:
     seed: int
     max_new: int
     temperature: float = 1.0  # 0 takes the likeliest token
+    ends: Ids = ()  # the tokens that end the turn, `MOST_ENDS` at most; those of the engine if empty
 
     def refuse_beyond(self, context: int) -> None:
         """Raise PolicyError for a turn that may grow longer than the context."""

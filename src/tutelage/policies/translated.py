@@ -39,7 +39,7 @@ class TwoChats(Chat):
 
     @staticmethod
     def of(student: Chat, own: Chat) -> "TwoChats":
-        return TwoChats(own.tokenizer, own.history, own.options, student, own)
+        return TwoChats(own.tokenizer, own.history, own.options, student.more_ends, student, own)
 
     def _shifted(self, ids: Ids) -> Ids:
         return tuple(i + self.student.size for i in ids)

@@ -343,7 +343,7 @@ def _texts(of: Vocabulary, *, bytes_too: bool) -> list[object]:
 def _in_text(of: Vocabulary, ids: Ids, text: str) -> Placed:
     """Where a turn's tokens stand in its text, which begins with the thought that some prompts have
     opened already. Its end-of-turn token has no place."""
-    body = ids[:-1] if ids[-1:] == (of.chat.end,) else ids
+    body = ids[:-1] if ids and ids[-1] in of.chat.ends else ids
     skip = len(THOUGHT) if of.chat.opens_thought and text.startswith(THOUGHT) else 0
     at, whole = of.placed(body, text[skip:].encode())
     clean = [w and not of.pieces[i].special for w, i in zip(whole, body, strict=True)]

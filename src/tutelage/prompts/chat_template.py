@@ -9,8 +9,8 @@ token.
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -120,11 +120,15 @@ class Chat:
              past (Qwen3 strips its thoughts): "exact" refuses such a template, "append" keeps
              every turn as it was sampled
     options  the template's own switches, such as {"enable_thinking": False}
+    more_ends
+             further tokens that end a turn when they are sampled (Llama 3's <|end_of_text|>); the
+             template's own end-of-turn token still follows them in the transcript
     """
 
     tokenizer: Any  # transformers.PreTrainedTokenizerBase, untyped upstream
     history: History = "exact"
     options: tuple[tuple[str, object], ...] = ()
+    more_ends: tuple[int, ...] = ()
 
     def _dated(self, options: Mapping[str, object]) -> dict[str, object]:
         """An argument for rendering: the template with `_clock` where it asks for today's date. A
@@ -220,6 +224,18 @@ class Chat:
     def end(self) -> int:
         """The id of the end-of-turn token: a completion's last, and trained on."""
         return int(self.tokenizer.convert_tokens_to_ids(self._pieces["closing"]))
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The ids that end a turn when they are sampled, `end` first."""
+        return (self.end, *self.more_ends)
+
+    def ending_with(self, tokens: Iterable[int]) -> "Chat":
+        """Itself where further tokens also end a turn. Only special ones do: a model whose settings
+        name a word as an end token could not say that word any more."""
+        special = set(self.tokenizer.convert_tokens_to_ids(self._special)) - {self.end}
+        more = tuple(sorted({token for token in tokens if 0 <= token < self.size} & special))
+        return self if more == self.more_ends else replace(self, more_ends=more)
 
     @cached_property
     def size(self) -> int:
@@ -380,9 +396,9 @@ class Chat:
         return frozenset(special & self.control)
 
     def text(self, tokens: tuple[int, ...]) -> str:
-        """The text of a completion without its end-of-turn token; with the beginning of the thought
+        """The text of a completion without the token that ended it; with the beginning of the thought
         that its prompt has opened."""
-        body = tokens[:-1] if tokens and tokens[-1] == self.end else tokens
+        body = tokens[:-1] if tokens and tokens[-1] in self.ends else tokens
         text = str(self.tokenizer.decode(list(body), skip_special_tokens=True))
         return THOUGHT + text if self.opens_thought else text
 

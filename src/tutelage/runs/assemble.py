@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 import torch
 
@@ -249,7 +249,38 @@ def fitted(config: Config, suite: Suite) -> tuple[Config, list[str]]:
         if count < evaluation.tasks:
             evaluation = evaluation.model_copy(update={"tasks": count})
             notices.append(f"eval.tasks = {count}: all tasks of the split {evaluation.split!r}")
-    return config.model_copy(update={"rollout": rollout, "eval": evaluation}), notices
+    config = config.model_copy(update={"rollout": rollout, "eval": evaluation})
+    return config, [*notices, *_large(config, workers_of(config.env, suite))]
+
+
+WORKER: Final = 11_000_000
+"""Bytes of its own that a worker process takes at least, before it makes an environment."""
+MANY_TURNS: Final = 1_000_000
+"""Turns of one step from which on it is told how large that is."""
+
+
+def _large(config: Config, workers: int) -> Iterator[str]:
+    """A sentence for each number that is larger than anybody means.
+
+    Raises ConfigError where the worker processes alone do not fit into memory.
+    """
+    rollout, room = config.rollout, cpu.memory()
+    if room and workers * WORKER > room:
+        raise ConfigError(
+            f"env.workers = {workers} worker processes take {workers * WORKER / 1e9:,.1f} GB of "
+            f"memory or more, and this machine has {room / 1e9:,.1f} GB; lower env.workers"
+        )
+    if workers > rollout.concurrency and isinstance(config.env.workers, int):
+        yield (
+            f"{workers - rollout.concurrency} of the env.workers = {workers} stay idle, since "
+            f"rollout.concurrency = {rollout.concurrency} episodes are played at a time"
+        )
+    turns = rollout.tasks_per_step * rollout.group_size * rollout.max_turns
+    if turns > MANY_TURNS:
+        yield (
+            f"a step plays up to {turns:,} turns (rollout.tasks_per_step * rollout.group_size * "
+            "rollout.max_turns), and nothing is learned or written before it ends"
+        )
 
 
 def panel_of(section: EvalSection, suite: Suite) -> Panel:

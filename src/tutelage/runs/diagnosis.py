@@ -105,21 +105,20 @@ def text_only(name: str) -> str:
 
 
 def other_ends(policies: Mapping[str, OpenedPolicy]) -> Iterator[str]:
-    """Models whose generation_config.json names further end tokens, such as Llama 3's <|eom_id|>."""
+    """Models whose generation_config.json names words as end tokens. Further special tokens, such as
+    Llama 3's <|eom_id|>, end a turn."""
     for name, policy in policies.items():
         if not isinstance(policy, HFPolicy):
             continue
         chat, ids = policy.chat, set(end_tokens(policy.model))
-        others = sorted(token for token in ids - {chat.end} if 0 <= token < chat.size)
+        others = sorted(token for token in ids - {*chat.ends} if 0 <= token < chat.size)
         if others:
-            words = [
-                str(each) for each in chat.tokenizer.convert_ids_to_tokens([chat.end, *others])
-            ]
+            words = [str(each) for each in chat.tokenizer.convert_ids_to_tokens(others)]
             whose = "the student" if name == "self" else name
             yield (
                 f"{whose} has further end tokens in its generation_config.json "
-                f"({', '.join(words[1:])}); here a turn ends with {words[0]} alone, which its chat "
-                "template writes, so a turn with another one goes on to rollout.max_new_tokens"
+                f"({', '.join(words)}) that its tokenizer does not mark as special: they are text "
+                "here, and a turn goes on after them"
             )
 
 

@@ -104,7 +104,7 @@ def _generation(policy: HFPolicy, run: Source, draft: Path) -> None:
         top_p=1.0,
         top_k=0,
         max_new_tokens=rollout.max_new_tokens,
-        eos_token_id=policy.chat.end,
+        eos_token_id=list(policy.chat.ends) if policy.chat.more_ends else policy.chat.end,
         pad_token_id=policy.chat.end if pad is None else pad,
     ).save_pretrained(draft)
 

@@ -140,7 +140,7 @@ def device_of(section: PolicySection, *, where: str) -> str:
     return section.device
 
 
-def _template(section: PolicySection, *, where: str) -> str:
+def template_of(section: PolicySection, *, where: str) -> str:
     path = section.chat.template
     if path and not Path(path).is_file():
         raise ConfigError(f"{where}.chat.template: there is no file {path}")
@@ -178,7 +178,7 @@ def load_policy(
         tokens=tokens,
         history=section.template_history,
         options=tuple(section.chat.options.items()),
-        chat_template=_template(section, where=where),
+        chat_template=template_of(section, where=where),
     )
 
 
@@ -250,7 +250,7 @@ def build_policy(
     assert section.build is not None
     tokenizer = tokenizer_of(section, config, suite, context)
     if section.chat.template:
-        tokenizer.chat_template = read_template(Path(_template(section, where=where)))
+        tokenizer.chat_template = read_template(Path(template_of(section, where=where)))
     chat = Chat(tokenizer, section.template_history, tuple(section.chat.options.items()))
     shape = section.build
     model = build_model(
@@ -319,7 +319,7 @@ def server(opening: Opening) -> RemotePolicy:
         tokenizer = tokenizer_of(section, opening.config, opening.suite, opening.context)
     if section.chat.template:
         tokenizer = copy.deepcopy(tokenizer)
-        tokenizer.chat_template = read_template(Path(_template(section, where=where)))
+        tokenizer.chat_template = read_template(Path(template_of(section, where=where)))
     policy = RemotePolicy(
         client_of(section.key, section.url, where=where, seed=opening.config.run.seed),
         Chat(tokenizer, section.template_history, tuple(section.chat.options.items())),
@@ -388,7 +388,7 @@ def give_sampler(
         begin(student, folder)
         local = LocalSampler(
             folder,
-            end=student.chat.end,
+            ends=student.chat.ends,
             context=student.context_length,
             dtype=student.dtype,
             unused=student.unused,

@@ -148,7 +148,7 @@ class SlotEngine:
         head: Callable[[], Tensor],
         config: Any,
         *,
-        end: int,
+        ends: Sequence[int],
         slots: int,
         context: int,
         dtype: torch.dtype,
@@ -171,7 +171,7 @@ class SlotEngine:
         self.recordings = None if recorder is None else Recordings(recorder)
         self.one_kernel = device.startswith("cuda") and dtype in (torch.bfloat16, torch.float16)
         self.cache = SlotCache(self.kv_shape)
-        self.sampler = SlotSampler(slots, end, device)
+        self.sampler = SlotSampler(slots, ends, device)
         self.cached = torch.zeros(slots, dtype=torch.long, device=device)
         self.active = torch.zeros(slots, dtype=torch.bool, device=device)
         self.finished = torch.zeros(slots, dtype=torch.bool, device=device)

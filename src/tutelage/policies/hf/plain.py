@@ -246,14 +246,14 @@ class PlainEngine:
         path: PlainPath,
         head: Callable[[], Tensor],
         *,
-        end: int,
+        ends: Sequence[int],
         context: int,
         slots: int,
         budget: int,
     ) -> None:
         self.path, self.head, self.context = path, head, context
         self.slots, self.budget = slots, budget
-        self.sampler = SlotSampler(1, end, path.device)
+        self.sampler = SlotSampler(1, ends, path.device)
         self.waiting: list[Request] = []
         self.episodes: dict[str, Held] = {}
         self.clock = 0

@@ -20,6 +20,7 @@ from tutelage.policies.base import Completion, Dtype, Engine, Request
 from tutelage.policies.hf import architecture, fused, kv_cache, memory, proof, readout
 from tutelage.policies.hf.attention import PackedPass, check_all_layers_attended, register
 from tutelage.policies.hf.compat import cache_argument
+from tutelage.policies.hf.folder import end_tokens
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.lora import Adapters
 from tutelage.policies.hf.plain import PlainEngine, PlainPath
@@ -77,7 +78,8 @@ class HFPolicy:
         reference_path: bool = False,
         budget: int | None = None,
     ) -> None:
-        self.model, self.chat, self.dtype, self.tokens = model, chat, dtype, tokens
+        self.model, self.dtype, self.tokens = model, dtype, tokens
+        self.chat = chat.ending_with(end_tokens(model))
         self.padded = padded or compiled or reference_path
         self.plain: PlainPath | None = None
         self.path = "fast path"
@@ -128,7 +130,7 @@ class HFPolicy:
             self._forward,
             self._acting_head,
             self.model.config,
-            end=self.chat.end,
+            ends=self.chat.ends,
             slots=self.slots,
             context=self.context_length,
             device=self.device,
@@ -142,7 +144,7 @@ class HFPolicy:
         return PlainEngine(
             path,
             self._acting_head,
-            end=self.chat.end,
+            ends=self.chat.ends,
             context=self.context_length,
             slots=self.slots,
             budget=kv_cache.budget(self.device) if self.budget is None else self.budget,
@@ -285,7 +287,7 @@ class HFPolicy:
             self._forward,
             self._acting_head,
             self.model.config,
-            end=self.chat.end,
+            ends=self.chat.ends,
             slots=2,
             context=self.context_length,
             device=self.device,

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage.policies.base import Completion, Request
+from tutelage.policies.base import MOST_ENDS, Completion, Request
 
 BLOCKS = (512, 256, 128, 64)
 """Entries whose probabilities a GPU sums first: the largest of these that divides the vocabulary,
 or the largest of all after padding."""
 BELOW_ONE = 1 - 2**-52
+NO_TOKEN = -1
 
 
 def draw(logits: Tensor, temperature: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,22 +69,28 @@ def uniforms(seeds: Sequence[int], count: int) -> Tensor:
     return (high * 2**26 + low).double() / 2**53
 
 
+def _filled(ends: Sequence[int]) -> list[int]:
+    return [*ends, *[NO_TOKEN] * (MOST_ENDS - len(ends))]
+
+
 class SlotSampler:
     """The sampling state of every slot, as tensors: a pass over many slots is a handful of calls.
 
     The tensors' addresses stay the same until `begin` makes them wider.
 
     last, counts, limit, temperature  [slots]: the newest token, tokens so far, at most, how drawn
+    ending                            [slots, MOST_ENDS]: the tokens that end the turn
     uniforms, tokens, logps           [slots, width]: random numbers of the turn, and its results
     """
 
-    def __init__(self, slots: int, end: int, device: str) -> None:
-        self.end, self.device = end, device
+    def __init__(self, slots: int, ends: Sequence[int], device: str) -> None:
+        self.ends, self.device = tuple(ends)[:MOST_ENDS], device
         self.every = torch.arange(slots, device=device)
         self.last = torch.zeros(slots, dtype=torch.long, device=device)
         self.counts = torch.zeros_like(self.last)
         self.limit = torch.ones_like(self.last)
         self.temperature = torch.ones(slots, device=device)
+        self.ending = torch.full((slots, MOST_ENDS), NO_TOKEN, device=device)
         self.uniforms = torch.zeros(slots, 0, dtype=torch.float64, device=device)
         self.tokens = torch.zeros(slots, 0, dtype=torch.long, device=device)
         self.logps = torch.zeros(slots, 0, device=device)
@@ -99,6 +106,7 @@ class SlotSampler:
             ("counts", [0] * len(at)),
             ("limit", [r.max_new for r in requests]),
             ("temperature", [r.temperature for r in requests]),
+            ("ending", [_filled(r.ends or self.ends) for r in requests]),
         ):
             state: Tensor = getattr(self, name)
             state[slots] = torch.tensor(values, dtype=state.dtype, device=self.device)
@@ -120,6 +128,7 @@ class SlotSampler:
             self.counts,
             self.limit,
             self.temperature,
+            self.ending,
             self.uniforms,
             self.tokens,
             self.logps,
@@ -137,7 +146,8 @@ class SlotSampler:
         self.logps[slots, at] = logp
         after = counts + 1 if active is None else counts + active
         self.counts[part] = after
-        finished = (token == self.end) | (after >= self.limit[part])
+        ended = (token[:, None] == self.ending[part]).any(-1)
+        finished = ended | (after >= self.limit[part])
         return finished if active is None else finished & active
 
     def completions(self, at: Sequence[int], requests: Sequence[Request]) -> list[Completion]:
@@ -151,7 +161,7 @@ class SlotSampler:
                 key=request.key,
                 tokens=tuple(ids[:n]),
                 logps=tuple(token_logps[:n]),
-                ended=ids[n - 1] == self.end,
+                ended=ids[n - 1] in (request.ends or self.ends),
             )
             for request, n, ids, token_logps in zip(requests, counts, tokens, logps, strict=True)
         ]

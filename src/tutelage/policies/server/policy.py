@@ -152,7 +152,7 @@ class RemotePolicy:
                 f"the {self.context} of {self.client.name}; serve it with a longer context, or "
                 "lower rollout.max_turns or rollout.max_new_tokens"
             )
-        body = vllm_api.completion_request(self.model, request, self.chat.end)
+        body = vllm_api.completion_request(self.model, request, self.chat.ends)
         self.turns[self.client.ask(vllm_api.PATH, body)] = request
 
     def poll(self) -> list[Completion]:
@@ -177,7 +177,7 @@ class RemotePolicy:
     def _completion(self, answer: "Future[Any]") -> Completion:
         request = self.turns.pop(answer)
         completion = self._read(
-            answer, lambda x: vllm_api.read_completion(x, request, self.chat.end)
+            answer, lambda x: vllm_api.read_completion(x, request, self.chat.ends)
         )
         if max(completion.tokens) >= self.chat.size:
             raise PolicyError(

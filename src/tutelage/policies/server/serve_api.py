@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tutelage.errors import PolicyError
-from tutelage.policies.base import Completion, Request
+from tutelage.policies.base import MOST_ENDS, Completion, Request
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.serve_worker import Job, Worker
 
@@ -48,7 +48,7 @@ class CompletionBody(BaseModel):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    stop_token_ids: list[int] = []
+    stop_token_ids: list[Annotated[int, Field(ge=0, lt=2**31)]] = []
     return_token_ids: bool = False
     return_tokens_as_token_ids: bool = False
     skip_special_tokens: bool = True
@@ -165,14 +165,14 @@ class Endpoints:
         if options.prompt_logprobs is not None:
             scored = self.worker.do(Job(prompt=prompt, top=options.prompt_logprobs))
         key, completion = self._sampled(
-            prompt, options.max_tokens, options.temperature, options.seed
+            prompt, options.max_tokens, options.temperature, options.seed, self._ends(options)
         )
         choice = {
             "index": 0,
             "text": self._text(completion.tokens, options.skip_special_tokens),
             "logprobs": None if options.logprobs is None else self._logprobs(options, completion),
             "finish_reason": "stop" if completion.ended else "length",
-            "stop_reason": self.chat.end if completion.ended else None,
+            "stop_reason": completion.tokens[-1] if completion.ended else None,
             "token_ids": list(completion.tokens) if options.return_token_ids else None,
             "prompt_token_ids": list(prompt) if options.return_token_ids else None,
             "prompt_logprobs": None if scored is None else [None, *map(self._entry, scored)],
@@ -180,7 +180,12 @@ class Endpoints:
         return self._answered(f"cmpl-{key}", "text_completion", choice, prompt, completion)
 
     def _sampled(
-        self, prompt: tuple[int, ...], most: int, temperature: float, seed: int | None
+        self,
+        prompt: tuple[int, ...],
+        most: int,
+        temperature: float,
+        seed: int | None,
+        ends: tuple[int, ...] = (),
     ) -> tuple[int, Completion]:
         key = next(self.keys)
         request = Request(
@@ -189,6 +194,7 @@ class Endpoints:
             seed=time.time_ns() if seed is None else seed,
             max_new=most,
             temperature=temperature,
+            ends=ends,
         )
         completion: Completion = self.worker.do(Job(request=request))
         return key, completion
@@ -249,6 +255,11 @@ class Endpoints:
             raise RequestError(404, "NotFoundError", message)
         return options
 
+    def _ends(self, options: CompletionBody) -> tuple[int, ...]:
+        """The tokens that end a turn; those of the model where the body names none."""
+        own = () if options.ignore_eos and options.stop_token_ids else self.chat.ends
+        return tuple(dict.fromkeys((*own, *options.stop_token_ids)))
+
     def _refuse_misfits(self, options: CompletionBody, prompt: tuple[int, ...]) -> None:
         wrong = ""
         if not prompt:
@@ -262,8 +273,8 @@ class Endpoints:
             )
         elif 0 < options.temperature < LOWEST_TEMPERATURE:
             wrong = f"temperature: 0, or a number from {LOWEST_TEMPERATURE} to 100"
-        elif set(options.stop_token_ids) - {self.chat.end}:
-            wrong = f"stop_token_ids: only {self.chat.end} ends a turn here"
+        elif len(self._ends(options)) > MOST_ENDS:
+            wrong = f"stop_token_ids: {MOST_ENDS} tokens at most end a turn"
         elif options.logprobs:
             wrong = "logprobs: only 0, the sampled token's own, is known"
         if wrong:

@@ -193,7 +193,7 @@ class LocalSampler:
         self,
         folder: Path,
         *,
-        end: int,
+        ends: Sequence[int],
         context: int,
         dtype: Dtype,
         unused: Iterable[int],
@@ -207,7 +207,7 @@ class LocalSampler:
                 f"imported ({error}); {install('vllm')}, or set policy.sampler.url"
             ) from error
         self.parameters: Callable[..., Any] = vllm.SamplingParams
-        self.end, self.bias = end, dict.fromkeys(unused, FORBIDDEN_BIAS)
+        self.ends, self.bias = tuple(ends), dict.fromkeys(unused, FORBIDDEN_BIAS)
         settings: dict[str, object] = {
             "dtype": dtype,
             "max_model_len": context,
@@ -238,7 +238,7 @@ class LocalSampler:
             seed=request.seed % SEEDS,
             logprobs=0,
             ignore_eos=True,
-            stop_token_ids=[self.end],
+            stop_token_ids=list(self.ends),
             detokenize=False,
             logit_bias=self.bias or None,
         )
@@ -253,7 +253,7 @@ class LocalSampler:
         request, output = self.turns.pop(out.request_id), out.outputs[0]
         tokens = tuple(output.token_ids)
         logps = [entry[t].logprob for t, entry in zip(tokens, output.logprobs, strict=True)]
-        ended = tokens[-1:] == (self.end,)
+        ended = tokens[-1] in self.ends
         return Completion(key=request.key, tokens=tokens, logps=tuple(logps), ended=ended)
 
     def refresh(self) -> None:

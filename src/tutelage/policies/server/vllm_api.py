@@ -22,8 +22,8 @@ class InvalidAnswer(ValueError):
     """An answer that does not contain what was requested."""
 
 
-def completion_request(model: str, request: Request, end: int) -> Answer:
-    """The body that samples a turn until the token `end`."""
+def completion_request(model: str, request: Request, ends: Sequence[int]) -> Answer:
+    """The body that samples a turn until one of the tokens `ends`."""
     return {
         "model": model,
         "prompt": list(request.prompt),
@@ -36,7 +36,7 @@ def completion_request(model: str, request: Request, end: int) -> Answer:
         "min_p": 0.0,
         "repetition_penalty": 1.0,
         "ignore_eos": True,
-        "stop_token_ids": [end],
+        "stop_token_ids": list(ends),
         "skip_special_tokens": False,
         "logprobs": 0,
         "return_token_ids": True,
@@ -44,7 +44,7 @@ def completion_request(model: str, request: Request, end: int) -> Answer:
     }
 
 
-def read_completion(answer: Answer, request: Request, end: int) -> Completion:
+def read_completion(answer: Answer, request: Request, ends: Sequence[int]) -> Completion:
     """The sampled turn. Raises InvalidAnswer where it is not what `request` asked for."""
     choice = _first_choice(answer)
     logprobs = choice.get("logprobs") or {}
@@ -61,7 +61,7 @@ def read_completion(answer: Answer, request: Request, end: int) -> Completion:
         tokens = [int(number) for number in numbers]
     if not isinstance(tokens, list) or not all(_is_id(token) for token in tokens):
         raise InvalidAnswer("its token ids are not whole numbers from 0 on")
-    return _checked(request, tokens, logprobs.get("token_logprobs") or [], end)
+    return _checked(request, tokens, logprobs.get("token_logprobs") or [], ends)
 
 
 def _is_id(value: object) -> bool:
@@ -116,22 +116,22 @@ def _logprob(value: object) -> float:
 
 
 def _checked(
-    request: Request, tokens: Sequence[int], logps: Sequence[float], end: int
+    request: Request, tokens: Sequence[int], logps: Sequence[float], ends: Sequence[int]
 ) -> Completion:
-    """A turn with one log-probability per token that ends with `end` or at the length limit."""
+    """A turn with one log-probability per token that ends with one of `ends` or at the length limit."""
     if len(tokens) != len(logps):
         raise InvalidAnswer(
             f"it sampled {len(tokens)} tokens and gave {len(logps)} log-probabilities"
         )
-    ended = tokens[-1:] == [end]
-    if not tokens or len(tokens) > request.max_new or end in tokens[:-1]:
+    ended = tokens[-1:] != [] and tokens[-1] in ends
+    if not tokens or len(tokens) > request.max_new or set(ends) & set(tokens[:-1]):
         raise InvalidAnswer(
             f"{request.max_new} tokens at most were asked for, up to the end of the turn, and it "
             f"sampled {len(tokens)}"
         )
     if not ended and len(tokens) < request.max_new:
         raise InvalidAnswer(
-            f"it ended a turn after {len(tokens)} tokens without the end-of-turn token {end}"
+            f"it ended a turn after {len(tokens)} tokens without the end-of-turn token {ends[0]}"
         )
     return Completion(
         key=request.key,

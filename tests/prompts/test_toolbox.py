@@ -27,9 +27,9 @@ def calls_of(*calls: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def rendered(talk: Chat, said: list[dict[str, Any]], tools: str = TOOLS) -> tuple[int, ...]:
+def rendered(talk: Chat, conversation: list[dict[str, Any]], tools: str = TOOLS) -> tuple[int, ...]:
     text = talk.tokenizer.apply_chat_template(
-        said, tokenize=False, add_generation_prompt=True, tools=json.loads(tools)
+        conversation, tokenize=False, add_generation_prompt=True, tools=json.loads(tools)
     )
     return tuple(talk.tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -40,17 +40,17 @@ def test_a_conversation_with_calls_is_what_the_template_renders(template: str, s
     talk = tool_chat(template)
     answer = call_text("add", {"a": 1, "b": 2})
     ids = talk.open_with(TOOLS, system, "What is 1 + 2?")
-    said: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-    said += [{"role": "user", "content": "What is 1 + 2?"}]
-    assert ids == rendered(talk, said)
+    conversation: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    conversation += [{"role": "user", "content": "What is 1 + 2?"}]
+    assert ids == rendered(talk, conversation)
     ids = (*ids, *talk.reply_with(TOOLS, answer))
     ids = (*ids, *talk.follow_results(TOOLS, ['it is "3"'], ended=True))
     calls = calls_of(("add", {"a": 1, "b": 2}))
-    said += [
+    conversation += [
         {"role": "assistant", "content": "", "tool_calls": calls},
         {"role": "tool", "name": "add", "tool_call_id": "abcdefgh0", "content": 'it is "3"'},
     ]
-    assert ids == rendered(talk, said)
+    assert ids == rendered(talk, conversation)
 
 
 @pytest.mark.parametrize("template", [BLOCKS, MARKED], ids=["blocks", "marked"])
@@ -61,14 +61,14 @@ def test_results_of_parallel_calls_are_messages_of_their_own(template: str) -> N
     ids = talk.open_with(TOOLS, "s", "u")
     ids = (*ids, *talk.reply_with(TOOLS, answer))
     ids = (*ids, *talk.follow_results(TOOLS, ["three", "thanks"], ended=True))
-    said = [
+    conversation = [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "u"},
         {"role": "assistant", "content": "", "tool_calls": calls_of(*pair)},
         {"role": "tool", "name": "add", "tool_call_id": "abcdefgh0", "content": "three"},
         {"role": "tool", "name": "submit", "tool_call_id": "abcdefgh1", "content": "thanks"},
     ]
-    assert ids == rendered(talk, said)
+    assert ids == rendered(talk, conversation)
 
 
 def test_a_template_of_one_call_gets_results_together_and_calls_in_words() -> None:
@@ -118,8 +118,8 @@ def test_a_template_without_functions_gets_them_in_words(talk: Chat) -> None:
     assert opened == talk.open(talk.with_tools("Be brief.", TOOLS), "u")
     if talk is not small_chat():
         assert '"add"' in talk.tokenizer.decode(opened)
-    said = "<tool_response>\n3\n</tool_response>"
-    assert talk.follow_results(TOOLS, ["3"], ended=False) == talk.follow(said, ended=False)
+    conversation = "<tool_response>\n3\n</tool_response>"
+    assert talk.follow_results(TOOLS, ["3"], ended=False) == talk.follow(conversation, ended=False)
 
 
 def test_moving_functions_are_taken_where_past_turns_may_stay_as_they_were() -> None:
@@ -163,6 +163,6 @@ def test_the_template_of_a_real_model() -> None:
     # the same tokenizer with a template that knows them
     talk = Chat(talk.tokenizer)
     talk.tokenizer.chat_template = BLOCKS
-    said = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    conversation = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
     opened_again = talk.tokenizer.decode(talk.open_with(TOOLS, "s", "u"))
-    assert opened_again == talk.tokenizer.decode(rendered(talk, said))
+    assert opened_again == talk.tokenizer.decode(rendered(talk, conversation))

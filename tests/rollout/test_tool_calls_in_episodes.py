@@ -49,7 +49,7 @@ def test_the_prompts_of_an_episode_are_what_the_template_renders() -> None:
     assert "a call is not JSON" in refused[0]
     assert "add needs the argument 'b'" in refused[1]
     tokenizer = policy.chat.tokenizer
-    said = [
+    conversation = [
         {"role": "system", "content": "Add with add, then submit."},
         {"role": "user", "content": episode.turns[0].observation.text},
         {"role": "assistant", "content": ADDED},
@@ -61,7 +61,7 @@ def test_the_prompts_of_an_episode_are_what_the_template_renders() -> None:
         {"role": "user", "content": refused[1]},
     ]
     text = tokenizer.apply_chat_template(
-        said, tokenize=False, add_generation_prompt=True, tools=json.loads(context.tools)
+        conversation, tokenize=False, add_generation_prompt=True, tools=json.loads(context.tools)
     )
     assert tokenizer.decode(policy.asked[-1].prompt) == text
     # and scoring reads the same prompts
@@ -93,11 +93,11 @@ def test_a_demonstration_is_written_as_the_template_writes_calls() -> None:
         {"id": "x", "type": "function", "function": {"name": "add", "arguments": {"a": a, "b": b}}}
         for a, b in ((1, 1), (2, 3))
     ]
-    said = [
+    conversation = [
         {"role": "user", "content": "u"},
         {"role": "assistant", "content": "", "tool_calls": calls},
     ]
-    text = tokenizer.apply_chat_template(said, tokenize=False)
+    text = tokenizer.apply_chat_template(conversation, tokenize=False)
     answer = text.partition("assistant\n")[2].partition("<|im_end|>")[0]
     assert episode.turns[0].text == answer
 

@@ -199,7 +199,7 @@ class ToolEnv:
             if wrong := misfit(call.name, self._schemas[call.name], arguments):
                 return self._refused(wrong)
             calls.append((call.name, arguments))
-        self._last = self._called(calls) if calls else self._said(found.content)
+        self._last = self._called(calls) if calls else self._text(found.content)
         return self._last
 
     def close(self) -> None:
@@ -229,7 +229,7 @@ class ToolEnv:
         text = "\n\n".join(results)
         return replace(seen, text=text, results=tuple(results), reward=reward, valid=valid)
 
-    def _said(self, content: str) -> Observation:
+    def _text(self, content: str) -> Observation:
         """An answer without a call."""
         if not content.strip():
             return self._refused("the answer is empty")
@@ -312,8 +312,8 @@ class SpokenEnv:
         return self.suite.result(self.env.step(self.suite.action(name, arguments)))
 
     def step(self, action: str) -> Observation | None:
-        said = self.suite.reply(action)
-        return self.env.step(said) if said else None
+        text = self.suite.reply(action)
+        return self.env.step(text) if text else None
 
     def close(self) -> None:
         self.env.close()

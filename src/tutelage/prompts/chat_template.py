@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from tutelage.errors import PolicyError, first_line
 from tutelage.prompts.bounded import bounded
-from tutelage.prompts.toolbox import Toolbox
+from tutelage.prompts.toolbox import WORDS, Toolbox
 
 SYSTEM, USER, AGENT, AGAIN = (
     "\u2063sys\u2063",
@@ -31,11 +31,6 @@ LONGEST_FRAME = 1_000_000
 """Characters that a template may write around a few words."""
 MOST_TRIED = 400
 """Added tokens that are tried in contents."""
-TOOLS = (
-    "You may call these functions:\n{tools}\n\nTo call one, write its name and its arguments as JSON "
-    'between tags: <tool_call>{{"name": NAME, "arguments": {{...}}}}</tool_call>'
-)
-"""Functions in a system message, for a template that has no words for them."""
 MARKER = re.compile(r"[<\[{(|\u3010\uff1c].+[>\]})|\u3011\uff1e]", re.DOTALL)
 """Of a token that is markup rather than a word."""
 
@@ -373,13 +368,22 @@ class Chat:
         framed = before == f"{pieces['system']}{inner}{pieces['user']}"
         if framed and inner != SYSTEM and inner.count(SYSTEM) == 1:
             return inner.replace(SYSTEM, system) if system else inner.replace(SYSTEM, "").lstrip()
-        return f"{system}\n\n{TOOLS.format(tools=tools)}".strip()
+        return f"{system}\n\n{WORDS.format(tools=tools)}".strip()
 
     # -- functions (JSON, as OpenAI's API lists them) in the template's own words
 
     @cached_property
     def _toolboxes(self) -> dict[str, Toolbox]:
         return {}
+
+    @property
+    def control_texts(self) -> list[str]:
+        """Texts that would become control tokens where the template itself writes."""
+        return [*self._control_names, *self._special]
+
+    def piece(self, name: str) -> str:
+        """One of the texts around contents: "generate" before an answer, "closing" after it."""
+        return self._pieces[name]
 
     def toolbox(self, tools: str) -> Toolbox:
         if tools not in self._toolboxes:

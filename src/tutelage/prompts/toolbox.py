@@ -9,15 +9,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tutelage.envs.agents.tools import FunctionCall, names_of, read, written
 from tutelage.errors import PolicyError
 
-if TYPE_CHECKING:
-    from tutelage.prompts.chat_template import Chat
-
 Ids = tuple[int, ...]
+WORDS = (
+    "You may call these functions:\n{tools}\n\nTo call one, write its name and its arguments as JSON "
+    'between tags: <tool_call>{{"name": NAME, "arguments": {{...}}}}</tool_call>'
+)
+"""Functions in a system message, for a template that has no words for them."""
 SYSTEM, USER, AGENT, AGAIN = (
     "\u2063sys\u2063",
     "\u2063usr\u2063",
@@ -27,6 +29,32 @@ SYSTEM, USER, AGENT, AGAIN = (
 # in ASCII, since some templates write results as JSON, which escapes other characters
 FIRST, SECOND, QUOTED = "result-of-call-1", "result-of-call-2", 'result "of" call'
 END_OF_THOUGHT = "</think>"
+
+
+class Talk(Protocol):
+    """What of a `chat_template.Chat` is needed here."""
+
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def history(self) -> str: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def opens_thought(self) -> bool: ...
+    @property
+    def control_texts(self) -> list[str]: ...
+    def piece(self, name: str) -> str: ...
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], generate: bool, **options: object
+    ) -> str: ...
+    def frame(self, text: str) -> Ids: ...
+    def content(self, text: str) -> Ids: ...
+    def open(self, system: str, user: str) -> Ids: ...
+    def follow(self, user: str, *, ended: bool) -> Ids: ...
+    def reply(self, text: str) -> Ids: ...
+    def text(self, tokens: Ids) -> str: ...
+    def with_tools(self, system: str, tools: str) -> str: ...
 
 
 class _Opening(NamedTuple):
@@ -51,7 +79,7 @@ class _Results(NamedTuple):
 class Toolbox:
     """The functions `tools` (JSON, as OpenAI's API lists them) in a chat."""
 
-    chat: "Chat"
+    chat: Talk
     tools: str
 
     @cached_property
@@ -65,7 +93,7 @@ class Toolbox:
         return self._harmless(self.tools)
 
     def _harmless(self, text: str) -> bool:
-        return not any(name in text for name in (*self.chat._control_names, *self.chat._special))
+        return not any(name in text for name in self.chat.control_texts)
 
     def _render(self, messages: Sequence[Mapping[str, Any]], *, generate: bool) -> str:
         return self.chat.render(messages, generate, tools=json.loads(self.tools))
@@ -93,7 +121,7 @@ class Toolbox:
             raise ValueError("not every message is shown exactly once")
         before, found, rest = text.partition(SYSTEM) if with_system else ("", "", text)
         middle, _, after = rest.partition(USER)
-        if after != self.chat._pieces["generate"]:
+        if after != self.chat.piece("generate"):
             raise ValueError("functions come after the message of the user")
         if self.chat.history == "exact":
             messages += [
@@ -115,10 +143,8 @@ class Toolbox:
         return (*first, *chat.frame(frame.middle), *chat.content(user), *chat.frame(frame.after))
 
     def _system(self, system: str) -> str:
-        from tutelage.prompts.chat_template import TOOLS
-
         if self.chat.tokenizer is None:
-            return f"{system}\n\n{TOOLS.format(tools=self.tools)}".strip()
+            return f"{system}\n\n{WORDS.format(tools=self.tools)}".strip()
         return self.chat.with_tools(system, self.tools)
 
     # -- what calls returned
@@ -150,7 +176,7 @@ class Toolbox:
         ]
 
     def _read_results(self) -> _Results:
-        closing = self.chat._pieces["closing"]
+        closing = self.chat.piece("closing")
         asked = self._render(self._messages(1, []), generate=False)
         one = self._render(self._messages(1, [FIRST]), generate=True)
         _, ended, tail = asked.rpartition(closing)
@@ -227,7 +253,7 @@ class Toolbox:
         answer = {"role": "assistant", "content": "", "tool_calls": listed}
         start = self._render([user], generate=True)
         whole = self._render([user, answer], generate=False)
-        text, ended, _ = whole.removeprefix(start).rpartition(self.chat._pieces["closing"])
+        text, ended, _ = whole.removeprefix(start).rpartition(self.chat.piece("closing"))
         if not (ended and whole.startswith(start)):
             raise ValueError("an answer does not follow its prompt")
         return text.strip("\n")

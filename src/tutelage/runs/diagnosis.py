@@ -255,8 +255,11 @@ class Signs:
         unreadable, refused = s.unreadable / s.turns, (s.invalid - s.unreadable) / s.turns
         what = "no call that can be read" if self.context.tools else "no action between its tags"
         format_help = (
-            "the system message shows it already (context.instructions = true), so this model does "
-            "not follow it: choose one that does, or see (3)"
+            "the functions and their format stand in every prompt, so this model does not follow "
+            "them: choose one that was trained to call functions, or see (3)"
+            if self.context.tools
+            else "the system message shows it already (context.instructions = true), so this model "
+            "does not follow it: choose one that does, or see (3)"
             if shown
             else "it was never shown: set context.instructions = true"
         )

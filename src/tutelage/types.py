@@ -67,6 +67,7 @@ class Observation:
     valid: bool = True  # whether the environment understood the action that led here
     actions: tuple[str, ...] = ()  # the admissible actions, if the environment lists them
     focus: tuple[str, ...] = ()  # words of the task itself that a renderer may mark
+    results: tuple[str, ...] = ()  # what each call of the last answer returned; `text` has all
     call: Call | None = None  # what an agent of its own asks; the prompt is built from it alone
     paid: tuple[tuple[int, float], ...] = ()  # (turn, reward) that earlier turns earned besides
     counts: tuple[tuple[str, int], ...] = ()  # at the end: what an agent did, such as "refused"

@@ -12,6 +12,7 @@ from support.tiny_runs import tiny_run
 from tutelage.config.schema import Config, PolicySection
 from tutelage.maths.estimators import k3
 from tutelage.objective import Algorithm, DistillSampled, View
+from tutelage.prompts.context import Context
 from tutelage.runs import diagnosis
 from tutelage.runs.diagnosis import Signs
 from tutelage.runs.phases import Phase
@@ -107,7 +108,7 @@ def test_invalid_turns_are_told_with_three_causes_and_what_was_measured() -> Non
 
 def test_the_tags_of_an_environment_are_readable() -> None:
     phase = Phase(name="train", algorithm=HINTED, steps=9, lr=1e-3, seed=0)
-    found = Signs(tiny_run(), phase, tags=("search",))
+    found = Signs(tiny_run(), phase, Context(tags=("search",)))
     turn = replace(TURN, text="<search>Lima</search>", valid=False)
     episode = Episode(task=Task(id="t"), group="g", turns=(turn,), stop=Stop.DONE)
     found.add({"varied": 1.0, "grad_norm": 1.0, "hints": {}}, [episode])

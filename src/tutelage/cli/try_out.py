@@ -11,7 +11,6 @@ from tutelage.cli.show import before_reply, end, outcome, reply
 from tutelage.config.schema import Config
 from tutelage.envs.base import Suite
 from tutelage.errors import ConfigError, did_you_mean
-from tutelage.prompts import answer_format
 from tutelage.rollout.play import play
 from tutelage.rollout.record import episode_line, turn_line
 from tutelage.rollout.session import Session
@@ -95,7 +94,7 @@ class _Printer:
         """How the answer was read, each line with its style."""
         lines = []
         limit = self.session.limits.max_new_tokens
-        problem = answer_format.problem(turn.text, self.session.context.tags)
+        problem = self.session.context.problem(turn.text)
         if problem:
             lines.append((f"unreadable: {problem}", "red"))
         else:

@@ -114,8 +114,15 @@ class ContextSection(Section):
     prompt with that many past turns."""
     render: Text = "text"
     """How observations are written: text, actions (adds the admissible ones) or one of the suite's."""
-    instructions: bool = True
-    """Whether the system message holds the suite's instructions and the answer format."""
+    instructions: bool | Literal["tools"] = True
+    """Whether the system message holds the suite's instructions and the answer format; "tools"
+    gives the suite's functions to the chat template, and answers call them in the model's own
+    format (docs/tools.md). A suite that only has functions is always played so."""
+
+    @property
+    def calls(self) -> bool:
+        """Whether answers are calls of functions in a suite that also takes texts."""
+        return self.instructions == "tools"
 
 
 class RolloutSection(Section):

@@ -5,7 +5,7 @@ by `isinstance` where it is used, so a suite is any class that has these methods
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from tutelage.types import Episode, Observation, Task
 
@@ -144,6 +144,25 @@ class Tagged(Protocol):
 
     def action_tags(self) -> Sequence[str]:
         """The names of the tags, without brackets; a block of one is an action, tags included."""
+        ...
+
+
+@runtime_checkable
+class Calls(Protocol):
+    """A suite whose environments have functions, which a model calls in its own format. Its
+    environments have a method `call(name, arguments)`; `envs.tool_suite` reads the answers."""
+
+    def tools(self) -> Sequence[Mapping[str, Any]]:
+        """The functions: {"name", "description", "parameters"}, the last as a JSON schema."""
+        ...
+
+
+@runtime_checkable
+class MayCall(Protocol):
+    """A suite of actions in text that can be played by calls of functions instead."""
+
+    def with_tools(self) -> "Suite":
+        """The same tasks, as a suite that `Calls`."""
         ...
 
 

@@ -36,6 +36,7 @@ def observation(value: object, what: str = "an observation") -> Observation:
         "score": None if value.score is None else number(value.score, f"{what} whose score"),
         "actions": texts(value.actions, f"{what} whose actions"),
         "focus": texts(value.focus, f"{what} whose focus"),
+        "results": texts(value.results, f"{what} whose results"),
     }
     check_state(value.state, f"{what} whose state")
     changed = {name: new for name, new in fields.items() if new is not getattr(value, name)}
@@ -48,7 +49,8 @@ def shortened(value: Observation) -> Observation:
     more = len(value.text) - LONGEST
     if more > 0:
         note = f"\n{CUT_NOTE} {more:,} more characters]"
-        value = replace(value, text=f"{value.text[:LONGEST]}{note}")
+        cut = f"{value.text[:LONGEST]}{note}"
+        value = replace(value, text=cut, results=(cut,) if value.results else ())
     if sum(map(len, value.actions)) + sum(map(len, value.focus)) > LONGEST:
         value = replace(value, actions=_first(value.actions), focus=_first(value.focus))
     return value

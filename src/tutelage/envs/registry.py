@@ -26,6 +26,7 @@ from tutelage.envs.adapters.own import Own, is_own
 from tutelage.envs.base import Suite
 from tutelage.envs.guard import attempt
 from tutelage.envs.named_code import has, imported, named, returns
+from tutelage.envs.tool_suite import ToolSuite, with_calls
 from tutelage.errors import ConfigError, did_you_mean
 
 NAME, GROUP = "tutelage", "tutelage.suites"
@@ -70,6 +71,7 @@ ADAPTERS = {
     "openenv": "tutelage.envs.adapters.openenv:OpenEnv",
     "verifiers": "tutelage.envs.adapters.verifiers:Verifiers",
     "messages": "tutelage.envs.adapters.messages:Messages",
+    "mcp": "tutelage.envs.adapters.mcp:MCP",
 }
 """Environments of other libraries, which run in a worker process."""
 
@@ -93,7 +95,8 @@ def suite_class(name: str) -> Callable[..., object]:
 def is_suite(found: object) -> bool:
     """Whether something was written as a suite: a class with a suite's methods or an environment's,
     or a function that says that it returns one."""
-    by_methods = has("tasks", "make")(found) or has("reset", "step")(found)
+    plays = has("reset", "step")(found) or has("reset", "call")(found)
+    by_methods = has("tasks", "make")(found) or plays
     return by_methods or returns(found, "Suite", "Env")
 
 
@@ -165,14 +168,18 @@ def register(suite: object) -> str:
     return name
 
 
-def suite_of(env: EnvSection) -> Suite:
+def suite_of(env: EnvSection, *, calls: bool = False) -> Suite:
     """The suite that a configuration names, with its options.
+
+    calls  answers call functions, also in a suite whose actions are otherwise texts
 
     Raises ConfigError if there is none, or if it breaks the contract.
     """
     if env.suite.startswith(PYTHON):
-        return as_suite(_given(env.suite), env.options)
-    return as_suite(suite_class(env.suite), env.options, name=env.suite)
+        suite = as_suite(_given(env.suite), env.options)
+    else:
+        suite = as_suite(suite_class(env.suite), env.options, name=env.suite)
+    return with_calls(suite) if calls else suite
 
 
 def _given(name: str) -> object:
@@ -213,4 +220,6 @@ def as_suite(
             "`make()` nor `reset(task)` and `step(action)`; `tutelage check-env` explains the "
             "contract"
         )
+    if hasattr(result, "tools") and not getattr(result, "takes_calls", False):
+        return ToolSuite(result)
     return cast(Suite, result)

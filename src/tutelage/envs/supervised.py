@@ -26,7 +26,7 @@ from tutelage.types import Episode, Observation, Stop, Task
 
 OF_TASKS = "demonstrate plan answer describe thoughts plan_thoughts stray"
 """Methods of `envs.base` that a suite may have, about a task."""
-OF_SUITE = "identity instructions action_tags"
+OF_SUITE = "identity instructions action_tags tools"
 """Those that are about the suite; each is called once."""
 HERE = "agents pinned"
 """Those that start processes of their own."""
@@ -35,9 +35,10 @@ HERE = "agents pinned"
 class Supervisor:
     """A worker process for one environment at a time of the suite that a configuration names."""
 
-    def __init__(self, section: EnvSection, *splits: str) -> None:
-        """Starts no process yet. `splits` are those whose tasks the worker asks for first."""
-        self.section, self.splits = section, splits
+    def __init__(self, section: EnvSection, *splits: str, calls: bool = False) -> None:
+        """Starts no process yet. `splits` are those whose tasks the worker asks for first; for
+        `calls` see `registry.suite_of`."""
+        self.section, self.splits, self.calls = section, splits, calls
         self.pool: ProcessPool | None = None
         self.keys = itertools.count()
 
@@ -94,7 +95,7 @@ class Supervisor:
         if self.pool is None:
             seconds = self.section.deadline
             self.pool = ProcessPool(
-                Start(load=partial(suite_of, self.section), splits=self.splits),
+                Start(load=partial(suite_of, self.section, calls=self.calls), splits=self.splits),
                 workers=1,
                 reset_seconds=seconds,
                 step_seconds=seconds,

@@ -107,12 +107,13 @@ def pack_observation(seen: Observation) -> list[object]:
             "key, such as a hash of it"
         )
     flags = seen.done, seen.won, seen.valid
-    return [seen.text, seen.reward, seen.score, *flags, state, seen.actions, seen.focus]
+    texts = seen.actions, seen.focus, seen.results
+    return [seen.text, seen.reward, seen.score, *flags, state, *texts]
 
 
 def unpack_observation(packed: list[Any]) -> Observation:
     """Raises whatever unpickling the state raises."""
-    text, reward, score, done, won, valid, state, actions, focus = packed
+    text, reward, score, done, won, valid, state, actions, focus, results = packed
     return Observation(
         text=text,
         reward=reward,
@@ -123,6 +124,7 @@ def unpack_observation(packed: list[Any]) -> Observation:
         state=unpack_state(state),
         actions=tuple(actions),
         focus=tuple(focus),
+        results=tuple(results),
     )
 
 

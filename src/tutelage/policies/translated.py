@@ -72,6 +72,15 @@ class TwoChats(Chat):
     def text(self, tokens: Ids) -> str:
         return self.student.text(tokens)
 
+    def open_with(self, tools: str, system: str, user: str) -> Ids:
+        return self._shifted(self.own.open_with(tools, system, user))
+
+    def follow_results(self, tools: str, results: Sequence[str], *, ended: bool) -> Ids:
+        return self._shifted(self.own.follow_results(tools, results, ended=ended))
+
+    def reply_with(self, tools: str, text: str) -> Ids:
+        return self._shifted(self.own.reply_with(tools, text))
+
     def with_tools(self, system: str, tools: str) -> str:
         return self.own.with_tools(system, tools)
 

@@ -9,7 +9,7 @@ token.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from tutelage.errors import PolicyError, first_line
 from tutelage.prompts.bounded import bounded
+from tutelage.prompts.toolbox import WORDS, Toolbox
 
 SYSTEM, USER, AGENT, AGAIN = (
     "\u2063sys\u2063",
@@ -30,11 +31,6 @@ LONGEST_FRAME = 1_000_000
 """Characters that a template may write around a few words."""
 MOST_TRIED = 400
 """Added tokens that are tried in contents."""
-TOOLS = (
-    "You may call these functions:\n{tools}\n\nTo call one, write its name and its arguments as JSON "
-    'between tags: <tool_call>{{"name": NAME, "arguments": {{...}}}}</tool_call>'
-)
-"""Functions in a system message, for a template that has no words for them."""
 MARKER = re.compile(r"[<\[{(|\u3010\uff1c].+[>\]})|\u3011\uff1e]", re.DOTALL)
 """Of a token that is markup rather than a word."""
 
@@ -137,16 +133,26 @@ class Chat:
         return {"chat_template": _clock() + template} if "strftime_now" in template else {}
 
     def _render(self, messages: list[tuple[str, str]], generate: bool, **options: object) -> str:
+        plain = [{"role": role, "content": content} for role, content in messages]
+        return self.render(plain, generate, **options)
+
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], generate: bool, **options: object
+    ) -> str:
+        """The text of messages, with the beginning of the next answer if it is to be generated.
+
+        Raises PolicyError for a template that does not take them.
+        """
         if not self.tokenizer.chat_template:
             raise PolicyError(
                 "the tokenizer has no chat template, so turns cannot be separated; use an "
                 "instruction-tuned model, or set `chat_template` to a Jinja file in the policy"
             )
-        roles = ", ".join(role for role, _ in messages)
+        roles = ", ".join(str(message["role"]) for message in messages)
         try:
             text = bounded(
                 lambda: self.tokenizer.apply_chat_template(
-                    [{"role": role, "content": content} for role, content in messages],
+                    list(messages),
                     tokenize=False,
                     add_generation_prompt=generate,
                     **{**self._dated(options), **dict(self.options), **options},
@@ -245,11 +251,13 @@ class Chat:
     @cached_property
     def _frames(self) -> dict[str, tuple[int, ...]]:
         """The pieces as ids, special tokens and all."""
-        encode = self.tokenizer
-        return {
-            name: tuple(encode(text, add_special_tokens=False)["input_ids"]) if text else ()
-            for name, text in self._pieces.items()
-        }
+        return {name: self.frame(text) for name, text in self._pieces.items()}
+
+    def frame(self, text: str) -> tuple[int, ...]:
+        """Ids of what the template itself writes, special tokens and all."""
+        if not text:
+            return ()
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @cached_property
     def control(self) -> frozenset[int]:
@@ -376,7 +384,39 @@ class Chat:
         framed = before == f"{pieces['system']}{inner}{pieces['user']}"
         if framed and inner != SYSTEM and inner.count(SYSTEM) == 1:
             return inner.replace(SYSTEM, system) if system else inner.replace(SYSTEM, "").lstrip()
-        return f"{system}\n\n{TOOLS.format(tools=tools)}".strip()
+        return f"{system}\n\n{WORDS.format(tools=tools)}".strip()
+
+    # -- functions (JSON, as OpenAI's API lists them) in the template's own words
+
+    @cached_property
+    def _toolboxes(self) -> dict[str, Toolbox]:
+        return {}
+
+    @property
+    def control_texts(self) -> list[str]:
+        """Texts that would become control tokens where the template itself writes."""
+        return [*self._control_names, *self._special]
+
+    def piece(self, name: str) -> str:
+        """One of the texts around contents: "generate" before an answer, "closing" after it."""
+        return self._pieces[name]
+
+    def toolbox(self, tools: str) -> Toolbox:
+        if tools not in self._toolboxes:
+            self._toolboxes[tools] = Toolbox(self, tools)
+        return self._toolboxes[tools]
+
+    def open_with(self, tools: str, system: str, user: str) -> tuple[int, ...]:
+        """The prompt of a first turn whose answer may call functions."""
+        return self.toolbox(tools).open(system, user)
+
+    def follow_results(self, tools: str, results: Sequence[str], *, ended: bool) -> tuple[int, ...]:
+        """The ids between an answer with calls and the next turn: what the calls returned."""
+        return self.toolbox(tools).follow(results, ended=ended)
+
+    def reply_with(self, tools: str, text: str) -> tuple[int, ...]:
+        """Ids of a demonstrated turn, with its calls in the words of the template."""
+        return self._encoded.get((f"calls {tools}", text), self.toolbox(tools).reply)
 
     def reply(self, text: str) -> tuple[int, ...]:
         """Ids of a demonstrated turn, end-of-turn token included. Its thoughts are marked with the

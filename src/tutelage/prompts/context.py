@@ -7,10 +7,13 @@ window(h)   a fresh prompt every turn: the task, the last h turns and the curren
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
+from tutelage.envs.agents.tools import LONGEST, names_of, read
 from tutelage.envs.base import Render
+from tutelage.prompts import answer_format
 from tutelage.prompts.answer_format import Parsed, parse
 from tutelage.types import Observation
 
@@ -33,20 +36,58 @@ GENERIC: dict[str, Render] = {"text": text, "actions": with_actions}
 """Renderings of an observation that every environment has."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Context:
     """How prompts are built and answers read. `instructions` and a hint go into the system message;
-    `tags` are the environment's own (see `answer_format.parse`)."""
+    `tags` are the environment's own (see `answer_format.parse`). With `tools`, the functions of the
+    environment as JSON, answers call them in the model's own format."""
 
     kind: Literal["transcript", "window", "agent"] = "transcript"
     window: int = 2
     render: Render = text
     instructions: str = ""
     tags: tuple[str, ...] = ()
+    tools: str = ""
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The functions that answers may call."""
+        return tuple(names_of(self.tools))
 
     def parse(self, text: str) -> Parsed:
-        """What the environment is given for a completion: its action, or for an agent all of it."""
-        return Parsed(action=text) if self.kind == "agent" else parse(text, self.tags)
+        """What the environment is given for a completion: its action, or for an agent all of it;
+        with `tools`, everything but the thought, which the environment reads again."""
+        if self.kind == "agent":
+            return Parsed(action=text)
+        if not self.tools:
+            return parse(text, self.tags)
+        thought, answer = _parted(text)
+        return Parsed(action=answer, thought=thought, valid=not self._misread(answer))
+
+    def problem(self, text: str) -> str:
+        """Why an answer cannot be read; "" where it can."""
+        if not self.tools:
+            return answer_format.problem(text, self.tags)
+        return self._misread(_parted(text)[1])
+
+    def _misread(self, answer: str) -> str:
+        return read(answer, self.names).problem if answer else "it is empty"
+
+    def written(self, action: str, thought: str = "") -> str:
+        """An answer that `parse` reads as this action and thought."""
+        if not self.tools:
+            return answer_format.write(action, thought)
+        return f"<think>{thought}</think>\n{action}" if thought else action
+
+    def results(self, seen: Observation) -> tuple[str, ...]:
+        """What calls returned, each as it is worded for the agent."""
+        last = len(seen.results) - 1
+        return tuple(
+            self.render(
+                replace(seen, text=each, results=(each,), actions=seen.actions if k == last else ())
+            )
+            for k, each in enumerate(seen.results)
+        )
 
     def system(self, hint: str = "") -> str:
         """The system message with an optional hint, which is never truncated."""
@@ -80,3 +121,13 @@ class Context:
             f"{first}\n\n{len(actions)} actions have been taken. The last {len(past)}, each after "
             f"what was seen before it:\n{history}\n\nNow:\n{self.render(seen[-1])}"
         )
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """The thought of an answer that calls functions, and the rest of it; a thought that does not
+    end leaves none."""
+    before, mark, rest = text.partition("</think>")
+    if not mark:
+        unended = text.lstrip().startswith("<think>")
+        return (text, "") if unended else ("", text.strip()[:LONGEST])
+    return before.strip().removeprefix("<think>").strip(), rest.strip()[:LONGEST]

@@ -37,9 +37,15 @@ class Prompter:
         what is new since the last completion (`ended`: it had its end-of-turn token)."""
         if (call := seen[-1].call) is not None:
             return whole(self.chat, call, self.context.system(self.hint))
-        text = self.context.user(seen, texts)
+        text, tools = self.context.user(seen, texts), self.context.tools
         if self.fresh or len(seen) == 1:
-            return self.chat.open(self.context.system(self.hint), text)
+            system = self.context.system(self.hint)
+            return (
+                self.chat.open_with(tools, system, text) if tools else self.chat.open(system, text)
+            )
+        if tools and seen[-1].results:
+            results = self.context.results(seen[-1])
+            return self.chat.follow_results(tools, results, ended=ended)
         return self.chat.follow(text, ended=ended)
 
     def samples(self, episode: Episode, hindsight: Sequence[str] = ()) -> list[Sample]:

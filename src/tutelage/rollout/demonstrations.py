@@ -1,6 +1,6 @@
 """The turns of an environment's expert as text: to be imitated, or continued by the student."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tutelage.envs.base import (
     Demonstrates,
@@ -16,6 +16,8 @@ from tutelage.errors import ConfigError
 from tutelage.prompts import answer_format
 from tutelage.types import Task
 
+Write = Callable[[str, str], str]
+
 
 def script(
     suite: Suite,
@@ -24,9 +26,11 @@ def script(
     with_thoughts: bool,
     follows: ScriptKind = "trace",
     with_errors: bool = False,
+    write: Write = answer_format.write,
 ) -> list[tuple[str, bool]]:
     """The expert's turns as answers in full, and whether each is to be imitated.
 
+    write          an answer from an action and a thought
     with_thoughts  the expert writes its thoughts before each action
     follows        "trace": what the expert does; "plan": the environment's plan, which uses what
                    only the hint tells
@@ -35,16 +39,14 @@ def script(
     Raises ConfigError where the suite cannot show what is asked for.
     """
     if with_errors:
-        return _with_errors(suite, task, with_thoughts=with_thoughts, follows=follows)
+        return _with_errors(suite, task, write, with_thoughts=with_thoughts, follows=follows)
     planned = follows == "plan"
-    return [
-        (text, True)
-        for text in _without_errors(suite, task, with_thoughts=with_thoughts, planned=planned)
-    ]
+    answers = _without_errors(suite, task, write, with_thoughts=with_thoughts, planned=planned)
+    return [(text, True) for text in answers]
 
 
 def _with_errors(
-    suite: Suite, task: Task, *, with_thoughts: bool, follows: ScriptKind
+    suite: Suite, task: Task, write: Write, *, with_thoughts: bool, follows: ScriptKind
 ) -> list[tuple[str, bool]]:
     if not isinstance(suite, Strays):
         raise ConfigError(
@@ -53,12 +55,14 @@ def _with_errors(
             "algorithm.with_errors = false"
         )
     return [
-        (answer_format.write(action, thought if with_thoughts else ""), imitated)
+        (write(action, thought if with_thoughts else ""), imitated)
         for action, thought, imitated in suite.stray(task, follows)
     ]
 
 
-def _without_errors(suite: Suite, task: Task, *, with_thoughts: bool, planned: bool) -> list[str]:
+def _without_errors(
+    suite: Suite, task: Task, write: Write, *, with_thoughts: bool, planned: bool
+) -> list[str]:
     if not isinstance(suite, Demonstrates):
         raise ConfigError(
             f"imitating an expert needs an environment that has one; {suite_name(suite)} "
@@ -71,16 +75,16 @@ def _without_errors(suite: Suite, task: Task, *, with_thoughts: bool, planned: b
         )
     actions = suite.plan(task) if planned and isinstance(suite, Plans) else suite.demonstrate(task)
     if not with_thoughts:
-        return [answer_format.write(action) for action in actions]
+        return [write(action, "") for action in actions]
     if planned:
-        return _answers(actions, _plan_thoughts(suite, task))
+        return _answers(actions, _plan_thoughts(suite, task), write)
     if not isinstance(suite, Thinks):
         raise ConfigError(
             f"imitating an expert's thoughts needs an environment that has them; "
             f"{suite_name(suite)} has no `thoughts` method: add one, or set "
             "algorithm.thoughts = false"
         )
-    return _answers(actions, suite.thoughts(task))
+    return _answers(actions, suite.thoughts(task), write)
 
 
 def _plan_thoughts(suite: Suite, task: Task) -> Sequence[str]:
@@ -93,8 +97,5 @@ def _plan_thoughts(suite: Suite, task: Task) -> Sequence[str]:
     return suite.plan_thoughts(task)
 
 
-def _answers(actions: Sequence[str], thoughts: Sequence[str]) -> list[str]:
-    return [
-        answer_format.write(action, thought)
-        for action, thought in zip(actions, thoughts, strict=True)
-    ]
+def _answers(actions: Sequence[str], thoughts: Sequence[str], write: Write) -> list[str]:
+    return [write(action, thought) for action, thought in zip(actions, thoughts, strict=True)]

@@ -321,11 +321,13 @@ class _Rollout:
                 with_thoughts=acting.with_thoughts,
                 follows=follows,
                 with_errors=acting.with_errors and view is not None,
+                write=self.session.context.written,
             )
             self.session.clock.add("environment", since)
             since = time.perf_counter()
+            tools = self.session.context.tools
             for text, imitated in texts:
-                ids = chat.reply(text)
+                ids = chat.reply_with(tools, text) if tools else chat.reply(text)
                 turns.append((opener if imitated else WRONG_TURN, ids, (0.0,) * len(ids)))
             self.session.clock.add("prompts", since)
         left = 0 if acting.student_turns is None else int(acting.student_turns(self.step))

@@ -1,13 +1,14 @@
 """A session: everything that playing needs, which is the suite, its pool, the policies and their
 prompts."""
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
 
 from tutelage.config.schema import InvalidPenalty, RolloutSection
-from tutelage.envs.base import Converses, Instructs, Renders, Suite, Tagged
+from tutelage.envs.base import Calls, Converses, Instructs, Renders, Suite, Tagged
 from tutelage.envs.pool import LocalPool, Pool
 from tutelage.envs.registry import as_suite
 from tutelage.errors import ConfigError, did_you_mean
@@ -93,17 +94,27 @@ def context_for(
             f"{did_you_mean(render, renders)}; there are {', '.join(renders)}"
         )
     tags = tuple(suite.action_tags()) if isinstance(suite, Tagged) else ()
+    tools = _tools(suite)
     paragraphs: list[str] = []
     if instructions:
         rules = [suite.instructions().strip()] if isinstance(suite, Instructs) else []
-        paragraphs = [*rules, answer_format.instruction(tags)]
+        paragraphs = rules if tools else [*rules, answer_format.instruction(tags)]
     return Context(
         kind=kind,
         window=window,
         render=renders[render],
         instructions="\n\n".join(paragraphs),
         tags=tags,
+        tools=tools,
     )
+
+
+def _tools(suite: Suite) -> str:
+    """The functions of a suite whose answers are calls, as JSON."""
+    if not getattr(suite, "takes_calls", False):
+        return ""
+    assert isinstance(suite, Calls)
+    return json.dumps(suite.tools(), ensure_ascii=False)
 
 
 @dataclass(frozen=True)

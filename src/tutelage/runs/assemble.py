@@ -152,9 +152,9 @@ def assemble(config: Config, *, learns: bool = True, evaluates: bool = True) -> 
     """
     supervisor = supervisor_of(config, learns=learns, evaluates=evaluates)
     if supervisor is None:
-        return _parts(config, suite_of(config.env), learns=learns, evaluates=evaluates)
+        return _parts(config, suite_in(config), learns=learns, evaluates=evaluates)
     try:
-        suite = SupervisedSuite(suite_of(config.env), supervisor)
+        suite = SupervisedSuite(suite_in(config), supervisor)
         return _parts(config, suite, learns=learns, evaluates=evaluates)
     except BaseException:
         supervisor.rest()
@@ -283,6 +283,11 @@ def _large(config: Config, workers: int) -> Iterator[str]:
         )
 
 
+def suite_in(config: Config) -> Suite:
+    """The suite of a configuration; its answers are calls of functions if that is set."""
+    return suite_of(config.env, calls=config.context.calls)
+
+
 def panel_of(section: EvalSection, suite: Suite) -> Panel:
     """The tasks of every evaluation, pinned by what they show."""
     tasks_of(suite, section.split, section.tasks, where="eval")
@@ -298,7 +303,7 @@ def supervisor_of(config: Config, *, learns: bool, evaluates: bool) -> Superviso
     if env.workers == 0 or env.suite in SHIPPED or env.suite.startswith(PYTHON):
         return None
     splits = dict.fromkeys([env.split] * learns + [config.eval.split] * evaluates)
-    supervisor = Supervisor(env, *splits)
+    supervisor = Supervisor(env, *splits, calls=config.context.calls)
     supervisor.prove()
     return supervisor
 
@@ -349,7 +354,7 @@ def context_of(section: ContextSection, suite: Suite) -> Context:
         kind="transcript" if section.history == "all" else "window",
         window=0 if section.history == "all" else section.history,
         render=section.render,
-        instructions=section.instructions,
+        instructions=bool(section.instructions),
     )
 
 

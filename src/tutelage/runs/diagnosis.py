@@ -25,9 +25,9 @@ from tutelage.policies.hf.folder import end_tokens
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.registry import named
 from tutelage.policies.translated import TextOnly, Translated
-from tutelage.prompts import answer_format
 from tutelage.prompts.alignment import Pair
 from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.context import Context
 from tutelage.rollout import record
 from tutelage.rollout.demonstrations import script
 from tutelage.rollout.hint_preparation import sample
@@ -198,9 +198,10 @@ class _Sums:
 class Signs:
     """What the steps of a phase have in common, and what it says about the settings."""
 
-    def __init__(self, config: Config, phase: Phase, tags: Sequence[str] = ()) -> None:
-        """`tags` are those of the environment (see `answer_format.parse`)."""
-        self.config, self.phase, self.tags, self.sums = config, phase, tags, _Sums()
+    def __init__(self, config: Config, phase: Phase, context: Context | None = None) -> None:
+        """`context` reads the answers."""
+        self.config, self.phase, self.sums = config, phase, _Sums()
+        self.context = context or Context()
 
     def add(self, line: Line, episodes: Sequence[Episode]) -> None:
         """Take in a finished step: its line of metrics.jsonl, and all that was played."""
@@ -212,7 +213,7 @@ class Signs:
         s.turns += len(own)
         invalid = [turn for turn in own if not turn.valid]
         s.invalid += len(invalid)
-        s.unreadable += sum(not answer_format.parse(t.text, self.tags).valid for t in invalid)
+        s.unreadable += sum(bool(self.context.problem(t.text)) for t in invalid)
         s.cut += sum(len(turn.tokens) >= limit for turn in own)
         s.varied += float(str(line["varied"]))
         s.gradient += float(str(line["grad_norm"]))
@@ -251,16 +252,20 @@ class Signs:
         s, limit = self.sums, self.config.rollout.max_new_tokens
         shown = self.config.context.instructions
         unreadable, refused = s.unreadable / s.turns, (s.invalid - s.unreadable) / s.turns
+        what = "no call that can be read" if self.context.tools else "no action between its tags"
         format_help = (
-            "the system message shows it already (context.instructions = true), so this model does "
-            "not follow it: choose one that does, or see (3)"
+            "the functions and their format stand in every prompt, so this model does not follow "
+            "them: choose one that was trained to call functions, or see (3)"
+            if self.context.tools
+            else "the system message shows it already (context.instructions = true), so this model "
+            "does not follow it: choose one that does, or see (3)"
             if shown
             else "it was never shown: set context.instructions = true"
         )
         return (
             f"{s.invalid} of the student's {s.turns} turns {when} are invalid; the likeliest "
-            f"causes: (1) the format of an answer: {unreadable:.0%} of the turns have no action "
-            f"between its tags; {format_help}. (2) the length: {s.cut / s.turns:.0%} were cut at "
+            f"causes: (1) the format of an answer: {unreadable:.0%} of the turns have {what}; "
+            f"{format_help}. (2) the length: {s.cut / s.turns:.0%} were cut at "
             f"rollout.max_new_tokens = {limit}, and a cut answer has no end tag; raise it. (3) the "
             f"environment refused the actions of {refused:.0%}, which were readable; start with "
             '[warm_start] name = "sft" where the environment has an expert, which teaches the '

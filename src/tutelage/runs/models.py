@@ -40,7 +40,6 @@ from tutelage.policies.server.vllm import (
     weight_folder,
 )
 from tutelage.policies.translated import translated
-from tutelage.prompts import answer_format
 from tutelage.prompts.chat_template import Chat, read_template
 from tutelage.prompts.context import Context
 from tutelage.rollout.ranks import ALONE, Ranks
@@ -186,6 +185,7 @@ def texts(suite: Suite, context: Context, split: str) -> Iterable[str]:
     """The texts of an environment: observations as worded, and actions as written."""
     tasks = suite.tasks(split)
     yield context.instructions
+    yield context.tools
     for i in range(min(SAMPLE, len(tasks))):
         task, env = tasks[i], suite.make()
         seen = env.reset(task)
@@ -196,7 +196,7 @@ def texts(suite: Suite, context: Context, split: str) -> Iterable[str]:
         for action in script:
             if seen.done:
                 break
-            yield answer_format.write(action)
+            yield context.written(action)
             seen = env.step(action)
             yield from _observation_texts(seen, context)
         close(env)
@@ -204,7 +204,7 @@ def texts(suite: Suite, context: Context, split: str) -> Iterable[str]:
 
 def _observation_texts(seen: Observation, context: Context) -> Iterable[str]:
     yield context.render(seen)
-    yield from (answer_format.write(action) for action in seen.actions)
+    yield from (context.written(action) for action in seen.actions)
 
 
 def tokenizer_of(section: PolicySection, config: Config, suite: Suite, context: Context) -> Any:

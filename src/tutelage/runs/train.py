@@ -262,7 +262,7 @@ class _Loop:
             self._begin_training(phase, new=state is None)
         if state is not None:
             self._complete(phase, first)
-        self.signs = diagnosis.Signs(self.config, phase, self.session.context.tags)
+        self.signs = diagnosis.Signs(self.config, phase, self.session.context)
         return first
 
     def _after(self, phase: Phase, step: int, first: int) -> None:

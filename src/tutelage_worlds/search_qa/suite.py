@@ -15,6 +15,7 @@ from tutelage_worlds.search_qa import expert, generate, moves, questions, wordin
 from tutelage_worlds.search_qa.client import Dialect
 from tutelage_worlds.search_qa.env import Library, Reward, Rules, SearchQAEnv
 from tutelage_worlds.search_qa.moves import Protocol
+from tutelage_worlds.search_qa.native import SearchQACalls
 from tutelage_worlds.search_qa.passages import Corpus, load
 from tutelage_worlds.search_qa.questions import SPLITS, Question
 from tutelage_worlds.search_qa.render import compact
@@ -228,6 +229,9 @@ class SearchQA:
 
     def instructions(self) -> str:
         return wording.INSTRUCTIONS
+
+    def with_tools(self) -> SearchQACalls:
+        return SearchQACalls(self)
 
     def action_tags(self) -> Sequence[str]:
         return moves.SEARCH, moves.ANSWER

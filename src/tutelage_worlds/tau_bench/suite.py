@@ -13,8 +13,10 @@ from tutelage_worlds.tau_bench.catalogue import SIZES
 from tutelage_worlds.tau_bench.env import TauBenchEnv, usable
 from tutelage_worlds.tau_bench.files import HOW, load
 from tutelage_worlds.tau_bench.generate import FAMILIES, SPLITS
+from tutelage_worlds.tau_bench.native import TauBenchCalls
 from tutelage_worlds.tau_bench.render import compact
 from tutelage_worlds.tau_bench.scenario import Scenario, World
+from tutelage_worlds.tau_bench.tools import Tools
 
 GET: Final = "git clone https://github.com/sierra-research/tau-bench"
 
@@ -94,9 +96,18 @@ class TauBench:
     def renders(self) -> Mapping[str, Render]:
         return {"compact": compact}
 
+    def world(self) -> World:
+        """What its tasks are about."""
+        return generate.shop(self.size) if self.data is None else load(self.data)
+
+    def tools_of_agent(self) -> Tools:
+        return usable(self.world(), transfer=self.transfer)
+
     def instructions(self) -> str:
-        world = generate.shop(self.size) if self.data is None else load(self.data)
-        return wording.instructions(world, usable(world, transfer=self.transfer))
+        return wording.instructions(self.world(), self.tools_of_agent())
+
+    def with_tools(self) -> TauBenchCalls:
+        return TauBenchCalls(self)
 
 
 def _generated(size: str, split: str, seed: int) -> Task:

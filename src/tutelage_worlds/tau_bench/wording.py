@@ -33,6 +33,11 @@ What is not JSON is said to the customer as it stands. Tools answer with "API ou
 
 def instructions(world: World, tools: Tools) -> str:
     """The rules (the data's own, where it has them), the tools, and how to call them."""
-    rules = world.policy or (AIRLINE if world.domain == "airline" else RETAIL)
     listed = "\n".join(tools[name].line() for name in sorted(tools))
-    return f"{INTRO}\n\n{rules}\n\nTools:\n{listed}\n\n{FORMAT}"
+    return f"{rules(world)}\n\nTools:\n{listed}\n\n{FORMAT}"
+
+
+def rules(world: World) -> str:
+    """What the agent is there for, and the rules."""
+    found = world.policy or (AIRLINE if world.domain == "airline" else RETAIL)
+    return f"{INTRO}\n\n{found}"

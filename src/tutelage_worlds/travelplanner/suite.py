@@ -6,13 +6,14 @@ from functools import lru_cache
 from typing import Final, get_args
 
 from tutelage.envs import requirements
-from tutelage.envs.base import Render
+from tutelage.envs.base import Env, Render
 from tutelage.envs.generated_tasks import LazyTasks, in_turns
 from tutelage.types import Episode, Task
 from tutelage_worlds.travelplanner.brief import compact
 from tutelage_worlds.travelplanner.env import Mode, Reward, TravelPlannerEnv, Trip
 from tutelage_worlds.travelplanner.generate import SIZES
 from tutelage_worlds.travelplanner.judge import Verdict, rates
+from tutelage_worlds.travelplanner.native import TravelPlannerCalls
 from tutelage_worlds.travelplanner.query import DAYS, LEVELS
 from tutelage_worlds.travelplanner.requests import SPLITS, trip
 
@@ -39,6 +40,8 @@ CostEnquiry[{"people_number": 2, "day": 1, "current_city": "...", "transportatio
 "breakfast": "...", "attraction": "...", "lunch": "...", "dinner": "...", "accommodation": "..."}] -
 tells what one day costs
 Finish[plan] - hands the plan in and ends the work
+"""
+FORM: Final = """\
 The plan has these lines for each day, with "-" where nothing is needed; attractions end with ";":
 Day 1:
 Current City: from Ash to Elm
@@ -60,7 +63,7 @@ Transportation is a flight's number, drive or taxi."""
 def instructions(mode: Mode, *, brief: bool) -> str:
     """What the plan must be, the tools, and how the plan is written."""
     gather = GATHER if mode == "two-stage" else ""
-    return f"{INTRO}\n\n{gather}{BRIEF if brief else PLAN}"
+    return f"{INTRO}\n\n{gather}{BRIEF if brief else PLAN + FORM}"
 
 
 # -- the suite
@@ -155,18 +158,29 @@ class TravelPlanner:
     def _judged(self, episode: Episode) -> Verdict:
         """What the environment found in the end; the same actions lead there again."""
         env = self.make()
+        self.replay(episode, env)
+        return env.verdict
+
+    def replay(self, episode: Episode, env: Env) -> None:
+        """Do again what was done in an episode."""
         seen = env.reset(episode.task)
         for turn in () if episode.stop.broken else episode.turns:
             if not seen.done:
                 seen = env.step(turn.action)
         env.close()
-        return env.verdict
 
     def renders(self) -> Mapping[str, Render]:
         return {"compact": compact}
 
     def instructions(self) -> str:
         return instructions(self.mode, brief=self.brief)
+
+    def rules(self) -> str:
+        """What the plan must be and how it is written, without the tools."""
+        return f"{INTRO}\n\n{BRIEF if self.brief else FORM}"
+
+    def with_tools(self) -> TravelPlannerCalls:
+        return TravelPlannerCalls(self)
 
 
 def _generated(size: str, families: tuple[str, ...], split: str, seed: int) -> Task:

@@ -38,6 +38,7 @@ OPTIONAL: Final = (
     "action_tags",
     "identity",
     "summarise",
+    "tools",
 )
 """Optional methods of a suite; `envs.base` describes them."""
 
@@ -50,7 +51,8 @@ GYMNASIUM: Final = (
 
 def is_own(kind: object) -> bool:
     """Whether a class plays episodes and is not a suite, so that `Own` must wrap it."""
-    plays = all(callable(getattr(kind, name, None)) for name in ("reset", "step"))
+    has = {name for name in ("reset", "step", "call") if callable(getattr(kind, name, None))}
+    plays = "reset" in has and len(has) > 1
     return plays and not (hasattr(kind, "tasks") and hasattr(kind, "make"))
 
 
@@ -74,7 +76,9 @@ class Own:
         return seeds(self.class_name.lower(), split)
 
     def make(self) -> Env:
-        return OwnEnv(self._new())
+        inner = self._new()
+        # `envs.tool_suite` reads what `call` and `step` of such a class return
+        return inner if hasattr(self._first, "tools") else OwnEnv(inner)
 
 
 class OwnEnv:

@@ -1,23 +1,18 @@
 """The suite "agent": tasks, and an agent of the user's that keeps its own loop and is trained."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from tutelage.config.trust import NAMED
 from tutelage.envs.adapters.common import seeds
 from tutelage.envs.agents.pool import AgentPool
 from tutelage.envs.agents.runner import Solve
 from tutelage.envs.base import Env
-from tutelage.envs.guard import Broken, attempt
-from tutelage.envs.named_code import named
+from tutelage.envs.listed_tasks import listed_tasks
 from tutelage.envs.pool import Failure
 from tutelage.errors import ConfigError, EnvError
 from tutelage.types import Observation, Stop, Task
-
-Listed = Sequence[Task | Mapping[str, Any] | str]
 
 
 class Agents:
@@ -55,23 +50,7 @@ class Agents:
     def tasks(self, split: str) -> Sequence[Task]:
         if not self.listed:
             return seeds("agent", split)
-        return [task_of(each, split, k) for k, each in enumerate(self._listed(split))]
-
-    def _listed(self, split: str) -> Listed:
-        listed = self.listed
-        if isinstance(listed, str) and not NAMED.fullmatch(listed):
-            return _lines(Path(listed), split)
-        if isinstance(listed, str):
-            module, _, name = listed.partition(":")
-            listed = named(  # type: ignore[assignment]
-                module,
-                name,
-                where="env.options.tasks",
-                what="a function that lists tasks",
-                declared=lambda found: False,
-            )
-        found: Listed = listed(split)  # type: ignore[operator]
-        return found
+        return listed_tasks(self.listed, split, prefix="agent")
 
     def agents(self, *, workers: int, seconds: float) -> AgentPool:
         return AgentPool(
@@ -127,53 +106,3 @@ class AgentEnv:
         if self.key:
             self.pool.close(self.key)
             self.key = ""
-
-
-def task_of(value: Task | Mapping[str, Any] | str, split: str, index: int) -> Task:
-    """A task as it is listed: a `Task`, a text, or a table with `id`, `family`, `seed` and data."""
-    if isinstance(value, Task):
-        return value
-    if isinstance(value, str):
-        value = {"question": value}
-    if not isinstance(value, Mapping):
-        raise EnvError(
-            f"task {index} of {split} is {type(value).__name__}; list texts, dicts or "
-            "tutelage.types.Task"
-        )
-    data = {
-        str(k): v if isinstance(v, str) else json.dumps(v, ensure_ascii=False)
-        for k, v in value.items()
-        if k not in ("id", "family", "seed", "split")
-    }
-    seed = value.get("seed", index)
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise EnvError(f"task {index} of {split} has the seed {seed!r}; give a whole number")
-    return Task(
-        id=str(value.get("id", f"agent/{split}/{index:07d}")),
-        family=str(value.get("family", "")),
-        seed=seed,
-        data=data,
-    )
-
-
-def _lines(path: Path, split: str) -> list[Mapping[str, Any]]:
-    """The tasks of a split in a file of JSON lines; a line without a split is in train."""
-    found: list[Mapping[str, Any]] = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                value = attempt(f"line {number} of {path}", lambda text=line: json.loads(text))  # type: ignore[misc]
-                if not isinstance(value, dict):
-                    raise ConfigError(
-                        f"env.options.tasks: line {number} of {path} is not a JSON object; write "
-                        'each task as {"id": ..., ...}'
-                    )
-                if value.get("split", "train") == split:
-                    found.append(value)
-    except Broken as error:
-        raise ConfigError(f"env.options.tasks: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"env.options.tasks: {path} cannot be read ({error})") from error
-    return found

@@ -60,6 +60,9 @@ class TextChat(Chat):
     def reply(self, text: str) -> Ids:
         return (*self.content(text), END)
 
+    def reply_with(self, tools: str, text: str) -> Ids:
+        return self.reply(text)
+
     def text(self, tokens: Ids) -> str:
         return "".join(chr(token) for token in tokens if token < SYSTEM)
 

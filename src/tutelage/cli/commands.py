@@ -392,8 +392,7 @@ def bench(arguments: argparse.Namespace) -> int:
     from tutelage.config.toml_file import load
     from tutelage.runs import offline
 
-    if not arguments.seconds > 0:
-        raise ConfigError(f"--seconds must be above 0, got {arguments.seconds:g}")
+    _check_seconds(arguments.seconds)
     file = arguments.file
     config = (
         bench.usual() if file is None else load(file, arguments.overrides, trust=arguments.trust)
@@ -401,6 +400,38 @@ def bench(arguments: argparse.Namespace) -> int:
     student = "" if file is None else offline.trained(file)
     report = bench.measure(config, student=student, seconds=arguments.seconds, tick=tick)
     bench.show(report, Console())
+    return 0
+
+
+def _check_seconds(seconds: float) -> None:
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"--seconds must be above 0, got {seconds:g}")
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli import plan
+    from tutelage.cli.progress import results_only
+    from tutelage.config.toml_file import load
+    from tutelage.runs import offline
+
+    _check_seconds(arguments.seconds)
+    config = load(arguments.file, arguments.overrides, trust=arguments.trust)
+    with results_only(wanted=arguments.json) as out:
+        found = plan.make(
+            config,
+            student=offline.trained(arguments.file),
+            seconds=arguments.seconds,
+            gpu=arguments.gpu,
+            inside=arguments.link,
+            between=arguments.network,
+            tick=tick,
+        )
+        if arguments.json:
+            plan.as_json(found, out)
+        else:
+            plan.show(found, Console())
     return 0
 
 

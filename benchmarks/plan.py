@@ -70,7 +70,8 @@ PROCESSOR = """
 import sys, time
 time.perf_counter = time.process_time
 from tutelage.cli.main import main
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
 """
 """The command with its clocks in processor seconds."""
 

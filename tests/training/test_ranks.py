@@ -49,10 +49,10 @@ OF_THREE = ("dapo batches", "guided", "atod", "skills")
 """The same on three ranks, one of which has fewer groups than the others."""
 
 
-def policy(seed: int) -> HFPolicy:
+def policy(seed: int, layers: int = 1) -> HFPolicy:
     model = build_model(
         entries=chat().size,
-        layers=1,
+        layers=layers,
         hidden=16,
         heads=2,
         kv_heads=1,
@@ -74,12 +74,14 @@ def rewarded(episode: Episode) -> Episode:
     return replace(episode, turns=tuple(turns), won=draw[9] > 127)
 
 
-def learn(name: str, ranks: Ranks, **update: Any) -> dict[str, Any]:
+def learn(
+    name: str, ranks: Ranks, *, layers: int = 1, sharded: bool = False, **update: Any
+) -> dict[str, Any]:
     """A few steps of an algorithm: what was played, every number, and the weights."""
     torch.manual_seed(0)
     suite, algorithm = Doors(3), CASES[name]()
     policies: dict[str, Actor] = {
-        "self": policy(0),
+        "self": policy(0, layers),
         "teacher": policy(1),
         "reference": policy(2),
     }
@@ -101,10 +103,12 @@ def learn(name: str, ranks: Ranks, **update: Any) -> dict[str, Any]:
     session = replace(session, ready=hinter)
     student = policies["self"]
     assert isinstance(student, HFPolicy)
+    before = flat(student)
+    if sharded and ranks.size > 1:
+        student.shard()
     optimizer = adamw(
         student.parameters(), lr=RATE, betas=(0.9, 0.999), weight_decay=0.0, offload=False
     )
-    before = flat(student)
     out: dict[str, Any] = {"played": [], "losses": [], "columns": [], "norms": [], "ratios": []}
     for step in range(STEPS):
         played = gather(
@@ -143,7 +147,7 @@ def learn(name: str, ranks: Ranks, **update: Any) -> dict[str, Any]:
 
 
 def flat(student: HFPolicy) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in student.parameters()])
+    return torch.cat([p.detach().flatten() for p in student.model.parameters()])
 
 
 def written(episode: Episode) -> dict[str, object]:
@@ -175,6 +179,25 @@ def learnt_by(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
     return {size: run(size, partial(every, cases(size)), folder / str(size)) for size in (1, 2, 3)}
 
 
+SHARDED = ("grpo everything", "opd full", "sdar")
+
+
+def divided(ranks: Ranks) -> dict[str, dict[str, Any]]:
+    return {name: learn(name, ranks, layers=2, sharded=True) for name in SHARDED}
+
+
+@pytest.fixture(scope="module")
+def divided_by(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
+    folder = tmp_path_factory.mktemp("sharded")
+    return {size: run(size, divided, folder / str(size)) for size in (1, 2)}
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_divided_weights_agree_with_one_process(name: str, divided_by: Learnt) -> None:
+    """FSDP2 over two ranks with gloo, in unequal shares: some passes are one rank's alone."""
+    agree(divided_by[1][0][name], [found[name] for found in divided_by[2]])
+
+
 @pytest.mark.parametrize(
     ("name", "size"), [(name, size) for size in (2, 3) for name in cases(size)]
 )
@@ -182,7 +205,10 @@ def test_ranks_agree_with_one_process(name: str, size: int, learnt_by: Learnt) -
     """Five or more groups on two and three ranks: shares are unequal, and some minibatches have
     nothing for a rank."""
     (one,) = (found[name] for found in learnt_by[1])
-    several = [found[name] for found in learnt_by[size]]
+    agree(one, [found[name] for found in learnt_by[size]])
+
+
+def agree(one: Mapping[str, Any], several: Sequence[Mapping[str, Any]]) -> None:
     assert one["moved"] > RATE / 2
     for other in several:
         assert other["played"] == one["played"]

@@ -46,7 +46,13 @@ def train(arguments: argparse.Namespace) -> int:
             with results_only(wanted=arguments.json) as out:
                 watch = watch_for(Console(), quiet=arguments.quiet, as_json=arguments.json, out=out)
                 sending = Sending(watch, [] if ranks.rank else arguments.sink)
-                run(config, resume=arguments.resume, watch=sending, ranks=ranks)
+                run(
+                    config,
+                    resume=arguments.resume,
+                    watch=sending,
+                    ranks=ranks,
+                    sharded=arguments.sharded,
+                )
     except KeyboardInterrupt:
         if config is None:
             raise

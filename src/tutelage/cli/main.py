@@ -206,6 +206,11 @@ def _train(p: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="with --dry-run: plan for one GPU of so many GB instead of this machine",
     )
+    p.add_argument(
+        "--sharded",
+        action="store_true",
+        help="divide the student's layers over the ranks of torchrun (FSDP2)",
+    )
     p.add_argument("--quiet", action="store_true", help="print notes only")
     p.add_argument("--json", action="store_true", help="print a line of JSON for every event")
     _sink(p)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,8 @@ from tutelage.envs.doors import Doors
 from tutelage.envs.pool import LocalPool
 from tutelage.hints import Hints
 from tutelage.hints.bank import Bank, Skill
-from tutelage.policies.base import Actor
+from tutelage.policies.base import Actor, Dtype
+from tutelage.policies.hf.lora import Adapters
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model
 from tutelage.prompts.context import Context
@@ -49,7 +50,14 @@ OF_THREE = ("dapo batches", "guided", "atod", "skills")
 """The same on three ranks, one of which has fewer groups than the others."""
 
 
-def policy(seed: int, layers: int = 1) -> HFPolicy:
+def policy(
+    seed: int,
+    layers: int = 1,
+    *,
+    lora: bool = False,
+    recompute: bool = False,
+    dtype: Dtype = "float32",
+) -> HFPolicy:
     model = build_model(
         entries=chat().size,
         layers=layers,
@@ -64,7 +72,19 @@ def policy(seed: int, layers: int = 1) -> HFPolicy:
     )
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(3.0)
-    return HFPolicy(model.eval(), chat(), slots=16)
+    adapters = Adapters(model, rank=2, base="tests", seed=0) if lora else None
+    if adapters is not None:  # so that they matter from the first step on
+        for name, p in model.named_parameters():
+            if ".lora_B." in name:
+                torch.nn.init.normal_(p, std=0.1)
+    return HFPolicy(
+        model.eval(),
+        chat(),
+        slots=16,
+        adapters=adapters,
+        gradient_checkpointing=recompute,
+        dtype=dtype,
+    )
 
 
 def rewarded(episode: Episode) -> Episode:
@@ -75,13 +95,18 @@ def rewarded(episode: Episode) -> Episode:
 
 
 def learn(
-    name: str, ranks: Ranks, *, layers: int = 1, sharded: bool = False, **update: Any
+    name: str,
+    ranks: Ranks,
+    *,
+    student: Callable[[], HFPolicy] = lambda: policy(0),
+    sharded: bool = False,
+    **update: Any,
 ) -> dict[str, Any]:
     """A few steps of an algorithm: what was played, every number, and the weights."""
     torch.manual_seed(0)
     suite, algorithm = Doors(3), CASES[name]()
     policies: dict[str, Actor] = {
-        "self": policy(0, layers),
+        "self": student(),
         "teacher": policy(1),
         "reference": policy(2),
     }
@@ -101,13 +126,13 @@ def learn(
     )
     hinter = Hinter(session=session, seed=0)
     session = replace(session, ready=hinter)
-    student = policies["self"]
-    assert isinstance(student, HFPolicy)
-    before = flat(student)
-    if sharded and ranks.size > 1:
-        student.shard()
+    own = policies["self"]
+    assert isinstance(own, HFPolicy)
+    before = flat(own)
+    if sharded:
+        own.shard()
     optimizer = adamw(
-        student.parameters(), lr=RATE, betas=(0.9, 0.999), weight_decay=0.0, offload=False
+        own.parameters(), lr=RATE, betas=(0.9, 0.999), weight_decay=0.0, offload=False
     )
     out: dict[str, Any] = {"played": [], "losses": [], "columns": [], "norms": [], "ratios": []}
     for step in range(STEPS):
@@ -141,7 +166,12 @@ def learn(
         out["columns"].append({**report.columns, **likely})
         out["norms"].append(report.grad_norm)
         out["ratios"].append(report.ratios)
-    out["weights"], out["moved"] = flat(student), (flat(student) - before).abs().max()
+    out["weights"], out["moved"] = flat(own), (flat(own) - before).abs().max()
+    out["trained"] = sum(p.numel() for p in own.parameters())
+    if own.sharded is not None:
+        weights = range(len(own.sharded.whole))
+        out["divided"] = sum(w.numel() for w in own.sharded.whole)
+        out["held"] = sum(own.sharded.divided(k).to_local().numel() for k in weights)
     out["skills"] = session.hints.bandit.state()
     return out
 
@@ -179,23 +209,53 @@ def learnt_by(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
     return {size: run(size, partial(every, cases(size)), folder / str(size)) for size in (1, 2, 3)}
 
 
-SHARDED = ("grpo everything", "opd full", "sdar")
+FORMS: Mapping[str, Mapping[str, Any]] = {
+    "": {},
+    "adapters": {"lora": True},
+    "recomputed": {"recompute": True},
+    "bfloat16": {"dtype": "bfloat16"},
+}
+"""Of a student with two layers whose weights are divided."""
+DIVIDED = [("grpo everything", ""), ("opd full", ""), *(("sdar", form) for form in FORMS)]
+
+
+def in_form(name: str, form: str, ranks: Ranks, *, sharded: bool) -> dict[str, Any]:
+    student = partial(policy, 0, 2, **FORMS[form])
+    return learn(name, ranks, student=student, sharded=sharded)
 
 
 def divided(ranks: Ranks) -> dict[str, dict[str, Any]]:
-    return {name: learn(name, ranks, layers=2, sharded=True) for name in SHARDED}
+    found = {
+        f"{name} {form}": in_form(name, form, ranks, sharded=ranks.size > 1)
+        for name, form in DIVIDED
+    }
+    return {**found, "whole": in_form("sdar", "bfloat16", ranks, sharded=False)}
 
 
 @pytest.fixture(scope="module")
 def divided_by(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
-    folder = tmp_path_factory.mktemp("sharded")
+    folder = tmp_path_factory.mktemp("divided")
     return {size: run(size, divided, folder / str(size)) for size in (1, 2)}
 
 
-@pytest.mark.parametrize("name", SHARDED)
-def test_divided_weights_agree_with_one_process(name: str, divided_by: Learnt) -> None:
-    """FSDP2 over two ranks with gloo, in unequal shares: some passes are one rank's alone."""
-    agree(divided_by[1][0][name], [found[name] for found in divided_by[2]])
+@pytest.mark.parametrize(("name", "form"), DIVIDED[:-1])
+def test_divided_weights_agree_with_one_process(name: str, form: str, divided_by: Learnt) -> None:
+    """FSDP2 over two ranks, in unequal shares: some passes are one rank's alone."""
+    several = [found[f"{name} {form}"] for found in divided_by[2]]
+    agree(divided_by[1][0][f"{name} {form}"], several)
+    for each in several:  # an odd number of rows is divided unequally
+        assert each["held"] == pytest.approx(each["divided"] / 2, rel=0.05)
+        whole = each["divided"] if not FORMS[form].get("lora") else 0
+        assert each["trained"] <= divided_by[1][0][f"{name} {form}"]["trained"] - 0.45 * whole
+
+
+def test_weights_divided_in_bfloat16_agree_with_whole_ones(divided_by: Learnt) -> None:
+    """Layers are gathered in bfloat16, as autocast computes with them; sums stay in float32."""
+    whole, several = divided_by[2][0]["whole"], [x["sdar bfloat16"] for x in divided_by[2]]
+    for other in several:
+        assert other["played"] == whole["played"]
+        assert other["norms"] == pytest.approx(whole["norms"], rel=1e-3)
+        assert_close(other["weights"], whole["weights"], atol=RATE / 10, rtol=0)
 
 
 @pytest.mark.parametrize(

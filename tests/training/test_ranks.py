@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from tutelage.envs.doors import Doors
 from tutelage.envs.pool import LocalPool
 from tutelage.hints import Hints
 from tutelage.hints.bank import Bank, Skill
+from tutelage.objective.aligned import Coverage
+from tutelage.objective.batch import collate
 from tutelage.policies.base import Actor, Dtype
 from tutelage.policies.hf.lora import Adapters
 from tutelage.policies.hf.policy import HFPolicy
@@ -29,9 +32,11 @@ from tutelage.rollout.ranks import Ranks
 from tutelage.rollout.record import episode_line
 from tutelage.rollout.session import Clock, Limits, Session
 from tutelage.rollout.task_sampling import gather, learnt
+from tutelage.training.layout import Layout
 from tutelage.training.optimizer import adamw
+from tutelage.training.shard import Shard
 from tutelage.training.train_step import Update, train_step
-from tutelage.types import Episode
+from tutelage.types import Episode, Observation, Stop, Task, Turn
 
 STEPS = 2
 RATE = 3e-4
@@ -287,3 +292,45 @@ def agree(one: Mapping[str, Any], several: Sequence[Mapping[str, Any]]) -> None:
                 assert_close(its[column], values, atol=3e-4, rtol=1e-5, equal_nan=True, msg=column)
         # one set of weights: what a rank sums is what all of them have
         assert torch.equal(other["weights"], several[0]["weights"])
+
+
+def test_coverage_is_of_the_rank_that_played_an_episode(tmp_path: Path) -> None:
+    """Each rank knows its own episodes' tokens best; numbers of chunks stay apart by rank, and a
+    token in no chunk of its rank is in none."""
+    # episodes of 3, 2 and 2 tokens on the ranks 0, 1, 0
+    known = [
+        Coverage(chunk=torch.tensor(chunk), single=torch.tensor(single))
+        for chunk, single in (
+            ([0, 0, 1, 7, 7, 2, -1], [False, False, True, True, True, True, False]),
+            ([5, 5, 5, 0, -1, 5, 5], [True, True, True, True, False, False, True]),
+        )
+    ]
+
+    def job(ranks: Ranks) -> Coverage:
+        shard = Shard(ranks=ranks, layout=three_episodes(), owner=[0, 1, 0])
+        return shard.coverage({"teacher": known[ranks.rank]})["teacher"]
+
+    for found in run(2, job, tmp_path):
+        chunk = found.chunk.tolist()
+        assert found.single.tolist() == [False, False, True, True, False, True, False]
+        assert found.covered.tolist() == [True, True, True, True, False, True, False]
+        assert chunk[0] == chunk[1]
+        assert len({chunk[0], chunk[2], chunk[3], chunk[5]}) == 4
+
+
+def three_episodes() -> Layout:
+    """A layout of three episodes with 3, 2 and 2 sampled tokens."""
+
+    def episode(k: int, tokens: int) -> Episode:
+        turn = Turn(
+            observation=Observation(text="x"),
+            prompt=(1,),
+            text="",
+            tokens=(5,) * tokens,
+            logps=(0.0,) * tokens,
+        )
+        return Episode(task=Task(id=str(k)), group=str(k), turns=(turn,), stop=Stop.DONE)
+
+    episodes = [episode(k, tokens) for k, tokens in enumerate((3, 2, 2))]
+    starts = [[0, 3], [3, 5], [5, 7]]
+    return Layout(batch=collate(episodes), samples={}, starts=starts)

@@ -59,7 +59,12 @@ SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "grpo, SmolLM2-135M": (
         "guess_smollm2.toml",
         (
-            *("policy.lora=0", "rollout.tasks_per_step=2", "rollout.group_size=2"),
+            *(
+                "policy.lora=0",
+                "algorithm.kl=0.05",
+                "rollout.tasks_per_step=2",
+                "rollout.group_size=2",
+            ),
             *("run.steps=3", "eval.every=0", "run.checkpoint_every=1000"),
         ),
     ),

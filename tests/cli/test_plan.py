@@ -1,6 +1,7 @@
 """`tutelage plan`: its simulation of steps on more cards, its output, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,22 @@ from support.tiny_runs import TEACHER, tiny_file
 
 from tutelage.cli.bench import Probe, Size
 from tutelage.cli.main import main
-from tutelage.cli.step_simulation import Links, Rates, Work, rates, rounds, simulate
+from tutelage.cli.model_sizes import Shape
+from tutelage.cli.planned_memory import Model, divided_memory, memory_of
+from tutelage.cli.step_simulation import Layers, Links, Rates, Work, rates, rounds, simulate
+from tutelage.config.schema import PolicySection
 
+SMOLLM2 = Shape(
+    vocab=49_152,
+    hidden=576,
+    layers=30,
+    heads=9,
+    kv_heads=3,
+    head_dim=64,
+    ffn=1536,
+    context=8192,
+    tied=True,
+)
 LINKS = Links(inside=4e9, between=1e9, latency=0.0)
 EVEN = ((Size(turns=2, sampled=10, read=100),) * 2,)
 """One measured group of two equal episodes."""
@@ -73,6 +88,43 @@ def test_a_second_card_halves_what_it_shares_and_adds_the_gradients() -> None:
     # 2 (n - 1) / n of 4 GB at 4 GB/s; and half of the scores: 16 bytes of 80 tokens
     assert two["exchange"] == pytest.approx(1.0 + 16 * 80 / 2 / 4e9)
     assert two["waiting"] == 0.0
+
+
+def test_divided_layers_are_gathered_twice_for_every_pass() -> None:
+    layers = Layers(count=900_000_000, trained=900_000_000, size=2, whole=4, tokens=150, views=2)
+    whole = simulate(rated(EVEN), work(2), LINKS).phases["exchange"]
+    split = simulate(rated(EVEN), replace(work(2), divided=layers), LINKS).phases["exchange"]
+    # half of 3.6 GB is gathered once, and less is summed; 400 tokens of a rank are 3 passes of 2
+    # views, of 2 times half of 1.8 GB, and half of 3.6 GB of gradients
+    assert split - whole == pytest.approx(1.8 / 4 - 3.6 / 4 + 6 * (1.8 + 1.8) / 4)
+
+
+def test_divided_memory_is_that_of_rows() -> None:
+    """SmolLM2's shape: everything but the rows is whole while episodes are played, and the layers
+    are rows alone in the update."""
+    shape, section = SMOLLM2, PolicySection(model="any")
+    linear = shape.linear()
+    student = Model(
+        name="student",
+        source="any",
+        shape=shape,
+        weights=4 * shape.parameters(),
+        moments=8 * shape.parameters(),
+        update=4 * shape.parameters() + 1_000_000_000,
+        cache=0,
+    )
+    one, four = (divided_memory([student], shape, section, n) for n in (1, 4))
+    assert one == memory_of([student])
+    assert four == pytest.approx(one - 16 * linear * 3 / 4)
+    lora = PolicySection(model="any", lora=8)
+    kept = replace(student, moments=0, update=1_000_000_000)
+    one, four = (divided_memory([kept], shape, lora, n) for n in (1, 4))
+    assert four == pytest.approx(one - 4 * linear * 3 / 4)
+    cached = replace(student, cache=10_000_000_000)
+    playing = divided_memory([cached], shape, section, 4)
+    assert playing == pytest.approx(
+        12 * shape.parameters() - 8 * linear * 3 / 4 + 4 * linear / 4 + 10_000_000_000
+    )
 
 
 def test_machines_share_their_network() -> None:
@@ -144,6 +196,10 @@ def test_a_file_is_planned(
     one = found["layouts"][0]
     assert one["seconds"] == pytest.approx(sum(one["phases"].values()))
     assert one["efficiency"] == 1.0
+    assert one["divided_memory"] is None
+    for more in found["layouts"][1:]:
+        assert 0 < more["divided_memory"] <= more["memory"]
+        assert more["divided_seconds"] > more["seconds"] - more["phases"]["exchange"]
     assert one["phases"]["exchange"] == one["phases"]["waiting"] == 0.0
     assert {"generate", "teacher", "update", "optimizer"} <= {
         k for k, v in one["phases"].items() if v
@@ -152,7 +208,13 @@ def test_a_file_is_planned(
     assert main(["plan", "my.toml", "--seconds", "0.01", "--gpu", "80", "--link", "300"]) == 0
     output = capsys.readouterr().out
     assert output.startswith("Memory of a card: about ")
-    for words in ("of 80.0 GB of GPU memory", "A second card: ", "Simulated, where:", "300 GB/s"):
+    for words in (
+        "of 80.0 GB of GPU memory",
+        "A second card: ",
+        "Simulated, where:",
+        "300 GB/s",
+        "--sharded",
+    ):
         assert words in output
     assert list(tmp_path.iterdir()) == [tmp_path / "my.toml"]  # nothing is written
 

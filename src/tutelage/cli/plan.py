@@ -5,7 +5,7 @@ Memory is that of `train --dry-run`, rates are those of `tutelage bench`. Nothin
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import IO, Any
 
 import torch
@@ -14,12 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from tutelage.cli import bench, dry_run
-from tutelage.cli.planned_memory import in_bytes
-from tutelage.cli.step_simulation import Links, Rates, Times, Work, rates, simulate
+from tutelage.cli.planned_memory import divided, divided_memory, in_bytes
+from tutelage.cli.step_simulation import Layers, Links, Rates, Times, Work, rates, simulate
 from tutelage.config.schema import Config
 from tutelage.policies.hf.kv_cache import GB
 from tutelage.runs.assemble import Tick
-from tutelage.runs.phases import phases_of
+from tutelage.runs.phases import Phase, phases_of
 
 CARDS = (1, 2, 8, 64, 512)
 """Numbers of cards that are simulated."""
@@ -35,6 +35,8 @@ class Layout:
     grown       the step has as many times the groups as there are cards, instead of the file's
     efficiency  episodes a second and card, relative to one card
     hours       of all steps of the main algorithm, times the cards
+    divided_seconds, divided_memory
+                of a step where --sharded divides the student's layers; None where it cannot
     """
 
     cards: int
@@ -44,6 +46,8 @@ class Layout:
     times: Times
     efficiency: float
     hours: float
+    divided_seconds: float | None = None
+    divided_memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +111,14 @@ def make(
                 trained=trained,
                 views=len(phase.algorithm.all_views()),
             )
-            times = simulate(found, work, links, draws=32 if size < 1000 else 3)
+            draws = 32 if size < 1000 else 3
+            times = simulate(found, work, links, draws=draws)
+            layers = _layers(config, dry, phase) if count > 1 else None
+            slower = memory = None
+            if layers is not None and shape is not None:
+                split = simulate(found, replace(work, divided=layers), links, draws=draws)
+                slower = split.seconds
+                memory = divided_memory(dry.models, shape, config.policy, count)
             one = layouts[0].times if layouts else times
             speed = times.episodes / times.seconds / (one.episodes / one.seconds)
             layouts.append(
@@ -119,6 +130,8 @@ def make(
                     times=times,
                     efficiency=speed / count,
                     hours=count * times.seconds * phase.steps / 3600,
+                    divided_seconds=slower,
+                    divided_memory=memory,
                 )
             )
     return Plan(
@@ -128,6 +141,22 @@ def make(
         steps=phase.steps,
         layouts=tuple(layouts),
         assumptions=tuple(_assumptions(config, report, found, links, cards=cards)),
+    )
+
+
+def _layers(config: Config, dry: dry_run.Plan, phase: Phase) -> Layers | None:
+    """The student's layers as --sharded divides them; None where it cannot."""
+    student, section = dry.models[0], config.policy
+    if student.shape is None or student.misfit or section.compile or section.quantize != "none":
+        return None
+    count, size = divided(student.shape, section)
+    return Layers(
+        count=count,
+        trained=0 if section.lora else count,
+        size=2 if section.dtype == "bfloat16" else 4,
+        whole=size,
+        tokens=config.update.max_tokens_per_pass,
+        views=len(phase.algorithm.trained()),
     )
 
 
@@ -141,7 +170,7 @@ def _assumptions(
         "every process has cores and memory bandwidth of its own"
     )
     yield (
-        "every rank holds the whole model (data parallel), plays whole groups in "
+        "every rank holds the whole model, but for --sharded, plays whole groups in "
         f"{config.rollout.concurrency} slots, and lays out the whole step"
     )
     yield (
@@ -155,6 +184,11 @@ def _assumptions(
     )
     if report.cut:
         yield f"the measured episodes were {report.cut}; a longer --seconds measures longer ones"
+    if not any(probe.steps for probe in report.probes):
+        yield (
+            "no token of the measured episodes counted, as where the returns of every group are "
+            "equal, so the update takes no time here; a step that learns takes more"
+        )
     if len({sum(map(len, probe.groups)) for probe in report.probes}) == 1:
         yield (
             "the probe had time for one number of groups only, so generation counts by tokens: a "
@@ -250,6 +284,22 @@ def show(plan: Plan, console: Console) -> None:
             f"{each.times.bottleneck} ({_share(each.times, each.times.bottleneck)})",
         )
     console.print(many)
+    if any(each.divided_memory for each in plan.layouts):
+        split = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("cards", "groups", "memory of a card", "--sharded", "s a step", "--sharded"):
+            split.add_column(column, justify="right")
+        for each in plan.layouts:
+            if each.divided_memory is not None:
+                split.add_row(
+                    str(each.cards),
+                    f"{each.groups:,}",
+                    in_bytes(each.memory),
+                    in_bytes(each.divided_memory),
+                    f"{each.times.seconds:.3g}",
+                    f"{each.divided_seconds:.3g}",
+                )
+        say("\nThe student's layers divided over the cards (--sharded):")
+        console.print(split)
     say("\nSimulated, where:")
     for text in plan.assumptions:
         say(f"* {text}")
@@ -284,5 +334,5 @@ def _second(plan: Plan) -> str:
     return (
         f"A second card: the same step takes {same.times.seconds:.3g} s instead of "
         f"{plan.one.times.seconds:.3g} ({2 * same.efficiency:.2f} times as fast); {grown}. "
-        f"Each card still holds the whole model."
+        "Each card still holds the whole model, unless --sharded divides its layers."
     )

@@ -6,6 +6,7 @@ exchanged, after scoring, and before each optimiser step, as they do in a run.
 """
 
 import heapq
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -178,6 +179,34 @@ class Work:
     epochs: int
     trained: int
     views: int
+    divided: "Layers | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """Layers that are divided over ranks.
+
+    count   parameters in them
+    trained  of them: none beside adapters
+    size    bytes of one as it is gathered for a pass
+    whole   bytes of one as it is gathered after an update
+    tokens  of a pass
+    views   that each have a pass
+    """
+
+    count: int
+    trained: int
+    size: int
+    whole: int
+    tokens: int
+    views: int
+
+    def seconds(self, links: Links, ranks: int, read: float) -> float:
+        """Of an update of so many tokens of one rank: a layer is gathered before its forward and
+        its backward pass, and its gradients are summed in float32 to the ranks of their rows."""
+        passes = self.views * math.ceil(read / self.tokens)
+        gathered = 2 * links.all_gather(ranks, self.size * self.count)
+        return passes * (gathered + links.all_gather(ranks, 4.0 * self.trained))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,17 +271,21 @@ def _step(
         sampled = sum(size.sampled for _, size in every)
         out["exchange"] += links.all_gather(n, of.sent * count) + of.unpack * count
         out["exchange"] += work.views * links.all_gather(n, SCORED * sampled)
+        if work.divided:
+            out["exchange"] += links.all_gather(n, work.divided.whole * work.divided.count)
+    summed = work.trained - (work.divided.trained if work.divided else 0)
     for _ in range(work.epochs):
         order = list(every)
         draw.shuffle(order)
         for start in range(min(work.minibatches, count)):
             own = [0.0] * n
             for rank, size in order[start :: work.minibatches]:
-                own[rank] += of.update * size.read / work.epochs
-            out["update"] += mean(own)
-            out["waiting"] += max(own) - mean(own)
+                own[rank] += size.read
+            each = of.update / work.epochs
+            out["update"] += each * mean(own)
+            out["waiting"] += each * (max(own) - mean(own))
             out["optimizer"] += of.optimizer
-            out["exchange"] += links.all_reduce(
-                n, 4.0 * work.trained, messages=1 + work.trained // (1 << 24)
-            )
+            out["exchange"] += links.all_reduce(n, 4.0 * summed, messages=1 + summed // (1 << 24))
+            if work.divided and n > 1:
+                out["exchange"] += work.divided.seconds(links, n, max(own))
     return out

@@ -252,3 +252,12 @@ def test_a_rate_that_is_no_number_is_refused(
     with pytest.raises(SystemExit):
         main(["plan", "my.toml", option, "fast"])
     assert "'fast' is not a number of GB" in capsys.readouterr().err
+
+
+def test_a_dry_run_refers_to_the_plan_for_divided_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.toml").write_text(FILE)
+    assert main(["train", "my.toml", "--dry-run", "--sharded"]) == 2
+    assert "leave --sharded out, or see `tutelage plan`" in capsys.readouterr().err

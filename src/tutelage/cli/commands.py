@@ -77,6 +77,11 @@ def _training(arguments: argparse.Namespace) -> "Config":
         )
     if arguments.gpu and not arguments.dry_run:
         raise ConfigError("--gpu plans for another machine, so it belongs to --dry-run; add that")
+    if arguments.sharded and arguments.dry_run:
+        raise ConfigError(
+            "--dry-run plans for whole weights on every rank; leave --sharded out, or see `tutelage "
+            "plan`, which shows the memory of divided ones"
+        )
     return config
 
 

@@ -1,6 +1,6 @@
 """The interfaces of a policy: sample turns for prompts, and score tokens after prompts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +132,14 @@ class Trainable(OpenedPolicy, Protocol):
 
 @runtime_checkable
 class Divided(Protocol):
-    """The divided form of a student's weights, of which each rank trains a part."""
+    """The divided form of a student's weights, of which each rank trains a part.
 
-    parts: Mapping[int, Parameter]
+    whole  the weights that are divided, as they are outside of an update
+    parts  this rank's rows of those that are trained, by the number of the weight
+    """
+
+    whole: list[Parameter]
+    parts: dict[int, Parameter]
 
     def collect(self) -> None:
         """Move the gradients of the divided weights to the parts."""

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tutelage.errors import Diverged, RunError
-from tutelage.policies.base import Divided, Trainable
+from tutelage.policies.base import Divided, Shards, Trainable
 from tutelage.rollout.disk import as_disk_error, reason, sync, write_whole
 
 LATEST = "latest"
@@ -102,7 +102,9 @@ def save(
 
 def _check_finite(state: State, student: Trainable) -> None:
     """Refuse weights that are not finite, which would replace the last good ones."""
-    if not all(bool(p.isfinite().all()) for p in student.parameters()):
+    divided = student.sharded if isinstance(student, Shards) else None
+    weights = [*student.parameters(), *(divided.whole if divided is not None else ())]
+    if not all(bool(p.isfinite().all()) for p in weights):
         raise Diverged(
             f"the weights after step {state.step} are not finite, so they were not saved; continue "
             "from the last checkpoint with --resume and a lower update.lr or update.grad_clip"

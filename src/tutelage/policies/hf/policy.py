@@ -169,6 +169,8 @@ class HFPolicy:
         policy = copy.copy(self)
         policy.sharded = None
         shared = {id(p): p for p in self.model.parameters() if not p.requires_grad}
+        for weight in self.sharded.whole if self.sharded is not None else ():
+            shared.pop(id(weight), None)  # it is given back during an update
         policy.model, policy.adapters = copy.deepcopy((self.model, self.adapters), shared)
         if self.readout.output is not None:
             policy.readout = replace(self.readout, output=policy.model.get_output_embeddings())

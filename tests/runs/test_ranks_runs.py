@@ -42,9 +42,10 @@ def config(**changes: object) -> Config:
     return parse(table)
 
 
-def job(resume: bool = False, **changes: object) -> Callable[[Ranks], None]:
+def job(resume: bool = False, sharded: bool = False, **changes: object) -> Callable[[Ranks], None]:
     def of(ranks: Ranks) -> None:
-        train.train(config(**changes), resume=resume, watch=Quiet(), ranks=ranks)
+        watch = Quiet()
+        train.train(config(**changes), resume=resume, watch=watch, ranks=ranks, sharded=sharded)
 
     return of
 
@@ -127,6 +128,29 @@ def test_a_killed_rank_ends_the_others_and_the_run_goes_on_with_more_or_fewer(
     assert "Traceback" not in ends[1 - killed].message
     run(3 - 2 * killed, job(resume=True), tmp_path)
     agree(whole, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.nightly)]
+)
+def test_a_run_goes_on_with_weights_whole_or_divided(
+    before: int, after: int, whole: Path, tmp_path: Path
+) -> None:
+    """A checkpoint of two ranks that divide weights and moments is one of a single process."""
+    gang = Gang(before, job(sharded=before > 1), tmp_path)
+    reaches(tmp_path, 4)
+    gang.kill(before - 1)
+    assert {end.code for end in gang.wait(TELLS + 60)} <= {2, -signal.SIGKILL}
+    assert checkpoint.latest(tmp_path / "run").name > checkpoint.START
+    run(after, job(resume=True, sharded=after > 1), tmp_path)
+    agree(whole, tmp_path)
+
+
+def test_one_process_divides_nothing(tmp_path: Path) -> None:
+    (end,) = Gang(1, job(sharded=True), tmp_path).wait()
+    assert end.code == 2
+    assert "start with `torchrun" in end.message
+    assert not (tmp_path / "run").exists()
 
 
 def test_ctrl_c_writes_a_checkpoint_of_the_last_step(whole: Path, tmp_path: Path) -> None:

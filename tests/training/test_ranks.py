@@ -2,9 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,10 @@ from tutelage.envs.doors import Doors
 from tutelage.envs.pool import LocalPool
 from tutelage.hints import Hints
 from tutelage.hints.bank import Bank, Skill
-from tutelage.policies.base import Actor
+from tutelage.objective.aligned import Coverage
+from tutelage.objective.batch import collate
+from tutelage.policies.base import Actor, Dtype
+from tutelage.policies.hf.lora import Adapters
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model
 from tutelage.prompts.context import Context
@@ -28,9 +32,11 @@ from tutelage.rollout.ranks import Ranks
 from tutelage.rollout.record import episode_line
 from tutelage.rollout.session import Clock, Limits, Session
 from tutelage.rollout.task_sampling import gather, learnt
+from tutelage.training.layout import Layout
 from tutelage.training.optimizer import adamw
+from tutelage.training.shard import Shard
 from tutelage.training.train_step import Update, train_step
-from tutelage.types import Episode
+from tutelage.types import Episode, Observation, Stop, Task, Turn
 
 STEPS = 2
 RATE = 3e-4
@@ -49,10 +55,17 @@ OF_THREE = ("dapo batches", "guided", "atod", "skills")
 """The same on three ranks, one of which has fewer groups than the others."""
 
 
-def policy(seed: int) -> HFPolicy:
+def policy(
+    seed: int,
+    layers: int = 1,
+    *,
+    lora: bool = False,
+    recompute: bool = False,
+    dtype: Dtype = "float32",
+) -> HFPolicy:
     model = build_model(
         entries=chat().size,
-        layers=1,
+        layers=layers,
         hidden=16,
         heads=2,
         kv_heads=1,
@@ -64,7 +77,19 @@ def policy(seed: int) -> HFPolicy:
     )
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(3.0)
-    return HFPolicy(model.eval(), chat(), slots=16)
+    adapters = Adapters(model, rank=2, base="tests", seed=0) if lora else None
+    if adapters is not None:  # so that they matter from the first step on
+        for name, p in model.named_parameters():
+            if ".lora_B." in name:
+                torch.nn.init.normal_(p, std=0.1)
+    return HFPolicy(
+        model.eval(),
+        chat(),
+        slots=16,
+        adapters=adapters,
+        gradient_checkpointing=recompute,
+        dtype=dtype,
+    )
 
 
 def rewarded(episode: Episode) -> Episode:
@@ -74,12 +99,19 @@ def rewarded(episode: Episode) -> Episode:
     return replace(episode, turns=tuple(turns), won=draw[9] > 127)
 
 
-def learn(name: str, ranks: Ranks, **update: Any) -> dict[str, Any]:
+def learn(
+    name: str,
+    ranks: Ranks,
+    *,
+    student: Callable[[], HFPolicy] = lambda: policy(0),
+    sharded: bool = False,
+    **update: Any,
+) -> dict[str, Any]:
     """A few steps of an algorithm: what was played, every number, and the weights."""
     torch.manual_seed(0)
     suite, algorithm = Doors(3), CASES[name]()
     policies: dict[str, Actor] = {
-        "self": policy(0),
+        "self": student(),
         "teacher": policy(1),
         "reference": policy(2),
     }
@@ -99,12 +131,14 @@ def learn(name: str, ranks: Ranks, **update: Any) -> dict[str, Any]:
     )
     hinter = Hinter(session=session, seed=0)
     session = replace(session, ready=hinter)
-    student = policies["self"]
-    assert isinstance(student, HFPolicy)
+    own = policies["self"]
+    assert isinstance(own, HFPolicy)
+    before = flat(own)
+    if sharded:
+        own.shard()
     optimizer = adamw(
-        student.parameters(), lr=RATE, betas=(0.9, 0.999), weight_decay=0.0, offload=False
+        own.parameters(), lr=RATE, betas=(0.9, 0.999), weight_decay=0.0, offload=False
     )
-    before = flat(student)
     out: dict[str, Any] = {"played": [], "losses": [], "columns": [], "norms": [], "ratios": []}
     for step in range(STEPS):
         played = gather(
@@ -137,13 +171,18 @@ def learn(name: str, ranks: Ranks, **update: Any) -> dict[str, Any]:
         out["columns"].append({**report.columns, **likely})
         out["norms"].append(report.grad_norm)
         out["ratios"].append(report.ratios)
-    out["weights"], out["moved"] = flat(student), (flat(student) - before).abs().max()
+    out["weights"], out["moved"] = flat(own), (flat(own) - before).abs().max()
+    out["trained"] = sum(p.numel() for p in own.parameters())
+    if own.sharded is not None:
+        weights = range(len(own.sharded.whole))
+        out["divided"] = sum(w.numel() for w in own.sharded.whole)
+        out["held"] = sum(own.sharded.divided(k).to_local().numel() for k in weights)
     out["skills"] = session.hints.bandit.state()
     return out
 
 
 def flat(student: HFPolicy) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in student.parameters()])
+    return torch.cat([p.detach().flatten() for p in student.model.parameters()])
 
 
 def written(episode: Episode) -> dict[str, object]:
@@ -175,6 +214,55 @@ def learnt_by(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
     return {size: run(size, partial(every, cases(size)), folder / str(size)) for size in (1, 2, 3)}
 
 
+FORMS: Mapping[str, Mapping[str, Any]] = {
+    "": {},
+    "adapters": {"lora": True},
+    "recomputed": {"recompute": True},
+    "bfloat16": {"dtype": "bfloat16"},
+}
+"""Of a student with two layers whose weights are divided."""
+DIVIDED = [("grpo everything", ""), ("opd full", ""), *(("sdar", form) for form in FORMS)]
+
+
+def in_form(name: str, form: str, ranks: Ranks, *, sharded: bool) -> dict[str, Any]:
+    student = partial(policy, 0, 2, **FORMS[form])
+    return learn(name, ranks, student=student, sharded=sharded)
+
+
+def divided(ranks: Ranks) -> dict[str, dict[str, Any]]:
+    found = {
+        f"{name} {form}": in_form(name, form, ranks, sharded=ranks.size > 1)
+        for name, form in DIVIDED
+    }
+    return {**found, "whole": in_form("sdar", "bfloat16", ranks, sharded=False)}
+
+
+@pytest.fixture(scope="module")
+def divided_by(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
+    folder = tmp_path_factory.mktemp("divided")
+    return {size: run(size, divided, folder / str(size)) for size in (1, 2)}
+
+
+@pytest.mark.parametrize(("name", "form"), DIVIDED[:-1])
+def test_divided_weights_agree_with_one_process(name: str, form: str, divided_by: Learnt) -> None:
+    """FSDP2 over two ranks, in unequal shares: some passes are one rank's alone."""
+    several = [found[f"{name} {form}"] for found in divided_by[2]]
+    agree(divided_by[1][0][f"{name} {form}"], several)
+    for each in several:  # an odd number of rows is divided unequally
+        assert each["held"] == pytest.approx(each["divided"] / 2, rel=0.05)
+        whole = each["divided"] if not FORMS[form].get("lora") else 0
+        assert each["trained"] <= divided_by[1][0][f"{name} {form}"]["trained"] - 0.45 * whole
+
+
+def test_weights_divided_in_bfloat16_agree_with_whole_ones(divided_by: Learnt) -> None:
+    """Layers are gathered in bfloat16, as autocast computes with them; sums stay in float32."""
+    whole, several = divided_by[2][0]["whole"], [x["sdar bfloat16"] for x in divided_by[2]]
+    for other in several:
+        assert other["played"] == whole["played"]
+        assert other["norms"] == pytest.approx(whole["norms"], rel=1e-3)
+        assert_close(other["weights"], whole["weights"], atol=RATE / 10, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("name", "size"), [(name, size) for size in (2, 3) for name in cases(size)]
 )
@@ -182,7 +270,10 @@ def test_ranks_agree_with_one_process(name: str, size: int, learnt_by: Learnt) -
     """Five or more groups on two and three ranks: shares are unequal, and some minibatches have
     nothing for a rank."""
     (one,) = (found[name] for found in learnt_by[1])
-    several = [found[name] for found in learnt_by[size]]
+    agree(one, [found[name] for found in learnt_by[size]])
+
+
+def agree(one: Mapping[str, Any], several: Sequence[Mapping[str, Any]]) -> None:
     assert one["moved"] > RATE / 2
     for other in several:
         assert other["played"] == one["played"]
@@ -201,3 +292,45 @@ def test_ranks_agree_with_one_process(name: str, size: int, learnt_by: Learnt) -
                 assert_close(its[column], values, atol=3e-4, rtol=1e-5, equal_nan=True, msg=column)
         # one set of weights: what a rank sums is what all of them have
         assert torch.equal(other["weights"], several[0]["weights"])
+
+
+def test_coverage_is_of_the_rank_that_played_an_episode(tmp_path: Path) -> None:
+    """Each rank knows its own episodes' tokens best; numbers of chunks stay apart by rank, and a
+    token in no chunk of its rank is in none."""
+    # episodes of 3, 2 and 2 tokens on the ranks 0, 1, 0
+    known = [
+        Coverage(chunk=torch.tensor(chunk), single=torch.tensor(single))
+        for chunk, single in (
+            ([0, 0, 1, 7, 7, 2, -1], [False, False, True, True, True, True, False]),
+            ([5, 5, 5, 0, -1, 5, 5], [True, True, True, True, False, False, True]),
+        )
+    ]
+
+    def job(ranks: Ranks) -> Coverage:
+        shard = Shard(ranks=ranks, layout=three_episodes(), owner=[0, 1, 0])
+        return shard.coverage({"teacher": known[ranks.rank]})["teacher"]
+
+    for found in run(2, job, tmp_path):
+        chunk = found.chunk.tolist()
+        assert found.single.tolist() == [False, False, True, True, False, True, False]
+        assert found.covered.tolist() == [True, True, True, True, False, True, False]
+        assert chunk[0] == chunk[1]
+        assert len({chunk[0], chunk[2], chunk[3], chunk[5]}) == 4
+
+
+def three_episodes() -> Layout:
+    """A layout of three episodes with 3, 2 and 2 sampled tokens."""
+
+    def episode(k: int, tokens: int) -> Episode:
+        turn = Turn(
+            observation=Observation(text="x"),
+            prompt=(1,),
+            text="",
+            tokens=(5,) * tokens,
+            logps=(0.0,) * tokens,
+        )
+        return Episode(task=Task(id=str(k)), group=str(k), turns=(turn,), stop=Stop.DONE)
+
+    episodes = [episode(k, tokens) for k, tokens in enumerate((3, 2, 2))]
+    starts = [[0, 3], [3, 5], [5, 7]]
+    return Layout(batch=collate(episodes), samples={}, starts=starts)

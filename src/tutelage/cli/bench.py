@@ -3,11 +3,14 @@
 Nothing is written, and the updated weights are discarded.
 """
 
+import pickle
+import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +26,7 @@ from tutelage.runs import models
 from tutelage.runs.assemble import Tick, assemble, tasks_of, update_of
 from tutelage.runs.offline import opened
 from tutelage.runs.phases import Phase
+from tutelage.seeding import seed_of
 from tutelage.training.optimizer import adamw
 from tutelage.training.train_step import train_step
 from tutelage.types import EXPERT, WRONG_TURN, Episode, Stop
@@ -52,6 +56,8 @@ class Report:
     step: int  # episodes of a full step
     cut: str = ""  # how the measured episodes were shortened; empty for full ones
     parts: tuple[Part, ...]
+    probes: tuple["Probe", ...] = ()
+    tasks: int = 0  # of the training split
 
     @property
     def seconds(self) -> float:
@@ -88,10 +94,66 @@ def measure(config: Config, *, student: str = "", seconds: float = SECONDS, tick
             step=size,
             cut=small.cut,
             parts=tuple(replace(part, seconds=part.seconds * scale) for part in small.parts),
+            probes=tuple(small.probes),
+            tasks=len(parts.tasks),
         )
 
 
 # -- a step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """An episode of full length: its turns, sampled tokens, and tokens that a view reads."""
+
+    turns: float
+    sampled: float
+    read: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Groups that were played and learnt from, and what that took.
+
+    groups     the episodes of each group, at their full length
+    played     the same episodes as they were played, perhaps cut
+    seconds    by phase, as measured
+    laid_out   the part of "prompts" that lays out the step that is learnt from
+    optimizer  seconds of one optimiser step
+    rest       seconds outside of the phases
+    sent       bytes of the episodes as ranks send them to each other
+    unpacking  seconds to read these bytes
+    """
+
+    groups: tuple[tuple[Size, ...], ...]
+    played: tuple[tuple[Size, ...], ...]
+    seconds: Mapping[str, float]
+    laid_out: float
+    optimizer: float
+    steps: int
+    rest: float
+    sent: int
+    unpacking: float
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Measures the steps of an optimiser."""
+
+    seconds: float = 0.0
+    steps: int = 0
+    since: float = 0.0
+
+    def watch(self, optimizer: torch.optim.Optimizer) -> None:
+        def begin(*_: object) -> None:
+            self.since = time.perf_counter()
+
+        def end(*_: object) -> None:
+            self.seconds += time.perf_counter() - self.since
+            self.steps += 1
+
+        optimizer.register_step_pre_hook(begin)
+        optimizer.register_step_post_hook(end)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +163,19 @@ class Small:
     episodes: list[Episode]
     parts: list[Part]
     cut: str
+    probes: list[Probe] = field(default_factory=list)
 
 
 def _step(config: Config, session: Session, phase: Phase, seconds: float) -> Small:
     """Measure as many tasks of a step as fit into `seconds`; if a single full task does not fit,
     one task with fewer turns and tokens."""
-    tasks = tasks_of(session.suite, config.env.split, config.rollout.tasks_per_step, where="env")
+    r, seed = config.rollout, phase.seed
+    every = tasks_of(session.suite, config.env.split, r.tasks_per_step, where="env")
+    count, copies = r.tasks_per_step, r.group_size
+    if phase.algorithm.acting.expert:  # which plays a task once
+        count, copies = min(count * copies, len(every)), 1
+    draw = random.Random(seed_of("tasks", seed, 0))  # those of the run's first step
+    tasks = [every[i] for i in draw.sample(range(len(every)), count)]
     student, end = models.student_of(session.policies), time.perf_counter() + seconds
     optimizer = adamw(
         student.parameters(),
@@ -117,17 +186,21 @@ def _step(config: Config, session: Session, phase: Phase, seconds: float) -> Sma
     )
     update = update_of(config, student.device)
     full = session.limits
+    watch = Stopwatch()
+    watch.watch(optimizer)
 
     def work(count: int) -> float:
         session.clock.restart()
+        watch.seconds = watch.steps = 0
         since = time.perf_counter()
         played = play(
             replace(session, limits=cut),
             tasks[:count],
             phase.algorithm,
-            seed=phase.seed,
-            group_size=config.rollout.group_size,
+            seed=seed,
+            group_size=copies,
         )
+        laid_out = session.clock.seconds.get("prompts", 0.0)
         episodes[:] = [e for e in played if e.turns and not e.stop.broken]
         if not episodes:
             raise RunError(
@@ -141,19 +214,76 @@ def _step(config: Config, session: Session, phase: Phase, seconds: float) -> Sma
             session.prompter,
             update,
             step=0,
-            seed=phase.seed,
+            seed=seed,
             clock=session.clock,
         )
-        return time.perf_counter() - since
+        took = time.perf_counter() - since
+        laid_out = session.clock.seconds.get("prompts", 0.0) - laid_out
+        probes.append(_probe(session, episodes, cut, took, laid_out, watch))
+        return took
 
     episodes: list[Episode] = []
+    probes: list[Probe] = []
     cut = _shortest(full)
     work(1)  # warms up
     while (took := work(1)) * GROWTH < end - time.perf_counter() and cut != full:
         cut = _twice(cut, full)
-    work(max(1, min(config.rollout.tasks_per_step, int((end - time.perf_counter()) / took))))
+    del probes[:-1]
+    work(max(1, min(count, int((end - time.perf_counter()) / took))))
     return Small(
-        episodes=list(episodes), parts=_parts(session, episodes, cut), cut=_cut_note(cut, full)
+        episodes=list(episodes),
+        parts=_parts(session, episodes, cut),
+        cut=_cut_note(cut, full),
+        probes=probes,
+    )
+
+
+def _probe(
+    session: Session,
+    episodes: Sequence[Episode],
+    cut: Limits,
+    took: float,
+    laid_out: float,
+    watch: Stopwatch,
+) -> Probe:
+    played: dict[str, list[Size]] = {}
+    whole: dict[str, list[Size]] = {}
+    for episode in episodes:
+        size = _size(session, episode)
+        token_factor, turn_factor = _left_out([episode], cut, session.limits)
+        played.setdefault(episode.group, []).append(size)
+        sampled = token_factor * size.sampled
+        whole.setdefault(episode.group, []).append(
+            Size(
+                turns=turn_factor * size.turns,
+                sampled=sampled,
+                read=sampled + turn_factor * (size.read - size.sampled),
+            )
+        )
+    sent = pickle.dumps(list(episodes))
+    since = time.perf_counter()
+    pickle.loads(sent)
+    unpacking = time.perf_counter() - since
+    return Probe(
+        groups=tuple(tuple(group) for group in whole.values()),
+        played=tuple(tuple(group) for group in played.values()),
+        seconds=dict(session.clock.seconds),
+        laid_out=laid_out,
+        optimizer=watch.seconds / max(1, watch.steps),
+        steps=watch.steps,
+        rest=max(0.0, took - sum(session.clock.seconds.values())),
+        sent=len(sent),
+        unpacking=unpacking,
+    )
+
+
+def _size(session: Session, episode: Episode) -> Size:
+    rows = pack(session.prompter(View(), episode.task).samples(episode))
+    turns = [turn for turn in episode.turns if turn.actor not in (EXPERT, WRONG_TURN)]
+    return Size(
+        turns=len(episode.turns),
+        sampled=sum(len(turn.tokens) for turn in turns),
+        read=sum(len(row.ids) for row in rows),
     )
 
 

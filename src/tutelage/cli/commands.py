@@ -46,7 +46,13 @@ def train(arguments: argparse.Namespace) -> int:
             with results_only(wanted=arguments.json) as out:
                 watch = watch_for(Console(), quiet=arguments.quiet, as_json=arguments.json, out=out)
                 sending = Sending(watch, [] if ranks.rank else arguments.sink)
-                run(config, resume=arguments.resume, watch=sending, ranks=ranks)
+                run(
+                    config,
+                    resume=arguments.resume,
+                    watch=sending,
+                    ranks=ranks,
+                    sharded=arguments.sharded,
+                )
     except KeyboardInterrupt:
         if config is None:
             raise
@@ -71,6 +77,11 @@ def _training(arguments: argparse.Namespace) -> "Config":
         )
     if arguments.gpu and not arguments.dry_run:
         raise ConfigError("--gpu plans for another machine, so it belongs to --dry-run; add that")
+    if arguments.sharded and arguments.dry_run:
+        raise ConfigError(
+            "--dry-run plans for whole weights on every rank; leave --sharded out, or see `tutelage "
+            "plan`, which shows the memory of divided ones"
+        )
     return config
 
 
@@ -392,8 +403,7 @@ def bench(arguments: argparse.Namespace) -> int:
     from tutelage.config.toml_file import load
     from tutelage.runs import offline
 
-    if not arguments.seconds > 0:
-        raise ConfigError(f"--seconds must be above 0, got {arguments.seconds:g}")
+    _check_seconds(arguments.seconds)
     file = arguments.file
     config = (
         bench.usual() if file is None else load(file, arguments.overrides, trust=arguments.trust)
@@ -401,6 +411,38 @@ def bench(arguments: argparse.Namespace) -> int:
     student = "" if file is None else offline.trained(file)
     report = bench.measure(config, student=student, seconds=arguments.seconds, tick=tick)
     bench.show(report, Console())
+    return 0
+
+
+def _check_seconds(seconds: float) -> None:
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"--seconds must be above 0, got {seconds:g}")
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tutelage.cli import plan
+    from tutelage.cli.progress import results_only
+    from tutelage.config.toml_file import load
+    from tutelage.runs import offline
+
+    _check_seconds(arguments.seconds)
+    config = load(arguments.file, arguments.overrides, trust=arguments.trust)
+    with results_only(wanted=arguments.json) as out:
+        found = plan.make(
+            config,
+            student=offline.trained(arguments.file),
+            seconds=arguments.seconds,
+            gpu=arguments.gpu,
+            inside=arguments.link,
+            between=arguments.network,
+            tick=tick,
+        )
+        if arguments.json:
+            plan.as_json(found, out)
+        else:
+            plan.show(found, Console())
     return 0
 
 

@@ -206,6 +206,11 @@ def _train(p: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="with --dry-run: plan for one GPU of so many GB instead of this machine",
     )
+    p.add_argument(
+        "--sharded",
+        action="store_true",
+        help="divide the student's layers over the ranks of torchrun (FSDP2)",
+    )
     p.add_argument("--quiet", action="store_true", help="print notes only")
     p.add_argument("--json", action="store_true", help="print a line of JSON for every event")
     _sink(p)
@@ -565,6 +570,39 @@ def _bench(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _plan(p: argparse.ArgumentParser) -> None:
+    _file(p)
+    p.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="how long to measure, after the models are loaded (default: 60)",
+    )
+    p.add_argument(
+        "--gpu",
+        type=_gigabytes,
+        default=0.0,
+        metavar="GB",
+        help="plan the memory of a GPU of so many GB instead of this machine",
+    )
+    p.add_argument(
+        "--link",
+        type=_gigabytes,
+        default=0.0,
+        metavar="GB/S",
+        help="between cards of a machine (default: 20; 1 between processes on a CPU)",
+    )
+    p.add_argument(
+        "--network",
+        type=_gigabytes,
+        default=0.0,
+        metavar="GB/S",
+        help="of a machine to the others (default: 12.5)",
+    )
+    p.add_argument("--json", action="store_true", help="print one object of JSON instead")
+
+
 def _check_env(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "suite", metavar="SUITE", help='your class as "package.module:Class", or a built-in suite'
@@ -628,6 +666,7 @@ COMMANDS = {
     "check-env": Command("Test an environment against the interface.", _check_env),
     "check-agent": Command("Test an agent of your own against what it promises.", _check_agent),
     "bench": Command("Measure how long a training step takes here, and its bottleneck.", _bench),
+    "plan": Command("Say what a file takes on one card and on many: memory, time, cost.", _plan),
     "serve": Command("Serve a model over HTTP, as a teacher for other machines.", _serve),
     "doctor": Command("Show what is installed, what is missing and how to install it.", _doctor),
     "completion": Command("Print a script that completes commands in your shell.", _completion),

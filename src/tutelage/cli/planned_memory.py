@@ -63,6 +63,31 @@ def memory_of(models: Iterable[Model]) -> int:
     return always + max(sum(m.cache or 0 for m in found), sum(m.update for m in found))
 
 
+def divided(shape: model_sizes.Shape, section: PolicySection) -> tuple[int, int]:
+    """Parameters of a student that --sharded divides over ranks, and the bytes of each as a weight:
+    those of linear layers, which beside adapters are frozen."""
+    low = section.lora and section.dtype == "bfloat16"
+    return shape.linear(), 2 if low else 4
+
+
+def divided_memory(
+    models: Iterable[Model], shape: model_sizes.Shape, section: PolicySection, ranks: int
+) -> int:
+    """As `memory_of`, where --sharded divides the first of the models over so many ranks. Its whole
+    weights are there while episodes are played, and this rank's rows of them at any time."""
+    student, *others = models
+    count, size = divided(shape, section)
+    trained = 0 if section.lora else count
+    rows, left = size * count // ranks, 1 - 1 / ranks
+    moments = student.moments - int(8 * trained * left) if student.moments else 0
+    always = sum((m.weights or 0) + m.moments for m in others) + moments + rows
+    copy = 2 * count if section.dtype == "bfloat16" and not section.lora else 0
+    playing = (student.weights or 0) + sum(m.cache or 0 for m in (student, *others))
+    learning = (student.weights or 0) - size * count - copy
+    learning += student.update - int(4 * trained * left)
+    return always + max(playing, learning)
+
+
 def _shape(name: str, config: Config) -> tuple[str, model_sizes.Shape | None]:
     where = "policy" if name == "student" else f"policies.{name}"
     section: PolicySection = config.policy if name == "student" else config.policies[name]
@@ -180,8 +205,10 @@ def _misfit(section: PolicySection) -> str:
 
 
 def _pass_tokens(config: Config, shape: model_sizes.Shape, need: Need) -> int:
-    """Tokens of the largest pass; a sequence is never divided."""
-    return max(config.update.max_tokens_per_pass, min(need.episode, shape.context))
+    """Tokens of the largest pass: at most those of a step. A sequence is never divided."""
+    episode, rollout = min(need.episode, shape.context), config.rollout
+    step = rollout.tasks_per_step * rollout.group_size * episode
+    return max(min(config.update.max_tokens_per_pass, step), episode)
 
 
 def _on_gpu(section: PolicySection, machine: Machine) -> bool:

@@ -274,10 +274,12 @@ class Pieces:
             piece=_Piece(self.head),
         )
 
-    def send(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def send(self, *, always: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """(tensor, its gradient) for the hidden states and the head, where any piece had one; that
-        of a head which is itself a parameter has been added to the parameter's."""
-        if any(leaf.grad is not None for leaf in self.leaves):
+        of a head which is itself a parameter has been added to the parameter's. With `always` the
+        hidden states have one in any case, of zeros."""
+        needed = always and self.of.hidden.requires_grad
+        if needed or any(leaf.grad is not None for leaf in self.leaves):
             parts = [torch.zeros_like(x) if x.grad is None else x.grad for x in self.leaves]
             yield self.of.hidden, torch.cat(parts)
         if self.of.leaf is not None:

@@ -1,6 +1,6 @@
 """Scores: the log-probabilities that one view gives the sampled tokens of a step."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -130,6 +130,8 @@ class Cut:
         """Which tokens, and every view's scores of them. Call `backward` on a piece's loss, if it
         has a gradient, before asking for the next piece."""
         of = [scores.distribution for scores in self.live.values()]
+        if not of:
+            return
         count = len(of[0])
         size = min(distribution.chunk for distribution in of)
         for start in range(0, count, size):
@@ -137,8 +139,14 @@ class Cut:
             pieces = {key: x.like(self.cut[key][part], part) for key, x in self.one.items()}
             yield part, {name: pieces[id(scores)] for name, scores in self.live.items()}
 
-    def send(self) -> None:
-        """Backpropagate the gradients of all pieces through the passes that computed the scores."""
-        pairs = [pair for cut in self.cut.values() for pair in cut.send()]
+    def send(self, idle: Sequence[Tensor] | None = None) -> None:
+        """Backpropagate the gradients of all pieces through the passes that computed the scores.
+
+        idle  the results of other passes, which are backpropagated with gradients of 0, as are
+              those of all scores without a gradient: several ranks then make the same passes
+        """
+        always = idle is not None
+        pairs = [pair for cut in self.cut.values() for pair in cut.send(always=always)]
+        pairs += [(x, torch.zeros_like(x)) for x in idle or () if x.requires_grad]
         if pairs:
             torch.autograd.backward([to for to, _ in pairs], [gradient for _, gradient in pairs])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol, runtime_checkable
 
+from torch import Tensor
 from torch.nn import Parameter
 
 from tutelage.errors import PolicyError
@@ -131,6 +132,54 @@ class Trainable(OpenedPolicy, Protocol):
 
     def freeze(self) -> None:
         """Freeze all parameters."""
+        ...
+
+
+@runtime_checkable
+class Divided(Protocol):
+    """The divided form of a student's weights, of which each rank trains a part.
+
+    whole  the weights that are divided, as they are outside of an update
+    parts  this rank's rows of those that are trained, by the number of the weight
+    """
+
+    whole: list[Parameter]
+    parts: dict[int, Parameter]
+
+    def collect(self) -> None:
+        """Move the gradients of the divided weights to the parts."""
+        ...
+
+    def put_back(self) -> None:
+        """Write the parts, which an optimiser has changed, to the divided weights."""
+        ...
+
+    def whole_of(self, part: Tensor, like: Tensor) -> Tensor:
+        """A tensor of the shape of a part, of all ranks; any other as it is."""
+        ...
+
+    def part_of(self, part: Tensor, full: Tensor) -> Tensor:
+        """This rank's rows of a tensor of all ranks; any other as it is."""
+        ...
+
+
+@runtime_checkable
+class Shards(Protocol):
+    """A student whose weights can be divided over ranks."""
+
+    @property
+    def sharded(self) -> Divided | None: ...
+
+    def shard(self, *, offload: bool) -> None:
+        """Divide them from now on."""
+        ...
+
+    def updating(self) -> AbstractContextManager[None]:
+        """Inside the context every rank makes the same passes in the same order."""
+        ...
+
+    def idle(self) -> Tensor:
+        """A pass in which no token counts: hidden states, whose gradient is 0."""
         ...
 
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tutelage.errors import Diverged, RunError
-from tutelage.policies.base import Trainable
+from tutelage.policies.base import Divided, Shards, Trainable
 from tutelage.rollout.disk import as_disk_error, reason, sync, write_whole
 
 LATEST = "latest"
@@ -60,13 +60,14 @@ def save(
     folder: Path,
     state: State,
     student: Trainable,
-    optimizer: torch.optim.Optimizer,
+    moments: Mapping[str, torch.Tensor],
     *,
     pinned: str = "",
     interrupted: bool = False,
 ) -> None:
     """Write a checkpoint beside the others, then point `latest` at it, then drop old ones.
 
+    moments      of the optimiser, as `optimizer_tensors` gives them
     interrupted  made by Ctrl-C between two regular ones: it drops none, and the next regular one
                  replaces it
     """
@@ -79,7 +80,7 @@ def save(
         with as_disk_error():
             student.save(draft)
             _as_before(folder, draft)
-            save_file(optimizer_tensors(optimizer), draft / OPTIMIZER)
+            save_file(dict(moments), draft / OPTIMIZER)
         for path in draft.iterdir():
             sync(path)
         (draft / STATE).write_text(_text(state, _sums(draft)), encoding="utf-8")
@@ -101,7 +102,9 @@ def save(
 
 def _check_finite(state: State, student: Trainable) -> None:
     """Refuse weights that are not finite, which would replace the last good ones."""
-    if not all(bool(p.isfinite().all()) for p in student.parameters()):
+    divided = student.sharded if isinstance(student, Shards) else None
+    weights = [*student.parameters(), *(divided.whole if divided is not None else ())]
+    if not all(bool(p.isfinite().all()) for p in weights):
         raise Diverged(
             f"the weights after step {state.step} are not finite, so they were not saved; continue "
             "from the last checkpoint with --resume and a lower update.lr or update.grad_clip"
@@ -162,22 +165,34 @@ def _as_before(folder: Path, draft: Path) -> None:
             shutil.copyfile(old, draft / old.name)
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """AdamW's moments and counts by parameter number."""
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, divided: Divided | None = None
+) -> dict[str, torch.Tensor]:
+    """AdamW's moments and counts by parameter number. Of weights that are divided over ranks they
+    are those of all ranks, which call this at the same time."""
+    parameters = _parameters(optimizer)
     return {
-        f"{index}.{name}": value
+        f"{index}.{name}": divided.whole_of(parameters[index], value) if divided else value
         for index, moments in optimizer.state_dict()["state"].items()
         for name, value in moments.items()
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """Load AdamW's moments. Raises RunError where they are damaged or of another model."""
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, path: Path, divided: Divided | None = None
+) -> None:
+    """Load AdamW's moments: of weights that are divided over ranks, this rank's part. Raises
+    RunError where they are damaged or of another model."""
     state: dict[int, dict[str, torch.Tensor]] = {}
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = _parameters(optimizer)
     try:
-        for key, value in load_file(path).items():
+        for key, full in load_file(path).items():
             index, _, name = key.partition(".")
+            value = divided.part_of(parameters[int(index)], full) if divided else full
             if name != "step" and value.shape != parameters[int(index)].shape:
                 raise ValueError("it belongs to another model")
             # in the file's mapping they lie at other addresses than in a run that never stopped,

@@ -8,16 +8,25 @@ import torch
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import write
 from tutelage.errors import ConfigError
-from tutelage.policies.base import Trainable
+from tutelage.policies.base import Shards, Trainable
 from tutelage.rollout.ranks import Ranks
 from tutelage.runs.assemble import Parts
 
 
-def refuse_unlike_settings(ranks: Ranks, config: Config, *, resume: bool) -> None:
-    """Raises ConfigError on every rank where one was started with other settings than rank 0."""
+def refuse_unlike_settings(
+    ranks: Ranks, config: Config, *, resume: bool, sharded: bool = False
+) -> None:
+    """Raises ConfigError on every rank where one was started with other settings than rank 0, and
+    where one process is to divide weights."""
     if ranks.size == 1:
+        if sharded:
+            raise ConfigError(
+                "--sharded divides the student's layers over the ranks of torchrun, and this is one "
+                "process; start with `torchrun --nproc-per-node N -m tutelage train FILE "
+                "--sharded`, or leave --sharded out"
+            )
         return
-    facts = {"settings": write(config), "--resume": str(resume)}
+    facts = {"settings": write(config), "--resume": str(resume), "--sharded": str(sharded)}
     ranks.refuse_unlike(
         {name: hashlib.sha256(text.encode()).hexdigest() for name, text in facts.items()},
         "was started with other {name} than rank 0; give every rank the same file and settings",
@@ -45,6 +54,17 @@ def refuse_idle_ranks(ranks: Ranks, parts: Parts) -> None:
                 "whole groups; raise rollout.tasks_per_step, or start fewer ranks "
                 "(--nproc-per-node)"
             )
+
+
+def divide(student: Trainable, *, offload: bool) -> None:
+    """Divide a student's layers over the ranks. Raises ConfigError or PolicyError where it cannot
+    be divided."""
+    if not isinstance(student, Shards):
+        raise ConfigError(
+            f"policy.model: a {type(student).__name__} cannot be divided over ranks "
+            "(tutelage.policies.base.Shards); leave --sharded out, or train a model of transformers"
+        )
+    student.shard(offload=offload)
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from tutelage.envs.pool import LocalPool, ProcessPool
 from tutelage.errors import Diverged, RunError
 from tutelage.evaluation.evaluate import evaluate, named
 from tutelage.objective import View
-from tutelage.policies.base import OpenedPolicy, Trainable
+from tutelage.policies.base import Divided, OpenedPolicy, Shards, Trainable
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.registry import open_policy
 from tutelage.policies.translated import account_lines
@@ -83,16 +83,24 @@ class Unwatched:
     def closed(self) -> None: ...
 
 
-def train(config: Config, *, resume: bool = False, watch: Watch, ranks: Ranks = ALONE) -> Path:
+def train(
+    config: Config,
+    *,
+    resume: bool = False,
+    watch: Watch,
+    ranks: Ranks = ALONE,
+    sharded: bool = False,
+) -> Path:
     """Run a configuration to its end in its folder, which is returned. Raises ConfigError and
     PolicyError for a configuration that cannot be run, RunError for later failures. After a
-    KeyboardInterrupt the last finished step is a checkpoint.
+    KeyboardInterrupt the last finished step is a checkpoint, unless the weights are `sharded`.
 
-    ranks  the processes that share the run; each calls this with the same configuration
+    ranks    the processes that share the run; each calls this with the same configuration
+    sharded  divide the student's layers over the ranks
     """
     refuse_reimport()
     watch = watch if ranks.rank == 0 else Unwatched()
-    together.refuse_unlike_settings(ranks, config, resume=resume)
+    together.refuse_unlike_settings(ranks, config, resume=resume, sharded=sharded)
     parts = assemble(config, evaluates=bool(config.eval.every))
     config = parts.config
     together.refuse_idle_ranks(ranks, parts)
@@ -129,6 +137,8 @@ def train(config: Config, *, resume: bool = False, watch: Watch, ranks: Ranks = 
             watch.warned(sentence)
         if folder.writes:
             run_folder.claim(folder, config, pinned)
+        if sharded:
+            together.divide(models.student_of(policies), offload=config.update.offload)
         session = replace(session, ranks=ranks)
         hinter = _hinter(config, folder, session)
         loop = _Loop(
@@ -222,6 +232,11 @@ class _Loop:
     def ranks(self) -> Ranks:
         return self.session.ranks
 
+    @property
+    def divided(self) -> Divided | None:
+        """The student's weights where they are divided over ranks."""
+        return self.student.sharded if isinstance(self.student, Shards) else None
+
     def steps(self) -> Iterator[tuple[Phase, int]]:
         """The remaining steps. A phase begins before its first step; evaluations and checkpoints
         that are due after a step are done before the next one."""
@@ -250,13 +265,15 @@ class _Loop:
             lr=0.0,  # set at every step
             betas=update.betas,
             weight_decay=update.weight_decay,
-            offload=update.offload,
+            # divided weights are in main memory themselves
+            offload=update.offload and self.divided is None,
         )
         first = 0
         if state is not None:
             first = state.step
             assert self.folder.newest is not None
-            checkpoint.restore_optimizer(self.optimizer, self.folder.newest / checkpoint.OPTIMIZER)
+            moments = self.folder.newest / checkpoint.OPTIMIZER
+            checkpoint.restore_optimizer(self.optimizer, moments, self.divided)
         self.watch.started(self.config, phase.name, first)
         if phase.name == "train":
             self._begin_training(phase, new=state is None)
@@ -475,6 +492,9 @@ class _Loop:
         return State(phase=phase.name, step=done, logs=logs, skills=skills)
 
     def _save(self, phase: Phase, done: int) -> None:
+        if self.divided is None and not self.folder.writes:
+            return
+        moments = checkpoint.optimizer_tensors(self.optimizer, self.divided)
         if not self.folder.writes:
             return
         state = self._state(phase, done, self.folder.lengths())
@@ -482,7 +502,7 @@ class _Loop:
             self.folder.path,
             state,
             self.student,
-            self.optimizer,
+            moments,
             pinned=checkpoint.START if self.parts.makes_reference else "",
         )
 
@@ -497,8 +517,10 @@ class _Loop:
     def _save_interrupted(self) -> None:
         """A checkpoint of the last complete step, so that Ctrl-C loses none. The next one replaces
         it, so a continued run has the same checkpoints as an uninterrupted one."""
-        if self.finished is None or not self.folder.writes:
-            return  # nothing is done, or a second Ctrl-C came while weights changed
+        if self.finished is None or not self.folder.writes or self.divided is not None:
+            # nothing is done; a second Ctrl-C came while weights changed; or other ranks, which
+            # hold parts of the moments, are ending
+            return
         state = self.finished.state
         if (self.folder.path / checkpoint.LATEST).exists():
             newest = checkpoint.read_state(checkpoint.latest(self.folder.path))
@@ -507,6 +529,5 @@ class _Loop:
             if newest.phase == "train" and state.phase == "warm_start":
                 return  # the finished warm start is saved as step 0 already
         self.folder.lengths()
-        checkpoint.save(
-            self.folder.path, state, self.student, self.finished.optimizer, interrupted=True
-        )
+        moments = checkpoint.optimizer_tensors(self.finished.optimizer)
+        checkpoint.save(self.folder.path, state, self.student, moments, interrupted=True)

@@ -47,7 +47,8 @@ class Layout:
 
     def token_index(self, spans: Sequence[Span]) -> Tensor:
         """The index [n] of the spans' tokens on the flat axis, in their order."""
-        return torch.cat([torch.arange(self.starts[e][a], until) for e, a, _, until in spans])
+        parts = [torch.arange(self.starts[e][a], until) for e, a, _, until in spans]
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
 
     def whole_episode(self, episode: int) -> Span:
         starts = self.starts[episode]

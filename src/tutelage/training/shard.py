@@ -6,8 +6,13 @@ computes. What costs time, the passes through models, each process does for its 
 It sends one log-probability for each token and view, its losses, and the sum of its gradients.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +21,9 @@ from tutelage.objective.aligned import Coverage
 from tutelage.objective.gathered import Gathered
 from tutelage.objective.lazy_scores import Fetch
 from tutelage.objective.scores import Scores
+from tutelage.policies.base import Scorer, Shards
 from tutelage.rollout.ranks import Ranks
-from tutelage.training.layout import Layout
+from tutelage.training.layout import Layout, MicroBatch, Span
 from tutelage.training.ratios import RatioStatistics
 from tutelage.training.sampler_mismatch import Mismatch
 
@@ -25,16 +31,57 @@ BUCKET = 1 << 24
 """Entries of gradients that are summed over processes at once: 64 MB."""
 
 
+class Pass(NamedTuple):
+    """A pass over a micro-batch.
+
+    needed  the views that this rank scores
+    spans   of this rank; none where only others have a pass
+    every   the views that some rank scores: in a student whose weights are divided over ranks, a
+            rank makes a pass of each of them
+    """
+
+    needed: tuple[str, ...]
+    spans: list[Span]
+    every: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
     """What one of the ranks does of a step. Of one process alone everything, and nothing is sent.
 
-    owner  by episode, the rank whose passes it is in
+    owner    by episode, the rank whose passes it is in
+    student  where its weights are divided over ranks
     """
 
     ranks: Ranks
     layout: Layout
     owner: Sequence[int]
+    student: Shards | None = None
+
+    def updating(self) -> AbstractContextManager[None]:
+        """The update of a step."""
+        return contextlib.nullcontext() if self.student is None else self.student.updating()
+
+    def in_step(
+        self,
+        passes: Sequence[MicroBatch],
+        sharing: Callable[[Sequence[MicroBatch]], Iterator[MicroBatch]],
+    ) -> Iterator[Pass]:
+        """The passes of a minibatch: where weights are divided, as many on every rank.
+
+        sharing  computes a common prefix of passes before them: not where weights are divided
+        """
+        if self.student is None:
+            yield from (Pass(needed, spans, needed) for needed, spans in sharing(passes))
+            return
+        parts = self.ranks.gather([needed for needed, _ in passes])
+        together = [
+            tuple(sorted({view for needed in each for view in needed}))
+            for each in zip_longest(*parts, fillvalue=())
+        ]
+        for k, every in enumerate(together):
+            needed, spans = passes[k] if k < len(passes) else ((), [])
+            yield Pass(needed, spans, every)
 
     @property
     def alone(self) -> bool:
@@ -76,11 +123,22 @@ class Shard:
 
         return shared
 
-    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+    def sum_gradients(self, parameters: Sequence[Tensor], *, touched: bool) -> None:
         """Replace gradients by their sums over ranks, in the order of parameters. One that no rank
-        has stays away, so that the optimiser leaves that parameter alone."""
+        has stays away, so that the optimiser leaves that parameter alone. Those of divided weights
+        are summed already.
+
+        touched  whether a token of this rank has a gradient
+        """
         if self.alone:
             return
+        parts = self._parts()
+        if self.student is not None and self.student.sharded is not None:
+            self.student.sharded.collect()
+            if not any(self.ranks.gather(touched)):
+                for p in parameters:
+                    p.grad = None
+        parameters = [p for p in parameters if id(p) not in parts]
         has = self.ranks.gather([p.grad is not None for p in parameters])
         shared = [
             p for p, some in zip(parameters, zip(*has, strict=True), strict=True) if any(some)
@@ -94,6 +152,31 @@ class Shard:
             sums = torch.split(flat, [gradient.numel() for gradient in bucket])
             for gradient, total in zip(bucket, sums, strict=True):
                 gradient.copy_(total.view_as(gradient))
+
+    def clip(self, parameters: Sequence[Tensor], most: float) -> float:
+        """Scale gradients to a norm of at most `most`. The norm before, of all weights."""
+        parts = self._parts()
+        if not parts:
+            return float(torch.nn.utils.clip_grad_norm_(parameters, most))
+        gradients = [(id(p) in parts, p.grad) for p in parameters if p.grad is not None]
+        own = sum(float(g.double().square().sum()) for part, g in gradients if part)
+        whole = sum(float(g.double().square().sum()) for part, g in gradients if not part)
+        norm = math.sqrt(sum(self.ranks.gather(own)) + whole)
+        scale = min(1.0, most / (norm + 1e-6))  # as torch's function
+        if scale < 1:
+            for _, gradient in gradients:
+                gradient.mul_(scale)
+        return norm
+
+    def _parts(self) -> set[int]:
+        """Of a student's parameters, those that are this rank's part of divided weights."""
+        divided = None if self.student is None else self.student.sharded
+        return set() if divided is None else {id(p) for p in divided.parts.values()}
+
+    def updated(self) -> None:
+        """The optimiser has taken a step."""
+        if self.student is not None and self.student.sharded is not None:
+            self.student.sharded.put_back()
 
     def sum_losses(self, losses: Mapping[str, float]) -> dict[str, float]:
         """Losses by term, summed in the order of ranks."""
@@ -160,3 +243,8 @@ def _buckets(gradients: Sequence[Tensor]) -> list[list[Tensor]]:
         buckets[-1].append(gradient)
         size += gradient.numel()
     return buckets
+
+
+def divided(student: Scorer | None) -> Shards | None:
+    """A student whose weights are divided over ranks; None for any other."""
+    return student if isinstance(student, Shards) and student.sharded is not None else None

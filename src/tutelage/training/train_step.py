@@ -29,7 +29,7 @@ from tutelage.training.layout import (
 )
 from tutelage.training.ratios import RatioStatistics
 from tutelage.training.sampler_mismatch import compare
-from tutelage.training.shard import Shard
+from tutelage.training.shard import Shard, divided
 from tutelage.training.usable import refuse_silence
 from tutelage.training.view_scores import ViewScores, coverages, state_of
 from tutelage.types import Episode
@@ -93,7 +93,12 @@ def train_step(
     since = time.perf_counter()
     layout = prepare(algorithm, episodes, prompts, update.device)
     clock.add("prompts", since)
-    shard = Shard(ranks=ranks, layout=layout, owner=[owners.get(e.group, 0) for e in episodes])
+    shard = Shard(
+        ranks=ranks,
+        layout=layout,
+        owner=[owners.get(e.group, 0) for e in episodes],
+        student=divided(policies.get("self")),
+    )
     views = ViewScores(
         layout=layout,
         algorithm=algorithm,
@@ -114,21 +119,23 @@ def train_step(
     losses, norms = dict.fromkeys((name for name, _ in objective.terms), 0.0), list[float]()
     ratios = RatioStatistics()
     alternatives = Alternatives(update.alternatives, algorithm.all_views(), layout.batch.token)
-    for part, size in _minibatches(layout, objective, update, (seed, step)):
-        own = shard.own(part)
-        passes = micro_batches(own, spans, update.max_tokens_per_pass, padded=views.padded)
-        for needed, chosen in views.sharing_prefixes(passes):
-            live = views.live(needed, chosen)
-            index = layout.token_index(chosen).to(update.device)
-            if not norms:  # the weights are still those that sampled
-                mismatch.glimpse(layout.batch, live, index)
-            alternatives.add_pass(live, index)
-            _backward(objective, live, index, 1.0 / size, losses, ratios)
-        if not norms:
-            shard.gather_glimpses(mismatch)
-        mismatch.check(step)
-        alternatives.add_read(before)
-        norms.append(_advance(optimizer, update.grad_clip, step, shard))
+    with shard.updating():
+        for part, size in _minibatches(layout, objective, update, (seed, step)):
+            own, touched = shard.own(part), False
+            passes = micro_batches(own, spans, update.max_tokens_per_pass, padded=views.padded)
+            for needed, chosen, every in shard.in_step(passes, views.sharing_prefixes):
+                live, idle = views.live(needed, chosen, every)
+                index = layout.token_index(chosen).to(update.device)
+                if chosen and not norms:  # the weights are still those that sampled
+                    mismatch.glimpse(layout.batch, live, index)
+                alternatives.add_pass(live, index)
+                scale = 1.0 / size
+                touched |= _backward(objective, live, index, scale, losses, ratios, idle)
+            if not norms:
+                shard.gather_glimpses(mismatch)
+            mismatch.check(step)
+            alternatives.add_read(before)
+            norms.append(_advance(optimizer, update.grad_clip, step, shard, touched=touched))
     columns = shard.columns(state.columns)
     clock.add("update", since + clock.seconds.get("teacher", 0.0) - taught)
     return Report(
@@ -163,24 +170,33 @@ def _backward(
     scale: float,
     losses: dict[str, float],
     ratios: RatioStatistics,
-) -> None:
-    """Add a micro-batch's gradient to the parameters' and its losses and ratios to those of the step."""
-    cut = Cut(live)
+    idle: Sequence[Tensor] | None,
+) -> bool:
+    """Add a micro-batch's gradient to the parameters' and its losses and ratios to those of the
+    step. Whether any of its tokens had a gradient.
+
+    idle  of weights that are divided over ranks: see `Cut.send`
+    """
+    cut, touched = Cut(live), False
     for part, scores in cut.pieces():
         terms = objective(scores, index[part])
         ratios.add(objective.ratios(scores, index[part]))
         loss = scale * torch.stack([term.sum() for term in terms.values()]).sum()
         if loss.requires_grad:  # not where every token of the piece has weight zero
             loss.backward()  # type: ignore[no-untyped-call]
+            touched = True
         for name, value in terms.items():
             losses[name] += float(value.detach().sum())
-    cut.send()
+    cut.send(idle)
+    return touched
 
 
-def _advance(optimizer: torch.optim.Optimizer, clip: float, step: int, shard: Shard) -> float:
+def _advance(
+    optimizer: torch.optim.Optimizer, clip: float, step: int, shard: Shard, *, touched: bool
+) -> float:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    shard.sum_gradients(parameters)
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, clip))
+    shard.sum_gradients(parameters, touched=touched)
+    norm = shard.clip(parameters, clip)
     if not math.isfinite(norm):
         raise Diverged(
             f"the gradient of step {step} is not finite, so the weights were left as they were; "
@@ -188,5 +204,6 @@ def _advance(optimizer: torch.optim.Optimizer, clip: float, step: int, shard: Sh
             "update.grad_clip, or start again with a smaller weight of the largest loss"
         )
     optimizer.step()
+    shard.updated()
     optimizer.zero_grad(set_to_none=True)
     return norm

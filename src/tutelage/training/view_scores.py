@@ -18,6 +18,7 @@ from tutelage.prompts.prompter import Sample
 from tutelage.rollout.session import Clock
 from tutelage.training.layout import Layout, MicroBatch, Span, spans_holding
 from tutelage.training.sampler_mismatch import corrected
+from tutelage.training.shard import divided
 
 
 def coverages(
@@ -84,19 +85,40 @@ class ViewScores:
         self.clock.add("teacher", since)
         return scores, self.layout.token_index(spans).to(self.device)
 
-    def live(self, needed: Collection[str], spans: Sequence[Span]) -> dict[str, Scores]:
+    def live(
+        self, needed: Collection[str], spans: Sequence[Span], every: Collection[str] = ()
+    ) -> tuple[dict[str, Scores], list[Tensor] | None]:
         """Scores of a micro-batch under the current weights, with gradient except for views that no
         term trains. Such a view shares the pass of a trained view of its policy if both read the
-        same ids."""
-        followed = set(needed) & self.algorithm.followed()
-        live = {name: self._score(name, spans) for name in sorted(set(needed) - followed)}
-        for name in sorted(followed):
-            samples = self._samples(name, spans)
-            alike = (o for o in live if self.views[o].policy == self.views[name].policy)
-            twin = next((other for other in alike if self._samples(other, spans) == samples), None)
+        same ids.
+
+        every  the views that some rank needs. A rank that does not makes an idle pass in their
+               place, if the weights are divided over ranks; the results of these come second,
+               None where weights are not divided
+        """
+        followed, student = self.algorithm.followed(), divided(self.policies.get("self"))
+        live: dict[str, Scores] = {}
+        idle: list[Tensor] = []
+        for name in sorted({*needed, *every} - followed):
+            if name in needed:
+                live[name] = self._score(name, spans)
+            elif student is not None and self.views[name].policy == "self":
+                idle.append(student.idle())
+        for name in sorted({*needed, *every} & followed):
+            own = student if self.views[name].policy == "self" else None
             with torch.no_grad():
-                live[name] = live[twin] if twin else self._score(name, spans).to(self.device)
-        return live
+                if name in needed:
+                    twin = None if own else self._twin(name, live, spans)
+                    live[name] = live[twin] if twin else self._score(name, spans).to(self.device)
+                elif own is not None:
+                    own.idle()
+        return live, idle if student is not None else None
+
+    def _twin(self, name: str, live: Collection[str], spans: Sequence[Span]) -> str | None:
+        """A view that is scored already, of the same policy and ids."""
+        samples = self._samples(name, spans)
+        alike = (o for o in live if self.views[o].policy == self.views[name].policy)
+        return next((other for other in alike if self._samples(other, spans) == samples), None)
 
     def sharing_prefixes(self, passes: Sequence[MicroBatch]) -> Iterator[MicroBatch]:
         """The micro-batches of a minibatch. The common prefix of their prompts is computed before

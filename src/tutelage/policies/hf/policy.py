@@ -25,6 +25,7 @@ from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.lora import Adapters
 from tutelage.policies.hf.plain import PlainEngine, PlainPath
 from tutelage.policies.hf.readout import Readout
+from tutelage.policies.hf.sharded import Sharded
 from tutelage.policies.hf.shared_prefix import MIN_PREFIX, Prefix, longest_usable, shared_tokens
 from tutelage.policies.packing import DEFAULT_PASS_TOKENS, PackedSequence, batches, pack
 from tutelage.prompts.chat_template import Chat
@@ -91,6 +92,7 @@ class HFPolicy:
         self.mean_weights = sum(x.weight.numel() for x in linear) / max(1, len(linear))
         self.frozen = False
         self.prefixes: list[Prefix] = []
+        self.sharded: Sharded | None = None
         self.acting_copy: memory.ActingCopy | None = None
         self.head_copy: Tensor | None = None
         model.eval()  # with dropout, nothing would be scored as it was sampled
@@ -168,7 +170,10 @@ class HFPolicy:
         """A frozen copy with the current weights. Weights that are frozen already, such as all but
         the adapters, are shared."""
         policy = copy.copy(self)
+        policy.sharded = None
         shared = {id(p): p for p in self.model.parameters() if not p.requires_grad}
+        for weight in self.sharded.whole if self.sharded is not None else ():
+            shared.pop(id(weight), None)  # it is given back during an update
         policy.model, policy.adapters = copy.deepcopy((self.model, self.adapters), shared)
         if self.readout.output is not None:
             policy.readout = replace(self.readout, output=policy.model.get_output_embeddings())
@@ -340,6 +345,8 @@ class HFPolicy:
     def _forward(self, **inputs: Any) -> Tensor:
         """Hidden states [B, T, H] after the last layer."""
         body = self._acting_base() if inputs["use_cache"] else self.scoring
+        if self.sharded is not None and self.sharded.active:
+            body = self.sharded.base
         if "cache" in inputs:
             inputs[self.cache_argument] = inputs.pop("cache")
         with self._context(inputs["input_ids"].numel()):
@@ -442,6 +449,8 @@ class HFPolicy:
 
     def _batches(self, sequences: Sequence[PackedSequence]) -> list[list[PackedSequence]]:
         """The sequences of each pass."""
+        if self.sharded is not None and self.sharded.active:
+            return [list(sequences)]  # one pass on every rank: micro-batches keep the budget
         if self.plain is None:
             return batches(sequences, self.tokens, padded=self.padded)
         groups = self.plain.groups([len(each.ids) for each in sequences], self.tokens)
@@ -508,7 +517,8 @@ class HFPolicy:
         """A GPU takes packed sequences in one kernel, which knows no prefix; the CPU's kernel needs
         keys and values of one size."""
         value_size = getattr(self.model.config, "v_head_dim", None)
-        return not self.padded and self.device == "cpu" and value_size is None
+        alone = self.sharded is None  # ranks make the same passes
+        return not self.padded and self.device == "cpu" and value_size is None and alone
 
     def _prefix_of(self, sequences: Sequence[PackedSequence]) -> Prefix | None:
         """A computed prefix of these sequences; or one computed now, if no gradient has to find its
@@ -526,7 +536,58 @@ class HFPolicy:
         return prefix
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
+        if self.sharded is not None:
+            return self.sharded.trained(self.model)
         return (p for p in self.model.parameters() if p.requires_grad)
+
+    # -- divided over ranks
+
+    def shard(self, *, offload: bool = False) -> None:
+        """Divide the layers over the ranks of torch.distributed from now on. Every rank calls this,
+        with the same weights. Parameters are then this rank's parts.
+
+        offload  keep the parts in main memory, where the model is on a GPU
+
+        Raises PolicyError for a model that cannot be divided.
+        """
+        reason = ""
+        if self.plain is not None:
+            reason = f"its layers run on the {self.path}"
+        elif self.compiled:
+            reason = "it is compiled; leave compile out"
+        elif any(hasattr(m, "compute_dtype") for m in self.base.modules()):
+            reason = "its weights are packed in 4 bits; leave quantize out"
+        if reason:
+            raise PolicyError(
+                f"this model cannot be divided over ranks, since {reason}, or train without "
+                "--sharded"
+            )
+        self.sharded = Sharded(
+            self.model,
+            self.base,
+            architecture.text_config(self.model.config),
+            bfloat16=self._bfloat16,
+            offload=offload,
+        )
+
+    @contextlib.contextmanager
+    def updating(self) -> Iterator[None]:
+        """An update of weights that are divided over ranks: every rank makes the same passes. The
+        copy that samples is given back as well."""
+        assert self.sharded is not None
+        self.acting_copy, slots = None, isinstance(self.engine, SlotEngine)
+        with self.sharded.updating():
+            yield
+        if slots and self.device.startswith("cuda"):
+            self._start_engine()  # recorded decode steps know the addresses of the weights
+
+    def idle(self) -> Tensor:
+        """A pass that no token counts in, for a rank that has none where others have one: its
+        hidden states [n, H], whose gradient is 0."""
+        hidden, _ = (self._padded_pass if self.padded else self._packed_pass)(
+            [PackedSequence(ids=[0, 0])]
+        )
+        return hidden
 
     # -- storage
 

@@ -161,9 +161,9 @@ def report(
     if ranks in layouts:
         several = {k: v for k, v in layouts[ranks]["phases"].items() if k not in waits}
         rows.append((f"a step on {ranks} ranks", sum(several.values()), other["all"]))
-    for what, said, found in rows:
+    for what, planned, found in rows:
         print(
-            f"| {name} | {what} | {said:.2f} s | {statistics.median(found):.2f} s "
+            f"| {name} | {what} | {planned:.2f} s | {statistics.median(found):.2f} s "
             f"({min(found):.2f} to {max(found):.2f}) | {len(found)} |"
         )
     print(

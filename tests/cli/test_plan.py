@@ -117,8 +117,8 @@ def test_divided_memory_is_that_of_rows() -> None:
     assert one == memory_of([student])
     assert four == pytest.approx(one - 16 * linear * 3 / 4)
     lora = PolicySection(model="any", lora=8)
-    kept = replace(student, moments=0, update=1_000_000_000)
-    one, four = (divided_memory([kept], shape, lora, n) for n in (1, 4))
+    adapted = replace(student, moments=0, update=1_000_000_000)
+    one, four = (divided_memory([adapted], shape, lora, n) for n in (1, 4))
     assert four == pytest.approx(one - 4 * linear * 3 / 4)
     cached = replace(student, cache=10_000_000_000)
     playing = divided_memory([cached], shape, section, 4)
@@ -240,9 +240,9 @@ def test_what_cannot_be_planned_is_refused_in_a_sentence(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.toml").write_text(FILE)
     assert main(["plan", *given]) == 2
-    said = capsys.readouterr().err
-    assert words in said
-    assert "Traceback" not in said
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("option", ["--link", "--network", "--gpu"])

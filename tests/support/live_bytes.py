@@ -132,7 +132,8 @@ def counted(
             stack.enter_context(as_on_a_gpu())
         _on_cpu(model)
         tokenizer = SimpleNamespace(model_max_length=shape.context)
-        chat: Any = SimpleNamespace(size=shape.vocab, end=0, tokenizer=tokenizer)
+        chat: Any = SimpleNamespace(size=shape.vocab, end=0, ends=(0,), tokenizer=tokenizer)
+        chat.ending_with = lambda tokens: chat
         policy = HFPolicy(model, chat, tokens=tokens, adapters=adapters, **settings)
         for tensor in {id(x): x for x in (*model.parameters(), *model.buffers())}.values():
             live.add(tensor, "weights")

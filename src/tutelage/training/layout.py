@@ -2,7 +2,7 @@
 
 import random
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -163,6 +163,22 @@ def deal(layout: Layout, parts: int, name: tuple[int, ...]) -> list[list[int]]:
     if parts > 1:
         random.Random(seed_of("minibatches", *name)).shuffle(order)
     return [sorted(order[i::parts]) for i in range(min(parts, len(order)))]
+
+
+def minibatches(
+    layout: Layout, weight: Tensor, parts: int, epochs: int, *, name: tuple[int, ...]
+) -> Iterator[tuple[list[int], float]]:
+    """The episodes of every epoch's minibatches in which a token counts, and the sum of those
+    tokens' weights, by which the minibatch's loss is divided.
+
+    weight  [tokens] of each token in its minibatch
+    """
+    for epoch in range(epochs):
+        for part in deal(layout, parts, (*name, epoch)):
+            index = layout.token_index([layout.whole_episode(e) for e in part])
+            size = float(weight[index.to(weight.device)].sum())
+            if size:
+                yield part, size
 
 
 def micro_batches(

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -19,10 +19,9 @@ from tutelage.rollout.ranks import ALONE, Ranks
 from tutelage.rollout.session import Clock
 from tutelage.training.alternatives import Alternatives, Likeliest
 from tutelage.training.layout import (
-    Layout,
     Prompts,
-    deal,
     micro_batches,
+    minibatches,
     needed_spans,
     prepare,
     shared_scores,
@@ -119,8 +118,10 @@ def train_step(
     losses, norms = dict.fromkeys((name for name, _ in objective.terms), 0.0), list[float]()
     ratios = RatioStatistics()
     alternatives = Alternatives(update.alternatives, algorithm.all_views(), layout.batch.token)
+    counts = update.minibatches, update.epochs
+    parts = minibatches(layout, objective.minibatch_weight, *counts, name=(seed, step))
     with shard.updating():
-        for part, size in _minibatches(layout, objective, update, (seed, step)):
+        for part, size in parts:
             own, touched = shard.own(part), False
             passes = micro_batches(own, spans, update.max_tokens_per_pass, padded=views.padded)
             for needed, chosen, every in shard.in_step(passes, views.sharing_prefixes):
@@ -148,19 +149,6 @@ def train_step(
         ratios=shard.gathered(ratios).numbers(),
         alternatives=alternatives.recorded(shard.columns(alternatives.tensors)),
     )
-
-
-def _minibatches(
-    layout: Layout, objective: Objective, update: Update, name: tuple[int, ...]
-) -> Iterator[tuple[list[int], float]]:
-    """The episodes of every epoch's minibatches in which a token counts, and the sum of those
-    tokens' weights, by which the minibatch's loss is divided."""
-    for epoch in range(update.epochs):
-        for part in deal(layout, update.minibatches, (*name, epoch)):
-            index = layout.token_index([layout.whole_episode(e) for e in part])
-            size = float(objective.minibatch_weight[index.to(update.device)].sum())
-            if size:
-                yield part, size
 
 
 def _backward(

@@ -19,12 +19,13 @@ from torch.testing import assert_close
 
 from tutelage.maths.distributions import product
 from tutelage.policies.base import Completion, Request
-from tutelage.policies.hf import attention, compat, generation
+from tutelage.policies.hf import attention, compat, fused, generation
 from tutelage.policies.hf.cuda_graphs import Recordings, Shape
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.policy import Dtype, HFPolicy
 from tutelage.policies.hf.sampling import draw, draw_by_blocks
 from tutelage.prompts.prompter import Sample
+from tutelage.runs.diagnosis import slow_paths
 from tutelage.training.optimizer import adamw
 
 
@@ -376,6 +377,33 @@ def test_torch_without_lengths_of_keys_uses_the_operation_behind_it(
         (True, True),
         (False, False),
     }
+
+
+@pytest.mark.parametrize("fault", ["no compiler", "other numbers"])
+def test_kernels_that_cannot_be_compiled_or_are_wrong_are_not_used(
+    fault: str, cuda: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model's own are, and a sentence says why."""
+
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        def broken(*args: Any) -> Any:
+            if fault == "no compiler":
+                raise RuntimeError("Failed to find C compiler")
+            results = function(*args)
+            return results * 1.5 if isinstance(results, Tensor) else results
+
+        return broken
+
+    wanted = run(policy("cuda", "bfloat16"), prompts(3))
+    monkeypatch.setattr(fused, "_functions", {})
+    monkeypatch.setattr(fused, "compiled", compiled)
+    of = policy("cuda", "bfloat16")
+    assert ("Failed to find C compiler" if fault == "no compiler" else "differ by") in of.unfused
+    monkeypatch.undo()
+    found = run(of, prompts(3))
+    assert {k: c.tokens for k, c in found.items()} == {k: c.tokens for k, c in wanted.items()}
+    opened = {"self": of}
+    assert any("compiled elementwise" in sentence for sentence in slow_paths(opened))
 
 
 def test_prompts_of_a_size_that_comes_again_are_recorded(

@@ -83,6 +83,11 @@ def slow_paths(policies: Mapping[str, OpenedPolicy]) -> Iterator[str]:
         if isinstance(policy, HFPolicy) and policy.plain is not None:
             whose = "the student" if name == "self" else name
             yield f"{whose} takes the {policy.path}; turns are sampled one at a time, which is slower"
+        elif isinstance(policy, HFPolicy) and policy.unfused:
+            whose = "the student" if name == "self" else name
+            yield (
+                f"{whose} does without compiled elementwise kernels, which is slower: {policy.unfused}"
+            )
 
 
 def other_tokenizer(name: str, pair: Pair) -> str:

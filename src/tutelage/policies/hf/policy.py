@@ -61,7 +61,8 @@ class HFPolicy:
     Packed passes over slots of keys and values fit most models. Any other takes the plain path,
     `policies.hf.plain`: slower, its own code throughout. Which one is chosen, and that it samples
     and scores as the model's own forward pass with eager attention, is found out here; `path` says
-    it in a sentence. Raises PolicyError where neither does.
+    it in a sentence. Raises PolicyError where neither does. `unfused` is why a GPU does without
+    compiled elementwise kernels, empty if it does not.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class HFPolicy:
         self.padded = padded or compiled or reference_path
         self.plain: PlainPath | None = None
         self.path = "fast path"
+        self.unfused = ""
         self.proving = False
         self.reference_path = reference_path
         self.budget = budget
@@ -331,7 +333,7 @@ class HFPolicy:
             reason = "" if apart <= limit else f"they would differ by {apart:.1g}"
         if reason:
             fused.undo(exchanged)
-            self.path += f"; elementwise kernels are the model's own: {reason}"
+            self.unfused = reason
 
     def _context(self, tokens: int) -> contextlib.AbstractContextManager[Any]:
         """Where a pass over so many tokens runs: under autocast, and small products on a CPU with

@@ -36,6 +36,7 @@ class Request:
     max_new: int
     temperature: float = 1.0  # 0 takes the likeliest token
     ends: Ids = ()  # the tokens that end the turn, `MOST_ENDS` at most; those of the engine if empty
+    family: str = ""  # of the task, for policies that differ by it
 
     def refuse_beyond(self, context: int) -> None:
         """Raise PolicyError for a turn that may grow longer than the context."""
@@ -221,6 +222,15 @@ class Aligns(Protocol):
 
     def coverage(self, samples: Sequence[Sample]) -> Coverage:
         """What its scores say of every token of every sample, in order, flat: [N]."""
+        ...
+
+
+@runtime_checkable
+class DiffersByFamily(Protocol):
+    """Several policies, each for the tasks of its families."""
+
+    def chat_of(self, family: str) -> Chat:
+        """The chat of the one that is for a family."""
         ...
 
 

@@ -17,6 +17,7 @@ class Sample:
 
     prompt: Ids
     tokens: Ids
+    family: str = ""  # of the task, for policies that differ by it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Prompter:
     chat: Chat
     context: Context
     hint: str = ""
+    family: str = ""  # of the task
 
     @property
     def fresh(self) -> bool:
@@ -61,7 +63,7 @@ class Prompter:
             text = hindsight[k] if hindsight else ""
             reader = readers.setdefault(text, Reader(prompter=self._with_hint(text)))
             prompt, _ = reader.prompt(episode.turns[:k], turn.observation)
-            result.append(Sample(prompt=prompt, tokens=turn.tokens))
+            result.append(Sample(prompt=prompt, tokens=turn.tokens, family=self.family))
         return result
 
     def _with_hint(self, text: str) -> "Prompter":

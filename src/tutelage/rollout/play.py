@@ -286,6 +286,7 @@ class _Rollout:
                 seed=seed,
                 max_new=limits.max_new_tokens - used,
                 temperature=limits.temperature,
+                family=p.job.task.family,
             )
         )
 
@@ -370,7 +371,8 @@ class _Rollout:
 
     def _sample(self, completion: Completion, name: str) -> Sample:
         prompt, _ = self._read(self.live[completion.key], name)
-        return Sample(prompt=prompt, tokens=completion.tokens)
+        family = self.live[completion.key].job.task.family
+        return Sample(prompt=prompt, tokens=completion.tokens, family=family)
 
     def _by_student_alone(self, p: _Playing) -> bool:
         """Whether only the student has written the turn under way."""

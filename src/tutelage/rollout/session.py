@@ -14,7 +14,7 @@ from tutelage.envs.registry import as_suite
 from tutelage.errors import ConfigError, did_you_mean
 from tutelage.hints import Hints
 from tutelage.objective import Algorithm, View
-from tutelage.policies.base import Policy, Prefetches
+from tutelage.policies.base import DiffersByFamily, Policy, Prefetches
 from tutelage.prompts import answer_format
 from tutelage.prompts.context import GENERIC, Context
 from tutelage.prompts.prompter import Prompter
@@ -164,8 +164,10 @@ class Session:
                 f"the algorithm wants a policy {view.policy!r}, but there is none; "
                 f"there are {', '.join(sorted(self.policies))}"
             )
+        chat = actor.chat_of(task.family) if isinstance(actor, DiffersByFamily) else actor.chat
         return Prompter(
-            chat=actor.chat,
+            chat=chat,
+            family=task.family,
             context=self.context,
             hint=self.hints.text(self.suite, task, view.hint),
         )

@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Final, NamedTuple, cast
 
 import torch
@@ -27,6 +28,7 @@ from tutelage.hints.bank import built_in as bank_names
 from tutelage.hints.bank import load as load_bank
 from tutelage.objective import View
 from tutelage.policies.base import OpenedPolicy
+from tutelage.policies.by_family import by_family, parted, refuse_missing
 from tutelage.prompts.context import Context
 from tutelage.rollout import hint_preparation
 from tutelage.rollout.ranks import ALONE, Ranks
@@ -103,6 +105,8 @@ class Parts:
                 ranks=ranks,
                 own_tokens=own_tokens,
             )
+            if others is None:
+                policies = by_family(policies)
         pool = pool_of(self.config.env, self.suite)
         try:
             session = Session(
@@ -169,6 +173,8 @@ def _parts(config: Config, suite: Suite, *, learns: bool, evaluates: bool) -> Pa
     tasks: Sequence[Task] = ()
     if learns:
         tasks = tasks_of(suite, config.env.split, config.rollout.tasks_per_step, where="env")
+        for name, table in parted(policies).items():
+            refuse_missing(name, table, {task.family for task in islice(tasks, SEEN_FAMILIES)})
     panel = panel_of(config.eval, suite) if evaluates else None
     return Parts(
         config=config,
@@ -219,6 +225,8 @@ def tasks_of(suite: Suite, split: str, need: int, *, where: str) -> Sequence[Tas
     return tasks
 
 
+SEEN_FAMILIES = 2000
+"""Tasks whose families are looked at before a run; a later one without a policy ends it."""
 GROUP = 8
 """Episodes of a task where a group-relative algorithm needs several and no number is set."""
 

@@ -11,6 +11,7 @@ from tutelage.config.signature import call
 from tutelage.envs.named_code import named, returns
 from tutelage.errors import ConfigError, did_you_mean
 from tutelage.objective import ONE, Algorithm, Reinforce, Signal, View
+from tutelage.policies.by_family import parted, sections_of
 from tutelage.seeding import seed_of
 
 
@@ -148,7 +149,8 @@ def acting(config: Config, phases: Sequence[Phase]) -> set[str]:
     """The policies that sample turns in this process and on its memory: "self" is the student."""
     both = [(p.algorithm.all_views(), p.algorithm.all_actors()) for p in phases]
     named = {views.get(name, View()).policy for views, actors in both for name in actors}
-    local = {name for name in named - {"self"} if not _on_server(config, name)}
+    sections = {s for name in named - {"self"} for s in sections_of(name, config.policies)}
+    local = {name for name in sections if not _on_server(config, name)}
     return local | (set() if config.policy.sampler is not None else {"self"})
 
 
@@ -162,7 +164,7 @@ def policies_wanted(phases: Sequence[Phase], named: Mapping[str, object]) -> set
     `reference` needs no section: it is a copy of the student before the main algorithm.
     """
     wanted = {v.policy for p in phases for v in p.algorithm.views.values()} - {"self"}
-    for name in sorted(wanted - set(named) - {"reference"}):
+    for name in sorted(wanted - set(named) - set(parted(named)) - {"reference"}):
         sections = ", ".join(sorted(named)) or "none"
         raise ConfigError(
             f"the algorithm wants a policy {name!r}, but there is no section [policies.{name}] "
@@ -173,4 +175,4 @@ def policies_wanted(phases: Sequence[Phase], named: Mapping[str, object]) -> set
             "warm_start: its algorithm wants a reference, but that is made after the warm start; "
             "leave its kl at 0"
         )
-    return wanted
+    return {section for name in wanted for section in sections_of(name, named)}

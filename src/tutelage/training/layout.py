@@ -3,7 +3,7 @@
 import random
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -42,7 +42,7 @@ class Layout:
         e, first, end, until = span
         samples = list(self.samples[view][e][first:end])
         last = samples[-1].tokens[: until - self.starts[e][end - 1]]
-        samples[-1] = Sample(prompt=samples[-1].prompt, tokens=last)
+        samples[-1] = replace(samples[-1], tokens=last)
         return samples
 
     def token_index(self, spans: Sequence[Span]) -> Tensor:

@@ -420,3 +420,23 @@ def test_a_command_that_does_not_exist_says_so() -> None:
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(EnvError, match="agents cannot be served on 203"):
         AgentPool(agents.solve, host="203.0.113.7")
+
+
+def test_an_agent_that_asks_for_responses() -> None:
+    def answer(asked: str) -> str:
+        call = '<tool_call>\n{"name": "double", "arguments": {"number": 4}}\n</tool_call>'
+        return "It is 8." if "<tool_response>" in asked else call
+
+    seen, end = episode(agents.solve_by_items, answer)
+    assert isinstance(end, Observation)
+    assert end.won
+    assert dict(end.counts) == {"malformed": 4}
+    first, second = (observation.call for observation in seen)
+    assert first is not None
+    assert second is not None
+    assert [m.role for m in first.messages] == ["system", "user"]
+    assert [m.role for m in second.messages] == ["system", "user", "assistant", "tool"]
+    assert second.messages[:2] == first.messages
+    # the answer that made the call is continued as it was sampled
+    assert second.messages[2].content == answer("")
+    assert json.loads(first.tools)[0]["function"]["name"] == "double"

@@ -151,9 +151,40 @@ def lies(base_url: str, api_key: str, task: Task) -> float:
         ],
         request(base_url, post, api_key, {**talk, "n": 2})[0],
         request(base_url, post, api_key, b"x", **{"Content-Length": str(1 << 40)})[0],
-        request(base_url, f"{path}/responses", api_key, talk)[0],
+        request(base_url, f"{path}/embeddings", api_key, talk)[0],
         request(base_url, path.removesuffix("/v1") + "/reward", api_key, {"reward": "much"})[0],
     ]
     assert statuses == [401, 401, 404, 400, 400, 400, 400, 413, 404, 400], statuses
     chat(base_url, api_key, [user("one")])
     return 1.0
+
+
+def responses(base_url: str, key: str, body: dict[str, Any]) -> Any:
+    """What /v1/responses answers."""
+    path = f"{path_of(base_url)}/responses"
+    return request(base_url, path, key, {"model": "student", **body})
+
+
+def solve_by_items(base_url: str, key: str, task: Task) -> float:
+    """A loop over /v1/responses: a call, its result, an answer."""
+    tool = {"type": "function", "name": "double", "parameters": {"type": "object"}}
+    items: list[dict[str, Any]] = [{"role": "user", "content": "What is 2 times 4?"}]
+    _, first = responses(base_url, key, {"input": items, "tools": [tool], "instructions": "Add."})
+    (call,) = first["output"]
+    items += [call, {"type": "function_call_output", "call_id": call["call_id"], "output": "8"}]
+    body = {"input": items, "tools": [tool], "instructions": "Add.", "stream": True}
+    _, stream = responses(base_url, key, body)
+    lines = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: ")]
+    assert [line["sequence_number"] for line in lines] == list(range(len(lines)))
+    done = lines[-1]
+    assert done["type"] == "response.completed"
+    text = done["response"]["output"][0]["content"][0]["text"]
+    assert any(x["type"] == "response.output_text.delta" and x["delta"] == text for x in lines)
+    for wrong in (
+        {"input": "x", "previous_response_id": "resp_0"},
+        {"input": [{"type": "computer_call"}]},
+        {"input": "x", "tools": [{"type": "web_search"}]},
+        {"input": []},
+    ):
+        assert responses(base_url, key, wrong)[0] == 400
+    return float(call["name"] == "double" and text == "It is 8.")

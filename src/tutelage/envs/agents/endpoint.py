@@ -1,6 +1,7 @@
 """The HTTP endpoint that agents talk to: chat completions, of one secret and address an episode.
 
     POST /sessions/ID/v1/chat/completions   streamed or not
+    POST /sessions/ID/v1/responses          likewise (see `responses`)
     GET  /sessions/ID/v1/models
     POST /sessions/ID/reward                {"reward": 1.0}, and "id" of a completion to pay for it
 
@@ -25,7 +26,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from tutelage.envs.agents import tools
+from tutelage.envs.agents import responses, tools
 from tutelage.envs.agents.requests import MODEL, Asked, Refused, asked, malformed
 from tutelage.envs.pool import Reply
 from tutelage.errors import EnvError, install
@@ -248,6 +249,7 @@ class Endpoint:
         return Starlette(
             routes=[
                 Route(f"{one}/v1/chat/completions", self._guarded(self._chat), methods=post),
+                Route(f"{one}/v1/responses", self._guarded(self._responses), methods=post),
                 Route(f"{one}/v1/models", self._guarded(self._models)),
                 Route(f"{one}/reward", self._guarded(self._reward), methods=post),
                 Route("/sessions/{name}/{rest:path}", self._guarded(self._nothing), methods=EVERY),
@@ -303,7 +305,7 @@ class Endpoint:
             404,
             "not_found",
             f"there is no /{request.path_params.get('rest', '')[:100]}; v1/chat/completions, "
-            "v1/models and reward are there",
+            "v1/responses, v1/models and reward are there",
         )
 
     async def _models(self, request: "Request", session: AgentSession) -> "Response":
@@ -324,7 +326,20 @@ class Endpoint:
         return JSONResponse({"object": "reward", "reward": reward})
 
     async def _chat(self, request: "Request", session: AgentSession) -> "Response":
-        body = await _json(request)
+        return await self._answered(request, session, await _json(request), self._respond)
+
+    async def _responses(self, request: "Request", session: AgentSession) -> "Response":
+        body = responses.chat_body(await _json(request))
+        return await self._answered(request, session, body, self._respond_in_items)
+
+    async def _answered(
+        self,
+        request: "Request",
+        session: AgentSession,
+        body: object,
+        respond: "Callable[[AgentSession, Exchange, Asked], Response]",
+    ) -> "Response":
+        """Wait until a call is answered, and write the answer in its form."""
         again = request.headers.get(RETRY, "0")
         with self.changed:
             wanted = asked(body, session.reply_to)
@@ -348,7 +363,43 @@ class Endpoint:
             return _gone()
         if exchange.reply is None:
             raise Refused(410, "session_over", session.closed, count="late")
-        return self._respond(session, exchange, wanted)
+        return respond(session, exchange, wanted)
+
+    def _respond_in_items(
+        self, session: AgentSession, exchange: Exchange, wanted: Asked
+    ) -> "Response":
+        from starlette.background import BackgroundTask
+        from starlette.responses import JSONResponse, StreamingResponse
+
+        reply = exchange.reply
+        assert reply is not None
+        message, reason = message_of(reply, exchange)
+        counts = dict(zip(("prompt_tokens", "completion_tokens"), reply.tokens, strict=True))
+        whole = responses.response_of(
+            message,
+            reason,
+            name=str(exchange.turn),
+            head={
+                "created_at": int(time.time()),
+                "model": MODEL,
+                "metadata": {"version": f"step-{reply.version}"},
+            },
+            usage={**counts, "total_tokens": sum(reply.tokens)},
+        )
+
+        async def delivered() -> None:
+            with self.changed:
+                exchange.delivered = True
+
+        if not wanted.stream:
+            return JSONResponse(whole, background=BackgroundTask(delivered))
+
+        async def stream() -> AsyncIterator[str]:
+            for event in responses.events(whole):
+                yield event
+            await delivered()
+
+        return StreamingResponse(stream(), media_type="text/event-stream")
 
     def _respond(self, session: AgentSession, exchange: Exchange, wanted: Asked) -> "Response":
         from starlette.background import BackgroundTask

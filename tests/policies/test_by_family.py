@@ -164,6 +164,8 @@ def test_a_run_with_a_teacher_for_each_family(tmp_path: Path) -> None:
     train.train(config(str(tmp_path / "run"), "a", "b", "c"), watch=Quiet())
     (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["losses"]
+    families = {f"teacher@{family}": {family: 3} for family in "abc"}
+    assert json.loads(line)["taught"] == {"teacher": families}
 
 
 def test_a_run_with_a_family_that_has_no_teacher_is_refused(tmp_path: Path) -> None:

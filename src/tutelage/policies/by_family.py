@@ -24,6 +24,7 @@ from tutelage.policies.base import (
 )
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Sample
+from tutelage.types import Episode
 
 MARK = "@"
 """Between the name of a policy and a family, in the name of a section."""
@@ -252,4 +253,20 @@ def by_family(policies: Mapping[str, OpenedPolicy]) -> dict[str, OpenedPolicy]:
         for section in table.values():
             del found[section]
         found[name] = (ByFamilyLate if late else ByFamily)(name, opened)
+    return found
+
+
+def taught_lines(
+    policies: Mapping[str, object], episodes: Iterable[Episode]
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Who taught what: by policy with sections of families, section -> family -> episodes."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for name, policy in policies.items():
+        if not isinstance(policy, ByFamily):
+            continue
+        rows = found.setdefault(name, {})
+        for family in sorted(e.task.family for e in episodes if not e.stop.broken):
+            section = f"{name}{MARK}{family}" if family in policy.table else name
+            row = rows.setdefault(section, {})
+            row[family] = row.get(family, 0) + 1
     return found

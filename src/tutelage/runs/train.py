@@ -30,6 +30,7 @@ from tutelage.errors import Diverged, RunError
 from tutelage.evaluation.evaluate import evaluate, named
 from tutelage.objective import View
 from tutelage.policies.base import Divided, OpenedPolicy, Shards, Trainable
+from tutelage.policies.by_family import taught_lines
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.registry import open_policy
 from tutelage.policies.translated import account_lines
@@ -377,7 +378,9 @@ class _Loop:
             self.hinter.settle(episodes)
             numbers = metrics(phase, step, episodes, usable, report, rate, cut)
             costs = account_lines(self.policies)
-            line = in_phase(phase, {**numbers, **hints, **({"costs": costs} if costs else {})})
+            taught = taught_lines(self.policies, episodes)
+            more = {**({"costs": costs} if costs else {}), **({"taught": taught} if taught else {})}
+            line = in_phase(phase, {**numbers, **hints, **more})
             self.folder.log("metrics.jsonl").write(line)
             if self.config.run.columns:
                 for columns in column_lines(phase, step, used, report):

@@ -63,40 +63,44 @@ def toml(folder: Path, **changes: object) -> Path:
     return path
 
 
-STDLIB = (
-    "os:system",
-    "subprocess:getoutput",
-    "subprocess:Popen",
-    "shutil:rmtree",
-    "runpy:run_path",
-    "builtins:exec",
-    "antigravity:geohash",
-    "code:interact",
-    "pathlib:Path",
-    "os.path:exists",
-    "importlib:import_module",
-)
-OTHERS = (
-    "torch:load",
-    "pydantic:BaseModel",
-    "numpy:save",
-    "huggingface_hub:snapshot_download",
-    "tutelage.rollout.disk:remove",
-    "tutelage.types:Task",
-)
+CALLABLE: dict[str, dict[str, object]] = {
+    "os:system": {"command": "touch {ran}"},
+    "subprocess:getoutput": {"cmd": "touch {ran}"},
+    "subprocess:Popen": {"args": "touch {ran}", "shell": True},
+    "shutil:rmtree": {"path": "{victim}"},
+    "runpy:run_path": {"path_name": "{script}"},
+    "builtins:exec": {},
+    "antigravity:geohash": {},
+    "code:interact": {},
+    "pathlib:Path": {},
+    "os.path:exists": {"path": "{victim}"},
+    "importlib:import_module": {"name": "antigravity"},
+    "torch:load": {"f": "{script}"},
+    "pydantic:BaseModel": {},
+    "numpy:save": {"file": "{ran}", "arr": 1},
+    "huggingface_hub:snapshot_download": {"repo_id": "a/b", "local_dir": "{ran}"},
+    "tutelage.rollout.disk:remove": {"path": "{victim}"},
+    "tutelage.types:Task": {"id": "1", "family": "doors"},
+}
+"""What is no suite, and options with which a call of it would succeed or leave a trace."""
 
 
-@pytest.mark.parametrize("name", STDLIB + OTHERS)
+@pytest.mark.parametrize("name", CALLABLE)
 def test_code_that_is_no_suite_is_not_called(name: str, tmp_path: Path) -> None:
-    victim = tmp_path / "victim"
+    victim, script = tmp_path / "victim", tmp_path / "script.py"
     victim.mkdir()
-    for options in ({}, {"path": str(victim)}, {"command": f"touch {tmp_path}/ran"}):
-        with pytest.raises(ConfigError) as refusal:
-            train.train(
-                config(tmp_path / "run", env__suite=name, env__options=options), watch=Quiet()
-            )
-        assert name.partition(":")[0] in str(refusal.value)
-    assert everything(tmp_path) == {}
+    script.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    before = everything(tmp_path)
+    filled = {
+        key: value.format(ran=tmp_path / "ran", victim=victim, script=script)
+        if isinstance(value, str)
+        else value
+        for key, value in CALLABLE[name].items()
+    }
+    with pytest.raises(ConfigError) as refusal:
+        train.train(config(tmp_path / "run", env__suite=name, env__options=filled), watch=Quiet())
+    assert name.partition(":")[0] in str(refusal.value)
+    assert everything(tmp_path) == before
     assert victim.is_dir()
 
 

@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -73,7 +73,6 @@ WORLDS = SRC / "tutelage_worlds"
 CONTRACT = ("errors", "types", "envs")
 """Rooms that suites may import: nothing else of the library."""
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
-EVERY = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 
 
 def name_of(path: Path) -> str:
@@ -81,15 +80,21 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported(path: Path, *, everywhere: bool = True) -> Iterator[str]:
+MODULES = {name_of(path) for path in FILES}
+
+
+@cache
+def imported(path: Path, *, everywhere: bool = True) -> tuple[str, ...]:
     """Full names of what a file imports; with `everywhere`, inside functions too."""
     tree = ast.parse(path.read_text())
+    names: list[str] = []
     for node in ast.walk(tree) if everywhere else tree.body:
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path} imports relatively"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(names)
 
 
 def ours(path: Path, *, everywhere: bool = True) -> set[str]:
@@ -97,22 +102,21 @@ def ours(path: Path, *, everywhere: bool = True) -> set[str]:
     names = [
         n.split(".")[1:] for n in imported(path, everywhere=everywhere) if n.startswith("tutelage.")
     ]
-    known = {name_of(p) for p in FILES}
     return {
-        next(".".join(n[:k]) for k in range(len(n), 0, -1) if ".".join(n[:k]) in known)
+        next(".".join(n[:k]) for k in range(len(n), 0, -1) if ".".join(n[:k]) in MODULES)
         for n in names
         if n != ["__version__"]
     }
 
 
-@EVERY
-def test_no_arrow_runs_up(path: Path) -> None:
-    here = name_of(path).split(".")[0]
-    assert here in FLOOR, (
-        f"{here} is on no floor: say in tests/repo/test_layers.py where it belongs"
-    )
-    for target in {name.split(".")[0] for name in ours(path)} - {here}:
-        assert FLOOR[target] < FLOOR[here], f"{here} imports {target}, which is not below it"
+def test_no_arrow_runs_up() -> None:
+    for path in FILES:
+        here = name_of(path).split(".")[0]
+        assert here in FLOOR, (
+            f"{here} is on no floor: say in tests/repo/test_layers.py where it belongs"
+        )
+        for target in {name.split(".")[0] for name in ours(path)} - {here}:
+            assert FLOOR[target] < FLOOR[here], f"{path} imports {target}, which is not below it"
 
 
 def test_every_room_has_its_floor() -> None:
@@ -130,17 +134,18 @@ def test_there_are_twenty_rooms_and_two_doors() -> None:
     assert len(packages) + len(ROOT_MODULES) <= 20
 
 
-@pytest.mark.parametrize(
-    "path", sorted(WORLDS.rglob("*.py")), ids=lambda p: str(p.relative_to(WORLDS))
-)
-def test_suites_import_the_contract_alone(path: Path) -> None:
-    names = [n.split(".")[1] for n in imported(path) if n.startswith("tutelage.")]
-    assert set(names) <= set(CONTRACT)
+def test_suites_import_the_contract_alone() -> None:
+    files = sorted(WORLDS.rglob("*.py"))
+    assert files
+    for path in files:
+        names = {n.split(".")[1] for n in imported(path) if n.startswith("tutelage.")}
+        assert names <= set(CONTRACT), f"{path} imports more"
 
 
-@EVERY
-def test_the_core_imports_no_suite(path: Path) -> None:
-    assert not [n for n in imported(path) if n.split(".")[0] == "tutelage_worlds"]
+def test_the_core_imports_no_suite() -> None:
+    for path in FILES:
+        suites = [n for n in imported(path) if n.split(".")[0] == "tutelage_worlds"]
+        assert not suites, f"{path} imports them"
 
 
 def test_no_two_modules_import_each_other() -> None:
@@ -176,22 +181,22 @@ BROAD = {
 }
 
 
-@EVERY
-def test_nothing_is_printed_and_nothing_swallowed(path: Path) -> None:
+def test_nothing_is_printed_and_nothing_swallowed() -> None:
     """Few places may catch everything: because an environment may do anything,
     where a thread that dies would leave others waiting for ever,
     where a tracker fails in its own way, and where a model's own code is
     tried in several ways until one is right."""
-    tree = ast.parse(path.read_text())
-    prints = [
-        n.lineno
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"
-    ]
-    if not name_of(path).startswith("cli"):
-        assert not prints
-    broad = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.ExceptHandler) and _swallows(n)]
-    assert len(broad) == BROAD.get(name_of(path), 0), f"at lines {broad}"
+    for path in FILES:
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        prints = [
+            n.lineno
+            for n in nodes
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"
+        ]
+        if not name_of(path).startswith("cli"):
+            assert not prints, f"{path} prints"
+        broad = [n.lineno for n in nodes if isinstance(n, ast.ExceptHandler) and _swallows(n)]
+        assert len(broad) == BROAD.get(name_of(path), 0), f"{path} at lines {broad}"
 
 
 def _swallows(handler: ast.ExceptHandler) -> bool:
@@ -205,10 +210,9 @@ def _swallows(handler: ast.ExceptHandler) -> bool:
     return everything and not isinstance(last, ast.Raise)
 
 
-@EVERY
-def test_public_names_say_what_they_are(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree), "the module has no docstring"
+def test_every_module_says_what_it_is() -> None:
+    for path in FILES:
+        assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
 
 
 def loaded(code: str) -> set[str]:

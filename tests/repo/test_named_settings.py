@@ -5,8 +5,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tutelage.config.schema import Config, leaves, section_of
 
 ROOT = Path(__file__).parents[2]
@@ -69,17 +67,19 @@ def texts(path: Path) -> Iterator[str]:
             yield node.value
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT / "src")))
-def test_messages_name_settings_that_exist(path: Path) -> None:
-    if str(path.relative_to(ROOT)) == OLD_NAMES:
-        return  # what settings were called before
-    wrong = {name for text in texts(path) for name in unknown(text)}
-    assert wrong == EXCEPT.get(str(path.relative_to(ROOT)), set())
+def test_messages_name_settings_that_exist() -> None:
+    wrong = {}
+    for path in FILES:
+        if found := {name for text in texts(path) for name in unknown(text)}:
+            wrong[str(path.relative_to(ROOT))] = found
+    del wrong[OLD_NAMES]  # what settings were called before
+    assert wrong == EXCEPT
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_pages_name_settings_that_exist(page: Path) -> None:
-    assert not set(unknown(page.read_text()))
+def test_pages_name_settings_that_exist() -> None:
+    found = {page: wrong for page in PAGES if (wrong := set(unknown(page.read_text())))}
+    assert PAGES
+    assert not found
 
 
 def test_an_old_name_would_be_found() -> None:

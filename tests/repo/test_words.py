@@ -48,9 +48,14 @@ def participles(names: Iterator[tuple[str, int]]) -> list[str]:
     return [f"{line}: {n}" for n, line in names if n.strip("_").lower() in PARTICIPLES]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_name_is_a_participle(path: Path) -> None:
-    assert not participles(bound(ast.parse(path.read_text(encoding="utf-8"))))
+def test_no_name_is_a_participle() -> None:
+    assert len(FILES) > 100
+    found = {
+        path: wrong
+        for path in FILES
+        if (wrong := participles(bound(ast.parse(path.read_text(encoding="utf-8")))))
+    }
+    assert not found
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)

@@ -7,6 +7,7 @@ import pytest
 from support.architectures import build
 from support.tiny_models import small_chat, words
 from support.tiny_runs import Quiet, tiny_table
+from transformers import AutoConfig
 
 from tutelage.cli.main import main
 from tutelage.config.toml_file import override, parse
@@ -77,8 +78,9 @@ def test_a_run_says_that_a_model_is_recomputed_and_what_that_costs(tmp_path: Pat
     given = settings(student, student, tmp_path / "run")
     train.train(parse(override(tiny_table(), given)), watch=watch)
     first, second = (s for s in watch.sentences if "path" in s)
+    (kind,) = set(AutoConfig.from_pretrained(student).layer_types)  # renamed in transformers 5.24
     assert first == (
-        "the student takes the plain path: it has layers of indexed_attention; each token's "
+        f"the student takes the plain path: it has layers of {kind}; each token's "
         "probabilities depend on the tokens after it, so every token is sampled, and scored, by a "
         "pass of its own over all before it; turns are sampled one at a time, which is slower"
     )

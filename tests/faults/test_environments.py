@@ -98,7 +98,8 @@ IN_PROCESS = [
     kind
     for kind in BREAKS
     if not any(
-        word in kind for word in ("connections", "exit", "crash", "sleep", "loop", "pickled", "away")
+        word in kind
+        for word in ("connections", "exit", "crash", "sleep", "loop", "pickled", "away")
     )
     and kind not in ("an interrupt", "a state of megabytes")
 ]

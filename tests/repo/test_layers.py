@@ -163,7 +163,7 @@ def test_the_mathematics_needs_torch_only() -> None:
 BROAD = {
     "envs.agents.runner": 2,
     "envs.guard": 2,
-    "envs.worker": 1,
+    "envs.worker": 2,
     "policies.hf.proof": 1,
     "policies.server.http": 1,
     "policies.server.serve": 1,

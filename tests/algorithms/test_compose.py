@@ -494,6 +494,7 @@ def test_parts_are_overridden_on_the_command_line() -> None:
 def test_the_plan_shows_terms_and_their_schedules(tmp_path: Path) -> None:
     table = file()
     table["run"]["folder"] = str(tmp_path / "run")  # type: ignore[index]
+    table["rollout"]["max_new_tokens"] = 8  # type: ignore[index]
     result = dry_run.make(parse(table))  # type: ignore[arg-type]
     message = {name: text for _, name, text in result.terms}
     assert message["mine"].startswith("policy gradient on acted_by[student] * (")

@@ -221,3 +221,54 @@ def test_lines_are_in_their_files_when_a_step_ends(tmp_path: Path) -> None:
     episodes = (tmp_path / "run/episodes.jsonl").read_text().splitlines()
     assert json.loads(episodes[-1])["step"] == 2
     assert checkpoint.names(tmp_path / "run") == ["step-000000"]
+
+
+# -- files of others among the checkpoints
+
+
+def test_a_folder_in_the_place_of_a_later_checkpoint_is_refused(run: Path) -> None:
+    path = run / "checkpoints/step-000012"
+    path.mkdir()
+    (path / "thesis.txt").write_text("mine")
+    message = refused(config(run, run__steps=20, run__checkpoint_every=4), run, resume=True)
+    assert "step-000012 holds thesis.txt, which the run did not write" in message
+
+
+def test_files_of_others_in_a_checkpoint_stay_when_it_is_dropped(run: Path) -> None:
+    old, older = run / "checkpoints/step-000002", run / "checkpoints/step-000001"
+    older.mkdir()
+    for path in (old / "notes.txt", old / "mine" / "plot.png", older / "thesis.txt"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    settings = config(run, run__steps=8)
+    train.train(settings, resume=True, watch=Quiet())
+    assert checkpoint.names(run)[-1] == "step-000008"
+    left = {k: v for k, v in everything(run).items() if k.startswith("checkpoints/step-00000")}
+    whole = {"step-000006", "step-000008"}
+    assert {k: v for k, v in left.items() if k.split("/")[1] not in whole} == {
+        "checkpoints/step-000001/thesis.txt": b"mine",
+        "checkpoints/step-000002/mine/plot.png": b"mine",
+        "checkpoints/step-000002/notes.txt": b"mine",
+    }
+
+
+def test_a_configuration_that_was_edited_is_not_continued(run: Path) -> None:
+    """Results after it would be those of no file; other line ends are no change."""
+    path = run / "config.toml"
+    text = path.read_text()
+    assert "lr = 0.001" in text
+    path.write_bytes(text.replace("\n", "\r\n").encode())
+    train.train(load(path, ["run.steps=5"], trust=True), resume=True, watch=Quiet())
+    text = path.read_text()
+    path.write_text(text.replace("lr = 0.001", "lr = 0.5"))
+    settings = load(path, ["run.steps=6"], trust=True)
+    assert "config.toml was changed after the run wrote it" in refused(settings, run, resume=True)
+    path.write_text(text)
+    train.train(load(path, ["run.steps=6"], trust=True), resume=True, watch=Quiet())
+
+
+def test_a_home_folder_is_not_a_folder_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert config("~/run").run.folder == "/home/me/run"
+    assert config("~").run.folder == "/home/me"
+    assert config("a~b").run.folder == "a~b"

@@ -19,7 +19,7 @@ from tutelage.policies.server.http import Client, RequestOptions
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.serve import MAX_REQUEST_BYTES, Server
 from tutelage.policies.server.vllm import write
-from tutelage.runs.models import client_of
+from tutelage.runs.models import client_of, locate
 
 KEY = "sk-SECRET-9f8e7d"
 ONCE = RequestOptions(concurrent=2, deadline=5.0, retries=0, pause=0.01)
@@ -79,6 +79,30 @@ def test_a_key_in_the_address_is_not_shown(url: str) -> None:
         Client(url, name="policies.teacher", key=KEY)
     assert KEY not in str(refusal.value)
     assert KEY.lower() not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        f"ftp://u:{KEY}@x",
+        f"ws://127.0.0.1/{KEY}",
+        f"u:{KEY}@127.0.0.1:9/v1",
+        f"http:/u:{KEY}@x",
+        f"http:\\\\u:{KEY}@x",
+        f" http://u:{KEY}@x/v1",
+    ],
+)
+def test_a_key_in_what_is_almost_an_address_is_not_shown(model: str) -> None:
+    with pytest.raises(ConfigError, match="looks like a server's address, but does not") as refusal:
+        locate(model, where="policies.teacher")
+    assert KEY not in str(refusal.value)
+
+
+@pytest.mark.parametrize("path", [f"/{KEY}/v1", f"/v1;key={KEY}"])
+def test_a_key_in_the_path_of_an_address_is_used_and_not_shown(path: str) -> None:
+    found = address(f"http://127.0.0.1:9{path}", where="policies.teacher")
+    assert (found.path, KEY in found.shown) == (path, False)
+    assert address("http://x:9/api/v1", where="").shown == "http://x:9/api/v1"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 503])

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +12,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.architectures import build
 from support.tiny_models import policy, small_chat, words
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from tutelage.errors import PolicyError
 from tutelage.policies.base import Request
 from tutelage.policies.hf import folder as folders
 from tutelage.policies.hf.loading import load
 from tutelage.policies.hf.policy import HFPolicy
+from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Ids, Sample
 from tutelage.runs.diagnosis import other_ends
 
@@ -375,3 +382,77 @@ def test_words_that_a_model_names_as_end_tokens_are_said_before_the_first_step(
     sentences = list(other_ends({"self": of}))
     assert len(sentences) == bool(named)
     assert all("the student has further end tokens" in each for each in sentences)
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEXTS = ["look at the open door", "Hello world, what is 12 + 3?", "h\u00e9llo  \u4f60\u597d"]
+
+
+def without_tokenizer(model: Path, **config: object) -> Path:
+    """A folder whose tokenizer's files are still to be written."""
+    (model / "tokenizer.json").unlink()
+    (model / "chat_template.jinja").write_text(CHATML)
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    return model
+
+
+def test_a_tokenizer_of_sentencepiece_alone_is_as_sentencepiece_has_it(model: Path) -> None:
+    pieces = pytest.importorskip("sentencepiece")
+    without_tokenizer(model, tokenizer_class="LlamaTokenizer", eos_token="<|im_end|>")
+    with (model / "tokenizer.model").open("wb") as file:
+        pieces.SentencePieceTrainer.train(
+            sentence_iterator=iter(TEXTS * 40),
+            model_writer=file,
+            vocab_size=400,
+            hard_vocab_limit=False,
+            model_type="bpe",
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            control_symbols=["<|im_start|>", "<|im_end|>"],
+            minloglevel=2,
+        )
+    own = pieces.SentencePieceProcessor(model_file=str(model / "tokenizer.model"))
+    folders.check_pieces(model, AutoTokenizer.from_pretrained(model))
+    chat = Chat(AutoTokenizer.from_pretrained(model))
+    for text in TEXTS:
+        assert chat.tokenizer(text, add_special_tokens=False)["input_ids"] == own.encode(text)
+    assert own.id_to_piece(chat.end) == "<|im_end|>"
+    # nothing names its class, and the model's kind has another
+    (model / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
+    assert re.search("name its tokenizer_class in tokenizer_config.json", refusal(model))
+
+
+def test_without_sentencepiece_one_sentence_names_it(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    (without_tokenizer(model) / "tokenizer.model").write_bytes(b"any")
+    with pytest.raises(PolicyError, match="pip install sentencepiece protobuf"):
+        folders.check_pieces(model, None)
+
+
+def test_a_tokenizer_of_a_vocabulary_and_merges_alone_is_the_same(model: Path) -> None:
+    whole = Tokenizer(BPE())
+    whole.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    alphabet = ByteLevel.alphabet()
+    marks = ["<|im_start|>", "<|im_end|>"]
+    whole.train_from_iterator(
+        TEXTS * 4,
+        BpeTrainer(vocab_size=400, special_tokens=marks, initial_alphabet=alphabet),  # type: ignore[arg-type]
+    )
+    bpe = json.loads(whole.to_str())["model"]
+    without_tokenizer(model, tokenizer_class="GPT2Tokenizer", eos_token="<|im_end|>")
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in bpe["merges"]]
+    (model / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    (model / "vocab.json").write_text(json.dumps(bpe["vocab"]))
+    chat = Chat(AutoTokenizer.from_pretrained(model))
+    for text in TEXTS:
+        ids = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert ids == whole.encode(text).ids
+        assert chat.tokenizer.decode(ids) == text
+    assert chat.end == whole.token_to_id("<|im_end|>")
+    assert chat.end not in chat.content("<|im_end|>")

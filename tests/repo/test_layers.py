@@ -171,7 +171,6 @@ BROAD = {
     "envs.adapters.mcp": 2,
     "envs.agents.runner": 2,
     "envs.guard": 2,
-    "envs.pool": 1,
     "envs.worker": 2,
     "policies.hf.proof": 1,
     "policies.server.http": 1,

@@ -11,6 +11,8 @@ from typing import Annotated, Literal, NamedTuple, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic.fields import FieldInfo
 
+from tutelage.config.paths import expanded
+
 MOST = 10**9
 """Upper bound of all counts; a larger number of steps or tokens is a typing error."""
 MOST_EPISODES = 2**20
@@ -38,7 +40,13 @@ def _usable(text: str) -> str:
     return text
 
 
+def _at_home(text: str) -> str:
+    """As a shell would have it: otherwise a folder that is called "~" would appear."""
+    return str(expanded(text)) if text.startswith("~") else text
+
+
 Text = Annotated[str, AfterValidator(_usable)]
+PathText = Annotated[str, AfterValidator(_usable), AfterValidator(_at_home)]
 At0 = Annotated[int, Field(ge=0, le=MOST)]
 At1 = Annotated[int, Field(ge=1, le=MOST)]
 Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
@@ -80,7 +88,7 @@ class Section(BaseModel):
 
 
 class RunSection(Section):
-    folder: Text = ""
+    folder: PathText = ""
     """Folder of the run's files; if empty, runs/NAME with the file's name."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     """Seed of all random draws; equal runs on a CPU write equal bytes."""
@@ -143,7 +151,7 @@ class RolloutSection(Section):
     """Subtracted from the reward of an invalid turn. A number applies to every invalid turn;
     {format = 0.1} only to an answer without a readable action, {refused = 0.1} only to an action
     that the environment refuses; a kind that the table omits does not count as invalid."""
-    replay: Text = ""
+    replay: PathText = ""
     """An episodes.jsonl whose won episodes replace the expert's, to imitate or to continue."""
 
     @model_validator(mode="after")
@@ -246,7 +254,7 @@ class SamplerSection(Section):
     process."""
     options: dict[str, JsonValue] = {}
     """In this process: arguments of vllm.LLM, such as gpu_memory_utilization (default 0.35)."""
-    folder: Text = ""
+    folder: PathText = ""
     """A folder that both sides can read, to pass weights through; shared memory if empty."""
     truncate: Positive = 2.0
     """Largest importance weight of a token: the trainer's probability over the sampler's."""
@@ -273,7 +281,7 @@ class ChatSection(Section):
 
     options: dict[str, JsonValue] = {}
     """Arguments of the template, such as enable_thinking."""
-    template: Text = ""
+    template: PathText = ""
     """A Jinja file that replaces the tokenizer's own template."""
 
 

@@ -1,6 +1,7 @@
 """Addresses and keys of servers: checked once, before anything is sent, and never shown."""
 
 import os
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
@@ -39,7 +40,15 @@ def address(url: str, *, where: str) -> Address:
     problem = _problem(parts)
     if problem:
         raise ConfigError(f"{where}, at {shown}, {problem}")
-    return Address(parts.scheme == "https", host, port, parts.path, shown + parts.path)
+    return Address(parts.scheme == "https", host, port, parts.path, shown + _harmless(parts.path))
+
+
+PLAIN = re.compile(r"[A-Za-z]{0,12}|v\d{1,2}")
+"""Of a part of a path that is a word or a version, and no key."""
+
+
+def _harmless(path: str) -> str:
+    return "/".join(part if PLAIN.fullmatch(part) else HIDDEN for part in path.split("/"))
 
 
 def _reason(error: ValueError) -> str:

@@ -275,12 +275,17 @@ class ProcessPool:
             verb, actions, worker.limit = "ask", live.asked, self.reset_seconds
         worker.busy, worker.since, worker.ahead = key, time.monotonic(), worker.closing
         live.opened = True
-        try:
-            task = pack_task(live.task) if live.task is not None else None
-            self._send(worker, [verb, key, task, actions])
-        except Exception as error:  # a task is an object of the user's, and may be of any size
+        # a task is an object of the user's, and may be of any size
+        task = guarded(partial(pack_task, live.task)) if live.task is not None else None
+        reason = task.reason if isinstance(task, Failure) else ""
+        if not reason:
+            try:
+                self._send(worker, [verb, key, task, actions])
+            except (TypeError, ValueError, RecursionError) as error:
+                reason = described(error)
+        if reason:
             live.opened, worker.busy = False, ""
-            reason = f"its task or action cannot be sent to a worker: {described(error)}"
+            reason = f"its task or action cannot be sent to a worker: {reason}"
             self.answers[key] = Failure(stop=Stop.ERROR, reason=reason)
             self._feed(at)
 

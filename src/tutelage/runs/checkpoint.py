@@ -6,13 +6,14 @@ latest                     the name of the newest complete one
 state.json holds the SHA-256 of every other file and of itself; they are compared on every load.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import re
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -363,6 +364,45 @@ def names(folder: Path) -> list[str]:
     return sorted((name for name in found if NAME.fullmatch(name)), key=_order)
 
 
+def foreign(path: Path) -> list[str]:
+    """Files in the folder of a checkpoint that no run wrote; every file where it is no checkpoint."""
+    try:
+        known = {
+            *json.loads((path / STATE).read_text(encoding="utf-8"))["files"],
+            STATE,
+            INTERRUPTED,
+        }
+    except FileNotFoundError:
+        known = set()  # drafts become checkpoints when they are whole, and are dropped by a rename
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []  # without sums, or damaged
+    found = (each for each in path.rglob("*") if each.is_symlink() or not each.is_dir())
+    return sorted({str(each.relative_to(path)) for each in found} - known)
+
+
+def _drop_beside(path: Path, others: Sequence[str]) -> None:
+    """Delete a checkpoint's own files, and leave those of others where they are."""
+    (path / STATE).unlink(missing_ok=True)  # from here on it is no checkpoint
+    for each in sorted(path.rglob("*"), reverse=True):
+        if each.is_dir() and not each.is_symlink():
+            with contextlib.suppress(OSError):
+                each.rmdir()
+        elif str(each.relative_to(path)) not in others:
+            each.unlink()
+
+
+def refuse_foreign(folder: Path, current: str) -> None:
+    """Refuse to continue from the checkpoint `current` where files that no run wrote are in the
+    place of a later one, which would be replaced."""
+    for path in sorted((folder / FOLDER).glob("*")):
+        later = NAME.fullmatch(path.name) and _order(path.name) > _order(current)
+        if later and (others := foreign(path)):
+            raise RunError(
+                f"{path} holds {others[0]}, which the run did not write, and is where it will write "
+                "a checkpoint; move it elsewhere, then continue with --resume"
+            )
+
+
 def clean(folder: Path, current: str) -> None:
     """Delete leftovers of a killed run: drafts, and checkpoints after the one it continues from.
     Files without a checkpoint's name stay."""
@@ -384,6 +424,9 @@ def _drop(folder: Path, name: str) -> None:
     """Rename it first: a run killed while it deletes files leaves a draft, which `clean` deletes,
     and not half a checkpoint."""
     old, draft = folder / FOLDER / name, folder / FOLDER / f".{name}-old"
+    if others := foreign(old):
+        _drop_beside(old, others)
+        return
     shutil.rmtree(draft, ignore_errors=True)
     old.rename(draft)
     shutil.rmtree(draft, ignore_errors=True)

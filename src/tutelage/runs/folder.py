@@ -125,6 +125,7 @@ def find(config: Config, *, steps_matter: bool, resume: bool) -> RunFolder:
     try:
         changed = _same_settings(path, config, steps_matter=steps_matter)
         state, newest = _standing(path, max(config.run.checkpoint_every, _every(path)))
+        checkpoint.refuse_foreign(path, newest.name if newest else "")
         return RunFolder(path=path, state=state, newest=newest, lock=lock, changed=changed)
     except BaseException:
         os.close(lock)
@@ -341,6 +342,11 @@ def _same_settings(path: Path, config: Config, *, steps_matter: bool) -> Mapping
     """Refuse settings that would change the result. Those that may change it nevertheless, with
     their old values: of a run that diverged."""
     old = _own_config(path)
+    if not diverged(path) and not meta.is_as_written(path):
+        raise RunError(
+            f"{path / CONFIG} was changed after the run wrote it, so the run cannot be continued to "
+            "the same result; put it back, or start a new run with it in another run.folder"
+        )
     changed = [key for key in differences(old, config) if key not in HARMLESS]
     if changed == ["run.steps"] and config.run.steps > old.run.steps and not steps_matter:
         return {}

@@ -1,5 +1,6 @@
 """A run's meta.json: what its bytes depend on beside the configuration, and what was done to it."""
 
+import hashlib
 import json
 import platform
 import shlex
@@ -24,6 +25,8 @@ from tutelage.runs.torchrun import launch_of
 
 CONFIG = "config.toml"
 CHANGED, MOVED = "changed_after_divergence", "resumed_elsewhere"
+WRITTEN = "written"
+"""The SHA-256 of config.toml, also of the one that is replaced in this moment."""
 
 
 def machine() -> dict[str, object]:
@@ -94,6 +97,8 @@ def describe(
     text = write(config)
     signatures = [x for x in (signature(text), _old_signature(path)) if x]
     meta[SIGNED] = list(dict.fromkeys(signatures))
+    # that of the file which is replaced below holds until then
+    meta[WRITTEN] = list(dict.fromkeys([_digest(text), *_written(path)]))
     described = json.dumps(meta, indent=1, ensure_ascii=False) + "\n"
     for name, content in ((META, described), (CONFIG, text)):
         try:
@@ -127,6 +132,21 @@ def _entries(path: Path, name: str) -> list[object]:
     """What meta.json lists under a name so far."""
     entries = _read(path).get(name)
     return list(entries) if isinstance(entries, list) else []
+
+
+def is_as_written(path: Path) -> bool:
+    """Whether config.toml is what the run wrote, but for line ends; also where that is not known."""
+    hashes = _read(path).get(WRITTEN)
+    return not isinstance(hashes, list) or bool(set(_written(path)) & {str(x) for x in hashes})
+
+
+def _written(path: Path) -> list[str]:
+    there = path / CONFIG
+    return [_digest(there.read_text(encoding="utf-8"))] if there.exists() else []
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _old_signature(path: Path) -> str:

@@ -48,6 +48,8 @@ from tutelage.seeding import seed_of
 from tutelage.types import Observation
 
 ASSETS = Path(__file__).parents[1] / "assets"
+LIKE_AN_ADDRESS = re.compile(r"^\s*\w[\w+.-]+:[/\\]|:.*@", re.DOTALL)
+"""Of a name that is no folder: "ftp://...", "http:/...", "user:password@host"."""
 SAMPLE = 256
 """Tasks whose texts train a tokenizer."""
 LAYERS = 4
@@ -101,6 +103,12 @@ def locate(model: str, *, where: str) -> str:
     if folder.is_dir():
         refuse_unusable(folder)
         return str(folder)
+    if LIKE_AN_ADDRESS.search(model):
+        raise ConfigError(
+            f"{where}.model looks like a server's address, but does not begin with http:// or "
+            "https://; it may hold a password, so it is not shown; write it as "
+            '"http://127.0.0.1:8000", without a user\'s name'
+        )
     if model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise ConfigError(f"{where}.model: there is no folder {model}; check the path")
     return model

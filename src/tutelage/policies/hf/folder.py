@@ -80,6 +80,40 @@ def refuse_unusable(folder: Path) -> None:
         )
 
 
+PIECES = "tokenizer.model"
+WORDS = ("look at the open door", "Hello world, what is 12 + 3?")
+
+
+def check_pieces(folder: Path, tokenizer: Any) -> None:
+    """Compare a tokenizer that transformers makes of a sentencepiece model alone with sentencepiece
+    itself. Where nothing names its class, transformers takes that of the model's kind, which may cut
+    every text in another way.
+
+    Raises PolicyError where they differ, or sentencepiece is missing.
+    """
+    if (folder / "tokenizer.json").exists() or not (folder / PIECES).is_file():
+        return
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError:
+        raise PolicyError(
+            f"{folder} has its tokenizer in {PIECES} alone, which needs a package; run `pip install "
+            "sentencepiece protobuf`, or add the tokenizer.json of the same model"
+        ) from None
+    try:
+        own = SentencePieceProcessor(model_file=str(folder / PIECES))
+    except (OSError, RuntimeError):
+        return  # a file of this name in another format, which its loader has read
+    for text in WORDS:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if tokenizer.convert_ids_to_tokens(ids) != own.encode(text, out_type=str):
+            raise PolicyError(
+                f"{folder / PIECES} is read as a {type(tokenizer).__name__}, which cuts texts "
+                "otherwise than sentencepiece does; name its tokenizer_class in "
+                "tokenizer_config.json, or add the tokenizer.json of the same model"
+            )
+
+
 def _too_large(table: object) -> tuple[str, int] | None:
     """The first number of a configuration, nested ones too, that is no size."""
     if not isinstance(table, dict):

@@ -167,6 +167,7 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # as above
         raise PolicyError(_not_loaded(name, first_line(error)[:300])) from error
+    folder.check_pieces(Path(name), tokenizer)
     if chat_template:
         tokenizer.chat_template = read_template(Path(chat_template))
     chat = _usable(Chat(tokenizer, history, options), name)

@@ -33,6 +33,7 @@ TESTS = Path(__file__).parent
 collect_ignore = [] if find_spec("mcp") else ["support/mcp_server.py"]
 SLOW = (
     *("algorithms/test_scored.py", "cli/test_bench.py", "cli/test_dry_run.py"),
+    "cli/test_plan.py",
     *("evaluation/test_statistics.py", "policies/test_chat_endpoint.py", "policies/test_http.py"),
     *("policies/test_serve.py", "policies/test_vllm.py", "rollout/test_conversations.py"),
     "viewer/test_server.py",

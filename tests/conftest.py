@@ -36,7 +36,7 @@ SLOW = (
     "cli/test_plan.py",
     *("evaluation/test_statistics.py", "policies/test_chat_endpoint.py", "policies/test_http.py"),
     *("policies/test_serve.py", "policies/test_vllm.py", "rollout/test_conversations.py"),
-    "viewer/test_server.py",
+    *("policies/test_shared_prefix.py", "viewer/test_browser.py", "viewer/test_server.py"),
     *("faults", "fuzz", "parity", "repo", "runs", "studies", "worlds"),
     *(
         "envs/test_agent_endpoint.py",
@@ -48,7 +48,7 @@ SLOW = (
     ),
     *("api/test_examples.py", "cli/test_check_env.py", "mutation", "objective/test_invariance.py"),
     *("policies/test_kv_budget.py", "policies/test_lora_and_memory.py"),
-    "policies/test_plain_learning.py",
+    *("policies/test_plain_learning.py", "policies/test_plain_path.py"),
     *("policies/test_pretend_cuda", "policies/test_reference_path.py"),
     "policies/test_translated.py",
     *("cli/test_update_memory.py", "policies/test_real_model.py"),
@@ -79,6 +79,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make check` does not even import slow files: collecting everything takes half a minute."""
+    slow = in_slow_file(collection_path) and config.option.markexpr == "not slow"
+    return True if slow else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
@@ -92,6 +98,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def is_slow(item: pytest.Item) -> bool:
     if not item.path.is_relative_to(TESTS):
         return False  # a doctest of src/
-    name = item.path.relative_to(TESTS).as_posix()
     module = getattr(item, "module", None)
-    return name.startswith(SLOW) or any(hasattr(module, word) for word in STARTS_PROCESSES)
+    return in_slow_file(item.path) or any(hasattr(module, word) for word in STARTS_PROCESSES)
+
+
+def in_slow_file(path: Path) -> bool:
+    return path.is_relative_to(TESTS) and path.relative_to(TESTS).as_posix().startswith(SLOW)

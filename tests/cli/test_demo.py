@@ -18,7 +18,7 @@ def demo(folder: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=300,
+        timeout=1200,  # beside busy processes, too
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
     )
 

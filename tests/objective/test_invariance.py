@@ -36,7 +36,7 @@ def test_every_algorithm_is_in_the_list() -> None:
 
 
 @pytest.mark.parametrize("name", MAKE)
-@settings(max_examples=5)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 10**6), pieces=st.integers(1, 12))
 def test_the_loss_and_its_gradient_do_not_depend_on_how_the_step_is_sliced(
     name: str, seed: int, pieces: int

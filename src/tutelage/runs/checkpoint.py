@@ -167,16 +167,20 @@ def _as_before(folder: Path, draft: Path) -> None:
 
 
 def optimizer_tensors(
-    optimizer: torch.optim.Optimizer, divided: Divided | None = None
+    optimizer: torch.optim.Optimizer, divided: Divided | None = None, *, keep: bool = True
 ) -> dict[str, torch.Tensor]:
     """AdamW's moments and counts by parameter number. Of weights that are divided over ranks they
-    are those of all ranks, which call this at the same time."""
-    parameters = _parameters(optimizer)
-    return {
-        f"{index}.{name}": divided.whole_of(parameters[index], value) if divided else value
-        for index, moments in optimizer.state_dict()["state"].items()
-        for name, value in moments.items()
-    }
+    are those of all ranks, which call this at the same time.
+
+    keep  False on a rank that writes no checkpoint: it sends its part and has nothing
+    """
+    parameters, found = _parameters(optimizer), {}
+    for index, moments in optimizer.state_dict()["state"].items():
+        for name, value in moments.items():
+            whole = divided.whole_of(parameters[index], value) if divided else value
+            if keep:
+                found[f"{index}.{name}"] = whole
+    return found
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

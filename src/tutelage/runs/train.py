@@ -497,8 +497,9 @@ class _Loop:
     def _save(self, phase: Phase, done: int) -> None:
         if self.divided is None and not self.folder.writes:
             return
-        moments = checkpoint.optimizer_tensors(self.optimizer, self.divided)
-        if not self.folder.writes:
+        writes = self.folder.writes
+        moments = checkpoint.optimizer_tensors(self.optimizer, self.divided, keep=writes)
+        if not writes:
             return
         state = self._state(phase, done, self.folder.lengths())
         checkpoint.save(

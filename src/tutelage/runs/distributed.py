@@ -241,7 +241,9 @@ def _connect(launch: Launch, watch: "_Watch") -> None:
         raise Lost(
             f"the {launch.size} ranks could not be connected ({first_line(error)[:200]})"
         ) from error
-    dist.distributed_c10d._set_pg_timeout(ANY)
+    # torch 2.14 made it public, and warns about the old name
+    set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    set_timeout(ANY)
 
 
 def _check_alike(ranks: Ranks) -> None:

@@ -706,6 +706,10 @@ def pretend_cuda(total: int = 80 * GB) -> Iterator[Device]:
     with contextlib.ExitStack() as stack:
         for name, value in _replacements(total).items():
             stack.enter_context(patch.object(torch.cuda, name, value))
+        # torch 2.14's optimisers ask here whether a graph is recorded
+        recording = SimpleNamespace(is_capturing=lambda: DEVICE.recording is not None)
+        of_any_kind = patch.object(torch.accelerator, "current_stream", lambda *args: recording)
+        stack.enter_context(of_any_kind)
         # torch.compile does not trace a subclass of tensors: formulas stay as they are written
         stack.enter_context(patch.object(fused, "compiled", lambda function: function))
         # CUDA cannot be used in a process that was forked after CUDA began

@@ -102,7 +102,8 @@ class Study:
 
 
 def load(path: Path, *, folder: Path | None = None, over: str = "") -> Study:
-    """The study of a file; `over` names a table of it that is put over every run (`smoke`).
+    """The study of a file; `over` names a table of it that is put over every run (`smoke`), and may
+    name another `warm_start` to begin from.
 
     Raises ConfigError for a file that cannot be used, or groups whose runs differ in budget.
     """
@@ -126,7 +127,7 @@ def load(path: Path, *, folder: Path | None = None, over: str = "") -> Study:
         name: tuple(cast(list[int], extra.get("seeds", group["seeds"])))
         for name, group in groups.items()
     }
-    kind = str(top["warm_start"])
+    kind = str(extra.get("warm_start", top["warm_start"]))
     starts = _starts(layers, _tables(table, "warm_starts"), kind, seeds)
     runs = [
         _run(layers, name, method, groups[str(method["group"])], starts[seed])

@@ -5,6 +5,7 @@ python -m studies.ladder run       rung (c): household tasks, what is not finish
 python -m studies.ladder status    what of rung (c) is finished
 python -m studies.ladder start     what each hint is worth to a trained start, and where it can take over
 python -m studies.ladder drift     OPSD with a teacher that moves and one that does not, on a game
+python -m studies.ladder strengths Guided-OPD beside OPD from students of three strengths
 python -m studies.ladder plots     draw the page's pictures
 """
 
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from studies import command, plan
-from studies.ladder import drift, page, rung_a, start
+from studies.ladder import drift, page, rung_a, start, strengths
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,10 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=["smoke", "run", "status", "start", "drift", "plots"])
+    commands = ["smoke", "run", "status", "start", "drift", "strengths", "plots"]
+    parser.add_argument("command", choices=commands)
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time, a thread each")
     parser.add_argument("--method", action="append", default=[], help="only these")
     parser.add_argument("--seed", action="append", default=[], type=int, help="only these")
+    parser.add_argument(
+        "--start", action="append", choices=strengths.STARTS, help="only these, of strengths"
+    )
     parser.add_argument(
         "--save", action="store_true", help="keep what the whole of rung (a) reached for the page"
     )
@@ -36,7 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.save and (given.method or given.seed):
             parser.error("--save is for all methods and seeds; leave out --method and --seed")
         return command.guarded(lambda: smoke(given.method, given.seed, given.jobs, save=given.save))
+    if given.command == "strengths":
+        return command.guarded(
+            lambda: max(_strengths(name, given) for name in given.start or strengths.STARTS)
+        )
     return command.guarded(lambda: _household(given))
+
+
+def _strengths(name: str, given: argparse.Namespace) -> int:
+    study = plan.load(strengths.STUDY, over=name)
+    runs = study.only(methods=given.method, seeds=given.seed)
+    return command.run(study, runs, strengths.results_of(name), jobs=given.jobs)
 
 
 def smoke(methods: Sequence[str], seeds: Sequence[int], jobs: int, *, save: bool = False) -> int:

@@ -19,7 +19,7 @@ from torch.testing import assert_close
 
 from tutelage.maths.distributions import product
 from tutelage.policies.base import Completion, Request
-from tutelage.policies.hf import attention, compat, fused, generation
+from tutelage.policies.hf import attention, compat, fused, recorded_prompts
 from tutelage.policies.hf.cuda_graphs import Recordings, Shape
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.policy import Dtype, HFPolicy
@@ -418,7 +418,7 @@ def test_prompts_of_a_size_that_comes_again_are_recorded(
         return get(self, shape, step)
 
     monkeypatch.setattr(Recordings, "get", watched)
-    monkeypatch.setattr(generation, "MIN_SEEN", 2)
+    monkeypatch.setattr(recorded_prompts, "MIN_SEEN", 2)
     # log-probabilities are at temperature 1 for these, the greedy ones included
     found = [(r, c) for r, c in play(of, talks(seed=3, count=16)) if r.temperature in (0, 1)]
     assert "prompts" in recorded

@@ -4,7 +4,7 @@
 by `isinstance` where it is used, so a suite is any class that has these methods.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from tutelage.types import Episode, Observation, Task
@@ -32,6 +32,32 @@ class Suite(Protocol):
 def suite_name(suite: object) -> str:
     """The name of a suite's class as its author wrote it, for messages."""
     return str(getattr(suite, "class_name", type(suite).__name__))
+
+
+OPTIONAL = (
+    "demonstrate",
+    "plan",
+    "thoughts",
+    "plan_thoughts",
+    "stray",
+    "answer",
+    "describe",
+    "renders",
+    "instructions",
+    "action_tags",
+    "identity",
+    "summarise",
+    "tools",
+)
+"""Optional methods of a suite, which the protocols below describe."""
+
+
+def pass_on(suite: object, wrapper: object, *, without: Collection[str] = ()) -> None:
+    """Give a wrapper the optional methods that the suite in it has. They are set on the object
+    itself: whoever looks for a protocol does not ask `__getattr__`."""
+    for name in OPTIONAL:
+        if name not in without and hasattr(suite, name):
+            setattr(wrapper, name, getattr(suite, name))
 
 
 @runtime_checkable

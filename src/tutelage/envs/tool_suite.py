@@ -30,26 +30,14 @@ from typing import Any, Final
 
 from tutelage.envs import observations
 from tutelage.envs.agents.tools import FunctionCall, read, written
-from tutelage.envs.base import Env, Suite, suite_name
+from tutelage.envs.base import Env, Suite, pass_on, suite_name
 from tutelage.errors import ConfigError, EnvError, did_you_mean
 from tutelage.types import Observation, Task
 
 NAME: Final = re.compile(r"[A-Za-z_][\w.-]{0,127}")
 """What every family's format can write as a function's name."""
-METHODS: Final = (
-    "demonstrate",
-    "plan",
-    "thoughts",
-    "plan_thoughts",
-    "stray",
-    "answer",
-    "describe",
-    "renders",
-    "instructions",
-    "identity",
-    "summarise",
-)
-"""Optional methods of a suite; `envs.base` describes them."""
+NOT_PASSED_ON: Final = frozenset({"action_tags", "tools"})
+"""Optional methods that a suite with functions answers itself: its actions are calls."""
 TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "string": (str,),
     "integer": (int,),
@@ -149,10 +137,7 @@ class ToolSuite:
     def __init__(self, suite: Any) -> None:
         self.suite: Any = suite
         self.class_name = suite_name(suite)
-        # protocols are looked for in the object itself, where `__getattr__` is not asked
-        for name in METHODS:
-            if hasattr(suite, name):
-                setattr(self, name, getattr(suite, name))
+        pass_on(suite, self, without=NOT_PASSED_ON)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any]]:
         return ToolSuite, (self.suite,)
@@ -253,9 +238,7 @@ class Spoken(ABC):
     def __init__(self, suite: Any) -> None:
         self.suite: Any = suite
         self.class_name = suite_name(suite)
-        for name in METHODS:
-            if hasattr(suite, name) and not hasattr(type(self), name):
-                setattr(self, name, getattr(suite, name))
+        pass_on(suite, self, without=NOT_PASSED_ON.union(dir(type(self))))
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any]]:
         return type(self), (self.suite,)

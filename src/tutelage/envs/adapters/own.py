@@ -21,26 +21,9 @@ from typing import Any, Final
 
 from tutelage.envs import observations
 from tutelage.envs.adapters.common import seeds
-from tutelage.envs.base import Env
+from tutelage.envs.base import Env, pass_on
 from tutelage.errors import EnvError
 from tutelage.types import Observation, Task
-
-OPTIONAL: Final = (
-    "demonstrate",
-    "plan",
-    "thoughts",
-    "plan_thoughts",
-    "stray",
-    "answer",
-    "describe",
-    "renders",
-    "instructions",
-    "action_tags",
-    "identity",
-    "summarise",
-    "tools",
-)
-"""Optional methods of a suite; `envs.base` describes them."""
 
 GYMNASIUM: Final = (
     ", as Gymnasium's environments do, and a class of your own returns text alone from reset and "
@@ -62,9 +45,7 @@ class Own:
     def __init__(self, new: Callable[[], Any]) -> None:
         self._new, self._first = new, new()
         self.class_name = type(self._first).__name__  # for messages: users do not know `Own`
-        for name in OPTIONAL:
-            if hasattr(self._first, name):
-                setattr(self, name, getattr(self._first, name))
+        pass_on(self._first, self)
 
     def __reduce__(self) -> tuple[object, ...]:
         return Own, (self._new,)

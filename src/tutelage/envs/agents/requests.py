@@ -3,13 +3,14 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tutelage.envs.agents.tools import written
 from tutelage.types import Call, Message, Role
 
+M = TypeVar("M", bound=BaseModel)
 MODEL = "student"
 """The name under which the model is served."""
 MAX_MESSAGES = 10_000
@@ -34,7 +35,19 @@ def malformed(message: str) -> Refused:
     return Refused(400, "invalid_request_error", message, count="malformed")
 
 
-class _Part(BaseModel):
+def validated(model: type[M], body: object) -> M:
+    """A body that was JSON, as a model. Raises Refused, naming the first field that does not fit."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))[:100]
+        raise malformed(f"{where or 'the body'}: {first['msg']}") from None
+    except RecursionError:
+        raise malformed("the body is nested too deeply") from None
+
+
+class Part(BaseModel):
     model_config = ConfigDict(extra="ignore")
     type: str
     text: str = ""
@@ -56,7 +69,7 @@ class _ToolCall(BaseModel):
 class _Message(BaseModel):
     model_config = ConfigDict(extra="ignore")
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[_Part] | None = None
+    content: str | list[Part] | None = None
     tool_calls: list[_ToolCall] | None = None
 
 
@@ -101,18 +114,11 @@ class Asked:
 def asked(body: object, reply_to: Callable[[str], str | None]) -> Asked:
     """Read a body that was JSON.
 
-    said  id of a call of a function -> the text of the answer that made it, if it was made here
+    reply_to  id of a call of a function -> the text of the answer that made it, if it was made here
 
     Raises Refused.
     """
-    try:
-        read = _Body.model_validate(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))[:100]
-        raise malformed(f"{where or 'the body'}: {first['msg']}") from None
-    except RecursionError:
-        raise malformed("the body is nested too deeply") from None
+    read = validated(_Body, body)
     if read.model != MODEL:
         raise Refused(
             404,
@@ -151,7 +157,7 @@ def _message(message: _Message, reply_to: Callable[[str], str | None]) -> Messag
     return Message(role, text)
 
 
-def _text(content: str | list[_Part] | None) -> str:
+def _text(content: str | list[Part] | None) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     for part in content:

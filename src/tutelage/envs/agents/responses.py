@@ -8,27 +8,20 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from tutelage.envs.agents.requests import MAX_MESSAGES, MAX_TOOLS, malformed
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-    type: str
-    text: str = ""
-    refusal: str = ""
+from tutelage.envs.agents.requests import MAX_MESSAGES, MAX_TOOLS, Part, malformed, validated
 
 
 class _Item(BaseModel):
     model_config = ConfigDict(extra="ignore")
     type: str = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: str | list[_Part] | None = None
+    content: str | list[Part] | None = None
     call_id: str = ""
     name: str = ""
     arguments: str = "{}"
-    output: str | list[_Part] = ""
+    output: str | list[Part] = ""
 
 
 class _Tool(BaseModel):
@@ -53,14 +46,7 @@ class _Body(BaseModel):
 
 def chat_body(body: object) -> dict[str, Any]:
     """The chat completion that a request asks for. Raises Refused."""
-    try:
-        read = _Body.model_validate(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))[:100]
-        raise malformed(f"{where or 'the body'}: {first['msg']}") from None
-    except RecursionError:
-        raise malformed("the body is nested too deeply") from None
+    read = validated(_Body, body)
     if read.previous_response_id or read.conversation:
         raise malformed(
             "previous_response_id and conversation: nothing is stored here; send the whole input"
@@ -98,7 +84,7 @@ def _add(messages: list[dict[str, Any]], item: _Item) -> None:
         raise malformed(f"input: {item.type[:50]!r} is no message and no call of a function")
 
 
-def _parts(parts: list[_Part]) -> list[dict[str, Any]]:
+def _parts(parts: list[Part]) -> list[dict[str, Any]]:
     return [part.model_dump() for part in parts]
 
 

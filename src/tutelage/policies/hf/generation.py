@@ -21,11 +21,9 @@ cache's addresses: they are recorded again in the next rollout, which starts wit
 the last one ended with, so each shape is recorded once.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,8 +37,9 @@ from tutelage.policies.hf.attention import (
     SlotReads,
     check_all_layers_attended,
 )
-from tutelage.policies.hf.cuda_graphs import CudaRecorder, Recorder, Recordings, Shape, rounded
+from tutelage.policies.hf.cuda_graphs import CudaRecorder, Recorder, Recordings, rounded
 from tutelage.policies.hf.kv_cache import KVShape, SlotCache
+from tutelage.policies.hf.recorded_prompts import PromptInputs, RecordedPrompts
 from tutelage.policies.hf.sampling import SlotSampler
 from tutelage.policies.packing import common_prefix
 from tutelage.prompts.prompter import Sample
@@ -54,11 +53,6 @@ MAX_PREFILL_TOKENS = 4096
 """New tokens of one pass: bounds the memory it needs besides the cache."""
 MIN_SHARED_PREFIX = 32
 """Minimum length of a common prefix for copying it from another slot instead of recomputing it."""
-MAX_RECORDED_TOKENS = 2048
-"""New tokens of a prefill pass up to which it is recorded: a GPU is busy with more for longer than
-a CPU needs to launch their kernels."""
-MIN_SEEN = 3
-"""Prefill passes of a shape from which on it is recorded: recording one takes as long as four."""
 SLOT_COST = 512
 """Fixed cost of attending to a slot on its own, in keys read."""
 
@@ -82,41 +76,6 @@ class _Decoding:
     part: slice | Tensor = field(default_factory=lambda: slice(0, 0))
     active: Tensor | None = None  # which slots of `part` decode, where some sit out
     longest: int = 0  # tokens that one of them holds at most
-
-
-class _PromptInputs(NamedTuple):
-    """What a recorded prefill pass reads, padded to N new tokens of P slots; all int64."""
-
-    ids: Tensor  # [N] of each new token, and so on
-    positions: Tensor  # [N]
-    token_slots: Tensor  # [N]
-    slots: Tensor  # [P]
-    used: Tensor  # [P] tokens that a slot holds with the new ones
-    last: Tensor  # [P] index of its last new token
-    ends: Tensor  # [P + 1] cumulated new tokens, 0 first
-
-    @classmethod
-    def over(cls, packed: Tensor, tokens: int, count: int) -> "_PromptInputs":
-        """Views of one tensor, so that one copy fills all."""
-        return cls(*packed.split_with_sizes([*[tokens] * 3, *[count] * 3, count + 1]))
-
-    @staticmethod
-    def packed(
-        parts: Sequence[NewTokens], ids: Sequence[int], tokens: int, count: int, spare: int
-    ) -> Tensor:
-        """On the CPU. What is padded belongs to no slot: it goes to position `spare` of slot 0."""
-        pad, missing = [0] * (tokens - len(ids)), count - len(parts)
-        ends = list(accumulate((p.new for p in parts), initial=0))
-        columns = (
-            (*ids, *pad),
-            (*chain(*(range(p.cached, p.cached + p.new) for p in parts)), *(spare for _ in pad)),
-            (*chain(*([p.slot] * p.new for p in parts)), *pad),
-            (*(p.slot for p in parts), *[0] * missing),
-            (*(p.cached + p.new for p in parts), *[1] * missing),
-            (*(end - 1 for end in ends[1:]), *[0] * missing),
-            (*ends, *ends[-1:] * missing),
-        )
-        return torch.tensor([*chain(*columns)])
 
 
 class SlotEngine:
@@ -175,9 +134,9 @@ class SlotEngine:
         self.cached = torch.zeros(slots, dtype=torch.long, device=device)
         self.active = torch.zeros(slots, dtype=torch.bool, device=device)
         self.finished = torch.zeros(slots, dtype=torch.bool, device=device)
-        self.prompts_seen: Counter[Shape] = Counter()  # prefill passes of a shape
-        self.recorded_inputs: dict[Shape, Tensor] = {}
-        self.prompt_logits = torch.empty(0, 0, device=device)  # of recorded ones [slots, V]
+        self.recorded_prompts: RecordedPrompts | None = None
+        if self.recordings is not None and self.one_kernel:
+            self.recorded_prompts = RecordedPrompts(self.recordings, slots, device)
         self.passes = self.clock = 0
         self.last_size = (0, 0)  # slots and capacity when the cache was last given back, recorded
         self.prefill_next = False
@@ -447,41 +406,25 @@ class SlotEngine:
     def _prompt_logits_recorded(
         self, parts: Sequence[NewTokens], ids: Sequence[int]
     ) -> Tensor | None:
-        """The same by a CUDA graph, padded to a size that comes again; None where that is not worth
-        one."""
-        if self.recordings is None or not self.one_kernel or len(ids) > MAX_RECORDED_TOKENS:
+        """The same by a CUDA graph; None where that is not worth one."""
+        if self.recorded_prompts is None:
             return None
-        tokens, count = rounded(len(ids), MAX_RECORDED_TOKENS), 1 << (len(parts) - 1).bit_length()
-        shape = ("prompts", tokens, count)
-        self.prompts_seen[shape] += 1
-        if self.prompts_seen[shape] < MIN_SEEN:
-            return None
-        packed = _PromptInputs.packed(parts, ids, tokens, count, self.cache.capacity)
-        if shape not in self.recorded_inputs:
-            self.recorded_inputs[shape] = torch.zeros(
-                len(packed), dtype=torch.long, device=self.device
-            )
-        self.recorded_inputs[shape].copy_(packed)
-        inputs = _PromptInputs.over(self.recorded_inputs[shape], tokens, count)
-        if len(self.prompt_logits) < count:
-            rows = 1 << (self.max_slots - 1).bit_length()
-            self.prompt_logits = torch.zeros(rows, len(self.head()), device=self.device)
+        capacity, vocabulary = self.cache.capacity, len(self.head())
 
-        def step() -> None:
+        def step(inputs: PromptInputs) -> Tensor:
             self.cache.write_flat(inputs.token_slots, inputs.positions)
             reads = SlotReads(
                 inputs.slots.int(),
                 inputs.used.int(),
                 inputs.ends.int(),
-                longest=tokens,
-                longest_keys=self.cache.capacity,
+                longest=len(inputs.ids),
+                longest_keys=capacity,
             )
             positions = inputs.positions.clamp(max=self.context - 1)
             hidden = self._read_slots(reads, inputs.ids, positions)
-            self.prompt_logits[:count] = self._logits(hidden[inputs.last])
+            return self._logits(hidden[inputs.last])
 
-        self.recordings.get(shape, step)()
-        return self.prompt_logits[: len(parts)]
+        return self.recorded_prompts.logits(parts, ids, step, spare=capacity, entries=vocabulary)
 
     def _flat_pass(self, parts: Sequence[NewTokens], ids: Tensor, index: Tensor) -> Tensor:
         """Hidden states [N, H] of ids[N] at positions index[N] of their slots."""

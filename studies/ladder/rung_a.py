@@ -91,7 +91,7 @@ METHODS: dict[str, Method] = {
         name: Method(taught=REWARD)
         for name in ("grpo", "rloo", "dr_grpo", "dapo", "reinforce_pp", "gigpo")
     },
-    **{name: Method(taught=TEACHER) for name in ("opd", "guided_opd", "adaswitch", "tcod")},
+    **{name: Method(taught=TEACHER) for name in ("opd", "vopd", "guided_opd", "adaswitch", "tcod")},
     **{name: Method(taught="the reward and a teacher") for name in ("sod", "atod")},
     "compose": Method(taught="the reward and a teacher", settings=COMPOSED),
     **{

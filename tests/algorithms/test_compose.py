@@ -65,6 +65,11 @@ PAIRS: dict[str, tuple[Callable[[], Algorithm], str]] = {
         lambda: ALGORITHMS["opd"](vocabulary="topk", k=3),
         TEACHER + "[terms.opd]\nkind = 'distill'\ndivergence = 'top_k(reverse_kl, 3)'",
     ),
+    "vopd": (
+        ALGORITHMS["vopd"],
+        TEACHER + "[terms.vopd]\nkind = 'distill_sampled'\nestimate = 'detached_k1'\ncorrected = true\n"
+        "baseline = 'reverse_kl'",
+    ),
     "guided_opd": (
         lambda: ALGORITHMS["guided_opd"](total_steps=50),
         """

@@ -36,6 +36,8 @@ NEEDS: dict[tuple[str, str], Settings] = {
     ("sft", "hinted"): {"hint": "plan"},
     ("sft", "teacher"): {"source": "teacher"},
     ("sft", "with_errors"): {"mixture": {"plan": 0.5}},
+    ("vopd", "baseline"): {"k": 2},
+    ("vopd", "k"): {"baseline": "topk", "k": 2},
     ("tcod", "k"): {"vocabulary": "topk", "k": 2},
     ("tcod", "dual_clip"): {"clip": 0.2},
     ("tcod", "thoughts"): {"direction": "b2f"},

@@ -25,6 +25,7 @@ MAKE: dict[str, Callable[[], Algorithm]] = {
     ),
     "gigpo": ALGORITHMS["gigpo"],
     "opd": ALGORITHMS["opd"],
+    "vopd": ALGORITHMS["vopd"],
     "opd full": lambda: ALGORITHMS["opd"](vocabulary="full"),
     "guided": lambda: ALGORITHMS["guided_opd"](total_steps=10),
     "guided sampled": lambda: ALGORITHMS["guided_opd"](

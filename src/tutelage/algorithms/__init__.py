@@ -22,6 +22,7 @@ ORDER = (
     "reinforce_pp",
     "gigpo",
     "opd",
+    "vopd",
     "guided_opd",
     "adaswitch",
     "opsd",

@@ -7,7 +7,7 @@
     [algorithm.terms.NAME]  kind (NAME if left out), and its parts:
       reinforce             advantage, surrogate, old, trains
       distill               divergence, teacher, weight, gate, live, trains
-      distill_sampled       estimate, teacher, weight, gate, corrected, trains
+      distill_sampled       estimate, teacher, weight, gate, corrected, baseline, trains
       entropy               weight, trains
 
 Chances, advantages, weights, gates, surrogates, estimates and divergences are expressions such as
@@ -46,6 +46,7 @@ EXPRESSIONS = {
     "gate": "gate",
     "surrogate": "surrogate",
     "divergence": "divergence",
+    "baseline": "divergence",
     "estimate": "estimate",
     "hindsight": "hindsight",
     "student_turns": "schedule",

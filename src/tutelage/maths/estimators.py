@@ -9,6 +9,12 @@ def k1(student: Tensor, teacher: Tensor) -> Tensor:
     return student - teacher.detach()
 
 
+def detached_k1(student: Tensor, teacher: Tensor) -> Tensor:
+    """`k1` without gradient: what a policy gradient of reverse KL multiplies the ratio p / p_old
+    with."""
+    return k1(student.detach(), teacher)
+
+
 def k2(student: Tensor, teacher: Tensor) -> Tensor:
     """(log student - log teacher)^2 / 2 at sampled tokens [N]: a biased estimate of reverse KL, whose
     gradient on the student's own samples is exactly reverse KL's."""

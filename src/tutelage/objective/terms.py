@@ -156,6 +156,9 @@ class DistillSampled:
     gate       a weight that follows the student through the minibatches of a step, or None
     corrected  multiply by p / p_old with gradient: k3's expected gradient is then that of reverse
                KL; without it, on the student's own samples, that of forward KL
+    baseline   a divergence, (log p, log q) [n, V] each -> [n], that is subtracted from the estimate
+               without gradient, or None: a control variate of `corrected`, which needs the
+               teacher's whole distribution
     """
 
     estimate: Callable[[Tensor, Tensor], Tensor]
@@ -164,13 +167,20 @@ class DistillSampled:
     weight: Signal = ONE
     gate: Gate | None = None
     corrected: bool = False
+    baseline: Divergence | None = None
     name: str = "distill_sampled"
 
     def bind(self, step: Step) -> Bound:
-        weight, old = step.where_covered(self.teacher, step.weight(self.weight)), step.batch.logp
-        counts = weight != 0
+        whole = self.baseline is not None
+        weight = step.where_covered(self.teacher, step.weight(self.weight), single=whole)
+        counts, old = weight != 0, step.batch.logp
         before = step.request(self.teacher, counts)
         note_gate(self, step, counts)
+
+        def resolve() -> None:
+            scores = before()
+            if whole and counts.any():
+                scores.check()
 
         def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
             student, on = live[self.trains], counts[i].nonzero().squeeze(-1)
@@ -179,9 +189,12 @@ class DistillSampled:
             if self.gate is not None:
                 scale = scale * self.gate(student.at(on), before().at(i[on]))
             value = self.estimate(student_logp, teacher_logp)
+            if self.baseline is not None and len(on):
+                one, other = student.at(on).distribution, before().at(i[on]).distribution
+                value = value - diverge(self.baseline, one, other)
             return _spread(weight[i[on]] * scale * value, on, len(i))
 
-        return Bound(_corrected(step, loss), counts, (self.trains,), before)
+        return Bound(_corrected(step, loss), counts, (self.trains,), resolve)
 
 
 def _corrected(step: Step, loss: Loss) -> Loss:

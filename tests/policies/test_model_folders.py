@@ -182,11 +182,11 @@ def test_it_is_the_same_model(case: str, model: Path, right: list[float]) -> Non
 REFUSED: dict[str, tuple[Change, str]] = {
     "no template": (
         lambda model: (model / "chat_template.jinja").unlink(),
-        r"^the tokenizer has no chat template.* set `chat_template`",
+        r"^the tokenizer has no chat template.* set `chat.template`",
     ),
     "a template that is no template": (
         text("chat_template.jinja", "{% for"),
-        r"^the chat template does not take messages from user.* set `chat_template`",
+        r"^the chat template does not take messages from user.* set `chat.template`",
     ),
     "a limit of the tokenizer that is no number": (
         settings("tokenizer_config.json", model_max_length="x"),

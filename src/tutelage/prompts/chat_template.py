@@ -146,7 +146,7 @@ class Chat:
         if not self.tokenizer.chat_template:
             raise PolicyError(
                 "the tokenizer has no chat template, so turns cannot be separated; use an "
-                "instruction-tuned model, or set `chat_template` to a Jinja file in the policy"
+                "instruction-tuned model, or set `chat.template` to a Jinja file in the policy"
             )
         roles = ", ".join(str(message["role"]) for message in messages)
         try:
@@ -186,7 +186,7 @@ class Chat:
                 if rendered.count(marker) != 1:
                     raise PolicyError(
                         "the chat template does not show every message exactly once, so turns "
-                        "cannot be appended to it; set `chat_template` to a simpler Jinja file"
+                        "cannot be appended to it; set `chat.template` to a simpler Jinja file"
                     )
         before_system, _, rest = with_system.partition(SYSTEM)
         middle, _, tail = rest.partition(USER)
@@ -196,7 +196,7 @@ class Chat:
         if not tail == tail_plain == tail_again:
             raise PolicyError(
                 "the chat template ends a prompt differently from turn to turn, so turns cannot "
-                "be appended to it; set `chat_template` to a simpler Jinja file"
+                "be appended to it; set `chat.template` to a simpler Jinja file"
             )
         closing = self._end_text(glue)
         return {
@@ -214,7 +214,7 @@ class Chat:
         if not ends:
             raise PolicyError(
                 "the chat template closes an assistant message with no special token, so the "
-                "student could never learn to stop; set `chat_template` to one that does"
+                "student could never learn to stop; set `chat.template` to one that does"
             )
         return max(ends, key=len)
 
@@ -450,7 +450,7 @@ class Chat:
         if self._render([("user", USER)], True) != self._render([("user", USER)], True):
             raise PolicyError(
                 "the chat template renders the same message differently each time, so no two runs "
-                "would be alike; set `chat_template` to a Jinja file without anything random"
+                "would be alike; set `chat.template` to a Jinja file without anything random"
             )
         before = [("system", "rules")] if system else []
         turns = [

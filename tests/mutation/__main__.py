@@ -36,9 +36,9 @@ MEMORY = 12 << 30
 """Bytes of address space of a test process: a bug may make one grow without end."""
 TESTS = {
     "maths": ("tests/maths", "tests/signals", "tests/algorithms"),
-    "objective": ("tests/objective", "tests/training", "tests/algorithms"),
+    "objective": ("tests/objective", "tests/signals", "tests/algorithms", "tests/training"),
     "signals": ("tests/signals", "tests/algorithms"),
-    "algorithms": ("tests/algorithms", "tests/objective"),
+    "algorithms": ("tests/algorithms", "tests/signals", "tests/hints", "tests/objective"),
     "training": ("tests/training", "tests/objective", "tests/algorithms"),
     "rollout": ("tests/rollout", "tests/hints", "tests/runs/test_hints_resume.py"),
     "policies": ("tests/policies", "tests/training"),

@@ -158,6 +158,15 @@ class Calls(Protocol):
 
 
 @runtime_checkable
+class CallsByTask(Protocol):
+    """A suite whose tasks have functions of their own, some of those that `tools` lists."""
+
+    def tools_of(self, task: Task) -> Sequence[Mapping[str, Any]]:
+        """The functions that the prompt of a task lists."""
+        ...
+
+
+@runtime_checkable
 class MayCall(Protocol):
     """A suite of actions in text that can be played by calls of functions instead."""
 

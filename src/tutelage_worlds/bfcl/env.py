@@ -43,8 +43,8 @@ class BFCLEnv:
         self._game, self._over = Game(scenario), False
         says = self._said(self._game)
         if not self._native:
-            offered = self._game.offered()
-            says = f"{wording.opening(scenario, offered, self._docs)}\n\n{says}"
+            opening = wording.opening(scenario, self._game.offered(), self._docs)
+            says = f"{opening}\n\n{says}".strip()
         return self._observe(self._game, says)
 
     def step(self, action: str) -> Observation:
@@ -63,7 +63,7 @@ class BFCLEnv:
     def calls(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> Observation:
         """All calls of one answer."""
         game = self._playing()
-        known = all(name in game.offered() for name, _ in calls)
+        known = all(name in game.apis.owners for name, _ in calls)
         results = game.make([Call(name=name, arguments=given) for name, given in calls])
         return self._after(game, tuple(self._cut(each) for each in results), valid=known)
 

@@ -77,7 +77,9 @@ def _scenario(row: dict[str, Any], answer: dict[str, Any], family: str) -> Scena
         raise ValueError(f"there is no API {unknown[0]!r}")
     added = {int(k): tuple(names) for k, names in row.get("missed_function", {}).items()}
     turns = []
-    for k, (messages, calls) in enumerate(zip(row["question"], answer["ground_truth"], strict=True)):
+    for k, (messages, calls) in enumerate(
+        zip(row["question"], answer["ground_truth"], strict=True)
+    ):
         says = "\n\n".join(str(message["content"]) for message in messages)
         if k in added:
             says = package.more_functions()

@@ -53,7 +53,9 @@ class Apis:
         """A short name for the state."""
         found = blake2b(digest_size=8)
         for name, instance in self.instances.items():
-            found.update(repr((name, sorted(_visible(instance).items()))).encode("utf-8", "replace"))
+            found.update(
+                repr((name, sorted(_visible(instance).items()))).encode("utf-8", "replace")
+            )
         return found.hexdigest()
 
 
@@ -97,7 +99,11 @@ def endless(call: Call) -> str:
         if whole and exponent > 0 and exponent * math.log2(abs(base) + 2) > BITS:  # type: ignore[operator,arg-type]
             return "the result would be too large"
     precision = given.get("precision")
-    if isinstance(precision, int | float) and not isinstance(precision, bool) and precision > DIGITS:
+    if (
+        isinstance(precision, int | float)
+        and not isinstance(precision, bool)
+        and precision > DIGITS
+    ):
         return "the precision is too high"
     return ""
 

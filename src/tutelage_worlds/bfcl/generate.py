@@ -19,8 +19,7 @@ from tutelage_worlds.bfcl.wish import Desk, Wish
 
 FAMILIES: Final = ("base", "miss_func", "miss_param")
 DESKS: Final[Mapping[str, type[Desk]]] = {
-    each.api: each
-    for each in (Files, Numbers, Messages, Posts, Tickets, Shares, Journeys, Car)
+    each.api: each for each in (Files, Numbers, Messages, Posts, Tickets, Shares, Journeys, Car)
 }
 TWO: Final = 0.4
 """Share of tasks with two APIs."""

@@ -20,7 +20,17 @@ LINES: Final = (
 
 class Files(Desk):
     api = "GorillaFileSystem"
-    kinds = ("make", "write", "find_line", "count", "order", "remove", "rename", "show", "new_folder")
+    kinds = (
+        "make",
+        "write",
+        "find_line",
+        "count",
+        "order",
+        "remove",
+        "rename",
+        "show",
+        "new_folder",
+    )
 
     def __init__(self, rng: Any) -> None:
         super().__init__(rng)
@@ -148,7 +158,8 @@ class Files(Desk):
         self.tree[folder][new] = self.tree[folder].pop(name)
         return Wish(
             says=self.words(
-                f"Rename {name} in {folder} to {new}.", f"In {folder}, {name} shall be called {new}."
+                f"Rename {name} in {folder} to {new}.",
+                f"In {folder}, {name} shall be called {new}.",
             ),
             vague=f"Rename {name} in {folder}.",
             detail=f"To {new}, please.",
@@ -158,7 +169,9 @@ class Files(Desk):
     def show(self) -> Wish | None:
         folder, name = self._any()
         return Wish(
-            says=self.words(f"What is in the file {name} in {folder}?", f"Read me {name} in {folder}."),
+            says=self.words(
+                f"What is in the file {name} in {folder}?", f"Read me {name} in {folder}."
+            ),
             calls=(*self._go(folder), call("cat", file_name=name)),
         )
 
@@ -244,7 +257,9 @@ class Tickets(Desk):
             return None
         ticket = self.open.pop(int(len(self.open) * self.rng.random()))
         return Wish(
-            says=self.words(f"Close ticket {ticket}.", f"You can close the ticket number {ticket}."),
+            says=self.words(
+                f"Close ticket {ticket}.", f"You can close the ticket number {ticket}."
+            ),
             vague="Close one of my tickets.",
             detail=f"Number {ticket}.",
             calls=(call("close_ticket", ticket_id=ticket),),
@@ -280,9 +295,7 @@ class Messages(Desk):
 
     def __init__(self, rng: Any) -> None:
         super().__init__(rng)
-        self.users = {
-            name: f"USR{k:03d}" for k, name in enumerate(several(rng, PEOPLE, 5), 1)
-        }
+        self.users = {name: f"USR{k:03d}" for k, name in enumerate(several(rng, PEOPLE, 5), 1)}
         self.current = pick(rng, list(self.users))
         others = [name for name in self.users if name != self.current]
         self.inbox = [(name, self._text()) for name in several(rng, others, 3)]
@@ -309,7 +322,8 @@ class Messages(Desk):
         self.inbox.append((name, text))
         return Wish(
             says=self.words(
-                f"Send {name} the message '{text}'.", f"Tell {name}: '{text}'. Look up the id first."
+                f"Send {name} the message '{text}'.",
+                f"Tell {name}: '{text}'. Look up the id first.",
             ),
             vague=f"Send {name} a message.",
             detail=f"It says '{text}'.",

@@ -11,7 +11,12 @@ STREETS: Final = ("Mill Road", "Station Square", "Harbour Street", "Abbey Lane",
 SYMBOLS: Final = ("BRKO", "DUNA", "FJRD", "KITE", "LUMO", "MOSS", "PYRA", "QILL", "TIDE", "VELA")
 CITIES: Final = ("Rivermist", "Stonebrook", "Maplecrest", "Oakendale", "Willowbend", "Silverpine")
 FROM: Final = (("San Francisco", "SFO"), ("Los Angeles", "LAX"))
-TO: Final = (("Rivermist", "RMS"), ("Stonebrook", "SBK"), ("Maplecrest", "MPC"), ("Oakendale", "OKD"))
+TO: Final = (
+    ("Rivermist", "RMS"),
+    ("Stonebrook", "SBK"),
+    ("Maplecrest", "MPC"),
+    ("Oakendale", "OKD"),
+)
 """Cities and airports between which the simulated API has flights."""
 RATES: Final = ("EUR", "JPY", "GBP", "CAD", "AUD")
 
@@ -35,9 +40,7 @@ class Car(Desk):
             "fuelLevel": float(self.fuel),
             "batteryVoltage": 12.6,
             "engineState": "stopped",
-            "doorStatus": {
-                door: "unlocked" if door in self.open else "locked" for door in DOORS
-            },
+            "doorStatus": {door: "unlocked" if door in self.open else "locked" for door in DOORS},
             "acTemperature": 20.0,
             "fanSpeed": 50,
             "acMode": "auto",
@@ -156,7 +159,8 @@ class Car(Desk):
 
     def level(self) -> Wish | None:
         what, option = pick(
-            self.rng, (("fuel", "fuel"), ("battery", "battery"), ("doors", "doors"), ("engine", "engine"))
+            self.rng,
+            (("fuel", "fuel"), ("battery", "battery"), ("doors", "doors"), ("engine", "engine")),
         )
         return Wish(
             says=f"Show me the status of the {what}.",
@@ -302,7 +306,9 @@ class Shares(Desk):
         kind, symbol, _ = self.orders[number]
         self.orders[number] = (kind, symbol, "Cancelled")
         return Wish(
-            says=self.words(f"Cancel the order {number}.", f"I do not want order {number} any more."),
+            says=self.words(
+                f"Cancel the order {number}.", f"I do not want order {number} any more."
+            ),
             vague="Cancel one of my orders.",
             detail=f"Number {number}.",
             calls=(call("cancel_order", order_id=number),),
@@ -435,7 +441,9 @@ class Journeys(Desk):
             "compute_exchange_rate", base_currency="USD", target_currency=currency, value=amount
         )
         return Wish(
-            says=self.words(f"How much are {amount} USD in {currency}?", f"{amount} USD in {currency}?"),
+            says=self.words(
+                f"How much are {amount} USD in {currency}?", f"{amount} USD in {currency}?"
+            ),
             vague=f"How much are {amount} USD in another currency?",
             detail=f"In {currency}.",
             calls=(asked,),
@@ -444,7 +452,9 @@ class Journeys(Desk):
     def airport(self) -> Wish | None:
         city = pick(self.rng, CITIES)
         return Wish(
-            says=self.words(f"Which airport is nearest to {city}?", f"From where does one fly in {city}?"),
+            says=self.words(
+                f"Which airport is nearest to {city}?", f"From where does one fly in {city}?"
+            ),
             vague="Which airport is nearest?",
             detail=f"To {city}.",
             calls=(call("get_nearest_airport_by_city", location=city),),

@@ -21,8 +21,6 @@ def compact(observation: Observation) -> str:
     return "\n".join(_line(line) for line in observation.text.split("\n") if line.strip())
 
 
-
-
 def _line(line: str) -> str:
     if line.startswith(("{", "[")):
         try:

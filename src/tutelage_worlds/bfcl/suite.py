@@ -31,7 +31,8 @@ class BFCL:
                 and "long_context" (not generated)
     apis        only tasks that need no other APIs: "all", one name of a class, or a list
     train, dev  how many tasks are generated
-    docs        the documentation of functions: "full", or "short", names and types alone
+    docs        the documentation of functions: "full", "short", names and types alone, or "none", for
+                models that are trained on demonstrations; calls of a chat template take "none" as "short"
     reward      "won", 1 at the end for a task without a mistake, or "turns", for each turn of the user
                 until the first mistake its share of 1
     early       whether an episode ends with its first mistake; the benchmark plays on
@@ -55,7 +56,9 @@ class BFCL:
         object.__setattr__(self, "apis", _chosen("apis", self.apis, tuple(package.APIS)))
         for name in ("train", "dev"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)}: a split has no fewer than 0 tasks.")
+                raise ValueError(
+                    f"{name} = {getattr(self, name)}: a split has no fewer than 0 tasks."
+                )
         for name, choices in (("docs", get_args(Docs)), ("reward", get_args(Reward))):
             if getattr(self, name) not in choices:
                 raise ValueError(

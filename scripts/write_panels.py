@@ -13,11 +13,13 @@ from tutelage.evaluation import panels
 from tutelage.evaluation.evaluate import panel
 
 SHIPPED: dict[str, dict[str, tuple[int, ...]]] = {
+    "bfcl": {"dev": (100,), "test": (100, 800)},
     "doors": {"seen": (9,), "unseen": (9,)},
     "household": {"seen": (100, 140), "unseen": (100, 134)},
     "scienceworld": {"dev": (100,), "test": (100,)},
     "search_qa": {"dev": (100,), "test": (100, 300)},
     "tau_bench": {"dev": (100,), "test": (100,)},
+    "textworldexpress": {"dev": (100,), "test": (100,)},
     "travelplanner": {"test": (100,), "validation": (100, 180)},
     "webshop": {"dev": (100,), "test": (100, 500)},
 }

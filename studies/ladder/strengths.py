@@ -1,11 +1,51 @@
 """Guided-OPD beside OPD from students of three strengths: does help matter more to weaker students?"""
 
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
+
+from studies import plan, results, tables
+from studies.analysis import Panel, verdict
 
 STUDY = Path(__file__).with_name("strengths.toml")
 STARTS = ("weak", "middle", "strong")
 """Tables of the study's file: the student imitated 3, 4 and 10 batches of 32 demonstrations."""
+BASELINE = "opd"
 
 
 def results_of(start: str) -> Path:
     return STUDY.with_name(f"strengths_{start}.json")
+
+
+def table() -> str:
+    """The seeds of the comparison, by start: what each student wins, and how far methods part."""
+    head = ["start", "method", "seed", "won at the start", "in the middle", "at the end"]
+    rows = [row for start in STARTS if results_of(start).exists() for row in _rows(start)]
+    return tables.table([*head, "minus OPD, points (95 %)", "", "sampled tokens"], rows)
+
+
+def rates_table() -> str:
+    """The runs in which the rate was chosen, with a seed of their own."""
+    rows = []
+    for start in STARTS:
+        if not results_of(start).exists():
+            continue
+        study, found = plan.load(STUDY, over=start), results.read(results_of(start))
+        for run in found.runs:
+            if run.group == "rates":
+                won = [tables.percent(fmean(e.won)) for e in run.evaluations]
+                rows.append([start, study.titles[run.method], *won])
+    return tables.table(["start", "method", "start", "5 steps", "10 steps"], rows)
+
+
+def _rows(start: str) -> Iterator[list[str]]:
+    study, found = plan.load(STUDY, over=start), results.read(results_of(start))
+    panel = Panel(found, study.last)
+    for method, title in study.titles.items():
+        runs = sorted((r for r in found.of(method) if r.group == "main"), key=lambda r: r.seed)
+        gap = None if method == BASELINE else panel.gap(method, BASELINE)
+        for k, run in enumerate(runs):
+            won = [tables.percent(fmean(e.won)) for e in run.evaluations]
+            by = ", ".join(f"{who} {tables.count(n)}" for who, n in sorted(run.tokens.items()))
+            shown = [tables.signed(gap), verdict(gap)] if gap and k == 0 else ["", ""]
+            yield [start if k == 0 else "", title, str(run.seed), *won, *shown, by]

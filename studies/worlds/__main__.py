@@ -22,7 +22,7 @@ from studies.worlds import HERE, WORLDS, results_file, study_file
 
 DOCS = Path("docs/environments")
 EXAMPLES = HERE.parents[1] / "examples"
-SMOKED = ("household", *WORLDS)
+SMOKED = ("household", *WORLDS, "bfcl", "textworldexpress")
 """Worlds with examples to try; the household's learning curves are a study of their own."""
 SHORT = (
     "run.steps=3",

@@ -17,7 +17,7 @@ from tutelage.config.toml_file import load, parse
 from tutelage.envs import requirements
 from tutelage.envs.registry import ADAPTERS, SUITES
 from tutelage.envs.requirements import Need
-from tutelage_worlds.scienceworld.java import program
+from tutelage_worlds.java import program
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE: dict[str, object] = {
@@ -227,7 +227,8 @@ def test_an_installation_without_its_sources(
 
 def test_suites_that_need_packages_have_an_extra() -> None:
     found = doctor._declared()
-    assert {"search", "scienceworld", "nouns"} <= set(found)  # the suites that need packages
+    of_suites = {"search", "scienceworld", "textworldexpress", "bfcl", "nouns"}
+    assert of_suites <= set(found)  # the suites that need packages
     assert all(found.values())  # an extra without packages would promise something
     index = (ROOT / "docs/environments/README.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in index or f"`[{name}]`" in index for name in SUITES)

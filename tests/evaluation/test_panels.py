@@ -33,6 +33,10 @@ def test_a_shipped_panel_is_what_its_suite_plays(name: str) -> None:
     named = panels.find(name)
     if named.suite == "scienceworld" and not (find_spec("scienceworld") and which("java")):
         pytest.skip("ScienceWorld or Java is not installed")
+    if named.suite == "textworldexpress" and not (find_spec("textworld_express") and which("java")):
+        pytest.skip("TextWorldExpress or Java is not installed")
+    if named.suite == "bfcl" and not find_spec("bfcl_eval"):
+        pytest.skip("bfcl-eval is not installed")
     found = panels.chosen(suite_of(EnvSection(suite=named.suite)), named)
     assert [task.id for task in found.tasks] == [task for task, _ in named.tasks]
     assert panels.name_of(found) == name

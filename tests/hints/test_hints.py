@@ -210,10 +210,12 @@ def test_a_built_in_bank_has_one_form(name: str) -> None:
 
 def test_each_environment_has_its_bank() -> None:
     assert built_in() == [
+        "bfcl",
         "household",
         "scienceworld",
         "search_qa",
         "tau_bench",
+        "textworldexpress",
         "travelplanner",
         "webshop",
     ]

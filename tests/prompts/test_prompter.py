@@ -18,14 +18,18 @@ from tutelage.rollout.play import play
 from tutelage.rollout.session import Limits, Session
 from tutelage.runs import assemble
 from tutelage.types import Task, Turn
+from tutelage_worlds.bfcl import BFCL
 from tutelage_worlds.household import Household
 from tutelage_worlds.scienceworld import ScienceWorld
 from tutelage_worlds.search_qa import SearchQA
 from tutelage_worlds.tau_bench import TauBench
+from tutelage_worlds.textworldexpress import TextWorldExpress
 from tutelage_worlds.travelplanner import TravelPlanner
 from tutelage_worlds.webshop import WebShop
 
 LACKING = find_spec("scienceworld") is None or which("java") is None
+WITHOUT_GAMES = find_spec("textworld_express") is None or which("java") is None
+WITHOUT_BFCL = find_spec("bfcl_eval") is None
 PLAYED: dict[str, tuple[Suite, str]] = {
     "doors": (Doors(), "train"),
     "household": (Household(size="small"), "train"),
@@ -39,6 +43,8 @@ PLAYED: dict[str, tuple[Suite, str]] = {
     "travelplanner with tools": (TravelPlanner(size="small", mode="two-stage"), "train"),
     "webshop": (WebShop(products=60), "test"),
     "scienceworld": (ScienceWorld(families="short"), "train"),
+    "textworldexpress": (TextWorldExpress(families="coin"), "train"),
+    "bfcl": (BFCL(docs="short"), "train"),
 }
 
 
@@ -59,6 +65,10 @@ def formatted(action: str, tags: list[str]) -> str:
 def test_a_turn_written_as_the_prompt_says_is_valid_and_acts(name: str) -> None:
     if name == "scienceworld" and LACKING:
         pytest.skip("needs Java and pip install 'tutelage[scienceworld]'")
+    if name == "textworldexpress" and WITHOUT_GAMES:
+        pytest.skip("needs Java and pip install 'tutelage[textworldexpress]'")
+    if name == "bfcl" and WITHOUT_BFCL:
+        pytest.skip("needs pip install --no-deps bfcl-eval")
     suite, split = PLAYED[name]
     assert isinstance(suite, Demonstrates)
     context = assemble.context_of(ContextSection(), suite)

@@ -14,10 +14,10 @@ import pytest
 from tutelage.envs.pool import Failure, ProcessPool
 from tutelage.errors import ConfigError, EnvError
 from tutelage.types import Observation
+from tutelage_worlds.java import Gone, Java, Late, Thrown, ref
 from tutelage_worlds.scienceworld import ScienceWorld, simulator
 from tutelage_worlds.scienceworld.catalogue import TASKS
 from tutelage_worlds.scienceworld.hashing import numbered, overlay
-from tutelage_worlds.scienceworld.java import Gone, Java, Late, Thrown, ref
 from tutelage_worlds.scienceworld.simulator import Shown, Simulator
 
 LACKING = find_spec("scienceworld") is None or shutil.which("java") is None

@@ -13,9 +13,9 @@ from tutelage.envs.base import Demonstrates, Describes, Instructs, Renders
 from tutelage.envs.check import check
 from tutelage.errors import ConfigError
 from tutelage.types import Observation, Task
+from tutelage_worlds.java import program, ref
 from tutelage_worlds.scienceworld import ScienceWorld, simulator
 from tutelage_worlds.scienceworld.catalogue import SPLITS, TASKS, VARIATIONS, chosen, variations
-from tutelage_worlds.scienceworld.java import program, ref
 from tutelage_worlds.scienceworld.render import compact
 
 LACKING = find_spec("scienceworld") is None or which("java") is None

@@ -5,10 +5,12 @@ from collections.abc import Collection
 import pytest
 
 from tutelage.hints.bank import load
+from tutelage_worlds.bfcl.scenario import FAMILIES as CATEGORIES
 from tutelage_worlds.household.scene import Family
 from tutelage_worlds.scienceworld.catalogue import TASKS
 from tutelage_worlds.search_qa.generate import FAMILIES as QUESTIONS
 from tutelage_worlds.tau_bench.generate import FAMILIES as REQUESTS
+from tutelage_worlds.textworldexpress.suite import GAMES
 from tutelage_worlds.travelplanner.requests import FAMILIES as TRIPS
 from tutelage_worlds.webshop import WebShop
 
@@ -24,10 +26,12 @@ OF_TAU_BENCH = {
     "send_certificate",
 }
 FAMILIES: dict[str, tuple[Collection[str], set[str]]] = {
+    "bfcl": (CATEGORIES, set()),
     "household": ([family.value for family in Family], set()),
     "scienceworld": (TASKS, set()),
     "search_qa": (QUESTIONS, DATA_SETS),
     "tau_bench": (REQUESTS, OF_TAU_BENCH),
+    "textworldexpress": (GAMES, set()),
     "travelplanner": (TRIPS, set()),
     "webshop": ({t.family for t in WebShop(products=400, test=0, dev=0).tasks("train")}, set()),
 }

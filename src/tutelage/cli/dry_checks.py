@@ -20,6 +20,7 @@ from tutelage.prompts.alignment import Pair
 from tutelage.prompts.chat_template import Chat, read_template
 from tutelage.prompts.context import Context
 from tutelage.prompts.prompter import Prompter
+from tutelage.rollout.session import context_of
 from tutelage.runs import diagnosis, models, selftest
 from tutelage.runs.phases import Phase
 from tutelage.types import Observation, Task
@@ -156,7 +157,8 @@ def _first_prompt(
 ) -> None:
     seen = _first_seen(suite, task)
     try:
-        prompt = len(Prompter(chat=chat, context=context).piece([seen], [], ended=False))
+        prompter = Prompter(chat=chat, context=context_of(context, suite, task))
+        prompt = len(prompter.piece([seen], [], ended=False))
     except PolicyError as error:
         raise ConfigError(f"policy: {error}") from error
     reply = config.rollout.max_new_tokens

@@ -36,6 +36,7 @@ OPTIONS: Mapping[str, dict[str, JsonValue]] = {
     "tau_bench": {"size": "small"},
     "travelplanner": {"size": "small"},
     "search_qa": {"size": "small"},
+    "bfcl": {"docs": "short"},
 }
 """Options that make a suite suitable for a small model."""
 CONTEXTS: Mapping[tuple[str, str], dict[str, JsonValue]] = {

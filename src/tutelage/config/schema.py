@@ -110,8 +110,8 @@ class EnvSection(Section):
     """Tasks to train on."""
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=1024)] = "auto"
     """Worker processes for environments; 0 runs them in the training process. "auto" is 0 for
-    built-in suites (but 1 for scienceworld, which starts Java, and 8 if an option `url` names a
-    server), else 1."""
+    built-in suites (but 1 for scienceworld and textworldexpress, which start Java, and 8 if an option
+    `url` names a server), else 1."""
     deadline: Positive = 60.0
     """Seconds that a reset or step may take in a worker before the episode is stopped."""
 

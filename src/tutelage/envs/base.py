@@ -48,6 +48,7 @@ OPTIONAL = (
     "identity",
     "summarise",
     "tools",
+    "tools_of",
 )
 """Optional methods of a suite, which the protocols below describe."""
 
@@ -180,6 +181,15 @@ class Calls(Protocol):
 
     def tools(self) -> Sequence[Mapping[str, Any]]:
         """The functions: {"name", "description", "parameters"}, the last as a JSON schema."""
+        ...
+
+
+@runtime_checkable
+class CallsByTask(Protocol):
+    """A suite whose tasks have functions of their own, some of those that `tools` lists."""
+
+    def tools_of(self, task: Task) -> Sequence[Mapping[str, Any]]:
+        """The functions that the prompt of a task lists."""
         ...
 
 

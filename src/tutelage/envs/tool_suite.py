@@ -17,7 +17,8 @@ The schemas go into the model's chat template, and an answer is read as its fami
 (`envs.agents.tools`). Calls of one answer are made in their order, after all of them were found to
 fit their schemas: if one does not, none is made, and the next observation says why. An answer
 without a call goes to the environment's `step`; if it has none, or that returns None, the answer is
-refused.
+refused. An environment with a method `calls(calls)` is given all (name, arguments) of an answer at
+once instead. A suite whose tasks have functions of their own also has `tools_of(task)`.
 """
 
 import json
@@ -30,13 +31,13 @@ from typing import Any, Final
 
 from tutelage.envs import observations
 from tutelage.envs.agents.tools import FunctionCall, read, written
-from tutelage.envs.base import Env, Suite, pass_on, suite_name
+from tutelage.envs.base import CallsByTask, Env, Suite, pass_on, suite_name
 from tutelage.errors import ConfigError, EnvError, did_you_mean
 from tutelage.types import Observation, Task
 
 NAME: Final = re.compile(r"[A-Za-z_][\w.-]{0,127}")
 """What every family's format can write as a function's name."""
-NOT_PASSED_ON: Final = frozenset({"action_tags", "tools"})
+NOT_PASSED_ON: Final = frozenset({"action_tags", "tools", "tools_of"})
 """Optional methods that a suite with functions answers itself: its actions are calls."""
 TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "string": (str,),
@@ -138,6 +139,8 @@ class ToolSuite:
         self.suite: Any = suite
         self.class_name = suite_name(suite)
         pass_on(suite, self, without=NOT_PASSED_ON)
+        if isinstance(suite, CallsByTask):
+            self.tools_of = self._tools_of
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any]]:
         return ToolSuite, (self.suite,)
@@ -154,23 +157,37 @@ class ToolSuite:
     def tools(self) -> list[dict[str, Any]]:
         return self._tools
 
+    def _tools_of(self, task: Task) -> list[dict[str, Any]]:
+        return listed(self.suite.tools_of(task), where=f"env.suite: {self.class_name}")
+
     def tasks(self, split: str) -> Sequence[Task]:
         found: Sequence[Task] = self.suite.tasks(split)
         return found
 
     def make(self) -> Env:
-        return ToolEnv(self.suite.make(), self._tools, name=self.class_name)
+        of_task = self._tools_of if isinstance(self.suite, CallsByTask) else None
+        return ToolEnv(self.suite.make(), self._tools, name=self.class_name, of_task=of_task)
 
 
 class ToolEnv:
     """An environment whose actions are answers of a model, calls among them."""
 
-    def __init__(self, env: Any, tools: Sequence[Mapping[str, Any]], *, name: str) -> None:
-        self._env, self._name = env, name
+    def __init__(
+        self,
+        env: Any,
+        tools: Sequence[Mapping[str, Any]],
+        *,
+        name: str,
+        of_task: Callable[[Task], Sequence[Mapping[str, Any]]] | None = None,
+    ) -> None:
+        self._env, self._name, self._of_task = env, name, of_task
         self._schemas = {t["function"]["name"]: t["function"]["parameters"] for t in tools}
+        self._listed = list(self._schemas)  # what a refused answer is told that there is
         self._last = Observation(text="")
 
     def reset(self, task: Task) -> Observation:
+        if self._of_task is not None:
+            self._listed = [tool["function"]["name"] for tool in self._of_task(task)]
         self._last = as_observation(self._env.reset(task), "reset")
         return self._last
 
@@ -204,6 +221,8 @@ class ToolEnv:
 
     def _called(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> Observation:
         """Make calls in their order, until the episode is over."""
+        if hasattr(self._env, "calls"):
+            return as_observation(self._env.calls(calls), "calls")
         results, reward, valid, seen = [], 0.0, True, self._last
         for name, arguments in calls:
             seen = as_observation(self._env.call(name, arguments), f"call({name!r})")
@@ -225,7 +244,7 @@ class ToolEnv:
 
     def _refused(self, reason: str) -> Observation:
         """What an answer is told that cannot be followed; the environment stays as it was."""
-        text = f"Error: {reason}. No function was called; there are {', '.join(self._schemas)}."
+        text = f"Error: {reason}. No function was called; there are {', '.join(self._listed)}."
         return replace(
             self._last, text=text, reward=0.0, valid=False, results=(), paid=(), counts=()
         )

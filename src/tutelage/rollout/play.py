@@ -20,7 +20,7 @@ from tutelage.policies.base import Aligns, AnswersLate, Completion, Policy, Requ
 from tutelage.policies.hf.turn_divergence import divergences
 from tutelage.prompts.prompter import Ids, Reader, Sample
 from tutelage.rollout.demonstrations import script
-from tutelage.rollout.session import Session, foresee
+from tutelage.rollout.session import Session, context_of, foresee
 from tutelage.seeding import seed_of
 from tutelage.types import EXPERT, WRONG_TURN, Episode, Observation, Stop, Taken, Task, Turn
 
@@ -326,7 +326,7 @@ class _Rollout:
             )
             self.session.clock.add("environment", since)
             since = time.perf_counter()
-            tools = self.session.context.tools
+            tools = context_of(self.session.context, self.session.suite, task).tools
             for text, imitated in texts:
                 ids = chat.reply_with(tools, text) if tools else chat.reply(text)
                 turns.append((opener if imitated else WRONG_TURN, ids, (0.0,) * len(ids)))

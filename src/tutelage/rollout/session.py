@@ -4,11 +4,11 @@ prompts."""
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Literal
 
 from tutelage.config.schema import InvalidPenalty, RolloutSection
-from tutelage.envs.base import Calls, Converses, Instructs, Renders, Suite, Tagged
+from tutelage.envs.base import Calls, CallsByTask, Converses, Instructs, Renders, Suite, Tagged
 from tutelage.envs.pool import LocalPool, Pool
 from tutelage.envs.registry import as_suite
 from tutelage.errors import ConfigError, did_you_mean
@@ -117,6 +117,13 @@ def _tools(suite: Suite) -> str:
     return json.dumps(suite.tools(), ensure_ascii=False)
 
 
+def context_of(context: Context, suite: Suite, task: Task) -> Context:
+    """The context of a task: with its own functions, where the tasks of a suite differ in them."""
+    if not context.tools or not isinstance(suite, CallsByTask):
+        return context
+    return replace(context, tools=json.dumps(suite.tools_of(task), ensure_ascii=False))
+
+
 @dataclass(frozen=True)
 class Session:
     """What playing needs. Immutable: `dataclasses.replace` gives one with other limits or policies.
@@ -168,7 +175,7 @@ class Session:
         return Prompter(
             chat=chat,
             family=task.family,
-            context=self.context,
+            context=context_of(self.context, self.suite, task),
             hint=self.hints.text(self.suite, task, view.hint),
         )
 

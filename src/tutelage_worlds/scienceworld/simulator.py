@@ -19,8 +19,8 @@ from threading import RLock
 from typing import Final, NamedTuple, TypeVar
 
 from tutelage.errors import ConfigError, EnvError, install
+from tutelage_worlds.java import Gone, Java, Late, Ref, ref
 from tutelage_worlds.scienceworld.hashing import overlay
-from tutelage_worlds.scienceworld.java import Gone, Java, Late, Ref, ref
 
 T = TypeVar("T")
 DEADLINE: Final = 300.0

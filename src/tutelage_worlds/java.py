@@ -42,14 +42,14 @@ class Thrown(EnvError):
     """A call raised an exception in Java."""
 
 
-def program() -> str:
-    """The Java to be used. Raises ConfigError where there is none."""
+def program(suite: str = "scienceworld") -> str:
+    """The Java to be used. Raises ConfigError, in the name of a suite, where there is none."""
     home = os.environ.get("JAVA_HOME")
     found = java_command()
     if found is None:
         where = f"in JAVA_HOME = {home}" if home else "on the PATH"
         raise ConfigError(
-            f"scienceworld runs in Java, and there is none {where}: install Java 11 or newer, such "
+            f"{suite} runs in Java, and there is none {where}: install Java 11 or newer, such "
             "as openjdk-17-jre-headless"
         )
     return found
@@ -62,18 +62,24 @@ class Java:
     classes   files and folders of classes, the first of which are taken; among them py4j's
     folder    in which it runs
     deadline  seconds that a call may take
+    suite     whose machine it is, for messages
 
     Raises ConfigError where it does not start. Ctrl-C does not reach it.
     """
 
     def __init__(
-        self, options: Sequence[str], classes: Sequence[Path], folder: Path, deadline: float
+        self,
+        options: Sequence[str],
+        classes: Sequence[Path],
+        folder: Path,
+        deadline: float,
+        suite: str = "scienceworld",
     ) -> None:
-        self._owner, self._deadline = os.getpid(), deadline
+        self._owner, self._deadline, self._suite = os.getpid(), deadline, suite
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the machine)
         server = ("py4j.GatewayServer", "--die-on-broken-pipe", "--enable-auth", "0")
         self.process = subprocess.Popen(
-            [program(), *options, "-classpath", os.pathsep.join(map(str, classes)), *server],
+            [program(suite), *options, "-classpath", os.pathsep.join(map(str, classes)), *server],
             cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -84,7 +90,7 @@ class Java:
         if not port.isdigit():
             reason = self._last_words()
             self._free()
-            raise ConfigError(f"Java did not start ({reason}); scienceworld needs Java 11 or newer")
+            raise ConfigError(f"Java did not start ({reason}); {suite} needs Java 11 or newer")
         self._socket = socket.create_connection(("127.0.0.1", int(port)), timeout=deadline)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._answers = self._socket.makefile("rb")
@@ -128,7 +134,7 @@ class Java:
             answer = self._answers.readline()
         except TimeoutError:
             self.end()
-            raise Late(f"scienceworld gave no answer within {self._deadline:g} s") from None
+            raise Late(f"{self._suite} gave no answer within {self._deadline:g} s") from None
         except (OSError, ValueError):
             raise self._gone() from None
         if not answer.endswith(b"\n"):

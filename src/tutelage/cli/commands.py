@@ -29,6 +29,10 @@ def train(arguments: argparse.Namespace) -> int:
 
     from tutelage.runs.launch import joined
 
+    if arguments.cluster:
+        from tutelage.cli import on_cluster
+
+        return on_cluster.train(arguments, _training(arguments), Console())
     config: Config | None = None
     try:
         with joined() as ranks:
@@ -74,6 +78,11 @@ def _training(arguments: argparse.Namespace) -> "Config":
         raise ConfigError(
             f"--resume continues the run in {home}, and run.folder = {config.run.folder} names "
             "another folder; leave one of the two out"
+        )
+    if arguments.ranks and not arguments.cluster:
+        raise ConfigError(
+            "--ranks places ranks on a cluster, so it belongs to --cluster; add that, or start "
+            "`torchrun --nproc-per-node N -m tutelage train FILE` on one machine"
         )
     if arguments.gpu and not arguments.dry_run:
         raise ConfigError("--gpu plans for another machine, so it belongs to --dry-run; add that")

@@ -193,6 +193,13 @@ def _gigabytes(text: str) -> float:
     return size
 
 
+def _ranks(text: str) -> int:
+    """A number of ranks, at least one."""
+    if not text.isdecimal() or not 0 < int(text) < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of ranks, such as 8")
+    return int(text)
+
+
 def _train(p: argparse.ArgumentParser) -> None:
     _file(p)
     p.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
@@ -210,6 +217,19 @@ def _train(p: argparse.ArgumentParser) -> None:
         "--sharded",
         action="store_true",
         help="divide the student's layers over the ranks of torchrun (FSDP2)",
+    )
+    p.add_argument(
+        "--cluster",
+        default="",
+        metavar="ADDRESS",
+        help="train on a Ray cluster: HOST:PORT, auto (the one this machine belongs to) or local",
+    )
+    p.add_argument(
+        "--ranks",
+        type=_ranks,
+        default=0,
+        metavar="N",
+        help="with --cluster: processes that share the run (default: one for each GPU, else 1)",
     )
     p.add_argument("--quiet", action="store_true", help="print notes only")
     p.add_argument("--json", action="store_true", help="print a line of JSON for every event")

@@ -31,14 +31,10 @@ from tutelage import __version__
 from tutelage.errors import ConfigError, Elsewhere, RunError, TutelageError, first_line
 from tutelage.rollout.ranks import Ranks
 from tutelage.runs.interrupt import TOGETHER
-from tutelage.runs.torchrun import Launch
+from tutelage.runs.torchrun import AGAIN, Launch, deadline
 
 BEAT = 0.5
 """Seconds between two beats."""
-DEADLINE = 120.0
-"""Seconds without a beat after which a rank counts as lost; TUTELAGE_RANK_DEADLINE replaces them. A
-process that is killed is noticed at once, by its closed connections; this is for one that hangs,
-and for a machine that is gone."""
 JOIN = 300.0
 """Seconds in which all ranks must have started, and no longer than the deadline where that is set."""
 GRACE = 5.0
@@ -46,7 +42,6 @@ GRACE = 5.0
 ANY = timedelta(days=7)
 """A rank waits for the slowest, however long it plays: who is gone is noticed by other means."""
 CODE = 2
-AGAIN = "continue with --resume, on as many ranks as you like"
 
 
 class Lost(RunError):
@@ -97,11 +92,11 @@ def _connected() -> Iterator[None]:
 @contextlib.contextmanager
 def joined(launch: Launch) -> Iterator[Ranks]:
     """Connect the ranks, watch them, and end them together."""
-    deadline = _deadline()
+    seconds = deadline()
     ranks = TorchRanks(launch.rank, launch.size)
     with _signals(launch.rank):
         listens = launch.rank == 0 and not launch.agent
-        watch = _Watch(launch, store=_store(launch, listens=listens), deadline=deadline)
+        watch = _Watch(launch, store=_store(launch, listens=listens), deadline=seconds)
         try:
             _use_gpu(launch)
             _connect(launch, watch)
@@ -115,20 +110,6 @@ def joined(launch: Launch) -> Iterator[Ranks]:
         finally:
             watch.stop()
     dist.destroy_process_group()
-
-
-def _deadline() -> float:
-    text = os.environ.get("TUTELAGE_RANK_DEADLINE", "")
-    try:
-        seconds = float(text or DEADLINE)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise ConfigError(
-            f"the environment variable TUTELAGE_RANK_DEADLINE is {text!r}, but must be the seconds "
-            f"after which a silent rank counts as lost; unset it for {DEADLINE:g}"
-        )
-    return seconds
 
 
 @contextlib.contextmanager
@@ -165,7 +146,7 @@ def _signals(rank: int) -> Iterator[None]:
 def _store(launch: Launch, *, listens: bool = False) -> Store:
     """A connection to torchrun's key-value store, or to one that rank 0 opens."""
     where = f"{launch.address}:{launch.port}"
-    wait = min(JOIN, _deadline()) if "TUTELAGE_RANK_DEADLINE" in os.environ else JOIN
+    wait = min(JOIN, deadline()) if "TUTELAGE_RANK_DEADLINE" in os.environ else JOIN
     try:
         store = _within(
             wait,

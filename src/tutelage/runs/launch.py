@@ -1,11 +1,12 @@
-"""The ranks of this run: of one process, unless `torchrun` started several. torch.distributed is
-imported only then."""
+"""The ranks of this run: of one process, unless `torchrun` or a cluster started several.
+torch.distributed is imported only then."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 
 from tutelage.rollout.ranks import ALONE, Ranks
+from tutelage.runs.launcher import end_with_launcher
 from tutelage.runs.torchrun import launch_of
 
 
@@ -13,6 +14,7 @@ from tutelage.runs.torchrun import launch_of
 def joined() -> Iterator[Ranks]:
     """The ranks of this run, joined until the block ends. What goes wrong in one of them ends all,
     with its sentence from rank 0."""
+    end_with_launcher()
     launch = launch_of()
     if launch is None:
         yield ALONE

@@ -1,10 +1,16 @@
-"""What `torchrun` tells the processes that it starts."""
+"""What `torchrun` tells the processes that it starts, and how long a rank may be silent."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tutelage.errors import ConfigError
+
+DEADLINE = 120.0
+"""Seconds without a beat after which a rank counts as lost; TUTELAGE_RANK_DEADLINE replaces them. A
+process that is killed is noticed at once, by its closed connections; this is for one that hangs,
+and for a machine that is gone."""
+AGAIN = "continue with --resume, on as many ranks as you like"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,3 +61,18 @@ def launch_of(environ: Mapping[str, str] = os.environ) -> Launch | None:
         agent=environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
         attempt=environ.get("TORCHELASTIC_RESTART_COUNT", "0"),
     )
+
+
+def deadline(environ: Mapping[str, str] = os.environ) -> float:
+    """Seconds after which a silent rank counts as lost. Raises ConfigError for a wrong setting."""
+    text = environ.get("TUTELAGE_RANK_DEADLINE", "")
+    try:
+        seconds = float(text or DEADLINE)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise ConfigError(
+            f"the environment variable TUTELAGE_RANK_DEADLINE is {text!r}, but must be the seconds "
+            f"after which a silent rank counts as lost; unset it for {DEADLINE:g}"
+        )
+    return seconds

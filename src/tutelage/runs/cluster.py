@@ -1,0 +1,385 @@
+"""A run on a Ray cluster: ranks are placed on its nodes, started together, followed and ended.
+
+Ray decides where a rank runs and notices what dies; the ranks are those that `torchrun` would start,
+and watch each other as `runs.distributed` says. Ray is imported only here and in what it runs.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import FrameType
+from typing import Any, Final
+
+from tutelage.errors import ConfigError, RunError, first_line, install
+from tutelage.runs.launcher import Launcher, Written, versions
+from tutelage.runs.torchrun import AGAIN, deadline, launch_of
+
+REACHED: Final = 5.0
+"""Seconds in which a cluster must answer."""
+PLACED: Final = 60.0
+"""Seconds in which the cluster must have room; TUTELAGE_CLUSTER_DEADLINE replaces them."""
+STARTED: Final = 120.0
+"""Seconds in which a node must start an actor and import the suite."""
+ENDED: Final = 60.0
+"""Seconds beyond the ranks' own deadline in which all must have ended after one has failed."""
+LOOK: Final = 1.0
+"""Seconds between two looks at what else happened while ranks write nothing."""
+PRESSES: Final = 3
+"""Ctrl-C so often ends the run without waiting for a checkpoint."""
+CARRIED: Final = (
+    *("TUTELAGE_", "OMP_", "MKL_", "TORCH", "HF_", "TOKENIZERS_", "NCCL_", "GLOO_"),
+    *("PYTHONPATH", "CUDA_DEVICE_ORDER", "ONEDNN_", "LRU_CACHE_CAPACITY"),
+)
+"""How variables begin that ranks take from the process that starts the run; others are the node's."""
+LOST: Final = -1000
+"""In the place of an exit code: the node is gone, or Ray's process that held the rank."""
+WRONG: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Where a rank runs.
+
+    address  of its machine
+    node     the address, and the beginning of Ray's id: a machine may have several nodes
+    gpus     their numbers on the machine; none on a CPU
+    pid      0 before it has started
+    """
+
+    rank: int
+    address: str
+    node: str
+    gpus: tuple[str, ...] = ()
+    pid: int = 0
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """The module `ray`, connected to a cluster until the block ends.
+
+    address  host:port; "auto" for the cluster that this machine belongs to; "local" starts one here
+
+    Raises ConfigError where Ray is not installed or no cluster answers.
+    """
+    if launch_of() is not None:
+        raise ConfigError(
+            "--cluster places the ranks itself, and this process is a rank of torchrun already; "
+            "start `tutelage train FILE --cluster ...` without torchrun"
+        )
+    # read when ray is imported; a cluster that this starts sends no statistics
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError(
+            f"--cluster needs Ray; install it with `{install('ray')}`, or train on one machine "
+            "with `torchrun --nproc-per-node N -m tutelage train FILE`"
+        ) from None
+    _reach(address)
+    local: dict[str, object] = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        if address == "auto":
+            raise ConfigError(
+                f"--cluster auto found no Ray cluster that this machine belongs to "
+                f"({first_line(error)[:150]}); start one with `ray start --head`, give its address, "
+                "or start one for this run alone with --cluster local"
+            ) from error
+        raise ConfigError(
+            f"--cluster {address}: Ray cannot join ({first_line(error)[:200]}); give HOST:PORT as "
+            "`ray start --head` prints it, on a machine that belongs to the cluster"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raises ConfigError where nothing listens: Ray itself would try for a minute."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    if "://" in address or not (host and port.isdigit() and int(port) < 2**16):
+        raise ConfigError(
+            f"--cluster {address}: that is no address of a cluster; give HOST:PORT as `ray start "
+            "--head` prints it, auto, or local"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--cluster {address}: nothing answers there ({error.strerror or error}); see that the "
+            "cluster is up (`ray status`), or start one with `ray start --head`"
+        ) from error
+
+
+def patience(environ: Mapping[str, str] = os.environ) -> float:
+    """Seconds in which the cluster must have room. Raises ConfigError for a wrong setting."""
+    text = environ.get("TUTELAGE_CLUSTER_DEADLINE", "")
+    try:
+        seconds = float(text or PLACED)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise ConfigError(
+            f"the environment variable TUTELAGE_CLUSTER_DEADLINE is {text!r}, but must be the "
+            f"seconds to wait for room in the cluster; unset it for {PLACED:g}"
+        )
+    return seconds
+
+
+@dataclass(kw_only=True)
+class Placed:
+    """Ranks that have a place on the cluster, and what they wrote and how they ended.
+
+    ray        the module, connected
+    launchers  handles of the actors that hold the ranks
+    """
+
+    ray: Any
+    launchers: Sequence[Any]
+    seats: list[Seat]
+    codes: dict[int, int] = field(default_factory=dict)
+    spoke: bool = False  # whether a rank has said why it ended
+
+    def check(self, file: str, overrides: Sequence[str]) -> None:
+        """Raises ConfigError where a node has other releases than this process, or lacks what the
+        file needs."""
+        here, folder = versions(), os.getcwd()
+        for seat, (there, gpus) in zip(self.seats, self._ask("about"), strict=True):
+            for name, version in here.items():
+                if there[name] != version:
+                    raise ConfigError(
+                        f"node {seat.node} has {name} {there[name]} and this machine has {name} "
+                        f"{version}; install the same release everywhere"
+                    )
+            self.seats[seat.rank] = replace(seat, gpus=tuple(gpus))
+        problems = self._ask("problem", folder, file, list(overrides))
+        for seat, problem in zip(self.seats, problems, strict=True):
+            if problem:
+                raise ConfigError(f"node {seat.node}: {problem}")
+
+    def start(self, arguments: Sequence[str], **more: str) -> None:
+        """Start every rank with these arguments of `tutelage`, and `more` environment variables."""
+        ray, (first, *_) = self.ray, self.launchers
+        (port,) = self._get([first.free_port.remote()])
+        carried = {name: x for name, x in os.environ.items() if name.startswith(CARRIED)}
+        nodes = Counter(seat.node for seat in self.seats)
+        before: Counter[str] = Counter()
+        starting = []
+        for launcher, seat in zip(self.launchers, self.seats, strict=True):
+            environ = {
+                **carried,
+                **more,
+                "RANK": str(seat.rank),
+                "WORLD_SIZE": str(len(self.seats)),
+                # Ray shows each process its own GPU alone, which is the first it sees
+                "LOCAL_RANK": "0" if seat.gpus else str(before[seat.node]),
+                "LOCAL_WORLD_SIZE": str(nodes[seat.node]),
+                "MASTER_ADDR": self.seats[0].address,
+                "MASTER_PORT": str(port),
+            }
+            before[seat.node] += 1
+            starting.append(launcher.start.remote(list(arguments), os.getcwd(), environ))
+        pids = ray.get(starting)
+        for seat, pid in zip(list(self.seats), pids, strict=True):
+            self.seats[seat.rank] = replace(seat, pid=int(pid))
+
+    def _ask(self, method: str, *arguments: object) -> list[Any]:
+        asked = [getattr(launcher, method).remote(*arguments) for launcher in self.launchers]
+        return self._get(asked)
+
+    def _get(self, references: list[Any]) -> list[Any]:
+        """Answers of launchers, one by one, so that who does not give one is named."""
+        until = time.monotonic() + STARTED
+        answers = []
+        for seat, reference in zip(self.seats, references, strict=False):
+            try:
+                left = max(0.0, until - time.monotonic())
+                answers.append(self.ray.get(reference, timeout=left))
+            except self.ray.exceptions.GetTimeoutError:
+                raise RunError(
+                    f"node {seat.node} did not start rank {seat.rank} or import the suite within "
+                    f"{STARTED:g} seconds; see `ray status` and the suite's module"
+                ) from None
+            except self.ray.exceptions.RayError as error:
+                raise RunError(
+                    f"node {seat.node} cannot start rank {seat.rank} ({_cause(error)}); install "
+                    "tutelage and Ray there as on this machine"
+                ) from error
+        return answers
+
+    # -- while the ranks run
+
+    def follow(self, write: Callable[[str, str], None]) -> int:
+        """Pass on what the ranks write until all have ended. The run's exit code.
+
+        write  receives a stream, "stdout" or "stderr", and text
+
+        Ctrl-C is passed on to the ranks. Raises RunError where they ended and none said why.
+        """
+        ray = self.ray
+        reading = {launcher.read.remote(): rank for rank, launcher in enumerate(self.launchers)}
+        failed_at = 0.0
+        with self._passing_on():
+            while reading:
+                ready, _ = ray.wait(list(reading), timeout=LOOK)
+                for reference in ready:
+                    rank = reading.pop(reference)
+                    if self._heard(rank, reference, write):
+                        reading[self.launchers[rank].read.remote()] = rank
+                if any(self.codes.values()):
+                    failed_at = failed_at or time.monotonic()
+                    if time.monotonic() - failed_at > deadline() + ENDED:
+                        break
+        return self._end()
+
+    def _heard(self, rank: int, reference: Any, write: Callable[[str, str], None]) -> bool:
+        """Take what a rank wrote. Whether it still runs."""
+        try:
+            written: Written = self.ray.get(reference)
+        except self.ray.exceptions.RayError:
+            written = Written([], LOST)
+        for stream, text in written.chunks:
+            self.spoke = self.spoke or text.startswith(("tutelage: ", "Traceback"))
+            write(stream, text)
+        if written.code is not None:
+            self.codes[rank] = written.code
+        return written.code is None
+
+    @contextlib.contextmanager
+    def _passing_on(self) -> Iterator[None]:
+        """Ctrl-C goes to every rank, of which rank 0 writes a checkpoint; the third ends the run."""
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or not callable(before):
+            yield
+            return
+        presses = 0
+
+        def press(number: int, frame: FrameType | None) -> None:
+            nonlocal presses
+            presses += 1
+            if presses == PRESSES:
+                raise KeyboardInterrupt
+            for launcher in self.launchers:
+                launcher.send.remote(signal.SIGINT)
+
+        signal.signal(signal.SIGINT, press)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _end(self) -> int:
+        """The run's exit code: rank 0's, unless another failed on its own."""
+        codes = [self.codes.get(seat.rank, LOST) for seat in self.seats]
+        if not any(codes):
+            return 0
+        if self.spoke:
+            return next(code if code > 0 else WRONG for code in codes if code)
+        rank = next(rank for rank, code in enumerate(codes) if code)
+        seat, code = self.seats[rank], codes[rank]
+        if rank not in self.codes:
+            what = "did not end after another rank had failed"
+        elif code == LOST:
+            what = "is lost: its node is gone, or Ray ended the process that held it"
+        elif code < 0:
+            name = signal.Signals(-code).name
+            what = f"was ended by {name}: killed, for lack of memory perhaps"
+        else:
+            what = f"ended with exit code {code} and said nothing"
+        raise RunError(f"rank {rank} on node {seat.node} {what}; {AGAIN}")
+
+
+@contextlib.contextmanager
+def placed(ray: Any, *, ranks: int) -> Iterator[Placed]:
+    """A place on the cluster for so many ranks; 0 takes one for each GPU, or one. The places, and
+    what runs on them, end with the block.
+
+    Raises ConfigError where the cluster has no room within its deadline.
+    """
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    size = ranks or max(1, gpus)
+    need = {"CPU": 1, "GPU": 1} if gpus else {"CPU": 1}
+    wait = patience()
+    group = placement_group([dict(need) for _ in range(size)], strategy="PACK")
+    try:
+        if not group.wait(wait):
+            raise ConfigError(
+                f"the cluster has no room for {_count(size, 'rank')}, which need a "
+                f"{' and a '.join(need)} each, within {wait:g} seconds: {has(ray)}; lower --ranks, "
+                "end what else runs there, or add nodes"
+            )
+        launcher = ray.remote(Launcher)
+        launchers = [
+            launcher.options(
+                num_cpus=need["CPU"],
+                num_gpus=need.get("GPU", 0),
+                max_concurrency=4,  # a signal is sent while another call waits for lines
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    placement_group=group, placement_group_bundle_index=rank
+                ),
+            ).remote()
+            for rank in range(size)
+        ]
+        names = node_names(ray)
+        bundles = ray.util.placement_group_table(group)["bundles_to_node_id"]
+        seats = [
+            Seat(
+                rank=rank, address=names[bundles[rank]].partition(" ")[0], node=names[bundles[rank]]
+            )
+            for rank in range(size)
+        ]
+        yield Placed(ray=ray, launchers=launchers, seats=seats)
+    finally:
+        with contextlib.suppress(Exception):  # the cluster may be gone
+            remove_placement_group(group)
+
+
+def node_names(ray: Any) -> dict[str, str]:
+    """Each node's address and the beginning of its id, by its id. Several may share a machine."""
+    return {
+        node["NodeID"]: f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
+        for node in ray.nodes()
+    }
+
+
+def has(ray: Any) -> str:
+    """What a cluster has, in words."""
+    all_of, free = ray.cluster_resources(), ray.available_resources()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    parts = [
+        f"{int(all_of.get(kind, 0))} {kind}s, {int(free.get(kind, 0))} of them free"
+        for kind in ("CPU", "GPU")
+    ]
+    return f"it has {_count(nodes, 'node')} with {' and '.join(parts)}"
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'s' * (number != 1)}"
+
+
+def _cause(error: BaseException) -> str:
+    """The last line of what Ray says, which ends with a traceback of the actor's."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:200]
+
+
+def pass_on(stream: str, text: str) -> None:
+    """Write what a rank wrote to this process's own stream."""
+    out = sys.stdout if stream == "stdout" else sys.stderr
+    out.write(text)
+    out.flush()

@@ -25,12 +25,11 @@ from tutelage.envs.adapters.verifiers import Verifiers
 from tutelage.envs.base import Demonstrates, Instructs, Renders, Thinks, suite_name
 from tutelage.envs.check import check
 from tutelage.envs.doors import Doors, DoorsEnv
-from tutelage.envs.registry import suite_of
+from tutelage.envs.registry import SERVER_WORKERS, suite_of, workers_of
 from tutelage.errors import ConfigError, EnvError
 from tutelage.hints import hint
 from tutelage.prompts import answer_format
 from tutelage.rollout.demonstrations import script
-from tutelage.runs import assemble
 from tutelage.types import Observation, Task
 
 
@@ -317,22 +316,22 @@ def test_a_function_may_make_the_suite() -> None:
 
 def test_where_they_run() -> None:
     for name, workers in (("doors", 0), ("gymnasium", 1), ("test_adapters:Count", 1)):
-        assert assemble.workers_of(EnvSection(suite=name), Doors()) == workers
+        assert workers_of(EnvSection(suite=name), Doors()) == workers
     asked: list[tuple[str, dict[str, Any], int]] = [
-        ("search_qa", {"url": "http://localhost:8000/retrieve"}, assemble.SERVER_WORKERS),
+        ("search_qa", {"url": "http://localhost:8000/retrieve"}, SERVER_WORKERS),
         ("search_qa", {"url": ""}, 0),
         (
             "tau_bench",
             {"user": "endpoint", "user_options": {"url": "http://x"}},
-            assemble.SERVER_WORKERS,
+            SERVER_WORKERS,
         ),
         ("tau_bench", {"user_options": {}}, 0),
         ("openenv", {"url": "http://x"}, 1),
     ]
     for name, options, workers in asked:
-        assert assemble.workers_of(EnvSection(suite=name, options=options), Doors()) == workers
+        assert workers_of(EnvSection(suite=name, options=options), Doors()) == workers
     alone = EnvSection(suite="search_qa", options={"url": "http://x"}, workers=0)
-    assert assemble.workers_of(alone, Doors()) == 0
+    assert workers_of(alone, Doors()) == 0
     with pytest.raises(ConfigError, match="did you mean gymnasium"):
         suite_of(EnvSection(suite="gymnasum"))
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tutelage.config.schema import Config
 from tutelage.runs import cluster
-from tutelage.runs.cluster import Placed
+from tutelage.runs.cluster import Hosts, Placed
 
 
 def train(arguments: argparse.Namespace, config: Config, console: Console) -> int:
@@ -17,25 +17,25 @@ def train(arguments: argparse.Namespace, config: Config, console: Console) -> in
 
     Raises ConfigError where the cluster cannot run the file, and RunError where it is lost.
     """
-    file = str(arguments.file)
     with (
         cluster.connected(arguments.cluster) as ray,
         cluster.placed(ray, ranks=arguments.ranks) as places,
     ):
-        places.check(file, arguments.overrides)
-        if arguments.dry_run:
-            from tutelage.cli import dry_run
+        workers = places.check(str(arguments.file), arguments.overrides)
+        size = len(places.seats)
+        with cluster.environments(ray, ranks=size, workers=workers) as hosts:
+            if arguments.dry_run:
+                from tutelage.cli import dry_run
 
-            dry_run.show(dry_run.make(config, gpu=arguments.gpu), console)
-            console.print(table(places))
-            return 0
-        places.start(of_ranks(arguments))
-        if arguments.json:
-            line = {"event": "placed", "ranks": [asdict(seat) for seat in places.seats]}
-            cluster.pass_on("stdout", json.dumps(line) + "\n")
-        elif not arguments.quiet:
-            console.print(table(places))
-        return places.follow(cluster.pass_on)
+                dry_run.show(dry_run.make(config, gpu=arguments.gpu), console)
+                console.print(table(places, hosts))
+                return 0
+            places.start(of_ranks(arguments), hosts.variables(size))
+            if arguments.json:
+                cluster.pass_on("stdout", json.dumps(_line(places, hosts)) + "\n")
+            elif not arguments.quiet:
+                console.print(table(places, hosts))
+            return places.follow(cluster.pass_on)
 
 
 def of_ranks(arguments: argparse.Namespace) -> list[str]:
@@ -47,10 +47,24 @@ def of_ranks(arguments: argparse.Namespace) -> list[str]:
     return ["train", str(arguments.file), *arguments.overrides, "--trust", *chosen, *sinks]
 
 
-def table(places: Placed) -> Table:
+def table(places: Placed, hosts: Hosts) -> Table:
     """What runs where."""
     shown = Table("what", "node", "process", "GPU", box=None, pad_edge=False)
     for seat in places.seats:
         gpus = ", ".join(seat.gpus) or "none"
         shown.add_row(f"rank {seat.rank}", seat.node, str(seat.pid or "-"), gpus)
+    for rank, place in enumerate(hosts.places):
+        for share in place.shares:
+            workers = f"{share.workers} worker{'s' * (share.workers != 1)}"
+            shown.add_row(f"environments of rank {rank}", hosts.nodes[share.bundle], workers, "")
     return shown
+
+
+def _line(places: Placed, hosts: Hosts) -> dict[str, object]:
+    played = [
+        {"rank": rank, "node": hosts.nodes[share.bundle], "workers": share.workers}
+        for rank, place in enumerate(hosts.places)
+        for share in place.shares
+    ]
+    ranks = [asdict(seat) for seat in places.seats]
+    return {"event": "placed", "ranks": ranks, "environments": played}

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import wait
@@ -233,8 +234,10 @@ class ProcessPool:
             for message in messages:
                 self._heard(0, message)
 
-    def open(self, key: str, task: Task) -> None:
-        self.live[key] = _Live(task=task, worker=self.turn % len(self.workers))
+    def open(self, key: str, task: Task, actions: Sequence[str] = ()) -> None:
+        """Begin an episode, or come back to one after these actions; one answer either way."""
+        at = self.turn % len(self.workers)
+        self.live[key] = _Live(task=task, worker=at, actions=list(actions))
         self.turn += 1
         self._ask(key)
 
@@ -340,7 +343,7 @@ class ProcessPool:
             key, value = rest
             answer: Observation | Failure | Returned
             if kind == "answer":
-                answer = _unpacked(value)
+                answer = unpacked(value)
             elif kind in ("told", "refused"):
                 answer = Returned(value=value, refused=kind == "refused")
             else:
@@ -487,7 +490,7 @@ def _itself(suite: Suite) -> Suite:
     return suite
 
 
-def _unpacked(packed: list[Any]) -> Observation | Failure:
+def unpacked(packed: list[Any]) -> Observation | Failure:
     """An observation as it was sent. Its state is an object of the user's, which may be one that
     cannot be made again here."""
     seen = guarded(partial(unpack_observation, packed))

@@ -223,3 +223,25 @@ def as_suite(
     if hasattr(result, "tools") and not getattr(result, "takes_calls", False):
         return ToolSuite(result)
     return cast(Suite, result)
+
+
+SERVER_WORKERS = 8
+"""Workers of a suite that asks a server, so that episodes wait for its answers concurrently."""
+
+
+def workers_of(env: EnvSection, suite: Suite) -> int:
+    """Worker processes of a suite where the configuration leaves it open.
+
+    A suite of this project is trusted and fast, so it runs in this process; so does an object that
+    was given in Python, since what a notebook defines no other process can import.
+    """
+    if isinstance(env.workers, int):
+        return env.workers
+    if env.suite.startswith(PYTHON):
+        return 0
+    tables = [env.options, *(v for v in env.options.values() if isinstance(v, dict))]
+    if env.suite not in SHIPPED:
+        return 1
+    if any(table.get("url") for table in tables):
+        return SERVER_WORKERS
+    return int(getattr(suite, "needs_worker", False))

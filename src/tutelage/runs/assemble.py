@@ -19,7 +19,8 @@ from tutelage.config.schema import Config, ContextSection, EnvSection, EvalSecti
 from tutelage.envs.base import Converses, Suite
 from tutelage.envs.guard import Broken, attempt
 from tutelage.envs.pool import LocalPool, Pool, ProcessPool
-from tutelage.envs.registry import PYTHON, SHIPPED, suite_of
+from tutelage.envs.registry import PYTHON, SHIPPED, suite_of, workers_of
+from tutelage.envs.spread import SpreadPool, placed
 from tutelage.envs.supervised import SupervisedSuite, Supervisor
 from tutelage.errors import ConfigError, PolicyError
 from tutelage.evaluation.evaluate import Panel, panel
@@ -316,28 +317,6 @@ def supervisor_of(config: Config, *, learns: bool, evaluates: bool) -> Superviso
     return supervisor
 
 
-SERVER_WORKERS = 8
-"""Workers of a suite that asks a server, so that episodes wait for its answers concurrently."""
-
-
-def workers_of(env: EnvSection, suite: Suite) -> int:
-    """Worker processes of a suite where the configuration leaves it open.
-
-    A suite of this project is trusted and fast, so it runs in this process; so does an object that
-    was given in Python, since what a notebook defines no other process can import.
-    """
-    if isinstance(env.workers, int):
-        return env.workers
-    if env.suite.startswith(PYTHON):
-        return 0
-    tables = [env.options, *(v for v in env.options.values() if isinstance(v, dict))]
-    if env.suite not in SHIPPED:
-        return 1
-    if any(table.get("url") for table in tables):
-        return SERVER_WORKERS
-    return int(getattr(suite, "needs_worker", False))
-
-
 def pool_of(env: EnvSection, suite: Suite) -> Pool:
     workers = workers_of(env, suite)
     if isinstance(suite, Converses):
@@ -351,6 +330,9 @@ def pool_of(env: EnvSection, suite: Suite) -> Pool:
             f"env.suite: {env.suite} cannot be sent to a worker process ({error}); make its "
             "attributes plain data, or set env.workers = 0"
         ) from error
+    place = placed()
+    if place is not None:
+        return SpreadPool(suite, place, seconds=env.deadline)
     return ProcessPool(
         suite, workers=workers, reset_seconds=env.deadline, step_seconds=env.deadline
     )

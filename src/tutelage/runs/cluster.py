@@ -11,12 +11,14 @@ import socket
 import sys
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, Final
 
+from tutelage.envs.spread import PLACE, Place, Share, carried, last_line, signals_as_they_are
 from tutelage.errors import ConfigError, RunError, first_line, install
 from tutelage.runs.launcher import Launcher, Written, versions
 from tutelage.runs.torchrun import AGAIN, deadline, launch_of
@@ -33,14 +35,11 @@ LOOK: Final = 1.0
 """Seconds between two looks at what else happened while ranks write nothing."""
 PRESSES: Final = 3
 """Ctrl-C so often ends the run without waiting for a checkpoint."""
-CARRIED: Final = (
-    *("TUTELAGE_", "OMP_", "MKL_", "TORCH", "HF_", "TOKENIZERS_", "NCCL_", "GLOO_"),
-    *("PYTHONPATH", "CUDA_DEVICE_ORDER", "ONEDNN_", "LRU_CACHE_CAPACITY"),
-)
-"""How variables begin that ranks take from the process that starts the run; others are the node's."""
 LOST: Final = -1000
 """In the place of an exit code: the node is gone, or Ray's process that held the rank."""
 WRONG: Final = 2
+GROUP: Final = "environments"
+"""The name of their placement group in the run's namespace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,14 @@ def connected(address: str) -> Iterator[Any]:
     _reach(address)
     local: dict[str, object] = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+        with signals_as_they_are():
+            ray.init(
+                address=address,
+                namespace=f"tutelage-{uuid.uuid4().hex[:12]}",
+                log_to_driver=False,
+                logging_level="ERROR",
+                **local,
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         if address == "auto":
             raise ConfigError(
@@ -152,9 +158,12 @@ class Placed:
     codes: dict[int, int] = field(default_factory=dict)
     spoke: bool = False  # whether a rank has said why it ended
 
-    def check(self, file: str, overrides: Sequence[str]) -> None:
-        """Raises ConfigError where a node has other releases than this process, or lacks what the
-        file needs."""
+    def check(self, file: str, overrides: Sequence[str]) -> int:
+        """How many worker processes of environments each rank has that may run on other nodes.
+
+        Raises ConfigError where a node has other releases than this process, or lacks what the file
+        needs.
+        """
         here, folder = versions(), os.getcwd()
         for seat, (there, gpus) in zip(self.seats, self._ask("about"), strict=True):
             for name, version in here.items():
@@ -164,23 +173,23 @@ class Placed:
                         f"{version}; install the same release everywhere"
                     )
             self.seats[seat.rank] = replace(seat, gpus=tuple(gpus))
-        problems = self._ask("problem", folder, file, list(overrides))
-        for seat, problem in zip(self.seats, problems, strict=True):
+        proofs = self._ask("prove", folder, file, list(overrides))
+        for seat, (problem, _) in zip(self.seats, proofs, strict=True):
             if problem:
                 raise ConfigError(f"node {seat.node}: {problem}")
+        return min(workers for _, workers in proofs)
 
-    def start(self, arguments: Sequence[str], **more: str) -> None:
-        """Start every rank with these arguments of `tutelage`, and `more` environment variables."""
+    def start(self, arguments: Sequence[str], more: Sequence[Mapping[str, str]]) -> None:
+        """Start every rank with these arguments of `tutelage`, each with variables of its own."""
         ray, (first, *_) = self.ray, self.launchers
         (port,) = self._get([first.free_port.remote()])
-        carried = {name: x for name, x in os.environ.items() if name.startswith(CARRIED)}
         nodes = Counter(seat.node for seat in self.seats)
         before: Counter[str] = Counter()
         starting = []
         for launcher, seat in zip(self.launchers, self.seats, strict=True):
             environ = {
-                **carried,
-                **more,
+                **carried(),
+                **more[seat.rank],
                 "RANK": str(seat.rank),
                 "WORLD_SIZE": str(len(self.seats)),
                 # Ray shows each process its own GPU alone, which is the first it sees
@@ -214,7 +223,7 @@ class Placed:
                 ) from None
             except self.ray.exceptions.RayError as error:
                 raise RunError(
-                    f"node {seat.node} cannot start rank {seat.rank} ({_cause(error)}); install "
+                    f"node {seat.node} cannot start rank {seat.rank} ({last_line(error)}); install "
                     "tutelage and Ray there as on this machine"
                 ) from error
         return answers
@@ -349,6 +358,66 @@ def placed(ray: Any, *, ranks: int) -> Iterator[Placed]:
             remove_placement_group(group)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hosts:
+    """Where the environments of every rank are placed: an actor on each node, which holds some of
+    its worker processes.
+
+    nodes  of each actor, by its number in the group
+    """
+
+    places: Sequence[Place]
+    nodes: Sequence[str]
+
+    def variables(self, ranks: int) -> list[dict[str, str]]:
+        """What tells each rank where its environments are."""
+        if not self.places:
+            return [{PLACE: ""}] * ranks
+        return [{PLACE: place.text()} for place in self.places]
+
+
+@contextlib.contextmanager
+def environments(ray: Any, *, ranks: int, workers: int) -> Iterator[Hosts]:
+    """A place on the cluster for the environments of so many ranks, spread over its nodes; each rank
+    has so many worker processes, and each of them a CPU. The places end with the block.
+
+    Raises ConfigError where the cluster has no room within its deadline.
+    """
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    if not workers:
+        yield Hosts(places=(), nodes=())
+        return
+    actors = min(workers, sum(node["Alive"] for node in ray.nodes()))
+    sizes = [len(range(at, workers, actors)) for at in range(actors)]
+    wait, context = patience(), ray.get_runtime_context()
+    group = placement_group(
+        [{"CPU": size} for _ in range(ranks) for size in sizes], strategy="SPREAD", name=GROUP
+    )
+    try:
+        if not group.wait(wait):
+            raise ConfigError(
+                f"the cluster has no room for the {_count(workers, 'environment worker')} of each "
+                f"of {_count(ranks, 'rank')}, which need a CPU each, within {wait:g} seconds: "
+                f"{has(ray)}; lower env.workers or --ranks, or add nodes"
+            )
+        names = node_names(ray)
+        nodes = ray.util.placement_group_table(group)["bundles_to_node_id"]
+        places = [
+            Place(
+                address=context.gcs_address,
+                namespace=context.namespace,
+                group=GROUP,
+                shares=tuple(Share(rank * actors + at, size) for at, size in enumerate(sizes)),
+            )
+            for rank in range(ranks)
+        ]
+        yield Hosts(places=places, nodes=[names[nodes[at]] for at in range(len(nodes))])
+    finally:
+        with contextlib.suppress(Exception):  # the cluster may be gone
+            remove_placement_group(group)
+
+
 def node_names(ray: Any) -> dict[str, str]:
     """Each node's address and the beginning of its id, by its id. Several may share a machine."""
     return {
@@ -370,12 +439,6 @@ def has(ray: Any) -> str:
 
 def _count(number: int, name: str) -> str:
     return f"{number} {name}{'s' * (number != 1)}"
-
-
-def _cause(error: BaseException) -> str:
-    """The last line of what Ray says, which ends with a traceback of the actor's."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:200]
 
 
 def pass_on(stream: str, text: str) -> None:

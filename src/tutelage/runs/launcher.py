@@ -21,6 +21,9 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from tutelage import __version__
+from tutelage.config.toml_file import load
+from tutelage.envs.base import Converses
+from tutelage.envs.registry import suite_of, workers_of
 from tutelage.errors import TutelageError
 
 STARTED_BY: Final = "TUTELAGE_STARTED_BY"
@@ -59,21 +62,21 @@ class Launcher:
 
         return versions(), list(ray.get_runtime_context().get_accelerator_ids().get("GPU", ()))
 
-    def problem(self, folder: str, file: str, overrides: Sequence[str]) -> str:
-        """Why a run of this file could not start here; empty where nothing speaks against it."""
-        from tutelage.config.toml_file import load
-        from tutelage.envs.registry import suite_of
-
+    def prove(self, folder: str, file: str, overrides: Sequence[str]) -> tuple[str, int]:
+        """Why a run of this file could not start here, empty where nothing speaks against it; and
+        the worker processes of its environments that may run on other nodes."""
         try:
             os.chdir(folder)
         except OSError as error:
-            return f"the folder {folder}, where you start the run, is not there ({error.strerror})"
+            reason = f"the folder {folder}, where you start the run, is not there"
+            return f"{reason} ({error.strerror})", 0
         try:
             config = load(Path(file), list(overrides), trust=True)
-            suite_of(config.env, calls=config.context.calls)
+            suite = suite_of(config.env, calls=config.context.calls)
         except TutelageError as error:
-            return str(error)
-        return ""
+            return str(error), 0
+        # an agent of its own talks to the rank that plays it
+        return "", 0 if isinstance(suite, Converses) else workers_of(config.env, suite)
 
     def free_port(self) -> int:
         """A port of this node that nothing listens on now."""

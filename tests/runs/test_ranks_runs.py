@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.agreement import agree
 from support.gangs import Ended, Gang, run
 from support.tiny_runs import Quiet, tiny_table
 
@@ -48,33 +49,6 @@ def job(resume: bool = False, sharded: bool = False, **changes: object) -> Calla
         train.train(config(**changes), resume=resume, watch=watch, ranks=ranks, sharded=sharded)
 
     return of
-
-
-def lines(folder: Path, name: str) -> list[dict[str, Any]]:
-    path = folder / "run" / name
-    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
-
-
-def played(folder: Path) -> list[dict[str, Any]]:
-    """Every episode, but for the log-probabilities: how they are rounded depends on what is
-    computed beside them."""
-    return [
-        {**line, "turns": [{**turn, "logps": len(turn["logps"])} for turn in line["turns"]]}
-        for line in lines(folder, "episodes.jsonl")
-    ]
-
-
-def agree(folder: Path, other: Path) -> None:
-    """Two runs: the same episodes and evaluations, and numbers to 1e-6."""
-    assert played(other) == played(folder)
-    assert lines(other, "evals.jsonl") == lines(folder, "evals.jsonl")
-    pairs = zip(lines(folder, "metrics.jsonl"), lines(other, "metrics.jsonl"), strict=True)
-    for one, two in pairs:
-        assert two["losses"] == pytest.approx(one["losses"], abs=1e-6)
-        assert two["grad_norm"] == pytest.approx(one["grad_norm"], abs=1e-6)
-        same = ("step", "phase", "episodes", "won", "return", "tokens", "turns", "lr", "stops")
-        assert {k: two[k] for k in same} == {k: one[k] for k in same}
-    assert len(lines(other, "timings.jsonl")) == len(lines(folder, "timings.jsonl"))
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +32,7 @@ from tutelage.envs.pool import (
 )
 from tutelage.envs.wire import pack_observation, pack_task, unpack_task
 from tutelage.envs.worker import Start, guarded
-from tutelage.errors import EnvError
+from tutelage.errors import ConfigError, EnvError
 from tutelage.types import Observation, Stop, Task
 
 PLACE: Final = "TUTELAGE_ENVIRONMENTS"
@@ -44,8 +45,11 @@ CARRIED: Final = (
 LOSSES: Final = 2
 """Times that an episode is rebuilt after its actor was lost; after that it counts as broken: an
 episode that takes its node down with it would never end."""
-MOVED: Final = 60.0
-"""Seconds in which a lost actor must be back on another node."""
+ROOM: Final = 60.0
+"""Seconds in which the cluster must have room for what is placed, and for what is placed anew after
+a node was lost; TUTELAGE_CLUSTER_DEADLINE replaces them."""
+LOOK: Final = 2.0
+"""Seconds between two looks at whether all that is placed still has a node."""
 
 
 class Share(NamedTuple):
@@ -89,6 +93,21 @@ def placed(environ: Mapping[str, str] = os.environ) -> Place | None:
 def carried(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables that go with a run from node to node."""
     return {name: value for name, value in environ.items() if name.startswith(CARRIED)}
+
+
+def patience(environ: Mapping[str, str] = os.environ) -> float:
+    """Seconds in which the cluster must have room. Raises ConfigError for a wrong setting."""
+    text = environ.get("TUTELAGE_CLUSTER_DEADLINE", "")
+    try:
+        seconds = float(text or ROOM)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise ConfigError(
+            f"the environment variable TUTELAGE_CLUSTER_DEADLINE is {text!r}, but must be the "
+            f"seconds to wait for room in the cluster; unset it for {ROOM:g}"
+        )
+    return seconds
 
 
 Packed = tuple[str, Any, str]
@@ -183,6 +202,7 @@ class SpreadPool:
         """Raises EnvError where the cluster cannot be joined."""
         self.place, self.seconds = place, seconds
         self.ray = _joined(place)
+        self.group = self.ray.util.get_placement_group(place.group)
         self.hosts = [self._start(pickle.dumps(suite), share) for share in place.shares]
         # each worker has its turn, as in a pool of this process
         self.slots = [at for at, share in enumerate(place.shares) for _ in range(share.workers)]
@@ -194,11 +214,10 @@ class SpreadPool:
         self.requests: list[list[list[Any]]] = [[] for _ in self.hosts]
 
     def _start(self, suite: bytes, share: Share) -> Any:
-        from ray.util import get_placement_group
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         strategy = PlacementGroupSchedulingStrategy(
-            placement_group=get_placement_group(self.place.group),
+            placement_group=self.group,
             placement_group_bundle_index=share.bundle,
         )
         actor = self.ray.remote(Host).options(
@@ -268,17 +287,10 @@ class SpreadPool:
 
     def _answer(self, reference: Any) -> list[Packed] | None:
         """What an actor answered; None where it was restarted and knows nothing."""
-        actions = sum(1 + len(live.actions) for live in self.live.values())
-        limit = START_SECONDS + MOVED + CLOSE_SECONDS + (1 + actions) * self.seconds
         errors = self.ray.exceptions
         try:
-            found: list[Packed] | None = self.ray.get(reference, timeout=limit)
-        except errors.GetTimeoutError:
-            raise EnvError(
-                f"environments on the cluster have not answered for {limit:g} seconds: their node "
-                "hangs, or it is gone and no other has a free CPU for each of its env.workers; add "
-                "a node or lower env.workers, and continue with --resume"
-            ) from None
+            self._wait(reference)
+            found: list[Packed] | None = self.ray.get(reference)
         except errors.RayTaskError as error:
             raise EnvError(str(error.cause)) from error
         except errors.RayError as error:
@@ -288,6 +300,32 @@ class SpreadPool:
                 "continue with --resume"
             ) from error
         return found
+
+    def _wait(self, reference: Any) -> None:
+        """Wait for an answer. Raises EnvError where an actor lost its node and the cluster has no
+        other, or where none comes although each environment has its deadline."""
+        from ray.util import placement_group_table
+
+        actions = sum(1 + len(live.actions) for live in self.live.values())
+        limit = START_SECONDS + CLOSE_SECONDS + (1 + actions) * self.seconds
+        since = homeless = time.monotonic()
+        while not self.ray.wait([reference], timeout=LOOK)[0]:
+            now = time.monotonic()
+            if placement_group_table(self.group)["state"] == "CREATED":
+                homeless = now
+            else:
+                since = now  # nothing is played there meanwhile
+            if now - homeless > patience():
+                raise EnvError(
+                    f"a node with environments is lost, and within {patience():g} seconds no other "
+                    "had a free CPU for each of their workers; add a node or lower env.workers, "
+                    "and continue with --resume"
+                )
+            if now - since > limit:
+                raise EnvError(
+                    f"environments on the cluster have not answered for {limit:g} seconds; see "
+                    "`ray status`, and continue with --resume"
+                )
 
     def _rebuild(self, at: int) -> None:
         """Make the requests with which an actor that was restarted comes to its episodes again."""

@@ -18,15 +18,21 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, Final
 
-from tutelage.envs.spread import PLACE, Place, Share, carried, last_line, signals_as_they_are
+from tutelage.envs.spread import (
+    PLACE,
+    Place,
+    Share,
+    carried,
+    last_line,
+    patience,
+    signals_as_they_are,
+)
 from tutelage.errors import ConfigError, RunError, first_line, install
 from tutelage.runs.launcher import Launcher, Written, versions
 from tutelage.runs.torchrun import AGAIN, deadline, launch_of
 
 REACHED: Final = 5.0
 """Seconds in which a cluster must answer."""
-PLACED: Final = 60.0
-"""Seconds in which the cluster must have room; TUTELAGE_CLUSTER_DEADLINE replaces them."""
 STARTED: Final = 120.0
 """Seconds in which a node must start an actor and import the suite."""
 ENDED: Final = 60.0
@@ -129,21 +135,6 @@ def _reach(address: str) -> None:
         ) from error
 
 
-def patience(environ: Mapping[str, str] = os.environ) -> float:
-    """Seconds in which the cluster must have room. Raises ConfigError for a wrong setting."""
-    text = environ.get("TUTELAGE_CLUSTER_DEADLINE", "")
-    try:
-        seconds = float(text or PLACED)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise ConfigError(
-            f"the environment variable TUTELAGE_CLUSTER_DEADLINE is {text!r}, but must be the "
-            f"seconds to wait for room in the cluster; unset it for {PLACED:g}"
-        )
-    return seconds
-
-
 @dataclass(kw_only=True)
 class Placed:
     """Ranks that have a place on the cluster, and what they wrote and how they ended.
@@ -177,7 +168,7 @@ class Placed:
         for seat, (problem, _) in zip(self.seats, proofs, strict=True):
             if problem:
                 raise ConfigError(f"node {seat.node}: {problem}")
-        return min(workers for _, workers in proofs)
+        return min(int(workers) for _, workers in proofs)
 
     def start(self, arguments: Sequence[str], more: Sequence[Mapping[str, str]]) -> None:
         """Start every rank with these arguments of `tutelage`, each with variables of its own."""

@@ -168,7 +168,7 @@ def test_ctrl_c_writes_a_checkpoint(
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "stopped"
     pressing = meanwhile(folder, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
-    sections: dict[str, Any] = {"run": {"steps": 500, "checkpoint_every": 400}}
+    sections: dict[str, Any] = {"run": {"steps": 100, "checkpoint_every": 90}}
     assert on_cluster(nodes, folder, **sections) == 130
     pressing.join()
     sentence = [x for x in capfd.readouterr().err.splitlines() if x.startswith("tutelage: ")]

@@ -86,6 +86,8 @@ class Launcher:
 
     def start(self, arguments: Sequence[str], folder: str, environ: Mapping[str, str]) -> int:
         """Start the rank in a folder with these variables beside the node's own. Its process id."""
+        # Ray's workers do not hear Ctrl-C, and what they start would not either
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         own = {name: value for name, value in os.environ.items() if name not in OF_WORKER}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tutelage", *arguments],

@@ -79,10 +79,11 @@ faults-nightly: $(VENV)/.ready-dev
 suite-nightly: $(VENV)/.ready-dev
 	NIGHTLY=1 FAULT_CHAINS=3 $(BIN)/python -m pytest -n $(JOBS) -m nightly --ignore=tests/parity
 
-# Several processes that train one run: gloo ranks beside one process, ranks killed, and torchrun
-# itself. Minutes.
+# Several processes that train one run: gloo ranks beside one process, ranks killed, Ray with several
+# nodes of which some are lost, and torchrun itself. Minutes.
 scale-smoke: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -n $(JOBS) tests/training/test_ranks.py tests/runs/test_ranks_runs.py
+	$(BIN)/python -m pytest -n $(JOBS) tests/training/test_ranks.py tests/runs/test_ranks_runs.py \
+		tests/runs/test_cluster.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranks.py --smoke --repeats 1
 
 # Random bytes for everything that reads what others wrote, for SECONDS; what is not survived is kept

@@ -49,6 +49,7 @@ EXTRAS = {
     "tensorboard": "TensorBoard is sent a run's numbers (`--sink tensorboard`)",
     "wandb": "so is Weights & Biases (`--sink wandb`)",
     "mlflow": "so is MLflow (`--sink mlflow`)",
+    "ray": "train on a Ray cluster (`tutelage train FILE --cluster ADDRESS`)",
     "trackio": "so is trackio, with conversations (`--sink trackio`)",
     "parquet": "episodes as a Parquet file (`tutelage convert --to parquet`)",
     "inspect": "episodes as a log of Inspect (`tutelage convert --to inspect`)",

@@ -220,12 +220,12 @@ def _on_gpu(section: PolicySection, machine: Machine) -> bool:
 def _cache(config: Config, section: PolicySection, shape: model_sizes.Shape, need: Need) -> int:
     """Largest KV cache in bytes, within its engine's budget, but at least one sequence."""
     r = config.rollout
-    rows = min(r.concurrency, r.tasks_per_step * r.group_size)
+    rows = min(r.slots, r.tasks_per_step * r.group_size)
     row = shape.cache(min(need.episode, shape.context), model_sizes.BYTES[section.dtype])
     room = budget(
         "cuda" if _on_gpu(section, need.machine) else "cpu",
         wanted=models.kv_cache_gb(),
-        engines=len(need.acting),
+        engines=max(1, len(need.acting)) * (1 + r.ahead),
         total=need.machine.memory,
     )
     return max(row, min(rows * row, room))

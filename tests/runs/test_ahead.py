@@ -15,10 +15,14 @@ from typing import Any
 import pytest
 import torch
 from runs.test_resume import in_child
-from support.tiny_runs import Quiet, contents, tiny_run
+from safetensors.torch import load_file
+from support.fake_policy import DIGITS, Table
+from support.table_engine import WEIGHTS
+from support.tiny_runs import Quiet, contents, tiny_run, tiny_table
 
 from tutelage.config.schema import Config
-from tutelage.envs.doors import Doors, DoorsEnv
+from tutelage.config.toml_file import parse
+from tutelage.envs.doors import RULE, Doors, DoorsEnv
 from tutelage.errors import ConfigError, RunError
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.rollout.ranks import Ranks
@@ -109,12 +113,11 @@ def scored_apart(folder: Path, at: str, line: dict[str, Any]) -> float:
 def test_the_weights_that_play_are_one_update_old(run: Path) -> None:
     episodes = lines(run / "run", "episodes.jsonl")
     for step in range(STEPS):
-        one = next(e for e in episodes if e["step"] == step)
-        wanted = max(0, step - 1)
-        assert {t["version"] for e in episodes if e["step"] == step for t in e["turns"]} == {wanted}
-        assert scored_apart(run, f"step-{wanted:06d}", one) < 1e-4
-        if step:
-            assert scored_apart(run, f"step-{step:06d}", one) > 1e-3
+        versions = {t["version"] for e in episodes if e["step"] == step for t in e["turns"]}
+        assert versions == {max(0, step - 1)}
+    one = next(e for e in episodes if e["step"] == 3)
+    assert scored_apart(run, "step-000002", one) < 1e-4
+    assert scored_apart(run, "step-000003", one) > 1e-3
 
 
 def test_staleness_is_measured_and_corrected(run: Path) -> None:
@@ -156,45 +159,43 @@ def children(of: int) -> list[int]:
 
 
 class Killing(Quiet):
-    """Ends the process that plays, after a step."""
+    """Kills the process that plays, or the one that learns, after a step."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, *, player: bool) -> None:
+        self.step, self.player = step, player
 
     def stepped(self, line: Any, seconds: object) -> None:
         if line["step"] == self.step:
-            (pid,) = children(os.getpid())
-            os.kill(pid, signal.SIGKILL)
+            (player,) = children(os.getpid())
+            Path("player").write_text(str(player))
+            os.kill(player if self.player else os.getpid(), signal.SIGKILL)
 
 
-def test_a_run_whose_processes_are_killed_goes_on_to_the_same_bytes(
-    run: Path, tmp_path: Path
-) -> None:
-    def loses_its_player() -> None:
-        with pytest.raises(RunError, match=r"plays one step ahead has ended by signal 9.*--resume"):
-            train.train(config(), watch=Killing(1))
+def goes_on(folder: Path, whole: Path) -> None:
+    assert in_child(folder, lambda: train.train(config(), resume=True, watch=Quiet())) == 0
+    assert contents(folder / "run") == contents(whole / "run")
 
-    assert in_child(tmp_path, loses_its_player) == 0
 
-    def is_killed() -> None:
-        class Watch(Quiet):
-            def stepped(self, line: Any, seconds: object) -> None:
-                if line["step"] == 2:
-                    Path("player").write_text(str(children(os.getpid())[0]))
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        train.train(config(), resume=True, watch=Watch())
-
-    assert os.WIFSIGNALED(in_child(tmp_path, is_killed))
+def test_a_killed_run_goes_on_to_the_same_bytes(run: Path, tmp_path: Path) -> None:
+    watch = Killing(1, player=False)
+    assert os.WIFSIGNALED(in_child(tmp_path, lambda: train.train(config(), watch=watch)))
     until = time.monotonic() + 20
     while Path(f"/proc/{(tmp_path / 'player').read_text()}/cmdline").exists():
         assert time.monotonic() < until, "the process that plays outlives its trainer"
         time.sleep(0.05)
-    # step 3 was under way, with weights that only its checkpoint holds
-    assert in_child(tmp_path, lambda: train.train(config(), resume=True, watch=Quiet())) == 0
-    expected = contents(run / "run")
-    assert contents(tmp_path / "run") == expected
-    assert f"checkpoints/step-{STEPS:06d}/{checkpoint.ACTING}" in expected
+    # a step is under way, with weights that its checkpoint holds beside the student's
+    assert (checkpoint.latest(tmp_path / "run") / checkpoint.ACTING).is_file()
+    goes_on(tmp_path, run)
+
+
+@pytest.mark.nightly
+def test_a_run_whose_player_is_killed_says_so_and_goes_on(run: Path, tmp_path: Path) -> None:
+    def loses_its_player() -> None:
+        with pytest.raises(RunError, match=r"plays one step ahead has ended by signal 9.*--resume"):
+            train.train(config(), watch=Killing(1, player=True))
+
+    assert in_child(tmp_path, loses_its_player) == 0
+    goes_on(tmp_path, run)
 
 
 # -- what does not go together
@@ -221,7 +222,11 @@ def test_what_cannot_be_played_ahead_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [({"ahead": 2}, "at most 1 step ahead"), ({"episodes": 0}, "not from 1"), ({}, "at least 1")],
+    [
+        ({"ahead": 2}, "at most 1 step ahead"),
+        ({"episodes": 0}, "not from 1"),
+        ({}, "an integer or a table"),
+    ],
 )
 def test_more_than_one_step_ahead_is_refused(value: object, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
@@ -233,3 +238,35 @@ def test_the_table_of_concurrency_reads_as_the_number() -> None:
     assert config(rollout={"concurrency": {"episodes": 3}}).rollout.slots == 3
     assert config(rollout={"concurrency": {"episodes": 3}}).rollout.ahead == 0
     assert config(rollout={"concurrency": 5}).rollout.slots == 5
+
+
+# -- learning
+
+
+def climbed(folder: Path, method: str, seed: int, *, ahead: int) -> float:
+    """The share of right digits of a table that chose evenly, after the ladder's first rung."""
+    teacher = {"teacher": {"model": "support.table_engine:Frozen#6"}} if method == "opd" else {}
+    table = tiny_table(
+        run={"folder": str(folder), "steps": 12, "seed": seed},
+        rollout={"tasks_per_step": 9, "group_size": 8, "max_turns": 2, "max_new_tokens": 6},
+        algorithm={"name": method},
+        update={"lr": 0.5},
+        policies=teacher,
+        eval={"every": 0},
+    )
+    table["policy"] = {"model": "support.table_engine:Engine"}
+    table["rollout"]["concurrency"] = {"ahead": ahead}
+    train.train(parse(table), watch=Quiet())
+    learnt = Table()
+    learnt.load_state_dict(load_file(checkpoint.latest(folder) / WEIGHTS))
+    chances = [learnt.chances(a)[DIGITS.index(digit)] for a, digit in RULE.items()]
+    return float(sum(chances)) / len(chances)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("method", ["grpo", "opd"])
+def test_what_is_learnt_ahead_is_what_is_learnt_in_turn(method: str, tmp_path: Path) -> None:
+    for seed in range(3):
+        ends = [climbed(tmp_path / f"{seed}{k}", method, seed, ahead=k) for k in (0, 1)]
+        print(f"{method} seed {seed}: in turn {ends[0]:.4f}, ahead {ends[1]:.4f}")
+        assert min(ends) >= 0.95

@@ -47,8 +47,8 @@ def test_what_plays_one_step_ahead_has_memory_of_its_own() -> None:
     assert own.weights == (student.weights or 0) + 4 * trained
     assert other.weights == teacher.weights
     # all of it stays while the student learns
-    kept = sum((m.weights or 0) + (m.cache or 0) for m in (own, other))
-    assert both.memory == alone.memory + kept
+    beside = sum((m.weights or 0) + (m.cache or 0) for m in (own, other))
+    assert both.memory == alone.memory + beside
     assert both.models[0].saved == student.saved * 16 // 12
 
 

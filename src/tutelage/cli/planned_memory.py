@@ -169,14 +169,14 @@ def models_of(config: Config, need: Need) -> tuple[Model, ...]:
 def _playing_ahead(model: Model, config: Config, *, gpu: bool) -> Model:
     """The same model in the process that plays one step ahead. The weights that it was given last
     are kept beside the student's, in main memory."""
-    kept = 0
+    copy = 0
     if model.shape and model.name == "student" and not gpu:
-        kept = 4 * model.shape.trained(config.policy)
+        copy = 4 * model.shape.trained(config.policy)
     return replace(
         model,
         name=f"{model.name}, playing ahead",
         source="the same, in another process",
-        weights=(model.weights or 0) + kept,
+        weights=(model.weights or 0) + copy,
         moments=0,
         update=0,
         saved=0,

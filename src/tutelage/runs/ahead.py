@@ -189,12 +189,12 @@ class Ahead:
                 seen = done, total
                 tick(done, total)
         try:
-            said: object = self.end.recv()
+            message: object = self.end.recv()
         except (EOFError, OSError):
             self._lost()
-        if isinstance(said, BaseException):
-            raise said
-        return said
+        if isinstance(message, BaseException):
+            raise message
+        return message
 
     def _lost(self) -> None:
         self.process.join(GOODBYE)
@@ -295,6 +295,6 @@ def _sendable(error: BaseException) -> BaseException:
     error.add_note("".join(traceback.format_exception(error)))
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
+    except (pickle.PicklingError, AttributeError, ImportError, TypeError, ValueError):
         return RuntimeError(str(error), *error.__notes__)
     return error

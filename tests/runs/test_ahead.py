@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+from runs.test_remote_runs import policies_of
 from runs.test_resume import in_child
 from safetensors.torch import load_file
 from support.fake_policy import DIGITS, Table
+from support.fake_servers import serving
 from support.table_engine import WEIGHTS
 from support.tiny_runs import Quiet, contents, tiny_run, tiny_table
 
@@ -71,6 +73,12 @@ def config(**sections: Any) -> Config:
         eval={"every": 2, "tasks": 2},
         **changes,
     )
+
+
+def student(settings: Config) -> HFPolicy:
+    found = policies_of(settings)["self"]
+    assert isinstance(found, HFPolicy)
+    return found
 
 
 def lines(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -189,6 +197,20 @@ def test_a_killed_run_goes_on_to_the_same_bytes(run: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.nightly
+def test_a_run_that_is_stopped_by_ctrl_c_goes_on(run: Path, tmp_path: Path) -> None:
+    class Stopping(Quiet):
+        def stepped(self, line: Any, seconds: object) -> None:
+            if line["step"] == 1:
+                raise KeyboardInterrupt
+
+    status = in_child(tmp_path, lambda: train.train(config(), watch=Stopping()))
+    assert os.waitstatus_to_exitcode(status) == 130
+    # a checkpoint of the step that was finished, which no regular one is due after
+    assert checkpoint.was_interrupted(tmp_path / "run")
+    goes_on(tmp_path, run)
+
+
+@pytest.mark.nightly
 def test_a_run_whose_player_is_killed_says_so_and_goes_on(run: Path, tmp_path: Path) -> None:
     def loses_its_player() -> None:
         with pytest.raises(RunError, match=r"plays one step ahead has ended by signal 9.*--resume"):
@@ -238,6 +260,30 @@ def test_the_table_of_concurrency_reads_as_the_number() -> None:
     assert config(rollout={"concurrency": {"episodes": 3}}).rollout.slots == 3
     assert config(rollout={"concurrency": {"episodes": 3}}).rollout.ahead == 0
     assert config(rollout={"concurrency": 5}).rollout.slots == 5
+
+
+# -- on a server
+
+
+@pytest.mark.nightly
+def test_a_server_has_the_old_weights_to_play_and_the_new_ones_to_evaluate(tmp_path: Path) -> None:
+    settings = config(env={"suite": "doors"}, run={"steps": 3, "folder": str(tmp_path / "run")})
+    own = student(settings)
+    start = own.model.state_dict()["lm_head.weight"].clone()
+    with serving(own, reload=True) as server:
+        table = settings.model_dump()
+        table["policy"]["sampler"] = {"url": f"http://127.0.0.1:{server.port}"}
+        train.train(Config.model_validate(table), watch=Quiet())
+        # the last evaluation came after everything that was played
+        newest = checkpoint.latest(tmp_path / "run") / "model.safetensors"
+        for name, value in load_file(newest).items():
+            assert torch.equal(own.model.state_dict()[name], value), name
+        assert not own.model.state_dict()["lm_head.weight"].equal(start)
+    first, *later = lines(tmp_path / "run", "metrics.jsonl")
+    assert first["mismatch"]["max"] < 1e-3
+    for line in later:
+        assert line["staleness"] == {"mean": 1, "max": 1}
+        assert line["mismatch"]["mean"] > 1e-3
 
 
 # -- learning

@@ -12,11 +12,13 @@ number alone. A checkpoint holds the weights that the next step is played with, 
 continued plays it again.
 """
 
+import contextlib
 import ctypes
 import multiprocessing as mp
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -45,7 +47,7 @@ from tutelage.types import Episode
 
 LOOK: Final = 0.2
 """Seconds between two looks at how far the process has come."""
-GOODBYE: Final = 10.0
+GOODBYE: Final = 5.0
 """Seconds that the process has to end its environments once it is told to."""
 Tick = Callable[[int, int], None]
 
@@ -111,7 +113,8 @@ class Ahead:
         self.process = context.Process(
             target=serve, args=(config, other, self.progress), kwargs=options
         )
-        self.process.start()
+        with _unheard_by_children():
+            self.process.start()
         other.close()
 
     def __enter__(self) -> "Ahead":
@@ -123,12 +126,12 @@ class Ahead:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None and not self.busy:
-            try:
+        with contextlib.suppress(OSError):
+            if self.busy or kind is not None:
+                self.process.terminate()
+            else:
                 self.end.send(None)
-                self.process.join(GOODBYE)
-            except OSError:
-                pass
+            self.process.join(GOODBYE)
         self.process.kill()
         self.process.join()
         self.end.close()
@@ -198,13 +201,29 @@ class Ahead:
 
     def _lost(self) -> None:
         self.process.join(GOODBYE)
-        code = self.process.exitcode
-        how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+        code = self.process.exitcode or 0
+        how = f"with exit code {code}"
+        if code < 0:
+            how = f"by signal {-code}"
+        if code == -signal.SIGKILL:
+            how += ", as the system does where memory runs out"
         raise RunError(
-            f"the process that plays one step ahead has ended {how}, which the system does where "
-            "memory runs out; continue with --resume, on a machine with more memory, or start again "
-            "without ahead in rollout.concurrency"
+            f"the process that plays one step ahead has ended {how}; continue with --resume, or "
+            "start again without ahead in rollout.concurrency, which needs less memory"
         )
+
+
+@contextlib.contextmanager
+def _unheard_by_children() -> Iterator[None]:
+    """Ctrl-C is not for the processes that are started inside the context."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _bytes(tensor: Tensor) -> memoryview:
@@ -232,6 +251,7 @@ def serve(
     signalled  whether the thread that started this process lives as long as the trainer
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which ends this
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # processes that environments start end with it
     end_with_trainer(trainer, signalled=signalled)
@@ -242,7 +262,7 @@ def serve(
 
     try:
         _serve(config, end, student, tick)
-    except (EOFError, BrokenPipeError):
+    except (EOFError, BrokenPipeError, SystemExit):
         return  # the trainer is done
     except BaseException as error:
         end.send(_sendable(error))

@@ -140,7 +140,21 @@ def make(
         rates=found,
         steps=phase.steps,
         layouts=tuple(layouts),
-        assumptions=tuple(_assumptions(config, report, found, links, cards=cards)),
+        assumptions=(
+            *_assumptions(config, report, found, links, cards=cards),
+            *([] if phase.algorithm.acting.expert else [overlapped(layouts[0].times)]),
+        ),
+    )
+
+
+def overlapped(one: Times) -> str:
+    """What playing one step ahead would bring to a step in one process, at best."""
+    playing = one.phases.get("generate", 0.0) + one.phases.get("environment", 0.0)
+    longer = max(playing, one.seconds - playing)
+    return (
+        f"episodes are played in turn with learning: {playing:.3g} of the {one.seconds:.3g} seconds "
+        "of a step in one process; one step ahead (ahead = 1 in rollout.concurrency) it takes "
+        f"{longer:.3g} at best, where both have cores or cards of their own"
     )
 
 

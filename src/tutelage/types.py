@@ -104,6 +104,8 @@ class Turn:
     )
     valid: bool = True
     fresh: bool = False
+    # updates that the student's weights had when they wrote it; None for those of the step itself
+    version: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.logps):

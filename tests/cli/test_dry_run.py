@@ -36,6 +36,22 @@ def test_a_file_without_faults_passes() -> None:
     assert plan().warnings == ()
 
 
+def test_what_plays_one_step_ahead_has_memory_of_its_own() -> None:
+    teaches = "algorithm={name='guided_opd'}"
+    alone, both = plan(teaches), plan(teaches, "rollout.concurrency={ahead=1}")
+    student, teacher = alone.models
+    assert [m.name for m in both.models[2:]] == ["student, playing ahead", "teacher, playing ahead"]
+    own, other = both.models[2:]
+    assert student.shape is not None
+    trained = student.shape.trained(parse(tiny_table()).policy)
+    assert own.weights == (student.weights or 0) + 4 * trained
+    assert other.weights == teacher.weights
+    # all of it stays while the student learns
+    beside = sum((m.weights or 0) + (m.cache or 0) for m in (own, other))
+    assert both.memory == alone.memory + beside
+    assert both.models[0].saved == student.saved * 16 // 12
+
+
 def test_an_expert_that_needs_more_turns_is_refused_as_in_the_run() -> None:
     with pytest.raises(ConfigError, match=r"the expert takes 3 turns .* raise rollout.max_turns"):
         plan("rollout.max_turns=2")

@@ -7,11 +7,21 @@ from pathlib import Path
 import pytest
 from support.tiny_runs import TEACHER, tiny_file
 
+from tutelage.cli import plan
 from tutelage.cli.bench import Probe, Size
 from tutelage.cli.main import main
 from tutelage.cli.model_sizes import Shape
 from tutelage.cli.planned_memory import Model, divided_memory, memory_of
-from tutelage.cli.step_simulation import Layers, Links, Rates, Work, rates, rounds, simulate
+from tutelage.cli.step_simulation import (
+    Layers,
+    Links,
+    Rates,
+    Times,
+    Work,
+    rates,
+    rounds,
+    simulate,
+)
 from tutelage.config.schema import PolicySection
 
 SMOLLM2 = Shape(
@@ -76,6 +86,16 @@ def test_one_card_takes_the_sum_of_its_phases() -> None:
     )
     assert found.least == pytest.approx(found.most)
     assert found.bottleneck == "optimizer"
+
+
+def test_one_step_ahead_takes_the_longer_of_playing_and_learning() -> None:
+    phases = {"generate": 2.0, "environment": 1.0, "teacher": 0.5, "update": 1.5}
+    text = plan.overlapped(Times(phases=phases, least=5.0, most=5.0, episodes=8.0))
+    assert "3 of the 5 seconds" in text
+    assert "it takes 3 at best" in text
+    assert "it takes 4 at best" in plan.overlapped(
+        Times(phases={**phases, "update": 3.5}, least=7.0, most=7.0, episodes=8.0)
+    )
 
 
 def test_a_second_card_halves_what_it_shares_and_adds_the_gradients() -> None:

@@ -176,13 +176,14 @@ BROAD = {
     "policies.server.http": 1,
     "policies.server.serve": 1,
     "policies.server.serve_worker": 2,
+    "runs.ahead": 1,
     "runs.sinks": 2,
 }
 
 
 def test_nothing_is_printed_and_nothing_swallowed() -> None:
     """Few places may catch everything: because an environment may do anything,
-    where a thread that dies would leave others waiting for ever,
+    where a thread or process that dies would leave others waiting for ever,
     where a tracker fails in its own way, and where a model's own code is
     tried in several ways until one is right."""
     for path in FILES:

@@ -37,6 +37,7 @@ def turns(draw: st.DrawFn) -> Turn:
         penalty=draw(REAL),
         valid=draw(st.booleans()),
         fresh=draw(st.booleans()),
+        version=draw(st.none() | st.integers(0, 9)),
     )
 
 

@@ -85,7 +85,7 @@ def make(
     """
     dry = dry_run.make(config, gpu=gpu)
     report = bench.measure(config, student=student, seconds=seconds, tick=tick)
-    slots, phase = config.rollout.concurrency, phases_of(config)[-1]
+    slots, phase = config.rollout.slots, phases_of(config)[-1]
     found = rates(report.probes, slots)
     cards = torch.cuda.is_available()
     links = Links(
@@ -140,7 +140,21 @@ def make(
         rates=found,
         steps=phase.steps,
         layouts=tuple(layouts),
-        assumptions=tuple(_assumptions(config, report, found, links, cards=cards)),
+        assumptions=(
+            *_assumptions(config, report, found, links, cards=cards),
+            *([] if phase.algorithm.acting.expert else [overlapped(layouts[0].times)]),
+        ),
+    )
+
+
+def overlapped(one: Times) -> str:
+    """What playing one step ahead would bring to a step in one process, at best."""
+    playing = one.phases.get("generate", 0.0) + one.phases.get("environment", 0.0)
+    longer = max(playing, one.seconds - playing)
+    return (
+        f"episodes are played in turn with learning: {playing:.3g} of the {one.seconds:.3g} seconds "
+        "of a step in one process; one step ahead (ahead = 1 in rollout.concurrency) it takes "
+        f"{longer:.3g} at best, where both have cores or cards of their own"
     )
 
 
@@ -171,7 +185,7 @@ def _assumptions(
     )
     yield (
         "every rank holds the whole model, but for --sharded, plays whole groups in "
-        f"{config.rollout.concurrency} slots, and lays out the whole step"
+        f"{config.rollout.slots} slots, and lays out the whole step"
     )
     yield (
         f"{links.inside / GB:g} GB/s between cards of a machine (--link), which has {links.cards}; "
@@ -200,7 +214,7 @@ def _assumptions(
             f"there are tasks for every step; the split {config.env.split!r} has {report.tasks}, and "
             f"the largest step wants {most:,}"
         )
-    if config.rollout.concurrency < report.step:
+    if config.rollout.slots < report.step:
         yield "a slot plays its next episode as soon as one ends"
     yield "a step has one batch of tasks; evaluations, checkpoints and a warm start are not counted"
 

@@ -33,6 +33,7 @@ class Model:
     cache: int | None = None
     saved: int = 0  # bytes of a checkpoint: the trained weights and their moments
     misfit: str = ""  # why the model cannot take the fast path, as far as its configuration tells
+    ahead: bool = False  # it is the one of the process that plays while the student learns
 
     @property
     def training(self) -> int | None:
@@ -59,8 +60,9 @@ class Machine:
 
 def memory_of(models: Iterable[Model]) -> int:
     found = list(models)
-    always = sum((m.weights or 0) + m.moments for m in found)
-    return always + max(sum(m.cache or 0 for m in found), sum(m.update for m in found))
+    always = sum((m.weights or 0) + m.moments + (m.cache or 0) * m.ahead for m in found)
+    playing = sum(m.cache or 0 for m in found if not m.ahead)
+    return always + max(playing, sum(m.update for m in found))
 
 
 def divided(shape: model_sizes.Shape, section: PolicySection) -> tuple[int, int]:
@@ -157,7 +159,29 @@ def models_of(config: Config, need: Need) -> tuple[Model, ...]:
             found.append(Model(name=name, source=source, shape=None, weights=None, misfit=misfit))
         else:
             found.append(_model(name, source, shape, section, config, need))
+    if config.rollout.ahead:
+        gpu = _on_gpu(config.policy, need.machine)
+        acting = [m for m in found if m.shape and (m.cache or m.name == "student")]
+        found += [_playing_ahead(model, config, gpu=gpu) for model in acting]
     return tuple(found)
+
+
+def _playing_ahead(model: Model, config: Config, *, gpu: bool) -> Model:
+    """The same model in the process that plays one step ahead. The weights that it was given last
+    are kept beside the student's, in main memory."""
+    copy = 0
+    if model.shape and model.name == "student" and not gpu:
+        copy = 4 * model.shape.trained(config.policy)
+    return replace(
+        model,
+        name=f"{model.name}, playing ahead",
+        source="the same, in another process",
+        weights=(model.weights or 0) + copy,
+        moments=0,
+        update=0,
+        saved=0,
+        ahead=True,
+    )
 
 
 def _model(
@@ -186,7 +210,7 @@ def _model(
         moments=8 * shape.trained(section) if trains and not config.update.offload else 0,
         update=update,
         cache=_cache(config, section, shape, need) if acts else 0,
-        saved=12 * shape.trained(section),
+        saved=(12 + 4 * config.rollout.ahead) * shape.trained(section),
     )
 
 
@@ -220,12 +244,12 @@ def _on_gpu(section: PolicySection, machine: Machine) -> bool:
 def _cache(config: Config, section: PolicySection, shape: model_sizes.Shape, need: Need) -> int:
     """Largest KV cache in bytes, within its engine's budget, but at least one sequence."""
     r = config.rollout
-    rows = min(r.concurrency, r.tasks_per_step * r.group_size)
+    rows = min(r.slots, r.tasks_per_step * r.group_size)
     row = shape.cache(min(need.episode, shape.context), model_sizes.BYTES[section.dtype])
     room = budget(
         "cuda" if _on_gpu(section, need.machine) else "cpu",
         wanted=models.kv_cache_gb(),
-        engines=len(need.acting),
+        engines=max(1, len(need.acting)) * (1 + r.ahead),
         total=need.machine.memory,
     )
     return max(row, min(rows * row, room))

@@ -22,10 +22,10 @@ from tutelage.rollout.record import Line
 
 RECENT = 10
 """Number of most recent steps for the success rate and the estimated end."""
-PHASES = ("generate", "environment", "prompts", "teacher", "update")
+PHASES = ("wait", "generate", "environment", "prompts", "teacher", "update")
 MIN_SHARE = 0.005
 """Of a step's time, from which on a phase is named."""
-COLOURS = ("cyan", "magenta", "blue", "yellow", "green")
+COLOURS = ("red", "cyan", "magenta", "blue", "yellow", "green")
 
 
 def watch_for(

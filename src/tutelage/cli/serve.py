@@ -28,7 +28,7 @@ def server_of(
         section,
         where="model",
         tokens=UpdateSection().max_tokens_per_pass,
-        rows=RolloutSection().concurrency,
+        rows=RolloutSection().slots,
     )
     policy.model.requires_grad_(False)
     return Server(policy, name=name, host=host, port=port, key=secret, reload=reload)

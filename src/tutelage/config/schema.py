@@ -17,6 +17,10 @@ MOST = 10**9
 """Upper bound of all counts; a larger number of steps or tokens is a typing error."""
 MOST_EPISODES = 2**20
 """Upper bound of the episodes of one step, which are all in memory until it ends."""
+MOST_AT_A_TIME = 2**16
+"""Upper bound of the episodes that are played at the same time."""
+AT_A_TIME = 64
+"""Episodes that are played at the same time where no number is set."""
 LONGEST = 4096
 """Characters of a path, a name or an address; Linux takes no longer path."""
 LONGEST_NAME = 255
@@ -76,6 +80,23 @@ LearningRate = (
 """A number, or {linear = [start, end]} and {cosine = [start, end]} from the end of the warm-up to
 the last step (or over that many steps, if there is a third number)."""
 
+
+def _overlap(values: dict[str, int]) -> dict[str, int]:
+    if not 1 <= values.get("episodes", 1) <= MOST_AT_A_TIME:
+        raise ValueError(f"has episodes = {values['episodes']}, not from 1 to {MOST_AT_A_TIME:,}")
+    if not 0 <= values.get("ahead", 0) <= 1:
+        raise ValueError(
+            f"has ahead = {values['ahead']}, but episodes are played at most 1 step ahead"
+        )
+    return values
+
+
+Concurrency = (
+    Annotated[int, Field(ge=1, le=MOST_AT_A_TIME)]
+    | Annotated[
+        dict[Literal["episodes", "ahead"], int], Field(min_length=1), AfterValidator(_overlap)
+    ]
+)
 InvalidPenalty = (
     NotNegative | Annotated[dict[Literal["format", "refused"], NotNegative], Field(min_length=1)]
 )
@@ -145,14 +166,27 @@ class RolloutSection(Section):
     """Most sampled tokens of one turn."""
     temperature: Temperature = 1.0
     """Sampling temperature; all scores are computed at it too."""
-    concurrency: Annotated[int, Field(ge=1, le=2**16)] = 64
-    """Episodes that are played and decoded at the same time."""
+    concurrency: Concurrency = AT_A_TIME
+    """Episodes that are played and decoded at the same time. {episodes = 64, ahead = 1} also plays
+    a step's episodes while the step before learns, with weights that are one update old
+    (docs/scaling.md)."""
     invalid_penalty: InvalidPenalty = 0.0
     """Subtracted from the reward of an invalid turn. A number applies to every invalid turn;
     {format = 0.1} only to an answer without a readable action, {refused = 0.1} only to an action
     that the environment refuses; a kind that the table omits does not count as invalid."""
     replay: PathText = ""
     """An episodes.jsonl whose won episodes replace the expert's, to imitate or to continue."""
+
+    @property
+    def slots(self) -> int:
+        """Episodes that are played and decoded at the same time."""
+        both = self.concurrency
+        return both.get("episodes", AT_A_TIME) if isinstance(both, dict) else both
+
+    @property
+    def ahead(self) -> int:
+        """Steps that episodes are played ahead of learning: 0 or 1."""
+        return self.concurrency.get("ahead", 0) if isinstance(self.concurrency, dict) else 0
 
     @model_validator(mode="after")
     def _few_enough(self) -> "RolloutSection":

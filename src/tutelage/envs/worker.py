@@ -271,7 +271,7 @@ def _belong_to(trainer: int, *, signalled: bool) -> None:
     guard.own_process()
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # processes that an environment starts end with it
-    _end_with_trainer(trainer, signalled=signalled)
+    end_with_trainer(trainer, signalled=signalled)
     _part_from_tracker()
     sys.stdout.flush()
     os.dup2(2, 1)
@@ -290,7 +290,7 @@ def _part_from_tracker() -> None:
         tracker._fd = tracker._pid = None  # type: ignore[union-attr]
 
 
-def _end_with_trainer(trainer: int, *, signalled: bool) -> None:
+def end_with_trainer(trainer: int, *, signalled: bool) -> None:
     """End when the trainer ends, however it ends and whatever an environment does then."""
     if sys.platform == "linux" and signalled:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

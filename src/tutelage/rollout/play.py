@@ -397,6 +397,8 @@ class _Rollout:
             taken = Taken(at=len(p.begun.tokens), by=self.acting.takeover.view)
             tokens, logps = (*p.begun.tokens, *tokens), (*p.begun.logps, *logps)
             p.begun = None
+        own = not self._is_expert_turn(p) and self._view(p.actor).policy == "self"
+        version = self.session.version if own else None
         since = time.perf_counter()
         text = prompter.chat.text(tokens)
         parsed = self.session.context.parse(text)
@@ -413,13 +415,15 @@ class _Rollout:
                 taken=taken,
                 valid=parsed.valid,
                 fresh=p.fresh,
+                version=version,
             )
         )
         since = time.perf_counter()
         pool = self.session.pool
         if isinstance(pool, AnswersCalls):
             sizes = p.length, len(tokens)
-            reply = Reply(text=text, ended=completion.ended, tokens=sizes, version=self.step)
+            named = self.step if version is None else version
+            reply = Reply(text=text, ended=completion.ended, tokens=sizes, version=named)
             pool.answer(completion.key, reply)
         else:
             pool.act(completion.key, parsed.action)

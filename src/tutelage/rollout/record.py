@@ -125,6 +125,7 @@ def turn_line(turn: Turn) -> Line:
         "prompt": turn.prompt,
         "tokens": turn.tokens,
         "logps": turn.logps,
+        **({} if turn.version is None else {"version": turn.version}),
     }
 
 
@@ -187,4 +188,5 @@ def _turn_of(line: Mapping[str, object]) -> Turn:
         prompt=ids("prompt"),
         tokens=ids("tokens"),
         logps=tuple(float(x) for x in _typed(line["logps"], list)),
+        version=None if line.get("version") is None else int(str(line["version"])),
     )

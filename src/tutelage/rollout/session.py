@@ -30,7 +30,7 @@ class Limits:
 
     max_turns: int = _ROLLOUT.max_turns
     max_new_tokens: int = _ROLLOUT.max_new_tokens  # of one turn
-    concurrency: int = _ROLLOUT.concurrency  # episodes played at the same time
+    concurrency: int = _ROLLOUT.slots  # episodes played at the same time
     temperature: float = _ROLLOUT.temperature
     invalid_penalty: InvalidPenalty = _ROLLOUT.invalid_penalty
     retries: int = 2  # times that a broken episode is played again
@@ -139,6 +139,7 @@ class Session:
     ready     called with (tasks, algorithm, step) before tasks are played: makes hints
     ranks     the processes that play beside each other, each whole groups
     ended     called with (the key of its requests, the episode) after every attempt at a task
+    version   updates that the acting student has had, where another process learns; else None
     """
 
     suite: Suite
@@ -154,6 +155,7 @@ class Session:
     ready: Ready = lambda tasks, algorithm, step: None
     ranks: Ranks = ALONE
     ended: Callable[[str, Episode], None] = lambda key, episode: None
+    version: int | None = None
 
     def __post_init__(self) -> None:
         fill = object.__setattr__  # the class is frozen, and these defaults depend on the suite
@@ -183,9 +185,10 @@ class Session:
 def foresee(session: Session, algorithm: Algorithm, episode: Episode) -> None:
     """Prefetch a remote policy's scores of a finished episode while others are still played.
 
-    Not where a view has hindsight: that needs all episodes of the task, so scoring waits for them.
+    Not where a view has hindsight: that needs all episodes of the task, so scoring waits for them;
+    nor where another process learns, which is the one that reads scores.
     """
-    if not algorithm.terms or episode.stop.broken:
+    if not algorithm.terms or episode.stop.broken or session.version is not None:
         return
     for view in algorithm.views.values():
         policy = session.policies.get(view.policy)

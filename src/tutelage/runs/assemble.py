@@ -5,6 +5,7 @@ and starts the environments' workers. train, eval, collect, bench, demo and --dr
 """
 
 import contextlib
+import math
 import pickle
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,11 +38,12 @@ from tutelage.rollout.session import Limits, Session, context_for
 from tutelage.runs import models
 from tutelage.runs.phases import (
     Phase,
-    acting,
     compares_groups,
+    engines_of,
     hints_wanted,
     phases_of,
     policies_wanted,
+    refuse_ahead,
 )
 from tutelage.training.alternatives import ALTERNATIVES
 from tutelage.training.train_step import Update
@@ -102,7 +104,7 @@ class Parts:
                 self.suite,
                 self.context,
                 student=student,
-                engines=max(1, len(acting(self.config, self.phases))) if self.phases else 1,
+                engines=engines_of(self.config, self.phases) if self.phases else 1,
                 ranks=ranks,
                 own_tokens=own_tokens,
             )
@@ -177,11 +179,14 @@ def _parts(config: Config, suite: Suite, *, learns: bool, evaluates: bool) -> Pa
         for name, table in parted(policies).items():
             refuse_missing(name, table, {task.family for task in islice(tasks, SEEN_FAMILIES)})
     panel = panel_of(config.eval, suite) if evaluates else None
+    hints = hints_of(config, suite, phases)
+    if learns and config.rollout.ahead:
+        refuse_ahead(config, phases, hints)
     return Parts(
         config=config,
         suite=suite,
         context=context,
-        hints=hints_of(config, suite, phases),
+        hints=hints,
         phases=phases,
         policies=frozenset(policies),
         tasks=tasks,
@@ -279,10 +284,10 @@ def _large(config: Config, workers: int) -> Iterator[str]:
             f"env.workers = {workers} worker processes take {workers * WORKER / 1e9:,.1f} GB of "
             f"memory or more, and this machine has {room / 1e9:,.1f} GB; lower env.workers"
         )
-    if workers > rollout.concurrency and isinstance(config.env.workers, int):
+    if workers > rollout.slots and isinstance(config.env.workers, int):
         yield (
-            f"{workers - rollout.concurrency} of the env.workers = {workers} stay idle, since "
-            f"rollout.concurrency = {rollout.concurrency} episodes are played at a time"
+            f"{workers - rollout.slots} of the env.workers = {workers} stay idle, since "
+            f"rollout.concurrency = {rollout.slots} episodes are played at a time"
         )
     turns = rollout.tasks_per_step * rollout.group_size * rollout.max_turns
     if turns > MANY_TURNS:
@@ -353,7 +358,7 @@ def limits_of(config: Config) -> Limits:
     return Limits(
         max_turns=r.max_turns,
         max_new_tokens=r.max_new_tokens,
-        concurrency=r.concurrency,
+        concurrency=r.slots,
         temperature=r.temperature,
         invalid_penalty=r.invalid_penalty,
     )
@@ -362,6 +367,10 @@ def limits_of(config: Config) -> Limits:
 def update_of(config: Config, device: str) -> Update:
     """How a student on a device learns."""
     u, sampler = config.update, config.policy.sampler
+    # with episodes that are played ahead, the weights that sampled are others than those that learn
+    # even where no other engine samples
+    corrected = sampler is not None or config.rollout.ahead > 0
+    section = sampler or SamplerSection()
     return Update(
         device=device,
         max_tokens_per_pass=u.max_tokens_per_pass,
@@ -369,8 +378,8 @@ def update_of(config: Config, device: str) -> Update:
         epochs=u.epochs,
         grad_clip=u.grad_clip,
         temperature=config.rollout.temperature,
-        mismatch=(sampler or SamplerSection()).max_mismatch,
-        truncate=None if sampler is None else sampler.truncate,
+        mismatch=math.inf if config.rollout.ahead else section.max_mismatch,
+        truncate=section.truncate if corrected else None,
         alternatives=ALTERNATIVES if config.run.columns == "alternatives" else 0,
     )
 

@@ -1,6 +1,7 @@
 """Atomic checkpoints: weights, optimiser, and the length of every log.
 
-checkpoints/step-000020/   model.safetensors ..., optimizer.safetensors, state.json
+checkpoints/step-000020/   model.safetensors ..., optimizer.safetensors, state.json; where episodes
+                           are played ahead also acting.safetensors, the weights that play them
 latest                     the name of the newest complete one
 
 state.json holds the SHA-256 of every other file and of itself; they are compared on every load.
@@ -13,7 +14,7 @@ import math
 import re
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ KEEP = 2
 """Number of newest checkpoints to keep: the last, and one more in case it is damaged."""
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
+ACTING = "acting.safetensors"
 PHASES = ("warm_start", "train")
 NAME, DRAFT = re.compile(r"(step|warm)-\d{6,}"), re.compile(r"\.(step|warm)-\d{6,}(-old)?")
 """Folders of checkpoints, and of those that are half written or half deleted."""
@@ -65,10 +67,12 @@ def save(
     *,
     pinned: str = "",
     interrupted: bool = False,
+    acting: Sequence[torch.Tensor] = (),
 ) -> None:
     """Write a checkpoint beside the others, then point `latest` at it, then drop old ones.
 
     moments      of the optimiser, as `optimizer_tensors` gives them
+    acting       the weights that play the next step, where those are not the student's
     interrupted  made by Ctrl-C between two regular ones: it drops none, and the next regular one
                  replaces it
     """
@@ -82,6 +86,8 @@ def save(
             student.save(draft)
             _as_before(folder, draft)
             save_file(dict(moments), draft / OPTIMIZER)
+            if acting:
+                save_file({str(k): weight for k, weight in enumerate(acting)}, draft / ACTING)
         for path in draft.iterdir():
             sync(path)
         (draft / STATE).write_text(_text(state, _sums(draft)), encoding="utf-8")
@@ -209,6 +215,21 @@ def restore_optimizer(
     except (OSError, ValueError, KeyError, IndexError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(f"{path} cannot be read ({reason}){earlier(path.parent)}") from error
+
+
+def read_acting(path: Path, like: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """The weights that play the next step, one for each of `like`. Raises RunError where they are
+    damaged or of another model."""
+    try:
+        found = load_file(path)
+        # copied, since kernels may round by address
+        weights = [found[str(k)].clone() for k in range(len(found))]
+        if [x.shape for x in weights] != [x.shape for x in like]:
+            raise ValueError("it belongs to another model")
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(f"{path} cannot be read ({reason}){earlier(path.parent)}") from error
+    return weights
 
 
 def latest(folder: Path) -> Path:

@@ -1,14 +1,14 @@
 """The lines of a run's logs: a training step in numbers, and its signals by token."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tutelage.objective import STUDENT
 from tutelage.rollout.record import Line
 from tutelage.rollout.task_sampling import differing
 from tutelage.runs.phases import Phase
 from tutelage.training.train_step import Report
-from tutelage.types import Episode
+from tutelage.types import Episode, Turn
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -60,7 +60,17 @@ def metrics(
         "grad_norm": report.grad_norm,
         "lr": rate,
         **({"cut": cut} if cut else {}),
+        **staleness(step, turns),
     }
+
+
+def staleness(step: int, turns: Iterable[Turn]) -> dict[str, dict[str, float]]:
+    """Updates between the weights that wrote the student's turns and those that learn from them,
+    where they are not the same by construction: nothing else is recorded on turns."""
+    behind = [step - turn.version for turn in turns if turn.version is not None]
+    if not behind:
+        return {}
+    return {"staleness": {"mean": sum(behind) / len(behind), "max": float(max(behind))}}
 
 
 def entropy(episodes: Sequence[Episode]) -> float | None:

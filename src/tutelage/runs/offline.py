@@ -250,7 +250,7 @@ def collect(
         while played < episodes:
             # rounds over the split, each with its own draws, in portions that fit into memory
             lap, at = divmod(played, len(order))
-            portion = order[at : at + min(config.rollout.concurrency, episodes - played)]
+            portion = order[at : at + min(config.rollout.slots, episodes - played)]
             finished = play(
                 session, [tasks[i] for i in portion], algorithm, seed=config.run.seed, step=lap
             )

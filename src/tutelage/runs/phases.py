@@ -9,7 +9,9 @@ from tutelage.algorithms import ALGORITHMS
 from tutelage.config.schema import AlgorithmSection, Config, LearningRate
 from tutelage.config.signature import call
 from tutelage.envs.named_code import named, returns
+from tutelage.envs.registry import PYTHON
 from tutelage.errors import ConfigError, did_you_mean
+from tutelage.hints import Hints, kinds_in
 from tutelage.objective import ONE, Algorithm, Reinforce, Signal, View
 from tutelage.policies.by_family import parted, sections_of
 from tutelage.seeding import seed_of
@@ -147,11 +149,64 @@ def hints_wanted(config: Config, phases: Sequence[Phase]) -> list[str]:
 
 def acting(config: Config, phases: Sequence[Phase]) -> set[str]:
     """The policies that sample turns in this process and on its memory: "self" is the student."""
+    local = {name for name in writers(config, phases) if not _on_server(config, name)}
+    return local | (set() if config.policy.sampler is not None else {"self"})
+
+
+def writers(config: Config, phases: Sequence[Phase]) -> set[str]:
+    """The policies besides the student that ever write a token, by section."""
     both = [(p.algorithm.all_views(), p.algorithm.all_actors()) for p in phases]
     named = {views.get(name, View()).policy for views, actors in both for name in actors}
-    sections = {s for name in named - {"self"} for s in sections_of(name, config.policies)}
-    local = {name for name in sections if not _on_server(config, name)}
-    return local | (set() if config.policy.sampler is not None else {"self"})
+    return {s for name in named - {"self"} for s in sections_of(name, config.policies)}
+
+
+def engines_of(config: Config, phases: Sequence[Phase]) -> int:
+    """Engines that share the memory for keys and values: those of another process that plays ahead
+    are as many again."""
+    return max(1, len(acting(config, phases))) * (1 + config.rollout.ahead)
+
+
+def plays_ahead(config: Config, phase: Phase) -> bool:
+    """Whether a phase's episodes are played while the step before learns."""
+    return config.rollout.ahead > 0 and not phase.algorithm.acting.expert
+
+
+def refuse_ahead(config: Config, phases: Sequence[Phase], hints: Hints) -> None:
+    """Refuse to play one step ahead where that is not possible, or not what it says.
+
+    A step's episodes are then begun before the step before it has learnt. So nothing that they need
+    may depend on what that step earned or wrote: skills by UCB, hints of the student. Everything
+    else is as before: weights of sampled tokens are corrected by importance, exact divergences need
+    no correction at the states that were visited, and who acts depends on the step's number alone.
+    """
+    setting = "rollout.concurrency has ahead = 1"
+    if not any(plays_ahead(config, phase) for phase in phases):
+        raise ConfigError(
+            f"{setting}, but the expert plays all episodes, which wait for no weights; leave it out"
+        )
+    if config.env.suite.startswith(PYTHON):
+        raise ConfigError(
+            f"{setting}, so another process plays, which cannot import the suite that was given in "
+            'Python; put it into a module and name it as env.suite = "module:Class", or leave it out'
+        )
+    if config.policy.sampler is not None and not config.policy.sampler.urls:
+        raise ConfigError(
+            f"{setting}, and policy.sampler runs vLLM in this process, which plays and evaluates in "
+            "turn; start a server and set policy.sampler.url, or leave one of them out"
+        )
+    if "reference" in writers(config, phases) - set(config.policies):
+        raise ConfigError(
+            f"{setting}, but the algorithm lets the reference act, a copy of the student that only "
+            "the training process has; leave it out"
+        )
+    for phase in phases:
+        for name, view in phase.algorithm.all_views().items():
+            if "written" in kinds_in(view.hint) or hints.uses_ucb(view.hint):
+                raise ConfigError(
+                    f"{setting}, but the hint {view.hint!r} of {name} depends on what the step "
+                    "before wrote or earned, which is not known yet; leave it out, or choose "
+                    "another hint"
+                )
 
 
 def _on_server(config: Config, name: str) -> bool:

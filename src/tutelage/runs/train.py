@@ -25,10 +25,8 @@ import torch
 from torch import Tensor
 
 from tutelage.config.schema import Config
-from tutelage.envs.pool import LocalPool, ProcessPool
 from tutelage.errors import Diverged, RunError
 from tutelage.evaluation.evaluate import evaluate, named
-from tutelage.objective import View
 from tutelage.policies.base import Divided, OpenedPolicy, Shards, Trainable
 from tutelage.policies.by_family import taught_lines
 from tutelage.policies.hf.policy import HFPolicy
@@ -36,20 +34,21 @@ from tutelage.policies.registry import open_policy
 from tutelage.policies.translated import account_lines
 from tutelage.rollout import record
 from tutelage.rollout.hint_preparation import Hinter
-from tutelage.rollout.play import play
 from tutelage.rollout.ranks import ALONE, Ranks
 from tutelage.rollout.record import Line, episode_line
 from tutelage.rollout.replay import Replay
-from tutelage.rollout.session import Session
-from tutelage.rollout.task_sampling import gather, learnt
+from tutelage.rollout.session import Session, foresee
+from tutelage.rollout.task_sampling import learnt
 from tutelage.runs import checkpoint, diagnosis, meta, models, together
 from tutelage.runs import folder as run_folder
+from tutelage.runs.ahead import Ahead, Played, refuse_ranks
 from tutelage.runs.assemble import Parts, assemble, deterministic, rehearsal_of, update_of
 from tutelage.runs.checkpoint import State
 from tutelage.runs.folder import RunFolder
 from tutelage.runs.interrupt import delayed
 from tutelage.runs.metrics import column_lines, in_phase, metrics
-from tutelage.runs.phases import Phase, steps_matter
+from tutelage.runs.phases import Phase, plays_ahead, steps_matter
+from tutelage.runs.playing import cut_so_far, episodes_of
 from tutelage.runs.selftest import Wiring, run_all
 from tutelage.training.optimizer import adamw, learning_rate
 from tutelage.training.train_step import train_step
@@ -105,6 +104,7 @@ def train(
     parts = assemble(config, evaluates=bool(config.eval.every))
     config = parts.config
     together.refuse_idle_ranks(ranks, parts)
+    refuse_ranks(config, ranks)
     for notice in parts.notices:
         watch.warned(notice)
     replay = Replay(Path(config.rollout.replay)) if config.rollout.replay else None
@@ -120,6 +120,9 @@ def train(
         session, policies = closing.enter_context(
             parts.open(student=student, tick=watch.playing, ranks=ranks)
         )
+        player: Ahead | None = None
+        if config.rollout.ahead:
+            player = closing.enter_context(Ahead(config, student))
         closing.callback(watch.closed)
         facts = {name: policy.chat.fingerprint() for name, policy in policies.items()}
         together.refuse_unlike_models(ranks, facts, models.student_of(policies))
@@ -134,6 +137,8 @@ def train(
         )
         watch.tested(run_all(wiring))
         parts.rest()
+        if player is not None:
+            player.begun()
         for sentence in diagnosis.before(parts, session, policies):
             watch.warned(sentence)
         if folder.writes:
@@ -151,6 +156,7 @@ def train(
             replay=replay,
             watch=watch,
             hinter=hinter,
+            player=player,
         )
         with _enough_memory(), loop.saving_on_interrupt():
             try:
@@ -219,6 +225,7 @@ class _Loop:
     replay: Replay | None
     watch: Watch
     hinter: Hinter
+    player: Ahead | None = None  # plays one step ahead
     optimizer: torch.optim.Optimizer = field(init=False)  # of the phase
     signs: diagnosis.Signs = field(init=False)  # that the phase cannot learn
     columns: Mapping[str, Tensor] = field(init=False)  # signals of the last step
@@ -275,6 +282,9 @@ class _Loop:
             assert self.folder.newest is not None
             moments = self.folder.newest / checkpoint.OPTIMIZER
             checkpoint.restore_optimizer(self.optimizer, moments, self.divided)
+            if first and (player := self._player(phase)):
+                acting = self.folder.newest / checkpoint.ACTING
+                player.restore(acting, self.student, first - 1)
         self.watch.started(self.config, phase.name, first)
         if phase.name == "train":
             self._begin_training(phase, new=state is None)
@@ -346,11 +356,15 @@ class _Loop:
         rate = learning_rate(phase.lr, self.config.update.warmup, step, phase.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        cut = self._cut()
-        episodes = self._episodes(phase, step)
-        cut = self._cut() - cut
+        player = self._player(phase)
+        played = self._played(phase, step) if player is None else self._taken(player, phase, step)
+        episodes, cut = played.episodes, played.cut
         with delayed(self._stopping):
             self.finished = None
+            if player is not None:
+                player.hand_over(self.student, step)
+                if step + 1 < phase.steps:
+                    player.begin(phase.name, step + 1)
             for episode in episodes:
                 self.folder.log("episodes.jsonl").write(
                     in_phase(phase, episode_line(episode, step))
@@ -377,7 +391,7 @@ class _Loop:
             hints = self.hinter.report(algorithm, [e.task for e in usable])
             self.hinter.settle(episodes)
             numbers = metrics(phase, step, episodes, usable, report, rate, cut)
-            costs = account_lines(self.policies)
+            costs = {**account_lines(self.policies), **played.costs}
             taught = taught_lines(self.policies, episodes)
             more = {**({"costs": costs} if costs else {}), **({"taught": taught} if taught else {})}
             line = in_phase(phase, {**numbers, **hints, **more})
@@ -386,7 +400,8 @@ class _Loop:
                 for columns in column_lines(phase, step, used, report):
                     self.folder.log("columns.jsonl").write(columns)
             seconds = {**clock.seconds, "all": time.perf_counter() - since}
-            timing = in_phase(phase, {"step": step, "seconds": seconds})
+            beside = {"ahead": played.seconds} if player is not None else {}
+            timing = in_phase(phase, {"step": step, "seconds": seconds, **beside})
             self.folder.log("timings.jsonl").write(timing)
             state = self._state(phase, step + 1, self.folder.flush())
             self.finished = _Finished(state=state, optimizer=self.optimizer)
@@ -395,53 +410,32 @@ class _Loop:
         self.watch.stepped(line, seconds)
         self._warn(self.causes.new(episodes))
 
-    def _cut(self) -> int:
-        """Observations that were cut so far. Agents see their own, which nothing cuts."""
-        pool = self.session.pool
-        return pool.incidents.cut if isinstance(pool, LocalPool | ProcessPool) else 0
-
     def _stopping(self) -> None:
         self.watch.warned("stopping after this step; Ctrl-C once more stops now and loses it")
 
-    def _episodes(self, phase: Phase, step: int) -> list[Episode]:
-        rollout, session = self.config.rollout, self.session
-        if self.replay is not None and phase.algorithm.acting.expert:
-            demonstrations = self.replay.choose(
-                rollout.tasks_per_step * rollout.group_size,
-                lambda task: session.prompter(View(), task),
-                session.suite,
-                seed=phase.seed,
-                step=step,
-            )
-            session.ready([e.task for e in demonstrations], phase.algorithm, step)
-            return demonstrations
-        if self.replay is not None and phase.algorithm.acting.student_turns is not None:
-            begun = self.replay.choose(
-                rollout.tasks_per_step,
-                lambda task: session.prompter(View(), task),
-                session.suite,
-                seed=phase.seed,
-                step=step,
-                once=True,
-            )
-            return play(
-                session,
-                [e.task for e in begun],
-                phase.algorithm,
-                seed=phase.seed,
-                step=step,
-                group_size=rollout.group_size,
-                recorded={e.task.id: e.turns for e in begun},
-            )
-        return gather(
-            session,
-            self.parts.tasks,
-            phase.algorithm,
-            count=rollout.tasks_per_step,
-            group_size=rollout.group_size,
-            seed=phase.seed,
-            step=step,
-        )
+    def _played(self, phase: Phase, step: int) -> Played:
+        session, cut = self.session, cut_so_far(self.session.pool)
+        tasks, replay = self.parts.tasks, self.replay
+        episodes = episodes_of(session, self.config.rollout, tasks, phase, step, replay)
+        return Played(episodes=episodes, cut=cut_so_far(session.pool) - cut)
+
+    def _player(self, phase: Phase) -> Ahead | None:
+        """The process that plays a phase's episodes one step ahead, if they are played so."""
+        return self.player if plays_ahead(self.config, phase) else None
+
+    def _taken(self, player: Ahead, phase: Phase, step: int) -> Played:
+        """A step that was played ahead; one that nothing was learnt beside is begun here: the first
+        of the phase, or of a run that is continued."""
+        since = time.perf_counter()
+        if not player.busy:
+            if step == 0:
+                player.hand_over(self.student, 0)
+            player.begin(phase.name, step)
+        played = player.take(self.watch.playing)
+        self.session.clock.add("wait", since)
+        for episode in played.episodes:
+            foresee(self.session, phase.algorithm, episode)
+        return played
 
     # -- evaluations and checkpoints
 
@@ -464,6 +458,8 @@ class _Loop:
     def _evaluate(self, step: int) -> None:
         if self.parts.panel is None:
             return
+        if self.player is not None and self.config.policy.sampler is not None:
+            self.player.wait()  # the servers can hold one set of weights
         section = self.config.eval
         results, broken = [], list[Episode]()
         for hint in dict.fromkeys(("", section.hint)):
@@ -508,7 +504,14 @@ class _Loop:
             self.student,
             moments,
             pinned=checkpoint.START if self.parts.makes_reference else "",
+            acting=self._acting(state),
         )
+
+    def _acting(self, state: State) -> Sequence[Tensor]:
+        """The weights that the next step is played with, where those are not the student's."""
+        phase = next(phase for phase in self.parts.phases if phase.name == state.phase)
+        player = self._player(phase)
+        return player.weights if player is not None and state.step else ()
 
     @contextlib.contextmanager
     def saving_on_interrupt(self) -> Iterator[None]:
@@ -534,4 +537,11 @@ class _Loop:
                 return  # the finished warm start is saved as step 0 already
         self.folder.lengths()
         moments = checkpoint.optimizer_tensors(self.finished.optimizer)
-        checkpoint.save(self.folder.path, state, self.student, moments, interrupted=True)
+        checkpoint.save(
+            self.folder.path,
+            state,
+            self.student,
+            moments,
+            interrupted=True,
+            acting=self._acting(state),
+        )

@@ -16,6 +16,8 @@ from tutelage.policies.base import Request
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.prompts.prompter import Sample
 
+BESIDE = ("optimizer.safetensors", "acting.safetensors")
+"""Files of a run's checkpoint that are not its model."""
 TopLogprobs = list[dict[int, tuple[float, int]]]
 """For each token of a prompt but the first: its id and the likeliest ones, with log-probability and
 rank; the token itself comes first."""
@@ -119,7 +121,7 @@ class Worker(threading.Thread):
         state = self.policy.model.state_dict()
         weights: dict[str, torch.Tensor] = {}
         for path in sorted(folder.glob("*.safetensors")):
-            if path.name == "optimizer.safetensors":
+            if path.name in BESIDE:
                 continue
             try:
                 weights |= load_file(path)

@@ -237,3 +237,13 @@ def test_ranks_belong_to_a_cluster(
     Path("file.toml").write_text(tiny_file())
     assert main(["train", "file.toml", "--ranks", "2"]) == 2
     assert "it belongs to --cluster" in capfd.readouterr().err
+
+
+def test_playing_ahead_is_of_one_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Output
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file.toml").write_text(tiny_file())
+    asked = ["train", "file.toml", "--cluster", "auto", "rollout.concurrency.ahead=1"]
+    assert main(asked) == 2
+    assert "plays in a second process of one machine" in capfd.readouterr().err

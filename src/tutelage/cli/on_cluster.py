@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tutelage.config.schema import Config
+from tutelage.errors import ConfigError
 from tutelage.runs import cluster
 from tutelage.runs.cluster import Hosts, Placed
 
@@ -17,6 +18,11 @@ def train(arguments: argparse.Namespace, config: Config, console: Console) -> in
 
     Raises ConfigError where the cluster cannot run the file, and RunError where it is lost.
     """
+    if config.rollout.ahead:
+        raise ConfigError(
+            "rollout.concurrency has ahead = 1, which plays in a second process of one machine; "
+            "leave it out, or --cluster"
+        )
     with (
         cluster.connected(arguments.cluster) as ray,
         cluster.placed(ray, ranks=arguments.ranks) as places,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tutelage.config.schema import RolloutSection
 from tutelage.envs.pool import LocalPool, Pool, ProcessPool
+from tutelage.envs.spread import SpreadPool
 from tutelage.objective import View
 from tutelage.rollout.play import play
 from tutelage.rollout.replay import Replay
@@ -68,4 +69,4 @@ def episodes_of(
 
 def cut_so_far(pool: Pool) -> int:
     """Observations that were too long and were cut. Agents see their own, which nothing cuts."""
-    return pool.incidents.cut if isinstance(pool, LocalPool | ProcessPool) else 0
+    return pool.incidents.cut if isinstance(pool, LocalPool | ProcessPool | SpreadPool) else 0

@@ -42,6 +42,7 @@ class Talk(Protocol):
     def end(self) -> int: ...
     @property
     def opens_thought(self) -> bool: ...
+    def opened(self, prompt: str) -> bool: ...
     @property
     def control_texts(self) -> list[str]: ...
     def piece(self, name: str) -> str: ...
@@ -183,7 +184,7 @@ class Toolbox:
         before, found, after = one.removeprefix(asked).partition(FIRST)
         if not (ended and found and one.startswith(asked) and one.count(FIRST) == 1):
             raise ValueError("a result does not follow the answer before it")
-        if after.rstrip().endswith("<think>") != self.chat.opens_thought:
+        if self.chat.opened(after) != self.chat.opens_thought:
             raise ValueError("only some prompts open a thought")
         quoted = self._render(self._messages(1, [QUOTED]), generate=True)
         as_json = QUOTED not in quoted

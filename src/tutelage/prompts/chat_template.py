@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from tutelage.errors import PolicyError, first_line
-from tutelage.prompts.bounded import bounded
+from tutelage.errors import EndlessTemplateError, PolicyError, first_line
+from tutelage.prompts.bounded import TooMuch, bounded, check_operations
 from tutelage.prompts.toolbox import WORDS, Toolbox
 
 SYSTEM, USER, AGENT, AGAIN = (
@@ -139,6 +139,7 @@ class Chat:
         """An argument for rendering: the template with `_clock` where it asks for today's date. A
         template without it is rendered as it is."""
         template = self.tokenizer.get_chat_template(None, options.get("tools"))
+        check_operations(template)
         return {"chat_template": _clock() + template} if "strftime_now" in template else {}
 
     def _render(self, messages: list[tuple[str, str]], generate: bool, **options: object) -> str:
@@ -169,6 +170,11 @@ class Chat:
             )
         except Exception as error:  # a template is a program of anybody's
             reason = first_line(error)[:200]
+            if isinstance(error, TooMuch):
+                raise EndlessTemplateError(
+                    f"the chat template was given up on: {reason}; set `chat_template` to a Jinja "
+                    "file that shows messages and little more"
+                ) from error
             raise PolicyError(
                 f"the chat template does not take messages from {roles} ({reason}); set "
                 "`chat_template` to a Jinja file that takes system, user and assistant messages"
@@ -422,6 +428,8 @@ class Chat:
         messages = [("system", SYSTEM), ("user", USER)]
         try:
             text = self._render(messages, generate=True, tools=json.loads(tools))
+        except EndlessTemplateError:
+            raise
         except PolicyError:  # a template that refuses functions knows none
             text = ""
         before, _, _ = text.partition(USER)

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from tutelage.envs.agents.tools import FunctionCall, names_of, read, written
-from tutelage.errors import PolicyError
+from tutelage.errors import EndlessTemplateError, PolicyError
 
 Ids = tuple[int, ...]
 WORDS = (
@@ -109,6 +109,8 @@ class Toolbox:
             return None
         try:
             return {with_system: self._opening(with_system) for with_system in (True, False)}
+        except EndlessTemplateError:
+            raise
         except (PolicyError, ValueError):
             return None
 
@@ -157,6 +159,8 @@ class Toolbox:
             return None
         try:
             return self._read_results()
+        except EndlessTemplateError:
+            raise
         except (PolicyError, ValueError):
             return None
 
@@ -195,6 +199,8 @@ class Toolbox:
     def _between(self, after: str) -> str | None:
         try:
             two = self._render(self._messages(2, [FIRST, SECOND]), generate=True)
+        except EndlessTemplateError:
+            raise
         except PolicyError:
             return None
         between, found, rest = two.partition(FIRST)[2].partition(SECOND)
@@ -226,6 +232,8 @@ class Toolbox:
             return self.chat.reply(text)
         try:
             own = self._written(found.calls)
+        except EndlessTemplateError:
+            raise
         except (PolicyError, ValueError):
             return self.chat.reply(text)
         before = "\n".join(part for part in (head + mark, found.content) if part)

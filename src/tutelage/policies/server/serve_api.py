@@ -166,7 +166,9 @@ class Endpoints:
             message = f"{where}: it holds half of a surrogate pair, which no tokenizer knows"
             raise RequestError(400, "BadRequestError", message) from None
         if len(text) > self._most_characters:
-            message = f"{where}: {len(text):,} characters do not fit the context of {self.limit} tokens"
+            message = (
+                f"{where}: {len(text):,} characters do not fit the context of {self.limit} tokens"
+            )
             raise RequestError(400, "BadRequestError", message)
 
     def _ids(self, text: str) -> list[int]:

@@ -50,7 +50,7 @@ def rows(text: str) -> Iterator[Row]:
                     "as 12, 6 x 512 or 4 chains, or - where none is counted"
                 )
             cases = int(found["count"] or 0) * int(found["each"] or 1)
-            yield Row(section, *cells[:3], cases, bool(found["chains"]))
+            yield Row(section, cells[0], cells[1], cells[2], cases, bool(found["chains"]))
 
 
 def limits(text: str) -> list[str]:

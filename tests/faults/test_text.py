@@ -144,10 +144,10 @@ def test_a_template_that_does_not_end_is_one_sentence(
     from tutelage.prompts import bounded
 
     monkeypatch.setattr(bounded.bounded, "__kwdefaults__", {"seconds": 2.0, "size": 256 << 20})
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(PolicyError) as refusal:
         Chat(byte_tokenizer(TEMPLATES[case])).open("", "hello")
-    assert time.monotonic() - began < 60
+    assert time.process_time() - began < 20
     assert "\n" not in str(refusal.value)
     assert "chat template" in str(refusal.value)
 

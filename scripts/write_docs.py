@@ -27,6 +27,9 @@ from tutelage.hints import bank, retrieval
 from tutelage.objective import Algorithm
 from tutelage.signals import advantages
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import count_faults
+
 ROOT = Path(__file__).resolve().parents[1]
 PART = re.compile(r"<!-- generated: ([\w-]+) -->\n.*?<!-- end: \1 -->", re.DOTALL)
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
@@ -400,6 +403,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "ladder-starts": lambda: str(ladder().starts_table()),
     "ladder-handed": lambda: str(ladder().handed_table()),
     "ladder-drift": lambda: str(ladder().drift_table()),
+    "fault-count": lambda: count_faults.summary(count_faults.PAGE.read_text(encoding="utf-8")),
     "compose-functions": lambda: functions.table().strip(),
 }
 

@@ -25,6 +25,10 @@ class PolicyError(TutelageError, RuntimeError):
     """A model, its tokenizer or its server cannot do what is asked."""
 
 
+class EndlessTemplateError(PolicyError):
+    """A chat template takes too much time or memory."""
+
+
 class RunError(TutelageError, RuntimeError):
     """A run folder cannot be written, read or continued."""
 

@@ -94,6 +94,8 @@ class Wrong:
             raise EnvError("there is no screen here; plug one in")
         if how in ("fragile", "listens", "slow close", "exits", "dry", "hangs", "dies"):
             return Special(how)
+        if how in ("close raises", "close hangs"):
+            return Special(how)
         return Bent(*CHANGES.get(how, (same, same)))
 
     def __getstate__(self) -> object:
@@ -143,6 +145,10 @@ class Special(DoorsEnv):
         return seen
 
     def close(self) -> None:
+        if self.how == "close raises":
+            raise ConnectionError("the server hung up")
+        if self.how == "close hangs":
+            time.sleep(600)
         if self.how == "slow close":
             raise RuntimeError("still busy")
 
@@ -422,6 +428,10 @@ def test_the_command_explains_and_fails(capsys: pytest.CaptureFixture[str]) -> N
             ["test_check_env:Wrong", "how=hangs at once", "--seconds", "3"],
             ["test_check_env:Wrong cannot be opened: tasks did not return within 3 s"],
         ),
+        (
+            ["test_check_env:Wrong", "how=close hangs", "--seconds", "3"],
+            ["test_check_env:Wrong cannot be opened: close did not return within 3 s"],
+        ),
     ],
 )
 @pytest.mark.usefixtures("findable")
@@ -433,6 +443,16 @@ def test_what_cannot_be_opened_is_one_sentence(
     assert output.out == ""
     assert output.err.count("\n") == 1
     assert all(part in output.err for part in parts), output.err
+
+
+@pytest.mark.usefixtures("findable")
+def test_a_close_that_always_raises_is_a_finding(capfd: pytest.CaptureFixture[str]) -> None:
+    """Also right after make, before anything was played."""
+    given = ["check-env", "test_check_env:Wrong", "how=close raises", "--split", "train"]
+    assert main([*given, "--tasks", "1"]) == 1
+    output = capfd.readouterr()
+    assert "close raised ConnectionError: the server hung up" in output.out
+    assert "Traceback" not in output.err
 
 
 @pytest.mark.parametrize(

@@ -257,14 +257,101 @@ BODIES: dict[str, tuple[str, bytes]] = {
     "a huge seed": ("/v1/completions", b'{"prompt": [3], "seed": ' + b"9" * 300 + b"}"),
     "a tiny temperature": ("/v1/completions", b'{"prompt": [3], "temperature": 1e-300}'),
     "a huge token": ("/v1/completions", b'{"prompt": [' + b"9" * 100 + b"]}"),
+    "nothing to tokenize": ("/tokenize", b"{}"),
+    "no body": ("/v1/completions", b""),
+    "NaN": ("/v1/completions", b'{"prompt": [3], "temperature": NaN}'),
+    "an endless number": ("/v1/completions", b'{"prompt": [3], "max_tokens": 1e400}'),
+    "a number of 5,000 digits": (
+        "/v1/completions",
+        b'{"prompt": [3], "max_tokens": ' + b"9" * 5000 + b"}",
+    ),
+    "no tokens at all": ("/v1/completions", b'{"prompt": [3], "max_tokens": -1}'),
+    "a boolean token": ("/v1/completions", b'{"prompt": [true]}'),
+    "a text as number": ("/v1/completions", b'{"prompt": [3], "max_tokens": "5"}'),
+    "an empty prompt": ("/v1/completions", b'{"prompt": []}'),
+    "another model": ("/v1/completions", b'{"prompt": [3], "model": "nope"}'),
+    "a long text": ("/v1/completions", json.dumps({"prompt": "word " * 400_000}).encode()),
+    "two objects": ("/v1/completions", b"{}{}"),
+    "compressed": ("/v1/completions", b"\x1f\x8b\x08"),
+    "no messages": ("/v1/chat/completions", b'{"messages": []}'),
+    "messages null": ("/v1/chat/completions", b'{"messages": null}'),
+    "content null": ("/v1/chat/completions", b'{"messages": [{"role": "user", "content": null}]}'),
+    "another role": ("/v1/chat/completions", b'{"messages": [{"role": "tool", "content": "a"}]}'),
+    "a system message alone": (
+        "/v1/chat/completions",
+        b'{"messages": [{"role": "system", "content": "a"}]}',
+    ),
+    "a stream": (
+        "/v1/chat/completions",
+        b'{"messages": [{"role": "user", "content": "a"}], "stream": true}',
+    ),
+    **{
+        f"half a surrogate pair of the {role}": (
+            "/v1/chat/completions",
+            json.dumps(
+                {
+                    "messages": [
+                        {"role": "system", "content": "\ud800" if role == "system" else "a"},
+                        {"role": "user", "content": "a"},
+                        {"role": "assistant", "content": "\ud800" if role == "assistant" else "a"},
+                        {"role": "user", "content": "\ud800" if role == "user" else "a"},
+                    ]
+                }
+            ).encode(),
+        )
+        for role in ("system", "user", "assistant")
+    },
+    "a long message": (
+        "/v1/chat/completions",
+        json.dumps({"messages": [{"role": "user", "content": "word " * 400_000}]}).encode(),
+    ),
+    "many messages": (
+        "/v1/chat/completions",
+        json.dumps(
+            {
+                "messages": [
+                    {"role": ("user", "assistant")[k % 2], "content": "a"} for k in range(40_001)
+                ]
+            }
+        ).encode(),
+    ),
+}
+MOST_SECONDS = 5.0
+"""Of this process for the answer to any of them."""
+HEADS: dict[str, bytes] = {
+    "HEAD": b"HEAD /health HTTP/1.1\r\n\r\n",
+    "OPTIONS": b"OPTIONS * HTTP/1.1\r\n\r\n",
+    "PUT": b"PUT /tokenize HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
+    "no method": b"NONSENSE /tokenize HTTP/1.1\r\n\r\n",
+    "HTTP/0.9": b"DELETE /tokenize\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00 \x01 \x02 \r\n\r\n",
+    "a long address": b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
+    "a long header": b"GET /health HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+    "10,000 headers": b"GET /health HTTP/1.1\r\n" + b"X: a\r\n" * 10_000 + b"\r\n",
+    "two lengths": b"POST /tokenize HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 40\r\n\r\n{}",
+    "a body that is cut": b"POST /tokenize HTTP/1.1\r\nContent-Length: 40\r\n\r\n{}",
+    "no length": b'POST /v1/completions HTTP/1.1\r\n\r\n{"prompt": [3]}',
+    "a length in other digits": "POST /tokenize HTTP/1.1\r\nContent-Length: \u0663\r\n\r\n".encode(),
+    "a signed length": b"POST /tokenize HTTP/1.1\r\nContent-Length: +2\r\n\r\n{}",
+    "chunks": b"POST /tokenize HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "nothing there": b"GET /nope HTTP/1.1\r\n\r\n",
 }
 
 
 def test_every_malformed_body_gets_a_4xx_and_the_model_goes_on() -> None:
     with serving(policy(), reload=True) as server:
         for case, (path, body) in BODIES.items():
+            began = time.process_time()
             answer = sent(server, post(path, body))
             assert answer.startswith(b"HTTP/1.1 4"), (case, answer[:200])
+            assert time.process_time() - began < MOST_SECONDS, case
+        for case, raw in HEADS.items():
+            head, _, body = sent(server, raw).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 4"), (case, head[:200])
+            if case != "HEAD":
+                assert json.JSONDecoder().raw_decode(body.decode())[0]["error"]["message"], case
+        both = b'POST /tokenize HTTP/1.1\r\nContent-Length: 15\r\n\r\n{"prompt": "a"}'
+        assert sent(server, both + both).count(b"HTTP/1.1 200") == 2  # one after the other
         for head in ("Content-Length: x", "Content-Length: -5", "Transfer-Encoding: chunked"):
             answer = sent(server, f"POST /tokenize HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode())
             assert answer.startswith(b"HTTP/1.1 4"), (head, answer[:200])
@@ -298,6 +385,29 @@ def test_clients_that_send_nothing_are_let_go(monkeypatch: pytest.MonkeyPatch) -
         assert threading.active_count() <= before
         for each in held:
             each.close()
+
+
+@pytest.mark.parametrize("place", ["headers", "body"])
+def test_a_client_that_sends_for_ever_is_let_go(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tutelage.policies.server import serve
+
+    monkeypatch.setattr(serve, "REQUEST_SECONDS", 1.0)
+    length = "Content-Length: 4000\r\n\r\n" if place == "body" else ""
+    with (
+        serving(policy()) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
+    ):
+        connection.sendall(f"POST /tokenize HTTP/1.1\r\n{length}".encode())
+
+        def send_on() -> None:
+            for _ in range(200):
+                connection.sendall(b"x")
+                time.sleep(0.1)
+
+        with pytest.raises(ConnectionError):
+            send_on()
 
 
 @pytest.mark.parametrize("damage", [b"garbage", b"", None], ids=["garbage", "empty", "cut"])

@@ -1,7 +1,9 @@
 """Text stays text: no observation becomes control tokens, and no template hangs or fills the memory."""
 
 import itertools
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,6 +110,29 @@ TEMPLATES = {
     "overflow": "{{ 10 ** 10000 }}",
     "a range that is too big": "{% for a in range(10 ** 9) %}{% endfor %}",
     "no syntax": "{% for %}",
+    "a power": "{{ 10 ** 10 ** 9 }}",
+    "a power of a power in a condition": "{% if 9 ** 9 ** 9 %}{% endif %}" + CHATML,
+    "a text of 10 GB": "{{ 'x' * 10000000000 }}",
+    "a text of 10 GB in parts": "{{ 'x' * (100000 * 100000) }}",
+    "a list of 10 GB": "{% set a = [0] * 10 ** 10 %}" + CHATML,
+    "a text filled up": "{{ 'x' | center(10000000000) }}",
+    "a method that fills up": "{{ 'x'.ljust(10000000000) }}",
+    "a wide format": "{{ '%9999999999d' % 1 }}",
+    "another wide format": "{{ '{:>9999999999}'.format('x') }}",
+    "a format with braces": "{{ '{0.__class__}'.format('x') }}" * 2,
+    "squares without end": "{% set ns = namespace(n=9) %}{% for a in range(99999) %}"
+    "{% set ns.n = ns.n * ns.n %}{% endfor %}" + CHATML,
+    "macros in macros": "{% macro f(n) %}{% for a in range(9) %}{{ f(n + 1) }}{% endfor %}"
+    "{% endmacro %}{{ f(0) }}",
+    "a caller that calls": "{% macro f() %}{{ caller() }}{{ f() }}{% endmacro %}"
+    "{% call f() %}x{% endcall %}",
+    "a loop that recurses": "{% for m in messages recursive %}{{ loop(messages) }}{% endfor %}",
+    "a list that grows": "{% set ns = namespace(a=[1]) %}{% for a in range(99999) %}"
+    "{% set ns.a = ns.a + ns.a %}{% endfor %}" + CHATML,
+    "sorted products": "{% for a in range(99999) %}{{ range(99999) | sort | list | length }}"
+    "{% endfor %}",
+    "extends": "{% extends '/etc/passwd' %}",
+    "messages that are changed": "{% set _ = messages.append(messages) %}" + CHATML,
     "attributes": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
 }
 
@@ -119,9 +144,57 @@ def test_a_template_that_does_not_end_is_one_sentence(
     from tutelage.prompts import bounded
 
     monkeypatch.setattr(bounded.bounded, "__kwdefaults__", {"seconds": 2.0, "size": 256 << 20})
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(PolicyError) as refusal:
         Chat(byte_tokenizer(TEMPLATES[case])).open("", "hello")
-    assert time.monotonic() - began < 60
+    assert time.process_time() - began < 20
     assert "\n" not in str(refusal.value)
     assert "chat template" in str(refusal.value)
+
+
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def test_a_template_of_functions_that_does_not_end_is_not_replaced_by_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In words of our own is what a template gets that knows no functions."""
+    from tutelage.prompts import bounded
+
+    monkeypatch.setattr(bounded.bounded, "__kwdefaults__", {"seconds": 1.0, "size": 256 << 20})
+    tools = '[{"type": "function", "function": {"name": "look", "parameters": {}}}]'
+    one = "{%- if tools %}" + ENDLESS + "{%- endif %}" + CHATML
+    for template in (one, {"default": CHATML, "tool_use": ENDLESS}):
+        tokenizer_ = byte_tokenizer(CHATML)
+        tokenizer_.chat_template = template
+        chat = Chat(tokenizer_)
+        assert chat.open("", "hello")
+        with pytest.raises(PolicyError, match="given up on"):
+            chat.with_tools("rules", tools)
+        with pytest.raises(PolicyError, match="given up on"):
+            chat.open_with(tools, "rules", "hello")
+
+
+@pytest.mark.parametrize("where", ["tokenizer_config.json", "chat_template.jinja", "additional"])
+def test_a_template_is_bounded_wherever_it_stands(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer
+
+    from tutelage.prompts import bounded
+
+    monkeypatch.setattr(bounded.bounded, "__kwdefaults__", {"seconds": 1.0, "size": 256 << 20})
+    byte_tokenizer(CHATML).save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    if where == "tokenizer_config.json":
+        path = tmp_path / where
+        path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": ENDLESS}))
+    elif where == "additional":
+        (tmp_path / "chat_template.jinja").write_text(CHATML)
+        (tmp_path / "additional_chat_templates").mkdir()
+        (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text(ENDLESS)
+    else:
+        (tmp_path / where).write_text(ENDLESS)
+    chat = Chat(AutoTokenizer.from_pretrained(tmp_path))
+    with pytest.raises(PolicyError, match="given up on"):
+        chat.with_tools("rules", '[{"name": "look"}]') if where == "additional" else chat.check()

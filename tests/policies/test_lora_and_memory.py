@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -410,3 +411,53 @@ def test_seeds_of_adapters_leave_other_random_numbers_alone(saved: str) -> None:
     model, before = tiny(), torch.get_rng_state()
     Adapters(model, rank=1, base="nowhere", seed=random.Random(0).randrange(9))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small Qwen3-MoE, whose experts are tensors of three dimensions."""
+    from support.architectures import build
+
+    folder = tmp_path_factory.mktemp("mixture")
+    talk = small_chat()
+    pad = talk.tokenizer.pad_token_id
+    build("qwen3_moe", size=talk.size, end=talk.end, pad=pad).save_pretrained(folder)
+    talk.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_mixtures_weights_are_planned_as_they_are_held(
+    lora: int, dtype: Any, mixture: Path
+) -> None:
+    if lora:
+        pytest.importorskip("peft")
+    section = PolicySection(model=str(mixture), lora=lora, dtype=dtype)
+    shape = model_sizes.read(mixture)
+    assert shape is not None
+    student = load(str(mixture), lora=lora, dtype=dtype)
+    trained_ = [p for p in student.model.parameters() if p.requires_grad]
+    assert sum(p.numel() for p in trained_) == shape.trained(section)
+    if not lora:
+        student.freeze()
+    held = sum(p.numel() * p.element_size() for p in student.model.parameters())
+    copied = 2 * shape.adapters(lora) if lora and dtype == "bfloat16" else 0
+    assert shape.weights(section, frozen=not lora) == held + copied
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_adapters_of_experts_are_merged_too(mixture: Path, tmp_path: Path) -> None:
+    """What a server of vLLM gets, against peft's own merging of a saved folder."""
+    pytest.importorskip("peft")
+    of = trained(load(str(mixture), lora=RANK))
+    assert of.adapters is not None
+    assert any("experts" in name for name in of.adapters.tensors())
+    of.save(tmp_path)
+    whole = load(str(tmp_path))
+    expected, found = whole.model.state_dict(), dict(adapters.weights(of.model))
+    assert set(found) == set(expected)
+    base = load(str(mixture)).model.state_dict()
+    assert any(not torch.equal(expected[n], base[n]) for n in expected if "experts" in n)
+    for name, value in expected.items():
+        assert_close(found[name], value, atol=1e-5, rtol=1e-5)

@@ -45,6 +45,51 @@ def test_a_thought_that_the_prompt_opens_is_a_thought() -> None:
     assert answer_format.parse(plain.text((*plain.content(answer), plain.end))).thought == ""
 
 
+OPENERS = {
+    "<thought>": "</thought>",
+    "<Thinking>": "</Thinking>",
+    "<seed:think>": "</seed:think>",
+    "[THINK]": "[/THINK]",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+}
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+@pytest.mark.parametrize("special", [False, True])
+def test_a_thought_may_have_marks_of_another_name(opener: str, special: bool) -> None:
+    from tokenizers import AddedToken
+
+    closing = OPENERS[opener]
+    asks = f"<|im_start|>assistant\n{opener}\n"
+    tokenizer = byte_tokenizer(CHATML.replace("<|im_start|>assistant\n", asks))
+    if special:
+        names = [AddedToken(t, special=True, normalized=False) for t in (opener, closing)]
+        tokenizer.add_tokens(names)
+    chat = Chat(tokenizer, "append")
+    chat.check()
+    answer = f"1 or <action>2</action>?{closing}<action>3</action>"
+    parsed = answer_format.parse(chat.text((*chat.frame(answer), chat.end)))
+    assert (parsed.action, parsed.thought, parsed.valid) == ("3", "1 or <action>2</action>?", True)
+    shown = chat.reply("<think>why</think><action>3</action>")
+    assert chat.tokenizer.decode(shown).startswith(f"why{closing}<action>3")
+    assert special == (chat.tokenizer.convert_tokens_to_ids(closing) in shown)
+    assert chat.text(shown) == "<think>why</think><action>3</action>"
+    assert "<think>" not in chat.tokenizer.decode(chat.open("", "a"))
+
+
+def test_white_space_before_the_end_of_a_turn_is_demonstrated_and_not_asked_for() -> None:
+    """Llama 2 writes ' </s>' after an answer."""
+    spaced = byte_tokenizer(CHATML.replace("m.content + '<|im_end|>", "m.content + ' <|im_end|>"))
+    chat = Chat(spaced)
+    chat.check()
+    talk = [("user", "one"), ("assistant", "two"), ("user", "three")]
+    written = chat._render(talk, True)
+    ids = (*chat.open("", "one"), *chat.reply("two"), *chat.follow("three", ended=True))
+    assert spaced.decode(ids) == written
+    assert chat.end == spaced.convert_tokens_to_ids("<|im_end|>")
+    assert chat.text((*chat.content("two"), chat.end)) == "two"
+
+
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock that transformers gives to templates stands in 2031."""
@@ -94,6 +139,10 @@ def test_a_date_may_be_given_and_another_clock_is_refused() -> None:
 def test_a_template_with_something_random_is_refused() -> None:
     with pytest.raises(PolicyError, match=r"differently each time|differently from turn to turn"):
         Chat(byte_tokenizer(RANDOM)).check()
+    rarely = "{{ '<|im_start|>' ~ ['a', 'b'] | random }}" + CHATML
+    for _ in range(8):
+        with pytest.raises(PolicyError, match=r"differently"):
+            Chat(byte_tokenizer(rarely)).check()
 
 
 def test_a_system_message_that_moves_is_refused() -> None:

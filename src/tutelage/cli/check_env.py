@@ -18,7 +18,7 @@ from tutelage.envs.check import (
     check,
     splits_of,
 )
-from tutelage.envs.guard import Broken, attempt, listen
+from tutelage.envs.guard import Broken, attempt, close, listen
 from tutelage.envs.pool import START_SECONDS
 from tutelage.envs.registry import suite_of
 from tutelage.errors import ConfigError, EnvError, TutelageError, did_you_mean
@@ -145,7 +145,7 @@ def openable(suite: Suite, splits: Sequence[str]) -> list[str]:
                 "checked; ask for some, or name another with --split"
             )
     try:
-        attempt("make", suite.make).close()
+        close(attempt("make", suite.make))
     except Broken:
         pass  # the checks give more detail
     except TutelageError as error:

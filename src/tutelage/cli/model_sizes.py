@@ -45,16 +45,27 @@ class Shape:
         return embeddings + self.layers * (attention + mlp + 2 * h) + h
 
     def linear(self) -> int:
-        """Parameters of linear layers, without the LM head."""
+        """Parameters of linear layers, without the LM head. Experts and their router are none."""
         norms = self.layers * (2 * self.hidden + (2 * self.head_dim if self.qk_norm else 0))
         embeddings = self.vocab * self.hidden * (1 if self.tied else 2)
-        return self.parameters() - embeddings - norms - self.hidden
+        router = self.layers * self.experts * self.hidden
+        return self.parameters() - embeddings - norms - self.hidden - router - self.in_experts()
+
+    def in_experts(self) -> int:
+        """Parameters of a mixture's experts."""
+        return self.layers * self.experts * 3 * self.hidden * self.ffn
 
     def adapters(self, rank: int) -> int:
-        """Parameters of low-rank adapters on every linear layer of a dense model."""
+        """Parameters of low-rank adapters on every linear layer, and on experts: peft adds them to
+        the tensor of all gates and inputs, with twice the rank, to that of the outputs, and to the
+        router."""
         h, d = self.hidden, self.head_dim
         attention = 2 * (h + self.heads * d) + 2 * (h + self.kv_heads * d)
-        mlp = 3 * (h + self.ffn) * max(1, self.experts)
+        if self.experts:
+            one = 2 * (h + 2 * self.ffn) + (h + self.ffn)
+            mlp = self.experts * one + (h + self.experts)
+        else:
+            mlp = 3 * (h + self.ffn)
         return self.layers * rank * (attention + mlp)
 
     def cache(self, tokens: int, size: int) -> int:
@@ -73,10 +84,10 @@ class Shape:
             each = NF4
         elif frozen and section.dtype == "bfloat16":
             each = 2.0
-        # transformers keeps experts as tensors of three dimensions, which are no linear layers
-        experts = self.layers * self.experts * 3 * self.hidden * self.ffn
-        small = self.linear() - experts
-        total = 4 * (self.parameters() - small) + int(each * small)
+        # experts are cast when they are frozen, and never packed
+        small, experts = self.linear(), self.in_experts()
+        total = 4 * (self.parameters() - small - experts) + int(each * small)
+        total += int((each if each >= 2 else 4) * experts)
         return total + acts + 4 * (self.adapters(section.lora) if section.lora else 0)
 
     def trained(self, section: PolicySection) -> int:

@@ -67,9 +67,9 @@ def memory_of(models: Iterable[Model]) -> int:
 
 def divided(shape: model_sizes.Shape, section: PolicySection) -> tuple[int, int]:
     """Parameters of a student that --sharded divides over ranks, and the bytes of each as a weight:
-    those of linear layers, which beside adapters are frozen."""
+    those of linear layers and experts, which beside adapters are frozen."""
     low = section.lora and section.dtype == "bfloat16"
-    return shape.linear(), 2 if low else 4
+    return shape.linear() + shape.in_experts(), 2 if low else 4
 
 
 def divided_memory(

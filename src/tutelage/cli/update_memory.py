@@ -53,7 +53,8 @@ def casts(shape: Shape, section: PolicySection) -> int:
     """Bytes of trained linear weights in the dtype of products, kept for the backward pass."""
     if section.dtype != "bfloat16":
         return 0
-    return 2 * (shape.adapters(section.lora) if section.lora else shape.linear())
+    trained = shape.linear() + shape.in_experts()
+    return 2 * (shape.adapters(section.lora) if section.lora else trained)
 
 
 def loss(shape: Shape, section: PolicySection, tokens: int, *, gpu: bool, rows: int) -> int:

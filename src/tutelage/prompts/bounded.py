@@ -1,10 +1,12 @@
 """Render a foreign chat template within limits of time and memory."""
 
 import ctypes
+import re
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 SECONDS = 10.0
@@ -22,6 +24,60 @@ class _Ended(BaseException):
 
 class TooMuch(Exception):
     """The call was ended; the text says why."""
+
+
+MOST_REPEATED = 1_000_000
+"""Times that a template may repeat a text or a list, and characters to which it may fill one up."""
+FILLERS = ("center", "indent", "ljust", "rjust", "zfill", "wordwrap", "truncate", "expandtabs")
+WIDE = re.compile(r"[%{][^a-zA-Z]*\d{7,}")
+"""Of a format that fills a text up to millions of characters."""
+
+
+@lru_cache(maxsize=256)
+def check_operations(template: str) -> None:
+    """Raise TooMuch for a single operation that would hold the processor or the memory for longer
+    than a watching thread could wait: nothing else runs until it is done, and constants are
+    calculated when the template is compiled. No template that shows messages has powers."""
+    from jinja2 import Environment, TemplateSyntaxError, nodes
+
+    try:
+        # it only parses: nothing is calculated yet
+        tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_plain_tags(template))
+    except (TemplateSyntaxError, RecursionError):
+        return  # said where it is compiled
+    if next(tree.find_all(nodes.Pow), None) is not None:
+        raise TooMuch("it raises numbers to powers")
+    for product in tree.find_all(nodes.Mul):
+        sizes = [_constant(side) for side in (product.left, product.right)]
+        if any(isinstance(n, int) and n > MOST_REPEATED for n in sizes):
+            raise TooMuch("it repeats something millions of times")
+    for call in tree.find_all((nodes.Filter, nodes.Call)):
+        name = call.name if isinstance(call, nodes.Filter) else getattr(call.node, "attr", "")
+        widths = [_constant(argument) for argument in call.args]
+        if name in FILLERS and any(isinstance(n, int) and n > MOST_REPEATED for n in widths):
+            raise TooMuch("it fills a text up to millions of characters")
+    for constant in tree.find_all(nodes.Const):
+        if isinstance(constant.value, str) and WIDE.search(constant.value):
+            raise TooMuch("it formats a text to millions of characters")
+
+
+def _plain_tags(template: str) -> str:
+    """The template without the tag that only transformers knows."""
+    return re.sub(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}", "", template)
+
+
+def _constant(node: Any) -> object:
+    """The number that an expression always is; None for another one."""
+    from jinja2 import nodes
+
+    if isinstance(node, nodes.Const):
+        return node.value
+    if isinstance(node, nodes.Mul | nodes.Add):
+        parts = _constant(node.left), _constant(node.right)
+        if all(isinstance(n, int) and abs(n) < 10**18 for n in parts):
+            left, right = parts
+            return left * right if isinstance(node, nodes.Mul) else left + right  # type: ignore[operator]
+    return None
 
 
 def bounded(call: Callable[[], T], *, seconds: float = SECONDS, size: int = BYTES) -> T:

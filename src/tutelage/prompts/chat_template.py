@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from tutelage.errors import PolicyError, first_line
-from tutelage.prompts.bounded import bounded
+from tutelage.errors import EndlessTemplateError, PolicyError, first_line
+from tutelage.prompts.bounded import TooMuch, bounded, check_operations
 from tutelage.prompts.toolbox import WORDS, Toolbox
 
 SYSTEM, USER, AGENT, AGAIN = (
@@ -38,7 +38,16 @@ MARKER = re.compile(r"[<\[{(|\u3010\uff1c].+[>\]})|\u3011\uff1e]", re.DOTALL)
 DAY = datetime(2024, 7, 26)
 """The date of every prompt, for templates that write today's (Llama 3.1): a run that is continued
 tomorrow, or done again next month, has the same prompts."""
-THOUGHT = "<think>"
+THOUGHT, THOUGHT_DONE = "<think>", "</think>"
+OPENED = re.compile(
+    r"(?P<open>[<\[\u25c1](?:\|?START_)?)(?P<name>[\w:]*(?:think|thought|reason)\w*)"
+    r"(?P<close>\|?[>\]\u25b7])\s*\Z",
+    re.IGNORECASE,
+)
+"""The mark of a thought that ends a prompt: <think>, <thought> (EXAONE Deep), [THINK]."""
+RENDERINGS = 16
+"""Of one message, to find something random in a template: one choice of two passes 2^-15 of the
+time."""
 
 
 def read_template(path: Path) -> str:
@@ -130,6 +139,7 @@ class Chat:
         """An argument for rendering: the template with `_clock` where it asks for today's date. A
         template without it is rendered as it is."""
         template = self.tokenizer.get_chat_template(None, options.get("tools"))
+        check_operations(template)
         return {"chat_template": _clock() + template} if "strftime_now" in template else {}
 
     def _render(self, messages: list[tuple[str, str]], generate: bool, **options: object) -> str:
@@ -160,6 +170,11 @@ class Chat:
             )
         except Exception as error:  # a template is a program of anybody's
             reason = first_line(error)[:200]
+            if isinstance(error, TooMuch):
+                raise EndlessTemplateError(
+                    f"the chat template was given up on: {reason}; set `chat_template` to a Jinja "
+                    "file that shows messages and little more"
+                ) from error
             raise PolicyError(
                 f"the chat template does not take messages from {roles} ({reason}); set "
                 "`chat_template` to a Jinja file that takes system, user and assistant messages"
@@ -198,7 +213,8 @@ class Chat:
                 "the chat template ends a prompt differently from turn to turn, so turns cannot "
                 "be appended to it; set `chat.template` to a simpler Jinja file"
             )
-        closing = self._end_text(glue)
+        end = self._end_text(glue)
+        closing = glue[: glue.index(end) + len(end)]
         return {
             "system": before_system,
             "user": middle,
@@ -209,8 +225,9 @@ class Chat:
         }
 
     def _end_text(self, glue: str) -> str:
-        """The text of the end-of-turn token: the text after an assistant message begins with it."""
-        ends = [t for t in self._special if t and glue.startswith(t)]
+        """The text of the end-of-turn token: the text after an assistant message begins with it, up
+        to white space (Llama 2)."""
+        ends = [t for t in self._special if t and glue.lstrip().startswith(t)]
         if not ends:
             raise PolicyError(
                 "the chat template closes an assistant message with no special token, so the "
@@ -229,7 +246,14 @@ class Chat:
     @cached_property
     def end(self) -> int:
         """The id of the end-of-turn token: a completion's last, and trained on."""
-        return int(self.tokenizer.convert_tokens_to_ids(self._pieces["closing"]))
+        text = self._end_text(self._pieces["closing"])
+        return int(self.tokenizer.convert_tokens_to_ids(text))
+
+    @cached_property
+    def _before_end(self) -> str:
+        """White space that the template writes before the end-of-turn token."""
+        closing = self._pieces["closing"]
+        return closing[: closing.index(self._end_text(closing))]
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -368,7 +392,34 @@ class Chat:
     @cached_property
     def opens_thought(self) -> bool:
         """Whether a prompt ends with an opened thought (DeepSeek-R1-Distill, QwQ)."""
-        return self._pieces["generate"].rstrip().endswith(THOUGHT)
+        return self.opened(self._pieces["generate"])
+
+    @staticmethod
+    def opened(prompt: str) -> bool:
+        """Whether a prompt ends with the mark of a thought."""
+        return OPENED.search(prompt) is not None
+
+    @cached_property
+    def _thought_done(self) -> str:
+        """What ends the thought that a prompt has opened.
+
+        >>> from unittest.mock import Mock
+        >>> [Chat(Mock(), Mock())._closing_of(x) for x in ("<thought>\\n", "[THINK]", "<think>")]
+        ['</thought>', '[/THINK]', '</think>']
+        """
+        return self._closing_of(self._pieces["generate"])
+
+    @staticmethod
+    def _closing_of(prompt: str) -> str:
+        mark = OPENED.search(prompt)
+        if mark is None:
+            return THOUGHT_DONE
+        opening = mark["open"]
+        if "START_" in opening.upper():
+            opening = opening.upper().replace("START_", "END_")
+        elif opening in "<[":
+            opening += "/"
+        return f"{opening}{mark['name']}{mark['close']}"
 
     def with_tools(self, system: str, tools: str) -> str:
         """The content of a system message that also names functions (JSON, as OpenAI's API lists
@@ -377,6 +428,8 @@ class Chat:
         messages = [("system", SYSTEM), ("user", USER)]
         try:
             text = self._render(messages, generate=True, tools=json.loads(tools))
+        except EndlessTemplateError:
+            raise
         except PolicyError:  # a template that refuses functions knows none
             text = ""
         before, _, _ = text.partition(USER)
@@ -424,10 +477,26 @@ class Chat:
         return self._encoded.get(("reply", text), self._reply)
 
     def _reply(self, text: str) -> tuple[int, ...]:
-        if self.opens_thought:
-            text = text.removeprefix(THOUGHT)
+        if not self.opens_thought:
+            return (*self._own_words(text + self._before_end), self.end)
+        text, done, rest = text.removeprefix(THOUGHT).partition(THOUGHT_DONE)
+        mark = self._thought_done_id
+        if not done or mark is None:
+            text += (self._thought_done if done else "") + rest
+            return (*self._own_words(text + self._before_end), self.end)
+        after = self._own_words(rest + self._before_end)
+        return (*self._own_words(text), mark, *after, self.end)
+
+    def _own_words(self, text: str) -> tuple[int, ...]:
+        """Ids of a reply's text; no control token in it but marks of thoughts."""
         ids = self._plain(text)
-        return (*(ids if not self._never_said & set(ids) else self._apart(text)), self.end)
+        return ids if not self._never_said & set(ids) else self._apart(text)
+
+    @cached_property
+    def _thought_done_id(self) -> int | None:
+        """The token that ends a thought, where it is a special one: texts are read without those."""
+        known = self._thought_done in self._special
+        return int(self.tokenizer.convert_tokens_to_ids(self._thought_done)) if known else None
 
     @cached_property
     def _never_said(self) -> frozenset[int]:
@@ -439,15 +508,23 @@ class Chat:
         """The text of a completion without the token that ended it; with the beginning of the thought
         that its prompt has opened."""
         body = tokens[:-1] if tokens and tokens[-1] in self.ends else tokens
-        text = str(self.tokenizer.decode(list(body), skip_special_tokens=True))
-        return THOUGHT + text if self.opens_thought else text
+        if not self.opens_thought:
+            return self._decoded(body)
+        mark = self._thought_done_id
+        if mark is None or mark not in body:
+            return THOUGHT + self._decoded(body).replace(self._thought_done, THOUGHT_DONE, 1)
+        at = body.index(mark)
+        return THOUGHT + self._decoded(body[:at]) + THOUGHT_DONE + self._decoded(body[at + 1 :])
+
+    def _decoded(self, ids: tuple[int, ...]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def check(self, *, system: bool = True) -> None:
         """Raise PolicyError for a template that changes past turns, unless history is "append".
 
         system  whether the turns come after a system message
         """
-        if self._render([("user", USER)], True) != self._render([("user", USER)], True):
+        if len({self._render([("user", USER)], True) for _ in range(RENDERINGS)}) > 1:
             raise PolicyError(
                 "the chat template renders the same message differently each time, so no two runs "
                 "would be alike; set `chat.template` to a Jinja file without anything random"

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from tutelage.envs.agents.tools import FunctionCall, names_of, read, written
-from tutelage.errors import PolicyError
+from tutelage.errors import EndlessTemplateError, PolicyError
 
 Ids = tuple[int, ...]
 WORDS = (
@@ -42,6 +42,7 @@ class Talk(Protocol):
     def end(self) -> int: ...
     @property
     def opens_thought(self) -> bool: ...
+    def opened(self, prompt: str) -> bool: ...
     @property
     def control_texts(self) -> list[str]: ...
     def piece(self, name: str) -> str: ...
@@ -108,6 +109,8 @@ class Toolbox:
             return None
         try:
             return {with_system: self._opening(with_system) for with_system in (True, False)}
+        except EndlessTemplateError:
+            raise
         except (PolicyError, ValueError):
             return None
 
@@ -156,6 +159,8 @@ class Toolbox:
             return None
         try:
             return self._read_results()
+        except EndlessTemplateError:
+            raise
         except (PolicyError, ValueError):
             return None
 
@@ -183,7 +188,7 @@ class Toolbox:
         before, found, after = one.removeprefix(asked).partition(FIRST)
         if not (ended and found and one.startswith(asked) and one.count(FIRST) == 1):
             raise ValueError("a result does not follow the answer before it")
-        if after.rstrip().endswith("<think>") != self.chat.opens_thought:
+        if self.chat.opened(after) != self.chat.opens_thought:
             raise ValueError("only some prompts open a thought")
         quoted = self._render(self._messages(1, [QUOTED]), generate=True)
         as_json = QUOTED not in quoted
@@ -194,6 +199,8 @@ class Toolbox:
     def _between(self, after: str) -> str | None:
         try:
             two = self._render(self._messages(2, [FIRST, SECOND]), generate=True)
+        except EndlessTemplateError:
+            raise
         except PolicyError:
             return None
         between, found, rest = two.partition(FIRST)[2].partition(SECOND)
@@ -225,6 +232,8 @@ class Toolbox:
             return self.chat.reply(text)
         try:
             own = self._written(found.calls)
+        except EndlessTemplateError:
+            raise
         except (PolicyError, ValueError):
             return self.chat.reply(text)
         before = "\n".join(part for part in (head + mark, found.content) if part)

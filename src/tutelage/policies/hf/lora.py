@@ -92,19 +92,23 @@ def weights(model: Any) -> Iterator[tuple[str, Tensor]]:
         path, _, last = name.rpartition(".")
         if ".lora_" in name:
             continue
-        if not path.endswith(".base_layer"):
-            yield name, value
-            continue
-        path = path.removesuffix(".base_layer")
-        delta = model.get_submodule(path).get_delta_weight("default") if last == "weight" else None
+        delta = None
+        # around experts lies one wrapper for each of their tensors
+        while path.endswith(".base_layer"):
+            path = path.removesuffix(".base_layer")
+            layer = model.get_submodule(path)
+            if getattr(layer, "parameter_name", "weight") == last:
+                delta = layer.get_delta_weight("default")
         yield f"{path}.{last}", value if delta is None else value + delta.to(value)
 
 
 @contextmanager
 def _without_peft_warnings() -> Iterator[None]:
-    """peft itself reads a name that transformers has renamed; a user can change nothing there."""
+    """peft itself reads a name that transformers has renamed, and looks for the doubled rank of
+    experts in their modules, not in their tensors; a user can change nothing there."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        warnings.filterwarnings("ignore", ".*_pattern keys did not match", RuntimeWarning)
         yield
 
 

@@ -5,11 +5,13 @@ time and number, and the key that clients must send.
 """
 
 import hmac
+import io
 import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -26,6 +28,28 @@ LINGER_SECONDS = 2.0
 """Seconds for which a refused client may continue to send."""
 IDLE_SECONDS = 60
 """Seconds after which a silent client is disconnected."""
+REQUEST_SECONDS = 120
+"""Seconds in which a request must have arrived, however steadily its bytes come."""
+
+
+class Arriving(io.RawIOBase):
+    """The bytes that a client sends, up to a time on the monotonic clock."""
+
+    def __init__(self, connection: socket.socket, idle: float) -> None:
+        self.connection, self.idle, self.until = connection, idle, float("inf")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.connection.settimeout(min(left, self.idle))
+        try:
+            return self.connection.recv_into(buffer)
+        finally:
+            self.connection.settimeout(self.idle)
 
 
 class Server(ThreadingHTTPServer):
@@ -94,6 +118,27 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing: a run sends thousands of requests."""
 
+    def setup(self) -> None:
+        super().setup()
+        self.arriving = Arriving(self.connection, self.timeout)
+        self.rfile = io.BufferedReader(self.arriving)
+
+    def handle_one_request(self) -> None:
+        self.arriving.until = time.monotonic() + REQUEST_SECONDS
+        super().handle_one_request()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What http.server itself refuses, with a body as all other errors have it."""
+        unknown = code == HTTPStatus.NOT_IMPLEMENTED
+        status = HTTPStatus.METHOD_NOT_ALLOWED if unknown else code
+        words = "only GET and POST are answered" if unknown else message or "no HTTP request"
+        self.close_connection = True
+        self.request_version = self.protocol_version  # whatever the client wrote there
+        try:
+            self._send(*_refused(RequestError(status, "BadRequestError", words)))
+        except OSError:
+            return
+
     def do_GET(self) -> None:
         self._answer(self.server.endpoints.get)
 
@@ -114,30 +159,32 @@ class Handler(BaseHTTPRequestHandler):
             if not isinstance(body, dict):
                 raise RequestError(400, "BadRequestError", "the body is no JSON object")
             status, answer = 200, paths[wanted](body)
-        except TimeoutError:
-            self.close_connection = True
-            return
         except RequestError as refused:
-            error = {"message": str(refused), "type": refused.kind, "code": refused.status}
-            status, answer = refused.status, {"error": error}
+            status, answer = _refused(refused)
         except Exception as problem:
             message = str(problem)[:500] or type(problem).__name__
             error = {"message": message, "type": "InternalServerError", "code": 500}
             status, answer = 500, {"error": error}
         self.close_connection = self.close_connection or not read
-        raw = json.dumps(answer).encode()
         try:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(raw)))
-            if self.close_connection:
-                self.send_header("Connection", "close")
-            self.end_headers()
-            self.wfile.write(raw)
+            self._send(status, answer)
             if not read:
                 self._discard()
         except OSError:
             self.close_connection = True  # the client has gone
+
+    def _send(self, status: int, answer: Any) -> None:
+        raw = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.send_header("Allow", "GET, POST")
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(raw)
 
     def _discard(self) -> None:
         """Read and discard the rest of a refused request: the client would miss the answer
@@ -153,7 +200,10 @@ class Handler(BaseHTTPRequestHandler):
         """Bytes of the body, before any is read."""
         if self.headers.get("Transfer-Encoding"):
             raise RequestError(411, "BadRequestError", "the body needs a Content-Length")
-        text = (self.headers.get("Content-Length") or "0").strip()
+        lengths = {text.strip() for text in self.headers.get_all("Content-Length") or ["0"]}
+        if len(lengths) > 1:
+            raise RequestError(400, "BadRequestError", "two Content-Lengths differ")
+        text = lengths.pop()
         if not (text.isascii() and text.isdigit()):
             raise RequestError(400, "BadRequestError", "the Content-Length is no number")
         if len(text) > 12 or int(text) > MAX_REQUEST_BYTES:
@@ -167,9 +217,19 @@ class Handler(BaseHTTPRequestHandler):
             raise RequestError(401, "AuthenticationError", "the key is missing or wrong")
 
     def _body(self, length: int) -> Any:
-        raw = self.rfile.read(length)
+        try:
+            raw = self.rfile.read(length)
+        except TimeoutError:
+            message = "the body did not arrive in time"
+            raise RequestError(408, "BadRequestError", message) from None
         try:
             return json.loads(raw) if raw else {}
         except (ValueError, RecursionError) as error:
             reason = str(error)[:200]
             raise RequestError(400, "BadRequestError", f"the body is not JSON ({reason})") from None
+
+
+def _refused(error: RequestError) -> tuple[int, Any]:
+    """The status and the body of an answer that refuses a request."""
+    told = {"message": str(error), "type": error.kind, "code": int(error.status)}
+    return int(error.status), {"error": told}

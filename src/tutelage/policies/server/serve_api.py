@@ -10,6 +10,7 @@ The API is a part of vLLM's (repository vllm-project/vllm); the rest of it is re
 
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -28,6 +29,10 @@ MAX_TOP_LOGPROBS = 1024
 """Alternatives to a token that a request may ask for."""
 
 
+MOST_SPACES = 64
+"""Characters that one token may stand for where a tokenizer drops or joins white space."""
+
+
 class RequestError(Exception):
     """A request that is answered with a status other than 200."""
 
@@ -39,7 +44,7 @@ class RequestError(Exception):
 class CompletionBody(BaseModel):
     """The body of /v1/completions. Options that change the distribution are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str = ""
     prompt: str | list[Annotated[int, Field(ge=0)]]
@@ -69,7 +74,7 @@ class CompletionBody(BaseModel):
 class MessageBody(BaseModel):
     """One message of a conversation."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -78,7 +83,7 @@ class MessageBody(BaseModel):
 class ChatBody(BaseModel):
     """The body of /v1/chat/completions. Options that change the distribution are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str = ""
     messages: Annotated[list[MessageBody], Field(min_length=1)]
@@ -127,7 +132,7 @@ class Endpoints:
         return {"object": "list", "data": [card]}
 
     def _tokenize(self, body: Any) -> Any:
-        prompt = body.get("prompt", "")
+        prompt = body.get("prompt")
         if not isinstance(prompt, str):
             raise RequestError(400, "BadRequestError", "prompt: it must be a text")
         ids = self._ids(prompt)
@@ -147,12 +152,27 @@ class Endpoints:
             raise RequestError(400, "BadRequestError", str(error)) from None
         return {"results": [None]}
 
-    def _ids(self, text: str) -> list[int]:
+    @cached_property
+    def _most_characters(self) -> int:
+        """More than a context of the tokenizer's longest tokens has. Longer texts are refused before
+        they are encoded, which would take seconds."""
+        longest = max(map(len, self.chat.tokenizer.get_vocab()), default=1)
+        return self.limit * max(longest, MOST_SPACES)
+
+    def _check_text(self, text: str, where: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError:
-            message = "prompt: it holds half of a surrogate pair, which no tokenizer knows"
+            message = f"{where}: it holds half of a surrogate pair, which no tokenizer knows"
             raise RequestError(400, "BadRequestError", message) from None
+        if len(text) > self._most_characters:
+            message = (
+                f"{where}: {len(text):,} characters do not fit the context of {self.limit} tokens"
+            )
+            raise RequestError(400, "BadRequestError", message)
+
+    def _ids(self, text: str) -> list[int]:
+        self._check_text(text, "prompt")
         ids = self.chat.tokenizer(text, add_special_tokens=False)["input_ids"]
         return [int(token) for token in ids]
 
@@ -236,11 +256,17 @@ class Endpoints:
         if [each.role for each in rest] != wanted[: len(rest)] or len(rest) % 2 == 0:
             message = "messages: after a system message, user and assistant must take turns"
             raise RequestError(400, "BadRequestError", message)
+        if len(talk) > self.limit:
+            message = f"messages: {len(talk):,} do not fit the context of {self.limit} tokens"
+            raise RequestError(400, "BadRequestError", message)
+        # together, not one by one: a context may be filled by many
+        self._check_text("".join(each.content for each in talk), "messages")
         chat = self.chat
-        ids = chat.open(system, rest[0].content)
+        ids = list(chat.open(system, rest[0].content))
         for reply, seen in zip(rest[1::2], rest[2::2], strict=True):
-            ids = (*ids, *chat.reply(reply.content), *chat.follow(seen.content, ended=True))
-        return ids
+            ids += chat.reply(reply.content)
+            ids += chat.follow(seen.content, ended=True)
+        return tuple(ids)
 
     def _options(self, body: Any, kind: type[B]) -> B:
         try:

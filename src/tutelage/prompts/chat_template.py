@@ -172,17 +172,17 @@ class Chat:
             reason = first_line(error)[:200]
             if isinstance(error, TooMuch):
                 raise EndlessTemplateError(
-                    f"the chat template was given up on: {reason}; set `chat_template` to a Jinja "
+                    f"the chat template was given up on: {reason}; set `chat.template` to a Jinja "
                     "file that shows messages and little more"
                 ) from error
             raise PolicyError(
                 f"the chat template does not take messages from {roles} ({reason}); set "
-                "`chat_template` to a Jinja file that takes system, user and assistant messages"
+                "`chat.template` to a Jinja file that takes system, user and assistant messages"
             ) from error
         if not isinstance(text, str) or len(text) > LONGEST_FRAME:
             raise PolicyError(
                 f"the chat template renders a few words as {len(text):,} characters; set "
-                "`chat_template` to a Jinja file that shows messages and little more"
+                "`chat.template` to a Jinja file that shows messages and little more"
             )
         return text
 

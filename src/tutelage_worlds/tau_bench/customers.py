@@ -156,6 +156,11 @@ How to play:
 _THOUGHT: Final = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 
+def without_thoughts(words: str) -> str:
+    """A model's reply as it is said."""
+    return _THOUGHT.sub("", words).strip()
+
+
 class Simulated:
     """A customer played by a model, which gets the task and does not see the tools."""
 
@@ -170,7 +175,7 @@ class Simulated:
 
     def answer(self, content: str) -> str:
         self._messages.append(Message("user", content))
-        words = _THOUGHT.sub("", self._reply(tuple(self._messages))).strip() or MORE
+        words = without_thoughts(self._reply(tuple(self._messages))) or MORE
         self._messages.append(Message("assistant", words))
         return words
 
@@ -189,9 +194,12 @@ def check(user: str) -> None:
 
 def customer(user: str, options: Mapping[str, Any]) -> Customer:
     """A customer by name. A model is loaded once per process and shared by its episodes."""
-    if user == "scripted":
-        return Scripted()
-    return Simulated(_reply(CUSTOMERS.get(user, user), json.dumps(options, sort_keys=True)))
+    return Scripted() if user == "scripted" else Simulated(reply(user, options))
+
+
+def reply(user: str, options: Mapping[str, Any]) -> Reply:
+    """The model that plays a customer, by name."""
+    return _reply(CUSTOMERS.get(user, user), json.dumps(options, sort_keys=True))
 
 
 def _offered(path: str) -> Callable[[object], bool]:

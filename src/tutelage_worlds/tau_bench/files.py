@@ -1,12 +1,13 @@
 """Read and check tau-bench's own files.
 
-Three layouts are known by what lies in the folder, and none of their code is run:
+These layouts are known by what lies in the folder, and none of their code is run:
 
 a folder of JSON    orders, products and users (or flights, reservations and users), and
                     tasks_train.json, tasks_dev.json, tasks_test.json as far as they are there
 tau-bench           its repository's tau_bench/envs/retail or .../airline: the tables below data/,
                     tasks as Python literals in tasks_train.py and so on
-tau2-bench          its repository's data/tau2/domains/retail: db.json, tasks.json, split_tasks.json
+tau2-bench          its repository's data/tau2/domains/retail: db.json, tasks.json, split_tasks.json;
+                    or .../telecom (see `telecom.files`)
 """
 
 import ast
@@ -23,6 +24,7 @@ from tutelage_worlds.tau_bench.database import Database, Record, Store
 from tutelage_worlds.tau_bench.retail import RETAIL
 from tutelage_worlds.tau_bench.scenario import Scenario, World, facts, first_person
 from tutelage_worlds.tau_bench.tau2 import TAU2
+from tutelage_worlds.tau_bench.telecom import files as telecom
 from tutelage_worlds.tau_bench.tools import Call, Tools, perform
 
 SPLITS: Final = ("train", "dev", "test")
@@ -36,7 +38,7 @@ HOW = (
     "tau_bench/envs/retail"
 )
 NO_AIRLINE: Final = (
-    "of tau2-bench only the retail domain can be played, not its airline, whose rules are others; "
+    "of tau2-bench retail and telecom can be played, not its airline, whose rules are others; "
     "tau-bench's own airline is in its folder tau_bench/envs/airline"
 )
 
@@ -50,6 +52,8 @@ def load(folder: str) -> World:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise EnvError(f"there is no folder {folder} with tau-bench's data; {HOW}")
+    if telecom.is_telecom(root):
+        return telecom.load(root)
     if (root / "db.json").is_file():
         return _tau2(root)
     data = root / "data" if (root / "data").is_dir() else root

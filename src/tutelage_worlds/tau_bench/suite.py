@@ -16,6 +16,10 @@ from tutelage_worlds.tau_bench.generate import FAMILIES, SPLITS
 from tutelage_worlds.tau_bench.native import TauBenchCalls
 from tutelage_worlds.tau_bench.render import compact
 from tutelage_worlds.tau_bench.scenario import Scenario, World
+from tutelage_worlds.tau_bench.telecom import expert as telecom
+from tutelage_worlds.tau_bench.telecom.env import TelecomEnv
+from tutelage_worlds.tau_bench.telecom.files import is_telecom
+from tutelage_worlds.tau_bench.telecom.user import Caller, ScriptedCaller, SimulatedCaller
 from tutelage_worlds.tau_bench.tools import Tools
 
 GET: Final = "git clone https://github.com/sierra-research/tau-bench"
@@ -74,18 +78,32 @@ class TauBench:
             for k, scenario in enumerate(splits[split])
         ]
 
-    def make(self) -> TauBenchEnv:
+    def make(self) -> TauBenchEnv | TelecomEnv:
+        if self.data is not None and is_telecom(self.data):
+            return TelecomEnv(find, self._caller(), transfer=self.transfer)
         played_by = customers.customer(self.user, self.user_options)
         return TauBenchEnv(find, played_by, transfer=self.transfer)
 
+    def _caller(self) -> Caller:
+        if self.user == "scripted":
+            return ScriptedCaller()
+        return SimulatedCaller(customers.reply(self.user, self.user_options))
+
     def demonstrate(self, task: Task) -> Sequence[str]:
-        return [move.action for move in expert.demonstrate(*find(task), transfer=self.transfer)]
+        return [move.action for move in self._moves(task)]
 
     def thoughts(self, task: Task) -> Sequence[str]:
-        return [move.thought for move in expert.demonstrate(*find(task), transfer=self.transfer)]
+        return [move.thought for move in self._moves(task)]
+
+    def _moves(self, task: Task) -> Sequence[expert.Move]:
+        world, scenario = find(task)
+        show = telecom.demonstrate if world.domain == "telecom" else expert.demonstrate
+        return show(world, scenario, transfer=self.transfer)
 
     def plan(self, task: Task) -> Sequence[str]:
-        return expert.plan(*find(task), transfer=self.transfer)
+        world, scenario = find(task)
+        plan = telecom.plan if world.domain == "telecom" else expert.plan
+        return plan(world, scenario, transfer=self.transfer)
 
     def plan_thoughts(self, task: Task) -> Sequence[str]:
         return [expert.thought_of(action) for action in self.plan(task)]

@@ -72,8 +72,9 @@ class Kit(dict[str, Tool]):
         return add
 
 
-def perform(tools: Tools, data: Database, call: Call) -> str:
-    """Call a tool and return its answer. It is given copies: nothing that it stores is shared."""
+def perform(tools: Tools, data: object, call: Call) -> str:
+    """Call a tool on what it reads and changes, which is a database but for a customer's phone, and
+    return its answer. It is given copies: nothing that it stores is shared."""
     tool = tools.get(call.name)
     if tool is None:
         return f"Unknown action {call.name}"

@@ -73,6 +73,11 @@ class Observation:
     counts: tuple[tuple[str, int], ...] = ()  # at the end: what an agent did, such as "refused"
 
 
+TopLogprobs = tuple[tuple[tuple[int, float], ...], ...]
+"""Of each token of a turn, (id, log-probability) of tokens that its writer could have written there,
+and of the token itself; none where that is not known."""
+
+
 class Taken(NamedTuple):
     """A turn that changed hands: from token `at` on, the view `by` wrote it."""
 
@@ -106,10 +111,15 @@ class Turn:
     fresh: bool = False
     # updates that the student's weights had when they wrote it; None for those of the step itself
     version: int | None = None
+    top_logprobs: TopLogprobs = ()  # of each token; empty if none were recorded
 
     def __post_init__(self) -> None:
         if len(self.tokens) != len(self.logps):
             raise ValueError(f"{len(self.tokens)} tokens but {len(self.logps)} log-probabilities")
+        if self.top_logprobs and len(self.top_logprobs) != len(self.tokens):
+            raise ValueError(
+                f"{len(self.tokens)} tokens but top_logprobs of {len(self.top_logprobs)}"
+            )
         if self.taken is not None and not 0 <= self.taken.at < len(self.tokens):
             raise ValueError(
                 f"a turn of {len(self.tokens)} tokens cannot change hands at token {self.taken.at}"

@@ -2,12 +2,13 @@
 
     L = sum over terms of mean_t of the term's loss at token t
 
-    [algorithm.views.NAME]  policy, hint, hindsight
+    [algorithm.views.NAME]  policy, hint, hindsight, top_logprobs
     [algorithm.actors]      NAME = the chance that this view takes a turn
     [algorithm.terms.NAME]  kind (NAME if left out), and its parts:
       reinforce             advantage, surrogate, old, trains
       distill               divergence, teacher, weight, gate, live, trains
       distill_sampled       estimate, teacher, weight, gate, corrected, baseline, trains
+      distill_recorded      weight, trains
       entropy               weight, trains
 
 Chances, advantages, weights, gates, surrogates, estimates and divergences are expressions such as
@@ -26,6 +27,7 @@ from tutelage.objective import (
     Acting,
     Algorithm,
     Distill,
+    DistillRecorded,
     DistillSampled,
     Entropy,
     Reinforce,
@@ -34,10 +36,12 @@ from tutelage.objective import (
     View,
 )
 
-TERMS: dict[str, type[Reinforce | Distill | DistillSampled | Entropy]] = {
+AnyTerm = Reinforce | Distill | DistillSampled | DistillRecorded | Entropy
+TERMS: dict[str, type[AnyTerm]] = {
     "reinforce": Reinforce,
     "distill": Distill,
     "distill_sampled": DistillSampled,
+    "distill_recorded": DistillRecorded,
     "entropy": Entropy,
 }
 EXPRESSIONS = {
@@ -144,7 +148,7 @@ def _term(name: str, settings: Settings, reader: Reader) -> Term:
 
 
 def _fields(
-    kind: type[View | Acting | Takeover | Reinforce | Distill | DistillSampled | Entropy],
+    kind: type[View | Acting | Takeover | AnyTerm],
     settings: Settings,
     where: str,
     reader: Reader,

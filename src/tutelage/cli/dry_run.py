@@ -28,6 +28,7 @@ from tutelage.envs import guard
 from tutelage.envs.base import Demonstrates, Suite
 from tutelage.objective import (
     Distill,
+    DistillRecorded,
     DistillSampled,
     Entropy,
     Reinforce,
@@ -188,6 +189,8 @@ def describe(term: Term) -> str:
         what = f"{_name(term.divergence)} to {term.teacher} over the vocabulary"
     elif isinstance(term, DistillSampled):
         what = f"{_name(term.estimate)} to {term.teacher} on sampled tokens"
+    elif isinstance(term, DistillRecorded):
+        what = "forward_kl to likely tokens that were recorded, or likelihood of the tokens"
     elif isinstance(term, Entropy):
         what = "an entropy bonus"
     else:

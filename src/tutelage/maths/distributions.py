@@ -309,6 +309,10 @@ Divergence = Callable[[Tensor, Tensor], Tensor]
 """(student [n, V], teacher [n, V]) log-probabilities -> [n], as in `maths.divergences`."""
 
 
+Known = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(student [n, V], ids [n, K], their log-probabilities [n, K]) -> [n], as `divergences.recorded`."""
+
+
 def diverge(divergence: Divergence, student: Distribution, teacher: Distribution) -> Tensor:
     """A divergence at each token -> [N]; the gradient reaches the student only."""
     if teacher.shared is not None:
@@ -327,6 +331,12 @@ def diverge(divergence: Divergence, student: Distribution, teacher: Distribution
         return divergence(rows, goal)
 
     return _by_chunk(against, student, teacher.hidden)
+
+
+def diverge_known(divergence: Known, student: Distribution, ids: Tensor, logps: Tensor) -> Tensor:
+    """A divergence from the K known entries of a teacher, ids and logps [N, K], at each token ->
+    [N]; the gradient reaches the student."""
+    return _by_chunk(divergence, student, ids, logps)
 
 
 def _by_chunk(function: Callable[..., Tensor], of: Distribution, *more: Tensor) -> Tensor:

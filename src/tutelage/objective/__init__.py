@@ -8,6 +8,7 @@ from tutelage.objective.takeover import Takeover
 from tutelage.objective.terms import (
     Bound,
     Distill,
+    DistillRecorded,
     DistillSampled,
     Entropy,
     Gate,
@@ -16,16 +17,18 @@ from tutelage.objective.terms import (
     Term,
     note_gate,
 )
-from tutelage.objective.view import STUDENT, View
+from tutelage.objective.view import STUDENT, TOP_LOGPROBS, View
 
 __all__ = [
     "EVENLY",
     "ONE",
     "STUDENT",
+    "TOP_LOGPROBS",
     "Acting",
     "Algorithm",
     "Bound",
     "Distill",
+    "DistillRecorded",
     "DistillSampled",
     "Entropy",
     "Gate",

@@ -1,5 +1,6 @@
 """From episodes to tensors: collate the sampled tokens of a step into one flat TokenBatch."""
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tutelage.maths.segments import segment_sum
-from tutelage.types import Episode
+from tutelage.types import Episode, Turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,10 @@ class TokenBatch:
     # state has a number of its own
     state: Tensor
     won: Tensor  # [E] bool
+    # [N, K] ids of the likely tokens that were recorded with each, -1 where there are fewer, and
+    # their log-probabilities, -inf likewise; K = 0 where none were recorded
+    top_ids: Tensor
+    top_logps: Tensor
     actors: tuple[str, ...]
 
     def to(self, device: str) -> "TokenBatch":
@@ -83,8 +88,24 @@ def collate(episodes: Sequence[Episode]) -> TokenBatch:
             ]
         ),
         won=torch.tensor([episode.won for episode in episodes], dtype=torch.bool),
+        **_top([turn for _, turn in turns]),
         actors=actors,
     )
+
+
+def _top(turns: Sequence[Turn]) -> dict[str, Tensor]:
+    """`top_ids` and `top_logps` of all tokens."""
+    rows = [row for turn in turns for row in turn.top_logprobs or ((),) * len(turn.tokens)]
+    k = max(map(len, rows), default=0)
+    padded = [[*row, *[(-1, -math.inf)] * (k - len(row))] for row in rows]
+    return {
+        "top_ids": torch.tensor([[i for i, _ in row] for row in padded], dtype=torch.long).view(
+            len(rows), k
+        ),
+        "top_logps": torch.tensor(
+            [[x for _, x in row] for row in padded], dtype=torch.float32
+        ).view(len(rows), k),
+    }
 
 
 def _situation(episode: Episode, turn: int, state: Hashable) -> Hashable:

@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from tutelage.maths.distributions import Divergence, diverge, entropy
+from tutelage.maths.distributions import Divergence, diverge, diverge_known, entropy
+from tutelage.maths.divergences import forward_kl, recorded
 from tutelage.maths.surrogates import Clipped, Surrogate, ppo_clip, ratio
 from tutelage.objective.scores import Scores
 from tutelage.objective.step import ONE, Signal, Step
@@ -195,6 +196,41 @@ class DistillSampled:
             return _spread(weight[i[on]] * scale * value, on, len(i))
 
         return Bound(_corrected(step, loss), counts, (self.trains,), resolve)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillRecorded:
+    """Distillation from the likely tokens that a text-only teacher told of each token it wrote:
+    weight * forward KL over those and all others pooled into one (`divergences.recorded`), and
+    -weight * log p of the token where none are known.
+
+    weight  [N] per sampled token; tokens of weight 0 are not computed
+    trains  the view that learns
+    """
+
+    weight: Signal
+    trains: str = STUDENT
+    name: str = "distill_recorded"
+
+    def bind(self, step: Step) -> Bound:
+        weight, batch = step.weight(self.weight), step.batch
+        counts = weight != 0
+        known = counts & (batch.top_ids >= 0).any(-1)
+        step.note(f"top_logprobs[{self.name}]", torch.where(counts, known.float(), torch.nan))
+
+        def loss(live: Mapping[str, Scores], i: Tensor) -> Tensor:
+            student, on = live[self.trains], known[i].nonzero().squeeze(-1)
+            value = -student.logp
+            if len(on):
+                ids, logps = batch.top_ids[i[on]], batch.top_logps[i[on]]
+                kl = diverge_known(KNOWN_KL, student.distribution[on], ids, logps)
+                value = torch.where(known[i], _spread(kl, on, len(i)), value)
+            return weight[i] * value
+
+        return Bound(loss, counts, (self.trains,))
+
+
+KNOWN_KL = recorded(forward_kl)
 
 
 def _corrected(step: Step, loss: Loss) -> Loss:

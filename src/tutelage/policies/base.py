@@ -14,6 +14,7 @@ from tutelage.objective.aligned import Coverage
 from tutelage.objective.scores import Scores
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Ids, Sample
+from tutelage.types import TopLogprobs
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -37,6 +38,8 @@ class Request:
     temperature: float = 1.0  # 0 takes the likeliest token
     ends: Ids = ()  # the tokens that end the turn, `MOST_ENDS` at most; those of the engine if empty
     family: str = ""  # of the task, for policies that differ by it
+    # how many likely tokens are wanted with each that is written, from policies that tell them
+    top_logprobs: int = 0
 
     def refuse_beyond(self, context: int) -> None:
         """Raise PolicyError for a turn that may grow longer than the context."""
@@ -55,6 +58,7 @@ class Completion:
     tokens: Ids
     logps: tuple[float, ...]  # at the sampling temperature (at 1 where that was 0)
     ended: bool
+    top_logprobs: TopLogprobs = ()  # as `Turn` has them
 
 
 class Engine(Protocol):

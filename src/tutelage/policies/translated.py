@@ -24,6 +24,7 @@ from tutelage.policies.server.chat import ChatPolicy, TextChat
 from tutelage.prompts.alignment import Pair, Reading, TextPair, common
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Ids, Sample
+from tutelage.types import TopLogprobs
 
 MOST_WRITTEN = 1 << 16
 """Turns whose own tokens are remembered: those of a step and more."""
@@ -180,6 +181,7 @@ class Translated:
         request, before = self.asked.pop(own.key)
         ids, ended = own.tokens, own.ended
         tokens = self.pair.write(ids, ended=ended)
+        top = self._top(own, tokens)
         if not tokens:  # nothing that the student could have said
             tokens, ended = (self.pair.student.end,), True
         if len(tokens) > request.max_new:
@@ -190,8 +192,12 @@ class Translated:
         self.written[hash((before, tokens))] = reading
         while len(self.written) > MOST_WRITTEN:
             del self.written[next(iter(self.written))]
-        logps = _shares(reading, own.logps)
-        return Completion(key=own.key, tokens=tokens, logps=logps, ended=ended)
+        logps, top = _shares(reading, own.logps), top[: len(tokens)]
+        return Completion(key=own.key, tokens=tokens, logps=logps, ended=ended, top_logprobs=top)
+
+    def _top(self, own: Completion, tokens: Ids) -> TopLogprobs:
+        """Likely tokens besides those of a turn in the student's tokens, where they are known."""
+        return ()
 
     def _cut(self, tokens: Ids, ids: Ids, room: int) -> Reading:
         """The head of a turn, up to the last place that fits where both have a boundary; without
@@ -285,9 +291,10 @@ class TextOnly(TranslatedServer):
 
     def __init__(self, inner: OpenedPolicy, student: Chat, *, name: str) -> None:
         self.inner = inner
-        self.pair = TextPair(student, inner.chat)
+        self.pair: TextPair = TextPair(student, inner.chat)
         self.chat = TwoChats.of(student, inner.chat)
         self.asked, self.written = {}, {}
+        self.noted: set[str] = set()
 
     @property
     def account(self) -> Account | None:
@@ -296,6 +303,23 @@ class TextOnly(TranslatedServer):
 
     def tokens_of(self, key: str) -> int:
         return self.inner.tokens_of(key) if isinstance(self.inner, ChatPolicy) else 0
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What is wrong with the log-probabilities that it tells, by kind."""
+        return self.inner.notes if isinstance(self.inner, ChatPolicy) else {}
+
+    def new_notes(self) -> list[str]:
+        """Those of a kind that was not asked for before."""
+        new = {kind: note for kind, note in self.notes.items() if kind not in self.noted}
+        self.noted.update(new)
+        return list(new.values())
+
+    def _top(self, own: Completion, tokens: Ids) -> TopLogprobs:
+        told = self.inner.told_of(own.key) if isinstance(self.inner, ChatPolicy) else ()
+        if not told:
+            return ()
+        return self.pair.top_logprobs(tokens, self.pair.teacher.text(own.tokens), told)
 
     def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
         count = sum(len(sample.tokens) for sample in samples)
@@ -312,6 +336,16 @@ def translated(policy: OpenedPolicy, student: Chat, *, name: str) -> OpenedPolic
         return policy
     kind = TranslatedServer if isinstance(policy, AnswersLate) else Translated
     return kind(policy, student, name=name)
+
+
+def new_notes(policies: Mapping[str, object]) -> list[str]:
+    """Sentences about log-probabilities that policies asked in messages do not tell, each once."""
+    return [
+        f"policies.{name}: {note}; where it tells none, its turns teach by cross-entropy"
+        for name, policy in policies.items()
+        if isinstance(policy, TextOnly)
+        for note in policy.new_notes()
+    ]
 
 
 def account_lines(policies: Mapping[str, object]) -> dict[str, dict[str, float]]:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from tutelage.errors import PolicyError
 from tutelage.prompts.chat_template import THOUGHT, Chat
+from tutelage.types import TopLogprobs
 
 Ids = tuple[int, ...]
 SPACES = b" \t\r\n"
@@ -311,14 +312,51 @@ class Pair:
         return Reading(ids=ids, chunk=tuple(chunk), of=tuple(of), single=tuple(single))
 
 
+class Told(NamedTuple):
+    """A token of a text that a chat server wrote, as bytes, and the log-probabilities of the likely
+    tokens there, itself among them; none where it tells of no others."""
+
+    data: bytes
+    top: tuple[tuple[bytes, float], ...]
+
+
 class TextPair(Pair):
-    """A student, and a teacher that is asked in messages and tells nothing of its tokens: turns are
-    texts for it, and there are no chunks."""
+    """A student, and a teacher that is asked in messages, whose tokens have no ids: turns are texts
+    for it, and there are no chunks."""
 
     def __init__(self, student: Chat, teacher: Chat) -> None:
         self.student, self.teacher = student, teacher
         self.same = [-1] * student.size
         self.readings: dict[Ids, Reading] = {}
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.student, name="the student")
+
+    @cached_property
+    def _by_bytes(self) -> dict[bytes, int]:
+        """The student's token of some bytes; one that stands for a byte of a character last."""
+        found: dict[bytes, int] = {}
+        for bytes_too in (False, True):
+            for i, data in enumerate(_texts(self._vocabulary, bytes_too=bytes_too)):
+                if isinstance(data, bytes) and i not in self.student.ends:
+                    found.setdefault(data, i)
+        return found
+
+    def top_logprobs(self, tokens: Ids, text: str, told: Sequence[Told]) -> TopLogprobs:
+        """What a teacher told of its tokens of a text, for the student's tokens of it. Where one of
+        each is the same bytes at the same place, there are the student's tokens that are all of the
+        bytes of a likely one; nothing elsewhere."""
+        ours = _in_text(self._vocabulary, tokens, text)
+        others = placed([each.data for each in told], text.encode())
+        pieces = self._vocabulary.pieces
+        rows: list[tuple[tuple[int, float], ...]] = [()] * len(tokens)
+        for (i, j), (k, m) in pairwise(common(ours.at, others.at)):
+            single = k - i == m - j == 1 and ours.whole[i] and others.whole[j]
+            if single and pieces[tokens[i]].data == told[j].data:
+                own = {**self._by_bytes, told[j].data: tokens[i]}
+                rows[i] = tuple((own[name], x) for name, x in told[j].top if name in own)
+        return tuple(rows) if any(rows) else ()
 
     def _cut_alike(self, text: str) -> bool:
         return False

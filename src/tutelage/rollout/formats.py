@@ -16,6 +16,7 @@ SCHEMA = "ATIF-v1.8"
 OURS = "tutelage"
 FORMS = ("atif", "messages")
 _TURN = ("actor", "taken", "action", "valid", "reward", "penalty", "fresh")
+_SOMETIMES = ("top_logprobs",)
 
 
 def atif(line: Mapping[str, Any], *, version: str, model: str = "") -> Line:
@@ -44,7 +45,7 @@ def atif(line: Mapping[str, Any], *, version: str, model: str = "") -> Line:
                 "completion_token_ids": list(turn["tokens"]),
                 "logprobs": list(turn["logps"]),
             },
-            "extra": {OURS: {**{name: turn[name] for name in _TURN}, "new": len(new)}},
+            "extra": {OURS: {**_extra(turn), "new": len(new)}},
         }
         if k + 1 < len(turns):
             step["observation"] = {"results": [{"content": turns[k + 1]["seen"]}]}
@@ -64,6 +65,10 @@ def atif(line: Mapping[str, Any], *, version: str, model: str = "") -> Line:
         },
         "extra": {OURS: about},
     }
+
+
+def _extra(turn: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: turn[name] for name in (*_TURN, *_SOMETIMES) if name in _TURN or name in turn}
 
 
 def from_atif(trajectory: Mapping[str, Any]) -> Line:
@@ -132,6 +137,7 @@ def _turn(step: Mapping[str, Any], seen: str, whole: list[int]) -> tuple[dict[st
         "prompt": prompt[len(prompt) - new :],
         "tokens": tokens,
         "logps": logps,
+        **{name: ours[name] for name in _SOMETIMES if name in ours},
     }
     return turn, [*prompt, *tokens]
 

@@ -287,6 +287,7 @@ class _Rollout:
                 max_new=limits.max_new_tokens - used,
                 temperature=limits.temperature,
                 family=p.job.task.family,
+                top_logprobs=self._view(name).top_logprobs,
             )
         )
 
@@ -310,7 +311,9 @@ class _Rollout:
         acting, task, opener = self.acting, p.job.task, self._opener(p)
         if not acting.uses_expert:
             return [], []
-        turns = [(opener, t.tokens, t.logps) for t in self.recorded.get(task.id, ())]
+        turns = [
+            (opener, t.tokens, t.logps, t.top_logprobs) for t in self.recorded.get(task.id, ())
+        ]
         if not turns:
             view = self.algorithm.views.get(opener)
             follows: ScriptKind = "plan" if view and "plan" in kinds_in(view.hint) else "trace"
@@ -329,13 +332,13 @@ class _Rollout:
             tools = context_of(self.session.context, self.session.suite, task).tools
             for text, imitated in texts:
                 ids = chat.reply_with(tools, text) if tools else chat.reply(text)
-                turns.append((opener if imitated else WRONG_TURN, ids, (0.0,) * len(ids)))
+                turns.append((opener if imitated else WRONG_TURN, ids, (0.0,) * len(ids), ()))
             self.session.clock.add("prompts", since)
         left = 0 if acting.student_turns is None else int(acting.student_turns(self.step))
         before = turns[: max(0, len(turns) - left)]
         completions = [
-            Completion(key=p.job.key, tokens=ids, logps=logps, ended=True)
-            for _, ids, logps in before
+            Completion(key=p.job.key, tokens=ids, logps=logps, ended=True, top_logprobs=top)
+            for _, ids, logps, top in before
         ]
         return completions, [name for name, *_ in before]
 
@@ -392,10 +395,11 @@ class _Rollout:
     def _acted(self, completion: Completion) -> None:
         p = self.live[completion.key]
         prompter, taken = p.readers[p.actor].prompter, None
-        tokens, logps = completion.tokens, completion.logps
+        tokens, logps, top = completion.tokens, completion.logps, completion.top_logprobs
         if p.begun is not None and self.acting.takeover is not None:
             taken = Taken(at=len(p.begun.tokens), by=self.acting.takeover.view)
             tokens, logps = (*p.begun.tokens, *tokens), (*p.begun.logps, *logps)
+            top = (*((),) * taken.at, *top) if top else ()
             p.begun = None
         own = not self._is_expert_turn(p) and self._view(p.actor).policy == "self"
         version = self.session.version if own else None
@@ -416,6 +420,7 @@ class _Rollout:
                 valid=parsed.valid,
                 fresh=p.fresh,
                 version=version,
+                top_logprobs=top,
             )
         )
         since = time.perf_counter()

@@ -126,6 +126,7 @@ def turn_line(turn: Turn) -> Line:
         "tokens": turn.tokens,
         "logps": turn.logps,
         **({} if turn.version is None else {"version": turn.version}),
+        **({"top_logprobs": turn.top_logprobs} if turn.top_logprobs else {}),
     }
 
 
@@ -189,4 +190,15 @@ def _turn_of(line: Mapping[str, object]) -> Turn:
         tokens=ids("tokens"),
         logps=tuple(float(x) for x in _typed(line["logps"], list)),
         version=None if line.get("version") is None else int(str(line["version"])),
+        top_logprobs=tuple(_top_of(token) for token in _typed(line.get("top_logprobs", []), list)),
     )
+
+
+def _top_of(token: object) -> tuple[tuple[int, float], ...]:
+    """The pairs of one token, as `Turn.top_logprobs` has them."""
+    pairs = tuple((int(i), float(x)) for i, x in _typed(token, list))
+    if len({i for i, _ in pairs}) < len(pairs) or not all(i >= 0 and x <= 0 for i, x in pairs):
+        raise ValueError(
+            "top_logprobs must be pairs of different ids and log-probabilities of at most 0"
+        )
+    return pairs

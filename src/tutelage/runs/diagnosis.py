@@ -61,8 +61,12 @@ def before(parts: Parts, session: Session, policies: Mapping[str, OpenedPolicy])
     student = policies["self"]
     sentences = list(dropped_layers(parts.config))
     sentences += slow_paths(policies)
+    views = [view for p in parts.phases for view in p.algorithm.views.values()]
+    telling = {view.policy for view in views if view.top_logprobs}
     sentences += [
-        text_only(name) if isinstance(policy, TextOnly) else other_tokenizer(name, policy.pair)
+        text_only(name, tells=name in telling)
+        if isinstance(policy, TextOnly)
+        else other_tokenizer(name, policy.pair)
         for name, policy in policies.items()
         if isinstance(policy, Translated)
     ]
@@ -101,8 +105,14 @@ def other_tokenizer(name: str, pair: Pair) -> str:
     )
 
 
-def text_only(name: str) -> str:
-    """What to expect of a teacher that is asked in messages."""
+def text_only(name: str, *, tells: bool = False) -> str:
+    """What to expect of a teacher that is asked in messages, and `tells` of likely tokens."""
+    if tells:
+        return (
+            f"{name} is asked in messages: the student learns from the turns that it takes, from "
+            "the likely tokens that it tells where its token is one of the student's (their share "
+            'is "top_logprobs" in the metrics), and nothing from it about other turns'
+        )
     return (
         f"{name} is asked in messages and tells no log-probabilities: the student learns from the "
         "turns that it takes, and nothing from it about other turns"

@@ -182,6 +182,21 @@ def refuse_untold(name: str, algorithm: Algorithm) -> None:
         )
 
 
+def refuse_no_top(name: str, policy: OpenedPolicy, episode: Episode) -> None:
+    """Refuse a policy that told no log-probabilities of likely tokens in any turn of an episode."""
+    if any(turn.top_logprobs for turn in episode.turns):
+        return
+    if isinstance(policy, TextOnly):
+        why = "; ".join(policy.notes.values()) or "no token of its answers is one of the student's"
+    else:
+        why = "it is not asked in messages, and its whole distribution can be read"
+    raise PolicyError(
+        f"policies.{name} tells no log-probabilities of likely tokens ({why}); learn from its "
+        'tokens alone with teacher_turns = "sampled", or from its distribution with "full" where it '
+        "can be scored"
+    )
+
+
 def refuse_mixed_tokens(name: str, algorithm: Algorithm) -> None:
     """Refuse what a policy with another tokenizer than the student's cannot do."""
     views = {n for n, view in algorithm.all_views().items() if view.policy == name}
@@ -218,6 +233,8 @@ def sampled_is_scored(wiring: Wiring) -> None:
 
 def _acts(wiring: Wiring, name: str, view: View) -> None:
     episode = _played(wiring, name, view)
+    if view.top_logprobs:
+        refuse_no_top(view.policy, wiring.policies[view.policy], episode)
     samples = wiring.session.prompter(view, wiring.task).samples(episode)
     ids: list[int] = []
     for k, (sample, turn) in enumerate(zip(samples, episode.turns, strict=True)):

@@ -31,7 +31,7 @@ from tutelage.policies.base import Divided, OpenedPolicy, Shards, Trainable
 from tutelage.policies.by_family import taught_lines
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.registry import open_policy
-from tutelage.policies.translated import account_lines
+from tutelage.policies.translated import account_lines, new_notes
 from tutelage.rollout import record
 from tutelage.rollout.hint_preparation import Hinter
 from tutelage.rollout.ranks import ALONE, Ranks
@@ -408,7 +408,7 @@ class _Loop:
         self.signs.add(line, episodes)
         self.columns = report.columns
         self.watch.stepped(line, seconds)
-        self._warn(self.causes.new(episodes))
+        self._warn([*self.causes.new(episodes), *new_notes(self.policies)])
 
     def _stopping(self) -> None:
         self.watch.warned("stopping after this step; Ctrl-C once more stops now and loses it")

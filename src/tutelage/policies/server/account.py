@@ -43,6 +43,7 @@ class Account:
     read: int = 0
     written: int = 0
     spent: float = 0.0
+    unread: int = 0  # answers whose log-probabilities cannot be read
     under_way: dict[str, float] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -127,6 +128,7 @@ class Account:
             "read": self.read,
             "written": self.written,
             "spent": self.spent,
+            **({"unread": self.unread} if self.unread else {}),
         }
 
 

@@ -1,7 +1,8 @@
 """A model behind any OpenAI-compatible server, asked in messages over /v1/chat/completions.
 
 It plays episodes, as a baseline or as a teacher that takes whole turns, and is never scored or
-trained, since such a server tells no token ids. Its ids here are the characters of the messages,
+trained, since such a server tells no token ids. It may tell log-probabilities of likely tokens as
+texts with each that it writes. Its ids here are the characters of the messages,
 with an id above all characters where a message begins, so that prompts are built as for every other
 policy and turned back into messages when they are sent.
 """
@@ -16,7 +17,9 @@ from tutelage.errors import PolicyError
 from tutelage.policies.base import Completion, Dtype, Request
 from tutelage.policies.server.account import Account
 from tutelage.policies.server.http import Client, Failure
+from tutelage.policies.server.top_logprobs import told
 from tutelage.policies.server.vllm_api import SEEDS
+from tutelage.prompts.alignment import Told
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Ids
 
@@ -25,6 +28,8 @@ SYSTEM, USER, ASSISTANT, END = range(0x110000, 0x110004)
 ROLES = {SYSTEM: "system", USER: "user", ASSISTANT: "assistant"}
 CONTEXT = 1 << 40
 """Characters: only the server knows its limit, and says so."""
+TOPS = (20, 5, 0)
+"""Likely tokens that a server is asked for: the next number where it refuses one."""
 POLL_WAIT = 0.002
 """Seconds a poll waits for an answer."""
 
@@ -102,7 +107,8 @@ class ChatPolicy:
     fields  further fields of every request, such as reasoning_effort
     account what it costs, the limit to that, and the answers that were paid for
 
-    `seed` is sent until the server refuses it; a limit of tokens is sent under the name that the
+    `seed` is sent until the server refuses it, and `top_logprobs` to those requests that want them,
+    fewer or none where it refuses them; a limit of tokens is sent under the name that the
     server takes. A temperature that it refuses is an error: a result must have the one it states.
     """
 
@@ -120,9 +126,11 @@ class ChatPolicy:
     ) -> None:
         self.client, self.model, self.prefix, self.chat = client, model, prefix, TextChat()
         self.fields, self.account = dict(fields), account or Account(name=client.name)
-        self.limit, self.seeds = "max_tokens", True
+        self.limit, self.seeds, self.top = "max_tokens", True, TOPS[0]
         self.turns: dict[Future[Any], tuple[Request, dict[str, Any]]] = {}
         self.spent: dict[str, int] = {}
+        self.told: dict[str, tuple[Told, ...]] = {}
+        self.notes: dict[str, str] = {}  # what to say of it once, by kind, in order
 
     def connect(self) -> None:
         """Find the model, where none is named. Raises PolicyError where the server lists none."""
@@ -142,7 +150,9 @@ class ChatPolicy:
     # -- sampling
 
     def body(self, request: Request) -> dict[str, Any]:
+        top = min(self.top, request.top_logprobs)
         return {
+            **({"logprobs": True, "top_logprobs": top} if top else {}),
             **self.fields,
             "model": self.model,
             "messages": messages(request.prompt),
@@ -152,6 +162,14 @@ class ChatPolicy:
         }
 
     def submit(self, request: Request) -> None:
+        """Ask for a turn. Raises PolicyError where log-probabilities at another temperature than 1
+        are wanted."""
+        if request.top_logprobs and request.temperature != 1:
+            raise PolicyError(
+                f"{self.client.name} is asked in messages, whose log-probabilities are at "
+                f"temperature 1, not at {request.temperature:g}; set rollout.temperature = 1.0, or "
+                'learn from its tokens alone (teacher_turns = "sampled")'
+            )
         body = self.body(request)
         key = self._key(request, body)
         answer: Future[Any] = Future()
@@ -195,18 +213,23 @@ class ChatPolicy:
         text, tokens, ended = self._read(found)
         self.account.settle(key, found)
         self.spent[request.key] = self.spent.get(request.key, 0) + tokens
+        self._hear(request, found["choices"][0], text)
         ids = self.chat.reply(text) if ended else self.chat.content(text) or (END,)
         return Completion(key=request.key, tokens=ids, logps=(0.0,) * len(ids), ended=ended)
 
     def _adapted(self, error: PolicyError, request: Request, body: Mapping[str, Any]) -> bool:
         """Whether something else is to be sent, now that the server has refused this body."""
         cause = error.__cause__
-        if not isinstance(cause, Failure) or cause.status not in (400, 422):
+        if not isinstance(cause, Failure) or cause.status not in (400, 403, 422):
             return False
         if "max_tokens" in body and "max_completion_tokens" in str(cause):
             self.limit = "max_completion_tokens"
         elif "seed" in body and "seed" in str(cause):
             self.seeds = False
+        elif {"top_logprobs"} <= body.keys() - self.fields.keys() and "logprobs" in str(cause):
+            self.top = min(self.top, next(n for n in TOPS if n < body["top_logprobs"]))
+            if not self.top:
+                self.notes["refused"] = f"the server refuses top_logprobs ({cause})"
         return self.body(request) != body
 
     def _read(self, answer: Any) -> tuple[str, int, bool]:
@@ -225,11 +248,29 @@ class ChatPolicy:
                 f"do ({type(error).__name__}: {error}); fix the address"
             ) from error
 
+    def _hear(self, request: Request, choice: Mapping[str, Any], text: str) -> None:
+        """Keep what an answer tells of its tokens, if it is at the temperature of scores."""
+        if request.temperature != 1:
+            return
+        try:
+            self.told[request.key] = told(choice, text)
+            if request.top_logprobs and text and not self.told[request.key]:
+                self.notes.setdefault("none", "the server's answers have no top_logprobs")
+        except ValueError as error:
+            self.account.unread += 1
+            self.told[request.key] = ()
+            self.notes["unread"] = f"top_logprobs of an answer cannot be read: {error}"
+
+    def told_of(self, key: str) -> tuple[Told, ...]:
+        """What the answer to the last request with this key told of its tokens; asked once."""
+        return self.told.pop(key, ())
+
     def tokens_of(self, key: str) -> int:
         return self.spent.pop(key, 0)
 
     def release(self, key: str) -> None:
-        """Does nothing: no state is kept per episode."""
+        """Forget what was told and not asked for: no other state is kept per episode."""
+        self.told.pop(key, None)
 
     def refresh(self) -> None:
         """Drop the turns under way."""

@@ -1,5 +1,6 @@
 """Count the cases of docs/reliability.md from its tables: `python scripts/count_faults.py`."""
 
+import argparse
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -83,4 +84,5 @@ def summary(text: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print(summary(PAGE.read_text(encoding="utf-8")))

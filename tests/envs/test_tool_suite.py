@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.sessions import Says
 from support.tool_chats import ADD, SUBMIT, Sums
 
 from tutelage.config.schema import EnvSection
@@ -14,6 +15,8 @@ from tutelage.envs.supervised import SupervisedSuite, Supervisor
 from tutelage.envs.tool_suite import ToolSuite, call_text, listed, misfit
 from tutelage.envs.wire import pack_observation, unpack_observation
 from tutelage.errors import ConfigError
+from tutelage.objective.view import View
+from tutelage.rollout.session import Session, context_for, context_of
 from tutelage.types import Observation, Task
 
 
@@ -164,3 +167,57 @@ def test_a_suite_without_functions_cannot_be_played_by_calls() -> None:
         suite_of(EnvSection(suite="doors"), calls=True)
     name = register(Sums)
     assert isinstance(suite_of(EnvSection(suite=name), calls=True), ToolSuite)
+
+
+class Shelves:
+    """Tasks with functions of their own, of which an answer's calls are made together."""
+
+    checks_arguments = False
+
+    def tools(self) -> list[dict[str, Any]]:
+        schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+        return [{"name": name, "parameters": schema} for name in ("put", "take")]
+
+    def tools_of(self, task: Task) -> list[dict[str, Any]]:
+        return self.tools()[: 1 + task.seed]
+
+    def tasks(self, split: str) -> list[Task]:
+        return [Task(id=f"{split}/{seed}", seed=seed) for seed in range(2)]
+
+    def make(self) -> "Shelves":
+        return Shelves()
+
+    def reset(self, task: Task) -> str:
+        return "Put or take."
+
+    def calls(self, calls: list[tuple[str, dict[str, Any]]]) -> Observation:
+        results = tuple(f"{name} {given}" for name, given in calls)
+        return Observation(text="\n".join(results), results=results, done=True, won=True)
+
+
+def test_functions_of_a_task_stand_in_its_prompt_alone() -> None:
+    suite = as_suite(Shelves)
+    one, two = suite.tasks("train")
+    context = context_for(suite)
+    assert context.names == ("put", "take")
+    assert context_of(context, suite, one).names == ("put",)
+    assert context_of(context, suite, two).names == ("put", "take")
+    copy = pickle.loads(pickle.dumps(suite))
+    assert context_of(context, copy, one).names == ("put",)
+    session = Session(suite, {"self": Says([])}, context=context)
+    view = View(policy="self")
+    assert [session.prompter(view, task).context.names for task in (one, two)] == [
+        ("put",),
+        ("put", "take"),
+    ]
+    env = suite.make()
+    env.reset(one)
+    assert "there are put." in env.step('<tool_call>{"name": "steal"}</tool_call>').text
+
+
+def test_calls_of_an_answer_are_made_together_where_the_environment_wants_that() -> None:
+    suite = as_suite(Shelves)
+    env = suite.make()
+    env.reset(suite.tasks("train")[1])
+    seen = env.step("[put(n='x'), take(m=2)]")  # neither fits its schema
+    assert seen.results == ("put {'n': 'x'}", "take {'m': 2}")

@@ -156,8 +156,9 @@ def test_refused_answers_are_told_why_and_change_nothing() -> None:
     _, task, env = conversation(True)
     before = env.reset(task)
     for answer, reason in (
-        ('<tool_call>{"name": "cd"}</tool_call>', "cd needs the argument 'folder'"),
-        ('<tool_call>{"name": "cd", "arguments": {"folder": 3}}</tool_call>', "must be string"),
+        ('<tool_call>{"name": "cd"}</tool_call>', "missing 1 required positional argument"),
+        ('<tool_call>{"name": "ls", "arguments": {"x": 3}}</tool_call>', "unexpected keyword"),
+        ('<tool_call>{"name": "cd", "arguments": ["docs"]}</tool_call>', "are not an object"),
         ('<tool_call>{"name": "chdir", "arguments": {}}</tool_call>', "no function 'chdir'"),
     ):
         seen = env.step(answer)

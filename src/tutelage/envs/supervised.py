@@ -24,7 +24,7 @@ from tutelage.envs.worker import COUNT, RENDER, SUMMARISE, TASK, Start
 from tutelage.errors import EnvError
 from tutelage.types import Episode, Observation, Stop, Task
 
-OF_TASKS = "demonstrate plan answer describe thoughts plan_thoughts stray"
+OF_TASKS = "demonstrate plan answer describe thoughts plan_thoughts stray tools_of"
 """Methods of `envs.base` that a suite may have, about a task."""
 OF_SUITE = "identity instructions action_tags tools"
 """Those that are about the suite; each is called once."""

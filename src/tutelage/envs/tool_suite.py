@@ -18,7 +18,8 @@ The schemas go into the model's chat template, and an answer is read as its fami
 fit their schemas: if one does not, none is made, and the next observation says why. An answer
 without a call goes to the environment's `step`; if it has none, or that returns None, the answer is
 refused. An environment with a method `calls(calls)` is given all (name, arguments) of an answer at
-once instead. A suite whose tasks have functions of their own also has `tools_of(task)`.
+once instead. A suite whose tasks have functions of their own also has `tools_of(task)`, and one with
+`checks_arguments = False` is given calls whose arguments do not fit.
 """
 
 import json
@@ -166,7 +167,13 @@ class ToolSuite:
 
     def make(self) -> Env:
         of_task = self._tools_of if isinstance(self.suite, CallsByTask) else None
-        return ToolEnv(self.suite.make(), self._tools, name=self.class_name, of_task=of_task)
+        return ToolEnv(
+            self.suite.make(),
+            self._tools,
+            name=self.class_name,
+            of_task=of_task,
+            checks=getattr(self.suite, "checks_arguments", True),
+        )
 
 
 class ToolEnv:
@@ -179,8 +186,9 @@ class ToolEnv:
         *,
         name: str,
         of_task: Callable[[Task], Sequence[Mapping[str, Any]]] | None = None,
+        checks: bool = True,
     ) -> None:
-        self._env, self._name, self._of_task = env, name, of_task
+        self._env, self._name, self._of_task, self._checks = env, name, of_task, checks
         self._schemas = {t["function"]["name"]: t["function"]["parameters"] for t in tools}
         self._listed = list(self._schemas)  # what a refused answer is told that there is
         self._last = Observation(text="")
@@ -198,7 +206,8 @@ class ToolEnv:
         calls: list[tuple[str, dict[str, Any]]] = []
         for call in found.calls:
             arguments = self._arguments(call, blocks="<parameter=" in action)
-            if wrong := misfit(call.name, self._schemas[call.name], arguments):
+            wrong = misfit(call.name, self._schemas[call.name], arguments) if self._checks else ""
+            if wrong:
                 return self._refused(wrong)
             calls.append((call.name, arguments))
         self._last = self._called(calls) if calls else self._text(found.content)

@@ -63,7 +63,7 @@ class BFCLEnv:
     def calls(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> Observation:
         """All calls of one answer."""
         game = self._playing()
-        known = all(name in game.apis.owners for name, _ in calls)
+        known = all(name in game.apis.owners and package.fits(name, given) for name, given in calls)
         results = game.make([Call(name=name, arguments=given) for name, given in calls])
         return self._after(game, tuple(self._cut(each) for each in results), valid=known)
 

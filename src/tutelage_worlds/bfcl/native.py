@@ -15,6 +15,8 @@ from tutelage_worlds.bfcl.scenario import Call, Scenario
 class BFCLCalls:
     """The tasks of a suite `BFCL`. Functions that are added later are described by the user."""
 
+    checks_arguments = False  # some right calls of the benchmark do not fit their schemas
+
     def __init__(self, suite: Any) -> None:
         self.suite = suite
         self.class_name = type(suite).__name__

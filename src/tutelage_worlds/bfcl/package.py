@@ -96,6 +96,24 @@ def parameters() -> Mapping[str, tuple[str, ...]]:
 
 
 @cache
+def _required() -> Mapping[str, frozenset[str]]:
+    return {
+        name: frozenset(
+            key
+            for key, each in list(inspect.signature(member).parameters.items())[1:]
+            if each.default is each.empty
+        )
+        for api in classes().values()
+        for name, member in inspect.getmembers(api, inspect.isfunction)
+    }
+
+
+def fits(name: str, arguments: Mapping[str, object]) -> bool:
+    """Whether a function takes arguments of these names."""
+    return _required()[name] <= set(arguments) <= set(parameters()[name])
+
+
+@cache
 def _defaults() -> Mapping[str, Mapping[str, Any]]:
     return {
         name: {

@@ -74,7 +74,7 @@ _PART: Final = _re(
 _NOT: Final = _re(
     r"\b(?:do not|don't|never|no need|not need|without|instead of|rather than|avoid|cannot|can't)\b"
 )
-_OWN: Final = _re(r"\b(?:i|we|i'll|i've|i'm|i'd|we'll|we've)\b|\blet me\b|\bme to\b")
+_OWN: Final = _re(r"\b(?:i|we|i'll|i've|i'm|i'd|we'll|we've)\b|\blet me\b(?! know)|\bme to\b")
 _YOU_TO: Final = _re(r"\byou to\b|\bask you\b|\b(?:could|can|would) you\b")
 _ON: Final = _re(
     r"\b(?:turn|switch|set|put|toggle|flip|make sure|ensure|get|bring)\b.*\b(?:on|enabled)\b"

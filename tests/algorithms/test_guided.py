@@ -1,6 +1,7 @@
 """The losses of OPD and Guided-OPD against loops and by enumeration."""
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from tutelage.algorithms.opd import opd
 from tutelage.maths.divergences import forward_kl, jensen_shannon, reverse_kl, top_k
 from tutelage.objective import Step, Term, bind
 from tutelage.objective.scores import Scores
+from tutelage.types import Episode
 
 SEEDS = st.integers(0, 2**31 - 1)
 
@@ -174,6 +176,45 @@ def test_guided_opd_in_every_direction(
     assert led
     want = {"student_turns": sum(own) / len(every), "teacher_turns": sum(led) / len(every)}
     assert result == pytest.approx(want, rel=1e-3, abs=1e-6)
+
+
+def test_likely_tokens_of_the_teacher_are_its_distribution_where_they_are_known(
+    of: World,
+) -> None:
+    """Two of seven entries at some tokens, all of them at others, and none elsewhere."""
+    rng, every = random.Random(0), tokens(of)
+    known = [tuple(enumerate(t.teacher))[: rng.choice((0, 2, 7))] for t in every]
+    left, episodes = iter(known), list[Episode]()
+    for episode in of.episodes:
+        turns = [
+            replace(turn, top_logprobs=tuple(next(left) for _ in turn.tokens))
+            for turn in episode.turns
+        ]
+        episodes.append(replace(episode, turns=tuple(turns)))
+    result = parts(
+        guided_opd(total_steps=10, teacher_turns="topk"), replace(of, episodes=tuple(episodes))
+    )
+
+    def one(t: Token, row: tuple[tuple[int, float], ...]) -> float:
+        if len(row) == 7:
+            return t.forward_kl
+        if not row:
+            return -t.logp
+        q = [x for _, x in row]
+        r, p_r = (math.log(sum(map(math.exp, of_[2:]))) for of_ in (t.teacher, t.student))
+        pairs = zip([*q, r], [*t.student[:2], p_r], strict=True)
+        return sum(math.exp(a) * (a - b) for a, b in pairs)
+
+    want = sum(one(t, row) for t, row in zip(every, known, strict=True) if t.actor == "teacher")
+    assert result["teacher_turns"] == pytest.approx(want / len(every), rel=1e-3, abs=1e-6)
+    lost = parts(guided_opd(total_steps=10, teacher_turns="topk"), of)
+    sampled = parts(guided_opd(total_steps=10, teacher_turns="sampled"), of)
+    assert lost == sampled != result
+
+
+def test_likely_tokens_cannot_be_a_reverse_kl() -> None:
+    with pytest.raises(ValueError, match='set teacher_kl = "forward"'):
+        guided_opd(total_steps=9, teacher_turns="topk", teacher_kl="reverse")
 
 
 def the(turns: str, **settings: str) -> Term:

@@ -1,6 +1,7 @@
 """Divergences: zero iff equal, non-negative, bounded, with correct directions and gradients."""
 
 import math
+import random
 from collections.abc import Callable
 from functools import partial
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from tutelage.maths.divergences import coarsen, forward_kl, jensen_shannon, reverse_kl
+from tutelage.maths.divergences import coarsen, forward_kl, from_known, jensen_shannon, reverse_kl
 
 SEEDS = st.integers(0, 2**31 - 1)
 ALL = {"forward": forward_kl, "reverse": reverse_kl, "jensen_shannon": jensen_shannon}
@@ -142,3 +143,68 @@ def test_coarsening_in_float32_with_nothing_left_over_is_finite_with_gradient(
     assert torch.isfinite(result).all()
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()
+
+
+# -- from a teacher's likely tokens
+
+
+def pooled_by_hand(p: list[float], known: dict[int, float]) -> float:
+    """sum_v q_v (log q_v - log p_v) + r (log r - log p_r) over the known v and the pooled others."""
+    value, rest, others = 0.0, 1.0, 0.0
+    for v, x in enumerate(p):
+        if v in known:
+            value += math.exp(known[v]) * (known[v] - x)
+            rest -= math.exp(known[v])
+        else:
+            others += math.exp(x)
+    return value + (rest * (math.log(rest) - math.log(others)) if rest > 0 and others else 0.0)
+
+
+def padded(rows: list[dict[int, float]]) -> tuple[Tensor, Tensor]:
+    """Likely entries as a batch has them."""
+    k = max(map(len, rows))
+    ids = [[*row, *[-1] * (k - len(row))] for row in rows]
+    logs = [[*row.values(), *[-math.inf] * (k - len(row))] for row in rows]
+    return torch.tensor(ids), torch.tensor(logs, dtype=torch.float64)
+
+
+@given(seed=SEEDS)
+def test_a_divergence_from_likely_entries_is_that_of_the_pooled_distributions(seed: int) -> None:
+    rng = random.Random(seed)
+    p, q = logps(seed), logps(seed + 1)
+    rows = [{v: float(row[v]) for v in rng.sample(range(7), rng.randint(1, 7))} for row in q]
+    ids, known = padded(rows)
+    x = p.clone().requires_grad_()
+    found = from_known(forward_kl, x, ids, known)
+    want = [pooled_by_hand(p_.tolist(), row) for p_, row in zip(p, rows, strict=True)]
+    assert found.tolist() == pytest.approx(want, rel=1e-6, abs=1e-6)
+    assert (found <= forward_kl(p, q) + 1e-6).all()
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    for n, row in enumerate(rows):  # -q_v at a known entry, -r p_v / p_r at another
+        rest = 1 - sum(map(math.exp, row.values()))
+        others = sum(math.exp(float(p[n, v])) for v in range(7) if v not in row)
+        by_hand = [
+            -math.exp(row[v]) if v in row else -rest * math.exp(float(p[n, v])) / others
+            for v in range(7)
+        ]
+        assert gradient[n].tolist() == pytest.approx(by_hand, rel=1e-5, abs=1e-6)
+
+
+@given(seed=SEEDS)
+def test_all_entries_give_the_divergence_over_the_vocabulary_exactly(seed: int) -> None:
+    p, q = logps(seed), logps(seed + 1)
+    for of in (forward_kl, reverse_kl):
+        ids = q.argsort(-1, descending=True)
+        found = from_known(of, p, ids, q.gather(-1, ids))
+        assert_close(found, of(p, q), rtol=1e-12, atol=1e-12)
+    # also where a server rounds so that they do not add up to 1
+    rounded = (q.gather(-1, ids) * 1000).round() / 1000
+    assert from_known(forward_kl, p, ids, rounded).abs().max() < 100
+
+
+def test_entries_that_add_up_to_more_than_one_are_normalised() -> None:
+    p = torch.tensor([[0.25, 0.25, 0.5]], dtype=torch.float64).log()
+    known = torch.tensor([[0.804, 0.201]], dtype=torch.float64).log()
+    found = from_known(forward_kl, p, torch.tensor([[0, 1]]), known)
+    want = 0.8 * math.log(0.8 / 0.25) + 0.2 * math.log(0.2 / 0.25)
+    assert float(found) == pytest.approx(want, rel=1e-12)

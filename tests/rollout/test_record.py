@@ -14,6 +14,9 @@ from tutelage.rollout.record import Log, cut, dump, episode_line, episode_of, re
 from tutelage.types import Episode, Observation, Stop, Taken, Task, Turn
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=30)
+LIKELY = st.dictionaries(st.integers(0, 2**20), st.floats(-1e4, 0.0), max_size=3).map(
+    lambda row: tuple(row.items())
+)
 REAL = st.floats(-1e300, 1e300)  # whose sums are finite too
 
 
@@ -38,6 +41,7 @@ def turns(draw: st.DrawFn) -> Turn:
         valid=draw(st.booleans()),
         fresh=draw(st.booleans()),
         version=draw(st.none() | st.integers(0, 9)),
+        top_logprobs=tuple(draw(LIKELY) for _ in tokens) if draw(st.booleans()) else (),
     )
 
 
@@ -180,6 +184,23 @@ def test_a_line_that_is_no_episode_says_so(damage: dict[str, object]) -> None:
         episode_of({**line, **damage})
     with pytest.raises(RunError, match="cannot be read"):
         episode_of({k: v for k, v in line.items() if k != next(iter(damage))})
+
+
+@pytest.mark.parametrize(
+    "likely",
+    [
+        *(3, [3], [[3]], [[[1, -0.5]], []], [[[1, 0.5]]], [[[-1, -0.5]]]),
+        *([[[1, -0.5], [1, -2]]], [[[1, math.nan]]]),
+    ],
+)
+def test_likely_tokens_that_are_none_are_refused(likely: object) -> None:
+    turn = Turn(observation=Observation(text=""), prompt=(1,), text="a", tokens=(1,), logps=(0.0,))
+    line = episode_line_of(turn)
+    line["turns"][0]["top_logprobs"] = likely  # type: ignore[index]
+    with pytest.raises(RunError, match="cannot be read"):
+        episode_of(line)
+    line["turns"][0]["top_logprobs"] = [[[1, -0.5], [7, -2.0]]]  # type: ignore[index]
+    assert episode_of(line).turns[0].top_logprobs == (((1, -0.5), (7, -2.0)),)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device of a full disk")

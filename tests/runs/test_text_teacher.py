@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.fake_servers import listed, serving
 from support.tiny_models import policy
-from support.tiny_runs import Quiet, tiny_run
+from support.tiny_runs import TEACHER, Quiet, tiny_run
 
 from tutelage.algorithms import ALGORITHMS
 from tutelage.config.schema import Config
@@ -71,6 +71,63 @@ RIGHT = {
     "usage": {"prompt_tokens": 40, "completion_tokens": 5},
 }
 """A chat server's answer that opens the doors of one task."""
+
+
+def telling(text: str = "<action>3</action>") -> dict[str, Any]:
+    """An answer that tells likely tokens, each a character."""
+    content = [
+        {
+            "token": c,
+            "bytes": [ord(c)],
+            "logprob": math.log(0.6),
+            "top_logprobs": [
+                {"token": t, "bytes": [ord(t)], "logprob": math.log(x)}
+                for t, x in ((c, 0.6), ("#", 0.3))
+            ],
+        }
+        for c in text
+    ]
+    (choice,) = RIGHT["choices"]
+    return {**RIGHT, "choices": [{**choice, "logprobs": {"content": content}}]}
+
+
+TOPK = {**GUIDED, "teacher_turns": "topk"}
+
+
+def test_a_run_learns_from_likely_tokens_and_records_them(tmp_path: Path) -> None:
+    with listed(telling()) as server:
+        for name in ("one", "two"):
+            settings = config(tmp_path / name, server.port, TOPK)
+            settings.rollout.max_new_tokens = 40
+            train.train(settings, watch=Quiet())
+        assert all(body["top_logprobs"] == 20 for _, body, _ in server.asked)
+    one, two = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("one", "two"))
+    assert one == two
+    steps = lines(tmp_path / "one" / "metrics.jsonl")
+    shares = [step["means"]["top_logprobs[teacher_turns]"] for step in steps]
+    assert all(0 < share < 1 for share in shares)
+    assert all(math.isfinite(step["losses"]["teacher_turns"]) for step in steps)
+    turns = [t for e in lines(tmp_path / "one" / "episodes.jsonl") for t in e["turns"]]
+    told = [turn for turn in turns if "top_logprobs" in turn]
+    assert {turn["actor"] for turn in told} == {"teacher"}
+    assert all(len(turn["top_logprobs"]) == len(turn["tokens"]) for turn in told)
+
+
+def test_a_teacher_that_tells_no_likely_tokens_is_refused(tmp_path: Path) -> None:
+    refusal = (400, {}, {"error": {"message": "unknown field logprobs"}})
+    for answers, reason in (
+        ([RIGHT], "answers have no top_logprobs"),
+        ([refusal, refusal, RIGHT], "the server refuses top_logprobs .*unknown field"),
+    ):
+        with listed(*answers) as server, pytest.raises(PolicyError, match=reason) as error:
+            train.train(config(tmp_path / "run", server.port, TOPK), watch=Quiet())
+        assert 'teacher_turns = "sampled"' in str(error.value)
+        assert not (tmp_path / "run").exists()
+    here = tiny_run(
+        run={"folder": str(tmp_path / "run")}, algorithm=TOPK, eval={"every": 0}, policies=TEACHER
+    )
+    with pytest.raises(PolicyError, match="is not asked in messages"):
+        train.train(here, watch=Quiet())
 
 
 def nothing(done: int, total: int) -> None: ...
@@ -169,6 +226,7 @@ def test_wrong_options_are_refused(options: dict[str, Any], reason: str) -> None
         ("sdar", {"teacher": "teacher"}, True),
         ("guided_opd", {"total_steps": 9}, True),
         ("guided_opd", {"total_steps": 9, "teacher_turns": "sampled"}, False),
+        ("guided_opd", {"total_steps": 9, "teacher_turns": "topk"}, False),
     ],
 )
 def test_a_method_that_learns_from_scores_alone_is_refused(

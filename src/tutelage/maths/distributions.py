@@ -12,12 +12,15 @@ memory of both is constant in N; the second is as fast as holding everything.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+from tutelage.maths.divergences import from_known
 
 CHUNK_ELEMENTS = 1 << 24
 """Log-probabilities computed at once: 64 MB in float32."""
@@ -309,10 +312,6 @@ Divergence = Callable[[Tensor, Tensor], Tensor]
 """(student [n, V], teacher [n, V]) log-probabilities -> [n], as in `maths.divergences`."""
 
 
-Known = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(student [n, V], ids [n, K], their log-probabilities [n, K]) -> [n], as `divergences.recorded`."""
-
-
 def diverge(divergence: Divergence, student: Distribution, teacher: Distribution) -> Tensor:
     """A divergence at each token -> [N]; the gradient reaches the student only."""
     if teacher.shared is not None:
@@ -333,10 +332,12 @@ def diverge(divergence: Divergence, student: Distribution, teacher: Distribution
     return _by_chunk(against, student, teacher.hidden)
 
 
-def diverge_known(divergence: Known, student: Distribution, ids: Tensor, logps: Tensor) -> Tensor:
-    """A divergence from the K known entries of a teacher, ids and logps [N, K], at each token ->
-    [N]; the gradient reaches the student."""
-    return _by_chunk(divergence, student, ids, logps)
+def diverge_known(
+    divergence: Divergence, student: Distribution, ids: Tensor, logps: Tensor
+) -> Tensor:
+    """`divergences.from_known`, of the K known entries of a teacher, ids and logps [N, K], at each
+    token -> [N]; the gradient reaches the student."""
+    return _by_chunk(partial(from_known, divergence), student, ids, logps)
 
 
 def _by_chunk(function: Callable[..., Tensor], of: Distribution, *more: Tensor) -> Tensor:

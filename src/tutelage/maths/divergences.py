@@ -99,26 +99,23 @@ def coarsen(logps: Tensor, ids: Tensor) -> Tensor:
     return torch.cat([selected, others.logsumexp(-1, keepdim=True)], -1)
 
 
-def recorded(
-    divergence: Callable[[Tensor, Tensor], Tensor],
-) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """A divergence from a teacher of which K entries are known: its others are pooled into one, for
-    teacher and student. (student [N, V], ids [N, K], their log-probabilities [N, K]) -> [N]; ids are
-    -1 after the last known entry, of which each row has one at least.
+def from_known(
+    divergence: Callable[[Tensor, Tensor], Tensor], student: Tensor, ids: Tensor, logps: Tensor
+) -> Tensor:
+    """A divergence from a teacher of which K entries are known; its others are pooled into one, for
+    teacher and student: [N, V], ids [N, K], their log-probabilities [N, K] -> [N]. ids are -1 after
+    the last known entry, of which each row has one at least.
 
     With `forward_kl` it is sum_v q_v (log q_v - log p_v) + r (log r - log p_r) over the known v,
     where r = 1 - sum_v q_v and p_r is the student's mass elsewhere; a teacher whose entries add up
     to more than 1 by rounding is normalised.
     """
-
-    def known(student: Tensor, ids: Tensor, logps: Tensor) -> Tensor:
-        there = ids >= 0
-        # an id twice is pooled once: what follows the last entry repeats the first, without mass
-        ids = torch.where(there, ids, ids[:, :1])
-        whole = there.sum(-1) == student.shape[-1]  # there are no other entries
-        return divergence(coarsen(student, ids), _with_rest(logps, whole).to(student))
-
-    return known
+    there = ids >= 0
+    # pooled once, though it is there twice: what follows the last entry repeats the first, without
+    # mass
+    ids = torch.where(there, ids, ids[:, :1])
+    whole = there.sum(-1) == student.shape[-1]  # there are no other entries
+    return divergence(coarsen(student, ids), _with_rest(logps, whole).to(student))
 
 
 def _with_rest(logps: Tensor, whole: Tensor) -> Tensor:

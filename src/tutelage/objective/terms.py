@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tutelage.maths.distributions import Divergence, diverge, diverge_known, entropy
-from tutelage.maths.divergences import forward_kl, recorded
+from tutelage.maths.divergences import forward_kl
 from tutelage.maths.surrogates import Clipped, Surrogate, ppo_clip, ratio
 from tutelage.objective.scores import Scores
 from tutelage.objective.step import ONE, Signal, Step
@@ -201,7 +201,7 @@ class DistillSampled:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillRecorded:
     """Distillation from the likely tokens that a text-only teacher told of each token it wrote:
-    weight * forward KL over those and all others pooled into one (`divergences.recorded`), and
+    weight * forward KL over those and all others pooled into one (`divergences.from_known`), and
     -weight * log p of the token where none are known.
 
     weight  [N] per sampled token; tokens of weight 0 are not computed
@@ -223,14 +223,11 @@ class DistillRecorded:
             value = -student.logp
             if len(on):
                 ids, logps = batch.top_ids[i[on]], batch.top_logps[i[on]]
-                kl = diverge_known(KNOWN_KL, student.distribution[on], ids, logps)
+                kl = diverge_known(forward_kl, student.distribution[on], ids, logps)
                 value = torch.where(known[i], _spread(kl, on, len(i)), value)
             return weight[i] * value
 
         return Bound(loss, counts, (self.trains,))
-
-
-KNOWN_KL = recorded(forward_kl)
 
 
 def _corrected(step: Step, loss: Loss) -> Loss:

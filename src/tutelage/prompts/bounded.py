@@ -51,7 +51,8 @@ def check_operations(template: str) -> None:
         sizes = [_constant(side) for side in (product.left, product.right)]
         if any(isinstance(n, int) and n > MOST_REPEATED for n in sizes):
             raise TooMuch("it repeats something millions of times")
-    for call in tree.find_all((nodes.Filter, nodes.Call)):
+    calls: list[Any] = [*tree.find_all(nodes.Filter), *tree.find_all(nodes.Call)]
+    for call in calls:
         name = call.name if isinstance(call, nodes.Filter) else getattr(call.node, "attr", "")
         widths = [_constant(argument) for argument in call.args]
         if name in FILLERS and any(isinstance(n, int) and n > MOST_REPEATED for n in widths):

@@ -27,9 +27,6 @@ from tutelage.hints import bank, retrieval
 from tutelage.objective import Algorithm
 from tutelage.signals import advantages
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import count_faults
-
 ROOT = Path(__file__).resolve().parents[1]
 PART = re.compile(r"<!-- generated: ([\w-]+) -->\n.*?<!-- end: \1 -->", re.DOTALL)
 TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
@@ -377,11 +374,22 @@ def configuration() -> str:
     return page[page.index("## ") :].strip()
 
 
-def ladder() -> ModuleType:
-    """What the ladder's results say; the studies stand beside this folder, not in the package."""
+def beside(name: str) -> ModuleType:
+    """A module of this repository that is not in the package."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    return importlib.import_module("studies.ladder.page")
+    return importlib.import_module(name)
+
+
+def ladder() -> ModuleType:
+    """What the ladder's results say."""
+    return beside("studies.ladder.page")
+
+
+def fault_count() -> str:
+    """How many cases the page on reliability lists."""
+    count = beside("scripts.count_faults")
+    return str(count.summary(count.PAGE.read_text(encoding="utf-8")))
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
@@ -403,7 +411,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "ladder-starts": lambda: str(ladder().starts_table()),
     "ladder-handed": lambda: str(ladder().handed_table()),
     "ladder-drift": lambda: str(ladder().drift_table()),
-    "fault-count": lambda: count_faults.summary(count_faults.PAGE.read_text(encoding="utf-8")),
+    "fault-count": fault_count,
     "compose-functions": lambda: functions.table().strip(),
 }
 

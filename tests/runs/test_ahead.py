@@ -291,7 +291,7 @@ def test_a_server_has_the_old_weights_to_play_and_the_new_ones_to_evaluate(tmp_p
 
 def climbed(folder: Path, method: str, seed: int, *, ahead: int) -> float:
     """The share of right digits of a table that chose evenly, after the ladder's first rung."""
-    teacher = {"teacher": {"model": "support.table_engine:Frozen#6"}} if method == "opd" else {}
+    teacher = {"teacher": {"model": "support.table_engine:Frozen#6"}} if "opd" in method else {}
     table = tiny_table(
         run={"folder": str(folder), "steps": 12, "seed": seed},
         rollout={"tasks_per_step": 9, "group_size": 8, "max_turns": 2, "max_new_tokens": 6},
@@ -310,7 +310,7 @@ def climbed(folder: Path, method: str, seed: int, *, ahead: int) -> float:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("method", ["grpo", "opd"])
+@pytest.mark.parametrize("method", ["grpo", "opd", "guided_opd"])
 def test_what_is_learnt_ahead_is_what_is_learnt_in_turn(method: str, tmp_path: Path) -> None:
     for seed in range(3):
         ends = [climbed(tmp_path / f"{seed}{k}", method, seed, ahead=k) for k in (0, 1)]

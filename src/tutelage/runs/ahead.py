@@ -67,7 +67,7 @@ class Played:
 
     cut      observations that were too long
     costs    what policies that are asked in messages have cost so far
-    seconds  by phase of playing, and "all" of it; never part of a result
+    seconds  by phase of playing, "all" of it, and of the "processor"; never part of a result
     """
 
     episodes: list[Episode]
@@ -279,6 +279,7 @@ def _serve(config: Config, end: Connection, student: str, tick: Tick) -> None:
         end.send(None)
         for order in _orders(end, weights):
             since, cut = time.perf_counter(), cut_so_far(session.pool)
+            processor = time.process_time()
             session.clock.restart()
             episodes = episodes_of(
                 replace(session, version=order.version),
@@ -292,7 +293,11 @@ def _serve(config: Config, end: Connection, student: str, tick: Tick) -> None:
                 episodes=episodes,
                 cut=cut_so_far(session.pool) - cut,
                 costs=account_lines(policies),
-                seconds={**session.clock.seconds, "all": time.perf_counter() - since},
+                seconds={
+                    **session.clock.seconds,
+                    "all": time.perf_counter() - since,
+                    "processor": time.process_time() - processor,
+                },
             )
             end.send(played)
 

@@ -189,6 +189,17 @@ def test_our_own_server_plays_as_the_model_does_here(here: Path, capsys: Capture
     assert remote["measures"]["tokens"] == local["measures"]["tokens"]
 
 
+def test_episodes_that_the_context_ends_are_counted_aloud(here: Path, capsys: Captured) -> None:
+    assert main(["eval", "run", "--json", "--split", "unseen"]) == 0
+    assert "context was full" not in capsys.readouterr().err
+    much = "rollout.max_new_tokens=1000"  # leaves no room for a second turn
+    assert main(["eval", "run", "--json", "--split", "unseen", much]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["measures"]["turns"]["mean"] <= 1
+    assert "episodes ended because the context was full" in shown.err
+    assert "lower rollout.max_new_tokens" in shown.err
+
+
 def test_repeats_need_draws(here: Path, capsys: Captured) -> None:
     assert main(["eval", "run", "--repeats", "2", "--temperature", "0"]) == 2
     assert "plays the same episodes again" in capsys.readouterr().err

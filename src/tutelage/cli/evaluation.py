@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +22,7 @@ from tutelage.evaluation.statistics import wilson
 from tutelage.policies.registry import named
 from tutelage.rollout.record import Line
 from tutelage.runs import offline
-from tutelage.types import EXPERT
+from tutelage.types import EXPERT, Episode, Stop
 
 PIPE_SECONDS = 60.0
 """Between two lines of progress where nobody sees a terminal."""
@@ -133,6 +133,9 @@ def _run(
         progress.close()
         if partial is not None:
             partial.close(done=done)
+    for name, evaluation in found.items():
+        if note := cut_short(evaluation.episodes):
+            print(f"note: {name}: {note}", file=sys.stderr)
     if arguments.json:
         for name, evaluation in found.items():
             print(json.dumps(summary(evaluation, name, step=step, facts=of_each[name])), file=out)
@@ -146,6 +149,20 @@ def _run(
     )
     if arguments.out is not None:
         print(f"results and transcripts: {arguments.out}")
+
+
+def cut_short(episodes: Sequence[Episode]) -> str:
+    """What is to be said of episodes that ended because the context was full; "" where none did."""
+    full = [e for e in episodes if e.stop is Stop.TOKENS]
+    if not full:
+        return ""
+    unplayed = sum(not e.turns for e in full)
+    before = f", {unplayed} of them before their first turn" if unplayed else ""
+    return (
+        f"{len(full)} of {len(episodes)} episodes ended because the context was full{before}, and "
+        "count as lost; lower rollout.max_new_tokens, set context.history to a few turns, or "
+        "choose a model with a longer context"
+    )
 
 
 def _times(repeats: int) -> str:

@@ -113,9 +113,14 @@ def test_the_files_tasks_are_won_by_their_own_steps_alone() -> None:
 
 
 def needless(scenario: TelecomScenario, steps: Sequence[Step]) -> bool:
-    """Whether a task of two restarts lacks one: tau2-bench's own evaluator lets it win, too."""
-    names = [step.call.name for step in scenario.steps]
-    return names.count("reboot_device") == 2 and "reboot_device" in {s.call.name for s in steps}
+    """Whether what lacks is a restart before another step that looks for a network as well: then
+    tau2-bench's own evaluator lets the task win, too."""
+    own = list(scenario.steps)
+    first = next(k for k, step in enumerate(own) if k == len(steps) or steps[k] != step)
+    later = {step.call.name for step in own[first + 1 :]}
+    return own[first].call.name == "reboot_device" and bool(
+        later & {"reboot_device", "reseat_sim_card"}
+    )
 
 
 @HERE

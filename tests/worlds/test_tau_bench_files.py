@@ -168,7 +168,7 @@ def test_tau2_tasks_that_the_database_cannot_judge(tmp_path: Path, changed: dict
 
 def test_tau2_has_retail_only(tmp_path: Path) -> None:
     (tmp_path / "db.json").write_text("{}")
-    with pytest.raises(EnvError, match="only the retail domain"):
+    with pytest.raises(EnvError, match="retail and telecom can be played"):
         load(str(tmp_path))
 
 

@@ -62,9 +62,10 @@ def load(folder: str) -> World:
         if root.parent.name == "domains" or (root / "split_tasks.json").is_file():
             known = "" if root.name != "airline" else f"; {NO_AIRLINE}"
             raise EnvError(
-                f"{folder} is a folder of tau2-bench without db.json{known}; get the files again "
+                f"{folder} is a folder of tau2-bench without db.json (retail) or db.toml "
+                f"(telecom){known}; get the files again "
                 "with `git clone https://github.com/sierra-research/tau2-bench` and name its "
-                "folder data/tau2/domains/retail"
+                "folder data/tau2/domains/retail or .../telecom"
             )
         raise EnvError(
             f"{folder} holds neither orders.json (retail) nor flights.json (airline) nor db.json "

@@ -254,7 +254,7 @@ class ChatPolicy:
             return
         try:
             self.told[request.key] = told(choice, text)
-            if request.top_logprobs and text and not self.told[request.key]:
+            if min(self.top, request.top_logprobs) and text and not self.told[request.key]:
                 self.notes.setdefault("none", "the server's answers have no top_logprobs")
         except ValueError as error:
             self.account.unread += 1

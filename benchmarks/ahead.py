@@ -20,40 +20,18 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tutelage.config.toml_file import parse
-from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.rollout.record import Line
 from tutelage.runs import train
 from tutelage.runs.train import Unwatched
-from tutelage.types import Observation
 
 T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
 """Student's t by degrees of freedom, 95 % on both sides."""
 WORKERS = 4
 """Processes for the environment that pauses, so that its episodes pause at the same time."""
-
-
-class Pausing(DoorsEnv):
-    def __init__(self, pause: float) -> None:
-        super().__init__()
-        self.pause = pause
-
-    def step(self, action: str) -> Observation:
-        time.sleep(self.pause)
-        return super().step(action)
-
-
-@dataclass(frozen=True)
-class PausingDoors(Doors):
-    rooms: int = 3
-    pause: float = 0.05
-
-    def make(self) -> DoorsEnv:
-        return Pausing(self.pause)
 
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -70,7 +48,7 @@ def settings(folder: Path, arguments: argparse.Namespace, *, pause: float, ahead
         {
             "run": {"folder": str(folder), "steps": arguments.steps, "checkpoint_every": 1000},
             "env": {
-                "suite": "ahead:PausingDoors",
+                "suite": "pausing:PausingDoors",
                 "options": {"pause": pause},
                 "workers": WORKERS if pause else 0,
             },

@@ -19,41 +19,15 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tutelage.config.toml_file import parse
-from tutelage.envs.doors import Doors, DoorsEnv
-from tutelage.rollout.record import Line
-from tutelage.runs import train
-from tutelage.runs.train import Unwatched
-from tutelage.types import Observation
 
 T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
 """Student's t by degrees of freedom, 95 % on both sides."""
 WORKERS = 4
 """Processes for the environment that pauses, so that its episodes pause at the same time."""
-
-
-class Pausing(DoorsEnv):
-    def __init__(self, pause: float) -> None:
-        super().__init__()
-        self.pause = pause
-
-    def step(self, action: str) -> Observation:
-        time.sleep(self.pause)
-        return super().step(action)
-
-
-@dataclass(frozen=True)
-class PausingDoors(Doors):
-    rooms: int = 3
-    pause: float = 0.05
-
-    def make(self) -> DoorsEnv:
-        return Pausing(self.pause)
 
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -70,7 +44,7 @@ def settings(folder: Path, arguments: argparse.Namespace, *, pause: float, ahead
         {
             "run": {"folder": str(folder), "steps": arguments.steps, "checkpoint_every": 1000},
             "env": {
-                "suite": "ahead:PausingDoors",
+                "suite": "pausing:PausingDoors",
                 "options": {"pause": pause},
                 "workers": WORKERS if pause else 0,
             },
@@ -89,16 +63,6 @@ def settings(folder: Path, arguments: argparse.Namespace, *, pause: float, ahead
     )
 
 
-class Processor(Unwatched):
-    """Processor seconds of this process at the end of each step."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def stepped(self, line: Line, seconds: Mapping[str, float]) -> None:
-        self.ends.append(time.process_time())
-
-
 def lines(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
@@ -106,6 +70,14 @@ def lines(folder: Path, name: str) -> list[dict[str, Any]]:
 def measure(arguments: argparse.Namespace, *, pause: float, ahead: int) -> dict[str, float]:
     """Of a step, means: seconds of all of it, and of waiting for episodes; processor seconds of the
     training process, of the one that plays, and of both."""
+    from tutelage.runs import train  # not where worker processes import this script
+
+    ends: list[float] = []  # processor seconds of this process at the end of each step
+
+    class Processor(train.Unwatched):
+        def stepped(self, line: object, seconds: object) -> None:
+            ends.append(time.process_time())
+
     watch, mean = Processor(), statistics.fmean
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "run"
@@ -115,7 +87,7 @@ def measure(arguments: argparse.Namespace, *, pause: float, ahead: int) -> dict[
             line.get("staleness", {"max": 0})["max"] for line in lines(folder, "metrics.jsonl")
         ]
     assert set(stale[1:]) == {ahead}, "episodes were played with other weights than was asked for"
-    trains = (watch.ends[-2] - watch.ends[0]) / len(steps)
+    trains = (ends[-2] - ends[0]) / len(steps)
     plays = mean(step["ahead"]["processor"] for step in steps) if ahead else 0.0
     return {
         "all": mean(step["seconds"]["all"] for step in steps),

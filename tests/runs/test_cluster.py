@@ -31,6 +31,29 @@ SECTIONS: dict[str, Any] = {
 }
 SMALL = 80 << 20
 """Bytes of each node's object store, of which a run uses next to nothing."""
+HELD = """
+import time
+from pathlib import Path
+
+from tutelage.envs.doors import Doors
+
+
+class Held(Doors):
+    def make(self):
+        return Waits(super().make())
+
+
+class Waits:
+    def __init__(self, env):
+        self.reset, self.close, self.env = env.reset, env.close, env
+
+    def step(self, action):
+        while Path("hold").exists():
+            Path("held").touch()
+            time.sleep(0.05)
+        return self.env.step(action)
+"""
+"""A module with doors whose steps wait while there is a file "hold"."""
 Output = pytest.CaptureFixture[str]
 
 
@@ -79,6 +102,8 @@ def alone(folder: Path, **sections: Any) -> Path:
     def job(ranks: Ranks) -> None:
         train.train(tiny_run(**SECTIONS | sections), watch=Quiet(), ranks=ranks)
 
+    folder.mkdir(exist_ok=True)
+    (folder / "held_doors.py").write_text(HELD)
     run(1, job, folder)
     return folder
 
@@ -88,6 +113,7 @@ def on_cluster(nodes: Nodes, folder: Path, *more: str, **sections: Any) -> int:
     folder.mkdir(exist_ok=True)
     os.chdir(folder)
     (folder / "file.toml").write_text(tiny_file(**SECTIONS | sections))
+    (folder / "held_doors.py").write_text(HELD)
     return main(["train", "file.toml", "--cluster", nodes.address, *more])
 
 
@@ -147,17 +173,24 @@ def test_environments_go_on_where_their_node_is_lost(
     monkeypatch.chdir(tmp_path)
     nodes.fill(4)
     spread, seen = tmp_path / "spread", ""
+    env = {"suite": "held_doors:Held", "workers": 2}
 
     def lose() -> None:
         nonlocal seen
         seen = capfd.readouterr().out
+        (spread / "hold").touch()
+        until = time.monotonic() + 300
+        while not (spread / "held").exists() and time.monotonic() < until:
+            time.sleep(0.05)
         nodes.lose(rows(seen, "environments"))
+        (spread / "hold").unlink()
 
     losing = meanwhile(spread, 2, lose)
-    assert on_cluster(nodes, spread, env={"suite": "doors", "workers": 2}) == 0
+    assert on_cluster(nodes, spread, env=env) == 0
     losing.join()
     assert len(set(rows(seen, "environments") + rows(seen, "rank "))) == 3
-    local = alone(tmp_path / "local", env={"suite": "doors", "workers": 2})
+    assert "with environments was lost; " in capfd.readouterr().err
+    local = alone(tmp_path / "local", env=env)
     assert contents(spread / "run") == contents(local / "run")
 
 

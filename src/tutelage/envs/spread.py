@@ -9,6 +9,7 @@ in the order of requests, as those of a `ProcessPool` do.
 
 import contextlib
 import json
+import logging
 import os
 import pickle
 import signal
@@ -42,6 +43,7 @@ CARRIED: Final = (
     *("PYTHONPATH", "CUDA_DEVICE_ORDER", "ONEDNN_", "LRU_CACHE_CAPACITY"),
 )
 """How variables begin that go with a run from node to node; others are the node's own."""
+LOGGER: Final = logging.getLogger(__name__)
 LOSSES: Final = 2
 """Times that an episode is rebuilt after its actor was lost; after that it counts as broken: an
 episode that takes its node down with it would never end."""
@@ -330,8 +332,13 @@ class SpreadPool:
     def _rebuild(self, at: int) -> None:
         """Make the requests with which an actor that was restarted comes to its episodes again."""
         self.requests[at] = []
-        for key, live in self.live.items():
-            if live.host != at or key in self.answers:
+        lost = {key: live for key, live in self.live.items() if live.host == at}
+        LOGGER.warning(
+            "a node or an actor with environments was lost; %d episodes are played again elsewhere",
+            len(lost),
+        )
+        for key, live in lost.items():
+            if key in self.answers:
                 continue
             live.losses += 1
             if live.losses <= LOSSES:

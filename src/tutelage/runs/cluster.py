@@ -174,7 +174,7 @@ class Placed:
         """Start every rank with these arguments of `tutelage`, each with variables of its own."""
         ray, (first, *_) = self.ray, self.launchers
         (port,) = self._get([first.free_port.remote()])
-        nodes = Counter(seat.node for seat in self.seats)
+        ranks_at = Counter(seat.address for seat in self.seats)
         before: Counter[str] = Counter()
         starting = []
         for launcher, seat in zip(self.launchers, self.seats, strict=True):
@@ -184,12 +184,12 @@ class Placed:
                 "RANK": str(seat.rank),
                 "WORLD_SIZE": str(len(self.seats)),
                 # Ray shows each process its own GPU alone, which is the first it sees
-                "LOCAL_RANK": "0" if seat.gpus else str(before[seat.node]),
-                "LOCAL_WORLD_SIZE": str(nodes[seat.node]),
+                "LOCAL_RANK": "0" if seat.gpus else str(before[seat.address]),
+                "LOCAL_WORLD_SIZE": str(ranks_at[seat.address]),
                 "MASTER_ADDR": self.seats[0].address,
                 "MASTER_PORT": str(port),
             }
-            before[seat.node] += 1
+            before[seat.address] += 1
             starting.append(launcher.start.remote(list(arguments), os.getcwd(), environ))
         pids = ray.get(starting)
         for seat, pid in zip(list(self.seats), pids, strict=True):

@@ -87,7 +87,8 @@ class Launcher:
     def start(self, arguments: Sequence[str], folder: str, environ: Mapping[str, str]) -> int:
         """Start the rank in a folder with these variables beside the node's own. Its process id."""
         # Ray's workers do not hear Ctrl-C, and what they start would not either
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         own = {name: value for name, value in os.environ.items() if name not in OF_WORKER}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tutelage", *arguments],
@@ -156,4 +157,4 @@ def end_with_launcher(environ: Mapping[str, str] = os.environ) -> None:
 def _outlast(launcher: int) -> None:
     while os.getppid() == launcher:
         time.sleep(LOOK)
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))

@@ -41,7 +41,7 @@ class BFCLEnv:
     def reset(self, task: Task) -> Observation:
         scenario = self._find(task)
         self._game, self._over = Game(scenario), False
-        says = self._said(self._game)
+        says = self._message(self._game)
         if not self._native:
             opening = wording.opening(scenario, self._game.offered(), self._docs)
             says = f"{opening}\n\n{says}".strip()
@@ -92,10 +92,10 @@ class BFCLEnv:
         before = game.right
         game.finish_turn()
         self._over = game.over or (self._early and bool(game.wrong))
-        says = "The conversation is over." if self._over else self._said(game)
+        says = "The conversation is over." if self._over else self._message(game)
         return self._observe(game, says, gained=game.right - before)
 
-    def _said(self, game: Game) -> str:
+    def _message(self, game: Game) -> str:
         """The user's next message, with the functions that come with it."""
         turn = game.now
         says = turn.says if self._native else f"{wording.USER}{turn.says}"

@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from tutelage.config.paths import expanded
 from tutelage.envs.generated_tasks import in_turns
 from tutelage.errors import ConfigError
 from tutelage_worlds.bfcl import package
@@ -21,7 +20,7 @@ def published(data: str | None) -> tuple[Scenario, ...]:
 
     Raises ConfigError for a file that is not there or not as the benchmark writes it.
     """
-    place = package.folder() / "data" if data is None else expanded(data)
+    place = package.folder() / "data" if data is None else Path(data).expanduser()
     found = [each for family in FAMILIES for each in _family(place, family)]
     return tuple(found[k] for k in in_turns([each.family for each in found]))
 

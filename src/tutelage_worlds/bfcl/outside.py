@@ -342,7 +342,7 @@ class Journeys(Desk):
         self.bookings = [str(whole(rng, 1_000_000, 9_999_999))]
         self.balance = 1_000 * whole(rng, 40, 90)
         self.seed = whole(rng, 1, 999_999)
-        self.said = False  # whether the token and the card were told
+        self.has_token = False  # whether the token and the card were told
 
     def start(self) -> Mapping[str, Any]:
         return {
@@ -378,9 +378,9 @@ class Journeys(Desk):
 
     def _known(self) -> str:
         """The token, where it was not told before."""
-        if self.said:
+        if self.has_token:
             return ""
-        self.said = True
+        self.has_token = True
         return f"My access token is {self.token} and my card {self.card}. "
 
     def _flight(self) -> tuple[str, dict[str, str]]:

@@ -411,6 +411,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "ladder-starts": lambda: str(ladder().starts_table()),
     "ladder-handed": lambda: str(ladder().handed_table()),
     "ladder-drift": lambda: str(ladder().drift_table()),
+    "ladder-strengths": lambda: str(ladder().strengths_table()),
+    "ladder-rates": lambda: str(ladder().rates_table()),
     "fault-count": fault_count,
     "compose-functions": lambda: functions.table().strip(),
 }

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 
 from studies import plan, results, tables
 from studies.analysis import Panel, result, start
-from studies.ladder import drift, rung_a
+from studies.ladder import drift, rung_a, strengths
 from studies.ladder import start as starts
 from studies.plan import Study
 from tutelage.evaluation import plots
@@ -272,6 +272,14 @@ def handed_table() -> str:
 
 def drift_table() -> str:
     return drift.table(drift.read())
+
+
+def strengths_table() -> str:
+    return strengths.table()
+
+
+def rates_table() -> str:
+    return strengths.rates_table()
 
 
 def draw(folder: Path = PICTURES) -> list[Path]:

@@ -28,7 +28,7 @@ from tutelage_worlds.tau_bench.customers import (
 )
 from tutelage_worlds.tau_bench.telecom.episode import TelecomScenario
 from tutelage_worlds.tau_bench.telecom.phone import PHONE, Phone
-from tutelage_worlds.tau_bench.telecom.words import Wanted, wanted
+from tutelage_worlds.tau_bench.telecom.words import Wanted, heard, wanted
 from tutelage_worlds.tau_bench.tools import Call
 
 Act = Callable[[Call], str]
@@ -92,6 +92,7 @@ class ScriptedCaller:
         return self._known
 
     def answer(self, content: str) -> str:
+        content = heard(content)
         said = [self._do(each) for each in wanted(content)]
         acted = bool(said)
         said += self._facts(content)

@@ -1,7 +1,7 @@
 """What the agent's words tell the customer to do on the phone, found by rules.
 
 A message is read sentence by sentence, and a sentence part by part (parts end at commas, "and",
-"then", "so that"). A part counts as an instruction where it has a thing (a switch, the SIM card, a
+"then", "so that"); only its first 4,000 characters count. A part counts as an instruction where it has a thing (a switch, the SIM card, a
 test, ...) and a verb that fits it:
 
 - a state for a switch ("turn X off", "disable X", "make sure that X is on"): the switch is flipped
@@ -120,6 +120,17 @@ _TOOL: Final = _re(
 )
 
 
+LONGEST: Final = 4_000
+"""Characters of a message that the customer listens to: the rules take time that grows faster than
+the text."""
+_BLANKS: Final = re.compile(r"[^\S\n]+")
+
+
+def heard(content: str) -> str:
+    """The beginning of a message, with single blanks and without marks of emphasis and code."""
+    return _BLANKS.sub(" ", content[: 4 * LONGEST]).replace("`", "").replace("*", "")[:LONGEST]
+
+
 def wanted(content: str) -> list[Wanted]:
     """What to do on the phone, in the order in which a message says it, each once.
 
@@ -128,7 +139,7 @@ def wanted(content: str) -> list[Wanted]:
     """
     found: list[Wanted] = []
     last = ""
-    for sentence in _SENTENCE.split(content.replace("`", "").replace("*", "")):
+    for sentence in _SENTENCE.split(heard(content)):
         rest = sentence.strip()
         if not rest:
             continue

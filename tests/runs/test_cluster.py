@@ -189,7 +189,6 @@ def test_environments_go_on_where_their_node_is_lost(
     assert on_cluster(nodes, spread, env=env) == 0
     losing.join()
     assert len(set(rows(seen, "environments") + rows(seen, "rank "))) == 3
-    assert "with environments was lost; " in capfd.readouterr().err
     local = alone(tmp_path / "local", env=env)
     assert contents(spread / "run") == contents(local / "run")
 

@@ -65,7 +65,9 @@ _WHO: Final = _re(
 _WHERE: Final = _re(r"\babroad|\btravel|where are you|\blocation|\bcountry\b|\boutside\b")
 _WRONG: Final = _re(r"what (?:is|seems|exactly|can)|describe|how (?:can|may) i help|more about the")
 _PLAN: Final = _re(r"\b(?:change|changing|switch|upgrade|different|other|new|larger)\b.*\bplans?\b")
-_REFUEL: Final = _re(r"\brefuel|\btop[- ]?up|\b(?:add|adding)\b.*\b(?:data|gb|gigabytes?)\b")
+_REFUEL: Final = _re(
+    r"\brefuel|\btop[- ]?up|\badd(?:ing)?\b.*\b(?:data|gb|gigabytes?)\b|\bdata\b.*\badd\b"
+)
 _AMOUNT: Final = _re(r"(\d+(?:\.\d+)?) ?(?:gb|gigabytes?)\b")
 _HOW_MUCH: Final = _re(r"\bhow (?:much|many)\b|\bwhich amount\b|\bwhat amount\b")
 _WAIT: Final = _re(

@@ -1,8 +1,8 @@
 """What the agent's words tell the customer to do on the phone, found by rules.
 
 A message is read sentence by sentence, and a sentence part by part (parts end at commas, "and",
-"then", "so that"); only its first 4,000 characters count. A part counts as an instruction where it has a thing (a switch, the SIM card, a
-test, ...) and a verb that fits it:
+"then", "so that"); only its first 4,000 characters count. A part counts as an instruction where it
+has a thing (a switch, the SIM card, a test, ...) and a verb that fits it:
 
 - a state for a switch ("turn X off", "disable X", "make sure that X is on"): the switch is flipped
   only if it is not in that state; "toggle X" flips it. "it" and "off again" mean the last thing.

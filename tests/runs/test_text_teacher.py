@@ -98,8 +98,8 @@ def test_a_run_learns_from_likely_tokens_and_records_them(tmp_path: Path) -> Non
     with listed(telling()) as server:
         for name in ("one", "two"):
             settings = config(tmp_path / name, server.port, TOPK)
-            settings.rollout.max_new_tokens = 40
-            train.train(settings, watch=Quiet())
+            longer = settings.rollout.model_copy(update={"max_new_tokens": 20})
+            train.train(settings.model_copy(update={"rollout": longer}), watch=Quiet())
         assert all(body["top_logprobs"] == 20 for _, body, _ in server.asked)
     one, two = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("one", "two"))
     assert one == two

@@ -21,9 +21,9 @@ from tutelage.algorithms import ALGORITHMS
 from tutelage.errors import PolicyError
 from tutelage.policies.base import Completion, OpenedPolicy, Request
 from tutelage.policies.server.chat import ChatPolicy, TextChat
-from tutelage.policies.server.top_logprobs import told
+from tutelage.policies.server.top_logprobs import likely
 from tutelage.policies.translated import TextOnly, new_notes, translated
-from tutelage.prompts.alignment import Told
+from tutelage.prompts.alignment import Likely
 from tutelage.prompts.chat_template import Chat
 from tutelage.rollout.play import play
 
@@ -97,7 +97,7 @@ def rows(chat: Chat, found: Completion) -> list[tuple[str, dict[str, float]]]:
 def test_an_answer_is_read_byte_by_byte() -> None:
     content = [entry("é"), entry(b"\xe6\x97"), entry(b"\xa5", {"a": 0.9}), entry("x", {"y": 0.4})]
     del content[0]["bytes"]  # some servers tell texts alone
-    found = told({"logprobs": {"content": content}}, "é日x")
+    found = likely({"logprobs": {"content": content}}, "é日x")
     assert [each.data for each in found] == ["é".encode(), b"\xe6\x97", b"\xa5", b"x"]
     assert dict(found[2].top) == {b"a": math.log(0.9)}
     assert dict(found[3].top) == {b"y": math.log(0.4)}
@@ -108,14 +108,14 @@ def test_two_tokens_of_one_text_are_one_and_the_written_one_is_among_the_likely(
     own["logprob"] = math.log(0.125)
     own["top_logprobs"].append({"token": "z", "bytes": [ord("y")], "logprob": math.log(0.5)})
     own["top_logprobs"].append({"token": "never", "bytes": None, "logprob": -math.inf})
-    (found,) = told({"logprobs": {"content": [own]}}, "x")
+    (found,) = likely({"logprobs": {"content": [own]}}, "x")
     assert {name: math.exp(x) for name, x in found.top} == pytest.approx({b"y": 0.75, b"x": 0.125})
 
 
 def test_a_token_that_ends_the_answer_is_not_of_its_text() -> None:
     end = [*CONTENT, entry("<|im_end|>")]
     for content, text in ((end, "<action>3</action>"), (CONTENT, " <action>3</action>\n")):
-        found = told({"logprobs": {"content": content}}, text)
+        found = likely({"logprobs": {"content": content}}, text)
         assert [each.data for each in found] == [b"<action>", b"3", b"</action>"]
 
 
@@ -123,7 +123,7 @@ def test_a_token_that_ends_the_answer_is_not_of_its_text() -> None:
 def test_an_answer_may_tell_nothing(logprobs: Any) -> None:
     if isinstance(logprobs, list):  # no likely ones
         logprobs = {"content": [{**logprobs[0], "top_logprobs": []}]}
-    assert told({"logprobs": logprobs}, "x") == ()
+    assert likely({"logprobs": logprobs}, "x") == ()
 
 
 def broken() -> Iterator[tuple[object, str]]:
@@ -294,7 +294,10 @@ def test_a_real_models_tokens_over_a_tiny_ones_and_back() -> None:
         if any(a[1] > b[0] for a, b in pairwise(places)):
             places = [(i, i + 1) for i in range(len(data))]  # bytes of one character
         pieces = [
-            Told(data[a:b], ((data[a:b], -k / 100), (b"2", -7.0), (b"no token", -9.0)))
+            Likely(
+                data[a:b],
+                tuple({b"2": -7.0, b"no token": -9.0, data[a:b]: -k / 100}.items()),
+            )
             for k, (a, b) in enumerate(places)
         ]
         assert b"".join(each.data for each in pieces) == data
@@ -384,5 +387,5 @@ def test_characters_are_the_ids_of_a_chat_policy_and_have_none() -> None:
         actor.wait()
         (found,) = actor.poll()
     assert found.top_logprobs == ()
-    assert len(actor.told_of("a")) == 3
-    assert actor.told_of("a") == ()
+    assert len(actor.likely_of("a")) == 3
+    assert actor.likely_of("a") == ()

@@ -39,9 +39,9 @@ def test_cases_chains_and_limits_are_counted() -> None:
     ]
     assert [r.answered for r in rows] == [True, False, False, True]
     assert len(count_faults.limits(TEXT)) == 2
-    told = count_faults.summary(TEXT)
-    assert told.startswith("33 cases in 4 kinds of faults, and 4 chains of kills. 3 of the cases")
-    assert "| Kills | 3 | 30 | 4 |" in told
+    shown = count_faults.summary(TEXT)
+    assert shown.startswith("33 cases in 4 kinds of faults, and 4 chains of kills. 3 of the cases")
+    assert "| Kills | 3 | 30 | 4 |" in shown
 
 
 @pytest.mark.parametrize("cell", ["many", "3 of 4", "", "-1"])

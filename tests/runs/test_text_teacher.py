@@ -108,9 +108,9 @@ def test_a_run_learns_from_likely_tokens_and_records_them(tmp_path: Path) -> Non
     assert all(0 < share < 1 for share in shares)
     assert all(math.isfinite(step["losses"]["teacher_turns"]) for step in steps)
     turns = [t for e in lines(tmp_path / "one" / "episodes.jsonl") for t in e["turns"]]
-    told = [turn for turn in turns if "top_logprobs" in turn]
-    assert {turn["actor"] for turn in told} == {"teacher"}
-    assert all(len(turn["top_logprobs"]) == len(turn["tokens"]) for turn in told)
+    likely = [turn for turn in turns if "top_logprobs" in turn]
+    assert {turn["actor"] for turn in likely} == {"teacher"}
+    assert all(len(turn["top_logprobs"]) == len(turn["tokens"]) for turn in likely)
 
 
 def test_a_teacher_that_tells_no_likely_tokens_is_refused(tmp_path: Path) -> None:

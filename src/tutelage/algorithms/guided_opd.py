@@ -70,14 +70,14 @@ def guided_opd(
         )
     else:  # the expected gradient of k3 on the student's own tokens is forward KL's
         student_term = DistillSampled(estimate=k3, weight=student_acted, name="student_turns")
-    told = TOP_LOGPROBS if teacher_turns == "topk" else 0
+    likely = TOP_LOGPROBS if teacher_turns == "topk" else 0
     if curriculum == "fixed":
         beta = constant(start)
     else:
         beta = SHAPES[curriculum](start, end, max(1, round(decay * total_steps)))
     return Algorithm(
         terms=(student_term, _imitation(teacher_turns, teacher_kl, guided)),
-        views={"teacher": View(policy=teacher, top_logprobs=told)},
+        views={"teacher": View(policy=teacher, top_logprobs=likely)},
         actors={"teacher": beta},
     )
 

@@ -316,10 +316,10 @@ class TextOnly(TranslatedServer):
         return list(new.values())
 
     def _top(self, own: Completion, tokens: Ids) -> TopLogprobs:
-        told = self.inner.told_of(own.key) if isinstance(self.inner, ChatPolicy) else ()
-        if not told:
+        likely = self.inner.likely_of(own.key) if isinstance(self.inner, ChatPolicy) else ()
+        if not likely:
             return ()
-        return self.pair.top_logprobs(tokens, self.pair.teacher.text(own.tokens), told)
+        return self.pair.top_logprobs(tokens, self.pair.teacher.text(own.tokens), likely)
 
     def score(self, samples: Sequence[Sample], temperature: float) -> Scores:
         count = sum(len(sample.tokens) for sample in samples)

@@ -312,12 +312,23 @@ class Pair:
         return Reading(ids=ids, chunk=tuple(chunk), of=tuple(of), single=tuple(single))
 
 
-class Told(NamedTuple):
+class Likely(NamedTuple):
     """A token of a text that a chat server wrote, as bytes, and the log-probabilities of the likely
     tokens there, itself among them; none where it tells of no others."""
 
     data: bytes
     top: tuple[tuple[bytes, float], ...]
+
+
+def _spaced(text: bytes, spaces: int) -> bytes:
+    """A text with so many spaces more before it, or fewer; nothing where it has not as many.
+
+    >>> _spaced(b"a", 1), _spaced(b" a", -1), _spaced(b"a", -1)
+    (b' a', b'a', b'')
+    """
+    if spaces >= 0:
+        return b" " * spaces + text
+    return text[-spaces:] if text.startswith(b" " * -spaces) else b""
 
 
 class TextPair(Pair):
@@ -343,19 +354,23 @@ class TextPair(Pair):
                     found.setdefault(data, i)
         return found
 
-    def top_logprobs(self, tokens: Ids, text: str, told: Sequence[Told]) -> TopLogprobs:
+    def top_logprobs(self, tokens: Ids, text: str, likely: Sequence[Likely]) -> TopLogprobs:
         """What a teacher told of its tokens of a text, for the student's tokens of it. Where one of
         each is the same bytes at the same place, there are the student's tokens that are all of the
-        bytes of a likely one; nothing elsewhere."""
+        bytes of a likely one; nothing elsewhere. Spaces that one of them adds before a word count
+        for the likely ones too."""
         ours = _in_text(self._vocabulary, tokens, text)
-        others = placed([each.data for each in told], text.encode())
+        others = placed([each.data for each in likely], text.encode())
         pieces = self._vocabulary.pieces
         rows: list[tuple[tuple[int, float], ...]] = [()] * len(tokens)
         for (i, j), (k, m) in pairwise(common(ours.at, others.at)):
             single = k - i == m - j == 1 and ours.whole[i] and others.whole[j]
-            if single and pieces[tokens[i]].data == told[j].data:
-                own = {**self._by_bytes, told[j].data: tokens[i]}
-                rows[i] = tuple((own[name], x) for name, x in told[j].top if name in own)
+            data, other = pieces[tokens[i]].data, likely[j].data
+            if single and data.lstrip(b" ") == other.lstrip(b" "):
+                own = {**self._by_bytes, data: tokens[i]}
+                spaces = len(data) - len(other)
+                named = ((_spaced(name, spaces), x) for name, x in likely[j].top)
+                rows[i] = tuple((own[name], x) for name, x in named if name and name in own)
         return tuple(rows) if any(rows) else ()
 
     def _cut_alike(self, text: str) -> bool:

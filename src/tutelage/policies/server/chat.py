@@ -17,9 +17,9 @@ from tutelage.errors import PolicyError
 from tutelage.policies.base import Completion, Dtype, Request
 from tutelage.policies.server.account import Account
 from tutelage.policies.server.http import Client, Failure
-from tutelage.policies.server.top_logprobs import told
+from tutelage.policies.server.top_logprobs import likely
 from tutelage.policies.server.vllm_api import SEEDS
-from tutelage.prompts.alignment import Told
+from tutelage.prompts.alignment import Likely
 from tutelage.prompts.chat_template import Chat
 from tutelage.prompts.prompter import Ids
 
@@ -129,7 +129,7 @@ class ChatPolicy:
         self.limit, self.seeds, self.top = "max_tokens", True, TOPS[0]
         self.turns: dict[Future[Any], tuple[Request, dict[str, Any]]] = {}
         self.spent: dict[str, int] = {}
-        self.told: dict[str, tuple[Told, ...]] = {}
+        self.likely: dict[str, tuple[Likely, ...]] = {}
         self.notes: dict[str, str] = {}  # what to say of it once, by kind, in order
 
     def connect(self) -> None:
@@ -253,24 +253,24 @@ class ChatPolicy:
         if request.temperature != 1:
             return
         try:
-            self.told[request.key] = told(choice, text)
-            if min(self.top, request.top_logprobs) and text and not self.told[request.key]:
+            self.likely[request.key] = likely(choice, text)
+            if min(self.top, request.top_logprobs) and text and not self.likely[request.key]:
                 self.notes.setdefault("none", "the server's answers have no top_logprobs")
         except ValueError as error:
             self.account.unread += 1
-            self.told[request.key] = ()
+            self.likely[request.key] = ()
             self.notes["unread"] = f"top_logprobs of an answer cannot be read: {error}"
 
-    def told_of(self, key: str) -> tuple[Told, ...]:
+    def likely_of(self, key: str) -> tuple[Likely, ...]:
         """What the answer to the last request with this key told of its tokens; asked once."""
-        return self.told.pop(key, ())
+        return self.likely.pop(key, ())
 
     def tokens_of(self, key: str) -> int:
         return self.spent.pop(key, 0)
 
     def release(self, key: str) -> None:
         """Forget what was told and not asked for: no other state is kept per episode."""
-        self.told.pop(key, None)
+        self.likely.pop(key, None)
 
     def refresh(self) -> None:
         """Drop the turns under way."""

@@ -231,5 +231,5 @@ class Handler(BaseHTTPRequestHandler):
 
 def _refused(error: RequestError) -> tuple[int, Any]:
     """The status and the body of an answer that refuses a request."""
-    told = {"message": str(error), "type": error.kind, "code": int(error.status)}
-    return int(error.status), {"error": told}
+    body = {"message": str(error), "type": error.kind, "code": int(error.status)}
+    return int(error.status), {"error": body}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tutelage.prompts.alignment import Told
+from tutelage.prompts.alignment import Likely
 
 MOST = 20
 """Likely tokens of one place, as the API has it."""
@@ -14,7 +14,7 @@ ROUNDING = 0.01
 """By how much probabilities may add up to more than 1."""
 
 
-def told(choice: Mapping[str, Any], text: str) -> tuple[Told, ...]:
+def likely(choice: Mapping[str, Any], text: str) -> tuple[Likely, ...]:
     """What a choice of an answer tells of the tokens that its text is made of; nothing where it
     tells of none.
 
@@ -39,7 +39,7 @@ def _typed(value: object, kind: type[Any], name: str) -> Any:
     return value
 
 
-def _entry(entry: object) -> Told:
+def _entry(entry: object) -> Likely:
     table = _typed(entry, dict, "a token")
     data, own = _bytes(table), _logprob(table)
     listed = _typed(table.get("top_logprobs") or [], list, "top_logprobs")
@@ -56,7 +56,7 @@ def _entry(entry: object) -> Told:
     top = {name: x for name, x in top.items() if x > UNLIKELY}
     if sum(map(math.exp, top.values())) > 1 + ROUNDING:
         raise ValueError("the probabilities of a token's top_logprobs add up to more than 1")
-    return Told(data, tuple(top.items()))
+    return Likely(data, tuple(top.items()))
 
 
 def _bytes(table: Mapping[str, Any]) -> bytes:

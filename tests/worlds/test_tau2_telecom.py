@@ -75,7 +75,7 @@ def at(suite: TauBench, id: str, transfer: bool = True) -> TelecomEnv:
     return env
 
 
-def said(env: TelecomEnv, content: str) -> str:
+def message(env: TelecomEnv, content: str) -> str:
     return env.step(write("respond", content=content)).text
 
 
@@ -255,10 +255,10 @@ def test_a_conversation(suite: TauBench) -> None:
     assert env.step(write("resume_line", customer_id="C1", line_id="L1")).valid
     before = env.step(write("think", thought="x"))
     assert before.text == "API output: Unknown action think"
-    assert "still does not work" in said(env, "Is there anything else?")
-    said(env, "Please restart your phone.")
+    assert "still does not work" in message(env, "Is there anything else?")
+    message(env, "Please restart your phone.")
     env.step(write("resume_line", **OWNED))
-    assert "✈" not in said(env, "What does your status bar show?")
+    assert "✈" not in message(env, "What does your status bar show?")
     end = env.step("Please restart your phone. Does it work now?")
     assert end.done
     assert STOP in end.text
@@ -271,8 +271,8 @@ def test_handing_over_ends_it(suite: TauBench) -> None:
     env = at(suite, "airplane_sim")
     end = env.step(write("transfer_to_human_agents", summary="x"))
     assert (end.done, end.won, end.reward, end.score) == (True, False, 0.0, 0.0)
-    kept = at(suite, "airplane_sim", transfer=False)
-    assert not kept.step(write("transfer_to_human_agents", summary="x")).done
+    left = at(suite, "airplane_sim", transfer=False)
+    assert not left.step(write("transfer_to_human_agents", summary="x")).done
 
 
 def test_states_that_continue_alike_are_equal(suite: TauBench) -> None:
@@ -661,31 +661,31 @@ def test_a_long_message_takes_no_time(piece: str, suite: TauBench) -> None:
 def test_who_where_and_what(suite: TauBench) -> None:
     env = at(suite, "abroad")
     who = "I am Ida Brandt with phone number 555-010-0002."
-    assert said(env, "May I have your phone number?").startswith(who)
-    assert said(env, "Are you abroad?") == "I am currently abroad in Italy."
-    assert said(env, "What seems to be the trouble?").startswith("My mobile data is slow.")
-    assert said(env, "One moment, please.") == "All right."
-    both = said(env, "What is your name? And is mobile data on?")
+    assert message(env, "May I have your phone number?").startswith(who)
+    assert message(env, "Are you abroad?") == "I am currently abroad in Italy."
+    assert message(env, "What seems to be the trouble?").startswith("My mobile data is slow.")
+    assert message(env, "One moment, please.") == "All right."
+    both = message(env, "What is your name? And is mobile data on?")
     assert who in both
     assert "mobile data: off" in both
 
 
 def test_consent(suite: TauBench) -> None:
     env = at(suite, "abroad")
-    assert said(env, "Shall I enable roaming on your line?") == "Yes."
-    assert said(env, "Would you like to change to another plan?").startswith("No, I do not want")
-    assert said(env, "Shall I refuel 5 GB?") == "No, I want 2.0 GB."
-    assert said(env, "Shall I refuel 2 GB?") == "Yes, 2.0 GB, please."
-    assert said(env, "How much data should I add?") == "2.0 GB."
+    assert message(env, "Shall I enable roaming on your line?") == "Yes."
+    assert message(env, "Would you like to change to another plan?").startswith("No, I do not want")
+    assert message(env, "Shall I refuel 5 GB?") == "No, I want 2.0 GB."
+    assert message(env, "Shall I refuel 2 GB?") == "Yes, 2.0 GB, please."
+    assert message(env, "How much data should I add?") == "2.0 GB."
     other = at(suite, "airplane_sim")
-    assert said(other, "Shall I refuel 5 GB?") == "Yes."
+    assert message(other, "Shall I refuel 5 GB?") == "Yes."
 
 
 def test_switches_that_are_right_stay(suite: TauBench) -> None:
     env = at(suite, "airplane_sim")
-    assert "now off" in said(env, "Please turn airplane mode off.")
-    assert said(env, "Please turn airplane mode off.") == "That is off already."
-    assert "now on" in said(env, "Please toggle airplane mode.")
+    assert "now off" in message(env, "Please turn airplane mode off.")
+    assert message(env, "Please turn airplane mode off.") == "That is off already."
+    assert "now on" in message(env, "Please toggle airplane mode.")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ class TelecomEnv:
                 episode.mark(),
                 self._customer.key(),
                 episode.done,
-                episode.told,
+                episode.heard,
             ),
             score=episode.score(),
             won=won if self._over else None,

@@ -27,8 +27,8 @@ CHECKS: Final[Mapping[str, Mapping[str, Callable[..., bool]]]] = {
     AGENT: company.CHECKS,
     USER: phone.CHECKS,
 }
-ASSERTIONS, ACTIONS, DATABASE, TOLD = "ENV_ASSERTION", "ACTION", "DB", "COMMUNICATE"
-BASES: Final = (ASSERTIONS, ACTIONS, DATABASE, TOLD)
+ASSERTIONS, ACTIONS, DATABASE, COMMUNICATED = "ENV_ASSERTION", "ACTION", "DB", "COMMUNICATE"
+BASES: Final = (ASSERTIONS, ACTIONS, DATABASE, COMMUNICATED)
 """What a task can be judged by: `reward_basis` of tau2-bench's files."""
 
 
@@ -90,7 +90,7 @@ class Episode:
         self.data, self.phone = Database(world.store), Phone(world.first)
         self.done: frozenset[int] = frozenset()
         """Which of the task's steps were done."""
-        self.told: frozenset[str] = frozenset()
+        self.heard: frozenset[str] = frozenset()
         try:
             self.sync()
             for step in scenario.setup:
@@ -117,7 +117,7 @@ class Episode:
     def tell(self, content: str) -> None:
         """Note what the agent tells the customer."""
         outputs = self.scenario.outputs
-        self.told |= {output for output in outputs if mentions(output, content)}
+        self.heard |= {output for output in outputs if mentions(output, content)}
 
     def sync(self) -> None:
         """What one side did reaches the other: the state of the line, roaming, used-up data, and
@@ -164,8 +164,8 @@ class Episode:
             found += [k in self.done for k in range(len(scenario.steps))]
         if DATABASE in scenario.basis:
             found.append(self.ended() == self._goal())
-        if TOLD in scenario.basis:
-            found += [output in self.told for output in scenario.outputs]
+        if COMMUNICATED in scenario.basis:
+            found += [output in self.heard for output in scenario.outputs]
         return found
 
     def won(self) -> bool:

@@ -151,8 +151,8 @@ def demonstrate(world: World, scenario: Scenario, *, transfer: bool = True) -> l
 
 
 def _converse(talk: Talk, ask: Callable[[Call], str]) -> Talk:
-    said = talk.say("I do not know yet who this is.", IDENTIFY)
-    _look_up(talk, said)
+    answer = talk.say("I do not know yet who this is.", IDENTIFY)
+    _look_up(talk, answer)
     asked = ""
     for step in talk.scenario.steps:
         name, kwargs = step.call.name, dict(step.call.kwargs)
@@ -168,8 +168,8 @@ def _converse(talk: Talk, ask: Callable[[Call], str]) -> Talk:
     return _finished(talk)
 
 
-def _look_up(talk: Talk, said: str) -> None:
-    number = NUMBER.search(said)
+def _look_up(talk: Talk, answer: str) -> None:
+    number = NUMBER.search(answer)
     if number is None:
         return
     customer = talk.look("Look the customer up.", "get_customer_by_phone", phone_number=number[0])

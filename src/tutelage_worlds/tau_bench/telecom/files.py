@@ -23,8 +23,8 @@ from tutelage_worlds.tau_bench.telecom.episode import (
     BASES,
     BEGIN,
     CHECKS,
+    COMMUNICATED,
     DATABASE,
-    TOLD,
     TOOLS,
     USER,
     Check,
@@ -110,9 +110,9 @@ def _json(path: Path) -> Any:
 
 
 def _scenario(task: Record, where: str) -> TelecomScenario:
-    criteria, told = task["evaluation_criteria"], task["user_scenario"]["instructions"]
+    criteria, story = task["evaluation_criteria"], task["user_scenario"]["instructions"]
     # what judges a task that does not say, as tau2-bench has it
-    basis = criteria.get("reward_basis") or [DATABASE, TOLD]
+    basis = criteria.get("reward_basis") or [DATABASE, COMMUNICATED]
     shapes.fits(basis, [str], f"{where}: reward_basis")
     unknown = sorted(set(basis) - set(BASES))
     if unknown:
@@ -133,7 +133,7 @@ def _scenario(task: Record, where: str) -> TelecomScenario:
     shapes.fits(checks, _FUNCTION, f"{where}: env_assertions")
     shapes.fits(outputs, [str], f"{where}: communicate_info")
     parts = ("known_info", "unknown_info", "reason_for_call", "task_instructions")
-    words = [told[part].strip() for part in parts if told.get(part)]
+    words = [story[part].strip() for part in parts if story.get(part)]
     if persona := task["user_scenario"].get("persona"):
         words.insert(0, persona.strip())
     kind = task["id"].partition("]")[0].removeprefix("[")
@@ -142,9 +142,9 @@ def _scenario(task: Record, where: str) -> TelecomScenario:
         user_id="",
         instruction="\n".join(words),
         actions=(),
-        outputs=tuple(outputs) if TOLD in basis else (),
-        identity=first_person(told["known_info"]),
-        requests=(first_person(told["reason_for_call"]),),
+        outputs=tuple(outputs) if COMMUNICATED in basis else (),
+        identity=first_person(story["known_info"]),
+        requests=(first_person(story["reason_for_call"]),),
         setup=tuple(
             Step(side=s["env_type"], call=_function(s, BEGIN, f"{where}: initialization_actions"))
             for s in setup

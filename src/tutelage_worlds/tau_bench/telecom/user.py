@@ -95,15 +95,15 @@ class ScriptedCaller:
 
     def answer(self, content: str) -> str:
         content = heard(content)
-        said = [self._do(each) for each in wanted(content)]
-        acted = bool(said)
-        said += self._facts(content)
+        replies = [self._do(each) for each in wanted(content)]
+        acted = bool(replies)
+        replies += self._facts(content)
         if acted:
             # an agent may ask in the same message whether all is well
             done = bool(_END.search(content)) and self._well()
-            return " ".join([*said, *([SOLVED, STOP] if done else [])])
-        if said:
-            return " ".join(said)
+            return " ".join([*replies, *([SOLVED, STOP] if done else [])])
+        if replies:
+            return " ".join(replies)
         question = "?" in content
         if question and not _END.search(content):
             return self._consent(content)
@@ -147,10 +147,10 @@ class ScriptedCaller:
 
     def _goal(self) -> tuple[str, Callable[[Phone], bool]]:
         """What the customer looks at to know whether the trouble is over."""
-        said = f"{self._scenario.instruction} {' '.join(self._scenario.requests)}".lower()
-        if "excellent" in said:
+        story = f"{self._scenario.instruction} {' '.join(self._scenario.requests)}".lower()
+        if "excellent" in story:
             return "run_speed_test", lambda phone: phone.speed()[1] == "excellent"
-        if "send mms" in said or "mms message" in " ".join(self._scenario.requests).lower():
+        if "send mms" in story or "mms message" in " ".join(self._scenario.requests).lower():
             return "can_send_mms", Phone.sends_mms
         return "check_status_bar", Phone.has_signal
 

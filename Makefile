@@ -27,7 +27,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Tests start hundreds of processes; without bytecode each of them compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo check test suite scale-smoke faults faults-nightly fuzz soak architectures parity parity-report lint lock latest oldest nightly suite-nightly bench gpu mutants \
+.PHONY: demo check test suite scale scale-smoke faults faults-nightly fuzz soak architectures parity parity-report lint lock latest oldest nightly suite-nightly bench gpu mutants \
 	teacher study study-render study-smoke ladder ladder-smoke worlds pythons adapters docs clean
 
 demo: $(VENV)/.ready
@@ -85,6 +85,15 @@ scale-smoke: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -n $(JOBS) tests/training/test_ranks.py tests/runs/test_ranks_runs.py \
 		tests/runs/test_cluster.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranks.py --smoke --repeats 1
+
+# The whole of docs/scaling.md: the tests above with those of samplers, weights that are divided and
+# episodes played ahead, the nightly ones too, and its tables, which want two free cores.
+scale: scale-smoke
+	NIGHTLY=1 $(BIN)/python -m pytest -n $(JOBS) tests/training/test_ranks.py tests/runs/test_ranks_runs.py \
+		tests/runs/test_cluster.py tests/runs/test_sampler_runs.py tests/runs/test_ahead.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranks.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ahead.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/handover.py
 
 # Random bytes for everything that reads what others wrote, for SECONDS; what is not survived is kept
 # in tests/fuzz/corpus, which `make test` runs.

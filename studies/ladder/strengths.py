@@ -46,6 +46,7 @@ def _rows(start: str) -> Iterator[list[str]]:
         gap = None if method == BASELINE else panel.gap(method, BASELINE)
         for k, run in enumerate(runs):
             won = [tables.percent(fmean(e.won)) for e in run.evaluations]
-            by = ", ".join(f"{who} {tables.count(n)}" for who, n in sorted(run.tokens.items()))
+            tokens = {who: n for who, n in sorted(run.tokens.items()) if who != "scored"}
+            by = ", ".join(f"{who} {tables.count(n)}" for who, n in tokens.items())
             shown = [tables.signed(gap), verdict(gap)] if gap and k == 0 else ["", ""]
             yield [start if k == 0 else "", title, str(run.seed), *won, *shown, by]

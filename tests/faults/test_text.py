@@ -147,7 +147,7 @@ def test_a_template_that_does_not_end_is_one_sentence(
     began = time.process_time()
     with pytest.raises(PolicyError) as refusal:
         Chat(byte_tokenizer(TEMPLATES[case])).open("", "hello")
-    assert time.process_time() - began < 20
+    assert time.process_time() - began < 60
     assert "\n" not in str(refusal.value)
     assert "chat template" in str(refusal.value)
 

@@ -160,7 +160,10 @@ def test_slow_tasks_are_played_as_often_as_in_turn(run: Path, tmp_path: Path) ->
 
 def children(of: int) -> list[int]:
     found = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(of)], capture_output=True, text=True, check=False
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(of)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     rows = [line.split(None, 1) for line in found.stdout.splitlines()]
     return [int(pid) for pid, arguments in rows if "spawn_main" in arguments]

@@ -58,7 +58,7 @@ def _package(point: EntryPoint) -> str:
 
 
 OFFERED: Mapping[str, tuple[EntryPoint, ...]] = offered(GROUP)
-SUITES = {name: points[0].value for name, points in OFFERED.items()}
+SUITES = {name: points[0].value for name, points in sorted(OFFERED.items())}
 """Paths "package.module:Class" of the suites that need no path, by name."""
 SHIPPED = frozenset(name for name, points in OFFERED.items() if _package(points[0]) == NAME)
 """Suites of this project. They run in the trainer's own process, unless their class sets

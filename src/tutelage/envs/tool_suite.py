@@ -230,7 +230,7 @@ class ToolEnv:
 
     def _called(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> Observation:
         """Make calls in their order, until the episode is over."""
-        if hasattr(self._env, "calls"):
+        if callable(getattr(self._env, "calls", None)):
             return as_observation(self._env.calls(calls), "calls")
         results, reward, valid, seen = [], 0.0, True, self._last
         for name, arguments in calls:

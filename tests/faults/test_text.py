@@ -152,6 +152,31 @@ def test_a_template_that_does_not_end_is_one_sentence(
     assert "chat template" in str(refusal.value)
 
 
+def test_a_call_that_drops_what_ends_it_is_ended_all_the_same() -> None:
+    """An exception from outside may arrive where it is dropped: in a finaliser, or in a callback of
+    the garbage collector, which in a large process is often at work."""
+    from tutelage.prompts.bounded import TooMuch, bounded
+
+    dropped: list[BaseException] = []
+
+    def stubborn() -> None:
+        while True:
+            try:
+                while True:
+                    time.sleep(0.001)
+            except BaseException as error:
+                dropped.append(error)
+                if len(dropped) > 3:
+                    raise
+
+    with pytest.raises(TooMuch, match="was not done after 0 s"):
+        bounded(stubborn, seconds=0.0)
+    assert len(dropped) == 4
+    assert bounded(lambda: "text", seconds=10.0) == "text"
+    with pytest.raises(ZeroDivisionError):
+        bounded(lambda: 1 / 0, seconds=10.0)
+
+
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 
 

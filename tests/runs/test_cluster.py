@@ -1,12 +1,13 @@
 """Runs on a Ray cluster of several nodes of this machine: what they write, and what happens when a
 node is lost."""
 
+import contextlib
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,10 @@ class Waits:
         self.reset, self.close, self.env = env.reset, env.close, env
 
     def step(self, action):
+        until = time.monotonic() + 120
         while Path("hold").exists():
+            if time.monotonic() > until:
+                raise TimeoutError("the file hold is still there")
             Path("held").touch()
             time.sleep(0.05)
         return self.env.step(action)
@@ -117,18 +121,23 @@ def on_cluster(nodes: Nodes, folder: Path, *more: str, **sections: Any) -> int:
     return main(["train", "file.toml", "--cluster", nodes.address, *more])
 
 
-def meanwhile(folder: Path, steps: int, what: Callable[[], None]) -> threading.Thread:
-    """Do something as soon as the run in a folder has logged so many steps."""
+@contextlib.contextmanager
+def meanwhile(folder: Path, steps: int, what: Callable[[], None]) -> Iterator[None]:
+    """Do something as soon as the run in a folder has logged so many steps. The block's end waits
+    for it, and raises what it raised: where it failed, the run was not disturbed."""
 
     def wait() -> None:
-        until = time.monotonic() + 300
-        while len(lines(folder, "metrics.jsonl")) < steps and time.monotonic() < until:
+        until = time.monotonic() + 120
+        while len(lines(folder, "metrics.jsonl")) < steps:
+            if time.monotonic() > until:
+                raise TimeoutError(f"the run has not logged {steps} steps")
             time.sleep(0.05)
         what()
 
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
+    with ThreadPoolExecutor(1) as threads:
+        doing = threads.submit(wait)
+        yield
+        doing.result()
 
 
 def rows(output: str, kind: str) -> list[str]:
@@ -151,9 +160,9 @@ def test_ranks_on_two_nodes_of_which_one_is_lost(
         seen = capfd.readouterr().out
         nodes.lose(rows(seen, "rank "))
 
-    losing = meanwhile(folder, 3, lose)
-    assert on_cluster(nodes, folder, "--ranks", "2") == 2
-    losing.join()
+    with meanwhile(folder, 3, lose):
+        code = on_cluster(nodes, folder, "--ranks", "2")
+    assert code == 2
     assert len(set(rows(seen, "rank "))) == 2
     err = capfd.readouterr().err
     sentences = [line for line in err.splitlines() if line.startswith("tutelage: ")]
@@ -177,16 +186,19 @@ def test_environments_go_on_where_their_node_is_lost(
     def lose() -> None:
         nonlocal seen
         seen = capfd.readouterr().out
-        (spread / "hold").touch()
-        until = time.monotonic() + 300
-        while not (spread / "held").exists() and time.monotonic() < until:
-            time.sleep(0.05)
-        nodes.lose(rows(seen, "environments"))
-        (spread / "hold").unlink()
+        hold, until = spread / "hold", time.monotonic() + 60
+        hold.touch()
+        try:
+            while not (spread / "held").exists():
+                assert time.monotonic() < until, "no environment took a step"
+                time.sleep(0.05)
+            nodes.lose(rows(seen, "environments"))
+        finally:
+            hold.unlink()
 
-    losing = meanwhile(spread, 2, lose)
-    assert on_cluster(nodes, spread, env=env) == 0
-    losing.join()
+    with meanwhile(spread, 2, lose):
+        code = on_cluster(nodes, spread, env=env)
+    assert code == 0
     assert len(set(rows(seen, "environments") + rows(seen, "rank "))) == 3
     local = alone(tmp_path / "local", env=env)
     assert contents(spread / "run") == contents(local / "run")
@@ -198,10 +210,10 @@ def test_ctrl_c_writes_a_checkpoint(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "stopped"
-    pressing = meanwhile(folder, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
     sections: dict[str, Any] = {"run": {"steps": 100, "checkpoint_every": 90}}
-    assert on_cluster(nodes, folder, **sections) == 130
-    pressing.join()
+    with meanwhile(folder, 3, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        code = on_cluster(nodes, folder, **sections)
+    assert code == 130
     sentence = [x for x in capfd.readouterr().err.splitlines() if x.startswith("tutelage: ")]
     assert len(sentence) == 1
     assert "stopped; " in sentence[0]

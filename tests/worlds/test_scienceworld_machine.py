@@ -14,11 +14,11 @@ import pytest
 from tutelage.envs.pool import Failure, ProcessPool
 from tutelage.errors import ConfigError, EnvError
 from tutelage.types import Observation
-from tutelage_worlds.java import Gone, Java, Late, Thrown, ref
+from tutelage_worlds.java import Gone, Java, Late, Ref, Thrown, ref
 from tutelage_worlds.scienceworld import ScienceWorld, simulator
 from tutelage_worlds.scienceworld.catalogue import TASKS
 from tutelage_worlds.scienceworld.hashing import numbered, overlay
-from tutelage_worlds.scienceworld.simulator import Shown, Simulator
+from tutelage_worlds.scienceworld.simulator import Game, Place, Shown, Simulator
 
 LACKING = find_spec("scienceworld") is None or shutil.which("java") is None
 pytestmark = pytest.mark.skipif(
@@ -145,12 +145,15 @@ def test_a_machine_that_dies_twice_at_the_same_place_ends_the_episode(
     game, _, _ = machine.begin(*LIVES)
     there = len(game.actions)
 
-    def die(self: Simulator, java: Java, *_: object) -> None:
-        java.process.kill()
-        java.call(self._maker, "getScore")
+    def die(self: Simulator, game: Game, place: Place, action: str) -> None:
+        place.java.process.kill()
+        place.java.call(self._maker, "getScore")
 
     monkeypatch.setattr(Simulator, "_step", die)
-    monkeypatch.setattr(Simulator, "_build", lambda *_: setattr(game, "place", (0,) * 4))
+    nowhere = Ref("nowhere")
+    monkeypatch.setattr(
+        Simulator, "_rebuild", lambda self, java, _: Place(java, nowhere, nowhere, "")
+    )
     with pytest.raises(EnvError, match=r"failed twice at the same place .*set env.options.heap"):
         machine.act(game, "look around")
     monkeypatch.undo()

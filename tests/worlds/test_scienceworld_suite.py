@@ -13,6 +13,7 @@ from tutelage.envs.base import Demonstrates, Describes, Instructs, Renders
 from tutelage.envs.check import check
 from tutelage.errors import ConfigError
 from tutelage.types import Observation, Task
+from tutelage_worlds import java_games
 from tutelage_worlds.java import program, ref
 from tutelage_worlds.scienceworld import ScienceWorld, simulator
 from tutelage_worlds.scienceworld.catalogue import SPLITS, TASKS, VARIATIONS, chosen, variations
@@ -90,7 +91,7 @@ def test_without_java_or_the_package_it_says_what_to_install(
     def lacking(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(simulator, "distribution", lacking)
+    monkeypatch.setattr(java_games, "distribution", lacking)
     with pytest.raises(ConfigError, match=r"pip install 'tutelage\[scienceworld\]'"):
         simulator.files()
     monkeypatch.undo()

@@ -17,6 +17,7 @@ from tutelage.envs.check import check
 from tutelage.envs.registry import suite_of
 from tutelage.errors import ConfigError, EnvError
 from tutelage.types import Observation, Task
+from tutelage_worlds import java_games
 from tutelage_worlds.textworldexpress import TextWorldExpress, needs
 from tutelage_worlds.textworldexpress import simulator as host
 from tutelage_worlds.textworldexpress.render import compact
@@ -81,7 +82,7 @@ def test_without_the_package_or_java_one_sentence_says_so(monkeypatch: pytest.Mo
         raise PackageNotFoundError(name)
 
     assert {need.name for need in needs({})} == {"Java 11 or newer", "textworld-express"}
-    monkeypatch.setattr(host, "distribution", lacking)
+    monkeypatch.setattr(java_games, "distribution", lacking)
     with pytest.raises(ConfigError, match=re.escape("pip install 'tutelage[textworldexpress]'")):
         Simulator(256).begin(Which("coin", "", 0, "train"))
     monkeypatch.undo()

@@ -1,12 +1,19 @@
 """Render a foreign chat template within limits of time and memory."""
 
+import contextlib
 import ctypes
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 SECONDS = 10.0
@@ -15,7 +22,11 @@ BYTES = 512 << 20
 """By which the process may grow meanwhile."""
 PATIENCE = 30
 """Times that long on the clock, on a machine that is busy with something else."""
+END_SECONDS = 60.0
+"""In which a call that is ended must have ended; one that has not is left behind."""
 TICK = 0.05
+AGAIN = 0.5
+"""Seconds to wait for a call that is ended before it is ended again."""
 
 
 class _Ended(BaseException):
@@ -82,45 +93,54 @@ def _constant(node: Any) -> object:
 
 
 def bounded(call: Callable[[], T], *, seconds: float = SECONDS, size: int = BYTES) -> T:
-    """What a call returns. Raises TooMuch where it takes more than `seconds` of the processor, or
-    the process grows by more than `size` bytes meanwhile."""
-    done, lock, why = threading.Event(), threading.Lock(), list[str]()
-    thread, before = threading.get_ident(), _resident()
-    # of the processor, since a busy machine may give none to a template for seconds
-    began, since = time.process_time(), time.monotonic()
+    """What a call returns, in a thread of its own. Raises what it raises, and TooMuch where it takes
+    more than `seconds` of the processor, or the process `size` bytes more than it ever took."""
+    results, errors = list[T](), list[BaseException]()
 
-    def watch() -> None:
-        while not done.wait(TICK):
-            spent = time.process_time() - began
-            if spent > seconds or time.monotonic() - since > PATIENCE * seconds:
-                why.append(f"it was not done after {seconds:g} s")
-            elif _resident() - before > size:
-                why.append(f"it took more than {size >> 20} MB")
-            else:
-                continue
-            with lock:
-                if not done.is_set():
-                    target, error = ctypes.c_ulong(thread), ctypes.py_object(_Ended)
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(target, error)
-            return
-
-    threading.Thread(target=watch, daemon=True).start()
-    try:
+    def run() -> None:
         try:
-            return call()
-        finally:
-            with lock:
-                done.set()
-            if why:  # it may have come too late for the call
-                time.sleep(TICK)
-    except _Ended:
-        raise TooMuch(why[0]) from None
+            results.append(call())
+        except _Ended:
+            return
+        except BaseException as error:
+            errors.append(error)
+
+    def quietly() -> None:
+        with contextlib.suppress(_Ended):  # another one, while the first was on its way
+            run()
+
+    thread = threading.Thread(target=quietly, daemon=True)
+    # of the processor, since a busy machine may give none to a template for seconds
+    before, began, since = _peak(), time.process_time(), time.monotonic()
+    thread.start()
+    why = ""
+    while not why:
+        thread.join(TICK)
+        if not thread.is_alive():
+            break
+        # Nothing here gives the interpreter away but `join`: each time, the other thread runs an
+        # operation to its end, which may take seconds where numbers grow.
+        if time.process_time() - began > seconds or time.monotonic() - since > PATIENCE * seconds:
+            why = f"it was not done after {seconds:g} s"
+        elif _peak() - before > size:
+            why = f"it took more than {size >> 20} MB"
+    # Again and again: an exception that arrives in a finaliser or a callback of the garbage
+    # collector is printed or dropped, and the call goes on.
+    until = time.monotonic() + END_SECONDS
+    while why and thread.is_alive() and time.monotonic() < until:
+        target, error = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Ended)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(target, error)
+        thread.join(AGAIN)
+    if why:
+        raise TooMuch(why)
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
-def _resident() -> int:
-    """Bytes of memory that the process holds; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * 4096
-    except OSError:
+def _peak() -> int:
+    """Bytes of memory that the process held at most; 0 where the system does not say."""
+    if resource is None:
         return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most << 10

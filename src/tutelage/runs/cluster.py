@@ -172,8 +172,7 @@ class Placed:
 
     def start(self, arguments: Sequence[str], more: Sequence[Mapping[str, str]]) -> None:
         """Start every rank with these arguments of `tutelage`, each with variables of its own."""
-        ray, (first, *_) = self.ray, self.launchers
-        (port,) = self._get([first.free_port.remote()])
+        (port,) = self._get([self.launchers[0].free_port.remote()])
         ranks_at = Counter(seat.address for seat in self.seats)
         before: Counter[str] = Counter()
         starting = []
@@ -191,7 +190,7 @@ class Placed:
             }
             before[seat.address] += 1
             starting.append(launcher.start.remote(list(arguments), os.getcwd(), environ))
-        pids = ray.get(starting)
+        pids = self._get(starting)
         for seat, pid in zip(list(self.seats), pids, strict=True):
             self.seats[seat.rank] = replace(seat, pid=int(pid))
 

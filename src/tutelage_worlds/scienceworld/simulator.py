@@ -6,23 +6,18 @@ turn, so one machine holds any number of games, and all of them run the same, wa
 """
 
 import atexit
-import os
 import re
 import tempfile
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from threading import RLock
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
-from tutelage.errors import ConfigError, EnvError, install
-from tutelage_worlds.java import Gone, Java, Late, Ref, ref
+from tutelage.errors import EnvError
+from tutelage_worlds import java_games
+from tutelage_worlds.java import Gone, Java, Ref, ref
 from tutelage_worlds.scienceworld.hashing import overlay
 
-T = TypeVar("T")
 DEADLINE: Final = 300.0
 """Seconds that anything may take before a machine is given up."""
 GAMES: Final = 100
@@ -64,79 +59,39 @@ class Place(NamedTuple):
     simplifications: str  # in force, spelled out
 
 
-@dataclass(slots=True, eq=False)
-class Game:
-    """Enough of a game to play it again, and where it is while its machine lives."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class Game(java_games.Game[Place]):
+    """A task and its variation, and where the game is."""
 
     task: str
     variation: int
     simplifications: str
-    freed: deque[Place]
-    actions: list[str] = field(default_factory=list)
-    place: Place | None = None
     count: int = 0  # what the simulator keeps for all games, while another one has its turn
     seed: int = 0
     score: float = 0.0
     done: bool = False
 
-    def end(self) -> None:
-        """No further actions. Its place is freed when the next game begins."""
-        if self.place is not None:
-            self.freed.append(self.place)
-            self.place = None
-
-    def __del__(self) -> None:
-        self.end()  # makes no call: garbage may be collected in the middle of one
-
 
 def files() -> tuple[Path, Path]:
     """py4j's classes and the simulator's. Raises ConfigError where they are not installed."""
-    try:
-        package = distribution("scienceworld")
-        distribution("py4j")
-    except PackageNotFoundError:
-        raise ConfigError(
-            "the package in which ScienceWorld's simulator comes is not installed: "
-            f"{install('scienceworld')}"
-        ) from None
-    from py4j.java_gateway import find_jar_path
-
     # the simulator's jar contains an older py4j that accepts connections from any local user
-    return Path(find_jar_path()), Path(str(package.locate_file("scienceworld/scienceworld.jar")))
+    return java_games.jars("scienceworld", "scienceworld", "scienceworld/scienceworld.jar")
 
 
 def simulator(heap: int) -> "Simulator":
     """This process's simulator with a heap of `heap` MB."""
-    return _simulator(heap, os.getpid())
+    return java_games.machine(Simulator, heap)
 
 
-@lru_cache(maxsize=4)
-def _simulator(heap: int, process: int) -> "Simulator":
-    simulator = Simulator(heap)
-    atexit.register(simulator.shutdown)
-    return simulator
+class Simulator(java_games.Machine[Game, Place]):
+    """Games in a machine, which is replaced when its heap has filled up, too."""
 
-
-class Simulator:
-    """Games in a machine with a bounded heap. It starts when it is needed, and another one does
-    when it has died or its heap has filled up: games are restarted there, their actions repeated.
-
-    heap  of the machine in MB
-    """
+    suite = "scienceworld"
 
     def __init__(self, heap: int) -> None:
-        self.heap = heap
-        self.starts = 0  # machines so far
-        self._java: Java | None = None
+        super().__init__(heap)
         self._games = 0  # of this machine, since its heap was looked at
-        self._freed: deque[Place] = deque()
         self._turn: Game | None = None
-        self._lock = RLock()
-
-    @property
-    def process(self) -> int | None:
-        """The machine's process, while it lives."""
-        return self._java.process.pid if self._java is not None and self._java.alive else None
 
     def __enter__(self) -> Java:
         """The JVM, with exclusive access to it."""
@@ -147,33 +102,33 @@ class Simulator:
         self._lock.release()
 
     def shutdown(self) -> None:
-        """End the machine; another one starts when it is needed."""
         with self._lock:
-            if self._java is not None:
-                self._java.end()
-            self._java = self._turn = None
+            super().shutdown()
+            self._turn = None
 
     # -- games
 
     def begin(self, task: str, variation: int, simplifications: str) -> tuple[Game, str, Shown]:
         """A game, its task in words, and a look around, as ScienceWorldEnv.reset has it."""
-        game = Game(task, variation, simplifications, self._freed)
+        game = Game(
+            task=task, variation=variation, simplifications=simplifications, freed=self._freed
+        )
         with self._lock:
             self._relieve()
-            described = self._alive(game, lambda java, place: java.call(place.world, DESCRIPTION))
+            described = self._alive(game, lambda place: place.java.call(place.world, DESCRIPTION))
             return game, str(described), self.act(game, "look around")
 
     def act(self, game: Game, action: str) -> Shown:
         """Say something. Raises EnvError where the machine dies of it twice."""
         with self._lock:
-            shown = self._alive(game, lambda java, place: self._step(java, game, place, action))
+            shown = self._alive(game, lambda place: self._step(game, place, action))
             game.actions.append(action)
             return shown
 
     def actions(self, game: Game) -> tuple[str, ...]:
         """What can be done now, as ScienceWorld lists it; asking changes nothing."""
         with self._lock:
-            return self._alive(game, lambda java, place: self._listed(java, game, place))
+            return self._alive(game, lambda place: self._listed(game, place))
 
     def gold(self, task: str, variation: int, simplifications: str) -> list[str]:
         """The simulator's own way to do a task."""
@@ -181,40 +136,6 @@ class Simulator:
             return self._twice(lambda java: self._way(java, task, variation, simplifications))
 
     # -- the machine
-
-    def _twice(self, do: Callable[[Java], T]) -> T:
-        """Do something in a living machine, and again in another one if the first dies of it."""
-        for last in (False, True):
-            try:
-                return do(self._running())
-            except Late:
-                self.shutdown()
-                raise
-            except Gone as error:
-                self.shutdown()
-                if last:
-                    raise EnvError(
-                        f"scienceworld's machine failed twice at the same place ({error}); if its "
-                        f"heap is too small, set env.options.heap to more than {self.heap} MB"
-                    ) from None
-        raise AssertionError("there are two tries")
-
-    def _alive(self, game: Game, do: Callable[[Java, Place], T]) -> T:
-        """Do something in a game, in whatever machine."""
-
-        def played(java: Java) -> T:
-            if game.place is None or game.place.java is not java:
-                self._build(java, game)
-            assert game.place is not None
-            return do(java, game.place)
-
-        return self._twice(played)
-
-    def _running(self) -> Java:
-        if self._java is None or not self._java.alive:
-            self.shutdown()
-            self._java = self._start()
-        return self._java
 
     def _start(self) -> Java:
         bridge, jar = files()
@@ -224,19 +145,16 @@ class Simulator:
             "--add-opens",
             "java.base/java.util=ALL-UNNAMED",
         )
-        java = Java(options, (bridge, _overlay(jar), jar), jar.parent, DEADLINE)
-        self.starts += 1
+        return Java(options, (bridge, _overlay(jar), jar), jar.parent, DEADLINE)
+
+    def _prepare(self, java: Java) -> None:
         self._games = 0
-        # it writes every action to its output, which is not read
-        sink = java.call("z:java.io.OutputStream", "nullOutputStream")
-        java.call("z:java.lang.System", "setOut", java.new("java.io.PrintStream", ref(sink)))
         self._maker = java.new(MAKER)
         self._runtime = ref(java.call("z:java.lang.Runtime", "getRuntime"))
         self._generator = ref(java.call(java.static("scala.util.Random$", "MODULE$"), "self"))
         kind = ref(java.call("z:java.lang.Class", "forName", "java.util.Random"))
         self._seed = ref(java.call(kind, "getDeclaredField", "seed"))
         java.call(self._seed, "setAccessible", True)
-        return java
 
     def _relieve(self) -> None:
         """Let go of games that are over, and of a machine whose heap is nearly full even so."""
@@ -257,8 +175,7 @@ class Simulator:
 
     # -- turns
 
-    def _build(self, java: Java, game: Game) -> None:
-        """The game as it was, in this machine."""
+    def _rebuild(self, java: Java, game: Game) -> Place:
         self._load(java, game.task, game.variation, game.simplifications, gold=False)
         self._games += 1
         option = ref(java.call(self._maker, "agentInterface"))
@@ -267,7 +184,8 @@ class Simulator:
         game.place = Place(java, world, option, str(java.call(world, "simplificationStr")))
         self._turn = game
         for action in game.actions:
-            self._step(java, game, game.place, action)
+            self._step(game, game.place, action)
+        return game.place
 
     def _load(
         self, java: Java, task: str, variation: int, simplifications: str, *, gold: bool
@@ -279,14 +197,7 @@ class Simulator:
 
     def _way(self, java: Java, task: str, variation: int, simplifications: str) -> list[str]:
         self._load(java, task, variation, simplifications, gold=True)
-        return self._lines(java, ref(java.call(self._maker, "getGoldActionSequence")))
-
-    @staticmethod
-    def _lines(java: Java, listed: Ref) -> list[str]:
-        """The strings of a list in Java."""
-        joined = str(java.call("z:java.lang.String", "join", "\n", listed))
-        java.drop(listed)
-        return joined.split("\n") if joined else []
+        return java_games.strings(java, ref(java.call(self._maker, "getGoldActionSequence")))
 
     def _leave(self, java: Java) -> None:
         """Put aside what the game whose turn it was shares with the others."""
@@ -295,9 +206,10 @@ class Simulator:
             self._turn.seed = self._drawn(java)
             self._turn = None
 
-    def _enter(self, java: Java, game: Game, place: Place) -> None:
+    def _enter(self, game: Game, place: Place) -> None:
         if self._turn is game:
             return
+        java = place.java
         self._leave(java)
         java.drop(ref(java.call(SIMPLIFIER, "parseSimplificationStr", place.simplifications)))
         java.call(COUNTER, "count_$eq", game.count)
@@ -311,12 +223,13 @@ class Simulator:
     def _redraw(self, java: Java, seed: int) -> None:
         java.call(self._generator, "setSeed", seed ^ SCRAMBLER)
 
-    def _step(self, java: Java, game: Game, place: Place, action: str) -> Shown:
-        self._enter(java, game, place)
+    def _step(self, game: Game, place: Place, action: str) -> Shown:
+        self._enter(game, place)
+        java = place.java
         command = action.strip(_BLANKS).lower()
         if command in ("help", "objects", "task"):
             # the interface answers these itself: nothing is done, and time stands still
-            text = str(self._asked(java, place, "step", command))
+            text = str(self._asked(place, "step", command))
         else:
             outcome = ref(java.call(place.world, "step", action))
             match = _OUTCOME.fullmatch(str(java.call(outcome, "toString")))
@@ -335,21 +248,23 @@ class Simulator:
         moves = int(java.call(place.world, "getCurIterations") or 0)
         return Shown(text, game.score, game.done, moves, str(look), str(inventory))
 
-    def _asked(self, java: Java, place: Place, method: str, *arguments: str) -> Ref | str:
+    def _asked(self, place: Place, method: str, *arguments: str) -> Ref | str:
         """Ask the interface about one of the games that it made."""
+        java = place.java
         java.call(self._maker, "agentInterface_$eq", place.option)
         java.call(self._maker, "errorStr_$eq", "")
         answer = java.call(self._maker, method, *arguments)
         assert isinstance(answer, str)
         return answer
 
-    def _listed(self, java: Java, game: Game, place: Place) -> tuple[str, ...]:
-        self._enter(java, game, place)
+    def _listed(self, game: Game, place: Place) -> tuple[str, ...]:
+        self._enter(game, place)
+        java = place.java
         # disambiguating names uses random numbers, whose state is restored
         seed = self._drawn(java)
-        listed = ref(self._asked(java, place, "getValidActionObjectCombinations"))
+        listed = ref(self._asked(place, "getValidActionObjectCombinations"))
         self._redraw(java, seed)
-        return tuple(self._lines(java, listed))
+        return tuple(java_games.strings(java, listed))
 
 
 @lru_cache(maxsize=2)

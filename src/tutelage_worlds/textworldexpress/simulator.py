@@ -5,22 +5,15 @@ of a hundred problems for each split has the objects themselves, so that two gam
 would take them from each other. A game gets a copy of its problem.
 """
 
-import atexit
 import json
-import os
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, distribution
+from dataclasses import dataclass
 from pathlib import Path
-from threading import RLock
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
-from tutelage.errors import ConfigError, EnvError, install
-from tutelage_worlds.java import Gone, Java, Late, Ref, ref
+from tutelage.errors import ConfigError, EnvError
+from tutelage_worlds import java_games
+from tutelage_worlds.java import Java, Ref, ref
 
-T = TypeVar("T")
 NAME: Final = "textworldexpress"
 INTERFACE: Final = "textworldexpress.runtime.PythonInterface"
 PROBLEMS: Final = "textworldexpress.data.SortingProblemGenerator$"
@@ -58,77 +51,34 @@ class Place(NamedTuple):
     interface: Ref
 
 
-@dataclass(slots=True, eq=False)
-class Game:
-    """Enough of a game to play it again, and where it is while its machine lives."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class Game(java_games.Game[Place]):
+    """A game, and which interface has it."""
 
     which: Which
-    freed: deque[Place]
-    actions: list[str] = field(default_factory=list)
-    place: Place | None = None
-
-    def end(self) -> None:
-        """No further actions. Its interface is used by a game that begins later."""
-        if self.place is not None:
-            self.freed.append(self.place)
-            self.place = None
-
-    def __del__(self) -> None:
-        self.end()  # makes no call: garbage may be collected in the middle of one
 
 
 def files() -> tuple[Path, Path]:
     """py4j's classes and the simulator's. Raises ConfigError where they are not installed."""
-    try:
-        package = distribution("textworld-express")
-        distribution("py4j")
-    except PackageNotFoundError:
-        raise ConfigError(
-            f"the package in which TextWorldExpress comes is not installed: {install(NAME)}"
-        ) from None
-    from py4j.java_gateway import find_jar_path
-
-    jar = package.locate_file("textworld_express/textworld-express.jar")
-    return Path(find_jar_path()), Path(str(jar))
+    return java_games.jars(NAME, "textworld-express", "textworld_express/textworld-express.jar")
 
 
 def simulator(heap: int) -> "Simulator":
     """This process's simulator with a heap of `heap` MB."""
-    return _simulator(heap, os.getpid())
+    return java_games.machine(Simulator, heap)
 
 
-@lru_cache(maxsize=4)
-def _simulator(heap: int, process: int) -> "Simulator":
-    found = Simulator(heap)
-    atexit.register(found.shutdown)
-    return found
+class Simulator(java_games.Machine[Game, Place]):
+    """Games in a machine, each with an interface of its own."""
 
-
-class Simulator:
-    """Games in a machine with a bounded heap, which starts when it is needed. Where it has died,
-    another one does, and live games are restarted there, their actions repeated.
-
-    heap  of the machine in MB
-    """
-
-    def __init__(self, heap: int) -> None:
-        self.heap = heap
-        self.starts = 0  # machines so far
-        self._java: Java | None = None
-        self._freed: deque[Place] = deque()
-        self._lock = RLock()
-
-    @property
-    def process(self) -> int | None:
-        """The machine's process, while it lives."""
-        return self._java.process.pid if self._java is not None and self._java.alive else None
+    suite = NAME
 
     def begin(self, which: Which) -> tuple[Game, str, Shown]:
         """A game, its task in words, and what is seen first.
 
         Raises ConfigError for parameters that the game does not have.
         """
-        game = Game(which, self._freed)
+        game = Game(which=which, freed=self._freed)
         with self._lock:
             shown = self._twice(lambda java: self._build(java, game, gold=False))
             described = self._alive(game, lambda place: self._ask(place, "getTaskDescription"))
@@ -143,70 +93,35 @@ class Simulator:
 
     def gold(self, which: Which) -> list[str]:
         """The simulator's own way to win a game."""
-        game = Game(which, self._freed)
+        game = Game(which=which, freed=self._freed)
         with self._lock:
 
             def way(java: Java) -> list[str]:
                 self._build(java, game, gold=True)
                 assert game.place is not None
                 listed = ref(java.call(game.place.interface, "getGoldActionSequence"))
-                joined = str(java.call("z:java.lang.String", "join", "\n", listed))
-                java.drop(listed)
-                return joined.split("\n") if joined else []
+                return java_games.strings(java, listed)
 
             found = self._twice(way)
         game.end()
         return found
 
     def shutdown(self) -> None:
-        """End the machine. Its games go on in the next one."""
-        if self._java is not None:
-            self._java.end()
-            self._java = None
-        self._freed.clear()
+        with self._lock:
+            super().shutdown()
+            self._freed.clear()
 
     # -- the machine
 
-    def _twice(self, do: Callable[[Java], T]) -> T:
-        """Do something in a living machine, and again in another one if the first dies of it."""
-        for last in (False, True):
-            try:
-                return do(self._running())
-            except Late:
-                self.shutdown()
-                raise
-            except Gone as error:
-                self.shutdown()
-                if last:
-                    raise EnvError(
-                        f"{NAME}'s machine failed twice at the same place ({error}); if its heap "
-                        f"is too small, set env.options.heap to more than {self.heap} MB"
-                    ) from None
-        raise AssertionError("there are two tries")
+    def _start(self) -> Java:
+        bridge, jar = files()
+        options = (f"-Xmx{self.heap}m", "-XX:+UseSerialGC")
+        return Java(options, (bridge, jar), jar.parent, DEADLINE, NAME)
 
-    def _alive(self, game: Game, do: Callable[[Place], T]) -> T:
-        """Do something in a game, in whatever machine."""
-
-        def played(java: Java) -> T:
-            if game.place is None or game.place.java is not java:
-                self._build(java, game, gold=False)
-            assert game.place is not None
-            return do(game.place)
-
-        return self._twice(played)
-
-    def _running(self) -> Java:
-        if self._java is None or not self._java.alive:
-            self.shutdown()
-            bridge, jar = files()
-            options = (f"-Xmx{self.heap}m", "-XX:+UseSerialGC")
-            self._java = Java(options, (bridge, jar), jar.parent, DEADLINE, NAME)
-            self.starts += 1
-            # nothing reads what it writes
-            sink = self._java.call("z:java.io.OutputStream", "nullOutputStream")
-            stream = self._java.new("java.io.PrintStream", ref(sink))
-            self._java.call("z:java.lang.System", "setOut", stream)
-        return self._java
+    def _rebuild(self, java: Java, game: Game) -> Place:
+        self._build(java, game, gold=False)
+        assert game.place is not None
+        return game.place
 
     def _build(self, java: Java, game: Game, *, gold: bool) -> Shown:
         """The game as it was, in this machine; what is seen at last."""

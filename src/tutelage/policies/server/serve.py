@@ -136,6 +136,7 @@ class Handler(BaseHTTPRequestHandler):
         self.request_version = self.protocol_version  # whatever the client wrote there
         try:
             self._send(*_refused(RequestError(status, "BadRequestError", words)))
+            self._discard()
         except OSError:
             return
 

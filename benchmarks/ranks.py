@@ -1,13 +1,14 @@
 """One process beside several ranks: that they agree, and what a step takes.
 
     OMP_NUM_THREADS=1 python benchmarks/ranks.py [--ranks 2] [--repeats 3] [--steps 4] [--smoke]
+        [FILE SECTION.KEY=VALUE ...]
 
-trains a household example for 1 and for `--steps` more steps, in one process and with `torchrun`, in
-turn, and prints a table in Markdown. Seconds of the clock are medians over steps and repeats, of
-which the first step is left out. Processor seconds are those of all processes together: what the
-longer runs took more than the short ones, by step. `--smoke` trains a tiny model on doors instead.
-The exit status is 1 where the ranks played other episodes than the one process, or their losses
-differ by more than 1e-6.
+trains a household example, or a file with settings like those of `tutelage train`, for 1 and for
+`--steps` more steps, in one process and with `torchrun`, in turn, and prints a table in Markdown.
+Seconds of the clock are medians over steps and repeats, of which the first step is left out.
+Processor seconds are those of all processes together: what the longer runs took more than the short
+ones, by step. `--smoke` trains a tiny model on doors instead. The exit status is 1 where the ranks
+played other episodes than the one process, or their losses differ by more than 1e-6.
 """
 
 import argparse
@@ -92,11 +93,13 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("file", metavar="FILE", nargs="?", type=Path)
+    parser.add_argument("settings", metavar="SECTION.KEY=VALUE", nargs="*")
     given = parser.parse_args()
     seconds: dict[int, list[float]] = {1: [], given.ranks: []}
     work: dict[int, list[float]] = {1: [], given.ranks: []}
     with tempfile.TemporaryDirectory() as place:
-        file, settings = EXAMPLE, list(HOUSEHOLD)
+        file, settings = given.file or EXAMPLE, given.settings if given.file else list(HOUSEHOLD)
         if given.smoke:
             file, settings = Path(place) / "doors.toml", []
             file.write_text(DOORS)

@@ -4,6 +4,7 @@ node is lost."""
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -199,6 +200,7 @@ def test_environments_go_on_where_their_node_is_lost(
     with meanwhile(spread, 2, lose):
         code = on_cluster(nodes, spread, env=env)
     assert code == 0
+    assert "with environments was lost; " in capfd.readouterr().err
     assert len(set(rows(seen, "environments") + rows(seen, "rank "))) == 3
     local = alone(tmp_path / "local", env=env)
     assert contents(spread / "run") == contents(local / "run")
@@ -218,6 +220,21 @@ def test_ctrl_c_writes_a_checkpoint(
     assert len(sentence) == 1
     assert "stopped; " in sentence[0]
     assert "--resume" in sentence[0]
+
+
+@pytest.mark.nightly
+def test_a_cluster_of_this_machine_is_started_for_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own: this one belongs to another cluster already."""
+    (tmp_path / "file.toml").write_text(tiny_file(**SECTIONS))
+    (tmp_path / "held_doors.py").write_text(HELD)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command = [sys.executable, "-m", "tutelage", "train", "file.toml", "--cluster", "local"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert "done: run" in ended.stdout
+    agree(alone(tmp_path / "one"), tmp_path)
 
 
 def test_what_a_cluster_cannot_run_is_said_at_once(

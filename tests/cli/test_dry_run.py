@@ -34,6 +34,8 @@ def plan(*settings: str) -> dry_run.Plan:
 
 def test_a_file_without_faults_passes() -> None:
     assert plan().warnings == ()
+    (short,) = plan("policy.build.context=130", "rollout.max_turns=40").warnings
+    assert "tokens, and the context of student has 130: longer ones end there" in short
 
 
 def test_what_plays_one_step_ahead_has_memory_of_its_own() -> None:

@@ -48,6 +48,8 @@ from tutelage.types import Observation
 
 CHARACTERS = 4
 """Characters of English per token of a large vocabulary."""
+ROUGHLY = 1.25
+"""Times that an estimated length must exceed a context before it is said to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +276,14 @@ def _warnings(config: Config, need: Need, found: tuple[Model, ...]) -> Iterable[
         elif model.shape and model.shape.experts:
             share = model.shape.parameters(experts=model.shape.active) / GB
             yield f"{model.name} is a mixture of experts: {share:.1f} billion of its parameters are active"
+        acts = model.name == "student" or model.cache
+        if model.shape and acts and need.episode > ROUGHLY * model.shape.context:
+            yield (
+                f"an episode that uses every turn and token has about {need.episode:,} tokens, and the "
+                f"context of {model.name} has {model.shape.context:,}: longer ones end there; choose a "
+                "model with a longer context, lower rollout.max_turns or rollout.max_new_tokens, or "
+                "set context.history to a few turns"
+            )
     wanted, room = memory_of(found), need.machine.memory
     if room and wanted > room:
         yield (

@@ -66,7 +66,9 @@ def read_table(path: Path) -> Table:
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder, not a TOML file") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not a text file in UTF-8 (byte {error.start})") from None
+        raise ConfigError(
+            f"{path} is not a text file in UTF-8 (byte {error.start}); save it as UTF-8"
+        ) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -58,7 +58,9 @@ def read_template(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise PolicyError(f"{path} is not a text file in UTF-8 (byte {error.start})") from None
+        raise PolicyError(
+            f"{path} is not a text file in UTF-8 (byte {error.start}); save it as UTF-8"
+        ) from None
 
 
 DIRECTIVES = "aAbBcdDeFfGhHIjmMnpRSTtuUVwWxXyY"

@@ -187,6 +187,119 @@ def test_a_client_that_breaks_off_and_sends_again_gets_the_answer_it_lost() -> N
     assert dict(end.counts) == {"broken_off": 1, "repeated": 1}
 
 
+def deep(times: int) -> bytes:
+    return b'{"a": ' * times + b"1" + b"}" * times
+
+
+TALK = b'"model": "student", "messages": [{"role": "user", "content": "a"}]'
+ITEMS = b'"model": "student", "input": "a"'
+CHAT, RESPONSES, REWARD = "/v1/chat/completions", "/v1/responses", "/reward"
+BODIES: dict[str, tuple[str, bytes]] = {
+    "a list": (CHAT, b"[]"),
+    "null": (CHAT, b"null"),
+    "nothing": (CHAT, b""),
+    "no UTF-8": (CHAT, b"\xff"),
+    "two objects": (CHAT, b"{" + TALK + b"}{}"),
+    "nested": (CHAT, b"[" * 100_000),
+    "messages null": (CHAT, b'{"model": "student", "messages": null}'),
+    "a message that is a text": (CHAT, b'{"model": "student", "messages": ["a"]}'),
+    "content that is a number": (
+        CHAT,
+        b'{"model": "student", "messages": [{"role": "user", "content": 3}]}',
+    ),
+    "a picture": (
+        CHAT,
+        b'{"model": "student", "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}',
+    ),
+    "half a surrogate pair": (
+        CHAT,
+        b'{"model": "student", "messages": [{"role": "user", "content": "\\ud800"}]}',
+    ),
+    "many messages": (
+        CHAT,
+        b'{"model": "student", "messages": ['
+        + b",".join([b'{"role": "user", "content": "a"}'] * 10_001)
+        + b"]}",
+    ),
+    "a tool without a name": (CHAT, b"{" + TALK + b', "tools": [{"function": {"name": ""}}]}'),
+    "a tool that is a text": (CHAT, b"{" + TALK + b', "tools": ["f"]}'),
+    "another kind of tool": (
+        CHAT,
+        b"{" + TALK + b', "tools": [{"type": "shell", "function": {"name": "f"}}]}',
+    ),
+    "half a surrogate pair in a tool": (
+        CHAT,
+        b"{" + TALK + b', "tools": [{"function": {"name": "f", "description": "\\ud800"}}]}',
+    ),
+    "NaN in a tool": (
+        CHAT,
+        b"{" + TALK + b', "tools": [{"function": {"name": "f", "parameters": {"a": NaN}}}]}',
+    ),
+    "a nested tool": (
+        CHAT,
+        b"{"
+        + TALK
+        + b', "tools": [{"function": {"name": "f", "parameters": '
+        + deep(900)
+        + b"}}]}",
+    ),
+    "a stream that is a text": (CHAT, b"{" + TALK + b', "stream": "perhaps"}'),
+    "many answers": (CHAT, b"{" + TALK + b', "n": ' + b"9" * 400 + b"}"),
+    "items null": (RESPONSES, b'{"model": "student", "input": null}'),
+    "no items": (RESPONSES, b'{"model": "student", "input": []}'),
+    "an unknown item": (RESPONSES, b'{"model": "student", "input": [{"type": "computer_call"}]}'),
+    "what came before": (RESPONSES, b"{" + ITEMS + b', "previous_response_id": "resp_1"}'),
+    "a tool of theirs": (RESPONSES, b"{" + ITEMS + b', "tools": [{"type": "web_search"}]}'),
+    "half a surrogate pair in an item": (
+        RESPONSES,
+        b'{"model": "student", "input": [{"role": "user", "content": "\\ud800"}]}',
+    ),
+    "half a surrogate pair in instructions": (
+        RESPONSES,
+        b"{" + ITEMS + b', "instructions": "\\ud800"}',
+    ),
+    "no reward": (REWARD, b"{}"),
+    "a reward that is true": (REWARD, b'{"reward": true}'),
+    "an endless reward": (REWARD, b'{"reward": 1e400}'),
+    "no number": (REWARD, b'{"reward": NaN}'),
+    "400 digits": (REWARD, b'{"reward": ' + b"9" * 400 + b"}"),
+    "5,000 digits": (REWARD, b'{"reward": ' + b"9" * 5000 + b"}"),
+    "a turn that was never": (REWARD, b'{"reward": 1, "id": "chatcmpl-7"}'),
+    "a turn of 5,000 digits": (REWARD, b'{"reward": 1, "id": "chatcmpl-' + b"9" * 5000 + b'"}'),
+    "a turn in other digits": (
+        REWARD,
+        '{"reward": 1, "id": "chatcmpl-\u0663"}'.encode(),
+    ),
+    "a turn that is a list": (REWARD, b'{"reward": 1, "id": [0]}'),
+}
+
+
+def test_every_malformed_body_gets_a_4xx_and_the_episode_goes_on() -> None:
+    statuses: dict[str, tuple[int, Any]] = {}
+
+    def sends(base_url: str, api_key: str, task: Task) -> float:
+        start = agents.path_of(base_url).removesuffix("/v1")
+        for case, (path, body) in BODIES.items():
+            statuses[case] = agents.request(base_url, start + path, api_key, body)
+        odd = (
+            b'{"model": "student", "messages": [{"role": "assistant", "tool_calls": [{"id": "call_'
+        )
+        odd += b"9" * 5000 + b'", "function": {"name": "f"}}]}, {"role": "user", "content": "a"}]}'
+        for headers in ({}, {"x-stainless-retry-count": "\u00b2"}):
+            status, _ = agents.request(base_url, start + CHAT, api_key, odd, **headers)
+            assert status == 200
+        return 1.0
+
+    seen, end = episode(sends)
+    assert isinstance(end, Observation), end
+    assert end.won
+    assert len(seen) == 2
+    for case, (status, answer) in statuses.items():
+        assert 400 <= status < 500, (case, status, answer)
+        assert answer["error"]["message"], case
+    assert dict(end.counts) == {"malformed": len(BODIES)}
+
+
 def test_a_request_that_never_ends_holds_up_nobody() -> None:
     def half(base_url: str, api_key: str, task: Task) -> float:
         parts = urlsplit(base_url)

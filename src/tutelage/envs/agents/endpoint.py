@@ -145,7 +145,7 @@ class AgentSession:
         """The text of the answer that made a call of a function."""
         _, _, number = call_id.partition("call_")
         turn = number.partition("_")[0]
-        if not (turn.isascii() and turn.isdigit()) or int(turn) >= len(self.past):
+        if not _small(turn) or int(turn) >= len(self.past):
             return None
         reply = self.past[int(turn)].reply
         return reply.text if reply is not None else None
@@ -282,6 +282,12 @@ class Endpoint:
                     if session is not None:
                         session.count("broken_off")
                 return Response(status_code=400)
+            except Exception as error:  # an agent that is told so may go on
+                with self.changed:
+                    if session is not None:
+                        session.count("failed")
+                refused = Refused(500, "server_error", f"{type(error).__name__}: {error}"[:300])
+                return JSONResponse(refused.body(), status_code=refused.status)
 
         return run
 
@@ -343,7 +349,7 @@ class Endpoint:
         again = request.headers.get(RETRY, "0")
         with self.changed:
             wanted = asked(body, session.reply_to)
-            exchange = session.ask(wanted.call, retried=again.isdigit() and int(again) > 0)
+            exchange = session.ask(wanted.call, retried=_small(again) and int(again) > 0)
             exchange.waiting += 1
             future = asyncio.get_running_loop().create_future()
             exchange.futures.append(future)
@@ -475,11 +481,16 @@ def _event(body: dict[str, Any]) -> str:
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
 
 
+def _small(text: str) -> bool:
+    """Whether it is a number that fits everywhere, in ordinary digits."""
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
 def _turn(name: object) -> int | None:
     if name is None:
         return None
     number = name.removeprefix("chatcmpl-") if isinstance(name, str) else ""
-    if not (number.isascii() and number.isdigit() and len(number) < 10):
+    if not _small(number):
         raise malformed("id: it is no completion of this session")
     return int(number)
 

@@ -15,6 +15,8 @@ MODEL = "student"
 """The name under which the model is served."""
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 1_000
+MAX_DEPTH = 64
+"""Of a tool's schema, which the model's chat template walks through."""
 
 
 class Refused(Exception):
@@ -131,13 +133,32 @@ def asked(body: object, reply_to: Callable[[str], str | None]) -> Asked:
             "n: one answer a request; make several requests, beside each other if need be"
         )
     tools = read.tools if read.tools and read.tool_choice != "none" else []
-    listed = [{"type": "function", "function": t.function.model_dump()} for t in tools]
-    call = Call(
-        messages=tuple(_message(m, reply_to) for m in read.messages),
-        tools=json.dumps(listed, ensure_ascii=False) if listed else "",
-    )
+    call = Call(messages=tuple(_message(m, reply_to) for m in read.messages), tools=_listed(tools))
     usage = bool(read.stream_options and read.stream_options.include_usage)
     return Asked(call, bool(read.stream), usage)
+
+
+def _listed(tools: list[_Tool]) -> str:
+    """The tools' schemas as JSON, empty for none."""
+    if not tools:
+        return ""
+    try:
+        functions = [{"type": "function", "function": t.function.model_dump()} for t in tools]
+        if not _shallow(functions, MAX_DEPTH):
+            raise malformed(f"tools: one is nested more than {MAX_DEPTH} deep")
+        text = json.dumps(functions, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except UnicodeEncodeError:
+        raise malformed("tools: one holds half of a surrogate pair") from None
+    except (ValueError, RecursionError):  # NaN, which Python reads and JSON does not have
+        raise malformed("tools: one is no JSON, or is nested too deeply") from None
+    return text
+
+
+def _shallow(value: object, left: int) -> bool:
+    """Whether lists and objects are nested at most so deep."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not parts or (left > 0 and all(_shallow(part, left - 1) for part in parts))
 
 
 def _message(message: _Message, reply_to: Callable[[str], str | None]) -> Message:

@@ -286,8 +286,8 @@ class Endpoint:
                 with self.changed:
                     if session is not None:
                         session.count("failed")
-                refused = Refused(500, "server_error", f"{type(error).__name__}: {error}"[:300])
-                return JSONResponse(refused.body(), status_code=refused.status)
+                failed = Refused(500, "server_error", f"{type(error).__name__}: {error}"[:300])
+                return JSONResponse(failed.body(), status_code=failed.status)
 
         return run
 

@@ -235,7 +235,7 @@ $(VENV)/.ready-docs: $(VENV)/.ready pyproject.toml
 # no torch. alfworld is taken for two files of rules; what else it depends on is not needed.
 $(PARITY)/.textworld: pyproject.toml
 	$(PYTHON) -m venv $(PARITY)
-	$(PARITY)/bin/pip install -q $(PIP_FLAGS) "textworld[pddl]==1.7.0" "pytest>=8.3"
+	$(PARITY)/bin/pip install -q $(PIP_FLAGS) "textworld[pddl]==1.7.0" "pytest>=8.3" "pytest-timeout>=2.3.1"
 	$(PARITY)/bin/pip install -q $(PIP_FLAGS) --no-deps "alfworld==0.4.2"
 	touch $@
 

@@ -169,6 +169,7 @@ def test_the_mathematics_needs_torch_only() -> None:
 
 BROAD = {
     "envs.adapters.mcp": 2,
+    "envs.agents.endpoint": 1,
     "envs.agents.runner": 2,
     "envs.guard": 2,
     "envs.worker": 2,
@@ -176,6 +177,7 @@ BROAD = {
     "policies.server.http": 1,
     "policies.server.serve": 1,
     "policies.server.serve_worker": 2,
+    "prompts.bounded": 1,
     "runs.ahead": 1,
     "runs.sinks": 2,
 }
@@ -184,6 +186,7 @@ BROAD = {
 def test_nothing_is_printed_and_nothing_swallowed() -> None:
     """Few places may catch everything: because an environment may do anything,
     where a thread or process that dies would leave others waiting for ever,
+    where a server answers a request that failed,
     where a tracker fails in its own way, and where a model's own code is
     tried in several ways until one is right."""
     for path in FILES:

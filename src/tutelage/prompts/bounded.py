@@ -95,19 +95,21 @@ def _constant(node: Any) -> object:
 def bounded(call: Callable[[], T], *, seconds: float = SECONDS, size: int = BYTES) -> T:
     """What a call returns, in a thread of its own. Raises what it raises, and TooMuch where it takes
     more than `seconds` of the processor, or the process `size` bytes more than it ever took."""
-    results, errors = list[T](), list[BaseException]()
+    results, errors, over = list[T](), list[BaseException](), threading.Event()
 
     def run() -> None:
         try:
             results.append(call())
         except _Ended:
-            return
+            pass
         except BaseException as error:
             errors.append(error)
+        over.set()
 
     def quietly() -> None:
-        with contextlib.suppress(_Ended):  # another one, while the first was on its way
+        with contextlib.suppress(_Ended):  # a second one, which was on its way
             run()
+        over.set()
 
     thread = threading.Thread(target=quietly, daemon=True)
     # of the processor, since a busy machine may give none to a template for seconds
@@ -127,10 +129,10 @@ def bounded(call: Callable[[], T], *, seconds: float = SECONDS, size: int = BYTE
     # Again and again: an exception that arrives in a finaliser or a callback of the garbage
     # collector is printed or dropped, and the call goes on.
     until = time.monotonic() + END_SECONDS
-    while why and thread.is_alive() and time.monotonic() < until:
+    while why and not over.is_set() and time.monotonic() < until:
         target, error = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Ended)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(target, error)
-        thread.join(AGAIN)
+        over.wait(AGAIN)
     if why:
         raise TooMuch(why)
     if errors:

@@ -180,6 +180,10 @@ ladder-smoke: $(VENV)/.ready
 
 ladder: $(VENV)/.ready
 	$(BIN)/python -m studies.ladder run --jobs $(JOBS)
+	$(BIN)/python -m studies.ladder start
+	$(BIN)/python -m studies.ladder teachers
+	$(BIN)/python -m studies.ladder strengths --jobs $(JOBS)
+	$(BIN)/python -m studies.ladder takeover
 
 # A few training steps in every suite: minutes. Curves: python -m studies.worlds run
 worlds: $(VENV)/.ready-dev

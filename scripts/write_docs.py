@@ -413,6 +413,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "ladder-drift": lambda: str(ladder().drift_table()),
     "ladder-strengths": lambda: str(ladder().strengths_table()),
     "ladder-rates": lambda: str(ladder().rates_table()),
+    "ladder-household-rates": lambda: str(ladder().household_rates_table()),
+    "ladder-takeover": lambda: str(ladder().takeover_table()),
     "fault-count": fault_count,
     "compose-functions": lambda: functions.table().strip(),
 }

@@ -84,6 +84,10 @@ class Study:
     base: Config
     environment: Mapping[str, str]  # variables of every run
 
+    def group(self, method: str) -> str:
+        """The group of a method."""
+        return next(run.group for run in self.runs if run.method == method)
+
     def only(
         self, *, groups: Sequence[str] = (), methods: Sequence[str] = (), seeds: Sequence[int] = ()
     ) -> list[Run]:

@@ -6,6 +6,8 @@ python -m studies.ladder status    what of rung (c) is finished
 python -m studies.ladder start     what each hint is worth to a trained start, and where it can take over
 python -m studies.ladder drift     OPSD with a teacher that moves and one that does not, on a game
 python -m studies.ladder strengths Guided-OPD beside OPD from students of three strengths
+python -m studies.ladder teachers  train the teachers of 50 and 70 % that ATOD is given
+python -m studies.ladder takeover  whether the teacher wins after k turns of those students
 python -m studies.ladder plots     draw the page's pictures
 """
 
@@ -14,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from studies import command, plan
-from studies.ladder import drift, page, rung_a, start, strengths
+from studies.ladder import drift, page, rung_a, start, strengths, takeover, teachers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +25,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = ["smoke", "run", "status", "start", "drift", "strengths", "plots"]
+    commands = [
+        "smoke",
+        "run",
+        "status",
+        "start",
+        "drift",
+        "strengths",
+        "teachers",
+        "takeover",
+        "plots",
+    ]
     parser.add_argument("command", choices=commands)
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time, a thread each")
     parser.add_argument("--method", action="append", default=[], help="only these")
@@ -45,6 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.guarded(
             lambda: max(_strengths(name, given) for name in given.start or strengths.STARTS)
         )
+    if given.command == "teachers":
+        return command.guarded(_teachers)
+    if given.command == "takeover":
+        return command.guarded(
+            lambda: max(_takeover(name, given) for name in given.start or strengths.STARTS)
+        )
     return command.guarded(lambda: _household(given))
 
 
@@ -52,6 +70,25 @@ def _strengths(name: str, given: argparse.Namespace) -> int:
     study = plan.load(strengths.STUDY, over=name)
     runs = study.only(methods=given.method, seeds=given.seed)
     return command.run(study, runs, strengths.results_of(name), jobs=given.jobs)
+
+
+def _teachers() -> int:
+    teachers.train()
+    command.say(teachers.sentence())
+    return 0
+
+
+def _takeover(name: str, given: argparse.Namespace) -> int:
+    """Measure students of a start, before training and after the methods; what is known is left out."""
+    study = plan.load(strengths.STUDY, over=name)
+    there = {(c.start, c.method, c.seed) for c in takeover.read()}
+    for run in study.only(methods=given.method or ["opd", "guided_opd"], seeds=given.seed):
+        for trained in (False, True):
+            if run.finished and (name, run.method if trained else "", run.seed) not in there:
+                takeover.save([takeover.measure(run, name, trained=trained)])
+                there.add((name, run.method if trained else "", run.seed))
+    command.say(takeover.table(takeover.read(), study.titles))
+    return 0
 
 
 def smoke(methods: Sequence[str], seeds: Sequence[int], jobs: int, *, save: bool = False) -> int:

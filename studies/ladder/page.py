@@ -3,14 +3,15 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 
 from studies import plan, results, tables
 from studies.analysis import Panel, result, start
-from studies.ladder import drift, rung_a, strengths
+from studies.analysis import verdict as apart
+from studies.ladder import drift, rung_a, strengths, takeover
 from studies.ladder import start as starts
 from studies.plan import Study
 from tutelage.evaluation import plots
@@ -19,8 +20,7 @@ from tutelage.evaluation.statistics import Estimate, difference, wilson
 
 HERE = Path(__file__).parent
 PICTURES = HERE.parents[1] / "docs" / "studies" / "ladder"
-LONG = "_long"
-"""Ends the name of an entry that is another one with more steps."""
+BASELINE, RATES = "grpo", "rates"
 STUDY, RESULTS, REACHED = HERE / "household.toml", HERE / "household.json", HERE / "rung_a.json"
 
 
@@ -87,41 +87,17 @@ class Gain:
 
 @cache
 def measured() -> tuple[Study, Panel]:
-    """The study, and its results with those of runs that are the beginning of a longer one."""
+    """The study and its results."""
     study = plan.load(STUDY)
-    found = results.read(RESULTS)
-    return study, Panel(replace(found, runs=(*found.runs, *beginnings(study, found))), study.last)
-
-
-def beginnings(study: Study, found: results.Results) -> list[results.Result]:
-    """The first steps of longer runs, for the shorter ones that were not run: nothing in a run of the
-    group "long" depends on its number of steps, so its beginning is the shorter run, which the library
-    continues (`run.steps` may grow). Tokens and seconds are those of the whole run, so they are left out.
-    """
-    there = {(run.method, run.seed) for run in found.runs}
-    steps = {run.method: run.steps for run in study.runs}
-    return [
-        replace(
-            run,
-            method=short,
-            group="main",
-            steps=steps[short],
-            episodes=run.episodes * steps[short] // run.steps,
-            seconds=0.0,
-            tokens={},
-            evaluations=tuple(e for e in run.evaluations if e.step <= steps[short]),
-        )
-        for run in found.runs
-        if run.method.endswith(LONG)
-        and (short := run.method.removesuffix(LONG), run.seed) not in there
-    ]
+    return study, Panel(results.read(RESULTS), study.last)
 
 
 @cache
 def gains() -> tuple[Gain, ...]:
-    """In the study's order, of the methods that have results."""
+    """In the study's order, of the methods that have results; the sweep over rates is left out."""
     study, panel = measured()
-    return tuple(_gain(study, panel, name) for name in study.titles if panel.values(name))
+    names = [name for name in study.titles if panel.values(name) and study.group(name) != RATES]
+    return tuple(_gain(study, panel, name) for name in names)
 
 
 def _gain(study: Study, panel: Panel, name: str) -> Gain:
@@ -197,34 +173,58 @@ def _could(difference: float) -> str:
 
 
 def rung_c_table() -> str:
-    rows = [
-        [
-            gain.title if k == 0 else "",
-            str(seed),
-            "{} to {}".format(*gain.wins[seed]),
-            tables.signed(gain.seeds[seed]),
-            verdict(gain) if k == 0 else "",
-        ]
-        for gain in gains()
-        for k, seed in enumerate(gain.seeds)
-    ]
-    tasks = gains()[0].found.tasks
-    head = ["method", "seed", f"wins of {tasks}", "gain in points (95 %)", "verdict"]
+    """A row for each method, over its seeds."""
+    _, panel = measured()
+    rows = []
+    for gain in gains():
+        found = panel.rate(gain.method)
+        assert found is not None
+        ends = [run.evaluations[-1] for run in panel.results.of(gain.method)]
+        beside = panel.gap(gain.method, BASELINE) if gain.method != BASELINE else None
+        rows.append(
+            [
+                gain.title,
+                tables.percent(found.mean),
+                tables.ends(found),
+                ", ".join(f"{100 * won / found.tasks:.0f}" for _, won in gain.wins.values()),
+                f"{tables.signed(gain.found)}: {verdict(gain)}",
+                f"{tables.signed(beside)}: {apart(beside)}" if beside else "",
+                tables.percent(fmean(e.invalid for e in ends)),
+            ]
+        )
+    head = ["method", "result", "95 %", "by seed", "minus its start", "minus GRPO", "refused turns"]
     return tables.table(head, rows)
+
+
+def household_rates_table() -> str:
+    """The sweep over rates, with a seed that the comparison does not use."""
+    study, panel = measured()
+    runs = [run for run in panel.results.runs if run.group == RATES]
+    rows = [
+        [study.titles[run.method], *(tables.percent(fmean(e.won)) for e in run.evaluations)]
+        for run in runs
+    ]
+    steps = [f"{e.step} steps" if e.step else "start" for e in runs[0].evaluations]
+    return tables.table(["method", *steps], rows)
 
 
 CLAIMS: Sequence[tuple[str, str, str]] = (
     ("SDAR is ahead of GRPO", "sdar", "grpo"),
+    ("SDAR's gate is ahead of no gate", "sdar", "grpo_opsd"),
+    ("the same at ten times the weight", "sdar_0.1", "grpo_opsd_0.1"),
+    ("the same with 60 % wrong plans", "sdar_0.1_wrong_0.6", "grpo_opsd_0.1_wrong_0.6"),
+    ("wrong plans cost SDAR nothing", "sdar_0.1_wrong_0.6", "sdar_0.1"),
     ("OPSD is ahead of GRPO", "opsd", "grpo"),
     ("OPSD is ahead of SFT on actions alone", "opsd", "sft_actions"),
-    ("the same after 10 steps, minus GRPO", "opsd_long", "grpo_long"),
+    ("OPSD is ahead of SFT on actions, then GRPO", "opsd", "sft_actions_then_grpo"),
     ("OPSD depends on what its hint tells", "opsd", "opsd_skills"),
     ("OPSD's teacher should move with it", "opsd", "opsd_reference"),
     ("pi-Distill is ahead of GRPO", "pi_distill", "grpo"),
     ("pi-Distill is ahead of SFT on actions alone", "pi_distill", "sft_actions"),
-    ("Guided-OPD is ahead of OPD", "guided_opd", "opd"),
-    ("ATOD is ahead of OPD", "atod", "opd"),
-    ("ATOD is ahead of GRPO", "atod", "grpo"),
+    ("pi-Distill is ahead of SFT on actions, then GRPO", "pi_distill", "sft_actions_then_grpo"),
+    ("alpha 0.5 is not behind 0", "pi_distill", "pi_distill_student"),
+    ("alpha 0.5 is not behind 1", "pi_distill", "pi_distill_teacher"),
+    ("pi-Distill depends on what its hint tells", "pi_distill", "pi_distill_skills"),
     ("SFT with thoughts is behind GRPO", "grpo", "sft"),
 )
 """A claim, and the entries whose difference it says is above zero."""
@@ -238,28 +238,18 @@ def claims_table() -> str:
         found = panel.gap(one, other)
         if found is None:
             continue
-        a, b = panel.values(one), panel.values(other)
-        both = {s: a[s] for s in sorted(set(a) & set(b))}
-        could = design({s: b[s] for s in both}, both).detectable
+        both = sorted(set(panel.values(one)) & set(panel.values(other)))
         rows.append(
             [
                 claim,
                 f"{study.titles[one]} minus {study.titles[other]}",
                 ", ".join(map(str, both)),
                 tables.signed(found),
-                _apart(found, could),
+                apart(found, "as claimed", "the reverse"),
             ]
         )
     head = ["claim", "difference", "seeds", "points (95 %)", ""]
     return tables.table(head, rows)
-
-
-def _apart(found: Estimate, could: float) -> str:
-    if found.distinguishable:
-        return "as claimed" if found.mean > 0 else "the reverse"
-    if found.low == found.high:
-        return "not distinguishable; every task ends alike, so nothing could have been shown"
-    return f"not distinguishable; {_could(could)}"
 
 
 def starts_table() -> str:
@@ -282,6 +272,11 @@ def rates_table() -> str:
     return strengths.rates_table()
 
 
+def takeover_table() -> str:
+    titles = plan.load(strengths.STUDY, over=strengths.STARTS[0]).titles
+    return takeover.table(takeover.read(), titles)
+
+
 def draw(folder: Path = PICTURES) -> list[Path]:
     """The pictures of rung (c): every method's gain and, over k, what the hinted self can take over."""
     _, panel = measured()
@@ -300,7 +295,7 @@ def draw(folder: Path = PICTURES) -> list[Path]:
     plots.intervals(
         rows,
         folder / "methods.png",
-        title="Success after 5 steps, or 10 where it is said",
+        title="Success, mean of the last three evaluations",
         marks={"start": begun.mean} if begun else {},
         note=note,
     )

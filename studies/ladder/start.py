@@ -12,7 +12,7 @@ from studies.plan import TEACHER, Run
 from studies.runner import put
 from tutelage.envs.base import Plans
 from tutelage.errors import RunError
-from tutelage.evaluation.evaluate import Panel, evaluate
+from tutelage.evaluation.evaluate import evaluate
 from tutelage.evaluation.statistics import Estimate, difference, wilson
 from tutelage.hints.bank import load as load_bank
 from tutelage.hints.kinds import steps
@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 FOUND = HERE / "start.json"
 AFTER = (0, 2, 4, 8, 12)
 """Turns of the student after which its hinted self takes over."""
+HINTED = View(hint="plan")
 SKILLS = HERE.parent / "household" / "skills"
 """In the words of the household, which are all that the student's tokenizer has."""
 
@@ -107,13 +108,14 @@ def measure(run: Run) -> Known:
             grades.append(_grade(name, found.episodes))
             if not name:
                 plain = found.episodes
-        handed = [_handed(session, panel, plain, after, seed) for after in AFTER]
+        tasks = panel.tasks
+        taken = [_handed(session, tasks, plain, after, seed) for after in AFTER]
     return Known(
         seed=seed,
         key=run.start.key,
         teacher=_grade(TEACHER, taught.episodes),
         grades=tuple(grades),
-        handed=tuple(handed),
+        handed=tuple(taken),
     )
 
 
@@ -150,31 +152,51 @@ def _grade(name: str, episodes: Sequence[Episode]) -> Grade:
 
 
 def _handed(
-    session: Session, panel: Panel, plain: Sequence[Episode], after: int, seed: int
+    session: Session, tasks: Sequence[Task], plain: Sequence[Episode], after: int, seed: int
 ) -> Handed:
-    """Play the panel again: the first turns as the student played them, the rest with the plan."""
+    begun, episodes = taken_over(session, tasks, plain, after, HINTED, seed=seed)
+    own = [e.turns[after:] for e in episodes]
+    return Handed(
+        after=after,
+        n=len(episodes),
+        hinted=sum(e.won for e in episodes),
+        plain=sum(e.won for e in begun),
+        invalid=round(fmean(not turn.valid for turns in own for turn in turns), 4),
+        first=round(fmean(not turns[0].valid for turns in own if turns), 4),
+    )
+
+
+def taken_over(
+    session: Session,
+    tasks: Sequence[Task],
+    plain: Sequence[Episode],
+    after: int,
+    taker: View,
+    *,
+    seed: int,
+) -> tuple[list[Episode], list[Episode]]:
+    """The student's episodes that lasted longer than `after` turns, and the same with another view that
+    takes every turn from there on."""
     begun = {e.task.id: e for e in plain if len(e.turns) > after}
     acting = Algorithm(
         terms=(),
-        views={"hinted": View(hint="plan")},
-        actors={"hinted": constant(1.0)},
+        views={"taker": taker},
+        actors={"taker": constant(1.0)},
         # all turns but the last are taken from the record, so one more than is wanted is given
         acting=Acting(student_turns=constant(1.0)),
     )
     recorded: Mapping[str, Sequence[Turn]] = {
         name: e.turns[: after + 1] for name, e in begun.items()
     }
-    tasks = [task for task in panel.tasks if task.id in begun]
-    episodes = play(session, tasks, acting, seed=seed, step=-1, recorded=recorded)
-    own = [e.turns[after:] for e in episodes]
-    return Handed(
-        after=after,
-        n=len(episodes),
-        hinted=sum(e.won for e in episodes),
-        plain=sum(begun[e.task.id].won for e in episodes),
-        invalid=round(fmean(not turn.valid for turns in own for turn in turns), 4),
-        first=round(fmean(not turns[0].valid for turns in own if turns), 4),
+    played = play(
+        session,
+        [task for task in tasks if task.id in begun],
+        acting,
+        seed=seed,
+        step=-1,
+        recorded=recorded,
     )
+    return [begun[e.task.id] for e in played], list(played)
 
 
 # -- kept for the page
@@ -254,8 +276,8 @@ def handed_table(known: Sequence[Known]) -> str:
             str(each.seed) if row is each.handed[0] else "",
             str(row.after),
             str(row.n),
-            _share(row.hinted, row.n),
-            _share(row.plain, row.n),
+            share(row.hinted, row.n),
+            share(row.plain, row.n),
             tables.percent(row.first),
             tables.percent(row.invalid),
         ]
@@ -274,6 +296,6 @@ def handed_table(known: Sequence[Known]) -> str:
     return tables.table(head, rows)
 
 
-def _share(won: int, n: int) -> str:
+def share(won: int, n: int) -> str:
     low, high = wilson(won, n)
     return f"{100 * won / n:.0f} % ({100 * low:.0f} to {100 * high:.0f})"

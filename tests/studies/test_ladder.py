@@ -1,7 +1,6 @@
 """The ladder: its methods, its verdict, and the start that is shown some families under a hint only."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from studies import plan, results
-from studies.ladder import drift, page, rung_a, start
+from studies.ladder import drift, page, rung_a, start, takeover
+from studies.ladder.misled import Misled, following, is_misled
 from studies.ladder.tabular import LETTERS, Shared
 from tutelage.algorithms import ALGORITHMS
 from tutelage.algorithms.sft import sft
-from tutelage.evaluation.evaluate import Panel
 from tutelage.evaluation.statistics import difference
-from tutelage.objective import Acting, Algorithm
+from tutelage.objective import Acting, Algorithm, View
 from tutelage.objective.scores import Scores
 from tutelage.rollout.play import play
 from tutelage.runs.diagnosis import hint_gaps, ratios
@@ -137,32 +135,6 @@ def gain(before: list[list[float]], after: list[list[float]]) -> page.Gain:
     )
 
 
-def test_the_beginning_of_a_longer_run_is_the_shorter_run() -> None:
-    study = plan.load(page.STUDY)
-    long = results.Result(
-        method="sdar_long",
-        group="long",
-        seed=5,
-        key="",
-        commit="",
-        steps=10,
-        episodes=640,
-        seconds=9.0,
-        tokens={"student": 4},
-        evaluations=tuple(
-            results.Evaluated(step=k, outcomes="01", turns=1.0, invalid=0.0) for k in (0, 5, 10)
-        ),
-    )
-    empty = results.Results(
-        panel="", split="", temperature=0.0, families=(), machine={}, teacher={}, runs=(long,)
-    )
-    (short,) = page.beginnings(study, empty)
-    assert (short.method, short.steps, short.episodes) == ("sdar", 5, 320)
-    assert [e.step for e in short.evaluations] == [0, 5]
-    assert not short.tokens, "what the whole run cost is not said of its half"
-    assert not page.beginnings(study, replace(empty, runs=(long, short))), "it was run itself"
-
-
 def test_what_is_learnt_without_a_hint_moves_what_is_said_with_one() -> None:
     policy = Shared(reads=5.0)
     before = policy.table().detach()
@@ -185,13 +157,59 @@ def test_a_hinted_self_goes_on_where_the_student_stopped() -> None:
     method, game = rung_a.METHODS["opsd"], rung_a.GAMES["bandit"]
     session = rung_a.session_of(method, game)
     tasks = tuple(game.suite.tasks("unseen"))
-    tested = Panel(split="unseen", tasks=tasks, fingerprint="")
     plain = play(session, tasks, Algorithm(terms=()), seed=0, step=-1)
-    whole, late = (start._handed(session, tested, plain, after, 0) for after in (0, 1))
+    whole, late = (start._handed(session, tasks, plain, after, 0) for after in (0, 1))
     assert whole.n == late.n == len(tasks)
     assert whole.hinted >= 0.75 * len(tasks), "from the first turn it follows the plan"
     first_right = sum(e.turns[0].action == "4" for e in plain)
     assert late.hinted <= first_right < len(tasks), "the first turn is the student's own"
+
+
+def test_a_teacher_that_takes_over_plays_from_there_on() -> None:
+    method, game = rung_a.METHODS["opd"], rung_a.GAMES["bandit"]
+    session = rung_a.session_of(method, game)
+    tasks = tuple(game.suite.tasks("unseen"))
+    plain = play(session, tasks, Algorithm(terms=()), seed=0, step=-1)
+    begun, taken = start.taken_over(session, tasks, plain, 1, View(policy="teacher"), seed=0)
+    assert [e.task for e in begun] == [e.task for e in taken] == list(tasks)
+    assert [e.turns[0].action for e in begun] == [e.turns[0].action for e in taken]
+    assert {t.actor for e in taken for t in e.turns[1:]} == {"taker"}
+    assert not start.taken_over(session, tasks, plain, 2, View(policy="teacher"), seed=0)[1]
+
+
+def test_the_curve_over_the_students_turns_is_kept_and_pooled_over_seeds(tmp_path: Path) -> None:
+    def curve(method: str, seed: int, taken: int) -> takeover.Curve:
+        first = takeover.Point(after=0, n=10, taken=10, plain=2, logp=-0.1)
+        last = takeover.Point(after=4, n=5 * seed, taken=taken, plain=1, logp=-0.2 * seed)
+        return takeover.Curve(
+            start="weak", method=method, seed=seed, won=2, tasks=10, points=(first, last)
+        )
+
+    path = tmp_path / "takeover.json"
+    takeover.save([curve("", 1, 3), curve("", 2, 6), curve("opd", 0, 0)], path)
+    takeover.save([curve("", 1, 4)], path)
+    found = takeover.read(path)
+    assert len(found) == 3, "a measurement takes the place of the one before it"
+    lines = takeover.table(found, {"opd": "OPD"}).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == [
+        "before training (2 seeds; wins 20 % alone)",
+        "",
+        "after OPD (1 seed; wins 20 % alone)",
+    ], "an empty point is left out"
+    assert "| 15 | 67 % (42 to 85) | 13 % (4 to 38) | -0.333 |" in lines[3]
+
+
+def test_a_wrong_plan_is_that_of_another_task_of_the_family() -> None:
+    right, misled = Household(size="small"), Misled(size="small", wrong=0.4)
+    tasks = right.tasks("train")[:200]
+    assert misled.tasks("train")[:200] == tasks
+    wrong = [task for task in tasks if misled.plan(task) != right.plan(task)]
+    assert 60 < len(wrong) < 100
+    assert all(is_misled(task, 0.4) for task in wrong)
+    for task in wrong:
+        assert following(task).family == task.family
+        assert misled.plan(task) == right.plan(following(task))
+    assert all(Misled(size="small").plan(task) == right.plan(task) for task in tasks)
 
 
 def test_starts_are_kept_and_shown(tmp_path: Path) -> None:

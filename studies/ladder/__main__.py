@@ -6,7 +6,7 @@ python -m studies.ladder status    what of rung (c) is finished
 python -m studies.ladder start     what each hint is worth to a trained start, and where it can take over
 python -m studies.ladder drift     OPSD with a teacher that moves and one that does not, on a game
 python -m studies.ladder strengths Guided-OPD beside OPD from students of three strengths
-python -m studies.ladder teachers  train the teachers of 50 and 70 % that ATOD is given
+python -m studies.ladder teachers  train the teachers that ATOD is given, which are not perfect
 python -m studies.ladder takeover  whether the teacher wins after k turns of those students
 python -m studies.ladder plots     draw the page's pictures
 """
@@ -14,6 +14,7 @@ python -m studies.ladder plots     draw the page's pictures
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import cast
 
 from studies import command, plan
 from studies.ladder import drift, page, rung_a, start, strengths, takeover, teachers
@@ -73,7 +74,8 @@ def _strengths(name: str, given: argparse.Namespace) -> int:
 
 
 def _teachers() -> int:
-    teachers.train()
+    families = plan.load(page.STUDY).base.env.options["families"]
+    teachers.train(cast(list[str], families))
     command.say(teachers.sentence())
     return 0
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from studies.plan import episodes_of
@@ -18,12 +18,13 @@ from tutelage.runs.folder import CONFIG
 FILE = Path(__file__).with_name("teachers.toml")
 FOUND = FILE.with_suffix(".json")
 FOLDER = Path("runs/study/ladder/teachers")
-STEPS = (12, 22)
+STEPS = (8, 22)
 """Steps of imitation after which the student is kept, as FOLDER/after-N, a model's folder."""
 
 
-def train() -> None:
-    """Train and measure the teachers that are not there yet. Raises RunError where a command fails."""
+def train(families: Sequence[str]) -> None:
+    """Train the teachers that are not there yet, and measure them on tasks of the families. Raises
+    RunError where a command fails."""
     found = dict(read())
     run = FOLDER / "run"
     for steps in STEPS:
@@ -37,8 +38,9 @@ def train() -> None:
             shutil.copytree(checkpoint.latest(run), draft)
             os.replace(draft, folder)
         if str(steps) not in found:
-            lines = _tutelage("eval", str(FILE), f"policy.model={folder}", "--json").splitlines()
-            first = json.loads(lines[0])
+            panel = f"env.options.families={json.dumps(list(families))}"
+            shown = _tutelage("eval", str(FILE), f"policy.model={folder}", panel, "--json")
+            first = json.loads(shown.splitlines()[0])
             found[str(steps)] = {"won": first["won"], "tasks": first["n"]}
             put(FOUND, json.dumps(found) + "\n")
 

@@ -108,6 +108,19 @@ def test_a_hinted_policy_that_falls_while_it_teaches_is_told() -> None:
     assert len(hint_gaps(lines(0.7), step=5)) == 1, "before the end only the gap is told"
 
 
+def test_a_student_that_acts_on_what_only_its_hint_tells_is_told() -> None:
+    def lines(plain: float, hinted: float) -> list[dict[str, object]]:
+        rows = ((0, "", 0.28), (0, "plan", 0.01), (10, "", plain), (10, "plan", hinted))
+        return [{"step": k, "hint": h, "success": 0.5, "invalid": x} for k, h, x in rows]
+
+    *_, told = hint_gaps(lines(0.84, 0.05), step=None)
+    assert told.startswith("refused turns rose from 28% to 84% without the hint, with it they are")
+    assert "5%: the student may act as if it knew what only plan tells" in told
+    for plain, hinted in ((0.42, 0.05), (0.84, 0.70)):
+        sentences = hint_gaps(lines(plain, hinted), step=None)
+        assert not any("refused" in each for each in sentences)
+
+
 def test_clipped_ratios_are_told_with_what_helps() -> None:
     def line(clipped: float, largest: float | None) -> dict[str, object]:
         return {"ratios": {"grpo": {"mean": 1.0, "max": largest, "clipped": clipped}}}

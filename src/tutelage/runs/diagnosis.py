@@ -47,6 +47,8 @@ CAUSES = 5
 """Causes of broken episodes that are told after one step."""
 FELL = 0.2
 """Success that the hinted policy loses while it trains, above which that is told."""
+ROSE = 0.15
+"""Share of refused turns that a student gains beside its hinted self, above which that is told."""
 DEMONSTRATIONS = 20
 """Tasks whose demonstrations are measured."""
 SECONDS = 3.0
@@ -526,4 +528,21 @@ def hint_gaps(evaluations: Sequence[Line], *, step: int | None) -> list[str]:
                 f"{last:.0%}; where it teaches, it shares the weights that it pulls: lower update.lr "
                 'or the weight of its term, or freeze it at the start (algorithm.teacher = "reference")'
             )
+        sentences += _beyond_reach(*((plain[k], shown[k]) for k in chosen))
     return sentences
+
+
+def _beyond_reach(first: tuple[Line, Line], last: tuple[Line, Line]) -> Iterator[str]:
+    """A student that acts as if it knew what only its hint tells; each pair is (without, with)."""
+    (before, _), (after, shown) = first, last
+    if not all("invalid" in line for line in (before, after, shown)):
+        return  # a run from before it was recorded
+    start, end, hinted = (float(str(line["invalid"])) for line in (before, after, shown))
+    if end < start + ROSE or hinted > end - ROSE:
+        return
+    yield (
+        f"refused turns rose from {start:.0%} to {end:.0%} without the hint, with it they are "
+        f"{hinted:.0%}: the student may act as if it knew what only {shown['hint']} tells, such as "
+        "where things are; a hint that tells no more than a student can find out teaches better "
+        '("actions" tells less than "plan")'
+    )

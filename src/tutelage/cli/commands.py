@@ -71,6 +71,7 @@ def train(arguments: argparse.Namespace) -> int:
 def _training(arguments: argparse.Namespace) -> "Config":
     """The configuration of a run, which goes on in the folder that was named."""
     from tutelage.config.toml_file import load, run_at
+    from tutelage.policies.server.hosted import refuse_servers
 
     config = load(arguments.file, arguments.overrides, trust=arguments.trust)
     home = run_at(arguments.file)
@@ -84,6 +85,7 @@ def _training(arguments: argparse.Namespace) -> "Config":
             "--ranks places ranks on a cluster, so it belongs to --cluster; add that, or start "
             "`torchrun --nproc-per-node N -m tutelage train FILE` on one machine"
         )
+    refuse_servers(config, placed=bool(arguments.cluster))
     if arguments.gpu and not arguments.dry_run:
         raise ConfigError("--gpu plans for another machine, so it belongs to --dry-run; add that")
     if arguments.sharded and arguments.dry_run:
@@ -266,7 +268,9 @@ def serve(arguments: argparse.Namespace) -> int:
     from tutelage.cli.serve import server_of
     from tutelage.config.schema import PolicySection
     from tutelage.cpu import products
+    from tutelage.runs.launcher import end_with_launcher
 
+    end_with_launcher()
     section = PolicySection(
         model=arguments.model,
         device=arguments.device,

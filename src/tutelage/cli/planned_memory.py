@@ -96,6 +96,8 @@ def _shape(name: str, config: Config) -> tuple[str, model_sizes.Shape | None]:
     if section.url:
         shown = address(section.url, where=f"{where}.model").shown
         return f"{section.served_name or 'a model'} at {shown}", None
+    if section.servers:
+        return f"{section.model} on servers of the cluster", None
     if not registry.named(section).ours:
         registry.engine_of(section, where=where)  # refuses one that is not there
         return f"{section.model} of an engine of yours", None
@@ -217,7 +219,7 @@ def _model(
 def _misfit(section: PolicySection) -> str:
     """Why a model takes the plain path, if it is in a folder whose configuration says so."""
     folder = expanded(section.model)
-    if section.build is not None or section.url or not (folder / "config.json").is_file():
+    if section.build is not None or section.remote or not (folder / "config.json").is_file():
         return ""
     from transformers import AutoConfig
 

@@ -245,6 +245,9 @@ class UpdateSection(Section):
 
 MODEL_KEYS = "build layers dtype device lora quantize gradient_checkpointing compile sampler"
 """Settings that a model on a server does not take, since the server decides them."""
+OF_SERVE = ("dtype", "device")
+"""Those of them that a server takes which Ray starts."""
+Servers = Annotated[int, Field(ge=0, le=1024)]
 HEAD = 32
 """Width of an attention head of a built model."""
 
@@ -286,6 +289,9 @@ class SamplerSection(Section):
     url: Text | list[Text] = ""
     """The server's address, or a list of them, which share the episodes; if empty, vLLM runs in this
     process."""
+    servers: Servers = 0
+    """With `tutelage train --cluster`, instead of a url: the number of servers (`tutelage serve`) that
+    Ray starts, at least one for each rank."""
     options: dict[str, JsonValue] = {}
     """In this process: arguments of vllm.LLM, such as gpu_memory_utilization (default 0.35)."""
     folder: PathText = ""
@@ -297,16 +303,26 @@ class SamplerSection(Section):
 
     @property
     def urls(self) -> list[str]:
-        """The addresses of servers; none if vLLM runs in this process."""
+        """The addresses of servers; none if vLLM runs in this process, or Ray starts them."""
         found = [self.url] if isinstance(self.url, str) else self.url
         return [url for url in found if url]
+
+    @property
+    def remote(self) -> int:
+        """The number of servers; 0 if vLLM runs in this process."""
+        return len(self.urls) or self.servers
 
     @model_validator(mode="after")
     def _one_place(self) -> "SamplerSection":
         if isinstance(self.url, list) and len({*self.urls}) < max(1, len(self.url)):
             raise ValueError("has a url that is empty or is there twice: list each server once")
-        if self.url and self.options:
-            raise ValueError("has options, which only vLLM in this process takes: remove its url")
+        if self.url and self.servers:
+            raise ValueError("has a url and servers, which Ray would start: remove one of them")
+        if self.remote and self.options:
+            other = "url" if self.url else "servers"
+            raise ValueError(
+                f"has options, which only vLLM in this process takes: remove its {other}"
+            )
         return self
 
 
@@ -352,6 +368,9 @@ class PolicySection(Section):
     """Its chat template."""
     key: Text = ""
     """The environment variable with the key of its server, or of its sampler's server."""
+    servers: Servers = 0
+    """For a further model, with `tutelage train --cluster`: the number of servers of it (`tutelage
+    serve`) that Ray starts, instead of loading it in the training process."""
     sampler: SamplerSection | None = None
     """For the student: vLLM as the sampler of its turns."""
 
@@ -360,6 +379,11 @@ class PolicySection(Section):
         """The address of a model on a server, else empty."""
         served = self.model.startswith(("http://", "https://"))
         return self.model.partition("#")[0].rstrip("/") if served else ""
+
+    @property
+    def remote(self) -> bool:
+        """Whether the model is on a server, at an address or one that Ray starts."""
+        return bool(self.url) or self.servers > 0
 
     @property
     def chats(self) -> bool:
@@ -378,7 +402,7 @@ class PolicySection(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> "PolicySection":
-        if self.url:
+        if self.url or self.servers:
             return self._remote()
         if bool(self.model) == (self.build is not None):
             raise ValueError("needs exactly one of model and build")
@@ -393,7 +417,14 @@ class PolicySection(Section):
         return self
 
     def _remote(self) -> "PolicySection":
+        if self.servers and (self.url or self.chats or not self.model or self.key):
+            raise ValueError(
+                "has servers, which Ray starts from a folder or a hub id as model, with keys of "
+                "their own: name one and leave build and key out, or leave servers out"
+            )
         for name in MODEL_KEYS.split():
+            if self.servers and name in OF_SERVE:
+                continue
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"has {name}, which a model on a server does not take")
         if isinstance(self.tokenizer, int):
@@ -462,6 +493,11 @@ class Config(Section):
                 )
             if section.sampler is not None:
                 raise ValueError(f"policies.{name}.sampler: only the student has a sampler")
+        if self.policy.servers:
+            raise ValueError(
+                "policy.servers: the student is trained in the ranks; set policy.sampler.servers to "
+                "sample it on servers"
+            )
         if self.policy.url:
             raise ValueError(
                 "policy.model: the student is trained in this process; name a folder or a hub id, "

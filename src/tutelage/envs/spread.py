@@ -203,7 +203,7 @@ class SpreadPool:
     def __init__(self, suite: Suite, place: Place, *, seconds: float) -> None:
         """Raises EnvError where the cluster cannot be joined."""
         self.place, self.seconds = place, seconds
-        self.ray = _joined(place)
+        self.ray = joined(place.address, place.namespace)
         self.group = self.ray.util.get_placement_group(place.group)
         self.hosts = [self._start(pickle.dumps(suite), share) for share in place.shares]
         # each worker has its turn, as in a pool of this process
@@ -363,18 +363,18 @@ class SpreadPool:
         self.incidents = Incidents()
 
 
-def _joined(place: Place) -> Any:
-    """The module `ray`, connected to the run's cluster."""
+def joined(address: str, namespace: str) -> Any:
+    """The module `ray`, connected to the run's cluster. Raises EnvError where it cannot be joined."""
     import ray
 
     if ray.is_initialized():
         return ray
     try:
         with signals_as_they_are():
-            ray.init(address=place.address, namespace=place.namespace, logging_level="ERROR")
+            ray.init(address=address, namespace=namespace, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise EnvError(
-            f"the Ray cluster at {place.address} cannot be joined from here ({last_line(error)}); "
+            f"the Ray cluster at {address} cannot be joined from here ({last_line(error)}); "
             "see `ray status`, and continue with --resume"
         ) from error
     return ray

@@ -87,7 +87,7 @@ def named(section: PolicySection) -> Named:
     """Which engine a policy's section means. Nothing is imported."""
     if section.build is not None:
         return Named("tiny", "")
-    if section.url:
+    if section.remote:
         return Named("server", section.model)
     name, colon, rest = section.model.partition(":")
     if colon and name not in FOLDERS and not Path(section.model).exists():

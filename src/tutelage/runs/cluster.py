@@ -155,14 +155,9 @@ class Placed:
         Raises ConfigError where a node has other releases than this process, or lacks what the file
         needs.
         """
-        here, folder = versions(), os.getcwd()
+        folder = os.getcwd()
         for seat, (there, gpus) in zip(self.seats, self._ask("about"), strict=True):
-            for name, version in here.items():
-                if there[name] != version:
-                    raise ConfigError(
-                        f"node {seat.node} has {name} {there[name]} and this machine has {name} "
-                        f"{version}; install the same release everywhere"
-                    )
+            refuse_other_releases(seat.node, there)
             self.seats[seat.rank] = replace(seat, gpus=tuple(gpus))
         proofs = self._ask("prove", folder, file, list(overrides))
         for seat, (problem, _) in zip(self.seats, proofs, strict=True):
@@ -301,24 +296,26 @@ class Placed:
 
 
 @contextlib.contextmanager
-def placed(ray: Any, *, ranks: int) -> Iterator[Placed]:
+def placed(ray: Any, *, ranks: int, taken: int = 0) -> Iterator[Placed]:
     """A place on the cluster for so many ranks; 0 takes one for each GPU, or one. The places, and
     what runs on them, end with the block.
+
+    taken  GPUs that servers will take
 
     Raises ConfigError where the cluster has no room within its deadline.
     """
     from ray.util.placement_group import placement_group, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    size = ranks or max(1, gpus)
+    gpus = gpus_of(ray)
+    size = ranks or max(1, gpus - taken)
     need = {"CPU": 1, "GPU": 1} if gpus else {"CPU": 1}
     wait = patience()
     group = placement_group([dict(need) for _ in range(size)], strategy="PACK")
     try:
         if not group.wait(wait):
             raise ConfigError(
-                f"the cluster has no room for {_count(size, 'rank')}, which need a "
+                f"the cluster has no room for {counted(size, 'rank')}, which need a "
                 f"{' and a '.join(need)} each, within {wait:g} seconds: {has(ray)}; lower --ranks, "
                 "end what else runs there, or add nodes"
             )
@@ -387,8 +384,8 @@ def environments(ray: Any, *, ranks: int, workers: int) -> Iterator[Hosts]:
     try:
         if not group.wait(wait):
             raise ConfigError(
-                f"the cluster has no room for the {_count(workers, 'environment worker')} of each "
-                f"of {_count(ranks, 'rank')}, which need a CPU each, within {wait:g} seconds: "
+                f"the cluster has no room for the {counted(workers, 'environment worker')} of each "
+                f"of {counted(ranks, 'rank')}, which need a CPU each, within {wait:g} seconds: "
                 f"{has(ray)}; lower env.workers or --ranks, or add nodes"
             )
         names = node_names(ray)
@@ -408,12 +405,27 @@ def environments(ray: Any, *, ranks: int, workers: int) -> Iterator[Hosts]:
             remove_placement_group(group)
 
 
+def refuse_other_releases(node: str, there: Mapping[str, str]) -> None:
+    """Raises ConfigError where a node has other releases than this process."""
+    for name, version in versions().items():
+        if there[name] != version:
+            raise ConfigError(
+                f"node {node} has {name} {there[name]} and this machine has {name} {version}; "
+                "install the same release everywhere"
+            )
+
+
 def node_names(ray: Any) -> dict[str, str]:
     """Each node's address and the beginning of its id, by its id. Several may share a machine."""
     return {
         node["NodeID"]: f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
         for node in ray.nodes()
     }
+
+
+def gpus_of(ray: Any) -> int:
+    """The GPUs of a cluster, of all nodes together."""
+    return int(ray.cluster_resources().get("GPU", 0))
 
 
 def has(ray: Any) -> str:
@@ -424,10 +436,11 @@ def has(ray: Any) -> str:
         f"{int(all_of.get(kind, 0))} {kind}s, {int(free.get(kind, 0))} of them free"
         for kind in ("CPU", "GPU")
     ]
-    return f"it has {_count(nodes, 'node')} with {' and '.join(parts)}"
+    return f"it has {counted(nodes, 'node')} with {' and '.join(parts)}"
 
 
-def _count(number: int, name: str) -> str:
+def counted(number: int, name: str) -> str:
+    """A number of things, in words."""
     return f"{number} {name}{'s' * (number != 1)}"
 
 

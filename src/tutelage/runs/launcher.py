@@ -89,11 +89,10 @@ class Launcher:
         # Ray's workers do not hear Ctrl-C, and what they start would not either
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        own = {name: value for name, value in os.environ.items() if name not in OF_WORKER}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tutelage", *arguments],
             cwd=folder,
-            env={**own, **environ, STARTED_BY: str(os.getpid())},
+            env={**of_node(), **environ, STARTED_BY: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -137,6 +136,11 @@ class Launcher:
             self.process.send_signal(number)
 
 
+def of_node() -> dict[str, str]:
+    """This process's variables, without those that Ray set for it alone."""
+    return {name: value for name, value in os.environ.items() if name not in OF_WORKER}
+
+
 def versions() -> dict[str, str]:
     """The releases that must be the same on every node."""
     return {
@@ -147,7 +151,7 @@ def versions() -> dict[str, str]:
 
 
 def end_with_launcher(environ: Mapping[str, str] = os.environ) -> None:
-    """In a rank that a launcher started: end when it ends, however that happens, since nobody would
+    """In a rank or a server that an actor started: end when it ends, however that happens, since nobody would
     hear of this process any more. Elsewhere it does nothing."""
     number = environ.get(STARTED_BY, "")
     if number.isdigit():

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import torch
 
 from tutelage.config.paths import expanded
-from tutelage.config.schema import Config, PolicySection, SamplerSection
+from tutelage.config.schema import Config, PolicySection
 from tutelage.envs.addresses import key_in
 from tutelage.envs.base import Demonstrates, Suite, Thinks
 from tutelage.envs.guard import attempt, close
@@ -29,7 +29,7 @@ from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.policies.registry import Opening, named, open_policy
 from tutelage.policies.server.account import OWN, account_of
 from tutelage.policies.server.chat import ChatPolicy
-from tutelage.policies.server.http import Client, RequestOptions
+from tutelage.policies.server.http import Client
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm import (
     LocalSampler,
@@ -44,6 +44,8 @@ from tutelage.prompts.chat_template import Chat, read_template
 from tutelage.prompts.context import Context
 from tutelage.rollout.ranks import ALONE, Ranks
 from tutelage.runs import checkpoint
+from tutelage.runs.hosted_policies import options_of, teacher_client, weights_parent
+from tutelage.runs.hosted_policies import samplers as hosted_samplers
 from tutelage.seeding import seed_of
 from tutelage.types import Observation
 
@@ -322,14 +324,24 @@ def server(opening: Opening) -> RemotePolicy:
     """A model on a server, with a tokenizer of ours, tried out."""
     section, where = opening.section, opening.where
     assert opening.student is not None
-    tokenizer = opening.student.chat.tokenizer
+    tokenizer, folder = opening.student.chat.tokenizer, ""
+    if section.servers:
+        # the checkpoint of now, which a server that is started again must find as well
+        folder = locate(section.model, where=where)
+        section = section.model_copy(update={"tokenizer": section.tokenizer or folder})
     if section.tokenizer:
         tokenizer = tokenizer_of(section, opening.config, opening.suite, opening.context)
     if section.chat.template:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.chat_template = read_template(Path(template_of(section, where=where)))
+    seed = opening.config.run.seed
+    client = (
+        teacher_client(section, folder, where=where, seed=seed)
+        if section.servers
+        else client_of(section.key, section.url, where=where, seed=seed)
+    )
     policy = RemotePolicy(
-        client_of(section.key, section.url, where=where, seed=opening.config.run.seed),
+        client,
         Chat(tokenizer, section.template_history, tuple(section.chat.options.items())),
         model=section.served_name,
     )
@@ -366,13 +378,11 @@ def client_of(key: str, url: str, *, where: str, seed: int) -> Client:
         url,
         name=where,
         key=key_in(key, where=f"{where}.key"),
-        options=RequestOptions(seed=seed_of("jitter", where, seed) % 2**31),
+        options=options_of(where, seed),
     )
 
 
-def give_sampler(
-    student: Policy, section: SamplerSection, *, key: str, seed: int, ranks: Ranks = ALONE
-) -> None:
+def give_sampler(student: Policy, config: Config, *, ranks: Ranks = ALONE) -> None:
     """Let vLLM play in the student's place from now on. Of several servers and ranks, each rank has
     its share of the servers."""
     if not isinstance(student, HFPolicy):
@@ -380,19 +390,23 @@ def give_sampler(
             "policy.sampler: vLLM takes the place of a model of transformers, which this student "
             "is not; leave it out"
         )
-    folder, remove = weight_folder(section.folder)
+    section, seed = config.policy.sampler, config.run.seed
+    assert section is not None
+    folder, remove = weight_folder(weights_parent(config))
     atexit.register(remove)
     samplers: list[Sampler] = []
+    if section.servers:
+        samplers += hosted_samplers(student, folder, device=config.policy.device, seed=seed)
     for k, url in list(enumerate(section.urls))[ranks.rank :: ranks.size]:
         name = f"policy.sampler.url[{k}]" if len(section.urls) > 1 else "policy.sampler"
         remote = RemotePolicy(
-            client_of(key, url, where="policy", seed=seed),
+            client_of(config.policy.key, url, where="policy", seed=seed),
             student.chat,
             returns_temperature_scaled=True,
         )
         remote.connect()
         samplers.append(ServerSampler(remote, name=name))
-    if not section.urls:
+    if not section.remote:
         begin(student, folder)
         local = LocalSampler(
             folder,
@@ -435,8 +449,7 @@ def policies_of(
         if policy is not own and not own_tokens:
             policies[name] = translated(policy, own.chat, name=f"policies.{name}")
     if config.policy.sampler is not None:
-        key, seed = config.policy.key, config.run.seed
-        give_sampler(own, config.policy.sampler, key=key, seed=seed, ranks=ranks)
+        give_sampler(own, config, ranks=ranks)
     return policies
 
 

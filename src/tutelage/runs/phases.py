@@ -189,7 +189,7 @@ def refuse_ahead(config: Config, phases: Sequence[Phase], hints: Hints) -> None:
             f"{setting}, so another process plays, which cannot import the suite that was given in "
             'Python; put it into a module and name it as env.suite = "module:Class", or leave it out'
         )
-    if config.policy.sampler is not None and not config.policy.sampler.urls:
+    if config.policy.sampler is not None and not config.policy.sampler.remote:
         raise ConfigError(
             f"{setting}, and policy.sampler runs vLLM in this process, which plays and evaluates in "
             "turn; start a server and set policy.sampler.url, or leave one of them out"
@@ -210,7 +210,7 @@ def refuse_ahead(config: Config, phases: Sequence[Phase], hints: Hints) -> None:
 
 
 def _on_server(config: Config, name: str) -> bool:
-    return name in config.policies and bool(config.policies[name].url)
+    return name in config.policies and config.policies[name].remote
 
 
 def policies_wanted(phases: Sequence[Phase], named: Mapping[str, object]) -> set[str]:

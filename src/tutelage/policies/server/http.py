@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from tutelage.envs.addresses import HIDDEN, SHORTEST, address, without_key
+from tutelage.envs.addresses import HIDDEN, SHORTEST, Address, address, without_key
 from tutelage.errors import ConfigError, PolicyError
 
 RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
@@ -48,6 +48,14 @@ class Failure(Exception):
         self.retry, self.wait, self.status = retry, wait, status
 
 
+class Target(NamedTuple):
+    """Where requests go: a server's address, what its paths begin with, and its key."""
+
+    address: Address
+    base: str
+    key: str
+
+
 class Client:
     """Sends requests to one server from its own threads; answers are futures.
 
@@ -62,10 +70,9 @@ class Client:
             found = address(url, where=f"{name}.model")
         except ConfigError as error:
             raise PolicyError(str(error)) from None
-        self.secure, self.host, self.port = found.secure, found.host, found.port
         # other clients take "http://host:8000/v1" for the same server
-        self.base = found.path.rstrip("/").removesuffix("/v1")
-        self.url, self.name, self.key = found.shown, name, key
+        self.target = Target(found, found.path.rstrip("/").removesuffix("/v1"), key)
+        self.name = name
         self.options = options or RequestOptions()
         self.jobs: queue.PriorityQueue[tuple[bool, int, Future[Any], str, Any]] = (
             queue.PriorityQueue()
@@ -73,6 +80,15 @@ class Client:
         self.workers: list[threading.Thread] = []
         self.count = 0
         self.local = threading.local()
+
+    @property
+    def url(self) -> str:
+        """The server's address, without what could be secret."""
+        return self.target.address.shown
+
+    @property
+    def key(self) -> str:
+        return self.target.key
 
     def ask(
         self, path: str, body: Mapping[str, Any] | None = None, *, low_priority: bool = False
@@ -113,14 +129,22 @@ class Client:
         jitter = random.Random(f"{self.options.seed} {number}")
         attempt = 0
         while True:
+            target = self.target
             try:
                 return self._once(path, body)
             except Failure as failure:
+                if failure.retry and self._moved(target):
+                    continue
                 if not failure.retry or attempt == self.options.retries:
                     raise PolicyError(self._message(failure, attempt + 1)) from failure
                 pause = self.options.pause * 2**attempt * jitter.uniform(0.5, 1.0)
                 time.sleep(min(MAX_PAUSE, max(pause, failure.wait)))
                 attempt += 1
+
+    def _moved(self, target: Target) -> bool:
+        """Whether the server is somewhere else by now, so that a request that failed is sent again
+        at once. One that a user named stays where it is."""
+        return False
 
     def _message(self, failure: Failure, attempts: int) -> str:
         problem = f"the server of {self.name} at {self.url} {failure}"
@@ -170,18 +194,22 @@ class Client:
     def _exchange(
         self, path: str, body: Mapping[str, Any] | None, end: float
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        target = self.target
+        if getattr(self.local, "target", target) is not target:
+            self._disconnect()
         fresh = getattr(self.local, "connection", None) is None
         if fresh:
-            kind = http.client.HTTPSConnection if self.secure else http.client.HTTPConnection
-            self.local.connection = kind(self.host, self.port)
+            to = target.address
+            kind = http.client.HTTPSConnection if to.secure else http.client.HTTPConnection
+            self.local.connection, self.local.target = kind(to.host, to.port), target
         connection: http.client.HTTPConnection = self.local.connection
         _set_timeout(connection, end)
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
+        if target.key:
+            headers["Authorization"] = f"Bearer {target.key}"
         text = None if body is None else json.dumps(body).encode()
         try:
-            connection.request("GET" if body is None else "POST", self.base + path, text, headers)
+            connection.request("GET" if body is None else "POST", target.base + path, text, headers)
             answer = connection.getresponse()
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
             # the server may have closed a connection kept from an earlier request

@@ -23,6 +23,8 @@ from tutelage.errors import ConfigError, PolicyError, install
 from tutelage.policies.base import Completion, Dtype, Request
 from tutelage.policies.hf.lora import weights
 from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.server.hosted import HostedClient
+from tutelage.policies.server.http import Client
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm_api import SEEDS
 from tutelage.prompts.prompter import Ids, Sample
@@ -164,10 +166,14 @@ class ServerSampler:
         self.remote.refresh()
 
     def load(self, folder: Path) -> None:
+        self.hand_over(self.remote.client, folder)
+
+    def hand_over(self, client: Client, folder: Path) -> None:
+        """Let a server load weights."""
         body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
         try:
-            self.remote.client.ask("/collective_rpc", body).result()
-            self.remote.client.ask("/reset_prefix_cache", {}).result()
+            client.ask("/collective_rpc", body).result()
+            client.ask("/reset_prefix_cache", {}).result()
         except PolicyError as error:
             raise PolicyError(
                 f"{self.name} could not load the weights: {error} (vLLM loads them if it was "
@@ -177,6 +183,46 @@ class ServerSampler:
 
     def logps(self, ids: Ids) -> Tensor:
         return self.remote.score([Sample(prompt=ids[:1], tokens=ids[1:])], 1.0).logp
+
+
+class HostedSampler(ServerSampler):
+    """A server that Ray started. One that is started again gets the weights of the last hand-over,
+    and must score the probe as the one before it did."""
+
+    def __init__(self, remote: RemotePolicy, client: HostedClient, *, dtype: Dtype) -> None:
+        super().__init__(remote, name=client.hosted.name)
+        self.limit = MAX_PROBE_DIFFERENCE[dtype]
+        self.folder: Path | None = None
+        self.proof: tuple[Ids, Tensor] | None = None
+        client.restore = self.restore
+
+    def load(self, folder: Path) -> None:
+        # the probe that follows is of these weights
+        self.folder, self.proof = folder, None
+        super().load(folder)
+
+    def logps(self, ids: Ids) -> Tensor:
+        found = super().logps(ids)
+        self.proof = ids, found
+        return found
+
+    def restore(self, client: Client) -> None:
+        """Raises PolicyError where a new server cannot be given the weights of the lost one."""
+        if self.folder is None:
+            return  # it starts with the weights that it samples with first
+        self.hand_over(client, self.folder)
+        if self.proof is None:
+            return
+        ids, before = self.proof
+        remote = RemotePolicy(client, self.remote.chat, model=self.remote.model)
+        now = remote.score([Sample(prompt=ids[:1], tokens=ids[1:])], 1.0).logp
+        difference = float((now - before).abs().mean())
+        if not difference <= self.limit:
+            raise PolicyError(
+                f"{self.name} was started again and differs from the server before by "
+                f"{difference:.3g} nats a token (at most {self.limit:g} is rounding); install the "
+                "same releases on every node, and continue with --resume"
+            )
 
 
 class LocalSampler:

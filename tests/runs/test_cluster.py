@@ -1,159 +1,46 @@
 """Runs on a Ray cluster of several nodes of this machine: what they write, and what happens when a
 node is lost."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.agreement import agree, lines
-from support.gangs import run
-from support.tiny_runs import Quiet, contents, tiny_file, tiny_run
+from support.agreement import agree
+from support.clusters import (
+    SECTIONS,
+    Nodes,
+    alive,
+    alone,
+    meanwhile,
+    on_cluster,
+    rows,
+    served_alone,
+    served_on_cluster,
+    started,
+    teacher,
+    write_suites,
+)
+from support.tiny_runs import contents, tiny_file
 
 from tutelage.cli.main import main
-from tutelage.rollout.ranks import Ranks
 from tutelage.runs import cluster as clusters
-from tutelage.runs import train
 
 pytest.importorskip("ray")
 
-SECTIONS: dict[str, Any] = {
-    "run": {"steps": 3, "checkpoint_every": 1},
-    "rollout": {"tasks_per_step": 4, "group_size": 2},
-    "algorithm": {"name": "grpo", "kl": 0.1, "entropy": 0.01},
-    "warm_start": {"name": "sft", "steps": 2, "lr": 3e-3},
-    "update": {"lr": 3e-4, "minibatches": 2},
-}
-SMALL = 80 << 20
-"""Bytes of each node's object store, of which a run uses next to nothing."""
-HELD = """
-import os
-import time
-from pathlib import Path
-
-from tutelage.envs.doors import Doors
-
-
-class Held(Doors):
-    def make(self):
-        return Waits(super().make())
-
-
-class Waits:
-    def __init__(self, env):
-        self.reset, self.close, self.env = env.reset, env.close, env
-
-    def step(self, action):
-        until = time.monotonic() + 120
-        while Path("hold").exists():
-            if time.monotonic() > until:
-                raise TimeoutError("the file hold is still there")
-            Path(f"held-{os.getpid()}").touch()
-            time.sleep(0.05)
-        return self.env.step(action)
-"""
-"""A module with doors whose steps wait while there is a file "hold"."""
 Output = pytest.CaptureFixture[str]
-
-
-class Nodes:
-    """A cluster of nodes with one CPU each, of which the first holds its tables."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        head = {"num_cpus": 1, "object_store_memory": SMALL, "include_dashboard": False}
-        self.cluster = Cluster(initialize_head=True, head_node_args=head)
-
-    @property
-    def address(self) -> str:
-        return str(self.cluster.address)
-
-    def fill(self, size: int) -> None:
-        """Add nodes up to this number."""
-        while len(self.cluster.list_all_nodes()) < size:
-            self.cluster.add_node(num_cpus=1, object_store_memory=SMALL)
-
-    def lose(self, names: Sequence[str]) -> None:
-        """Kill one of these nodes that is not the first, and all that runs on it."""
-        node = next(n for n in self.cluster.worker_nodes if n.node_id[:6] in names)
-        self.cluster.remove_node(node, allow_graceful=False)
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    """One cluster for all tests. Ray's processes find this project as the tests do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_worker_niceness", "0")
-        patch.setenv("RAY_health_check_period_ms", "500")
-        patch.setenv("RAY_health_check_failure_threshold", "3")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        found = Nodes()
+    """One cluster for all tests."""
+    with started() as found:
         yield found
-        found.cluster.shutdown()
-
-
-def alone(folder: Path, **sections: Any) -> Path:
-    """The same run in one process."""
-
-    def job(ranks: Ranks) -> None:
-        train.train(tiny_run(**SECTIONS | sections), watch=Quiet(), ranks=ranks)
-
-    folder.mkdir(exist_ok=True)
-    (folder / "held_doors.py").write_text(HELD)
-    run(1, job, folder)
-    return folder
-
-
-def on_cluster(nodes: Nodes, folder: Path, *more: str, **sections: Any) -> int:
-    """`tutelage train --cluster` in a folder."""
-    folder.mkdir(exist_ok=True)
-    os.chdir(folder)
-    (folder / "file.toml").write_text(tiny_file(**SECTIONS | sections))
-    (folder / "held_doors.py").write_text(HELD)
-    return main(["train", "file.toml", "--cluster", nodes.address, *more])
-
-
-@contextlib.contextmanager
-def meanwhile(folder: Path, steps: int, what: Callable[[], None]) -> Iterator[None]:
-    """Do something as soon as the run in a folder has logged so many steps. The block's end waits
-    for it, and raises what it raised: where it failed, the run was not disturbed."""
-
-    def wait() -> None:
-        until = time.monotonic() + 120
-        while len(lines(folder, "metrics.jsonl")) < steps:
-            if time.monotonic() > until:
-                raise TimeoutError(f"the run has not logged {steps} steps")
-            time.sleep(0.05)
-        what()
-
-    with ThreadPoolExecutor(1) as threads:
-        doing = threads.submit(wait)
-        yield
-        doing.result()
-
-
-def rows(output: str, kind: str) -> list[str]:
-    """The nodes in the table's rows of a kind."""
-    found = [line for line in output.splitlines() if line.startswith(kind)]
-    return [line.partition("(")[2].partition(")")[0] for line in found]
-
-
-def alive(process: str) -> bool:
-    """Whether a process runs; nothing is left of the command line of one that is dead."""
-    try:
-        return bool(Path(f"/proc/{process}/cmdline").read_bytes())
-    except OSError:
-        return False
 
 
 def test_ranks_on_two_nodes_of_which_one_is_lost(
@@ -219,6 +106,25 @@ def test_environments_go_on_where_their_node_is_lost(
     assert contents(spread / "run") == contents(local / "run")
 
 
+def test_servers_that_are_killed_are_started_again(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Output
+) -> None:
+    """A sampler dies within a turn and a teacher while the next step is played. The run is that of
+    one process with a sampler that nobody disturbs."""
+    monkeypatch.chdir(tmp_path)
+    nodes.fill(3)
+    model, folder = teacher(tmp_path / "teacher"), tmp_path / "served"
+    folder.mkdir()
+    (folder / "deaths").write_text("20 --reload\n28 teacher\n")
+    assert served_on_cluster(nodes, folder, model) == 0
+    seen, err = capfd.readouterr()
+    assert len((folder / "killed").read_text().splitlines()) == 2
+    for name in ("policy.sampler 0", "policies.teacher"):
+        assert f"the server of {name} was lost and is started again, at http://" in err
+    assert len(set(rows(seen, "rank ") + rows(seen, "policy.") + rows(seen, "policies."))) == 3
+    agree(served_alone(tmp_path / "alone", model), folder)
+
+
 @pytest.mark.nightly
 def test_ctrl_c_writes_a_checkpoint(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Output
@@ -241,7 +147,7 @@ def test_a_cluster_of_this_machine_is_started_for_the_run(
 ) -> None:
     """In a process of its own: this one belongs to another cluster already."""
     (tmp_path / "file.toml").write_text(tiny_file(**SECTIONS))
-    (tmp_path / "held_doors.py").write_text(HELD)
+    write_suites(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     command = [sys.executable, "-m", "tutelage", "train", "file.toml", "--cluster", "local"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from tutelage.config.schema import Config
 from tutelage.envs.spread import joined, last_line, patience
@@ -154,17 +154,27 @@ class Hosted:
                 )
 
 
+class Finds(Protocol):
+    """Says where a server answers now, after it was started again where it did not run."""
+
+    name: str  # in messages
+
+    def serve(self) -> Where: ...
+
+
 class HostedClient(Client):
     """Asks a server that Ray started, wherever it is.
 
+    hosted   says where; one that is started again has another `start`
     restore  gives a server that was started again what the one before had; requests that wait are
              sent to it after that
     """
 
-    def __init__(self, hosted: Hosted, *, name: str, options: RequestOptions) -> None:
+    def __init__(self, hosted: Finds, *, name: str, options: RequestOptions) -> None:
         where = hosted.serve()
         super().__init__(where.url, name=name, key=where.key, options=options)
         self.hosted, self.start, self.losses = hosted, where.start, 0
+        self.failed: PolicyError | None = None
         self.restore: Callable[[Client], None] = lambda client: None
         self.looking = threading.Lock()
 
@@ -172,35 +182,44 @@ class HostedClient(Client):
         with self.looking:
             if self.target is not target:
                 return True  # another request has found it
-            failed: PolicyError | None = None
-            while (where := self.hosted.serve()).start != self.start:
-                self._count(failed)
-                self.start = where.start
-                few = replace(self.options, retries=1)  # it may die as well
-                new = Client(where.url, name=self.name, key=where.key, options=few)
+            if self.failed is None:
                 try:
-                    self.restore(new)
+                    return self._found()
                 except PolicyError as error:
-                    failed = error  # of its own, or because this one died as well
-                    continue
-                LOGGER.warning(
-                    "the server of %s was lost and is started again, at %s (%d of at most %d times)",
-                    self.hosted.name,
-                    new.url,
-                    self.losses,
-                    RESTARTS,
-                )
-                self.target = new.target
-                return True
-            if failed is not None:
-                raise failed
-            return False
+                    self.failed = error
+            # nobody asks for another start where one request has given up
+            raise self.failed
+
+    def _found(self) -> bool:
+        """Whether there is a new server by now, which has been given what the one before had."""
+        failed: PolicyError | None = None
+        while (where := self.hosted.serve()).start != self.start:
+            self._count(failed)
+            self.start = where.start
+            few = replace(self.options, retries=1)  # it may die as well
+            new = Client(where.url, name=self.name, key=where.key, options=few)
+            try:
+                self.restore(new)
+            except PolicyError as error:
+                failed = error  # of its own, or because this one died as well
+                continue
+            LOGGER.warning(
+                "the server of %s was lost and is started again, at %s (%d of at most %d times)",
+                self.hosted.name,
+                new.url,
+                self.losses,
+                RESTARTS,
+            )
+            self.target = new.target
+            return True
+        if failed is not None:
+            raise failed
+        return False
 
     def _count(self, failed: PolicyError | None) -> None:
         self.losses += 1
         if self.losses > RESTARTS:
             raise PolicyError(
-                f"the server of {self.hosted.name} was lost {self.losses} times, at last at "
-                f"{self.url}: killed, for lack of memory perhaps; give it a smaller model or a "
+                f"the server of {self.hosted.name} was lost {self.losses} times: killed, for lack of memory perhaps; give it a smaller model or a "
                 "larger node, and continue with --resume"
             ) from failed

@@ -13,7 +13,9 @@ import pytest
 import torch
 from support.fake_servers import HASTY
 from support.tiny_models import policy, run
+from support.tiny_runs import tiny_file, tiny_run
 
+from tutelage.cli.main import main
 from tutelage.errors import ConfigError, PolicyError
 from tutelage.policies.base import Request
 from tutelage.policies.hf.policy import HFPolicy
@@ -23,6 +25,7 @@ from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.serve import Server
 from tutelage.policies.server.vllm import HostedSampler, VllmEngine
 
+Output = pytest.CaptureFixture[str]
 REQUESTS = [
     Request(key=str(k), prompt=tuple(range(3, 6 + k)), seed=2**40 + k, max_new=9) for k in range(12)
 ]
@@ -166,3 +169,34 @@ def test_servers_belong_to_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hosted.place_of("policy.sampler", {hosted.SERVERS: place.text()}) == place
     with pytest.raises(ConfigError, match=r"set policies\.teacher\.model to its address"):
         hosted.place_of("policies.teacher", {hosted.SERVERS: place.text()})
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_file_with_servers_is_refused_without_a_cluster(
+    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file.toml").write_text(tiny_file(policy={"sampler": {"servers": 1}}))
+    assert main(["train", "file.toml", *more]) == 2
+    err = capsys.readouterr().err
+    assert "policy.sampler.servers starts servers on a Ray cluster" in err
+    assert "--cluster" in err
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("sections", "reason"),
+    [
+        ({"policy": {"sampler": {"servers": 1, "url": "http://a"}}}, "a url and servers"),
+        ({"policy": {"sampler": {"servers": 1, "options": {"x": 1}}}}, "remove its servers"),
+        ({"policy": {"servers": 1}}, r"set policy\.sampler\.servers"),
+        ({"policies": {"teacher": {"model": "http://a", "servers": 1}}}, "a folder or a hub id"),
+        ({"policies": {"teacher": {"servers": 1}}}, "a folder or a hub id"),
+        ({"policies": {"teacher": {"model": "x", "servers": 1, "key": "K"}}}, "keys of their own"),
+        ({"policies": {"teacher": {"model": "x", "servers": 1, "quantize": "nf4"}}}, "quantize"),
+        ({"policies": {"teacher": {"model": "x", "servers": -1}}}, "at least 0"),
+    ],
+)
+def test_settings_that_contradict_servers(sections: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        tiny_run(**sections)

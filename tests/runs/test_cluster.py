@@ -109,13 +109,13 @@ def test_environments_go_on_where_their_node_is_lost(
 def test_servers_that_are_killed_are_started_again(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Output
 ) -> None:
-    """A sampler dies within a turn and a teacher while the next step is played. The run is that of
-    one process with a sampler that nobody disturbs."""
+    """A sampler dies while a step is played, and a teacher in the next. The run is that of one
+    process with a sampler that nobody disturbs."""
     monkeypatch.chdir(tmp_path)
     nodes.fill(3)
     model, folder = teacher(tmp_path / "teacher"), tmp_path / "served"
     folder.mkdir()
-    (folder / "deaths").write_text("20 --reload\n28 teacher\n")
+    (folder / "deaths").write_text("1 2 --reload\n2 3 teacher\n")
     assert served_on_cluster(nodes, folder, model) == 0
     seen, err = capfd.readouterr()
     assert len((folder / "killed").read_text().splitlines()) == 2

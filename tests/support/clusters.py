@@ -39,7 +39,7 @@ SERVED: Table = {
     "update": {"lr": 1e-2},
     "eval": {"every": 0},
 }
-"""Four steps of 4 episodes with 3 turns each, so step k plays environment steps 12 k + 1 to 12 k + 12."""
+"""Each step plays 4 episodes of two turns, so 8 environment steps."""
 SMALL = 80 << 20
 """Bytes of each node's object store, of which a run uses next to nothing."""
 HELD = """
@@ -72,11 +72,12 @@ class Waits:
 KILLS = """
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 from tutelage.envs.doors import Doors
 
-steps = 0
+steps = Counter()
 
 
 class Kills(Doors):
@@ -89,15 +90,16 @@ class Steps:
         self.reset, self.close, self.env = env.reset, env.close, env
 
     def step(self, action):
-        global steps
-        steps += 1
-        deaths = Path("deaths").read_text().split("\\n") if Path("deaths").exists() else []
-        for number, what in (death.split() for death in deaths if death):
-            if int(number) == steps:
+        log = Path("run/metrics.jsonl")
+        done = len(log.read_text().splitlines()) if log.exists() else 0
+        steps[done] += 1
+        deaths = Path("deaths").read_text().splitlines() if Path("deaths").exists() else []
+        for logged, number, what in map(str.split, deaths):
+            if (int(logged), int(number)) == (done, steps[done]):
                 for process in servers(what):
                     os.kill(process, signal.SIGKILL)
                     with Path("killed").open("a") as file:
-                        print(what, process, file=file)
+                        print(logged, number, what, process, file=file)
         return self.env.step(action)
 
 
@@ -111,8 +113,8 @@ def servers(what):
         if here and "serve" in command and any(what in word for word in command):
             yield int(place.name)
 """
-"""A module with doors that kill servers of their folder: each line of the file "deaths" has the
-number of a step and a word of a command line."""
+"""A module with doors that kill servers of their folder. Each line of the file "deaths" says when and
+which: training steps that are logged, environment steps since then, a word of the command line."""
 
 
 class Nodes:

@@ -419,8 +419,9 @@ class PolicySection(Section):
     def _remote(self) -> "PolicySection":
         if self.servers and (self.url or self.chats or not self.model or self.key):
             raise ValueError(
-                "has servers, which Ray starts from a folder or a hub id as model, with keys of "
-                "their own: name one and leave build and key out, or leave servers out"
+                "has servers, which Ray starts for a further model from a folder or a hub id, with "
+                "keys of their own: name that as its model and leave build and key out, or leave "
+                "servers out; to sample the student on servers, set policy.sampler.servers"
             )
         for name in MODEL_KEYS.split():
             if self.servers and name in OF_SERVE:

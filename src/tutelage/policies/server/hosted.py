@@ -220,6 +220,7 @@ class HostedClient(Client):
         self.losses += 1
         if self.losses > RESTARTS:
             raise PolicyError(
-                f"the server of {self.hosted.name} was lost {self.losses} times: killed, for lack of memory perhaps; give it a smaller model or a "
-                "larger node, and continue with --resume"
+                f"the server of {self.hosted.name} was lost {self.losses} times: killed, for lack of "
+                "memory perhaps; give it a smaller model or a larger node, and continue with "
+                "--resume"
             ) from failed

@@ -133,11 +133,12 @@ def write(policy: HFPolicy, folder: Path) -> None:
 
 def begin(policy: HFPolicy, folder: Path) -> None:
     """Write a model that vLLM can start from; the same as `write` from then on."""
-    if policy.adapters is None:
-        policy.save(folder)
-    else:  # whose own folder names the base instead of holding its weights
-        policy.model.config.save_pretrained(folder)
-        policy.chat.tokenizer.save_pretrained(folder)
+    # piece by piece: a folder of adapters would name the base instead of holding its weights, and
+    # transformers saves a whole model on rank 0 alone
+    described = [policy.model.config, policy.model.generation_config, policy.chat.tokenizer]
+    for part in described:
+        if part is not None:
+            part.save_pretrained(folder)
     write(policy, folder)
 
 

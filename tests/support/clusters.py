@@ -220,7 +220,7 @@ def meanwhile(folder: Path, steps: int, what: Callable[[], None]) -> Iterator[No
     for it, and raises what it raised: where it failed, the run was not disturbed."""
 
     def wait() -> None:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 600
         while len(lines(folder, "metrics.jsonl")) < steps:
             if time.monotonic() > until:
                 raise TimeoutError(f"the run has not logged {steps} steps")

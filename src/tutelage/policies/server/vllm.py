@@ -135,8 +135,9 @@ def begin(policy: HFPolicy, folder: Path) -> None:
     """Write a model that vLLM can start from; the same as `write` from then on."""
     # piece by piece: a folder of adapters would name the base instead of holding its weights, and
     # transformers saves a whole model on rank 0 alone
-    described = [policy.model.config, policy.model.generation_config, policy.chat.tokenizer]
-    for part in described:
+    config = policy.model.config
+    config.architectures = config.architectures or [type(policy.model).__name__]
+    for part in (config, policy.model.generation_config, policy.chat.tokenizer):
         if part is not None:
             part.save_pretrained(folder)
     write(policy, folder)

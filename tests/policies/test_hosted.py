@@ -15,6 +15,7 @@ from support.fake_servers import HASTY
 from support.tiny_models import policy, run
 from support.tiny_runs import tiny_file, tiny_run
 
+from tutelage.cli import eval_config
 from tutelage.cli.main import main
 from tutelage.errors import ConfigError, PolicyError
 from tutelage.policies.base import Request
@@ -182,6 +183,17 @@ def test_a_file_with_servers_is_refused_without_a_cluster(
     assert "policy.sampler.servers starts servers on a Ray cluster" in err
     assert "--cluster" in err
     assert not Path("run").exists()
+
+
+def test_an_evaluation_needs_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    policies = {"teacher": {"model": "builtin:household-teacher", "servers": 2}}
+    Path("file.toml").write_text(
+        tiny_file(policy={"sampler": {"servers": 1}}, policies=policies, eval={"tasks": 1})
+    )
+    found, _ = eval_config.of("file.toml", [])
+    assert found.policy.sampler is None
+    assert found.policies["teacher"].servers == 0
 
 
 @pytest.mark.parametrize(

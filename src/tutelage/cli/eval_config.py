@@ -81,6 +81,7 @@ def of(
     if checkpoint and not student:
         raise ConfigError(f"--checkpoint needs the folder of a run, but {model} is not one")
     override(table, settings)
+    _leave_servers_out(table)
     if panel is not None:
         _section(table, "env")["options"] = dict(panel.options)
     chosen: dict[str, JsonValue] = {"tasks": tasks, "split": split, "temperature": temperature}
@@ -108,6 +109,18 @@ def _section(table: Table, name: str) -> dict[str, JsonValue]:
     section = table.setdefault(name, {})
     assert isinstance(section, dict)
     return section
+
+
+def _leave_servers_out(table: Table) -> None:
+    """Nothing is placed on a cluster here: what its servers would hold is loaded in this process."""
+    policy, further = table.get("policy"), table.get("policies")
+    if isinstance(policy, dict):
+        sampler = policy.get("sampler")
+        if isinstance(sampler, dict) and sampler.get("servers"):
+            del policy["sampler"]
+    for section in further.values() if isinstance(further, dict) else ():
+        if isinstance(section, dict):
+            section.pop("servers", None)
 
 
 def _check_panel(panel: NamedPanel, suite: str, *, tasks: int | None, split: str | None) -> None:

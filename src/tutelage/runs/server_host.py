@@ -57,7 +57,7 @@ class ServerHost:
             lines: queue.SimpleQueue[str] = queue.SimpleQueue()
             key = secrets.token_urlsafe(24)
             process = self.process = self._start(arguments, key, lines)
-            url, said = _heard(process, lines)
+            url, words = _heard(process, lines)
             if url:
                 self.where = Where(url=url, key=key, start=secrets.token_hex(4))
                 _wait_for_health(self.where)
@@ -65,7 +65,7 @@ class ServerHost:
             # killed by a signal, for lack of memory perhaps, it is tried again
             if process.returncode >= 0 or not left:
                 break
-        raise NotServed(_reason(process.returncode, said))
+        raise NotServed(_reason(process.returncode, words))
 
     def _start(
         self, arguments: Sequence[str], key: str, lines: "queue.SimpleQueue[str]"
@@ -98,7 +98,7 @@ def _read(stream: IO[str], lines: "queue.SimpleQueue[str]") -> None:
 
 def _heard(process: subprocess.Popen[str], lines: "queue.SimpleQueue[str]") -> tuple[str, str]:
     """The address that a server says, or nothing and what it said instead before it ended."""
-    said: deque[str] = deque(maxlen=LAST)
+    heard: deque[str] = deque(maxlen=LAST)
     until = time.monotonic() + STARTED
     while True:
         try:
@@ -111,8 +111,8 @@ def _heard(process: subprocess.Popen[str], lines: "queue.SimpleQueue[str]") -> t
             return line.split()[-1], ""
         if not line:  # its end
             process.wait()
-            return "", "".join(said)
-        said.append(line)
+            return "", "".join(heard)
+        heard.append(line)
 
 
 def _wait_for_health(where: Where) -> None:
@@ -122,8 +122,8 @@ def _wait_for_health(where: Where) -> None:
         raise NotServed(str(error)) from None
 
 
-def _reason(code: int, said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _reason(code: int, words: str) -> str:
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
     own = [line for line in lines if line.startswith(OWN_SENTENCE)]
     text = (own or lines or ["it said nothing"])[-1].removeprefix(OWN_SENTENCE)[:300]
     return f"it ended with exit code {code}: {text}"

@@ -84,6 +84,7 @@ suite-nightly: $(VENV)/.ready-dev
 scale-smoke: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -n $(JOBS) tests/training/test_ranks.py tests/runs/test_ranks_runs.py \
 		tests/runs/test_cluster.py
+	NIGHTLY=1 $(BIN)/python -m pytest tests/runs/test_cluster.py -k sampler_that_is_killed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranks.py --smoke --repeats 1
 
 # The whole of docs/scaling.md: the tests above with those of samplers, weights that are divided and

@@ -106,6 +106,7 @@ def test_environments_go_on_where_their_node_is_lost(
     assert contents(spread / "run") == contents(local / "run")
 
 
+@pytest.mark.nightly  # a minute; `make scale-smoke` runs it
 def test_a_sampler_that_is_killed_is_started_again(
     nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Output
 ) -> None:

@@ -97,7 +97,7 @@ def _read(stream: IO[str], lines: "queue.SimpleQueue[str]") -> None:
 
 
 def _heard(process: subprocess.Popen[str], lines: "queue.SimpleQueue[str]") -> tuple[str, str]:
-    """The address that a server says, or nothing and what it said instead before it ended."""
+    """The address that a server says, or nothing and its last lines instead before it ended."""
     heard: deque[str] = deque(maxlen=LAST)
     until = time.monotonic() + STARTED
     while True:

@@ -70,7 +70,7 @@ def test_two_servers_sample_what_one_does(tmp_path: Path) -> None:
 
 
 def test_an_episode_stays_with_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tutelage.policies.server.vllm import ServerSampler
+    from tutelage.policies.server.vllm_server import ServerSampler
 
     places: dict[str, set[str]] = {}
     submit = ServerSampler.submit

@@ -113,13 +113,13 @@ class RemotePolicy:
         if not models:
             raise PolicyError(
                 f"{self.client.url} lists no model under /v1/models, so it is no OpenAI-compatible "
-                f"server; fix the address in {self.client.name}.model"
+                f"server; fix the address in {self.client.setting}"
             )
         self.model = self.model or next(iter(models))
         if self.model not in models:
             raise PolicyError(
                 f"the server of {self.client.name} has no model {self.model!r}, only "
-                f"{', '.join(sorted(models))}; set {self.client.name}.model to one of them"
+                f"{', '.join(sorted(models))}; set {self.client.setting} to one of them"
             )
         if not self.context:
             # scoring a prompt costs one token more, since vLLM refuses to sample none
@@ -252,7 +252,7 @@ class RemotePolicy:
         return (
             f"the server of {self.client.name} at {self.client.url} does not answer as asked: "
             f"{problem}; serve the model with vLLM or `tutelage serve`, or fix "
-            f"the address in {self.client.name}.model"
+            f"the address in {self.client.setting}"
         )
 
     def _temperature_error(self, temperature: float) -> str:

@@ -1,0 +1,119 @@
+"""A student's sampler on a server: vLLM's, or `tutelage serve --reload`.
+
+Weights are loaded from a folder that both sides see. A server that can (vLLM from 0.32 on, ours) is
+told a name for them, which it forgets when it is started again. Before a turn is used the server must
+still tell that name, so no turn of other weights is learnt from.
+"""
+
+from concurrent.futures import Future, wait
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tutelage.errors import PolicyError
+from tutelage.policies.base import Completion, Request
+from tutelage.policies.server.http import Failure
+from tutelage.policies.server.policy import POLL_WAIT, RemotePolicy
+from tutelage.prompts.prompter import Ids, Sample
+
+RETRIES = 12
+"""Attempts after the first while a run is under way: three minutes or more, in which a server can be
+started again."""
+RESET = "/reset_prefix_cache?reset_running_requests=true"
+"""Turns that nobody waits for any more may still run; without the option vLLM would then keep what it
+has cached."""
+
+
+class WeightsLost(Exception):
+    """A server no longer has the weights that it was given."""
+
+    def __init__(self, sampler: "ServerSampler") -> None:
+        super().__init__(f"{sampler.name} has other weights")
+        self.sampler = sampler
+
+
+class ServerSampler:
+    """A server that samples the student's turns with the weights that were loaded last.
+
+    vLLM must be started with VLLM_SERVER_DEV_MODE=1 (which opens /collective_rpc) and
+    --logprobs-mode processed_logprobs (log-probabilities at the sampling temperature).
+    """
+
+    def __init__(self, remote: RemotePolicy, *, name: str = "policy.sampler") -> None:
+        self.remote, self.name = remote, name
+        remote.client.options = replace(remote.client.options, retries=RETRIES)
+        self.loads = 0
+        self.version = ""  # the name of its weights; empty where it takes none
+        self.requests: dict[str, Request] = {}  # turns that are not yet returned
+        self.unchecked: list[tuple[list[Completion], Future[Any]]] = []
+
+    def submit(self, request: Request) -> None:
+        self.requests[request.key] = request
+        self.remote.submit(request)
+
+    def poll(self) -> list[Completion]:
+        """The finished turns whose weights are known to be the right ones. Raises WeightsLost."""
+        finished = self.remote.poll()
+        if not self.version:
+            return self._returned(finished)
+        if finished:
+            self.unchecked.append((finished, self.remote.client.ask("/weight_info")))
+        elif self.unchecked and not self.remote.turns:
+            wait([self.unchecked[0][1]], timeout=POLL_WAIT)
+        checked: list[Completion] = []
+        while self.unchecked and self.unchecked[0][1].done():
+            turns, answer = self.unchecked.pop(0)
+            info = answer.result()
+            if not isinstance(info, dict) or info.get("weight_version") != self.version:
+                raise WeightsLost(self)
+            checked += self._returned(turns)
+        return checked
+
+    def _returned(self, turns: list[Completion]) -> list[Completion]:
+        for turn in turns:
+            self.requests.pop(turn.key, None)
+        return turns
+
+    def submit_again(self) -> None:
+        """Ask anew for every turn that was not returned: some may be of other weights."""
+        requests = list(self.requests.values())
+        self.refresh()
+        for request in requests:
+            self.submit(request)
+
+    def refresh(self) -> None:
+        self.remote.refresh()
+        self.requests, self.unchecked = {}, []
+
+    def load(self, folder: Path) -> None:
+        self.loads += 1
+        body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
+        ask = self.remote.client.ask
+        try:
+            ask("/collective_rpc", body).result()
+            if ask(RESET, {}).result().get("success") is False:
+                raise PolicyError("it cannot clear its prefix cache, which holds the old ones'")
+        except PolicyError as error:
+            raise PolicyError(
+                f"{self.name} could not load the weights: {error} (vLLM loads them if it was "
+                "started with VLLM_SERVER_DEV_MODE=1, `tutelage serve` with --reload, and both "
+                f"must see the folder {folder})"
+            ) from error
+        # unlike those of other runs, and of earlier hand-overs
+        self.version = self._named(f"{folder.name} {self.loads}")
+
+    def _named(self, version: str) -> str:
+        """The name that the server has taken for its weights; none if it knows no names."""
+        try:
+            self.remote.client.ask("/update_weight_version", {"new_version": version}).result()
+        except PolicyError as error:
+            cause = error.__cause__
+            if isinstance(cause, Failure) and cause.status in (404, 405):
+                return ""
+            raise
+        return version
+
+    def logps(self, ids: Ids) -> Tensor:
+        return self.remote.score([Sample(prompt=ids[:1], tokens=ids[1:])], 1.0).logp

@@ -5,6 +5,7 @@ told a name for them, which it forgets when it is started again. Before a turn i
 still tell that name, so no turn of other weights is learnt from.
 """
 
+import time
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,9 @@ from tutelage.prompts.prompter import Ids, Sample
 RETRIES = 12
 """Attempts after the first while a run is under way: three minutes or more, in which a server can be
 started again."""
-RESET = "/reset_prefix_cache?reset_running_requests=true"
-"""Turns that nobody waits for any more may still run; without the option vLLM would then keep what it
-has cached."""
+RESETS = 20
+"""Times that the prefix cache is asked to clear itself, a tenth of a second apart: it cannot while a
+turn that nobody waits for any more still runs."""
 
 
 class WeightsLost(Exception):
@@ -92,9 +93,9 @@ class ServerSampler:
         body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
         ask = self.remote.client.ask
         try:
+            self._known("/abort_requests", {})
             ask("/collective_rpc", body).result()
-            if ask(RESET, {}).result().get("success") is False:
-                raise PolicyError("it cannot clear its prefix cache, which holds the old ones'")
+            self._clear_cache()
         except PolicyError as error:
             raise PolicyError(
                 f"{self.name} could not load the weights: {error} (vLLM loads them if it was "
@@ -102,18 +103,31 @@ class ServerSampler:
                 f"must see the folder {folder})"
             ) from error
         # unlike those of other runs, and of earlier hand-overs
-        self.version = self._named(f"{folder.name} {self.loads}")
+        version = f"{folder.name} {self.loads}"
+        known = self._known("/update_weight_version", {"new_version": version})
+        self.version = version if known else ""
 
-    def _named(self, version: str) -> str:
-        """The name that the server has taken for its weights; none if it knows no names."""
+    def _clear_cache(self) -> None:
+        # not with reset_running_requests: vLLM 0.32 on a CPU ends with an error where that leaves a
+        # seeded prompt to be read in two parts
+        for attempt in range(RESETS):
+            if attempt:
+                time.sleep(0.1)
+            answer = self.remote.client.ask("/reset_prefix_cache", {}).result()
+            if not isinstance(answer, dict) or answer.get("success") is not False:
+                return
+        raise PolicyError("it cannot clear its prefix cache, which holds the old ones'")
+
+    def _known(self, path: str, body: dict[str, Any]) -> bool:
+        """Ask for what only some servers know; whether this one does."""
         try:
-            self.remote.client.ask("/update_weight_version", {"new_version": version}).result()
+            self.remote.client.ask(path, body).result()
         except PolicyError as error:
             cause = error.__cause__
             if isinstance(cause, Failure) and cause.status in (404, 405):
-                return ""
+                return False
             raise
-        return version
+        return True
 
     def logps(self, ids: Ids) -> Tensor:
         return self.remote.score([Sample(prompt=ids[:1], tokens=ids[1:])], 1.0).logp

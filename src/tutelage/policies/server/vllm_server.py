@@ -44,7 +44,6 @@ class ServerSampler:
 
     def __init__(self, remote: RemotePolicy, *, name: str = "policy.sampler") -> None:
         self.remote, self.name = remote, name
-        remote.client.options = replace(remote.client.options, retries=RETRIES)
         self.loads = 0
         self.version = ""  # the name of its weights; empty where it takes none
         self.requests: dict[str, Request] = {}  # turns that are not yet returned
@@ -106,6 +105,9 @@ class ServerSampler:
         version = f"{folder.name} {self.loads}"
         known = self._known("/update_weight_version", {"new_version": version})
         self.version = version if known else ""
+        # from now on: what fails at first is a mistake, and said at once
+        client = self.remote.client
+        client.options = replace(client.options, retries=RETRIES)
 
     def _clear_cache(self) -> None:
         # not with reset_running_requests: vLLM 0.32 on a CPU ends with an error where that leaves a

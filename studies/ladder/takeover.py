@@ -32,6 +32,7 @@ class Point:
 
     taken, plain  how many the teacher won after it took over, and the student where it went on
     logp          log-probability of a token in the teacher's first turn, which it sampled: mean, nats
+    in_time       of all tasks, those that the teacher, playing alone, wins in the turns that are left here
     """
 
     after: int
@@ -39,6 +40,7 @@ class Point:
     taken: int
     plain: int
     logp: float
+    in_time: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +73,9 @@ def measure(run: Run, start: str, *, trained: bool) -> Curve:
         limits = replace(opened.session.limits, temperature=temperature)
         session = replace(opened.session, limits=limits)
         plain = evaluate(session, parts.panel, seed=run.seed, temperature=temperature).episodes
-        points = [_point(session, parts.panel.tasks, plain, after, run.seed) for after in AFTER]
+        tasks, seed = parts.panel.tasks, run.seed
+        _, alone = taken_over(session, tasks, plain, 0, View(policy=TEACHER), seed=seed)
+        points = [_point(session, tasks, plain, after, alone, seed=seed) for after in AFTER]
     return Curve(
         start=start,
         method=run.method if trained else "",
@@ -83,9 +87,16 @@ def measure(run: Run, start: str, *, trained: bool) -> Curve:
 
 
 def _point(
-    session: Session, tasks: Sequence[Task], plain: Sequence[Episode], after: int, seed: int
+    session: Session,
+    tasks: Sequence[Task],
+    plain: Sequence[Episode],
+    after: int,
+    alone: Sequence[Episode],
+    *,
+    seed: int,
 ) -> Point:
     begun, taken = taken_over(session, tasks, plain, after, View(policy=TEACHER), seed=seed)
+    left = session.limits.max_turns - after
     first = [p for e in taken for turn in e.turns[after : after + 1] for p in turn.logps]
     return Point(
         after=after,
@@ -93,6 +104,7 @@ def _point(
         taken=sum(e.won for e in taken),
         plain=sum(e.won for e in begun),
         logp=round(fmean(first), 4) if first else 0.0,
+        in_time=sum(e.won and len(e.turns) <= left for e in alone),
     )
 
 
@@ -136,6 +148,7 @@ def table(found: Sequence[Curve], titles: Mapping[str, str]) -> str:
                     str(n),
                     share(sum(p.taken for p in points), n),
                     share(sum(p.plain for p in points), n),
+                    tables.percent(sum(p.in_time for p in points) / tasks),
                     f"{sum(p.logp * p.n for p in points) / n:.3f}",
                 ]
             )
@@ -145,6 +158,7 @@ def table(found: Sequence[Curve], titles: Mapping[str, str]) -> str:
         "episodes",
         "then the teacher wins (95 %)",
         "it would have won itself",
+        "the teacher alone, in the turns left",
         "log-prob of the teacher's first turn, nats a token",
     ]
     return tables.table(head, rows)

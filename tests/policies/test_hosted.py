@@ -22,9 +22,10 @@ from tutelage.policies.base import Request
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server import hosted
 from tutelage.policies.server.hosted import RESTARTS, HostedClient, Place, Where
+from tutelage.policies.server.hosted_sampler import HostedSampler
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.serve import Server
-from tutelage.policies.server.vllm import HostedSampler, VllmEngine
+from tutelage.policies.server.vllm import VllmEngine
 
 Output = pytest.CaptureFixture[str]
 REQUESTS = [

@@ -1,5 +1,5 @@
 """Runs whose student is sampled on servers: several share the episodes, adapters arrive merged, each
-rank has servers of its own, and a server that lost its weights does not go unnoticed."""
+rank has servers of its own, and a server that lost its weights is given them again."""
 
 import contextlib
 import json
@@ -17,11 +17,13 @@ from support.tiny_models import policy
 from support.tiny_runs import Quiet
 
 from tutelage.config.schema import Config
-from tutelage.errors import RunError
+from tutelage.errors import PolicyError, RunError
 from tutelage.policies.hf.lora import weights as merged_weights
 from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.server.http import RequestOptions
+from tutelage.policies.server.serve import Server
 from tutelage.rollout.ranks import Ranks
-from tutelage.runs import train
+from tutelage.runs import hosted_policies, train
 
 
 def config(folder: Path, urls: object = None, **sections: Any) -> Config:
@@ -46,10 +48,18 @@ def student(settings: Config) -> HFPolicy:
 @contextlib.contextmanager
 def servers(settings: Config, count: int) -> Iterator[tuple[list[HFPolicy], list[str]]]:
     """So many servers of the student as it starts, which take new weights; and their addresses."""
+    with opened_servers(settings, count) as (copies, _, urls):
+        yield copies, urls
+
+
+@contextlib.contextmanager
+def opened_servers(
+    settings: Config, count: int
+) -> Iterator[tuple[list[HFPolicy], list[Server], list[str]]]:
     with contextlib.ExitStack() as stack:
-        models = [student(settings) for _ in range(count)]
-        opened = [stack.enter_context(serving(of, reload=True)) for of in models]
-        yield models, [f"http://127.0.0.1:{server.port}" for server in opened]
+        copies = [student(settings) for _ in range(count)]
+        opened = [stack.enter_context(serving(of, reload=True)) for of in copies]
+        yield copies, opened, [f"http://127.0.0.1:{server.port}" for server in opened]
 
 
 def tokens(folder: Path) -> list[list[list[int]]]:
@@ -59,18 +69,18 @@ def tokens(folder: Path) -> list[list[list[int]]]:
 
 def test_two_servers_sample_what_one_does(tmp_path: Path) -> None:
     start = config(tmp_path / "here")
-    with servers(start, 1) as (_, one), servers(start, 2) as (models, two):
-        before = [{k: v.clone() for k, v in of.model.state_dict().items()} for of in models]
+    with servers(start, 1) as (_, one), servers(start, 2) as (copies, two):
+        before = [{k: v.clone() for k, v in of.model.state_dict().items()} for of in copies]
         train.train(config(tmp_path / "one", one[0]), watch=Quiet())
         train.train(config(tmp_path / "two", two), watch=Quiet())
-        for of, old in zip(models, before, strict=True):
+        for of, old in zip(copies, before, strict=True):
             assert not alike(of.model.state_dict(), old, 1e-6), "it was given no weights"
     assert tokens(tmp_path / "two") == tokens(tmp_path / "one")
     assert alike(weights(tmp_path / "two"), weights(tmp_path / "one"), 1e-4)
 
 
 def test_an_episode_stays_with_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tutelage.policies.server.vllm import ServerSampler
+    from tutelage.policies.server.vllm_server import ServerSampler
 
     places: dict[str, set[str]] = {}
     submit = ServerSampler.submit
@@ -101,13 +111,13 @@ def test_adapters_reach_a_server_merged_into_their_base(tmp_path: Path) -> None:
     base = config(tmp_path / "base")
     (tmp_path / "model").mkdir()
     student(base).save(tmp_path / "model")
-    with servers(base, 1) as (models, urls):
-        before = {k: v.clone() for k, v in models[0].model.state_dict().items()}
+    with servers(base, 1) as ((server,), urls):
+        before = {k: v.clone() for k, v in server.model.state_dict().items()}
         table = config(tmp_path / "lora").model_dump()
         adapted = {"model": str(tmp_path / "model"), "lora": 2, "sampler": {"url": urls[0]}}
         settings = Config.model_validate({**table, "policy": adapted})
         train.train(settings, watch=Quiet())
-        assert not alike(models[0].model.state_dict(), before, 1e-6)
+        assert not alike(server.model.state_dict(), before, 1e-6)
     for line in metrics(tmp_path / "lora"):
         assert line["mismatch"]["max"] < 1e-4
 
@@ -133,24 +143,87 @@ def test_merged_weights_compute_what_the_adapters_do() -> None:
     assert apart > 1e-2
 
 
-def test_a_server_that_lost_its_weights_in_the_middle_stops_the_run(tmp_path: Path) -> None:
-    """As one that was started again, which has the weights that it began with."""
+class Loses(Quiet):
+    """Once episodes are played, the server has the weights `first` again: as one that was started
+    again, or as one whose weights somebody changed without a word, so that it tells their name."""
 
-    class Restarts(Quiet):
-        played = 0
+    def __init__(self, of: HFPolicy, server: Server, *, tells: bool, times: int = 1) -> None:
+        self.of, self.endpoints, self.tells, self.left = of, server.endpoints, tells, times
+        chance = torch.Generator().manual_seed(0)
+        self.first = {
+            k: v + 0.5 * torch.randn(v.shape, generator=chance)
+            for k, v in of.model.state_dict().items()
+        }
+        self.said: list[str] = []
 
-        def playing(self, done: int, total: int) -> None:
-            self.played += 1
-            if self.played == 1:
-                generator = torch.Generator().manual_seed(0)
-                with torch.no_grad():
-                    for x in models[0].model.parameters():
-                        x.add_(0.5 * torch.randn(x.shape, generator=generator))
+    def playing(self, done: int, total: int) -> None:
+        if self.left:
+            self.left -= 1
+            self.of.model.load_state_dict(self.first)
+            self.of.refresh()
+            if self.tells:
+                self.endpoints.weight_version = "default"
 
-    with servers(config(tmp_path / "here"), 1) as (models, urls):
-        settings = config(tmp_path / "run", urls, rollout={"concurrency": 1})
+    def warned(self, sentence: object) -> None:
+        self.said.append(str(sentence))
+
+
+ONE_BY_ONE = {"rollout": {"concurrency": 1}}
+
+
+def test_a_server_that_was_started_again_is_given_the_weights_again(tmp_path: Path) -> None:
+    with opened_servers(config(tmp_path / "here"), 1) as ((of,), (server,), urls):
+        train.train(config(tmp_path / "calm", urls, **ONE_BY_ONE), watch=Quiet())
+        watch = Loses(of, server, tells=True)
+        train.train(config(tmp_path / "run", urls, **ONE_BY_ONE), watch=watch)
+    assert watch.left == 0
+    assert [said for said in watch.said if "had lost its weights" in said], watch.said
+    assert tokens(tmp_path / "run") == tokens(tmp_path / "calm")
+    assert alike(weights(tmp_path / "run"), weights(tmp_path / "calm"), 1e-6)
+
+
+def test_a_server_that_loses_them_again_and_again_ends_the_run(tmp_path: Path) -> None:
+    with opened_servers(config(tmp_path / "here"), 1) as ((of,), (server,), urls):
+        watch = Loses(of, server, tells=True, times=99)
+        more = {"rollout": {"concurrency": 1, "tasks_per_step": 4}}
+        settings = config(tmp_path / "run", urls, **more)
+        with pytest.raises(PolicyError, match=r"lost its weights 4 times .* servers of its own"):
+            train.train(settings, watch=watch)
+
+
+def test_a_server_that_lost_its_weights_without_a_word_stops_the_run(tmp_path: Path) -> None:
+    with opened_servers(config(tmp_path / "here"), 1) as ((of,), (server,), urls):
+        settings = config(tmp_path / "run", urls, **ONE_BY_ONE)
         with pytest.raises(RunError, match=r"in step 0 .*policy\.sampler\.max_mismatch"):
-            train.train(settings, watch=Restarts())
+            train.train(settings, watch=Loses(of, server, tells=False))
+
+
+def test_a_server_that_knows_no_names_of_weights_still_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened_servers(config(tmp_path / "here"), 1) as (_, (server,), urls):
+        train.train(config(tmp_path / "named", urls), watch=Quiet())
+        assert server.endpoints.weight_version != "default"
+        del server.endpoints.post["/update_weight_version"], server.endpoints.get["/weight_info"]
+        train.train(config(tmp_path / "older", urls), watch=Quiet())
+    assert tokens(tmp_path / "older") == tokens(tmp_path / "named")
+
+
+def test_a_server_that_cannot_clear_its_cache_is_refused(tmp_path: Path) -> None:
+    with opened_servers(config(tmp_path / "here"), 1) as (_, (server,), urls):
+        server.endpoints.post["/reset_prefix_cache"] = lambda body: {"success": False}
+        with pytest.raises(PolicyError, match="could not load the weights: it cannot clear its"):
+            train.train(config(tmp_path / "run", urls), watch=Quiet())
+
+
+def test_a_server_that_is_not_there_is_named_by_its_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        hosted_policies, "RequestOptions", lambda seed: RequestOptions(retries=0, seed=seed)
+    )
+    with pytest.raises(PolicyError, match=r"server of policy\.sampler .* policy\.sampler\.url"):
+        train.train(config(tmp_path / "run", "http://127.0.0.1:9"), watch=Quiet())
 
 
 def job(settings: Config) -> Callable[[Ranks], None]:

@@ -192,8 +192,10 @@ def test_a_teacher_that_takes_over_plays_from_there_on() -> None:
 
 def test_the_curve_over_the_students_turns_is_kept_and_pooled_over_seeds(tmp_path: Path) -> None:
     def curve(method: str, seed: int, taken: int) -> takeover.Curve:
-        first = takeover.Point(after=0, n=10, taken=10, plain=2, logp=-0.1)
-        last = takeover.Point(after=4, n=5 * seed, taken=taken, plain=1, logp=-0.2 * seed)
+        first = takeover.Point(after=0, n=10, taken=10, plain=2, logp=-0.1, in_time=9)
+        last = takeover.Point(
+            after=4, n=5 * seed, taken=taken, plain=1, logp=-0.2 * seed, in_time=8
+        )
         return takeover.Curve(
             start="weak", method=method, seed=seed, won=2, tasks=10, points=(first, last)
         )
@@ -209,7 +211,7 @@ def test_the_curve_over_the_students_turns_is_kept_and_pooled_over_seeds(tmp_pat
         "",
         "after OPD (1 seed; wins 20 % alone)",
     ], "an empty point is left out"
-    assert "| 15 | 67 % (42 to 85) | 13 % (4 to 38) | -0.333 |" in lines[3]
+    assert "| 15 | 67 % (42 to 85) | 13 % (4 to 38) | 80.0 % | -0.333 |" in lines[3]
 
 
 def test_a_wrong_plan_is_that_of_another_task_of_the_family() -> None:

@@ -7,9 +7,10 @@ from tutelage.config.schema import Config, PolicySection
 from tutelage.envs.spread import joined
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.hosted import SAMPLER, Hosted, HostedClient, place_of
+from tutelage.policies.server.hosted_sampler import HostedSampler
 from tutelage.policies.server.http import RequestOptions
 from tutelage.policies.server.policy import RemotePolicy
-from tutelage.policies.server.vllm import HostedSampler, Sampler, begin
+from tutelage.policies.server.vllm import Sampler, begin
 from tutelage.seeding import seed_of
 
 

@@ -34,11 +34,11 @@ from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm import (
     LocalSampler,
     Sampler,
-    ServerSampler,
     VllmEngine,
     begin,
     weight_folder,
 )
+from tutelage.policies.server.vllm_server import ServerSampler
 from tutelage.policies.translated import translated
 from tutelage.prompts.chat_template import Chat, read_template
 from tutelage.prompts.context import Context
@@ -372,12 +372,14 @@ def chat(opening: Opening) -> ChatPolicy:
 # -- on servers
 
 
-def client_of(key: str, url: str, *, where: str, seed: int) -> Client:
-    """Asks the server at a url; `key` names the environment variable that holds its key."""
+def client_of(key: str, url: str, *, where: str, seed: int, setting: str = "") -> Client:
+    """Asks the server at a url, which is in `setting` or `where`.model; `key` names the environment
+    variable that holds its key."""
     return Client(
         url,
         name=where,
-        key=key_in(key, where=f"{where}.key"),
+        setting=setting,
+        key=key_in(key, where=f"{where.removesuffix('.sampler')}.key"),
         options=options_of(where, seed),
     )
 
@@ -400,7 +402,13 @@ def give_sampler(student: Policy, config: Config, *, ranks: Ranks = ALONE) -> No
     for k, url in list(enumerate(section.urls))[ranks.rank :: ranks.size]:
         name = f"policy.sampler.url[{k}]" if len(section.urls) > 1 else "policy.sampler"
         remote = RemotePolicy(
-            client_of(config.policy.key, url, where="policy", seed=seed),
+            client_of(
+                config.policy.key,
+                url,
+                where="policy.sampler",
+                seed=seed,
+                setting="policy.sampler.url",
+            ),
             student.chat,
             returns_temperature_scaled=True,
         )

@@ -31,6 +31,7 @@ from tutelage.policies.base import Divided, OpenedPolicy, Shards, Trainable
 from tutelage.policies.by_family import taught_lines
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.registry import open_policy
+from tutelage.policies.server.vllm import new_sampler_notes
 from tutelage.policies.translated import account_lines, new_notes
 from tutelage.rollout import record
 from tutelage.rollout.hint_preparation import Hinter
@@ -409,6 +410,7 @@ class _Loop:
         self.columns = report.columns
         self.watch.stepped(line, seconds)
         self._warn([*self.causes.new(episodes), *new_notes(self.policies)])
+        self._warn(new_sampler_notes(self.policies["self"]))
 
     def _stopping(self) -> None:
         self.watch.warned("stopping after this step; Ctrl-C once more stops now and loses it")

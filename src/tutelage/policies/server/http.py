@@ -59,20 +59,30 @@ class Target(NamedTuple):
 class Client:
     """Sends requests to one server from its own threads; answers are futures.
 
-    name  the server's name in error messages, such as "policies.teacher"
-    key   sent as a bearer token if not empty
+    name     the server's name in error messages, such as "policies.teacher"
+    setting  the setting that holds its address; that name's `model` if empty
+    key      sent as a bearer token if not empty
     """
 
     def __init__(
-        self, url: str, *, name: str, key: str = "", options: RequestOptions | None = None
+        self,
+        url: str,
+        *,
+        name: str,
+        setting: str = "",
+        key: str = "",
+        options: RequestOptions | None = None,
     ) -> None:
+        self.setting = setting or f"{name}.model"
         try:
-            found = address(url, where=f"{name}.model")
+            found = address(url, where=self.setting)
         except ConfigError as error:
             raise PolicyError(str(error)) from None
         # other clients take "http://host:8000/v1" for the same server
         self.target = Target(found, found.path.rstrip("/").removesuffix("/v1"), key)
         self.name = name
+        # the student's sampler has the student's key
+        self.key_setting = f"{name.removesuffix('.sampler')}.key"
         self.options = options or RequestOptions()
         self.jobs: queue.PriorityQueue[tuple[bool, int, Future[Any], str, Any]] = (
             queue.PriorityQueue()
@@ -118,7 +128,7 @@ class Client:
                 # if this thread died, its request would wait forever
                 reason = f"could not be asked ({type(error).__name__})"
                 message = f"the server of {self.name} at {self.url} {reason}"
-                failed = PolicyError(f"{message}; fix the address in {self.name}.model")
+                failed = PolicyError(f"{message}; fix the address in {self.setting}")
                 failed.__cause__ = error if not self.key else None
                 future.set_exception(failed)
             else:
@@ -151,12 +161,12 @@ class Client:
         if attempts > 1:
             problem += f", {attempts} times"
         fixes = {
-            401: f"set {self.name}.key to the environment variable that holds its key",
-            403: f"set {self.name}.key to the environment variable that holds its key",
-            404: f"fix the address in {self.name}.model, or its name on the server",
+            401: f"set {self.key_setting} to the environment variable that holds its key",
+            403: f"set {self.key_setting} to the environment variable that holds its key",
+            404: f"fix the address in {self.setting}, or its name on the server",
             408: "lower rollout.concurrency, or use a faster server",
             429: "lower rollout.concurrency, or raise the server's limit of requests",
-            0: f"start it or fix the address in {self.name}.model, then start the run again or --resume it",
+            0: f"start it or fix the address in {self.setting}, then start the run again or --resume it",
         }
         fix = fixes.get(failure.status)
         if fix is None:

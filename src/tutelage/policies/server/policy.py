@@ -103,8 +103,7 @@ class RemotePolicy:
             if served_text.strip() != ours.strip():
                 raise PolicyError(
                     f"token {token} is {served_text!r} to the server of {self.client.name} and {ours!r} "
-                    f"to our tokenizer; set {self.client.name}.tokenizer to that of the served "
-                    "model"
+                    f"to our tokenizer; {self._tokenizer_fix()}"
                 )
 
     def _choose_model(self, answer: Any) -> None:
@@ -113,13 +112,13 @@ class RemotePolicy:
         if not models:
             raise PolicyError(
                 f"{self.client.url} lists no model under /v1/models, so it is no OpenAI-compatible "
-                f"server; fix the address in {self.client.name}.model"
+                f"server; fix the address in {self.client.setting}"
             )
         self.model = self.model or next(iter(models))
         if self.model not in models:
             raise PolicyError(
                 f"the server of {self.client.name} has no model {self.model!r}, only "
-                f"{', '.join(sorted(models))}; set {self.client.name}.model to one of them"
+                f"{', '.join(sorted(models))}; set {self.client.setting} to one of them"
             )
         if not self.context:
             # scoring a prompt costs one token more, since vLLM refuses to sample none
@@ -182,8 +181,7 @@ class RemotePolicy:
         if max(completion.tokens) >= self.chat.size:
             raise PolicyError(
                 f"{self.client.name} sampled token {max(completion.tokens)}, which is not among "
-                f"the {self.chat.size} of our tokenizer; set {self.client.name}.tokenizer to that "
-                "of the served model"
+                f"the {self.chat.size} of our tokenizer; {self._tokenizer_fix()}"
             )
         return completion
 
@@ -252,8 +250,13 @@ class RemotePolicy:
         return (
             f"the server of {self.client.name} at {self.client.url} does not answer as asked: "
             f"{problem}; serve the model with vLLM or `tutelage serve`, or fix "
-            f"the address in {self.client.name}.model"
+            f"the address in {self.client.setting}"
         )
+
+    def _tokenizer_fix(self) -> str:
+        if self.returns_temperature_scaled:  # the student's sampler
+            return "serve the student's own model there"
+        return f"set {self.client.name}.tokenizer to that of the served model"
 
     def _temperature_error(self, temperature: float) -> str:
         return (

@@ -4,6 +4,7 @@
     /v1/chat/completions   messages of system, user and assistant, for other programs
     /v1/models  /health  /tokenize
     /collective_rpc        reload_weights from a folder
+    /weight_info  /update_weight_version   a name for the weights, which a new server does not have
 
 The API is a part of vLLM's (repository vllm-project/vllm); the rest of it is refused.
 """
@@ -27,8 +28,8 @@ LOWEST_LOGPROB = -9999.0
 LOWEST_TEMPERATURE = 0.01
 MAX_TOP_LOGPROBS = 1024
 """Alternatives to a token that a request may ask for."""
-
-
+MAX_VERSION = 256
+"""Characters of a name for the weights."""
 MOST_SPACES = 64
 """Characters that one token may stand for where a tokenizer drops or joins white space."""
 
@@ -111,6 +112,7 @@ class Endpoints:
 
     def __init__(self, policy: HFPolicy, *, name: str, reload: bool) -> None:
         self.name, self.chat, self.limit = name, policy.chat, policy.context_length
+        self.weight_version = "default"
         self.keys = count()
         self.worker = Worker(policy)
         self.get = {"/health": self._health, "/v1/models": self._models}
@@ -120,7 +122,12 @@ class Endpoints:
             "/tokenize": self._tokenize,
         }
         if reload:
-            self.post |= {"/collective_rpc": self._reload, "/reset_prefix_cache": self._health}
+            self.post |= {
+                "/collective_rpc": self._reload,
+                "/reset_prefix_cache": self._health,
+                "/update_weight_version": self._name_weights,
+            }
+            self.get["/weight_info"] = self._weight_info
 
     def _health(self, body: Any) -> Any:
         if not self.worker.is_alive():
@@ -151,6 +158,17 @@ class Endpoints:
         except PolicyError as error:
             raise RequestError(400, "BadRequestError", str(error)) from None
         return {"results": [None]}
+
+    def _weight_info(self, body: Any) -> Any:
+        return {"weight_version": self.weight_version}
+
+    def _name_weights(self, body: Any) -> Any:
+        version = body.get("new_version")
+        if not isinstance(version, str) or len(version) > MAX_VERSION:
+            message = f"new_version: it must be a text of at most {MAX_VERSION} characters"
+            raise RequestError(400, "BadRequestError", message)
+        self.weight_version = version
+        return {"success": True, "new_version": version}
 
     @cached_property
     def _most_characters(self) -> int:

@@ -4,13 +4,14 @@
 have changed they are written to a folder, which vLLM reads, and a fixed sequence must then score
 alike on both sides before anything is sampled. The check is needed because a reload that misses a
 part of the model (seen in vLLM 0.32 on a CPU, with an output head tied to the embeddings) raises no
-error.
+error. A server that lost them since, because it was started again, is given them once more.
 """
 
 import os
 import shutil
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,10 +24,8 @@ from tutelage.errors import ConfigError, PolicyError, install
 from tutelage.policies.base import Completion, Dtype, Request
 from tutelage.policies.hf.lora import weights
 from tutelage.policies.hf.policy import HFPolicy
-from tutelage.policies.server.hosted import HostedClient
-from tutelage.policies.server.http import Client
-from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm_api import SEEDS
+from tutelage.policies.server.vllm_server import WeightsLost
 from tutelage.prompts.prompter import Ids, Sample
 
 PROBE_TOKENS = 32
@@ -38,6 +37,8 @@ GPU_MEMORY_SHARE = 0.35
 FORBIDDEN_BIAS = -100.0
 """Logit bias of tokens that must not be sampled: the least that vLLM accepts."""
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+MAX_RESTORED = 3
+"""Times that a sampler may lose the weights of one hand-over."""
 SHARED_MEMORY = Path("/dev/shm")
 """A file system in memory: a folder there costs no disk access."""
 
@@ -65,6 +66,9 @@ class VllmEngine:
     def __init__(self, policy: HFPolicy, samplers: Sequence[Sampler], *, folder: Path) -> None:
         self.policy, self.samplers, self.folder = policy, samplers, folder
         self.loaded: tuple[int, ...] = ()
+        self.expected = torch.empty(0)  # the trainer's log-probabilities of the probe
+        self.restored: Counter[str] = Counter()  # by sampler, since the last hand-over
+        self.notes: list[str] = []
 
     def submit(self, request: Request) -> None:
         # by the episode's name, not by who is free: which episodes are computed beside each other
@@ -73,7 +77,14 @@ class VllmEngine:
         self.samplers[place].submit(request)
 
     def poll(self) -> list[Completion]:
-        return [completion for sampler in self.samplers for completion in sampler.poll()]
+        found: list[Completion] = []
+        for sampler in self.samplers:
+            try:
+                found += sampler.poll()
+            except WeightsLost as lost:
+                self._restore(sampler)
+                lost.sampler.submit_again()
+        return found
 
     def release(self, key: str) -> None:
         """Does nothing: vLLM evicts what it cached of an episode when it needs the space."""
@@ -86,28 +97,62 @@ class VllmEngine:
         versions = tuple(value._version for value in self.policy.model.state_dict().values())
         if versions == self.loaded:
             return
+        self.loaded = ()
         write(self.policy, self.folder)
         with ThreadPoolExecutor(len(self.samplers)) as pool:  # servers load at the same time
             list(pool.map(lambda sampler: sampler.load(self.folder), self.samplers))
-        self._check_agreement()
+        self.expected = self._trainer_logps()
+        for sampler in self.samplers:
+            self._check_agreement(sampler)
+        self.restored.clear()
         self.loaded = versions
 
-    @torch.no_grad()
-    def _check_agreement(self) -> None:
+    def new_notes(self) -> list[str]:
+        """What there is to say since the last call."""
+        notes, self.notes = self.notes, []
+        return notes
+
+    def _restore(self, sampler: Sampler) -> None:
+        self.restored[sampler.name] += 1
+        if self.restored[sampler.name] > MAX_RESTORED:
+            raise PolicyError(
+                f"{sampler.name} has lost its weights {MAX_RESTORED + 1} times since they were "
+                "handed over: it is started again and again, or another run loads weights into "
+                "it; look at its log, and give every run servers of its own"
+            )
+        sampler.load(self.folder)
+        self._check_agreement(sampler)
+        self.notes.append(
+            f"{sampler.name} had lost its weights, as a server that was started again has; they "
+            "were loaded once more, and the turns under way were sampled again"
+        )
+
+    def _probe(self) -> Ids:
         size = self.policy.chat.size
-        ids = tuple(k * (size - 1) // (PROBE_TOKENS - 1) for k in range(PROBE_TOKENS))
+        return tuple(k * (size - 1) // (PROBE_TOKENS - 1) for k in range(PROBE_TOKENS))
+
+    @torch.no_grad()
+    def _trainer_logps(self) -> Tensor:
+        ids = self._probe()
         sample = Sample(prompt=ids[:1], tokens=ids[1:])
-        trainer_logps = self.policy.score([sample], 1.0).logp.float().cpu()
+        return self.policy.score([sample], 1.0).logp.float().cpu()
+
+    def _check_agreement(self, sampler: Sampler) -> None:
         limit = MAX_PROBE_DIFFERENCE[self.policy.dtype]
-        for sampler in self.samplers:
-            difference = float((trainer_logps - sampler.logps(ids)).abs().mean())
-            if not difference <= limit:
-                raise PolicyError(
-                    f"after a weight update, {sampler.name} and the trainer differ by "
-                    f"{difference:.3g} nats a token (at most {limit:g} is rounding), so it would "
-                    "sample from another model; use another version of vLLM, or leave the sampler "
-                    "out"
-                )
+        difference = float((self.expected - sampler.logps(self._probe())).abs().mean())
+        if not difference <= limit:
+            raise PolicyError(
+                f"after a weight update, {sampler.name} and the trainer differ by "
+                f"{difference:.3g} nats a token (at most {limit:g} is rounding), so it would "
+                "sample from another model; serve the student's own model with --dtype "
+                f"{self.policy.dtype}, use another version of vLLM, or leave the sampler out"
+            )
+
+
+def new_sampler_notes(policy: object) -> list[str]:
+    """What there is to say of a policy's samplers, each once."""
+    engine = getattr(policy, "engine", None)
+    return engine.new_notes() if isinstance(engine, VllmEngine) else []
 
 
 def write(policy: HFPolicy, folder: Path) -> None:
@@ -148,83 +193,6 @@ def weight_folder(parent: str) -> tuple[Path, Callable[[], None]]:
     root = parent or (str(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None)
     folder = Path(tempfile.mkdtemp(prefix="tutelage-", dir=root))
     return folder, lambda: shutil.rmtree(folder, ignore_errors=True)
-
-
-class ServerSampler:
-    """vLLM behind its server, which must be started with VLLM_SERVER_DEV_MODE=1 (which opens
-    /collective_rpc) and --logprobs-mode processed_logprobs (log-probabilities at the sampling
-    temperature)."""
-
-    def __init__(self, remote: RemotePolicy, *, name: str = "policy.sampler") -> None:
-        self.remote, self.name = remote, name
-
-    def submit(self, request: Request) -> None:
-        self.remote.submit(request)
-
-    def poll(self) -> list[Completion]:
-        return self.remote.poll()
-
-    def refresh(self) -> None:
-        self.remote.refresh()
-
-    def load(self, folder: Path) -> None:
-        self.hand_over(self.remote.client, folder)
-
-    def hand_over(self, client: Client, folder: Path) -> None:
-        """Let a server load weights."""
-        body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
-        try:
-            client.ask("/collective_rpc", body).result()
-            client.ask("/reset_prefix_cache", {}).result()
-        except PolicyError as error:
-            raise PolicyError(
-                f"{self.name} could not load the weights: {error} (vLLM loads them if it was "
-                "started with VLLM_SERVER_DEV_MODE=1, `tutelage serve` with --reload, and both "
-                f"must see the folder {folder})"
-            ) from error
-
-    def logps(self, ids: Ids) -> Tensor:
-        return self.remote.score([Sample(prompt=ids[:1], tokens=ids[1:])], 1.0).logp
-
-
-class HostedSampler(ServerSampler):
-    """A server that Ray started. One that is started again gets the weights of the last hand-over,
-    and must score the probe as the one before it did."""
-
-    def __init__(self, remote: RemotePolicy, client: HostedClient, *, dtype: Dtype) -> None:
-        super().__init__(remote, name=client.hosted.name)
-        self.limit = MAX_PROBE_DIFFERENCE[dtype]
-        self.folder: Path | None = None
-        self.proof: tuple[Ids, Tensor] | None = None
-        client.restore = self.restore
-
-    def load(self, folder: Path) -> None:
-        # the probe that follows is of these weights
-        self.folder, self.proof = folder, None
-        super().load(folder)
-
-    def logps(self, ids: Ids) -> Tensor:
-        found = super().logps(ids)
-        self.proof = ids, found
-        return found
-
-    def restore(self, client: Client) -> None:
-        """Raises PolicyError where a new server cannot be given the weights of the lost one."""
-        if self.folder is None:
-            return  # it starts with the weights that it samples with first
-        self.hand_over(client, self.folder)
-        if self.proof is None:
-            return
-        ids, before = self.proof
-        remote = RemotePolicy(client, self.remote.chat, model=self.remote.model)
-        now = remote.score([Sample(prompt=ids[:1], tokens=ids[1:])], 1.0).logp
-        difference = float((now - before).abs().mean())
-        if not difference <= self.limit:
-            raise PolicyError(
-                f"{self.name} was started again and differs from the server before by "
-                f"{difference:.3g} nats a token (at most {self.limit:g} is rounding); install the "
-                "same releases on every node, and continue with --resume"
-            )
 
 
 class LocalSampler:
@@ -310,7 +278,11 @@ class LocalSampler:
 
     def load(self, folder: Path) -> None:
         self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
-        self.llm.reset_prefix_cache()
+        if self.llm.reset_prefix_cache() is False:
+            raise PolicyError(
+                f"{self.name} could not clear its prefix cache, so it would go on from what the "
+                "old weights computed; use another version of vLLM, or leave the sampler out"
+            )
 
     def logps(self, ids: Ids) -> Tensor:
         settings = self.parameters(temperature=1.0, max_tokens=1, prompt_logprobs=0)

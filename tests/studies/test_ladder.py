@@ -233,7 +233,7 @@ def test_starts_are_kept_and_shown(tmp_path: Path) -> None:
     start.save(known, path)
     assert start.read(path) == known
     table = start.grades_table(known)
-    assert "| the plan | 2 | 96 of 96 |" in table
+    assert "| the plan | 0 | 190 of 200 |" in table
     assert "another task's plan" in table
 
 

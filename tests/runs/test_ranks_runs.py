@@ -105,12 +105,16 @@ def test_a_killed_rank_ends_the_others_and_the_run_goes_on_with_more_or_fewer(
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.nightly)]
+    ("before", "after"),
+    [
+        (2, 1),
+        *(pytest.param(*sizes, marks=pytest.mark.nightly) for sizes in ((1, 2), (2, 4), (4, 2))),
+    ],
 )
 def test_a_run_goes_on_with_weights_whole_or_divided(
     before: int, after: int, whole: Path, tmp_path: Path
 ) -> None:
-    """A checkpoint of two ranks that divide weights and moments is one of a single process."""
+    """A checkpoint of ranks that divide weights and moments is one of a single process."""
     gang = Gang(before, job(sharded=before > 1), tmp_path)
     reaches(tmp_path, 4)
     gang.kill(before - 1)

@@ -154,7 +154,7 @@ class Loses(Quiet):
             k: v + 0.5 * torch.randn(v.shape, generator=chance)
             for k, v in of.model.state_dict().items()
         }
-        self.said: list[str] = []
+        self.printed: list[str] = []
 
     def playing(self, done: int, total: int) -> None:
         if self.left:
@@ -165,7 +165,7 @@ class Loses(Quiet):
                 self.endpoints.weight_version = "default"
 
     def warned(self, sentence: object) -> None:
-        self.said.append(str(sentence))
+        self.printed.append(str(sentence))
 
 
 ONE_BY_ONE = {"rollout": {"concurrency": 1}}
@@ -177,7 +177,7 @@ def test_a_server_that_was_started_again_is_given_the_weights_again(tmp_path: Pa
         watch = Loses(of, server, tells=True)
         train.train(config(tmp_path / "run", urls, **ONE_BY_ONE), watch=watch)
     assert watch.left == 0
-    assert [said for said in watch.said if "had lost its weights" in said], watch.said
+    assert any("had lost its weights" in line for line in watch.printed), watch.printed
     assert tokens(tmp_path / "run") == tokens(tmp_path / "calm")
     assert alike(weights(tmp_path / "run"), weights(tmp_path / "calm"), 1e-6)
 

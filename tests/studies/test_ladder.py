@@ -113,9 +113,9 @@ def test_a_student_that_acts_on_what_only_its_hint_tells_is_told() -> None:
         rows = ((0, "", 0.28), (0, "plan", 0.01), (10, "", plain), (10, "plan", hinted))
         return [{"step": k, "hint": h, "success": 0.5, "invalid": x} for k, h, x in rows]
 
-    *_, told = hint_gaps(lines(0.84, 0.05), step=None)
-    assert told.startswith("refused turns rose from 28% to 84% without the hint, with it they are")
-    assert "5%: the student may act as if it knew what only plan tells" in told
+    *_, sentence = hint_gaps(lines(0.84, 0.05), step=None)
+    assert sentence.startswith("refused turns rose from 28% to 84% without the hint, with it they")
+    assert "5%: the student may act as if it knew what only plan tells" in sentence
     for plain, hinted in ((0.42, 0.05), (0.84, 0.70)):
         sentences = hint_gaps(lines(plain, hinted), step=None)
         assert not any("refused" in each for each in sentences)

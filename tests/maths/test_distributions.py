@@ -77,7 +77,9 @@ def test_diverge(
         Distribution(hidden=far, head=far_head, temperature=heat),
     )
     want = divergence(dense(hidden, head, heat), dense(far, far_head, heat).detach())
-    assert_close(numbers(result, hidden, head), numbers(want, hidden, head))
+    # gradients of about 10 are sums whose order differs by processor
+    found, wanted = numbers(result, hidden, head), numbers(want, hidden, head)
+    assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_the_teacher_gets_no_gradient(elements: int) -> None:

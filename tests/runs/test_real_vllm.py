@@ -1,6 +1,6 @@
 """Whole runs that the real vLLM samples, and what may go wrong between it and the trainer.
 
-`make vllm` runs them, some fifteen minutes on two cores; without the environment variable VLLM they
+`make vllm` runs them; without the environment variable VLLM they
 are skipped. Each server takes 3 GB and up to a minute to start.
 """
 

@@ -20,13 +20,14 @@ from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse
 from tutelage.rollout.ranks import Ranks
 from tutelage.runs import checkpoint, train
+from tutelage.runs.interrupt import TOGETHER
 
-STEPS = 3
+STEPS, WARM = 3, 2
 TABLE = tiny_table(
     run={"steps": STEPS, "checkpoint_every": 1, "columns": True},
     rollout={"tasks_per_step": 4, "group_size": 2},
     algorithm={"name": "grpo", "kl": 0.1, "entropy": 0.01},
-    warm_start={"name": "sft", "steps": 2, "lr": 3e-3},
+    warm_start={"name": "sft", "steps": WARM, "lr": 3e-3},
     update={"lr": 3e-4, "minibatches": 2},
     policy={"build": {"context": 128}},
     eval={"every": 2, "tasks": 3},
@@ -131,19 +132,76 @@ def test_one_process_divides_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_ctrl_c_writes_a_checkpoint_of_the_last_step(whole: Path, tmp_path: Path) -> None:
+def press(gang: Gang) -> None:
     """A terminal sends SIGINT to torchrun and to the ranks, and torchrun passes it on to them."""
-    gang = Gang(2, job(run__checkpoint_every=100), tmp_path)
-    reaches(tmp_path, 3)
     for _ in range(2):
         gang.kill(0, signal.SIGINT)
         gang.kill(1, signal.SIGINT)
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_ctrl_c_writes_a_checkpoint_of_the_last_step(
+    sharded: bool, whole: Path, tmp_path: Path
+) -> None:
+    gang = Gang(2, job(run__checkpoint_every=100, sharded=sharded), tmp_path)
+    reaches(tmp_path, 3)
+    press(gang)
     ends = gang.wait()
     assert [end.code for end in ends] == [130, 2], [end.message for end in ends]
-    assert checkpoint.latest(tmp_path / "run").name > checkpoint.START
+    assert not any("Traceback" in end.message for end in ends)
+    newest = checkpoint.latest(tmp_path / "run")
+    assert newest.name > checkpoint.START
+    # a step that was finished after Ctrl-C is in it
+    assert checkpoint.read_state(newest).step == len(lines_so_far(tmp_path)) - WARM
     run(1, job(resume=True), tmp_path)
     agree(whole, tmp_path)
+
+
+class Playing(Quiet):
+    """Says in a file that episodes are played, and keeps what was said."""
+
+    def playing(self, done: int, total: int) -> None:
+        if len(lines_so_far(Path())) == 3:
+            Path("playing").touch()
+            time.sleep(120)  # until the second Ctrl-C comes
+
+    def warned(self, sentence: object) -> None:
+        Path("warned").write_text(str(sentence))
+
+
+@pytest.mark.nightly
+def test_ctrl_c_once_more_ends_a_run_with_divided_weights_at_once(
+    whole: Path, tmp_path: Path
+) -> None:
+    def of(ranks: Ranks) -> None:
+        watch = Playing()
+        watched = watch if ranks.rank == 0 else Quiet()
+        settings = config(run__checkpoint_every=100)
+        train.train(settings, watch=watched, ranks=ranks, sharded=True)
+
+    gang = Gang(2, of, tmp_path)
+    appears(tmp_path / "playing")
+    press(gang)
+    appears(tmp_path / "warned")
+    time.sleep(1.5 * TOGETHER)
+    press(gang)
+    ends = gang.wait()
+    assert [end.code for end in ends] == [130, 2], [end.message for end in ends]
+    assert not any("Traceback" in end.message for end in ends)
+    said = (tmp_path / "warned").read_text()
+    assert "with a checkpoint" in said
+    assert f"--resume` continues from checkpoint {checkpoint.START}" in said
+    assert checkpoint.latest(tmp_path / "run").name == checkpoint.START
+    run(1, job(resume=True), tmp_path)
+    agree(whole, tmp_path)
+
+
+def appears(path: Path) -> None:
+    until = time.monotonic() + 600
+    while not path.exists():
+        assert time.monotonic() < until, f"{path.name} is not there"
+        time.sleep(0.01)
 
 
 def test_a_rank_that_hangs_ends_the_others(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@ rank has servers of its own, and a server that lost its weights is given them ag
 
 import contextlib
 import json
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,12 @@ from tutelage.policies.hf.lora import weights as merged_weights
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.http import RequestOptions
 from tutelage.policies.server.serve import Server
+from tutelage.policies.server.weight_folder import (
+    OWNER,
+    PREFIX,
+    SHARED_MEMORY,
+    remove_left,
+)
 from tutelage.rollout.ranks import Ranks
 from tutelage.runs import hosted_policies, train
 
@@ -241,6 +249,49 @@ def test_each_rank_has_servers_of_its_own(tmp_path: Path) -> None:
         ended = Gang(2, job(config(tmp_path / "few", urls[:1], **more)), tmp_path).wait()
     assert [e.code for e in ended] == [2, 2]
     assert "2 ranks but 1 in policy.sampler.url" in ended[0].message
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux says who holds a file")
+def test_the_folder_of_a_killed_run_is_removed_by_the_next(tmp_path: Path) -> None:
+    """It lies in memory; that of a run that lives stays."""
+    root = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
+
+    def begun(name: str, url: str) -> tuple[Gang, Path]:
+        before = {*root.glob(f"{PREFIX}*")}
+        settings = config(tmp_path / name, url)
+        forever = settings.run.model_copy(update={"steps": 10**6})
+        gang = Gang(1, job(settings.model_copy(update={"run": forever})), tmp_path / f"of-{name}")
+        until = time.monotonic() + 300
+        while not (tmp_path / name / "metrics.jsonl").exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        own = {path.parent for path in root.glob(f"{PREFIX}*/model.safetensors")} - before
+        # files that other programs have there
+        (folder,) = (f for f in own if gang.children[0] in holders(f / OWNER))
+        return gang, folder
+
+    with servers(config(tmp_path / "here"), 3) as (_, urls):
+        killed, left = begun("killed", urls[0])
+        living, kept = begun("living", urls[1])
+        killed.kill(0)
+        killed.wait()
+        assert left.is_dir()
+        train.train(config(tmp_path / "next", urls[2]), watch=Quiet())
+        assert not left.exists()
+        assert kept.is_dir()
+        living.kill(0)
+        living.wait()
+    assert kept in remove_left(root)
+
+
+def holders(path: Path) -> set[int]:
+    """The processes that have a file open."""
+    found = set()
+    for handle in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if handle.samefile(path):
+                found.add(int(handle.parts[2]))
+    return found
 
 
 @pytest.mark.parametrize("urls", [[], [""], ["http://a", "http://a"], ["http://a", ""]])

@@ -5,7 +5,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from tutelage.runs.torchrun import launch_of
 
@@ -27,6 +29,9 @@ def delayed(tell: Callable[[], None] = lambda: None) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield
         return
+    if isinstance(before, Held):  # which waits for longer
+        yield
+        return
     pressed, since, passed_on = False, 0.0, launch_of() is not None
 
     def hold(number: int, frame: FrameType | None) -> None:
@@ -45,3 +50,42 @@ def delayed(tell: Callable[[], None] = lambda: None) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if pressed:
         before(signal.SIGINT, None)
+
+
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)  # Python hashes and prints handlers
+class Held:
+    """Answers Ctrl-C, which others find in `pressed`; a second one goes on to who answered before.
+
+    tell  called at the first
+    """
+
+    before: Callable[[int, FrameType | None], Any]
+    tell: Callable[[], None]
+    pressed: bool = False
+    since: float = 0.0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self.pressed:
+            self.pressed, self.since = True, time.monotonic()
+            self.tell()
+        elif time.monotonic() - self.since > TOGETHER:  # else it is the first one, passed on
+            self.before(number, frame)
+
+
+@contextlib.contextmanager
+def held(tell: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Hold Ctrl-C back, in a run whose ranks have to end together, and say whether it was pressed; a
+    second Ctrl-C ends the block at once. On a rank that ignores it, it never was.
+
+    tell  called at the first
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield lambda: False
+        return
+    answer = Held(before=before, tell=tell)
+    signal.signal(signal.SIGINT, answer)
+    try:
+        yield lambda: answer.pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -31,14 +31,9 @@ from tutelage.policies.server.account import OWN, account_of
 from tutelage.policies.server.chat import ChatPolicy
 from tutelage.policies.server.http import Client
 from tutelage.policies.server.policy import RemotePolicy
-from tutelage.policies.server.vllm import (
-    LocalSampler,
-    Sampler,
-    VllmEngine,
-    begin,
-    weight_folder,
-)
+from tutelage.policies.server.vllm import LocalSampler, Sampler, VllmEngine, begin
 from tutelage.policies.server.vllm_server import ServerSampler
+from tutelage.policies.server.weight_folder import weight_folder
 from tutelage.policies.translated import translated
 from tutelage.prompts.chat_template import Chat, read_template
 from tutelage.prompts.context import Context

@@ -15,7 +15,7 @@ A run that was killed at any point and continued writes the same bytes as an uni
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -46,7 +46,7 @@ from tutelage.runs.ahead import Ahead, Played, refuse_ranks
 from tutelage.runs.assemble import Parts, assemble, deterministic, rehearsal_of, update_of
 from tutelage.runs.checkpoint import State
 from tutelage.runs.folder import RunFolder
-from tutelage.runs.interrupt import delayed
+from tutelage.runs.interrupt import delayed, held
 from tutelage.runs.metrics import column_lines, in_phase, metrics
 from tutelage.runs.phases import Phase, plays_ahead, steps_matter
 from tutelage.runs.playing import cut_so_far, episodes_of
@@ -94,7 +94,8 @@ def train(
 ) -> Path:
     """Run a configuration to its end in its folder, which is returned. Raises ConfigError and
     PolicyError for a configuration that cannot be run, RunError for later failures. After a
-    KeyboardInterrupt the last finished step is a checkpoint, unless the weights are `sharded`.
+    KeyboardInterrupt the last finished step is a checkpoint; where the weights are `sharded`, the step
+    is finished first, since all ranks have parts of it.
 
     ranks    the processes that share the run; each calls this with the same configuration
     sharded  divide the student's layers over the ranks
@@ -162,7 +163,9 @@ def train(
         with _enough_memory(), loop.saving_on_interrupt():
             try:
                 for phase, step in loop.steps():
+                    loop.stop_together()
                     loop.step(phase, step)
+                    loop.stop_together()
             except Diverged:
                 if folder.writes:
                     run_folder.note_divergence(folder)
@@ -232,6 +235,7 @@ class _Loop:
     columns: Mapping[str, Tensor] = field(init=False)  # signals of the last step
     causes: diagnosis.Causes = field(default_factory=diagnosis.Causes)  # of broken episodes
     finished: _Finished | None = None  # None while weights change
+    pressed: Callable[[], bool] = lambda: False  # whether Ctrl-C waits for the end of a step
 
     @property
     def config(self) -> Config:
@@ -517,28 +521,48 @@ class _Loop:
 
     @contextlib.contextmanager
     def saving_on_interrupt(self) -> Iterator[None]:
-        try:
-            yield
-        except KeyboardInterrupt:
-            self._save_interrupted()
-            raise
+        with contextlib.ExitStack() as holding:
+            if self.divided is not None:
+                self.pressed = holding.enter_context(held(self._stopping_together))
+            try:
+                yield
+            except KeyboardInterrupt:
+                # divided weights were saved by all ranks together, or Ctrl-C came twice
+                if self.divided is None:
+                    self._save_interrupted()
+                raise
+
+    def _stopping_together(self) -> None:
+        self.watch.warned(
+            "stopping after this step, with a checkpoint; if it is ended before, by Ctrl-C once more "
+            f"or by torchrun, which waits 30 seconds, {run_folder.standing(self.folder.path)}"
+        )
+
+    def stop_together(self) -> None:
+        """Where weights are divided over ranks and Ctrl-C was pressed, write a checkpoint, to which
+        each sends its moments, and end. Raises KeyboardInterrupt on rank 0; the others end with it."""
+        if self.divided is None or not self.ranks.first(self.pressed()):
+            return
+        self._save_interrupted()
+        if self.ranks.rank == 0:
+            raise KeyboardInterrupt
+        self.ranks.gather(None)  # until rank 0 is gone
 
     def _save_interrupted(self) -> None:
         """A checkpoint of the last complete step, so that Ctrl-C loses none. The next one replaces
-        it, so a continued run has the same checkpoints as an uninterrupted one."""
-        if self.finished is None or not self.folder.writes or self.divided is not None:
-            # nothing is done; a second Ctrl-C came while weights changed; or other ranks, which
-            # hold parts of the moments, are ending
-            return
+        it, so a continued run has the same checkpoints as an uninterrupted one. All ranks call it
+        where weights are divided over them, else rank 0 alone."""
+        writes = self.folder.writes
+        if self.finished is None or (self.divided is None and not writes):
+            return  # nothing is done, or a second Ctrl-C came while weights changed
         state = self.finished.state
-        if (self.folder.path / checkpoint.LATEST).exists():
-            newest = checkpoint.read_state(checkpoint.latest(self.folder.path))
-            if (newest.phase, newest.step) == (state.phase, state.step):
-                return
-            if newest.phase == "train" and state.phase == "warm_start":
-                return  # the finished warm start is saved as step 0 already
+        saved = writes and self._is_saved(state)
+        if self.ranks.first(saved) if self.divided is not None else saved:
+            return
         self.folder.lengths()
-        moments = checkpoint.optimizer_tensors(self.finished.optimizer)
+        moments = checkpoint.optimizer_tensors(self.finished.optimizer, self.divided, keep=writes)
+        if not writes:
+            return
         checkpoint.save(
             self.folder.path,
             state,
@@ -547,3 +571,12 @@ class _Loop:
             interrupted=True,
             acting=self._acting(state),
         )
+
+    def _is_saved(self, state: State) -> bool:
+        """Whether the newest checkpoint is of this state, or of a later phase's beginning."""
+        if not (self.folder.path / checkpoint.LATEST).exists():
+            return False
+        newest = checkpoint.read_state(checkpoint.latest(self.folder.path))
+        # a finished warm start is saved as step 0 of what follows
+        later = newest.phase == "train" and state.phase == "warm_start"
+        return later or (newest.phase, newest.step) == (state.phase, state.step)

@@ -8,8 +8,6 @@ error. A server that lost them since, because it was started again, is given the
 """
 
 import os
-import shutil
-import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,8 +37,6 @@ FORBIDDEN_BIAS = -100.0
 DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MAX_RESTORED = 3
 """Times that a sampler may lose the weights of one hand-over."""
-SHARED_MEMORY = Path("/dev/shm")
-"""A file system in memory: a folder there costs no disk access."""
 
 
 class Sampler(Protocol):
@@ -186,13 +182,6 @@ def begin(policy: HFPolicy, folder: Path) -> None:
         if part is not None:
             part.save_pretrained(folder)
     write(policy, folder)
-
-
-def weight_folder(parent: str) -> tuple[Path, Callable[[], None]]:
-    """A new folder for weights, in `parent` or else in memory if possible; and its removal."""
-    root = parent or (str(SHARED_MEMORY) if SHARED_MEMORY.is_dir() else None)
-    folder = Path(tempfile.mkdtemp(prefix="tutelage-", dir=root))
-    return folder, lambda: shutil.rmtree(folder, ignore_errors=True)
 
 
 class LocalSampler:

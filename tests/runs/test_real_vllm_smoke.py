@@ -1,0 +1,78 @@
+"""A run of a few steps that the real vLLM samples: what `make scale-smoke` has time for. The others
+are in `test_real_vllm`.
+
+Without the environment variable VLLM they are skipped.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from support.real_vllm import (
+    EXACT,
+    VllmServer,
+    apart,
+    config,
+    lines,
+    needs_vllm,
+    shown,
+    tokens,
+    vllm_servers,
+)
+from support.tiny_runs import Quiet
+
+from tutelage.runs import checkpoint, train
+
+pytestmark = [needs_vllm, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the folders of two models of one tokenizer."""
+    folder = tmp_path_factory.mktemp("real")
+    shown(folder, "start", steps=3)
+    shown(folder, "teacher", steps=6)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[VllmServer]:
+    with vllm_servers(home / "start", home) as (one,):
+        yield one
+
+
+def distilled(home: Path) -> dict[str, Any]:
+    return {
+        "algorithm": {"name": "opd"},
+        "policies": {"teacher": {"model": str(home / "teacher")}},
+        "update": {"lr": 1e-2},
+    }
+
+
+def test_a_run_hands_over_its_weights_at_each_step(home: Path, server: VllmServer) -> None:
+    """From the first update on a server that kept its weights would be apart."""
+    more = distilled(home)
+    more["eval"] = {"every": 3, "temperature": 0.0, "tasks": 9, "split": "train"}
+    train.train(config(home, "here", None, **more), watch=Quiet())
+    train.train(config(home, "sampled", [server.url], **more), watch=Quiet())
+    found = lines(home, "sampled")
+    assert len(found) == 3
+    assert all(line["mismatch"]["max"] < EXACT for line in found), found
+    # at temperature 0, and before anything is learnt, both engines say the same
+    first = [lines(home, name, "evals.jsonl")[0] for name in ("here", "sampled")]
+    assert first[0] == first[1]
+    start, end = (
+        load_file(home / "sampled" / "checkpoints" / name / "model.safetensors")
+        for name in (checkpoint.START, "step-000003")
+    )
+    assert max(float((start[name] - end[name]).abs().max()) for name in start) > 0.01
+
+
+def test_two_runs_sample_the_same(home: Path, server: VllmServer) -> None:
+    """The server holds the last weights of the run before, which must not be played with."""
+    for name in ("first", "second"):
+        train.train(config(home, name, [server.url], **distilled(home)), watch=Quiet())
+    assert tokens(home, "first") == tokens(home, "second")
+    assert apart(home, "second") < EXACT

@@ -1,6 +1,7 @@
 """Servers that Ray starts for a run on a cluster of several nodes of this machine: what is refused,
 and what happens when they die. One that is killed in a run is in `test_cluster`."""
 
+import contextlib
 import os
 import signal
 import time
@@ -129,6 +130,43 @@ def test_each_rank_has_samplers_of_its_own_and_shares_a_teacher(
     assert len(set(rows(seen, "rank ") + rows(seen, "polic"))) == 5
     assert "the server of policies.teacher was lost and is started again" in err
     agree(served_alone(tmp_path / "alone", model), folder)
+
+
+@pytest.mark.nightly
+def test_servers_start_beside_each_other(nodes: Nodes, tmp_path: Path) -> None:
+    """The one whose process is there first stands still until that of the other is there."""
+    nodes.fill(4)
+    model, folder = teacher(tmp_path / "teacher"), tmp_path / "beside"
+    folder.mkdir()
+
+    def stop() -> None:
+        first = appear(folder, 1)
+        for process in first:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            appear(folder, 2)
+        finally:
+            for process in first:
+                os.kill(process, signal.SIGCONT)
+
+    with meanwhile(folder, 0, stop):
+        assert served_on_cluster(nodes, folder, model, run={"steps": 1}) == 0
+
+
+def appear(folder: Path, count: int) -> set[int]:
+    """The processes of the servers that were started in a folder, once there are so many."""
+    until = time.monotonic() + 180
+    while True:
+        found = set()
+        for place in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # one that has just ended
+                command = (place / "cmdline").read_bytes().split(b"\0")
+                if b"serve" in command and (place / "cwd").resolve() == folder.resolve():
+                    found.add(int(place.name))
+        if len(found) >= count:
+            return found
+        assert time.monotonic() < until, f"only {len(found)} servers are started"
+        time.sleep(0.01)
 
 
 @pytest.mark.nightly

@@ -19,19 +19,29 @@ def options_of(where: str, seed: int) -> RequestOptions:
     return RequestOptions(seed=seed_of("jitter", where, seed) % 2**31)
 
 
+def begin_teacher(section: PolicySection, folder: str, *, where: str) -> None:
+    """Let the server of a further model start, without waiting for it: who opens its policy does, and
+    is told what went wrong."""
+    _teacher(section, folder, where=where).begin()
+
+
 def teacher_client(section: PolicySection, folder: str, *, where: str, seed: int) -> HostedClient:
     """Asks this rank's server of a further model, which loads it from a folder or a hub id.
 
     Raises ConfigError where no cluster holds one, and PolicyError where it cannot be started.
     """
+    hosted = _teacher(section, folder, where=where)
+    return HostedClient(hosted, name=where, options=options_of(where, seed))
+
+
+def _teacher(section: PolicySection, folder: str, *, where: str) -> Hosted:
     place = place_of(where)
-    hosted = Hosted(
+    return Hosted(
         place=place,
         actor=place.actors[where][0],
         name=where,
         arguments=[folder, f"--dtype={section.dtype}", f"--device={section.device}"],
     )
-    return HostedClient(hosted, name=where, options=options_of(where, seed))
 
 
 def weights_parent(config: Config) -> str:

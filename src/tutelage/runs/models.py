@@ -39,7 +39,12 @@ from tutelage.prompts.chat_template import Chat, read_template
 from tutelage.prompts.context import Context
 from tutelage.rollout.ranks import ALONE, Ranks
 from tutelage.runs import checkpoint
-from tutelage.runs.hosted_policies import options_of, teacher_client, weights_parent
+from tutelage.runs.hosted_policies import (
+    begin_teacher,
+    options_of,
+    teacher_client,
+    weights_parent,
+)
 from tutelage.runs.hosted_policies import samplers as hosted_samplers
 from tutelage.seeding import seed_of
 from tutelage.types import Observation
@@ -441,9 +446,16 @@ def policies_of(
     of them are `engines` that sample at the same time. Their turns are in the student's tokens, or
     in their own with `own_tokens`, which is for playing alone."""
     quiet()
+    names, sampler = sorted(set(wanted) & set(config.policies)), config.policy.sampler
+    for name in names:
+        section, where = config.policies[name], f"policies.{name}"
+        if section.servers:  # they load their models at the same time
+            begin_teacher(section, locate(section.model, where=where), where=where)
     own = open_policy(opening_of(config, "self", suite, context, folder=student, engines=engines))
     policies = {"self": own}
-    for name in sorted(set(wanted) & set(config.policies)):
+    if sampler is not None and sampler.servers:
+        give_sampler(own, config, ranks=ranks)  # whose servers start beside those of teachers
+    for name in names:
         other = opening_of(config, name, suite, context, student=own, engines=engines)
         policies[name] = open_policy(other)
     for name, policy in policies.items():
@@ -451,7 +463,7 @@ def policies_of(
             policy.freeze()
         if policy is not own and not own_tokens:
             policies[name] = translated(policy, own.chat, name=f"policies.{name}")
-    if config.policy.sampler is not None:
+    if sampler is not None and not sampler.servers:
         give_sampler(own, config, ranks=ranks)
     return policies
 

@@ -5,6 +5,7 @@ request that fails finds out: it asks the actor, gives the new server what the o
 requests that were not answered are sent again. Seeds go with requests, so turns are the same.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -116,8 +117,7 @@ class Hosted:
         ray = joined(self.place.address, self.place.namespace)
         errors = ray.exceptions
         try:
-            actor = ray.get_actor(self.actor, namespace=self.place.namespace)
-            reference = actor.serve.remote(list(self.arguments))
+            reference = self._asked(ray)
             self._wait(ray, reference)
             return Where(*ray.get(reference))
         except errors.RayTaskError as error:
@@ -130,6 +130,17 @@ class Hosted:
                 f"the server of {self.name} on the cluster is lost ({last_line(error)}); see `ray "
                 "status`, and continue with --resume"
             ) from error
+
+    def begin(self) -> None:
+        """Let the server start, without waiting for it; `serve` says what goes wrong."""
+        ray = joined(self.place.address, self.place.namespace)
+        with contextlib.suppress(ray.exceptions.RayError, ValueError):
+            self._asked(ray)
+
+    def _asked(self, ray: Any) -> Any:
+        """The actor's answer to come; it starts its server where that does not run."""
+        actor = ray.get_actor(self.actor, namespace=self.place.namespace)
+        return actor.serve.remote(list(self.arguments))
 
     def _wait(self, ray: Any, reference: Any) -> None:
         """Wait for an answer of the actor, which may be on its way to another node."""

@@ -224,6 +224,22 @@ def test_a_server_that_cannot_clear_its_cache_is_refused(tmp_path: Path) -> None
             train.train(config(tmp_path / "run", urls), watch=Quiet())
 
 
+def test_a_server_that_computes_in_another_dtype_is_refused(tmp_path: Path) -> None:
+    """By the comparison of sampled tokens: the probe leaves room for other kernels."""
+    start = config(tmp_path / "here")
+    shaken = student(start)
+    with torch.no_grad():
+        for p in shaken.model.parameters():
+            p.mul_(8.0)
+    shaken.save(tmp_path / "start")
+    rounded = HFPolicy.load(str(tmp_path / "start"), device="cpu", dtype="bfloat16")
+    with serving(rounded, reload=True) as server:
+        settings = config(tmp_path / "run", f"http://127.0.0.1:{server.port}")
+        own = settings.policy.model_copy(update={"model": str(tmp_path / "start"), "build": None})
+        with pytest.raises(PolicyError, match="serve the student's own model with --dtype float32"):
+            train.train(settings.model_copy(update={"policy": own}), watch=Quiet())
+
+
 def test_a_server_that_is_not_there_is_named_by_its_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

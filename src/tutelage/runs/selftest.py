@@ -31,7 +31,8 @@ from tutelage.objective import (
 from tutelage.objective.aligned import Coverage
 from tutelage.objective.batch import collate
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Aligns, OpenedPolicy
+from tutelage.policies.base import Aligns, OpenedPolicy, Policy
+from tutelage.policies.server.vllm import VllmEngine
 from tutelage.policies.translated import TextOnly
 from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
@@ -254,8 +255,16 @@ def _acts(wiring: Wiring, name: str, view: View) -> None:
         raise PolicyError(
             f"{name}'s log-probabilities when sampling and when scoring the same tokens differ by "
             f"{worst:.3g} (at most {limit:g} is rounding), so every gap and ratio would be wrong; "
-            'set dtype = "float32", or choose another model'
+            f"{_instead(policy)}"
         )
+
+
+def _instead(policy: Policy) -> str:
+    """What to do where sampling and scoring differ."""
+    if isinstance(getattr(policy, "engine", None), VllmEngine):
+        dtype = policy.dtype
+        return f"serve the student's own model with --dtype {dtype}, or leave policy.sampler out"
+    return 'set dtype = "float32", or choose another model'
 
 
 def _played(wiring: Wiring, name: str, view: View) -> Episode:

@@ -24,8 +24,9 @@ import torch
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.http import Client
 from tutelage.policies.server.policy import RemotePolicy
-from tutelage.policies.server.vllm import VllmEngine, weight_folder, write
+from tutelage.policies.server.vllm import VllmEngine, write
 from tutelage.policies.server.vllm_server import ServerSampler
+from tutelage.policies.server.weight_folder import weight_folder
 from tutelage.runs.models import locate
 
 MODELS = ("builtin:household-teacher", "wheel:smollm2-135m")

@@ -31,7 +31,7 @@ from tutelage.objective import (
 from tutelage.objective.aligned import Coverage
 from tutelage.objective.batch import collate
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Aligns, OpenedPolicy, Policy
+from tutelage.policies.base import Aligns, OpenedPolicy
 from tutelage.policies.server.vllm import VllmEngine
 from tutelage.policies.translated import TextOnly
 from tutelage.prompts.prompter import Sample
@@ -259,7 +259,7 @@ def _acts(wiring: Wiring, name: str, view: View) -> None:
         )
 
 
-def _instead(policy: Policy) -> str:
+def _instead(policy: OpenedPolicy) -> str:
     """What to do where sampling and scoring differ."""
     if isinstance(getattr(policy, "engine", None), VllmEngine):
         dtype = policy.dtype

@@ -19,17 +19,13 @@ from support.tiny_models import policy
 from support.tiny_runs import Quiet
 
 from tutelage.config.schema import Config
+from tutelage.envs.owned_folder import OWNER, PREFIX, remove_left
 from tutelage.errors import PolicyError, RunError
 from tutelage.policies.hf.lora import weights as merged_weights
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.http import RequestOptions
 from tutelage.policies.server.serve import Server
-from tutelage.policies.server.weight_folder import (
-    OWNER,
-    PREFIX,
-    SHARED_MEMORY,
-    remove_left,
-)
+from tutelage.policies.server.weight_folder import SHARED_MEMORY
 from tutelage.rollout.ranks import Ranks
 from tutelage.runs import hosted_policies, train
 

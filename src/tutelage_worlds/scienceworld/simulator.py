@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tutelage.envs.owned_folder import owned_folder
 from tutelage.errors import EnvError
 from tutelage_worlds import java_games
 from tutelage_worlds.java import Gone, Java, Ref, ref
@@ -270,6 +271,6 @@ class Simulator(java_games.Machine[Game, Place]):
 @lru_cache(maxsize=2)
 def _overlay(jar: Path) -> Path:
     """A folder with the class of all objects, hashed by their numbers, for this process."""
-    folder = tempfile.TemporaryDirectory(prefix="tutelage-")
-    atexit.register(folder.cleanup)
-    return overlay(jar, Path(folder.name))
+    folder, remove = owned_folder(Path(tempfile.gettempdir()))
+    atexit.register(remove)
+    return overlay(jar, folder)

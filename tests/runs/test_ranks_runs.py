@@ -189,9 +189,9 @@ def test_ctrl_c_once_more_ends_a_run_with_divided_weights_at_once(
     ends = gang.wait()
     assert [end.code for end in ends] == [130, 2], [end.message for end in ends]
     assert not any("Traceback" in end.message for end in ends)
-    said = (tmp_path / "warned").read_text()
-    assert "with a checkpoint" in said
-    assert f"--resume` continues from checkpoint {checkpoint.START}" in said
+    sentence = (tmp_path / "warned").read_text()
+    assert "with a checkpoint" in sentence
+    assert f"--resume` continues from checkpoint {checkpoint.START}" in sentence
     assert checkpoint.latest(tmp_path / "run").name == checkpoint.START
     run(1, job(resume=True), tmp_path)
     agree(whole, tmp_path)

@@ -406,6 +406,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "configuration": configuration,
     "api": api,
     "ladder-a": lambda: str(ladder().rung_a_table()),
+    "ladder-b": lambda: str(ladder().rung_b_table()),
     "ladder-c": lambda: str(ladder().rung_c_table()),
     "ladder-claims": lambda: str(ladder().claims_table()),
     "ladder-starts": lambda: str(ladder().starts_table()),

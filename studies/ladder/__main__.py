@@ -1,6 +1,7 @@
 """The ladder from the command line.
 
 python -m studies.ladder smoke     rung (a): every method on two games, four minutes of CPU time
+python -m studies.ladder family    rung (b): every method on one family of household tasks
 python -m studies.ladder run       rung (c): household tasks, what is not finished
 python -m studies.ladder status    what of rung (c) is finished
 python -m studies.ladder start     what each hint is worth to a trained start, and where it can take over
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from studies import command, plan
-from studies.ladder import drift, page, rung_a, start, strengths, takeover, teachers
+from studies.ladder import drift, family, page, rung_a, start, strengths, takeover, teachers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = [
         "smoke",
+        "family",
         "run",
         "status",
         "start",
@@ -54,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.save and (given.method or given.seed):
             parser.error("--save is for all methods and seeds; leave out --method and --seed")
         return command.guarded(lambda: smoke(given.method, given.seed, given.jobs, save=given.save))
+    if given.command == "family":
+        return command.guarded(lambda: _family(given))
     if given.command == "strengths":
         return command.guarded(
             lambda: max(_strengths(name, given) for name in given.start or strengths.STARTS)
@@ -65,6 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             lambda: max(_takeover(name, given) for name in given.start or strengths.STARTS)
         )
     return command.guarded(lambda: _household(given))
+
+
+def _family(given: argparse.Namespace) -> int:
+    study = plan.load(family.STUDY)
+    runs = study.only(methods=given.method, seeds=given.seed)
+    code = command.run(study, runs, family.RESULTS, jobs=given.jobs)
+    command.say(family.table())
+    return code
 
 
 def _strengths(name: str, given: argparse.Namespace) -> int:

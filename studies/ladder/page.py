@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from studies import plan, results, tables
 from studies.analysis import Panel, result, start
 from studies.analysis import verdict as apart
-from studies.ladder import drift, rung_a, strengths, takeover
+from studies.ladder import drift, family, rung_a, strengths, takeover
 from studies.ladder import start as starts
 from studies.plan import Study
 from tutelage.evaluation import plots
@@ -57,6 +57,13 @@ def rung_a_table() -> str:
         for name, method in rung_a.METHODS.items()
     ]
     return tables.table(["method", "taught by", *rung_a.GAMES], rows)
+
+
+# -- rung (b)
+
+
+def rung_b_table() -> str:
+    return family.table()
 
 
 # -- rung (c)
@@ -346,6 +353,10 @@ def shown(name: str) -> str:
     parts = []
     if on_games(name):
         parts.append(f"games ({100 * min(reached()[name].values()):.0f} % of the best)")
+    if family.learnt(name):
+        found = family.gain(name)
+        assert found is not None
+        parts.append(f"one household family ({100 * found.mean:+.0f} points, one seed)")
     if gain := on_household(name):
         parts.append(f"household tasks ({_gained(gain)})")
     return ", ".join(parts) or "not shown"
@@ -369,17 +380,21 @@ def _gained(gain: Gain) -> str:
 
 
 def shown_in_short(names: Sequence[str], title: Callable[[str], str]) -> str:
-    """Where methods were shown to learn, in two sentences; `title` is how a method is called."""
+    """Where methods were shown to learn, in three sentences; `title` is how a method is called."""
     found = {name: gain for name in names if (gain := on_household(name))}
     best = sorted(found, key=lambda name: (-len(found[name].seeds), -found[name].found.mean))
     household = "; ".join(f"{title(name)} ({_gained(found[name])})" for name in best)
     games = [name for name in names if on_games(name)]
     rest = [title(name) for name in names if name not in games]
+    tried = [name for name in names if family.gain(name) is not None]
+    missing = [title(name) for name in tried if not family.learnt(name)]
     return (
         f"Shown to learn on two games with a known optimum: {len(games)} of {len(names)}"
-        f"{', all but ' + ', '.join(rest) if rest else ''}. On household tasks, from a start that "
-        f"leaves room and reads its hint: {household or 'none'}. The others were not shown to learn "
-        "there, and most were not tried."
+        f"{', all but ' + ', '.join(rest) if rest else ''}; on one family of household tasks, with one seed: "
+        f"{len(tried) - len(missing)} of {len(tried)}"
+        f"{', all but ' + ', '.join(missing) if missing else ''}. On three families, from a start that "
+        f"leaves room and reads its hint: {household or 'none'}. The others were not tried there, or "
+        "not shown to learn."
     )
 
 

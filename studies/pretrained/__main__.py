@@ -1,6 +1,6 @@
 """The runs of real weights from the command line.
 
-tutelage train studies/pretrained/sft.toml    a run, resumable with --resume
+tutelage train studies/pretrained/cpu/sft.toml   a run on a CPU, resumable with --resume; grpo, sdar after it
 python -m studies.pretrained save             keep the evaluations of the runs that are there
 python -m studies.pretrained plot             draw the page's curve
 python -m studies.pretrained whole            all layers on a GPU: SFT, GRPO, OPD and Guided-OPD
@@ -41,7 +41,7 @@ def _work(wanted: str, folder: Path) -> int:
         return 0
     there = [name for name in page.TITLES if (folder / name / "evals.jsonl").exists()]
     if not there:
-        command.say(f"there are no runs in {folder}; `tutelage train studies/pretrained/sft.toml`")
+        command.say(f"there are no runs in {folder}; `tutelage train studies/pretrained/cpu/sft.toml`")
         return 1
     for name in there:
         page.save(page.of_run(name, folder / name))

@@ -18,8 +18,9 @@ TITLES = {
     "whole/grpo": "GRPO after it",
     "whole/opd": "OPD after it",
     "whole/guided_opd": "Guided-OPD after it",
-    "sft": "SFT, six layers",
-    "grpo": "GRPO after it, six layers",
+    "cpu/sft": "SFT, small rooms",
+    "cpu/grpo": "GRPO after it, small rooms",
+    "cpu/sdar": "SDAR after it, small rooms",
 }
 """The runs by their folder, in the page's order."""
 

@@ -456,6 +456,16 @@ def test_eval_of_a_run_on_another_suite_keeps_its_prompts(here: Path) -> None:
     assert config.context.history == 3
 
 
+def test_an_evaluation_reads_a_file_that_extends_another(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(
+        '[env]\nsuite = "doors"\n[algorithm]\nname = "sft"\n[update]\nlr = 1e-3\n'
+        '[policy]\nmodel = "builtin:household-teacher"\n[run]\nsteps = 1\n[eval]\ntasks = 7\n'
+    )
+    (tmp_path / "mine.toml").write_text('extends = "base.toml"\n[eval]\ntemperature = 0.5\n')
+    config, _ = eval_config.of(str(tmp_path / "mine.toml"), [])
+    assert (config.env.suite, config.eval.tasks, config.eval.temperature) == ("doors", 7, 0.5)
+
+
 def test_eval_takes_as_many_tasks_as_there_are(here: Path) -> None:
     config, _ = eval_config.of("builtin:household-teacher", ["doors"])
     assert config.eval.tasks == 9

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from tutelage.cli.starter import CONTEXTS
 from tutelage.config.schema import Config
-from tutelage.config.toml_file import Table, override, parse, read_table
+from tutelage.config.toml_file import Table, override, parse, read_extended
 from tutelage.config.trust import check as check_trust
 from tutelage.envs.registry import SUITES
 from tutelage.envs.supervised import supervised
@@ -64,13 +64,13 @@ def of(
         if key:
             _section(table, "policy")["key"] = key
     elif path.is_dir() and (path / CONFIG).exists():
-        table = read_table(path / CONFIG)
+        table = read_extended(path / CONFIG)
         check_trust(path / CONFIG, table, [*settings, *typed], trust=trust)
         student = offline.trained(path, checkpoint)
         if suite:
             _replace_suite(table, suite)
     elif path.suffix == ".toml" or path.is_file():
-        table = read_table(path)
+        table = read_extended(path)
         check_trust(path, table, [*settings, *typed], trust=trust)
         if suite:
             _replace_suite(table, suite)

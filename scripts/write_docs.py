@@ -412,6 +412,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "ladder-starts": lambda: str(ladder().starts_table()),
     "ladder-handed": lambda: str(ladder().handed_table()),
     "ladder-drift": lambda: str(ladder().drift_table()),
+    "ladder-gates": lambda: str(ladder().gates_table()),
     "ladder-strengths": lambda: str(ladder().strengths_table()),
     "ladder-rates": lambda: str(ladder().rates_table()),
     "ladder-household-rates": lambda: str(ladder().household_rates_table()),

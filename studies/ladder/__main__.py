@@ -9,6 +9,7 @@ python -m studies.ladder drift     OPSD with a teacher that moves and one that d
 python -m studies.ladder strengths Guided-OPD beside OPD from students of three strengths
 python -m studies.ladder teachers  train the teachers that ATOD is given, which are not perfect
 python -m studies.ladder takeover  whether the teacher wins after k turns of those students
+python -m studies.ladder gates     what SDAR's gate made of right and wrong plans, from the finished runs
 python -m studies.ladder plots     draw the page's pictures
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from studies import command, plan
-from studies.ladder import drift, family, page, rung_a, start, strengths, takeover, teachers
+from studies.ladder import drift, family, gates, page, rung_a, start, strengths, takeover, teachers
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "strengths",
         "teachers",
         "takeover",
+        "gates",
         "plots",
     ]
     parser.add_argument("command", choices=commands)
@@ -125,6 +127,10 @@ def _household(given: argparse.Namespace) -> int:
         return command.status(study, runs)
     if given.command == "start":
         return _start(study, given.seed)
+    if given.command == "gates":
+        gates.save(gates.of_runs(runs))
+        command.say(gates.table(gates.read()))
+        return 0
     if given.command == "drift":
         found = drift.all_of()
         drift.save(found)

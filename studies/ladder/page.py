@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from studies import plan, results, tables
 from studies.analysis import Panel, result, start
 from studies.analysis import verdict as apart
-from studies.ladder import drift, family, rung_a, strengths, takeover
+from studies.ladder import drift, family, gates, rung_a, strengths, takeover
 from studies.ladder import start as starts
 from studies.plan import Study
 from tutelage.evaluation import plots
@@ -288,6 +288,10 @@ def handed_table() -> str:
 
 def drift_table() -> str:
     return drift.table(drift.read())
+
+
+def gates_table() -> str:
+    return gates.table(gates.read())
 
 
 def strengths_table() -> str:

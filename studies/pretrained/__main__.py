@@ -41,7 +41,9 @@ def _work(wanted: str, folder: Path) -> int:
         return 0
     there = [name for name in page.TITLES if (folder / name / "evals.jsonl").exists()]
     if not there:
-        command.say(f"there are no runs in {folder}; `tutelage train studies/pretrained/cpu/sft.toml`")
+        command.say(
+            f"there are no runs in {folder}; `tutelage train studies/pretrained/cpu/sft.toml`"
+        )
         return 1
     for name in there:
         page.save(page.of_run(name, folder / name))

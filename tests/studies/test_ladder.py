@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from studies.ladder import drift, page, rung_a, start, takeover
+from studies import plan
+from studies.ladder import drift, family, gates, page, rung_a, start, takeover
 from studies.ladder.misled import Misled, following, is_misled
 from studies.ladder.tabular import LETTERS, Shared
 from tutelage.algorithms import ALGORITHMS
@@ -17,8 +18,10 @@ from tutelage.algorithms.sft import sft
 from tutelage.evaluation.statistics import difference
 from tutelage.objective import Acting, Algorithm, View
 from tutelage.objective.scores import Scores
+from tutelage.rollout import record
 from tutelage.rollout.play import play
 from tutelage.runs.diagnosis import hint_gaps, ratios
+from tutelage.types import Task
 from tutelage_worlds.household.suite import NAMES, Household
 
 
@@ -277,3 +280,37 @@ def test_every_method_says_where_it_was_shown_to_learn() -> None:
         assert "games" in page.shown(name)
     assert "household tasks" in page.shown("sdar")
     assert page.shown("none_such") == "not shown"
+
+
+def test_gates_are_told_apart_by_the_plan_and_by_the_side_of_one_half(tmp_path: Path) -> None:
+    """Two episodes with right plans and one with a wrong one; every number by hand."""
+    share = 0.5
+    ids = [f"t{n}" for n in range(20)]
+    right = [name for name in ids if not is_misled(Task(id=name), share)][:2]
+    wrong = next(name for name in ids if is_misled(Task(id=name), share))
+    rows = [(right[0], [0.5, 0.9]), (right[1], [0.7, 0.1]), (wrong, [0.2, 0.3, 0.4])]
+    path = tmp_path / "columns.jsonl"
+    path.write_text(
+        "".join(
+            record.dump({"step": 0, "task": task, "copy": 0, "columns": {"gate[sdar]": values}})
+            + "\n"
+            for task, values in rows
+        )
+    )
+    found = {each.plan: each for each in gates.measure(path, share, seed=4)}
+    one = found["right"]
+    assert (one.episodes, one.tokens, one.above, one.high, one.low) == (2, 4, 2, 0.8, 0.3)
+    two = found["wrong"]
+    assert (two.episodes, two.tokens, two.above, two.high, two.low) == (1, 3, 0, 0.0, 0.3)
+    kept = tmp_path / "gates.json"
+    gates.save([one], kept)
+    gates.save([one, two], kept)
+    assert gates.read(kept) == [one, two], "a measurement takes the place of the one before"
+    assert "| 50 % | wrong | 4 | 3 | 0.0 % | 0.00 | 0.30 | 0.30 |" in gates.table([one, two])
+
+
+def test_rung_b_runs_every_registered_method_from_one_start() -> None:
+    study = plan.load(family.STUDY)
+    assert {run.method for run in study.runs} == set(rung_a.METHODS)
+    assert not [run.problem for run in study.runs if run.problem]
+    assert len({run.start.key for run in study.runs if run.start}) == 1

@@ -1,6 +1,6 @@
 """The runs of real weights from the command line.
 
-tutelage train studies/pretrained/cpu/sft.toml   a run on a CPU, resumable with --resume; grpo, sdar after it
+tutelage train studies/pretrained/cpu/sft.toml  a run on a CPU, resumable with --resume; the others after it
 python -m studies.pretrained save             keep the evaluations of the runs that are there
 python -m studies.pretrained plot             draw the page's curve
 python -m studies.pretrained whole            all layers on a GPU: SFT, GRPO, OPD and Guided-OPD
@@ -39,7 +39,7 @@ def _work(wanted: str, folder: Path) -> int:
     if wanted == "plot":
         command.say(str(page.draw()))
         return 0
-    there = [name for name in page.TITLES if (folder / name / "evals.jsonl").exists()]
+    there = [name for name in page.TITLES if page.has_evaluations(folder / name)]
     if not there:
         command.say(
             f"there are no runs in {folder}; `tutelage train studies/pretrained/cpu/sft.toml`"

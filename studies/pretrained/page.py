@@ -11,6 +11,7 @@ from tutelage.evaluation import plots
 from tutelage.rollout import record
 
 HERE = Path(__file__).parent
+EVALS = "evals.jsonl"
 RESULTS = HERE / "results.json"
 PICTURES = HERE.parents[1] / "docs" / "studies" / "pretrained"
 TITLES = {
@@ -20,7 +21,8 @@ TITLES = {
     "whole/guided_opd": "Guided-OPD after it",
     "cpu/sft": "SFT, small rooms",
     "cpu/grpo": "GRPO after it, small rooms",
-    "cpu/sdar": "SDAR after it, small rooms",
+    "cpu/teacher": "SFT for longer, small rooms",
+    "cpu/guided_opd": "Guided-OPD after SFT, small rooms",
 }
 """The runs by their folder, in the page's order."""
 
@@ -48,7 +50,7 @@ def of_run(name: str, folder: Path) -> list[Evaluated]:
     steps = list(record.read(folder / "metrics.jsonl"))
     clock = [float(line["seconds"]["all"]) for line in record.read(folder / "timings.jsonl")]  # type: ignore[index]
     found = []
-    for line in record.read(folder / "evals.jsonl"):
+    for line in _evaluations(folder, len(steps)):
         step = int(str(line["step"]))
         found.append(
             Evaluated(
@@ -66,6 +68,25 @@ def of_run(name: str, folder: Path) -> list[Evaluated]:
             )
         )
     return found
+
+
+def _evaluations(folder: Path, steps: int) -> list[record.Line]:
+    """Those that a run wrote, or that `tutelage eval FOLDER --out FOLDER-eval` wrote after its last step."""
+    if own := list(record.read(folder / EVALS)):
+        return own
+    after = json.loads(evaluated_after(folder).read_text(encoding="utf-8"))
+    return [{**line, "step": steps} for line in after]
+
+
+def evaluated_after(folder: Path) -> Path:
+    """The summary of an evaluation after a run's last step."""
+    return folder.with_name(f"{folder.name}-eval") / "summary.json"
+
+
+def has_evaluations(folder: Path) -> bool:
+    """Whether there is anything to keep of a run."""
+    own = folder / EVALS
+    return (own.exists() and own.stat().st_size > 0) or evaluated_after(folder).exists()
 
 
 def save(found: Sequence[Evaluated], path: Path = RESULTS) -> None:

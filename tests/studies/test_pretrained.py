@@ -22,13 +22,29 @@ def test_a_run_that_is_not_finished_has_its_evaluations_so_far(tmp_path: Path) -
             for k in (0, 2)
         ],
     )
-    first, second = page.of_run("sft", tmp_path)
+    first, second = page.of_run("cpu/grpo", tmp_path)
     assert (first.episodes, first.loss, first.seconds) == (0, None, 0.0)
     assert (second.episodes, second.loss, second.seconds, second.won) == (16, 0.5, 20.0, 2)
     path = tmp_path / "results.json"
     page.save([first, second], path)
     page.save([second], path)
     assert page.read(path) == [second], "a run takes the place of what was known of it"
+
+
+def test_a_run_without_evaluations_has_the_one_after_its_last_step(tmp_path: Path) -> None:
+    folder, after = tmp_path / "teacher", tmp_path / "teacher-eval"
+    folder.mkdir()
+    assert not page.has_evaluations(folder)
+    after.mkdir()
+    rows = [{"step": k, "episodes": 16, "loss": 0.5 - k / 10} for k in range(2)]
+    (folder / "metrics.jsonl").write_text("".join(record.dump(row) + "\n" for row in rows))
+    (folder / "timings.jsonl").write_text('{"step": 0, "seconds": {"all": 4.0}}\n' * 2)
+    (folder / "evals.jsonl").write_text("")  # as a run leaves it that evaluates nothing
+    found = {"step": 0, "won": 3, "n": 4, "low": 0.3, "high": 1.0, "turns": 9.0, "invalid": 0.1}
+    (after / "summary.json").write_text(f"[{record.dump(found)}]")
+    assert page.has_evaluations(folder)
+    (only,) = page.of_run("cpu/teacher", folder)
+    assert (only.step, only.episodes, only.loss, only.seconds, only.won) == (2, 32, 0.4, 8.0, 3)
 
 
 @pytest.mark.parametrize("name", page.TITLES)

@@ -51,10 +51,10 @@ def table() -> str:
             [
                 f"`{name}`",
                 method.taught,
-                f"{config.update.lr:g}" if isinstance(config.update.lr, float) else "",
+                f"{config.update.lr:.0e}".replace("e-0", "e-"),
                 tables.percent(fmean(before.won)),
                 tables.percent(fmean(after.won)),
-                f"{tables.signed(found)}: {verdict(found)}",
+                f"{tables.signed(found)}: {verdict(found, 'gains', 'loses').removesuffix(', one seed')}",
                 tables.percent(after.invalid),
             ]
         )

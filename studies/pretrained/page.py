@@ -70,7 +70,7 @@ def of_run(name: str, folder: Path) -> list[Evaluated]:
     return found
 
 
-def _evaluations(folder: Path, steps: int) -> list[record.Line]:
+def _evaluations(folder: Path, steps: int) -> Sequence[record.Line]:
     """Those that a run wrote, or that `tutelage eval FOLDER --out FOLDER-eval` wrote after its last step."""
     if own := list(record.read(folder / EVALS)):
         return own

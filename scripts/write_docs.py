@@ -405,6 +405,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "commands": commands,
     "configuration": configuration,
     "api": api,
+    "pretrained-whole": lambda: str(beside("studies.pretrained.page").table("whole/")),
+    "pretrained-cpu": lambda: str(beside("studies.pretrained.page").table("cpu/")),
     "ladder-a": lambda: str(ladder().rung_a_table()),
     "ladder-b": lambda: str(ladder().rung_b_table()),
     "ladder-c": lambda: str(ladder().rung_c_table()),

@@ -104,9 +104,9 @@ def read(path: Path = RESULTS) -> list[Evaluated]:
     return [Evaluated(**each) for each in json.loads(path.read_text(encoding="utf-8"))]
 
 
-def table() -> str:
-    """A row for each evaluation."""
-    found = read()
+def table(folder: str = "") -> str:
+    """A row for each evaluation, of the runs in one folder."""
+    found = [each for each in read() if each.run.startswith(folder)]
     rows = [
         [
             TITLES[each.run]
@@ -128,9 +128,11 @@ def table() -> str:
 
 
 def draw(path: Path = PICTURES / "curve.png") -> Path:
-    """Success by training episodes, a curve for each run."""
+    """Success by training episodes of the runs on a GPU, a curve for each."""
     curves: dict[str, list[plots.Point]] = {}
     for each in read():
+        if not each.run.startswith("whole/"):  # other rooms and tasks
+            continue
         point = plots.Point(
             step=each.step,
             success=each.won / each.n,

@@ -302,10 +302,10 @@ def test_gates_are_told_apart_by_the_plan_and_by_the_side_of_one_half(tmp_path: 
     assert (one.episodes, one.tokens, one.above, one.high, one.low) == (2, 4, 2, 0.8, 0.3)
     two = found["wrong"]
     assert (two.episodes, two.tokens, two.above, two.high, two.low) == (1, 3, 0, 0.0, 0.3)
-    kept = tmp_path / "gates.json"
-    gates.save([one], kept)
-    gates.save([one, two], kept)
-    assert gates.read(kept) == [one, two], "a measurement takes the place of the one before"
+    file = tmp_path / "gates.json"
+    gates.save([one], file)
+    gates.save([one, two], file)
+    assert gates.read(file) == [one, two], "a measurement takes the place of the one before"
     assert "| 50 % | wrong | 4 | 3 | 0.0 % | 0.00 | 0.30 | 0.30 |" in gates.table([one, two])
 
 

@@ -127,6 +127,39 @@ def test_sequences_on_one_axis_see_themselves_alone(lengths: tuple[int, ...]) ->
     assert_close(out, every[:1], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_whole_sequences_in_16_bits_are_rounded_once_at_the_end(
+    kind: torch.dtype, autocast: bool
+) -> None:
+    """Products and weights are formed in float32 on a CPU, also where autocast would round them."""
+    lengths = (40, 1, 23)
+    total = sum(lengths)
+    q, k, v = (x.to(kind) for x in inputs(total, total))
+    row = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    mask = (row[:, None] == row) & torch.ones(total, total, dtype=torch.bool).tril()
+    way = attention.PackedPass(lengths, "cpu")
+    with torch.autocast("cpu", dtype=kind, enabled=autocast):
+        out, _ = attention.attend(None, q[:1], k[:1], v[:1], None, 0.3, packed=way)
+    exact = by_definition(
+        *(x.float() for x in (q, k, v)), mask[None, None].expand(B, 1, -1, -1), 0.3
+    )
+    assert out.dtype == kind
+    half_a_step = torch.finfo(kind).eps / 2
+    assert_close(out.float(), exact[:1], atol=1e-5, rtol=half_a_step * 1.01)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_new_token_of_each_slot_in_16_bits(kind: torch.dtype) -> None:
+    q, k, v = (x.to(kind) for x in inputs(1, 30))
+    mask = torch.rand(B, 1, 1, 30, generator=torch.Generator().manual_seed(0)) < 0.5
+    mask[..., 0] = True
+    out, _ = attention.attend(None, q, k, v, mask, 0.3)
+    assert out.dtype == kind
+    exact = by_definition(*(x.float() for x in (q, k, v)), mask, 0.3)
+    assert_close(out.float(), exact, atol=2 * torch.finfo(kind).eps, rtol=2 * torch.finfo(kind).eps)
+
+
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("block", "scores"), [(2, 1 << 20), (64, 1 << 20), (64, 300)])
 @pytest.mark.parametrize("new", [(1, 3), (20, 1), (7, 19), (40, 33)])

@@ -7,8 +7,9 @@ trains a household example, or a file with settings like those of `tutelage trai
 `--steps` more steps, in one process and with `torchrun`, in turn, and prints a table in Markdown.
 Seconds of the clock are medians over steps and repeats, of which the first step is left out.
 Processor seconds are those of all processes together: what the longer runs took more than the short
-ones, by step. `--smoke` trains a tiny model on doors instead. The exit status is 1 where the ranks
-played other episodes than the one process, or their losses differ by more than 1e-6.
+ones, by step, and are left out where starting a process varies more than that. `--smoke` trains a
+tiny model on doors instead. The exit status is 1 where the ranks played other episodes than the one
+process, or their losses differ by more than 1e-6.
 """
 
 import argparse
@@ -62,7 +63,9 @@ def train(folder: Path, file: Path, ranks: int, settings: list[str]) -> float:
         start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [*start, "tutelage", "train", str(file), f"run.folder={folder}", "--quiet", *settings]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -121,9 +124,10 @@ def main() -> int:
     print("| ranks | seconds a step (range) | n | processor seconds a step, all ranks |")
     print("|---|---|---|---|")
     for ranks, each in seconds.items():
+        more = statistics.median(work[ranks])
         print(
             f"| {ranks} | {statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f}) | "
-            f"{len(each)} | {statistics.median(work[ranks]):.2f} |"
+            f"{len(each)} | {f'{more:.2f}' if more > 0 else 'too few steps to tell'} |"
         )
     return 0
 

@@ -406,6 +406,12 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "configuration": configuration,
     "api": api,
     "pretrained-whole": lambda: str(beside("studies.pretrained.page").table("whole/")),
+    "pretrained-guess": lambda: str(beside("studies.pretrained.guess.page").table()),
+    "pretrained-guess-differences": lambda: str(
+        beside("studies.pretrained.guess.page").differences_table()
+    ),
+    "pretrained-guess-rates": lambda: str(beside("studies.pretrained.guess.page").rates_table()),
+    "pretrained-guess-teacher": lambda: str(beside("studies.pretrained.page").table("guess/")),
     "pretrained-cpu": lambda: str(beside("studies.pretrained.page").table("cpu/")),
     "ladder-a": lambda: str(ladder().rung_a_table()),
     "ladder-b": lambda: str(ladder().rung_b_table()),

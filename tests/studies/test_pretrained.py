@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from studies import plan
 from studies.pretrained import page, whole
+from studies.pretrained.guess.page import STUDY
+from studies.pretrained.guess.suite import SPAN, Guess
 from tutelage.config.toml_file import load
 from tutelage.rollout import record
 
@@ -73,3 +76,37 @@ def test_the_student_is_the_first_checkpoint_that_solves_enough(tmp_path: Path) 
     assert whole.newest(sft).name == "step-000024"
     (sft / "checkpoints" / "step-000016" / "model.safetensors").unlink()
     assert {f.name: f.read_text() for f in student.iterdir()} == {"model.safetensors": "16"}
+
+
+def test_four_guesses_are_enough_for_who_halves_and_no_range_is_in_both_splits() -> None:
+    suite = Guess()
+    ranges = {}
+    for split in ("train", "test"):
+        tasks = suite.tasks(split)
+        ranges[split] = {task.data["low"] for task in tasks}
+        for task in tasks:
+            suite.reset(task)
+            *wrong, right = [suite.step(guess) for guess in suite.demonstrate(task)]
+            assert len(wrong) <= 3
+            assert all(each.valid and not each.done for each in wrong)
+            assert (right.won, right.reward) == (True, 1.0)
+    assert not ranges["train"] & ranges["test"]
+
+
+def test_each_stretch_of_its_tasks_has_all_places_of_the_secret() -> None:
+    panel = Guess().tasks("test")[:200]
+    places = [int(str(t.data["secret"])) - int(str(t.data["low"])) for t in panel]
+    assert set(places) == set(range(SPAN))
+    assert max(map(places.count, places)) <= 200 / SPAN + 3
+
+
+def test_an_answer_that_is_no_number_is_refused() -> None:
+    suite = Guess()
+    suite.reset(suite.tasks("test")[0])
+    assert not suite.step("twelve").valid
+    assert suite.step("12").valid
+
+
+def test_the_study_of_the_game_can_be_run() -> None:
+    study = plan.load(STUDY)
+    assert [run.problem for run in study.runs if run.problem] == []

@@ -1,0 +1,1 @@
+"""A game of short turns, on which real weights learn within minutes on a CPU."""

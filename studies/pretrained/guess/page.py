@@ -1,0 +1,111 @@
+"""The game of suite.py with real weights: its study, what came of it, and the page's tables."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+
+from studies import command, plan, results, tables
+from studies.analysis import Panel, result, start, verdict
+from studies.runner import ONE_THREAD
+from tutelage.config.toml_file import load
+from tutelage.evaluation import plots
+from tutelage.runs.folder import CONFIG
+
+HERE = Path(__file__).parent
+STUDY, RESULTS = HERE / "study.toml", HERE / "results.json"
+TEACHER = HERE / "teacher.toml"
+PICTURE = HERE.parents[2] / "docs" / "studies" / "pretrained" / "guess.png"
+RATES = "rates"
+
+
+def run(methods: Sequence[str], seeds: Sequence[int], jobs: int) -> int:
+    """Train the teacher where it is not, then what is not finished of the study; its exit code."""
+    if code := _teacher():
+        return code
+    study = plan.load(STUDY)
+    return command.run(study, study.only(methods=methods, seeds=seeds), RESULTS, jobs=jobs)
+
+
+def _teacher() -> int:
+    config = load(TEACHER)
+    folder = Path(config.run.folder)
+    resume = ["--resume"] if (folder / CONFIG).exists() else []
+    words = [sys.executable, "-m", "tutelage", "train", str(TEACHER), "--quiet", *resume]
+    return subprocess.run(words, env={**os.environ, **ONE_THREAD}).returncode
+
+
+@cache
+def measured() -> tuple[plan.Study, Panel]:
+    """The study and its results."""
+    study = plan.load(STUDY)
+    return study, Panel(results.read(RESULTS), study.last)
+
+
+def table() -> str:
+    """A row for each method: its curve over the seeds, and what it gained."""
+    study, panel = measured()
+    rows = []
+    for name in _main(study, panel):
+        curve, gain = panel.curve(name), panel.gap(name, name, result, of_baseline=start)
+        assert gain is not None
+        ends = [each.evaluations[-1] for each in panel.results.of(name)]
+        rows.append(
+            [
+                study.titles[name],
+                *(f"{tables.percent(found.mean)} ({tables.ends(found)})" for _, found in curve),
+                ", ".join(f"{100 * fmean(end.won):.0f}" for end in ends),
+                f"{tables.signed(gain)}: {verdict(gain, 'gains', 'loses')}",
+                tables.percent(fmean(end.invalid for end in ends)),
+            ]
+        )
+    steps = [f"{at} steps" if at else "start" for at, _ in panel.curve(_main(study, panel)[0])]
+    head = ["method", *steps, "by seed", "minus its start", "refused turns"]
+    return tables.table(head, rows)
+
+
+def differences_table() -> str:
+    """Each pair of methods, paired by seed and task."""
+    study, panel = measured()
+    names = _main(study, panel)
+    rows = []
+    for place, one in enumerate(names):
+        for other in names[:place]:
+            found = panel.gap(one, other)
+            if found is not None:
+                title = f"{study.titles[one]} minus {study.titles[other]}"
+                rows.append([title, tables.signed(found), verdict(found)])
+    return tables.table(["difference", "points (95 %)", ""], rows)
+
+
+def rates_table() -> str:
+    """The sweep over rates, with a seed that the comparison does not use."""
+    study, panel = measured()
+    runs = [each for each in panel.results.runs if each.group == RATES]
+    rows = [
+        [study.titles[each.method], *(tables.percent(fmean(e.won)) for e in each.evaluations)]
+        for each in runs
+    ]
+    steps = [f"{e.step} steps" if e.step else "start" for e in runs[0].evaluations]
+    return tables.table(["method", *steps], rows)
+
+
+def draw(path: Path = PICTURE) -> Path:
+    """Success by training step of each method, over its seeds."""
+    study, panel = measured()
+    curves = {
+        study.titles[name]: [
+            plots.Point(step=at, success=e.mean, low=e.low, high=e.high, n=e.tasks)
+            for at, e in panel.curve(name)
+        ]
+        for name in _main(study, panel)
+    }
+    plots.learning_curve(curves, path, title="SmolLM2-135M: a number of 15 in four guesses")
+    return path
+
+
+def _main(study: plan.Study, panel: Panel) -> list[str]:
+    return [name for name in study.titles if panel.values(name) and study.group(name) != RATES]

@@ -416,6 +416,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "ladder-a": lambda: str(ladder().rung_a_table()),
     "ladder-b": lambda: str(ladder().rung_b_table()),
     "ladder-c": lambda: str(ladder().rung_c_table()),
+    "ladder-settings": lambda: str(ladder().settings_table()),
+    "ladder-matters": lambda: str(ladder().matters_table()),
     "ladder-claims": lambda: str(ladder().claims_table()),
     "ladder-starts": lambda: str(ladder().starts_table()),
     "ladder-handed": lambda: str(ladder().handed_table()),

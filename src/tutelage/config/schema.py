@@ -296,6 +296,9 @@ class SamplerSection(Section):
     """In this process: arguments of vllm.LLM, such as gpu_memory_utilization (default 0.35)."""
     folder: PathText = ""
     """A folder that both sides can read, to pass weights through; shared memory if empty."""
+    transfer: Literal["folder", "gloo"] = "folder"
+    """How weights reach the server at a url: through the folder, or by vLLM's weight transfer, without
+    one."""
     truncate: Positive = 2.0
     """Largest importance weight of a token: the trainer's probability over the sampler's."""
     max_mismatch: Positive = 0.1
@@ -322,6 +325,16 @@ class SamplerSection(Section):
             other = "url" if self.url else "servers"
             raise ValueError(
                 f"has options, which only vLLM in this process takes: remove its {other}"
+            )
+        if self.transfer != "folder" and not self.url:
+            raise ValueError(
+                f'has transfer = "{self.transfer}", which only a vLLM server takes that a user '
+                "started: set its url, or remove transfer"
+            )
+        if self.transfer != "folder" and self.folder:
+            raise ValueError(
+                f'has a folder, through which no weights go with transfer = "{self.transfer}": remove '
+                "one of them"
             )
         return self
 

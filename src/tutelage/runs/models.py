@@ -34,6 +34,7 @@ from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm import LocalSampler, Sampler, VllmEngine, begin
 from tutelage.policies.server.vllm_server import ServerSampler
 from tutelage.policies.server.weight_folder import weight_folder
+from tutelage.policies.server.weight_transfer import TransferSampler, require_vllm
 from tutelage.policies.translated import translated
 from tutelage.prompts.chat_template import Chat, read_template
 from tutelage.prompts.context import Context
@@ -394,6 +395,9 @@ def give_sampler(student: Policy, config: Config, *, ranks: Ranks = ALONE) -> No
         )
     section, seed = config.policy.sampler, config.run.seed
     assert section is not None
+    sent = section.transfer != "folder"
+    if sent:
+        require_vllm()
     folder, remove = weight_folder(weights_parent(config))
     atexit.register(remove)
     samplers: list[Sampler] = []
@@ -413,7 +417,11 @@ def give_sampler(student: Policy, config: Config, *, ranks: Ranks = ALONE) -> No
             returns_temperature_scaled=True,
         )
         remote.connect()
-        samplers.append(ServerSampler(remote, name=name))
+        samplers.append(
+            TransferSampler(remote, student, name=name)
+            if sent
+            else ServerSampler(remote, name=name)
+        )
     if not section.remote:
         begin(student, folder)
         local = LocalSampler(
@@ -425,7 +433,7 @@ def give_sampler(student: Policy, config: Config, *, ranks: Ranks = ALONE) -> No
             options=section.options,
         )
         samplers.append(local)
-    student.engine = VllmEngine(student, samplers, folder=folder)
+    student.engine = VllmEngine(student, samplers, folder=folder, written=not sent)
 
 
 # -- the policies of a run

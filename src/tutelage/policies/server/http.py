@@ -115,6 +115,13 @@ class Client:
             worker.start()
         return future
 
+    def ask_once(self, path: str, body: Mapping[str, Any] | None, *, deadline: float) -> Any:
+        """The answer of one attempt, which this thread waits for, in seconds. Raises PolicyError."""
+        try:
+            return self._once(path, body, deadline)
+        except Failure as failure:
+            raise PolicyError(self._message(failure, 1)) from failure
+
     def _work(self) -> None:
         while True:
             _, number, future, path, body = self.jobs.get()
@@ -175,13 +182,16 @@ class Client:
 
     # -- one attempt
 
-    def _once(self, path: str, body: Mapping[str, Any] | None) -> Any:
-        end = time.monotonic() + self.options.deadline
+    def _once(
+        self, path: str, body: Mapping[str, Any] | None, deadline: float | None = None
+    ) -> Any:
+        deadline = self.options.deadline if deadline is None else deadline
+        end = time.monotonic() + deadline
         try:
             status, headers, raw = self._exchange(path, body, end)
         except TimeoutError:
             self._disconnect()
-            reason = f"did not answer within {self.options.deadline:g} s"
+            reason = f"did not answer within {deadline:g} s"
             raise Failure(reason, retry=True, status=408) from None
         except (OSError, http.client.HTTPException) as error:
             self._disconnect()

@@ -56,11 +56,15 @@ class VllmEngine:
 
     Of several samplers an episode stays with one, whose prefix cache then holds its earlier turns.
 
-    folder  through which weights are passed; all sides must see it
+    folder   through which weights are passed; all sides must see it
+    written  whether they are: samplers that are sent their weights read no folder, and take its name
+             as the run's
     """
 
-    def __init__(self, policy: HFPolicy, samplers: Sequence[Sampler], *, folder: Path) -> None:
-        self.policy, self.samplers, self.folder = policy, samplers, folder
+    def __init__(
+        self, policy: HFPolicy, samplers: Sequence[Sampler], *, folder: Path, written: bool = True
+    ) -> None:
+        self.policy, self.samplers, self.folder, self.written = policy, samplers, folder, written
         self.loaded: tuple[int, ...] = ()
         self.expected = torch.empty(0)  # the trainer's log-probabilities of the probe
         self.restored: Counter[str] = Counter()  # by sampler, since the last hand-over
@@ -94,7 +98,8 @@ class VllmEngine:
         if versions == self.loaded:
             return
         self.loaded = ()
-        write(self.policy, self.folder)
+        if self.written:
+            write(self.policy, self.folder)
         with ThreadPoolExecutor(len(self.samplers)) as pool:  # servers load at the same time
             list(pool.map(lambda sampler: sampler.load(self.folder), self.samplers))
         self.expected = self._trainer_logps()

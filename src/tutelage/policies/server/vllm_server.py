@@ -102,18 +102,27 @@ class ServerSampler:
 
     def hand_over(self, client: Client, folder: Path, version: str) -> bool:
         """Let a server load weights; whether it takes a name for them, where there is one."""
-        body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
         try:
             _known(client, "/abort_requests", {})
-            client.ask("/collective_rpc", body).result()
+            self.take(client, folder)
             _clear_cache(client)
         except PolicyError as error:
             raise PolicyError(
-                f"{self.name} could not load the weights: {error} (vLLM loads them if it was "
-                "started with VLLM_SERVER_DEV_MODE=1, `tutelage serve` with --reload, and both "
-                f"must see the folder {folder})"
+                f"{self.name} could not load the weights: {error} ({self.cause(folder)})"
             ) from error
         return bool(version) and _known(client, "/update_weight_version", {"new_version": version})
+
+    def take(self, client: Client, folder: Path) -> None:
+        """Let the server load the weights; nothing else."""
+        body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
+        client.ask("/collective_rpc", body).result()
+
+    def cause(self, folder: Path) -> str:
+        """What may be missing where that fails."""
+        return (
+            "vLLM loads them if it was started with VLLM_SERVER_DEV_MODE=1, `tutelage serve` with "
+            f"--reload, and both must see the folder {folder}"
+        )
 
     def logps(self, ids: Ids) -> Tensor:
         return self.remote.score([Sample(prompt=ids[:1], tokens=ids[1:])], 1.0).logp

@@ -1,0 +1,110 @@
+"""A process group of torch.distributed's gloo backend between a trainer and a server's workers.
+
+Rank 0 is the trainer. It opens a key-value store on the address that the server can reach it at, the
+workers come to it there, and the store is closed when all have met: from then on there are only the
+connections of the group. It is no default group, so it stands beside those that either side has.
+
+    meeting = Meeting(("10.0.0.2", 8000), workers=1)    # trainer; tells meeting.address and .port
+    group = meeting.wait(ended=lambda: False)
+    group = join(address, port, rank=1, size=2)         # worker
+    broadcast(group, tensor)                            # both
+"""
+
+import socket
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MEETING = 60.0
+"""Seconds in which all workers must have come."""
+PATIENCE = 120.0
+"""Seconds in which the other side must have sent or taken one tensor."""
+
+
+class NotMet(Exception):
+    """Not all workers came."""
+
+
+def local_address(towards: tuple[str, int]) -> str:
+    """The address of this machine on the way to another one. Raises OSError where there is none."""
+    family, kind, protocol, _, to = socket.getaddrinfo(*towards, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as way:
+        way.connect(to)  # sends nothing
+        return str(way.getsockname()[0])
+
+
+class Meeting:
+    """The trainer's side of a rendezvous.
+
+    towards  host and port of the server
+    workers  how many of its processes will come
+
+    Raises OSError where this machine has no way to it.
+    """
+
+    def __init__(self, towards: tuple[str, int], *, workers: int) -> None:
+        self.size = 1 + workers
+        self.address = local_address(towards)
+        family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        # on this one address, not on all that the machine has; 0: any port that is free
+        self.listener = socket.create_server((self.address, 0), family=family)
+        self.port = int(self.listener.getsockname()[1])
+        self.store = torch.distributed.TCPStore(
+            self.address,
+            self.port,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=MEETING),
+            # which the store closes in the end
+            master_listen_fd=self.listener.detach(),
+        )
+
+    def wait(self, ended: Callable[[], bool]) -> Any:
+        """The group. Raises NotMet after MEETING seconds, or as soon as `ended` says that no worker
+        will come any more; RuntimeError where a connection to one fails."""
+        until = time.monotonic() + MEETING
+        names = [_name(rank) for rank in range(1, self.size)]
+        while not self.store.check(names):
+            if ended() or time.monotonic() > until:
+                raise NotMet
+            time.sleep(0.005)
+        return _group(self.store, self.address, rank=0, size=self.size)
+
+
+def join(address: str, port: int, *, rank: int, size: int) -> Any:
+    """A worker's side. Raises OSError or RuntimeError where the trainer cannot be reached, or does
+    not answer in MEETING seconds."""
+    own = local_address((address, port))
+    store = torch.distributed.TCPStore(
+        address,
+        port,
+        is_master=False,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=MEETING),
+    )
+    store.set(_name(rank), "here")
+    return _group(store, own, rank=rank, size=size)
+
+
+def broadcast(group: Any, tensor: Tensor) -> None:
+    """Send a contiguous tensor from rank 0, or receive into it. Raises RuntimeError where the other
+    side has gone, or does nothing for PATIENCE seconds."""
+    if tensor.numel():
+        # as bytes, because gloo does not know every dtype
+        group.broadcast(tensor.view(-1).view(torch.uint8), 0).wait()
+
+
+def _name(rank: int) -> str:
+    return f"rank {rank}"
+
+
+def _group(store: Any, address: str, *, rank: int, size: int) -> Any:
+    gloo = torch.distributed.ProcessGroupGloo
+    options = gloo._Options()
+    options._devices = [gloo.create_device(hostname=address)]
+    options._timeout = timedelta(seconds=PATIENCE)
+    return gloo(store, rank, size, options)

@@ -19,16 +19,17 @@ from typing import Any
 import pytest
 import torch
 from support.real_vllm import (
-    ENVIRONMENT,
     EXACT,
-    PYTHON,
+    SOURCE,
     VllmServer,
     apart,
     config,
+    distilled,
     lines,
     needs_vllm,
-    shown,
     tokens,
+    trained_there,
+    two_models,
     vllm_servers,
 )
 from support.tiny_runs import Quiet
@@ -46,7 +47,6 @@ from tutelage.prompts.prompter import Sample
 from tutelage.runs import train
 
 pytestmark = [needs_vllm, pytest.mark.timeout(3000)]
-SOURCE = Path(__file__).parents[2] / "src"
 LONG = 150
 """Tokens of a prompt of which vLLM caches a block: on a CPU one has 128."""
 
@@ -55,10 +55,7 @@ LONG = 150
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the folders of two models of one tokenizer: `start`, which has seen 25 steps of
     demonstrations, and `teacher`, which has seen 120."""
-    folder = tmp_path_factory.mktemp("real")
-    shown(folder, "start", steps=25)
-    shown(folder, "teacher", steps=120)
-    return folder
+    return two_models(tmp_path_factory.mktemp("real"), start=25, teacher=120)
 
 
 @pytest.fixture(scope="module")
@@ -155,15 +152,8 @@ def test_two_servers_sample_what_one_does(home: Path, servers: list[VllmServer])
 
 def test_distillation_teaches(home: Path, servers: list[VllmServer]) -> None:
     """The sampled log-probability gap to the teacher shrinks, as with the built-in engine."""
-    settings = config(
-        home,
-        "learns",
-        [servers[0].url],
-        run={"steps": 30},
-        algorithm={"name": "opd"},
-        policies={"teacher": {"model": str(home / "teacher")}},
-        update={"lr": 3e-3},
-    )
+    more = distilled(home, lr=3e-3)
+    settings = config(home, "learns", [servers[0].url], run={"steps": 30}, **more)
     train.train(settings, watch=Quiet())
     loss = [line["loss"] for line in lines(home, "learns")]
     assert sum(loss[-5:]) < 0.6 * sum(loss[:5])
@@ -209,14 +199,7 @@ def test_in_the_process_of_the_trainer(dtype: str, home: Path, servers: list[Vll
     """By the Python that has vLLM, which needs what tutelage needs."""
     name = f"inside-{dtype}"
     settings = config(home, name, None, policy={"dtype": dtype, "sampler": {}})
-    (home / f"{name}.toml").write_text(toml_file.write(settings))
-    ended = subprocess.run(
-        [PYTHON, "-m", "tutelage", "train", str(home / f"{name}.toml")],
-        env={**ENVIRONMENT, "PYTHONPATH": str(SOURCE)},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
+    trained_there(settings, home)
     if dtype == "float32":
         train.train(config(home, "outside", [servers[0].url]), watch=Quiet())
         assert apart(home, name) < EXACT

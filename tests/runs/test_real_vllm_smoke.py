@@ -6,19 +6,21 @@ Without the environment variable VLLM they are skipped.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 from support.real_vllm import (
     EXACT,
+    TRANSFER,
     VllmServer,
     apart,
     config,
+    distilled,
     lines,
     needs_vllm,
-    shown,
     tokens,
+    trained_there,
+    two_models,
     vllm_servers,
 )
 from support.tiny_runs import Quiet
@@ -31,24 +33,13 @@ pytestmark = [needs_vllm, pytest.mark.timeout(1800)]
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With the folders of two models of one tokenizer."""
-    folder = tmp_path_factory.mktemp("real")
-    shown(folder, "start", steps=3)
-    shown(folder, "teacher", steps=6)
-    return folder
+    return two_models(tmp_path_factory.mktemp("real"), start=3, teacher=6)
 
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Iterator[VllmServer]:
-    with vllm_servers(home / "start", home) as (one,):
+    with vllm_servers(home / "start", home, flags=TRANSFER) as (one,):
         yield one
-
-
-def distilled(home: Path) -> dict[str, Any]:
-    return {
-        "algorithm": {"name": "opd"},
-        "policies": {"teacher": {"model": str(home / "teacher")}},
-        "update": {"lr": 1e-2},
-    }
 
 
 def test_a_run_hands_over_its_weights_at_each_step(home: Path, server: VllmServer) -> None:
@@ -76,3 +67,12 @@ def test_two_runs_sample_the_same(home: Path, server: VllmServer) -> None:
         train.train(config(home, name, [server.url], **distilled(home)), watch=Quiet())
     assert tokens(home, "first") == tokens(home, "second")
     assert apart(home, "second") < EXACT
+
+
+def test_weight_transfer_samples_what_the_folder_does(home: Path, server: VllmServer) -> None:
+    more = distilled(home) | {"policy": {"sampler": {"transfer": "gloo"}}}
+    train.train(config(home, "folder", [server.url], **distilled(home)), watch=Quiet())
+    trained_there(config(home, "sent", [server.url], **more), home)
+    assert tokens(home, "sent") == tokens(home, "folder")
+    assert apart(home, "sent") < EXACT
+    assert "POST /update_weights" in server.log.read_text()

@@ -19,6 +19,7 @@ import pytest
 from support.tiny_runs import Quiet
 from tutelage.config import toml_file
 from tutelage.config.schema import Config
+from tutelage.policies.server.weight_transfer import BACKEND, EXTENSION
 from tutelage.runs import train
 from tutelage.runs.export import export
 
@@ -54,6 +55,11 @@ SFT: dict[str, Any] = {
 EXACT = 1e-4
 """Nats between the two engines in float32, at most: rounding."""
 SOURCE = Path(__file__).parents[2] / "src"
+TRANSFER = (
+    f"--worker-extension-cls={EXTENSION}",
+    f"--weight-transfer-config={json.dumps({'backend': BACKEND})}",
+)
+"""With which a server takes weights without a folder."""
 FROM_SOURCE = {**ENVIRONMENT, "PYTHONPATH": str(SOURCE)}
 """With tutelage beside vLLM."""
 START = 900.0
@@ -165,6 +171,22 @@ def shown(home: Path, name: str, *, steps: int) -> None:
     export(home / f"run-{name}", "", home / name)
 
 
+def two_models(home: Path, *, start: int, teacher: int) -> Path:
+    """`home`, with the folders of two models of one tokenizer, after so many steps."""
+    shown(home, "start", steps=start)
+    shown(home, "teacher", steps=teacher)
+    return home
+
+
+def distilled(home: Path, *, lr: float = 1e-2) -> dict[str, Any]:
+    """Settings of a run that learns at each step, because its teacher is another model."""
+    return {
+        "algorithm": {"name": "opd"},
+        "policies": {"teacher": {"model": str(home / "teacher")}},
+        "update": {"lr": lr},
+    }
+
+
 def config(home: Path, name: str, urls: list[str] | None, **sections: Any) -> Config:
     sampler = {} if urls is None else {"sampler": {"url": urls[0] if len(urls) == 1 else urls}}
     table = toml_file.merged(
@@ -176,6 +198,27 @@ def config(home: Path, name: str, urls: list[str] | None, **sections: Any) -> Co
         },
     )
     return toml_file.parse(toml_file.merged(table, sections))
+
+
+def begun(settings: Config, home: Path) -> "subprocess.Popen[str]":
+    """A run by the Python that has vLLM, its output and its errors in one stream."""
+    file = home / f"{Path(settings.run.folder).name}.toml"
+    file.write_text(toml_file.write(settings))
+    return subprocess.Popen(
+        [PYTHON, "-m", "tutelage", "train", str(file)],
+        env=FROM_SOURCE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def trained_there(settings: Config, home: Path, *, code: int = 0) -> str:
+    """What such a run printed; it must end with this exit code."""
+    process = begun(settings, home)
+    printed, _ = process.communicate()
+    assert process.returncode == code, printed[-4000:]
+    return printed
 
 
 def lines(home: Path, name: str, file: str = "metrics.jsonl") -> list[dict[str, Any]]:

@@ -25,6 +25,9 @@ PATIENCE = 120.0
 """Seconds in which the other side must have sent or taken one tensor."""
 
 
+distributed: Any = torch.distributed  # whose stubs name neither the store nor the options
+
+
 class NotMet(Exception):
     """Not all workers came."""
 
@@ -53,7 +56,7 @@ class Meeting:
         # on this one address, not on all that the machine has; 0: any port that is free
         self.listener = socket.create_server((self.address, 0), family=family)
         self.port = int(self.listener.getsockname()[1])
-        self.store = torch.distributed.TCPStore(
+        self.store = distributed.TCPStore(
             self.address,
             self.port,
             is_master=True,
@@ -79,7 +82,7 @@ def join(address: str, port: int, *, rank: int, size: int) -> Any:
     """A worker's side. Raises OSError or RuntimeError where the trainer cannot be reached, or does
     not answer in MEETING seconds."""
     own = local_address((address, port))
-    store = torch.distributed.TCPStore(
+    store = distributed.TCPStore(
         address,
         port,
         is_master=False,
@@ -103,8 +106,8 @@ def _name(rank: int) -> str:
 
 
 def _group(store: Any, address: str, *, rank: int, size: int) -> Any:
-    gloo = torch.distributed.ProcessGroupGloo
-    options = gloo._Options()
-    options._devices = [gloo.create_device(hostname=address)]
+    group = distributed.ProcessGroupGloo
+    options = group._Options()
+    options._devices = [group.create_device(hostname=address)]
     options._timeout = timedelta(seconds=PATIENCE)
-    return gloo(store, rank, size, options)
+    return group(store, rank, size, options)

@@ -46,7 +46,7 @@ class Extension:
 
 
 @dataclass
-class InitInfo(WeightTransferInitInfo):
+class InitInfo(WeightTransferInitInfo):  # type: ignore[misc]
     """Where a worker meets the trainer, and how many are in the group, the trainer included."""
 
     address: str
@@ -55,7 +55,7 @@ class InitInfo(WeightTransferInitInfo):
 
 
 @dataclass
-class UpdateInfo(WeightTransferUpdateInfo):
+class UpdateInfo(WeightTransferUpdateInfo):  # type: ignore[misc]
     """What will be sent, in this order: names, names of torch dtypes, shapes."""
 
     names: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ class UpdateInfo(WeightTransferUpdateInfo):
     shapes: list[list[int]] = field(default_factory=list)
 
 
-class WorkerEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
+class WorkerEngine(WeightTransferEngine[InitInfo, UpdateInfo]):  # type: ignore[misc]
     """In a worker: receives the tensors of a checkpoint and loads them into the model."""
 
     init_info_cls = InitInfo
@@ -77,27 +77,37 @@ class WorkerEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
         self.group = join(init_info.address, init_info.port, rank=rank, size=init_info.size)
 
     def start_weight_update(self) -> None:
-        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
-
-        initialize_layerwise_reload(self.model)
+        """Nothing: between two requests of a trainer that is killed the model must stay whole."""
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         # that of the base class synchronises an accelerator, which a CPU has not
         try:
             self.receive_weights(self.parse_update_info(update_info))
         except BaseException:
-            # the connections close, so the trainer does not wait; and no layer keeps half of its
-            # weights in a buffer, where the next update would add to them
-            self.shutdown()
-            with contextlib.suppress(Exception):
-                self.finish_weight_update()
+            self.shutdown()  # its connections close, so the trainer does not wait
             raise
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
 
     @torch.no_grad()
     def receive_weights(self, update_info: UpdateInfo) -> None:
+        from vllm.model_executor.model_loader.reload import (
+            finalize_layerwise_reload,
+            initialize_layerwise_reload,
+        )
+
         if self.group is None:
             raise RuntimeError("no trainer has met this worker yet (init_weight_transfer_engine)")
-        self.model.load_weights(self._received(update_info))
+        initialize_layerwise_reload(self.model)
+        try:
+            self.model.load_weights(self._received(update_info))
+        finally:
+            # also where it broke off: a layer that kept some of its weights in a buffer would count
+            # them with those of the next update
+            finalize_layerwise_reload(self.model, self.model_config)
+
+    def finish_weight_update(self) -> None:
+        """Nothing: every update is finished by itself."""
 
     def _received(self, info: UpdateInfo) -> Iterator[tuple[str, Tensor]]:
         for name, dtype, shape in zip(info.names, info.dtypes, info.shapes, strict=True):
@@ -106,19 +116,12 @@ class WorkerEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
             broadcast(self.group, tensor)
             yield name, tensor.to(self.device)
 
-    def finish_weight_update(self) -> None:
-        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
-
-        finalize_layerwise_reload(self.model, self.model_config)
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize()
-
     def shutdown(self) -> None:
         self.group = None  # its connections close with it
 
 
 @dataclass
-class TrainerInfo(TrainerInitInfo):
+class TrainerInfo(TrainerInitInfo):  # type: ignore[misc]
     """Host and port at which the server is asked, and the number of its workers."""
 
     backend: ClassVar[str] = BACKEND
@@ -128,7 +131,7 @@ class TrainerInfo(TrainerInitInfo):
     workers: int
 
 
-class TrainerEngine(TrainerWeightTransferEngine[TrainerInfo]):
+class TrainerEngine(TrainerWeightTransferEngine[TrainerInfo]):  # type: ignore[misc]
     """In the trainer: sends what a source tells to one server. Every rank of a trainer has servers of
     its own, so each is a sender."""
 
@@ -170,7 +173,7 @@ class TrainerEngine(TrainerWeightTransferEngine[TrainerInfo]):
         self.group = None
 
 
-class Given(WeightSource):
+class Given(WeightSource):  # type: ignore[misc]
     """A source of the tensors that a function yields, cast to a dtype one at a time.
 
     weights  called for each pass; yields the same names and shapes in the same order
@@ -196,7 +199,8 @@ def _begin(call: Callable[[Any], None], argument: Any) -> "Future[None]":
 
     def run() -> None:
         try:
-            future.set_result(call(argument))
+            call(argument)
+            future.set_result(None)
         except BaseException as error:
             future.set_exception(error)
 

@@ -175,5 +175,5 @@ def backend_of(client: Client) -> str:
         info = client.ask_once("/server_info?config_format=json", None, deadline=ANSWER)
         transfer = info["vllm_config"]["weight_transfer_config"]
         return str(transfer["backend"]) if transfer else ""
-    except (PolicyError, KeyError, TypeError):
+    except (PolicyError, KeyError, TypeError):  # an older release, or one without that address
         return BACKEND

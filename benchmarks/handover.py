@@ -6,6 +6,12 @@ serves each MODEL ("builtin:NAME", "wheel:NAME", a folder) with `tutelage serve 
 machine, changes all of its weights here, and hands them over: written to a folder in memory, loaded
 by every server, and compared on 32 tokens. Prints a table in Markdown: medians and ranges, and by how
 much the trainer's memory grew from the second hand-over to the last.
+
+    OMP_NUM_THREADS=1 PYTHON benchmarks/handover.py FOLDER --vllm URL [--repeats 20]
+
+with a Python that has vLLM, and a server of FOLDER's model that was started for both ways (see
+docs/policies.md, "Without a shared folder"), hands over in turn through a folder in memory and by weight
+transfer, to the same server.
 """
 
 import argparse
@@ -27,6 +33,7 @@ from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm import VllmEngine, write
 from tutelage.policies.server.vllm_server import ServerSampler
 from tutelage.policies.server.weight_folder import weight_folder
+from tutelage.policies.server.weight_transfer import TransferSampler, require_vllm
 from tutelage.runs.models import locate
 
 MODELS = ("builtin:household-teacher", "wheel:smollm2-135m")
@@ -71,11 +78,8 @@ def measure(model: str, servers: int, repeats: int) -> str:
     with contextlib.ExitStack() as stack:
         stack.callback(remove)
         samplers = []
-        for k in range(servers):
-            client = Client(stack.enter_context(server(model)), name=f"server {k}")
-            remote = RemotePolicy(client, policy.chat, returns_temperature_scaled=True)
-            remote.connect()
-            samplers.append(ServerSampler(remote))
+        for _ in range(servers):
+            samplers.append(ServerSampler(connected(policy, stack.enter_context(server(model)))))
         engine = VllmEngine(policy, samplers, folder=folder)
         whole, written, held = list[float](), list[float](), list[int]()
         for _ in range(repeats):
@@ -99,6 +103,51 @@ def measure(model: str, servers: int, repeats: int) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def connected(policy: HFPolicy, url: str) -> RemotePolicy:
+    client = Client(url, name="policy.sampler", setting="policy.sampler.url")
+    remote = RemotePolicy(client, policy.chat, returns_temperature_scaled=True)
+    remote.connect()
+    return remote
+
+
+@torch.no_grad()
+def beside(model: str, url: str, repeats: int) -> list[str]:
+    """A row of the second table for each way."""
+    require_vllm()
+    policy = HFPolicy.load(locate(model, where="MODEL"), device="cpu")
+    size = sum(x.numel() for x in policy.model.parameters())
+    folder, remove = weight_folder("")
+    with contextlib.ExitStack() as stack:
+        stack.callback(remove)
+        samplers: dict[str, ServerSampler] = {
+            "folder": ServerSampler(connected(policy, url)),
+            "gloo": TransferSampler(connected(policy, url), policy),
+        }
+        engines = {
+            way: VllmEngine(policy, [one], folder=folder, written=way == "folder")
+            for way, one in samplers.items()
+        }
+        seconds: dict[str, list[float]] = {way: [] for way in engines}
+        for _ in range(repeats + 1):
+            version = ""
+            for way, engine in engines.items():
+                for x in policy.model.parameters():
+                    x.mul_(1.0)  # the same numbers, which count as new ones
+                # the last name of the weights, by either way: the server is the same process, and the
+                # group stays
+                samplers[way].version = version or samplers["gloo"].version
+                begun = time.perf_counter()
+                engine.refresh()
+                seconds[way].append(time.perf_counter() - begun)
+                version = samplers[way].version
+    rows = []
+    for way, (first, *others) in seconds.items():
+        middle = f"{statistics.median(others):.2f} s ({min(others):.2f} to {max(others):.2f})"
+        cells = [model, f"{size / 1e6:.2g} million", way, middle, f"{first:.2f} s", str(repeats)]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -106,7 +155,14 @@ def main() -> int:
     parser.add_argument("models", metavar="MODEL", nargs="*", default=MODELS)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--servers", type=int, default=1)
+    parser.add_argument("--vllm", metavar="URL", default="")
     options = parser.parse_args()
+    if options.vllm:
+        print("| model | weights | way | hand-over | the first | n |")
+        print("|---|---|---|---|---|---|")
+        for model in options.models:
+            print("\n".join(beside(model, options.vllm, options.repeats)), flush=True)
+        return 0
     print("| model | weights | servers | hand-over | of it written | memory | n |")
     print("|---|---|---|---|---|---|---|")
     for model in options.models:

@@ -18,7 +18,12 @@ from support.tiny_runs import Quiet
 from tutelage.config.schema import Config
 from tutelage.errors import ConfigError, PolicyError
 from tutelage.policies.server import gloo_group
-from tutelage.policies.server.gloo_group import Meeting, NotMet, broadcast, local_address
+from tutelage.policies.server.gloo_group import (
+    Rendezvous,
+    RendezvousFailed,
+    broadcast,
+    local_address,
+)
 from tutelage.policies.server.weight_transfer import Wire, backend_of, require_vllm, status_of
 from tutelage.runs import train
 
@@ -34,9 +39,9 @@ while True:
 """
 
 
-def worker(meeting: Meeting, rank: int) -> "subprocess.Popen[str]":
+def worker(rendezvous: Rendezvous, rank: int) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(meeting.port), str(rank), str(meeting.size)],
+        [sys.executable, "-c", WORKER, str(rendezvous.port), str(rank), str(rendezvous.size)],
         env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -45,11 +50,11 @@ def worker(meeting: Meeting, rank: int) -> "subprocess.Popen[str]":
 
 
 def test_every_worker_is_sent_the_bytes_of_a_tensor() -> None:
-    meeting = Meeting(("127.0.0.1", 1), workers=2)
-    workers = [worker(meeting, rank) for rank in (1, 2)]
+    rendezvous = Rendezvous(("127.0.0.1", 1), workers=2)
+    workers = [worker(rendezvous, rank) for rank in (1, 2)]
     try:
-        group = meeting.wait(lambda: False)
-        del meeting  # with its store: those who have met do not need it
+        group = rendezvous.wait(lambda: False)
+        del rendezvous  # with its store: those who have met do not need it
         broadcast(group, torch.full((2, 3), 1.5, dtype=torch.bfloat16))
         broadcast(group, torch.full((2, 3), -2.0, dtype=torch.bfloat16))
         for one in workers:
@@ -61,9 +66,9 @@ def test_every_worker_is_sent_the_bytes_of_a_tensor() -> None:
 
 
 def test_a_worker_that_dies_is_an_error_at_once() -> None:
-    meeting = Meeting(("127.0.0.1", 1), workers=1)
-    one = worker(meeting, 1)
-    group = meeting.wait(lambda: False)
+    rendezvous = Rendezvous(("127.0.0.1", 1), workers=1)
+    one = worker(rendezvous, 1)
+    group = rendezvous.wait(lambda: False)
     tensor = torch.zeros(2, 3, dtype=torch.bfloat16)
     broadcast(group, tensor)
     os.kill(one.pid, signal.SIGKILL)
@@ -71,7 +76,7 @@ def test_a_worker_that_dies_is_an_error_at_once() -> None:
     begun = time.monotonic()
     with pytest.raises(RuntimeError):
         sent_again_and_again(group, tensor)
-    assert time.monotonic() - begun < gloo_group.PATIENCE / 2
+    assert time.monotonic() - begun < gloo_group.TENSOR_SECONDS / 2
 
 
 def sent_again_and_again(group: Any, tensor: torch.Tensor) -> None:
@@ -82,24 +87,24 @@ def sent_again_and_again(group: Any, tensor: torch.Tensor) -> None:
 
 def test_nobody_waits_for_workers_that_will_not_come() -> None:
     begun = time.monotonic()
-    with pytest.raises(NotMet):
-        Meeting(("127.0.0.1", 1), workers=1).wait(lambda: True)
-    assert time.monotonic() - begun < gloo_group.MEETING / 2
+    with pytest.raises(RendezvousFailed):
+        Rendezvous(("127.0.0.1", 1), workers=1).wait(lambda: True)
+    assert time.monotonic() - begun < gloo_group.RENDEZVOUS_SECONDS / 2
 
 
 def test_workers_that_do_not_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gloo_group, "MEETING", 0.2)
-    with pytest.raises(NotMet):
-        Meeting(("127.0.0.1", 1), workers=1).wait(lambda: False)
+    monkeypatch.setattr(gloo_group, "RENDEZVOUS_SECONDS", 0.2)
+    with pytest.raises(RendezvousFailed):
+        Rendezvous(("127.0.0.1", 1), workers=1).wait(lambda: False)
 
 
 def test_the_store_listens_on_the_way_to_the_server_alone() -> None:
-    meeting = Meeting(("127.0.0.1", 1), workers=1)
-    assert meeting.address == local_address(("localhost", 80)) == "127.0.0.1"
-    with socket.create_connection(("127.0.0.1", meeting.port), 5):
+    rendezvous = Rendezvous(("127.0.0.1", 1), workers=1)
+    assert rendezvous.address == local_address(("localhost", 80)) == "127.0.0.1"
+    with socket.create_connection(("127.0.0.1", rendezvous.port), 5):
         pass
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.2", meeting.port), 5)
+        socket.create_connection(("127.0.0.2", rendezvous.port), 5)
 
 
 # -- settings and sentences

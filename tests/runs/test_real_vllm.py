@@ -21,6 +21,7 @@ import torch
 from support.real_vllm import (
     EXACT,
     SOURCE,
+    TRANSFER,
     VllmServer,
     apart,
     config,
@@ -366,7 +367,7 @@ def test_another_model_is_refused(home: Path, servers: list[VllmServer], tmp_pat
 def test_bfloat16(home: Path, tmp_path: Path) -> None:
     """A sampler in bfloat16 under float32 masters: told so by policy.dtype, it is within rounding;
     under a trainer that computes in float32 the probe refuses it."""
-    with vllm_servers(home / "start", tmp_path, dtype="bfloat16") as (server,):
+    with vllm_servers(home / "start", tmp_path, dtype="bfloat16", flags=TRANSFER) as (server,):
         more: dict[str, Any] = {"policy": {"dtype": "bfloat16"}, "run": {"steps": 5}}
         train.train(config(home, "rounded", [server.url], **more), watch=Quiet())
         found = [line["mismatch"] for line in lines(home, "rounded")]
@@ -380,3 +381,9 @@ def test_bfloat16(home: Path, tmp_path: Path) -> None:
         assert max(means) < 0.03
         with pytest.raises(PolicyError, match=r"differ by .* --dtype float32"):
             train.train(config(home, "coarse", [server.url]), watch=Quiet())
+        sent: dict[str, Any] = {"policy": {"sampler": {"transfer": "gloo"}}}
+        printed = trained_there(config(home, "coarse-sent", [server.url], **sent), home, code=2)
+        assert "--dtype float32" in printed
+        sent["policy"]["dtype"] = "bfloat16"
+        trained_there(config(home, "rounded-sent", [server.url], **sent), home)
+        assert all(line["mismatch"]["mean"] < 0.03 for line in lines(home, "rounded-sent"))

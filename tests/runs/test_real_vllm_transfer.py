@@ -165,19 +165,11 @@ def test_another_model_is_refused_and_leaves_the_server_whole(
     assert found(sender(servers[0], home / "start")) < EXACT
 
 
-def test_servers_that_do_not_know_the_backend(home: Path, tmp_path: Path) -> None:
-    """In one sentence, before a turn is played; neither side waits for the other. So are a server in
-    another dtype, which is compared as after any hand-over."""
-    with (
-        vllm_servers(home / "start", tmp_path) as (plain,),
-        vllm_servers(home / "start", tmp_path, dtype="bfloat16", flags=TRANSFER) as (coarse,),
-    ):
-        for name, server, said in (
-            ("plain", plain, "its weight transfer is switched off (vLLM takes them this way if"),
-            ("coarse", coarse, "--dtype float32"),
-        ):
-            settings = config(home, name, [server.url], **distilled(home), **GLOO)
-            printed = trained_there(settings, home, code=2)
-            assert said in printed, printed
-            assert "Traceback" not in printed
+def test_a_server_that_does_not_know_the_backend(home: Path, tmp_path: Path) -> None:
+    """In one sentence, before a turn is played; neither side waits for the other."""
+    with vllm_servers(home / "start", tmp_path) as (plain,):
+        settings = config(home, "plain", [plain.url], **distilled(home), **GLOO)
+        printed = trained_there(settings, home, code=2)
+        assert "its weight transfer is switched off (vLLM takes them this way if" in printed
+        assert "Traceback" not in printed
         assert plain.log.read_text().count("POST /start_weight_update") == 0

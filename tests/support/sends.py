@@ -30,17 +30,13 @@ PAUSE = 0.2
 
 
 def slow(listed: Any) -> Any:
-    """The weights of a model, the second pass over which (the first tells their shapes) is slow."""
-    passes = 0
+    """The weights of a model, one after another."""
 
     def weights(model: Any) -> Iterator[tuple[str, Tensor]]:
-        nonlocal passes
-        passes += 1
         for k, pair in enumerate(listed(model)):
-            if passes == 2:
-                if k == 1:
-                    print("sending", flush=True)
-                time.sleep(PAUSE)
+            if k == 1:
+                print("sending", flush=True)
+            time.sleep(PAUSE)
             yield pair
 
     return weights

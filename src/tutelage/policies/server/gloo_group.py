@@ -4,8 +4,8 @@ Rank 0 is the trainer. It opens a key-value store on the address that the server
 workers come to it there, and the store is closed when all have met: from then on there are only the
 connections of the group. It is no default group, so it stands beside those that either side has.
 
-    meeting = Meeting(("10.0.0.2", 8000), workers=1)    # trainer; tells meeting.address and .port
-    group = meeting.wait(ended=lambda: False)
+    rendezvous = Rendezvous(("10.0.0.2", 8000), workers=1)    # trainer; tells rendezvous.address and .port
+    group = rendezvous.wait(ended=lambda: False)
     group = join(address, port, rank=1, size=2)         # worker
     broadcast(group, tensor)                            # both
 """
@@ -19,16 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MEETING = 60.0
+RENDEZVOUS_SECONDS = 60.0
 """Seconds in which all workers must have come."""
-PATIENCE = 120.0
+TENSOR_SECONDS = 120.0
 """Seconds in which the other side must have sent or taken one tensor."""
 
 
 distributed: Any = torch.distributed  # whose stubs name neither the store nor the options
 
 
-class NotMet(Exception):
+class RendezvousFailed(Exception):
     """Not all workers came."""
 
 
@@ -40,7 +40,7 @@ def local_address(towards: tuple[str, int]) -> str:
         return str(way.getsockname()[0])
 
 
-class Meeting:
+class Rendezvous:
     """The trainer's side of a rendezvous.
 
     towards  host and port of the server
@@ -61,33 +61,33 @@ class Meeting:
             self.port,
             is_master=True,
             wait_for_workers=False,
-            timeout=timedelta(seconds=MEETING),
+            timeout=timedelta(seconds=RENDEZVOUS_SECONDS),
             # which the store closes in the end
             master_listen_fd=self.listener.detach(),
         )
 
     def wait(self, ended: Callable[[], bool]) -> Any:
-        """The group. Raises NotMet after MEETING seconds, or as soon as `ended` says that no worker
+        """The group. Raises RendezvousFailed after RENDEZVOUS_SECONDS seconds, or as soon as `ended` says that no worker
         will come any more; RuntimeError where a connection to one fails."""
-        until = time.monotonic() + MEETING
+        until = time.monotonic() + RENDEZVOUS_SECONDS
         names = [_name(rank) for rank in range(1, self.size)]
         while not self.store.check(names):
             if ended() or time.monotonic() > until:
-                raise NotMet
+                raise RendezvousFailed
             time.sleep(0.005)
         return _group(self.store, self.address, rank=0, size=self.size)
 
 
 def join(address: str, port: int, *, rank: int, size: int) -> Any:
     """A worker's side. Raises OSError or RuntimeError where the trainer cannot be reached, or does
-    not answer in MEETING seconds."""
+    not answer in RENDEZVOUS_SECONDS seconds."""
     own = local_address((address, port))
     store = distributed.TCPStore(
         address,
         port,
         is_master=False,
         wait_for_workers=False,
-        timeout=timedelta(seconds=MEETING),
+        timeout=timedelta(seconds=RENDEZVOUS_SECONDS),
     )
     store.set(_name(rank), "here")
     return _group(store, own, rank=rank, size=size)
@@ -95,7 +95,7 @@ def join(address: str, port: int, *, rank: int, size: int) -> Any:
 
 def broadcast(group: Any, tensor: Tensor) -> None:
     """Send a contiguous tensor from rank 0, or receive into it. Raises RuntimeError where the other
-    side has gone, or does nothing for PATIENCE seconds."""
+    side has gone, or does nothing for TENSOR_SECONDS seconds."""
     if tensor.numel():
         # as bytes, because gloo does not know every dtype
         group.broadcast(tensor.view(-1).view(torch.uint8), 0).wait()
@@ -109,5 +109,5 @@ def _group(store: Any, address: str, *, rank: int, size: int) -> Any:
     group = distributed.ProcessGroupGloo
     options = group._Options()
     options._devices = [group.create_device(hostname=address)]
-    options._timeout = timedelta(seconds=PATIENCE)
+    options._timeout = timedelta(seconds=TENSOR_SECONDS)
     return group(store, rank, size, options)

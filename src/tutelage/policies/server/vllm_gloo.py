@@ -34,7 +34,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 
-from tutelage.policies.server.gloo_group import Meeting, broadcast, join
+from tutelage.policies.server.gloo_group import Rendezvous, broadcast, join
 
 BACKEND = "tutelage-gloo"
 SERVER_ENDS = 5.0
@@ -142,13 +142,13 @@ class TrainerEngine(TrainerWeightTransferEngine[TrainerInfo]):  # type: ignore[m
     def trainer_init(
         cls, init_info: TrainerInfo, *, client: Any, source: WeightSource | None = None
     ) -> "TrainerEngine":
-        """Raises what the client does where the server refuses, else NotMet, RuntimeError, OSError."""
+        """Raises what the client does where the server refuses, else RendezvousFailed, RuntimeError, OSError."""
         engine = cls(client=client, source=source)
-        meeting = Meeting((init_info.host, init_info.port), workers=init_info.workers)
-        told = {"address": meeting.address, "port": meeting.port, "size": meeting.size}
+        rendezvous = Rendezvous((init_info.host, init_info.port), workers=init_info.workers)
+        told = {"address": rendezvous.address, "port": rendezvous.port, "size": rendezvous.size}
         answer = _begin(client.init_weight_transfer_engine, told)
         with _reason(answer):
-            engine.group = meeting.wait(answer.done)
+            engine.group = rendezvous.wait(answer.done)
         answer.result()
         return engine
 
@@ -183,9 +183,15 @@ class Given(WeightSource):  # type: ignore[misc]
         self, weights: Callable[[], Iterable[tuple[str, Tensor]]], dtype: torch.dtype
     ) -> None:
         self.weights, self.dtype = weights, dtype
+        self.listed: list[ParamMeta] = []
 
+    @torch.no_grad()
     def metadata(self) -> list[ParamMeta]:
-        return [ParamMeta(name, self.dtype, tuple(x.shape)) for name, x in self.weights()]
+        # once: where adapters are merged, a pass costs as much as one that is sent
+        self.listed = self.listed or [
+            ParamMeta(name, self.dtype, tuple(x.shape)) for name, x in self.weights()
+        ]
+        return self.listed
 
     @torch.no_grad()
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:

@@ -28,7 +28,7 @@ FLAGS = (
 ANSWER = 120.0
 """Seconds in which a server answers a request that moves no weights."""
 WHOLE = 3600.0
-"""Seconds that a whole transfer may take; one tensor has gloo_group.PATIENCE."""
+"""Seconds that a whole transfer may take; one tensor has gloo_group.TENSOR_SECONDS."""
 ATTEMPTS = 3
 """Transfers that may break off before one is finished."""
 
@@ -37,7 +37,7 @@ def require_vllm() -> None:
     """Raise ConfigError where vllm cannot be imported."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # it writes to the run's own terminal
     try:
-        import vllm.distributed.weight_transfer  # noqa: F401
+        import tutelage.policies.server.vllm_gloo  # noqa: F401
     except ImportError as error:
         raise ConfigError(
             'policy.sampler.transfer = "gloo" takes vLLM\'s weight transfer, and vllm (0.32 or later) '
@@ -108,9 +108,9 @@ class TransferSampler(ServerSampler):
         attempt = 1
         while True:
             try:
-                if not self._meets(client):
+                if not self._in_group(client):
                     self.engine = None
-                    self.engine = self._met(client)
+                    self.engine = self._joined(client)
                 self.engine.send_weights()
                 return
             except (PolicyError, OSError, RuntimeError) as error:
@@ -131,18 +131,18 @@ class TransferSampler(ServerSampler):
             "tutelage can be imported, and if it reaches the trainer's machine at any port"
         )
 
-    def _meets(self, client: Client) -> bool:
+    def _in_group(self, client: Client) -> bool:
         """Whether the server is the process that the group was made with."""
         if self.engine is None or not self.version:
             return False
         info = client.ask("/weight_info").result()
         return isinstance(info, dict) and info.get("weight_version") == self.version
 
-    def _met(self, client: Client) -> Any:
+    def _joined(self, client: Client) -> Any:
         """An engine of vLLM's that is in a group with the server's workers."""
         from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
 
-        from tutelage.policies.server.gloo_group import MEETING, NotMet
+        from tutelage.policies.server.gloo_group import RENDEZVOUS_SECONDS, RendezvousFailed
         from tutelage.policies.server.vllm_gloo import Given, TrainerInfo
 
         answer = client.ask("/get_world_size").result()
@@ -158,9 +158,9 @@ class TransferSampler(ServerSampler):
             return WeightTransferTrainerFactory.trainer_init(
                 info, client=Wire(client), source=source
             )
-        except NotMet as error:
+        except RendezvousFailed as error:
             raise PolicyError(
-                f"its workers did not connect to the trainer within {MEETING:g} s"
+                f"its workers did not connect to the trainer within {RENDEZVOUS_SECONDS:g} s"
             ) from error
         except PolicyError as error:
             backend = backend_of(client) if status_of(error) == 500 else BACKEND

@@ -143,7 +143,7 @@ def beside(model: str, url: str, repeats: int) -> list[str]:
     rows = []
     for way, (first, *others) in seconds.items():
         middle = f"{statistics.median(others):.2f} s ({min(others):.2f} to {max(others):.2f})"
-        cells = [model, f"{size / 1e6:.2g} million", way, middle, f"{first:.2f} s", str(repeats)]
+        cells = [model, f"{size / 1e6:.3g} million", way, middle, f"{first:.2f} s", str(repeats)]
         rows.append(f"| {' | '.join(cells)} |")
     return rows
 

@@ -54,7 +54,6 @@ def test_every_worker_is_sent_the_bytes_of_a_tensor() -> None:
     workers = [worker(rendezvous, rank) for rank in (1, 2)]
     try:
         group = rendezvous.wait(lambda: False)
-        del rendezvous  # with its store: those who have met do not need it
         broadcast(group, torch.full((2, 3), 1.5, dtype=torch.bfloat16))
         broadcast(group, torch.full((2, 3), -2.0, dtype=torch.bfloat16))
         for one in workers:

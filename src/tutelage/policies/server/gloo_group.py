@@ -1,13 +1,13 @@
 """A process group of torch.distributed's gloo backend between a trainer and a server's workers.
 
-Rank 0 is the trainer. It opens a key-value store on the address that the server can reach it at, the
-workers come to it there, and the store is closed when all have met: from then on there are only the
-connections of the group. It is no default group, so it stands beside those that either side has.
+Rank 0 is the trainer. It opens a key-value store on the one address that the server can reach it at, which
+stays open as long as the group; the workers find it there, and are connected. It is no default group, so
+it stands beside those that either side has.
 
-    rendezvous = Rendezvous(("10.0.0.2", 8000), workers=1)    # trainer; tells rendezvous.address and .port
+    rendezvous = Rendezvous(("10.0.0.2", 8000), workers=1)   # trainer, with .address and .port
     group = rendezvous.wait(ended=lambda: False)
-    group = join(address, port, rank=1, size=2)         # worker
-    broadcast(group, tensor)                            # both
+    group = join(address, port, rank=1, size=2)              # worker
+    broadcast(group, tensor)                                 # both
 """
 
 import socket
@@ -23,8 +23,6 @@ RENDEZVOUS_SECONDS = 60.0
 """Seconds in which all workers must have come."""
 TENSOR_SECONDS = 120.0
 """Seconds in which the other side must have sent or taken one tensor."""
-
-
 distributed: Any = torch.distributed  # whose stubs name neither the store nor the options
 
 
@@ -67,8 +65,8 @@ class Rendezvous:
         )
 
     def wait(self, ended: Callable[[], bool]) -> Any:
-        """The group. Raises RendezvousFailed after RENDEZVOUS_SECONDS seconds, or as soon as `ended` says that no worker
-        will come any more; RuntimeError where a connection to one fails."""
+        """The group. Raises RendezvousFailed after RENDEZVOUS_SECONDS, or as soon as `ended` says that
+        no worker will come any more; RuntimeError where a connection to one fails."""
         until = time.monotonic() + RENDEZVOUS_SECONDS
         names = [_name(rank) for rank in range(1, self.size)]
         while not self.store.check(names):

@@ -142,7 +142,8 @@ class TrainerEngine(TrainerWeightTransferEngine[TrainerInfo]):  # type: ignore[m
     def trainer_init(
         cls, init_info: TrainerInfo, *, client: Any, source: WeightSource | None = None
     ) -> "TrainerEngine":
-        """Raises what the client does where the server refuses, else RendezvousFailed, RuntimeError, OSError."""
+        """Raises what the client does where the server refuses, else RendezvousFailed, RuntimeError or
+        OSError."""
         engine = cls(client=client, source=source)
         rendezvous = Rendezvous((init_info.host, init_info.port), workers=init_info.workers)
         told = {"address": rendezvous.address, "port": rendezvous.port, "size": rendezvous.size}

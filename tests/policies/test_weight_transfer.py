@@ -121,15 +121,15 @@ def settings(**sampler: Any) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "said"),
+    ("sampler", "reason"),
     [
         ({}, "set its url"),
         ({"servers": 2}, "set its url"),
         ({"url": "http://127.0.0.1:1", "folder": "shared"}, "has a folder"),
     ],
 )
-def test_settings_that_contradict_it(sampler: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_settings_that_contradict_it(sampler: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         settings(transfer="gloo", **sampler)
     settings(**sampler)
 

@@ -1,5 +1,5 @@
 """A run of a few steps that the real vLLM samples: what `make scale-smoke` has time for. The others
-are in `test_real_vllm`.
+are in `test_real_vllm` and `test_real_vllm_transfer`.
 
 Without the environment variable VLLM they are skipped.
 """

@@ -146,8 +146,8 @@ class TrainerEngine(TrainerWeightTransferEngine[TrainerInfo]):  # type: ignore[m
         OSError."""
         engine = cls(client=client, source=source)
         rendezvous = Rendezvous((init_info.host, init_info.port), workers=init_info.workers)
-        told = {"address": rendezvous.address, "port": rendezvous.port, "size": rendezvous.size}
-        answer = _begin(client.init_weight_transfer_engine, told)
+        payload = {"address": rendezvous.address, "port": rendezvous.port, "size": rendezvous.size}
+        answer = _begin(client.init_weight_transfer_engine, payload)
         with _reason(answer):
             engine.group = rendezvous.wait(answer.done)
         answer.result()
@@ -157,13 +157,13 @@ class TrainerEngine(TrainerWeightTransferEngine[TrainerInfo]):  # type: ignore[m
         """Raises what the client does where the server refuses, else RuntimeError."""
         assert self.source is not None
         listed = self.source.metadata()
-        told = {
+        payload = {
             "names": [one.name for one in listed],
             "dtypes": [str(one.dtype).removeprefix("torch.") for one in listed],
             "shapes": [list(one.shape) for one in listed],
         }
         self.client.start_weight_update()
-        answer = _begin(self.client.update_weights, told)
+        answer = _begin(self.client.update_weights, payload)
         with _reason(answer):
             for _, tensor in self.source:
                 broadcast(self.group, tensor.cpu().contiguous())

@@ -34,7 +34,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 
-from tutelage.policies.server.gloo_group import Rendezvous, broadcast, join
+from tutelage.policies.server.gloo_group import Rendezvous, RendezvousFailed, broadcast, join
 
 BACKEND = "tutelage-gloo"
 SERVER_ENDS = 5.0

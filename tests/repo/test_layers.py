@@ -175,6 +175,7 @@ BROAD = {
     "envs.worker": 2,
     "policies.hf.proof": 1,
     "policies.server.http": 1,
+    "policies.server.vllm_gloo": 1,
     "policies.server.serve": 1,
     "policies.server.serve_worker": 2,
     "prompts.bounded": 1,

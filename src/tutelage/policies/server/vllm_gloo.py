@@ -34,7 +34,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 
-from tutelage.policies.server.gloo_group import Rendezvous, RendezvousFailed, broadcast, join
+from tutelage.policies.server.gloo_group import Rendezvous, broadcast, join
 
 BACKEND = "tutelage-gloo"
 SERVER_ENDS = 5.0
@@ -208,7 +208,7 @@ def _begin(call: Callable[[Any], None], argument: Any) -> "Future[None]":
         try:
             call(argument)
             future.set_result(None)
-        except BaseException as error:
+        except Exception as error:  # whatever it is: the future must end
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()

@@ -95,7 +95,7 @@ def test_four_guesses_are_enough_for_who_halves_and_no_range_is_in_both_splits()
 
 def test_each_stretch_of_its_tasks_has_all_places_of_the_secret() -> None:
     panel = Guess().tasks("test")[:200]
-    places = [int(str(t.data["secret"])) - int(str(t.data["low"])) for t in panel]
+    places = [int(t.data["secret"]) - int(t.data["low"]) for t in panel]
     assert set(places) == set(range(SPAN))
     assert max(map(places.count, places)) <= 200 / SPAN + 3
 

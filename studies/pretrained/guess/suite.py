@@ -24,7 +24,7 @@ class Guess:
         # in every stretch of the tasks all ranges and all places of the secret come up about as often
         lows = [low for n, low in enumerate(LOWS) if (n % HELD_OUT == 0) == (split == "test")]
         return [
-            Task(id=f"{split}/{low}/{secret}", data={"low": low, "secret": secret})
+            Task(id=f"{split}/{low}/{secret}", data={"low": str(low), "secret": str(secret)})
             for turn in range(SPAN)
             for low, secret in ((low, low + (n + turn) % SPAN) for n, low in enumerate(lows))
         ]
@@ -63,4 +63,4 @@ class Guess:
 
 
 def _of(task: Task) -> tuple[int, int]:
-    return int(str(task.data["low"])), int(str(task.data["secret"]))
+    return int(task.data["low"]), int(task.data["secret"])

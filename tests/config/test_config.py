@@ -469,7 +469,7 @@ def test_the_settings_of_a_run_and_of_a_model_are_few() -> None:
     # every section takes part, and so does every key that a resolved file can hold
     assert {key.split(".")[0] for key in keys} == set(Config.model_fields) - {"policies"}
     model = [key for key in keys if key.startswith("policy.")]
-    assert len(model) <= 22
+    assert len(model) <= 23
     assert len(keys) - len(model) <= 40
     everything = least(
         "warm_start={name='sft', steps=1, lr=0.1}",

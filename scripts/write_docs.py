@@ -410,6 +410,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "pretrained-guess-differences": lambda: str(
         beside("studies.pretrained.guess.page").differences_table()
     ),
+    "pretrained-guess-play": lambda: str(beside("studies.pretrained.guess.page").play_table()),
     "pretrained-guess-rates": lambda: str(beside("studies.pretrained.guess.page").rates_table()),
     "pretrained-guess-teacher": lambda: str(beside("studies.pretrained.page").table("guess/")),
     "pretrained-cpu": lambda: str(beside("studies.pretrained.page").table("cpu/")),

@@ -10,6 +10,7 @@ from statistics import fmean
 
 from studies import command, plan, results, tables
 from studies.analysis import Panel, result, start, verdict
+from studies.pretrained.guess import play
 from studies.runner import ONE_THREAD
 from tutelage.config.toml_file import load
 from tutelage.evaluation import plots
@@ -27,7 +28,9 @@ def run(methods: Sequence[str], seeds: Sequence[int], jobs: int) -> int:
     if code := _teacher():
         return code
     study = plan.load(STUDY)
-    return command.run(study, study.only(methods=methods, seeds=seeds), RESULTS, jobs=jobs)
+    code = command.run(study, study.only(methods=methods, seeds=seeds), RESULTS, jobs=jobs)
+    play.save(play.of_runs(study.runs))
+    return code
 
 
 def _teacher() -> int:
@@ -91,6 +94,12 @@ def rates_table() -> str:
     ]
     steps = [f"{e.step} steps" if e.step else "start" for e in runs[0].evaluations]
     return tables.table(["method", *steps], rows)
+
+
+def play_table() -> str:
+    """What the student's guesses were like."""
+    study, panel = measured()
+    return play.table(play.read(), {name: study.titles[name] for name in _main(study, panel)})
 
 
 def draw(path: Path = PICTURE) -> Path:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
 
@@ -71,17 +71,28 @@ def table() -> str:
 
 
 def differences_table() -> str:
-    """Each pair of methods, paired by seed and task."""
+    """Each method beside its start and beside each other, paired by seed and task, at each evaluation."""
     study, panel = measured()
     names = _main(study, panel)
     rows = []
-    for place, one in enumerate(names):
-        for other in names[:place]:
-            found = panel.gap(one, other)
-            if found is not None:
-                title = f"{study.titles[one]} minus {study.titles[other]}"
-                rows.append([title, tables.signed(found), verdict(found)])
-    return tables.table(["difference", "points (95 %)", ""], rows)
+    for step, _ in panel.curve(names[0])[1:]:
+        at = partial(_at, step)
+        for place, one in enumerate(names):
+            beside = [(one, start), *((other, at) for other in names[:place])]
+            for other, measure in beside:
+                found = panel.gap(one, other, at, of_baseline=measure)
+                if found is not None:
+                    of = "its start" if other == one else study.titles[other]
+                    title = f"{study.titles[one]} minus {of}"
+                    seeds = ", ".join(map(str, set(panel.values(one)) & set(panel.values(other))))
+                    verdicts = verdict(found)
+                    rows.append([f"{step} steps", title, seeds, tables.signed(found), verdicts])
+    return tables.table(["after", "difference", "seeds", "points (95 %)", ""], rows)
+
+
+def _at(step: int, run: results.Result, last: int) -> list[float]:
+    """The evaluation after a step."""
+    return [float(x) for e in run.evaluations if e.step == step for x in e.won]
 
 
 def rates_table() -> str:
@@ -105,13 +116,14 @@ def play_table() -> str:
 def draw(path: Path = PICTURE) -> Path:
     """Success by training step of each method, over its seeds."""
     study, panel = measured()
-    curves = {
-        study.titles[name]: [
+    curves = {}
+    for name in _main(study, panel):
+        seeds = len(panel.values(name))
+        title = f"{study.titles[name]} ({seeds} seed{'s' if seeds > 1 else ''})"
+        curves[title] = [
             plots.Point(step=at, success=e.mean, low=e.low, high=e.high, n=e.tasks)
             for at, e in panel.curve(name)
         ]
-        for name in _main(study, panel)
-    }
     plots.learning_curve(curves, path, title="SmolLM2-135M: a number of 15 in four guesses")
     return path
 

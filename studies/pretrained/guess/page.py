@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from studies import command, plan, results, tables
-from studies.analysis import Panel, result, start, verdict
+from studies.analysis import Measure, Panel, result, start, verdict
 from studies.pretrained.guess import play
 from studies.runner import ONE_THREAD
 from tutelage.config.toml_file import load
@@ -78,7 +78,8 @@ def differences_table() -> str:
     for step, _ in panel.curve(names[0])[1:]:
         at = partial(_at, step)
         for place, one in enumerate(names):
-            beside = [(one, start), *((other, at) for other in names[:place])]
+            beside: list[tuple[str, Measure]] = [(one, start)]
+            beside += [(other, at) for other in names[:place]]
             for other, measure in beside:
                 found = panel.gap(one, other, at, of_baseline=measure)
                 if found is not None:

@@ -6,7 +6,9 @@ the tasks (`tutelage.evaluation.statistics`).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
+from studies import tables
 from studies.results import Result, Results
 from tutelage.evaluation.comparison import Z80
 from tutelage.evaluation.statistics import Z95, Estimate, difference, mean_of_last, rate
@@ -145,3 +147,13 @@ def totals(runs: Sequence[Result]) -> Mapping[str, float]:
         / len(runs)
         for name in names
     }
+
+
+def rates_table(titles: Mapping[str, str], runs: Sequence[Result]) -> str:
+    """A row for each run of a sweep over rates: success at each of its evaluations."""
+    rows = [
+        [titles[run.method], *(tables.percent(fmean(e.won)) for e in run.evaluations)]
+        for run in runs
+    ]
+    steps = [f"{e.step} steps" if e.step else "start" for e in runs[0].evaluations]
+    return tables.table(["method", *steps], rows)

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 
-from studies import plan, results, tables
+from studies import analysis, plan, results, tables
 from studies.analysis import Panel, result, start
 from studies.analysis import verdict as apart
 from studies.ladder import drift, family, gates, rung_a, strengths, takeover
@@ -222,12 +222,7 @@ def household_rates_table() -> str:
     """The sweep over rates, with a seed that the comparison does not use."""
     study, panel = measured()
     runs = [run for run in panel.results.runs if run.group == RATES]
-    rows = [
-        [study.titles[run.method], *(tables.percent(fmean(e.won)) for e in run.evaluations)]
-        for run in runs
-    ]
-    steps = [f"{e.step} steps" if e.step else "start" for e in runs[0].evaluations]
-    return tables.table(["method", *steps], rows)
+    return analysis.rates_table(study.titles, runs)
 
 
 def matters_table() -> str:

@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
 
-from studies import command, plan, results, tables
+from studies import analysis, command, plan, results, tables
 from studies.analysis import Measure, Panel, result, start, verdict
 from studies.pretrained.guess import play
 from studies.runner import ONE_THREAD
@@ -85,9 +85,11 @@ def differences_table() -> str:
                 if found is not None:
                     of = "its start" if other == one else study.titles[other]
                     title = f"{study.titles[one]} minus {of}"
-                    seeds = ", ".join(map(str, set(panel.values(one)) & set(panel.values(other))))
-                    verdicts = verdict(found)
-                    rows.append([f"{step} steps", title, seeds, tables.signed(found), verdicts])
+                    seeds = ", ".join(
+                        map(str, sorted(set(panel.values(one)) & set(panel.values(other))))
+                    )
+                    points = tables.signed(found)
+                    rows.append([f"{step} steps", title, seeds, points, verdict(found)])
     return tables.table(["after", "difference", "seeds", "points (95 %)", ""], rows)
 
 
@@ -99,13 +101,8 @@ def _at(step: int, run: results.Result, last: int) -> list[float]:
 def rates_table() -> str:
     """The sweep over rates, with a seed that the comparison does not use."""
     study, panel = measured()
-    runs = [each for each in panel.results.runs if each.group == RATES]
-    rows = [
-        [study.titles[each.method], *(tables.percent(fmean(e.won)) for e in each.evaluations)]
-        for each in runs
-    ]
-    steps = [f"{e.step} steps" if e.step else "start" for e in runs[0].evaluations]
-    return tables.table(["method", *steps], rows)
+    runs = [run for run in panel.results.runs if run.group == RATES]
+    return analysis.rates_table(study.titles, runs)
 
 
 def play_table() -> str:

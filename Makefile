@@ -85,7 +85,7 @@ suite-nightly: $(VENV)/.ready-dev
 scale-smoke: $(VENV)/.ready-dev vllm-python
 	VLLM="$(VLLM_PYTHON)" $(BIN)/python -m pytest -rs tests/runs/test_real_vllm_smoke.py
 	$(BIN)/python -m pytest -n $(JOBS) tests/training/test_ranks.py tests/runs/test_ranks_runs.py \
-		tests/runs/test_cluster.py
+		tests/runs/test_always_divided.py tests/runs/test_cluster.py
 	NIGHTLY=1 $(BIN)/python -m pytest tests/runs/test_cluster.py -k sampler_that_is_killed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranks.py --smoke --repeats 1
 
@@ -96,7 +96,7 @@ scale: scale-smoke
 	NIGHTLY=1 $(BIN)/python -m pytest -n $(JOBS) tests/training/test_ranks.py tests/runs/test_ranks_runs.py \
 		tests/runs/test_cluster.py tests/runs/test_cluster_servers.py tests/policies/test_hosted.py \
 		tests/runs/test_sampler_runs.py tests/runs/test_remote_runs.py tests/runs/test_ahead.py \
-		tests/cli/test_plan.py
+		tests/runs/test_always_divided.py tests/cli/test_plan.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranks.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ahead.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/handover.py

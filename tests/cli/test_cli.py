@@ -510,6 +510,7 @@ def test_init_writes_a_file_that_can_be_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     Path("guess.py").write_text(GUESS)
+    monkeypatch.delitem(sys.modules, "guess", raising=False)  # that of the README, say
     assert main(["init", *arguments]) == 0
     shown = capsys.readouterr().out
     written = Path(file).read_text()

@@ -136,6 +136,9 @@ def test_divided_memory_is_that_of_rows() -> None:
     one, four = (divided_memory([student], shape, section, n) for n in (1, 4))
     assert one == memory_of([student])
     assert four == pytest.approx(one - 16 * linear * 3 / 4)
+    never = divided_memory([student], shape, section, 4, always=True)
+    rows = four
+    assert never == rows  # the update is the larger part of both
     lora = PolicySection(model="any", lora=8)
     adapted = replace(student, moments=0, update=1_000_000_000)
     one, four = (divided_memory([adapted], shape, lora, n) for n in (1, 4))
@@ -145,6 +148,14 @@ def test_divided_memory_is_that_of_rows() -> None:
     assert playing == pytest.approx(
         12 * shape.parameters() - 8 * linear * 3 / 4 + 4 * linear / 4 + 10_000_000_000
     )
+    # servers play: no cache, no whole weights, and of a reference a quarter of the layers
+    reference = replace(student, moments=0, update=0)
+    whole, never = (
+        divided_memory([cached, reference], shape, section, 4, always=always)
+        for always in (False, True)
+    )
+    assert whole == pytest.approx(playing + 4 * shape.parameters())
+    assert never == pytest.approx(rows + 4 * shape.parameters() - 4 * linear * 3 / 4)
 
 
 def test_machines_share_their_network() -> None:

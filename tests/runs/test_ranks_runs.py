@@ -18,6 +18,7 @@ from support.tiny_runs import Quiet, tiny_table
 
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse
+from tutelage.policies.base import Sharding
 from tutelage.rollout.ranks import Ranks
 from tutelage.runs import checkpoint, train
 from tutelage.runs.interrupt import TOGETHER
@@ -44,7 +45,9 @@ def config(**changes: object) -> Config:
     return parse(table)
 
 
-def job(resume: bool = False, sharded: bool = False, **changes: object) -> Callable[[Ranks], None]:
+def job(
+    resume: bool = False, sharded: Sharding = "no", **changes: object
+) -> Callable[[Ranks], None]:
     def of(ranks: Ranks) -> None:
         watch = Quiet()
         train.train(config(**changes), resume=resume, watch=watch, ranks=ranks, sharded=sharded)
@@ -116,17 +119,17 @@ def test_a_run_goes_on_with_weights_whole_or_divided(
     before: int, after: int, whole: Path, tmp_path: Path
 ) -> None:
     """A checkpoint of ranks that divide weights and moments is one of a single process."""
-    gang = Gang(before, job(sharded=before > 1), tmp_path)
+    gang = Gang(before, job(sharded="update" if before > 1 else "no"), tmp_path)
     reaches(tmp_path, 4)
     gang.kill(before - 1)
     assert {end.code for end in gang.wait(TELLS + 60)} <= {2, -signal.SIGKILL}
     assert checkpoint.latest(tmp_path / "run").name > checkpoint.START
-    run(after, job(resume=True, sharded=after > 1), tmp_path)
+    run(after, job(resume=True, sharded="update" if after > 1 else "no"), tmp_path)
     agree(whole, tmp_path)
 
 
 def test_one_process_divides_nothing(tmp_path: Path) -> None:
-    (end,) = Gang(1, job(sharded=True), tmp_path).wait()
+    (end,) = Gang(1, job(sharded="update"), tmp_path).wait()
     assert end.code == 2
     assert "start with `torchrun" in end.message
     assert not (tmp_path / "run").exists()
@@ -140,9 +143,9 @@ def press(gang: Gang) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("sharded", ["no", "update"])
 def test_ctrl_c_writes_a_checkpoint_of_the_last_step(
-    sharded: bool, whole: Path, tmp_path: Path
+    sharded: Sharding, whole: Path, tmp_path: Path
 ) -> None:
     gang = Gang(2, job(run__checkpoint_every=100, sharded=sharded), tmp_path)
     reaches(tmp_path, 3)
@@ -178,7 +181,7 @@ def test_ctrl_c_once_more_ends_a_run_with_divided_weights_at_once(
         watch = Playing()
         watched = watch if ranks.rank == 0 else Quiet()
         settings = config(run__checkpoint_every=100)
-        train.train(settings, watch=watched, ranks=ranks, sharded=True)
+        train.train(settings, watch=watched, ranks=ranks, sharded="update")
 
     gang = Gang(2, of, tmp_path)
     appears(tmp_path / "playing")

@@ -22,7 +22,7 @@ from tutelage.hints import Hints
 from tutelage.hints.bank import Bank, Skill
 from tutelage.objective.aligned import Coverage
 from tutelage.objective.batch import collate
-from tutelage.policies.base import Actor, Dtype
+from tutelage.policies.base import Actor, Dtype, Sharding
 from tutelage.policies.hf.lora import Adapters
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model
@@ -104,7 +104,7 @@ def learn(
     ranks: Ranks,
     *,
     student: Callable[[], HFPolicy] = lambda: policy(0),
-    sharded: bool = False,
+    sharded: Sharding = "no",
     **update: Any,
 ) -> dict[str, Any]:
     """A few steps of an algorithm: what was played, every number, and the weights."""
@@ -134,8 +134,12 @@ def learn(
     own = policies["self"]
     assert isinstance(own, HFPolicy)
     before = flat(own)
-    if sharded:
-        own.shard()
+    if sharded != "no":
+        own.shard(always=sharded == "always")
+    if sharded == "always":
+        own.engine = WholeCopy(own, student())
+        for other in ("teacher", "reference"):
+            policies[other].shard(always=True)  # type: ignore[attr-defined]
     optimizer = adamw(
         own.parameters(), lr=RATE, betas=(0.9, 0.999), weight_decay=0.0, offload=False
     )
@@ -175,14 +179,40 @@ def learn(
     out["trained"] = sum(p.numel() for p in own.parameters())
     if own.sharded is not None:
         weights = range(len(own.sharded.whole))
-        out["divided"] = sum(w.numel() for w in own.sharded.whole)
+        out["divided"] = sum(own.sharded.divided(k).numel() for k in weights)
+        out["whole"] = sum(w.numel() for w in own.sharded.whole)
         out["held"] = sum(own.sharded.divided(k).to_local().numel() for k in weights)
     out["skills"] = session.hints.bandit.state()
     return out
 
 
+class WholeCopy:
+    """Samples for a student that no rank has whole, as a server would, with the bytes of its own
+    engine: a copy in this process that is given the weights."""
+
+    def __init__(self, student: HFPolicy, copy: HFPolicy) -> None:
+        self.student, self.copy = student, copy
+        self.submit, self.poll, self.release = copy.submit, copy.poll, copy.release
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        own = dict(self.copy.model.named_parameters())
+        for name, value in self.student.model.named_parameters():
+            assert self.student.sharded is not None
+            own[name].copy_(self.student.sharded.whole_weight(name, value))
+        self.copy.refresh()
+
+
+@torch.no_grad()
 def flat(student: HFPolicy) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in student.model.parameters()])
+    """Every weight, those that are divided for good gathered from all ranks."""
+    divided = student.sharded
+    return torch.cat(
+        [
+            (divided.whole_weight(name, p) if divided is not None else p).detach().flatten()
+            for name, p in student.model.named_parameters()
+        ]
+    )
 
 
 def written(episode: Episode) -> dict[str, object]:
@@ -228,15 +258,21 @@ DIVIDING = (2, 4) if os.environ.get("NIGHTLY") else (2,)
 """Numbers of ranks."""
 
 
-def in_form(name: str, form: str, ranks: Ranks, *, sharded: bool) -> dict[str, Any]:
+def in_form(name: str, form: str, ranks: Ranks, *, sharded: Sharding) -> dict[str, Any]:
     student = partial(policy, 0, 2, **FORMS[form])
     return learn(name, ranks, student=student, sharded=sharded)
 
 
+WHEN: Sequence[Sharding] = ("update", "always")
+
+
 def divided(ranks: Ranks) -> dict[str, dict[str, Any]]:
+    if ranks.size == 1:
+        return {f"{x} {form}": in_form(x, form, ranks, sharded="no") for x, form in DIVIDED}
     return {
-        f"{name} {form}": in_form(name, form, ranks, sharded=ranks.size > 1)
+        f"{name} {form} {when}": in_form(name, form, ranks, sharded=when)
         for name, form in DIVIDED
+        for when in WHEN
     }
 
 
@@ -247,14 +283,16 @@ def divided_by(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
 
 
 @pytest.mark.parametrize("size", DIVIDING)
+@pytest.mark.parametrize("when", WHEN)
 @pytest.mark.parametrize(("name", "form"), DIVIDED)
 def test_divided_weights_agree_with_one_process(
-    name: str, form: str, size: int, divided_by: Learnt
+    name: str, form: str, when: Sharding, size: int, divided_by: Learnt
 ) -> None:
     """FSDP2 over two and four ranks, in unequal shares: some passes are some ranks' alone."""
-    several = [found[f"{name} {form}"] for found in divided_by[size]]
+    several = [found[f"{name} {form} {when}"] for found in divided_by[size]]
     agree(divided_by[1][0][f"{name} {form}"], several)
     for each in several:  # an odd number of rows is divided unequally
+        assert each["whole"] == (0 if when == "always" else each["divided"])
         assert each["held"] == pytest.approx(each["divided"] / size, rel=0.1)
         whole = each["divided"] if not FORMS[form].get("lora") else 0
         less = (0.9 - 0.9 / size) * whole
@@ -266,12 +304,13 @@ def test_weights_divided_in_bfloat16_agree_with_whole_ones(tmp_path: Path) -> No
     """Layers are gathered in bfloat16, as autocast computes with them; sums stay in float32."""
 
     def job(ranks: Ranks) -> list[dict[str, Any]]:
-        return [in_form("sdar", "bfloat16", ranks, sharded=sharded) for sharded in (False, True)]
+        return [in_form("sdar", "bfloat16", ranks, sharded=sharded) for sharded in ("no", *WHEN)]
 
-    for whole, other in run(2, job, tmp_path):
-        assert other["played"] == whole["played"]
-        assert other["norms"] == pytest.approx(whole["norms"], rel=1e-6)
-        assert_close(other["weights"], whole["weights"], atol=1e-6, rtol=0)
+    for whole, *others in run(2, job, tmp_path):
+        for other in others:
+            assert other["played"] == whole["played"]
+            assert other["norms"] == pytest.approx(whole["norms"], rel=1e-6)
+            assert_close(other["weights"], whole["weights"], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(

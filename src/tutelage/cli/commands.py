@@ -88,7 +88,7 @@ def _training(arguments: argparse.Namespace) -> "Config":
     refuse_servers(config, placed=bool(arguments.cluster))
     if arguments.gpu and not arguments.dry_run:
         raise ConfigError("--gpu plans for another machine, so it belongs to --dry-run; add that")
-    if arguments.sharded and arguments.dry_run:
+    if arguments.sharded != "no" and arguments.dry_run:
         raise ConfigError(
             "--dry-run plans for whole weights on every rank; leave --sharded out, or see `tutelage "
             "plan`, which shows the memory of divided ones"

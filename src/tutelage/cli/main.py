@@ -215,8 +215,13 @@ def _train(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--sharded",
-        action="store_true",
-        help="divide the student's layers over the ranks of torchrun (FSDP2)",
+        nargs="?",
+        const="update",
+        default="no",
+        choices=("update", "always"),
+        metavar="WHEN",
+        help="divide the student's layers over the ranks of torchrun (FSDP2): in each `update` (if "
+        "WHEN is left out), or `always`, while servers sample",
     )
     p.add_argument(
         "--cluster",

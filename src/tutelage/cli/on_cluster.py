@@ -68,8 +68,10 @@ def _on(arguments: argparse.Namespace, config: Config, console: Console, whole: 
 def of_ranks(arguments: argparse.Namespace) -> list[str]:
     """What each rank is called with. The file is trusted there, since it was read here: a machine
     of the cluster may not know this user's runs."""
-    switches = ("resume", "sharded", "quiet", "json")
+    switches = ("resume", "quiet", "json")
     chosen = [f"--{name}" for name in switches if getattr(arguments, name)]
+    if arguments.sharded != "no":
+        chosen.append(f"--sharded={arguments.sharded}")
     sinks = [f"--sink={name}" for name in arguments.sink]
     return ["train", str(arguments.file), *arguments.overrides, "--trust", *chosen, *sinks]
 

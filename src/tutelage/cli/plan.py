@@ -37,6 +37,8 @@ class Layout:
     hours       of all steps of the main algorithm, times the cards
     divided_seconds, divided_memory
                 of a step where --sharded divides the student's layers; None where it cannot
+    always_divided_memory
+                the same where no card ever has the whole layers, and servers play
     """
 
     cards: int
@@ -48,6 +50,7 @@ class Layout:
     hours: float
     divided_seconds: float | None = None
     divided_memory: int | None = None
+    always_divided_memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +117,12 @@ def make(
             draws = 32 if size < 1000 else 3
             times = simulate(found, work, links, draws=draws)
             layers = _layers(config, dry, phase) if count > 1 else None
-            slower = memory = None
+            slower = memory = least = None
             if layers is not None and shape is not None:
                 split = simulate(found, replace(work, divided=layers), links, draws=draws)
                 slower = split.seconds
                 memory = divided_memory(dry.models, shape, config.policy, count)
+                least = divided_memory(dry.models, shape, config.policy, count, always=True)
             one = layouts[0].times if layouts else times
             speed = times.episodes / times.seconds / (one.episodes / one.seconds)
             layouts.append(
@@ -132,6 +136,7 @@ def make(
                     hours=count * times.seconds * phase.steps / 3600,
                     divided_seconds=slower,
                     divided_memory=memory,
+                    always_divided_memory=least,
                 )
             )
     return Plan(
@@ -300,7 +305,16 @@ def show(plan: Plan, console: Console) -> None:
     console.print(many)
     if any(each.divided_memory for each in plan.layouts):
         split = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("cards", "groups", "memory of a card", "--sharded", "s a step", "--sharded"):
+        columns = (
+            "cards",
+            "groups",
+            "memory of a card",
+            "--sharded",
+            "always",
+            "s a step",
+            "--sharded",
+        )
+        for column in columns:
             split.add_column(column, justify="right")
         for each in plan.layouts:
             if each.divided_memory is not None:
@@ -309,10 +323,11 @@ def show(plan: Plan, console: Console) -> None:
                     f"{each.groups:,}",
                     in_bytes(each.memory),
                     in_bytes(each.divided_memory),
+                    in_bytes(each.always_divided_memory or 0),
                     f"{each.times.seconds:.3g}",
                     f"{each.divided_seconds:.3g}",
                 )
-        say("\nThe student's layers divided over the cards (--sharded):")
+        say("\nThe student's layers divided over the cards (--sharded, and --sharded always):")
         console.print(split)
     say("\nSimulated, where:")
     for text in plan.assumptions:

@@ -73,21 +73,38 @@ def divided(shape: model_sizes.Shape, section: PolicySection) -> tuple[int, int]
 
 
 def divided_memory(
-    models: Iterable[Model], shape: model_sizes.Shape, section: PolicySection, ranks: int
+    models: Iterable[Model],
+    shape: model_sizes.Shape,
+    section: PolicySection,
+    ranks: int,
+    *,
+    always: bool = False,
 ) -> int:
     """As `memory_of`, where --sharded divides the first of the models over so many ranks. Its whole
-    weights are there while episodes are played, and this rank's rows of them at any time."""
+    weights are there while episodes are played, and this rank's rows of them at any time. Where they
+    are `always` divided, servers play, and nobody has them."""
     student, *others = models
     count, size = divided(shape, section)
     trained = 0 if section.lora else count
     rows, left = size * count // ranks, 1 - 1 / ranks
     moments = student.moments - int(8 * trained * left) if student.moments else 0
-    always = sum((m.weights or 0) + m.moments for m in others) + moments + rows
+    always_there = sum((m.weights or 0) + m.moments for m in others) + moments + rows
     copy = 2 * count if section.dtype == "bfloat16" and not section.lora else 0
     playing = (student.weights or 0) + sum(m.cache or 0 for m in (student, *others))
     learning = (student.weights or 0) - size * count - copy
+    if always:
+        playing = learning
+        always_there -= sum(int(left * _layers_of(m)) for m in others)
     learning += student.update - int(4 * trained * left)
-    return always + max(playing, learning)
+    return always_there + max(playing, learning)
+
+
+def _layers_of(model: Model) -> int:
+    """Bytes of the layers of a model that only scores, in this process."""
+    if model.shape is None or model.weights is None:
+        return 0
+    layers = model.shape.linear() + model.shape.in_experts()
+    return model.weights * layers // max(1, model.shape.parameters())
 
 
 def _shape(name: str, config: Config) -> tuple[str, model_sizes.Shape | None]:

@@ -1,6 +1,6 @@
 """The interfaces of a policy: sample turns for prompts, and score tokens after prompts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,16 +140,23 @@ class Trainable(OpenedPolicy, Protocol):
         ...
 
 
+Sharding = Literal["no", "update", "always"]
+"""When a student's weights are divided over ranks: "update" gathers them for everything else,
+"always" gathers them never."""
+
+
 @runtime_checkable
 class Divided(Protocol):
-    """The divided form of a student's weights, of which each rank trains a part.
+    """The divided form of a policy's weights, of which each rank trains a part.
 
-    whole  the weights that are divided, as they are outside of an update
-    parts  this rank's rows of those that are trained, by the number of the weight
+    whole   the weights that are divided, as they are outside of an update
+    parts   this rank's rows of those that are trained, by the number of the weight
+    always  whether no rank ever has the whole weights: then every rank makes each pass
     """
 
     whole: list[Parameter]
     parts: dict[int, Parameter]
+    always: bool
 
     def collect(self) -> None:
         """Move the gradients of the divided weights to the parts."""
@@ -159,24 +166,28 @@ class Divided(Protocol):
         """Write the parts, which an optimiser has changed, to the divided weights."""
         ...
 
-    def whole_of(self, part: Tensor, like: Tensor) -> Tensor:
-        """A tensor of the shape of a part, of all ranks; any other as it is."""
+    def spread(self, part: Tensor, like: Tensor) -> Tensor:
+        """A tensor of the shape of a part, as rows of one of all ranks; any other as it is."""
         ...
 
-    def part_of(self, part: Tensor, full: Tensor) -> Tensor:
-        """This rank's rows of a tensor of all ranks; any other as it is."""
+    def rows_of(self, part: Tensor, shape: Sequence[int]) -> slice:
+        """This rank's rows of a tensor of all ranks that has this shape."""
         ...
 
 
 @runtime_checkable
 class Shards(Protocol):
-    """A student whose weights can be divided over ranks."""
+    """A policy whose weights can be divided over ranks."""
 
     @property
     def sharded(self) -> Divided | None: ...
 
-    def shard(self, *, offload: bool) -> None:
-        """Divide them from now on."""
+    def shard(self, *, offload: bool = False, always: bool = False, device: str = "") -> None:
+        """Divide them from now on, on a device, which is by default the one where they are."""
+        ...
+
+    def stored(self) -> Mapping[str, Tensor]:
+        """What each rank writes its part of into a checkpoint: empty where `save` writes all."""
         ...
 
     def updating(self) -> AbstractContextManager[None]:

@@ -88,6 +88,7 @@ class Parts:
         own_tokens: bool = False,
         tick: Tick,
         ranks: Ranks = ALONE,
+        divides: bool = False,
     ) -> Iterator[Opened]:
         """Load the policies and start the workers, which end with the context.
 
@@ -95,6 +96,7 @@ class Parts:
         others   policies besides the student; those of the phases if left out
         ranks    the processes of the run, which share its samplers
         own_tokens  the turns of others are in their own tokens, not in the student's
+        divides  load models into main memory: they will be divided over the ranks' devices
         """
         names = self.policies if others is None else others
         with _in_memory():
@@ -107,6 +109,7 @@ class Parts:
                 engines=engines_of(self.config, self.phases) if self.phases else 1,
                 ranks=ranks,
                 own_tokens=own_tokens,
+                divides=divides,
             )
             if others is None:
                 policies = by_family(policies)

@@ -26,6 +26,8 @@ from safetensors.torch import load_file, save_file
 from tutelage.errors import Diverged, RunError
 from tutelage.policies.base import Divided, Shards, Trainable
 from tutelage.rollout.disk import as_disk_error, reason, sync, write_whole
+from tutelage.rollout.ranks import ALONE, Ranks
+from tutelage.runs.divided_checkpoint import WEIGHTS, Reader, finite, see_the_same, write
 
 LATEST = "latest"
 FOLDER = "checkpoints"
@@ -63,29 +65,44 @@ def save(
     folder: Path,
     state: State,
     student: Trainable,
-    moments: Mapping[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
     *,
+    ranks: Ranks = ALONE,
     pinned: str = "",
     interrupted: bool = False,
     acting: Sequence[torch.Tensor] = (),
 ) -> None:
     """Write a checkpoint beside the others, then point `latest` at it, then drop old ones.
 
-    moments      of the optimiser, as `optimizer_tensors` gives them
+    ranks        which call this together where the student's weights are divided over them; rank 0
+                 calls it alone where they are not
     acting       the weights that play the next step, where those are not the student's
     interrupted  made by Ctrl-C between two regular ones: it drops none, and the next regular one
                  replaces it
     """
-    _check_finite(state, student)
+    divided = student.sharded if isinstance(student, Shards) else None
+    together = ranks if divided is not None else ALONE
+    _check_finite(state, student, together)
     target = folder / FOLDER / state.name
     draft = folder / FOLDER / f".{state.name}"
+    moments = optimizer_tensors(optimizer, divided)
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+        if together.rank == 0:
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+        see_the_same(draft, together)
         with as_disk_error():
+            if isinstance(student, Shards) and divided is not None:
+                if weights := student.stored():
+                    write(draft, weights, together, name=WEIGHTS)
+                if moments:
+                    write(draft, moments, together, name=OPTIMIZER)
+            if together.rank:
+                return
             student.save(draft)
             _as_before(folder, draft)
-            save_file(dict(moments), draft / OPTIMIZER)
+            if not (draft / OPTIMIZER).exists():
+                save_file(moments, draft / OPTIMIZER)
             if acting:
                 save_file({str(k): weight for k, weight in enumerate(acting)}, draft / ACTING)
         for path in draft.iterdir():
@@ -107,11 +124,9 @@ def save(
         prune(folder, {state.name, pinned})
 
 
-def _check_finite(state: State, student: Trainable) -> None:
+def _check_finite(state: State, student: Trainable, ranks: Ranks) -> None:
     """Refuse weights that are not finite, which would replace the last good ones."""
-    divided = student.sharded if isinstance(student, Shards) else None
-    weights = [*student.parameters(), *(divided.whole if divided is not None else ())]
-    if not all(bool(p.isfinite().all()) for p in weights):
+    if not finite(ranks, list(student.parameters())):
         raise Diverged(
             f"the weights after step {state.step} are not finite, so they were not saved; continue "
             "from the last checkpoint with --resume and a lower update.lr or update.grad_clip"
@@ -173,19 +188,15 @@ def _as_before(folder: Path, draft: Path) -> None:
 
 
 def optimizer_tensors(
-    optimizer: torch.optim.Optimizer, divided: Divided | None = None, *, keep: bool = True
+    optimizer: torch.optim.Optimizer, divided: Divided | None = None
 ) -> dict[str, torch.Tensor]:
-    """AdamW's moments and counts by parameter number. Of weights that are divided over ranks they
-    are those of all ranks, which call this at the same time.
-
-    keep  False on a rank that writes no checkpoint: it sends its part and has nothing
-    """
+    """AdamW's moments and counts by parameter number: this rank's rows of divided weights'."""
     parameters, found = _parameters(optimizer), {}
     for index, moments in optimizer.state_dict()["state"].items():
         for name, value in moments.items():
-            whole = divided.whole_of(parameters[index], value) if divided else value
-            if keep:
-                found[f"{index}.{name}"] = whole
+            found[f"{index}.{name}"] = (
+                value if divided is None else divided.spread(parameters[index], value)
+            )
     return found
 
 
@@ -201,14 +212,18 @@ def restore_optimizer(
     state: dict[int, dict[str, torch.Tensor]] = {}
     parameters = _parameters(optimizer)
     try:
-        for key, full in load_file(path).items():
+        file = Reader(path)
+        for key in file.names():
             index, _, name = key.partition(".")
-            value = divided.part_of(parameters[int(index)], full) if divided else full
-            if name != "step" and value.shape != parameters[int(index)].shape:
-                raise ValueError("it belongs to another model")
-            # in the file's mapping they lie at other addresses than in a run that never stopped,
-            # and kernels may round by address
-            state.setdefault(int(index), {})[name] = value.clone()
+            of = parameters[int(index)]
+            if name == "step":
+                value = file.rows(key, slice(None)).reshape(())  # ranks together write it as [1]
+            else:
+                rows = divided.rows_of(of, file.shape(key)) if divided else slice(None)
+                value = file.rows(key, rows)
+                if value.shape != of.shape:
+                    raise ValueError("it belongs to another model")
+            state.setdefault(int(index), {})[name] = value
         if state and set(state) != set(range(len(parameters))):
             raise ValueError("it belongs to another model")
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

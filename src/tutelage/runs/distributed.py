@@ -48,6 +48,13 @@ class Lost(RunError):
     """The connection to another rank broke."""
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that a connection between ranks broke: those of the passes and checkpoints
+    of divided weights come from torch itself, which has no class for gloo's."""
+    known = isinstance(error, Lost | dist.DistError)
+    return known or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
+
+
 class _Terminated(BaseException):
     """SIGTERM came: from torchrun, since another rank ended, or from this rank's own watch."""
 
@@ -314,7 +321,7 @@ class _Watch:
     def ending(self, error: BaseException) -> BaseException:
         """What to raise for an error: itself, the sentence of another rank, or nothing that is said
         twice."""
-        own = not isinstance(error, Lost | _Terminated)
+        own = not (isinstance(error, _Terminated) or is_lost(error))
         problem = self._in_words(error) if own else self._found()
         with contextlib.suppress(RuntimeError):
             problem = _set_error(self.store, problem)

@@ -41,6 +41,8 @@ HARMLESS = {
     "run.folder",
     "run.checkpoint_every",
     "policy.gradient_checkpointing",
+    # servers have other addresses after every start of a job; they are given the student's weights
+    *("policy.sampler.url", "policy.sampler.servers", "policy.sampler.folder"),
 }
 """Settings that do not change results, which may differ when a run is continued."""
 CALMING = {"update.lr", "update.warmup", "update.grad_clip", "warm_start.lr"}

@@ -5,7 +5,7 @@ import copy
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -449,22 +449,25 @@ def policies_of(
     engines: int = 1,
     ranks: Ranks = ALONE,
     own_tokens: bool = False,
+    divides: bool = False,
 ) -> dict[str, OpenedPolicy]:
     """The student as "self", from the folder `student` where given, and the wanted others; so many
     of them are `engines` that sample at the same time. Their turns are in the student's tokens, or
-    in their own with `own_tokens`, which is for playing alone."""
+    in their own with `own_tokens`, which is for playing alone. Where weights will be divided over
+    ranks for good, models are loaded into main memory."""
     quiet()
     names, sampler = sorted(set(wanted) & set(config.policies)), config.policy.sampler
+    home = in_main_memory(config, ["self", *names]) if divides else config
     for name in names:
         section, where = config.policies[name], f"policies.{name}"
         if section.servers:  # they load their models at the same time
             begin_teacher(section, locate(section.model, where=where), where=where)
-    own = open_policy(opening_of(config, "self", suite, context, folder=student, engines=engines))
+    own = open_policy(opening_of(home, "self", suite, context, folder=student, engines=engines))
     policies = {"self": own}
     if sampler is not None and sampler.servers:
         give_sampler(own, config, ranks=ranks)  # whose servers start beside those of teachers
     for name in names:
-        other = opening_of(config, name, suite, context, student=own, engines=engines)
+        other = opening_of(home, name, suite, context, student=own, engines=engines)
         policies[name] = open_policy(other)
     for name, policy in policies.items():
         if isinstance(policy, Trainable) and policy is not own:
@@ -474,6 +477,17 @@ def policies_of(
     if sampler is not None and not sampler.servers:
         give_sampler(own, config, ranks=ranks)
     return policies
+
+
+def in_main_memory(config: Config, names: Collection[str]) -> Config:
+    """The configuration in which these models of transformers are on the CPU."""
+    host = {"device": "cpu"}
+    others = {
+        name: section.model_copy(update=host) if name in names and not section.remote else section
+        for name, section in config.policies.items()
+    }
+    own = config.policy.model_copy(update=host) if "self" in names else config.policy
+    return config.model_copy(update={"policy": own, "policies": others})
 
 
 def opening_of(

@@ -31,11 +31,12 @@ from tutelage.objective import (
 from tutelage.objective.aligned import Coverage
 from tutelage.objective.batch import collate
 from tutelage.objective.scores import Scores
-from tutelage.policies.base import Aligns, OpenedPolicy
+from tutelage.policies.base import Aligns, OpenedPolicy, Shards
 from tutelage.policies.server.vllm import VllmEngine
 from tutelage.policies.translated import TextOnly
 from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
+from tutelage.rollout.ranks import ALONE, Ranks
 from tutelage.rollout.session import Session
 from tutelage.runs.models import student_of
 from tutelage.runs.phases import Phase
@@ -63,6 +64,7 @@ class Wiring:
     task: Task
     split: str
     replayed: bool = False  # recorded episodes stand for the expert's
+    ranks: Ranks = ALONE  # which run the tests together, where weights are always divided over them
 
     def views(self) -> dict[str, View]:
         """Every view of every phase whose policy is there (a reference is made later)."""
@@ -381,10 +383,11 @@ def silent_terms(wiring: Wiring) -> None:
     base = Reinforce(advantage=ONE, surrogate=score_function(), name="base")
     alone = _gradient(wiring, episode, (base,))
     beside = _gradient(wiring, episode, (base, *terms))
-    apart = _distance(alone, beside)
+    apart = max(wiring.ranks.gather(_distance(alone, beside)))
     if apart == 0:
         return
     noise = max(_distance(alone, _gradient(wiring, episode, (base,))) for _ in range(REPEATS))
+    noise = max(wiring.ranks.gather(noise))
     if not apart <= NOISE_FACTOR * noise:
         raise PolicyError(
             f"a loss with coefficient 0 changes the gradient (by {apart:.3g} in norm; forming the "
@@ -422,9 +425,17 @@ def _gradient(wiring: Wiring, episode: Episode, terms: tuple[Term, ...]) -> list
     parts = {
         name: objective.token_weight * term(live, everything) for name, term in objective.terms
     }
-    parameters = list(student_of(wiring.policies).parameters())
+    student = student_of(wiring.policies)
+    parameters = list(student.parameters())
     loss = torch.stack([part.sum() for part in parts.values()]).sum()
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    if isinstance(student, Shards) and student.sharded is not None:
+        loss.backward()  # type: ignore[no-untyped-call]  # FSDP sums in its hooks, which grad() misses
+        student.sharded.collect()
+        gradients = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
+    else:
+        gradients = list(torch.autograd.grad(loss, parameters, allow_unused=True))
     return [
         torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)
     ]

@@ -2,31 +2,36 @@
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 
-from tutelage.config.schema import Config
+from tutelage.config.schema import Config, PolicySection
 from tutelage.config.toml_file import write
 from tutelage.errors import ConfigError
-from tutelage.policies.base import Shards, Trainable
+from tutelage.policies.base import OpenedPolicy, Sharding, Shards, Trainable
+from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.registry import open_policy
 from tutelage.rollout.ranks import Ranks
+from tutelage.runs import models
 from tutelage.runs.assemble import Parts
+from tutelage.runs.phases import acting
 
 
 def refuse_unlike_settings(
-    ranks: Ranks, config: Config, *, resume: bool, sharded: bool = False
+    ranks: Ranks, config: Config, *, resume: bool, sharded: Sharding = "no"
 ) -> None:
     """Raises ConfigError on every rank where one was started with other settings than rank 0, and
     where one process is to divide weights."""
     if ranks.size == 1:
-        if sharded:
+        if sharded != "no":
             raise ConfigError(
                 "--sharded divides the student's layers over the ranks of torchrun, and this is one "
                 "process; start with `torchrun --nproc-per-node N -m tutelage train FILE "
                 "--sharded`, or leave --sharded out"
             )
         return
-    facts = {"settings": write(config), "--resume": str(resume), "--sharded": str(sharded)}
+    facts = {"settings": write(config), "--resume": str(resume), "--sharded": sharded}
     ranks.refuse_unlike(
         {name: hashlib.sha256(text.encode()).hexdigest() for name, text in facts.items()},
         "was started with other {name} than rank 0; give every rank the same file and settings",
@@ -56,15 +61,83 @@ def refuse_idle_ranks(ranks: Ranks, parts: Parts) -> None:
             )
 
 
-def divide(student: Trainable, *, offload: bool) -> None:
-    """Divide a student's layers over the ranks. Raises ConfigError or PolicyError where it cannot
+def refuse_always(parts: Parts) -> None:
+    """Raises ConfigError where something needs the whole weights of a model that no rank is to hold:
+    what plays in this process."""
+    config = parts.config
+    sampler = config.policy.sampler
+    if sampler is None or not sampler.remote:
+        raise ConfigError(
+            "--sharded always: no rank has the whole student, so none can play with it; set "
+            "policy.sampler.url to a server for each rank, or use --sharded update"
+        )
+    if sampler.transfer == "gloo":
+        raise ConfigError(
+            '--sharded always: policy.sampler.transfer = "gloo" sends weights that a rank holds whole; '
+            "leave transfer out, or use --sharded update"
+        )
+    if config.rollout.ahead:
+        raise ConfigError(
+            "--sharded always: with rollout.concurrency ahead = 1 a process beside each rank holds "
+            "the whole student; leave ahead out, or use --sharded update"
+        )
+    local = sorted(acting(config, parts.phases))
+    if "reference" in local and "reference" not in config.policies:
+        raise ConfigError(
+            "--sharded always: the algorithm lets the reference play, of which no rank has the "
+            "whole weights; use --sharded update"
+        )
+    if local:
+        raise ConfigError(
+            f"--sharded always: policies.{local[0]} plays turns, for which each rank would hold all "
+            "of its weights; serve it (its url, or servers with --cluster), or use --sharded update"
+        )
+
+
+def divide(student: OpenedPolicy, *, offload: bool, always: bool = False, device: str = "") -> None:
+    """Divide a policy's layers over the ranks. Raises ConfigError or PolicyError where it cannot
     be divided."""
     if not isinstance(student, Shards):
         raise ConfigError(
             f"policy.model: a {type(student).__name__} cannot be divided over ranks "
             "(tutelage.policies.base.Shards); leave --sharded out, or train a model of transformers"
         )
-    student.shard(offload=offload)
+    student.shard(offload=offload, always=always, device=device)
+
+
+def divide_all(policies: Mapping[str, OpenedPolicy], config: Config) -> None:
+    """Divide the student and the models of transformers that score in this process, which are in
+    main memory, for good, on the devices that their sections name."""
+    for name, policy in policies.items():
+        if name != "self" and not isinstance(policy, HFPolicy):
+            continue  # on a server, or with a tokenizer of its own: see docs/scaling.md
+        section, where = section_of(config, name)
+        divide(
+            policy,
+            offload=config.update.offload,
+            always=True,
+            device=models.device_of(section, where=where),
+        )
+
+
+def section_of(config: Config, name: str) -> tuple[PolicySection, str]:
+    """The section of a policy and its name."""
+    own = name == "self"
+    return (config.policy, "policy") if own else (config.policies[name], f"policies.{name}")
+
+
+def divided_reference(parts: Parts, start: Path) -> OpenedPolicy:
+    """The student of a checkpoint, frozen and divided for good."""
+    config = parts.config
+    host = models.in_main_memory(config, ["self"])
+    policy = open_policy(
+        models.opening_of(host, "self", parts.suite, parts.context, folder=str(start))
+    )
+    if isinstance(policy, Trainable):
+        policy.freeze()
+    device = models.device_of(config.policy, where="policy")
+    divide(policy, offload=config.update.offload, always=True, device=device)
+    return policy
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from torch import Tensor
 from tutelage.config.schema import Config
 from tutelage.errors import Diverged, RunError
 from tutelage.evaluation.evaluate import evaluate, named
-from tutelage.policies.base import Divided, OpenedPolicy, Shards, Trainable
+from tutelage.policies.base import Divided, OpenedPolicy, Sharding, Shards, Trainable
 from tutelage.policies.by_family import taught_lines
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.registry import open_policy
@@ -90,7 +90,7 @@ def train(
     resume: bool = False,
     watch: Watch,
     ranks: Ranks = ALONE,
-    sharded: bool = False,
+    sharded: Sharding = "no",
 ) -> Path:
     """Run a configuration to its end in its folder, which is returned. Raises ConfigError and
     PolicyError for a configuration that cannot be run, RunError for later failures. After a
@@ -98,7 +98,8 @@ def train(
     is finished first, since all ranks have parts of it.
 
     ranks    the processes that share the run; each calls this with the same configuration
-    sharded  divide the student's layers over the ranks
+    sharded  divide the student's layers over the ranks: "update" in updates alone, "always" so that
+             no rank ever holds the whole weights on its device, while servers sample
     """
     refuse_reimport()
     watch = watch if ranks.rank == 0 else Unwatched()
@@ -107,6 +108,9 @@ def train(
     config = parts.config
     together.refuse_idle_ranks(ranks, parts)
     refuse_ranks(config, ranks)
+    always = sharded == "always"
+    if always:
+        together.refuse_always(parts)
     for notice in parts.notices:
         watch.warned(notice)
     replay = Replay(Path(config.rollout.replay)) if config.rollout.replay else None
@@ -120,7 +124,7 @@ def train(
             watch.warned(sentence)
         student = str(folder.newest or "")
         session, policies = closing.enter_context(
-            parts.open(student=student, tick=watch.playing, ranks=ranks)
+            parts.open(student=student, tick=watch.playing, ranks=ranks, divides=always)
         )
         player: Ahead | None = None
         if config.rollout.ahead:
@@ -128,6 +132,8 @@ def train(
         closing.callback(watch.closed)
         facts = {name: policy.chat.fingerprint() for name, policy in policies.items()}
         together.refuse_unlike_models(ranks, facts, models.student_of(policies))
+        if always:
+            together.divide_all(policies, config)
         pinned = {"tokenizers": facts, "panel": parts.panel.fingerprint if parts.panel else ""}
         wiring = Wiring(
             phases=parts.phases,
@@ -136,6 +142,7 @@ def train(
             task=parts.tasks[0],
             split=config.env.split,
             replayed=replay is not None,
+            ranks=ranks if always else ALONE,
         )
         watch.tested(run_all(wiring))
         parts.rest()
@@ -145,7 +152,7 @@ def train(
             watch.warned(sentence)
         if folder.writes:
             run_folder.claim(folder, config, pinned)
-        if sharded:
+        if sharded == "update":
             together.divide(models.student_of(policies), offload=config.update.offload)
         session = replace(session, ranks=ranks)
         hinter = _hinter(config, folder, session)
@@ -335,9 +342,13 @@ class _Loop:
 
     def _reference(self, new: bool) -> OpenedPolicy:
         """The student as it was before the main algorithm's first step, frozen."""
-        if new:
+        always = self.divided is not None and self.divided.always
+        if new and not always:
             return self.student.copied()
         start = self.folder.path / checkpoint.FOLDER / checkpoint.START
+        if always:
+            self.ranks.gather(None)  # until rank 0 has written it
+            return together.divided_reference(self.parts, start)
         if isinstance(self.student, HFPolicy) and self.student.adapters is not None:
             copied = self.student.copied()
             assert copied.adapters is not None
@@ -499,16 +510,13 @@ class _Loop:
     def _save(self, phase: Phase, done: int) -> None:
         if self.divided is None and not self.folder.writes:
             return
-        writes = self.folder.writes
-        moments = checkpoint.optimizer_tensors(self.optimizer, self.divided, keep=writes)
-        if not writes:
-            return
         state = self._state(phase, done, self.folder.lengths())
         checkpoint.save(
             self.folder.path,
             state,
             self.student,
-            moments,
+            self.optimizer,
+            ranks=self.ranks,
             pinned=checkpoint.START if self.parts.makes_reference else "",
             acting=self._acting(state),
         )
@@ -560,14 +568,12 @@ class _Loop:
         if self.ranks.first(saved) if self.divided is not None else saved:
             return
         self.folder.lengths()
-        moments = checkpoint.optimizer_tensors(self.finished.optimizer, self.divided, keep=writes)
-        if not writes:
-            return
         checkpoint.save(
             self.folder.path,
             state,
             self.student,
-            moments,
+            self.finished.optimizer,
+            ranks=self.ranks,
             interrupted=True,
             acting=self._acting(state),
         )

@@ -96,9 +96,12 @@ class Shard:
         batch = self.layout.batch
         return torch.tensor(self.owner, device=batch.owner.device)[batch.owner] == rank
 
-    def gathering(self, fetch: Fetch) -> Fetch:
+    def gathering(self, fetch: Fetch, beside: Callable[[str], None]) -> Fetch:
         """Scores before the update: each process computes those of its own tokens, and all get
-        every log-probability."""
+        every log-probability.
+
+        beside  called with a view by a rank that has no tokens of it to score
+        """
         if self.alone:
             return fetch
         local, device = self.tokens_of(self.ranks.rank), self.layout.batch.logp.device
@@ -109,6 +112,8 @@ class Shard:
             if (tokens & local).any():
                 own, index = fetch(view, tokens & local)
                 logp, full = own.logp, own.has_distribution
+            else:
+                beside(view)
             parts = self.ranks.gather((index.cpu(), logp.detach().cpu(), full))
             start = sum(len(i) for i, *_ in parts[: self.ranks.rank])
             row = torch.full((sum(len(i) for i, *_ in parts),), -1, device=device)
@@ -245,6 +250,12 @@ def _buckets(gradients: Sequence[Tensor]) -> list[list[Tensor]]:
     return buckets
 
 
-def divided(student: Scorer | None) -> Shards | None:
-    """A student whose weights are divided over ranks; None for any other."""
-    return student if isinstance(student, Shards) and student.sharded is not None else None
+def divided(policy: Scorer | None) -> Shards | None:
+    """A policy whose weights are divided over ranks; None for any other."""
+    return policy if isinstance(policy, Shards) and policy.sharded is not None else None
+
+
+def always_divided(policy: Scorer | None) -> bool:
+    """Whether all ranks make every pass of a policy together."""
+    found = divided(policy)
+    return found is not None and found.sharded is not None and found.sharded.always

@@ -109,7 +109,8 @@ def train_step(
         coverage=shard.coverage(coverages(layout, algorithm, policies, update.device)),
     )
     shared = shared_scores(layout, algorithm.all_views())
-    before = LazyScores(shared, shard.gathering(views.before_update), layout.batch.token)
+    fetch = shard.gathering(views.before_update, views.beside_others)
+    before = LazyScores(shared, fetch, layout.batch.token)
     state = state_of(algorithm, layout.batch, before, step, update.truncate, views.coverage)
     objective = bind(algorithm, state)
     mismatch = compare(algorithm, layout.batch, before.if_read, update.mismatch)

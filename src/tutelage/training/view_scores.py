@@ -18,7 +18,7 @@ from tutelage.prompts.prompter import Sample
 from tutelage.rollout.session import Clock
 from tutelage.training.layout import Layout, MicroBatch, Span, spans_holding
 from tutelage.training.sampler_mismatch import corrected
-from tutelage.training.shard import divided
+from tutelage.training.shard import always_divided, divided
 
 
 def coverages(
@@ -85,6 +85,13 @@ class ViewScores:
         self.clock.add("teacher", since)
         return scores, self.layout.token_index(spans).to(self.device)
 
+    def beside_others(self, view: str) -> None:
+        """What a rank without tokens of a view does while others score theirs before the update."""
+        policy = self._policy(view)
+        if always_divided(policy):
+            with torch.no_grad():
+                policy.score([], self.temperature)
+
     def live(
         self, needed: Collection[str], spans: Sequence[Span], every: Collection[str] = ()
     ) -> tuple[dict[str, Scores], list[Tensor] | None]:
@@ -93,8 +100,8 @@ class ViewScores:
         same ids.
 
         every  the views that some rank needs. A rank that does not makes an idle pass in their
-               place, if the weights are divided over ranks; the results of these come second,
-               None where weights are not divided
+               place, if the weights of their policy are divided over ranks; the results of the
+               student's come second, None where its weights are not divided
         """
         followed, student = self.algorithm.followed(), divided(self.policies.get("self"))
         live: dict[str, Scores] = {}
@@ -105,11 +112,13 @@ class ViewScores:
             elif student is not None and self.views[name].policy == "self":
                 idle.append(student.idle())
         for name in sorted({*needed, *every} & followed):
-            own = student if self.views[name].policy == "self" else None
+            own = divided(self._policy(name))
             with torch.no_grad():
                 if name in needed:
                     twin = None if own else self._twin(name, live, spans)
                     live[name] = live[twin] if twin else self._score(name, spans).to(self.device)
+                elif own is not None and always_divided(self._policy(name)):
+                    self.beside_others(name)
                 elif own is not None:
                     own.idle()
         return live, idle if student is not None else None

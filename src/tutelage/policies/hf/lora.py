@@ -6,7 +6,7 @@ first. A folder with adapters holds them and the name of their base model, not i
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,9 +85,14 @@ class Adapters:
         restore(self._wrapped, folder)
 
 
-def weights(model: Any) -> Iterator[tuple[str, Tensor]]:
+def weights(
+    model: Any, whole: Callable[[str, Tensor], Tensor] | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """The weights of a model by the names of its base, with adapters merged into them:
-    W + (ALPHA / rank) B A. One merged weight is in memory at a time."""
+    W + (ALPHA / rank) B A. One merged weight is in memory at a time.
+
+    whole  gives a weight that is elsewhere, from its name and what the model has in its place
+    """
     for name, value in model.state_dict().items():
         path, _, last = name.rpartition(".")
         if ".lora_" in name:
@@ -99,6 +104,8 @@ def weights(model: Any) -> Iterator[tuple[str, Tensor]]:
             layer = model.get_submodule(path)
             if getattr(layer, "parameter_name", "weight") == last:
                 delta = layer.get_delta_weight("default")
+        if whole is not None:
+            value = whole(name, value)
         yield f"{path}.{last}", value if delta is None else value + delta.to(value)
 
 

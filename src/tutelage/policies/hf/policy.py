@@ -23,6 +23,7 @@ from tutelage.policies.hf.compat import cache_argument
 from tutelage.policies.hf.folder import end_tokens
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.lora import Adapters
+from tutelage.policies.hf.lora import weights as merged_weights
 from tutelage.policies.hf.plain import PlainEngine, PlainPath
 from tutelage.policies.hf.readout import Readout
 from tutelage.policies.hf.sharded import Sharded
@@ -174,6 +175,10 @@ class HFPolicy:
         policy = copy.copy(self)
         policy.sharded = None
         shared = {id(p): p for p in self.model.parameters() if not p.requires_grad}
+        if self.sharded is not None and self.sharded.always:
+            raise PolicyError(
+                "a policy whose weights are always divided has no copy in one process"
+            )
         for weight in self.sharded.whole if self.sharded is not None else ():
             shared.pop(id(weight), None)  # it is given back during an update
         policy.model, policy.adapters = copy.deepcopy((self.model, self.adapters), shared)
@@ -409,10 +414,16 @@ class HFPolicy:
         token = torch.tensor([t for s in samples for t in s.tokens], device=self.device)
         parts, order, sequences = [], [], pack(samples)
         prefix = self._prefix_of(sequences) if self._can_share else None
-        for group in self._batches(sequences):
+        groups = self._batches(sequences)
+        others = self._passes_of_others(len(groups))
+        for group in groups:
             parts.append(self._predicting(group, prefix))
             order += [index for sequence in group for index in sequence.flat]
-        inverse = torch.tensor(order, device=self.device).argsort()
+        for _ in range(others):
+            self.idle()
+        if not parts:
+            parts = [self.head.new_zeros((0, self.head.shape[1]))]
+        inverse = torch.tensor(order, device=self.device, dtype=torch.long).argsort()
         head = self.head if torch.is_grad_enabled() else self.head.detach()
         hidden, leaf = torch.cat(parts)[inverse], None
         if self._bfloat16_head:
@@ -451,12 +462,24 @@ class HFPolicy:
 
     def _batches(self, sequences: Sequence[PackedSequence]) -> list[list[PackedSequence]]:
         """The sequences of each pass."""
-        if self.sharded is not None and self.sharded.active:
+        divided = self.sharded
+        if (
+            divided is not None
+            and divided.active
+            and (torch.is_grad_enabled() or not divided.always)
+        ):
             return [list(sequences)]  # one pass on every rank: micro-batches keep the budget
         if self.plain is None:
             return batches(sequences, self.tokens, padded=self.padded)
         groups = self.plain.groups([len(each.ids) for each in sequences], self.tokens)
         return [[sequences[i] for i in group] for group in groups]
+
+    def _passes_of_others(self, own: int) -> int:
+        """Passes without a gradient that another rank makes beyond this one's own, where weights are
+        always divided: all ranks score at the same time, and each its own tokens."""
+        if self.sharded is None or not self.sharded.always or torch.is_grad_enabled():
+            return 0
+        return self.sharded.agreed(own) - own
 
     def _padded_pass(self, sequences: Sequence[PackedSequence]) -> tuple[Tensor, list[int]]:
         """Hidden states of sequences padded to the longest, on one axis [B T, H], and where on it
@@ -544,11 +567,14 @@ class HFPolicy:
 
     # -- divided over ranks
 
-    def shard(self, *, offload: bool = False) -> None:
+    def shard(self, *, offload: bool = False, always: bool = False, device: str = "") -> None:
         """Divide the layers over the ranks of torch.distributed from now on. Every rank calls this,
         with the same weights. Parameters are then this rank's parts.
 
         offload  keep the parts in main memory, where the model is on a GPU
+        always   not in updates alone: the policy samples nothing itself, every rank calls `score`
+                 equally often, and all call `save` and `weights` together
+        device   to which the model is moved, a layer at a time; where it is if empty
 
         Raises PolicyError for a model that cannot be divided.
         """
@@ -559,17 +585,22 @@ class HFPolicy:
             reason = "it is compiled; leave compile out"
         elif any(hasattr(m, "compute_dtype") for m in self.base.modules()):
             reason = "its weights are packed in 4 bits; leave quantize out"
+        elif always and any(x.dim() == 0 for x in self.model.state_dict().values()):
+            reason = "it has weights that are single numbers; use --sharded update"
         if reason:
             raise PolicyError(
                 f"this model cannot be divided over ranks, since {reason}, or train without "
                 "--sharded"
             )
+        self.device = device or self.device
         self.sharded = Sharded(
             self.model,
             self.base,
             architecture.text_config(self.model.config),
             bfloat16=self._bfloat16,
             offload=offload,
+            always=always,
+            device=self.device,
         )
 
     @contextlib.contextmanager
@@ -591,14 +622,42 @@ class HFPolicy:
         )
         return hidden
 
+    def version(self) -> tuple[int, ...]:
+        """Another one after each change of the weights; the same on every rank that divides them."""
+        if self.sharded is not None and self.sharded.always:
+            return (self.sharded.updates,)
+        # torch counts the in-place writes to a tensor
+        return tuple(value._version for value in self.model.state_dict().values())
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights by the names of the base, with adapters merged into them; one that is merged
+        or gathered from all ranks is in memory at a time."""
+        return merged_weights(self.model, self.sharded.whole_weight if self.sharded else None)
+
     # -- storage
+
+    def stored(self) -> dict[str, Tensor]:
+        if self.sharded is None or not self.sharded.always or self.adapters is not None:
+            return {}
+        return self.sharded.stored(self.model)
 
     def save(self, folder: Path) -> None:
         """Write weights or adapters as safetensors, configuration and tokenizer: a folder that
         `load` reads."""
-        if self.adapters is None:
+        if self.adapters is None and self.sharded is not None and self.sharded.always:
+            self._save_without_weights(folder)
+        elif self.adapters is None:
             self.model.save_pretrained(folder, safe_serialization=True)
         else:
             self.adapters.save(folder)
             self.model.config.save_pretrained(folder)
         self.chat.tokenizer.save_pretrained(folder)
+
+    def _save_without_weights(self, folder: Path) -> None:
+        """What stands beside the weights, which all ranks write together."""
+        config = self.model.config
+        config.architectures = [type(self.model).__name__]
+        config.dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
+        config.save_pretrained(folder)
+        if self.model.generation_config is not None:
+            self.model.generation_config.save_pretrained(folder)

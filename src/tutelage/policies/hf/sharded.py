@@ -1,18 +1,23 @@
-"""A model's layers divided over ranks by FSDP2, for passes with a gradient.
+"""A model's layers divided over ranks by FSDP2.
 
-A policy keeps its model as it is, whole, for everything that a rank does by itself: sampling,
-scoring before the update, saving. Beside it stands a second form of the same layers, whose linear
-weights are divided by `torch.distributed.fsdp.fully_shard`. Inside an update the whole weights are
-given back, and every pass goes through the divided form, in which a layer is gathered where it is
-computed; after the update they are gathered again. Embedding, LM head, norms, biases and adapters
-are small or are read outside of `forward`: they are whole in both forms, the same tensors.
+Beside a policy's model stands a second form of the same layers, whose linear weights are divided by
+`torch.distributed.fsdp.fully_shard`: a layer is gathered where it is computed. Embedding, LM head,
+norms, biases and adapters are small or are read outside of `forward`: they are whole in both forms,
+the same tensors.
 
-A rank that computes a pass alone would wait for ever: inside an update all ranks make the same
-passes in the same order.
+Divided in the update, the policy keeps its whole weights for what a rank does by itself: sampling,
+scoring before the update, saving. They are given back at the beginning of an update, in which every
+pass goes through the divided form, and are gathered again at its end.
+
+Divided always, the whole weights are given back for good: every pass goes through the divided form,
+and servers sample. One weight at a time is gathered for them.
+
+A rank that computes a divided pass alone would wait for ever: all ranks make the same passes in the
+same order.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,10 +35,20 @@ class Sharded:
 
     bfloat16  gather layers in bfloat16, as autocast would compute with them
     offload   keep this rank's rows in main memory, with their gradients and moments
+    always    no rank has the whole weights again
+    device    of the divided form, to which each layer is moved before it is divided
     """
 
     def __init__(
-        self, model: Any, base: nn.Module, config: Any, *, bfloat16: bool, offload: bool
+        self,
+        model: Any,
+        base: nn.Module,
+        config: Any,
+        *,
+        bfloat16: bool,
+        offload: bool,
+        always: bool = False,
+        device: str,
     ) -> None:
         # imported here, since a run in one process needs none of it
         from torch.distributed.device_mesh import init_device_mesh
@@ -44,11 +59,13 @@ class Sharded:
             fully_shard,
         )
 
-        self.active = False
+        self.active = self.always = always
+        self.updates = 0
         self.whole = _divisible(base, config)
-        kind = next(model.parameters()).device.type
+        kind = torch.device(device).type
         size = torch.distributed.get_world_size()
         mesh = init_device_mesh(kind, (size,))
+        self.host = mesh if kind == "cpu" else init_device_mesh("cpu", (size,))
         same = {id(x): x for x in (*base.parameters(), *base.buffers())}
         pairs = []
         for weight in self.whole:
@@ -76,6 +93,8 @@ class Sharded:
             module.set_force_sum_reduction_for_comms(True)
             module.set_reduce_scatter_unused_params(True)
         self.places = places
+        names = {id(p): name for name, p in model.named_parameters()}
+        self.names = {names[id(weight)]: k for k, weight in enumerate(self.whole)}
         numbers = {id(p): number for number, p in enumerate(model.parameters())}
         self.numbers = [numbers[id(weight)] for weight in self.whole]
         self.parts = {
@@ -83,6 +102,8 @@ class Sharded:
             for k, number in enumerate(self.numbers)
             if self.whole[k].requires_grad
         }
+        if always:
+            self._give_back()
 
     def divided(self, k: int) -> Any:
         """The k-th divided weight as it stands in its module: a DTensor."""
@@ -93,26 +114,56 @@ class Sharded:
     def updating(self) -> Iterator[None]:
         """An update: the whole weights are given back until it has ended, and are then those that
         it left. Every rank enters and leaves it."""
-        for weight in self.whole:
-            weight.data = weight.data.new_empty(0)
+        self._give_back()
         self.active = True
         try:
             yield
-            self.gather()
+            self.updates += 1
+            if not self.always:
+                self.gather()
         finally:
-            self.active = False
+            self.active = self.always
+
+    def _give_back(self) -> None:
+        for weight in self.whole:
+            weight.data = weight.data.new_empty(0)
 
     @torch.no_grad()
     def gather(self) -> None:
         """Make the whole weights those of all ranks' rows."""
         for k, weight in enumerate(self.whole):
-            full = self._full(self.divided(k))
+            full = self._full(k)
             weight.data = torch.empty_like(full, dtype=weight.dtype, device=weight.device)
             weight.copy_(full)  # in place, which torch counts, as readers of the weights expect
 
-    def _full(self, divided: Any) -> Tensor:
-        full: Tensor = divided.detach().full_tensor()
+    def _full(self, k: int) -> Tensor:
+        full: Tensor = self.divided(k).detach().full_tensor()
         return full
+
+    @torch.no_grad()
+    def whole_weight(self, name: str, value: Tensor) -> Tensor:
+        """A weight of the model by its name, gathered where it is divided: every rank calls this at
+        the same time. Any other is `value`."""
+        return self._full(self.names[name]) if self.always and name in self.names else value
+
+    def stored(self, model: Any) -> dict[str, Tensor]:
+        """The weights of a model that is always divided, by the names of its file: DTensors where
+        they are divided. A weight that is tied to another is there once."""
+        weights = dict(model.named_parameters())
+        state = model.state_dict()
+        every = set(dict(model.named_parameters(remove_duplicate=False)))
+        weights |= {name: state[name] for name in state if name not in every}  # buffers
+        return {
+            name: self.divided(self.names[name]).detach() if name in self.names else x.detach()
+            for name, x in weights.items()
+        }
+
+    @torch.no_grad()
+    def agreed(self, passes: int) -> int:
+        """The largest of all ranks' numbers of passes: every rank calls this at the same time."""
+        most = torch.tensor(passes)
+        torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+        return int(most)
 
     def collect(self) -> None:
         """Move the gradients of the divided weights to their parts, where the optimiser is."""
@@ -140,32 +191,35 @@ class Sharded:
             if p.requires_grad:
                 yield self.parts.get(number, p)
 
-    def whole_of(self, part: Tensor, like: Tensor) -> Tensor:
-        """A tensor of the shape of `part`, such as its moments, of all ranks: every rank calls this
-        at the same time. Any other tensor as it is."""
+    def spread(self, part: Tensor, like: Tensor) -> Tensor:
+        """A tensor of the shape of `part`, such as its moments, as this rank's rows of one of all
+        ranks: a DTensor in main memory. Any other tensor as it is."""
         k = self._place_of(part)
         if k is None or like.shape != part.shape:
             return like
         from torch.distributed.tensor import DTensor
 
         of = self.divided(k)
-        value = like.to(of.device_mesh.device_type)
-        spread = DTensor.from_local(
-            value, of.device_mesh, of.placements, shape=of.shape, stride=of.stride()
+        return DTensor.from_local(
+            like.detach().cpu(),
+            self.host,
+            of.placements,
+            run_check=False,
+            shape=of.shape,
+            stride=of.stride(),
         )
-        return spread.full_tensor().cpu()
 
-    def part_of(self, part: Tensor, full: Tensor) -> Tensor:
-        """This rank's rows of a tensor of the shape of a whole weight. Any other as it is."""
+    def rows_of(self, part: Tensor, shape: Sequence[int]) -> slice:
+        """This rank's rows of a tensor of the shape of a whole weight. All rows of any other."""
         k = self._place_of(part)
-        if k is None or full.dim() == 0:
-            return full
-        if full.shape != self.divided(k).shape:
+        if k is None or not shape:
+            return slice(None)
+        if tuple(shape) != tuple(self.divided(k).shape):
             raise ValueError("it belongs to another model")
         size = torch.distributed.get_world_size()
-        rows = -(-len(full) // size)
-        start = torch.distributed.get_rank() * rows
-        return full[start : start + rows]
+        rows = -(-shape[0] // size)
+        start = min(shape[0], torch.distributed.get_rank() * rows)
+        return slice(start, min(shape[0], start + rows))
 
     def _place_of(self, part: Tensor) -> int | None:
         for k, number in enumerate(self.numbers):

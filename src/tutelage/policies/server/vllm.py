@@ -20,7 +20,6 @@ from torch import Tensor
 
 from tutelage.errors import ConfigError, PolicyError, install
 from tutelage.policies.base import Completion, Dtype, Request
-from tutelage.policies.hf.lora import weights
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.vllm_api import SEEDS
 from tutelage.policies.server.vllm_server import WeightsLost
@@ -93,9 +92,8 @@ class VllmEngine:
         """Drop the turns under way and load the policy's weights if they have changed."""
         for sampler in self.samplers:
             sampler.refresh()
-        # torch counts the in-place writes to a tensor
-        versions = tuple(value._version for value in self.policy.model.state_dict().values())
-        if versions == self.loaded:
+        version = self.policy.version()
+        if version == self.loaded:
             return
         self.loaded = ()
         if self.written:
@@ -106,7 +104,7 @@ class VllmEngine:
         for sampler in self.samplers:
             self._check_agreement(sampler)
         self.restored.clear()
-        self.loaded = versions
+        self.loaded = version
 
     def new_notes(self) -> list[str]:
         """What there is to say since the last call."""
@@ -169,7 +167,7 @@ def write(policy: HFPolicy, folder: Path) -> None:
     to = DTYPES[policy.dtype]
     tensors = {
         name: value.detach().to("cpu", to, copy=True).contiguous()
-        for name, value in weights(policy.model)
+        for name, value in policy.weights()
     }
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / ".model.safetensors"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.errors import ConfigError, PolicyError, first_line, install
-from tutelage.policies.hf.lora import weights
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.server.http import Client, Failure
 from tutelage.policies.server.policy import RemotePolicy
@@ -153,7 +152,7 @@ class TransferSampler(ServerSampler):
         port = to.port or (443 if to.secure else 80)
         info = TrainerInfo(host=to.host, port=port, workers=workers, rank=0)
         # a tied LM head is sent a second time: a reload may not follow the tie
-        source = Given(lambda: weights(self.policy.model), DTYPES[self.policy.dtype])
+        source = Given(self.policy.weights, DTYPES[self.policy.dtype])
         try:
             return WeightTransferTrainerFactory.trainer_init(
                 info, client=Wire(client), source=source

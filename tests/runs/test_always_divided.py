@@ -18,7 +18,7 @@ from support.tiny_runs import Quiet, tiny_table
 from torch.testing import assert_close
 from training.test_ranks import policy
 
-from tutelage.cli.main import main
+from tutelage.cli.main import parsed
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse
 from tutelage.errors import ConfigError
@@ -289,7 +289,19 @@ def test_what_needs_whole_weights_is_refused(name: str, tmp_path: Path) -> None:
         together.refuse_always(assemble(settings))
 
 
-def test_what_comes_after_the_flag_is_no_file(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["train", "--sharded", "my.toml"])
-    assert "choose from update, always" in capsys.readouterr().err.replace("'", "")
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("--sharded my.toml a=1", "update"),
+        ("my.toml --sharded a=1", "update"),
+        ("my.toml --sharded", "update"),
+        ("--sharded update my.toml a=1", "update"),
+        ("my.toml a=1 --sharded always", "always"),
+        ("--sharded=always my.toml --resume", "always"),
+        ("my.toml a=1", "no"),
+    ],
+)
+def test_the_value_of_the_flag_may_be_left_out(given: str, wanted: str) -> None:
+    found = parsed(["train", *given.split()])
+    assert (found.sharded, str(found.file)) == (wanted, "my.toml")
+    assert found.overrides == (["a=1"] if "a=1" in given else [])

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not given[0].startswith("-") and given[0] not in COMMANDS:
         near = did_you_mean(given[0], COMMANDS) or ";"
         return say(f"there is no command {given[0]!r}{near} `{NAME} --help` lists them", WRONG)
-    arguments = _parsed(given)
+    arguments = parsed(given)
     try:
         name = arguments.command.replace("-", "_")
         name += "_" * iskeyword(name)
@@ -79,10 +79,16 @@ def say(text: str, code: int) -> int:
     return code
 
 
-def _parsed(given: Sequence[str]) -> argparse.Namespace:
+SHARDED = "--sharded"
+
+
+def parsed(given: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments. Settings may come before and after options, which argparse does not
-    allow."""
+    allow; nor does it let a file or a setting follow an option whose value may be left out."""
     every = parser()
+    bare = [k for k, x in enumerate(given) if x == SHARDED and given[k + 1 : k + 2] != ["always"]]
+    given = [f"{x}=update" if k in bare else x for k, x in enumerate(given)]
+    given = [x for k, x in enumerate(given) if not (x == "update" and k - 1 in bare)]
     arguments, rest = every.parse_known_args(given)
     settings = getattr(arguments, "overrides", getattr(arguments, "options", None))
     wrong = [text for text in rest if text.startswith("-") or "=" not in text]
@@ -214,7 +220,7 @@ def _train(p: argparse.ArgumentParser) -> None:
         help="with --dry-run: plan for one GPU of so many GB instead of this machine",
     )
     p.add_argument(
-        "--sharded",
+        SHARDED,
         nargs="?",
         const="update",
         default="no",

@@ -1,6 +1,7 @@
 """Runs whose weights no rank ever holds whole (`--sharded always`), while servers sample: they agree
 with one process, write the same files, and go on with any number of ranks."""
 
+import gc
 import json
 import signal
 from collections.abc import Callable, Mapping
@@ -58,9 +59,22 @@ def config(folder: Path, urls: object = None, **sections: Any) -> Config:
     return parse({**table, **sections})
 
 
-def job(settings: Config, sharded: Sharding, *, resume: bool = False) -> Callable[[Ranks], None]:
-    def of(ranks: Ranks) -> None:
-        train.train(settings, resume=resume, watch=Quiet(), ranks=ranks, sharded=sharded)
+def job(settings: Config, sharded: Sharding, *, resume: bool = False) -> Callable[[Ranks], int]:
+    """A run, whose result is the number of models that this rank holds whole at its end."""
+
+    def of(ranks: Ranks) -> int:
+        found = 0
+        with pytest.MonkeyPatch.context() as patch:
+            step = train.train_step
+
+            def counted(*given: Any, **more: Any) -> Any:
+                nonlocal found
+                found = sum(type(x) is HFPolicy and not x.sharded for x in gc.get_objects())
+                return step(*given, **more)
+
+            patch.setattr(train, "train_step", counted)
+            train.train(settings, resume=resume, watch=Quiet(), ranks=ranks, sharded=sharded)
+        return found
 
     return of
 
@@ -95,7 +109,10 @@ def test_a_run_that_is_never_whole_agrees_with_one_process(name: str, tmp_path: 
     case = CASES[name]
     with servers(config(tmp_path / "start"), 2) as (_, urls):
         run(1, job(config(tmp_path / "one", urls[:1], **case), "no"), tmp_path / "ranks-1")
-        run(2, job(config(tmp_path / "two", urls, **case), "always"), tmp_path / "ranks-2")
+        gc.collect()
+        before = sum(type(x) is HFPolicy for x in gc.get_objects())  # those of the servers
+        whole = run(2, job(config(tmp_path / "two", urls, **case), "always"), tmp_path / "ranks-2")
+    assert whole == [before, before]
     same(tmp_path / "one", tmp_path / "two")
 
 
@@ -139,8 +156,9 @@ def test_a_killed_run_goes_on_with_any_number_of_ranks(after: int, tmp_path: Pat
 
 def test_ctrl_c_writes_a_checkpoint_of_all_ranks(tmp_path: Path) -> None:
     changes = {"run": {"folder": str(tmp_path / "run"), "steps": 3, "checkpoint_every": 100}}
+    changes |= CASES["grpo"]
     with servers(config(tmp_path / "start"), 2) as (_, urls):
-        run(1, job(config(tmp_path / "one", urls[:1]), "no"), tmp_path / "ranks-1")
+        run(1, job(config(tmp_path / "one", urls[:1], **CASES["grpo"]), "no"), tmp_path / "ranks-1")
         gang = Gang(2, job(config(tmp_path / "run", urls, **changes), "always"), tmp_path)
         reaches(tmp_path, 1)
         press(gang)

@@ -296,9 +296,9 @@ class SamplerSection(Section):
     """In this process: arguments of vllm.LLM, such as gpu_memory_utilization (default 0.35)."""
     folder: PathText = ""
     """A folder that both sides can read, to pass weights through; shared memory if empty."""
-    transfer: Literal["folder", "gloo"] = "folder"
-    """How weights reach the server at a url: through the folder, or by vLLM's weight transfer, without
-    one."""
+    transfer: Literal["folder", "gloo", "adapters"] = "folder"
+    """How weights reach the server at a url: all through the folder, with adapters merged; by vLLM's
+    weight transfer, without a folder; or low-rank adapters alone, through the folder."""
     truncate: Positive = 2.0
     """Largest importance weight of a token: the trainer's probability over the sampler's."""
     max_mismatch: Positive = 0.1
@@ -331,10 +331,9 @@ class SamplerSection(Section):
                 f'has transfer = "{self.transfer}", which only a vLLM server takes that a user '
                 "started: set its url, or remove transfer"
             )
-        if self.transfer != "folder" and self.folder:
+        if self.transfer == "gloo" and self.folder:
             raise ValueError(
-                f'has a folder, through which no weights go with transfer = "{self.transfer}": remove '
-                "one of them"
+                'has a folder, through which no weights go with transfer = "gloo": remove one of them'
             )
         return self
 
@@ -425,6 +424,11 @@ class PolicySection(Section):
             raise ValueError("has lora or quantize, which are for a `model`, not for a built one")
         if self.quantize != "none" and self.sampler is not None:
             raise ValueError("has quantize and a sampler, which takes full weights: remove one")
+        if self.sampler is not None and self.sampler.transfer == "adapters" and not self.lora:
+            raise ValueError(
+                'has a sampler with transfer = "adapters" but no adapters, since lora = 0: set lora to '
+                "their rank, or remove transfer"
+            )
         if self.key and not (self.sampler and self.sampler.url) and not self.chats:
             raise ValueError("has a key, but no server that needs one")
         return self

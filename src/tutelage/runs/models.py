@@ -28,6 +28,7 @@ from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.tiny import build_model, train_tokenizer
 from tutelage.policies.registry import Opening, named, open_policy
 from tutelage.policies.server.account import OWN, account_of
+from tutelage.policies.server.adapter_transfer import AdapterEngine, AdapterSampler
 from tutelage.policies.server.chat import ChatPolicy
 from tutelage.policies.server.http import Client
 from tutelage.policies.server.policy import RemotePolicy
@@ -395,8 +396,7 @@ def give_sampler(student: Policy, config: Config, *, ranks: Ranks = ALONE) -> No
         )
     section, seed = config.policy.sampler, config.run.seed
     assert section is not None
-    sent = section.transfer != "folder"
-    if sent:
+    if section.transfer == "gloo":
         require_vllm()
     folder, remove = weight_folder(weights_parent(config))
     atexit.register(remove)
@@ -417,11 +417,7 @@ def give_sampler(student: Policy, config: Config, *, ranks: Ranks = ALONE) -> No
             returns_temperature_scaled=True,
         )
         remote.connect()
-        samplers.append(
-            TransferSampler(remote, student, name=name)
-            if sent
-            else ServerSampler(remote, name=name)
-        )
+        samplers.append(_sampler_of(config.policy, remote, student, name=name))
     if not section.remote:
         begin(student, folder)
         local = LocalSampler(
@@ -433,7 +429,25 @@ def give_sampler(student: Policy, config: Config, *, ranks: Ranks = ALONE) -> No
             options=section.options,
         )
         samplers.append(local)
-    student.engine = VllmEngine(student, samplers, folder=folder, written=not sent)
+    if section.transfer == "adapters":
+        student.engine = AdapterEngine(student, samplers, folder=folder)
+    else:
+        written = section.transfer == "folder"
+        student.engine = VllmEngine(student, samplers, folder=folder, written=written)
+
+
+def _sampler_of(
+    section: PolicySection, remote: RemotePolicy, student: HFPolicy, *, name: str
+) -> Sampler:
+    """The student's sampler on a server that a user started."""
+    transfer = section.sampler.transfer if section.sampler is not None else "folder"
+    if transfer == "gloo":
+        return TransferSampler(remote, student, name=name)
+    if transfer == "adapters":
+        sampler = AdapterSampler(remote, name=name)
+        sampler.check(section.lora)
+        return sampler
+    return ServerSampler(remote, name=name)
 
 
 # -- the policies of a run

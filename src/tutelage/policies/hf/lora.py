@@ -67,8 +67,11 @@ class Adapters:
         """A and B of every layer, under peft's names."""
         return _tensors(self._wrapped)
 
-    def save(self, folder: Path) -> None:
-        """Like peft's save_pretrained, with sorted lists: equal adapters are equal bytes."""
+    def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+        """Like peft's save_pretrained, with sorted lists: equal adapters are equal bytes.
+
+        dtype  of the tensors in the file; their own if None
+        """
         from safetensors.torch import save_file
 
         config = self._wrapped.peft_config["default"].to_dict()
@@ -77,7 +80,8 @@ class Adapters:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(config, indent=2, sort_keys=True, default=str)
         (folder / CONFIG).write_text(text + "\n")
-        tensors = {name: x.detach().contiguous().cpu() for name, x in self.tensors().items()}
+        found = self.tensors().items()
+        tensors = {name: x.detach().to("cpu", dtype).contiguous() for name, x in found}
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
     def restore(self, folder: Path) -> None:

@@ -6,7 +6,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -115,10 +115,20 @@ class Client:
             worker.start()
         return future
 
-    def ask_once(self, path: str, body: Mapping[str, Any] | None, *, deadline: float) -> Any:
-        """The answer of one attempt, which this thread waits for, in seconds. Raises PolicyError."""
+    def ask_once(
+        self,
+        path: str,
+        body: Mapping[str, Any] | None,
+        *,
+        deadline: float,
+        read: Callable[[bytes], Any] = json.loads,
+    ) -> Any:
+        """The answer of one attempt, which this thread waits for, in seconds. Raises PolicyError.
+
+        read  what is made of the bytes of an answer; ValueError if they are none
+        """
         try:
-            return self._once(path, body, deadline)
+            return self._once(path, body, deadline, read)
         except Failure as failure:
             raise PolicyError(self._message(failure, 1)) from failure
 
@@ -183,7 +193,11 @@ class Client:
     # -- one attempt
 
     def _once(
-        self, path: str, body: Mapping[str, Any] | None, deadline: float | None = None
+        self,
+        path: str,
+        body: Mapping[str, Any] | None,
+        deadline: float | None = None,
+        read: Callable[[bytes], Any] = json.loads,
     ) -> Any:
         deadline = self.options.deadline if deadline is None else deadline
         end = time.monotonic() + deadline
@@ -206,7 +220,7 @@ class Client:
                 status=status,
             )
         try:
-            return json.loads(raw)
+            return read(raw)
         except (ValueError, RecursionError):
             reason = "sent something that is not JSON"
             raise Failure(reason, retry=False, status=404) from None

@@ -60,6 +60,12 @@ class VllmEngine:
              as the run's
     """
 
+    fix = (
+        "serve the student's own model with --dtype {dtype}, use another version of vLLM, or leave "
+        "the sampler out"
+    )
+    """What a user can do about a sampler that computes something else."""
+
     def __init__(
         self, policy: HFPolicy, samplers: Sequence[Sampler], *, folder: Path, written: bool = True
     ) -> None:
@@ -97,7 +103,7 @@ class VllmEngine:
             return
         self.loaded = ()
         if self.written:
-            write(self.policy, self.folder)
+            self._write()
         with ThreadPoolExecutor(len(self.samplers)) as pool:  # servers load at the same time
             list(pool.map(lambda sampler: sampler.load(self.folder), self.samplers))
         self.expected = self._trainer_logps()
@@ -126,6 +132,9 @@ class VllmEngine:
             "were loaded once more, and the turns under way were sampled again"
         )
 
+    def _write(self) -> None:
+        write(self.policy, self.folder)
+
     def _probe(self) -> Ids:
         size = self.policy.chat.size
         return tuple(k * (size - 1) // (PROBE_TOKENS - 1) for k in range(PROBE_TOKENS))
@@ -143,8 +152,7 @@ class VllmEngine:
             raise PolicyError(
                 f"after a weight update, {sampler.name} and the trainer differ by "
                 f"{difference:.3g} nats a token (at most {limit:g} is rounding), so it would "
-                "sample from another model; serve the student's own model with --dtype "
-                f"{self.policy.dtype}, use another version of vLLM, or leave the sampler out"
+                f"sample from another model; {self.fix.format(dtype=self.policy.dtype)}"
             )
 
 

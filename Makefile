@@ -121,7 +121,7 @@ VLLM_ENV ?= $(VENV)-vllm
 VLLM_PYTHON = $(if $(VLLM),$(VLLM),$$(realpath -s $(VLLM_ENV))/bin/python)
 vllm: $(VENV)/.ready-dev vllm-python
 	VLLM="$(VLLM_PYTHON)" $(BIN)/python -m pytest -rs tests/runs/test_real_vllm.py \
-		tests/runs/test_real_vllm_transfer.py -s --durations=0
+		tests/runs/test_real_vllm_transfer.py tests/runs/test_real_vllm_adapters.py -s --durations=0
 
 # A rule of its own, since VLLM may be set below.
 vllm-python:

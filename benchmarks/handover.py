@@ -12,6 +12,12 @@ much the trainer's memory grew from the second hand-over to the last.
 with a Python that has vLLM, and a server of FOLDER's model that was started for both ways (see
 docs/policies.md, "Without a shared folder"), hands over in turn through a folder in memory and by weight
 transfer, to the same server.
+
+    OMP_NUM_THREADS=1 python benchmarks/handover.py FOLDER --vllm URL --lora RANK [--repeats 20]
+
+with a server of FOLDER's model that takes adapters (see docs/policies.md, "Adapters alone"), hands over a
+student with adapters in turn: merged into whole weights in a folder in memory, and the adapters alone. They
+are new ones, which change nothing, so that both ways leave the server's weights as they were.
 """
 
 import argparse
@@ -27,7 +33,9 @@ from pathlib import Path
 
 import torch
 
+from tutelage.policies.hf.lora import WEIGHTS
 from tutelage.policies.hf.policy import HFPolicy
+from tutelage.policies.server.adapter_transfer import AdapterEngine, AdapterSampler
 from tutelage.policies.server.http import Client
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm import VllmEngine, write
@@ -148,6 +156,44 @@ def beside(model: str, url: str, repeats: int) -> list[str]:
     return rows
 
 
+@torch.no_grad()
+def adapters(model: str, url: str, rank: int, repeats: int) -> list[str]:
+    """A row of the third table for each way."""
+    policy = HFPolicy.load(locate(model, where="MODEL"), device="cpu", lora=rank)
+    trained = [x for x in policy.model.parameters() if x.requires_grad]
+    with contextlib.ExitStack() as stack:
+        folders = []
+        for _ in range(2):  # vLLM reads all weights that lie in a folder
+            folder, remove = weight_folder("")
+            stack.callback(remove)
+            folders.append(folder)
+        alone = AdapterSampler(connected(policy, url))
+        alone.check(rank)
+        engines = {
+            "merged": VllmEngine(
+                policy, [ServerSampler(connected(policy, url))], folder=folders[0]
+            ),
+            "adapters": AdapterEngine(policy, [alone], folder=folders[1]),
+        }
+        seconds: dict[str, list[float]] = {way: [] for way in engines}
+        for _ in range(repeats + 1):
+            for way, engine in engines.items():
+                for x in trained:
+                    x.mul_(1.0)  # the same numbers, which count as new ones
+                begun = time.perf_counter()
+                engine.refresh()
+                seconds[way].append(time.perf_counter() - begun)
+        files = folders[0] / "model.safetensors", folders[1] / WEIGHTS
+        sizes = dict(zip(engines, (path.stat().st_size for path in files), strict=True))
+    rows = []
+    for way, (first, *others) in seconds.items():
+        middle = f"{statistics.median(others):.2f} s ({min(others):.2f} to {max(others):.2f})"
+        size = f"{sizes[way] / 1e6:.3g} MB"
+        cells = [model, str(rank), way, size, middle, f"{first:.2f} s", str(repeats)]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -156,7 +202,15 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--servers", type=int, default=1)
     parser.add_argument("--vllm", metavar="URL", default="")
+    parser.add_argument("--lora", metavar="RANK", type=int, default=0)
     options = parser.parse_args()
+    if options.vllm and options.lora:
+        print("| model | rank | way | sent | hand-over | the first | n |")
+        print("|---|---|---|---|---|---|---|")
+        for model in options.models:
+            rows = adapters(model, options.vllm, options.lora, options.repeats)
+            print("\n".join(rows), flush=True)
+        return 0
     if options.vllm:
         print("| model | weights | way | hand-over | the first | n |")
         print("|---|---|---|---|---|---|")

@@ -329,6 +329,7 @@ def test_a_run_says_so_before_it_trains(tmp_path: Path) -> None:
             settings(tmp_path / "run", transfer="adapters", url=server.url).model_dump_json()
         )
         table["rollout"] |= {"group_size": 2, "tasks_per_step": 2}
+        table["eval"] = {"every": 0}
         table["warm_start"] = {"name": "sft", "steps": 1, "lr": 1e-3}
         with pytest.raises(PolicyError, match="rank 1 at most"):
             train.train(Config.model_validate(table), watch=Quiet())

@@ -10,7 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,6 +60,9 @@ TRANSFER = (
     f"--weight-transfer-config={json.dumps({'backend': BACKEND})}",
 )
 """With which a server takes weights without a folder."""
+ADAPTERS = ("--enable-lora", "--max-lora-rank=8")
+"""With which a server takes adapters, and RUNTIME."""
+RUNTIME = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
 FROM_SOURCE = {**ENVIRONMENT, "PYTHONPATH": str(SOURCE)}
 """With tutelage beside vLLM."""
 START = 900.0
@@ -73,12 +76,19 @@ class VllmServer:
     """
 
     def __init__(
-        self, folder: Path, log: Path, *, dtype: str = "float32", flags: Sequence[str] = ()
+        self,
+        folder: Path,
+        log: Path,
+        *,
+        dtype: str = "float32",
+        flags: Sequence[str] = (),
+        variables: Mapping[str, str] = {},
     ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.folder, self.log, self.dtype, self.flags = folder, log, dtype, flags
+        self.variables = variables
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
         self.output: IO[bytes] | None = None
@@ -92,7 +102,7 @@ class VllmServer:
         self.output = self.log.open("ab")
         self.process = subprocess.Popen(
             [*command, *options, *self.flags],
-            env={**FROM_SOURCE, "VLLM_SERVER_DEV_MODE": "1"},
+            env={**FROM_SOURCE, "VLLM_SERVER_DEV_MODE": "1", **self.variables},
             stdout=self.output,
             stderr=self.output,
             start_new_session=True,  # a group of its own, to be killed with its workers
@@ -151,13 +161,15 @@ def vllm_servers(
     count: int = 1,
     dtype: str = "float32",
     flags: Sequence[str] = (),
+    variables: Mapping[str, str] = {},
 ) -> Iterator[list[VllmServer]]:
     """So many servers of one model, which start at the same time."""
     servers: list[VllmServer] = []
     try:
         for k in range(count):
             log = logs / f"{dtype}-{k}.log"
-            servers.append(VllmServer(folder, log, dtype=dtype, flags=flags).start())
+            one = VllmServer(folder, log, dtype=dtype, flags=flags, variables=variables)
+            servers.append(one.start())
         yield [server.wait() for server in servers]
     finally:
         for server in servers:

@@ -308,6 +308,32 @@ def test_a_server_that_takes_none_or_not_all(
         assert json.loads((home / "start" / "config.json").read_text())["tie_word_embeddings"]
 
 
+def test_layers_that_hold_several_matrices(home: Path, tmp_path: Path) -> None:
+    """Adapters of a student whose projections are fused, as vLLM's are."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Phi3Config
+
+    tokenizer = AutoTokenizer.from_pretrained(home / "start")
+    torch.manual_seed(0)
+    shape = Phi3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=0,
+    )
+    AutoModelForCausalLM.from_config(shape).save_pretrained(tmp_path / "fused")
+    tokenizer.save_pretrained(tmp_path / "fused")
+    with vllm_servers(tmp_path / "fused", tmp_path, flags=ADAPTERS, variables=RUNTIME) as (one,):
+        of = sampled(tmp_path / "fused", one, tmp_path)
+        requests = requests_of(of)
+        shaken(of, 0.1)
+        of.refresh()
+        assert gap(of, requests, play(of, requests)) < EXACT
+
+
 def test_bfloat16(home: Path, tmp_path: Path) -> None:
     """A sampler in bfloat16 under float32 adapters."""
     with vllm_servers(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs.test_always_divided import job as divided_job
 from runs.test_remote_runs import alike, metrics
 from runs.test_sampler_runs import config, job, servers, student, tokens
 from safetensors.torch import load_file
@@ -146,3 +147,18 @@ def test_two_servers_and_two_ranks(base: Path) -> None:
     one, two, ranks = (base.parent / name for name in ("one", "two", "ranks"))
     assert tokens(one) == tokens(two) == tokens(ranks)
     assert alike(adapters(ranks), adapters(one), 1e-4)
+
+
+def test_a_base_that_no_rank_holds_whole(base: Path) -> None:
+    """Each rank sends its server the adapters, which are whole on every rank."""
+    with opened(base, 2) as both:
+        urls = [server.url for server in both]
+        train.train(adapting(base, "one", urls[0]), watch=Quiet())
+        gang = Gang(2, divided_job(adapting(base, "two", urls), "always"), base.parent / "gang")
+        ended = gang.wait()
+        assert [e.code for e in ended] == [0, 0], ended
+    one, two = base.parent / "one", base.parent / "two"
+    assert tokens(two) == tokens(one)
+    assert alike(adapters(two), adapters(one), 1e-4)
+    for line in metrics(two):
+        assert line["mismatch"]["max"] < 1e-4

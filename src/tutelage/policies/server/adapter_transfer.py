@@ -212,7 +212,7 @@ class AdapterEngine(VllmEngine):
         if not self.tried:
             with self._visible():
                 super().refresh()
-            self.tried = True
+            self.loaded, self.tried = (), True
         super().refresh()
 
     def _write(self) -> None:

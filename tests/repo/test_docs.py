@@ -177,7 +177,7 @@ def commands(code: str) -> Iterator[str]:
 
 def parsed(words: list[str]) -> argparse.Namespace:
     try:
-        return cli._parsed(words)
+        return cli.parsed(words)
     except SystemExit as error:
         raise AssertionError(f"`tutelage {' '.join(words)}` is refused") from error
 

@@ -116,8 +116,9 @@ def test_a_server_that_keeps_dying_ends_the_run_and_resume_goes_on(
 
 
 @pytest.mark.nightly
+@pytest.mark.parametrize("divided", [[], ["--sharded", "always"]])
 def test_each_rank_has_samplers_of_its_own_and_shares_a_teacher(
-    nodes: Nodes, tmp_path: Path, capfd: Output
+    nodes: Nodes, tmp_path: Path, capfd: Output, divided: list[str]
 ) -> None:
     """The teacher is killed, by each rank once."""
     nodes.fill(5)
@@ -125,7 +126,7 @@ def test_each_rank_has_samplers_of_its_own_and_shares_a_teacher(
     folder.mkdir()
     (folder / "deaths").write_text("1 2 teacher\n")
     policy = {"sampler": {"servers": 2}}
-    assert served_on_cluster(nodes, folder, model, "--ranks", "2", policy=policy) == 0
+    assert served_on_cluster(nodes, folder, model, "--ranks", "2", *divided, policy=policy) == 0
     seen, err = capfd.readouterr()
     assert len(set(rows(seen, "rank ") + rows(seen, "polic"))) == 5
     assert "the server of policies.teacher was lost and is started again" in err

@@ -63,6 +63,10 @@ class Sharded:
         self.updates = 0
         self.whole = _divisible(base, config)
         kind = torch.device(device).type
+        layers = set(map(id, self.whole))
+        for x in (*model.parameters(), *model.buffers()):
+            if id(x) not in layers and x.device.type != kind:  # FSDP moves what it divides
+                x.data = x.data.to(device)
         size = torch.distributed.get_world_size()
         mesh = init_device_mesh(kind, (size,))
         self.host = mesh if kind == "cpu" else init_device_mesh("cpu", (size,))

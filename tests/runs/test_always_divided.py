@@ -3,6 +3,7 @@ with one process, write the same files, and go on with any number of ranks."""
 
 import gc
 import json
+import resource
 import signal
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -277,6 +278,19 @@ def test_a_rank_that_sees_another_folder(tmp_path: Path, monkeypatch: pytest.Mon
     ends = Gang(2, of, tmp_path).wait()
     assert [end.code for end in ends] == [2, 2]
     assert "is not the same folder on rank 1 as on rank 0" in ends[0].message
+
+
+def test_a_rank_whose_disk_is_full(tmp_path: Path) -> None:
+    def of(ranks: Ranks) -> None:
+        if ranks.rank:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        scores_of_its_own("plain", ranks)
+
+    ends = Gang(2, of, tmp_path).wait()
+    assert [end.code for end in ends] == [2, 2], ends
+    assert "could not be written by all ranks" in ends[0].message
+    assert "has room" in ends[0].message
+    assert "Traceback" not in ends[0].message + ends[1].message
 
 
 # -- what is refused

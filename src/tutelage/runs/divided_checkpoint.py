@@ -24,7 +24,6 @@ from tutelage.rollout.ranks import Ranks
 INDEX = "model.safetensors.index.json"
 LARGEST = 1 << 34
 """Bytes of a file of weights, 16 GB."""
-ONE = "model-00001-of-00001.safetensors"
 WEIGHTS = "model.safetensors"
 APPEARS = 60.0
 """Seconds in which a folder of rank 0 is seen by the others."""

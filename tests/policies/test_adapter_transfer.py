@@ -3,12 +3,14 @@ sampled after each hand-over, and the sentences where a server cannot take them.
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import hand_overs
 from support.adapter_server import Adapted, adapted
 from support.fake_servers import listed, serving
 from support.tiny_models import policy, run
@@ -57,12 +59,7 @@ def sampled(url: str, folder: Path, rank: int = 2, dtype: Dtype = "float32") -> 
     return of
 
 
-def shaken(of: HFPolicy, by: float, seed: int = 1) -> None:
-    chance = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, x in of.model.named_parameters():
-            if ".lora_" in name:
-                x.add_(by * torch.randn(x.shape, generator=chance))
+shaken = partial(hand_overs.shaken, only=".lora_")
 
 
 @torch.no_grad()

@@ -12,12 +12,21 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.hand_overs import (
+    LONG,
+    gap,
+    handed_over_often,
+    play,
+    requests_of,
+    shaken,
+    without_cache_resets,
+)
 from support.real_vllm import (
     EXACT,
     SOURCE,
@@ -37,19 +46,14 @@ from support.tiny_runs import Quiet
 
 from tutelage.config import toml_file
 from tutelage.errors import PolicyError
-from tutelage.policies.base import Completion, Request
 from tutelage.policies.hf.policy import HFPolicy
-from tutelage.policies.server import vllm as engine_of
 from tutelage.policies.server.http import Client
 from tutelage.policies.server.policy import RemotePolicy
 from tutelage.policies.server.vllm import VllmEngine
 from tutelage.policies.server.vllm_server import ServerSampler
-from tutelage.prompts.prompter import Sample
 from tutelage.runs import train
 
 pytestmark = [needs_vllm, pytest.mark.timeout(3000)]
-LONG = 150
-"""Tokens of a prompt of which vLLM caches a block: on a CPU one has 128."""
 
 
 @pytest.fixture(scope="module")
@@ -82,46 +86,6 @@ def sampled(folder: Path, servers: list[VllmServer], weights: Path, dtype: str =
     policy.engine = VllmEngine(policy, samplers, folder=weights / "weights")
     policy.refresh()
     return policy
-
-
-def shaken(policy: HFPolicy, by: float, seed: int = 1) -> None:
-    chance = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in policy.model.parameters():
-            parameter.add_(by * torch.randn(parameter.shape, generator=chance))
-
-
-def play(policy: HFPolicy, requests: list[Request]) -> dict[str, Completion]:
-    for request in requests:
-        policy.submit(request)
-    found: dict[str, Completion] = {}
-    until = time.monotonic() + 120
-    while len(found) < len(requests):
-        assert time.monotonic() < until
-        found |= {completion.key: completion for completion in policy.poll()}
-    return found
-
-
-def requests_of(policy: HFPolicy, *, count: int = 16, length: int = 20) -> list[Request]:
-    size = policy.chat.size
-    return [
-        Request(
-            key=str(k),
-            prompt=tuple((31 * k + 7 * t) % (size - 8) + 8 for t in range(length + k)),
-            seed=k,
-            max_new=8,
-        )
-        for k in range(count)
-    ]
-
-
-@torch.no_grad()
-def gap(policy: HFPolicy, requests: list[Request], found: dict[str, Completion]) -> float:
-    """The largest difference in nats between what the sampler and the trainer say of a token."""
-    samples = [Sample(prompt=r.prompt, tokens=found[r.key].tokens) for r in requests]
-    ours = policy.score(samples, 1.0).logp.float()
-    theirs = torch.tensor([x for r in requests for x in found[r.key].logps])
-    return float((ours - theirs).abs().max())
 
 
 # -- whole runs
@@ -241,17 +205,7 @@ def test_a_cache_that_is_not_reset_is_what_the_mismatch_shows(
     """The probe's scores never come from the cache, so it alone would not notice."""
     requests = requests_of(of, length=LONG)
     play(of, requests)
-    (sampler,) = of.engine.samplers  # type: ignore[attr-defined]
-    ask = sampler.remote.client.ask
-
-    def asked(path: str, *more: Any, **options: Any) -> Future[Any]:
-        if path != "/reset_prefix_cache":
-            return ask(path, *more, **options)  # type: ignore[no-any-return]
-        answer: Future[Any] = Future()
-        answer.set_result({"success": True})
-        return answer
-
-    monkeypatch.setattr(sampler.remote.client, "ask", asked)
+    without_cache_resets(of, monkeypatch)
     shaken(of, 0.1)
     of.refresh()
     assert gap(of, requests, play(of, requests)) > 0.01
@@ -259,12 +213,12 @@ def test_a_cache_that_is_not_reset_is_what_the_mismatch_shows(
 
 def test_a_tied_head_that_is_listed_once(of: HFPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM 0.32 keeps the old head on a CPU, without a word; the probe notices."""
-    listed = engine_of.weights
+    listed = HFPolicy.weights
 
-    def once(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-        return ((name, x) for name, x in listed(model) if name != "lm_head.weight")
+    def once(policy: HFPolicy) -> Iterator[tuple[str, torch.Tensor]]:
+        return ((name, x) for name, x in listed(policy) if name != "lm_head.weight")
 
-    monkeypatch.setattr(engine_of, "weights", once)
+    monkeypatch.setattr(HFPolicy, "weights", once)
     shaken(of, 0.1)
     with pytest.raises(
         PolicyError, match=r"after a weight update, policy\.sampler and the trainer"
@@ -277,27 +231,8 @@ def test_a_tied_head_that_is_listed_once(of: HFPolicy, monkeypatch: pytest.Monke
 
 
 def test_many_hand_overs_take_no_memory(of: HFPolicy, servers: list[VllmServer]) -> None:
-    requests, seconds = requests_of(of, count=4), list[float]()
-    ours, theirs = list[int](), list[int]()
-    for k in range(200):
-        shaken(of, 0.001, seed=k)
-        begun = time.perf_counter()
-        of.refresh()
-        seconds.append(time.perf_counter() - begun)
-        if k % 20 == 0:
-            assert gap(of, requests, play(of, requests)) < EXACT
-        ours.append(resident())
-        theirs.append(servers[0].memory())
-    middle = sorted(seconds)[100]
-    print(f"\n{middle:.3f} s a hand-over ({min(seconds):.3f} to {max(seconds):.3f})")
-    for name, held in {"trainer": ours, "server": theirs}.items():
-        print(f"{name}: {held[20] / 1e6:.1f} MB after 20, {held[-1] / 1e6:.1f} MB after 200")
-        assert held[-1] - held[20] < 32e6
-
-
-def resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE")
+    change = partial(shaken, of, 0.001)
+    handed_over_often(of, change, servers[0].memory, exact=EXACT)
 
 
 class Restarts(Quiet):

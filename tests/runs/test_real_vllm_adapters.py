@@ -7,23 +7,16 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from runs.test_real_vllm import (
-    LONG,
-    Restarts,
-    RestartsWhilePlaying,
-    gap,
-    play,
-    requests_of,
-    resident,
-)
+from runs.test_real_vllm import Restarts, RestartsWhilePlaying
+from support import hand_overs
+from support.hand_overs import LONG, gap, handed_over_often, play, requests_of, without_cache_resets
 from support.real_vllm import (
     ADAPTERS,
     EXACT,
@@ -101,12 +94,7 @@ def sampled(
     return of
 
 
-def shaken(of: HFPolicy, by: float, seed: int = 1) -> None:
-    chance = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, x in of.model.named_parameters():
-            if ".lora_" in name:
-                x.add_(by * torch.randn(x.shape, generator=chance))
+shaken = partial(hand_overs.shaken, only=".lora_")
 
 
 # -- whole runs
@@ -194,17 +182,7 @@ def test_a_cache_that_is_not_reset_is_what_the_mismatch_shows(
     """vLLM's cache knows adapters by their name and folder, and both stay."""
     requests = requests_of(of, length=LONG)
     play(of, requests)
-    (sampler,) = of.engine.samplers  # type: ignore[attr-defined]
-    ask = sampler.remote.client.ask
-
-    def asked(path: str, *more: Any, **options: Any) -> Future[Any]:
-        if path != "/reset_prefix_cache":
-            return ask(path, *more, **options)  # type: ignore[no-any-return]
-        answer: Future[Any] = Future()
-        answer.set_result({"success": True})
-        return answer
-
-    monkeypatch.setattr(sampler.remote.client, "ask", asked)
+    without_cache_resets(of, monkeypatch)
     shaken(of, 0.3)
     of.refresh()
     assert gap(of, requests, play(of, requests)) > 0.01
@@ -240,22 +218,8 @@ def test_adapters_that_are_loaded_in_place_are_read_before_every_token(
 
 
 def test_many_hand_overs_take_no_memory(of: HFPolicy, servers: list[VllmServer]) -> None:
-    requests, seconds = requests_of(of, count=4), list[float]()
-    ours, theirs = list[int](), list[int]()
-    for k in range(200):
-        shaken(of, 0.001, seed=k)
-        begun = time.perf_counter()
-        of.refresh()
-        seconds.append(time.perf_counter() - begun)
-        if k % 20 == 0:
-            assert gap(of, requests, play(of, requests)) < EXACT
-        ours.append(resident())
-        theirs.append(servers[0].memory())
-    middle = sorted(seconds)[100]
-    print(f"\n{middle:.3f} s a hand-over ({min(seconds):.3f} to {max(seconds):.3f})")
-    for name, held in {"trainer": ours, "server": theirs}.items():
-        print(f"{name}: {held[20] / 1e6:.1f} MB after 20, {held[-1] / 1e6:.1f} MB after 200")
-        assert held[-1] - held[20] < 32e6
+    change = partial(shaken, of, 0.001)
+    handed_over_often(of, change, servers[0].memory, exact=EXACT)
 
 
 # -- what may go wrong

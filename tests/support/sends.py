@@ -11,6 +11,7 @@ waits 0.2 s before every tensor.
 import argparse
 import time
 from collections.abc import Iterator
+from threading import Event
 from typing import Any
 
 from torch import Tensor
@@ -26,14 +27,15 @@ from tutelage.policies.server.weight_transfer import TransferSampler, require_vl
 PAUSE = 0.2
 
 
-def slow(listed: Any) -> Any:
-    """The weights of a model, one after another."""
+def slow(listed: Any, slowly: Event) -> Any:
+    """The weights of a policy, one after another."""
 
     def weights(policy: HFPolicy) -> Iterator[tuple[str, Tensor]]:
         for k, pair in enumerate(listed(policy)):
-            if k == 1:
-                print("sending", flush=True)
-            time.sleep(PAUSE)
+            if slowly.is_set():
+                if k == 1:
+                    print("sending", flush=True)
+                time.sleep(PAUSE)
             yield pair
 
     return weights
@@ -46,6 +48,9 @@ def main() -> None:
     parser.add_argument("--slowly", action="store_true")
     options = parser.parse_args()
     require_vllm()
+    slowly = Event()
+    # before the sampler notes where its weights come from
+    HFPolicy.weights = slow(HFPolicy.weights, slowly)  # type: ignore[method-assign]
     policy = HFPolicy.load(options.model, device="cpu")
     client = Client(options.url, name="policy.sampler", setting="policy.sampler.url")
     remote = RemotePolicy(client, policy.chat, returns_temperature_scaled=True)
@@ -58,7 +63,7 @@ def main() -> None:
         policy.refresh()
         shaken(policy, 0.1)
         if options.slowly:
-            HFPolicy.weights = slow(HFPolicy.weights)  # type: ignore[method-assign]
+            slowly.set()
         policy.refresh()
         requests = requests_of(policy, count=4)
         print(f"{gap(policy, requests, play(policy, requests)):.3g} nats", flush=True)

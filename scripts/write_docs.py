@@ -386,6 +386,11 @@ def ladder() -> ModuleType:
     return beside("studies.ladder.page")
 
 
+def real_weights(name: str, table: str = "table") -> str:
+    """A table of a study with real weights."""
+    return str(getattr(beside("studies.pretrained.world").WORLDS[name], table)())
+
+
 def fault_count() -> str:
     """How many cases the page on reliability lists."""
     count = beside("scripts.count_faults")
@@ -406,13 +411,17 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "configuration": configuration,
     "api": api,
     "pretrained-whole": lambda: str(beside("studies.pretrained.page").table("whole/")),
-    "pretrained-guess": lambda: str(beside("studies.pretrained.guess.page").table()),
-    "pretrained-guess-differences": lambda: str(
-        beside("studies.pretrained.guess.page").differences_table()
-    ),
-    "pretrained-guess-play": lambda: str(beside("studies.pretrained.guess.page").play_table()),
-    "pretrained-guess-rates": lambda: str(beside("studies.pretrained.guess.page").rates_table()),
+    "pretrained-guess": lambda: real_weights("guess"),
+    "pretrained-guess-differences": lambda: real_weights("guess", "differences_table"),
+    "pretrained-guess-play": lambda: str(beside("studies.pretrained.guess.play").of_study()),
+    "pretrained-guess-rates": lambda: real_weights("guess", "rates_table"),
     "pretrained-guess-teacher": lambda: str(beside("studies.pretrained.page").table("guess/")),
+    "pretrained-household": lambda: real_weights("household"),
+    "pretrained-household-differences": lambda: real_weights("household", "differences_table"),
+    "pretrained-household-rates": lambda: real_weights("household", "rates_table"),
+    "pretrained-household-teacher": lambda: str(
+        beside("studies.pretrained.page").table("household/")
+    ),
     "pretrained-cpu": lambda: str(beside("studies.pretrained.page").table("cpu/")),
     "ladder-a": lambda: str(ladder().rung_a_table()),
     "ladder-b": lambda: str(ladder().rung_b_table()),
@@ -425,6 +434,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "ladder-drift": lambda: str(ladder().drift_table()),
     "ladder-gates": lambda: str(ladder().gates_table()),
     "ladder-strengths": lambda: str(ladder().strengths_table()),
+    "ladder-curricula": lambda: str(ladder().curricula_table()),
     "ladder-rates": lambda: str(ladder().rates_table()),
     "ladder-household-rates": lambda: str(ladder().household_rates_table()),
     "ladder-takeover": lambda: str(ladder().takeover_table()),

@@ -339,6 +339,10 @@ def rates_table() -> str:
     return strengths.rates_table()
 
 
+def curricula_table() -> str:
+    return strengths.curricula_table()
+
+
 def takeover_table() -> str:
     titles = plan.load(strengths.STUDY, over=strengths.STARTS[0]).titles
     return takeover.table(takeover.read(), titles)

@@ -10,7 +10,8 @@ from studies.analysis import Panel, verdict
 STUDY = Path(__file__).with_name("strengths.toml")
 STARTS = ("weak", "middle", "strong")
 """Tables of the study's file: the student imitated 3, 4 and 10 batches of 32 demonstrations."""
-BASELINE = "opd"
+BASELINE, GUIDED = "opd", "guided_opd"
+CURRICULA = ("guided_linear", "guided_exponential", "guided_fixed")
 
 
 def results_of(start: str) -> Path:
@@ -38,10 +39,39 @@ def rates_table() -> str:
     return tables.table(["start", "method", "start", "5 steps", "10 steps"], rows)
 
 
+def curricula_table() -> str:
+    """Guided-OPD with other shares of teacher's turns, beside its default over the same seeds."""
+    rows = []
+    for start in STARTS:
+        if not results_of(start).exists():
+            continue
+        study, found = plan.load(STUDY, over=start), results.read(results_of(start))
+        panel = Panel(found, study.last)
+        for method in CURRICULA:
+            if (gap := panel.gap(method, GUIDED)) is None:
+                continue
+            runs = sorted(found.of(method), key=lambda run: run.seed)
+            ends = [tables.percent(fmean(run.evaluations[-1].won)) for run in runs]
+            guided = fmean(run.tokens.get("teacher", 0) for run in runs)
+            rows.append(
+                [
+                    start,
+                    study.titles[method],
+                    ", ".join(ends),
+                    tables.signed(gap),
+                    verdict(gap),
+                    tables.count(round(guided)),
+                ]
+            )
+    head = ["start", "method", "at the end, by seed", "minus cosine, points (95 %)", ""]
+    return tables.table([*head, "teacher's tokens"], rows)
+
+
 def _rows(start: str) -> Iterator[list[str]]:
     study, found = plan.load(STUDY, over=start), results.read(results_of(start))
     panel = Panel(found, study.last)
-    for method, title in study.titles.items():
+    for method in (BASELINE, GUIDED):
+        title = study.titles[method]
         runs = sorted((r for r in found.of(method) if r.group == "main"), key=lambda r: r.seed)
         gap = None if method == BASELINE else panel.gap(method, BASELINE)
         for k, run in enumerate(runs):

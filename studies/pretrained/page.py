@@ -20,6 +20,7 @@ TITLES = {
     "whole/opd": "OPD after it",
     "whole/guided_opd": "Guided-OPD after it",
     "guess/teacher": "SFT",
+    "household/teacher": "SFT",
     "cpu/sft": "SFT, small rooms",
     "cpu/grpo": "GRPO after it, small rooms",
     "cpu/teacher": "SFT for longer, small rooms",

@@ -6,8 +6,8 @@ import pytest
 
 from studies import plan
 from studies.pretrained import page, whole
-from studies.pretrained.guess.page import STUDY
 from studies.pretrained.guess.suite import SPAN, Guess
+from studies.pretrained.world import WORLDS
 from tutelage.config.toml_file import load
 from tutelage.rollout import record
 
@@ -107,6 +107,7 @@ def test_an_answer_that_is_no_number_is_refused() -> None:
     assert suite.step("12").valid
 
 
-def test_the_study_of_the_game_can_be_run() -> None:
-    study = plan.load(STUDY)
+@pytest.mark.parametrize("name", WORLDS)
+def test_the_studies_of_real_weights_can_be_run(name: str) -> None:
+    study = plan.load(WORLDS[name].study)
     assert [run.problem for run in study.runs if run.problem] == []

@@ -8,6 +8,7 @@ from pathlib import Path
 from studies import tables
 from studies.plan import Run
 from studies.pretrained.guess.suite import SPAN
+from studies.pretrained.world import GUESS, measured
 from studies.runner import put
 from tutelage.rollout import record
 
@@ -116,3 +117,9 @@ def table(found: Sequence[Play], titles: dict[str, str]) -> str:
             )
     head = ["method (seeds)", "", "student's turns", "contradict an answer", "halve what is left"]
     return tables.table([*head, "first guess in the middle"], rows)
+
+
+def of_study() -> str:
+    """The table of the study's methods."""
+    study, _ = measured(GUESS)
+    return table(read(), {name: study.titles[name] for name in GUESS.methods()})

@@ -1,0 +1,141 @@
+"""A world with real weights: its teacher, its study, what came of it, and the page's tables."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from statistics import fmean
+
+from studies import analysis, command, plan, results, tables
+from studies.analysis import Measure, Panel, result, start, verdict
+from studies.runner import ONE_THREAD
+from tutelage.config.toml_file import load
+from tutelage.evaluation import plots
+from tutelage.runs.folder import CONFIG
+
+HERE = Path(__file__).parent
+PICTURES = HERE.parents[1] / "docs" / "studies" / "pretrained"
+RATES = "rates"
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder with study.toml, teacher.toml and results.json, and the title of its picture."""
+
+    name: str
+    title: str
+
+    @property
+    def folder(self) -> Path:
+        return HERE / self.name
+
+    @property
+    def study(self) -> Path:
+        return self.folder / "study.toml"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results.json"
+
+    def run(self, methods: Sequence[str], seeds: Sequence[int], jobs: int) -> int:
+        """Train the teacher where it is not, then what is not finished of the study; its exit code."""
+        if code := self._teach():
+            return code
+        study = plan.load(self.study)
+        runs = study.only(methods=methods, seeds=seeds)
+        return command.run(study, runs, self.results, jobs=jobs)
+
+    def _teach(self) -> int:
+        file = self.folder / "teacher.toml"
+        resume = ["--resume"] if (Path(load(file).run.folder) / CONFIG).exists() else []
+        words = [sys.executable, "-m", "tutelage", "train", str(file), "--quiet", *resume]
+        return subprocess.run(words, env={**os.environ, **ONE_THREAD}).returncode
+
+    def table(self) -> str:
+        """A row for each method: its curve over the seeds, and what it gained."""
+        study, panel = measured(self)
+        rows = []
+        for name in self.methods():
+            curve, gain = panel.curve(name), panel.gap(name, name, result, of_baseline=start)
+            assert gain is not None
+            ends = [each.evaluations[-1] for each in panel.results.of(name)]
+            rows.append(
+                [
+                    study.titles[name],
+                    *(f"{tables.percent(found.mean)} ({tables.ends(found)})" for _, found in curve),
+                    ", ".join(f"{100 * fmean(end.won):.0f}" for end in ends),
+                    f"{tables.signed(gain)}: {verdict(gain, 'gains', 'loses')}",
+                    tables.percent(fmean(end.invalid for end in ends)),
+                ]
+            )
+        steps = [f"{at} steps" if at else "start" for at, _ in panel.curve(self.methods()[0])]
+        head = ["method", *steps, "by seed", "minus its start", "refused turns"]
+        return tables.table(head, rows)
+
+    def differences_table(self) -> str:
+        """Each method beside its start and each other, paired by seed and task, at each evaluation."""
+        study, panel = measured(self)
+        names = self.methods()
+        rows = []
+        for step, _ in panel.curve(names[0])[1:]:
+            at = partial(_at, step)
+            for place, one in enumerate(names):
+                beside: list[tuple[str, Measure]] = [(one, start)]
+                beside += [(other, at) for other in names[:place]]
+                for other, measure in beside:
+                    found = panel.gap(one, other, at, of_baseline=measure)
+                    if found is not None:
+                        of = "its start" if other == one else study.titles[other]
+                        title = f"{study.titles[one]} minus {of}"
+                        seeds = ", ".join(
+                            map(str, sorted(set(panel.values(one)) & set(panel.values(other))))
+                        )
+                        points = tables.signed(found)
+                        rows.append([f"{step} steps", title, seeds, points, verdict(found)])
+        return tables.table(["after", "difference", "seeds", "points (95 %)", ""], rows)
+
+    def rates_table(self) -> str:
+        """The sweep over rates, with a seed that the comparison does not use."""
+        study, panel = measured(self)
+        runs = [run for run in panel.results.runs if run.group == RATES]
+        return analysis.rates_table(study.titles, runs)
+
+    def draw(self) -> Path:
+        """Success by training step of each method, over its seeds."""
+        study, panel = measured(self)
+        curves = {}
+        for name in self.methods():
+            seeds = len(panel.values(name))
+            title = f"{study.titles[name]} ({seeds} seed{'s' if seeds > 1 else ''})"
+            curves[title] = [
+                plots.Point(step=at, success=e.mean, low=e.low, high=e.high, n=e.tasks)
+                for at, e in panel.curve(name)
+            ]
+        path = PICTURES / f"{self.name}.png"
+        plots.learning_curve(curves, path, title=f"SmolLM2-135M: {self.title}")
+        return path
+
+    def methods(self) -> list[str]:
+        """Those of the comparison that have results."""
+        study, panel = measured(self)
+        return [name for name in study.titles if panel.values(name) and study.group(name) != RATES]
+
+
+@cache
+def measured(world: World) -> tuple[plan.Study, Panel]:
+    """A world's study and its results."""
+    study = plan.load(world.study)
+    return study, Panel(results.read(world.results), study.last)
+
+
+def _at(step: int, run: results.Result, last: int) -> list[float]:
+    """The evaluation after a step."""
+    return [float(x) for e in run.evaluations if e.step == step for x in e.won]
+
+
+GUESS = World("guess", "a number of 15 in four guesses")
+HOUSEHOLD = World("household", "household tasks in small rooms")
+WORLDS = {world.name: world for world in (GUESS, HOUSEHOLD)}

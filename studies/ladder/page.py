@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from studies import analysis, plan, results, tables
 from studies.analysis import Panel, result, start
 from studies.analysis import verdict as apart
-from studies.ladder import drift, family, gates, rung_a, strengths, takeover
+from studies.ladder import claims, drift, family, gates, rung_a, strengths, takeover
 from studies.ladder import start as starts
 from studies.plan import Study
 from tutelage.evaluation import plots
@@ -246,73 +246,8 @@ def matters_table() -> str:
     return tables.table(head, rows)
 
 
-CLAIMS: Sequence[tuple[str, str, str]] = (
-    ("pi-Distill is ahead of GRPO", "pi_distill_actions", "grpo"),
-    ("pi-Distill is ahead of SFT on actions", "pi_distill_actions", "sft_actions"),
-    (
-        "pi-Distill is ahead of SFT on actions, then GRPO",
-        "pi_distill_actions",
-        "sft_actions_then_grpo",
-    ),
-    ("pi-Distill gains from more information", "pi_distill", "pi_distill_actions"),
-    ("pi-Distill gains less from skills", "pi_distill_actions", "pi_distill_skills"),
-    ("alpha 0.5 is not behind 0", "pi_distill_actions", "pi_distill_student"),
-    ("alpha 0.5 is not behind 1", "pi_distill_actions", "pi_distill_teacher"),
-    ("OPSD is ahead of GRPO", "opsd_actions", "grpo"),
-    ("OPSD is ahead of SFT on actions", "opsd_actions", "sft_actions"),
-    ("OPSD is ahead of SFT on actions, then GRPO", "opsd_actions", "sft_actions_then_grpo"),
-    ("OPSD gains from more information", "opsd", "opsd_actions"),
-    ("OPSD gains less from skills", "opsd_actions", "opsd_skills"),
-    ("OPSD's teacher should move with it", "opsd_actions", "opsd_reference"),
-    ("SDAR is ahead of GRPO", "sdar", "grpo"),
-    ("SDAR's gate is ahead of no gate", "sdar", "grpo_opsd"),
-    ("SDAR's gate is ahead of no gate at ten times the weight", "sdar_0.1", "grpo_opsd_0.1"),
-    (
-        "SDAR's gate is ahead of no gate with 60 % wrong plans",
-        "sdar_0.1_wrong_0.6",
-        "grpo_opsd_0.1_wrong_0.6",
-    ),
-    (
-        "SDAR's gate is ahead of no gate with 30 % wrong plans",
-        "sdar_0.1_wrong_0.3",
-        "grpo_opsd_0.1_wrong_0.3",
-    ),
-    ("SDAR loses with 30 % wrong plans", "sdar_0.1", "sdar_0.1_wrong_0.3"),
-    ("SDAR loses with 60 % wrong plans", "sdar_0.1", "sdar_0.1_wrong_0.6"),
-    ("ATOD is ahead of OPD", "atod", "opd"),
-    ("ATOD is ahead of OPD, teacher of 86 %", "atod_86", "opd_86"),
-    ("ATOD is ahead of OPD, teacher of 64 %", "atod_64", "opd_64"),
-    ("ATOD is ahead of GRPO", "atod", "grpo"),
-    ("ATOD is ahead of GRPO, teacher of 86 %", "atod_86", "grpo"),
-    ("ATOD is ahead of GRPO, teacher of 64 %", "atod_64", "grpo"),
-    ("annealing helps ATOD", "atod_86", "atod_86_constant"),
-    ("turns are better reweighted than tokens", "atod_86", "atod_86_token"),
-    ("turns are better reweighted than nothing", "atod_86", "atod_86_plain"),
-    ("SFT with thoughts is behind GRPO", "grpo", "sft"),
-)
-"""A claim, and the entries whose difference it says is above zero."""
-
-
 def claims_table() -> str:
-    """Differences between methods, paired by seed and task, of the claims that both sides were run for."""
-    study, panel = measured()
-    rows = []
-    for claim, one, other in CLAIMS:
-        found = panel.gap(one, other)
-        if found is None:
-            continue
-        both = sorted(set(panel.values(one)) & set(panel.values(other)))
-        rows.append(
-            [
-                claim,
-                f"{study.titles[one]} minus {study.titles[other]}",
-                ", ".join(map(str, both)),
-                tables.signed(found),
-                apart(found, "as claimed", "the reverse"),
-            ]
-        )
-    head = ["claim", "difference", "seeds", "points (95 %)", ""]
-    return tables.table(head, rows)
+    return claims.table(*measured())
 
 
 def starts_table() -> str:

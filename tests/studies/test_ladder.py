@@ -20,7 +20,6 @@ from tutelage.objective import Acting, Algorithm, View
 from tutelage.objective.scores import Scores
 from tutelage.rollout import record
 from tutelage.rollout.play import play
-from tutelage.runs.diagnosis import hint_gaps, ratios
 from tutelage.types import Task
 from tutelage_worlds.household.suite import NAMES, Household
 
@@ -84,57 +83,6 @@ def test_chosen_families_are_the_same_tasks_in_the_same_order() -> None:
     assert list(Household(train=20, families=chosen).tasks("train")) == every
     with pytest.raises(ValueError, match="no family 'fly'"):
         Household(families=["fly"])
-
-
-def test_a_hint_that_informs_nothing_is_told() -> None:
-    plain = {"step": 0, "hint": "", "success": 0.5}
-    assert (
-        "informs, plan: +40 points"
-        in hint_gaps([plain, {"step": 0, "hint": "plan", "success": 0.9}], step=0)[0]
-    )
-    assert (
-        "does not inform, plan: -12 points"
-        in hint_gaps([plain, {"step": 0, "hint": "plan", "success": 0.38}], step=0)[0]
-    )
-    assert hint_gaps([plain], step=0) == []
-
-
-def test_a_hinted_policy_that_falls_while_it_teaches_is_told() -> None:
-    def lines(last: float) -> list[dict[str, object]]:
-        rows = ((0, "", 0.6), (0, "plan", 1.0), (5, "", 0.6), (5, "plan", last))
-        return [{"step": k, "hint": hint, "success": success} for k, hint, success in rows]
-
-    *_, fell = hint_gaps(lines(0.7), step=None)
-    assert "itself fell, plan: from 100% to 70%" in fell
-    assert 'algorithm.teacher = "reference"' in fell
-    assert not any("fell" in each for each in hint_gaps(lines(0.9), step=None))
-    assert len(hint_gaps(lines(0.7), step=5)) == 1, "before the end only the gap is told"
-
-
-def test_a_student_that_acts_on_what_only_its_hint_tells_is_told() -> None:
-    def lines(plain: float, hinted: float) -> list[dict[str, object]]:
-        rows = ((0, "", 0.28), (0, "plan", 0.01), (10, "", plain), (10, "plan", hinted))
-        return [{"step": k, "hint": h, "success": 0.5, "invalid": x} for k, h, x in rows]
-
-    *_, sentence = hint_gaps(lines(0.84, 0.05), step=None)
-    assert sentence.startswith("refused turns rose from 28% to 84% without the hint, with it they")
-    assert "5%: the student may act as if it knew what only plan tells" in sentence
-    for plain, hinted in ((0.42, 0.05), (0.84, 0.70)):
-        sentences = hint_gaps(lines(plain, hinted), step=None)
-        assert not any("refused" in each for each in sentences)
-
-
-def test_clipped_ratios_are_told_with_what_helps() -> None:
-    def line(clipped: float, largest: float | None) -> dict[str, object]:
-        return {"ratios": {"grpo": {"mean": 1.0, "max": largest, "clipped": clipped}}}
-
-    (much,) = ratios([line(0.5, 3.0), line(0.3, None)])
-    assert "ratios clipped, grpo: 40% of the tokens, the largest ratio inf" in much
-    assert "update.lr" in much
-    (little,) = ratios([line(0.0, 1.1), line(0.02, 1.3)])
-    assert little == "1.0% of grpo's ratios are clipped, the largest is 1.3"
-    assert not list(ratios([line(0.0, 1.0)]))
-    assert not list(ratios([{"step": 0}])), "a run from before they were recorded"
 
 
 def gain(before: list[list[float]], after: list[list[float]]) -> page.Gain:

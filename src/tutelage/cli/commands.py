@@ -253,10 +253,10 @@ def doctor(arguments: argparse.Namespace) -> int:
     parts = doctor.needed(config, torch=arguments.torch)
     doctor.show(parts, Console())
     if arguments.file.is_dir():
-        from tutelage.runs import diagnosis
+        from tutelage.runs import learning
 
         print("how it learnt")
-        for sentence in diagnosis.of_run(arguments.file):
+        for sentence in learning.of_run(arguments.file):
             print(f"  {sentence}")
         print()
     complete = doctor.complete(parts)

@@ -40,7 +40,7 @@ from tutelage.rollout.record import Line, episode_line
 from tutelage.rollout.replay import Replay
 from tutelage.rollout.session import Session, foresee
 from tutelage.rollout.task_sampling import learnt
-from tutelage.runs import checkpoint, diagnosis, meta, models, together
+from tutelage.runs import checkpoint, diagnosis, learning, meta, models, together
 from tutelage.runs import folder as run_folder
 from tutelage.runs.ahead import Ahead, Played, refuse_ranks
 from tutelage.runs.assemble import Parts, assemble, deterministic, rehearsal_of, update_of
@@ -501,7 +501,7 @@ class _Loop:
             self.watch.evaluated(line)
         self._warn(self.causes.new(broken))
         if step == 0:  # before any distillation from a teacher with the hint
-            self._warn(diagnosis.hint_gaps(results, step=0))
+            self._warn(learning.hint_gaps(results, step=0))
 
     def _state(self, phase: Phase, done: int, logs: Mapping[str, int]) -> State:
         skills = self.session.hints.bandit.state()

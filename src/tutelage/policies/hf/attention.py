@@ -23,9 +23,9 @@ oneDNN or BLAS, on a CPU, is chosen by shape:
   BLAS (128 tokens, forward and backward: 1.1 ms beside 2.7).
 - In 16 bits oneDNN builds a kernel anew for nearly every sequence's length, so whole sequences attend in
   float32 (9 heads of 64, forward and backward, Xeon with AMX: 120 tokens 4 ms beside 13, 500 tokens 31
-  beside 37, 1,150 tokens 106 beside 93; means over 30 lengths, beside other work). One new token for each
-  slot goes through torch's kernel, which reads 16 bits and widens nothing (100 slots of 400 tokens: 5.7 ms
-  beside 10.7 of the grouped product, measured once).
+  beside 37, 1,150 tokens 106 beside 93; means over 30 lengths, beside other work). One new token of a slot
+  goes through torch's kernel, which reads 16 bits and widens nothing (100 slots of 400 tokens: 5.7 ms
+  beside 10.7 of the grouped product, measured once; one slot of 400: 0.05 ms beside 0.39, median of 15).
 Else medians of 7 to 20 on an AMD EPYC; `benchmarks/generation.py --full` measures whole turns.
 """
 
@@ -286,7 +286,7 @@ def _flat(query: Tensor, key: Tensor, value: Tensor, scaling: float, flat: FlatP
         q = query[:, :, start:end]
         k, v = key[tokens.slot, None, :, :high], value[tokens.slot, None, :, :high]
         if tokens.new == 1:
-            part = _grouped(q, k, v, None, scaling)
+            part = _masked(q, k, v, None, scaling)
         elif tokens.cached == 0:
             part = _causal(q, k, v, scaling)
         elif tokens.new > MAX_GROUPED_TOKENS and blocks_are_faster(q, k):

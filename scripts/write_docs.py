@@ -12,6 +12,7 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -386,6 +387,11 @@ def ladder() -> ModuleType:
     return beside("studies.ladder.page")
 
 
+def ladder_of(method: str) -> str:
+    """What a method came to on the ladder."""
+    return str(ladder().of_method(method))
+
+
 def real_weights(name: str, table: str = "table") -> str:
     """A table of a study with real weights."""
     return str(getattr(beside("studies.pretrained.world").WORLDS[name], table)())
@@ -440,6 +446,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "ladder-takeover": lambda: str(ladder().takeover_table()),
     "fault-count": fault_count,
     "compose-functions": lambda: functions.table().strip(),
+    **{f"ladder-of-{name}": partial(ladder_of, name) for name in ALGORITHMS},
 }
 
 

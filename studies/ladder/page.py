@@ -23,6 +23,10 @@ PICTURES = HERE.parents[1] / "docs" / "studies" / "ladder"
 BASELINE, RATES, MATTERS = "grpo", "rates", "matters"
 SETTINGS = ("settings", "hints", "retrieval")
 """Groups of one method with other settings, hints or plans, which have a table of their own."""
+LADDER = "[The ladder](../studies/ladder.md)."
+OTHER_START = (
+    "The start of the study below does not read its hint: it is worse with one than without."
+)
 STUDY, RESULTS, REACHED = HERE / "household.toml", HERE / "household.json", HERE / "rung_a.json"
 
 
@@ -340,6 +344,36 @@ def shown(name: str) -> str:
     if gain := on_household(name):
         parts.append(f"household tasks ({_gained(gain)})")
     return ", ".join(parts) or "not shown"
+
+
+def of_method(name: str) -> str:
+    """What a registered method came to on each rung, for its own page."""
+    sentences = []
+    if name in reached():
+        games = [f"{tables.percent(share)} ({game})" for game, share in reached()[name].items()]
+        sentences.append(f"Of the best return on two games: {', '.join(games)}, 3 seeds.")
+    if found := family.gain(name):
+        sentences.append(
+            f"On one family of household tasks: {tables.signed(found)} points in 6 steps, one seed."
+        )
+    if name == strengths.GUIDED:
+        sentences.append(strengths.lead())
+    own = [g for g in gains() if g.algorithm == name]
+    if not own:
+        return f"{LADDER} {' '.join(sentences)} On three families it was not run."
+    _, panel = measured()
+    rows = [
+        [gain.title, tables.percent(found.mean), f"{tables.signed(gain.found)}: {verdict(gain)}"]
+        for gain in own
+        if (found := panel.rate(gain.method))
+    ]
+    head = ["", "result", "minus its start, points (95 %)"]
+    hinted = "hint" in rung_a.METHODS[name].taught
+    apart_from_below = f"\n\n{OTHER_START}" if hinted else ""
+    return (
+        f"{LADDER} {' '.join(sentences)} On three families, 200 unseen tasks, from starts of 21 to 42 % "
+        f"that read their hint, 10 steps:\n\n{tables.table(head, rows)}{apart_from_below}"
+    )
 
 
 def on_games(name: str) -> bool:

@@ -25,6 +25,18 @@ def table() -> str:
     return tables.table([*head, "minus OPD, points (95 %)", "", "sampled tokens"], rows)
 
 
+def lead() -> str:
+    """How far Guided-OPD ends ahead of OPD from each start, in a sentence."""
+    parts = []
+    for start in STARTS:
+        panel = Panel(results.read(results_of(start)), plan.load(STUDY, over=start).last)
+        if found := panel.gap(GUIDED, BASELINE):
+            parts.append(
+                f"{tables.signed(found)} points from the {start} one ({found.seeds} seeds)"
+            )
+    return f"Beside OPD, from students of three strengths: {', '.join(parts)}."
+
+
 def rates_table() -> str:
     """The runs in which the rate was chosen, with a seed of their own."""
     rows = []

@@ -11,6 +11,7 @@ from statistics import fmean
 
 from studies import analysis, command, plan, results, tables
 from studies.analysis import Measure, Panel, result, start, verdict
+from studies.pretrained import page
 from studies.runner import ONE_THREAD
 from tutelage.config.toml_file import load
 from tutelage.evaluation import plots
@@ -115,8 +116,18 @@ class World:
                 for at, e in panel.curve(name)
             ]
         path = PICTURES / f"{self.name}.png"
-        plots.learning_curve(curves, path, title=f"SmolLM2-135M: {self.title}")
+        title = f"SmolLM2-135M: {self.title}"
+        plots.learning_curve(curves, path, title=title, teacher=self._teacher())
         return path
+
+    def _teacher(self) -> plots.Point | None:
+        """The last evaluation of the teacher; None where none was kept."""
+        found = [each for each in page.read() if each.run == f"{self.name}/teacher"]
+        if not found:
+            return None
+        last = found[-1]
+        success = last.won / last.n
+        return plots.Point(step=0, success=success, low=last.low, high=last.high, n=last.n)
 
     def methods(self) -> list[str]:
         """Those of the comparison that have results."""

@@ -23,6 +23,8 @@ CLAIMS: Sequence[tuple[str, str, str]] = (
     ("OPSD is ahead of GRPO", "opsd_actions", "grpo"),
     ("OPSD is ahead of SFT on actions", "opsd_actions", "sft_actions"),
     ("OPSD is ahead of SFT on actions, then GRPO", "opsd_actions", "sft_actions_then_grpo"),
+    ("OPSD gains from its hint", "opsd_actions", "opsd_no_hint"),
+    ("OPSD gains from its hint, its KL at 0.1", "opsd_beta_0.1", "opsd_no_hint"),
     ("OPSD gains from more information", "opsd", "opsd_actions"),
     ("OPSD gains less from skills", "opsd_actions", "opsd_skills"),
     ("OPSD's teacher should move with it", "opsd_actions", "opsd_reference"),

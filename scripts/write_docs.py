@@ -440,6 +440,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "ladder-drift": lambda: str(ladder().drift_table()),
     "ladder-gates": lambda: str(ladder().gates_table()),
     "ladder-strengths": lambda: str(ladder().strengths_table()),
+    "ladder-hint-speed": lambda: str(ladder().hint_speed_table()),
     "ladder-curricula": lambda: str(ladder().curricula_table()),
     "ladder-rates": lambda: str(ladder().rates_table()),
     "ladder-household-rates": lambda: str(ladder().household_rates_table()),

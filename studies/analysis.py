@@ -27,6 +27,15 @@ def start(run: Result, last: int) -> list[float]:
     return mean_of_last([run.evaluations[0].won], 1)
 
 
+def after(step: int) -> Measure:
+    """The evaluation after a training step."""
+
+    def measure(run: Result, last: int) -> list[float]:
+        return [float(x) for e in run.evaluations if e.step == step for x in e.won]
+
+    return measure
+
+
 def early(run: Result, last: int) -> list[float]:
     """The mean of the evaluations in the first third of training, the start left out."""
     return _within(run, 0, run.steps / 3)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from studies import tables
-from studies.analysis import Panel, verdict
+from studies.analysis import Panel, after, verdict
 from studies.plan import Study
 
 CLAIMS: Sequence[tuple[str, str, str]] = (
@@ -78,3 +78,19 @@ def table(study: Study, panel: Panel) -> str:
         )
     head = ["claim", "difference", "seeds", "points (95 %)", ""]
     return tables.table(head, rows)
+
+
+HINTED = ("opsd", "opsd_actions", "opsd_beta_0.25", "opsd_beta_0.1", "opsd_skills")
+NO_HINT = "opsd_no_hint"
+
+
+def hint_speed_table(study: Study, panel: Panel) -> str:
+    """OPSD with each hint minus OPSD without one, after each evaluation."""
+    steps = [e.step for e in panel.results.of(NO_HINT)[0].evaluations if e.step]
+    rows = []
+    for name in HINTED:
+        both = sorted(set(panel.values(name)) & set(panel.values(NO_HINT)))
+        gaps = [panel.gap(name, NO_HINT, after(k), of_baseline=after(k)) for k in steps]
+        cells = [tables.signed(gap) for gap in gaps if gap]
+        rows.append([study.titles[name], ", ".join(map(str, both)), *cells])
+    return tables.table(["minus no hint", "seeds", *(f"{step} steps" for step in steps)], rows)

@@ -254,6 +254,10 @@ def claims_table() -> str:
     return claims.table(*measured())
 
 
+def hint_speed_table() -> str:
+    return claims.hint_speed_table(*measured())
+
+
 def starts_table() -> str:
     return starts.grades_table(starts.read())
 

@@ -5,12 +5,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 
 from studies import analysis, command, plan, results, tables
-from studies.analysis import Measure, Panel, result, start, verdict
+from studies.analysis import Measure, Panel, after, result, start, verdict
 from studies.pretrained import page
 from studies.runner import ONE_THREAD
 from tutelage.config.toml_file import load
@@ -82,7 +82,7 @@ class World:
         names = self.methods()
         rows = []
         for step, _ in panel.curve(names[0])[1:]:
-            at = partial(_at, step)
+            at = after(step)
             for place, one in enumerate(names):
                 beside: list[tuple[str, Measure]] = [(one, start)]
                 beside += [(other, at) for other in names[:place]]
@@ -140,11 +140,6 @@ def measured(world: World) -> tuple[plan.Study, Panel]:
     """A world's study and its results."""
     study = plan.load(world.study)
     return study, Panel(results.read(world.results), study.last)
-
-
-def _at(step: int, run: results.Result, last: int) -> list[float]:
-    """The evaluation after a step."""
-    return [float(x) for e in run.evaluations if e.step == step for x in e.won]
 
 
 GUESS = World("guess", "a number of 15 in four guesses")

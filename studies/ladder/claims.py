@@ -30,6 +30,8 @@ CLAIMS: Sequence[tuple[str, str, str]] = (
     ("OPSD's teacher should move with it", "opsd_actions", "opsd_reference"),
     ("OPSD is better with its KL at 0.1 than at 0.5", "opsd_beta_0.1", "opsd_actions"),
     ("OPSD is better with its KL at 0.25 than at 0.5", "opsd_beta_0.25", "opsd_actions"),
+    ("OPSD is better where its KL falls to 0", "opsd_beta_falls", "opsd_actions"),
+    ("OPSD gains from its hint, its KL falling to 0", "opsd_beta_falls", "opsd_no_hint"),
     ("SDAR is ahead of GRPO", "sdar", "grpo"),
     ("SDAR's gate is ahead of no gate", "sdar", "grpo_opsd"),
     ("SDAR's gate is ahead of no gate at ten times the weight", "sdar_0.1", "grpo_opsd_0.1"),
@@ -80,7 +82,14 @@ def table(study: Study, panel: Panel) -> str:
     return tables.table(head, rows)
 
 
-HINTED = ("opsd", "opsd_actions", "opsd_beta_0.25", "opsd_beta_0.1", "opsd_skills")
+HINTED = (
+    "opsd",
+    "opsd_actions",
+    "opsd_beta_0.25",
+    "opsd_beta_0.1",
+    "opsd_beta_falls",
+    "opsd_skills",
+)
 NO_HINT = "opsd_no_hint"
 
 
@@ -88,7 +97,7 @@ def hint_speed_table(study: Study, panel: Panel) -> str:
     """OPSD with each hint minus OPSD without one, after each evaluation."""
     steps = [e.step for e in panel.results.of(NO_HINT)[0].evaluations if e.step]
     rows = []
-    for name in HINTED:
+    for name in (name for name in HINTED if panel.values(name)):
         both = sorted(set(panel.values(name)) & set(panel.values(NO_HINT)))
         gaps = [panel.gap(name, NO_HINT, after(k), of_baseline=after(k)) for k in steps]
         cells = [tables.signed(gap) for gap in gaps if gap]

@@ -28,7 +28,7 @@ from tutelage.policies.base import Completion, Request
 from tutelage.prompts.prompter import Sample
 from tutelage.rollout.play import play
 from tutelage.rollout.session import Clock, Session
-from tutelage.schedules import Schedule
+from tutelage.schedules import Schedule, linear
 from tutelage.signals import episode_mean, episode_sum, token_mean, varied
 from tutelage.training.layout import deal, prepare
 from tutelage.training.train_step import Report, Update, train_step
@@ -277,6 +277,16 @@ def test_the_teachers_share_rises_over_the_first_part_of_training(reduction: Any
     assert parts(pi_distill(total_steps=1, ramp=0.1), of, 1) == pytest.approx(
         parts(pi_distill(total_steps=1), of, 1)
     )
+
+
+def test_the_weight_of_the_kl_may_change_with_the_step() -> None:
+    of = WORLDS[1]
+    falling = linear(0.5, 0.0, 10)
+    for at, beta in ((0, 0.5), (4, 0.3), (10, 0.0), (99, 0.0)):
+        assert total(opsd(beta=falling), of, at) == pytest.approx(total(opsd(beta=beta), of, at))
+        both = [pi_distill(total_steps=9, beta=b) for b in (falling, beta)]
+        assert total(both[0], of, at) == pytest.approx(total(both[1], of, at))
+    assert total(opsd(beta=0.5), of, 4) != pytest.approx(total(opsd(beta=0.3), of, 4))
 
 
 def test_settings_outside_their_range_are_refused() -> None:

@@ -16,6 +16,7 @@ from tutelage.maths.divergences import reverse_kl
 from tutelage.maths.surrogates import ppo_clip
 from tutelage.objective import ONE, Algorithm, Distill, Reinforce, View
 from tutelage.objective.penalties import leakage, length
+from tutelage.schedules import Schedule
 from tutelage.signals import episode_mean, episode_sum, group_relative, token_mean, varied
 
 
@@ -23,7 +24,7 @@ def opsd(
     *,
     hint: str = "plan",
     teacher: str = "self",
-    beta: float = 0.5,
+    beta: float | Schedule = 0.5,
     clip: float = 0.2,
     flat_groups: Literal["leave_out", "keep"] = "leave_out",
     reduction: Literal["token", "sum"] = "token",
@@ -31,6 +32,7 @@ def opsd(
 ) -> Algorithm:
     """Args:
     teacher: the policy with the hint; the paper's is the student itself
+    beta: weight of the KL, or a schedule; the paper sweeps 0, 0.1, 0.25 and 0.5
     flat_groups: groups of equal returns: excluded from every term, or kept with advantage 0
     reduction: mean over tokens, or the sum over an episode and the mean over episodes
     penalties: subtract the paper's penalties, for leakage and length, from the reward

@@ -17,7 +17,7 @@ from tutelage.maths.divergences import forward_kl, reverse_kl
 from tutelage.maths.surrogates import ppo_clip
 from tutelage.objective import ONE, STUDENT, Algorithm, Distill, Reinforce, View
 from tutelage.objective.penalties import leakage, length
-from tutelage.schedules import constant, linear
+from tutelage.schedules import Schedule, constant, linear
 from tutelage.signals import episode_mean, episode_sum, group_relative, token_mean, varied
 
 
@@ -27,7 +27,7 @@ def pi_distill(
     hint: str = "plan",
     alpha: float = 0.5,
     ramp: float = 0.0,
-    beta: float = 0.25,
+    beta: float | Schedule = 0.25,
     clip: float = 0.2,
     flat_groups: Literal["leave_out", "keep"] = "leave_out",
     reduction: Literal["token", "sum"] = "token",
@@ -36,6 +36,7 @@ def pi_distill(
     """Args:
     alpha: the teacher's share of the loss
     ramp: share of training over which alpha rises from 0
+    beta: weight of both KLs, or a schedule
     flat_groups: groups of equal returns: excluded from every term, or kept with advantage 0
     reduction: mean over tokens, or the sum over an episode and the mean over episodes
     penalties: subtract the paper's penalties, for leakage and length, from the reward

@@ -309,7 +309,7 @@ def draw(folder: Path = PICTURES) -> list[Path]:
     plots.intervals(
         rows,
         folder / "methods.png",
-        title="Success, mean of the last three evaluations",
+        title="Last three evaluations",
         marks={"start": begun.mean} if begun else {},
         note=note,
     )

@@ -3,14 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import fmean
 
 from studies import analysis, command, plan, results, tables
-from studies.analysis import Measure, Panel, after, result, start, verdict
+from studies.analysis import Panel, after, result, start, verdict
 from studies.pretrained import page
 from studies.runner import ONE_THREAD
 from tutelage.config.toml_file import load
@@ -20,6 +20,8 @@ from tutelage.runs.folder import CONFIG
 HERE = Path(__file__).parent
 PICTURES = HERE.parents[1] / "docs" / "studies" / "pretrained"
 RATES = "rates"
+ENOUGH = 3
+"""Seeds from which on an interval over them says something."""
 
 
 @dataclass(frozen=True)
@@ -56,45 +58,58 @@ class World:
         return subprocess.run(words, env={**os.environ, **ONE_THREAD}).returncode
 
     def table(self) -> str:
-        """A row for each method: its curve over the seeds, and what it gained."""
-        study, panel = measured(self)
+        """A row for each method: its curve over the seeds, and what it gained. Seeds that are too few
+        for an interval over them have a row each."""
         rows = []
-        for name in self.methods():
+        for name, title, panel in self._shown():
             curve, gain = panel.curve(name), panel.gap(name, name, result, of_baseline=start)
             assert gain is not None
             ends = [each.evaluations[-1] for each in panel.results.of(name)]
             rows.append(
                 [
-                    study.titles[name],
+                    title,
                     *(f"{tables.percent(found.mean)} ({tables.ends(found)})" for _, found in curve),
                     ", ".join(f"{100 * fmean(end.won):.0f}" for end in ends),
                     f"{tables.signed(gain)}: {verdict(gain, 'gains', 'loses')}",
                     tables.percent(fmean(end.invalid for end in ends)),
                 ]
             )
+        _, panel = measured(self)
         steps = [f"{at} steps" if at else "start" for at, _ in panel.curve(self.methods()[0])]
         head = ["method", *steps, "by seed", "minus its start", "refused turns"]
         return tables.table(head, rows)
 
+    def _shown(self) -> Iterator[tuple[str, str, Panel]]:
+        """Each method with its title and its results: all seeds, or one where they are few."""
+        study, panel = measured(self)
+        for name in self.methods():
+            runs = sorted(panel.results.of(name), key=lambda run: run.seed)
+            if len(runs) >= ENOUGH:
+                yield name, f"{study.titles[name]} ({len(runs)} seeds)", panel
+                continue
+            for run in runs:
+                one = Panel(replace(panel.results, runs=(run,)), panel.last)
+                yield name, f"{study.titles[name]}, seed {run.seed}", one
+
     def differences_table(self) -> str:
         """Each method beside its start and each other, paired by seed and task, at each evaluation."""
         study, panel = measured(self)
-        names = self.methods()
-        rows = []
+        names, rows = self.methods(), []
         for step, _ in panel.curve(names[0])[1:]:
-            at = after(step)
+            for name, title, own in self._shown():
+                gain = own.gap(name, name, after(step), of_baseline=start)
+                assert gain is not None
+                seeds = ", ".join(map(str, sorted(own.values(name))))
+                begin = [f"{step} steps", f"{title.split(' (')[0]} minus its start", seeds]
+                rows.append([*begin, tables.signed(gain), verdict(gain)])
             for place, one in enumerate(names):
-                beside: list[tuple[str, Measure]] = [(one, start)]
-                beside += [(other, at) for other in names[:place]]
-                for other, measure in beside:
-                    found = panel.gap(one, other, at, of_baseline=measure)
+                for other in names[:place]:
+                    at = after(step)
+                    found = panel.gap(one, other, at, of_baseline=at)
                     if found is not None:
-                        of = "its start" if other == one else study.titles[other]
-                        title = f"{study.titles[one]} minus {of}"
-                        seeds = ", ".join(
-                            map(str, sorted(set(panel.values(one)) & set(panel.values(other))))
-                        )
-                        points = tables.signed(found)
+                        both = sorted(set(panel.values(one)) & set(panel.values(other)))
+                        title = f"{study.titles[one]} minus {study.titles[other]}"
+                        seeds, points = ", ".join(map(str, both)), tables.signed(found)
                         rows.append([f"{step} steps", title, seeds, points, verdict(found)])
         return tables.table(["after", "difference", "seeds", "points (95 %)", ""], rows)
 
@@ -106,15 +121,13 @@ class World:
 
     def draw(self) -> Path:
         """Success by training step of each method, over its seeds."""
-        study, panel = measured(self)
-        curves = {}
-        for name in self.methods():
-            seeds = len(panel.values(name))
-            title = f"{study.titles[name]} ({seeds} seed{'s' if seeds > 1 else ''})"
-            curves[title] = [
+        curves = {
+            title: [
                 plots.Point(step=at, success=e.mean, low=e.low, high=e.high, n=e.tasks)
                 for at, e in panel.curve(name)
             ]
+            for name, title, panel in self._shown()
+        }
         path = PICTURES / f"{self.name}.png"
         title = f"SmolLM2-135M: {self.title}"
         plots.learning_curve(curves, path, title=title, teacher=self._teacher())

@@ -375,8 +375,8 @@ def of_method(name: str) -> str:
     hinted = "hint" in rung_a.METHODS[name].taught
     apart_from_below = f"\n\n{OTHER_START}" if hinted else ""
     return (
-        f"{LADDER} {' '.join(sentences)} On three families, 200 unseen tasks, from starts of 21 to 42 % "
-        f"that read their hint, 10 steps:\n\n{tables.table(head, rows)}{apart_from_below}"
+        f"{LADDER} {' '.join(sentences)} On three families, 200 unseen tasks, from starts that read "
+        f"their hint, 640 episodes or demonstrations:\n\n{tables.table(head, rows)}{apart_from_below}"
     )
 
 

@@ -21,29 +21,23 @@ def results_of(start: str) -> Path:
 def table() -> str:
     """The seeds of the comparison, by start: what each student wins, and how far methods part."""
     head = ["start", "method", "seed", "won at the start", "in the middle", "at the end"]
-    rows = [row for start in STARTS if results_of(start).exists() for row in _rows(start)]
+    rows = [row for measured in _measured() for row in _rows(*measured)]
     return tables.table([*head, "minus OPD, points (95 %)", "", "sampled tokens"], rows)
 
 
 def lead() -> str:
     """How far Guided-OPD ends ahead of OPD from each start, in a sentence."""
     parts = []
-    for start in STARTS:
-        panel = Panel(results.read(results_of(start)), plan.load(STUDY, over=start).last)
-        if found := panel.gap(GUIDED, BASELINE):
-            parts.append(
-                f"{tables.signed(found)} points from the {start} one ({found.seeds} seeds)"
-            )
+    for start, study, found in _measured():
+        if gap := Panel(found, study.last).gap(GUIDED, BASELINE):
+            parts.append(f"{tables.signed(gap)} points from the {start} one ({gap.seeds} seeds)")
     return f"Beside OPD, from students of three strengths: {', '.join(parts)}."
 
 
 def rates_table() -> str:
     """The runs in which the rate was chosen, with a seed of their own."""
     rows = []
-    for start in STARTS:
-        if not results_of(start).exists():
-            continue
-        study, found = plan.load(STUDY, over=start), results.read(results_of(start))
+    for start, study, found in _measured():
         for run in found.runs:
             if run.group == "rates":
                 won = [tables.percent(fmean(e.won)) for e in run.evaluations]
@@ -54,10 +48,7 @@ def rates_table() -> str:
 def curricula_table() -> str:
     """Guided-OPD with other shares of teacher's turns, beside its default over the same seeds."""
     rows = []
-    for start in STARTS:
-        if not results_of(start).exists():
-            continue
-        study, found = plan.load(STUDY, over=start), results.read(results_of(start))
+    for start, study, found in _measured():
         panel = Panel(found, study.last)
         for method in CURRICULA:
             if (gap := panel.gap(method, GUIDED)) is None:
@@ -79,8 +70,14 @@ def curricula_table() -> str:
     return tables.table([*head, "teacher's tokens"], rows)
 
 
-def _rows(start: str) -> Iterator[list[str]]:
-    study, found = plan.load(STUDY, over=start), results.read(results_of(start))
+def _measured() -> Iterator[tuple[str, plan.Study, results.Results]]:
+    """Each start that has results, with its study and them."""
+    for start in STARTS:
+        if results_of(start).exists():
+            yield start, plan.load(STUDY, over=start), results.read(results_of(start))
+
+
+def _rows(start: str, study: plan.Study, found: results.Results) -> Iterator[list[str]]:
     panel = Panel(found, study.last)
     for method in (BASELINE, GUIDED):
         title = study.titles[method]

@@ -67,7 +67,7 @@ class World:
             ends = [each.evaluations[-1] for each in panel.results.of(name)]
             rows.append(
                 [
-                    title,
+                    _with_seeds(title, ends),
                     *(f"{tables.percent(found.mean)} ({tables.ends(found)})" for _, found in curve),
                     ", ".join(f"{100 * fmean(end.won):.0f}" for end in ends),
                     f"{tables.signed(gain)}: {verdict(gain, 'gains', 'loses')}",
@@ -85,7 +85,7 @@ class World:
         for name in self.methods():
             runs = sorted(panel.results.of(name), key=lambda run: run.seed)
             if len(runs) >= ENOUGH:
-                yield name, f"{study.titles[name]} ({len(runs)} seeds)", panel
+                yield name, study.titles[name], panel
                 continue
             for run in runs:
                 one = Panel(replace(panel.results, runs=(run,)), panel.last)
@@ -100,7 +100,7 @@ class World:
                 gain = own.gap(name, name, after(step), of_baseline=start)
                 assert gain is not None
                 seeds = ", ".join(map(str, sorted(own.values(name))))
-                begin = [f"{step} steps", f"{title.split(' (')[0]} minus its start", seeds]
+                begin = [f"{step} steps", f"{title} minus its start", seeds]
                 rows.append([*begin, tables.signed(gain), verdict(gain)])
             for place, one in enumerate(names):
                 for other in names[:place]:
@@ -122,7 +122,7 @@ class World:
     def draw(self) -> Path:
         """Success by training step of each method, over its seeds."""
         curves = {
-            title: [
+            _with_seeds(title, panel.results.of(name)): [
                 plots.Point(step=at, success=e.mean, low=e.low, high=e.high, n=e.tasks)
                 for at, e in panel.curve(name)
             ]
@@ -146,6 +146,10 @@ class World:
         """Those of the comparison that have results."""
         study, panel = measured(self)
         return [name for name in study.titles if panel.values(name) and study.group(name) != RATES]
+
+
+def _with_seeds(title: str, runs: Sequence[object]) -> str:
+    return f"{title} ({len(runs)} seeds)" if len(runs) > 1 else title
 
 
 @cache

@@ -160,6 +160,21 @@ def test_a_new_token_of_each_slot_in_16_bits(kind: torch.dtype) -> None:
     assert_close(out.float(), exact, atol=2 * torch.finfo(kind).eps, rtol=2 * torch.finfo(kind).eps)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_one_new_token_of_a_slot_sees_all_that_the_slot_holds(kind: torch.dtype) -> None:
+    """As where few slots decode, each read on its own up to its length."""
+    lengths, gen = (9, 4), torch.Generator().manual_seed(1)
+    q = torch.randn(1, H, len(lengths), D, generator=gen).to(kind)
+    k, v = (torch.randn(B, K, 12, D, generator=gen).to(kind) for _ in range(2))
+    spans = [attention.NewTokens(slot, held - 1, 1) for slot, held in enumerate(lengths)]
+    out, _ = attention.attend(None, q, k, v, None, 0.3, flat=attention.FlatPass(spans))
+    mask = torch.arange(12).expand(B, 1, 1, 12) < torch.tensor(lengths)[:, None, None, None]
+    queries = q[0].transpose(0, 1)[:, :, None].float()
+    wanted = by_definition(queries, k.float(), v.float(), mask, 0.3)
+    close = 1e-5 if kind == torch.float32 else 2e-2
+    assert_close(out[0].float(), wanted[:, 0], atol=close, rtol=close)
+
+
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("block", "scores"), [(2, 1 << 20), (64, 1 << 20), (64, 300)])
 @pytest.mark.parametrize("new", [(1, 3), (20, 1), (7, 19), (40, 33)])

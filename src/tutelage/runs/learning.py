@@ -88,8 +88,9 @@ def success(evaluations: Sequence[Line]) -> Iterator[str]:
     lost = _gap(best, last)
     if best is not first and lost.mean < 0 and lost.distinguishable:
         yield (
-            f"it was better before its end: {_rate(best):.0%} at step {best['step']}, and since then "
-            f"{_points(lost)}; let update.lr fall, such as {{ linear = [1e-4, 0.0] }}, or end there"
+            f"it was better before its end: {_rate(best):.0%} at step {best['step']}, the best of "
+            f"{len(plain)} evaluations and so partly luck, and since then {_points(lost)}; let "
+            "update.lr fall, such as { linear = [1e-4, 0.0] }, or end there"
         )
 
 

@@ -416,6 +416,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "commands": commands,
     "configuration": configuration,
     "api": api,
+    "memory-update": lambda: str(beside("scripts.memory_tables").update_table()),
+    "memory-papers": lambda: str(beside("scripts.memory_tables").papers_table()),
     "pretrained-whole": lambda: str(beside("studies.pretrained.page").table("whole/")),
     "pretrained-guess": lambda: real_weights("guess"),
     "pretrained-guess-differences": lambda: real_weights("guess", "differences_table"),

@@ -1,6 +1,5 @@
 """The plain path: models that packed passes do not fit act, score and learn as their own code says."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from tutelage.errors import PolicyError
 from tutelage.maths.distributions import Distribution, Pieces, diverge, sampled_logps
 from tutelage.maths.divergences import reverse_kl
 from tutelage.policies.base import Request
-from tutelage.policies.hf import architecture, loading, memory, proof
+from tutelage.policies.hf import architecture, loading, proof
 from tutelage.policies.hf.plain import PlainEngine, size_of
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.prompts.prompter import Sample
@@ -302,25 +301,6 @@ def test_windows_are_looked_beyond_by_the_proof() -> None:
     assert architecture.window(of.config) == 8
     probe = proof.probe(of.config, size=400, context=256)
     assert min(len(p) for p in probe.prompts) > 2 * 8
-
-
-def test_a_mixtures_experts_are_halved_with_its_linear_layers() -> None:
-    of = model("qwen3_moe")
-    whole, half = HFPolicy(of, small_chat(), dtype="bfloat16"), copy.deepcopy(of)
-    with torch.no_grad():
-        before = whole.score(samples(), 1.0).logp
-        frozen = HFPolicy(half.requires_grad_(False), small_chat(), dtype="bfloat16")
-        after = frozen.score(samples(), 1.0).logp
-        assert_close(after, before, atol=0.2, rtol=0.02)  # 8 bits of mantissa
-    experts = [p for name, p in half.named_parameters() if "experts" in name]
-    assert experts
-    assert {p.dtype for p in experts} == {torch.bfloat16}
-
-
-def test_experts_are_not_packed_silently(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "require", lambda: None)
-    with pytest.raises(PolicyError, match="of the parameters of this mixture are experts"):
-        memory.quantize(model("qwen3_moe"))
 
 
 @pytest.mark.parametrize("name", ["mamba2", "gemma2"])

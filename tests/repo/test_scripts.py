@@ -61,7 +61,7 @@ def test_the_teacher_is_trained_and_its_files_are_copied(
 
 def test_lower_bounds_of_this_project() -> None:
     bounds = import_module("scripts.bounds")
-    assert "pydantic==2.10" in bounds.lower_bounds([])
+    assert "pydantic==2.12" in bounds.lower_bounds([])
     assert "pytest==8.3" in bounds.lower_bounds(["dev"])
     assert "bm25s==0.3.16" in bounds.lower_bounds(["dev"])  # of the extra `search` in `dev`
     assert "pytest==8.3" not in bounds.lower_bounds([])

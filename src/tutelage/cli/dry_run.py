@@ -19,6 +19,7 @@ from tutelage.cli.planned_memory import (
     memory_of,
     models_of,
     rows_of,
+    to_load,
     what_fits,
 )
 from tutelage.config.expressions import takes_schedule
@@ -311,6 +312,8 @@ def show(plan: Plan, console: Console) -> None:
         "training needs gradients, Adam's moments, activations and the loss; keys and values are "
         "given back before the update"
     )
+    if plan.machine.gpu:
+        what += f"; loading takes {in_bytes(to_load(plan.models))} of main memory"
     table.caption = f"about {in_bytes(plan.memory)} at most, of {plan.machine.words}: {what}"
     console.print(table)
     run = Table(title="The run", title_justify="left", show_header=False)

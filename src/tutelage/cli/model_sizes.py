@@ -74,7 +74,8 @@ class Shape:
 
     def weights(self, section: PolicySection, *, frozen: bool) -> int:
         """Bytes of the weights during a run. With bfloat16, trained weights are held twice: in
-        float32, and in 2 bytes for matrix products."""
+        float32, and in 2 bytes for matrix products. Of experts in 4 bits, one layer's are unpacked
+        at a time."""
         acts = 0
         if section.dtype == "bfloat16" and not frozen:
             acts = 2 * (self.adapters(section.lora) if section.lora else self.linear())
@@ -84,10 +85,10 @@ class Shape:
             each = NF4
         elif frozen and section.dtype == "bfloat16":
             each = 2.0
-        # experts are cast when they are frozen, and never packed
-        small, experts = self.linear(), self.in_experts()
-        total = 4 * (self.parameters() - small - experts) + int(each * small)
-        total += int((each if each >= 2 else 4) * experts)
+        small = self.linear() + self.in_experts()
+        total = 4 * (self.parameters() - small) + int(each * small)
+        if section.quantize == "nf4":
+            total += BYTES[section.dtype] * self.in_experts() // self.layers
         return total + acts + 4 * (self.adapters(section.lora) if section.lora else 0)
 
     def trained(self, section: PolicySection) -> int:

@@ -1,8 +1,9 @@
 """What the models of a run take in memory, from their shapes alone, and which settings make them fit."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 
@@ -63,6 +64,12 @@ def memory_of(models: Iterable[Model]) -> int:
     always = sum((m.weights or 0) + m.moments + (m.cache or 0) * m.ahead for m in found)
     playing = sum(m.cache or 0 for m in found if not m.ahead)
     return always + max(playing, sum(m.update for m in found))
+
+
+def to_load(models: Iterable[Model]) -> int:
+    """Bytes of main memory for the largest of the models while it is loaded: in float32, before it is
+    rounded or packed and moved to a GPU."""
+    return max((4 * m.shape.parameters() for m in models if m.shape), default=0)
 
 
 def divided(shape: model_sizes.Shape, section: PolicySection) -> tuple[int, int]:
@@ -131,6 +138,11 @@ def _shape(name: str, config: Config) -> tuple[str, model_sizes.Shape | None]:
                 f"{where}.layers = {section.layers}: {section.model} has {shape.layers} layers"
             )
         shape = replace(shape, layers=section.layers)
+    if shape and shape.experts and section.lora and section.quantize != "none":
+        raise ConfigError(
+            f"{where} is a mixture of experts, which take no adapters once quantize packs them; "
+            "leave quantize or lora out"
+        )
     return section.model, shape
 
 
@@ -288,33 +300,58 @@ MIXES = ((0,), (1,), (2,), (0, 1), (0, 2), (0, 1, 2), (3,), (0, 3), (0, 1, 3), (
 """Which of them are tried together, those that change less first."""
 
 
+Others = Literal["as they are", "in 4 bits", "elsewhere"]
+"""What becomes of the models beside the student."""
+SUGGESTED = 3
+
+
 def what_fits(config: Config, need: Need) -> str:
-    """The first settings with which everything fits, as advice."""
-    fits = []
-    for served in (False, True):
-        for mix in ((), *MIXES) if served else MIXES:
-            found = _with(config, need, mix, served=served)
-            if found and memory_of(found) <= need.machine.memory:
-                words = [SAVES[k][0] for k in mix]
-                if served:
-                    words.append("the other models on a server or another device")
-                fits.append(f"{' and '.join(words)} ({in_bytes(memory_of(found))})")
-        if fits:
-            break
-    if fits:
-        return f"it fits with {', or with '.join(fits[:3])}"
-    return (
-        "no setting makes it fit: choose smaller models, lower update.max_tokens_per_pass, or use "
-        "a larger machine"
-    )
+    """Settings with which everything fits, as advice: the first for each of what may become of the
+    other models, then more of those that leave them as they are."""
+    ways = [list(_ways(config, need, others)) for others in get_args(Others)]
+    first, more = [way[0] for way in ways if way], [text for way in ways for text in way[1:]]
+    if not first:
+        return (
+            "no setting makes it fit: choose smaller models, lower update.max_tokens_per_pass, or "
+            "use a larger machine"
+        )
+    return f"it fits with {', or with '.join([*first, *more][:SUGGESTED])}"
+
+
+def _ways(config: Config, need: Need, others: Others) -> Iterator[str]:
+    """The settings of MIXES with which everything fits, those that change less first."""
+    for mix in MIXES if others == "as they are" else ((), *MIXES):
+        found = _with(config, need, mix, others)
+        if found is None or memory_of(found) > need.machine.memory:
+            continue
+        words = [SAVES[k][0] for k in mix]
+        if others == "in 4 bits":
+            words += [f'policies.{name}.quantize = "nf4"' for name in _packable(config, need)]
+        if others == "elsewhere":
+            words.append("the other models on a server or another device")
+        yield f"{' and '.join(words)} ({in_bytes(memory_of(found))})"
+
+
+def _packable(config: Config, need: Need) -> list[str]:
+    """Models beside the student whose weights can be kept in 4 bits and are not."""
+    return [
+        name
+        for name in sorted(set(need.used) & set(config.policies))
+        if (section := config.policies[name]).build is None
+        and not section.remote
+        and section.quantize == "none"
+    ]
 
 
 def _with(
-    config: Config, need: Need, mix: Sequence[int], *, served: bool
+    config: Config, need: Need, mix: Sequence[int], others: Others
 ) -> tuple[Model, ...] | None:
-    """The models with some of SAVES, without those beside the student if they are served; None where
-    a change is none, or is not allowed."""
-    if served and not set(need.used) - {"reference"}:
+    """The models with some of SAVES, and the others in 4 bits, or without them if they are elsewhere;
+    None where a change is none, or is not allowed."""
+    names = _packable(config, need) if others == "in 4 bits" else []
+    if (others == "in 4 bits" and not names) or (
+        others == "elsewhere" and not set(need.used) - {"reference"}
+    ):
         return None
     for k in mix:
         _, where, change = SAVES[k]
@@ -327,9 +364,14 @@ def _with(
         except ValueError:  # 4 bits beside a sampler, adapters in a model that is built
             return None
         config = config.model_copy(update={where: changed})
-    if served:
+    packed = {name: config.policies[name].model_copy(update={"quantize": "nf4"}) for name in names}
+    config = config.model_copy(update={"policies": {**config.policies, **packed}})
+    if others == "elsewhere":
         need = replace(need, used=set(need.used) & {"reference"} - set(config.policies))
-    return models_of(config, need)
+    try:
+        return models_of(config, need)
+    except ConfigError:  # packed experts that take no adapters
+        return None
 
 
 def _saves_nothing(now: object, then: object) -> bool:

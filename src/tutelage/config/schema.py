@@ -366,7 +366,8 @@ class PolicySection(Section):
     """For the student: the rank of LoRA adapters that are trained instead of the weights; 0 for
     none."""
     quantize: Literal["none", "nf4"] = "none"
-    """Keep the weights of linear layers in 4 bits, for further models or a student with lora."""
+    """Keep the weights of linear layers in 4 bits, for further models or a student with lora; and those of a
+    further model's experts."""
     gradient_checkpointing: bool = False
     """For the student: drop activations inside layers and recompute them in the backward pass."""
     compile: bool = False

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -132,6 +133,8 @@ def quiet() -> None:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     hub.set_verbosity_error()  # type: ignore[no-untyped-call]
+    # it warns at its import of a kernel that it does not find, which 4 bits here do not use
+    getLogger("bitsandbytes").setLevel(ERROR)
 
 
 def device_of(section: PolicySection, *, where: str) -> str:
@@ -167,9 +170,11 @@ def load_policy(
     seed: int = 0,
     folder: str = "",
     engines: int = 1,
+    frozen: bool = False,
 ) -> HFPolicy:
     """A policy from its section's model, or with its settings from another `folder`: one of
-    adapters, where it has them. It is one of so many `engines` that share the memory."""
+    adapters, where it has them. It is one of so many `engines` that share the memory; a `frozen`
+    one is never trained."""
     own = section.lora or not folder
     device = device_of(section, where=where)
     return load(
@@ -178,6 +183,7 @@ def load_policy(
         adapters=folder if section.lora else "",
         seed=seed_of("adapters", where, seed) % 2**31,
         quantize=section.quantize,
+        frozen=frozen,
         gradient_checkpointing=section.gradient_checkpointing,
         compiled=section.compile,
         reference_path=reference_path(),
@@ -305,6 +311,7 @@ def hf(opening: Opening) -> HFPolicy:
         seed=0 if opening.folder else config.run.seed,
         folder=opening.folder,
         engines=opening.engines,
+        frozen=opening.where != "policy",
     )
 
 

@@ -139,6 +139,7 @@ def load(
     adapters: str = "",
     seed: int = 0,
     quantize: Quantize = "none",
+    frozen: bool = False,
     gradient_checkpointing: bool = False,
     compiled: bool = False,
     reference_path: bool = False,
@@ -148,7 +149,9 @@ def load(
 
     lora      rank of adapters to train instead of the weights: those of the folder `adapters`, or
               new ones, initialised with `seed`
-    quantize  storage of the weights of linear layers; with "nf4" they are frozen
+    quantize  storage of the weights of linear layers and experts; with "nf4" they are frozen
+    frozen    it is never trained: what bfloat16 rounds, it rounds before the model is moved to its
+              device, which then never holds 4 bytes a weight
 
     Raises PolicyError where the model, its tokenizer or the adapters cannot be loaded. The other
     arguments are those of `HFPolicy`.
@@ -173,7 +176,16 @@ def load(
     chat = _usable(Chat(tokenizer, history, options), name)
     model = _model(name, layers)
     if quantize == "nf4":
-        memory.quantize(getattr(model, model.base_model_prefix))
+        if lora and memory.is_mixture(model):
+            raise PolicyError(
+                f"{name} is a mixture of experts, which take no adapters once quantize packs them; "
+                "leave quantize or lora out"
+            )
+        memory.quantize(model, device)
+    elif frozen and not lora:
+        model.requires_grad_(False)
+        if dtype == "bfloat16":
+            memory.cast_frozen_to_bfloat16(model)
     model = model.to(device)
     trained = None
     if lora:

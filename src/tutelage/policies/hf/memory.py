@@ -2,12 +2,14 @@
 
 checkpoint_layers        recompute activations inside a layer in the backward pass; exact
 cast_frozen_to_bfloat16  frozen weights in the dtype of the products; exact under autocast
+in_float32               products of such weights in float32 nevertheless, for a while
 ActingCopy               the same of trained weights, for sampling only
 quantize                 frozen weights in 4 bits (NF4, arXiv:2305.14314, section 3); lossy
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -45,20 +47,78 @@ def _checkpointed(forward: Callable[..., Any], *inputs: Any, **named: Any) -> An
     return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
 
 
-def cast_frozen_to_bfloat16(base: nn.Module) -> None:
+def without_head(model: Any) -> list[nn.Module]:
+    """The modules of a model but its LM head, which stays in float32."""
+    head = model.get_output_embeddings()
+    return [x for x in getattr(model, model.base_model_prefix, model).modules() if x is not head]
+
+
+def cast_frozen_to_bfloat16(model: Any) -> None:
     """Keep frozen weights of linear layers in bfloat16: autocast would compute the same numbers in
     every pass. So are those of experts, which autocast may leave in float32: most of a mixture's
-    memory. Embeddings, norms and trained weights stay in float32."""
-    for module in base.modules():
+    memory. The LM head, embeddings, norms and trained weights stay in float32. Weights in 4 bits are
+    unpacked into bfloat16."""
+    for module in without_head(model):
         for weight in experts_of(module):
             if not weight.requires_grad and weight.dtype == torch.float32:
                 weight.data = weight.data.bfloat16()
+        if packed_state(module) is not None:
+            packed_state(module).dtype = torch.bfloat16
         if not isinstance(module, nn.Linear) or module.weight.requires_grad:
             continue
         if module.weight.dtype == torch.float32:
             module.weight.data = module.weight.data.bfloat16()
         elif hasattr(module, "compute_dtype"):  # 4 bits, unpacked into this
             module.compute_dtype = torch.bfloat16  # type: ignore[assignment]
+
+
+@contextmanager
+def in_float32(base: nn.Module) -> Iterator[None]:
+    """Weights that are kept in bfloat16 are float32 in the forward passes of the layers that hold them,
+    which run without autocast meanwhile. At any time one layer's take 4 bytes a weight."""
+    with ExitStack() as stack:
+        if any(p.dtype == torch.bfloat16 for p in base.parameters()):
+            for module in base.modules():
+                held = list(module) if isinstance(module, nn.ModuleList) else []
+                # those outside of layers, and those of layers that are not called as a whole
+                held += [module] if isinstance(module, nn.Linear) or experts_of(module) else []
+                for each in held:
+                    widened = _Widened()
+                    for hook in (
+                        each.register_forward_pre_hook(widened.before),
+                        each.register_forward_hook(widened.after, always_call=True),
+                    ):
+                        stack.callback(hook.remove)
+        yield
+
+
+class _Widened:
+    """Hooks that exchange a module's parameters in bfloat16 for float32 copies in a forward pass.
+    Copies, since what autograd keeps for the backward pass must not change its dtype."""
+
+    def __init__(self) -> None:
+        self.low: list[tuple[nn.Module, str, nn.Parameter]] = []
+
+    def before(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        self.low = [
+            (part, name, own)
+            for part in module.modules()
+            for name, own in part.named_parameters(recurse=False)
+            if own.dtype == torch.bfloat16
+        ]
+        for part, name, own in self.low:
+            part._parameters[name] = nn.Parameter(own.detach().float(), requires_grad=False)
+        # some models cast an input to the dtype in which they find the weight
+        return tuple(x.float() if _is_bfloat16(x) else x for x in inputs)
+
+    def after(self, module: nn.Module, inputs: object, output: object) -> None:
+        for part, name, own in self.low:
+            part._parameters[name] = own
+        self.low = []
+
+
+def _is_bfloat16(x: object) -> bool:
+    return isinstance(x, Tensor) and x.dtype == torch.bfloat16
 
 
 def experts_of(module: nn.Module) -> list[nn.Parameter]:
@@ -103,38 +163,69 @@ def require() -> None:
         )
 
 
-def quantize(base: nn.Module) -> None:
-    """Every linear layer's weights in 4 bits, frozen. They are packed when the model is moved to
-    its device."""
+def quantize(model: Any, device: str) -> None:
+    """The weights of every linear layer but the LM head, and of a mixture's experts, in 4 bits, frozen.
+    Linear layers are packed when the model is moved to its device, experts are moved and packed
+    here, one tensor at a time: no device ever holds all of them unpacked."""
     require()
-    whole = sum(p.numel() for module in base.modules() for p in experts_of(module))
-    if whole:
-        share = whole / sum(p.numel() for p in base.parameters())
-        raise PolicyError(
-            f'quantize = "nf4" packs linear layers, but {share:.0%} of the parameters of this '
-            "mixture are experts, which are none and would stay in float32; leave quantize out, "
-            "or choose a model without experts"
-        )
+    head = model.get_output_embeddings()
+    for parent in without_head(model):
+        _pack_experts(parent, device)
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and child is not head:
+                setattr(parent, name, _packed_linear(name, child))
+
+
+def _packed_linear(name: str, child: nn.Linear) -> nn.Module:
+    """A linear layer in 4 bits. Raises PolicyError for one whose rows are no whole blocks."""
     from bitsandbytes.nn import Linear4bit, Params4bit
 
-    for parent in list(base.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear:
-                if child.in_features % QUANTIZATION_BLOCK:
-                    raise PolicyError(
-                        f'quantize = "nf4" keeps weights in blocks of {QUANTIZATION_BLOCK}, but '
-                        f"{name} of this model takes {child.in_features} inputs; leave quantize out"
-                    )
-                layer = Linear4bit(
-                    child.in_features,
-                    child.out_features,
-                    bias=child.bias is not None,
-                    compute_dtype=torch.float32,
-                    quant_type="nf4",
-                    device="meta",
-                )
-                layer.weight = Params4bit(child.weight.data, requires_grad=False, quant_type="nf4")
-                layer.bias = child.bias
-                # it would pack weights again on a CPU, in a form without a gradient for the input
-                layer.support_avx512bf16_for_cpu = False
-                setattr(parent, name, layer)
+    if child.in_features % QUANTIZATION_BLOCK:
+        raise PolicyError(
+            f'quantize = "nf4" keeps weights in blocks of {QUANTIZATION_BLOCK}, but '
+            f"{name} of this model takes {child.in_features} inputs; leave quantize out"
+        )
+    layer = Linear4bit(
+        child.in_features,
+        child.out_features,
+        bias=child.bias is not None,
+        compute_dtype=torch.float32,
+        quant_type="nf4",
+        device="meta",
+    )
+    layer.weight = Params4bit(child.weight.data, requires_grad=False, quant_type="nf4")
+    layer.bias = child.bias
+    # it would pack weights again on a CPU, in a form without a gradient for the input
+    layer.support_avx512bf16_for_cpu = False
+    return layer  # type: ignore[no-any-return]
+
+
+def _pack_experts(module: nn.Module, device: str) -> None:
+    """The experts of a module in 4 bits. Every read of one of its tensors unpacks that tensor; in a
+    forward pass of the module it is unpacked once."""
+    held = experts_of(module)
+    if not held:
+        return
+    from bitsandbytes.nn.parametrize import replace_parameter_4bit
+
+    names = [n for n, p in module.named_parameters(recurse=False) if any(p is x for x in held)]
+    for name in names:
+        weight = getattr(module, name)
+        if weight.shape[-1] % QUANTIZATION_BLOCK:
+            raise PolicyError(
+                f'quantize = "nf4" keeps weights in blocks of {QUANTIZATION_BLOCK}, but the rows of '
+                f"{name}, a mixture's experts, have {weight.shape[-1]}; leave quantize out"
+            )
+        weight.data = weight.data.to(device)
+        replace_parameter_4bit(module, name, compress_statistics=True, quant_type="nf4")
+
+
+def is_mixture(base: nn.Module) -> bool:
+    """Whether a model has experts, packed or not."""
+    return any(experts_of(x) or packed_state(x) is not None for x in base.modules())
+
+
+def packed_state(module: nn.Module) -> Any:
+    """How the numbers of packed experts are unpacked, whose `dtype` is that of the result; None for
+    every other module."""
+    return module.quant_state if type(module).__name__ == "Bnb4bitParametrization" else None

@@ -102,10 +102,12 @@ class HFPolicy:
         self.device = str(next(model.parameters()).device)
         self.readout = Readout()
         self._refuse_unsupported()
-        self._choose_path()
+        with memory.in_float32(self.base):
+            self._choose_path()
         if gradient_checkpointing:
             memory.checkpoint_layers(self.base, architecture.text_config(model.config))
         self._cast_frozen()
+        self._refuse_dtype()
         self._fuse()
         self._start_engine()
 
@@ -143,6 +145,8 @@ class HFPolicy:
             reference_path=self.reference_path,
             budget=self.budget,
             cap=self.cap,
+            # on some GPUs torch's product of groups waits for the CPU, which no recording can
+            recorded=not memory.is_mixture(self.base),
         )
 
     def _plain_engine(self, path: PlainPath) -> PlainEngine:
@@ -161,13 +165,14 @@ class HFPolicy:
 
     def _cast_frozen(self) -> None:
         if self._bfloat16:
-            memory.cast_frozen_to_bfloat16(self.base)
+            memory.cast_frozen_to_bfloat16(self.model)
 
     def freeze(self) -> None:
         """Freeze all parameters."""
         self.model.requires_grad_(False)
         self.frozen, self.acting_copy, self.head_copy = True, None, None
         self._cast_frozen()
+        self._refuse_dtype()
 
     def copied(self) -> "HFPolicy":
         """A frozen copy with the current weights. Weights that are frozen already, such as all but
@@ -316,6 +321,27 @@ class HFPolicy:
             for start, each in zip(starts, episodes, strict=True)
         ]
         return episodes, logits
+
+    @torch.no_grad()
+    def _refuse_dtype(self) -> None:
+        """Raise PolicyError for a model whose code does not run in bfloat16: its path was proved in
+        float32."""
+        if not self._bfloat16:
+            return
+        of = proof.probe(self.model.config, size=self.chat.size, context=self.context_length)
+        ids = list(of.prompts[0])
+
+        def hidden() -> Tensor:
+            if self.plain is not None:
+                return self.plain.rows([ids])
+            return self._packed_pass([PackedSequence(ids=ids)])[0]
+
+        found = proof.tried(hidden)
+        if isinstance(found, str):
+            raise PolicyError(
+                f"a forward pass of this {type(self.model).__name__} in bfloat16 fails ({found}), "
+                'and the same in float32 does not; set dtype = "float32"'
+            )
 
     @torch.no_grad()
     def _fuse(self) -> None:

@@ -73,27 +73,47 @@ def chat_of(shape: Shape, texts: Sequence[str]) -> Wide:
     return chat
 
 
-def policy_of(shape: Shape, chat: Chat, device: str, **settings: Any) -> HFPolicy:
-    """Random weights in a model's own shape."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+def model_of(
+    shape: Shape, end: int, device: str, dtype: torch.dtype = torch.float32
+) -> torch.nn.Module:
+    """A model of the Qwen family with random weights, in one dtype."""
+    import transformers
 
-    config = Qwen3Config(
+    kind = "Qwen3Moe" if shape.experts else "Qwen2" if shape.qkv_bias else "Qwen3"
+    mixture = {
+        "num_experts": shape.experts,
+        "num_experts_per_tok": shape.active,
+        "moe_intermediate_size": shape.ffn,
+    }
+    config = getattr(transformers, f"{kind}Config")(
         vocab_size=shape.vocab,
         hidden_size=shape.hidden,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
         intermediate_size=shape.ffn,
         tie_word_embeddings=shape.tied,
         max_position_embeddings=shape.context,
         bos_token_id=None,
-        eos_token_id=chat.end,
+        eos_token_id=end,
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
+        **({} if shape.qkv_bias else {"head_dim": shape.head_dim}),
+        **(mixture if shape.experts else {}),
     )
+    usual = torch.get_default_dtype()
     torch.manual_seed(0)
-    with torch.device(device):  # billions of numbers are drawn slowly on a processor
-        model = Qwen3ForCausalLM(config)
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):  # billions of numbers are drawn slowly on a processor
+            model: torch.nn.Module = getattr(transformers, f"{kind}ForCausalLM")(config)
+    finally:
+        torch.set_default_dtype(usual)
+    return model
+
+
+def policy_of(shape: Shape, chat: Chat, device: str, **settings: Any) -> HFPolicy:
+    """Random weights in a model's own shape."""
+    model = model_of(shape, chat.end, device)
     return HFPolicy(model.eval(), chat, dtype="bfloat16", **settings)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tutelage.cli.progress import PHASES
+
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -102,10 +104,9 @@ def test_the_shares_of_a_whole_step_are_shown() -> None:
     rows = [line.split(" | ") for line in text.splitlines() if " ms |" in line]
     assert [row[1] for row in rows] == ["none", "none", "2"]
     header = next(line for line in text.splitlines() if line.startswith("| pause"))
-    assert header.split(" | ")[3:] == ["generate", "environment", "prompts", "teacher", "update |"]
+    assert header.split(" | ")[3:] == [*PHASES[:-1], f"{PHASES[-1]} |"]
     for row in rows:
         shares = [float(cell.split(" %")[0]) for cell in row[3:]]
-        assert len(shares) == 5
         assert 50 < sum(shares) <= 100.5
 
 
@@ -152,6 +153,24 @@ def test_losses_say_their_range_and_what_does_not_fit() -> None:
     assert [divergences.repeats_of(5, n) for n in (512, 1024, 4096, 16_384)] == [5, 5, 1, 1]
 
 
+# -- gpu_papers.py
+
+
+def test_a_step_of_a_paper_s_setting_runs_on_a_processor() -> None:
+    """A student whose layers are recomputed, and a mixture of experts that takes turns and scores."""
+    file = "alfworld_guided_opd_qwen3_0.6b"
+    line = json.loads(run("gpu_papers.py", "--tiny", "--device", "cpu", "--file", file))
+    assert line["changes"] == ["policy.gradient_checkpointing = true"]
+    assert line["gb_predicted"] < line["gb_of_the_gpu"] == 80
+    assert line["action_tokens"] == 2 * 2 * 8  # episodes, turns, tokens
+    assert line["gradient_norm"] > 0
+    assert {"generate", "teacher", "update"} <= line["share"].keys()
+    line = json.loads(
+        run("gpu_papers.py", "--tiny", "--device", "cpu", "--file", file, "--gb", "40")
+    )
+    assert line["error"].startswith(f"{file} does not fit 40 GB with its other models: ")
+
+
 # -- gpu.py
 
 
@@ -185,7 +204,7 @@ def test_the_card_s_measurements_run_on_a_processor(tmp_path: Path) -> None:
     assert [json.loads(t)["case"] for t in run("gpu.py", *words).splitlines()] == [1]
     table = run("gpu.py", "--table", "--save", str(saved))
     assert [line for line in table.splitlines() if "###" in line] == [
-        "### The only measurements so far",
+        "### What was measured",
         "### decode",
         "### prefill",
         "### turn",

@@ -122,13 +122,13 @@ def _episode_tokens(suite: Suite, context: Context, config: Config) -> int:
 
 def _first_task(suite: Suite, config: Config) -> tuple[list[Observation], list[str]]:
     """What is seen in the first task, and the expert's actions."""
-    task, env = suite.tasks(config.env.split)[0], suite.make()
-    seen, actions = [env.reset(task)], list[str]()
+    task = suite.tasks(config.env.split)[0]
     script = suite.demonstrate(task) if isinstance(suite, Demonstrates) else []
-    for action in script[: config.rollout.max_turns]:
-        seen.append(env.step(action))
-        actions.append(action)
-    guard.close(env)
+    with guard.open_env(suite) as env:
+        seen, actions = [env.reset(task)], list[str]()
+        for action in script[: config.rollout.max_turns]:
+            seen.append(env.step(action))
+            actions.append(action)
     return seen, actions
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from tutelage.envs.base import Converses, Identifies, Suite, Summarises
 from tutelage.envs.check import splits_of
-from tutelage.envs.guard import attempt, close
+from tutelage.envs.guard import attempt, first_observation
 from tutelage.envs.observations import observation
 from tutelage.errors import ConfigError
 from tutelage.evaluation.statistics import mean, success
@@ -51,10 +51,8 @@ def fingerprint(suite: Suite, tasks: Sequence[Task]) -> str:
         if isinstance(suite, Converses):  # its prompts are its own affair, and may hold the date
             digest.update(f"{task.id}\n{suite.pinned(task)}\n".encode())
             continue
-        env = suite.make()
-        seen = attempt(f"reset to {task.id}", partial(env.reset, task))
+        seen = first_observation(suite, task)
         digest.update(f"{task.id}\n{observation(seen).text}\n".encode())
-        close(env)
     return digest.hexdigest()[:16]
 
 

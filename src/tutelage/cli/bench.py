@@ -87,11 +87,10 @@ def measure(config: Config, *, student: str = "", seconds: float = SECONDS, tick
         if parts.makes_reference:
             session = replace(session, policies={**session.policies, "reference": own.copied()})
         small = _step(config, session, parts.phases[-1], seconds)
-        size = config.rollout.tasks_per_step * config.rollout.group_size
-        scale = size / len(small.episodes)
+        scale = small.step / len(small.episodes)
         return Report(
             played=len(small.episodes),
-            step=size,
+            step=small.step,
             cut=small.cut,
             parts=tuple(replace(part, seconds=part.seconds * scale) for part in small.parts),
             probes=tuple(small.probes),
@@ -163,6 +162,7 @@ class Small:
     episodes: list[Episode]
     parts: list[Part]
     cut: str
+    step: int  # episodes of a full one
     probes: list[Probe] = field(default_factory=list)
 
 
@@ -234,6 +234,7 @@ def _step(config: Config, session: Session, phase: Phase, seconds: float) -> Sma
         episodes=list(episodes),
         parts=_parts(session, episodes, cut),
         cut=_cut_note(cut, full),
+        step=count * copies,
         probes=probes,
     )
 

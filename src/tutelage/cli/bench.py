@@ -22,6 +22,7 @@ from tutelage.objective import View
 from tutelage.policies.packing import pack
 from tutelage.rollout.play import play
 from tutelage.rollout.session import Limits, Session
+from tutelage.rollout.task_sampling import step_size
 from tutelage.runs import models
 from tutelage.runs.assemble import Tick, assemble, tasks_of, update_of
 from tutelage.runs.offline import opened
@@ -171,9 +172,9 @@ def _step(config: Config, session: Session, phase: Phase, seconds: float) -> Sma
     one task with fewer turns and tokens."""
     r, seed = config.rollout, phase.seed
     every = tasks_of(session.suite, config.env.split, r.tasks_per_step, where="env")
-    count, copies = r.tasks_per_step, r.group_size
-    if phase.algorithm.acting.expert:  # which plays a task once
-        count, copies = min(count * copies, len(every)), 1
+    count, copies = step_size(
+        phase.algorithm, len(every), count=r.tasks_per_step, group_size=r.group_size
+    )
     draw = random.Random(seed_of("tasks", seed, 0))  # those of the run's first step
     tasks = [every[i] for i in draw.sample(range(len(every)), count)]
     student, end = models.student_of(session.policies), time.perf_counter() + seconds

@@ -24,8 +24,6 @@ from typing import Any
 
 from tutelage.config.toml_file import parse
 
-T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
-"""Student's t by degrees of freedom, 95 % on both sides."""
 WORKERS = 4
 """Processes for the environment that pauses, so that its episodes pause at the same time."""
 
@@ -99,10 +97,12 @@ def measure(arguments: argparse.Namespace, *, pause: float, ahead: int) -> dict[
 
 
 def interval(values: list[float]) -> str:
+    from tutelage.evaluation.statistics import student_t
+
     middle = statistics.fmean(values)
     if len(values) < 2:
         return f"{middle:.2f}"
-    half = T95.get(len(values) - 1, 1.96) * statistics.stdev(values) / math.sqrt(len(values))
+    half = student_t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return f"{middle:.2f} ± {half:.2f}"
 
 

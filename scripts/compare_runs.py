@@ -85,9 +85,11 @@ def record(out: Path, names: Sequence[str], jobs: int) -> int:
         print(f"{example.stem}: {status}", flush=True)
         return done.returncode == 0
 
+    examples = {path.stem: path for path in sorted((ROOT / "examples").glob("*.toml"))}
+    if unknown := sorted({*names} - {*examples}):
+        raise SystemExit(f"there is no example {', '.join(unknown)}")
+    chosen = [path for stem, path in examples.items() if not names or stem in names]
     out.mkdir(parents=True, exist_ok=True)
-    examples = sorted((ROOT / "examples").glob("*.toml"))
-    chosen = [path for path in examples if not names or path.stem in names]
     with ThreadPoolExecutor(jobs) as executor:
         return sum(not recorded for recorded in executor.map(run, chosen))
 

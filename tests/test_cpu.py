@@ -72,8 +72,13 @@ def test_a_run_sets_how_matrices_are_multiplied_and_puts_it_back(
         assert of.fp32_precision == "bf16"
     assert (of.fp32_precision, torch.get_num_threads()) == before
     monkeypatch.setenv("TUTELAGE_MATMUL", "blas")
+    filling = torch.utils.deterministic
+    assert filling.fill_uninitialized_memory  # type: ignore[attr-defined]
     with deterministic():
         assert of.fp32_precision == "ieee"
+        # on a GPU nothing is changed
+        assert filling.fill_uninitialized_memory == torch.cuda.is_available()  # type: ignore[attr-defined]
+    assert filling.fill_uninitialized_memory  # type: ignore[attr-defined]
     monkeypatch.setenv("TUTELAGE_MATMUL", "bf16")
     with (
         pytest.raises(ConfigError, match="TUTELAGE_MATMUL is 'bf16', but must be one of"),

@@ -296,6 +296,7 @@ WRONG = [
     ("gap() if 1 else 2", "only function calls"),
     ("[1, gap()]", "only function calls"),
     ("1e999 * gap()", "finite numbers"),
+    (f"{10**400} * gap()", "finite numbers"),
     ("(lambda: 1)()", "only function calls"),
     ("gap.__class__", "only function calls"),
     ("__import__('os').system('true')", "only function calls"),

@@ -65,6 +65,15 @@ def test_a_run_its_folder_and_its_export_are_evaluated_alike(run: tl.Run, tmp_pa
         run.export(tmp_path / "model")
 
 
+def test_tasks_that_were_not_trained_on_are_evaluated_on(run: tl.Run) -> None:
+    class Two(Doors):
+        def tasks(self, split: str) -> list[tl.Task]:
+            return super().tasks("train") if split in ("train", "unseen") else []
+
+    found = tl.evaluate(run.export(run.folder.parent / "two"), Two(), tasks=1)
+    assert found.panel.split == "unseen"
+
+
 def test_mistakes_are_sentences(run: tl.Run, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a run's folder"):
         tl.Run(tmp_path)

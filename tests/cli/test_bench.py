@@ -78,6 +78,16 @@ def test_the_seconds_are_those_of_a_whole_step(
     assert [p.seconds for p in result.parts] == [3.0]
 
 
+def test_an_expert_plays_a_task_of_a_step_once(tmp_path: Path) -> None:
+    """As in a run: with more episodes asked for than there are tasks, a step is all tasks."""
+    path = tmp_path / "my.toml"
+    path.write_text(FILE)
+    sft = ["algorithm={name = 'sft'}", "rollout.tasks_per_step=2", "rollout.group_size=1000"]
+    config = load(path, sft)
+    result = bench.measure(config, seconds=1e-9, tick=ignored)
+    assert result.step == result.tasks < 2000
+
+
 def test_without_time_for_a_whole_episode_it_is_cut_and_says_so(tmp_path: Path) -> None:
     """One turn of 8 tokens at first, twice as much while there is time, whole at last."""
     path = tmp_path / "my.toml"

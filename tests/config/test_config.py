@@ -745,7 +745,7 @@ def test_a_plan_adds_up(teacher: Path) -> None:
         )
     )
     facts = dict(result.facts)
-    assert facts["episodes"] == "12 per step (4 tasks x 3), 1,284 in all"
+    assert facts["episodes"] == "12 per step (4 tasks x 3), 1,263 in all"  # 100 x 12 + 7 x 9
     assert "at most 360 a step" in facts["sampled tokens"]
     assert facts["evaluations"].startswith("5 of 4 tasks")  # 0, 30, 60, 90, 100
     assert facts["checkpoints"].startswith("4, 2 kept")  # 0, 40, 80, 100

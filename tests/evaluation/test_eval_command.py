@@ -150,6 +150,18 @@ def test_an_endpoint_is_measured_as_it_answers(
     assert roles == ["system", *["user", "assistant"] * (len(roles) // 2 - 1), "user"]
 
 
+def test_an_episode_of_an_endpoint_is_shown(capsys: Captured) -> None:
+    with guessing(1.0) as server:
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        assert main(["try", url, "doors", "--task", "doors/ab", *SMALL]) == 0
+    out = capsys.readouterr().out
+    assert "--- the first prompt, 2 messages" in out
+    assert "user: " in out
+    assert f"action: {RULE['a']}" in out
+    assert "cut at" not in out  # an answer of more characters than max_new_tokens is whole
+    assert "won" in out.splitlines()[-1]
+
+
 def test_a_server_without_seeds_is_asked_without(tmp_path: Path, capsys: Captured) -> None:
     with guessing(1.0, seeds=False) as server:
         asked = ["eval", f"http://127.0.0.1:{server.server_port}", "doors", "--json", *SMALL]

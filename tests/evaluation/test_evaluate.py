@@ -273,6 +273,27 @@ def test_scores_are_reported_over_all_tasks_and_by_family() -> None:
     assert not {"score", "scores", "score_families", "summary"} & silent.line(0, "x").keys()
 
 
+def test_episodes_of_one_task_are_one_observation() -> None:
+    """Three tasks, two episodes each: an interval that took six tasks would be too narrow."""
+    wins, scores = [1, 1, 0, 1, 0, 0], [1.0, 1.0, 0.2, 1.0, 0.0, 0.4]
+    episodes = tuple(
+        replace(episode(w == 1, family="aab"[k // 2], k=k // 2), score=scores[k], copy=k % 2)
+        for k, w in enumerate(wins)
+    )
+    tested = Panel(split="seen", tasks=tuple(e.task for e in episodes[::2]), fingerprint="f")
+    result = Evaluation(panel=tested, episodes=episodes, repeats=2)
+    line = result.line(0, "student")
+    assert (line["n"], line["won"], line["outcomes"]) == (6, 3, [1.0, 0.5, 0.0])
+    assert (line["success"], line["low"], line["high"]) == mean([1.0, 0.5, 0.0])
+    assert line["families"] == {"a": [3, 4, *mean([1.0, 0.5])[1:]], "b": [0, 2, *wilson(0, 1)]}
+    assert line["scores"] == pytest.approx([1.0, 0.6, 0.2])
+    assert (line["score"], line["score_low"], line["score_high"]) == mean(result.scores)
+    assert line["score_families"] == {
+        "a": [*mean(result.scores[:2])],
+        "b": [*mean(result.scores[2:])],
+    }
+
+
 def run(suite: Suite, tested: Panel, retries: int = 1) -> Evaluation:
     on = Session(
         suite=suite,

@@ -535,6 +535,8 @@ def words_in(text: str) -> int:
     [
         ("Go there. Then look.", True, 99, "Go there. Then look."),
         ("<think>so. hm</think> Go\n there. ", True, 99, "Go there."),
+        ("<think>so. hm", False, 99, ""),
+        ("Go there. <think>so. hm", False, 99, "Go there."),
         ("<action>Go there</action>", True, 99, "Go there"),
         ("Go there. Then lo", False, 99, "Go there."),
         ("Go to 1.5 and the", False, 99, "Go to 1.5 and the"),

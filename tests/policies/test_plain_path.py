@@ -15,7 +15,7 @@ from tutelage.errors import PolicyError
 from tutelage.maths.distributions import Distribution, Pieces, diverge, sampled_logps
 from tutelage.maths.divergences import reverse_kl
 from tutelage.policies.base import Request
-from tutelage.policies.hf import architecture, loading, proof
+from tutelage.policies.hf import architecture, loading, plain, proof
 from tutelage.policies.hf.plain import PlainEngine, size_of
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.prompts.prompter import Sample
@@ -202,6 +202,23 @@ def test_rotations_that_change_with_length_are_those_of_the_sequence_alone() -> 
         assert_close(torch.tensor(turn.logps), own, atol=1e-4, rtol=1e-4)
         scored = of.score([Sample(prompt=across.prompt, tokens=turn.tokens)], 1.0).logp
         assert_close(scored, own, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gemma3_text", "mamba2"])
+def test_a_long_prompt_is_fed_in_pieces(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = opened(name)
+    asked = Request(key="a", prompt=tuple(range(20, 60)), seed=0, max_new=4)
+    whole = run(of, [asked])["a"]
+    of.refresh()
+    sizes: list[int] = []
+    of.model.register_forward_pre_hook(
+        lambda _, __, inputs: sizes.append(inputs["input_ids"].shape[1]), with_kwargs=True
+    )
+    monkeypatch.setattr(plain, "PIECE", 16)
+    turn = run(of, [asked])["a"]
+    assert sizes[:4] == [16, 16, 8, 1]
+    assert turn.tokens == whole.tokens
+    assert_close(torch.tensor(turn.logps), torch.tensor(whole.logps), atol=1e-4, rtol=1e-4)
 
 
 def test_a_model_that_looks_ahead_is_refused() -> None:

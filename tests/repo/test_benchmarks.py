@@ -130,6 +130,15 @@ def test_a_compiled_step_is_a_row_of_its_own() -> None:
     assert list(step.commands(given, "grpo", "float32")) == ["tutelage"]
 
 
+# -- ahead.py
+
+
+def test_an_interval_of_many_repeats_is_as_wide_as_it_should_be() -> None:
+    """t(10) = 2.228, s = 0.522, sqrt(11)."""
+    values = [float(k % 2) for k in range(11)]
+    assert import_module("benchmarks.ahead").interval(values) == "0.45 ± 0.35"
+
+
 # -- divergences.py
 
 

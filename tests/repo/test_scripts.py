@@ -140,6 +140,30 @@ def test_a_short_run_is_recorded_and_equals_itself(tmp_path: Path) -> None:
     assert compare_runs.main(["compare", str(tmp_path), str(tmp_path)]) == 0
 
 
+def test_an_example_that_is_not_there_is_not_recorded_in_silence(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="there is no example household_stf"):
+        import_module("scripts.compare_runs").main(["record", str(tmp_path), "household_stf"])
+
+
+# -- soak.py
+
+
+@pytest.mark.parametrize(
+    ("last", "grown"),
+    [
+        ((10**8, 32, 5, 2), False),
+        ((10**8, 33, 5, 2), True),  # files
+        ((10**8, 30, 29, 2), True),  # threads, of which there are fewer than files
+        ((10**8, 30, 5, 6), True),  # child processes
+        ((2 * 10**8, 30, 5, 2), True),
+    ],
+)
+def test_what_is_not_given_back_is_seen(last: tuple[int, int, int, int], grown: bool) -> None:
+    soak = import_module("scripts.soak")
+    samples = [soak.Sample(10**8, 30, 5, 2)] * 11
+    assert soak.grows([*samples, soak.Sample(*last)]) is grown
+
+
 # -- gpu.py
 
 

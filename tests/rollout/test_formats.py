@@ -56,6 +56,7 @@ def recorded() -> list[dict[str, Any]]:
     found[4]["turns"] = [{**third[0], "taken": [3, "teacher"]}, *third[1:]]
     likely = [[[k, -0.5]] for k in third[0]["tokens"]]
     found[6]["turns"] = [{**third[0], "top_logprobs": likely}, *third[1:]]
+    found[7]["turns"] = [{**third[0], "version": 3}, *third[1:]]
     found.append({**found[5], "turns": []})
     return found
 

@@ -280,7 +280,9 @@ def clumsy() -> Table:
     return Table(clumsy=13.0)
 
 
-@pytest.mark.parametrize("penalty", [0.25, {"format": 0.25}, {"format": 0.25, "refused": 0.5}])
+@pytest.mark.parametrize(
+    "penalty", [0.25, {"format": 0.25}, {"refused": 0.5}, {"format": 0.25, "refused": 0.5}]
+)
 def test_invalid_turns_are_counted_and_cost(penalty: float | dict[str, float]) -> None:
     suite = Doors(4)
     on = session(suite, policies={"self": clumsy()}, invalid_penalty=penalty)

@@ -202,6 +202,18 @@ def test_a_run_whose_checkpoints_are_gone_is_not_started_anew(
     assert "7 steps that would be lost" in message
 
 
+def test_a_seventh_digit_is_no_smaller_step(tmp_path: Path) -> None:
+    for name in ("step-1000000", "step-999990", "warm-1000000", "warm-000002"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "state.json").touch()
+    assert checkpoint.names(tmp_path) == [
+        "warm-000002",
+        "warm-1000000",
+        "step-999990",
+        "step-1000000",
+    ]
+
+
 def test_a_run_killed_before_its_first_checkpoint_begins_again(
     finished: Path, tmp_path: Path
 ) -> None:

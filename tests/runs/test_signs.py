@@ -14,7 +14,7 @@ from tutelage.maths.estimators import k3
 from tutelage.objective import Algorithm, DistillSampled, View
 from tutelage.prompts.context import Context
 from tutelage.runs import diagnosis
-from tutelage.runs.diagnosis import Signs
+from tutelage.runs.diagnosis import Causes, Signs
 from tutelage.runs.phases import Phase
 from tutelage.types import Episode, Observation, Stop, Task, Turn
 
@@ -135,3 +135,22 @@ def test_a_new_model_and_those_that_are_made_to_be_cut_lose_nothing() -> None:
     section = PolicySection(model="builtin:household-teacher", layers=1)
     shipped = built.model_copy(update={"policy": section})
     assert list(diagnosis.dropped_layers(shipped)) == []
+
+
+def test_causes_that_differ_in_numbers_and_addresses_are_one() -> None:
+    def broken(*errors: str) -> list[Episode]:
+        task = Task(id="t")
+        return [
+            Episode(task=task, group="t", turns=(), stop=Stop.ERROR, error=error)
+            for error in errors
+        ]
+
+    causes = Causes()
+    (sentence,) = causes.new(
+        broken(
+            "<Game object at 0x7fa3c0> left after 3 s", "<Game object at 0x7bB3d1e> left after 41 s"
+        )
+    )
+    assert "0x7fa3c0" in sentence
+    assert causes.new(broken("<Game object at 0xd> left after 7 s")) == []
+    assert len(causes.new(broken("<Door object at 0xd> left after 7 s"))) == 1

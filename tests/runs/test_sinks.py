@@ -258,3 +258,28 @@ def test_only_finite_numbers_are_sent() -> None:
         "g": "x",
     }
     assert flat(table) == {"a/b/c": 1.0, "f": 1.0}
+
+
+def test_lines_that_come_just_before_the_end_are_sent(here: Path, flaky: type[Flaky]) -> None:
+    assert main(["train", "my.toml", "--quiet"]) == 0
+    folder = here / "run"
+    file = folder / "metrics.jsonl"
+    *lines, last = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines))
+
+    class Overtaken(sinks._Sender):
+        """The run writes its last line and ends right after everything before was sent."""
+
+        def _send(self) -> None:
+            super()._send()
+            if not self.ending:
+                with file.open("a") as out:
+                    out.write(last)
+                self.ending = True
+                self.awake.set()
+
+    sender = Overtaken("tensorboard", folder, {}, sinks.Notes(folder))
+    sender.thread.start()
+    sender.thread.join(timeout=30)
+    assert not sender.thread.is_alive()
+    assert names_of(flaky.rows, "train/grad_norm") == [1, 2]

@@ -64,6 +64,15 @@ def test_a_row_tells_how_far_a_run_is(run: Path) -> None:
     assert folder.summary()["state"] == "finished"
 
 
+def test_success_is_of_the_episodes_that_did_not_break(run: Path) -> None:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines[0] |= {"episodes": 6, "broken": 2, "won": 3}
+    lines[1] |= {"episodes": 4, "broken": 4, "won": 1}
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    series = Folder(run).series(["success"], "train")
+    assert series["values"]["success"][:2] == [0.5, 0.25]
+
+
 BROKEN = {
     "config.toml": ("[run\n", "config.toml cannot be read"),
     "metrics.jsonl": ('{"step": 0}\nnot json\n', "line 2 is not JSON"),

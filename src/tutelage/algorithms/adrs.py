@@ -35,7 +35,8 @@ def adrs(
     """Args:
     eta: weight of the teacher's score beside the reward
     units: what the teacher's reliability is estimated from: episodes, turns in one state, or
-        nothing (weight 1)
+        nothing (weight 1). From episodes it is one factor for a whole group, which the whitening
+        divides out again: only "state" changes what is learnt.
     scale: what the score's deviation is taken over
     """
     opinion = relative_support(scale=scale)

@@ -22,6 +22,7 @@ from tutelage.objective import View
 from tutelage.policies.packing import pack
 from tutelage.rollout.play import play
 from tutelage.rollout.session import Limits, Session
+from tutelage.rollout.task_sampling import step_size
 from tutelage.runs import models
 from tutelage.runs.assemble import Tick, assemble, tasks_of, update_of
 from tutelage.runs.offline import opened
@@ -87,11 +88,10 @@ def measure(config: Config, *, student: str = "", seconds: float = SECONDS, tick
         if parts.makes_reference:
             session = replace(session, policies={**session.policies, "reference": own.copied()})
         small = _step(config, session, parts.phases[-1], seconds)
-        size = config.rollout.tasks_per_step * config.rollout.group_size
-        scale = size / len(small.episodes)
+        scale = small.step / len(small.episodes)
         return Report(
             played=len(small.episodes),
-            step=size,
+            step=small.step,
             cut=small.cut,
             parts=tuple(replace(part, seconds=part.seconds * scale) for part in small.parts),
             probes=tuple(small.probes),
@@ -163,6 +163,7 @@ class Small:
     episodes: list[Episode]
     parts: list[Part]
     cut: str
+    step: int  # episodes of a full one
     probes: list[Probe] = field(default_factory=list)
 
 
@@ -171,9 +172,9 @@ def _step(config: Config, session: Session, phase: Phase, seconds: float) -> Sma
     one task with fewer turns and tokens."""
     r, seed = config.rollout, phase.seed
     every = tasks_of(session.suite, config.env.split, r.tasks_per_step, where="env")
-    count, copies = r.tasks_per_step, r.group_size
-    if phase.algorithm.acting.expert:  # which plays a task once
-        count, copies = min(count * copies, len(every)), 1
+    count, copies = step_size(
+        phase.algorithm, len(every), count=r.tasks_per_step, group_size=r.group_size
+    )
     draw = random.Random(seed_of("tasks", seed, 0))  # those of the run's first step
     tasks = [every[i] for i in draw.sample(range(len(every)), count)]
     student, end = models.student_of(session.policies), time.perf_counter() + seconds
@@ -234,6 +235,7 @@ def _step(config: Config, session: Session, phase: Phase, seconds: float) -> Sma
         episodes=list(episodes),
         parts=_parts(session, episodes, cut),
         cut=_cut_note(cut, full),
+        step=count * copies,
         probes=probes,
     )
 

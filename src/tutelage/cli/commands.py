@@ -118,7 +118,7 @@ def try_(arguments: argparse.Namespace) -> int:
     from tutelage.cli.try_out import show
 
     config, student = eval_config.of(
-        str(arguments.model),
+        arguments.model,
         arguments.overrides,
         tasks=1,
         split=arguments.split,

@@ -27,8 +27,9 @@ from tutelage.config.schema import Config, PolicySection
 from tutelage.envs.addresses import address
 from tutelage.envs.registry import ADAPTERS, SUITES
 from tutelage.envs.requirements import Need
-from tutelage.errors import NAME, ConfigError, EnvError, install
+from tutelage.errors import NAME, ConfigError, EnvError, PolicyError, install
 from tutelage.hints.bank import load as load_bank
+from tutelage.policies.hf.wheel import located
 from tutelage.policies.registry import named
 
 WIDTH: Final = 80
@@ -293,8 +294,9 @@ def _files(config: Config) -> Iterator[Line]:
 
 
 def _model(where: str, section: PolicySection) -> Line:
-    if section.url:
-        shown = address(section.url, where=f"{where}.model").shown
+    if section.url or section.chats:
+        url = section.url or section.model.removeprefix("chat:").partition("#")[0]
+        shown = address(url, where=f"{where}.model").shown
         detail = f"{shown}, which is asked when the run starts"
         return Line(state="note", name=where, detail=detail)
     if section.build is not None:
@@ -308,6 +310,13 @@ def _model(where: str, section: PolicySection) -> Line:
         return Line(
             state="ok" if there else "missing", name=where, detail=model, fix=fix * (not there)
         )
+    if model.startswith("wheel:"):
+        try:
+            located(model.removeprefix("wheel:"))
+        except PolicyError as error:
+            detail, _, fix = str(error).partition("; ")
+            return Line(state="missing", name=where, detail=detail, fix=fix)
+        return Line(state="ok", name=where, detail=model)
     if expanded(model).is_dir():
         return Line(state="ok", name=where, detail=model)
     if model.count("/") != 1 or model.startswith((".", "/", "~")):

@@ -5,14 +5,13 @@ give the same message.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tutelage.cli import doctor
 from tutelage.config.schema import Config, PolicySection
 from tutelage.envs.base import Suite
-from tutelage.envs.guard import attempt, close
+from tutelage.envs.guard import first_observation
 from tutelage.errors import ConfigError, PolicyError
 from tutelage.policies import registry
 from tutelage.policies.hf import lora, memory
@@ -23,7 +22,7 @@ from tutelage.prompts.prompter import Prompter
 from tutelage.rollout.session import context_of
 from tutelage.runs import diagnosis, models, selftest
 from tutelage.runs.phases import Phase
-from tutelage.types import Observation, Task
+from tutelage.types import Task
 
 
 def check(
@@ -117,7 +116,7 @@ def _may_not_fit(config: Config, suite: Suite, context: Context, tasks: Sequence
     section = config.policy
     if section.build is None or section.tokenizer:
         return False
-    seen = _first_seen(suite, tasks[0])
+    seen = first_observation(suite, tasks[0])
     longest = len((context.system() + context.user([seen], [])).encode()) + FRAME
     return longest + config.rollout.max_new_tokens > section.build.context
 
@@ -145,17 +144,10 @@ def _other_tokenizers(
             yield diagnosis.other_tokenizer(name, pair)
 
 
-def _first_seen(suite: Suite, task: Task) -> Observation:
-    env = attempt("make", suite.make)
-    seen = attempt("reset", partial(env.reset, task))
-    close(env)
-    return seen
-
-
 def _first_prompt(
     chat: Chat, config: Config, suite: Suite, context: Context, task: Task, length: int
 ) -> None:
-    seen = _first_seen(suite, task)
+    seen = first_observation(suite, task)
     try:
         prompter = Prompter(chat=chat, context=context_of(context, suite, task))
         prompt = len(prompter.piece([seen], [], ended=False))

@@ -39,8 +39,9 @@ from tutelage.objective import (
 from tutelage.policies.hf.kv_cache import GB
 from tutelage.prompts.context import Context
 from tutelage.rollout.replay import Replay
+from tutelage.rollout.task_sampling import step_size
 from tutelage.runs import checkpoint
-from tutelage.runs.assemble import assemble, tasks_of
+from tutelage.runs.assemble import Parts, assemble, tasks_of
 from tutelage.runs.folder import CONFIG
 from tutelage.runs.phases import Phase, acting, algorithm_function
 from tutelage.schedules import Schedule
@@ -99,7 +100,7 @@ def make(config: Config, *, gpu: float = 0.0) -> Plan:
     return Plan(
         machine=machine,
         models=found,
-        facts=tuple(_facts(config, phases, len(parts.tasks), found, episode)),
+        facts=tuple(_facts(parts, phases, found, episode)),
         terms=tuple((p.name, t.name, describe(t)) for p in phases for t in p.algorithm.terms),
         schedules=tuple(_schedules(config, phases)),
         warnings=(*parts.notices, *_warnings(config, need, found), *cautions),
@@ -123,13 +124,13 @@ def _episode_tokens(suite: Suite, context: Context, config: Config) -> int:
 
 def _first_task(suite: Suite, config: Config) -> tuple[list[Observation], list[str]]:
     """What is seen in the first task, and the expert's actions."""
-    task, env = suite.tasks(config.env.split)[0], suite.make()
-    seen, actions = [env.reset(task)], list[str]()
+    task = suite.tasks(config.env.split)[0]
     script = suite.demonstrate(task) if isinstance(suite, Demonstrates) else []
-    for action in script[: config.rollout.max_turns]:
-        seen.append(env.step(action))
-        actions.append(action)
-    guard.close(env)
+    with guard.open_env(suite) as env:
+        seen, actions = [env.reset(task)], list[str]()
+        for action in script[: config.rollout.max_turns]:
+            seen.append(env.step(action))
+            actions.append(action)
     return seen, actions
 
 
@@ -141,11 +142,17 @@ def _words(context: Context, seen: list[Observation], actions: list[str]) -> int
 
 
 def _facts(
-    config: Config, phases: list[Phase], tasks: int, found: tuple[Model, ...], episode: int
+    parts: Parts, phases: list[Phase], found: tuple[Model, ...], episode: int
 ) -> Iterable[tuple[str, str]]:
+    config, tasks = parts.config, len(parts.tasks)
     r, every, student = config.rollout, config.run, found[0]
-    episodes = r.tasks_per_step * r.group_size
-    steps = sum(phase.steps for phase in phases)
+    sizes = [
+        step_size(p.algorithm, tasks, count=r.tasks_per_step, group_size=r.group_size)
+        for p in phases
+    ]
+    count, copies = sizes[-1]
+    episodes = count * copies
+    played = sum(n * each * phase.steps for (n, each), phase in zip(sizes, phases, strict=True))
     evaluations = (
         len({0, every.steps, *range(0, every.steps, config.eval.every)}) if config.eval.every else 0
     )
@@ -154,8 +161,7 @@ def _facts(
     yield "steps", " + ".join(f"{phase.steps} ({phase.name})" for phase in phases)
     yield (
         "episodes",
-        f"{episodes} per step ({r.tasks_per_step} tasks x {r.group_size}), "
-        f"{episodes * steps:,} in all",
+        f"{episodes} per step ({count} tasks x {copies}), {played:,} in all",
     )
     for model in found:
         if model.misfit:
@@ -178,8 +184,10 @@ def _facts(
         f"{per_task} ({config.eval.split}, temperature {config.eval.temperature:g})",
     )
     saved = len({0, every.steps, *range(0, every.steps, every.checkpoint_every)})
+    saved += sum(phase.steps // every.checkpoint_every for phase in phases[:-1])
     disk = f", {in_bytes(student.saved)} each" if student.saved else ""
-    yield "checkpoints", f"{saved}, {min(saved, checkpoint.KEEP)} kept{disk}"
+    remain = min(saved, checkpoint.KEEP + parts.makes_reference)
+    yield "checkpoints", f"{saved}, {remain} kept{disk}"
 
 
 def describe(term: Term) -> str:

@@ -116,7 +116,8 @@ def evaluate(
     what         a run or its folder (its newest checkpoint), a configuration (its student), a
                  policy, or a model's folder or hub id
     suite        for a policy or a model: the suite's name, class or object
-    split        of the tasks; the run's own, else the first of seen, test, dev, valid, train
+    split        of the tasks; the run's own, else the first of seen, test, dev, valid, unseen,
+                 validation, train that there is
     tasks        their number; the run's own, else 100 or as many as there are
     hint         privileged information in the prompt, such as "plan"
     temperature  of sampling, for a policy or a model; 0 is greedy
@@ -157,7 +158,8 @@ def _of_config(what: Run | Config, *, split: str, tasks: int | None, hint: str) 
 
 def _split(suite: Suite) -> str:
     splits = check.splits_of(suite)
-    return next((s for s in ("seen", "test", "dev", "valid") if s in splits), splits[0])
+    familiar = (split for split in ("seen", "test", "dev", "valid") if split in splits)
+    return next(familiar, evaluation.default_split(suite))
 
 
 def suite(what: object, /, **options: Any) -> Suite:

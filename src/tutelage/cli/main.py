@@ -305,8 +305,8 @@ def _try(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "model",
         metavar="MODEL",
-        type=Path,
-        help='a folder, a hub id, the folder of a run, "builtin:NAME", "wheel:NAME", or a TOML file',
+        help='a folder, a hub id, the folder of a run, "builtin:NAME", "wheel:NAME", a TOML file, or '
+        "the address of an OpenAI-compatible server, http://HOST:PORT/v1#NAME",
     )
     p.add_argument(
         "overrides",

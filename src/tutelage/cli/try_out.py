@@ -11,6 +11,9 @@ from tutelage.cli.show import before_reply, end, outcome, reply
 from tutelage.config.schema import Config
 from tutelage.envs.base import Suite
 from tutelage.errors import ConfigError, did_you_mean
+from tutelage.policies.server.chat import TextChat, messages
+from tutelage.prompts.chat_template import Chat
+from tutelage.prompts.prompter import Ids
 from tutelage.rollout.play import play
 from tutelage.rollout.record import episode_line, turn_line
 from tutelage.rollout.session import Session
@@ -65,6 +68,15 @@ def _task(suite: Suite, split: str, name: str) -> Task:
     return found
 
 
+def _prompt(chat: Chat, ids: Ids) -> tuple[str, str]:
+    """How long a prompt is, and its text with everything that the chat template adds."""
+    if isinstance(chat, TextChat):
+        found = messages(ids)
+        return f"{len(found)} messages", "\n".join(f"{m['role']}: {m['content']}" for m in found)
+    text = str(chat.tokenizer.decode(list(ids), skip_special_tokens=False))
+    return f"{len(ids)} tokens", text
+
+
 @dataclass
 class _Printer:
     """Prints turns as they end."""
@@ -74,12 +86,15 @@ class _Printer:
     number: int = 0
     last: Observation | None = None  # what the last action was answered with
 
+    @property
+    def chat(self) -> Chat:
+        return self.session.policies["self"].chat
+
     def turn(self, turn: Turn, after: Observation) -> None:
         self.number, self.last = self.number + 1, after
         if self.number == 1:
-            chat = self.session.policies["self"].chat
-            shown = str(chat.tokenizer.decode(list(turn.prompt), skip_special_tokens=False))
-            self._rule(f"the first prompt, {len(turn.prompt)} tokens")
+            title, shown = _prompt(self.chat, turn.prompt)
+            self._rule(f"the first prompt, {title}")
             self.console.print(Text(visible(shown)), soft_wrap=True)
             self._rule("the episode")
         before_reply(self.number, turn_line(turn), self.console)
@@ -99,7 +114,8 @@ class _Printer:
             lines.append((f"unreadable: {problem}", "red"))
         else:
             lines.append((f"action: {visible(turn.action)}", ""))
-        if len(turn.tokens) >= limit and turn.actor != EXPERT:
+        whole = turn.actor == EXPERT or bool({*turn.tokens[-1:]} & {*self.chat.ends})
+        if len(turn.tokens) >= limit and not whole:
             lines.append((f"cut at rollout.max_new_tokens = {limit}", "red"))
         if not problem and not after.valid:
             lines.append(("refused by the environment, which answers below", "red"))

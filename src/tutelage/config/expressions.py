@@ -162,7 +162,7 @@ class _Reading:
                 constants = [part.value for part in parts if isinstance(part, ast.Constant)]
                 if len(constants) == len(parts):
                     return Value("literal", constants)
-            case ast.Constant(value=int() | float() as of) if math.isfinite(of):
+            case ast.Constant(value=int() | float() as of) if _finite(of):
                 return Value("number", of)
             case ast.Name(id=name):
                 return self.name(name, node)
@@ -316,6 +316,13 @@ class _Reading:
         if value.kind != kind:
             raise self.wrong(f"this is a {value.kind}, but a {kind} is expected here", node)
         return value.of
+
+
+def _finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer larger than any float
+        return False
 
 
 def _minus(node: ast.UnaryOp | ast.BinOp) -> bool:

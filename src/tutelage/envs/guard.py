@@ -1,12 +1,15 @@
 """Calls into a user's environment: any exception becomes one sentence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from tutelage.envs.base import Env
+from tutelage.envs.base import Env, Suite
 from tutelage.errors import EnvError, TutelageError
+from tutelage.types import Observation, Task
 
 T = TypeVar("T")
 LONGEST_REASON: Final = 500
@@ -121,3 +124,19 @@ def close(env: Env) -> str:
     except TutelageError as error:
         return str(error)
     return ""
+
+
+@contextmanager
+def open_env(suite: Suite) -> Iterator[Env]:
+    """An environment of a suite, which is closed at the end, also where a call into it raised."""
+    env = attempt("make", suite.make)
+    try:
+        yield env
+    finally:
+        close(env)
+
+
+def first_observation(suite: Suite, task: Task) -> Observation:
+    """What an environment of its own shows of a task at first."""
+    with open_env(suite) as env:
+        return attempt(f"reset to {task.id}", partial(env.reset, task))

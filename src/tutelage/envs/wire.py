@@ -129,7 +129,7 @@ def unpack_observation(packed: list[Any]) -> Observation:
 
 
 def pack_state(state: Hashable) -> object:
-    """A state as JSON: plain values as they are, tuples and frozen sets by their members, and any
+    """A state as JSON: plain values as they are, tuples by their members, bytes in base64, and any
     other type pickled."""
     if state is None or type(state) in (str, int, float, bool):
         return state

@@ -8,10 +8,10 @@ from types import MappingProxyType
 
 from tutelage.envs.base import Converses, Identifies, Suite, Summarises
 from tutelage.envs.check import splits_of
-from tutelage.envs.guard import attempt, close
+from tutelage.envs.guard import attempt, first_observation
 from tutelage.envs.observations import observation
 from tutelage.errors import ConfigError
-from tutelage.evaluation.statistics import mean, wilson
+from tutelage.evaluation.statistics import mean, success
 from tutelage.objective import Algorithm, View
 from tutelage.policies.base import CountsTokens
 from tutelage.rollout.play import play
@@ -51,10 +51,8 @@ def fingerprint(suite: Suite, tasks: Sequence[Task]) -> str:
         if isinstance(suite, Converses):  # its prompts are its own affair, and may hold the date
             digest.update(f"{task.id}\n{suite.pinned(task)}\n".encode())
             continue
-        env = suite.make()
-        seen = attempt(f"reset to {task.id}", partial(env.reset, task))
+        seen = first_observation(suite, task)
         digest.update(f"{task.id}\n{observation(seen).text}\n".encode())
-        close(env)
     return digest.hexdigest()[:16]
 
 
@@ -77,8 +75,12 @@ class Evaluation:
     @property
     def outcomes(self) -> list[float]:
         """Each task's share of episodes that were won."""
-        won, k = self.won, self.repeats
-        return [sum(won[i : i + k]) / k for i in range(0, len(won), k)]
+        return self._by_task(self.won)
+
+    def _by_task(self, values: Sequence[float]) -> list[float]:
+        """The mean over each task's episodes: episodes of one task are not independent."""
+        k = self.repeats
+        return [sum(values[i : i + k]) / k for i in range(0, len(values), k)]
 
     @property
     def won(self) -> list[bool]:
@@ -86,21 +88,16 @@ class Evaluation:
 
     @property
     def rate(self) -> tuple[float, float, float]:
-        """The success rate and its 95 % interval (Wilson): (rate, low, high), each in [0, 1]."""
-        n = len(self.episodes)
-        if self.repeats > 1:
-            whole = all(x in (0.0, 1.0) for x in self.outcomes)
-            won, n = sum(self.outcomes), len(self.outcomes)
-            return (won / n, *wilson(won, n)) if whole else mean(self.outcomes)
-        return (sum(self.won) / n if n else 0.0, *wilson(sum(self.won), n))
+        """The success rate and its 95 % interval: (rate, low, high), each in [0, 1]."""
+        return success(self.outcomes)
 
     @property
     def scores(self) -> list[float]:
-        """Each task's final score in [0, 1], 0 for a failed episode; empty if the environment
-        reports none."""
+        """Each task's final score in [0, 1], the mean over its episodes, 0 for a failed one; empty
+        if the environment reports none."""
         if all(e.score is None for e in self.episodes):
             return []
-        return [0.0 if e.stop.broken else e.score or 0.0 for e in self.episodes]
+        return self._by_task([0.0 if e.stop.broken else e.score or 0.0 for e in self.episodes])
 
     def line(self, step: int, name: str) -> Mapping[str, object]:
         """A line for evals.jsonl: numbers, intervals, and the outcome of every task. Values that
@@ -109,7 +106,7 @@ class Evaluation:
         step  training steps of the policy
         name  display name of the policy
         """
-        n, rate = len(self.episodes), self.rate
+        n, (rate, low, high) = len(self.episodes), self.rate
         turns = [len(e.turns) for e in self.episodes]
         return {
             "step": step,
@@ -119,9 +116,9 @@ class Evaluation:
             "split": self.panel.split,
             "n": n,
             "won": sum(self.won),
-            "success": rate[0],
-            "low": rate[1],
-            "high": rate[2],
+            "success": rate,
+            "low": low,
+            "high": high,
             "turns": sum(turns) / n if n else 0.0,
             "invalid": sum(not t.valid for e in self.episodes for t in e.turns)
             / max(1, sum(turns)),
@@ -140,20 +137,24 @@ class Evaluation:
 
     def score_families(self) -> dict[str, list[float]]:
         """Per family: the mean score and its interval; empty if there are no scores."""
-        scores: dict[str, list[float]] = {}
-        # strict=False: `scores` is empty if the environment reports none
-        for episode, score in zip(self.episodes, self.scores, strict=False):
-            scores.setdefault(episode.task.family or "all", []).append(score)
-        return {name: [*mean(scores[name])] for name in sorted(scores)}
+        found = self._by_family(self.scores) if self.scores else {}
+        return {name or "all": [*mean(scores)] for name, scores in found.items()}
 
     def families(self) -> dict[str, list[float]]:
-        """Per family: successes, tasks, and the interval."""
-        names = sorted({e.task.family for e in self.episodes})
-        out: dict[str, list[float]] = {}
-        for name in names:
-            won = [e.won for e in self.episodes if e.task.family == name]
-            out[name or "all"] = [sum(won), len(won), *wilson(sum(won), len(won))]
-        return out
+        """Per family: won episodes, episodes, and the interval of their rate."""
+        won = {}
+        for name, shares in self._by_family(self.outcomes).items():
+            n = len(shares) * self.repeats
+            won[name or "all"] = [round(sum(shares) * self.repeats), n, *success(shares)[1:]]
+        return won
+
+    def _by_family(self, values: Sequence[float]) -> dict[str, list[float]]:
+        """Values of tasks by their family, sorted by its name."""
+        names = [e.task.family for e in self.episodes[:: self.repeats]]
+        found: dict[str, list[float]] = {name: [] for name in sorted({*names})}
+        for name, value in zip(names, values, strict=True):
+            found[name].append(value)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

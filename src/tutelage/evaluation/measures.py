@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from tutelage.evaluation.evaluate import Evaluation
-from tutelage.evaluation.statistics import mean, student_t, wilson
+from tutelage.evaluation.statistics import mean, student_t, success, wilson
 
 MEASURES = ("success", "score", "turns", "tokens", "invalid")
 
@@ -62,7 +62,7 @@ def measured(rows: Sequence[Played]) -> dict[str, Measure]:
         return [fmean(value(row) for row in group) for group in groups]
 
     won = each(lambda row: row.won)
-    found = {"success": _rate(won)}
+    found = {"success": _measure(success(won), len(groups))}
     if rows and all(row.score is not None for row in rows):
         found["score"] = _measure(mean(each(lambda row: row.score or 0.0)), len(groups))
     found["turns"] = average(each(lambda row: row.turns))
@@ -81,15 +81,6 @@ def by_family(rows: Sequence[Played]) -> dict[str, dict[str, Measure]]:
 
 def _measure(triple: tuple[float, float, float], n: int) -> Measure:
     return Measure(mean=triple[0], low=triple[1], high=triple[2], n=n)
-
-
-def _rate(won: Sequence[float]) -> Measure:
-    """Wilson's interval where each task was tried once; with repeats that of a mean of shares, and
-    Wilson's for one try of each task where all shares are equal."""
-    n = len(won)
-    if all(x in (0.0, 1.0) for x in won):
-        return _measure((fmean(won) if won else 0.0, *wilson(sum(won), n)), n)
-    return _measure(mean(won), n)
 
 
 def average(values: Sequence[float]) -> Measure:

@@ -65,6 +65,20 @@ def mean(scores: Sequence[float], z: float = Z95) -> tuple[float, float, float]:
     return middle, max(0.0, middle - half), min(1.0, middle + half)
 
 
+def success(shares: Sequence[float]) -> tuple[float, float, float]:
+    """The success rate of tasks and its 95 % interval: (rate, low, high).
+
+    shares  of each task's episodes the share that was won
+
+    Wilson's interval where each task was won always or never, as with one episode each; else that
+    of a mean, since episodes of one task are not independent.
+    """
+    n = len(shares)
+    if not all(x in (0.0, 1.0) for x in shares):
+        return mean(shares)
+    return (sum(shares) / n if n else 0.0, *wilson(sum(shares), n))
+
+
 def paired(a: Sequence[bool], b: Sequence[bool], z: float = Z95) -> tuple[float, float, float]:
     """The difference in success, b minus a, on the same tasks: (difference, low, high). The
     interval is method 10 of Newcombe 1998: Wilson's limits of each, corrected for correlation.

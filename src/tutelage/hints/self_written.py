@@ -9,7 +9,8 @@ ASKED = """\
 A task was solved with the actions below. Write two or three sentences of advice for somebody who \
 has to do the same task without this list: what matters, where to go, and in which order. Do not \
 repeat the list, and write nothing but the advice."""
-THINKING = re.compile(r"<think>.*?</think>", re.DOTALL)
+THINKING = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+"""A thought, also one that was cut off before its end."""
 TAG = re.compile(r"</?(?:think|action)>")
 ENDS = re.compile(r"[.!?](?=\s|$)")
 

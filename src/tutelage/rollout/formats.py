@@ -16,7 +16,7 @@ SCHEMA = "ATIF-v1.8"
 OURS = "tutelage"
 FORMS = ("atif", "messages")
 _TURN = ("actor", "taken", "action", "valid", "reward", "penalty", "fresh")
-_SOMETIMES = ("top_logprobs",)
+_SOMETIMES = ("version", "top_logprobs")
 
 
 def atif(line: Mapping[str, Any], *, version: str, model: str = "") -> Line:

@@ -192,10 +192,9 @@ def prove(session: Session, views: Mapping[str, View], tasks: Sequence[Task]) ->
     """
     seen: dict[str, Observation] = {}
     if hinted(views):
-        env = guard.attempt("make", session.suite.make)
-        for task in tasks:
-            seen[task.id] = guard.attempt("reset", partial(env.reset, task))
-        guard.close(env)
+        with guard.open_env(session.suite) as env:
+            for task in tasks:
+                seen[task.id] = guard.attempt("reset", partial(env.reset, task))
     for name, hint in hinted(views).items():
         there = views[name].policy in session.policies
         view = replace(views[name], policy=views[name].policy if there else "self")

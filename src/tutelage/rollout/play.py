@@ -217,7 +217,7 @@ class _Rollout:
         return replace(
             turn,
             reward=float(after.reward),
-            valid=turn.valid and kind not in penalties,
+            valid=kind not in penalties,
             penalty=penalties.get(kind, 0.0),
         )
 

@@ -98,13 +98,10 @@ class Replay:
 
 def _again(episode: Episode, suite: Suite) -> Episode:
     """What a record leaves out, such as the admissible actions: the episode is played again."""
-    env = guard.attempt("make", suite.make)
-    try:
+    with guard.open_env(suite) as env:
         seen = [guard.attempt("reset", partial(env.reset, episode.task))]
         for turn in episode.turns:
             seen.append(guard.attempt("step", partial(env.step, turn.action)))
-    finally:
-        guard.close(env)
     return _with(episode, seen)
 
 

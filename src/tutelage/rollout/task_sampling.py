@@ -18,6 +18,21 @@ from tutelage.seeding import seed_of
 from tutelage.types import Episode, Task
 
 
+def step_size(
+    algorithm: Algorithm, available: int, *, count: int, group_size: int
+) -> tuple[int, int]:
+    """The different tasks of a step, and the episodes of each: `count` and `group_size`, except
+    where an expert plays.
+
+    An expert shows a task in the same way each time, so that its copies would teach nothing more:
+    it plays `count * group_size` different tasks once, or all that are available where there are
+    fewer.
+    """
+    if algorithm.acting.expert:
+        return min(count * group_size, available), 1
+    return count, group_size
+
+
 def gather(
     session: Session,
     tasks: Sequence[Task],
@@ -28,14 +43,12 @@ def gather(
     seed: int,
     step: int,
 ) -> list[Episode]:
-    """Play `group_size` episodes of `count` tasks, and of further batches of tasks as the algorithm
-    asks for: all that was played, in the order of rounds.
+    """Play a step's episodes, and those of further batches of tasks as the algorithm asks for: all
+    that was played, in the order of rounds.
 
-    An expert shows a task in the same way each time, so that its copies would teach nothing more:
-    it plays `count * group_size` different tasks once, or all where there are fewer.
+    count, group_size  as `step_size` takes them
     """
-    if algorithm.acting.expert:
-        count, group_size = min(count * group_size, len(tasks)), 1
+    count, group_size = step_size(algorithm, len(tasks), count=count, group_size=group_size)
     draw = random.Random(seed_of("tasks", seed, step))
     chosen = [tasks[i] for i in draw.sample(range(len(tasks)), count)]
     episodes = play(session, chosen, algorithm, seed=seed, step=step, group_size=group_size)

@@ -202,6 +202,7 @@ def _parts(config: Config, suite: Suite, *, learns: bool, evaluates: bool) -> Pa
 def deterministic() -> Iterator[None]:
     """Equal runs give equal bytes on a CPU; GPUs make no such promise."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     threads = cpu.threads()
     if threads != before[0]:
         torch.set_num_threads(threads)
@@ -215,6 +216,7 @@ def deterministic() -> Iterator[None]:
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
 
 
 # -- one part each

@@ -393,9 +393,10 @@ def no_room(path: Path, error: OSError) -> str:
     )
 
 
-def _order(name: str) -> tuple[bool, str]:
-    """Warm starts come first; within a phase, names sort by step."""
-    return name.startswith("step"), name
+def _order(name: str) -> tuple[bool, int]:
+    """Warm starts come first, and in a phase the smaller step."""
+    phase, _, step = name.partition("-")
+    return phase == "step", int(step or -1)  # no name comes first of all
 
 
 def names(folder: Path) -> list[str]:

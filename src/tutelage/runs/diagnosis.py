@@ -348,7 +348,7 @@ class Causes:
         for episode in episodes:
             if episode.stop.broken:
                 # numbers and addresses differ from time to time
-                first.setdefault(re.sub(r"\d+|0x[0-9a-f]+", "#", episode.error), episode)
+                first.setdefault(re.sub(r"0x[0-9a-fA-F]+|\d+", "#", episode.error), episode)
         new = {cause: episode for cause, episode in first.items() if cause not in self.reported}
         self.reported |= set(new)
         return [

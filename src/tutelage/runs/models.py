@@ -18,7 +18,7 @@ from tutelage.config.paths import expanded
 from tutelage.config.schema import Config, PolicySection
 from tutelage.envs.addresses import key_in
 from tutelage.envs.base import Demonstrates, Suite, Thinks
-from tutelage.envs.guard import attempt, close
+from tutelage.envs.guard import attempt, open_env
 from tutelage.errors import ConfigError, did_you_mean, first_line
 from tutelage.policies.base import OpenedPolicy, Policy, Trainable
 from tutelage.policies.hf import wheel
@@ -205,19 +205,19 @@ def texts(suite: Suite, context: Context, split: str) -> Iterable[str]:
     yield context.instructions
     yield context.tools
     for i in range(min(SAMPLE, len(tasks))):
-        task, env = tasks[i], suite.make()
-        seen = env.reset(task)
-        yield from _observation_texts(seen, context)
-        script = suite.demonstrate(task) if isinstance(suite, Demonstrates) else seen.actions
-        if isinstance(suite, Thinks):
-            yield from suite.thoughts(task)
-        for action in script:
-            if seen.done:
-                break
-            yield context.written(action)
-            seen = env.step(action)
+        task = tasks[i]
+        with open_env(suite) as env:
+            seen = env.reset(task)
             yield from _observation_texts(seen, context)
-        close(env)
+            script = suite.demonstrate(task) if isinstance(suite, Demonstrates) else seen.actions
+            if isinstance(suite, Thinks):
+                yield from suite.thoughts(task)
+            for action in script:
+                if seen.done:
+                    break
+                yield context.written(action)
+                seen = env.step(action)
+                yield from _observation_texts(seen, context)
 
 
 def _observation_texts(seen: Observation, context: Context) -> Iterable[str]:

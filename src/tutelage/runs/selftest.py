@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tutelage.envs.base import Converses, Demonstrates, Suite, Thinks, suite_name
 from tutelage.envs.check import quick
-from tutelage.envs.guard import attempt, close
+from tutelage.envs.guard import attempt, first_observation, open_env
 from tutelage.errors import ConfigError, EnvError, PolicyError
 from tutelage.maths.surrogates import score_function
 from tutelage.objective import (
@@ -116,11 +116,10 @@ def check_expert(suite: Suite, task: Task, limit: int, *, aloud: bool) -> None:
             "`demonstrate` method: add one, or choose another algorithm"
         )
     script = list(attempt("demonstrate", partial(suite.demonstrate, task)))
-    env = attempt("make", suite.make)
-    seen = attempt("reset", partial(env.reset, task))
-    for action in script:
-        seen = attempt(f"step({action!r})", partial(env.step, action))
-    close(env)
+    with open_env(suite) as env:
+        seen = attempt("reset", partial(env.reset, task))
+        for action in script:
+            seen = attempt(f"step({action!r})", partial(env.step, action))
     if not seen.won:
         raise EnvError(
             f"the expert does not win task {task.id} with its {len(script)} actions, so it cannot "
@@ -336,9 +335,7 @@ def privileged(wiring: Wiring) -> None:
         plain = replace(prompter, hint="")
         if not prompter.hint.strip():
             continue  # a task of which nothing is known; `hinting.prove` looks at more of them
-        env = attempt("make", wiring.session.suite.make)
-        seen = attempt("reset", partial(env.reset, wiring.task))
-        close(env)
+        seen = first_observation(wiring.session.suite, wiring.task)
         shown, bare = prompter.piece([seen], [], False), plain.piece([seen], [], False)
         hinted = prompter.chat.content(wiring.session.context.system(prompter.hint))
         if shown == bare or not _holds(shown, hinted):

@@ -110,14 +110,14 @@ class _Sender:
     def _work(self) -> None:
         logging.getLogger(PACKAGES[self.name]).setLevel(logging.ERROR)
         while True:
-            failed = False
+            failed, last = False, self.ending  # lines may come until the end is announced
             try:
                 self._send()
             except Exception as error:  # a tracker may fail in any way
                 self.problem = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
                 failed = True
                 self._drop()
-            if self.ending:
+            if last:
                 break
             self.awake.wait(RETRY if failed else None)
             if failed and not self.ending:

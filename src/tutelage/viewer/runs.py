@@ -302,8 +302,8 @@ def flat(line: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _value(key: str, row: Mapping[str, Any], time: Mapping[str, Any]) -> Any:
-    if key == "success":  # of the episodes that did not break
-        whole = _number(row.get("episodes")) - _number(row.get("broken"))
+    if key == "success":  # "episodes" counts those that did not break
+        whole = _number(row.get("episodes"))
         return _number(row.get("won")) / whole if whole > 0 else None
     return (time if key.startswith("seconds.") else row).get(key)
 

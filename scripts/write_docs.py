@@ -436,6 +436,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "ladder-b": lambda: str(ladder().rung_b_table()),
     "ladder-c": lambda: str(ladder().rung_c_table()),
     "ladder-settings": lambda: str(ladder().settings_table()),
+    "ladder-missing": lambda: str(beside("studies.ladder.missing").sentence()),
     "ladder-matters": lambda: str(ladder().matters_table()),
     "ladder-claims": lambda: str(ladder().claims_table()),
     "ladder-starts": lambda: str(ladder().starts_table()),

@@ -13,7 +13,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import cast
 
@@ -22,6 +22,7 @@ from pydantic import JsonValue
 
 from scripts import write_docs
 from tutelage.algorithms import ALGORITHMS
+from tutelage.algorithms.compose import TERMS
 from tutelage.cli import main as cli
 from tutelage.config import toml_file
 from tutelage.config.schema import Config
@@ -280,6 +281,15 @@ def texts_of(path: Path) -> str:
         for node in ast.walk(tree)
         if isinstance(node, ast.JoinedStr | ast.Constant)
     )
+
+
+def test_the_kinds_of_terms_have_all_their_settings() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| .* \| (.*) \|$", (DOCS / "compose.md").read_text(), re.MULTILINE
+    )
+    listed = {kind: set(re.findall(r"`(\w+)`", cell)) for kind, cell in rows if kind in TERMS}
+    for kind, term in TERMS.items():
+        assert listed[kind] == {f.name for f in fields(term)} - {"name", "trains"}, kind
 
 
 def test_the_words_that_leak_are_listed() -> None:

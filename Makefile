@@ -37,7 +37,7 @@ demo: $(VENV)/.ready
 check: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow" --ignore=tests/parity
 
-# For a release, under 15 minutes: everything that needs no network once it is installed. What runs
+# For a release: everything that needs no network once it is installed. What runs
 # on one core (types, the comparison with TextWorld, installing) runs beside the rest. The package
 # itself is installed twice, which writes to src/: one after the other.
 test:

@@ -1,4 +1,4 @@
-"""Learning curves of every suite besides household, after a warm start by imitation."""
+"""Learning curves of five suites besides household, after a warm start by imitation."""
 
 from pathlib import Path
 

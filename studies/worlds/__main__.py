@@ -1,4 +1,4 @@
-"""Learning curves of every suite: a warm start by imitation, and methods that continue from it.
+"""Learning curves of five suites: a warm start by imitation, and methods that continue from it.
 
 python -m studies.worlds run [WORLD ...]     run what is not finished, then write WORLD.json
 python -m studies.worlds status [WORLD ...]  what is finished, how far the others are

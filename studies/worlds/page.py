@@ -14,12 +14,13 @@ HEAD = """# Learning curves
 
 <!-- Written by `python -m studies.worlds render` from studies/worlds/*.json. -->
 
-For every suite, a small model with random weights first imitates demonstrations: the shared start,
-one per seed. Methods continue from there and are evaluated on the suite's pinned panel, the student
+In each suite below, a small model with random weights first imitates demonstrations: the shared
+start, one per seed. Methods continue from there and are evaluated on the suite's pinned panel, the student
 alone. Intervals (95 %) are two-way bootstraps over seeds and tasks; a result is
 the mean of the last evaluations, the start that of step 0. The tasks are small generated ones
-under the originals' rules: the curves show that the whole loop learns in each suite, not what a
-language model reaches on the papers' data. Household has [a study of its own](../studies/household.md).
+under the originals' rules: the curves show whether the whole loop learns in a suite, not what a
+language model reaches on the papers' data. Household has [a study of its own](../studies/household.md);
+`bfcl` and `textworldexpress` have no curve yet.
 
 ```sh
 python -m studies.worlds run SUITE     # continues after any interruption

@@ -654,6 +654,7 @@ def test_every_option_of_a_suite_is_explained() -> None:
         meanings = option_meanings(inspect.getdoc(kind) or "")
         for option in inspect.signature(kind).parameters:
             assert len(meanings.get(option, "")) > 5, f"{name}.{option}: say what it means"
+            assert len(meanings[option]) < 250, f"{name}.{option}: others' meanings are in it"
 
 
 # -- progress

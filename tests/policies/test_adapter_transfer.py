@@ -218,7 +218,7 @@ def test_a_server_without_runtime_updates(server: Adapted, tmp_path: Path) -> No
 def test_tutelage_serve_takes_whole_weights(tmp_path: Path) -> None:
     with (
         serving(policy(0), reload=True) as plain,
-        pytest.raises(PolicyError, match="`tutelage serve` and SGLang take whole weights"),
+        pytest.raises(PolicyError, match="`tutelage serve` takes whole weights"),
     ):
         sampled(f"http://127.0.0.1:{plain.port}", tmp_path / "weights")
 

@@ -7,12 +7,13 @@ with a title is a file that the page's other blocks may use.
 import argparse
 import ast
 import contextlib
+import inspect
 import io
 import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import cast
 
@@ -20,10 +21,12 @@ import pytest
 from pydantic import JsonValue
 
 from scripts import write_docs
+from tutelage.algorithms import ALGORITHMS
+from tutelage.algorithms.compose import TERMS
 from tutelage.cli import main as cli
 from tutelage.config import toml_file
 from tutelage.config.schema import Config
-from tutelage.envs.registry import suite_of
+from tutelage.envs.registry import SUITES, suite_class, suite_of
 from tutelage.objective.penalties import LEAKED, leakage
 from tutelage.runs.phases import phases_of
 
@@ -150,8 +153,36 @@ def test_toml(block: Block, folder: Path) -> None:
     table = completed(tomllib.loads(block.code))
     config: Config = toml_file.parse(table)
     if ":" not in config.env.suite and config.env.suite not in write_docs.ADAPTERS:
-        suite_of(config.env)
+        suite = suite_of(config.env)
+        if {"env", "algorithm", "policy"} <= set(tomllib.loads(block.code)):  # a whole file
+            assert suite.tasks(config.eval.split), f"{block} evaluates on {config.eval.split!r}"
     assert phases_of(config)
+
+
+@pytest.mark.parametrize("name", [n for n in ALGORITHMS if n != "compose"])
+def test_the_settings_of_a_method_are_its_defaults(name: str) -> None:
+    """The block under "Settings" of a method's page: every argument with its default; one without
+    a default is a comment line with an example."""
+    section = (DOCS / f"methods/{name}.md").read_text(encoding="utf-8").partition("## Settings")[2]
+    code = re.findall(r"^```toml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)[0]
+    shown = tomllib.loads(code)["algorithm"]
+    assert shown.pop("name") == name
+    for key, parameter in inspect.signature(ALGORITHMS[name]).parameters.items():
+        if key == "total_steps":
+            continue
+        if key in shown:
+            assert str(shown.pop(key)) == str(parameter.default), f"{name}.{key}"
+        else:
+            assert re.search(rf"^#? ?.*\b{key} = ", code, re.MULTILINE), f"{name}.{key} is missing"
+    assert not shown, f"{name} has no {', '.join(shown)}"
+
+
+@pytest.mark.parametrize("name", [n for n in SUITES if (DOCS / f"environments/{n}.md").is_file()])
+def test_a_suites_page_has_its_options(name: str) -> None:
+    page = (DOCS / f"environments/{name}.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`env\.options\..*?) \| ", page, re.MULTILINE)
+    listed = {word for row in rows for word in re.findall(r"`(?:env\.options\.)?(\w+)`", row)}
+    assert listed == set(inspect.signature(suite_class(name)).parameters)
 
 
 @of("sh", "console")
@@ -250,6 +281,15 @@ def texts_of(path: Path) -> str:
         for node in ast.walk(tree)
         if isinstance(node, ast.JoinedStr | ast.Constant)
     )
+
+
+def test_the_kinds_of_terms_have_all_their_settings() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| .* \| (.*) \|$", (DOCS / "compose.md").read_text(), re.MULTILINE
+    )
+    listed = {kind: set(re.findall(r"`(\w+)`", cell)) for kind, cell in rows if kind in TERMS}
+    for kind, term in TERMS.items():
+        assert listed[kind] == {f.name for f in fields(term)} - {"name", "trains"}, kind
 
 
 def test_the_words_that_leak_are_listed() -> None:

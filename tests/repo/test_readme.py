@@ -112,8 +112,10 @@ def test_a_command_of_the_readme(
     assert capsys.readouterr().out
 
 
-def test_the_counts_of_the_first_lines_are_true() -> None:
-    counts = re.search(r"(\d+) methods, (\d+) suites of environments", README)
+@pytest.mark.parametrize("page", ["README.md", "docs/README.md"])
+def test_the_counts_of_the_first_lines_are_true(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    counts = re.search(r"(\d+) methods(?:,| and) (\d+)\s+suites of environments", text)
     assert counts
     assert int(counts[1]) == len(set(ALGORITHMS) - {"compose"})
     assert int(counts[2]) == len(set(SHIPPED) - {"doors"})

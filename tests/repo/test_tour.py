@@ -62,3 +62,9 @@ def test_the_last_is_there_and_the_module_tells_the_same_walk() -> None:
     assert [(f"src/tutelage/{module.replace('.', '/')}.py", name) for module, name in stations] == [
         (path, name) for name, path in HOPS
     ]
+
+
+def test_the_table_of_rooms_has_every_room() -> None:
+    rooms = re.findall(r"^\| `(\w+)` \| ", PAGE.partition("## Rooms and floors")[2], re.MULTILINE)
+    packages = {path.parent.name for path in (ROOT / "src/tutelage").glob("*/__init__.py")}
+    assert sorted(rooms) == sorted(packages - {"assets"})

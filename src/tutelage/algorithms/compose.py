@@ -80,8 +80,8 @@ def compose(
         token_weight: weight of each token in the loss
         minibatch_weight: each token's share of the step, where token_weight does not sum to 1
         penalties: what is subtracted from episodes' rewards, by name
-        acting: a table: expert, student_turns, hinted_share, with_errors, with_thoughts, takeover,
-            max_batches
+        acting: a table: expert, student_turns, hinted_share, hinted_only, with_errors,
+            with_thoughts, takeover, max_batches
     """
     numbers = {"total_steps": total_steps}
     named = {STUDENT, *(views or {})}

@@ -203,6 +203,7 @@ def option_meanings(doc: str) -> dict[str, str]:
     """
     meanings: dict[str, str] = {}
     names: list[str] = []
+    prose: list[str] = []
     for line in doc.splitlines():
         entry = _ENTRY.match(line)
         if entry:
@@ -214,8 +215,9 @@ def option_meanings(doc: str) -> dict[str, str]:
             meanings |= dict.fromkeys(names, more)
         else:
             names = []
+            prose.append(line)
     for clause in re.split(
-        r";\s|\.\s|\.$|:\s(?=`)|, and (?=`\w+` (?:is|are|says) )", " ".join(doc.split())
+        r";\s|\.\s|\.$|:\s(?=`)|, and (?=`\w+` (?:is|are|says) )", " ".join(" ".join(prose).split())
     ):
         found = re.findall(r"`(\w+)`", clause)
         begins = re.match(r"(?:`\w+`(?:, | and )?)+ (?:is|are|says) ", clause)

@@ -42,9 +42,10 @@ class Household:
     `train`, `seen` and `unseen` are how many games each split has; any number can be generated.
     `size` is "full", rooms as in ALFWorld, or "small", for tiny models. `games` is a folder of
     ALFWorld's own files (`game.tw-pddl` below train, valid_seen and valid_unseen) to play instead.
-    `search` is how demonstrations look for things: "sensible" or "methodical" (see `explore`).
-    `families` plays only tasks of the families named; all six where it is empty.
-    `engine` plays them: "native", or "textworld", TextWorld itself, slowly and in a process apart.
+    `search` is how demonstrations look for things: "sensible", likely places first, or "methodical",
+    all furniture in the order of the description.
+    `families` are the only families whose tasks are played, or all six where it is empty.
+    `engine` is what plays them: "native", or "textworld", TextWorld itself, slowly and in a process apart.
     Raises ValueError for a size, engine or family that does not exist or a count below zero.
     """
 

@@ -49,7 +49,8 @@ class SearchQA:
     retriever  what searches: "bm25s", "lucene", "tantivy", "faiss" or "usearch" in this process
     index      a folder in which an index of the corpus was built; else it is built in memory
     encoder    what makes vectors for faiss and usearch (see `encoders`)
-    url        a server that searches instead, with its `dialect` (see `client`)
+    url        a server that searches instead (see `client`)
+    dialect    of that server: "queries", Search-R1's own, or "query", that of SkyRL and verl-agent
     topk       passages for a query
     protocol   actions and texts of "search_r1" or of "verl_agent" (see `moves`)
     reward     "em", 1 for an exact match; "f1", over words; or "format", Search-R1's mixture

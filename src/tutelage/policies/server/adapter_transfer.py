@@ -92,8 +92,8 @@ class AdapterSampler(ServerSampler):
         except PolicyError as error:
             if status_of(error) in (404, 405):
                 raise PolicyError(
-                    f"{where} has no {LOAD}, by which vLLM alone takes adapters (`tutelage serve` and "
-                    f"SGLang take whole weights); {fix}"
+                    f"{where} has no {LOAD}, by which vLLM alone takes adapters (`tutelage serve` "
+                    f"takes whole weights); {fix}"
                 ) from error
             if status_of(error) != 400:
                 raise

@@ -70,9 +70,9 @@ def test_it_is_refused_in_one_sentence(
     monkeypatch.setenv("XDG_CACHE_HOME", str(run.parent / "cache"))
     before = sorted(Path().rglob("*"))
     assert main(given) == 2
-    said = capsys.readouterr().err
-    assert sentence in said
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert sentence in message
+    assert message.count("\n") == 1
     assert [p for p in sorted(Path().rglob("*")) if "cache" not in p.parts] == before
 
 

@@ -73,10 +73,10 @@ def test_it_is_read_or_refused_in_one_sentence(
     DAMAGES[damage](run / name)
     for command in READ_BY[name]:
         code = main(COMMANDS[command])  # another exception than a sentence's ends the test
-        said = capsys.readouterr().err.strip()
-        assert code in (0, 2), said
-        assert len(said.splitlines()) == (code == 2), said
-        assert not code or re.match(r"tutelage: run\b.*", said)
+        message = capsys.readouterr().err.strip()
+        assert code in (0, 2), message
+        assert len(message.splitlines()) == (code == 2), message
+        assert not code or re.match(r"tutelage: run\b.*", message)
 
 
 def test_json_of_others_is_never_a_recursion_error() -> None:

@@ -220,9 +220,9 @@ class Client:
         if len(self.key) >= SHORTEST:
             raw = raw.replace(self.key.encode(), HIDDEN.encode())
         if status != 200:
-            said = _error_text(raw) or _elsewhere(status, headers.get("location"))
+            message = _error_text(raw) or _elsewhere(status, headers.get("location"))
             raise Failure(
-                without_key(f"answered {status}{said}", self.key),
+                without_key(f"answered {status}{message}", self.key),
                 retry=status in RETRY_STATUSES,
                 wait=_seconds(headers.get("retry-after")),
                 status=status,

@@ -134,4 +134,4 @@ def test_the_power_of_a_comparison(capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(capsys, "power", "--tasks", "200", "--difference", "0.1")
     assert "a true difference of 14.0 points" in out
     assert "takes 393 tasks" in out
-    assert "tasks must be from 2" in shown(capsys, "power", "--tasks", "1", code=2)
+    assert "tasks must be at least 2" in shown(capsys, "power", "--tasks", "1", code=2)

@@ -246,6 +246,7 @@ FAILS = {
     "itertools.count()": "demonstrate raised ValueError: it returned more than 100,000 items",
     "[object()]": "demonstrate raised TypeError: it returned a object",
     "b'12'": "demonstrate raised TypeError: it returned a bytes",
+    "later()": "demonstrate raised TypeError: it is async; write it without `async`",
     "(_ for _ in ()).throw(KeyboardInterrupt)": "demonstrate raised KeyboardInterrupt",
     "os._exit(0)": "died (exit code 0)",
     "time.sleep(3600)": "demonstrate: no answer within its deadline",
@@ -255,6 +256,8 @@ EXPERT = """\
 import itertools, multiprocessing, os, time
 import numpy
 from tutelage.envs.doors import Doors
+
+async def later(): ...
 
 class Word(str):
     def strip(self, *a): raise RuntimeError("strip")
@@ -282,9 +285,10 @@ def test_an_expert_and_the_other_methods_of_a_suite_are_called_in_a_worker(
     cases = ", ".join(f"lambda: {code}" for code in (*ANSWERS, *FAILS))
     (tmp_path / "experts.py").write_text(EXPERT.format(cases=cases))
     monkeypatch.syspath_prepend(tmp_path)
-    with supervised(EnvSection(suite="experts:Suite", deadline=2.0), "train") as found:
+    section = EnvSection(suite="experts:Suite", options={"rooms": 3}, deadline=2.0)
+    with supervised(section, "train") as found:
         suite: Any = found
-        tasks = list(suite.tasks("train"))
+        tasks = list(suite.tasks("train"))[: len(ANSWERS) + len(FAILS)]
         assert [suite.demonstrate(task) for task in tasks[:3]] == list(ANSWERS.values())
         assert suite.stray(tasks[0], "plan") == [["plan", "why", True]]
         assert suite.summarise([]) == {"count": 0.0}
@@ -294,7 +298,7 @@ def test_an_expert_and_the_other_methods_of_a_suite_are_called_in_a_worker(
         assert suite.renders()["short"](seen) == seen.text[:4]
         with pytest.raises(EnvError, match="render 'hangs': no answer within its deadline"):
             suite.renders()["hangs"](seen)
-        for task, sentence in zip(tasks[3:], FAILS.values(), strict=False):
+        for task, sentence in zip(tasks[3:], FAILS.values(), strict=True):
             with pytest.raises(EnvError) as refusal:
                 suite.demonstrate(task)
             assert sentence in str(refusal.value)
@@ -304,7 +308,48 @@ LISTS = {
     "hangs": ("time.sleep(3600)", "tasks('hangs'): no answer within its deadline of 2 s"),
     "ends": ("os._exit(0)", "tasks('ends'): the environment's process died (exit code 0)"),
     "raises": ("1 / 0", "tasks('raises') raised ZeroDivisionError: division by zero"),
-    "a generator": ("iter([])", "tasks('a generator') raised TypeError: object of type"),
+    "a generator": (
+        "iter([])",
+        "tasks('a generator') raised TypeError: it returned list_iterator;",
+    ),
+    "a table": (
+        "{}",
+        "tasks('a table') raised TypeError: it returned dict; it must return a sequence",
+    ),
+    "async": ("later()", "tasks('async') raised TypeError: it is async; write it without `async`"),
+    "no id": (
+        "[Task(id='')]",
+        "task 0 of 'no id' raised ValueError: task 0 has the id ''; it must be",
+    ),
+    "a number": ("[Task(id=3)]", "task 0 of 'a number' raised ValueError: task 0 has the id 3; it"),
+    "half a pair": (
+        "[Task(id=chr(0xd800))]",
+        "task 0 of 'half a pair' raised TypeError: task 0 cannot be written as JSON",
+    ),
+    "a family": (
+        "[Task(id='a', family=None)]",
+        "task 0 of 'a family' raised TypeError: task 0 has a family that is NoneType; it must be str",
+    ),
+    "a seed": (
+        "[Task(id='a', seed=.5)]",
+        "task 0 of 'a seed' raised TypeError: task 0 has a seed that is float; it must be int",
+    ),
+    "no data": (
+        "[Task(id='a', data=None)]",
+        "task 0 of 'no data' raised TypeError: task 0 has a data that is NoneType; it must be Map",
+    ),
+    "an object": (
+        "[Task(id='a', data={'x': object()})]",
+        "task 0 of 'an object' raised TypeError: task 0 cannot be written as JSON (Object of type",
+    ),
+    "NaN": (
+        "[Task(id='a', data={'x': float('nan')})]",
+        "task 0 of 'NaN' raised TypeError: task 0 cannot be written as JSON (Out of range",
+    ),
+    "digits": (
+        "[Task(id='a', data={'x': 10**5000})]",
+        "task 0 of 'digits' raised TypeError: task 0 cannot be written as JSON (Exceeds the limit",
+    ),
     "texts": ("['one']", "task 0 of 'texts' raised TypeError: task 0 is str; it must be a Task"),
 }
 """What listing a split does, and the sentence about it."""
@@ -312,6 +357,8 @@ LISTING = """\
 import multiprocessing, os, time
 from tutelage.envs.doors import Doors
 from tutelage.types import Task
+
+async def later(): ...
 
 class Suite(Doors):
     def tasks(self, split):

@@ -2,19 +2,22 @@
 time, never longer than was said, and one sentence in the end."""
 
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pytest
 from support.fake_servers import HASTY, client, listed
 
 from tutelage.errors import PolicyError
-from tutelage.policies.server.http import Client
+from tutelage.policies.server.http import Client, RequestOptions
 
 GOOD = {"well": 1}
 
 
-@pytest.mark.parametrize("bad", [408, 429, 500, 502, 503, 504, "drop", "half"])
+@pytest.mark.parametrize("bad", [408, 425, 429, 500, 502, 503, 504, 520, 529, "drop", "half"])
 def test_what_may_pass_is_tried_again(bad: object) -> None:
     with listed(bad, bad, GOOD) as server:
         assert client(server.port).ask("/x", {"a": 1}).result(20) == GOOD
@@ -170,3 +173,82 @@ def test_the_key_is_sent_and_a_path_before_v1_is_kept() -> None:
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(PolicyError, match=r"policies\.teacher\.model is not the address"):
         Client(url, name="policies.teacher")
+
+
+@contextmanager
+def raw_answers(first: bytes, then: bytes) -> Iterator[int]:
+    """The port of a server that sends `first`, then `then` byte by byte without end."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=drip, args=(connection,), daemon=True).start()
+
+    def drip(connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            connection.recv(65536)
+            connection.sendall(first)
+            while then and not over.wait(0.01):
+                connection.sendall(then)
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        over.set()
+        listener.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (b"HTTP/1.1 200 ", b"O"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n[", b" "),
+    ],
+    ids=["status", "header", "continue", "body"],
+)
+def test_the_deadline_holds_for_every_part_of_an_answer(first: bytes, then: bytes) -> None:
+    """A byte now and then begins a socket's own timeout anew, so that it never ends."""
+    with raw_answers(first, then) as port:
+        asking = client(port, options=RequestOptions(deadline=0.3, retries=0)).ask("/v1/models")
+        with pytest.raises(PolicyError, match=r"did not answer within 0\.3 s"):
+            asking.result(timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "sent something that is not HTTP; start it or fix"),
+        (b"\x15\x03\x01\x00\x02\x02\x28", "sent something that is not HTTP; start it or fix"),
+        (
+            b"HTTP/1.1 307 T\r\nLocation: https://other.example/sk-1234567890\r\n\r\n",
+            "answered 307 (it points to https://other.example/***); write its final address into",
+        ),
+        (
+            b"HTTP/1.1 302 T\r\nLocation: /login?key=sk-1234567890\r\n\r\n",
+            "answered 302 (it points elsewhere); write its final address into",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n\x1f\x8b\x08\x00",
+            "in the encoding gzip, for which it was not asked; turn off compression there",
+        ),
+        (
+            b'HTTP/1.1 400 B\r\n\r\n{"error": "\\u001b[2J\\u001b]0;x\\u0007no\\u202e"}',
+            "answered 400 ([2J ]0;x no); look at its log",
+        ),
+    ],
+    ids=["ssh", "tls", "elsewhere", "login", "gzip", "control characters"],
+)
+def test_an_odd_answer_is_one_sentence(answer: bytes, sentence: str) -> None:
+    with raw_answers(answer, b"") as port:
+        asking = client(port, options=RequestOptions(deadline=5.0, retries=0)).ask("/v1/models")
+        with pytest.raises(PolicyError) as refused:
+            asking.result(timeout=20)
+    assert sentence in str(refused.value)
+    assert "sk-1234567890" not in str(refused.value)
+    assert str(refused.value).isprintable()

@@ -260,6 +260,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
         settings("config.json", architectures=["Qwen3ForSequenceClassification"]),
         r"is a Qwen3ForSequenceClassification, which writes no text; give the folder",
     ),
+    "a number for its architectures": (
+        settings("config.json", architectures=-1),
+        r"has architectures = -1; it must be a list of names",
+    ),
     **{
         f"{name} = 10^{power}": (settings("config.json", **{name: 10**power}), sentence)
         for name, power, sentence in (

@@ -357,7 +357,7 @@ def test_what_cannot_be_imitated_is_said() -> None:
 
 def test_a_task_named_twice_is_refused() -> None:
     suite = Doors(2)
-    with pytest.raises(ValueError, match="played twice"):
+    with pytest.raises(EnvError, match="two tasks have the id"):
         play(session(suite), suite.tasks("train")[:2] * 2, ALONE, seed=0)
 
 

@@ -22,8 +22,6 @@ def findings(
     """
     if count < 1:
         raise ConfigError(f"--tasks must be at least 1, got {count}")
-    if not seconds > 0:
-        raise ConfigError(f"--seconds must be above 0, got {seconds:g}")
     suite = as_suite(Agents, {**override({}, list(options)), "run": run})
     assert isinstance(suite, Agents)
     try:

@@ -11,6 +11,9 @@ from tutelage.errors import ConfigError
 if TYPE_CHECKING:
     from tutelage.config.schema import Config
 
+LONGEST_WAIT = 1_000_000
+"""Seconds; no operating system waits for much more at once."""
+
 
 def init(arguments: argparse.Namespace) -> int:
     from tutelage.cli.starter import write
@@ -106,7 +109,7 @@ def eval(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{arguments.out} exists already; choose another --out, or remove it")
     if arguments.repeats < 1:
         raise ConfigError(f"--repeats must be at least 1, got {arguments.repeats}")
-    panel = panels.find(arguments.panel) if arguments.panel else None
+    panel = panels.find(arguments.panel) if arguments.panel is not None else None
     evaluation.run(arguments, panel, Console())
     return 0
 
@@ -430,6 +433,8 @@ def bench(arguments: argparse.Namespace) -> int:
 def _check_seconds(seconds: float) -> None:
     if not 0 < seconds < float("inf"):
         raise ConfigError(f"--seconds must be above 0, got {seconds:g}")
+    if seconds > LONGEST_WAIT:
+        raise ConfigError(f"--seconds must be at most {LONGEST_WAIT}, got {seconds:g}")
 
 
 def plan(arguments: argparse.Namespace) -> int:
@@ -467,8 +472,7 @@ def check_env(arguments: argparse.Namespace) -> int:
     seconds = SECONDS if arguments.seconds is None else arguments.seconds
     if arguments.tasks < 1:
         raise ConfigError(f"--tasks must be at least 1, got {arguments.tasks}")
-    if not seconds > 0:
-        raise ConfigError(f"--seconds must be above 0, got {seconds:g}")
+    _check_seconds(seconds)
     env = EnvSection(suite=arguments.suite, options=override({}, arguments.options))
     splits, findings = watched(Request(env, tuple(arguments.split), arguments.tasks), seconds)
     failed = 0
@@ -488,6 +492,7 @@ def check_env(arguments: argparse.Namespace) -> int:
 def check_agent(arguments: argparse.Namespace) -> int:
     from tutelage.cli.check_agent import findings
 
+    _check_seconds(arguments.seconds)
     failed = 0
     for finding in findings(
         arguments.run,

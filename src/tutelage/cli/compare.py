@@ -35,8 +35,10 @@ PLOTS = (".png", ".svg", ".pdf")
 def evaluated(folders: Sequence[Path]) -> list[Evaluated]:
     """The runs at the folders or below them. Raises RunError for what was not evaluated."""
     runs = [folder for folder in find(folders) if folder.kind == "run"]
-    if not runs:
-        raise RunError(f"there is no run in {', '.join(map(str, folders))}; give folders of runs")
+    # a path without a run would be left out of the comparison in silence
+    empty = [path for path in folders if not any(run.kind == "run" for run in find([path]))]
+    if empty:
+        raise RunError(f"there is no run in {', '.join(map(str, empty))}; give folders of runs")
     found = [_read(folder) for folder in runs]
     groups: dict[str, str] = {}
     for folder, run in zip(runs, found, strict=True):
@@ -63,14 +65,16 @@ def _read(folder: Folder) -> Evaluated:
         raise RunError(
             f"{folder.path} was not evaluated; set eval.every when it is trained, or leave it out"
         )
-    panels = {line["panel"] for line in lines}
+    if not all({"panel", "split", "step"} <= line.keys() for line in lines):
+        raise RunError(f"{folder.path} has an evaluation without its panel; evaluate it again")
+    panels = {str(line["panel"]) for line in lines}
     if len(panels) > 1:
         raise RunError(f"{folder.path} was evaluated on several panels: {', '.join(panels)}")
     x = folder.series([], "train")["x"]
     return Evaluated(
         name=str(folder.path),
         method=str(row["method"]),
-        seed=int(row["seed"] or 0),
+        seed=_seed(row["seed"]),
         panel=str(lines[-1]["panel"]),
         split=str(lines[-1]["split"]),
         evaluations=tuple(
@@ -81,6 +85,10 @@ def _read(folder: Folder) -> Evaluated:
             for line in lines
         ),
     )
+
+
+def _seed(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _spent(x: Mapping[str, Sequence[float]], step: int) -> dict[str, float]:

@@ -1,12 +1,12 @@
 """`tutelage convert`: recorded episodes in forms that other tools read, and theirs as episodes."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tutelage import __version__
-from tutelage.errors import RunError, first_line
+from tutelage.config import json_text
+from tutelage.errors import RunError, TutelageError, first_line
 from tutelage.rollout import formats, record
 
 EPISODES = "episodes.jsonl"
@@ -27,7 +27,7 @@ def convert(source: Path, out: Path, form: str, *, won: bool, tokenizer: str = "
     if not path.exists():
         raise RunError(f"{path} does not exist; give a run's folder or a file of episodes")
     lines = _read(path, form, tokenizer)
-    chosen = (line for line in lines if line["won"] or not won)
+    chosen = (line for line in lines if not won or line["won"])
     part = out.with_name(f"{out.stem}.part{out.suffix}")
     try:
         if form in ("parquet", "inspect"):
@@ -44,6 +44,13 @@ def convert(source: Path, out: Path, form: str, *, won: bool, tokenizer: str = "
         part.rename(out)
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error.strerror})") from error
+    except (TutelageError, LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, TutelageError):
+            raise RunError(f"{source}: {error}") from error
+        raise RunError(
+            f"{path} holds a line that is no episode ({type(error).__name__}: {first_line(error)}); "
+            "give the folder of a run, or a file that `tutelage collect` wrote"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
     return count
@@ -73,7 +80,7 @@ def _read(path: Path, form: str, tokenizer: str) -> Iterator[Mapping[str, Any]]:
         return
     if path.suffix == ".json":  # one trajectory, over several lines
         try:
-            trajectories = [json.loads(path.read_text(encoding="utf-8"))]
+            trajectories = [json_text.table(path.read_text(encoding="utf-8"))]
         except ValueError as error:
             raise RunError(f"{path} is not JSON: {error}") from error
         for trajectory in trajectories:

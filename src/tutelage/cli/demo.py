@@ -4,7 +4,6 @@ Guided-OPD and plain on-policy distillation start from the same warm start, with
 budget. The student before and after, and the teacher, are evaluated on the same unseen tasks.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tutelage.cli.progress import watch_for
+from tutelage.config import json_text
 from tutelage.config.run_mark import is_run
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load
@@ -101,8 +101,7 @@ def taught_by(config: Config, path: Path, console: Console) -> Result:
     """The teacher alone on the panel; evaluated once and stored in `path`."""
     if path.exists():
         try:
-            line = json.loads(path.read_text(encoding="utf-8"))
-            return Result(name="teacher", line={name: line[name] for name in line})
+            return Result(name="teacher", line=json_text.table(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             raise ConfigError(
                 f"{path} holds no evaluation that the demo wrote; remove it, or name another --folder"

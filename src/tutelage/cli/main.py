@@ -6,6 +6,7 @@ what each command does; it is imported when one runs.
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Every failure that a user can fix is one sentence on stderr.
     """
     wait_passively()
+    _set_console()
     given = list(sys.argv[1:] if argv is None else argv)
     if not given:
         parser().print_help()
@@ -71,6 +73,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         where = str(error.filename)[:200] if error.filename is not None else "the output"
         return say(f"{where} cannot be read or written ({error.strerror})", FAILED)
+
+
+def _set_console() -> None:
+    """Let what is printed never fail for where it goes.
+
+    A pipe on Windows, a container or PYTHONIOENCODING may have an encoding without ticks and
+    frames: a question mark is written instead. A job without a terminal may have one of 0 columns,
+    in which tables are empty: the usual 80 are taken.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+    for name in ("COLUMNS", "LINES"):
+        if not os.environ.get(name, "1").strip().lstrip("0"):
+            del os.environ[name]
 
 
 def say(text: str, code: int) -> int:
@@ -124,9 +141,9 @@ def parser() -> argparse.ArgumentParser:
 def _file(p: argparse.ArgumentParser, *, optional: str = "") -> None:
     text = optional or "a TOML file, or the folder of a run"
     if optional:
-        p.add_argument("file", metavar="FILE", type=Path, nargs="?", help=text)
+        p.add_argument("file", metavar="FILE", type=_path, nargs="?", help=text)
     else:
-        p.add_argument("file", metavar="FILE", type=Path, help=text)
+        p.add_argument("file", metavar="FILE", type=_path, help=text)
     p.add_argument(
         "overrides",
         nargs="*",
@@ -178,7 +195,7 @@ def _init(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "file",
         metavar="FILE",
-        type=Path,
+        type=_path,
         nargs="?",
         help="the new file (default: named after the suite)",
     )
@@ -186,6 +203,18 @@ def _init(p: argparse.ArgumentParser) -> None:
         "--model", default="", help='the student: a folder, a hub id, a run, or "builtin:NAME"'
     )
     p.add_argument("--algorithm", default="grpo", help="see `tutelage algorithms` (default: grpo)")
+
+
+def _path(text: str) -> Path:
+    return Path(_filled(text))
+
+
+def _filled(text: str) -> str:
+    """A path, or what else is not empty. An empty path, as of a variable of the shell that is not set,
+    would be the working directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; name a file or a folder")
+    return text
 
 
 def _gigabytes(text: str) -> float:
@@ -293,7 +322,7 @@ def _eval(p: argparse.ArgumentParser) -> None:
     _checkpoint(p)
     p.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         metavar="FOLDER",
         help="a new folder for the results, a row per task, and the transcripts; a killed "
         "evaluation goes on when its command is repeated",
@@ -305,6 +334,7 @@ def _try(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "model",
         metavar="MODEL",
+        type=_filled,
         help='a folder, a hub id, the folder of a run, "builtin:NAME", "wheel:NAME", a TOML file, or '
         "the address of an OpenAI-compatible server, http://HOST:PORT/v1#NAME",
     )
@@ -339,7 +369,7 @@ def _collect(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         default=Path("episodes.jsonl"),
         metavar="FILE",
         help="the new file (default: episodes.jsonl)",
@@ -350,8 +380,8 @@ def _collect(p: argparse.ArgumentParser) -> None:
 
 
 def _export(p: argparse.ArgumentParser) -> None:
-    p.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run")
-    p.add_argument("out", metavar="OUT", type=Path, help="the new folder for the model")
+    p.add_argument("folder", metavar="RUN", type=_path, help="the folder of a run")
+    p.add_argument("out", metavar="OUT", type=_path, help="the new folder for the model")
     _checkpoint(p)
     p.add_argument(
         "--adapters",
@@ -360,7 +390,7 @@ def _export(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--eval",
-        type=Path,
+        type=_path,
         action="append",
         default=[],
         metavar="FOLDER",
@@ -378,13 +408,13 @@ def _export(p: argparse.ArgumentParser) -> None:
 
 
 def _send(p: argparse.ArgumentParser) -> None:
-    p.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run")
+    p.add_argument("folder", metavar="RUN", type=_path, help="the folder of a run")
     _sink(p)
 
 
 def _demo(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "--folder", type=Path, default=Path("runs/demo"), help="output folder (default: runs/demo)"
+        "--folder", type=_path, default=Path("runs/demo"), help="output folder (default: runs/demo)"
     )
     p.add_argument("--seed", type=int, default=0, help="seed of all runs (default: 0)")
     p.add_argument(
@@ -406,7 +436,7 @@ def _algorithms(p: argparse.ArgumentParser) -> None:
 
 def _examples(p: argparse.ArgumentParser) -> None:
     p.add_argument("name", metavar="NAME", nargs="?", help="print this example")
-    p.add_argument("--copy", type=Path, metavar="DIR", help="copy it into this folder instead")
+    p.add_argument("--copy", type=_path, metavar="DIR", help="copy it into this folder instead")
 
 
 def _doctor(p: argparse.ArgumentParser) -> None:
@@ -447,9 +477,9 @@ def _serve(p: argparse.ArgumentParser) -> None:
 
 def _convert(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "source", metavar="SOURCE", type=Path, help="the folder of a run, or a file of episodes"
+        "source", metavar="SOURCE", type=_path, help="the folder of a run, or a file of episodes"
     )
-    p.add_argument("out", metavar="OUT", type=Path, help="the new file, a line for each episode")
+    p.add_argument("out", metavar="OUT", type=_path, help="the new file, a line for each episode")
     p.add_argument(
         "--to",
         choices=["atif", "messages", "parquet", "inspect", "episodes"],
@@ -468,7 +498,7 @@ def _convert(p: argparse.ArgumentParser) -> None:
 
 def _compare(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "folders", metavar="RUN", type=Path, nargs="+", help="runs, or folders with runs"
+        "folders", metavar="RUN", type=_path, nargs="+", help="runs, or folders with runs"
     )
     p.add_argument(
         "--baseline", default="", metavar="METHOD", help="compare with this (default: the first)"
@@ -493,10 +523,10 @@ def _compare(p: argparse.ArgumentParser) -> None:
         help="output format (default: text)",
     )
     p.add_argument(
-        "--out", type=Path, metavar="FILE", help="write it instead: FILE.md, FILE.csv or FILE.tex"
+        "--out", type=_path, metavar="FILE", help="write it instead: FILE.md, FILE.csv or FILE.tex"
     )
     p.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw success by step: FILE.png, .svg or .pdf"
+        "--plot", type=_path, metavar="FILE", help="draw success by step: FILE.png, .svg or .pdf"
     )
     p.add_argument(
         "--by",
@@ -544,7 +574,7 @@ def _runs(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "folders",
         metavar="FOLDER",
-        type=Path,
+        type=_path,
         nargs="*",
         default=[Path("runs")],
         help="folders with runs (default: runs)",
@@ -553,7 +583,7 @@ def _runs(p: argparse.ArgumentParser) -> None:
 
 
 def _show(p: argparse.ArgumentParser) -> None:
-    p.add_argument("folder", metavar="RUN", type=Path, help="the folder of a run or evaluation")
+    p.add_argument("folder", metavar="RUN", type=_path, help="the folder of a run or evaluation")
     p.add_argument("--episode", type=int, metavar="N", help="print this episode in full")
     p.add_argument(
         "--colour", default="", metavar="SIGNAL", help="colour its tokens by a recorded signal"
@@ -572,14 +602,14 @@ def _view(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "folders",
         metavar="RUN",
-        type=Path,
+        type=_path,
         nargs="+",
         help="runs or evaluations, or folders that contain some",
     )
     p.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     p.add_argument("--port", type=int, default=8765, help="port to listen on (default: 8765)")
     p.add_argument(
-        "--html", type=Path, metavar="FILE", help="write one self-contained page and exit"
+        "--html", type=_path, metavar="FILE", help="write one self-contained page and exit"
     )
     p.add_argument(
         "--episodes",

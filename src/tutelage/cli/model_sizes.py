@@ -1,11 +1,11 @@
 """Sizes of models from their configuration alone: parameters and bytes, without weights."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tutelage.config import json_text
 from tutelage.config.schema import BuildSection, PolicySection
 from tutelage.errors import ConfigError
 
@@ -180,7 +180,7 @@ def read(folder: Path) -> Shape | None:
     """The shape of a model in a folder; None for other architectures."""
     path = folder / "config.json"
     try:
-        raw = json.loads(path.read_text())
+        raw = json_text.table(path.read_text(encoding="utf-8"))
         return _shape_of(raw)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error

@@ -62,7 +62,7 @@ def list_runs(folders: Sequence[Path], console: Console, *, as_json: bool = Fals
 
 
 def _solved(found: Mapping[str, Any]) -> str:
-    if found.get("success") is None:
+    if any(found.get(name) is None for name in ("success", "low", "high", "n")):
         return "not evaluated"
     middle, low, high = (100 * float(found[name]) for name in ("success", "low", "high"))
     return f"{middle:.0f} % ({low:.0f} to {high:.0f} %), n = {found['n']}"
@@ -174,7 +174,10 @@ def _conversation(
     head.append(f"  step {line['step']}, copy {line['copy']}, return {line['return']:.3g}  ")
     head.append_text(outcome(line["won"]))
     console.print(head)
-    tokenizer = tokenizer_of(run.path) if values is not None else None
+    try:
+        tokenizer = tokenizer_of(run.path) if values is not None else None
+    except OSError as error:
+        raise RunError(str(error)) from error
     known = [abs(v) for v in values or () if v is not None]
     most, at = max(known, default=0.0), 0
     for number, turn in enumerate(line["turns"], 1):

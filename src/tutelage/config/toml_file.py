@@ -1,5 +1,6 @@
 """Read TOML files into `Config` and write them back; errors are sentences that name the key."""
 
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from tutelage.config import mistakes
+from tutelage.config.paths import expanded
 from tutelage.config.run_mark import is_run
 from tutelage.config.schema import Config, section_of
 from tutelage.config.trust import check as check_trust
@@ -134,9 +136,18 @@ def read_extended(path: Path, below: tuple[Path, ...] = ()) -> Table:
 
     below  the files that extend this one, to refuse a cycle
     """
-    chain = (*below, path.resolve())
-    if path.resolve() in below:
-        names = " -> ".join(each.name for each in chain[chain.index(path.resolve()) :])
+    try:
+        here = Path(os.path.realpath(path))  # `resolve` raises for a link to itself
+    except ValueError as error:
+        raise ConfigError(f"{str(path)!r} is not a path: {error}") from None
+    chain = (*below, here)
+    if len(chain) > DEEPEST:
+        raise ConfigError(
+            f"{path} is the end of a row of more than {DEEPEST} files of which each extends the next; "
+            "write their settings into fewer files"
+        )
+    if here in below:
+        names = " -> ".join(each.name for each in chain[chain.index(here) :])
         raise ConfigError(f"{path} extends itself ({names}); remove one of these lines")
     table = read_table(path)
     base = table.pop(EXTENDS, None)
@@ -148,7 +159,7 @@ def read_extended(path: Path, below: tuple[Path, ...] = ()) -> Table:
             f"{write_value(base)}"
         )
     try:
-        found = read_extended(path.parent / base, chain)
+        found = read_extended(path.parent / expanded(base), chain)
     except ConfigError as error:
         raise ConfigError(f"{path} extends {base}: {error}") if not below else error from None
     return merged(found, table)

@@ -1,6 +1,6 @@
 """Calls into a user's environment: any exception becomes one sentence."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -55,13 +55,24 @@ def attempt(what: str, call: Callable[[], T]) -> T:
     with a sentence. The library's own errors pass through: they are sentences already."""
     _NOW.tell(f"{_NOW.split}{what}")
     try:
-        return call()
+        return waited_for(call())
     except TutelageError:
         raise
     except BaseException as error:
         if is_ours(error):
             raise
         raise Broken(f"{what} raised {described(error)}{_where(error)}") from error
+
+
+def waited_for(value: T) -> T:
+    """What a user's code returned. Raises TypeError for what an `async` function returns: nobody
+    waits for it here."""
+    if isinstance(value, Coroutine):
+        value.close()  # Python would say on the console that it was never awaited
+        raise TypeError(
+            "it is async; write it without `async`, and run what it awaits with asyncio.run"
+        )
+    return value
 
 
 def described(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from numbers import Complex, Real
 from typing import Final
 
-from tutelage.envs.guard import Broken, attempt
+from tutelage.envs.guard import Broken, attempt, waited_for
 from tutelage.types import Observation
 
 LONGEST: Final = 200_000
@@ -25,8 +25,12 @@ def observation(value: object, what: str = "an observation") -> Observation:
 
     Raises TypeError or ValueError that say what is wrong.
     """
+    waited_for(value)
     if not isinstance(value, Observation):
-        raise TypeError(f"{what} must be a tutelage Observation, got {type(value).__name__}")
+        raise TypeError(
+            f"{what} that is {type(value).__name__}; it must be a tutelage Observation, such as "
+            "Observation(text=..., reward=..., done=...)"
+        )
     fields: dict[str, object] = {
         "text": text(value.text, f"{what} whose text"),
         "reward": number(value.reward, f"{what} whose reward"),

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import resource_tracker
@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 from tutelage.envs import guard
 from tutelage.envs.base import Env, Instructs, Suite
 from tutelage.envs.observations import observation, shortened
+from tutelage.envs.tasks import checked
 from tutelage.envs.wire import (
     Garbled,
     Wire,
@@ -90,7 +91,7 @@ class Environments:
 def guarded(call: Callable[[], T]) -> T | Failure:
     """Run a user's code. A bad rollout is data: whatever is raised becomes a `Failure`."""
     try:
-        return call()
+        return guard.waited_for(call())
     except BaseException as error:
         if guard.is_ours(error):
             raise
@@ -235,7 +236,7 @@ def _result(suite: Any, method: str, *arguments: Any) -> object:
         (packed,) = arguments
         long = isinstance(packed, dict)
         return suite.summarise(pickle_file(packed["file"]) if long else unpickled(packed))
-    return getattr(suite, method)(*arguments)
+    return guard.waited_for(getattr(suite, method)(*arguments))
 
 
 _LISTED: dict[str, Sequence[Task]] = {}
@@ -244,15 +245,19 @@ _LISTED: dict[str, Sequence[Task]] = {}
 
 def _listed(suite: Suite, split: str) -> Sequence[Task]:
     if split not in _LISTED:
-        _LISTED[split] = suite.tasks(split)
+        found = guard.waited_for(suite.tasks(split))
+        listed = hasattr(found, "__len__") and hasattr(found, "__getitem__")
+        if not listed or isinstance(found, Mapping):
+            raise TypeError(
+                f"it returned {type(found).__name__}; it must return a sequence of tasks, such as a "
+                "list"
+            )
+        _LISTED[split] = found
     return _LISTED[split]
 
 
 def _one(tasks: Sequence[Task], at: int) -> object:
-    task: object = tasks[at]
-    if not isinstance(task, Task):
-        raise TypeError(f"task {at} is {type(task).__name__}; it must be a Task")
-    return pack_task(task)
+    return pack_task(checked(tasks[at], f"task {at}"))
 
 
 def _first(suite: Suite, split: str) -> None:

@@ -360,7 +360,8 @@ class Design:
             ("seed_sd", self.seed_sd, 0.0, 1.0),
         ):
             if not low <= value <= high:
-                raise ConfigError(f"{name} must be from {low:g} to {high:g}, got {value:g}")
+                allowed = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
+                raise ConfigError(f"{name} must be {allowed}, got {value:g}")
 
     @property
     def error(self) -> float:

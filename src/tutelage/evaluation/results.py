@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from tutelage.config import json_text
 from tutelage.errors import RunError
 from tutelage.evaluation import measures, panels
 from tutelage.evaluation.evaluate import Evaluation, Known
@@ -87,7 +88,7 @@ class Partial:
         path = self.folder / FACTS
         try:
             if path.exists():
-                self._compare(json.loads(path.read_text(encoding="utf-8")), facts)
+                self._compare(json_text.table(path.read_text(encoding="utf-8")), facts)
                 self._read()
             else:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -116,8 +117,8 @@ class Partial:
         if whole < len(data):
             os.truncate(path, whole)  # a line that a kill cut short
         for line in record.read(path):
-            one = Known(episode=record.episode_of(line), tokens=int(str(line["sampled"])))
-            tasks = self.known.setdefault(str(line["policy"]), {})
+            one = Known(episode=record.episode_of(line), tokens=int(str(line.get("sampled"))))
+            tasks = self.known.setdefault(str(line.get("policy")), {})
             copies = tasks.setdefault(one.episode.task.id, [])
             if all(other.episode.copy != one.episode.copy for other in copies):
                 copies.append(one)

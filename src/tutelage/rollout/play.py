@@ -6,6 +6,7 @@ and never trained on.
 
 import random
 import time
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -82,11 +83,14 @@ def play(
     recorded  task id -> turns to use instead of those of the environment's expert
     before    number of tasks that the step has played already, of which ranks had their shares
 
-    Raises ValueError for a task that is named twice, and EnvError where the expert's turns do not
-    end a task.
+    Raises EnvError for two tasks of one id, and where the expert's turns do not end a task.
     """
-    if len({task.id for task in tasks}) < len(tasks):
-        raise ValueError("a task is played twice; name each once and ask for `group_size`")
+    repeated = [name for name, count in Counter(task.id for task in tasks).items() if count > 1]
+    if repeated:
+        raise EnvError(
+            f"two tasks have the id {repeated[0]!r:.80}, so their results would be mixed up; let "
+            "the suite's `tasks` give every task an id of its own"
+        )
     algorithm.check_views()
     session.ready(tasks, algorithm, step)
     rollout = _Rollout(session, algorithm, seed, step, recorded)

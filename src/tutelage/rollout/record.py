@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from tutelage.config import json_text
 from tutelage.errors import RunError
 from tutelage.types import Episode, Observation, Stop, Taken, Task, Turn
 
@@ -81,15 +82,23 @@ def cut(path: Path, length: int) -> None:
 
 
 def read(path: Path) -> Iterator[dict[str, object]]:
-    """The lines of a file; a last line that a crash cut short is left out."""
-    with path.open("rb") as file:
+    """The lines of a file; a last line that a crash cut short is left out.
+
+    Raises RunError for a file that cannot be read, and for a line that is no object of JSON.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror})") from error
+    with file:
         for number, raw in enumerate(file, 1):
             if not raw.endswith(b"\n"):
                 return
             try:
-                yield json.loads(raw)
-            except (ValueError, RecursionError) as error:
+                line = json_text.table(raw)
+            except ValueError as error:
                 raise RunError(f"{path}, line {number} is not JSON: {error}") from error
+            yield line
 
 
 def episode_line(episode: Episode, step: int) -> Line:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.algorithms import ALGORITHMS
+from tutelage.config import json_text
 from tutelage.config.paths import expanded
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load
@@ -132,7 +133,7 @@ def _first(module: str) -> str:
 
 def _meta(run: Source) -> Mapping[str, Any]:
     try:
-        found = json.loads((run.folder / "meta.json").read_text(encoding="utf-8"))
+        found = json_text.parse((run.folder / "meta.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -156,7 +157,7 @@ def _evaluations(run: Source, checkpoint: Path) -> list[Mapping[str, Any]]:
 def _of(path: Path) -> list[Mapping[str, Any]]:
     file = path / SUMMARY
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json_text.parse(file.read_text(encoding="utf-8"))
         return [dict(line) for line in found]
     except (OSError, ValueError, TypeError) as error:
         raise RunError(

@@ -109,9 +109,9 @@ def describe(
 
 def _moved(path: Path) -> list[tuple[str, object, object]]:
     """(name, before, now) of each condition that changed; packages are listed one by one."""
-    before, now = _read(path), machine()
+    before, now = _read(path), {NAME: __version__, **machine()}
     changes: list[tuple[str, object, object]] = []
-    for name in ("ranks", "threads", "processor", "device", "matmul", "onednn"):
+    for name in (NAME, "ranks", "threads", "processor", "device", "matmul", "onednn"):
         if name in before and before[name] != now[name]:
             changes.append((name, before[name], now[name]))
     old, new = before.get("packages"), now["packages"]

@@ -37,6 +37,11 @@ STUDENT = "student"
 def trained(where: Path, name: str = "") -> str:
     """The folder of a run's checkpoint, the newest if none is named; "" for a TOML file."""
     if not where.is_dir():
+        if name:
+            raise ConfigError(
+                f"--checkpoint {name} is for the folder of a run, and {where} is none; leave it out, "
+                "or set policy.model to the checkpoint's folder"
+            )
         return ""
     if not (where / CONFIG).exists():
         raise ConfigError(f"{where} is not a run's folder: it has no {CONFIG}")

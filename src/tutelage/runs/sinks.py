@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from tutelage.config import json_text
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import resolved
 from tutelage.errors import NAME, ConfigError, RunError, install
@@ -55,7 +56,7 @@ def check(names: Sequence[str]) -> None:
 def states(folder: Path) -> dict[str, dict[str, Any]]:
     """What is noted of each sink of a run: how many lines of each file it has had, and its own id."""
     try:
-        found = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        found = json_text.table((folder / STATE).read_text(encoding="utf-8"))
         return {str(name): dict(state) for name, state in found.items()}
     except FileNotFoundError:
         return {}
@@ -86,7 +87,12 @@ class Tail:
                 self.offset += len(raw)
                 self.count += 1
                 if self.count > self.skip:
-                    found.append((self.count, json.loads(raw)))
+                    try:
+                        found.append((self.count, json_text.table(raw)))
+                    except ValueError as error:
+                        raise RunError(
+                            f"{self.path}, line {self.count} is not JSON: {error}"
+                        ) from error
         return found
 
 

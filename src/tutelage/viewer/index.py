@@ -9,7 +9,7 @@ the lines' checksums, and reads on from there.
 """
 
 import hashlib
-import json
+import math
 import os
 import re
 import sqlite3
@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tutelage.config import json_text
 from tutelage.errors import RunError
 
 VERSION = 4
@@ -121,7 +122,7 @@ class Index:
         self, folder: Path, *, cache: Path, file: str = EPISODES, default_split: str = ""
     ) -> None:
         self.folder, self.file, self.default_split = folder, folder / file, default_split
-        digest = hashlib.sha256(str(self.file.resolve()).encode()).hexdigest()[:24]
+        digest = hashlib.sha256(os.path.realpath(self.file).encode()).hexdigest()[:24]
         cache.mkdir(parents=True, exist_ok=True)
         self.path = cache / f"{digest}.sqlite"
         self.done = self.total = 0  # bytes that were read, and those that there are
@@ -198,7 +199,12 @@ class Index:
         except OSError:
             return False
         counts = table == "episodes"
-        with path.open("rb") as file, self._writing() as db:
+        try:
+            opened = path.open("rb")
+        except OSError as error:
+            self.problem = f"{path} cannot be read ({error.strerror})"
+            return False
+        with opened as file, self._writing() as db:
             start = self._common(db, file, table, size)
             db.commit()
             if counts:
@@ -211,7 +217,13 @@ class Index:
                     break  # being written just now
                 try:
                     add(db, Place(start, len(raw)), raw)
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                except (
+                    ArithmeticError,
+                    LookupError,
+                    ValueError,
+                    TypeError,
+                    AttributeError,
+                ) as error:
                     self.problem = (
                         f"{path.name}, byte {start}: not a line that a run writes "
                         f"({type(error).__name__}: {error})"
@@ -256,7 +268,7 @@ class Index:
         return int(rows[low][1])
 
     def _episode(self, db: sqlite3.Connection, place: Place, raw: bytes) -> None:
-        line = json.loads(raw)
+        line = json_text.table(raw)
         task, turns = line["task"], line["turns"]
         actors = sorted(
             {str(t["actor"]) for t in turns} | {str(t["taken"][1]) for t in turns if t.get("taken")}
@@ -268,17 +280,17 @@ class Index:
                 *place,
                 zlib.crc32(raw),
                 line.get("phase", ""),
-                line.get("step", 0),
+                int(_number(line, "step")),
                 line.get("policy", ""),
                 (task.get("data") or {}).get("split", self.default_split),
                 task["id"],
                 task.get("family", ""),
                 line.get("group", ""),
-                line.get("copy", 0),
+                int(_number(line, "copy")),
                 line.get("stop", ""),
                 int(bool(line.get("won"))),
-                line.get("score"),
-                line.get("return", 0.0),
+                None if line.get("score") is None else _number(line, "score"),
+                _number(line, "return"),
                 line.get("error", ""),
                 len(turns),
                 sum(len(t.get("tokens", ())) for t in turns),
@@ -293,7 +305,7 @@ class Index:
     def _columns(db: sqlite3.Connection, place: Place, raw: bytes) -> None:
         # the numbers are long and not needed here: the key stands before them
         head, found, _ = raw.partition(b'"columns":')
-        key = json.loads(head.rstrip().removesuffix(b",") + b"}" if found else raw)
+        key = json_text.parse(head.rstrip().removesuffix(b",") + b"}" if found else raw)
         db.execute(
             "INSERT INTO lines (start, length, crc, phase, step, task, copy) "
             "VALUES (?,?,?,?,?,?,?)",
@@ -443,6 +455,14 @@ class Index:
         ]
 
 
+def _number(line: Mapping[str, Any], name: str) -> float:
+    """A number of a line, 0 where it has none. Raises ValueError for another value."""
+    value = line.get(name, 0)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r:.40}, and a number is expected")
+    return value
+
+
 def _fact(db: sqlite3.Connection, name: str) -> str:
     found = db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return str(found[0]) if found else ""
@@ -452,7 +472,7 @@ def _line(path: Path, place: Place) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             file.seek(place.start)
-            line: dict[str, Any] = dict(json.loads(file.read(place.length)))
+            line: dict[str, Any] = json_text.table(file.read(place.length))
     except (OSError, TypeError, ValueError) as error:
         raise RunError(
             f"{path} changed while it was read ({error}); load the page again"

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tutelage.config import json_text
 from tutelage.errors import RunError
 from tutelage.rollout import record
 
@@ -112,23 +113,29 @@ class Folder:
     def meta(self) -> dict[str, Any]:
         path = self.path / META
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            return json_text.table(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
             raise RunError(f"{path} cannot be read: {error}") from error
-        return found if isinstance(found, dict) else {}
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Lines of evals.jsonl, or of an evaluation's summary.json."""
         summary = self.path / SUMMARY
         if self.kind == "evaluation":
             try:
-                return list(json.loads(summary.read_text(encoding="utf-8")))
-            except (OSError, ValueError) as error:
+                found = json_text.parse(summary.read_text(encoding="utf-8"))
+                return [_result(line) for line in found]
+            except (OSError, ValueError, TypeError) as error:
                 raise RunError(f"{summary} cannot be read: {error}") from error
         path = self.path / EVALS
-        return [dict(line) for line in record.read(path)] if path.exists() else []
+        if not path.exists():
+            return []
+        lines = list(record.read(path))
+        try:
+            return [_result(line) for line in lines]
+        except ValueError as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
 
     def locked(self) -> bool:
         """Whether a process trains in it."""
@@ -269,7 +276,11 @@ class Steps:
         except OSError:
             self.rows, self._at, self._last = [], 0, b""
             return
-        with self.path.open("rb") as file:
+        try:
+            file = self.path.open("rb")
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be read ({error.strerror})") from error
+        with file:
             if self._at:
                 file.seek(max(0, self._at - len(self._last)))
                 if size < self._at or file.read(len(self._last)) != self._last:
@@ -279,13 +290,40 @@ class Steps:
                 if not raw.endswith(b"\n"):
                     break
                 try:
-                    line = json.loads(raw)
+                    line = json_text.table(raw)
                 except ValueError as error:
                     raise RunError(
                         f"{self.path}, line {len(self.rows) + 1} is not JSON: {error}"
                     ) from error
                 self.rows.append(dict(flat(line)))
                 self._at, self._last = self._at + len(raw), raw
+
+
+def _result(line: object) -> dict[str, Any]:
+    """A line of an evaluation. Raises ValueError where what is computed with is no number."""
+    if not isinstance(line, Mapping):
+        raise ValueError("a result is not an object of JSON")
+    for name in ("step", "n", "success", "low", "high"):
+        value = line.get(name, 0)
+        if value is None:
+            continue  # of a policy all of whose episodes broke
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise ValueError(f"{name} of a result is {value!r:.40}, and a number is expected")
+    for name in ("outcomes", "scores"):
+        for value in _listed(line.get(name) or [], name):
+            if value is not None and not isinstance(value, int | float):
+                raise ValueError(f"{name} of a result has {value!r:.40}, and numbers are expected")
+    return dict(line)
+
+
+def _listed(value: object, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{name} of a result is not a list")
+    return value
 
 
 def flat(line: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

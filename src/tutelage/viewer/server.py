@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage.errors import RunError, TutelageError, install
+from tutelage.errors import RunError, TutelageError, first_line, install
 from tutelage.viewer.index import Filter
 from tutelage.viewer.shelf import Shelf
 
@@ -279,10 +279,11 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
         listener.listen()  # early requests wait until everything is loaded, instead of being refused
-    except OSError as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         listener.close()
+        why = getattr(error, "strerror", "") or first_line(error)
         raise RunError(
-            f"port {port} of {host} cannot be used ({error.strerror}); choose another --port, or "
+            f"port {port} of {host} cannot be used ({why}); choose another --port, or "
             "--port 0 for any that is free"
         ) from error
     return listener

@@ -1,10 +1,12 @@
 """From recorded token ids to the text of each token."""
 
-import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tutelage.config import json_text
+from tutelage.errors import first_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -17,8 +19,9 @@ def tokenizer_of(run: Path) -> "Tokenizer | None":
     """The tokenizer that a run saved with its newest checkpoint; None where it saved none."""
     latest = run / LATEST
     folders = [run]
-    if latest.exists():
-        folders.insert(0, run / "checkpoints" / latest.read_text(encoding="utf-8").strip())
+    if latest.is_file():
+        name = latest.read_bytes().decode("utf-8", "replace").strip().replace("\0", "")
+        folders.insert(0, run / "checkpoints" / name)
     for folder in folders:
         path = folder / FILE
         if path.exists():
@@ -30,12 +33,12 @@ def tokenizer_of(run: Path) -> "Tokenizer | None":
 def _load(path: Path, changed: int) -> "Tokenizer":
     from tokenizers import Tokenizer
 
-    text = path.read_text(encoding="utf-8")
     try:
-        json.loads(text)
-    except ValueError as error:
-        raise OSError(f"{path} is no tokenizer: {error}") from error
-    return Tokenizer.from_str(text)
+        text = path.read_text(encoding="utf-8")
+        json_text.table(text)  # the other library's messages name no cause
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the other library raises nothing narrower
+        raise OSError(f"{path} is no tokenizer: {first_line(error)}") from error
 
 
 def pieces(tokenizer: "Tokenizer | None", ids: Sequence[int]) -> list[str]:

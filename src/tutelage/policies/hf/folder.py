@@ -169,7 +169,13 @@ def check(config: Any, described: Any, weights: Stored, name: str) -> None:
 
     Raises PolicyError where they cannot belong together, or where the model is of another kind.
     """
-    kinds = [str(kind) for kind in getattr(config, "architectures", None) or ()]
+    named = getattr(config, "architectures", None) or []
+    if not isinstance(named, list | tuple):
+        raise PolicyError(
+            f"the config.json of the model {name!r} has architectures = {named!r:.40}; it must be a "
+            "list of names, so download the model again"
+        )
+    kinds = [str(kind) for kind in named]
     if kinds and all(NO_LANGUAGE_MODEL.search(kind) for kind in kinds):
         raise PolicyError(
             f"the model {name!r} is a {kinds[0]}, which writes no text; give the folder of a "

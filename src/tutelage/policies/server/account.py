@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tutelage.config import json_text
 from tutelage.errors import ConfigError, PolicyError
 
 MILLION = 1e6
@@ -53,7 +54,7 @@ class Account:
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
             if self._bill.exists():
-                self.spent = float(json.loads(self._bill.read_text())["spent"])
+                self.spent = float(json_text.table(self._bill.read_text())["spent"])
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise ConfigError(
                 f"{self.name}.chat.options: cache = {str(self.cache)!r} cannot be used "
@@ -80,7 +81,7 @@ class Account:
         if self.cache is None or not self._file(key).is_file():
             return None
         try:
-            answer = json.loads(self._file(key).read_text())
+            answer = json_text.parse(self._file(key).read_text())
         except (OSError, ValueError):
             return None  # half a file, of a process that was killed: it is asked again
         self.cached += 1

@@ -12,10 +12,15 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tutelage.envs.addresses import HIDDEN, SHORTEST, Address, address, without_key
+from tutelage.envs.guard import one_line
 from tutelage.errors import ConfigError, PolicyError
+from tutelage.policies.server.timed import until
 
-RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
-"""HTTP statuses after which the same request may succeed a little later."""
+RETRY_STATUSES = (408, 425, 429, 500, 502, 503, 504, *range(520, 525), 529)
+"""HTTP statuses after which the same request may succeed a little later; from 520 on they are those
+of common proxies and of servers that are overloaded."""
+PACKED = 406
+"""Stands for an answer that cannot be read since it is compressed."""
 MAX_ANSWER_BYTES = 64 << 20
 """Of one answer: 20 times what the scores of the longest prompts take."""
 MAX_PAUSE = 30.0
@@ -183,6 +188,8 @@ class Client:
             404: f"fix the address in {self.setting}, or its name on the server",
             408: "lower rollout.concurrency, or use a faster server",
             429: "lower rollout.concurrency, or raise the server's limit of requests",
+            **dict.fromkeys(range(300, 400), f"write its final address into {self.setting}"),
+            PACKED: "turn off compression there, or in the proxy before it",
             0: f"start it or fix the address in {self.setting}, then start the run again or --resume it",
         }
         fix = fixes.get(failure.status)
@@ -213,8 +220,9 @@ class Client:
         if len(self.key) >= SHORTEST:
             raw = raw.replace(self.key.encode(), HIDDEN.encode())
         if status != 200:
+            message = _error_text(raw) or _elsewhere(status, headers.get("location"))
             raise Failure(
-                without_key(f"answered {status}{_error_text(raw)}", self.key),
+                without_key(f"answered {status}{message}", self.key),
                 retry=status in RETRY_STATUSES,
                 wait=_seconds(headers.get("retry-after")),
                 status=status,
@@ -222,6 +230,10 @@ class Client:
         try:
             return read(raw)
         except (ValueError, RecursionError):
+            packed = one_line(headers.get("content-encoding", "identity").strip().lower(), 20)
+            if packed != "identity":
+                reason = f"sent an answer in the encoding {packed}, for which it was not asked"
+                raise Failure(reason, retry=False, status=PACKED) from None
             reason = "sent something that is not JSON"
             raise Failure(reason, retry=False, status=404) from None
 
@@ -238,6 +250,7 @@ class Client:
             self.local.connection, self.local.target = kind(to.host, to.port), target
         connection: http.client.HTTPConnection = self.local.connection
         _set_timeout(connection, end)
+        connection.response_class = until(end)  # type: ignore[assignment]
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if target.key:
             headers["Authorization"] = f"Bearer {target.key}"
@@ -296,6 +309,11 @@ def _connection_error(error: Exception) -> str:
         return "refused the connection"
     if isinstance(error, OSError) and not isinstance(error, ConnectionError):
         return f"cannot be reached ({error.strerror or error})"
+    if isinstance(error, http.client.HTTPException) and not isinstance(
+        error, http.client.IncompleteRead | http.client.RemoteDisconnected
+    ):
+        # such as a server that speaks TLS only, or another protocol
+        return "sent something that is not HTTP"
     return "closed the connection"
 
 
@@ -308,8 +326,18 @@ def _error_text(raw: bytes) -> str:
         text = str(found)
     except (ValueError, RecursionError):
         text = ""
-    line = " ".join(text.split())[:200].rstrip(".;")
+    line = " ".join(one_line(text, 1000).split())[:200].rstrip(".;")
     return f" ({line})" if line else ""
+
+
+def _elsewhere(status: int, location: str | None) -> str:
+    """Where a redirection points to: requests are not sent on, since a key would be sent along."""
+    if not 300 <= status < 400 or not location:
+        return ""
+    try:
+        return f" (it points to {address(location, where='').shown})"
+    except ConfigError:
+        return " (it points elsewhere)"
 
 
 def _seconds(header: str | None) -> float:

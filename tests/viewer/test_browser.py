@@ -129,7 +129,9 @@ def run_of(live: Live) -> str:
 
 
 def test_the_list_of_runs_and_one_run(watched: Watched, live: Live) -> None:
-    page = watched.open()
+    page = watched.open()  # of one run, which is shown at once
+    page.wait_for_selector("#evaluations tbody tr")
+    page.click("nav a")
     page.wait_for_selector("#runs tbody tr")
     row = page.inner_text("#runs tbody tr")
     assert "grpo" in row
@@ -251,7 +253,7 @@ def test_a_run_that_goes_on_is_followed(browser: Any, folder: Path, tmp_path: Pa
     started = Live([copy], tmp_path / "cache")
     try:
         watched = Watched(browser, f"http://127.0.0.1:{started.port}/")
-        page = watched.open()
+        page = watched.open("#/")
         until(page, "#runs", text="2 / 3")
         other = Watched(browser, watched.address)
         list_of = other.open(f"#/episodes/{run_of(started)}")
@@ -272,7 +274,7 @@ def test_a_page_in_a_file_works_alone(
     out = tmp_path / "page.html"
     html_file.write(live.shelf, out, episodes=16)
     watched = Watched(browser, f"{out.as_uri()}")
-    page = watched.open()
+    page = watched.open("#/")
     page.wait_for_selector("#runs tbody tr")
     run = run_of(live)
     page = watched.open(f"#/episodes/{run}?won=no")

@@ -47,6 +47,10 @@ function App() {
     ["Episodes", ["episodes", here || first], name === "episodes" || name === "episode"], ["Side by side", ["side"], name === "side"],
   ];
   useEffect(() => {
+    // who opens one run wants to see it, not a list of one
+    if (listed && listed.runs.length === 1 && location.hash === "") go(["run", first], {}, { replace: true });
+  }, [listed]);
+  useEffect(() => {
     const key = (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       if (event.key === "Escape") { document.activeElement.blur(); setHelp(false); }

@@ -5,7 +5,8 @@
 
 A small form of each with random weights is loaded as any folder is, plays two turns, scores ragged
 sequences, takes a gradient and a GRPO step, and is saved and loaded again. Probabilities and
-gradients are compared with the model's own forward pass over each sequence.
+gradients are compared with the model's own forward pass over each sequence. Then it is loaded in
+bfloat16, as a student and as a model that is never trained, acts and is scored.
 """
 
 import argparse
@@ -142,6 +143,24 @@ def steps(of: HFPolicy) -> None:
     trainer.learn(trainer.play(suite.tasks("train")[:1], group_size=2))
 
 
+def refused_in_bfloat16(folder: str, samples: Sequence[Sample]) -> str:
+    """Why a model is refused in bfloat16, as a student or frozen; empty if it acts and learns there."""
+    for frozen in (False, True):
+        try:
+            of = load(folder, dtype="bfloat16", frozen=frozen)
+            if frozen:
+                of.freeze()
+        except PolicyError as error:
+            return f"refused in bfloat16: {error}"
+        run(of, [Request(key="a", prompt=samples[0].prompt, seed=0, max_new=5)])
+        of.refresh()
+        logp = of.score(samples, 1.0).logp
+        if not frozen:
+            logp.sum().backward()  # type: ignore[no-untyped-call]
+        assert logp.isfinite().all(), "log-probabilities in bfloat16 are not finite"
+    return ""
+
+
 def tried(name: str) -> Result:
     chat = small_chat()
     try:
@@ -168,10 +187,11 @@ def tried(name: str) -> Result:
             ours, theirs = of.score(samples, 1.0).logp, again.score(samples, 1.0).logp
         if wrong := differs("a saved copy", theirs, ours):
             return Result(name, "wrong", wrong)
+        low = refused_in_bfloat16(folder, samples)
     if of.plain is None:
-        return Result(name, "fast")
+        return Result(name, "fast", low)
     kind = "recomputed" if of.plain.feeding == "none" else "plain"
-    return Result(name, kind, of.path.removeprefix("plain path: "))
+    return Result(name, kind, "; ".join(filter(None, (of.path.removeprefix("plain path: "), low))))
 
 
 def result_of(name: str) -> Result:
@@ -222,6 +242,9 @@ def page(results: Sequence[Result]) -> str:
         "all before it. Where a token's probabilities depend on the tokens after it, it is scored "
         "by such a pass too. A turn of n tokens costs n passes.",
         "- **Refused**: one sentence when it is loaded, before anything is trained.",
+        "",
+        "Each is then loaded in bfloat16, as a student and frozen, samples a turn and is scored. "
+        "Where that is refused, the last column says so; its numbers are compared with nothing.",
         "",
         "| Result | Model types |",
         "|---|---:|",

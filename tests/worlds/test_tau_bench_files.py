@@ -88,7 +88,7 @@ def test_a_folder_of_json(tmp_path: Path) -> None:
             suite.tasks(split)
     assert "Hand the customer over" in suite.instructions()
     (tmp_path / "policy.md").write_text("Be kind to cats.\n")
-    load.cache_clear()
+    suite = TauBench(data=str(tmp_path))
     assert "Be kind to cats." in suite.instructions()
     assert "Hand the customer over" not in suite.instructions()
 

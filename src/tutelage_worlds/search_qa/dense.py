@@ -29,10 +29,12 @@ class Faiss:
         if not queries:
             return []
         vectors = _fitting(self._encode(queries, True), self._index.d)
-        scores, numbers = self._index.search(vectors, k)
+        # one by one: faiss before 1.15 multiplies batches of 20 and more in another way, and rounds
+        # otherwise
+        found = [self._index.search(vector[None], k) for vector in vectors]
         return [
-            _sorted(zip(row.tolist(), values.tolist(), strict=True))
-            for row, values in zip(numbers, scores, strict=True)
+            _sorted(zip(numbers[0].tolist(), scores[0].tolist(), strict=True))
+            for scores, numbers in found
         ]
 
 

@@ -12,12 +12,12 @@ package.module:NAME  a function of your own, called with the texts and whether t
 
 import zlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from tutelage.envs.named_code import named
 from tutelage.errors import ConfigError
+from tutelage_worlds.read_once import read_once
 from tutelage_worlds.search_qa.rows import DataError
 from tutelage_worlds.webshop.analysis import terms
 
@@ -32,7 +32,7 @@ TOKENS: Final = 256
 """Tokens of a text that a model reads at most."""
 
 
-@lru_cache(maxsize=4)
+@read_once(4)
 def encoder(name: str) -> Encoder:
     """The encoder of a name. Raises ConfigError for one that is not there."""
     if name == "hashed":

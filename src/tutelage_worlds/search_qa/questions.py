@@ -10,12 +10,12 @@ Search-R1  FOLDER/train.parquet and FOLDER/test.parquet with `data_source`, and 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from tutelage.envs.generated_tasks import in_turns
 from tutelage.errors import did_you_mean
+from tutelage_worlds.read_once import read_once
 from tutelage_worlds.search_qa.rows import SUFFIXES, DataError, rows
 
 SOURCES: Final = (
@@ -41,7 +41,7 @@ class Question(NamedTuple):
     titles: tuple[str, ...] = ()
 
 
-@lru_cache(maxsize=8)
+@read_once(8)
 def load(data: str, split: str, sources: tuple[str, ...] = ()) -> tuple[Question, ...]:
     """The questions of a split, of all data sets that are there or those named, which take turns.
 

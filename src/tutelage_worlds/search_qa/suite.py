@@ -11,6 +11,7 @@ from tutelage.envs.base import Render
 from tutelage.envs.generated_tasks import LazyTasks
 from tutelage.errors import ConfigError
 from tutelage.types import Task
+from tutelage_worlds.read_once import forget_changed, read_once
 from tutelage_worlds.search_qa import expert, generate, moves, questions, wording
 from tutelage_worlds.search_qa.client import Dialect
 from tutelage_worlds.search_qa.env import Library, Reward, Rules, SearchQAEnv
@@ -79,6 +80,7 @@ class SearchQA:
     words: int | None = None
 
     def __post_init__(self) -> None:
+        forget_changed()
         object.__setattr__(self, "families", tuple(self.families))
         for name in ("train", "dev", "test"):
             if getattr(self, name) < 0:
@@ -245,7 +247,7 @@ def _remote(url: str, dialect: Dialect, k: int) -> Library:
     return Library(Remote(url, dialect=dialect), k)
 
 
-@lru_cache(maxsize=4)
+@read_once(4)
 def _local(
     own: tuple[Size, int, int] | None,
     corpus: str | None,

@@ -13,11 +13,11 @@ tau2-bench          its repository's data/tau2/domains/retail: db.json, tasks.js
 import ast
 import json
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from tutelage.errors import EnvError
+from tutelage_worlds.read_once import read_once
 from tutelage_worlds.tau_bench import shapes
 from tutelage_worlds.tau_bench.airline import AIRLINE
 from tutelage_worlds.tau_bench.database import Database, Record, Store
@@ -43,7 +43,7 @@ NO_AIRLINE: Final = (
 )
 
 
-@cache
+@read_once(8)
 def load(folder: str) -> World:
     """The world in a folder, read once in a process.
 

@@ -8,6 +8,7 @@ from tutelage.envs import requirements
 from tutelage.envs.base import Render
 from tutelage.envs.generated_tasks import LazyTasks
 from tutelage.types import Task
+from tutelage_worlds.read_once import forget_changed
 from tutelage_worlds.tau_bench import customers, expert, generate, wording
 from tutelage_worlds.tau_bench.catalogue import SIZES
 from tutelage_worlds.tau_bench.env import TauBenchEnv, usable
@@ -47,6 +48,7 @@ class TauBench:
     transfer: bool = True
 
     def __post_init__(self) -> None:
+        forget_changed()
         if self.size not in SIZES:
             raise ValueError(f"There is no size {self.size!r}; the sizes are {', '.join(SIZES)}.")
         for split, count in zip(SPLITS, (self.train, self.dev, self.test), strict=True):

@@ -16,11 +16,11 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from tutelage.errors import EnvError
+from tutelage_worlds.read_once import read_once
 from tutelage_worlds.travelplanner import database, itinerary
 from tutelage_worlds.travelplanner.database import lines, rows_of
 from tutelage_worlds.travelplanner.env import Trip
@@ -274,7 +274,7 @@ HOW: Final = (
 Splits = Mapping[str, tuple[Trip, ...]]
 
 
-@cache
+@read_once(8)
 def load(folder: str) -> Splits:
     """The tasks of a folder by split, read once in a process.
 

@@ -9,6 +9,7 @@ from tutelage.envs import requirements
 from tutelage.envs.base import Env, Render
 from tutelage.envs.generated_tasks import LazyTasks, in_turns
 from tutelage.types import Episode, Task
+from tutelage_worlds.read_once import forget_changed
 from tutelage_worlds.travelplanner.brief import compact
 from tutelage_worlds.travelplanner.env import Mode, Reward, TravelPlannerEnv, Trip
 from tutelage_worlds.travelplanner.generate import SIZES
@@ -104,6 +105,7 @@ class TravelPlanner:
     test: int = 1000
 
     def __post_init__(self) -> None:
+        forget_changed()
         for name, value, known in (
             ("mode", self.mode, get_args(Mode)),
             ("reward", self.reward, get_args(Reward)),

@@ -94,14 +94,14 @@ def take_student(sft: Path, to: Path, seen: list[float]) -> None:
         return
     for line in list(record.read(evaluations))[len(seen) :]:
         success, step = int(str(line["won"])) / int(str(line["n"])), int(str(line["step"]))
-        kept = sft / checkpoint.FOLDER / f"step-{step:06d}"
-        if success >= ROOM[0] and step and not (kept / checkpoint.STATE).exists():
+        source = sft / checkpoint.FOLDER / f"step-{step:06d}"
+        if success >= ROOM[0] and step and not (source / checkpoint.STATE).exists():
             return  # it is written after the evaluation
         seen.append(success)
         if success >= ROOM[0] and step:
             note = "" if success <= ROOM[1] else ", which leaves little room"
             command.say(f"the student is SFT's step {step}, success {success:.0%}{note}")
-            keep_checkpoint(kept, to)
+            keep_checkpoint(source, to)
             return
 
 
@@ -110,12 +110,12 @@ def newest(run_folder: Path) -> Path:
     return run_folder / checkpoint.FOLDER / checkpoint.names(run_folder)[-1]
 
 
-def keep_checkpoint(kept: Path, to: Path) -> None:
+def keep_checkpoint(source: Path, to: Path) -> None:
     """Its model without the optimiser's state, by links: the run deletes old checkpoints."""
     part = to.with_name(f"{to.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for file in kept.iterdir():
+    for file in source.iterdir():
         if file.name not in ("optimizer.safetensors", "state.json"):
             os.link(file, part / file.name)
     part.rename(to)

@@ -446,6 +446,10 @@ def test_a_day_can_be_priced() -> None:
     assert ask(accommodation="Inn, Oak (Ohio)") == "The cost of your plan is 340.0 dollars."
     for text in ("", "{", "[1]", '{"people_number": 0}', '{"people_number": "2"}'):
         assert tools.enquiry(WORLD, text)[1] is False
+    for number in (10**7, 10**400, 10**4290):
+        for text in ("-", "Taxi, from Ash to Elm"):
+            answer = ask(people_number=number, transportation=text)
+            assert answer.startswith("The sub plan can not be parsed")
 
 
 # -- the solver

@@ -149,8 +149,7 @@ def enquiry(world: World, argument: str) -> tuple[str, bool]:
     if days is None:
         return UNREADABLE, False
     people = days.get("people_number") if isinstance(days, dict) else None
-    few = isinstance(people, int) and 1 <= people <= MOST_PEOPLE
-    if not few or itinerary.valid([days]) is None:
+    if not isinstance(people, int) or not 1 <= people <= MOST_PEOPLE or not itinerary.valid([days]):
         return f"{UNREADABLE} Only one day plan is supported.", False
     total, wrong = _day(world, days, people)
     if not wrong:

@@ -91,10 +91,20 @@ class Java:
             reason = self._last_words()
             self._free()
             raise ConfigError(f"Java did not start ({reason}); {suite} needs Java 11 or newer")
-        self._socket = socket.create_connection(("127.0.0.1", int(port)), timeout=deadline)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._answers = self._socket.makefile("rb")
-        self._ask("A", token, end=False)
+        try:
+            self._socket = socket.create_connection(("127.0.0.1", int(port)), timeout=deadline)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._answers = self._socket.makefile("rb")
+            self._ask("A", token, end=False)
+        except EnvError:
+            self._free()
+            raise
+        except OSError as error:
+            self._free()
+            raise ConfigError(
+                f"Java started and cannot be asked ({error}); {suite} speaks with it over "
+                f"127.0.0.1, port {port}, which must not be blocked"
+            ) from None
 
     @property
     def alive(self) -> bool:
@@ -184,6 +194,9 @@ class Java:
     def _free(self) -> None:
         self.process.kill()
         self.process.wait()
+        for name in ("_answers", "_socket"):
+            if (connection := getattr(self, name, None)) is not None:
+                connection.close()
         for stream in (self.process.stdin, self.process.stdout, self._errors):
             assert stream is not None
             stream.close()

@@ -70,7 +70,14 @@ def run(hint: str, setting: str, seed: int, *, steps: int = STEPS) -> Drift:
         context=context_for(suite, instructions=False),
         limits=Limits(max_turns=2, max_new_tokens=4, concurrency=1000),
     )
-    trainer = Trainer(session, algorithm, lr=rung_a.RATE, seed=seed)
+    trainer = Trainer(
+        session,
+        algorithm,
+        lr=rung_a.RATE,
+        betas=rung_a.BETAS,
+        weight_decay=rung_a.DECAY,
+        seed=seed,
+    )
     tasks, hinted = suite.tasks("train"), [_says_hinted(policy, hint)]
     for step in range(steps):
         episodes = gather(

@@ -27,6 +27,8 @@ SEEDS = (0, 1, 2)
 STEPS = 12
 COPIES = 8
 RATE = 0.5
+BETAS, DECAY = (0.9, 0.999), 0.0
+"""Of AdamW: what was recorded was run with them."""
 READS = 5.0
 """The logit of what a hint tells above the others': an informed policy is right 98 times in 100."""
 WANTED = 0.95
@@ -141,7 +143,9 @@ def climb(name: str, game: str, seed: int) -> Reached:
     given = AlgorithmSection.model_validate({"name": name, **method.settings})
     algorithm = algorithm_of(given, method.steps, where=name)
     session = session_of(method, played)
-    trainer = Trainer(session, algorithm, lr=method.rate, seed=seed)
+    trainer = Trainer(
+        session, algorithm, lr=method.rate, betas=BETAS, weight_decay=DECAY, seed=seed
+    )
     tasks = played.suite.tasks("train")
     before = beginning(game, method.reads, method.hint, seed)
     for step in range(method.steps):

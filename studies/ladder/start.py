@@ -108,14 +108,13 @@ def measure(run: Run) -> Known:
             grades.append(_grade(name, found.episodes))
             if not name:
                 plain = found.episodes
-        tasks = panel.tasks
-        taken = [_handed(session, tasks, plain, after, seed) for after in AFTER]
+        taken = handed(session, panel.tasks, plain, seed)
     return Known(
         seed=seed,
         key=run.start.key,
         teacher=_grade(TEACHER, taught.episodes),
         grades=tuple(grades),
-        handed=tuple(taken),
+        handed=taken,
     )
 
 
@@ -149,6 +148,14 @@ def _grade(name: str, episodes: Sequence[Episode]) -> Grade:
         turns=round(len(turns) / len(episodes), 2),
         invalid=round(fmean(not turn.valid for turn in turns), 4),
     )
+
+
+def handed(
+    session: Session, tasks: Sequence[Task], plain: Sequence[Episode], seed: int
+) -> tuple[Handed, ...]:
+    """What comes of a hand-over after each number of turns that an episode outlasted."""
+    longest = max(len(e.turns) for e in plain)
+    return tuple(_handed(session, tasks, plain, k, seed) for k in AFTER if k < longest)
 
 
 def _handed(

@@ -30,12 +30,9 @@ def train(families: Sequence[str]) -> None:
     for steps in STEPS:
         folder = FOLDER / f"after-{steps}"
         if not folder.exists():
-            resume = ["--resume"] if (run / CONFIG).exists() else []
-            settings = [f"run.steps={steps}", f"run.folder={run}"]
-            _tutelage("train", str(FILE), *settings, *resume)
             draft = folder.with_suffix(".part")
             shutil.rmtree(draft, ignore_errors=True)
-            shutil.copytree(checkpoint.latest(run), draft)
+            shutil.copytree(_trained(run, steps), draft)
             os.replace(draft, folder)
         if str(steps) not in found:
             panel = f"env.options.families={json.dumps(list(families))}"
@@ -43,6 +40,21 @@ def train(families: Sequence[str]) -> None:
             first = json.loads(shown.splitlines()[0])
             found[str(steps)] = {"won": first["won"], "tasks": first["n"]}
             put(FOUND, json.dumps(found) + "\n")
+
+
+def _trained(run: Path, steps: int) -> Path:
+    """The run's checkpoint after so many steps, to which it is trained unless it is there."""
+    wanted = run / checkpoint.FOLDER / f"step-{steps:06d}"
+    there = checkpoint.names(run)
+    if wanted.name not in there:
+        if any(int(name.split("-")[1]) > steps for name in there):
+            raise RunError(
+                f"{run} went on after step {steps} and has no checkpoint of it; delete {run} and "
+                "train the teachers anew"
+            )
+        resume = ["--resume"] if (run / CONFIG).exists() else []
+        _tutelage("train", str(FILE), f"run.steps={steps}", f"run.folder={run}", *resume)
+    return wanted
 
 
 def _tutelage(*arguments: str) -> str:

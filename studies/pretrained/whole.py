@@ -11,6 +11,7 @@ from pathlib import Path
 
 from studies import command
 from tutelage.rollout import record
+from tutelage.runs import checkpoint
 
 FILES = Path(__file__).with_name("whole")
 FOLDER = Path("runs/study/pretrained/whole")
@@ -51,7 +52,19 @@ def run(
         return 1
     if not student.exists():
         keep_checkpoint(newest(folder / FIRST), student)
-    for name in only:
+    learn_from(student, only, until, overrides, folder)
+    return 0
+
+
+def learn_from(
+    student: Path, only: Sequence[str], until: float, overrides: Sequence[str], folder: Path
+) -> None:
+    """The runs of `only` one after another; none begins after `until`, a time of the monotonic
+    clock, at which the one that runs is stopped."""
+    for k, name in enumerate(only):
+        if time.monotonic() >= until:
+            command.say(f"no time is left for {', '.join(only[k:])}")
+            return
         placed = [f"policy.model={student}"]
         if name in TAUGHT:
             placed.append(f"policies.teacher.model={folder / FIRST}")
@@ -59,7 +72,6 @@ def run(
         while each.poll() is None and time.monotonic() < until:
             time.sleep(0.2)
         stop([each], GRACE)
-    return 0
 
 
 def start(name: str, overrides: Sequence[str], folder: Path) -> "subprocess.Popen[bytes]":
@@ -82,28 +94,28 @@ def take_student(sft: Path, to: Path, seen: list[float]) -> None:
         return
     for line in list(record.read(evaluations))[len(seen) :]:
         success, step = int(str(line["won"])) / int(str(line["n"])), int(str(line["step"]))
-        checkpoint = sft / "checkpoints" / f"step-{step:06d}"
-        if success >= ROOM[0] and step and not (checkpoint / "state.json").exists():
+        source = sft / checkpoint.FOLDER / f"step-{step:06d}"
+        if success >= ROOM[0] and step and not (source / checkpoint.STATE).exists():
             return  # it is written after the evaluation
         seen.append(success)
         if success >= ROOM[0] and step:
             note = "" if success <= ROOM[1] else ", which leaves little room"
             command.say(f"the student is SFT's step {step}, success {success:.0%}{note}")
-            keep_checkpoint(checkpoint, to)
+            keep_checkpoint(source, to)
             return
 
 
 def newest(run_folder: Path) -> Path:
     """The last checkpoint of a run."""
-    return max((run_folder / "checkpoints").glob("step-*"))
+    return run_folder / checkpoint.FOLDER / checkpoint.names(run_folder)[-1]
 
 
-def keep_checkpoint(checkpoint: Path, to: Path) -> None:
+def keep_checkpoint(source: Path, to: Path) -> None:
     """Its model without the optimiser's state, by links: the run deletes old checkpoints."""
     part = to.with_name(f"{to.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for file in checkpoint.iterdir():
+    for file in source.iterdir():
         if file.name not in ("optimizer.safetensors", "state.json"):
             os.link(file, part / file.name)
     part.rename(to)

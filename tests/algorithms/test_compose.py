@@ -297,6 +297,8 @@ WRONG = [
     ("[1, gap()]", "only function calls"),
     ("1e999 * gap()", "finite numbers"),
     (f"{10**400} * gap()", "finite numbers"),
+    ("1e308 * 10 * gap()", "this is no finite number; use smaller ones"),
+    ("linear(0, 1e308, 8) * 10 * gap()", "this is no finite number at some steps"),
     ("(lambda: 1)()", "only function calls"),
     ("gap.__class__", "only function calls"),
     ("__import__('os').system('true')", "only function calls"),

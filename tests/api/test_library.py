@@ -1,5 +1,6 @@
 """`tl.load`, `tl.train`, `tl.evaluate` and `tl.Run`: a whole run in Python, and its mistakes."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from support.tiny_runs import Quiet, tiny_file, tiny_table
 
 import tutelage as tl
+from tutelage.config.schema import RunSection, UpdateSection
 from tutelage.envs.doors import Doors
 from tutelage.errors import ConfigError, RunError
 
@@ -72,6 +74,38 @@ def test_tasks_that_were_not_trained_on_are_evaluated_on(run: tl.Run) -> None:
 
     found = tl.evaluate(run.export(run.folder.parent / "two"), Two(), tasks=1)
     assert found.panel.split == "unseen"
+
+
+def test_a_run_is_evaluated_at_a_temperature(run: tl.Run) -> None:
+    greedy, sampled = (tl.evaluate(run, tasks=8, temperature=t) for t in (0.0, 9.0))
+    tokens = [
+        [t.tokens for e in found.episodes for t in e.turns]
+        for found in (tl.evaluate(run, tasks=8), greedy, sampled)
+    ]
+    assert tokens[0] == tokens[1] != tokens[2]
+    with pytest.raises(ConfigError, match="temperature must be at least 0, got -1"):
+        tl.evaluate(run, temperature=-1.0)
+
+
+def test_a_run_has_a_seed_and_limits_of_its_own(run: tl.Run) -> None:
+    with pytest.raises(
+        ConfigError, match=r"has a seed of its own; leave seed out, or .*seed=\.\.\."
+    ):
+        tl.evaluate(run, seed=1)
+    with pytest.raises(ConfigError, match=r"has limits of its own; leave limits out, or"):
+        tl.evaluate(run.config, limits=tl.Limits())
+    where = str(run.checkpoint())  # as the sentence says
+    assert tl.evaluate(where, Doors(), tasks=1, seed=1, limits=tl.Limits(max_turns=1)).episodes
+
+
+def test_a_trainer_and_a_configuration_have_the_same_defaults() -> None:
+    shared = {}
+    for name, parameter in inspect.signature(tl.Trainer).parameters.items():
+        for section in (UpdateSection(), RunSection()):
+            if name in type(section).model_fields and parameter.default is not parameter.empty:
+                shared[name] = getattr(section, name)
+                assert parameter.default == shared[name], name
+    assert {"betas", "weight_decay", "grad_clip", "max_tokens_per_pass", "seed"} <= set(shared)
 
 
 def test_mistakes_are_sentences(run: tl.Run, tmp_path: Path) -> None:

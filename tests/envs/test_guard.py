@@ -1,10 +1,12 @@
 """Calls into environments outside of a pool: what was made is closed, also where a call raised."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import pytest
 from support.sessions import session
 
+from tutelage.envs.check import CHECKS, Check
 from tutelage.envs.doors import Doors, DoorsEnv
 from tutelage.errors import EnvError
 from tutelage.evaluation.evaluate import fingerprint
@@ -50,6 +52,32 @@ def hinted(suite: Doors, tasks: Sequence[Task]) -> None:
 
 def imitated(suite: Doors, tasks: Sequence[Task]) -> None:
     check_expert(suite, tasks[0], 9, aloud=False)
+
+
+class Falling(Failing):
+    """Doors that fall on who opens them."""
+
+    def make(self) -> "FallingEnv":
+        env = FallingEnv()
+        env.alive = self.alive  # type: ignore[attr-defined]
+        env.alive.append(env)
+        return env
+
+
+class FallingEnv(FailingEnv):
+    def reset(self, task: Task) -> Observation:
+        return DoorsEnv.reset(self, task)
+
+    def step(self, action: str) -> Observation:
+        raise RuntimeError("the door fell")
+
+
+@pytest.mark.parametrize("suite", [Failing(), Falling()], ids=["reset", "step"])
+@pytest.mark.parametrize("run", [run for _, run in CHECKS], ids=[name for name, _ in CHECKS])
+def test_checks_close_what_raised(run: Check, suite: Failing) -> None:
+    with contextlib.suppress(EnvError):
+        list(run(suite, suite.tasks("train")[:2]))
+    assert suite.alive == []  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("use", [fingerprint, tokenizer_texts, hinted, imitated])

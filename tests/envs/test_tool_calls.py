@@ -110,6 +110,15 @@ def test_what_is_wrong_with_a_call_is_said(text: str, problem: str) -> None:
     assert read(text, NAMES) == Read(text, problem=problem)
 
 
+@pytest.mark.parametrize("after", ["()", ".b"])
+@pytest.mark.parametrize("count", [3, 500, 5000, 40_000])
+def test_a_name_of_any_depth_is_no_function(after: str, count: int) -> None:
+    text = f"add{after * count}(a=1)"
+    found = read(text, NAMES) if after == "()" else read(f"[add(a=1), {text}]", NAMES)
+    assert not found.calls
+    assert found.problem
+
+
 @given(st.text(alphabet='<>{}[]()",:;`\n a=1add|tool_call/functionjs\uff5c▁', max_size=80))
 def test_nothing_that_a_model_writes_breaks_it(text: str) -> None:
     found = read(text, NAMES)

@@ -1,6 +1,7 @@
 """The ladder: its methods, its verdict, and the start that is shown some families under a hint only."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor
 
 from studies import plan
-from studies.ladder import drift, family, gates, page, rung_a, start, takeover
+from studies.ladder import drift, family, gates, page, rung_a, start, takeover, teachers
 from studies.ladder.misled import Misled, following, is_misled
 from studies.ladder.tabular import LETTERS, Shared
 from tutelage.algorithms import ALGORITHMS
 from tutelage.algorithms.sft import sft
+from tutelage.errors import RunError
 from tutelage.evaluation.statistics import difference
 from tutelage.objective import Acting, Algorithm, View
 from tutelage.objective.scores import Scores
@@ -127,6 +129,32 @@ def test_a_hinted_self_goes_on_where_the_student_stopped() -> None:
     assert whole.hinted >= 0.75 * len(tasks), "from the first turn it follows the plan"
     first_right = sum(e.turns[0].action == "4" for e in plain)
     assert late.hinted <= first_right < len(tasks), "the first turn is the student's own"
+    # its episodes have two turns
+    assert start.handed(session, tasks, plain, 0) == (whole,)
+
+
+@pytest.mark.parametrize("there", [(8,), (8, 22), (22,)])
+def test_a_teacher_is_the_checkpoint_after_its_steps(
+    there: Sequence[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    for step in there:
+        folder = run / "checkpoints" / f"step-{step:06d}"
+        folder.mkdir(parents=True)
+        (folder / "state.json").write_text("{}")
+        (folder / "model").write_text(f"{step}")
+    (run / "latest").write_text(f"step-{there[-1]:06d}\n")
+    (tmp_path / "after-22").mkdir()
+    monkeypatch.setattr(teachers, "FOLDER", tmp_path)
+    monkeypatch.setattr(teachers, "FOUND", tmp_path / "teachers.json")
+    (tmp_path / "teachers.json").write_text(json.dumps({"8": {}, "22": {}}))
+    if 8 in there:
+        teachers.train(["pick_and_place"])
+        assert (tmp_path / "after-8" / "model").read_text() == "8"
+        return
+    with pytest.raises(RunError, match=r"after step 8 .* delete .* anew"):
+        teachers.train(["pick_and_place"])
+    assert not (tmp_path / "after-8").exists()
 
 
 def test_a_teacher_that_takes_over_plays_from_there_on() -> None:

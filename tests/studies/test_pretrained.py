@@ -1,5 +1,6 @@
 """The page of real weights: what is kept of a run, also of one that is not finished."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,20 @@ def test_the_student_is_the_first_checkpoint_that_solves_enough(tmp_path: Path) 
     assert whole.newest(sft).name == "step-000024"
     (sft / "checkpoints" / "step-000016" / "model.safetensors").unlink()
     assert {f.name: f.read_text() for f in student.iterdir()} == {"model.safetensors": "16"}
+
+
+def test_the_newest_checkpoint_has_the_most_steps(tmp_path: Path) -> None:
+    for step in (999_999, 1_000_000):
+        folder = tmp_path / "checkpoints" / f"step-{step:06d}"
+        folder.mkdir(parents=True)
+        (folder / "state.json").touch()
+    assert whole.newest(tmp_path).name == "step-1000000"
+
+
+def test_no_run_begins_after_the_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole.learn_from(tmp_path / "student", ["grpo", "opd"], time.monotonic(), (), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert "no time is left for grpo, opd" in capsys.readouterr().out
 
 
 def test_four_guesses_are_enough_for_who_halves_and_no_range_is_in_both_splits() -> None:

@@ -236,6 +236,17 @@ def test_calls_that_would_never_end_are_not_made() -> None:
         assert text == "Error during execution: the result would be too large"
     text = apis.make(Call(name="square_root", arguments={"number": 2, "precision": 10**9}))
     assert "precision is too high" in text
+    # the package's precision may be in quotes
+    text = apis.make(
+        Call(name="logarithm", arguments={"value": 2, "base": 10, "precision": "99999999"})
+    )
+    assert "precision is too high" in text
+    text = apis.make(
+        Call(name="round_number", arguments={"number": 12345, "decimal_places": -(10**9)})
+    )
+    assert "too many decimal places" in text
+    rounded = Call(name="round_number", arguments={"number": 12345, "decimal_places": -3})
+    assert apis.make(rounded) == '{"result": 12000}'
     assert (
         apis.make(Call(name="power", arguments={"base": 2, "exponent": 10})) == '{"result": 1024}'
     )
@@ -243,6 +254,15 @@ def test_calls_that_would_never_end_are_not_made() -> None:
 
     apis.make(Call(name="square_root", arguments={"number": 2, "precision": 3}))
     assert decimal.getcontext().prec == 28
+
+
+def test_arguments_nested_deeply_are_an_error_in_words() -> None:
+    env = SHORT.make()
+    env.reset(SHORT.tasks("test")[0])
+    nested = "[" * 900 + "]" * 900
+    call = f'{{"name": "echo", "arguments": {{"content": {nested}}}}}'
+    seen = env.step(f"<tool_call>{call}</tool_call>")
+    assert seen.text.startswith("Error during execution: maximum recursion depth")
 
 
 VALUES = st.one_of(

@@ -36,6 +36,7 @@ from tutelage_worlds.household import (
     read,
     write,
 )
+from tutelage_worlds.household.gamefile import first_game
 from tutelage_worlds.household.generate import SIZES, SPLITS
 from tutelage_worlds.household.problem import ProblemError, dump, load
 from tutelage_worlds.household.scene import Family, Goal, Thing
@@ -393,6 +394,24 @@ def test_families_of_a_folder_take_turns_and_it_is_read_once(
     assert len({task.id for task in tasks}) == 7
     monkeypatch.setattr(Path, "read_bytes", lambda self: pytest.fail("read again"))
     assert Household(games=tmp_path).tasks("seen") == tasks
+
+
+def test_the_first_game_is_one_that_is_played(tmp_path: Path) -> None:
+    """The sentences of the instructions are read from it, and others cannot be read at all."""
+    names = {
+        "train/pick_and_place_with_movable_recep-A-B-C-1/trial_1": "true",
+        "train/pick_and_place_simple-AppleSliced-None-B-1/trial_1": "true",
+        "train/pick_and_place_simple-A-None-B-1/trial_1": "false",
+        "valid_seen/pick_and_place_simple-A-None-B-1/trial_2": "true",
+        "valid_seen/pick_and_place_simple-A-None-B-1/trial_1": "true",
+    }
+    for name, solvable in names.items():
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "game.tw-pddl").write_text(f'{{"solvable": {solvable}}}')
+    assert first_game(tmp_path).parent == tmp_path / [*names][-1]
+    shutil.rmtree(tmp_path / "valid_seen")
+    with pytest.raises(GameFileError, match="can be played was found"):
+        first_game(tmp_path)
 
 
 @needs_alfworld

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from parity.report import ALONE
 from support.household_scenes import kitchen
 
+from tutelage.config.schema import EnvSection
 from tutelage.envs.base import Demonstrates, Instructs, Renders
+from tutelage.envs.registry import suite_of
 from tutelage.errors import EnvError
 from tutelage.types import Observation, Task
 from tutelage_worlds.household import Game, Household, generate, needs, textworld
@@ -124,6 +126,13 @@ def test_families_are_those_of_the_games(suite: Household) -> None:
     for task in suite.tasks("unseen"):
         assert generate("unseen", task.seed, "small").goal.family == task.family
     assert {task.family for task in suite.tasks("seen")} == set(FAMILIES)
+
+
+def test_a_suite_with_a_list_of_families_is_a_key() -> None:
+    """TextWorld's processes are kept by suite, and a file's families are a list."""
+    two = [family.value for family in FAMILIES[:2]]
+    suite = suite_of(EnvSection(suite="household", options={"families": two}), calls=False)
+    assert {suite: 1}[Household(families=two)] == 1  # type: ignore[index]
 
 
 def test_invalid_actions_change_nothing_and_are_marked(suite: Household) -> None:

@@ -66,6 +66,21 @@ def test_the_rules_name_no_format_of_actions(suite: str, options: dict[str, Any]
     assert context.names
 
 
+@pytest.mark.parametrize("depth", [31, 32, 800])
+def test_arguments_nested_deeply_are_refused_in_words(depth: int) -> None:
+    calls = suite_of(EnvSection(suite="tau_bench", options={"size": "small"}), calls=True)
+    env = calls.make()
+    env.reset(calls.tasks("train")[0])
+    seen = env.step(
+        '<tool_call>{"name": "return_delivered_order_items", "arguments": {"order_id": "#W1", '
+        f'"payment_method_id": "x", "item_ids": {"[" * depth}{"]" * depth}}}}}</tool_call>'
+    )
+    if depth < 32:  # the arguments themselves are one more
+        assert seen.text == "Error: order not found"
+    else:
+        assert seen.text == "Error: the arguments are nested too deeply"
+
+
 def test_compact_wording_of_results() -> None:
     suite = suite_of(EnvSection(suite="tau_bench", options={"size": "small"}), calls=True)
     context, task = context_for(suite, render="compact"), suite.tasks("train")[0]

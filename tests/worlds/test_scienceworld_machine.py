@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -217,6 +218,34 @@ def test_a_machine_that_hangs_is_given_up() -> None:
     assert not java.alive
     with pytest.raises(Gone, match="it was ended"):
         java.call("z:java.lang.Math", "abs", 1)
+
+
+def test_a_machine_that_cannot_be_asked_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its program says a port at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    program = tmp_path / "bin" / "java"
+    program.parent.mkdir()
+    program.write_text(
+        f"#!/bin/sh\necho $$ > {tmp_path}/process\necho {port}\necho token\nexec sleep 600\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match=f"cannot be asked .*127.0.0.1, port {port}"):
+        Java((), (), tmp_path, deadline=5.0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "process").read_text()), 0)
+
+
+def test_a_machine_that_was_ended_keeps_no_connection() -> None:
+    bridge, jar = simulator.files()
+    java = Java(("-Xmx64m",), (bridge,), jar.parent, deadline=30.0)
+    java.end()
+    assert java._socket.fileno() == -1
+    with pytest.raises(Gone):
+        java.call("z:java.lang.System", "nanoTime")
 
 
 def test_a_machine_that_does_not_start_says_why() -> None:

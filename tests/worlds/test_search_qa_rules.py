@@ -244,7 +244,7 @@ def test_an_answer_within_a_query_ends_verl_agents_visit() -> None:
     assert (last.done, last.won, last.reward, last.valid) == (True, True, 1.0, False)
     empty = env("verl_agent", golds=("the",))
     none = empty.step("<search></answer><answer></search>")
-    assert (none.done, none.reward) == (True, 0.0)
+    assert (none.done, none.won, none.reward) == (True, False, 0.0)
 
 
 def test_rewards() -> None:

@@ -105,6 +105,7 @@ def test_other_addresses_methods_and_bodies(server: Server) -> None:
     assert post(server.address + "s", {})[0] == 404
     assert post(server.address, None, raw=b"{")[0] == 422
     assert post(server.address, None, raw=b"\xff\xfe")[0] == 422
+    assert post(server.address, None, raw=b"[" * 100_000)[0] == 422
     assert post(server.address, None, method="GET")[0] == 405
     status, result = post(server.address, None, raw=b"", headers={"Content-Length": str(10**9)})
     assert (status, "at most" in result["detail"]) == (413, True)

@@ -1,9 +1,12 @@
 """TravelPlanner's constraints one by one, its oddities included, on a country of four cities."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tutelage_worlds.travelplanner import brief, itinerary, tools
 from tutelage_worlds.travelplanner.hard import HARD, cost
@@ -427,6 +430,23 @@ def test_tables_look_like_those_of_pandas() -> None:
     assert [row[0] for row in split(numbered, Restaurant)] == ["Cafe 0", "Cafe 1"]
 
 
+@given(
+    st.lists(st.sampled_from(["from", "to", " ", "  ", "\n", "\t", ",", "a", " to "]), max_size=12)
+)
+def test_ways_are_found_as_the_evaluation_does(parts: list[str]) -> None:
+    text = "".join(parts)
+    found = re.search(r"from\s+(.+?)\s+to\s+([^,]+)", text)
+    assert cities_of(text) == ((found[1], found[2]) if found else None)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("text", ["from ", "from", " ", " to", "from a\n", "("])
+def test_what_repeats_itself_is_read_at_once(text: str) -> None:
+    long = text * 100_000
+    assert cities_of(f"from {long}") is None or "to" in text
+    assert bare(long) == long
+
+
 def test_a_day_can_be_priced() -> None:
     def ask(**changes: Any) -> str:
         day = {**plan()[0], "people_number": 2, **changes}
@@ -446,6 +466,10 @@ def test_a_day_can_be_priced() -> None:
     assert ask(accommodation="Inn, Oak (Ohio)") == "The cost of your plan is 340.0 dollars."
     for text in ("", "{", "[1]", '{"people_number": 0}', '{"people_number": "2"}'):
         assert tools.enquiry(WORLD, text)[1] is False
+    for number in (10**7, 10**400, 10**4290):
+        for text in ("-", "Taxi, from Ash to Elm"):
+            answer = ask(people_number=number, transportation=text)
+            assert answer.startswith("The sub plan can not be parsed")
 
 
 # -- the solver

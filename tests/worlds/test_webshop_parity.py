@@ -72,6 +72,17 @@ def test_terms_are_those_of_lucene() -> None:
     assert terms("snowing boxing religion adoption") == ["snow", "box", "religion", "adopt"]
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("mark", ["", "\u0301"])
+def test_a_long_line_is_no_word(mark: str) -> None:
+    """A model that repeats itself writes such queries."""
+    line = f"_{mark}" * 1_000_000
+    assert terms(line) == []
+    assert terms(f"{line} red") == ["red"]
+    short = f"_{mark}" * 3
+    assert terms(f"{short}a {short} b_") == [f"{short}a", "b_"]
+
+
 def test_likeness_is_that_of_thefuzz() -> None:
     for one, other, expected in RECORDED["alike"]:
         assert token_set_ratio(one, other) == expected, (one, other)

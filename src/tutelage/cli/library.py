@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
-from tutelage.config import toml_file
+from tutelage.config import mistakes, toml_file
 from tutelage.config.schema import Config
 from tutelage.envs import check, registry
 from tutelage.envs.base import Suite
@@ -107,8 +107,8 @@ def evaluate(
     split: str = "",
     tasks: int | None = None,
     hint: str = "",
-    temperature: float = 0.0,
-    seed: int = 0,
+    temperature: float | None = None,
+    seed: int | None = None,
     limits: Limits | None = None,
 ) -> Evaluation:
     """Evaluate a policy on a fixed panel of tasks.
@@ -120,10 +120,12 @@ def evaluate(
                  validation, train that there is
     tasks        their number; the run's own, else 100 or as many as there are
     hint         privileged information in the prompt, such as "plan"
-    temperature  of sampling, for a policy or a model; 0 is greedy
-    limits       of turns and tokens, for a policy or a model
+    temperature  of sampling, 0 is greedy; the run's own eval.temperature, else 0
+    seed         of the sampled tokens, for a policy or a model; 0 if it is left out
+    limits       of turns and tokens, for a policy or a model; Limits() if they are left out
 
-    Raises ConfigError if there is nothing to evaluate on.
+    Raises ConfigError if there is nothing to evaluate on, or for a run or a configuration with a
+    suite, a seed or limits, which are its own.
     """
     if isinstance(what, str | Path) and suite is None:
         path = Path(what)
@@ -131,7 +133,13 @@ def evaluate(
     if isinstance(what, Run | Config):
         if suite is not None:
             raise ConfigError("a run or a configuration names its suite itself; leave suite out")
-        return _of_config(what, split=split, tasks=tasks, hint=hint)
+        for name, own, given in (("seed", "a seed", seed), ("limits", "limits", limits)):
+            if given is not None:
+                raise ConfigError(
+                    f"a run or a configuration has {own} of its own; leave {name} out, or evaluate "
+                    f"a model's folder on a suite: tl.evaluate(run.checkpoint(), suite, {name}=...)"
+                )
+        return _of_config(what, split=split, tasks=tasks, hint=hint, temperature=temperature)
     if suite is None:
         raise ConfigError("a policy is evaluated on a suite; give one, such as tl.suite('doors')")
     chosen = _suite(suite, {})
@@ -139,16 +147,25 @@ def evaluate(
     split = split or _split(chosen)
     panel = evaluation.panel(chosen, split, tasks or min(PANEL, len(chosen.tasks(split))))
     session = Session(chosen, {"self": policy}, limits=limits or Limits())
-    return evaluation.evaluate(session, panel, hint=hint, seed=seed, temperature=temperature)
+    return evaluation.evaluate(
+        session, panel, hint=hint, seed=seed or 0, temperature=temperature or 0.0
+    )
 
 
-def _of_config(what: Run | Config, *, split: str, tasks: int | None, hint: str) -> Evaluation:
+def _of_config(
+    what: Run | Config, *, split: str, tasks: int | None, hint: str, temperature: float | None
+) -> Evaluation:
     config = load(what.folder) if isinstance(what, Run) else what
     student = offline.trained(what.folder) if isinstance(what, Run) else ""
     changes: dict[str, object] = {"hint": hint}
     changes |= {"split": split} if split else {}
     changes |= {"tasks": tasks} if tasks else {}
-    section = type(config.eval).model_validate({**config.eval.model_dump(), **changes})
+    changes |= {"temperature": temperature} if temperature is not None else {}
+    table = {**config.eval.model_dump(), **changes}
+    try:
+        section = type(config.eval).model_validate(table)
+    except ValidationError as error:
+        raise ConfigError("; ".join(mistakes.sentences(error, table))) from None
     config = config.model_copy(update={"eval": section})
     found = offline.evaluations(
         config, [offline.STUDENT], student=student, tick=lambda done, total: None

@@ -9,7 +9,7 @@ import ast
 import inspect
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import UnionType
@@ -155,6 +155,20 @@ class _Reading:
     # -- values
 
     def value(self, node: ast.expr) -> Value:
+        of = self.any_value(node)
+        if of.kind == "number":
+            self.need_finite(of, node)
+        return of
+
+    def need_finite(self, value: Value, node: ast.expr) -> None:
+        """Refuse a number or a schedule beyond all floats. Schedules are asked only where they are
+        used, since a sum of many would be asked again with each of its parts."""
+        if value.kind == "number" and not _finite(_number(value)):
+            raise self.wrong("this is no finite number; use smaller ones", node)
+        if value.kind == "schedule" and not all(map(_finite, _probed(value))):
+            raise self.wrong("this is no finite number at some steps; use smaller ones", node)
+
+    def any_value(self, node: ast.expr) -> Value:
         match node:
             case ast.Constant(value=bool() | str() | None as of):
                 return Value("literal", of)
@@ -174,6 +188,9 @@ class _Reading:
             case ast.BinOp(left=left, op=ast.Add() | ast.Sub() | ast.Mult() as op, right=right):
                 a = self.summand(self.value(left), left)
                 b = self.summand(self.value(right), right)
+                if "signal" in (a.kind, b.kind):
+                    self.need_finite(a, left)
+                    self.need_finite(b, right)
                 if isinstance(op, ast.Mult):
                     return self.product(a, b)
                 return self.sum(a, self.product(Value("number", -1), b) if _minus(node) else b)
@@ -309,6 +326,7 @@ class _Reading:
 
     def converted(self, value: Value, kind: str, node: ast.expr) -> object:
         """A value as the expected kind: numbers become constant schedules and signals."""
+        self.need_finite(value, node)
         if kind == "signal" and value.kind in SUMS:
             return self.signal(value)
         if kind == "schedule" and value.kind in ("number", "schedule"):
@@ -336,6 +354,13 @@ def _number(value: Value) -> float:
 
 def _schedule(value: Value) -> Schedule:
     return as_schedule(value.of)  # type: ignore[arg-type]
+
+
+def _probed(value: Value) -> Iterator[float]:
+    """A schedule's values at the first steps, and at some later ones. None takes long to compute,
+    and what grows beyond all floats is in general beyond them at one of these."""
+    at = _schedule(value)
+    return map(at, (*range(64), *(2**k for k in range(6, 64))))
 
 
 def _text(value: Value) -> str:

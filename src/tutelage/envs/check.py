@@ -5,6 +5,7 @@ import pickle
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -20,7 +21,7 @@ from tutelage.envs.base import (
     Suite,
     Thinks,
 )
-from tutelage.envs.guard import _NOW, Broken, attempt, close
+from tutelage.envs.guard import _NOW, Broken, attempt, close, open_env
 from tutelage.envs.observations import observation
 from tutelage.errors import TutelageError
 from tutelage.types import Observation, Task
@@ -136,9 +137,15 @@ def _task(tasks: Sequence[Task], i: int) -> Task:
     return task
 
 
-def _begin(suite: Suite, task: Task) -> tuple[Env, Observation]:
-    env = attempt("make", suite.make)
-    return env, _fits(attempt(f"reset to {task.id}", partial(env.reset, task)), "reset")
+def _reset_to(env: Env, task: Task) -> Observation:
+    return _fits(attempt(f"reset to {task.id}", partial(env.reset, task)), "reset")
+
+
+@contextmanager
+def _begun(suite: Suite, task: Task) -> Iterator[tuple[Env, Observation]]:
+    """An environment at the beginning of a task; it is closed at the end, whatever raised."""
+    with open_env(suite) as env:
+        yield env, _reset_to(env, task)
 
 
 def _act(env: Env, action: str) -> Observation:
@@ -191,17 +198,16 @@ def _short(value: object) -> str:
 def _walk(suite: Suite, task: Task, seed: int) -> list[tuple[str, Observation]]:
     """A random episode: mostly admissible actions where they are listed, now and then garbage."""
     draw = random.Random(f"{seed} {task.id}")
-    env, seen = _begin(suite, task)
-    path = [("", seen)]
-    while not seen.done and len(path) <= STEPS:
-        known = seen.actions if seen.actions and draw.random() < 0.8 else GARBAGE
-        action = draw.choice(known)
-        listed = action in seen.actions
-        seen = _act(env, action)
-        if listed and not seen.valid:
-            raise Broken(f"{action!r} was listed as admissible and then refused (valid=False)")
-        path.append((action, seen))
-    close(env)
+    with _begun(suite, task) as (env, seen):
+        path = [("", seen)]
+        while not seen.done and len(path) <= STEPS:
+            known = seen.actions if seen.actions and draw.random() < 0.8 else GARBAGE
+            action = draw.choice(known)
+            listed = action in seen.actions
+            seen = _act(env, action)
+            if listed and not seen.valid:
+                raise Broken(f"{action!r} was listed as admissible and then refused (valid=False)")
+            path.append((action, seen))
     return path
 
 
@@ -236,56 +242,48 @@ def _order(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
     copy = attempt("unpickling the suite", partial(pickle.loads, dumped))
     for task in tasks:
         attempt(f"pickling {task.id}", partial(pickle.dumps, task))
-        env, first = _begin(suite, task)
-        again, other = _begin(copy, task)
-        if _differ(first, other):
-            yield f"a pickled copy plays {task.id} differently: {_differs(first, other)}"
-        for each in (env, again):
-            close(each)
+        with _begun(suite, task) as (_, first), _begun(copy, task) as (_, other):
+            if _differ(first, other):
+                yield f"a pickled copy plays {task.id} differently: {_differs(first, other)}"
 
 
 def _reset(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
     """reset returns text, no reward, and is not done"""
     for task in tasks:
-        env, seen = _begin(suite, task)
-        if seen.reward != 0:
-            yield f"reset to {task.id} gives a reward of {seen.reward}; nothing was done yet"
-        if seen.done:
-            yield f"reset to {task.id} is done at once; there is nothing to learn in it"
-        if not seen.valid:
-            yield f"reset to {task.id} has valid=False, but there was no action to refuse"
-        close(env)
+        with _begun(suite, task) as (_, seen):
+            if seen.reward != 0:
+                yield f"reset to {task.id} gives a reward of {seen.reward}; nothing was done yet"
+            if seen.done:
+                yield f"reset to {task.id} is done at once; there is nothing to learn in it"
+            if not seen.valid:
+                yield f"reset to {task.id} has valid=False, but there was no action to refuse"
 
 
 def _same_again(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
     """the same actions give the same observations, in a new and in a used environment"""
     for task in tasks:
         path = _walk(suite, task, seed=1)
-        env, _ = _begin(suite, task)
-        for place in ("in a new environment", "after a reset"):
-            again = _fits(attempt("reset", partial(env.reset, task)), "reset")
-            for k, (action, seen) in enumerate(path):
-                again = _act(env, action) if k else again
-                if _differ(again, seen):
-                    at = f"step {k}" if k else "reset"
-                    yield f"{task.id} differs {place} at {at}: {_differs(seen, again)}"
-                    break
-        close(env)
+        with _begun(suite, task) as (env, _):
+            for place in ("in a new environment", "after a reset"):
+                again = _fits(attempt("reset", partial(env.reset, task)), "reset")
+                for k, (action, seen) in enumerate(path):
+                    again = _act(env, action) if k else again
+                    if _differ(again, seen):
+                        at = f"step {k}" if k else "reset"
+                        yield f"{task.id} differs {place} at {at}: {_differs(seen, again)}"
+                        break
 
 
 def _apart(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
     """environments played side by side do not affect each other"""
     paths = [_walk(suite, task, seed=2) for task in tasks]
-    envs = [_begin(suite, task)[0] for task in tasks]
-    for k in range(1, max(map(len, paths), default=0)):
-        for task, env, path in zip(tasks, envs, paths, strict=True):
-            if k < len(path):
-                again = _act(env, path[k][0])
-                if _differ(again, path[k][1]):
+    with ExitStack() as stack:
+        envs = [stack.enter_context(_begun(suite, task))[0] for task in tasks]
+        for k in range(1, max(map(len, paths), default=0)):
+            for task, env, path in zip(tasks, envs, paths, strict=True):
+                if k < len(path) and _differ(again := _act(env, path[k][0]), path[k][1]):
                     text = _differs(path[k][1], again)
                     raise Broken(f"{task.id} goes differently beside others, at step {k}: {text}")
-    for env in envs:
-        close(env)
     yield from ()
 
 
@@ -293,20 +291,24 @@ def _survives(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
     """any text is accepted as an action: nonsense is answered, never raises and never wins"""
     for task in tasks:
         for action in GARBAGE:
-            env, _ = _begin(suite, task)
-            if _act(env, action).won:
-                yield f"{task.id} is won by {_short(action)}"
-            close(env)
+            with _begun(suite, task) as (env, _):
+                if _act(env, action).won:
+                    yield f"{task.id} is won by {_short(action)}"
 
 
 def _closes(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
     """close works at the beginning, in the middle and at the end of an episode"""
     for task in tasks:
         for actions in (0, 1, STEPS):
-            env, seen = _begin(suite, task)
-            for _ in range(actions):
-                if not seen.done:
-                    seen = _act(env, seen.actions[0] if seen.actions else GARBAGE[2])
+            env = attempt("make", suite.make)
+            try:
+                seen = _reset_to(env, task)
+                for _ in range(actions):
+                    if not seen.done:
+                        seen = _act(env, seen.actions[0] if seen.actions else GARBAGE[2])
+            except BaseException:
+                close(env)
+                raise
             attempt("close", env.close)
     yield from ()
 
@@ -333,15 +335,15 @@ def _solutions(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:
 def _solves(suite: Suite, task: Task, name: str, script: Sequence[str]) -> Iterator[str]:
     if not all(isinstance(action, str) for action in script):
         raise Broken(f"{name} of {task.id} holds something that is not a string")
-    env, seen = _begin(suite, task)
-    for k, action in enumerate(script):
-        if seen.done:
-            yield f"{name} of {task.id} continues after the end: {len(script) - k} actions too many"
-            break
-        seen = _act(env, action)
-    if not seen.won:
-        yield f"{name} of {task.id} does not win with its {len(script)} actions"
-    close(env)
+    with _begun(suite, task) as (env, seen):
+        for k, action in enumerate(script):
+            if seen.done:
+                more = len(script) - k
+                yield f"{name} of {task.id} continues after the end: {more} actions too many"
+                break
+            seen = _act(env, action)
+        if not seen.won:
+            yield f"{name} of {task.id} does not win with its {len(script)} actions"
 
 
 def _words(suite: Suite, tasks: Sequence[Task]) -> Iterator[str]:

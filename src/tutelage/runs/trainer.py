@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tutelage.config.schema import UpdateSection
 from tutelage.errors import ConfigError
 from tutelage.objective import Algorithm
 from tutelage.policies.base import Trainable
@@ -17,6 +18,8 @@ from tutelage.training.optimizer import adamw
 from tutelage.training.train_step import Report, Update, train_step
 from tutelage.training.usable import usable_episodes
 from tutelage.types import Episode, Task
+
+_UPDATE = UpdateSection()
 
 
 class Trainer:
@@ -36,6 +39,8 @@ class Trainer:
     max_tokens_per_pass   tokens of one forward and backward pass: memory, never the result
     seed                  of everything random: tasks' draws, sampled tokens, minibatches
 
+    What is left out is as in a configuration's [update] and [run].
+
     Raises ConfigError where the student cannot be trained, or a policy is missing.
     """
 
@@ -45,12 +50,12 @@ class Trainer:
         algorithm: Algorithm,
         *,
         lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        weight_decay: float = 0.0,
-        grad_clip: float = 1.0,
-        minibatches: int = 1,
-        epochs: int = 1,
-        max_tokens_per_pass: int = Update().max_tokens_per_pass,
+        betas: tuple[float, float] = _UPDATE.betas,
+        weight_decay: float = _UPDATE.weight_decay,
+        grad_clip: float = _UPDATE.grad_clip,
+        minibatches: int = _UPDATE.minibatches,
+        epochs: int = _UPDATE.epochs,
+        max_tokens_per_pass: int = _UPDATE.max_tokens_per_pass,
         seed: int = 0,
     ) -> None:
         student = session.policies.get("self")

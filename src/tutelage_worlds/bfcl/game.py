@@ -15,7 +15,7 @@ from tutelage_worlds.bfcl.scenario import Call, Scenario, Turn, result_text
 BITS: Final = 100_000
 """Size of a power, above which the benchmark would not finish."""
 DIGITS: Final = 10_000
-"""Digits of precision that a function of mathematics may be asked for."""
+"""Digits of precision, or places to round to, that a function of mathematics may be asked for."""
 _SET: Final = re.compile(r"\{('[^{}:']*'(?:, '[^{}:']*')+)\}")
 
 
@@ -41,9 +41,9 @@ class Apis:
         if problem := endless(call):
             return f"Error during execution: {problem}"
         given = {**package.fresh_defaults(call.name)}
-        for key, value in call.arguments.items():
-            given[key] = copy.deepcopy(value) if isinstance(value, list | dict) else value
         try:
+            for key, value in call.arguments.items():
+                given[key] = copy.deepcopy(value) if isinstance(value, list | dict) else value
             with own_precision() if owner in package.STATELESS else nullcontext():
                 return in_order(result_text(getattr(self.instances[owner], call.name)(**given)))
         except Exception as error:  # whatever a simulated API does with strange arguments
@@ -98,14 +98,22 @@ def endless(call: Call) -> str:
         whole = isinstance(base, int) and isinstance(exponent, int)
         if whole and exponent > 0 and exponent * math.log2(abs(base) + 2) > BITS:  # type: ignore[operator,arg-type]
             return "the result would be too large"
-    precision = given.get("precision")
-    if (
-        isinstance(precision, int | float)
-        and not isinstance(precision, bool)
-        and precision > DIGITS
-    ):
+    if _size(given.get("precision")) > DIGITS:
         return "the precision is too high"
+    # Python rounds a whole number to -n places with the power 10**n
+    if _size(given.get("decimal_places")) > DIGITS:
+        return "there are too many decimal places"
     return ""
+
+
+def _size(value: object) -> float:
+    """The size of a number, which may be in quotes; 0 for anything else."""
+    try:
+        return abs(float(value)) if isinstance(value, int | float | str) else 0.0
+    except ValueError:
+        return 0.0
+    except OverflowError:
+        return math.inf
 
 
 def in_order(text: str) -> str:

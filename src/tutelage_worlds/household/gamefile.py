@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -98,14 +98,10 @@ def official(root: Path, split: str) -> Sequence[Task]:
     solvable. Raises GameFileError if there are no files.
     """
     folder = root.expanduser() / FOLDERS[split]
-    files = sorted(folder.glob(f"**/{_NAME}"))
-    if not files:
+    if next(folder.glob(f"**/{_NAME}"), None) is None:
         raise GameFileError(f"No {_NAME} was found below {folder}: {_FOLDER}.")
     tasks: list[Task] = []
-    for file in files:
-        id = file.parent.relative_to(folder.parent).as_posix()
-        if "movable" in id or "Sliced" in id or not _SOLVABLE.search(file.read_bytes()):
-            continue
+    for id, file in _played(folder):
         family = next(
             (part.split("-")[0] for part in id.split("/") if part.split("-")[0] in _FAMILIES), ""
         )
@@ -120,12 +116,21 @@ def official(root: Path, split: str) -> Sequence[Task]:
     return tuple(tasks[i] for i in in_turns([task.family for task in tasks]))
 
 
+def _played(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The names and files of the games of a split that ALFWorld plays, in the order of their paths."""
+    for file in sorted(folder.glob(f"**/{_NAME}")):
+        id = file.parent.relative_to(folder.parent).as_posix()
+        if "movable" not in id and "Sliced" not in id and _SOLVABLE.search(file.read_bytes()):
+            yield id, file
+
+
 def first_game(root: Path) -> Path:
-    """Some game below a folder of ALFWorld's data. Raises GameFileError if there is none."""
+    """The first game that is played below a folder of ALFWorld's data, by splits and paths. Raises
+    GameFileError if there is none."""
     for folder in FOLDERS.values():
-        for file in (root.expanduser() / folder).glob(f"**/{_NAME}"):
+        for _, file in _played(root.expanduser() / folder):
             return file
-    raise GameFileError(f"No {_NAME} was found below {root}: {_FOLDER}.")
+    raise GameFileError(f"No {_NAME} that can be played was found below {root}: {_FOLDER}.")
 
 
 def _json(path: Path) -> dict[str, object]:

@@ -59,6 +59,8 @@ class Household:
     families: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        # a file has a list, and suites are keys of their process pools
+        object.__setattr__(self, "families", tuple(self.families))
         if self.engine not in get_args(Engine):
             known = ", ".join(get_args(Engine))
             raise ValueError(f"There is no engine {self.engine!r}; the engines are {known}.")

@@ -46,7 +46,8 @@ class ScienceWorld:
                 topic such as "matter" or "classification"
     simplify    "easy", or simplifications separated by commas, as the simulator names them
     variations  most variations of each task in each split (all)
-    reward      "score", by how much the score rose or fell in [-1, 1], or "won", 1 at success
+    reward      "score", by how much the score rose or fell in [-2, 1] (failing takes it to
+                -1), or "won", 1 at success
     moves       ticks of the simulator's clock after which an episode is lost; "wait" takes ten (no limit)
     look        whether each text ends with a description of the room and the inventory
     actions     whether all valid actions are listed: hundreds, and slow

@@ -143,5 +143,5 @@ class Remote:
     def _json(self, content: bytes) -> Any:
         try:
             return json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._wrong("something that is not JSON") from None

@@ -50,10 +50,12 @@ class SearchQAEnv:
         self._question: Question | None = None
         self._task, self._text = Task(id=""), ""
         self._done, self._answer, self._flawless = False, "", True
+        self._given = False  # whether there is an answer, which may be empty
 
     def reset(self, task: Task) -> Observation:
         self._question, self._task = self._ask(task), task
         self._done, self._answer, self._flawless = False, "", True
+        self._given = False
         self._text = wording.question(self._question.text)
         return self._observe(valid=True)
 
@@ -67,7 +69,8 @@ class SearchQAEnv:
         if move.ends:
             self._done, self._answer, self._text = True, move.content, wording.ANSWERED
             # tags of an answer around none earn nothing, not even an empty one's worth
-            earned = self._worth(self._question) if move.kind == moves.ANSWER else 0.0
+            self._given = move.kind == moves.ANSWER
+            earned = self._worth(self._question) if self._given else 0.0
             return self._observe(valid=move.valid, earned=earned)
         if move.kind == moves.SEARCH:
             found = self._library().find(move.content)
@@ -96,7 +99,7 @@ class SearchQAEnv:
             done=self._done,
             state=(self._task.id, self._text, self._answer, flaw),
             score=f1(self._answer, golds),
-            won=exact_match(self._answer, golds) if self._done else None,
+            won=self._given and exact_match(self._answer, golds) if self._done else None,
             valid=valid,
             focus=(self._question.text,) if self._question else (),
         )

@@ -40,7 +40,7 @@ def read(body: bytes, k: int) -> Asked:
     """What a request asks for; k is for those that do not say how many. Raises Refused."""
     try:
         request = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(f"the body is not JSON ({error})") from None
     if not isinstance(request, dict):
         raise Refused("the body must be an object with `queries` or `query`")

@@ -81,14 +81,18 @@ def write(name: str, **arguments: object) -> str:
     >>> write("get_order_details", order_id="#W1")
     '{ "name" : "get_order_details" , "arguments" : { "order_id" : "#W1" } }'
     """
-    return _spaced({"name": name, "arguments": arguments})
+    return _spaced({"name": name, "arguments": arguments}, 0)
 
 
-def _spaced(value: object) -> str:
+def _spaced(value: object, depth: int) -> str:
+    """`depth` is that of the value in the call, whose arguments have 1. What is nested more deeply
+    than is read is left out, and what is left is still too deep to be read."""
+    if isinstance(value, dict | list | tuple) and depth > DEEPEST:
+        return "[ ]"
     if isinstance(value, dict):
-        inner = " , ".join(f"{json.dumps(k)} : {_spaced(v)}" for k, v in value.items())
+        inner = " , ".join(f"{json.dumps(k)} : {_spaced(v, depth + 1)}" for k, v in value.items())
         return f"{{ {inner} }}" if inner else "{ }"
     if isinstance(value, list | tuple):
-        inner = " , ".join(map(_spaced, value))
+        inner = " , ".join(_spaced(part, depth + 1) for part in value)
         return f"[ {inner} ]" if inner else "[ ]"
     return json.dumps(value)

@@ -8,6 +8,7 @@ TravelPlanner's evaluation does, which `cities_of`, `bare` and `place` hold.
 import ast
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -36,13 +37,14 @@ _LABELS: Final = {
     "dinner": "dinner",
     "accommodation": "accommodation",
 }
-_FROM_TO: Final = re.compile(r"from\s+(.+?)\s+to\s+([^,]+)")
+_FROM: Final = re.compile(r"from(\s+)")
+_TO: Final = re.compile(r"(?<!\s)\s+to(?=\s+[^,])")
+_THERE: Final = re.compile(r"\s+([^,]+)")
 _LABEL: Final = re.compile(
     r"(?<!\w)(?:day\s*(?P<day>\d{1,3})\s*:|day\s*:\s*(?P<number>\d{1,3})|(?P<label>current city|"
     r"transportation|breakfast|attractions?|lunch|dinner|accommodation)\s*:)",
     re.IGNORECASE,
 )
-_PARENTHESIS: Final = re.compile(r"\([^)]*\)")
 
 
 def cities_of(text: str) -> tuple[str, str] | None:
@@ -51,8 +53,25 @@ def cities_of(text: str) -> tuple[str, str] | None:
     >>> cities_of("Taxi, from Ash to Elm(Ohio), duration: 2 hours")
     ('Ash', 'Elm(Ohio)')
     """
-    found = _FROM_TO.search(text)
-    return (found[1], found[2]) if found else None
+    # what re.search(r"from\s+(.+?)\s+to\s+([^,]+)", text) finds, whose time grows with the cube of the
+    # number of blanks
+    ends = list(_TO.finditer(text))
+    for way in _FROM.finditer(text):
+        k = bisect_left(ends, way.end() + 1, key=re.Match.start)
+        if k < len(ends) and "\n" not in (city := text[way.end() : ends[k].start()]):
+            return city, _there(text, ends[k])
+        k = bisect_left(ends, way.start(1), key=re.Match.start)
+        # a "to" after blanks alone: one of them is the first city
+        blank = way[1][1:-1].rstrip("\n")[-1:]
+        if blank and k < len(ends) and ends[k].start() == way.start(1):
+            return blank, _there(text, ends[k])
+    return None
+
+
+def _there(text: str, to: re.Match[str]) -> str:
+    found = _THERE.match(text, to.end())
+    assert found is not None
+    return found[1]
 
 
 def bare(city: str) -> str:
@@ -61,10 +80,11 @@ def bare(city: str) -> str:
     >>> bare("Elm(Ohio)")
     'Elm'
     """
-    head = city.partition("\n")[0]
-    found = _PARENTHESIS.search(city)
+    start = city.find("(")
     # a line break before the parenthesis hides it
-    return city[: found.start()] if found and found.start() <= len(head) else city
+    if start < 0 or city.find(")", start) < 0 or "\n" in city[:start]:
+        return city
+    return city[:start]
 
 
 def place(text: str) -> tuple[str, str]:

@@ -138,6 +138,8 @@ class Desk:
 # -- CostEnquiry: what one day of a plan costs, as TravelPlanner's planners can ask (arXiv:2402.01622,
 # appendix B.1). Unlike the evaluation, it wants names whole.
 
+MOST_PEOPLE: Final = 10**6
+"""More than there are in a group; Python cannot divide whole numbers beyond all floats."""
 UNREADABLE: Final = "The sub plan can not be parsed into json format, please check."
 
 
@@ -147,7 +149,7 @@ def enquiry(world: World, argument: str) -> tuple[str, bool]:
     if days is None:
         return UNREADABLE, False
     people = days.get("people_number") if isinstance(days, dict) else None
-    if not isinstance(people, int) or people < 1 or itinerary.valid([days]) is None:
+    if not isinstance(people, int) or not 1 <= people <= MOST_PEOPLE or not itinerary.valid([days]):
         return f"{UNREADABLE} Only one day plan is supported.", False
     total, wrong = _day(world, days, people)
     if not wrong:

@@ -19,7 +19,7 @@ LONGEST: Final = 255
 """Longer words are cut into pieces of this length."""
 
 _ASCII: Final = re.compile(
-    r"(?=_*[A-Za-z0-9])(?:[A-Za-z](?:[:.'](?=[A-Za-z]))?|[0-9](?:[,;.'](?=[0-9]))?|_)+"
+    r"(?=_*[A-Za-z0-9])(?:[A-Za-z](?:[:.'](?=[A-Za-z]))?|[0-9](?:[,;.'](?=[0-9]))?|_)+|_+"
 )
 
 # one letter for each class of UAX #29: A letter, N digit, _ underscore, K katakana, H a word by
@@ -30,8 +30,10 @@ _WORD: Final = re.compile(
     r"(?=(?:_[xZs]*)*[AN])"
     r"(?:A[xZs]*(?:[:.][xZs]*(?=A))?|N[xZs]*(?:[,.][xZs]*(?=N))?|_[xZs]*)+"
     r"|(?:K[xZs]*)+|H[xZs]*|[Ss][SsxZ]*|[EM][xZs]*(?:M[xZs]*)?(?:(?<=Z)E[xZs]*(?:M[xZs]*)?)*"
-    r"|R[xZs]*R[xZs]*"
+    r"|R[xZs]*R[xZs]*|_[xZ_]*"
 )
+# the last alternative of both takes a run of underscores that is no word at once: looking for a
+# letter after each of them would take time that grows with the square of their number
 _MARKS: Final = {
     **dict.fromkeys((0x3A, 0xB7, 0x2D7, 0x387, 0x5F4, 0x2027, 0xFE13, 0xFE55, 0xFF1A), ":"),
     **dict.fromkeys((0x27, 0x2E, 0x2018, 0x2019, 0x2024, 0xFE52, 0xFF07, 0xFF0E), "."),
@@ -170,9 +172,10 @@ def words(text: str) -> list[str]:
     ['AT', "T's", '3,000', 'e', 'mails', 'a.b', '1.5']
     """
     if text.isascii():
-        found = _ASCII.findall(text)
+        found = [word for word in _ASCII.findall(text) if word.strip("_")]
     else:
-        found = [text[m.start() : m.end()] for m in _WORD.finditer(text.translate(_CLASSES))]
+        matches = _WORD.finditer(text.translate(_CLASSES))
+        found = [text[m.start() : m.end()] for m in matches if m[0].strip("_xZ")]
     if all(len(word) <= LONGEST for word in found):
         return found
     return [word[i : i + LONGEST] for word in found for i in range(0, len(word), LONGEST)]

@@ -215,7 +215,11 @@ def _expressions(text: str) -> list[dict[str, Any]] | str:
                 json.dumps(arguments, allow_nan=False)
             except (ValueError, TypeError, RecursionError, MemoryError):
                 return "an argument of a call is no plain value"
-            calls.append({"name": ast.unparse(each.func), "arguments": arguments})
+            try:
+                name = ast.unparse(each.func)
+            except RecursionError:  # f(a=1)()()() and so on
+                return "a call is no Python expression"
+            calls.append({"name": name, "arguments": arguments})
     return calls
 
 

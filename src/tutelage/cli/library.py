@@ -1,13 +1,11 @@
 """The functions of `import tutelage`: load, train, evaluate, suite, connect and check_env."""
 
-import copy
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from pydantic import JsonValue
-
-from tutelage.config import toml_file
+from tutelage.config import python_values, toml_file
 from tutelage.config.schema import Config
 from tutelage.envs import check, registry
 from tutelage.envs.base import Suite
@@ -29,6 +27,8 @@ from tutelage.runs.train import Watch
 from tutelage.runs.train import train as run_config
 
 Source = str | Path | Mapping[str, Any]
+WATCHES = ("started", "tested", "playing", "stepped", "evaluated", "warned", "closed")
+"""Methods of `Watch`."""
 PANEL = 100
 """Default number of tasks of an evaluation."""
 
@@ -44,30 +44,27 @@ def load(
     env.suite may be an object or a class, which then runs in this process (env.workers asks for
     worker processes). Raises ConfigError for what cannot be used.
     """
-    pairs = overrides.items() if isinstance(overrides, Mapping) else ()
-    texts = [f"{key}={_value(key, value)}" for key, value in pairs]
-    texts += [] if isinstance(overrides, Mapping) else list(overrides)
-    if not isinstance(source, Mapping):
+    if isinstance(overrides, Mapping) and "env.suite" in overrides:
+        overrides = {**overrides, "env.suite": _named(overrides["env.suite"])}
+    texts = python_values.settings(overrides)
+    if isinstance(source, str | os.PathLike):
         return toml_file.load(Path(source), texts, trust=trust)
-    table = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in source.items()
-    }
-    env = table.get("env", {})
-    if "suite" in env:
-        env["suite"] = _named(env["suite"])
-    return toml_file.parse(toml_file.override(copy.deepcopy(table), texts))
+    if not isinstance(source, Mapping):
+        raise ConfigError(
+            f"a configuration is a TOML file, a run's folder or a dict, and not "
+            f"{type(source).__name__}; give one of them"
+        )
+    table = dict(source)
+    env = table.get("env")
+    if isinstance(env, Mapping) and "suite" in env:
+        table["env"] = {**env, "suite": _named(env["suite"])}
+    return toml_file.parse(toml_file.override(python_values.table(table), texts))
 
 
-def _named(suite: object) -> str:
-    return suite if isinstance(suite, str) else registry.register(suite)
-
-
-def _value(key: str, value: object) -> str:
-    if key == "env.suite":
-        value = _named(value)
-    if isinstance(value, tuple):
-        value = list(value)
-    return toml_file.write_value(cast(JsonValue, value))
+def _named(suite: object) -> object:
+    """A suite's name; what cannot be one is left to be refused."""
+    plain = suite is None or isinstance(suite, str | int | float | Mapping | list | tuple)
+    return suite if plain else registry.register(suite)
 
 
 def train(config: Config | Source, *, watch: Watch | None = None, resume: bool = False) -> Run:
@@ -81,6 +78,14 @@ def train(config: Config | Source, *, watch: Watch | None = None, resume: bool =
     PolicyError for a configuration that cannot run, and RunError for later failures.
     """
     config = config if isinstance(config, Config) else load(config)
+    if not isinstance(resume, bool):
+        raise ConfigError(f"resume is {resume!r:.40}; give True or False")
+    missing = [name for name in WATCHES if not callable(getattr(watch, name, None))]
+    if watch is not None and missing:
+        raise ConfigError(
+            f"watch is {type(watch).__name__}, which has no method {missing[0]}; give an object with "
+            f"{', '.join(WATCHES)}, or leave it out"
+        )
     try:
         with joined() as ranks:
             run_config(config, resume=resume, watch=watch or _watch(), ranks=ranks)

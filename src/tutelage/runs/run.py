@@ -1,5 +1,6 @@
 """A run's folder in Python: its numbers, episodes, evaluations and checkpoints."""
 
+import os
 from pathlib import Path
 
 from tutelage.config.schema import Config
@@ -20,6 +21,8 @@ class Run:
     """
 
     def __init__(self, folder: str | Path) -> None:
+        if not isinstance(folder, str | os.PathLike):
+            raise RunError(f"a run is named by its folder, and not by {type(folder).__name__}")
         self.folder = Path(folder)
         if not (self.folder / CONFIG).exists():
             raise RunError(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tutelage.config.schema import Config
 from tutelage.envs import check, registry
 from tutelage.envs.base import Suite
 from tutelage.envs.check import Finding
+from tutelage.envs.guard import attempt
 from tutelage.errors import ConfigError
 from tutelage.evaluation import evaluate as evaluation
 from tutelage.evaluation.evaluate import Evaluation
@@ -130,19 +132,36 @@ def evaluate(
 
     Raises ConfigError if there is nothing to evaluate on.
     """
+    if tasks is not None:
+        python_values.whole("tasks", tasks, least=1)
+    python_values.number("temperature", temperature)
+    for name, value, wanted, form in (
+        ("split", split, str, "the name of a split"),
+        ("hint", hint, str, "the name of a hint"),
+        ("seed", seed, int, "a whole number"),
+        ("limits", limits, Limits | None, "tutelage.Limits(...)"),
+    ):
+        python_values.kind(name, value, wanted, form)
     if isinstance(what, str | Path) and suite is None:
         path = Path(what)
         what = Run(path) if path.is_dir() else load(path)
     if isinstance(what, Run | Config):
         if suite is not None:
             raise ConfigError("a run or a configuration names its suite itself; leave suite out")
+        if limits is not None or temperature or seed:
+            name = "limits" if limits is not None else "temperature" if temperature else "seed"
+            raise ConfigError(
+                f"{name} is for a policy or a model: a run or a configuration names its own in [rollout], "
+                f"[eval] and [run]; leave {name} out, or change the configuration"
+            )
         return _of_config(what, split=split, tasks=tasks, hint=hint)
     if suite is None:
         raise ConfigError("a policy is evaluated on a suite; give one, such as tl.suite('doors')")
     chosen = _suite(suite, {})
     policy = HFPolicy.load(str(what)) if isinstance(what, str | Path) else what
     split = split or _split(chosen)
-    panel = evaluation.panel(chosen, split, tasks or min(PANEL, len(chosen.tasks(split))))
+    there = attempt(f"tasks({split!r})", partial(chosen.tasks, split))
+    panel = evaluation.panel(chosen, split, tasks or min(PANEL, len(there)))
     session = Session(chosen, {"self": policy}, limits=limits or Limits())
     return evaluation.evaluate(session, panel, hint=hint, seed=seed, temperature=temperature)
 
@@ -184,12 +203,16 @@ def _suite(what: object, options: Mapping[str, Any]) -> Suite:
 
 def check_env(suite: object, *, splits: Iterable[str] = (), tasks: int = 5) -> list[Finding]:
     """Check a suite against the environment contract: one finding per check, with its problems."""
+    python_values.whole("tasks", tasks, least=1)
+    names = [splits] if isinstance(splits, str) else splits
+    if not isinstance(names, Iterable):
+        raise ConfigError(f"splits is {type(splits).__name__}; give a list of names of splits")
     chosen = _suite(suite, {})
-    return list(check.check(chosen, list(splits) or check.splits_of(chosen), tasks=tasks))
+    return list(check.check(chosen, list(names) or check.splits_of(chosen), tasks=tasks))
 
 
 def connect(
-    url: str, tokenizer: HFPolicy | str, *, model: str = "", key: str = "", context: int = 0
+    url: str, tokenizer: HFPolicy | str | Path, *, model: str = "", key: str = "", context: int = 0
 ) -> RemotePolicy:
     """A model on a server (vLLM, or `tutelage serve`) as a policy: it can act, and score tokens.
 
@@ -200,6 +223,15 @@ def connect(
 
     Raises PolicyError if the server cannot be reached or has another tokenizer.
     """
+    python_values.whole("context", context, least=0)
+    if not isinstance(tokenizer, HFPolicy | str | Path):
+        raise ConfigError(
+            f"tokenizer is {type(tokenizer).__name__}; give a policy, or the folder or hub id of a "
+            "tokenizer"
+        )
+    for name, value in (("url", url), ("model", model), ("key", key)):
+        if not isinstance(value, str):
+            raise ConfigError(f"{name} is {type(value).__name__}; give a text")
     if isinstance(tokenizer, HFPolicy):
         chat = tokenizer.chat
     else:
@@ -207,7 +239,7 @@ def connect(
 
         chat = Chat(
             AutoTokenizer.from_pretrained(
-                models.locate(tokenizer, where="tokenizer"), trust_remote_code=False
+                models.locate(str(tokenizer), where="tokenizer"), trust_remote_code=False
             )
         )
     client = models.client_of(key, url, where="connect", seed=0)

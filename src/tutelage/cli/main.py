@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tutelage import __version__
-from tutelage.cli.imports import interruptible
+from tutelage.cli.imports import Interrupts, interruptible
 from tutelage.cpu import wait_passively
 from tutelage.errors import NAME, Elsewhere, TutelageError, did_you_mean
 
@@ -36,7 +36,8 @@ class Command(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted.
+    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted
+    (143 by SIGTERM, 129 by SIGHUP).
 
     Every failure that a user can fix is one sentence on stderr.
     """
@@ -50,20 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = did_you_mean(given[0], COMMANDS) or ";"
         return say(f"there is no command {given[0]!r}{near} `{NAME} --help` lists them", WRONG)
     arguments = parsed(given)
+    asked = Interrupts()
     try:
         name = arguments.command.replace("-", "_")
         name += "_" * iskeyword(name)
-        with interruptible(f"{NAME}: stopped", INTERRUPTED):
+        with interruptible(f"{NAME}: stopped", asked):
             run = getattr(import_module("tutelage.cli.commands"), name)
             code: int = run(arguments)
         sys.stdout.flush()
-        return code
+        return asked.code if code == INTERRUPTED else code
     except Elsewhere:
         return WRONG
     except TutelageError as error:
         return say(str(error), WRONG)
     except KeyboardInterrupt:
-        return say("stopped", INTERRUPTED)
+        return say("stopped", asked.code)
     except BrokenPipeError:
         # the reader of our output has closed it; without this, Python reports it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,5 @@
-"""SIGTERM of a scheduler and SIGHUP of a closed terminal: a run writes a checkpoint, and nothing
-half-written is left."""
+"""SIGTERM of a scheduler, SIGHUP of a closed terminal and outputs that cannot be written: a run writes
+a checkpoint, and nothing half-written is left."""
 
 import os
 import pty
@@ -70,6 +70,52 @@ def test_a_terminal_that_is_closed_ends_a_run_with_a_checkpoint(going: Path) -> 
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
     stopped_between_checkpoints(going / "run")
+
+
+def test_an_output_that_nobody_reads_ends_a_run_with_a_checkpoint(going: Path) -> None:
+    with subprocess.Popen(
+        [*TUTELAGE, "train", "run.toml"],
+        cwd=going,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("step 0"):
+            pass
+        process.stdout.close()
+        assert process.wait(100) == 1
+        assert process.stderr is not None
+        (said,) = process.stderr.read().splitlines()
+    assert said.startswith(
+        "tutelage: stopped, since the output cannot be written (Broken pipe); `tut"
+    )
+    stopped_between_checkpoints(going / "run")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_command_without_its_streams_works(run: Path, closed: str) -> None:
+    done = subprocess.run(
+        [
+            "sh",
+            "-c",
+            f'exec "$@" {closed}',
+            "sh",
+            *TUTELAGE,
+            "convert",
+            "run",
+            "out",
+            "--to",
+            "atif",
+        ],
+        cwd=run.parent,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first = (run.parent / "out").read_text().splitlines()[0]
+    assert first.startswith('{"schema_version"')  # nothing that was printed
 
 
 SLOW_EXPORT = """

@@ -548,6 +548,11 @@ class _Loop:
                 if self.divided is None:
                     self._save_interrupted()
                 raise
+            except OSError:  # such as that of an output that nobody reads any more
+                if self.divided is None:
+                    with contextlib.suppress(OSError, RunError):
+                        self._save_interrupted()
+                raise
 
     def _stopping_together(self) -> None:
         self.watch.warned(

@@ -195,9 +195,10 @@ NO_LENGTHS = {
 }
 
 
-def raw_answer(head: str, body: bytes = b'{"data": []}') -> Iterator[int]:
+def raw_answer(head: str, body: bytes = b'{"data": []}', host: str = "127.0.0.1") -> Iterator[int]:
     """The port of a server that answers one connection with these bytes, and leaves it open."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as server:
         done = threading.Event()
 
         def answer() -> None:
@@ -231,6 +232,27 @@ def test_an_answer_before_the_answer_is_skipped(early: str) -> None:
     )
     with contextmanager(raw_answer)(head) as port:
         assert client(port, options=ONCE).ask("/v1/models").result(30) == {"data": []}
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_a_proxy_of_the_environment_is_not_asked(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listed({"data": []}) as server:
+        monkeypatch.setenv(name, f"http://user:{KEY}@127.0.0.1:1")
+        assert client(server.port, options=ONCE).ask("/v1/models").result(30) == {"data": []}
+
+
+def test_a_server_at_an_address_of_ipv6_is_asked() -> None:
+    with contextmanager(raw_answer)(
+        "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n", host="::1"
+    ) as port:
+        asker = Client(f"http://[::1]:{port}/v1", name="policies.teacher", options=ONCE)
+        assert asker.ask("/v1/models").result(30) == {"data": []}
+        assert asker.url == f"http://[::1]:{port}/v1"
+    with serving(policy(), host="::1") as server:
+        asker = Client(f"http://[::1]:{server.port}", name="policies.teacher", options=ONCE)
+        assert asker.ask("/v1/models").result(30)["data"][0]["id"] == "small"
 
 
 def test_no_request_waits_for_a_thread_that_died(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -297,7 +297,8 @@ def serve(arguments: argparse.Namespace) -> int:
         key=arguments.key,
         reload=arguments.reload,
     )
-    print(f"serving {server.endpoints.name} at http://{arguments.host}:{server.port}", flush=True)
+    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    print(f"serving {server.endpoints.name} at http://{host}:{server.port}", flush=True)
     with products("float32"):
         server.serve_forever()
     return 0

@@ -226,6 +226,47 @@ def test_a_run_is_named_by_its_folder(folder: Any) -> None:
     assert "named by" in sentence(lambda: tl.Run(folder))
 
 
+def three(step: Any) -> torch.Tensor:
+    return torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("advantage", "words"),
+    [
+        (lambda step: 1.0, "a function stands where a signal belongs"),
+        (3, "a int stands where a signal belongs"),
+        (tl.Signal(three, "mine"), "the signal 'mine' gave a Tensor of shape [3]"),
+        (tl.Signal(lambda step: torch.ones(24, 2), "mine"), "gave a Tensor of shape [24, 2]"),
+        (tl.Signal(lambda step: None, "mine"), "gave a NoneType"),  # type: ignore[arg-type, return-value]
+        (tl.Signal(lambda step: "x", "mine"), "gave a str"),  # type: ignore[arg-type, return-value]
+    ],
+)
+def test_what_is_no_signal_is_named(trainer: tl.Trainer, advantage: Any, words: str) -> None:
+    episodes = trainer.play(Doors().tasks("train")[:2], group_size=2)
+    algorithm = tl.Algorithm(terms=(tl.Reinforce(advantage=advantage),))
+    own = tl.Trainer(trainer.session, algorithm, lr=1e-3)
+    assert words in sentence(lambda: own.learn(episodes))
+
+
+@pytest.mark.parametrize("terms", [3, (3,), tl.Entropy(weight=tl.Signal(three, "x"))])
+def test_what_are_no_terms_is_named(terms: Any) -> None:
+    assert "where a tuple of terms belongs" in sentence(lambda: tl.Algorithm(terms=terms))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        (None, {}, "named by a folder or a hub id, and not by NoneType"),
+        (3, {}, "and not by int"),
+        ("model", {"device": "nope"}, "device is 'nope', which this machine does not have"),
+        ("model", {"device": 3.5}, "device is 3.5, which"),
+        ("model", {"dtype": "nope"}, "dtype is 'nope'; give float32 or bfloat16"),
+    ],
+)
+def test_a_model_s_settings_are_checked(name: Any, settings: dict[str, Any], words: str) -> None:
+    assert words in sentence(lambda: tl.HFPolicy.load(name, **settings))
+
+
 # -- tasks in another order
 
 

@@ -83,7 +83,7 @@ def test_a_run_is_evaluated_at_a_temperature(run: tl.Run) -> None:
         for found in (tl.evaluate(run, tasks=8), greedy, sampled)
     ]
     assert tokens[0] == tokens[1] != tokens[2]
-    with pytest.raises(ConfigError, match="temperature must be at least 0, got -1"):
+    with pytest.raises(ConfigError, match=r"temperature is -1\.0; give a number from 0 on"):
         tl.evaluate(run, temperature=-1.0)
 
 

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.cli.imports import interruptible
+from tutelage.cli.imports import Interrupts, interruptible
 
-SLOW = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+SLOW = "import os, signal, time\nos.kill(os.getpid(), signal.{name})\ntime.sleep(60)\n"
 PROGRAM = """
 import sys
-from tutelage.cli.imports import interruptible
-with interruptible("stopped", 130):
+from tutelage.cli.imports import Interrupts, interruptible
+with interruptible("stopped", Interrupts()):
     import slow_to_import
 """
 
 
-def test_ctrl_c_within_an_import_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "slow_to_import.py").write_text(SLOW)
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_ctrl_c_within_an_import_is_one_sentence(tmp_path: Path, name: str, code: int) -> None:
+    (tmp_path / "slow_to_import.py").write_text(SLOW.format(name=name))
     path = os.pathsep.join([str(tmp_path), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -29,7 +30,7 @@ def test_ctrl_c_within_an_import_is_one_sentence(tmp_path: Path) -> None:
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stderr) == (130, "stopped\n")
+    assert (done.returncode, done.stderr) == (code, "stopped\n")
 
 
 @pytest.mark.parametrize("module", ["tutelage.errors", "argparse", "tutelage.cli.main"])
@@ -52,6 +53,6 @@ def test_ctrl_c_while_the_command_line_itself_is_imported_is_one_sentence(module
 
 def test_ctrl_c_elsewhere_is_an_interrupt_as_usual() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), interruptible("stopped", 130):
+    with pytest.raises(KeyboardInterrupt), interruptible("stopped", Interrupts()):
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before

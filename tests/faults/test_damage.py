@@ -16,8 +16,9 @@ from support.tiny_runs import Quiet
 
 from tutelage.config.schema import AlgorithmSection
 from tutelage.envs.doors import Doors, DoorsEnv
-from tutelage.errors import Diverged, RunError, TutelageError
+from tutelage.errors import Diverged, PolicyError, RunError, TutelageError
 from tutelage.objective import Algorithm, Reinforce
+from tutelage.policies.hf.policy import HFPolicy
 from tutelage.runs import checkpoint, train
 from tutelage.runs.export import export
 from tutelage.signals import leave_one_out
@@ -284,3 +285,8 @@ def test_a_run_that_diverged_goes_on_at_a_lower_rate_from_the_last_good_weights(
     assert [x["lr"] for x in lines if x["phase"] == "train"] == [1e-3, 1e-3, 1e-4, 1e-4]
     # and afterwards it is held to its settings again
     assert "update.lr" in refused(settings, tmp_path, resume=True)
+
+
+def test_a_checkpoint_that_a_run_has_replaced_meanwhile_is_named(run: Path) -> None:
+    with pytest.raises(PolicyError, match=r"goes on, and has replaced its checkpoint step-000001 "):
+        HFPolicy.load(str(run / "checkpoints" / "step-000001"))

@@ -4,6 +4,7 @@ traceback."""
 import json
 import os
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def _instead(path: Path, make: Callable[[Path], object]) -> None:
     make(path)
 
 
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        here = os.open(path.parent, os.O_RDONLY)  # a socket's path has at most 107 bytes
+        server.bind(f"/proc/self/fd/{here}/{path.name}")
+        os.close(here)
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "a list": lambda path: path.write_text("[1, 2]\n"),
     "a number": lambda path: path.write_text("3\n"),
@@ -56,6 +64,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "texts for numbers": _texts_for_numbers,
     "a folder": lambda path: _instead(path, Path.mkdir),
     "a link to itself": lambda path: _instead(path, lambda p: p.symlink_to(p.name)),
+    "a named pipe": lambda path: _instead(path, os.mkfifo),
+    "a socket": lambda path: _instead(path, _socket),
 }
 
 
@@ -77,6 +87,58 @@ def test_it_is_read_or_refused_in_one_sentence(
         assert code in (0, 2), message
         assert len(message.splitlines()) == (code == 2), message
         assert not code or re.match(r"tutelage: run\b.*", message)
+
+
+@pytest.mark.parametrize("name", ["config.toml", ".lock", "columns.jsonl", "hints.jsonl"])
+def test_a_named_pipe_in_a_folder_is_never_waited_for(
+    run: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(run.parent)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(run.parent / "cache"))
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    ask = [*COMMANDS.values(), ["train", "run", "--resume"], ["export", "run", "out"]]
+    for arguments in ask if name == "config.toml" else COMMANDS.values():
+        code = main(arguments)
+        message = capsys.readouterr().err.strip()
+        assert code in (0, 2), message
+        assert len([line for line in message.splitlines() if "note:" not in line]) == (code == 2)
+
+
+def test_what_a_shell_puts_in_the_place_of_a_file_is_read(tmp_path: Path) -> None:
+    """As in `tutelage train <(generate)`, which names the end of a pipe."""
+    reads, writes = os.pipe()
+    os.write(writes, tiny_file().encode())
+    os.close(writes)
+    try:
+        assert toml_file.load(Path(f"/dev/fd/{reads}")).env.suite == "doors"
+    finally:
+        os.close(reads)
+    with pytest.raises(ConfigError, match=r"/dev/zero has .* characters, .* so it is no"):
+        toml_file.load(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize("form", ["messages", "atif", "parquet"])
+def test_convert_writes_over_nothing(
+    run: Path, form: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(run.parent)
+    out = Path("out.parquet" if form == "parquet" else "out.jsonl")
+    foreign = out.with_name(f"out.part{out.suffix}")
+    foreign.write_text("somebody's\n")
+    assert main(["convert", "run", str(out), "--to", form]) == 0
+    assert foreign.read_text() == "somebody's\n"
+    assert sorted(path.name for path in Path().iterdir() if path.is_file()) == [
+        out.name,
+        foreign.name,
+    ]
+    out.unlink()
+    out.symlink_to("nowhere")  # a link counts as somebody's too
+    assert main(["convert", "run", str(out), "--to", form]) == 2
+    assert "out" in capsys.readouterr().err
 
 
 def test_json_of_others_is_never_a_recursion_error() -> None:

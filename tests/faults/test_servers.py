@@ -5,6 +5,8 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +186,73 @@ def test_an_answer_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(http, "MAX_ANSWER_BYTES", 1 << 20)
     with listed(b"x" * (3 << 20)) as server:
         assert "sent more than 1 MB" in error_of(client(server.port, options=ONCE))
+
+
+NO_LENGTHS = {
+    "-1": "sent a Content-Length of '-1', which is no number of bytes",
+    "two": "sent a Content-Length of 'two', which is no number of bytes",
+    "1e1": "sent a Content-Length of '1e1', which is no number of bytes",
+}
+
+
+def raw_answer(head: str, body: bytes = b'{"data": []}', host: str = "127.0.0.1") -> Iterator[int]:
+    """The port of a server that answers one connection with these bytes, and leaves it open."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as server:
+        done = threading.Event()
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(head.encode() + body)
+                done.wait(30)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield int(server.getsockname()[1])
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("length", NO_LENGTHS)
+def test_a_length_that_is_none_is_not_waited_for(length: str) -> None:
+    once = RequestOptions(concurrent=1, deadline=20.0, retries=0)
+    with contextmanager(raw_answer)(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n") as port:
+        began = time.monotonic()
+        assert NO_LENGTHS[length] in error_of(client(port, options=once))
+        assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("early", ["103 Early Hints", "102 Processing", "199 Later"])
+def test_an_answer_before_the_answer_is_skipped(early: str) -> None:
+    head = (
+        f"HTTP/1.1 {early}\r\nLink: </x>\r\n\r\n" * 3
+        + "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n"
+    )
+    with contextmanager(raw_answer)(head) as port:
+        assert client(port, options=ONCE).ask("/v1/models").result(30) == {"data": []}
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_a_proxy_of_the_environment_is_not_asked(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listed({"data": []}) as server:
+        monkeypatch.setenv(name, f"http://user:{KEY}@127.0.0.1:1")
+        assert client(server.port, options=ONCE).ask("/v1/models").result(30) == {"data": []}
+
+
+def test_a_server_at_an_address_of_ipv6_is_asked() -> None:
+    with contextmanager(raw_answer)(
+        "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n", host="::1"
+    ) as port:
+        asker = Client(f"http://[::1]:{port}/v1", name="policies.teacher", options=ONCE)
+        assert asker.ask("/v1/models").result(30) == {"data": []}
+        assert asker.url == f"http://[::1]:{port}/v1"
+    with serving(policy(), host="::1") as server:
+        asker = Client(f"http://[::1]:{server.port}", name="policies.teacher", options=ONCE)
+        assert asker.ask("/v1/models").result(30)["data"][0]["id"] == "small"
 
 
 def test_no_request_waits_for_a_thread_that_died(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from support.tiny_models import policy, small_chat
 
 from tutelage.errors import PolicyError
 from tutelage.policies.base import Request
+from tutelage.policies.server.account import Account
 from tutelage.policies.server.chat import ChatPolicy, TextChat, messages
 
 TALK = (
@@ -105,6 +106,63 @@ def test_other_answers_are_refused(answer: object) -> None:
         actor.wait()
         with pytest.raises(PolicyError, match="does not answer as OpenAI's chat completions"):
             actor.poll()
+
+
+@pytest.mark.parametrize("count", [None, -1, 1.5, "3", True, 10**40, [3]])
+@pytest.mark.parametrize("name", ["completion_tokens", "prompt_tokens"])
+def test_a_usage_that_is_none_is_named(name: str, count: object) -> None:
+    """A negative number would lower what was spent, and a missing one would not be counted."""
+    usage = {"completion_tokens": 3, "prompt_tokens": 5, name: count}
+    with listed({**OK, "usage": usage}) as server:
+        account = Account(name="policies.teacher", price=(1.0, 1.0), limit=9.0)
+        actor = ChatPolicy(client(server.port), model="m", account=account)
+        actor.submit(request(actor.chat.open("", "hi")))
+        actor.wait()
+        with pytest.raises(PolicyError, match=rf"for usage\.{name}, where its number of tokens"):
+            actor.poll()
+
+
+@pytest.mark.parametrize("usage", [None, [], "many", {}])
+def test_answers_without_their_usage_are_named(usage: object) -> None:
+    with listed({**OK, "usage": usage}) as server:
+        actor = ChatPolicy(client(server.port), model="m")
+        actor.submit(request(actor.chat.open("", "hi")))
+        actor.wait()
+        with pytest.raises(PolicyError, match=r"has None for usage\.completion_tokens"):
+            actor.poll()
+
+
+@pytest.mark.parametrize("count", [None, "5", -5])
+def test_what_is_read_is_not_asked_for_where_it_costs_nothing(count: object) -> None:
+    with listed({**OK, "usage": {"completion_tokens": 3, "prompt_tokens": count}}) as server:
+        actor = ChatPolicy(client(server.port), model="m")
+        actor.submit(request(actor.chat.open("", "hi")))
+        actor.wait()
+        assert len(actor.poll()) == 1
+        assert actor.account.numbers()["read"] == 0
+
+
+def test_an_error_that_is_sent_as_an_answer_is_shown() -> None:
+    with listed({"error": {"message": "the provider is overloaded.", "code": 502}}) as server:
+        actor = ChatPolicy(client(server.port), model="m")
+        actor.submit(request(actor.chat.open("", "hi")))
+        actor.wait()
+        with pytest.raises(
+            PolicyError, match=r"do \(the provider is overloaded\); fix the address"
+        ):
+            actor.poll()
+
+
+@pytest.mark.parametrize("content", ["", None, "   "])
+def test_an_empty_answer_is_an_answer(content: object) -> None:
+    choice = {"message": {"content": content}, "finish_reason": "stop"}
+    with listed({"choices": [choice], "usage": {"completion_tokens": 0}}) as server:
+        actor = ChatPolicy(client(server.port), model="m")
+        actor.submit(request(actor.chat.open("", "hi")))
+        actor.wait()
+        (found,) = actor.poll()
+    assert (actor.chat.text(found.tokens), found.ended) == (content or "", True)
+    assert found.tokens
 
 
 def test_a_temperature_that_is_refused_is_no_result() -> None:

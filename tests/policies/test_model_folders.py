@@ -260,6 +260,13 @@ REFUSED: dict[str, tuple[Change, str]] = {
         settings("config.json", architectures=["Qwen3ForSequenceClassification"]),
         r"is a Qwen3ForSequenceClassification, which writes no text; give the folder",
     ),
+    **{
+        f"a context of {length!r} tokens": (
+            settings("config.json", max_position_embeddings=length),
+            r"config\.json: max_position_embeddings = .* is not the length of a context; write",
+        )
+        for length in (0, -1, 0.5, True, "4096")
+    },
     "a number for its architectures": (
         settings("config.json", architectures=-1),
         r"has architectures = -1; it must be a list of names",

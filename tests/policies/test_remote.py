@@ -269,6 +269,20 @@ BAD_SCORES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda a: {"choices": [{"prompt_logprobs": [None, a[1], {"5": {}}]}]}, "None stands where"),
     (lambda a: {"choices": [{"prompt_logprobs": [None, a[1], {"5": {"logprob": 2.0}}]}]}, "2.0 st"),
     (lambda a: [1], "has no choices"),
+    (
+        lambda a: {"choices": [{"prompt_logprobs": a}] * 2},
+        "one choice was asked for, and its answer",
+    ),
+    (lambda a: {"choices": [{"prompt_logprobs": "abc"}]}, "does not answer as asked"),
+    (lambda a: {"choices": [{"prompt_logprobs": 3}]}, "does not answer as asked"),
+    (lambda a: {"choices": [{"prompt_logprobs": [None, "x", "9"]}]}, "does not answer as asked"),
+    *[
+        (
+            lambda a, x=x: {"choices": [{"prompt_logprobs": [None, a[1], {"5": {"logprob": x}}]}]},  # type: ignore[misc]
+            "stands where a log-probability should",
+        )
+        for x in (math.nan, math.inf, -math.inf, "-1.0", [-1.0], True, False, -(10**40), 1)
+    ],
 ]
 
 
@@ -298,6 +312,18 @@ def choice(tokens: list[int], logps: list[float], **more: Any) -> dict[str, Any]
         (choice([], []), "sampled 0"),
         (choice([5, 6], [-1.0] * 2), "without the end-of-turn token"),
         (choice([5, END], [-1.0, math.inf]), "stands where a log-probability should"),
+        *[
+            (choice([5, END], [-1.0, x]), "stands where a log-probability should")
+            for x in (math.nan, -math.inf, "-1", None, True, 2.0, [-1.0])
+        ],
+        *[
+            (choice([5, token], [-1.0] * 2), "token ids are not whole numbers from 0 on")
+            for token in (-1, 1.5, "7", None, True, math.nan)
+        ],
+        (choice([5, END], 3), "does not answer as asked"),  # type: ignore[arg-type]
+        (choice(3, [-1.0]), "token ids are not whole numbers"),  # type: ignore[arg-type]
+        ({"choices": choice([5, END], [-1.0] * 2)["choices"] * 2}, "one choice was asked for"),
+        ({"choices": {}}, "has no choices"),
         (choice([5000, END], [-1.0] * 2), "sampled token 5000, which is not among the"),
         ({"choices": [{"logprobs": {"tokens": ["the"], "token_logprobs": [0.0]}}]}, "as text"),
     ],

@@ -139,7 +139,10 @@ def test_a_key_is_asked_for() -> None:
 
 
 def test_a_port_that_is_taken() -> None:
-    with serving(policy()) as server, pytest.raises(ConfigError, match="choose another --port"):
+    with (
+        serving(policy()) as server,
+        pytest.raises(ConfigError, match="choose another --host or --port"),
+    ):
         Server(policy(), name="x", port=server.port)
 
 

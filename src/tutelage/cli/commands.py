@@ -1,11 +1,12 @@
 """The function of each command, by name; each imports what it needs when it runs."""
 
 import argparse
+import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tutelage.cli.main import FAILED, INTERRUPTED, parser, say
+from tutelage.cli.main import DISK, FAILED, INTERRUPTED, leave_output, parser, say
 from tutelage.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,6 +67,14 @@ def train(arguments: argparse.Namespace) -> int:
         from tutelage.runs.folder import standing
 
         return say(f"stopped; {standing(Path(config.run.folder))}", INTERRUPTED)
+    except OSError as error:
+        if config is None or error.filename is not None or error.errno not in (*DISK, errno.EPIPE):
+            raise
+        from tutelage.runs.folder import standing
+
+        leave_output()
+        why = f"the output cannot be written ({error.strerror})"
+        return say(f"stopped, since {why}; {standing(Path(config.run.folder))}", FAILED)
     if not (arguments.quiet or arguments.json or ranks.rank):
         print(f"done: {config.run.folder}")
     return 0
@@ -288,7 +297,8 @@ def serve(arguments: argparse.Namespace) -> int:
         key=arguments.key,
         reload=arguments.reload,
     )
-    print(f"serving {server.endpoints.name} at http://{arguments.host}:{server.port}", flush=True)
+    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    print(f"serving {server.endpoints.name} at http://{host}:{server.port}", flush=True)
     with products("float32"):
         server.serve_forever()
     return 0

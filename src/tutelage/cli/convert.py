@@ -1,13 +1,16 @@
 """`tutelage convert`: recorded episodes in forms that other tools read, and theirs as episodes."""
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tutelage import __version__
 from tutelage.config import json_text
+from tutelage.config.plain_file import read_text
 from tutelage.errors import RunError, TutelageError, first_line
 from tutelage.rollout import formats, record
+from tutelage.rollout.disk import move_to_new, refuse_existing, remove
 
 EPISODES = "episodes.jsonl"
 
@@ -21,14 +24,14 @@ def convert(source: Path, out: Path, form: str, *, won: bool, tokenizer: str = "
 
     Raises RunError rather than overwrite a file, and for what cannot be read.
     """
-    if out.exists():
-        raise RunError(f"{out} exists already; choose another file, or remove it")
+    refuse_existing(out)
     path = source / EPISODES if source.is_dir() else source
     if not path.exists():
         raise RunError(f"{path} does not exist; give a run's folder or a file of episodes")
     lines = _read(path, form, tokenizer)
     chosen = (line for line in lines if not won or line["won"])
-    part = out.with_name(f"{out.stem}.part{out.suffix}")
+    # a name that nobody else has, also where the same is converted twice at the same time
+    part = out.with_name(f".{out.stem}.draft-{os.getpid()}{out.suffix}")
     try:
         if form in ("parquet", "inspect"):
             from tutelage.rollout import tables
@@ -41,7 +44,7 @@ def convert(source: Path, out: Path, form: str, *, won: bool, tokenizer: str = "
                 for line in chosen:
                     file.write(record.dump(_written(line, form)) + "\n")
                     count += 1
-        part.rename(out)
+        move_to_new(part, out)
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error.strerror})") from error
     except (TutelageError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -52,7 +55,7 @@ def convert(source: Path, out: Path, form: str, *, won: bool, tokenizer: str = "
             "give the folder of a run, or a file that `tutelage collect` wrote"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        remove(part)
     return count
 
 
@@ -80,7 +83,7 @@ def _read(path: Path, form: str, tokenizer: str) -> Iterator[Mapping[str, Any]]:
         return
     if path.suffix == ".json":  # one trajectory, over several lines
         try:
-            trajectories = [json_text.table(path.read_text(encoding="utf-8"))]
+            trajectories = [json_text.table(read_text(path))]
         except ValueError as error:
             raise RunError(f"{path} is not JSON: {error}") from error
         for trajectory in trajectories:
@@ -115,7 +118,7 @@ def _talks(
         raise RunError(f"{beside} exists already; remove it, or convert that file")
     for k, line in enumerate(lines, 1):
         conversation(line, where=f"{path}, row {k}")
-    with beside.open("w", encoding="utf-8") as file:
+    with beside.open("x", encoding="utf-8") as file:
         for line in lines:
             file.write(record.dump(line) + "\n")
     print(f"the conversations are in {beside}, for the suite messages")

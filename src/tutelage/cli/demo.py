@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tutelage.cli.progress import watch_for
 from tutelage.config import json_text
+from tutelage.config.plain_file import read_text
 from tutelage.config.run_mark import is_run
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load
@@ -101,7 +102,7 @@ def taught_by(config: Config, path: Path, console: Console) -> Result:
     """The teacher alone on the panel; evaluated once and stored in `path`."""
     if path.exists():
         try:
-            return Result(name="teacher", line=json_text.table(path.read_text(encoding="utf-8")))
+            return Result(name="teacher", line=json_text.table(read_text(path)))
         except (ValueError, TypeError):
             raise ConfigError(
                 f"{path} holds no evaluation that the demo wrote; remove it, or name another --folder"

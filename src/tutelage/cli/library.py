@@ -1,17 +1,19 @@
 """The functions of `import tutelage`: load, train, evaluate, suite, connect and check_env."""
 
-import copy
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 
-from tutelage.config import mistakes, toml_file
+from tutelage.config import mistakes, python_values, toml_file
 from tutelage.config.schema import Config
 from tutelage.envs import check, registry
 from tutelage.envs.base import Suite
 from tutelage.envs.check import Finding
+from tutelage.envs.guard import attempt
 from tutelage.errors import ConfigError
 from tutelage.evaluation import evaluate as evaluation
 from tutelage.evaluation.evaluate import Evaluation
@@ -29,6 +31,8 @@ from tutelage.runs.train import Watch
 from tutelage.runs.train import train as run_config
 
 Source = str | Path | Mapping[str, Any]
+WATCHES = ("started", "tested", "playing", "stepped", "evaluated", "warned", "closed")
+"""Methods of `Watch`."""
 PANEL = 100
 """Default number of tasks of an evaluation."""
 
@@ -44,30 +48,27 @@ def load(
     env.suite may be an object or a class, which then runs in this process (env.workers asks for
     worker processes). Raises ConfigError for what cannot be used.
     """
-    pairs = overrides.items() if isinstance(overrides, Mapping) else ()
-    texts = [f"{key}={_value(key, value)}" for key, value in pairs]
-    texts += [] if isinstance(overrides, Mapping) else list(overrides)
-    if not isinstance(source, Mapping):
+    if isinstance(overrides, Mapping) and "env.suite" in overrides:
+        overrides = {**overrides, "env.suite": _named(overrides["env.suite"])}
+    texts = python_values.settings(overrides)
+    if isinstance(source, str | os.PathLike):
         return toml_file.load(Path(source), texts, trust=trust)
-    table = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in source.items()
-    }
-    env = table.get("env", {})
-    if "suite" in env:
-        env["suite"] = _named(env["suite"])
-    return toml_file.parse(toml_file.override(copy.deepcopy(table), texts))
+    if not isinstance(source, Mapping):
+        raise ConfigError(
+            f"a configuration is a TOML file, a run's folder or a dict, and not "
+            f"{type(source).__name__}; give one of them"
+        )
+    table = dict(source)
+    env = table.get("env")
+    if isinstance(env, Mapping) and "suite" in env:
+        table["env"] = {**env, "suite": _named(env["suite"])}
+    return toml_file.parse(toml_file.override(python_values.table(table), texts))
 
 
-def _named(suite: object) -> str:
-    return suite if isinstance(suite, str) else registry.register(suite)
-
-
-def _value(key: str, value: object) -> str:
-    if key == "env.suite":
-        value = _named(value)
-    if isinstance(value, tuple):
-        value = list(value)
-    return toml_file.write_value(cast(JsonValue, value))
+def _named(suite: object) -> object:
+    """A suite's name; what cannot be one is left to be refused."""
+    plain = suite is None or isinstance(suite, str | int | float | Mapping | list | tuple)
+    return suite if plain else registry.register(suite)
 
 
 def train(config: Config | Source, *, watch: Watch | None = None, resume: bool = False) -> Run:
@@ -81,6 +82,14 @@ def train(config: Config | Source, *, watch: Watch | None = None, resume: bool =
     PolicyError for a configuration that cannot run, and RunError for later failures.
     """
     config = config if isinstance(config, Config) else load(config)
+    if not isinstance(resume, bool):
+        raise ConfigError(f"resume is {resume!r:.40}; give True or False")
+    missing = [name for name in WATCHES if not callable(getattr(watch, name, None))]
+    if watch is not None and missing:
+        raise ConfigError(
+            f"watch is {type(watch).__name__}, which has no method {missing[0]}; give an object with "
+            f"{', '.join(WATCHES)}, or leave it out"
+        )
     try:
         with joined() as ranks:
             run_config(config, resume=resume, watch=watch or _watch(), ranks=ranks)
@@ -127,6 +136,17 @@ def evaluate(
     Raises ConfigError if there is nothing to evaluate on, or for a run or a configuration with a
     suite, a seed or limits, which are its own.
     """
+    if tasks is not None:
+        python_values.whole("tasks", tasks, least=1)
+    if temperature is not None:
+        python_values.number("temperature", temperature)
+    for name, value, wanted, form in (
+        ("split", split, str, "the name of a split"),
+        ("hint", hint, str, "the name of a hint"),
+        ("seed", seed, int | None, "a whole number"),
+        ("limits", limits, Limits | None, "tutelage.Limits(...)"),
+    ):
+        python_values.kind(name, value, wanted, form)
     if isinstance(what, str | Path) and suite is None:
         path = Path(what)
         what = Run(path) if path.is_dir() else load(path)
@@ -145,7 +165,8 @@ def evaluate(
     chosen = _suite(suite, {})
     policy = HFPolicy.load(str(what)) if isinstance(what, str | Path) else what
     split = split or _split(chosen)
-    panel = evaluation.panel(chosen, split, tasks or min(PANEL, len(chosen.tasks(split))))
+    there = attempt(f"tasks({split!r})", partial(chosen.tasks, split))
+    panel = evaluation.panel(chosen, split, tasks or min(PANEL, len(there)))
     session = Session(chosen, {"self": policy}, limits=limits or Limits())
     return evaluation.evaluate(
         session, panel, hint=hint, seed=seed or 0, temperature=temperature or 0.0
@@ -196,12 +217,16 @@ def _suite(what: object, options: Mapping[str, Any]) -> Suite:
 
 def check_env(suite: object, *, splits: Iterable[str] = (), tasks: int = 5) -> list[Finding]:
     """Check a suite against the environment contract: one finding per check, with its problems."""
+    python_values.whole("tasks", tasks, least=1)
+    names = [splits] if isinstance(splits, str) else splits
+    if not isinstance(names, Iterable):
+        raise ConfigError(f"splits is {type(splits).__name__}; give a list of names of splits")
     chosen = _suite(suite, {})
-    return list(check.check(chosen, list(splits) or check.splits_of(chosen), tasks=tasks))
+    return list(check.check(chosen, list(names) or check.splits_of(chosen), tasks=tasks))
 
 
 def connect(
-    url: str, tokenizer: HFPolicy | str, *, model: str = "", key: str = "", context: int = 0
+    url: str, tokenizer: HFPolicy | str | Path, *, model: str = "", key: str = "", context: int = 0
 ) -> RemotePolicy:
     """A model on a server (vLLM, or `tutelage serve`) as a policy: it can act, and score tokens.
 
@@ -212,6 +237,15 @@ def connect(
 
     Raises PolicyError if the server cannot be reached or has another tokenizer.
     """
+    python_values.whole("context", context, least=0)
+    if not isinstance(tokenizer, HFPolicy | str | Path):
+        raise ConfigError(
+            f"tokenizer is {type(tokenizer).__name__}; give a policy, or the folder or hub id of a "
+            "tokenizer"
+        )
+    for name, value in (("url", url), ("model", model), ("key", key)):
+        if not isinstance(value, str):
+            raise ConfigError(f"{name} is {type(value).__name__}; give a text")
     if isinstance(tokenizer, HFPolicy):
         chat = tokenizer.chat
     else:
@@ -219,7 +253,7 @@ def connect(
 
         chat = Chat(
             AutoTokenizer.from_pretrained(
-                models.locate(tokenizer, where="tokenizer"), trust_remote_code=False
+                models.locate(str(tokenizer), where="tokenizer"), trust_remote_code=False
             )
         )
     client = models.client_of(key, url, where="connect", seed=0)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tutelage import __version__
-from tutelage.cli.imports import interruptible
+from tutelage.cli.imports import Interrupts, interruptible
 from tutelage.cpu import wait_passively
 from tutelage.errors import NAME, Elsewhere, TutelageError, did_you_mean
 
@@ -36,11 +36,13 @@ class Command(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted.
+    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted
+    (143 by SIGTERM, 129 by SIGHUP).
 
     Every failure that a user can fix is one sentence on stderr.
     """
     wait_passively()
+    _open_streams()
     _set_console()
     given = list(sys.argv[1:] if argv is None else argv)
     if not given:
@@ -50,29 +52,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = did_you_mean(given[0], COMMANDS) or ";"
         return say(f"there is no command {given[0]!r}{near} `{NAME} --help` lists them", WRONG)
     arguments = parsed(given)
+    asked = Interrupts()
     try:
         name = arguments.command.replace("-", "_")
         name += "_" * iskeyword(name)
-        with interruptible(f"{NAME}: stopped", INTERRUPTED):
+        with interruptible(f"{NAME}: stopped", asked):
             run = getattr(import_module("tutelage.cli.commands"), name)
             code: int = run(arguments)
         sys.stdout.flush()
-        return code
+        return asked.code if code == INTERRUPTED else code
     except Elsewhere:
         return WRONG
     except TutelageError as error:
         return say(str(error), WRONG)
     except KeyboardInterrupt:
-        return say("stopped", INTERRUPTED)
+        return say("stopped", asked.code)
     except BrokenPipeError:
-        # the reader of our output has closed it; without this, Python reports it again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_output()  # its reader has closed it
         return FAILED
     except OSError as error:
         if error.errno not in DISK:
             raise
         where = str(error.filename)[:200] if error.filename is not None else "the output"
         return say(f"{where} cannot be read or written ({error.strerror})", FAILED)
+
+
+def leave_output() -> None:
+    """Write nothing more to stdout, which cannot be written; Python would report it again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_streams() -> None:
+    """Give a process that was started without stdin, stdout or stderr (`>&-`) empty ones: the next
+    files that it opens would take their numbers, and whatever is printed would go into these."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = ("stdin", "stdout", "stderr").index(name)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _set_console() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage.config import json_text
+from tutelage.config.plain_file import read_text
 from tutelage.config.schema import BuildSection, PolicySection
 from tutelage.errors import ConfigError
 
@@ -180,7 +181,7 @@ def read(folder: Path) -> Shape | None:
     """The shape of a model in a folder; None for other architectures."""
     path = folder / "config.json"
     try:
-        raw = json_text.table(path.read_text(encoding="utf-8"))
+        raw = json_text.table(read_text(path))
         return _shape_of(raw)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error

@@ -5,6 +5,8 @@ import os
 import stat
 from pathlib import Path
 
+from tutelage.config.plain_file import read_text
+
 LOCK, META = ".lock", "meta.json"
 MARK = "a run of tutelage\n"
 """The content of `.lock`, which marks the other files of the folder as a run's."""
@@ -28,7 +30,7 @@ def marked(folder: Path) -> bool:
 
 def described(folder: Path) -> bool:
     try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        meta = json.loads(read_text(folder / META))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(meta, dict) and "tutelage" in meta

@@ -1,5 +1,6 @@
 """Read TOML files into `Config` and write them back; errors are sentences that name the key."""
 
+import io
 import os
 import re
 import tomllib
@@ -11,6 +12,7 @@ from pydantic import JsonValue, ValidationError
 
 from tutelage.config import mistakes
 from tutelage.config.paths import expanded
+from tutelage.config.plain_file import open_plain
 from tutelage.config.run_mark import is_run
 from tutelage.config.schema import Config, section_of
 from tutelage.config.trust import check as check_trust
@@ -61,8 +63,10 @@ def run_at(path: Path) -> Path | None:
 def read_table(path: Path) -> Table:
     """A TOML file as a table, unchecked."""
     try:
+        with open_plain(path) as file:
+            raw = file.read(4 * LONGEST_FILE + 1)  # of a device too, which has no end
         # Windows editors write a byte-order mark before the text
-        text = path.read_text(encoding="utf-8-sig")
+        text = io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8-sig").read()
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}{_beside(path)}") from None
     except IsADirectoryError:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tutelage.config.plain_file import read_text
 from tutelage.config.run_mark import META, is_run
 from tutelage.errors import ConfigError
 
@@ -62,8 +63,8 @@ def ours(path: Path) -> bool:
     if not is_run(path.parent) or path.name != "config.toml":
         return not hasattr(os, "geteuid") or path.stat().st_uid in (os.geteuid(), 0)
     try:
-        signed = json.loads((path.parent / META).read_text(encoding="utf-8"))[SIGNED]
-        own = signature(path.read_text(encoding="utf-8"))
+        signed = json.loads(read_text(path.parent / META))[SIGNED]
+        own = signature(read_text(path))
         return bool(own) and any(hmac.compare_digest(own, str(each)) for each in signed)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False

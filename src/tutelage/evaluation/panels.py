@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from tutelage.config.plain_file import read_text
 from tutelage.envs.base import Suite
 from tutelage.errors import ConfigError, did_you_mean
 from tutelage.evaluation.evaluate import Panel, fingerprint
@@ -62,7 +63,7 @@ def find(name: str) -> NamedPanel:
 
 def _read(path: Path) -> NamedPanel:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
         return NamedPanel(
             name=path.stem,
             suite=str(found["suite"]),

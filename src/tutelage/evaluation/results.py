@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tutelage.config import json_text
+from tutelage.config.plain_file import read_bytes, read_text
 from tutelage.errors import RunError
 from tutelage.evaluation import measures, panels
 from tutelage.evaluation.evaluate import Evaluation, Known
@@ -88,7 +89,7 @@ class Partial:
         path = self.folder / FACTS
         try:
             if path.exists():
-                self._compare(json_text.table(path.read_text(encoding="utf-8")), facts)
+                self._compare(json_text.table(read_text(path)), facts)
                 self._read()
             else:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +113,7 @@ class Partial:
         path = self.folder / EPISODES
         if not path.exists():
             return
-        data = path.read_bytes()
+        data = read_bytes(path)
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
             os.truncate(path, whole)  # a line that a kill cut short

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.config.paths import expanded
+from tutelage.config.plain_file import read_text
 from tutelage.config.toml_file import table_of
 from tutelage.envs.registry import SUITES, package_folder
 from tutelage.errors import ConfigError, did_you_mean
@@ -85,7 +86,7 @@ def load(name: str) -> Bank:
 
 def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = read_text(path).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"hints.bank: {path} cannot be read ({error}); fix the file") from None
     if not text:

@@ -42,6 +42,14 @@ class Algorithm:
     acting: Acting = field(default_factory=Acting)
 
     def __post_init__(self) -> None:
+        terms: object = self.terms
+        wrong = [] if isinstance(terms, tuple | list) else [terms]
+        wrong += [term for term in self.terms if not hasattr(term, "bind")] if not wrong else []
+        if wrong:
+            raise ConfigError(
+                f"terms has {type(wrong[0]).__name__} where a tuple of terms belongs; write them as in "
+                "terms=(tutelage.Reinforce(...),)"
+            )
         names = [term.name for term in self.terms]
         if len(set(names)) < len(names):
             raise ValueError(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from tutelage.errors import ConfigError
 from tutelage.objective.aligned import Coverage
 from tutelage.objective.batch import TokenBatch
 from tutelage.objective.lazy_scores import LazyScores, Narrowed
@@ -72,6 +73,11 @@ class Step:
 
     def weight(self, signal: "Signal") -> Tensor:
         """[N] a signal's values at the requested tokens, 0 elsewhere."""
+        if not isinstance(signal, Signal):
+            raise ConfigError(
+                f"a {type(signal).__name__} stands where a signal belongs; write a function of a step as "
+                'tutelage.Signal(function, "its name")'
+            )
         value = signal(self)
         return value if self.requested is None else torch.where(self.requested, value, 0.0)
 
@@ -108,12 +114,19 @@ class Signal:
     views: tuple[str, ...] = ()
 
     def __call__(self, step: Step) -> Tensor:
-        """-> [N] in float32."""
+        """-> [N] in float32. Raises ConfigError where the function gives something else."""
+        count = len(step.batch.token)
         with torch.no_grad():
-            value = torch.as_tensor(
-                self.of(step if self.tokenwise else step.full()), dtype=torch.float32
-            )
-            value = value.to(step.batch.token.device).expand(len(step.batch.token))
+            found = self.of(step if self.tokenwise else step.full())
+            try:
+                value = torch.as_tensor(found, dtype=torch.float32)
+                value = value.to(step.batch.token.device).expand(count)
+            except (TypeError, ValueError, RuntimeError) as error:
+                shape = f" of shape {list(found.shape)}" if isinstance(found, Tensor) else ""
+                raise ConfigError(
+                    f"the signal {self.name!r} gave a {type(found).__name__}{shape}; let its function "
+                    f"return a number for each of the step's {count} sampled tokens, or one for all"
+                ) from error
         step.note(self.name, value)
         return value
 
@@ -142,6 +155,8 @@ class Signal:
         )
 
     def __add__(self, other: "Signal") -> "Signal":
+        if not isinstance(other, Signal):
+            return NotImplemented
         return Signal(
             lambda s: self(s) + other(s),
             f"({self.name} + {other.name})",
@@ -152,6 +167,8 @@ class Signal:
         )
 
     def __mul__(self, other: "Signal") -> "Signal":
+        if not isinstance(other, Signal):
+            return NotImplemented
         # the factor that reads all tokens anyway goes first: the tokenwise one is then computed
         # only where that is not 0
         first, second = sorted((self, other), key=lambda signal: signal.tokenwise)

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from tutelage.config.plain_file import read_text
 from tutelage.errors import EndlessTemplateError, PolicyError, first_line
 from tutelage.prompts.bounded import TooMuch, bounded, check_operations
 from tutelage.prompts.toolbox import WORDS, Toolbox
@@ -56,7 +57,7 @@ def read_template(path: Path) -> str:
     Raises PolicyError for a file that is no text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_text(path).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise PolicyError(
             f"{path} is not a text file in UTF-8 (byte {error.start}); save it as UTF-8"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tutelage.config import json_text
+from tutelage.config.plain_file import open_plain
 from tutelage.errors import RunError
 from tutelage.types import Episode, Observation, Stop, Taken, Task, Turn
 
@@ -87,7 +88,7 @@ def read(path: Path) -> Iterator[dict[str, object]]:
     Raises RunError for a file that cannot be read, and for a line that is no object of JSON.
     """
     try:
-        file = path.open("rb")
+        file = open_plain(path)
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror})") from error
     with file:

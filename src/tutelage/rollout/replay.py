@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from tutelage.config.plain_file import open_plain
 from tutelage.envs import guard
 from tutelage.envs.base import Suite
 from tutelage.errors import ConfigError, RunError
@@ -23,7 +24,7 @@ class Replay:
         self.path = path
         self.places: list[tuple[str, int]] = []  # task and where its episode begins
         try:
-            with path.open("rb") as file:
+            with open_plain(path) as file:
                 place = 0
                 for number, raw in enumerate(file, 1):
                     if raw.endswith(b"\n") and (task := self._won(raw, number)) is not None:

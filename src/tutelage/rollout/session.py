@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Literal
 
+from tutelage.config.python_values import kind, number, whole
 from tutelage.config.schema import InvalidPenalty, RolloutSection
 from tutelage.envs.base import Calls, CallsByTask, Converses, Instructs, Renders, Suite, Tagged
 from tutelage.envs.pool import LocalPool, Pool
@@ -34,6 +35,21 @@ class Limits:
     temperature: float = _ROLLOUT.temperature
     invalid_penalty: InvalidPenalty = _ROLLOUT.invalid_penalty
     retries: int = 2  # times that a broken episode is played again
+
+    def __post_init__(self) -> None:
+        for name in ("max_turns", "max_new_tokens", "concurrency"):
+            whole(name, getattr(self, name), least=1)
+        whole("retries", self.retries, least=0)
+        number("temperature", self.temperature)
+        penalty: object = self.invalid_penalty
+        costs = penalty if isinstance(penalty, dict) else {"format": penalty}
+        if unknown := [name for name in costs if name not in ("format", "refused")]:
+            raise ConfigError(
+                f"invalid_penalty has {unknown[0]!r:.40}, which is no kind of an invalid turn; give "
+                "format, refused or both"
+            )
+        for cost in costs.values():
+            number("invalid_penalty", cost)
 
     @property
     def penalties(self) -> Mapping[str, float]:
@@ -158,6 +174,19 @@ class Session:
     version: int | None = None
 
     def __post_init__(self) -> None:
+        kind("limits", self.limits, Limits, "tutelage.Limits(...)")
+        kind(
+            "policies",
+            self.policies,
+            Mapping,
+            'a dict of policies by name, such as {"self": policy}',
+        )
+        for name, policy in self.policies.items():
+            if not callable(getattr(policy, "refresh", None)):
+                raise ConfigError(
+                    f"policies[{name!r:.40}] is {type(policy).__name__}, which is no policy; give one, "
+                    "such as tutelage.HFPolicy.load(model)"
+                )
         fill = object.__setattr__  # the class is frozen, and these defaults depend on the suite
         fill(self, "suite", as_suite(self.suite))
         if self.pool is None:

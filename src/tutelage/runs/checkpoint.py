@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from tutelage.config.plain_file import open_plain, read_text
 from tutelage.errors import Diverged, RunError
 from tutelage.policies.base import Divided, Shards, Trainable
 from tutelage.rollout.disk import as_disk_error, reason, sync, write_whole
@@ -143,7 +144,7 @@ def _sums(folder: Path) -> dict[str, str]:
 
 
 def _sum(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -350,7 +351,7 @@ def read_state(found: Path) -> State:
 def _read(path: Path) -> dict[str, Any]:
     """state.json, every value checked."""
     try:
-        line: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        line: dict[str, Any] = json.loads(read_text(path))
         own = line.pop("sha256", None)
         if own is not None:
             right = hashlib.sha256(json.dumps(line, sort_keys=True).encode()).hexdigest()

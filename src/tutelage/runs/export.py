@@ -11,6 +11,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from tutelage.config.plain_file import read_text
 from tutelage.errors import ConfigError, PolicyError, RunError, first_line
 from tutelage.policies.hf import lora
 from tutelage.policies.hf.loading import load
@@ -81,7 +82,7 @@ def _adapters(run: Source, checkpoint: Path, draft: Path) -> Chat:
         )
     draft.mkdir()
     shutil.copyfile(checkpoint / lora.WEIGHTS, draft / lora.WEIGHTS)
-    settings = json.loads((checkpoint / lora.CONFIG).read_text(encoding="utf-8"))
+    settings = json.loads(read_text(checkpoint / lora.CONFIG))
     named = run.config.policy.model
     if models.on_a_hub(named):  # a path of this machine says nothing elsewhere
         settings["base_model_name_or_path"] = named
@@ -166,7 +167,7 @@ def _check(folder: Path) -> None:
     """Read back what a model's folder holds, before it gets its name."""
     for path in sorted(folder.iterdir()):
         if path.suffix == ".json":
-            json.loads(path.read_text(encoding="utf-8"))
+            json.loads(read_text(path))
         elif path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 - it is no dict

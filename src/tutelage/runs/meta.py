@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from tutelage import __version__, cpu
+from tutelage.config.plain_file import read_text
 from tutelage.config.run_mark import META
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import write
@@ -109,7 +110,7 @@ def describe(
 
 def _moved(path: Path) -> list[tuple[str, object, object]]:
     """(name, before, now) of each condition that changed; packages are listed one by one."""
-    before, now = _read(path), {NAME: __version__, **machine()}
+    before, now = recorded(path), {NAME: __version__, **machine()}
     changes: list[tuple[str, object, object]] = []
     for name in (NAME, "ranks", "threads", "processor", "device", "matmul", "onednn"):
         if name in before and before[name] != now[name]:
@@ -120,9 +121,10 @@ def _moved(path: Path) -> list[tuple[str, object, object]]:
     return changes
 
 
-def _read(path: Path) -> dict[str, object]:
+def recorded(path: Path) -> dict[str, object]:
+    """A run's meta.json; empty where it cannot be read."""
     try:
-        found = json.loads((path / META).read_text(encoding="utf-8"))
+        found = json.loads(read_text(path / META))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -130,19 +132,19 @@ def _read(path: Path) -> dict[str, object]:
 
 def _entries(path: Path, name: str) -> list[object]:
     """What meta.json lists under a name so far."""
-    entries = _read(path).get(name)
+    entries = recorded(path).get(name)
     return list(entries) if isinstance(entries, list) else []
 
 
 def is_as_written(path: Path) -> bool:
     """Whether config.toml is what the run wrote, but for line ends; also where that is not known."""
-    hashes = _read(path).get(WRITTEN)
+    hashes = recorded(path).get(WRITTEN)
     return not isinstance(hashes, list) or bool(set(_written(path)) & {str(x) for x in hashes})
 
 
 def _written(path: Path) -> list[str]:
     there = path / CONFIG
-    return [_digest(there.read_text(encoding="utf-8"))] if there.exists() else []
+    return [_digest(read_text(there))] if there.exists() else []
 
 
 def _digest(text: str) -> str:
@@ -152,7 +154,7 @@ def _digest(text: str) -> str:
 def _old_signature(path: Path) -> str:
     """Of the config.toml that is there, if it is this user's: it holds until it is replaced."""
     there = path / CONFIG
-    return signature(there.read_text(encoding="utf-8")) if there.exists() and ours(there) else ""
+    return signature(read_text(there)) if there.exists() and ours(there) else ""
 
 
 def _command() -> str:

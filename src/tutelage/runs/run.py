@@ -1,5 +1,6 @@
 """A run's folder in Python: its numbers, episodes, evaluations and checkpoints."""
 
+import os
 from pathlib import Path
 
 from tutelage.config.schema import Config
@@ -20,7 +21,7 @@ class Run:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = _path(folder)
         if not (self.folder / CONFIG).exists():
             raise RunError(
                 f"{self.folder} is not a run's folder: it has no {CONFIG}; give the folder that "
@@ -52,6 +53,10 @@ class Run:
 
         Raises ConfigError where there is none.
         """
+        if not isinstance(name, str):
+            raise RunError(
+                f"a checkpoint is named by a text such as 'step-000100', and not by {name!r:.40}"
+            )
         return Path(offline.trained(self.folder, name))
 
     def export(self, path: str | Path, *, checkpoint: str = "") -> Path:
@@ -59,9 +64,16 @@ class Run:
 
         Raises RunError rather than overwrite a folder.
         """
-        export(self.folder, checkpoint, Path(path))
-        return Path(path)
+        target = _path(path)
+        export(self.folder, checkpoint, target)
+        return target
 
     def _lines(self, name: str) -> list[dict[str, object]]:
         path = self.folder / name
         return list(record.read(path)) if path.exists() else []
+
+
+def _path(folder: object) -> Path:
+    if not isinstance(folder, str | os.PathLike):
+        raise RunError(f"a folder is named by a text or a Path, and not by {type(folder).__name__}")
+    return Path(folder)

@@ -40,7 +40,7 @@ from tutelage.rollout.record import Line, episode_line
 from tutelage.rollout.replay import Replay
 from tutelage.rollout.session import Session, foresee
 from tutelage.rollout.task_sampling import learnt
-from tutelage.runs import checkpoint, diagnosis, learning, meta, models, together
+from tutelage.runs import checkpoint, diagnosis, learning, meta, models, task_order, together
 from tutelage.runs import folder as run_folder
 from tutelage.runs.ahead import Ahead, Played, refuse_ranks
 from tutelage.runs.assemble import Parts, assemble, deterministic, rehearsal_of, update_of
@@ -120,8 +120,11 @@ def train(
         first = find() if ranks.rank == 0 else None
         folder = run_folder.found(first, Path(config.run.folder), ranks)
         closing.callback(folder.close)
-        if folder.state is not None and (sentence := meta.moved(folder.path)):
-            watch.warned(sentence)
+        order = task_order.order_of(parts.tasks)
+        if folder.state is not None:
+            task_order.refuse_other(folder.path, order, config.env.split)
+            if sentence := meta.moved(folder.path):
+                watch.warned(sentence)
         student = str(folder.newest or "")
         session, policies = closing.enter_context(
             parts.open(student=student, tick=watch.playing, ranks=ranks, divides=always)
@@ -134,7 +137,11 @@ def train(
         together.refuse_unlike_models(ranks, facts, models.student_of(policies))
         if always:
             together.divide_all(policies, config)
-        pinned = {"tokenizers": facts, "panel": parts.panel.fingerprint if parts.panel else ""}
+        pinned = {
+            "tokenizers": facts,
+            "panel": parts.panel.fingerprint if parts.panel else "",
+            task_order.FACT: order,
+        }
         wiring = Wiring(
             phases=parts.phases,
             session=rehearsal_of(parts, session),
@@ -146,6 +153,8 @@ def train(
         )
         watch.tested(run_all(wiring))
         parts.rest()
+        if replay is None:
+            task_order.refuse_unsteady(order, parts.suite, config.env.suite, config.env.split)
         if player is not None:
             player.begun()
         for sentence in diagnosis.before(parts, session, policies):
@@ -538,6 +547,11 @@ class _Loop:
                 # divided weights were saved by all ranks together, or Ctrl-C came twice
                 if self.divided is None:
                     self._save_interrupted()
+                raise
+            except OSError:  # such as that of an output that nobody reads any more
+                if self.divided is None:
+                    with contextlib.suppress(OSError, RunError):
+                        self._save_interrupted()
                 raise
 
     def _stopping_together(self) -> None:

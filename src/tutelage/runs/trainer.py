@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
+from tutelage.config.python_values import kind, number, whole
 from tutelage.config.schema import UpdateSection
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, RunError
 from tutelage.objective import Algorithm
 from tutelage.policies.base import Trainable
 from tutelage.rollout.hint_preparation import Hinter
@@ -58,11 +60,34 @@ class Trainer:
         max_tokens_per_pass: int = _UPDATE.max_tokens_per_pass,
         seed: int = 0,
     ) -> None:
+        kind("session", session, Session, "tutelage.Session(suite, policies)")
+        if callable(algorithm):
+            raise ConfigError(
+                f"algorithm is the function {getattr(algorithm, '__name__', algorithm)}; call it, as in "
+                "tutelage.algorithms.grpo()"
+            )
+        kind("algorithm", algorithm, Algorithm, "one, such as tutelage.algorithms.grpo()")
+        number("lr", lr)
+        if not (isinstance(betas, tuple | list) and len(betas) == 2):
+            raise ConfigError(f"betas is {betas!r:.40}; give two numbers, such as (0.9, 0.95)")
+        for name, value in (("betas", betas[0]), ("betas", betas[1])):
+            number(name, value, most=math.nextafter(1.0, 0.0))
+        number("weight_decay", weight_decay)
+        number("grad_clip", grad_clip)
+        for name, count in (("minibatches", minibatches), ("epochs", epochs)):
+            whole(name, count, least=1)
+        whole("max_tokens_per_pass", max_tokens_per_pass, least=1)
+        kind("seed", seed, int, "a whole number")
         student = session.policies.get("self")
         if not isinstance(student, Trainable):
             raise ConfigError(
                 'the session has no student to train: name an HFPolicy "self" in its policies, or '
                 "one of your own that is a tutelage.policies.base.Trainable"
+            )
+        if not session.limits.temperature:
+            raise ConfigError(
+                "limits.temperature is 0, at which no token has a probability to learn from; give the "
+                "session limits of a temperature above 0"
             )
         policies = dict(session.policies)
         wanted = {view.policy for view in algorithm.views.values()}
@@ -95,6 +120,8 @@ class Trainer:
 
     def play(self, tasks: Sequence[Task], group_size: int = 1) -> list[Episode]:
         """`group_size` episodes of every task, by the policies that the algorithm lets act."""
+        whole("group_size", group_size, least=1)
+        _all_of("tasks", tasks, Task, "those of a suite, such as suite.tasks('train')[:16]")
         return play(
             self.session,
             tasks,
@@ -108,8 +135,11 @@ class Trainer:
         """One step: its losses by term, the gradient's norm, and every signal's value a token.
 
         Broken and empty episodes, and those that are too long for a view, are left out. Raises
-        RunError where none is left or a gradient is not finite.
+        RunError where none is left or a gradient is not finite; no gradient is left over then.
         """
+        _all_of("episodes", episodes, Episode, "what `play` returned")
+        if not episodes:
+            raise RunError("there is no episode to learn from; give those that `play` returned")
         policies, prompts = self.session.policies, self.session.prompter
         usable = usable_episodes(self.algorithm, episodes, policies, prompts, step=self.step)
         groups = len({episode.group for episode in usable})
@@ -135,3 +165,10 @@ class Trainer:
                 loss=math.fsum(report.losses.values()),
             )
         return report
+
+
+def _all_of(name: str, values: object, wanted: type, what: str) -> None:
+    """Raises ConfigError for what is no sequence of these."""
+    kind(name, values, Sequence, what)
+    for value in cast(Sequence[object], values):
+        kind(f"one of the {name}", value, wanted, what)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutelage.config import json_text
+from tutelage.config.plain_file import open_plain
 from tutelage.errors import RunError
 
 VERSION = 4
@@ -200,7 +201,7 @@ class Index:
             return False
         counts = table == "episodes"
         try:
-            opened = path.open("rb")
+            opened = open_plain(path)
         except OSError as error:
             self.problem = f"{path} cannot be read ({error.strerror})"
             return False
@@ -470,7 +471,7 @@ def _fact(db: sqlite3.Connection, name: str) -> str:
 
 def _line(path: Path, place: Place) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             file.seek(place.start)
             line: dict[str, Any] = json_text.table(file.read(place.length))
     except (OSError, TypeError, ValueError) as error:

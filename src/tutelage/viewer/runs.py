@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.config import json_text
+from tutelage.config.plain_file import open_plain, read_text
 from tutelage.errors import RunError
 from tutelage.rollout import record
 
@@ -104,7 +105,7 @@ class Folder:
         """The settings as they were written. Raises RunError for a file that is no TOML."""
         path = self.path / CONFIG
         try:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
+            return tomllib.loads(read_text(path))
         except FileNotFoundError:
             return {}
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -113,7 +114,7 @@ class Folder:
     def meta(self) -> dict[str, Any]:
         path = self.path / META
         try:
-            return json_text.table(path.read_text(encoding="utf-8"))
+            return json_text.table(read_text(path))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -124,7 +125,7 @@ class Folder:
         summary = self.path / SUMMARY
         if self.kind == "evaluation":
             try:
-                found = json_text.parse(summary.read_text(encoding="utf-8"))
+                found = json_text.parse(read_text(summary))
                 return [_result(line) for line in found]
             except (OSError, ValueError, TypeError) as error:
                 raise RunError(f"{summary} cannot be read: {error}") from error
@@ -142,7 +143,7 @@ class Folder:
         try:
             import fcntl
 
-            handle = os.open(self.path / LOCK, os.O_RDONLY)
+            handle = os.open(self.path / LOCK, os.O_RDONLY | os.O_NONBLOCK)
         except (ImportError, OSError):
             return False
         try:
@@ -277,7 +278,7 @@ class Steps:
             self.rows, self._at, self._last = [], 0, b""
             return
         try:
-            file = self.path.open("rb")
+            file = open_plain(self.path)
         except OSError as error:
             raise RunError(f"{self.path} cannot be read ({error.strerror})") from error
         with file:

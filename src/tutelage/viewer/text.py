@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tutelage.config import json_text
+from tutelage.config.plain_file import read_bytes, read_text
 from tutelage.errors import first_line
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def tokenizer_of(run: Path) -> "Tokenizer | None":
     latest = run / LATEST
     folders = [run]
     if latest.is_file():
-        name = latest.read_bytes().decode("utf-8", "replace").strip().replace("\0", "")
+        name = read_bytes(latest).decode("utf-8", "replace").strip().replace("\0", "")
         folders.insert(0, run / "checkpoints" / name)
     for folder in folders:
         path = folder / FILE
@@ -34,7 +35,7 @@ def _load(path: Path, changed: int) -> "Tokenizer":
     from tokenizers import Tokenizer
 
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         json_text.table(text)  # the other library's messages name no cause
         return Tokenizer.from_str(text)
     except Exception as error:  # the other library raises nothing narrower

@@ -13,7 +13,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from tutelage.config.plain_file import open_plain, read_bytes
 from tutelage.errors import PolicyError
+from tutelage.policies.hf.architecture import LENGTHS
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 LONGEST_POINTER = 1024
@@ -69,14 +71,19 @@ def refuse_unusable(folder: Path) -> None:
                 "folder, or download it again"
             )
     try:
-        described = json.loads((folder / "config.json").read_bytes())
-        large = _too_large(described)
+        described = json.loads(read_bytes(folder / "config.json"))
+        large, length = _too_large(described), _no_length(described)
     except (OSError, ValueError, RecursionError):
         return  # the loader says what is wrong
     if large:
         raise PolicyError(
             f"{folder / 'config.json'}: {large[0]} = {large[1]:,} is not the size of any model; "
             "download it again"
+        )
+    if length:
+        raise PolicyError(
+            f"{folder / 'config.json'}: {length[0]} = {length[1]!r:.40} is not the length of a context; "
+            "write the model's number of tokens, or download it again"
         )
 
 
@@ -112,6 +119,17 @@ def check_pieces(folder: Path, tokenizer: Any) -> None:
                 "otherwise than sentencepiece does; name its tokenizer_class in "
                 "tokenizer_config.json, or add the tokenizer.json of the same model"
             )
+
+
+def _no_length(table: object) -> tuple[str, object] | None:
+    """The first length of a context, in the part for texts too, that is not a number above 0."""
+    if not isinstance(table, dict):
+        return None
+    for name in LENGTHS:
+        value = table.get(name)
+        if value is not None and (type(value) is not int or value < 1):
+            return name, value
+    return _no_length(table.get("text_config"))
 
 
 def _too_large(table: object) -> tuple[str, int] | None:
@@ -243,7 +261,7 @@ def _weights(folder: Path) -> Iterator[Path]:
         yield folder / INDEX
         return
     try:
-        names = sorted(set(json.loads((folder / INDEX).read_bytes())["weight_map"].values()))
+        names = sorted(set(json.loads(read_bytes(folder / INDEX))["weight_map"].values()))
         if not all(type(name) is str and Path(name).name == name for name in names):
             raise ValueError("not the names of files beside it")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -257,7 +275,7 @@ def _is_pointer(path: Path) -> bool:
     try:
         if not path.is_file() or path.stat().st_size > LONGEST_POINTER:
             return False
-        return path.read_bytes().startswith(POINTER)
+        return read_bytes(path).startswith(POINTER)
     except OSError:
         return False
 
@@ -265,7 +283,7 @@ def _is_pointer(path: Path) -> bool:
 def _header(path: Path) -> dict[str, tuple[str, int]]:
     """dtype and number of values of each tensor of a safetensors file; none if it is damaged."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(LONGEST_HEADER, path.stat().st_size):
                 return {}

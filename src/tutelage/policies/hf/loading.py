@@ -164,7 +164,7 @@ def load(
     from transformers import AutoTokenizer
 
     if not Path(name).exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise PolicyError(f"there is no model folder {name!r}; check the path")
+        raise PolicyError(_missing(Path(name)))
     folder.refuse_unusable(Path(name))
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
@@ -220,3 +220,13 @@ def _usable(chat: Chat, name: str) -> Chat:
 def _absolute(name: str) -> str:
     """A model's name that is valid from any working directory."""
     return str(Path(name).resolve()) if Path(name).exists() else name
+
+
+def _missing(path: Path) -> str:
+    """What to say of a folder that is not there."""
+    if path.parent.name == "checkpoints" and (path.parent.parent / "config.toml").is_file():
+        return (
+            f"the run {path.parent.parent} goes on, and has replaced its checkpoint {path.name} meanwhile; "
+            "do it again, or wait for its end"
+        )
+    return f"there is no model folder {str(path)!r}; check the path"

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tutelage.config.plain_file import read_text
 from tutelage.errors import PolicyError, first_line, install
 
 ALPHA = 32
@@ -152,7 +153,7 @@ def base_of(folder: str) -> str:
     if not path.is_file():
         return ""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path))
         base = found["base_model_name_or_path"]
         if not isinstance(base, str) or not base:
             raise ValueError("no name")

@@ -2,18 +2,19 @@
 
 import contextlib
 import copy
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from tutelage.cpu import products
-from tutelage.errors import PolicyError
+from tutelage.errors import PolicyError, first_line
 from tutelage.maths.distributions import Distribution, capped, raw_logits
 from tutelage.objective.scores import Scores
 from tutelage.policies.base import Completion, Dtype, Engine, Request
@@ -118,13 +119,27 @@ class HFPolicy:
         device    "cpu", "cuda", "cuda:1"; "auto" takes a GPU if there is one
         settings  those of `policies.hf.loading.load`, such as dtype="bfloat16" or lora=16
 
-        Raises PolicyError where there is no such model.
+        Raises PolicyError where there is no such model or device.
         """
+        if not isinstance(name, str | os.PathLike):
+            raise PolicyError(
+                f"a model is named by a folder or a hub id, and not by {type(name).__name__}"
+            )
+        dtype = settings.get("dtype", "float32")
+        if dtype not in get_args(Dtype):
+            raise PolicyError(f"dtype is {dtype!r:.40}; give {' or '.join(get_args(Dtype))}")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, TypeError) as error:  # of torch without a GPU too
+            raise PolicyError(
+                f"device is {device!r:.40}, which this machine does not have ({first_line(error):.80}); "
+                'give "cpu", or leave it out'
+            ) from error
         # by name, since `loading` imports this module
         loading = import_module("tutelage.policies.hf.loading")
-        policy: HFPolicy = loading.load(name, device=device, **settings)
+        policy: HFPolicy = loading.load(os.fspath(name), device=device, **settings)
         return policy
 
     def _start_engine(self) -> None:

@@ -87,6 +87,10 @@ class Account:
         self.cached += 1
         return answer
 
+    @property
+    def priced(self) -> bool:
+        return any(self.price)
+
     def most(self, body: Mapping[str, Any], written: int) -> float:
         """The most that a request can cost."""
         texts = [str(message["content"]) for message in body["messages"]]
@@ -111,9 +115,7 @@ class Account:
             if self.under_way.pop(key, None) is None or answer is None:
                 return
             usage = answer.get("usage") or {}
-            read, written = (
-                int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")
-            )
+            read, written = (_count(usage.get(n)) for n in ("prompt_tokens", "completion_tokens"))
             self.requests += 1
             self.read, self.written = self.read + read, self.written + written
             self.spent += (read * self.price[0] + written * self.price[1]) / MILLION
@@ -131,6 +133,12 @@ class Account:
             "spent": self.spent,
             **({"unread": self.unread} if self.unread else {}),
         }
+
+
+def _count(value: object) -> int:
+    """A number of tokens that a server told; 0 where it is none."""
+    number = isinstance(value, int) and not isinstance(value, bool)
+    return max(0, value) if number else 0  # type: ignore[call-overload]
 
 
 def _write(path: Path, value: object) -> None:

@@ -13,6 +13,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NoReturn
 
+from tutelage.envs.guard import one_line
 from tutelage.errors import PolicyError
 from tutelage.policies.base import Completion, Dtype, Request
 from tutelage.policies.server.account import Account
@@ -30,6 +31,8 @@ CONTEXT = 1 << 40
 """Characters: only the server knows its limit, and says so."""
 TOPS = (20, 5, 0)
 """Likely tokens that a server is asked for: the next number where it refuses one."""
+MOST_TOKENS = 1 << 40
+"""Of one answer; a larger number is none."""
 POLL_WAIT = 0.002
 """Seconds a poll waits for an answer."""
 
@@ -237,16 +240,25 @@ class ChatPolicy:
         try:
             choice = answer["choices"][0]
             text = choice["message"]["content"] or ""
-            tokens = answer["usage"]["completion_tokens"]
-            if not isinstance(text, str) or not isinstance(tokens, int):
-                raise TypeError("content or usage.completion_tokens is of another type")
-            whole = text.encode("utf-8", "replace").decode()  # without halves of surrogate pairs
-            return whole, tokens, choice.get("finish_reason") != "length"
+            if not isinstance(text, str):
+                raise TypeError("its content is no text")
         except (LookupError, TypeError, AttributeError) as error:
             raise PolicyError(
                 f"the server at {self.client.url} does not answer as OpenAI's chat completions "
-                f"do ({type(error).__name__}: {error}); fix the address"
+                f"do ({_why(answer, error)}); fix the address"
             ) from error
+        usage = answer.get("usage")
+        counts = usage if isinstance(usage, dict) else {}
+        # what is read costs as well, where there is a price
+        for name in ("completion_tokens", *["prompt_tokens"] * self.account.priced):
+            if not _is_count(counts.get(name)):
+                raise PolicyError(
+                    f"an answer of the server at {self.client.url} has {counts.get(name)!r:.40} for "
+                    f"usage.{name}, where its number of tokens belongs; let the server, or the proxy "
+                    "before it, tell the usage"
+                )
+        whole = text.encode("utf-8", "replace").decode()  # without halves of surrogate pairs
+        return whole, counts["completion_tokens"], choice.get("finish_reason") != "length"
 
     def _hear(self, request: Request, choice: Mapping[str, Any], text: str) -> None:
         """Keep what an answer tells of its tokens, if it is at the temperature of scores."""
@@ -285,3 +297,14 @@ class ChatPolicy:
             f"{self.client.name} is asked in messages, so its tokens cannot be scored; serve a "
             "teacher with vLLM or `tutelage serve`, and name its address without chat:"
         )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS
+
+
+def _why(answer: object, error: Exception) -> str:
+    """Why an answer is none: some servers send an error as if it were an answer."""
+    told = answer.get("error") if isinstance(answer, dict) else None
+    text = told.get("message", told) if isinstance(told, dict) else told
+    return one_line(str(text), 200).rstrip(".") if told else f"{type(error).__name__}: {error}"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tutelage.envs.addresses import HIDDEN, SHORTEST, Address, address, without_key
 from tutelage.envs.guard import one_line
 from tutelage.errors import ConfigError, PolicyError
-from tutelage.policies.server.timed import until
+from tutelage.policies.server.timed import UnreadableLength, until
 
 RETRY_STATUSES = (408, 425, 429, 500, 502, 503, 504, *range(520, 525), 529)
 """HTTP statuses after which the same request may succeed a little later; from 520 on they are those
@@ -305,6 +305,8 @@ def _read_body(
 
 
 def _connection_error(error: Exception) -> str:
+    if isinstance(error, UnreadableLength):
+        return f"sent {error}, which is no number of bytes"
     if isinstance(error, ConnectionRefusedError):
         return "refused the connection"
     if isinstance(error, OSError) and not isinstance(error, ConnectionError):

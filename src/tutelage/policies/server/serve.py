@@ -71,12 +71,13 @@ class Server(ThreadingHTTPServer):
         key: str = "",
         reload: bool = False,
     ) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), Handler)
         except (OSError, OverflowError, UnicodeError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise ConfigError(
-                f"cannot listen on {host}:{port} ({why}); choose another --port"
+                f"cannot listen on {host}:{port} ({why}); choose another --host or --port"
             ) from None
         self.free = threading.Semaphore(CONNECTIONS)
         self.key, self.endpoints = key, Endpoints(policy, name=name, reload=reload)

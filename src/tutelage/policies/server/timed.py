@@ -14,9 +14,28 @@ def until(end: float) -> Callable[..., http.client.HTTPResponse]:
     each byte of which would begin the timeout of a socket anew. Raises TimeoutError."""
 
     def answer(sock: socket.socket, **settings: Any) -> http.client.HTTPResponse:
-        return http.client.HTTPResponse(_Timed(sock, end), **settings)  # type: ignore[arg-type]
+        return _Answer(_Timed(sock, end), **settings)  # type: ignore[arg-type]
 
     return answer
+
+
+class _Answer(http.client.HTTPResponse):
+    """The final answer: http.client skips "100 Continue" alone of those that come before it, such
+    as "103 Early Hints"."""
+
+    def begin(self) -> None:
+        super().begin()
+        while self.status in range(102, 200):
+            self.headers = self.msg = None  # type: ignore[assignment] # what `begin` looks for
+            super().begin()
+        length = (self.headers.get("content-length") or "0").strip()
+        if not self.chunked and not (length.isascii() and length.isdigit()):
+            # http.client would take it for none, and wait for the connection's end
+            raise UnreadableLength(f"a Content-Length of {length!r:.40}")
+
+
+class UnreadableLength(http.client.HTTPException):
+    """The length of an answer is no number."""
 
 
 class _Timed:

@@ -106,11 +106,13 @@ def _first_choice(answer: Answer) -> Answer:
     choices = answer.get("choices") if isinstance(answer, Mapping) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
         raise InvalidAnswer("its answer has no choices")
+    if len(choices) > 1:
+        raise InvalidAnswer(f"one choice was asked for, and its answer has {len(choices)}")
     return choices[0]
 
 
 def _logprob(value: object) -> float:
-    if not isinstance(value, int | float) or not -1e30 < value <= 1e-3:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e30 < value <= 1e-3:
         raise InvalidAnswer(f"{str(value)[:40]} stands where a log-probability should")
     return min(0.0, float(value))
 

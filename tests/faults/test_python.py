@@ -196,8 +196,8 @@ def test_what_is_no_policy_is_not_evaluated(what: Any) -> None:
 @pytest.mark.parametrize("changes", [{"limits": LIMITS}, {"temperature": 0.5}, {"seed": 3}])
 def test_what_a_run_has_itself_is_not_left_out_in_silence(changes: dict[str, Any]) -> None:
     name = next(iter(changes))
-    said = sentence(lambda: tl.evaluate(tl.load(tiny_table()), **changes))
-    assert said.startswith(f"{name} is for a policy or a model")
+    message = sentence(lambda: tl.evaluate(tl.load(tiny_table()), **changes))
+    assert message.startswith(f"{name} is for a policy or a model")
 
 
 def test_a_check_of_no_task_is_no_check() -> None:

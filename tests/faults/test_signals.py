@@ -49,8 +49,8 @@ def test_sigterm_writes_a_checkpoint(going: Path) -> None:
         process.terminate()
         assert process.wait(100) == 128 + signal.SIGTERM
         assert process.stderr is not None
-        said = process.stderr.read().splitlines()[-1]
-    assert said.startswith("tutelage: stopped; `tutelage train run --resume` continues from")
+        message = process.stderr.read().splitlines()[-1]
+    assert message.startswith("tutelage: stopped; `tutelage train run --resume` continues from")
     stopped_between_checkpoints(going / "run")
 
 
@@ -86,8 +86,8 @@ def test_an_output_that_nobody_reads_ends_a_run_with_a_checkpoint(going: Path) -
         process.stdout.close()
         assert process.wait(100) == 1
         assert process.stderr is not None
-        (said,) = process.stderr.read().splitlines()
-    assert said.startswith(
+        (message,) = process.stderr.read().splitlines()
+    assert message.startswith(
         "tutelage: stopped, since the output cannot be written (Broken pipe); `tut"
     )
     stopped_between_checkpoints(going / "run")

@@ -1,7 +1,8 @@
 """AdamW, with its moments where the weights are or in main memory, and its learning rate."""
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -92,3 +93,13 @@ def learning_rate(lr: LearningRate, warmup: int, step: int, steps: int) -> float
         "cosine": (1.0 + math.cos(math.pi * done)) / 2,
     }[shape]
     return end + (start - end) * left
+
+
+@contextlib.contextmanager
+def leaving_no_gradient(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """After an error, drop what was accumulated: whoever goes on would add it to the next step's."""
+    try:
+        yield
+    except BaseException:
+        optimizer.zero_grad(set_to_none=True)
+        raise

@@ -1,9 +1,8 @@
 """One training step, from episodes to an updated policy."""
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -27,6 +26,7 @@ from tutelage.training.layout import (
     prepare,
     shared_scores,
 )
+from tutelage.training.optimizer import leaving_no_gradient
 from tutelage.training.ratios import RatioStatistics
 from tutelage.training.sampler_mismatch import compare
 from tutelage.training.shard import Shard, divided
@@ -122,7 +122,7 @@ def train_step(
     alternatives = Alternatives(update.alternatives, algorithm.all_views(), layout.batch.token)
     counts = update.minibatches, update.epochs
     parts = minibatches(layout, objective.minibatch_weight, *counts, name=(seed, step))
-    with shard.updating(), _leaving_no_gradient(optimizer):
+    with shard.updating(), leaving_no_gradient(optimizer):
         for part, size in parts:
             own, touched = shard.own(part), False
             passes = micro_batches(own, spans, update.max_tokens_per_pass, padded=views.padded)
@@ -151,16 +151,6 @@ def train_step(
         ratios=shard.gathered(ratios).numbers(),
         alternatives=alternatives.recorded(shard.columns(alternatives.tensors)),
     )
-
-
-@contextlib.contextmanager
-def _leaving_no_gradient(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """After an error, drop what was accumulated: whoever goes on would add it to the next step's."""
-    try:
-        yield
-    except BaseException:
-        optimizer.zero_grad(set_to_none=True)
-        raise
 
 
 def _backward(

@@ -305,6 +305,6 @@ def _is_count(value: object) -> bool:
 
 def _why(answer: object, error: Exception) -> str:
     """Why an answer is none: some servers send an error as if it were an answer."""
-    told = answer.get("error") if isinstance(answer, dict) else None
-    text = told.get("message", told) if isinstance(told, dict) else told
-    return one_line(str(text), 200).rstrip(".") if told else f"{type(error).__name__}: {error}"
+    problem = answer.get("error") if isinstance(answer, dict) else None
+    text = problem.get("message", problem) if isinstance(problem, dict) else problem
+    return one_line(str(text), 200).rstrip(".") if problem else f"{type(error).__name__}: {error}"

@@ -189,7 +189,7 @@ def _advance(
     norm = shard.clip(parameters, clip)
     if not math.isfinite(norm):
         raise Diverged(
-            f"the gradient of step {step} is not finite, so the weights were left as they were; "
+            f"the gradient of step {step} is not finite, so the weights were not updated with it; "
             "continue from the last checkpoint with --resume and a lower update.lr or "
             "update.grad_clip, or start again with a smaller weight of the largest loss"
         )

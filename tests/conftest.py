@@ -68,9 +68,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: left out of `make check`")
     config.addinivalue_line("markers", "nightly: run where NIGHTLY is set alone")
     config.addinivalue_line("markers", "gpu: needs a GPU; run with `pytest -m gpu`")
-    # Ctrl-C is tested, and processes that are started in the background ignore it.
+    # Ctrl-C and closed terminals are tested; processes in the background ignore the one, those of
+    # nohup the other
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Tests write thousands of small files and sync them: in memory that takes no time.
     if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(SHARED_MEMORY))

@@ -208,7 +208,7 @@ def test_a_mixture_in_4_bits_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_mixture_decodes_without_recordings() -> None:
-    """In which some products of groups cannot be: they read the sizes of groups on the CPU."""
+    """In which products of groups that read the sizes of groups on the CPU cannot be."""
     with pretend_cuda():
         mixture = HFPolicy(model("qwen3_moe").to("cuda"), small_chat(), dtype="bfloat16")
         dense = HFPolicy(model("qwen3").to("cuda"), small_chat(), dtype="bfloat16")

@@ -160,7 +160,7 @@ class HFPolicy:
             reference_path=self.reference_path,
             budget=self.budget,
             cap=self.cap,
-            # on some GPUs torch's product of groups waits for the CPU, which no recording can
+            # products of groups may wait for the CPU, which a recording cannot; not tried on a GPU
             recorded=not memory.is_mixture(self.base),
         )
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from support.tiny_runs import Quiet, tiny_table
 
 import tutelage as tl
-from tutelage.cli import dry_run, planned_memory
+from tutelage.cli import dry_run, fitting
 from tutelage.cli.main import main
 from tutelage.config.toml_file import load, override, parse
 from tutelage.envs import requirements
@@ -204,7 +204,7 @@ def test_the_papers_settings_are_told_what_fits_a_card_of_80_gb(
     (warning,) = [text for text in found.warnings if "more than 80.0 GB of GPU memory" in text]
     assert found.memory > 80e9
     ways = warning.partition("it fits with ")[2].split(", or with ")
-    assert len(ways) == planned_memory.SUGGESTED
+    assert len(ways) == fitting.SUGGESTED
     for way in ways:
         changes = re.findall(r"(?:policy|update|policies\.teacher)\.\w+ = \S+", way)
         served = ['policies.teacher={model="http://127.0.0.1:9"}'] if "on a server" in way else []

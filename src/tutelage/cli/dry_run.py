@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tutelage.cli import dry_checks
+from tutelage.cli.fitting import what_fits
 from tutelage.cli.planned_memory import (
     Machine,
     Model,
@@ -20,7 +21,6 @@ from tutelage.cli.planned_memory import (
     models_of,
     rows_of,
     to_load,
-    what_fits,
 )
 from tutelage.config.expressions import takes_schedule
 from tutelage.config.schema import AlgorithmSection, Config

@@ -22,6 +22,10 @@ step    a whole step of sdar on household games, played, scored and learnt from,
         hour. Random weights end neither a turn nor an episode, so that all are of full length:
         --turns of --new-tokens each
 
+Beside them on the same work, where --part names them, transformers as its documentation shows it:
+generate, generate_static   its `generate` after the prompts, with either kind of cache
+plain_train                 its model and loss over padded rows, under autocast, with fused AdamW
+
 Seconds are of the clock, medians with the range of the repeats. A part ends after --seconds with
 what there is by then; a line says of how many repeats it is.
 """
@@ -35,10 +39,12 @@ from pathlib import Path
 
 import torch
 from gpu_parts import CASES, REAL, SHAPES, Job, Limits, Line, limits_of
+from gpu_peers import PEERS
 
 RAW = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "gpu.jsonl"
 FIRST = RAW.with_name("gpu_first.txt")
 """The first measurements, of older code, beside the goals."""
+PARTS = {**CASES, **PEERS}
 
 
 def known(path: Path | None) -> list[Line]:
@@ -53,7 +59,7 @@ def run(arguments: argparse.Namespace) -> Iterator[Line]:
     there = {tuple(line.get(key) for key in ("device", "part", "shape", "case")) for line in saved}
     found: Limits | None = None
     for part in arguments.part:
-        measure, cases, tiny = CASES[part]
+        measure, cases, tiny = PARTS[part]
         until = time.perf_counter() + arguments.seconds
         wanted = [
             (shape, case)
@@ -88,7 +94,7 @@ def table(lines: Sequence[Line]) -> str:
     if not lines:
         return "Not measured yet: `python benchmarks/gpu.py --save` on a machine with a card."
     table_lines = []
-    for part in CASES:
+    for part in PARTS:
         mine = [line for line in lines if line["part"] == part]
         if not mine:
             continue
@@ -119,7 +125,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--part", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(CASES))
     parser.add_argument("--shape", nargs="+", choices=SHAPES, default=REAL)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a small shape and small work")

@@ -1,6 +1,7 @@
 """One whole training step beside TRL: play, score, learn, of the same agent in the same world.
 
     python benchmarks/step.py [--trl PYTHON] [--threads 1] [--matmul float32 bfloat16] [--compile]
+    python benchmarks/step.py [--trl PYTHON] --device cuda --shape 0.4B --episodes 64    on a GPU
 
 prints a table in Markdown. 8 episodes of 10 tool calls in a toy archive (tools_world.py), a Qwen3
 shape of 11 million parameters, float32, on a processor. Two pieces of work:
@@ -17,7 +18,9 @@ clock, and of the processor, which matter less to neighbours on the machine. Mem
 a process ever held, Python and libraries included.
 
 TRL is measured in two ways: all 8 episodes in one pass, and one at a time (its gradient
-accumulation), as tutelage does on a processor. PYTHON is that of an environment with TRL 1.16:
+accumulation), as tutelage does on a processor. On a GPU both multiply in bfloat16 and keep float32
+weights, --matmul says nothing, and memory is that of the GPU. It never ran on one.
+PYTHON is that of an environment with TRL 1.16:
 
     pip install torch==2.13.0 trl==1.16.0
 """
@@ -125,7 +128,7 @@ def spread(values: Sequence[float], digits: int = 0) -> str:
 
 
 def commands(arguments: argparse.Namespace, work: str, matmul: str) -> dict[str, list[str]]:
-    common = [work, str(arguments.models), "--matmul", matmul]
+    common = [work, str(arguments.models), "--matmul", matmul, "--device", arguments.device]
     for name in ("episodes", "turns", "new_tokens", "threads"):
         common += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
     common += ["--steps", str(arguments.repeats + 1)]
@@ -197,8 +200,8 @@ def make_models(arguments: argparse.Namespace) -> None:
     if (arguments.models / "teacher" / "config.json").exists():
         return
     command = [sys.executable, "step_ours.py", "models", str(arguments.models)]
-    command += ["--turns", str(arguments.turns), *(["--small"] if arguments.small else [])]
-    command += ["--steps", str(arguments.practice)]
+    command += ["--turns", str(arguments.turns), "--steps", str(arguments.practice)]
+    command += ["--shape", arguments.shape, "--device", arguments.device]
     subprocess.run(command, cwd=HERE, check=True)
 
 
@@ -235,12 +238,15 @@ def main() -> None:
     parser.add_argument(
         "--tokens", type=int, default=2048, help="update.max_tokens_per_pass of tutelage"
     )
-    parser.add_argument("--models", type=Path, default=MODELS, help="made if they are not there")
+    parser.add_argument("--models", type=Path, help="made if they are not there")
     parser.add_argument("--practice", type=int, default=120, help="steps that make the teacher")
     parser.add_argument("--compile", action="store_true", help="a row more: policy.compile")
-    parser.add_argument("--small", action="store_true", help="a small shape, for a try")
+    parser.add_argument("--shape", choices=("small", "usual", "0.4B"), default="usual")
+    parser.add_argument("--device", default="cpu", help='"cpu" or "cuda"')
     arguments = parser.parse_args()
-    arguments.models = arguments.models.resolve()
+    if arguments.device != "cpu":
+        arguments.matmul = ["bfloat16"]
+    arguments.models = (arguments.models or MODELS / arguments.shape).resolve()
     make_models(arguments)
     absent = missing(arguments.trl)
     arguments.trl = "" if absent else arguments.trl

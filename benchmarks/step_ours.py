@@ -1,6 +1,6 @@
 """tutelage's side of step.py: the archive as a suite, its models, and a run that steps when told.
 
-    python benchmarks/step_ours.py models FOLDER [--steps 120]
+    python benchmarks/step_ours.py models FOLDER [--steps 120] [--shape usual] [--device cpu]
     python benchmarks/step_ours.py run WORK MODELS ...
 
 `models` makes a tokenizer and the same model after half and after all of a short imitation of an
@@ -23,11 +23,22 @@ import tools_world as world
 
 from tutelage.types import Observation, Task
 
-SHAPE = {"layers": 6, "hidden": 384, "heads": 6, "kv_heads": 2, "ffn": 1024, "context": 4096}
-SMALL = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 1, "ffn": 64, "context": 4096}
+SHAPES = {
+    "small": {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 1, "ffn": 64, "context": 4096},
+    "usual": {"layers": 6, "hidden": 384, "heads": 6, "kv_heads": 2, "ffn": 1024, "context": 4096},
+    # Qwen3-0.6B's layers, with heads of 64 instead of 128
+    "0.4B": {
+        "layers": 28,
+        "hidden": 1024,
+        "heads": 16,
+        "kv_heads": 8,
+        "ffn": 3072,
+        "context": 4096,
+    },
+}
 ENTRIES = 4096
 TASKS = 4096
-PEAK_LR = 3e-3
+PEAK_LRS = {"small": 3e-3, "usual": 3e-3, "0.4B": 4e-4}
 SURE = 4.0
 
 
@@ -120,7 +131,7 @@ def shown(chat: Any, number: int, turns: int) -> Any:
     return Episode(task=task, group=task.id, turns=tuple(turns_played), stop=Stop.TURNS)
 
 
-def make_models(folder: Path, shape: Mapping[str, int], steps: int, turns: int) -> None:
+def make_models(folder: Path, shape: str, steps: int, turns: int, device: str) -> None:
     """`folder`/student and `folder`/teacher, as transformers saves them."""
     import torch
 
@@ -137,14 +148,14 @@ def make_models(folder: Path, shape: Mapping[str, int], steps: int, turns: int) 
     encoder = tokenizer()
     chat = Chat(encoder)
     model = build_model(
-        entries=chat.size, seed=0, end=chat.end, pad=int(encoder.pad_token_id), **shape
+        entries=chat.size, seed=0, end=chat.end, pad=int(encoder.pad_token_id), **SHAPES[shape]
     )
-    policy = HFPolicy(model, chat)
+    policy = HFPolicy(model.to(device), chat)
     prompter = Prompter(chat=chat, context=Context(instructions=world.RULES))
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=PEAK_LR, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=PEAK_LRS[shape], weight_decay=0.0)
     for step in range(steps):
         rise, fall = (step + 1) / 10, 0.5 + 0.5 * math.cos(math.pi * step / steps)
-        optimizer.param_groups[0]["lr"] = PEAK_LR * min(rise, 1.0) * fall
+        optimizer.param_groups[0]["lr"] = PEAK_LRS[shape] * min(rise, 1.0) * fall
         episodes = [shown(chat, TASKS + 2 * step + k, turns) for k in range(2)]
         with products("bfloat16"):
             report = train_step(
@@ -153,7 +164,7 @@ def make_models(folder: Path, shape: Mapping[str, int], steps: int, turns: int) 
                 {"self": policy},
                 optimizer,
                 lambda view, task: prompter,
-                Update(max_tokens_per_pass=2048),
+                Update(max_tokens_per_pass=2048, device=device),
                 step=step,
                 seed=0,
                 clock=Clock(),
@@ -229,7 +240,11 @@ def say(line: Mapping[str, Any]) -> None:
 
 
 def peak() -> float:
-    """Megabytes that this process held at most."""
+    """Megabytes that this process held at most; on a GPU, those of its tensors there."""
+    import torch
+
+    if torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
@@ -250,7 +265,12 @@ def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
     algorithm: dict[str, JsonValue] = (
         {"name": "grpo"} if grpo else {"name": "opd", "vocabulary": "full"}
     )
-    teacher: dict[str, JsonValue] = {} if grpo else {"teacher": {"model": str(models / "teacher")}}
+    place: dict[str, JsonValue] = {"device": arguments.device}
+    if arguments.device != "cpu":
+        place["dtype"] = "bfloat16"
+    teacher: dict[str, JsonValue] = (
+        {} if grpo else {"teacher": {"model": str(models / "teacher"), **place}}
+    )
     with tempfile.TemporaryDirectory() as folder:
         config = parse(
             {
@@ -269,7 +289,11 @@ def run(work: str, models: Path, arguments: argparse.Namespace) -> None:
                 },
                 "algorithm": algorithm,
                 "update": {"lr": 1e-5, "max_tokens_per_pass": arguments.tokens},
-                "policy": {"model": str(models / "student"), "compile": arguments.compile},
+                "policy": {
+                    "model": str(models / "student"),
+                    "compile": arguments.compile,
+                    **place,
+                },
                 "policies": teacher,
             }
         )
@@ -289,18 +313,21 @@ def main() -> None:
     models.add_argument("folder", type=Path)
     models.add_argument("--steps", type=int, default=120)
     models.add_argument("--turns", type=int, default=10)
-    models.add_argument("--small", action="store_true", help="a shape for a try")
+    models.add_argument("--shape", choices=SHAPES, default="usual")
+    models.add_argument("--device", default="cpu")
     given = commands.add_parser("run")
     given.add_argument("work", choices=["distillation", "grpo"])
     given.add_argument("models", type=Path)
     for name in ("steps", "episodes", "turns", "new-tokens", "threads", "tokens"):
         given.add_argument(f"--{name}", type=int, required=True)
     given.add_argument("--matmul", required=True)
+    given.add_argument("--device", required=True)
     given.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     if arguments.command == "models":
-        shape = SMALL if arguments.small else SHAPE
-        make_models(arguments.folder, shape, arguments.steps, arguments.turns)
+        make_models(
+            arguments.folder, arguments.shape, arguments.steps, arguments.turns, arguments.device
+        )
     else:
         run(arguments.work, arguments.models, arguments)
 

@@ -1,8 +1,9 @@
 """TRL's side of step.py, run with TRL's own Python: a trainer that steps when told.
 
 GRPOTrainer with `environment_factory`, or DistillationTrainer with `tools`: 8 episodes a batch,
-float32, its attention and its optimiser, no gradient checkpointing (which costs it time), without
-which it starts. The first answer and nine after a tool make ten turns.
+float32, on a GPU under autocast to bfloat16, its attention and its optimiser, no gradient
+checkpointing (which costs it time), without which it starts. The first answer and nine after a tool
+make ten turns.
 """
 
 import argparse
@@ -88,7 +89,9 @@ def say(line: Mapping[str, Any]) -> None:
 
 
 def peak() -> float:
-    """Megabytes that this process held at most."""
+    """Megabytes that this process held at most; on a GPU, those of its tensors there."""
+    if torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
@@ -112,6 +115,7 @@ def trainer_of(
     work: str, models: Path, folder: str, arguments: argparse.Namespace, paced: Paced
 ) -> Any:
     """The trainer."""
+    card = arguments.device.startswith("cuda")
     encoder = AutoTokenizer.from_pretrained(models / "student", padding_side="left")
     encoder.response_template = PARSER
     model = AutoModelForCausalLM.from_pretrained(models / "student", dtype=torch.float32)
@@ -125,8 +129,8 @@ def trainer_of(
         "max_completion_length": arguments.new_tokens * arguments.turns * 4,
         "max_tool_calling_iterations": arguments.turns - 1,
         "temperature": 1.0,
-        "bf16": False,
-        "use_cpu": True,
+        "bf16": card,
+        "use_cpu": not card,
         "gradient_checkpointing": False,
         "logging_steps": 1,
         "save_strategy": "no",
@@ -167,6 +171,7 @@ def main() -> None:
     for name in ("steps", "episodes", "turns", "new-tokens", "threads", "rows"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--matmul", required=True)
+    parser.add_argument("--device", required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     precision = {"float32": "ieee", "bfloat16": "bf16", "blas": "ieee"}[arguments.matmul]

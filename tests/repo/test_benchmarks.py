@@ -126,6 +126,7 @@ def test_a_compiled_step_is_a_row_of_its_own() -> None:
         tokens=2048,
         trl="",
         compile=True,
+        device="cpu",
     )
     result = step.commands(given, "grpo", "float32")
     assert list(result) == ["tutelage", "tutelage, compiled"]
@@ -215,6 +216,17 @@ def test_the_card_s_measurements_run_on_a_processor(tmp_path: Path) -> None:
     # what was cut off goes on: only what is not there is measured
     saved.write_text("".join(message.splitlines(keepends=True)[1:]))
     assert [json.loads(t)["case"] for t in run("gpu.py", *words).splitlines()] == [1]
+    peers = ("generate", "generate_static", "plain_train")
+    beside = [json.loads(t) for t in run("gpu.py", *words, "--part", *peers).splitlines()]
+    assert [(line["part"], line["case"]) for line in beside] == [
+        *(("generate", 1), ("generate", 4), ("generate_static", 2), ("plain_train", 260)),
+    ]
+    assert all(line["tokens_per_second"][0] > 0 for line in beside)
+    # the same rows and limits as the parts beside which they stand
+    assert [beside[-1][name] for name in ("rows", "row_tokens")] == [
+        train[name] for name in ("rows", "row_tokens")
+    ]
+    assert beside[0]["limit"] > 0
     table = run("gpu.py", "--table", "--save", str(saved))
     assert [line for line in table.splitlines() if "###" in line] == [
         "### What was measured",
@@ -224,4 +236,7 @@ def test_the_card_s_measurements_run_on_a_processor(tmp_path: Path) -> None:
         "### sampling",
         "### train",
         "### step",
+        "### generate",
+        "### generate_static",
+        "### plain_train",
     ]

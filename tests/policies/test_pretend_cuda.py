@@ -529,6 +529,43 @@ def test_the_sampler_multiplies_by_the_head_that_is_scored(cuda: Device) -> None
     assert torch.equal(copied, of.head.detach().bfloat16())
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_products_of_one_input_are_joined_when_sampling(frozen: bool, cuda: Device) -> None:
+    """A decode step of two layers: those for queries, keys and values, of the output, of the gated
+    MLP's input and output. Those of a trained student follow its weights."""
+    of = policy("cuda", "bfloat16")
+    if frozen:
+        of.freeze()
+    for scale in (1.0, 1.0) if frozen else (1.0, 1.1):
+        with torch.no_grad():
+            for p in of.parameters():
+                p.mul_(scale)
+        of.refresh()
+        for each in prompts(3):
+            of.submit(each)
+        while engine(of).waiting:
+            of.poll()
+        cuda.watch = True
+        cuda.names.clear()
+        with fused.used_always():
+            engine(of)._decode_together(slice(0, 3), None, 64)
+        cuda.watch = False
+        assert cuda.names.count("mm") == 2 * 4
+        # where slots begin is computed once, and not in every layer; one more is the sampler's
+        assert cuda.names.count("constant_pad_nd") == 2
+        of.refresh()
+        completions = run(of, prompts(3))
+        read = [Sample(prompt=p.prompt, tokens=completions[p.key].tokens) for p in prompts(3)]
+        drawn = [x for p in prompts(3) for x in completions[p.key].logps]
+        cuda.watch = True
+        cuda.names.clear()
+        with torch.no_grad():
+            gap = (of.score(read, 1.0).logp.cpu() - torch.tensor(drawn)).abs().mean()
+        cuda.watch = False
+        assert cuda.names.count("mm") >= 2 * 7
+        assert float(gap) < 0.05
+
+
 def test_frozen_weights_are_halved_and_copies_stand_alone(cuda: Device) -> None:
     of = policy("cuda", "bfloat16")
     read = samples(of)

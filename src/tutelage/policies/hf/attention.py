@@ -89,6 +89,14 @@ class SlotReads:
         self.slots, self.used, self.ends = slots, used, ends
         self.longest, self.longest_keys = longest, longest_keys
         self.layers = 0  # that have attended
+        self._starts: tuple[int, Tensor] | None = None
+
+    def starts(self, rows: int) -> Tensor:
+        """[P + 1] int32: where each sequence's slot begins if a slot is so many rows; its last entry
+        stands for nothing. Computed in the first layer, for all."""
+        if self._starts is None or self._starts[0] != rows:
+            self._starts = rows, F.pad(self.slots * rows, (0, 1))
+        return self._starts[1]
 
     @classmethod
     def of(cls, parts: Sequence[NewTokens], device: torch.device | str) -> "SlotReads":
@@ -307,13 +315,12 @@ def _read_slots(
     # a row is one token of one head; the heads of a slot lie `capacity` rows apart
     rows = (slots - 1) * heads * capacity + capacity
     strides = (size, capacity * size, 1)
-    starts = F.pad(reads.slots * (heads * capacity), (0, 1))
     return varlen_over_slots(
         query[0].transpose(0, 1).to(value.dtype),
         key.as_strided((rows, heads, size), strides),
         value.as_strided((rows, heads, size), strides),
         reads.ends,
-        starts,
+        reads.starts(heads * capacity),
         reads.used,
         reads.longest,
         reads.longest_keys,

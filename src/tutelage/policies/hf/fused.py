@@ -126,7 +126,10 @@ class _Functions:
         def forward(self: Any, hidden_states: Tensor) -> Tensor:
             if not _worth_it(hidden_states):
                 return own(self, hidden_states)  # type: ignore[no-any-return]
-            rows = hidden_states.reshape(-1, hidden_states.shape[-1])
+            if not hidden_states.is_contiguous():  # a part of a joined product, not to be copied
+                parts: Tensor = inner(hidden_states, self.weight)
+                return parts
+            rows = hidden_states.view(-1, hidden_states.shape[-1])
             normed: Tensor = inner(rows, self.weight)
             return normed.view(hidden_states.shape)
 

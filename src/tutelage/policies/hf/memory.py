@@ -143,9 +143,14 @@ class ActingCopy:
         self._pairs: list[tuple[Tensor, Tensor]] = []
         for module in self.base.modules():
             if isinstance(module, nn.Linear) and module.weight.requires_grad:
-                weight = nn.Parameter(module.weight.detach().bfloat16(), requires_grad=False)
-                self._pairs.append((weight, module.weight))
-                module.weight = weight
+                module.weight = self._copied(module.weight)
+                if module.bias is not None:
+                    module.bias = self._copied(module.bias)
+
+    def _copied(self, trained: Tensor) -> nn.Parameter:
+        copied = nn.Parameter(trained.detach().bfloat16(), requires_grad=False)
+        self._pairs.append((copied, trained))
+        return copied
 
     @torch.no_grad()
     def refresh(self) -> None:

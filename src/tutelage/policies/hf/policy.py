@@ -18,7 +18,7 @@ from tutelage.errors import PolicyError, first_line
 from tutelage.maths.distributions import Distribution, capped, raw_logits
 from tutelage.objective.scores import Scores
 from tutelage.policies.base import Completion, Dtype, Engine, Request
-from tutelage.policies.hf import architecture, fused, kv_cache, memory, proof, readout
+from tutelage.policies.hf import architecture, fused, joined, kv_cache, memory, proof, readout
 from tutelage.policies.hf.attention import PackedPass, check_all_layers_attended, register
 from tutelage.policies.hf.compat import cache_argument
 from tutelage.policies.hf.folder import end_tokens
@@ -187,6 +187,8 @@ class HFPolicy:
         self.model.requires_grad_(False)
         self.frozen, self.acting_copy, self.head_copy = True, None, None
         self._cast_frozen()
+        if self._joins:
+            joined.join(self.base)
         self._refuse_dtype()
 
     def copied(self) -> "HFPolicy":
@@ -397,7 +399,10 @@ class HFPolicy:
             body = self.sharded.base
         if "cache" in inputs:
             inputs[self.cache_argument] = inputs.pop("cache")
-        with self._context(inputs["input_ids"].numel()):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._context(inputs["input_ids"].numel()))
+            if inputs["use_cache"]:
+                stack.enter_context(joined.used())
             hidden: Tensor = body(**inputs).last_hidden_state
         return self.readout.rows(hidden)
 
@@ -409,7 +414,15 @@ class HFPolicy:
         trained = not self.frozen and self._bfloat16
         if trained and not self.reference_path and self.acting_copy is None:
             self.acting_copy = memory.ActingCopy(self.base)
+            if self._joins:
+                joined.join(self.acting_copy.base)
         return self.base if self.acting_copy is None else self.acting_copy.base
+
+    @property
+    def _joins(self) -> bool:
+        """Whether products of one input are joined: a GPU has fewer kernels to start."""
+        gpu = self.device.startswith("cuda")
+        return gpu and self.plain is None and not self.reference_path and not self.compiled
 
     @property
     def _bfloat16_head(self) -> bool:

@@ -68,9 +68,9 @@ def compiled(function: FunctionType) -> Callable[..., Any]:
     return torch.compile(own, dynamic=True)
 
 
-def fuse(layers: nn.ModuleList, *, low: torch.dtype | None) -> list[nn.Module]:
+def fuse(layers: Iterable[nn.Module], *, low: torch.dtype | None) -> list[nn.Module]:
     """Exchange the elementwise parts of layers in place -> the modules with a new `forward`, which
-    a deep copy of the layers has too.
+    a deep copy of the layers has too. The norm after the last layer is given as one more.
 
     low  the dtype to which autocast casts what linear layers and attention are given; None without
          autocast. Norms that linear layers read, and rotary positions, are written in it at once.

@@ -370,7 +370,8 @@ class HFPolicy:
         of = proof.probe(self.model.config, size=self.chat.size, context=self.context_length)
         sequences = [PackedSequence(ids=list(ids)) for ids in of.prompts]
         wanted, _ = self._packed_pass(sequences)
-        exchanged = fused.fuse(layers, low=torch.bfloat16 if self._bfloat16 else None)
+        after = [x for x in self.base.children() if x is not layers]  # such as the last norm
+        exchanged = fused.fuse([*layers, *after], low=torch.bfloat16 if self._bfloat16 else None)
         with fused.used_always():
             found = proof.tried(lambda: self._packed_pass(sequences)[0])
         if isinstance(found, str):

@@ -20,7 +20,7 @@ from torch.testing import assert_close
 from tutelage.errors import PolicyError
 from tutelage.maths.distributions import product
 from tutelage.policies.base import Completion, Request
-from tutelage.policies.hf import attention, compat, fused, recorded_prompts
+from tutelage.policies.hf import attention, compat, fused, generation, recorded_prompts
 from tutelage.policies.hf.cuda_graphs import Recordings, Shape
 from tutelage.policies.hf.generation import SlotEngine
 from tutelage.policies.hf.policy import Dtype, HFPolicy
@@ -314,6 +314,28 @@ def test_new_tokens_of_all_slots_attend_in_one_kernel(cuda: Device) -> None:
     drawn = torch.tensor([x for p in prompts(slots) for x in turns[p.key].logps])
     with torch.no_grad():
         assert float((of.score(read, 1.0).logp.cpu() - drawn).abs().mean()) < 0.05
+
+
+@pytest.mark.parametrize("most", [16, 100])
+def test_a_pass_over_prompts_has_so_many_tokens_at_most(
+    most: int, cuda: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read in several passes is what is read in one."""
+    wanted = run(policy("cuda", "bfloat16"), prompts(5))
+    of, sizes = policy("cuda", "bfloat16"), list[int]()
+    read_slots = SlotEngine._read_slots
+
+    def watched(self: SlotEngine, reads: Any, ids: Tensor, positions: Tensor) -> Tensor:
+        sizes.append(len(ids))
+        return read_slots(self, reads, ids, positions)
+
+    monkeypatch.setattr(SlotEngine, "_read_slots", watched)
+    monkeypatch.setattr(generation, "MAX_PREFILL_TOKENS_GPU", most)
+    monkeypatch.setattr(recorded_prompts, "MAX_RECORDED_TOKENS", 0)  # they are padded to more
+    found = run(of, prompts(5))
+    assert max(sizes) <= most
+    assert max(sizes) > most / 2
+    assert {k: c.tokens for k, c in found.items()} == {k: c.tokens for k, c in wanted.items()}
 
 
 @pytest.mark.parametrize("new", [(1, 1, 1), (5, 1, 9), (20,)])

@@ -51,6 +51,10 @@ MIN_CAPACITY_SLOW_GROWTH = 512
 to 1.3 times what is needed, and copying such slots costs little beside filling them."""
 MAX_PREFILL_TOKENS = 4096
 """New tokens of one pass: bounds the memory it needs besides the cache."""
+MAX_PREFILL_TOKENS_GPU = 16_384
+"""The same where one kernel reads all slots, as many as a pass has that scores. With 4,096 an H100
+spent most of its time on small kernels (128 prompts of 256 tokens, Qwen3-0.6B: 0.38 s), and tensors
+were too small for compiled ones; not measured since."""
 MIN_SHARED_PREFIX = 32
 """Minimum length of a common prefix for copying it from another slot instead of recomputing it."""
 SLOT_COST = 512
@@ -215,8 +219,8 @@ class SlotEngine:
         """Hidden states [T, H] of the new tokens of a slot that then holds `ids`."""
         states = []
         end = part.cached + part.new
-        for start in range(part.cached, end, MAX_PREFILL_TOKENS):
-            tokens = NewTokens(part.slot, start, min(MAX_PREFILL_TOKENS, end - start))
+        for start in range(part.cached, end, self._pass_tokens):
+            tokens = NewTokens(part.slot, start, min(self._pass_tokens, end - start))
             index = torch.arange(start, start + tokens.new, device=self.device)
             self.cache.write_flat(torch.full_like(index, part.slot), index)
             new = torch.tensor(ids, device=self.device)[index]
@@ -224,6 +228,10 @@ class SlotEngine:
         return torch.cat(states)
 
     # -- scheduling
+
+    @property
+    def _pass_tokens(self) -> int:
+        return MAX_PREFILL_TOKENS_GPU if self.one_kernel else MAX_PREFILL_TOKENS
 
     def _max_slots(self, capacity: int) -> int:
         """Slots of this capacity that the budget allows."""
@@ -271,7 +279,7 @@ class SlotEngine:
                     self.prefill_next = True
                     continue
             tokens += len(request.prompt) - cached
-            if admitted and tokens > MAX_PREFILL_TOKENS:
+            if admitted and tokens > self._pass_tokens:
                 later += self.waiting[at:]
                 self.prefill_next = True
                 break
@@ -385,14 +393,11 @@ class SlotEngine:
     @torch.no_grad()
     def _prompt_logits(self, parts: Sequence[NewTokens], ids: Tensor) -> Tensor:
         """Feed slots their new ids[N], one after another; logits [B, V] after each slot's last."""
-        first = parts[0]
-        if len(parts) == 1 and first.new > MAX_PREFILL_TOKENS:
-            part = NewTokens(first.slot, first.cached, MAX_PREFILL_TOKENS)
-            self._prompt_logits([part], ids[:MAX_PREFILL_TOKENS])
-            rest = NewTokens(
-                first.slot, first.cached + MAX_PREFILL_TOKENS, first.new - MAX_PREFILL_TOKENS
-            )
-            return self._prompt_logits([rest], ids[MAX_PREFILL_TOKENS:])
+        first, most = parts[0], self._pass_tokens
+        if len(parts) == 1 and first.new > most:
+            self._prompt_logits([NewTokens(first.slot, first.cached, most)], ids[:most])
+            rest = NewTokens(first.slot, first.cached + most, first.new - most)
+            return self._prompt_logits([rest], ids[most:])
         new = torch.tensor([part.new for part in parts], device=self.device)
         slots = torch.tensor([part.slot for part in parts], device=self.device)
         index = torch.cat(

@@ -3,17 +3,20 @@
 import importlib.util
 import re
 import shutil
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from support.live_bytes import counted_prompts
 from support.tiny_runs import Quiet, tiny_table
 
 import tutelage as tl
 from tutelage.cli import dry_run, fitting
 from tutelage.cli.main import main
+from tutelage.cli.model_sizes import KNOWN
 from tutelage.config.toml_file import load, override, parse
 from tutelage.envs import requirements
 from tutelage.errors import ConfigError, PolicyError
@@ -259,6 +262,34 @@ def test_a_gpu_to_plan_for_changes_where_models_are() -> None:
     assert student.weights is not None
     assert small.memory == student.weights + student.moments + max(student.cache, student.update)
     assert small.machine.words == "40.0 GB of GPU memory"
+
+
+def prompts_of(model: str) -> int:
+    found = dry_run.make(
+        parse(
+            {
+                "run": {"steps": 1, "folder": "nowhere"},
+                "env": {"suite": "doors"},
+                "rollout": {"tasks_per_step": 9, "max_turns": 40, "max_new_tokens": 500},
+                "algorithm": {"name": "grpo"},
+                "policy": {"model": f"Qwen/{model}", "dtype": "bfloat16", "lora": 8},
+            }
+        ),
+        gpu=80,
+    )
+    (student,) = found.models
+    assert student.cache is not None
+    assert student.weights is not None
+    playing = student.cache + student.prompts
+    assert found.memory == student.weights + student.moments + max(playing, student.update)
+    return student.prompts
+
+
+@pytest.mark.parametrize("model", ["Qwen3-0.6B", "Qwen3-1.7B", "Qwen2.5-3B", "Qwen2.5-7B"])
+def test_a_pass_over_prompts_takes_what_is_predicted(model: str) -> None:
+    """Within a tenth of what the policy's own code allocates."""
+    counted = counted_prompts(replace(KNOWN[model], layers=2), tokens=16_384, row=512)
+    assert prompts_of(model) == pytest.approx(counted, rel=0.1)
 
 
 def test_a_gpu_to_plan_for_is_refused_without_a_plan(

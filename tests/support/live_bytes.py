@@ -24,6 +24,7 @@ from tutelage.policies.hf.compat import cache_argument
 from tutelage.policies.hf.lora import Adapters
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.policies.hf.readout import Readout
+from tutelage.policies.packing import PackedSequence
 from tutelage.prompts.prompter import Sample
 
 
@@ -118,13 +119,9 @@ def _unproved(self: HFPolicy) -> None:
     self.readout = Readout(output=self.model.get_output_embeddings())
 
 
-def counted(
-    shape: Shape, *, tokens: int, row: int, gpu: bool, lora: int = 0, **settings: Any
-) -> int:
-    """The most bytes beside the weights in a pass of `tokens` tokens, in rows of `row`: the second
-    pass of an update, so that gradients are there."""
-    live, model = Live(), model_of(shape)
-    adapters = Adapters(model, rank=lora, base="base", seed=0) if lora else None
+@contextmanager
+def _fake(model: Any, shape: Shape, *, gpu: bool, **settings: Any) -> Iterator[HFPolicy]:
+    """A policy of fake tensors."""
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode())
         stack.enter_context(patch.object(HFPolicy, "_choose_path", _unproved))
@@ -134,10 +131,43 @@ def counted(
         tokenizer = SimpleNamespace(model_max_length=shape.context)
         chat: Any = SimpleNamespace(size=shape.vocab, end=0, ends=(0,), tokenizer=tokenizer)
         chat.ending_with = lambda tokens: chat
-        policy = HFPolicy(model, chat, tokens=tokens, adapters=adapters, **settings)
-        for tensor in {id(x): x for x in (*model.parameters(), *model.buffers())}.values():
-            live.add(tensor, "weights")
-        weights = live.now
+        yield HFPolicy(model, chat, **settings)
+
+
+def _weights(live: Live, model: Any) -> int:
+    for tensor in {id(x): x for x in (*model.parameters(), *model.buffers())}.values():
+        live.add(tensor, "weights")
+    return live.now
+
+
+def counted_prompts(shape: Shape, *, tokens: int, row: int) -> int:
+    """The most bytes beside the weights in a pass over prompts, in rows of `row`, of a frozen policy
+    in bfloat16 as on a GPU; without keys and values, which a cache holds."""
+    live, model = Live(), model_of(shape)
+    with (
+        torch.no_grad(),
+        _fake(model, shape, gpu=True, tokens=tokens, dtype="bfloat16") as policy,
+    ):
+        policy.freeze()
+        weights = _weights(live, model)
+        sequences = [PackedSequence(ids=[0] * row) for _ in range(tokens // row)]
+        with live:
+            policy._packed_pass(sequences)
+    return live.peak - weights
+
+
+def counted(
+    shape: Shape, *, tokens: int, row: int, gpu: bool, lora: int = 0, **settings: Any
+) -> int:
+    """The most bytes beside the weights in a pass of `tokens` tokens, in rows of `row`: the second
+    pass of an update, so that gradients are there."""
+    live, model = Live(), model_of(shape)
+    adapters = Adapters(model, rank=lora, base="base", seed=0) if lora else None
+    with ExitStack() as stack:
+        policy = stack.enter_context(
+            _fake(model, shape, gpu=gpu, tokens=tokens, adapters=adapters, **settings)
+        )
+        weights = _weights(live, model)
         samples = [Sample(prompt=(k,), tokens=(0,) * (row - 1)) for k in range(tokens // row)]
         stack.enter_context(live)
         for _ in range(2):

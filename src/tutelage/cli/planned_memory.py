@@ -15,6 +15,7 @@ from tutelage.errors import ConfigError
 from tutelage.objective import Distill, Entropy
 from tutelage.policies import registry
 from tutelage.policies.hf import architecture
+from tutelage.policies.hf.generation import MAX_PREFILL_TOKENS_GPU
 from tutelage.policies.hf.kv_cache import GB, budget
 from tutelage.runs import models
 from tutelage.runs.phases import Phase
@@ -31,6 +32,7 @@ class Model:
     moments: int = 0  # Adam's two, for the student only
     update: int = 0  # gradients, activations and the loss, likewise
     cache: int | None = None
+    prompts: int = 0  # activations of a pass over prompts, on a GPU
     saved: int = 0  # bytes of a checkpoint: the trained weights and their moments
     misfit: str = ""  # why the model cannot take the fast path, as far as its configuration tells
     ahead: bool = False  # it is the one of the process that plays while the student learns
@@ -62,6 +64,7 @@ def memory_of(models: Iterable[Model]) -> int:
     found = list(models)
     always = sum((m.weights or 0) + m.moments + (m.cache or 0) * m.ahead for m in found)
     playing = sum(m.cache or 0 for m in found if not m.ahead)
+    playing += max((m.prompts for m in found), default=0)  # one samples at a time
     return always + max(playing, sum(m.update for m in found))
 
 
@@ -97,6 +100,7 @@ def divided_memory(
     always_there = sum((m.weights or 0) + m.moments for m in others) + moments + rows
     copy = 2 * count if section.dtype == "bfloat16" and not section.lora else 0
     playing = (student.weights or 0) + sum(m.cache or 0 for m in (student, *others))
+    playing += max(m.prompts for m in (student, *others))
     learning = (student.weights or 0) - size * count - copy
     if always:
         playing = learning
@@ -240,6 +244,7 @@ def _model(
         moments=8 * shape.trained(section) if trains and not config.update.offload else 0,
         update=update,
         cache=_cache(config, section, shape, need) if acts else 0,
+        prompts=_prompts(config, section, shape, need) if acts and gpu else 0,
         saved=(12 + 4 * config.rollout.ahead) * shape.trained(section),
     )
 
@@ -283,6 +288,22 @@ def _cache(config: Config, section: PolicySection, shape: model_sizes.Shape, nee
         total=need.machine.memory,
     )
     return max(row, min(rows * row, room))
+
+
+def _prompts(config: Config, section: PolicySection, shape: model_sizes.Shape, need: Need) -> int:
+    """Activations of the largest pass over prompts, where one kernel reads all slots.
+
+    A token has its residual in float32 twice and its norm in 16 bits. Beside them are, in 16 bits, a
+    gated MLP's two inputs, the activation of one and their product; or queries while they are turned
+    and normalised, mostly in float32.
+    """
+    if section.dtype != "bfloat16":
+        return 0
+    r = config.rollout
+    rows = min(r.slots, r.tasks_per_step * r.group_size)
+    tokens = min(MAX_PREFILL_TOKENS_GPU, rows * min(need.episode, shape.context))
+    gated, queries = shape.ffn * max(1, shape.active), shape.heads * shape.head_dim
+    return tokens * (10 * shape.hidden + max(8 * gated, 20 * queries))
 
 
 def memory() -> tuple[int, str]:

@@ -345,11 +345,11 @@ class _Recorded:
 # -- the kernel for sequences of different lengths
 
 
-def _varlen_parts(query: Any, key: Any, value: Any, ends: Any, ends_k: Any, used: Any) -> Any:
-    lists = [x.host.tolist() for x in (ends, ends if ends_k is None else ends_k)]
+def _varlen_parts(ends: Any, ends_k: Any, used: Any) -> Any:
+    lists = [x.tolist() for x in (ends, ends if ends_k is None else ends_k)]
     spans = [list(itertools.pairwise(x)) for x in lists]
     for at, ((a, b), (c, d)) in enumerate(zip(*spans, strict=True)):
-        d = d if used is None else c + int(used.host[at])
+        d = d if used is None else c + int(used[at])
         yield slice(a, b), slice(c, d)
 
 
@@ -408,12 +408,20 @@ def _varlen(
         DEVICE.names.append("varlen_attn")
     if query.shape[1] != key.shape[1] and not enable_gqa:
         raise RuntimeError("query and key need the same heads")
-    out = torch.zeros_like(query.host)
-    for rows, seen in _varlen_parts(query, key, value, ends, ends_k, seqused_k):
-        assert rows.stop - rows.start <= longest, "max_q is too small"
-        assert seen.stop - seen.start <= longest_k, "max_k is too small"
-        q, k, v = _heads(query.host[rows], key.host[seen], value.host[seen])
-        out[rows] = (_weights(q, k, scale, causal) @ v).transpose(0, 1).to(out.dtype)
+
+    def attended(query: Any, key: Any, value: Any, ends: Any, ends_k: Any, used: Any) -> Any:
+        out = torch.zeros_like(query)
+        for rows, seen in _varlen_parts(ends, ends_k, used):
+            assert rows.stop - rows.start <= longest, "max_q is too small"
+            assert seen.stop - seen.start <= longest_k, "max_k is too small"
+            q, k, v = _heads(query[rows], key[seen], value[seen])
+            out[rows] = (_weights(q, k, scale, causal) @ v).transpose(0, 1).to(out.dtype)
+        return out
+
+    reals = mapped(host, (query, key, value, ends, ends_k, seqused_k))
+    out = attended(*reals)
+    if DEVICE.recording is not None:
+        DEVICE.recording.append((_Recorded(attended), reals, {}, out))
     sums = torch.zeros(query.shape[1], len(query))
     state = torch.zeros(2, dtype=torch.uint64)
     return CudaTensor(out), CudaTensor(sums), CudaTensor(state)
@@ -440,7 +448,7 @@ def _varlen_backward(
     causal = _varlen_checked(query, key, value, ends, window_size) or is_causal
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     gradients = [torch.zeros_like(x.host) for x in (query, key, value)]
-    for rows, seen in _varlen_parts(query, key, value, ends, ends_k, None):
+    for rows, seen in _varlen_parts(*mapped(host, (ends, ends_k)), None):
         q, k, v = _heads(query.host[rows], key.host[seen], value.host[seen])
         (g,), weights = _heads(grad.host[rows]), _weights(q, k, scale, causal)
         slope = weights * (g @ v.transpose(1, 2))
@@ -728,3 +736,37 @@ def pretend_cuda(total: int = 80 * GB) -> Iterator[Device]:
         stack.enter_context(_Operations())
         stack.enter_context(functions)
         yield DEVICE
+
+
+@contextlib.contextmanager
+def in_4_bits() -> Iterator[None]:
+    """Inside `pretend_cuda()`, the linear layers of bitsandbytes are packed as they are moved to the
+    GPU. Its parameters are a subclass of tensors of their own, which no tensor of the pretended GPU
+    can be: one of those stands in their place, with the attributes that bitsandbytes and peft read."""
+    from bitsandbytes import functional
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    usual = Linear4bit._apply
+
+    def applied(self: Any, fn: Any, recurse: bool = True) -> Any:
+        weight = self.weight
+        if not isinstance(weight, Params4bit) or not fn(torch.empty(0)).is_cuda:
+            return usual(self, fn, recurse)
+        del self._parameters["weight"]
+        usual(self, fn, recurse)
+        packed, state = functional.quantize_4bit(
+            weight.as_subclass(torch.Tensor).detach(),
+            blocksize=weight.blocksize,
+            compress_statistics=weight.compress_statistics,
+            quant_type=weight.quant_type,
+        )
+        state.to(CUDA)
+        moved: Any = CudaTensor(packed)
+        moved._is_param, moved.quant_state, moved.bnb_quantized = True, state, True
+        for name in ("blocksize", "compress_statistics", "quant_type", "quant_storage"):
+            setattr(moved, name, getattr(weight, name))
+        self._parameters["weight"] = moved
+        return self
+
+    with patch.object(Linear4bit, "_apply", applied):
+        yield

@@ -189,9 +189,7 @@ def attend(
         flat.layers += 1
         return _flat(query, key, value, scaling, flat), None
     if attention_mask is None:
-        attended = F.scaled_dot_product_attention(
-            query, key, value, scale=scaling, is_causal=query.shape[2] > 1, enable_gqa=True
-        )
+        attended = _of_torch(query, key, value, None, scaling, causal=query.shape[2] > 1)
     else:
         attended = _masked(query, key, value, attention_mask, scaling)
     return attended.transpose(1, 2).contiguous(), None
@@ -204,9 +202,40 @@ def _masked(
     few = query.shape[2] <= MAX_GROUPED_TOKENS and scores <= MAX_GROUPED_SCORES
     if few and (key.is_cuda or key.dtype == torch.float32):
         return _grouped(query, key, value, mask, scaling)
+    return _of_torch(query, key, value, mask, scaling, causal=False)
+
+
+def _of_torch(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, *, causal: bool
+) -> Tensor:
+    """torch's kernel. Of those for float32 on a GPU only the one that forms all scores [B, H, T, S],
+    and keeps them for the backward pass, takes fewer key heads than query heads: they are copied."""
+    group = query.shape[1] // key.shape[1]
+    copied = group > 1 and copies_key_heads(query, value)
+    if copied:
+        key, value = (x.repeat_interleave(group, 1) for x in (key, value))
     return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=scaling, enable_gqa=True
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        scale=scaling,
+        is_causal=causal,
+        enable_gqa=not copied,
     )
+
+
+def copies_key_heads(query: Tensor, value: Tensor) -> bool:
+    """Whether torch's kernel is given a copy of each key head for each of its query heads."""
+    return query.is_cuda and _computed_in(value) == torch.float32
+
+
+def _computed_in(x: Tensor) -> torch.dtype:
+    """The dtype in which attention to x is computed. Under autocast on a GPU it is that of autocast,
+    in which linear layers write what they compute; those in 4 bits write the dtype of their input."""
+    if x.is_cuda and torch.is_autocast_enabled("cuda") and x.dtype == torch.float32:
+        return torch.get_autocast_dtype("cuda")
+    return x.dtype
 
 
 def _grouped(
@@ -338,10 +367,10 @@ def _packed(
 ) -> Tensor:
     """Every sequence over the prefix before all of them, and itself -> [1, N, H, D]: in one kernel
     on a GPU, which has it for 16 bits, else one after another."""
-    if query.is_cuda and value.dtype in (torch.bfloat16, torch.float16):
-        q, k, v = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
+    low = _computed_in(value)
+    if query.is_cuda and low in (torch.bfloat16, torch.float16):
+        q, k, v = (x[0].transpose(0, 1).to(low) for x in (query, key, value))
         return varlen_causal(q, k, v, packed.ends, packed.longest, scaling)[None]
-    low = value.dtype
     wide = torch.promote_types(low, torch.float32)
     query, key, value = (x.to(wide) for x in (query, key, value))
     with torch.autocast(query.device.type, enabled=False):  # which would round them again
@@ -360,9 +389,7 @@ def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor
     """A sequence over itself [1, H, T, D], by torch's kernel."""
     short = query.shape[2] < MIN_ONEDNN_TOKENS and not query.is_cuda
     with products("blas") if short else nullcontext():
-        return F.scaled_dot_product_attention(
-            query, key, value, scale=scaling, is_causal=True, enable_gqa=True
-        )
+        return _of_torch(query, key, value, None, scaling, causal=True)
 
 
 def register() -> str:

@@ -96,6 +96,8 @@ def varlen_over_slots(
     # one query sees all keys: without causality the kernel reads them once per key head
     window = (-1, -1) if longest == 1 else (-1, 0)
     if varlen_takes("seqused_k"):
+        # between two releases torch had this argument and not that for shared heads, which it took
+        grouped = {"enable_gqa": True} if varlen_takes("enable_gqa") else {}
         attended = varlen_attn(
             query,
             key,
@@ -106,8 +108,8 @@ def varlen_over_slots(
             longest_keys,
             scale=scaling,
             window_size=window,
-            enable_gqa=query.shape[1] != key.shape[1],
             seqused_k=used,
+            **grouped,
         )
         assert isinstance(attended, Tensor)
         return attended

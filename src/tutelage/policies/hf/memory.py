@@ -70,6 +70,9 @@ def cast_frozen_to_bfloat16(model: Any) -> None:
             module.weight.data = module.weight.data.bfloat16()
         elif hasattr(module, "compute_dtype"):  # 4 bits, unpacked into this
             module.compute_dtype = torch.bfloat16  # type: ignore[assignment]
+            if module.weight.is_cuda:
+                # in the backward pass too, which else unpacks 4 bytes a weight and rounds those
+                module.weight.quant_state.dtype = torch.bfloat16  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -221,7 +224,7 @@ def _pack_experts(module: nn.Module, device: str) -> None:
                 f'quantize = "nf4" keeps weights in blocks of {QUANTIZATION_BLOCK}, but the rows of '
                 f"{name}, a mixture's experts, have {weight.shape[-1]}; leave quantize out"
             )
-        weight.data = weight.data.to(device)
+        setattr(module, name, nn.Parameter(weight.data.to(device), requires_grad=False))
         replace_parameter_4bit(module, name, compress_statistics=True, quant_type="nf4")
 
 

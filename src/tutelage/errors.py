@@ -48,6 +48,22 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+NO_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""In what torch's CPU allocator, CUDA and its libraries say, which have no exception of their own."""
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether memory could not be allocated, or that was behind another error: a CUDA graph that is
+    broken off ends with one of its own. torch's exception is known by its name, since nothing here
+    needs torch."""
+    while error is not None:
+        named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if named or any(words in str(error) for words in NO_MEMORY):
+            return True
+        error = error.__context__
+    return False
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """A clause that suggests the nearest choice; empty if none is near.
 

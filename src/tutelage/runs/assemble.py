@@ -23,7 +23,7 @@ from tutelage.envs.pool import LocalPool, Pool, ProcessPool
 from tutelage.envs.registry import PYTHON, SHIPPED, suite_of, workers_of
 from tutelage.envs.spread import SpreadPool, placed
 from tutelage.envs.supervised import SupervisedSuite, Supervisor
-from tutelage.errors import ConfigError, PolicyError
+from tutelage.errors import ConfigError, PolicyError, lacks_memory
 from tutelage.evaluation.evaluate import Panel, panel
 from tutelage.hints import Hints, check, kinds_in
 from tutelage.hints.bank import built_in as bank_names
@@ -141,9 +141,7 @@ def _in_memory() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # torch's CPU allocator has no exception of its own
-        large = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not large and "can't allocate memory" not in str(error):
+        if not lacks_memory(error):
             raise
         raise PolicyError(
             "the models do not fit into this machine's memory; choose smaller ones (policy.model, "

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from tutelage.config.schema import Config
-from tutelage.errors import Diverged, RunError
+from tutelage.errors import Diverged, RunError, lacks_memory
 from tutelage.evaluation.evaluate import evaluate, named
 from tutelage.policies.base import Divided, OpenedPolicy, Sharding, Shards, Trainable
 from tutelage.policies.by_family import taught_lines
@@ -216,8 +216,7 @@ def _enough_memory() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # torch's CPU allocator has no exception of its own
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if lacks_memory(error):
             raise RunError(
                 "there is not enough memory; continue with --resume and "
                 "policy.gradient_checkpointing=true or on a larger machine, or lower "

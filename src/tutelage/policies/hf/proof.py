@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from tutelage.errors import PolicyError, first_line
+from tutelage.errors import PolicyError, first_line, lacks_memory
 from tutelage.policies.base import Completion, Engine, Request
 from tutelage.policies.hf import architecture
 from tutelage.policies.hf.plain import TRIED, PlainPath, generating
@@ -130,10 +130,13 @@ def _max(a: float, b: float) -> float:
 
 
 def tried(function: Callable[[], T]) -> T | str:
-    """What a function over a model's code returns, or why it raises."""
+    """What a function over a model's code returns, or why it raises. A lack of memory says nothing
+    about the code, and is raised."""
     try:
         return function()
     except Exception as error:  # anybody's code, which may not bear what is asked of it
+        if lacks_memory(error):
+            raise
         kind, line = type(error).__name__, first_line(error)[:200]
         return line if line == kind else f"{kind}: {line}"
 

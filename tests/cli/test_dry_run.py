@@ -17,6 +17,7 @@ import tutelage as tl
 from tutelage.cli import dry_run, fitting
 from tutelage.cli.main import main
 from tutelage.cli.model_sizes import KNOWN
+from tutelage.cli.planned_memory import divided_memory
 from tutelage.config.toml_file import load, override, parse
 from tutelage.envs import requirements
 from tutelage.errors import ConfigError, PolicyError
@@ -76,6 +77,24 @@ def test_what_plays_one_step_ahead_has_memory_of_its_own() -> None:
     beside = sum((m.weights or 0) + (m.cache or 0) for m in (own, other))
     assert both.memory == alone.memory + beside
     assert both.models[0].saved == student.saved * 16 // 12
+
+
+def test_the_reference_of_a_student_with_adapters_shares_its_weights() -> None:
+    """It is a copy of the adapters; where layers are divided over ranks, the weights are its own."""
+    (file,) = (path for path in PAPERS if path.stem.endswith("_7b"))
+    student, reference = dry_run.make(load(file, ["policy.lora=16"]), gpu=80).models
+    section = load(file, ["policy.lora=16"]).policy
+    assert reference.shape is not None
+    assert student.shape is not None
+    trained = student.shape.adapters(16)
+    assert reference.weights == 4 * trained
+    assert "adapters" in reference.source
+    whole = student.shape.weights(section, frozen=True)
+    assert reference.alone == whole > 17e9
+    apart = replace(reference, weights=whole, alone=None)
+    both = [divided_memory([student, m], student.shape, section, 2) for m in (reference, apart)]
+    assert both[0] == both[1] > whole
+    assert dry_run.make(load(file), gpu=80).models[1].weights == whole - 4 * trained
 
 
 def test_an_expert_that_needs_more_turns_is_refused_as_in_the_run() -> None:

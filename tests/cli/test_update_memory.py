@@ -21,7 +21,7 @@ SMOLLM2 = Shape(
     context=8192,
     tied=True,
 )
-GPU, CPU = "bfloat16 on a GPU", "float32 on a CPU"
+GPU, CPU, WIDE = "bfloat16 on a GPU", "float32 on a CPU", "float32 on a GPU"
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def own_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         (KNOWN["Qwen3-4B"], GPU, 16_384, 16, True),
         (KNOWN["Qwen2.5-3B"], GPU, 16_384, 0, True),
         (KNOWN["Qwen2.5-7B"], GPU, 8192, 16, False),
+        (KNOWN["Qwen3-0.6B"], WIDE, 8192, 0, False),
         (KNOWN["Qwen3-0.6B"], CPU, 1024, 0, False),
         (SMOLLM2, CPU, 2048, 16, False),
         (SMOLLM2, CPU, 2048, 0, True),
@@ -54,6 +55,16 @@ def test_an_update_takes_what_is_predicted(
 def test_a_layer_adds_what_is_predicted(own_kernels: None) -> None:
     few, many = (both(replace(KNOWN["Qwen3-1.7B"], layers=layers), GPU, 8192) for layers in (2, 8))
     assert many[0] - few[0] == pytest.approx(many[1] - few[1], rel=0.02)
+
+
+def test_a_pass_that_is_too_short_for_fused_kernels_may_take_more() -> None:
+    """A pass of up to 4,096 tokens has a few less, and tensors of Qwen3-1.7B then no 2^23 elements."""
+    shape, section = KNOWN["Qwen3-1.7B"], PolicySection(model="any", dtype="bfloat16", lora=16)
+    of = [update_memory.layer(shape, section, gpu=True, tokens=n) for n in (4096, 4095)]
+    assert of[1] - of[0] == (6 + 4) * 2048  # casts of norms, and queries in float32
+    passes = [update_memory.beside(shape, section, n, gpu=True) for n in (4096, 4095)]
+    assert passes[0] == passes[1]
+    assert update_memory.beside(shape, section, 8192, gpu=True) > 1.5 * passes[0]
 
 
 def test_a_card_took_what_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,10 +95,10 @@ def both(
         shape,
         tokens=tokens,
         row=tokens // 4,
-        gpu=where == GPU,
+        gpu=where != CPU,
         lora=lora,
         dtype=section.dtype,
         gradient_checkpointing=recompute,
     )
-    predicted = update_memory.beside(shape, section, tokens, gpu=where == GPU)
+    predicted = update_memory.beside(shape, section, tokens, gpu=where != CPU)
     return predicted + 4 * shape.trained(section), found

@@ -36,6 +36,7 @@ class Model:
     saved: int = 0  # bytes of a checkpoint: the trained weights and their moments
     misfit: str = ""  # why the model cannot take the fast path, as far as its configuration tells
     ahead: bool = False  # it is the one of the process that plays while the student learns
+    alone: int | None = None  # its weights where it cannot share the student's frozen ones
 
     @property
     def training(self) -> int | None:
@@ -92,7 +93,7 @@ def divided_memory(
     """As `memory_of`, where --sharded divides the first of the models over so many ranks. Its whole
     weights are there while episodes are played, and this rank's rows of them at any time. Where they
     are `always` divided, servers play, and nobody has them."""
-    student, *others = models
+    student, *others = (replace(m, weights=m.alone) if m.alone else m for m in models)
     count, size = divided(shape, section)
     trained = 0 if section.lora else count
     rows, left = size * count // ranks, 1 - 1 / ranks
@@ -192,12 +193,26 @@ def models_of(config: Config, need: Need) -> tuple[Model, ...]:
             misfit = _misfit(section)
             found.append(Model(name=name, source=source, shape=None, weights=None, misfit=misfit))
         else:
-            found.append(_model(name, source, shape, section, config, need))
+            model = _model(name, source, shape, section, config, need)
+            found.append(_sharing(model, section) if copied and section.lora else model)
     if config.rollout.ahead:
         gpu = _on_gpu(config.policy, need.machine)
         acting = [m for m in found if m.shape and (m.cache or m.name == "student")]
         found += [_playing_ahead(model, config, gpu=gpu) for model in acting]
     return tuple(found)
+
+
+def _sharing(reference: Model, section: PolicySection) -> Model:
+    """A copy of adapters on the weights of the student."""
+    assert reference.shape is not None
+    assert reference.weights is not None
+    adapters = 4 * reference.shape.adapters(section.lora)
+    return replace(
+        reference,
+        source="a copy of the student's adapters",
+        weights=reference.weights - reference.shape.weights(section, frozen=True) + adapters,
+        alone=reference.weights,
+    )
 
 
 def _playing_ahead(model: Model, config: Config, *, gpu: bool) -> Model:

@@ -38,7 +38,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from gpu_parts import CASES, REAL, SHAPES, Job, Limits, Line, limits_of
+from gpu_parts import CASES, REAL, SHAPES, Job, Limits, Line, give_back, limits_of
 from gpu_peers import PEERS
 
 RAW = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "gpu.jsonl"
@@ -75,8 +75,7 @@ def run(arguments: argparse.Namespace) -> Iterator[Line]:
                 measured = measure(Job(shape, SHAPES[shape], found, arguments, share), case)
             except torch.OutOfMemoryError:
                 measured = {"error": "does not fit into this card's memory"}
-            if device.startswith("cuda"):
-                torch.cuda.empty_cache()
+            give_back(device)
             yield {
                 "part": part,
                 "shape": shape,

@@ -3,17 +3,21 @@
     python benchmarks/gpu_papers.py [--file alfworld_grpo_qwen2.5_3b ...] [--gb 80]
     python benchmarks/gpu_papers.py --device cpu --tiny      small shapes, within a minute
 
-prints a line of JSON for each file. Models have the shapes that the files name and random weights,
-drawn on the GPU. A file is changed as its dry run advises for a GPU of --gb, in the first way that
-leaves the other models on the same GPU and unpacked. Turns are cut to --new-tokens, in the
-prediction too, since random weights never end one. The step is that of the middle of the run, when
-teacher and student share the turns. torch may take no more than --gb, so that what does not fit
-there fails here.
+prints a line of JSON for each file; of several, each runs in a process of its own. Models have the
+shapes that the files name and random weights, drawn on the GPU. A file is changed as its dry run
+advises for a GPU of --gb, in the first way that leaves the other models on the same GPU and
+unpacked. Turns are cut to --new-tokens, in the prediction too, since random weights never end one.
+The step is that of the middle of the run, when teacher and student share the turns. torch may take
+no more than --gb, so that what does not fit there fails here. Measured are the most bytes of
+tensors while models are made, while episodes are played and in the update, and the most that torch
+reserved, which is what a GPU must have.
 """
 
 import argparse
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +32,8 @@ from tutelage.cli.model_sizes import Shape
 from tutelage.config.schema import Config, PolicySection
 from tutelage.config.toml_file import load
 from tutelage.envs.registry import suite_of
-from tutelage.policies.hf import memory
+from tutelage.errors import first_line
+from tutelage.policies.hf import kv_cache, memory
 from tutelage.policies.hf.lora import Adapters
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.prompts.chat_template import Chat
@@ -61,7 +66,14 @@ def advised(name: str, gb: float, settings: Sequence[str]) -> tuple[list[str], d
 
 
 def policy_of(
-    shape: Shape, section: PolicySection, config: Config, chat: Chat, device: str, *, frozen: bool
+    shape: Shape,
+    section: PolicySection,
+    config: Config,
+    chat: Chat,
+    device: str,
+    *,
+    frozen: bool,
+    budget: int,
 ) -> HFPolicy:
     """Random weights in a shape, with the settings of a section that matter for memory."""
     model = model_of(shape, chat.end, device, dtype=torch.bfloat16 if frozen else torch.float32)
@@ -82,6 +94,7 @@ def policy_of(
         tokens=config.update.max_tokens_per_pass,
         adapters=adapters,
         gradient_checkpointing=section.gradient_checkpointing,
+        budget=budget,
     )
 
 
@@ -89,6 +102,8 @@ def session_of(config: Config, plan: dry_run.Plan, arguments: argparse.Namespace
     suite = suite_of(config.env)
     context = assemble.context_of(config.context, suite)
     policies: dict[str, Any] = {}
+    engines = sum(bool(model.cache) for model in plan.models)
+    budget = kv_cache.budget(arguments.device, engines=engines, total=plan.machine.memory)
     for model in plan.models:
         name = "self" if model.name == "student" else model.name
         if name == "reference":
@@ -100,7 +115,9 @@ def session_of(config: Config, plan: dry_run.Plan, arguments: argparse.Namespace
             shape = MIXTURE if shape.experts else TINY
         section = config.policy if name == "self" else config.policies[name]
         chat = chat_of(shape, [context.instructions])
-        policy = policy_of(shape, section, config, chat, arguments.device, frozen=name != "self")
+        policy = policy_of(
+            shape, section, config, chat, arguments.device, frozen=name != "self", budget=budget
+        )
         if name != "self":
             policy.freeze()
         policies[name] = policy
@@ -116,15 +133,14 @@ def session_of(config: Config, plan: dry_run.Plan, arguments: argparse.Namespace
 
 
 def whole_step(name: str, arguments: argparse.Namespace) -> Line:
-    gpu, tokens = arguments.device.startswith("cuda"), 8 if arguments.tiny else arguments.new_tokens
+    tokens = 8 if arguments.tiny else arguments.new_tokens
     settings = [f"rollout.max_new_tokens = {tokens}"]
     changes, plan = advised(name, arguments.gb, settings)
     if arguments.tiny:
         settings += ["rollout.max_turns = 2", "rollout.tasks_per_step = 2"]
         settings.append("rollout.group_size = 2" if "grpo" in name else "update.minibatches = 2")
     config = load(EXAMPLES / f"{name}.toml", [*settings, *changes])
-    if gpu:
-        torch.cuda.reset_peak_memory_stats()
+    peaks = Peaks(arguments.device)
     since = settled(arguments.device)
     session = session_of(config, plan, arguments)
     student = session.policies["self"]
@@ -141,6 +157,7 @@ def whole_step(name: str, arguments: argparse.Namespace) -> Line:
         session.suite, config.env.split, config.rollout.tasks_per_step, where="env"
     )
     begun = settled(arguments.device)
+    peaks.end("making")
     try:
         played = play(
             session,
@@ -150,6 +167,7 @@ def whole_step(name: str, arguments: argparse.Namespace) -> Line:
             step=middle,
             group_size=config.rollout.group_size,
         )
+        peaks.end("playing")
         result = train_step(
             algorithm,
             [mixed(episode, k) for k, episode in enumerate(played)],
@@ -164,6 +182,7 @@ def whole_step(name: str, arguments: argparse.Namespace) -> Line:
     finally:
         session.pool.shutdown()
     ended = settled(arguments.device)
+    peaks.end("update")
     line: Line = {
         "file": name,
         "changes": changes,
@@ -176,11 +195,54 @@ def whole_step(name: str, arguments: argparse.Namespace) -> Line:
         "seconds": rounded(ended - begun),
         "share": {k: rounded(s / (ended - begun)) for k, s in session.clock.seconds.items()},
     }
-    if gpu:
-        measured = torch.cuda.max_memory_allocated()
-        line["gb_measured"] = rounded(measured / 1e9)
-        line["within_a_tenth"] = abs(measured - plan.memory) < 0.1 * plan.memory
-    return line
+    return {**line, **peaks.line(plan.memory)}
+
+
+class Peaks:
+    """The most memory of a GPU that tensors took, in each part of a step."""
+
+    def __init__(self, device: str) -> None:
+        self.gpu, self.bytes, self.reserved = device.startswith("cuda"), dict[str, int](), 0
+        if self.gpu:
+            torch.cuda.reset_peak_memory_stats()
+
+    def end(self, part: str) -> None:
+        if self.gpu:
+            self.bytes[part] = torch.cuda.max_memory_allocated()
+            self.reserved = max(self.reserved, torch.cuda.max_memory_reserved())
+            torch.cuda.reset_peak_memory_stats()
+
+    def line(self, predicted: int) -> Line:
+        if not self.gpu:
+            return {}
+        measured = max(self.bytes.values())
+        return {
+            "gb_measured": rounded(measured / 1e9),
+            "gb_by_part": {part: rounded(size / 1e9) for part, size in self.bytes.items()},
+            "gb_reserved": rounded(self.reserved / 1e9),
+            "within_a_tenth": abs(measured - predicted) < 0.1 * predicted,
+        }
+
+
+def in_a_process(name: str, words: Sequence[str]) -> Line:
+    """The line of a file, from a process of its own: what it leaves behind, a GPU that it brings down
+    and its end by the system cost no other."""
+    command = [sys.executable, str(Path(__file__).resolve()), *words, "--file", name]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    for text in reversed(ended.stdout.splitlines()):
+        if text.startswith("{"):
+            line: Line = json.loads(text)
+            return line
+    return {"file": name, "error": f"its process ended with exit code {ended.returncode}"}
+
+
+def tried(name: str, arguments: argparse.Namespace) -> Line:
+    try:
+        return whole_step(name, arguments)
+    except ValueError as error:
+        return {"file": name, "error": first_line(error)[:300]}
+    except Exception as error:  # whatever it is, the line says it
+        return {"file": name, "error": f"{type(error).__name__}: {first_line(error)[:300]}"}
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -196,18 +258,15 @@ def main(words: Sequence[str] | None = None) -> None:
     gpu = arguments.device.startswith("cuda")
     if gpu and not torch.cuda.is_available():
         parser.error("torch sees no graphics card here; --tiny --device cpu tries it all without")
-    if gpu:
+    alone = len(arguments.file) == 1
+    if gpu and alone:
         share = arguments.gb * 1e9 / torch.cuda.mem_get_info()[1]
         torch.cuda.set_per_process_memory_fraction(min(1.0, share))
+    given = sys.argv[1:] if words is None else words
     for name in arguments.file:
         since = time.perf_counter()
-        try:
-            line = whole_step(name, arguments)
-        except (torch.OutOfMemoryError, ValueError) as error:
-            line = {"file": name, "error": str(error).splitlines()[0][:300]}
+        line = tried(name, arguments) if alone else in_a_process(name, given)
         print(json.dumps({**line, "all_seconds": rounded(time.perf_counter() - since)}), flush=True)
-        if gpu:
-            torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

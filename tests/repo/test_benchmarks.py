@@ -1,18 +1,22 @@
 """The scripts of benchmarks/ run in their smallest form; their measurements are not checked."""
 
 import argparse
+import gc
 import json
 import os
 import runpy
 import subprocess
 import sys
+import weakref
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from support.pretend_cuda import pretend_cuda
 
 from tutelage.cli.progress import PHASES
+from tutelage.policies.hf import cuda_graphs
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
@@ -179,10 +183,73 @@ def test_a_step_of_a_paper_s_setting_runs_on_a_processor() -> None:
     assert line["action_tokens"] == 2 * 2 * 8  # episodes, turns, tokens
     assert line["gradient_norm"] > 0
     assert {"generate", "teacher", "update"} <= line["share"].keys()
-    line = json.loads(
-        run("gpu_papers.py", "--tiny", "--device", "cpu", "--file", file, "--gb", "40")
-    )
-    assert line["error"].startswith(f"{file} does not fit 40 GB with its other models: ")
+
+
+TWO = ("alfworld_guided_opd_qwen3_0.6b", "alfworld_guided_opd_qwen3_1.7b")
+
+
+@pytest.mark.nightly
+def test_several_settings_of_papers_are_tried_in_processes_of_their_own() -> None:
+    words = ("--tiny", "--device", "cpu", "--gb", "40", "--file", *TWO)
+    lines = [json.loads(text) for text in run("gpu_papers.py", *words).splitlines()]
+    for file, line in zip(TWO, lines, strict=True):
+        assert line["error"].startswith(f"{file} does not fit 40 GB with its other models: ")
+
+
+def test_the_end_of_a_process_is_said_for_its_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    dying = tmp_path / "python"
+    dying.write_text("#!/bin/sh\nkill -9 $$\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(dying))
+    import_module("gpu_papers").main(["--tiny", "--device", "cpu", "--file", *TWO])
+    lines = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert [line["file"] for line in lines] == list(TWO)
+    assert {line["error"] for line in lines} == {"its process ended with exit code -9"}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    "file", ["alfworld_guided_opd_qwen3_0.6b", "alfworld_grpo_qwen2.5_7b"], ids=str
+)
+def test_a_step_of_a_paper_s_setting_runs_on_a_pretended_gpu(
+    file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mixture as a teacher; adapters with a reference."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.setattr(cuda_graphs, "WARMUP_RUNS", 1)
+    papers = import_module("gpu_papers")
+    with pretend_cuda() as device:
+        papers.main(["--tiny", "--device", "cuda", "--file", file])
+    line = json.loads(capsys.readouterr().out)
+    assert line["gradient_norm"] > 0, line.get("error")
+    assert set(line["gb_by_part"]) == {"making", "playing", "update"}
+    assert line["gb_predicted"] < 80
+    assert device.replays
+
+
+def test_models_that_nothing_names_give_their_memory_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A policy and its engine name each other, so that only a search for such circles frees them."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    parts = import_module("gpu_parts")
+    weights = []
+
+    def measure() -> None:
+        of = parts.policy_of(parts.TINY, parts.chat_of(parts.TINY, ["a b c"]), "cpu")
+        weights.append(weakref.ref(next(of.model.parameters())))
+
+    gc.disable()
+    try:
+        measure()
+        assert weights[0]() is not None
+        parts.give_back("cpu")
+    finally:
+        gc.enable()
+    assert weights[0]() is None
 
 
 # -- gpu.py

@@ -687,6 +687,7 @@ def _replacements(total: int) -> dict[str, Any]:
         "max_memory_reserved": count,
         "reset_peak_memory_stats": nothing,
         "empty_cache": nothing,
+        "set_per_process_memory_fraction": nothing,
         "manual_seed": nothing,
         "manual_seed_all": nothing,
         "synchronize": wait,

@@ -83,6 +83,7 @@ def measure(config: Config, *, student: str = "", seconds: float = SECONDS, tick
     seconds  approximate time of the measurement, without loading models
     """
     parts = assemble(config, evaluates=False)
+    config = parts.config  # with the numbers that the run chooses
     with opened(parts, student=student, tick=tick) as session:
         own = models.student_of(session.policies)
         if parts.makes_reference:

@@ -56,6 +56,7 @@ ROUGHLY = 1.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
+    config: Config  # with the numbers that the run chooses
     machine: Machine
     models: tuple[Model, ...]
     facts: tuple[tuple[str, str], ...]
@@ -98,6 +99,7 @@ def make(config: Config, *, gpu: float = 0.0) -> Plan:
     )
     parts.rest()
     return Plan(
+        config=config,
         machine=machine,
         models=found,
         facts=tuple(_facts(parts, phases, found, episode)),

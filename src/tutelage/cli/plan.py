@@ -88,6 +88,7 @@ def make(
     """
     dry = dry_run.make(config, gpu=gpu)
     report = bench.measure(config, student=student, seconds=seconds, tick=tick)
+    config = dry.config
     slots, phase = config.rollout.slots, phases_of(config)[-1]
     found = rates(report.probes, slots)
     cards = torch.cuda.is_available()

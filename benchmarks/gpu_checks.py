@@ -5,16 +5,20 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_parts import TINY, chat_of, model_of
 from torch import Tensor
 
 from tutelage.algorithms import ALGORITHMS
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse, read_extended
-from tutelage.policies.base import Completion, Request
+from tutelage.policies.base import Completion, Dtype, Request
+from tutelage.policies.hf import memory
 from tutelage.policies.hf.loading import load
 from tutelage.policies.hf.policy import HFPolicy
 from tutelage.prompts.prompter import Sample
@@ -34,6 +38,9 @@ LIMITS = {
     "turns, fast beside reference path, bfloat16 (mean difference of equal tokens, nats)": 0.02,
     "LoRA scores, bfloat16, beside the CPU in float32 (mean difference, nats)": 0.05,
     "saved and loaded (largest difference, nats)": 1e-4,
+    "4 bits with LoRA, bfloat16: scores beside the CPU in float32 (mean difference, nats)": 0.1,
+    "4 bits with LoRA, bfloat16: sampler beside scorer (mean difference, nats)": 0.05,
+    "experts in 4 bits, bfloat16: scores beside the CPU in float32 (mean difference, nats)": 0.05,
 }
 """What a difference may be at most."""
 
@@ -213,10 +220,36 @@ def right(device: str, *, tiny: bool) -> Iterator[Line]:
         exact.save(Path(folder))
         again = load(folder, device=device, budget=1 << 30)
         yield verdict(9, float((scored(again, samples) - exact_numbers).abs().max()))
+    yield from in_4_bits(device, samples, wanted)
     # said, not judged: whether a second backward pass gives the same bits
     repeats = [gradient(half, samples) for _ in range(3)]
     apart = max(relative(a, b) for a, b in itertools.combinations([half_slope, *repeats], 2))
     yield {"check": "gradient, bfloat16, beside itself (relative)", "ok": True, "value": apart}
+
+
+def in_4_bits(
+    device: str, samples: Sequence[Sample], wanted: Sequence[Request]
+) -> Iterator[Line]:
+    """A student with adapters, whose turns are CUDA graphs on a GPU, and a mixture as a teacher."""
+    if find_spec("bitsandbytes") is None or find_spec("peft") is None:
+        yield {"check": "4 bits: not tried without bitsandbytes and peft", "ok": True}
+        return
+    both: tuple[tuple[str, Dtype], ...] = (("cpu", "float32"), (device, "bfloat16"))
+    here, there = (
+        load(str(MODEL), device=where, budget=1 << 30, quantize="nf4", lora=4, dtype=dtype)
+        for where, dtype in both
+    )
+    yield verdict(10, float((scored(there, samples) - scored(here, samples)).abs().mean()))
+    yield verdict(11, float(gap(there, wanted).mean()))
+    shape, chat = replace(TINY, experts=4, active=2, tied=False), chat_of(TINY, ["a b c"])
+    found = []
+    for where, dtype in both:
+        model = model_of(shape, chat.end, "cpu").eval()
+        memory.quantize(model, where)
+        of = HFPolicy(model.to(where), chat, dtype=dtype, budget=1 << 30)
+        of.freeze()
+        found.append(scored(of, samples))
+    yield verdict(12, float((found[1] - found[0]).abs().mean()))
 
 
 def verdict(number: int, value: float) -> Line:

@@ -230,6 +230,20 @@ def test_a_step_of_a_paper_s_setting_runs_on_a_pretended_gpu(
     assert device.replays
 
 
+@pytest.mark.nightly
+def test_the_checks_for_a_gpu_hold_on_a_pretended_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.setattr(cuda_graphs, "WARMUP_RUNS", 1)
+    checks = import_module("gpu_checks")
+    # what is packed cannot be loaded for a CPU there
+    monkeypatch.setattr(checks, "in_4_bits", lambda *given: iter(()))
+    with pretend_cuda() as device:
+        lines = list(checks.right("cuda", tiny=True))
+    assert [line["check"] for line in lines if not line["ok"]] == []
+    assert len(lines) == 11
+    assert device.replays
+
+
 def test_models_that_nothing_names_give_their_memory_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -743,7 +743,8 @@ def pretend_cuda(total: int = 80 * GB) -> Iterator[Device]:
 def in_4_bits() -> Iterator[None]:
     """Inside `pretend_cuda()`, the linear layers of bitsandbytes are packed as they are moved to the
     GPU. Its parameters are a subclass of tensors of their own, which no tensor of the pretended GPU
-    can be: one of those stands in their place, with the attributes that bitsandbytes and peft read."""
+    can be: one of those stands in their place, with the attributes that bitsandbytes and peft read.
+    The module has to be imported before: where there is a GPU, it wants torch to be built for one."""
     from bitsandbytes import functional
     from bitsandbytes.nn import Linear4bit, Params4bit
 

@@ -227,9 +227,7 @@ def right(device: str, *, tiny: bool) -> Iterator[Line]:
     yield {"check": "gradient, bfloat16, beside itself (relative)", "ok": True, "value": apart}
 
 
-def in_4_bits(
-    device: str, samples: Sequence[Sample], wanted: Sequence[Request]
-) -> Iterator[Line]:
+def in_4_bits(device: str, samples: Sequence[Sample], wanted: Sequence[Request]) -> Iterator[Line]:
     """A student with adapters, whose turns are CUDA graphs on a GPU, and a mixture as a teacher."""
     if find_spec("bitsandbytes") is None or find_spec("peft") is None:
         yield {"check": "4 bits: not tried without bitsandbytes and peft", "ok": True}

@@ -125,7 +125,9 @@ class Distribution:
     def __getitem__(self, index: Tensor | slice) -> "Distribution":
         piece = self.piece
         if piece is not None and isinstance(index, Tensor):
-            if len(index) == len(self) and index.equal(torch.arange(len(index), device=index.device)):
+            if len(index) == len(self) and index.equal(
+                torch.arange(len(index), device=index.device)
+            ):
                 return self
             rows = None if piece.rows is None else piece.rows.index_select(0, index)
             piece = _Piece(piece.head, rows)

@@ -145,6 +145,20 @@ def test_tasks_and_episodes_are_checked(trainer: tl.Trainer) -> None:
         assert "episode" in sentence(lambda: trainer.learn(wrong))  # type: ignore[arg-type] # noqa: B023
 
 
+@pytest.mark.parametrize("beyond", [0, 1, 10**12, -(10**12)])
+def test_ids_of_another_tokenizer_are_not_learnt_from(trainer: tl.Trainer, beyond: int) -> None:
+    episodes = trainer.play(Doors().tasks("train")[:1], group_size=2)
+    size = trainer.student.chat.size
+    wrong = -1 + beyond if beyond < 0 else size + beyond
+    first, last = episodes[1].turns
+    turns = (first, replace(last, tokens=(*last.tokens[:-1], wrong)))
+    message = sentence(lambda: trainer.learn([episodes[0], replace(episodes[1], turns=turns)]))
+    assert f"turn 1 of an episode of task {episodes[1].task.id} has the token id {wrong}" in message
+    assert f"vocabulary has {size} ids" in message
+    highest = (first, replace(last, tokens=(*last.tokens[:-1], size - 1)))
+    trainer.learn([episodes[0], replace(episodes[1], turns=highest)])
+
+
 def test_a_step_that_failed_leaves_nothing_to_the_next() -> None:
     """Its gradient would be added to that of the next step."""
     found = []

@@ -135,7 +135,8 @@ class Trainer:
         """One step: its losses by term, the gradient's norm, and every signal's value a token.
 
         Broken and empty episodes, and those that are too long for a view, are left out. Raises
-        RunError where none is left or a gradient is not finite; no gradient is left over then.
+        RunError where none is left, a token id is not in the student's vocabulary, or a gradient is
+        not finite; no gradient is left over then.
         """
         _all_of("episodes", episodes, Episode, "what `play` returned")
         if not episodes:

@@ -18,6 +18,20 @@ def refuse_silence(episodes: Sequence[Episode], step: int) -> None:
         )
 
 
+def refuse_foreign_ids(episodes: Sequence[Episode], size: int) -> None:
+    """Raises RunError for a turn with a token id beyond a vocabulary of `size` ids: of another
+    tokenizer, such as that of recorded episodes."""
+    for episode in episodes:
+        for k, turn in enumerate(episode.turns):
+            if turn.tokens and not 0 <= min(turn.tokens) <= max(turn.tokens) < size:
+                wrong = next(token for token in turn.tokens if not 0 <= token < size)
+                raise RunError(
+                    f"turn {k} of an episode of task {episode.task.id} has the token id {wrong}, and "
+                    f"the student's vocabulary has {size} ids, from 0 on; give episodes that were "
+                    "recorded with the student's tokenizer"
+                )
+
+
 def usable_episodes(
     algorithm: Algorithm,
     episodes: Sequence[Episode],
@@ -31,8 +45,9 @@ def usable_episodes(
     A view with a hint or hindsight reads longer prompts than the one that acted, so an episode
     that was played within the context may not fit when it is scored.
 
-    Raises RunError where none is left.
+    Raises RunError where none is left, and for token ids that the student does not have.
     """
+    refuse_foreign_ids(episodes, policies["self"].chat.size)
     unbroken = [e for e in episodes if not e.stop.broken]
     if not unbroken:
         first = episodes[0]

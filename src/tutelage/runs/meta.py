@@ -26,6 +26,8 @@ from tutelage.runs.torchrun import launch_of
 
 CONFIG = "config.toml"
 CHANGED, MOVED = "changed_after_divergence", "resumed_elsewhere"
+PANEL, OTHER_PANEL = "panel", "panel_changed"
+"""The fingerprint of the evaluation's tasks, and those that it was before."""
 WRITTEN = "written"
 """The SHA-256 of config.toml, also of the one that is replaced in this moment."""
 
@@ -55,6 +57,19 @@ def moved(path: Path) -> str:
         f"resumed with {listed}: numbers are rounded differently from here on, so the run will not "
         "have the bytes that it would have had undisturbed"
         + ("; set OMP_NUM_THREADS to keep them" if "threads" in [d[0] for d in differences] else "")
+    )
+
+
+def another_panel(path: Path, now: str) -> str:
+    """A sentence for a run whose evaluation's tasks show something else than before it is resumed,
+    where `now` is their fingerprint; empty if they show the same, or are not known."""
+    before = recorded(path).get(PANEL)
+    if not before or not now or before == now:
+        return ""
+    return (
+        f"the tasks of the evaluation show something else than before (fingerprint {now}, was {before}), "
+        f"so results from here on do not compare with the earlier ones of {path}, and `{NAME} compare` "
+        "refuses the run; put back the suite and its data as they were to avoid that"
     )
 
 
@@ -88,6 +103,7 @@ def describe(
     histories = {
         CHANGED: dict(changed),
         MOVED: {name: before for name, before, _ in _moved(path)},
+        OTHER_PANEL: _other_panel(path, facts),
     }
     for name, before in histories.items():
         entries = _entries(path, name)
@@ -106,6 +122,11 @@ def describe(
             write_whole(path / name, content)
         except OSError as error:
             raise RunError(checkpoint.no_room(path / name, error)) from error
+
+
+def _other_panel(path: Path, facts: Mapping[str, object]) -> dict[str, object]:
+    before, now = recorded(path).get(PANEL), str(facts.get(PANEL, ""))
+    return {PANEL: before} if another_panel(path, now) else {}
 
 
 def _moved(path: Path) -> list[tuple[str, object, object]]:

@@ -27,8 +27,12 @@ Order = Mapping[str, object]
 def order_of(tasks: Sequence[Task]) -> Order:
     """The number of tasks with the ids at up to `SAMPLE` positions, which depend on it alone."""
     count = len(tasks)
-    places = sorted(random.Random(count).sample(range(count), min(SAMPLE, count)))
-    return {"count": count, **{str(k): tasks[k].id for k in places}}
+    return {"count": count, **{str(k): tasks[k].id for k in places(count)}}
+
+
+def places(count: int) -> list[int]:
+    """The positions that are compared of so many tasks, in order."""
+    return sorted(random.Random(count).sample(range(count), min(SAMPLE, count)))
 
 
 def difference(before: Mapping[str, object], now: Order) -> str:
@@ -41,14 +45,15 @@ def difference(before: Mapping[str, object], now: Order) -> str:
     return ""
 
 
-def refuse_unsteady(order: Order, suite: Suite, name: str, split: str) -> None:
-    """Ask the suite for its tasks once more. Raises EnvError where they are in another order.
+def refuse_unsteady(order: Order, suite: Suite, name: str, split: str) -> Sequence[Task] | None:
+    """Ask the suite for its tasks once more, which are returned; None for a suite of this project,
+    which need not be asked. Raises EnvError where they are in another order.
 
     A user's suite is asked in another process, which has other hashes: that is how a set of texts
     gets another order when a run is resumed.
     """
     if name in SHIPPED:
-        return
+        return None
     if isinstance(suite, SupervisedSuite):
         again: Sequence[Task] = SupervisedTasks(split, suite.supervisor)
     else:
@@ -58,6 +63,7 @@ def refuse_unsteady(order: Order, suite: Suite, name: str, split: str) -> None:
             f"env.suite: tasks({split!r}) lists {differs} a moment ago, so that no step could be "
             f"drawn again; {FIX}"
         )
+    return again
 
 
 def refuse_other(path: Path, order: Order, split: str) -> None:

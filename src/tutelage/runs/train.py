@@ -40,7 +40,7 @@ from tutelage.rollout.record import Line, episode_line
 from tutelage.rollout.replay import Replay
 from tutelage.rollout.session import Session, foresee
 from tutelage.rollout.task_sampling import learnt
-from tutelage.runs import checkpoint, diagnosis, learning, meta, models, task_order, together
+from tutelage.runs import checkpoint, diagnosis, learning, meta, models, task_contents, together
 from tutelage.runs import folder as run_folder
 from tutelage.runs.ahead import Ahead, Played, refuse_ranks
 from tutelage.runs.assemble import Parts, assemble, deterministic, rehearsal_of, update_of
@@ -120,11 +120,13 @@ def train(
         first = find() if ranks.rank == 0 else None
         folder = run_folder.found(first, Path(config.run.folder), ranks)
         closing.callback(folder.close)
-        order = task_order.order_of(parts.tasks)
+        listing = task_contents.listing_of(parts, replayed=replay is not None)
+        panel = parts.panel.fingerprint if parts.panel else ""
         if folder.state is not None:
-            task_order.refuse_other(folder.path, order, config.env.split)
-            if sentence := meta.moved(folder.path):
-                watch.warned(sentence)
+            listing.refuse_other(folder.path)
+            for sentence in (meta.moved(folder.path), meta.another_panel(folder.path, panel)):
+                if sentence:
+                    watch.warned(sentence)
         student = str(folder.newest or "")
         session, policies = closing.enter_context(
             parts.open(student=student, tick=watch.playing, ranks=ranks, divides=always)
@@ -137,11 +139,6 @@ def train(
         together.refuse_unlike_models(ranks, facts, models.student_of(policies))
         if always:
             together.divide_all(policies, config)
-        pinned = {
-            "tokenizers": facts,
-            "panel": parts.panel.fingerprint if parts.panel else "",
-            task_order.FACT: order,
-        }
         wiring = Wiring(
             phases=parts.phases,
             session=rehearsal_of(parts, session),
@@ -153,13 +150,14 @@ def train(
         )
         watch.tested(run_all(wiring))
         parts.rest()
-        if replay is None:
-            task_order.refuse_unsteady(order, parts.suite, config.env.suite, config.env.split)
+        if replay is None and (sentence := listing.note_unsteady()):
+            watch.warned(sentence)
         if player is not None:
             player.begun()
         for sentence in diagnosis.before(parts, session, policies):
             watch.warned(sentence)
         if folder.writes:
+            pinned = {"tokenizers": facts, meta.PANEL: panel, **listing.facts}
             run_folder.claim(folder, config, pinned)
         if sharded == "update":
             together.divide(models.student_of(policies), offload=config.update.offload)

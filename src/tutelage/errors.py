@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 NAME = "tutelage"
 """The name of the distribution, the import and the command."""
@@ -40,6 +41,18 @@ class Elsewhere(RunError):
 class Diverged(RunError):
     """A gradient was not finite: the run can continue from its last checkpoint with a lower
     learning rate."""
+
+
+def kind(name: str, value: object, wanted: Any, what: str) -> None:
+    """Raises ConfigError for an argument of another type; `what` says what it should be."""
+    if not isinstance(value, wanted):
+        raise ConfigError(f"{name} is {type(value).__name__}; give {what}")
+
+
+def function(name: str, value: object, what: str = "a function") -> None:
+    """Raises ConfigError for an argument that cannot be called."""
+    if not callable(value):
+        raise ConfigError(f"{name} is {type(value).__name__}; give {what}")
 
 
 def first_line(error: BaseException) -> str:

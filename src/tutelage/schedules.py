@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Callable
+from numbers import Real
+
+from tutelage.errors import ConfigError, kind
 
 Schedule = Callable[[int], float]
 
 
 def constant(value: float) -> Schedule:
     """The same at every step."""
+    kind("value", value, Real, "a number")
     return _named(lambda step: value, f"constant({value:g})")
 
 
@@ -17,11 +21,17 @@ def _named(at: Schedule, text: str) -> Schedule:
     return at
 
 
+def _check(steps: int, **values: float) -> None:
+    for name, value in {"steps": steps, **values}.items():
+        kind(f"{name} of a schedule", value, Real, "a number")
+    if steps <= 0:
+        raise ConfigError(f"a schedule needs steps > 0, got {steps}")
+
+
 def _interpolate(
     name: str, start: float, end: float, steps: int, shape: Callable[[float], float]
 ) -> Schedule:
-    if steps <= 0:
-        raise ValueError(f"a schedule needs steps > 0, got {steps}")
+    _check(steps, start=start, end=end)
 
     def at(step: int) -> float:
         # the end is returned as given: a curriculum that ends at 0 must be exactly 0
@@ -58,13 +68,12 @@ def exponential(start: float, end: float, steps: int, *, floor: float = 0.01) ->
     >>> [exponential(1.0, 0.0, 2)(s) for s in (0, 1, 2, 3)]
     [1.0, 0.1, 0.0, 0.0]
     """
+    _check(steps, start=start, end=end, floor=floor)
     if start <= 0 or end < 0 or floor <= 0:
-        raise ValueError(
+        raise ConfigError(
             f"an exponential schedule needs a positive start and floor and an end of at least 0, "
             f"got {start}, {floor} and {end}"
         )
-    if steps <= 0:
-        raise ValueError(f"a schedule needs steps > 0, got {steps}")
     target = end or min(floor, start)
 
     def at(step: int) -> float:

@@ -3,7 +3,14 @@
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from numbers import Real
 from typing import Literal, NamedTuple
+
+from tutelage.errors import ConfigError, kind
+
+_NUMBER = (float, int, Real)
+"""Kinds of numbers; `Real` alone takes longer to look for."""
+_SEQUENCE = (tuple, list)
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -93,6 +100,9 @@ class Turn:
     holds the ids of the actor's prompt that are not already in the turns before: in an append-only
     transcript, prompt_0 + tokens_0 + prompt_1 + tokens_1 ... is the whole sequence;
     where `fresh` is set, `prompt` is complete in itself.
+
+    Raises ConfigError for values of another kind, and for tokens and log-probabilities that are not
+    as many as each other.
     """
 
     observation: Observation
@@ -114,15 +124,34 @@ class Turn:
     top_logprobs: TopLogprobs = ()  # of each token; empty if none were recorded
 
     def __post_init__(self) -> None:
-        if len(self.tokens) != len(self.logps):
-            raise ValueError(f"{len(self.tokens)} tokens but {len(self.logps)} log-probabilities")
-        if self.top_logprobs and len(self.top_logprobs) != len(self.tokens):
-            raise ValueError(
-                f"{len(self.tokens)} tokens but top_logprobs of {len(self.top_logprobs)}"
+        kind("observation", self.observation, Observation, "a tutelage.Observation")
+        for name in ("prompt", "tokens", "logps", "top_logprobs"):
+            kind(name, getattr(self, name), _SEQUENCE, "a tuple with a value for each token")
+        for name in ("text", "action", "actor"):
+            kind(name, getattr(self, name), str, "a text")
+        for name in ("reward", "penalty"):
+            kind(name, getattr(self, name), _NUMBER, "a number")
+        for name in ("valid", "fresh"):
+            kind(name, getattr(self, name), bool, "True or False")
+        kind("version", self.version, (int, type(None)), "a whole number, or None")
+        count = len(self.tokens)
+        if count != len(self.logps):
+            raise ConfigError(
+                f"a turn has {count} tokens but {len(self.logps)} log-probabilities; give logps one "
+                "for each token"
             )
-        if self.taken is not None and not 0 <= self.taken.at < len(self.tokens):
-            raise ValueError(
-                f"a turn of {len(self.tokens)} tokens cannot change hands at token {self.taken.at}"
+        if self.top_logprobs and len(self.top_logprobs) != count:
+            raise ConfigError(
+                f"a turn has {count} tokens but top_logprobs of {len(self.top_logprobs)}; give those "
+                "of each token, or none"
+            )
+        if self.taken is None:
+            return
+        kind("taken", self.taken, Taken, "tutelage.types.Taken(at, by), or None")
+        if not 0 <= self.taken.at < count:
+            raise ConfigError(
+                f"a turn of {count} tokens cannot change hands at token {self.taken.at}; give one of "
+                "its tokens, counted from 0"
             )
 
     def writers(self) -> tuple[str, ...]:
@@ -135,7 +164,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """All turns of one attempt at one task."""
+    """All turns of one attempt at one task. Raises ConfigError for values of another kind."""
 
     task: Task
     group: str  # episodes of one group share a task and are compared with each other
@@ -149,6 +178,20 @@ class Episode:
     penalties: Mapping[str, float] = field(default_factory=dict)
     # of an agent of its own: rows of its conversation, requests that were refused, and so on
     counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kind("task", self.task, Task, "a tutelage.Task")
+        kind("group", self.group, str, "a text, which episodes of one task share")
+        kind("turns", self.turns, _SEQUENCE, "a tuple of tutelage.Turn")
+        for turn in self.turns:
+            kind("one of the turns", turn, Turn, "a tutelage.Turn")
+        kind("stop", self.stop, Stop, "a tutelage.types.Stop, such as Stop.DONE")
+        kind("won", self.won, bool, "True or False")
+        kind("score", self.score, (*_NUMBER, type(None)), "a number, or None")
+        kind("copy", self.copy, int, "a whole number")
+        kind("error", self.error, str, "a text")
+        for name in ("penalties", "counts"):
+            kind(name, getattr(self, name), Mapping, "a dict of numbers by name")
 
     @property
     def total_reward(self) -> float:

@@ -14,6 +14,7 @@ from support.tiny_runs import Quiet, tiny_table
 import tutelage as tl
 from tutelage.envs.doors import Doors
 from tutelage.errors import ConfigError, RunError, TutelageError
+from tutelage.types import Taken
 
 LIMITS = tl.Limits(max_turns=2, max_new_tokens=3)
 LOOP: dict[str, Any] = {}
@@ -139,6 +140,13 @@ def test_tasks_and_episodes_are_checked(trainer: tl.Trainer) -> None:
     tasks: Sequence[Any] = Doors().tasks("train")
     for wrong in (None, 3, "train", ["doors/0"], tasks[0]):
         assert "tasks" in sentence(lambda: trainer.play(wrong))  # type: ignore[arg-type] # noqa: B023
+    for task in (
+        tl.Task(id=[]),
+        tl.Task(id=""),
+        tl.Task(id="a", data=3),
+        tl.Task(id="a", seed="x"),
+    ):  # type: ignore[arg-type]
+        assert "task 1" in sentence(lambda: trainer.play([tasks[0], task]))  # noqa: B023
     for size in (0, -1, 1.5, "2", True):
         assert "group_size is" in sentence(lambda: trainer.play(tasks[:1], group_size=size))  # type: ignore[arg-type] # noqa: B023
     for wrong in (None, 3, [3], [None], []):
@@ -258,6 +266,82 @@ def test_what_is_no_signal_is_named(trainer: tl.Trainer, advantage: Any, words: 
 @pytest.mark.parametrize("terms", [3, (3,), tl.Entropy(weight=tl.Signal(three, "x"))])
 def test_what_are_no_terms_is_named(terms: Any) -> None:
     assert "where a tuple of terms belongs" in sentence(lambda: tl.Algorithm(terms=terms))
+
+
+REWARD = tl.Signal(lambda step: step.batch.logp, "logp")
+TURN = tl.Turn(
+    observation=tl.Observation(text="a"), prompt=(1,), text="b", tokens=(2, 3), logps=(-1.0, -1.0)
+)
+EPISODE = tl.Episode(task=tl.Task(id="a"), group="a", turns=(TURN,))
+DISTILL = tl.Distill(divergence=tl.maths.divergences.reverse_kl)
+SAMPLED = tl.DistillSampled(estimate=tl.maths.estimators.k3)
+METHOD = tl.Algorithm(terms=(DISTILL,), views={"teacher": tl.View(policy="teacher")})
+
+
+@pytest.mark.parametrize(
+    ("value", "changes"),
+    [
+        *[(tl.View(), {name: 3}) for name in ("policy", "hint", "hindsight")],
+        (tl.View(), {"hint": None}),
+        *[(tl.View(), {"top_logprobs": count}) for count in (-1, 1.5, True, None)],
+        *[(tl.Reinforce(advantage=REWARD), {x: 3}) for x in ("surrogate", "trains", "name", "old")],
+        *[(DISTILL, {name: 3}) for name in ("divergence", "teacher", "trains", "gate", "live")],
+        *[(SAMPLED, {name: 3}) for name in ("estimate", "gate", "baseline", "corrected", "name")],
+        (tl.Entropy(weight=REWARD), {"trains": None}),
+        *[(REWARD, {name: 3}) for name in ("of", "name", "schedules", "tokenwise", "views")],
+        *[(REWARD, {name: (3,)}) for name in ("schedules", "views")],
+        *[(METHOD, {name: 3}) for name in ("views", "actors", "penalties", "acting")],
+        *[(METHOD, {name: {"a": 3}}) for name in ("views", "actors", "penalties")],
+        (METHOD, {"views": {3: tl.View()}}),
+        *[(METHOD, {name: 3}) for name in ("token_weight", "minibatch_weight")],
+        *[(METHOD.acting, {name: 3}) for name in ("expert", "student_turns", "takeover")],
+        *[(METHOD.acting, {name: "x"}) for name in ("hinted_share", "hinted_only", "max_batches")],
+        (METHOD.acting, {"hinted_share": {"a": "x"}}),
+        *[(TURN, {name: None}) for name in ("observation", "prompt", "tokens", "logps", "text")],
+        *[(TURN, {name: "x"}) for name in ("reward", "penalty", "valid", "taken", "version")],
+        *[(EPISODE, {name: 3}) for name in ("task", "group", "turns", "stop", "won", "counts")],
+        (EPISODE, {"turns": (3,)}),
+        (EPISODE, {"stop": "done"}),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_where_it_is_given(
+    value: Any, changes: dict[str, Any]
+) -> None:
+    assert f"{next(iter(changes)).removesuffix('s')}" in sentence(lambda: replace(value, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"logps": (-1.0,)}, "a turn has 2 tokens but 1 log-probabilities"),
+        ({"top_logprobs": (((2, -1.0),),)}, "a turn has 2 tokens but top_logprobs of 1"),
+        ({"taken": Taken(at=2, by="teacher")}, "a turn of 2 tokens cannot change hands at token 2"),
+    ],
+)
+def test_a_turn_has_as_many_of_everything_as_tokens(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        replace(TURN, **changes)
+
+
+@pytest.mark.parametrize(
+    "name", ["pool", "context", "clock", "hints", "ranks", "tick", "turned", "ready", "ended"]
+)
+def test_a_session_s_parts_are_checked(trainer: tl.Trainer, name: str) -> None:
+    assert f"{name} is int" in sentence(lambda: replace(trainer.session, **{name: 3}))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda: tl.schedules.constant("x"),  # type: ignore[arg-type]
+        lambda: tl.schedules.linear(None, 0, 3),  # type: ignore[arg-type]
+        lambda: tl.schedules.cosine(1, 0, "3"),  # type: ignore[arg-type]
+        lambda: tl.schedules.exponential(1, 0, 3, floor="x"),  # type: ignore[arg-type]
+        lambda: tl.schedules.linear(1, 0, 0),
+    ],
+)
+def test_a_schedule_s_numbers_are_checked(schedule: Callable[[], object]) -> None:
+    assert "a schedule" in sentence(schedule) or "value is str" in sentence(schedule)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tutelage.envs import check, registry
 from tutelage.envs.base import Suite
 from tutelage.envs.check import Finding
 from tutelage.envs.guard import attempt
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, kind
 from tutelage.evaluation import evaluate as evaluation
 from tutelage.evaluation.evaluate import Evaluation
 from tutelage.policies.base import Policy
@@ -146,7 +146,7 @@ def evaluate(
         ("seed", seed, int | None, "a whole number"),
         ("limits", limits, Limits | None, "tutelage.Limits(...)"),
     ):
-        python_values.kind(name, value, wanted, form)
+        kind(name, value, wanted, form)
     if isinstance(what, str | Path) and suite is None:
         path = Path(what)
         what = Run(path) if path.is_dir() else load(path)

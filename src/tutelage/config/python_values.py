@@ -90,9 +90,3 @@ def number(name: str, value: object, *, least: float = 0.0, most: float = math.i
     if not right or not math.isfinite(value) or not least <= value <= most:  # type: ignore[arg-type, operator]
         bound = f"from {least:g} on" if most == math.inf else f"from {least:g} to {most:g}"
         raise ConfigError(f"{name} is {value!r:.40}; give a number {bound}")
-
-
-def kind(name: str, value: object, wanted: Any, what: str) -> None:
-    """Raises ConfigError for an argument of another type; `what` says what it should be."""
-    if not isinstance(value, wanted):
-        raise ConfigError(f"{name} is {type(value).__name__}; give {what}")

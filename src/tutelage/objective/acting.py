@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tutelage.config.python_values import number, whole
+from tutelage.errors import ConfigError, function, kind
 from tutelage.objective.takeover import Takeover
 from tutelage.schedules import Schedule
 
@@ -26,6 +28,8 @@ class Acting:
     takeover       another view may finish a turn that the student began (AdaSwitch)
     max_batches    dynamic sampling: learn only from groups whose returns differ, and play at most
                    this many batches of tasks to find enough of them; 0 learns from every group
+
+    Raises ConfigError for values of another kind, and for shares of more than 1 in all.
     """
 
     expert: bool = False
@@ -38,16 +42,24 @@ class Acting:
     max_batches: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_batches < 0:
-            raise ValueError(f"max_batches counts batches of tasks, got {self.max_batches}")
+        for name in ("expert", "with_errors", "with_thoughts"):
+            kind(name, getattr(self, name), bool, "True or False")
+        if self.student_turns is not None:
+            function("student_turns", self.student_turns, "a schedule, or None")
+        kind("hinted_share", self.hinted_share, Mapping, "a dict of shares by view")
+        for view, share in self.hinted_share.items():
+            number(f"hinted_share[{view!r:.40}]", share, most=1.0)
+        kind("hinted_only", self.hinted_only, tuple | list, "a tuple of families")
+        kind("takeover", self.takeover, Takeover | None, "a Takeover, or None")
+        whole("max_batches", self.max_batches, least=0)
         shares = self.hinted_share.values()
-        if min(shares, default=0) < 0 or sum(shares) > 1:
-            raise ValueError(
+        if sum(shares) > 1:
+            raise ConfigError(
                 f"hinted_share holds shares of the episodes, at most 1 in all, got "
                 f"{dict(self.hinted_share)}"
             )
         if self.hinted_only and not sum(shares):
-            raise ValueError(
+            raise ConfigError(
                 "hinted_only names families that are demonstrated under a hint alone, and "
                 "hinted_share names no hint for them: give a view a share, or name no family"
             )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from tutelage.errors import ConfigError, did_you_mean
+from tutelage.errors import ConfigError, did_you_mean, function, kind
 from tutelage.objective.acting import Acting
 from tutelage.objective.penalties import Penalty
 from tutelage.objective.step import Signal
@@ -30,7 +30,8 @@ class Algorithm:
     penalties         by name: finished episode -> what is subtracted from its last turn's reward
     acting            the expert, takeovers and dynamic sampling
 
-    Raises ValueError for two terms of one name and for views that cannot do what is asked of them.
+    Raises ConfigError for values of another kind, for two terms of one name, and for views that cannot
+    do what is asked of them.
     """
 
     terms: tuple[Term, ...]
@@ -50,25 +51,46 @@ class Algorithm:
                 f"terms has {type(wrong[0]).__name__} where a tuple of terms belongs; write them as in "
                 "terms=(tutelage.Reinforce(...),)"
             )
+        self._check_kinds()
         names = [term.name for term in self.terms]
         if len(set(names)) < len(names):
-            raise ValueError(
+            raise ConfigError(
                 f"terms of one algorithm need different names to be added up and logged under, got "
                 f"{', '.join(names)}: set `name` in one of them"
             )
         for name in self.all_actors():
             if name in self.views and self.views[name].hindsight is not None:
-                raise ValueError(
+                raise ConfigError(
                     f"the view {name!r} has hindsight, which is known once an episode is over, so "
                     "it cannot act: remove it from the actors, or remove its hindsight"
                 )
 
         takeover = self.acting.takeover
         if takeover is not None and takeover.view not in self.views:
-            raise ValueError(
+            raise ConfigError(
                 f"takeover gives turns to {takeover.view!r}, which is none of the algorithm's "
                 f"views: {', '.join(self.views) or 'it has none'}"
             )
+
+    def _check_kinds(self) -> None:
+        tables: tuple[tuple[str, object, str], ...] = (
+            ("views", self.views, "a dict of tutelage.View by name"),
+            ("actors", self.actors, "a dict of schedules by view"),
+            ("penalties", self.penalties, "a dict of functions by name"),
+        )
+        for name, table, what in tables:
+            kind(name, table, Mapping, what)
+        for name in (*self.views, *self.actors, *self.penalties):
+            kind("the name of a view, an actor or a penalty", name, str, "a text")
+        for name, view in self.views.items():
+            kind(f"views[{name!r}]", view, View, "a tutelage.View")
+        for name, chance in self.actors.items():
+            function(f"actors[{name!r}]", chance, "a schedule, such as schedules.constant(0.5)")
+        for name, penalty in self.penalties.items():
+            function(f"penalties[{name!r}]", penalty, "a function of a finished episode")
+        kind("token_weight", self.token_weight, Signal, "a tutelage.Signal")
+        kind("minibatch_weight", self.minibatch_weight, Signal | None, "a tutelage.Signal, or None")
+        kind("acting", self.acting, Acting, "a tutelage.objective.Acting")
 
     def all_views(self) -> dict[str, View]:
         """Every view by name, the student first."""

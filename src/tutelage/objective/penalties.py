@@ -31,7 +31,7 @@ def leakage(words: Sequence[str] = LEAKED, each: float = 0.1) -> Penalty:
     """
     _not_negative(each=each)
     if not words or not all(word.strip() for word in words):
-        raise ValueError("a leakage penalty needs words to look for, none of them empty")
+        raise ConfigError("a leakage penalty needs words to look for, none of them empty")
     patterns = [re.compile(rf"\b{re.escape(word.strip())}\b", re.IGNORECASE) for word in words]
 
     def of(episode: Episode) -> float:
@@ -59,13 +59,13 @@ def length(
 
     The mean is at most `most`. arXiv:2602.04942 gives 2,000 and 5,000 tokens and the amounts; the
     paper does not say how it rises from 0.1 to 0.2 "beyond" them: here by the same curve, to `end`.
-    Raises ValueError for thresholds or amounts that do not rise.
+    Raises ConfigError for thresholds or amounts that do not rise.
     """
     if not 0 <= free < middle < end:
-        raise ValueError(f"0 <= free < middle < end must hold, got {free}, {middle} and {end}")
+        raise ConfigError(f"0 <= free < middle < end must hold, got {free}, {middle} and {end}")
     _not_negative(half=half, most=most)
     if full < half:
-        raise ValueError(f"full must be at least half, got {full} and {half}")
+        raise ConfigError(f"full must be at least half, got {full} and {half}")
 
     def turn(n: int) -> float:
         if n <= middle:
@@ -90,7 +90,7 @@ def overlong(*, limit: int = 20_480, buffer: int = 4_096, most: float = 1.0) -> 
                most                                      n > limit
     """
     if not 0 < buffer <= limit:
-        raise ValueError(f"0 < buffer <= limit must hold, got {buffer} and {limit}")
+        raise ConfigError(f"0 < buffer <= limit must hold, got {buffer} and {limit}")
     _not_negative(most=most)
 
     def of(episode: Episode) -> float:
@@ -108,7 +108,7 @@ def _rise(x: float) -> float:
 def _not_negative(**values: float) -> None:
     for name, value in values.items():
         if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be at least 0, got {value}")
+            raise ConfigError(f"{name} must be at least 0, got {value}")
 
 
 def penalised(episode: Episode, penalties: Mapping[str, Penalty]) -> Episode:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, function, kind
 from tutelage.objective.aligned import Coverage
 from tutelage.objective.batch import TokenBatch
 from tutelage.objective.lazy_scores import LazyScores, Narrowed
@@ -103,7 +103,7 @@ class Signal:
     views       the views it names; an algorithm that lacks one of them is refused
 
     What is computed from a signal (a sum, a product, `derived`) has its schedules, views and
-    `compares_group` too.
+    `compares_group` too. Raises ConfigError for values of another kind.
     """
 
     of: Callable[[Step], Tensor | float]
@@ -112,6 +112,18 @@ class Signal:
     tokenwise: bool = False
     compares_group: bool = False
     views: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        function("of", self.of, "a function of a step")
+        kind("name", self.name, str, "a text")
+        for name in ("tokenwise", "compares_group"):
+            kind(name, getattr(self, name), bool, "True or False")
+        for name, what in (("schedules", "a tuple of schedules"), ("views", "a tuple of names")):
+            kind(name, getattr(self, name), tuple | list, what)
+        for schedule in self.schedules:
+            function("one of the schedules", schedule, "one, such as schedules.constant(0.5)")
+        for view in self.views:
+            kind("one of the views", view, str, "its name")
 
     def __call__(self, step: Step) -> Tensor:
         """-> [N] in float32. Raises ConfigError where the function gives something else."""

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
+
+from tutelage.errors import ConfigError, kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +24,11 @@ class Takeover:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
+        kind("view", self.view, str, "the name of a view")
+        for name in ("factor", "ema", "floor"):
+            kind(name, getattr(self, name), Real, "a number")
         if not (self.factor > 0 and 0 <= self.ema < 1 and self.floor >= 0):
-            raise ValueError(
+            raise ConfigError(
                 "a takeover needs factor > 0, 0 <= ema < 1 and floor >= 0; got "
                 f"{self.factor:g}, {self.ema:g} and {self.floor:g}"
             )

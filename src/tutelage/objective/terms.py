@@ -5,11 +5,12 @@ Shapes: N sampled tokens, U turns, E episodes, G groups, V vocabulary, n tokens 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from tutelage.errors import ConfigError, function, kind
 from tutelage.maths.distributions import Divergence, diverge, diverge_known, entropy
 from tutelage.maths.divergences import forward_kl
 from tutelage.maths.surrogates import Clipped, Surrogate, ppo_clip, ratio
@@ -62,6 +63,22 @@ class Term(Protocol):
     def bind(self, step: Step) -> Bound: ...
 
 
+def _check(term: Any) -> None:
+    """Raises ConfigError for fields of another kind. What stands where a signal belongs is refused by
+    `Step.weight`, for terms of others too."""
+    for name in ("name", "trains", "teacher"):
+        kind(name, getattr(term, name, ""), str, "a text")
+    for name in ("surrogate", "divergence", "estimate"):
+        function(name, getattr(term, name, callable), "a function of log-probabilities")
+    for name in ("gate", "baseline"):
+        if getattr(term, name, None) is not None:
+            function(name, getattr(term, name), "a function, or None")
+    for name in ("live", "corrected"):
+        kind(name, getattr(term, name, False), bool, "True or False")
+    if getattr(term, "old", "sampler") not in ("sampler", "recomputed"):
+        raise ConfigError(f'old is {term.old!r:.40}; give "sampler" or "recomputed"')
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reinforce:
     """Policy gradient: surrogate(log p, log p_old, advantage), 0 where the advantage is 0.
@@ -71,6 +88,8 @@ class Reinforce:
     trains     the view whose scores carry the gradient
     old        what log p_old is: as recorded when sampling, or scored again by the trainer with
                the same weights before the first update
+
+    Raises ConfigError for values of another kind.
     """
 
     advantage: Signal
@@ -78,6 +97,9 @@ class Reinforce:
     trains: str = STUDENT
     old: Literal["sampler", "recomputed"] = "sampler"
     name: str = "reinforce"
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def bind(self, step: Step) -> Bound:
         advantage, old = step.weight(self.advantage), step.batch.logp
@@ -110,6 +132,8 @@ class Distill:
     gate        a weight that follows the student through the minibatches of a step, or None
     live        the teacher under the current weights, instead of those before the step: for two
                 views of one policy
+
+    Raises ConfigError for values of another kind.
     """
 
     divergence: Divergence
@@ -119,6 +143,9 @@ class Distill:
     gate: Gate | None = None
     live: bool = False
     name: str = "distill"
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def bind(self, step: Step) -> Bound:
         weight = step.where_covered(self.teacher, step.weight(self.weight), single=True)
@@ -160,6 +187,8 @@ class DistillSampled:
     baseline   a divergence, (log p, log q) [n, V] each -> [n], that is subtracted from the estimate
                without gradient, or None: a control variate of `corrected`, which needs the
                teacher's whole distribution
+
+    Raises ConfigError for values of another kind.
     """
 
     estimate: Callable[[Tensor, Tensor], Tensor]
@@ -170,6 +199,9 @@ class DistillSampled:
     corrected: bool = False
     baseline: Divergence | None = None
     name: str = "distill_sampled"
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def bind(self, step: Step) -> Bound:
         whole = self.baseline is not None
@@ -211,6 +243,9 @@ class DistillRecorded:
     weight: Signal
     trains: str = STUDENT
     name: str = "distill_recorded"
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def bind(self, step: Step) -> Bound:
         weight, batch = step.weight(self.weight), step.batch
@@ -266,6 +301,9 @@ class Entropy:
     weight: Signal
     trains: str = STUDENT
     name: str = "entropy"
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def bind(self, step: Step) -> Bound:
         weight = step.weight(self.weight)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from tutelage.config.python_values import whole
+from tutelage.errors import function, kind
 from tutelage.hints.hindsight import Hindsight
 
 STUDENT = "student"
@@ -20,9 +22,18 @@ class View:
     top_logprobs
                how many likely tokens are recorded with each token that it writes, if its policy is
                asked in messages
+
+    Raises ConfigError for values of another kind.
     """
 
     policy: str = "self"
     hint: str = ""
     hindsight: Hindsight | None = None
     top_logprobs: int = 0
+
+    def __post_init__(self) -> None:
+        kind("policy", self.policy, str, 'the name of a policy, such as "self"')
+        kind("hint", self.hint, str, 'the name of a hint, such as "plan", or "" for none')
+        if self.hindsight is not None:
+            function("hindsight", self.hindsight, "a function of a finished episode, or None")
+        whole("top_logprobs", self.top_logprobs, least=0)

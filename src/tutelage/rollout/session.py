@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Literal
 
-from tutelage.config.python_values import kind, number, whole
+from tutelage.config.python_values import number, whole
 from tutelage.config.schema import InvalidPenalty, RolloutSection
 from tutelage.envs.base import Calls, CallsByTask, Converses, Instructs, Renders, Suite, Tagged
 from tutelage.envs.pool import LocalPool, Pool
 from tutelage.envs.registry import as_suite
-from tutelage.errors import ConfigError, did_you_mean
+from tutelage.errors import ConfigError, did_you_mean, function, kind
 from tutelage.hints import Hints
 from tutelage.objective import Algorithm, View
 from tutelage.policies.base import DiffersByFamily, Policy, Prefetches
@@ -156,6 +156,8 @@ class Session:
     ranks     the processes that play beside each other, each whole groups
     ended     called with (the key of its requests, the episode) after every attempt at a task
     version   updates that the acting student has had, where another process learns; else None
+
+    Raises ConfigError for values of another kind.
     """
 
     suite: Suite
@@ -187,12 +189,30 @@ class Session:
                     f"policies[{name!r:.40}] is {type(policy).__name__}, which is no policy; give one, "
                     "such as tutelage.HFPolicy.load(model)"
                 )
+        self._check_parts()
         fill = object.__setattr__  # the class is frozen, and these defaults depend on the suite
         fill(self, "suite", as_suite(self.suite))
         if self.pool is None:
             fill(self, "pool", LocalPool(self.suite))
         if self.context is None:
             fill(self, "context", context_for(self.suite))
+
+    def _check_parts(self) -> None:
+        """Refuse what has defaults and is something else. Raises ConfigError."""
+        if self.pool is not None and not callable(getattr(self.pool, "poll", None)):
+            raise ConfigError(f"pool is {type(self.pool).__name__}, which is no pool; leave it out")
+        kind(
+            "context",
+            self.context,
+            Context | None,
+            "what tutelage.rollout.session.context_for gives",
+        )
+        kind("clock", self.clock, Clock, "a Clock")
+        kind("hints", self.hints, Hints, "a tutelage.hints.Hints")
+        kind("ranks", self.ranks, Ranks, "the ranks of a run")
+        kind("version", self.version, int | None, "a whole number, or None")
+        for name in ("tick", "turned", "ready", "ended"):
+            function(name, getattr(self, name))
 
     def prompter(self, view: View, task: Task) -> Prompter:
         """How a view is prompted for a task, its hint included."""

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
-from tutelage.config.python_values import kind, number, whole
+from tutelage.config.python_values import number, whole
 from tutelage.config.schema import UpdateSection
-from tutelage.errors import ConfigError, RunError
+from tutelage.envs.tasks import checked
+from tutelage.errors import ConfigError, RunError, kind
 from tutelage.objective import Algorithm
 from tutelage.policies.base import Trainable
 from tutelage.rollout.hint_preparation import Hinter
@@ -122,6 +123,11 @@ class Trainer:
         """`group_size` episodes of every task, by the policies that the algorithm lets act."""
         whole("group_size", group_size, least=1)
         _all_of("tasks", tasks, Task, "those of a suite, such as suite.tasks('train')[:16]")
+        for k, task in enumerate(tasks):
+            try:
+                checked(task, f"task {k}")
+            except (TypeError, ValueError) as error:
+                raise ConfigError(str(error)) from None
         return play(
             self.session,
             tasks,

@@ -99,6 +99,20 @@ def test_an_episode_over_stdio() -> None:
     env.close()
 
 
+def test_python_is_the_one_that_runs_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no virtual environment is activated, and the path has another or none."""
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    connection = Connection(["python", *SERVER[1:]], "", seconds=60.0)
+    try:
+        assert [tool["name"] for tool in connection.tools()]
+    finally:
+        connection.close()
+
+
 def test_what_the_schema_refuses_does_not_reach_the_server(address: str) -> None:
     world = suite(command="", url=address, only=["add"], rules="Add.")
     assert [t["function"]["name"] for t in world.tools()] == ["add"]

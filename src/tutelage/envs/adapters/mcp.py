@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shlex
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -55,7 +56,8 @@ class MCP:
              the agent reads what a task holds under "question"
     reward   a function as "module:name", called with a `Played`: a number, or a dict with reward,
              won and score; without won, a reward above 0 wins
-    command  starts a server that talks over stdin and stdout, as a text or a list of words
+    command  starts a server that talks over stdin and stdout, as a text or a list of words; `python`
+             as its first word is the Python that this library runs in
     url      instead of it: where a server is, such as "http://localhost:8000/mcp"
     only     the names of the tools that the agent gets; all of them if empty
     rules    text that the agent reads first; the server's own instructions if empty
@@ -258,8 +260,10 @@ class Connection:
         self.name = url or command[0]
         self.seconds, self.instructions = seconds, ""
         client = imported("mcp", INSTALL)
+        # that of the path is another one where no virtual environment is activated
+        program = sys.executable if command and command[0] == "python" else self.name
         target = url or client.StdioServerParameters(
-            command=command[0], args=list(command[1:]), env=dict(os.environ)
+            command=program, args=list(command[1:]), env=dict(os.environ)
         )
         self._client = client.Client(target, read_timeout_seconds=seconds)
         self.loop = _loop()

@@ -54,6 +54,35 @@ def test_sigterm_writes_a_checkpoint(going: Path) -> None:
     stopped_between_checkpoints(going / "run")
 
 
+IN_BACKGROUND = 'trap "" HUP; "$@" & echo $!; wait $!'
+"""A script that starts a command with `&`, which then ignores Ctrl-C from its start."""
+
+
+def test_sigterm_writes_a_checkpoint_in_a_run_that_a_script_started_in_the_background(
+    going: Path,
+) -> None:
+    with subprocess.Popen(
+        ["sh", "-c", IN_BACKGROUND, "sh", *TUTELAGE, "train", "run.toml", "--quiet"],
+        cwd=going,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as script:
+        assert script.stdout is not None
+        number = int(script.stdout.readline())
+        log = going / "run" / "metrics.jsonl"
+        until(lambda: log.exists() and log.stat().st_size > 0)
+        os.kill(number, signal.SIGINT)  # the script's Ctrl-C is none of this run's
+        steps = log.stat().st_size
+        until(lambda: log.stat().st_size > steps)
+        os.kill(number, signal.SIGTERM)
+        assert script.wait(100) == 128 + signal.SIGTERM
+        assert script.stderr is not None
+        message = script.stderr.read().splitlines()[-1]
+    assert message.startswith("tutelage: stopped; `tutelage train run --resume` continues from")
+    stopped_between_checkpoints(going / "run")
+
+
 def test_a_terminal_that_is_closed_ends_a_run_with_a_checkpoint(going: Path) -> None:
     child, terminal = pty.fork()
     if child == 0:  # with the terminal as its own

@@ -200,6 +200,30 @@ def test_ctrl_c_once_more_ends_a_run_with_divided_weights_at_once(
     agree(whole, tmp_path)
 
 
+def test_sigterm_while_ranks_play_writes_a_checkpoint_of_the_last_step(
+    whole: Path, tmp_path: Path
+) -> None:
+    """A scheduler whose time is over sends it to every process, and torchrun to the ranks again."""
+
+    def of(ranks: Ranks) -> None:
+        watch = Playing() if ranks.rank == 0 else Quiet()
+        train.train(config(run__checkpoint_every=100), watch=watch, ranks=ranks)
+
+    gang = Gang(2, of, tmp_path)
+    appears(tmp_path / "playing")
+    for _ in range(2):
+        for rank in range(2):
+            gang.kill(rank, signal.SIGTERM)
+    ends = gang.wait()
+    assert [end.code for end in ends] == [2, 2], [end.message for end in ends]
+    assert not any("Traceback" in end.message for end in ends)
+    assert "--resume" in "".join(spoken(ends))
+    newest = checkpoint.latest(tmp_path / "run")
+    assert checkpoint.read_state(newest).step == len(lines_so_far(tmp_path)) - WARM == 1
+    run(1, job(resume=True, run__checkpoint_every=100), tmp_path)
+    assert checkpoint.read_state(checkpoint.latest(tmp_path / "run")).step == STEPS
+
+
 def appears(path: Path) -> None:
     until = time.monotonic() + 600
     while not path.exists():

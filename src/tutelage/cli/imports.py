@@ -11,6 +11,9 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
+
+from tutelage.runs.interrupt import asking
 
 IMPORTS = "<frozen importlib._bootstrap>"
 TRAINING = "tutelage.runs.train"
@@ -32,40 +35,48 @@ class Interrupts:
 def interruptible(sentence: str, found: Interrupts) -> Iterator[None]:
     """Within the block, Ctrl-C during an import ends the process, after the sentence is written to
     stderr; at any other moment it is a KeyboardInterrupt as usual. SIGTERM and SIGHUP do what Ctrl-C
-    does, so that a run writes a checkpoint and nothing half-written is left.
+    does, so that a run writes a checkpoint and nothing half-written is left. Where Ctrl-C is ignored,
+    as in what a script starts with `&`, it stays so, and SIGTERM and SIGHUP do the same.
 
-    Does nothing where Ctrl-C is ignored or handled already, outside of the main thread, and for
-    SIGTERM on one of several ranks, which the launcher sends where another rank has failed.
+    Does nothing where Ctrl-C is handled already, outside of the main thread, and for SIGTERM on one of
+    several ranks, which the launcher sends where another rank has failed.
     """
+    before: dict[int, Any] = {signal.SIGINT: signal.getsignal(signal.SIGINT)}
+    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
+    if "RANK" not in os.environ:
+        before |= {n: h for n in numbers if (h := signal.getsignal(n)) is signal.SIG_DFL}
+    asked: int = signal.SIGINT
+    usual: object = signal.default_int_handler
+    if before[signal.SIGINT] is signal.SIG_IGN:
+        del before[signal.SIGINT]
+        asked, usual = signal.SIGTERM, signal.SIG_DFL
     main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if not main or before.get(asked) is not usual:
         yield
         return
 
     terminals = [handle for handle in (1, 2) if os.isatty(handle)]
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def answer(number: int, frame: FrameType | None) -> None:
         found.code = 128 + number
+        _interrupted(frame, sentence, found)
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
         if number != signal.SIGTERM:  # the terminal is gone, and printing to it would be an error
             for handle in terminals:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), handle)
-        answer = signal.getsignal(signal.SIGINT)  # of a step under way, which ends first
-        if callable(answer):
-            answer(signal.SIGINT, frame)
+        now = signal.getsignal(asked)  # of a step under way, which ends first
+        if callable(now):
+            now(number, frame)
 
-    signal.signal(signal.SIGINT, lambda number, frame: _interrupted(frame, sentence, found))
-    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
-    taken = [
-        n for n in numbers if signal.getsignal(n) is signal.SIG_DFL and "RANK" not in os.environ
-    ]
-    for number in taken:
-        signal.signal(number, stop)
+    for number in before:
+        signal.signal(number, answer if number == asked else pass_on)
     try:
-        yield
+        with asking(asked):
+            yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _interrupted(frame: FrameType | None, sentence: str, found: Interrupts) -> None:

@@ -28,6 +28,7 @@ from tutelage.envs.spread import (
     signals_as_they_are,
 )
 from tutelage.errors import ConfigError, RunError, first_line, install
+from tutelage.runs.interrupt import asked_by
 from tutelage.runs.launcher import Launcher, Written, versions
 from tutelage.runs.torchrun import AGAIN, deadline, launch_of
 
@@ -254,7 +255,8 @@ class Placed:
     @contextlib.contextmanager
     def _passing_on(self) -> Iterator[None]:
         """Ctrl-C goes to every rank, of which rank 0 writes a checkpoint; the third ends the run."""
-        before = signal.getsignal(signal.SIGINT)
+        asked = asked_by()
+        before = signal.getsignal(asked)
         if threading.current_thread() is not threading.main_thread() or not callable(before):
             yield
             return
@@ -268,11 +270,11 @@ class Placed:
             for launcher in self.launchers:
                 launcher.send.remote(signal.SIGINT)
 
-        signal.signal(signal.SIGINT, press)
+        signal.signal(asked, press)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.signal(asked, before)
 
     def _end(self) -> int:
         """The run's exit code: rank 0's, unless another failed on its own."""

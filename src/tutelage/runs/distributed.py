@@ -30,7 +30,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from tutelage import __version__
 from tutelage.errors import ConfigError, Elsewhere, RunError, TutelageError, first_line
 from tutelage.rollout.ranks import Ranks
-from tutelage.runs.interrupt import TOGETHER
+from tutelage.runs.interrupt import TOGETHER, Terminated
 from tutelage.runs.torchrun import AGAIN, Launch, deadline
 
 BEAT = 0.5
@@ -53,10 +53,6 @@ def is_lost(error: BaseException) -> bool:
     of divided weights come from torch itself, which has no class for gloo's."""
     known = isinstance(error, Lost | dist.DistError)
     return known or (isinstance(error, RuntimeError) and "/gloo/" in str(error))
-
-
-class _Terminated(BaseException):
-    """SIGTERM came: from torchrun, since another rank ended, or from this rank's own watch."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +124,7 @@ def _signals(rank: int) -> Iterator[None]:
         return
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
+        raise Terminated
 
     last = -TOGETHER
 
@@ -321,7 +317,7 @@ class _Watch:
     def ending(self, error: BaseException) -> BaseException:
         """What to raise for an error: itself, the sentence of another rank, or nothing that is said
         twice."""
-        own = not (isinstance(error, _Terminated) or is_lost(error))
+        own = not (isinstance(error, Terminated) or is_lost(error))
         problem = self._in_words(error) if own else self._found()
         with contextlib.suppress(RuntimeError):
             problem = _set_error(self.store, problem)

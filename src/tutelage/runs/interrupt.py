@@ -1,4 +1,7 @@
-"""Ctrl-C at the right moment: never between the first and the last change that a step makes."""
+"""Ctrl-C at the right moment: never between the first and the last change that a step makes.
+
+A process that a script starts with `&` ignores Ctrl-C from its start. SIGTERM then asks it to stop.
+"""
 
 import contextlib
 import signal
@@ -15,6 +18,34 @@ TOGETHER = 1.0
 """Seconds within which a second Ctrl-C under torchrun is the first one, passed on."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came to one of several ranks: from torchrun, since another rank ended or a scheduler
+    ends the job, or from the rank's own watch."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    by: int = signal.SIGINT
+
+
+_ASKED = _Asked()
+
+
+def asked_by() -> int:
+    """The signal that asks this process to stop, whose handler decides when that is."""
+    return _ASKED.by
+
+
+@contextlib.contextmanager
+def asking(number: int) -> Iterator[None]:
+    """Within the block, another signal asks this process to stop."""
+    before, _ASKED.by = _ASKED.by, number
+    try:
+        yield
+    finally:
+        _ASKED.by = before
+
+
 @contextlib.contextmanager
 def delayed(tell: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold Ctrl-C back until the block has ended; a second Ctrl-C ends the block at once.
@@ -25,14 +56,15 @@ def delayed(tell: Callable[[], None] = lambda: None) -> Iterator[None]:
     Elsewhere than in the main thread signals do not arrive, and where Ctrl-C is ignored or handled
     outside of Python it stays so.
     """
-    before = signal.getsignal(signal.SIGINT)
+    asked = asked_by()
+    before = signal.getsignal(asked)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield
         return
     if isinstance(before, Held):  # which waits for longer
         yield
         return
-    pressed, since, passed_on = False, 0.0, launch_of() is not None
+    pressed, since, passed_on = 0, 0.0, launch_of() is not None
 
     def hold(number: int, frame: FrameType | None) -> None:
         nonlocal pressed, since
@@ -40,16 +72,16 @@ def delayed(tell: Callable[[], None] = lambda: None) -> Iterator[None]:
             return
         if pressed:
             before(number, frame)
-        pressed, since = True, time.monotonic()
+        pressed, since = number, time.monotonic()
         tell()
 
-    signal.signal(signal.SIGINT, hold)
+    signal.signal(asked, hold)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(asked, before)
     if pressed:
-        before(signal.SIGINT, None)
+        before(pressed, None)
 
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)  # Python hashes and prints handlers
@@ -79,13 +111,14 @@ def held(tell: Callable[[], None]) -> Iterator[Callable[[], bool]]:
 
     tell  called at the first
     """
-    before = signal.getsignal(signal.SIGINT)
+    asked = asked_by()
+    before = signal.getsignal(asked)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield lambda: False
         return
     answer = Held(before=before, tell=tell)
-    signal.signal(signal.SIGINT, answer)
+    signal.signal(asked, answer)
     try:
         yield lambda: answer.pressed
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(asked, before)

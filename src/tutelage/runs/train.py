@@ -14,6 +14,7 @@ A run that was killed at any point and continued writes the same bytes as an uni
 """
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,7 +47,7 @@ from tutelage.runs.ahead import Ahead, Played, refuse_ranks
 from tutelage.runs.assemble import Parts, assemble, deterministic, rehearsal_of, update_of
 from tutelage.runs.checkpoint import State
 from tutelage.runs.folder import RunFolder
-from tutelage.runs.interrupt import delayed, held
+from tutelage.runs.interrupt import Terminated, delayed, held
 from tutelage.runs.metrics import column_lines, in_phase, metrics
 from tutelage.runs.phases import Phase, plays_ahead, steps_matter
 from tutelage.runs.playing import cut_so_far, episodes_of
@@ -540,7 +541,9 @@ class _Loop:
                 self.pressed = holding.enter_context(held(self._stopping_together))
             try:
                 yield
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as asked:
+                if isinstance(asked, Terminated):  # torchrun may repeat it
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 # divided weights were saved by all ranks together, or Ctrl-C came twice
                 if self.divided is None:
                     self._save_interrupted()

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from support.fault_runs import TABLE, config, everything, refused
 from support.kill_chains import begin, cli, ended
 from support.tiny_runs import Quiet, contents
 
+import tutelage
+from tutelage.cli.main import COMMANDS, main
 from tutelage.config.toml_file import load, parse, write
 from tutelage.runs import checkpoint, train
 from tutelage.runs import folder as run_folder
@@ -272,3 +276,64 @@ def test_a_home_folder_is_not_a_folder_of_that_name(monkeypatch: pytest.MonkeyPa
     assert config("~/run").run.folder == "/home/me/run"
     assert config("~").run.folder == "/home/me"
     assert config("a~b").run.folder == "a~b"
+
+
+# -- no working folder
+
+
+ARGUMENTS = {
+    "check-agent": "mine:agent",
+    "check-env": "doors",
+    "collect": "run.toml",
+    "compare": "run other",
+    "completion": "bash",
+    "convert": "run out --to atif",
+    "eval": "run",
+    "export": "run out",
+    "init": "doors",
+    "plan": "run.toml",
+    "power": "--tasks 5",
+    "send": "run --sink wandb",
+    "serve": "model",
+    "show": "run",
+    "train": "run.toml",
+    "try": "run.toml",
+    "view": "run",
+}
+"""Of the commands that do not start without any."""
+GONE = "tutelage: the working folder cannot be found (No such file or directory), it was deleted or"
+
+
+@pytest.fixture
+def gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "work").rmdir()
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_a_deleted_working_folder_is_a_sentence(
+    command: str, gone: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main([command, *ARGUMENTS.get(command, "").split()])
+    shown = capsys.readouterr()
+    if command == "completion":
+        assert (code, shown.err) == (0, "")
+        return
+    assert (code, shown.out) == (2, "")
+    assert shown.err.startswith(GONE)
+    assert len(shown.err.splitlines()) == 1
+
+
+def test_a_deleted_working_folder_is_a_sentence_before_torch_is_loaded(gone: None) -> None:
+    """Its libraries end the process where there is no working folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tutelage", "init", "doors"],
+        env=os.environ | {"PYTHONPATH": str(Path(tutelage.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(GONE)
+    assert len(done.stderr.splitlines()) == 1

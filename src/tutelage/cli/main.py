@@ -25,6 +25,8 @@ INTERRUPTED, WRONG, FAILED = 130, 2, 1
 REFUSALS = "EACCES EDQUOT EFBIG EIO EMFILE ENAMETOOLONG ENOSPC EPERM EROFS"
 DISK = {getattr(errno, name) for name in REFUSALS.split() if hasattr(errno, name)}
 """Errors of the operating system that a user can fix."""
+HOMELESS = ("completion",)
+"""Commands that need no working folder: a shell may run them wherever it starts."""
 
 
 class Command(NamedTuple):
@@ -52,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = did_you_mean(given[0], COMMANDS) or ";"
         return say(f"there is no command {given[0]!r}{near} `{NAME} --help` lists them", WRONG)
     arguments = parsed(given)
+    if arguments.command not in HOMELESS and (reason := _lost_folder()):
+        return say(reason, WRONG)
     asked = Interrupts()
     try:
         name = arguments.command.replace("-", "_")
@@ -75,6 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         where = str(error.filename)[:200] if error.filename is not None else "the output"
         return say(f"{where} cannot be read or written ({error.strerror})", FAILED)
+
+
+def _lost_folder() -> str:
+    """A sentence where the working folder was deleted, in which torch's libraries cannot be loaded;
+    empty if it is there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        return (
+            f"the working folder cannot be found ({error.strerror}), it was deleted or moved; change "
+            "into one that exists (`cd`), and start the command again"
+        )
+    return ""
 
 
 def leave_output() -> None:

@@ -19,7 +19,7 @@ from types import ModuleType
 import tutelage
 from tutelage import hints, signals
 from tutelage.algorithms import ALGORITHMS, functions
-from tutelage.cli.main import COMMANDS
+from tutelage.cli.arguments import COMMANDS
 from tutelage.config import reference
 from tutelage.config.schema import EvalSection, HintsSection
 from tutelage.config.toml_file import write_value

@@ -18,8 +18,9 @@ from support.tiny_runs import TEACHER, tiny_file
 from tutelage import __version__
 from tutelage.algorithms import ALGORITHMS
 from tutelage.cli import commands, eval_config, examples
+from tutelage.cli.arguments import COMMANDS
 from tutelage.cli.listing import option_meanings
-from tutelage.cli.main import COMMANDS, main
+from tutelage.cli.main import main
 from tutelage.cli.progress import Lines, LiveDisplay, Track, watch_for
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import load

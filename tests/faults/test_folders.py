@@ -13,7 +13,8 @@ from support.kill_chains import begin, cli, ended
 from support.tiny_runs import Quiet, contents
 
 import tutelage
-from tutelage.cli.main import COMMANDS, main
+from tutelage.cli.arguments import COMMANDS
+from tutelage.cli.main import main
 from tutelage.config.toml_file import load, parse, write
 from tutelage.runs import checkpoint, train
 from tutelage.runs import folder as run_folder

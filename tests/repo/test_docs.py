@@ -23,7 +23,7 @@ from pydantic import JsonValue
 from scripts import write_docs
 from tutelage.algorithms import ALGORITHMS
 from tutelage.algorithms.compose import TERMS
-from tutelage.cli import main as cli
+from tutelage.cli import arguments
 from tutelage.config import toml_file
 from tutelage.config.schema import Config
 from tutelage.envs.registry import SUITES, suite_class, suite_of
@@ -208,7 +208,7 @@ def commands(code: str) -> Iterator[str]:
 
 def parsed(words: list[str]) -> argparse.Namespace:
     try:
-        return cli.parsed(words)
+        return arguments.parsed(words)
     except SystemExit as error:
         raise AssertionError(f"`tutelage {' '.join(words)}` is refused") from error
 

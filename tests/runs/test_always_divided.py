@@ -20,7 +20,7 @@ from support.tiny_runs import Quiet, tiny_table
 from torch.testing import assert_close
 from training.test_ranks import policy
 
-from tutelage.cli.main import parsed
+from tutelage.cli.arguments import parsed
 from tutelage.config.schema import Config
 from tutelage.config.toml_file import parse
 from tutelage.errors import ConfigError

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tutelage.cli.main import DISK, FAILED, INTERRUPTED, leave_output, parser, say
+from tutelage.cli.arguments import parser
+from tutelage.cli.main import DISK, FAILED, INTERRUPTED, leave_output, say
 from tutelage.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from tutelage.runs.interrupt import asking
-
 IMPORTS = "<frozen importlib._bootstrap>"
 TRAINING = "tutelage.runs.train"
 """Imports everything that a run needs; once it is there, a step may be going on."""
@@ -72,11 +70,20 @@ def interruptible(sentence: str, found: Interrupts) -> Iterator[None]:
     for number in before:
         signal.signal(number, answer if number == asked else pass_on)
     try:
-        with asking(asked):
+        with _asking(asked):
             yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _asking(number: int) -> contextlib.AbstractContextManager[None]:
+    """Tell runs which signal asks them to stop, if it is not Ctrl-C's."""
+    if number == signal.SIGINT:
+        return contextlib.nullcontext()
+    from tutelage.runs.interrupt import asking  # every command would wait for it
+
+    return asking(number)
 
 
 def _interrupted(frame: FrameType | None, sentence: str, found: Interrupts) -> None:

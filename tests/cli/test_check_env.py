@@ -1,6 +1,7 @@
 """`tutelage check-env`: a correct environment passes, every violation is found and explained."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -474,3 +475,41 @@ def test_a_call_that_never_returns_is_found_and_the_rest_is_checked(
     )
     assert part in lines[at + 1]
     assert [text.split()[0] for text in lines[-3:-1]] == ["ok", "ok"]
+
+
+LOCKED = """\
+import atexit, multiprocessing, os, time
+from tutelage.envs.doors import Doors
+
+LOCK = multiprocessing.Lock()
+
+def leave():
+    time.sleep(0.5)
+    open(os.environ["LEFT"], "w").write(str(LOCK._semlock.name))
+
+atexit.register(leave)
+
+class Locked(Doors):
+    def tasks(self, split):
+        if split == "seen":
+            raise KeyboardInterrupt
+        return super().tasks(split)
+"""
+
+
+def test_an_environment_leaves_in_its_own_way(tmp_path: Path) -> None:
+    """What it does at the exit of its process is waited for, a lock of it leaves nothing behind that
+    has to be cleared away, and an interrupt that it raises itself is no traceback."""
+    (tmp_path / "locked.py").write_text(LOCKED)
+    ran = subprocess.run(
+        [sys.executable, "-m", "tutelage", "check-env", "locked:Locked", "--tasks", "1"],
+        env={**os.environ, "LEFT": str(tmp_path / "left"), "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "all checks passed (train, unseen" in ran.stdout
+    assert (tmp_path / "left").read_text() == "None"

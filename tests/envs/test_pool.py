@@ -21,6 +21,7 @@ from support.broken_envs import (
     TAME,
     Closing,
     Heavy,
+    Locking,
     Never,
     NoWorld,
     Odd,
@@ -429,6 +430,16 @@ def test_environments_are_closed_before_the_workers_end(tmp_path: Path) -> None:
     pool.close("a")
     pool.shutdown()
     assert pool.workers[0].closing == 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems spawn by default")
+def test_a_lock_in_a_worker_has_no_name_that_would_stay_behind() -> None:
+    pool = ProcessPool(Locking(), workers=1, reset_seconds=20, step_seconds=20)
+    pool.open("a", Task(id="lock"))
+    ((_, answer),) = pool.poll(block=True)
+    pool.shutdown()
+    assert isinstance(answer, Observation)
+    assert answer.text == "a lock named None"
 
 
 SCRIPT = """\

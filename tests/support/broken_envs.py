@@ -1,6 +1,7 @@
 """Environments that break their contract in every way one can: for tests of pools and rollouts."""
 
 import math
+import multiprocessing
 import os
 import signal
 import sys
@@ -248,3 +249,16 @@ class Heavy(Slow):
 def _arrive() -> Slow:
     time.sleep(HEAVY_SECONDS)
     return Slow()
+
+
+class Locking(Doors):
+    """Its environments make a lock."""
+
+    def make(self) -> DoorsEnv:
+        return LockingEnv()
+
+
+class LockingEnv(DoorsEnv):
+    def reset(self, task: Task) -> Observation:
+        name = multiprocessing.Lock()._semlock.name  # type: ignore[attr-defined]
+        return Observation(text=f"a lock named {name}")

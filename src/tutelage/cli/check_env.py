@@ -18,8 +18,8 @@ from tutelage.envs.check import (
     check,
     splits_of,
 )
-from tutelage.envs.guard import Broken, attempt, close, listen
-from tutelage.envs.pool import START_SECONDS
+from tutelage.envs.guard import Broken, attempt, close, listen, own_process
+from tutelage.envs.pool import CLOSE_SECONDS, START_SECONDS
 from tutelage.envs.registry import suite_of
 from tutelage.errors import ConfigError, EnvError, TutelageError, did_you_mean
 
@@ -69,6 +69,7 @@ def _findings(child: "_Child", request: Request, seconds: float) -> Iterator[Fin
                 if number + 1 < len(CHECKS):
                     child = _Child(request, seconds, first=number + 1)
                     child.hear()  # the splits
+        child.process.join(CLOSE_SECONDS)  # what the environment does at its exit
     finally:
         child.end()
 
@@ -115,6 +116,7 @@ class _Child:
 def _check(request: Request, first: int, pipe: Connection) -> None:
     # an interrupt is for the parent, which ends this process itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    own_process()
     try:
         suite = attempt(request.env.suite, partial(suite_of, request.env))
         listen(lambda what: pipe.send(("call", what)))

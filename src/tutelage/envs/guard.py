@@ -1,5 +1,6 @@
 """Calls into a user's environment: any exception becomes one sentence."""
 
+import multiprocessing as mp
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ def own_process() -> None:
     """This process runs environments alone and is not interrupted from the keyboard: from now on a
     KeyboardInterrupt is one that an environment raised."""
     _NOW.interrupts = True
+    # what multiprocessing starts here would be spawned too, and locks for that have names, which
+    # stay behind when this process is killed
+    mp.set_start_method(None, force=True)
 
 
 def is_ours(error: BaseException) -> bool:

@@ -83,6 +83,17 @@ def test_a_long_line_is_no_word(mark: str) -> None:
     assert terms(f"{short}a {short} b_") == [f"{short}a", "b_"]
 
 
+@pytest.mark.timeout(60)
+def test_a_long_line_of_marks_between_underscores_is_a_word_for_each() -> None:
+    """The marks of scripts without blanks are words by themselves, letter or not."""
+    mark, letter = "\u0e31", "\u0e01"
+    line = f"_{mark}" * 300_000
+    assert terms(line) == [mark] * 300_000
+    assert terms(f"_{mark}_{mark}{letter}_{mark}a") == [mark, mark + letter, f"_{mark}a"]
+    assert terms(f"_{mark}_{mark}a_{mark}_{mark}") == [f"_{mark}_{mark}a_{mark}_{mark}"]
+    assert terms(f"_\u0301{letter}_") == [letter]
+
+
 def test_likeness_is_that_of_thefuzz() -> None:
     for one, other, expected in RECORDED["alike"]:
         assert token_set_ratio(one, other) == expected, (one, other)

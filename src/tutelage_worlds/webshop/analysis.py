@@ -6,6 +6,7 @@ and reduced to Porter's stems.
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import Final
 
 from tutelage_worlds.webshop.porter import stem
@@ -27,13 +28,14 @@ _ASCII: Final = re.compile(
 # R regional indicator, Z joiner, x what belongs to the character before; : . , are marks inside
 # words and numbers
 _WORD: Final = re.compile(
-    r"(?=(?:_[xZs]*)*[AN])"
-    r"(?:A[xZs]*(?:[:.][xZs]*(?=A))?|N[xZs]*(?:[,.][xZs]*(?=N))?|_[xZs]*)+"
+    r"(?P<run>(?:_[xZs]*+)++)(?![AN])(?:S[SsxZ]*)?"
+    r"|(?:A[xZs]*(?:[:.][xZs]*(?=A))?|N[xZs]*(?:[,.][xZs]*(?=N))?|_[xZs]*)+"
     r"|(?:K[xZs]*)+|H[xZs]*|[Ss][SsxZ]*|[EM][xZs]*(?:M[xZs]*)?(?:(?<=Z)E[xZs]*(?:M[xZs]*)?)*"
-    r"|R[xZs]*R[xZs]*|_[xZ_]*"
+    r"|R[xZs]*R[xZs]*"
 )
-# the last alternative of both takes a run of underscores that is no word at once: looking for a
-# letter after each of them would take time that grows with the square of their number
+_UNSPACED: Final = re.compile("[Ss][SsxZ]*")
+# both take a run of underscores without a letter after it at once: looking for a letter after each
+# of them would take time that grows with the square of their number
 _MARKS: Final = {
     **dict.fromkeys((0x3A, 0xB7, 0x2D7, 0x387, 0x5F4, 0x2027, 0xFE13, 0xFE55, 0xFF1A), ":"),
     **dict.fromkeys((0x27, 0x2E, 0x2018, 0x2019, 0x2024, 0xFE52, 0xFF07, 0xFF0E), "."),
@@ -174,11 +176,19 @@ def words(text: str) -> list[str]:
     if text.isascii():
         found = [word for word in _ASCII.findall(text) if word.strip("_")]
     else:
-        matches = _WORD.finditer(text.translate(_CLASSES))
-        found = [text[m.start() : m.end()] for m in matches if m[0].strip("_xZ")]
+        found = [text[start:end] for start, end in _spans(text.translate(_CLASSES))]
     if all(len(word) <= LONGEST for word in found):
         return found
     return [word[i : i + LONGEST] for word in found for i in range(0, len(word), LONGEST)]
+
+
+def _spans(classes: str) -> Iterator[tuple[int, int]]:
+    """Where words begin and end."""
+    for match in _WORD.finditer(classes):
+        if match["run"] is None:
+            yield match.span()
+        else:  # words of a script without blanks that stand between underscores
+            yield from (piece.span() for piece in _UNSPACED.finditer(classes, *match.span()))
 
 
 def terms(text: str) -> list[str]:

@@ -338,6 +338,11 @@ def test_splits_and_tasks_that_are_refused() -> None:
             '{"id": "multi_turn_base_0", "ground_truth": [["os.kill(1)"]]}',
             "no call",
         ),
+        (
+            "possible_answer",
+            '{"id": "multi_turn_base_0", "ground_truth": [["f(%s)"]]}' % ("[" * 150_000),
+            "is not a task as bfcl-eval",
+        ),
         ("possible_answer", None, "cannot be read"),
     ],
 )
@@ -359,6 +364,19 @@ def test_files_that_are_refused(tmp_path: Path, name: str, text: str | None, mes
         path.write_text(text)
     with pytest.raises(ConfigError, match=message):
         BFCL(data=str(tmp_path)).tasks("test")
+
+
+def test_files_may_have_a_byte_order_mark_and_any_character(tmp_path: Path) -> None:
+    """A line ends at a line break alone, not at what Unicode counts as one too."""
+    for kind in ("", "possible_answer"):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        for family in files.FAMILIES:
+            file = files.NAME.format(family=family)
+            row = (package.folder() / "data" / kind / file).read_text().splitlines()[0]
+            changed = {**json.loads(row), "note": "\u2028 \x85"}
+            text = json.dumps(changed, ensure_ascii=False)
+            (tmp_path / kind / file).write_text(f"\ufeff{text}\n", encoding="utf-8")
+    assert len(BFCL(data=str(tmp_path)).tasks("test")) == len(files.FAMILIES)
 
 
 def test_without_the_package_one_sentence_says_how_to_get_it(

@@ -820,6 +820,8 @@ def test_tasks_that_cannot_be(
         ("user_db.toml", "battery_level = 61", "battery = 61", "unknown field 'battery'"),
         ("user_db.toml", "= 61", '= "x"', "device: battery_level: it must be a whole number"),
         ("tasks.json", "[", "{", "is not JSON"),
+        ("tasks.json", "[", "[" * 100_000, "is not JSON"),
+        ("db.toml", "[[plans]]", "x = " + "[" * 100_000 + "\n[[plans]]", "is not TOML"),
     ],
 )
 def test_files_that_do_not_fit(file: str, old: str, new: str, message: str, tmp_path: Path) -> None:

@@ -219,12 +219,71 @@ def test_a_shop_is_built_once_and_says_what_it_was_built_with(
     (folder / "shop.json").write_text('{"format": 0}')
     with pytest.raises(CatalogueError, match="build it again"):
         built(folder)
-    (folder / "shop.json").write_text("{")
+    (folder / "shop.json").write_text('{"format": 1}')
     with pytest.raises(CatalogueError, match="no shop that can be read"):
         built(folder)
+    manifest = json.loads((folder / "shop.json").read_text())
+    for wrong in ("{", "[]", "[" * 100_000, json.dumps({**manifest, "files": 3})):
+        (folder / "shop.json").write_text(wrong)
+        with pytest.raises(CatalogueError, match="no shop that can be read"):
+            built(folder)
     monkeypatch.setattr(files, "IN_MEMORY", 10)
     with pytest.raises(CatalogueError, match=r"python -m tutelage_worlds\.webshop"):
         WebShop(data=data, seed=77).shop()
+
+
+def test_a_folder_that_is_not_whole_is_no_shop(data: Path) -> None:
+    """Also one of an older release, which does not say how large its files are."""
+    folder = data / "shop"
+    build(data, folder, goals="human", seed=0, products=None)
+    files = [path for path in folder.iterdir() if path.name != "shop.json"]
+    for path in files:
+        content = path.read_bytes()
+        for wrong in (None, content[: len(content) // 2], content + b"more"):
+            path.unlink(missing_ok=True)
+            if wrong is not None:
+                path.write_bytes(wrong)
+            with pytest.raises(
+                CatalogueError, match=rf"no shop that can be read \({path.name} has"
+            ):
+                built(folder)
+        path.write_bytes(content)
+    manifest = json.loads((folder / "shop.json").read_text())
+    del manifest["files"]
+    (folder / "shop.json").write_text(json.dumps(manifest))
+    assert len(built(folder).products) == 40
+    for path in files:
+        content = path.read_bytes()
+        path.unlink()
+        with pytest.raises(CatalogueError, match="no shop that can be read"):
+            built(folder)
+        path.write_bytes(content)
+
+
+def test_a_byte_order_mark_and_half_a_character_are_read(data: Path) -> None:
+    change(data, "items_shuffle.json", lambda c: c[3].update(name="red \ud83d shoes \U0001f600"))
+    for name in ("items_shuffle.json", "items_ins_v2.json", "items_human_ins.json"):
+        (data / name).write_bytes(b"\xef\xbb\xbf" + (data / name).read_bytes())
+    shop = WebShop(data=data).shop()
+    assert len(shop.products) == 40
+    assert shop.products[3].title == "red ? shoes \U0001f600"
+
+
+def test_a_damaged_entry_is_found_without_reading_the_rest(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LONGEST", 1000)
+    monkeypatch.setattr(files, "CHUNK", 100)
+    path = data / "items_shuffle.json"
+    path.write_text('[{"asin": "A"}, {"asin": ' + '{"asin": "A"}, ' * 100_000)
+    found = files.stream(path)
+    assert next(found) == {"asin": "A"}
+    with pytest.raises(CatalogueError, match="is not JSON that can be read"):
+        next(found)
+    path.write_text("[" * 100_000)
+    monkeypatch.setattr(files, "CHUNK", 1 << 20)
+    with pytest.raises(CatalogueError, match="is nested too deeply"):
+        next(files.stream(path))
 
 
 def test_a_build_that_fails_leaves_nothing(data: Path) -> None:

@@ -1,8 +1,6 @@
 """Read the benchmark's own tasks and their right calls."""
 
 import ast
-import json
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,11 +8,23 @@ from tutelage.envs.generated_tasks import in_turns
 from tutelage.errors import ConfigError
 from tutelage_worlds.bfcl import package
 from tutelage_worlds.bfcl.scenario import FAMILIES, Call, Scenario, Turn
+from tutelage_worlds.json_text import parse
+from tutelage_worlds.read_once import read_once
 
+_UNFIT: Final = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    SyntaxError,
+    MemoryError,
+    RecursionError,
+)
+"""What a task or a call of another form may raise; the last two where it is nested deeply."""
 NAME: Final = "BFCL_v4_multi_turn_{family}.json"
 
 
-@cache
+@read_once(4)
 def published(data: str | None) -> tuple[Scenario, ...]:
     """All tasks of a folder, or of the package; families take turns.
 
@@ -36,7 +46,7 @@ def _family(place: Path, family: str) -> list[Scenario]:
             raise ConfigError(f"{where} has no answer in {place / 'possible_answer' / name}")
         try:
             found.append(_scenario(row, answer, family))
-        except (KeyError, TypeError, ValueError, AttributeError, SyntaxError) as error:
+        except _UNFIT as error:
             raise ConfigError(
                 f"{where} is not a task as bfcl-eval 2026.3.23 writes them "
                 f"({type(error).__name__}: {error}); take the files of that release"
@@ -46,7 +56,7 @@ def _family(place: Path, family: str) -> list[Scenario]:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"env.options.data: {path} cannot be read ({error}); name the folder bfcl_eval/data of "
@@ -57,8 +67,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = parse(line)
+        except ValueError:
             row = None
         if not isinstance(row, dict):
             raise ConfigError(f"env.options.data: line {number} of {path} is not a JSON object")

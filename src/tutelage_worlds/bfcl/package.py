@@ -7,7 +7,6 @@ import copy
 import importlib
 import importlib.util
 import inspect
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from tutelage.errors import ConfigError, install
+from tutelage_worlds.json_text import parse
 
 ROOT: Final = "bfcl_eval"
 GET: Final = "pip install --no-deps bfcl-eval"
@@ -139,7 +139,7 @@ def functions() -> Mapping[str, tuple[Mapping[str, Any], ...]]:
     for api, file in APIS.items():
         path = folder() / "data" / "multi_turn_func_doc" / f"{file}.json"
         try:
-            lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
+            lines = [parse(line) for line in path.read_text("utf-8").split("\n") if line]
             found[api] = tuple(
                 {
                     "name": each["name"],

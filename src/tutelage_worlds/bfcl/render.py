@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from tutelage.types import Observation
+from tutelage_worlds.json_text import parse
 
 _STOP: Final = re.compile(r"(?<=[\w'\"])([.,;:?!])(?=\s|$)")
 
@@ -24,8 +25,8 @@ def compact(observation: Observation) -> str:
 def _line(line: str) -> str:
     if line.startswith(("{", "[")):
         try:
-            return " ".join(_words(json.loads(line))) or "nothing"
-        except (ValueError, RecursionError):
+            return " ".join(_words(parse(line))) or "nothing"
+        except ValueError:
             pass
     return _STOP.sub(r" \1", line)
 

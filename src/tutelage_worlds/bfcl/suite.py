@@ -16,6 +16,7 @@ from tutelage_worlds.bfcl.native import BFCLCalls
 from tutelage_worlds.bfcl.render import compact
 from tutelage_worlds.bfcl.scenario import FAMILIES, Scenario, written
 from tutelage_worlds.bfcl.wording import Docs
+from tutelage_worlds.read_once import forget_changed, read_once
 
 SPLITS: Final = ("train", "dev", "test")
 
@@ -52,6 +53,7 @@ class BFCL:
     limit: int = 20_000
 
     def __post_init__(self) -> None:
+        forget_changed()
         object.__setattr__(self, "families", _chosen("families", self.families, FAMILIES))
         object.__setattr__(self, "apis", _chosen("apis", self.apis, tuple(package.APIS)))
         for name in ("train", "dev"):
@@ -144,7 +146,7 @@ def _chosen(option: str, given: str | Sequence[str], known: tuple[str, ...]) -> 
     return tuple(name for name in known if name in names)
 
 
-@lru_cache(maxsize=16)
+@read_once(16)
 def _published(
     data: str | None, families: tuple[str, ...], apis: tuple[str, ...]
 ) -> tuple[Task, ...]:

@@ -19,6 +19,7 @@ from tutelage_worlds.household.grammar import (
     strange_signs,
 )
 from tutelage_worlds.household.scene import Family, Scene
+from tutelage_worlds.json_text import parse
 
 FOLDERS: Final = {"train": "train", "seen": "valid_seen", "unseen": "valid_unseen"}
 _NAME: Final = "game.tw-pddl"
@@ -135,10 +136,10 @@ def first_game(root: Path) -> Path:
 
 def _json(path: Path) -> dict[str, object]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise GameFileError(f"{path} cannot be read ({error.strerror}): check the path.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except ValueError as error:
         raise GameFileError(
             f"{path} is not JSON ({error}), so it is cut off or another file: {_GET}."
         ) from error

@@ -5,7 +5,6 @@ format) fixes the sentence. What the engine does not know in a domain or a gramm
 guessed at.
 """
 
-import json
 import re
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -13,6 +12,7 @@ from string import Formatter
 from typing import Final
 
 from tutelage_worlds.household.wording import DEFAULT, Wording
+from tutelage_worlds.json_text import parse
 
 _BLOCK = re.compile(r'grammar\s*::\s*"""(.*?)"""\s*;', re.DOTALL)
 _ACTION = re.compile(
@@ -198,10 +198,10 @@ def _rules(text: str) -> Rules:
     for block in _BLOCK.findall(text):
         lines = (line for line in block.split("\n") if not line.lstrip().startswith("#"))
         try:
-            data = json.loads("\n".join(lines))
+            data = parse("\n".join(lines))
             for name, options in data.items():
                 rules[name] = [_rule(option) for option in options]
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise GrammarError(
                 f"a block of its grammar is not what TextWorld reads ({error})"
             ) from error

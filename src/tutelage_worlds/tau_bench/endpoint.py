@@ -11,6 +11,7 @@ from tutelage.envs.addresses import address as checked
 from tutelage.envs.addresses import key_in
 from tutelage.errors import EnvError
 from tutelage.types import Message
+from tutelage_worlds.json_text import parse
 from tutelage_worlds.tau_bench.customers import Reply
 
 
@@ -75,7 +76,7 @@ def _fetch(request: urllib.request.Request, seconds: float, retries: int) -> byt
 
 def _content(answer: bytes, address: str) -> str:
     try:
-        value: Any = json.loads(answer)
+        value: Any = parse(answer)
         words = value["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError) as error:
         raise EnvError(

@@ -11,12 +11,12 @@ tau2-bench          its repository's data/tau2/domains/retail: db.json, tasks.js
 """
 
 import ast
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tutelage.errors import EnvError
+from tutelage_worlds.json_text import parse
 from tutelage_worlds.read_once import read_once
 from tutelage_worlds.tau_bench import shapes
 from tutelage_worlds.tau_bench.airline import AIRLINE
@@ -87,16 +87,14 @@ def load(folder: str) -> World:
 def read_json(path: Path) -> Any:
     """Raises EnvError for a file that is not there or not JSON."""
     try:
-        return json.loads(read_text(path))
+        return parse(read_text(path))
     except ValueError as error:
         raise EnvError(f"{path} is not JSON: {error}; get the file again") from error
-    except RecursionError as error:
-        raise EnvError(f"{path} is nested too deeply to be tau-bench's") from error
 
 
 def read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise EnvError(f"{path} could not be read ({error}); {HOW}") from error
 

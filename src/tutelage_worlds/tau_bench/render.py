@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from tutelage.types import Observation
+from tutelage_worlds.json_text import parse
 from tutelage_worlds.tau_bench.env import TOOL_SAYS
 
 _ID: Final = re.compile(
@@ -30,7 +31,7 @@ def compact(observation: Observation) -> str:
         return _STOP.sub(r" \1", _ID.sub(r'"\1"', text))
     body = text.removeprefix(TOOL_SAYS)
     try:
-        value = json.loads(body)
+        value = parse(body)
     except ValueError:
         value = body
     if isinstance(value, dict | list):

@@ -5,7 +5,6 @@ of a hundred problems for each split has the objects themselves, so that two gam
 would take them from each other. A game gets a copy of its problem.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,6 +12,7 @@ from typing import Final, NamedTuple
 from tutelage.errors import ConfigError, EnvError
 from tutelage_worlds import java_games
 from tutelage_worlds.java import Java, Ref, ref
+from tutelage_worlds.json_text import parse
 
 NAME: Final = "textworldexpress"
 INTERFACE: Final = "textworldexpress.runtime.PythonInterface"
@@ -172,7 +172,7 @@ class Simulator(java_games.Machine[Game, Place]):
 def _shown(text: str) -> Shown:
     """An answer of the simulator. Raises EnvError where it is none."""
     try:
-        found = json.loads(text)
+        found = parse(text)
         return Shown(
             text=str(found["observation"]),
             score=float(found["score"]),

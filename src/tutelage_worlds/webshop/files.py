@@ -11,12 +11,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from tutelage_worlds.json_text import parse, whole
 from tutelage_worlds.webshop.product import CatalogueError, Goals
 from tutelage_worlds.webshop.shop import Source
 
 ITEMS: Final = ("items_shuffle.json", "items_shuffle_1000.json")
 HUMANS: Final = "items_human_ins.json"
 CHUNK: Final = 1 << 20
+LONGEST: Final = 1 << 26
+"""Characters of an entry; what is longer is the rest of a damaged file."""
 IN_MEMORY: Final = 400_000_000
 """Bytes of items that are still taken into memory; a shop of more is to be built in a folder."""
 
@@ -67,7 +70,7 @@ def too_large(data: Path) -> bool:
 
 def _object(path: Path) -> Mapping[str, object]:
     try:
-        value = json.loads(path.read_bytes())
+        value = parse(path.read_bytes())
     except FileNotFoundError:
         raise CatalogueError(
             f"there is no {path.name} beside the items in {path.parent}; download it as WebShop's "
@@ -80,7 +83,7 @@ def _object(path: Path) -> Mapping[str, object]:
     return value
 
 
-def _not_json(path: Path, error: Exception) -> CatalogueError:
+def _not_json(path: Path, error: object) -> CatalogueError:
     return CatalogueError(f"{path} is not JSON that can be read ({error}); download it again")
 
 
@@ -88,7 +91,7 @@ def stream(path: Path) -> Iterator[Any]:
     """The entries of a file that is one JSON list, without reading it whole."""
     decode = json.JSONDecoder().raw_decode
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             text = file.read(CHUNK).lstrip()
             if not text.startswith("["):
                 raise CatalogueError(f"{path} must hold a list of products")
@@ -98,14 +101,17 @@ def stream(path: Path) -> Iterator[Any]:
                 if text.startswith("]", at):
                     return
                 try:
-                    entry, at = decode(text, at)
+                    entry, end = decode(text, at)
+                except RecursionError:
+                    raise _not_json(path, "it is nested too deeply") from None
                 except ValueError as error:
                     more = file.read(max(CHUNK, len(text) - at))
-                    if not more:
+                    if not more or len(text) - at > LONGEST:
                         raise _not_json(path, error) from None
                     text, at = text[at:] + more, 0
                     continue
-                yield entry
+                yield whole(entry, text[at:end])
+                at = end
     except (OSError, UnicodeDecodeError) as error:
         raise CatalogueError(f"{path} cannot be read ({error})") from None
 

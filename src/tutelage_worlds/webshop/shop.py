@@ -15,6 +15,7 @@ from typing import Any, Final, get_args
 
 import numpy as np
 
+from tutelage_worlds.json_text import parse
 from tutelage_worlds.webshop.analysis import terms
 from tutelage_worlds.webshop.index import Builder, Index
 from tutelage_worlds.webshop.product import (
@@ -37,6 +38,8 @@ from tutelage_worlds.webshop.storage import (
     Memory,
     Place,
     Records,
+    check_sizes,
+    sizes,
     write_keys,
     write_records,
 )
@@ -87,7 +90,10 @@ def build(source: Source, place: Place, *, goals: Goals, seed: int) -> None:
     place.array("order", "u4", count)[:] = order
     with place.writer(MANIFEST) as file:
         manifest = {"format": FORMAT, "name": source.name, "goals": goals, "seed": seed}
-        file.write(json.dumps({**manifest, "products": len(asins), "tasks": count}).encode())
+        manifest |= {"products": len(asins), "tasks": count}
+        if isinstance(place, Folder):
+            manifest["files"] = {k: n for k, n in sizes(place.path).items() if k != MANIFEST}
+        file.write(json.dumps(manifest).encode())
 
 
 def _write_products(source: Source, place: Place, rng: Random) -> tuple[list[str], "array[float]"]:
@@ -187,7 +193,7 @@ class Shop:
     """A shop that was built."""
 
     def __init__(self, place: Place) -> None:
-        manifest = json.loads(bytes(place.buffer(MANIFEST)))
+        manifest = parse(bytes(place.buffer(MANIFEST)))
         self.name: str = manifest["name"]
         self.goals: Goals = manifest["goals"]
         self.seed: int = manifest["seed"]
@@ -244,15 +250,19 @@ class Shop:
 def built(folder: Path) -> Shop:
     """The shop that lies in a folder."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError) as error:
-        raise CatalogueError(f"{folder} holds no shop that can be read ({error})") from None
-    if manifest.get("format") != FORMAT:
+        manifest = parse((folder / MANIFEST).read_bytes())
+        if (found := manifest.get("format")) != FORMAT:
+            raise CatalogueError(
+                f"{folder} holds a shop of format {found}, but this version reads {FORMAT}; build "
+                "it again"
+            )
+        check_sizes(folder, manifest.get("files", {}))
+        return Shop(Folder(folder))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise CatalogueError(
-            f"{folder} holds a shop of format {manifest.get('format')}, but this version reads "
-            f"{FORMAT}; build it again"
-        )
-    return Shop(Folder(folder))
+            f"{folder} holds no shop that can be read ({error}); build it again: "
+            "python -m tutelage_worlds.webshop DATA FOLDER"
+        ) from None
 
 
 def in_memory(source: Source, *, goals: Goals, seed: int) -> Shop:

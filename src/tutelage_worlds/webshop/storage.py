@@ -100,6 +100,20 @@ class Folder:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file in a folder, but for hidden ones."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name[0] != ".")
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in found}
+
+
+def check_sizes(folder: Path, wanted: Mapping[str, int]) -> None:
+    """Raises ValueError where a file is not there or not whole."""
+    there = sizes(folder)
+    for name, size in wanted.items():
+        if there.get(name) != size:
+            raise ValueError(f"{name} has {there.get(name, 'no')} bytes, not {size}")
+
+
 def write_records(place: Place, name: str, records: Iterable[object]) -> int:
     """Write things as JSON, one after the other, and where each begins. How many they were."""
     ends = [0]

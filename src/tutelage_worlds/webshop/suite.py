@@ -10,6 +10,7 @@ from tutelage.envs import requirements
 from tutelage.envs.base import Render
 from tutelage.envs.generated_tasks import LazyTasks
 from tutelage.types import Observation, Task
+from tutelage_worlds.read_once import forget_changed, read_once
 from tutelage_worlds.webshop.game import Game
 from tutelage_worlds.webshop.nouns import Tagger, tagger
 from tutelage_worlds.webshop.pages import Mode, Pages
@@ -71,6 +72,7 @@ class WebShop:
     nouns: Tagger = "rules"
 
     def __post_init__(self) -> None:
+        forget_changed()
         for name, count in (("test", self.test), ("dev", self.dev), ("products", self.products)):
             if count is not None and count < 0:
                 raise ValueError(f"{name} = {count}: there cannot be fewer than 0.")
@@ -142,7 +144,7 @@ class WebShop:
         return INSTRUCTIONS
 
 
-@lru_cache(maxsize=4)
+@read_once(4)
 def _shop(data: str | None, products: int | None, goals: Goals, seed: int) -> "Shop":
     """A shop is built or opened once in a process."""
     from tutelage_worlds.webshop import files, generate, shop

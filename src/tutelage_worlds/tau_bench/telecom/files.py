@@ -5,7 +5,6 @@ tasks.json                  all tasks; split_tasks.json names those of each spli
 main_policy.md and tech_support_manual.md, or policy.md: the agent's instructions
 """
 
-import json
 import tomllib
 from collections.abc import Callable
 from functools import cache
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tutelage.errors import EnvError, did_you_mean
+from tutelage_worlds.json_text import parse
 from tutelage_worlds.tau_bench import shapes
 from tutelage_worlds.tau_bench.database import Record, Store
 from tutelage_worlds.tau_bench.scenario import first_person
@@ -90,7 +90,7 @@ def _policy(root: Path) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise EnvError(f"{path} could not be read ({error}); {HOW}") from error
 
@@ -98,14 +98,14 @@ def _text(path: Path) -> str:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(_text(path))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise EnvError(f"{path} is not TOML: {error}; get the file again") from error
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
+        return parse(_text(path))
+    except ValueError as error:
         raise EnvError(f"{path} is not JSON: {error}; get the file again") from error
 
 

@@ -12,12 +12,12 @@ By rules (`ScriptedCaller`), a message is answered in this order:
    the status bar, excellent speed, or MMS, as the task says), and says STOP or what the phone shows.
 """
 
-import json
 import re
 from collections.abc import Callable, Hashable
 from typing import Any, Final, Protocol
 
 from tutelage.types import Message
+from tutelage_worlds.json_text import parse
 from tutelage_worlds.tau_bench.customers import (
     GREETING,
     MORE,
@@ -221,8 +221,8 @@ def _call(words: str) -> Call | None:
     """A call on the phone, if a reply is one, perhaps in a fence of code."""
     text = re.sub(r"\A```(?:json)?\s*|\s*```\Z", "", words.strip())
     try:
-        value: Any = json.loads(text)
-    except (ValueError, RecursionError):
+        value: Any = parse(text)
+    except ValueError:
         return None
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None

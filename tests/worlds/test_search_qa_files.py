@@ -1,5 +1,6 @@
 """The seven data sets from local files, and error messages for broken files."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,11 @@ def test_folders_that_hold_none(flash: Path) -> None:
     (flash / "bare" / "train.jsonl").write_text("{\n")
     with pytest.raises(DataError, match="line 1: not JSON"):
         load(str(flash / "bare"), "train")
+    (flash / "bare" / "train.jsonl").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="line 1: not JSON"):
+        load.__wrapped__(str(flash / "bare"), "train")
+    (flash / "bare" / "train.jsonl").write_text("\ufeff" + json.dumps(asked("a", "b")))
+    assert len(load.__wrapped__(str(flash / "bare"), "train")) == 1
     (flash / "bare" / "test.jsonl").write_bytes(b"\xff")
     with pytest.raises(DataError, match="cannot be read"):
         load(str(flash / "bare"), "test")

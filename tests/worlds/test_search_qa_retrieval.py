@@ -1,5 +1,6 @@
 """Retrieval of Search-QA: every engine over one corpus, in memory and in a folder."""
 
+import json
 import math
 import pickle
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from support.search_qa_corpora import TOWNS, lines, rows, small, towns
 
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, EnvError
 from tutelage_worlds.search_qa import DataError, SearchQA, encoders, retrieval
 from tutelage_worlds.search_qa.__main__ import index_folder, main
 from tutelage_worlds.search_qa.passages import InMemory, Lines, Passage, load, titled
@@ -131,6 +132,33 @@ def test_an_index_of_another_corpus_is_refused(tmp_path: Path) -> None:
             opened(towns(), tmp_path)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_index_that_is_not_whole_is_refused(engine: str, tmp_path: Path) -> None:
+    """Also one of an older release, which does not say how large its files are."""
+    index_folder(towns(), tmp_path / "index", need(engine), "hashed")
+    files = [p for p in (tmp_path / "index").rglob("*") if p.is_file() and p.name[0] != "."]
+    assert len(files) > 1
+    for path in files:
+        whole = path.read_bytes()
+        for wrong in (None, b"", whole[: len(whole) // 2], whole + b"more"):
+            path.unlink(missing_ok=True)
+            if wrong is not None:
+                path.write_bytes(wrong)
+            with pytest.raises(DataError, match="holds no index that can be used"):
+                opened(towns(), tmp_path / "index")
+        path.write_bytes(whole)
+    manifest = tmp_path / "index" / retrieval.MANIFEST
+    says = json.loads(manifest.read_text())
+    del says["files"]
+    manifest.write_text(json.dumps(says))
+    assert len(opened(towns(), tmp_path / "index").search(["oslo"], 1)[0]) == 1
+    for path in files:
+        if path != manifest:
+            path.unlink()
+    with pytest.raises(DataError, match="holds no index that can be used"):
+        opened(towns(), tmp_path / "index")
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for engine in ("bm25s", "tantivy", "faiss"):
         monkeypatch.setitem(sys.modules, engine, None)
@@ -153,6 +181,18 @@ def short(texts: Sequence[str], queries: bool) -> np.ndarray:
 
 def wide(texts: Sequence[str], queries: bool) -> np.ndarray:
     return np.ones((len(texts), 3 if queries else 2))
+
+
+def ragged(texts: Sequence[str], queries: bool) -> list[list[float]]:
+    return [[1.0] * k for k in range(len(texts))]
+
+
+def wordy(texts: Sequence[str], queries: bool) -> list[list[str]]:
+    return [[text] for text in texts]
+
+
+def failing(texts: Sequence[str], queries: bool) -> np.ndarray:
+    raise KeyError("no key")
 
 
 def test_vectors_have_length_one_and_queries_are_marked() -> None:
@@ -185,6 +225,9 @@ def test_encoders_that_are_none() -> None:
     ):
         with pytest.raises(ConfigError, match=text):
             encoders.encoder(name)
+    for name in ("ragged", "wordy", "failing"):
+        with pytest.raises(EnvError, match=rf"the encoder \S+:{name} raised (Value|Key)Error"):
+            build(towns(), need("faiss"), encoder=f"{__name__}:{name}")
     with pytest.raises(DataError, match=r"shape \(1, 2\) for 3 texts"):
         build(towns(), need("faiss"), encoder=f"{__name__}:short")
     for engine in ("faiss", "usearch"):
@@ -214,9 +257,36 @@ def test_a_models_vectors_are_means_over_tokens(tmp_path: Path) -> None:
                 with torch.inference_mode():
                     mean = model(**ids).last_hidden_state[0].mean(0).numpy()
                 assert vector == pytest.approx(mean / np.linalg.norm(mean), abs=1e-5)
+    encode = encoders.encoder(str(tmp_path / "tiny"))
+    for texts in (["", "Oslo"], [""]):  # without a token there is no direction
+        assert np.linalg.norm(encode(texts, True), axis=1) == pytest.approx([0, 1][: len(texts)])
+
+
+def test_models_that_are_no_encoders(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel, T5Config, T5Model
+
+    from tutelage.policies.hf.tiny import train_tokenizer
+
+    tokenizer = train_tokenizer([p.contents for p in TOWNS], entries=300)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    bert = BertConfig(
+        **sizes, intermediate_size=32, vocab_size=len(tokenizer), max_position_embeddings=8
+    )
+    t5 = T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, vocab_size=len(tokenizer))
+    for name, model in (("short", BertModel(bert)), ("cut", BertModel(bert)), ("t5", T5Model(t5))):
+        tokenizer.save_pretrained(tmp_path / name)
+        model.save_pretrained(tmp_path / name)
+    assert encoders.encoder(str(tmp_path / "short"))(["river " * 100], True).shape == (1, 16)
+    (tmp_path / "cut" / "model.safetensors").write_bytes(b"cut")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="holds no model"):
-        encoders.encoder(str(tmp_path / "empty"))
+    for name in ("t5", "cut", "empty"):
+        with pytest.raises(ConfigError, match=rf"{name} holds no model that can be used \(.+\)$"):
+            encoders.encoder(str(tmp_path / name))
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path / "short")
+    encoders.encoder.cache_clear()
+    with pytest.raises(ConfigError, match="has no pad_token"):
+        encoders.encoder(str(tmp_path / "short"))
 
 
 # -- corpora
@@ -232,6 +302,12 @@ def test_a_file_of_lines_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
     assert [Lines(path, corpus.ends)[n] for n in (2, 0)] == [TOWNS[2], TOWNS[0]]
     with pytest.raises(IndexError, match="has 3"):
         corpus[3]
+
+
+def test_a_byte_order_mark_and_half_a_character_are_read(tmp_path: Path) -> None:
+    """Editors write the one, other programs the other; nothing that is shown can hold it."""
+    (tmp_path / "corpus.jsonl").write_text('\ufeff{"id": 1, "contents": "a\\ud83d \\ud83d\\ude00"}')
+    assert load(tmp_path / "corpus.jsonl")[0].contents == "a? \U0001f600"
 
 
 def test_lines_and_tables_hold_the_same(tmp_path: Path) -> None:
@@ -255,6 +331,7 @@ def test_lines_and_tables_hold_the_same(tmp_path: Path) -> None:
         ('{"id": true, "contents": "a"}', "`id` must be"),
         ('{"id": 1, "contents": 3}', "`contents` must be a string"),
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 def test_errors_in_a_passage_are_reported_with_their_place(

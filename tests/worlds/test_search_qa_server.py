@@ -3,9 +3,11 @@
 import http.client
 import json
 import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, ClassVar
@@ -110,6 +112,27 @@ def test_other_addresses_methods_and_bodies(server: Server) -> None:
     status, result = post(server.address, None, raw=b"", headers={"Content-Length": str(10**9)})
     assert (status, "at most" in result["detail"]) == (413, True)
     assert post(server.address, None, raw=b"", headers={"Content-Length": "x"})[0] == 411
+    assert post(server.address, None, raw=b"", headers={"Content-Length": "9" * 5000})[0] == 413
+
+
+def test_a_client_that_goes_away_is_no_error(
+    server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither before its request is whole nor before it has the answer."""
+    body = json.dumps({"queries": ["river"] * 2000, "topk": 100}).encode()
+    for sent in (b"", body):
+        gone = socket.create_connection(server.server_address[:2])
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        head = f"POST /retrieve HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n"
+        gone.sendall(head.encode() + sent)
+        time.sleep(0.1)  # so that the server reads
+        gone.close()
+    deadline = time.monotonic() + 60
+    while any("process_request_thread" in t.name for t in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert post(server.address, {"query": "river"})[0] == 200
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("dialect", ["queries", "query"])
@@ -221,6 +244,7 @@ def test_a_server_that_is_busy_or_hangs_up_is_asked_again(
         '{"result": [[{"score": 1}]]}',
         '{"result": [[{"document": {"id": 3}, "score": 1}]]}',
         '{"result": [[{"document": {"id": "a", "contents": "b"}, "score": "x"}]]}',
+        '{"result": [[{"document": {"id": "a", "contents": "b"}, "score": 1%s}]]}' % ("0" * 400),
         '{"result": [[{"id": "a", "contents": "b"}]]}',
     ],
 )

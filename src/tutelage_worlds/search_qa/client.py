@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from tutelage.envs.addresses import address
 from tutelage.errors import EnvError
+from tutelage_worlds.json_text import parse
 from tutelage_worlds.search_qa.passages import passage
 from tutelage_worlds.search_qa.retrieval import Hit
 from tutelage_worlds.search_qa.rows import DataError
@@ -73,7 +74,7 @@ class Remote:
         document = {"id": "", **self._document(item)}
         try:
             return Hit(passage(document, f"{self._url} answered"), float(score))
-        except DataError as error:
+        except (DataError, OverflowError) as error:
             raise ServerError(f"{error}; env.options.url must be a Search-R1 retriever") from None
 
     def _document(self, item: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +143,6 @@ class Remote:
 
     def _json(self, content: bytes) -> Any:
         try:
-            return json.loads(content)
-        except (ValueError, RecursionError):
+            return parse(content)
+        except ValueError:
             raise self._wrong("something that is not JSON") from None

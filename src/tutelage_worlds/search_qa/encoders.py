@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from tutelage.envs.guard import Broken, attempt
 from tutelage.envs.named_code import named
 from tutelage.errors import ConfigError
 from tutelage_worlds.read_once import read_once
@@ -82,7 +83,10 @@ def _checked(function: Callable[..., Any], name: str) -> Encoder:
     def encode(texts: Sequence[str], queries: bool) -> "NDArray[np.float32]":
         import numpy as np
 
-        vectors = np.asarray(function(list(texts), queries))
+        def called() -> Any:
+            return np.asarray(function(list(texts), queries), np.float64)
+
+        vectors = attempt(f"the encoder {name}", called)
         if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
             raise DataError(
                 f"the encoder {name} returned an array of shape {vectors.shape} for {len(texts)} "
@@ -95,29 +99,54 @@ def _checked(function: Callable[..., Any], name: str) -> Encoder:
 
 def _model(folder: Path) -> Encoder:
     """Mean pooling over the last hidden states of a transformer, on the CPU, 32 texts at a time."""
-    import torch
-    from transformers import AutoModel, AutoTokenizer
+
+    def loaded() -> Encoder:
+        from transformers import AutoModel, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        if tokenizer.pad_token is None:
+            raise ConfigError(
+                f"env.options.encoder: the tokenizer in {folder} has no pad_token, so texts of "
+                "several lengths cannot be read at once; name one in its tokenizer_config.json"
+            )
+        model = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
+        prefixes = ("passage: ", "query: ") if "e5" in folder.name.lower() else ("", "")
+        encode = _pooled(tokenizer, model, prefixes)
+        encode(["a text"], False)  # a model of another kind wants other inputs
+        return encode
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"env.options.encoder: {folder} holds no model ({error})") from None
-    prefixes = ("passage: ", "query: ") if "e5" in folder.name.lower() else ("", "")
+        return attempt("opening it", loaded)
+    except Broken as error:
+        raise ConfigError(
+            f"env.options.encoder: {folder} holds no model that can be used ({error})"
+        ) from None
+
+
+def _pooled(tokenizer: Any, model: Any, prefixes: tuple[str, str]) -> Encoder:
+    longest = min(
+        TOKENS,
+        tokenizer.model_max_length,
+        getattr(model.config, "max_position_embeddings", None) or TOKENS,
+    )
 
     def encode(texts: Sequence[str], queries: bool) -> "NDArray[np.float32]":
         import numpy as np
+        import torch
 
         parts = []
         for start in range(0, len(texts), 32):
             batch = [prefixes[queries] + text for text in texts[start : start + 32]]
             inputs = tokenizer(
-                batch, max_length=TOKENS, padding=True, truncation=True, return_tensors="pt"
+                batch, max_length=longest, padding=True, truncation=True, return_tensors="pt"
             )
-            with torch.inference_mode():
-                hidden = model(**inputs).last_hidden_state
             mask = inputs["attention_mask"][..., None]
-            parts.append(((hidden * mask).sum(1) / mask.sum(1)).float().numpy())
+            if not mask.any():  # texts without a token have no direction
+                parts.append(np.zeros((len(batch), model.config.hidden_size), np.float32))
+                continue
+            with torch.inference_mode():
+                hidden = model(**inputs).last_hidden_state.masked_fill(mask == 0, 0)
+            parts.append((hidden.sum(1) / mask.sum(1).clamp(min=1)).float().numpy())
         return _unit(np.concatenate(parts))
 
     return encode

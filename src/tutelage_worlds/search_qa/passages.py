@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from tutelage_worlds.json_text import parse
 from tutelage_worlds.search_qa.rows import DataError, parquet
 
 
@@ -100,7 +101,7 @@ class Lines:
         start = self.ends[number - 1] if number else 0
         where = f"{self._path}, line {number + 1}"
         try:
-            row = json.loads(self._bytes[start : self.ends[number]])
+            row = parse(self._bytes[start : self.ends[number]])
         except ValueError as error:
             raise DataError(f"{where}: not JSON ({error}); fix or remove the line") from None
         return passage(row, where)

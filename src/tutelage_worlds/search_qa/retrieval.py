@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
+from tutelage.errors import first_line
+from tutelage_worlds.json_text import parse
 from tutelage_worlds.search_qa import dense, sparse
 from tutelage_worlds.search_qa.passages import Corpus, Passage
 from tutelage_worlds.search_qa.ranked import Index, Kind
 from tutelage_worlds.search_qa.rows import DataError
+from tutelage_worlds.webshop.storage import check_sizes, sizes
 
 Engine = Literal["bm25s", "lucene", "tantivy", "faiss", "usearch"]
 ENGINES: Final = ("bm25s", "lucene", "tantivy", "faiss", "usearch")
@@ -65,13 +68,20 @@ def build(
         folder.mkdir(parents=True, exist_ok=True)
     index: Index = library.build(corpus, folder=folder, **settings)
     if folder is not None:
-        says = {"engine": engine, "corpus": corpus.name, "passages": len(corpus), **settings}
+        says = {
+            "engine": engine,
+            "corpus": corpus.name,
+            "passages": len(corpus),
+            "files": sizes(folder),
+            **settings,
+        }
         (folder / MANIFEST).write_text(json.dumps(says), encoding="utf-8")
     return Local(corpus, index, engine)
 
 
 def opened(corpus: Corpus, folder: Path) -> Local:
-    """An index that `build` left in a folder. Raises DataError if it is of another corpus."""
+    """An index that `build` left in a folder. Raises DataError if it is of another corpus, or not
+    whole."""
     says = _manifest(folder)
     if (says["corpus"], says["passages"]) != (corpus.name, len(corpus)):
         raise DataError(
@@ -80,22 +90,42 @@ def opened(corpus: Corpus, folder: Path) -> Local:
         )
     engine = says["engine"]
     settings = {"encoder": says["encoder"]} if engine in DENSE else {}
-    return Local(corpus, _module(engine).load(folder, **settings), engine)
+    try:
+        check_sizes(folder, says.get("files", {}))
+        index = _module(engine).load(folder, **settings)
+    except _DAMAGED as error:
+        raise _useless(folder, error) from None
+    return Local(corpus, index, engine)
+
+
+_DAMAGED: Final = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,  # usearch, which opens nothing then
+    EOFError,  # numpy
+    RuntimeError,  # faiss
+)
 
 
 def _manifest(folder: Path) -> Mapping[str, Any]:
     try:
-        says = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        says = parse((folder / MANIFEST).read_text(encoding="utf-8"))
         if says["engine"] not in ENGINES or {"corpus", "passages"} - set(says):
             raise ValueError("it says too little")
         if says["engine"] in DENSE and not isinstance(says["encoder"], str):
             raise ValueError("it names no encoder")
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(
-            f"{folder} holds no index that can be used ({error}); build one: "
-            "python -m tutelage_worlds.search_qa index CORPUS FOLDER"
-        ) from None
+        raise _useless(folder, error) from None
     return dict(says)
+
+
+def _useless(folder: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{folder} holds no index that can be used ({first_line(error)}); build one: "
+        "python -m tutelage_worlds.search_qa index CORPUS FOLDER"
+    )
 
 
 def _module(engine: Engine) -> Kind:

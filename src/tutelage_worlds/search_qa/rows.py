@@ -1,11 +1,11 @@
 """Rows of local files: JSON lines with the standard library, Parquet with pyarrow."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tutelage.errors import ConfigError, EnvError, install
+from tutelage_worlds.json_text import parse
 
 SUFFIXES = (".parquet", ".jsonl")
 
@@ -21,7 +21,7 @@ def rows(path: Path) -> Iterator[tuple[object, str]]:
             yield row, f"{path}, row {number}"
         return
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield _json(line, f"{path}, line {number}"), f"{path}, line {number}"
@@ -31,7 +31,7 @@ def rows(path: Path) -> Iterator[tuple[object, str]]:
 
 def _json(line: str, where: str) -> object:
     try:
-        return json.loads(line)
+        return parse(line)
     except ValueError as error:
         raise DataError(f"{where}: not JSON ({error}); fix or remove the line") from None
 

@@ -11,17 +11,21 @@ with 0, as many passages are returned as the server was told (arXiv:2503.09516,
 
 import json
 import math
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, NamedTuple
 
 from tutelage.errors import TutelageError
+from tutelage_worlds.json_text import parse
 from tutelage_worlds.search_qa.retrieval import TOP, Hit, Retriever
 
 PATH: Final = "/retrieve"
 PORT: Final = 8000
 LARGEST: Final = 16_000_000
 """Bytes of a request."""
+DIGITS: Final = 20
+"""Of the number that says so; of longer ones none is small."""
 MOST: Final = 1000
 """Passages for a query."""
 
@@ -39,8 +43,8 @@ class Refused(ValueError):
 def read(body: bytes, k: int) -> Asked:
     """What a request asks for; k is for those that do not say how many. Raises Refused."""
     try:
-        request = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        request = parse(body)
+    except ValueError as error:
         raise Refused(f"the body is not JSON ({error})") from None
     if not isinstance(request, dict):
         raise Refused("the body must be an object with `queries` or `query`")
@@ -98,6 +102,11 @@ class Server(ThreadingHTTPServer):
         host, port = self.server_address[:2]
         return f"http://{host!s}:{port}{PATH}"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no error."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
     def __enter__(self) -> "Server":
         self._thread.start()
         return self
@@ -121,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(404, {"detail": f"there is no {self.path}; POST to {PATH}"})
             return
         size = self.headers.get("Content-Length", "")
-        if not size.isdecimal() or int(size) > LARGEST:
+        if not size.isdecimal() or len(size) > DIGITS or int(size) > LARGEST:
             self.close_connection = True
             text = f"Content-Length must say how long the body is, at most {LARGEST} bytes"
             self._say(413 if size.isdecimal() else 411, {"detail": text})

@@ -5,10 +5,14 @@ from pathlib import Path
 
 from worlds.test_search_qa_files import TOWNS, asked, lines, rows
 from worlds.test_tau_bench_files import CANCEL, written
+from worlds.test_travelplanner_files import ENTRIES, whole
 
 from tutelage_worlds.read_once import forget_changed, read_once
 from tutelage_worlds.search_qa import SearchQA
 from tutelage_worlds.tau_bench import TauBench
+from tutelage_worlds.travelplanner import TravelPlanner
+from tutelage_worlds.webshop import WebShop, files
+from tutelage_worlds.webshop.generate import generate
 
 
 def test_a_file_is_read_again_after_it_has_changed(tmp_path: Path) -> None:
@@ -52,3 +56,14 @@ def test_suites_see_files_that_were_exchanged(tmp_path: Path) -> None:
         lines(data / "nq" / "test.jsonl", [asked("where?", "Alna")] * count)
         suite = SearchQA(data=str(data), corpus=str(corpus))
         assert len(suite.tasks("test")) == count
+
+    for count in (30, 20):
+        made = generate(count)
+        files.write(tmp_path, made.products, made.attributes, made.humans)
+        assert len(WebShop(data=tmp_path).shop().products) == count
+
+    for count in (1, 2):
+        trips = [entry for entry in ENTRIES if entry["level"] == "easy"][:count]
+        (tmp_path / "country").mkdir(exist_ok=True)
+        country = str(whole(tmp_path / "country", trips))
+        assert len(TravelPlanner(data=country).tasks("validation")) == count

@@ -3,6 +3,8 @@ can be wrong in them."""
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +19,12 @@ from tutelage_worlds.travelplanner import TravelPlanner, database, judge, needs,
 from tutelage_worlds.travelplanner.__main__ import main
 from tutelage_worlds.travelplanner.database import PATHS
 from tutelage_worlds.travelplanner.env import Trip
-from tutelage_worlds.travelplanner.files import load, people
+from tutelage_worlds.travelplanner.files import load
 from tutelage_worlds.travelplanner.generate import Timetable
 from tutelage_worlds.travelplanner.hard import cost
 from tutelage_worlds.travelplanner.itinerary import literal, write
 from tutelage_worlds.travelplanner.requests import FAMILIES, trip
+from tutelage_worlds.travelplanner.sentences import people
 from tutelage_worlds.travelplanner.solver import cheapest, solve
 from tutelage_worlds.travelplanner.tables import Flight, Restaurant
 from tutelage_worlds.travelplanner.texts import reference, split
@@ -266,6 +269,21 @@ def without(key: str, name: str) -> Any:
     }
 
 
+def with_cell(key: str, name: str, value: object) -> dict[str, Any]:
+    first = REFERENCE[key][0]  # type: ignore[index]
+    return {"entry": {**REFERENCE, key: [{**first, name: value}]}}  # type: ignore[dict-item]
+
+
+def asking(prompt: object) -> dict[str, Any]:
+    return {"gold": {"messages": [{"role": "user", "content": prompt}, GOLD["messages"][2]]}}
+
+
+def flying(day: str) -> dict[str, Any]:
+    """The way home on another day."""
+    renamed = {key.replace("2022-03-03", day): value for key, value in REFERENCE.items()}
+    return {"entry": renamed}
+
+
 BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"entry": []}, "is no reference information"),
     ({"entry": {"Restaurants in Elm": []}}, "is no reference information"),
@@ -273,24 +291,32 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"entry": {**REFERENCE, "Restaurants in Elm": [5]}}, "entry 0 must be an object"),
     ({"entry": {**REFERENCE, "Taxi from Ash to Elm": 5}}, "must be a text"),
     ({"entry": without("Restaurants in Elm", "Cuisines")}, "entry 0 has no 'Cuisines'"),
+    (with_cell("Attractions in Elm", "Latitude", "far"), "'Latitude' is 'far' and must be a float"),
+    (with_cell("Attractions in Elm", "Latitude", float("inf")), "'Latitude' is inf and must be a"),
     (
-        {
-            "entry": {
-                **REFERENCE,
-                "Attractions in Elm": [{**REFERENCE["Attractions in Elm"][0], "Latitude": "far"}],
-            }
-        },  # type: ignore[dict-item]
-        "'Latitude' is 'far' and must be a float",
-    ),
-    (
-        {
-            "entry": {
-                **REFERENCE,
-                "Restaurants in Elm": [{**REFERENCE["Restaurants in Elm"][0], "Average Cost": 1.5}],
-            }
-        },  # type: ignore[dict-item]
+        with_cell("Restaurants in Elm", "Average Cost", 1.5),
         "'Average Cost' is 1.5 and must be a int",
     ),
+    (
+        with_cell("Restaurants in Elm", "Average Cost", float("nan")),
+        "'Average Cost' is nan and must",
+    ),
+    (
+        with_cell("Restaurants in Elm", "Average Cost", float("inf")),
+        "'Average Cost' is inf and must",
+    ),
+    (with_cell("Accommodations in Elm", "price", 10**400), "000 and must be a float"),
+    (with_cell("Accommodations in Elm", "maximum occupancy", 0), "is 0 and must be at least 1"),
+    (
+        {"entry": {**REFERENCE, "Taxi from Ash to Elm": "taxi, duration: 1 hour, distance: far"}},
+        "has a distance of 'far'",
+    ),
+    (asking(["a", "list"]), "is no conversation"),
+    (asking("Given Information:[]\nQuery:A trip for 0 people, for $500."), "must be at least 1"),
+    (asking("Given Information:[]\nQuery:A trip for $,."), "its query cannot be used"),
+    (flying("2022-02-30"), "its query cannot be used"),
+    (flying("2022-02-27"), "0 days, 0 dates"),
+    (flying("2022-03-04"), "4 days, 4 dates"),
     ({"gold": {}}, "std_travelplanner.jsonl:1 is no conversation that ends with a plan"),
     (
         {"gold": {"messages": [*GOLD["messages"][:2], {"role": "assistant", "content": "?"}]}},
@@ -477,6 +503,11 @@ def cell(path: str, old: str, new: str) -> Callable[[Path], None]:
     return change
 
 
+def encoded(path: str) -> Callable[[Path], None]:
+    """In another encoding than UTF-8."""
+    return lambda folder: (folder / path).write_bytes((folder / path).read_bytes() + b"\xe9")
+
+
 def removed(path: str) -> Callable[[Path], None]:
     return lambda folder: (folder / path).unlink()
 
@@ -493,6 +524,15 @@ WHOLE: list[tuple[Callable[[Path], None], str]] = [
     (cell("validation.csv", ",easy,", ",odd,"), "the level 'odd'"),
     (cell("validation.csv", "'2022-03-", "2022-03-"), "validation.csv, query 1 cannot be used"),
     (cell("validation.csv", "Attractions in", "Sights in"), "tells of 0"),
+    (cell("validation.csv", "'cuisine': None", "'cuisine': 'Tea'"), "cuisine 'T' must be one of"),
+    (cell("validation.csv", "'cuisine'", "'food'"), "cannot be used (it has no 'cuisine')"),
+    (cell("validation.csv", "['2022-03-", "['2022-13-"), "query 1 cannot be used"),
+    (cell("validation.csv", "{'house rule'", "{" + "[" * 9_000 + "'house rule'"), "cannot be used"),
+    (cell("database/googleDistanceMatrix/distance.csv", " km", "e999 km"), "not like '1,290 km'"),
+    (encoded("database/background/citySet_with_states.txt"), "could not be read"),
+    (encoded("database/background/citySet.txt"), "could not be read"),
+    (encoded(f"database/{PATHS[Restaurant]}"), "could not be read"),
+    (encoded("validation.csv"), "could not be read"),
 ]
 
 
@@ -504,6 +544,87 @@ def test_what_is_wrong_in_a_database_is_named(
     with pytest.raises(EnvError) as error:
         load(str(tmp_path))
     assert message in str(error.value)
+
+
+def test_files_that_an_editor_saved_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    before = load(str(whole(tmp_path, ENTRIES[:1])))["validation"][0]
+    tables = [*PATHS.values(), database.ROADS, database.STATES, database.CITIES]
+    for path in (tmp_path / "validation.csv", *(tmp_path / "database" / name for name in tables)):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    load.cache_clear()
+    after = load(str(tmp_path))["validation"][0]
+    assert after.query == before.query
+    for name in ("states", "cities", "hotels", "restaurants", "attractions", "roads"):
+        assert getattr(after.world, name) == getattr(before.world, name), name
+
+
+def test_a_plan_of_the_annotators_that_is_none_is_left_out(tmp_path: Path) -> None:
+    for text in ("none", "[" * 9_000, "[{'days': 1", "[3]"):
+        entry = {**ENTRIES[0], "annotated_plan": text}
+        folder = tmp_path / str(len(text))
+        folder.mkdir()
+        assert load(str(whole(folder, [entry])))["validation"][0].gold is None
+
+
+@pytest.mark.parametrize(
+    "entry", [{"query": 5}, {"org": ["Ash"]}, {"budget": 1e999}, {"date": [1]}]
+)
+def test_values_of_other_types_are_named(tmp_path: Path, entry: dict[str, Any]) -> None:
+    (whole(tmp_path) / "train.jsonl").write_text(json.dumps({**ENTRIES[0], **entry}) + "\n")
+    with pytest.raises(EnvError, match=r"train.jsonl, query 1 cannot be used \(.+\); get the file"):
+        load(str(tmp_path))
+
+
+def test_a_table_nested_too_deeply_is_no_json(tmp_path: Path) -> None:
+    (whole(tmp_path) / "train.jsonl").write_text("[" * 100_000)
+    with pytest.raises(EnvError, match=r"train.jsonl:1 is not JSON"):
+        load(str(tmp_path))
+
+
+def test_an_index_is_found_in_any_folder_and_refused_where_it_is_of_no_use(tmp_path: Path) -> None:
+    folder = tmp_path / "50%20 a#b?c"
+    folder.mkdir()
+    whole(folder, ENTRIES[:1])
+    main([str(folder / "database")])
+    load.cache_clear()
+    flights = load(str(folder))["validation"][0].world.flights
+    assert isinstance(flights, database.Indexed)
+    some = trip("small", "train", 0, "easy", 3).world.flights
+    assert isinstance(some, Timetable)
+    first = next(iter(some.all()))
+    assert first in flights.numbered(first.number)
+
+    table, indexed = folder / "database" / PATHS[Flight], folder / "database" / database.INDEX
+    table.write_text(table.read_text() + "\n")
+    load.cache_clear()
+    with pytest.raises(EnvError, match=r"made of another table.*remove it, and index them again"):
+        load(str(folder))
+    for wrong in (b"", b"x" * 5000, indexed.read_bytes()[:5000]):
+        indexed.write_bytes(wrong)
+        load.cache_clear()
+        database._open.cache_clear()
+        with pytest.raises(EnvError, match="holds no flights that can be searched"):
+            load(str(folder))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit for files")
+def test_an_index_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    folder = whole(tmp_path, ENTRIES[:1]) / "database"
+    code = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); "
+        "runpy.run_module('tutelage_worlds.travelplanner', run_name='__main__', alter_sys=True)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert ran.returncode == 2, ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert "cannot be written" in ran.stderr
+    assert not (folder / database.INDEX).exists()
 
 
 def test_queries_may_be_json_lines(tmp_path: Path) -> None:

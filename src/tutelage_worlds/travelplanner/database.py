@@ -6,7 +6,6 @@ The flights are 3.8 million, so they are put into a file beside the table, once:
 """
 
 import csv
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, get_type_hints
 
 from tutelage.errors import EnvError
+from tutelage_worlds.json_text import parse
 from tutelage_worlds.travelplanner.tables import (
     HEADERS,
     Attraction,
@@ -35,15 +35,19 @@ Kind = TypeVar("Kind", bound=Row)
 def lines(path: Path) -> Iterator[Any]:
     """The values of a file of JSON lines. Raises EnvError for what is not JSON."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for k, line in enumerate(file, 1):
                 if line.strip():
                     try:
-                        yield json.loads(line)
+                        yield parse(line)
                     except ValueError as error:
                         raise EnvError(f"{path}:{k} is not JSON ({error}); get it again") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise EnvError(f"{path} could not be read ({error}); get the file again") from None
+        raise _unread(path, error) from None
+
+
+def _unread(path: Path, error: Exception) -> EnvError:
+    return EnvError(f"{path} could not be read ({error}); get the file again")
 
 
 def rows_of(kind: type[Kind], content: Any, where: str) -> tuple[Kind, ...]:
@@ -65,19 +69,28 @@ def row(kind: type[Kind], entry: Any, where: str) -> Kind:
         if column not in entry:
             raise EnvError(f"{where} has no {column!r}; get the file again")
         values.append(_value(entry[column], hints[name], f"{where}, {column!r}"))
-    return kind(*values)
+    found = kind(*values)
+    if isinstance(found, Hotel) and found.maximum_occupancy < 1:
+        raise EnvError(
+            f"{where}, 'maximum occupancy' is {found.maximum_occupancy} and must be at least 1; "
+            "get the file again"
+        )
+    return found
 
 
 def _value(value: Any, kind: type, where: str) -> Any:
     if kind is str and isinstance(value, str):
         return value
     if kind is not str and isinstance(value, int | float) and not isinstance(value, bool):
-        converted = kind(value)
+        # a comparison that is false for what is no number, and infinite in JSON
+        converted = kind(value) if abs(value) < LARGEST else None
         if converted == value:
             return converted
     raise EnvError(f"{where} is {value!r} and must be a {kind.__name__}; get the file again")
 
 
+LARGEST: Final = 2**53
+"""Numbers below it are the same as integers and in floating point."""
 PATHS: Final[Mapping[type[Row], str]] = {
     Attraction: "attractions/attractions.csv",
     Restaurant: "restaurants/clean_restaurant_2022.csv",
@@ -125,11 +138,11 @@ def world(root: Path, how: str) -> World:
             raise EnvError(f"there is no {path} in {folder}; {how}")
     states = dict(_pairs(folder / STATES))
     listed = folder / CITIES
-    names = listed.read_text(encoding="utf-8").split("\n") if listed.is_file() else list(states)
+    names = _text_lines(listed) if listed.is_file() else list(states)
     roads: dict[tuple[str, str], Road] = {}
     for where, cells in _cells(folder / ROADS, ("origin", "destination", "duration", "distance")):
         ends = (cells["origin"], cells["destination"])
-        roads.setdefault(ends, _road(cells["duration"], cells["distance"], where))
+        roads.setdefault(ends, road(cells["duration"], cells["distance"], where))
     return World(
         name=folder.name,
         states=states,
@@ -142,8 +155,15 @@ def world(root: Path, how: str) -> World:
     )
 
 
+def _text_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unread(path, error) from None
+
+
 def _pairs(path: Path) -> Iterator[tuple[str, str]]:
-    for k, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for k, line in enumerate(_text_lines(path), 1):
         if line.strip():
             city, tab, state = line.rstrip("\r").partition("\t")
             if not tab:
@@ -151,23 +171,24 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
             yield city, state
 
 
-def _road(duration: str, distance: str, where: str) -> Road:
-    road = Road(duration, distance)
+def road(duration: str, distance: str, where: str) -> Road:
+    """A road; of nothing where one of both is missing. Raises EnvError for no distance."""
+    found = Road(duration, distance)
     if duration in MISSING or distance in MISSING:
         return Road("", "")
     try:
-        road.cost("taxi")
-    except ValueError:
+        found.cost("taxi")
+    except (ValueError, OverflowError):
         raise EnvError(
             f"{where} has a distance of {distance!r}, which is not like '1,290 km'; get it again"
         ) from None
-    return road
+    return found
 
 
 def _cells(path: Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Where each row of a table stands, and its cells by column."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, restval="")
             for column in columns:
                 if column not in (reader.fieldnames or ()):
@@ -175,7 +196,7 @@ def _cells(path: Path, columns: Iterable[str]) -> Iterator[tuple[str, dict[str, 
             for cells in reader:
                 yield f"{path}:{reader.line_num}", cells
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise EnvError(f"{path} could not be read ({error}); get the file again") from None
+        raise _unread(path, error) from None
 
 
 def table(kind: type[R], folder: Path) -> Iterator[R]:
@@ -239,16 +260,37 @@ class Indexed:
             return [Flight(*cells) for cells in found]
         except UnicodeEncodeError:  # half a character, which no flight has in its name
             return []
+        except (sqlite3.Error, TypeError) as error:
+            raise _unindexed(self.path, error) from None
 
 
 @lru_cache(maxsize=8)
 def _open(path: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False)
+    address = f"{Path(path).absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(address, uri=True, check_same_thread=False)
+
+
+def _unindexed(path: str, why: object) -> EnvError:
+    folder = Path(path).parents[1]
+    return EnvError(
+        f"{path} holds no flights that can be searched ({why}); remove it, and index them again: "
+        f"python -m tutelage_worlds.travelplanner {folder}"
+    )
+
+
+def _mark(table: Path) -> int:
+    """What an index remembers of its table: the size, as far as SQLite has room for it."""
+    return table.stat().st_size & 0x7FFFFFFF
 
 
 def _flights(folder: Path) -> Flights:
     if (folder / INDEX).is_file():
-        return Indexed(str(folder / INDEX))
+        found = Indexed(str(folder / INDEX))
+        found.numbered("")
+        (mark,) = _open(found.path).execute("pragma user_version").fetchone()
+        if mark not in (0, _mark(folder / PATHS[Flight])):
+            raise _unindexed(found.path, "it was made of another table")
+        return found
     if (folder / PATHS[Flight]).stat().st_size > IN_MEMORY:
         raise EnvError(
             f"the flights in {folder} are too many to be read each time; index them once: "
@@ -261,6 +303,18 @@ def index(folder: Path) -> int:
     """Put the flights of a database into a file that is quick to search; how many there are."""
     partial = folder / f"{INDEX}.partial"
     partial.unlink(missing_ok=True)
+    try:
+        count = _indexed(folder, partial)
+    except sqlite3.Error as error:
+        raise EnvError(
+            f"{partial} cannot be written ({error}); name a folder that can be written, with room "
+            "for another copy of the flights"
+        ) from None
+    partial.rename(folder / INDEX)
+    return count
+
+
+def _indexed(folder: Path, partial: Path) -> int:
     with closing(sqlite3.connect(partial)) as connection, connection:
         connection.execute(
             "create table flights (number text, price integer, departure text, arrival text, "
@@ -270,8 +324,8 @@ def index(folder: Path) -> int:
         connection.executemany(f"insert into flights values ({marks})", table(Flight, folder))
         connection.execute("create index routes on flights (origin, destination, date)")
         connection.execute("create index numbers on flights (number)")
+        connection.execute(f"pragma user_version = {_mark(folder / PATHS[Flight])}")
         count: int = connection.execute("select count(*) from flights").fetchone()[0]
-    partial.rename(folder / INDEX)
     return count
 
 

@@ -14,15 +14,15 @@ database/flights/, ...          the database that the repository's README links 
 import ast
 import csv
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from tutelage.errors import EnvError
+from tutelage.errors import EnvError, first_line
 from tutelage_worlds.read_once import read_once
 from tutelage_worlds.travelplanner import database, itinerary
-from tutelage_worlds.travelplanner.database import lines, rows_of
+from tutelage_worlds.travelplanner.database import lines, road, rows_of
 from tutelage_worlds.travelplanner.env import Trip
 from tutelage_worlds.travelplanner.query import (
     CUISINES,
@@ -33,6 +33,7 @@ from tutelage_worlds.travelplanner.query import (
     TRANSPORT,
     Query,
 )
+from tutelage_worlds.travelplanner.sentences import from_sentence
 from tutelage_worlds.travelplanner.tables import (
     Attraction,
     Flight,
@@ -42,96 +43,6 @@ from tutelage_worlds.travelplanner.tables import (
     Road,
     World,
 )
-
-# -- queries from their sentences, where a file has nothing else: the 45 for training. What the
-# makers
-# of TravelPlanner rule out for validation and test, to turn sentences into constraints, is not
-# offered for them: their files hold the constraints.
-
-_NUMBERS: Final = {
-    "one": 1,
-    "two": 2,
-    "three": 3,
-    "four": 4,
-    "five": 5,
-    "six": 6,
-    "seven": 7,
-    "eight": 8,
-    "pair": 2,
-}
-_COUNT: Final = r"(\d+|" + "|".join(_NUMBERS) + r")"
-_PEOPLE: Final = (
-    rf"\b{_COUNT} (?:people|persons?|individuals|travell?ers)\b",
-    rf"\b(?:group|party) of {_COUNT}\b",
-    rf"\bfor (?:a )?{_COUNT}\b(?! (?:days|cities))(?=,| depart| leav| starting)",
-    rf"\bitinerary for (?:a )?{_COUNT} leaving\b",
-)
-_BUDGET: Final = re.compile(r"\$([\d,]+)")
-_RULES: Final = (
-    ("children under 10", r"children under|children under the age of"),
-    ("smoking", r"smoking"),
-    ("parties", r"part(?:ies|y)\b(?! of)"),
-    ("visitors", r"allow visitors"),
-    ("pets", r"\bpets?\b"),
-)
-_ROOMS: Final = (
-    ("entire room", r"entire rooms?"),
-    ("private room", r"private rooms?"),
-    ("not shared room", r"not (?:be )?shared"),
-    ("shared room", r"shared rooms?"),
-)
-_TRANSPORT: Final = (
-    (
-        "no self-driving",
-        r"non-self-driving|n[o']t plan (?:on|to) (?:self-)?driv",
-    ),
-    ("no flight", r"(?:not|avoid)\b[^.]*\b(?:flights?|flying)"),
-)
-
-
-def people(text: str) -> int:
-    """Number of travellers; one if no number is given.
-
-    >>> people("a 3-day trip for two, starting in Ash"), people("a solo trip")
-    (2, 1)
-    """
-    for pattern in _PEOPLE:
-        found = re.search(pattern, text)
-        if found:
-            return _NUMBERS.get(found[1]) or int(found[1])
-    return 1
-
-
-def from_sentence(
-    text: str, *, level: str, route: Sequence[str], org: str, dates: Sequence[str], state: str
-) -> Query:
-    """A query, given what its reference information says: the cities and the dates. Raises
-    ValueError for a sentence without a budget."""
-    found = _BUDGET.search(text)
-    if found is None:
-        raise ValueError("the query names no budget in dollars")
-    hard = level != "easy"
-    return Query(
-        text=text,
-        level=level,
-        org=org,
-        dest=route[0] if len(route) == 1 else state,
-        days=len(dates),
-        cities=len(route),
-        dates=tuple(dates),
-        people=people(text),
-        budget=int(found[1].replace(",", "")),
-        rule=_first_match(_RULES, text) if hard else None,
-        room=_first_match(_ROOMS, text) if hard else None,
-        transport=_first_match(_TRANSPORT, text) if hard else None,
-        cuisines=tuple(c for c in CUISINES if hard and re.search(rf"\b{c}\b", text)),
-    )
-
-
-def _first_match(patterns: Sequence[tuple[str, str]], text: str) -> str | None:
-    found = (name for name, pattern in patterns if re.search(pattern, text, re.IGNORECASE))
-    return next(found, None)
-
 
 # -- queries as the data set osunlp/TravelPlanner has them: CSV, or the same as JSON lines
 
@@ -180,7 +91,7 @@ def splits(root: Path, world: World) -> dict[str, tuple[Trip, ...]]:
 def _csv(path: Path) -> Iterator[dict[str, Any]]:
     limit = csv.field_size_limit(2**30)  # reference information is one cell
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             yield from csv.DictReader(file)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise EnvError(f"{path} could not be read ({error}); get the file again") from None
@@ -198,9 +109,9 @@ def _trip(world: World, entry: Any, where: str) -> Trip:
             "take train or validation, and hand plans for test in at TravelPlanner's leaderboard"
         )
     try:
-        query = _query(entry)
-    except (TypeError, ValueError, SyntaxError, KeyError) as wrong:
-        raise EnvError(f"{where} cannot be used ({wrong}); get the file again") from None
+        query = _fitting(_query(entry))
+    except _UNFIT as wrong:
+        raise EnvError(f"{where} cannot be used ({_words(wrong)}); get the file again") from None
     information = str(entry["reference_information"])
     route = tuple(dict.fromkeys(_ROUTE.findall(information)))
     if len(route) != query.cities:
@@ -217,8 +128,45 @@ def _trip(world: World, entry: Any, where: str) -> Trip:
     )
 
 
+_UNFIT: Final = (
+    TypeError,
+    ValueError,
+    OverflowError,
+    SyntaxError,
+    LookupError,
+    AttributeError,
+    MemoryError,
+    RecursionError,
+)
+"""What reading a value of another type, or a literal that is none, may raise."""
+
+
+def _words(error: BaseException) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else first_line(error)
+
+
 def _read(value: Any) -> Any:
     return ast.literal_eval(value) if isinstance(value, str) else value
+
+
+def _fitting(query: Query) -> Query:
+    """The query, if it can be played. Raises ValueError."""
+    for name in ("text", "org", "dest"):
+        if not isinstance(getattr(query, name), str):
+            raise ValueError(f"its {name} is {getattr(query, name)!r} and must be a text")
+    if query.days not in DAYS or query.level not in LEVELS or len(query.dates) != query.days:
+        raise ValueError(
+            f"{query.days} days, {len(query.dates)} dates and the level {query.level!r} do not fit"
+        )
+    for day in query.dates:
+        date.fromisoformat(day)
+    if len(set(query.cuisines)) != len(query.cuisines):
+        raise ValueError("a cuisine is named twice")
+    if unknown := [cuisine for cuisine in query.cuisines if cuisine not in CUISINES]:
+        raise ValueError(f"its cuisine {unknown[0]!r} must be one of {', '.join(CUISINES)}")
+    if min(query.cities, query.people, query.budget) < 1:
+        raise ValueError("cities, people and budget must be at least 1")
+    return query
 
 
 def _query(entry: Mapping[str, Any]) -> Query:
@@ -228,36 +176,26 @@ def _query(entry: Mapping[str, Any]) -> Query:
             raise ValueError(
                 f"its {name} is {wishes[name]!r} and must be one of {', '.join(known)}"
             )
-    cuisines = wishes["cuisine"] or []
-    days, level = int(entry["days"]), entry["level"]
-    if days not in DAYS or level not in LEVELS or len(dates) != days:
-        raise ValueError(f"{days} days, {len(dates)} dates and the level {level!r} do not fit")
-    if len(set(cuisines)) != len(cuisines):
-        raise ValueError("a cuisine is named twice")
-    numbers = [int(entry[name]) for name in ("visiting_city_number", "people_number", "budget")]
-    if min(numbers) < 1:
-        raise ValueError("cities, people and budget must be at least 1")
-    cities, people, budget = numbers
     return Query(
         text=entry["query"],
-        level=level,
+        level=entry["level"],
         org=entry["org"],
         dest=entry["dest"],
-        days=days,
-        cities=cities,
+        days=int(entry["days"]),
+        cities=int(entry["visiting_city_number"]),
         dates=tuple(dates),
-        people=people,
-        budget=budget,
+        people=int(entry["people_number"]),
+        budget=int(entry["budget"]),
         rule=wishes["house rule"],
         room=wishes["room type"],
         transport=wishes["transportation"],
-        cuisines=tuple(cuisines),
+        cuisines=tuple(wishes["cuisine"] or ()),
     )
 
 
 def _gold(text: Any) -> itinerary.Itinerary | None:
     """The annotators' plan: a list of days, the query's own record before them."""
-    days = _read(text) if text else None
+    days = itinerary.literal(text) if isinstance(text, str) else text
     if isinstance(days, list) and days and isinstance(days[-1], list):
         days = days[-1]
     return itinerary.valid(days)
@@ -319,8 +257,11 @@ def _training(reference: Path, gold: Path) -> Iterator[Trip]:
                 dates=_dates(entry),
                 state=world.states[route[0]],
             )
-        except (ValueError, LookupError) as wrong:
-            raise EnvError(f"{where}: its query cannot be used ({wrong}); get it again") from None
+            _fitting(query)
+        except _UNFIT as wrong:
+            raise EnvError(
+                f"{where}: its query cannot be used ({_words(wrong)}); get it again"
+            ) from None
         yield Trip(
             world=world, query=query, route=tuple(route), gold=gold_plan, information=information
         )
@@ -330,9 +271,9 @@ def _messages(entry: Any, where: str) -> tuple[str, itinerary.Itinerary]:
     """The planner's prompt, and its answer."""
     try:
         contents = {message["role"]: message["content"] for message in entry["messages"]}
-        plan = itinerary.read(contents["assistant"])
-        if plan is not None:
-            return contents["user"], plan
+        plan, prompt = itinerary.read(contents["assistant"]), contents["user"]
+        if plan is not None and isinstance(prompt, str):
+            return prompt, plan
     except (KeyError, TypeError, AttributeError):
         pass
     raise EnvError(f"{where} is no conversation that ends with a plan; get the file again")
@@ -388,9 +329,9 @@ def _world(path: Path, known: list[Any], plans: Iterable[itinerary.Itinerary]) -
             elif kind.startswith("Flight from "):
                 flights.update(dict.fromkeys(rows_of(Flight, content, where)))
             elif kind.startswith(("Self-driving from ", "Taxi from ")):
-                ends, road = _road(kind.partition(" from ")[2], content, where)
-                if road.usable or ends not in roads:
-                    roads[ends] = road
+                ends, way = _road(kind.partition(" from ")[2], content, where)
+                if way.usable or ends not in roads:
+                    roads[ends] = way
         cities.update(dict.fromkeys((c for leg in _legs(entry) for c in leg[:2]), ""))
     cities.update({city: state for city, state in _states(plans).items() if city in cities})
     return World(
@@ -416,5 +357,5 @@ def _road(cities: str, content: Any, where: str) -> tuple[tuple[str, str], Road]
         .replace(", duration", "; duration")
         .split("; ")
     )
-    road = Road(parts.get("duration", ""), parts.get("distance", ""))
-    return (origin, destination), road
+    way = road(parts.get("duration", ""), parts.get("distance", ""), where)
+    return (origin, destination), way

@@ -6,11 +6,12 @@ TravelPlanner's evaluation does, which `cities_of`, `bare` and `place` hold.
 """
 
 import ast
-import json
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+
+from tutelage_worlds.json_text import parse
 
 Day = Mapping[str, Any]
 """Texts, or None, by field; other keys may have any value."""
@@ -121,8 +122,8 @@ def literal(text: str) -> Any:
     if text[:1] not in ("[", "{"):
         return None
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse(text)
+    except ValueError:
         pass
     try:
         return ast.literal_eval(text)

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Final, get_args
 
 from tutelage.envs import requirements
 from tutelage.envs.base import Env, Render
 from tutelage.envs.generated_tasks import LazyTasks, in_turns
 from tutelage.types import Episode, Task
-from tutelage_worlds.read_once import forget_changed
+from tutelage_worlds.read_once import forget_changed, read_once
 from tutelage_worlds.travelplanner.brief import compact
 from tutelage_worlds.travelplanner.env import Mode, Reward, TravelPlannerEnv, Trip
 from tutelage_worlds.travelplanner.generate import SIZES
@@ -195,7 +194,7 @@ def _generated(size: str, families: tuple[str, ...], split: str, seed: int) -> T
     )
 
 
-@lru_cache(maxsize=32)
+@read_once(32)
 def _listed(
     folder: str, split: str, levels: tuple[str, ...], days: tuple[int, ...]
 ) -> Sequence[Task]:

@@ -135,6 +135,9 @@ def test_customers_of_your_own_are_named_by_path() -> None:
 # -- a server
 
 
+CUT = 201  # with fewer bytes than it says
+
+
 class Handler(BaseHTTPRequestHandler):
     answers: list[tuple[int, bytes]] = []  # noqa: RUF012
     asked: list[Any] = []  # noqa: RUF012
@@ -144,6 +147,8 @@ class Handler(BaseHTTPRequestHandler):
         self.asked.append((self.path, self.headers.get("Authorization"), json.loads(body)))
         status, answer = self.answers.pop(0)
         self.send_response(status)
+        if status == CUT:
+            self.send_header("Content-Length", str(len(answer) + 100))
         self.end_headers()
         self.wfile.write(answer)
 
@@ -202,7 +207,17 @@ def test_a_busy_server_is_asked_again(server: str, monkeypatch: pytest.MonkeyPat
     assert len(Handler.answers) == 1, "a key that is wrong is not tried again"
 
 
-@pytest.mark.parametrize("answer", [b"<html>", b"{}", b"[]", b'{"choices": []}'])
+def test_an_answer_that_breaks_off_is_asked_for_again(server: str) -> None:
+    Handler.answers = [(CUT, answer("Y")), (200, answer("Yes."))]
+    assert endpoint(url=server, model="m", retries=1)([Message("user", "u")]) == "Yes."
+    Handler.answers = [(CUT, answer("Y"))]
+    with pytest.raises(EnvError, match=r"did not answer \(IncompleteRead"):
+        endpoint(url=server, model="m", retries=0)([Message("user", "u")])
+
+
+@pytest.mark.parametrize(
+    "answer", [b"<html>", b"{}", b"[]", b'{"choices": []}', b"[" * 100_000, b"\xff"]
+)
 def test_a_server_that_is_no_such_server(server: str, answer: bytes) -> None:
     Handler.answers = [(200, answer)]
     with pytest.raises(EnvError, match="something else than a chat completion"):
@@ -217,6 +232,17 @@ def test_settings_of_a_server_that_cannot_be(monkeypatch: pytest.MonkeyPatch) ->
         ConfigError, match="key_variable names an environment variable that is not set"
     ):
         endpoint(url="http://localhost", model="m", key_variable="A_KEY")
+    for name, value in (
+        ("retries", -1),
+        ("retries", "2"),
+        ("max_tokens", 0),
+        ("max_tokens", True),
+        ("seconds", 0),
+        ("seconds", float("inf")),
+        ("seconds", "60"),
+    ):
+        with pytest.raises(ConfigError, match=rf"env.options.user_options.{name} must be"):
+            endpoint(url="http://localhost", model="m", **{name: value})  # type: ignore[arg-type]
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with pytest.raises(EnvError, match="did not answer"):
         endpoint(url="http://127.0.0.1:9", model="m", retries=1)([Message("user", "u")])

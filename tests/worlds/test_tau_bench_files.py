@@ -166,6 +166,16 @@ def test_tau2_tasks_that_the_database_cannot_judge(tmp_path: Path, changed: dict
         load(str(tmp_path))
 
 
+@pytest.mark.parametrize("part", ["unknown_info", "task_instructions"])
+def test_tau2_tells_a_customer_texts_alone(tmp_path: Path, part: str) -> None:
+    story = {**TASK2["user_scenario"]["instructions"], part: {"a": 1}}
+    (tmp_path / "db.json").write_text(json.dumps(tables()))
+    task = {**TASK2, "user_scenario": {"instructions": story}}
+    (tmp_path / "tasks.json").write_text(json.dumps([task]))
+    with pytest.raises(EnvError, match=rf"task 7: instructions: {part} must be text"):
+        load(str(tmp_path))
+
+
 def test_tau2_has_retail_only(tmp_path: Path) -> None:
     (tmp_path / "db.json").write_text("{}")
     with pytest.raises(EnvError, match="retail and telecom can be played"):
@@ -182,6 +192,32 @@ def test_tau2_without_its_tables(domain: str, tmp_path: Path) -> None:
     with pytest.raises(EnvError) as error:
         load(str(folder))
     assert ("not its airline" in str(error.value)) == (domain == "airline")
+
+
+ODD = ({"order_id": ["#W4"]}, {"order_id": "#W4", "new_item_ids": ["1"]}, {"name": "x"})
+
+
+@pytest.mark.parametrize("kwargs", [*ODD, {**ODD[1], "item_ids": 3}, {"zip": "1", "data": 3}])
+def test_actions_with_other_arguments_are_tried_as_they_are(
+    tmp_path: Path, kwargs: dict[str, Any]
+) -> None:
+    """They change nothing, and an expert does not mind."""
+    actions = [*CANCEL["actions"], {"name": "exchange_delivered_order_items", "kwargs": kwargs}]
+    suite = TauBench(data=str(written(tmp_path, train=[{**CANCEL, "actions": actions}])))
+    (task,) = suite.tasks("train")
+    for way in (suite.plan(task), suite.demonstrate(task)):
+        env = suite.make()
+        env.reset(task)
+        assert [env.step(action).won for action in way][-1]
+
+
+def test_a_customer_may_have_more_names(tmp_path: Path) -> None:
+    folder = written(tmp_path, train=[CANCEL])
+    users = json.loads((folder / "users.json").read_text())
+    for user in users.values():
+        user["name"] |= {"zip": "1", "thought": "x", "middle_name": "y"}
+    (folder / "users.json").write_text(json.dumps(users))
+    wins(TauBench(data=str(folder)), "train")
 
 
 # -- what is wrong
@@ -227,6 +263,16 @@ def test_what_is_not_there_is_named_with_a_way_to_get_it(tmp_path: Path) -> None
             r"tasks_test.py:1: a task is made of plain values only",
         ),
         ("tasks_test.py", "x = [Task(user_id='a' * 3)]", r":1: a task is made of plain values"),
+        ("tasks_test.py", "x = [Task(user_id={[]: 1})]", r":1: a task is made of plain values"),
+        ("tasks_test.py", f"x = [{'(' * 150_000}]", r"tasks_test.py is not Python"),
+        *(
+            (
+                "products.json",
+                json.dumps(tables()["products"]).replace('"price": 30.0', f'"price": {price}', 1),
+                "price must be a number",
+            )
+            for price in ("NaN", "-Infinity", "1" * 400)
+        ),
     ],
 )
 def test_a_broken_file_is_named_with_the_place(

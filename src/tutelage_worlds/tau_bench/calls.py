@@ -74,7 +74,7 @@ def broken(action: str, call: Call) -> bool:
     return only_text and action.lstrip().startswith(("{", "[", "```"))
 
 
-def write(name: str, **arguments: object) -> str:
+def write(name: str, /, **arguments: object) -> str:
     """A call as `read` reads it, with blanks around every value, so that a tokenizer of words sees
     an id as the same word here and where it was shown.
 

@@ -1,18 +1,22 @@
 """A customer played by a model on an OpenAI-compatible server."""
 
+import http.client
 import json
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from tutelage.envs.addresses import address as checked
 from tutelage.envs.addresses import key_in
-from tutelage.errors import EnvError
+from tutelage.errors import ConfigError, EnvError, first_line
 from tutelage.types import Message
 from tutelage_worlds.json_text import parse
 from tutelage_worlds.tau_bench.customers import Reply
+
+DAY: Final = 86_400
+"""Seconds that are waited at most."""
 
 
 def endpoint(
@@ -35,6 +39,13 @@ def endpoint(
     that does not answer as it should.
     """
     where = "env.options.user_options"
+    for name, least, given in (("retries", 0, retries), ("max_tokens", 1, max_tokens)):
+        if type(given) is not int or given < least:
+            raise ConfigError(
+                f"{where}.{name} must be a whole number from {least} on, got {given!r}"
+            )
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < DAY:
+        raise ConfigError(f"{where}.seconds must be above 0 and below {DAY}, got {seconds!r}")
     server = checked(url, where=f"{where}.url")
     headers = {"Content-Type": "application/json"}
     if key := key_in(key_variable, where=f"{where}.key_variable"):
@@ -62,8 +73,8 @@ def _fetch(request: urllib.request.Request, seconds: float, retries: int) -> byt
                 return answer
         except urllib.error.HTTPError as error:
             reason, again = f"HTTP {error.code}", error.code == 429 or error.code >= 500
-        except OSError as error:
-            reason, again = str(error), True
+        except (OSError, http.client.HTTPException) as error:
+            reason, again = first_line(error), True
         if not again:
             break
         if attempt < retries:

@@ -176,7 +176,8 @@ def _identify(talk: Talk) -> None:
         talk.look("Look the customer up.", "find_user_id_by_email", email=user["email"])
     else:
         zip = user["address"]["zip"]
-        talk.look("Look the customer up.", "find_user_id_by_name_zip", **user["name"], zip=zip)
+        name = {part: user["name"][part] for part in ("first_name", "last_name")}
+        talk.look("Look the customer up.", "find_user_id_by_name_zip", **name, zip=zip)
 
 
 def _about(asked: str, left: Sequence[Call]) -> list[Call]:
@@ -208,11 +209,14 @@ def _act(talk: Talk, call: Call) -> None:
 def _prepare(talk: Talk, kwargs: Any, call: Call) -> None:
     """Look up the customer, the order and the products of its items, as far as it is needed."""
     profile = talk.world.store.tables["users"].get(talk.scenario.user_id, {})
-    order: Record | None = talk.world.store.tables.get("orders", {}).get(kwargs.get("order_id"))
+    order_id, items = kwargs.get("order_id"), kwargs.get("item_ids")
+    orders = talk.world.store.tables.get("orders", {})
+    order: Record | None = orders.get(order_id) if isinstance(order_id, str) else None
     if order is not None:
         _find(talk, order["order_id"], profile.get("orders", ()))
-        for item in order["items"] if "new_item_ids" in kwargs else ():
-            if item["item_id"] in kwargs["item_ids"]:
+        changed = items if "new_item_ids" in kwargs and isinstance(items, list) else ()
+        for item in order["items"]:
+            if item["item_id"] in changed:
                 product = item["product_id"]
                 thought = f"Which {item['name']} is meant?"
                 talk.look(thought, "get_product_details", product_id=product)

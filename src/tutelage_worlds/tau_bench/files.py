@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tutelage.errors import EnvError
+from tutelage.errors import EnvError, first_line
 from tutelage_worlds.json_text import parse
 from tutelage_worlds.read_once import read_once
 from tutelage_worlds.tau_bench import shapes
@@ -135,8 +135,8 @@ def literals(path: Path) -> list[Record]:
     """The tasks of a Python file that assigns one list of Task(...) calls, which are not run."""
     try:
         tree = ast.parse(read_text(path))
-    except (SyntaxError, ValueError) as error:
-        raise EnvError(f"{path} is not Python: {error}; get the file again") from error
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        raise EnvError(f"{path} is not Python: {first_line(error)}; get the file again") from error
     lists = [n.value for n in tree.body if isinstance(n, ast.Assign | ast.AnnAssign)]
     if len(lists) != 1 or not isinstance(lists[0], ast.List):
         raise EnvError(f"{path} must assign one list of tasks, as tau-bench's files do")
@@ -151,7 +151,7 @@ def _literal(node: ast.expr, path: Path) -> Any:
         return [_literal(part, path) for part in node.elts]
     try:
         return ast.literal_eval(node)
-    except ValueError as error:
+    except (ValueError, TypeError, MemoryError, RecursionError) as error:
         raise EnvError(
             f"{path}:{node.lineno}: a task is made of plain values only; get the file again"
         ) from error
@@ -207,11 +207,11 @@ def _scenario2(root: Path, task: Record, store: Store) -> Scenario:
     shapes.calls(calls, TAU2, where)
     outputs = (criteria.get("communicate_info") or []) if "COMMUNICATE" in basis else []
     shapes.fits(outputs, [str], f"{where}: communicate_info")
-    parts = ("known_info", "unknown_info", "reason_for_call", "task_instructions")
+    words = shapes.words(instructions, f"{where}: instructions")
     return Scenario(
         id=f"tau2_bench/retail/{task['id']}",
         user_id=_owner(calls, store),
-        instruction=" ".join(instructions[part] for part in parts if instructions.get(part)),
+        instruction=" ".join(words),
         actions=calls,
         outputs=tuple(outputs),
         identity=first_person(instructions["known_info"]),

@@ -8,6 +8,8 @@ from tutelage.errors import EnvError, did_you_mean
 from tutelage_worlds.tau_bench.tools import Call, Tools
 
 NUMBER: Final = (int, float)
+LARGEST: Final = 1e15
+"""Sums and differences of numbers below it have their cents."""
 WORDS: Final = {str: "text", dict: "an object", list: "a list", bool: "true or false"}
 TASK: Final = {
     "user_id": str,
@@ -86,9 +88,22 @@ def fits(value: object, shape: Any, where: str) -> None:
                 raise EnvError(f"{where} has no {key!r}; get the file again")
             fits(value[key], shape.get("*") or shape[key], f"{where}: {key}")
     elif shape == NUMBER:
-        _must(isinstance(value, NUMBER) and not isinstance(value, bool), where, "a number")
+        plain = isinstance(value, NUMBER) and not isinstance(value, bool)
+        # a comparison that is false for what is no number, and infinite in JSON
+        _must(plain and abs(value) < LARGEST, where, "a number")  # type: ignore[arg-type]
     else:
         _must(isinstance(value, shape), where, WORDS[shape])
+
+
+STORY: Final = ("known_info", "unknown_info", "reason_for_call", "task_instructions")
+
+
+def words(story: Mapping[str, Any], where: str) -> list[str]:
+    """The parts of tau2-bench's instructions to a customer that are there. Raises EnvError for one
+    that is no text."""
+    there = {part: story[part] for part in STORY if story.get(part)}
+    fits(there, {"*": str}, where)
+    return list(there.values())
 
 
 def _must(holds: bool, where: str, what: str) -> None:

@@ -121,6 +121,7 @@ def _scenario(task: Record, where: str) -> TelecomScenario:
             f"{', '.join(BASES)} can. Leave the task out of split_tasks.json and tasks.json"
         )
     state = task.get("initial_state") or {}
+    shapes.fits(state, dict, f"{where}: initial_state")
     if state.get("initialization_data") or state.get("message_history"):
         raise EnvError(
             f"{where} begins with tables or messages of its own; only initialization_actions can "
@@ -132,9 +133,9 @@ def _scenario(task: Record, where: str) -> TelecomScenario:
     shapes.fits(setup, _FUNCTION, f"{where}: initialization_actions")
     shapes.fits(checks, _FUNCTION, f"{where}: env_assertions")
     shapes.fits(outputs, [str], f"{where}: communicate_info")
-    parts = ("known_info", "unknown_info", "reason_for_call", "task_instructions")
-    words = [story[part].strip() for part in parts if story.get(part)]
+    words = [part.strip() for part in shapes.words(story, f"{where}: instructions")]
     if persona := task["user_scenario"].get("persona"):
+        shapes.fits(persona, str, f"{where}: persona")
         words.insert(0, persona.strip())
     kind = task["id"].partition("]")[0].removeprefix("[")
     return TelecomScenario(

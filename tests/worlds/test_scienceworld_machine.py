@@ -259,9 +259,12 @@ def test_objects_are_hashed_by_their_numbers(tmp_path: Path) -> None:
     overlay(jar, tmp_path)
     result = next(tmp_path.rglob("*.class")).read_bytes()
     assert b"hashCode" in result
-    (tmp_path / "no.jar").write_bytes(b"PK\x05\x06" + bytes(18))
-    with pytest.raises(EnvError, match=r"install scienceworld 1\.2\.3"):
-        overlay(tmp_path / "no.jar", tmp_path)
+    for wrong in (b"PK\x05\x06" + bytes(18), b"", jar.read_bytes()[:100_000], None):
+        (tmp_path / "no.jar").unlink(missing_ok=True)
+        if wrong is not None:
+            (tmp_path / "no.jar").write_bytes(wrong)
+        with pytest.raises(EnvError, match=r"not a simulator .*; install scienceworld 1\.2\.3"):
+            overlay(tmp_path / "no.jar", tmp_path)
     with pytest.raises(Exception, match="unknown tag"):
         numbered(bytes(9) + b"\x05" + b"\x63" * 20)
 

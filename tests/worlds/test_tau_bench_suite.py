@@ -17,6 +17,7 @@ from support.tau_bench_shop import CANCEL, written
 
 from tutelage.envs.base import Demonstrates, Describes, Instructs, Renders, Thinks
 from tutelage.envs.check import check
+from tutelage.envs.observations import observation
 from tutelage.errors import EnvError
 from tutelage.types import Observation, Task
 from tutelage_worlds.tau_bench import STOP, TauBench, TauBenchEnv, expert, scenario, shop
@@ -351,6 +352,20 @@ def test_what_is_no_call_is_answered_and_changes_nothing(action: str, reason: st
     start, shown = played(of("tell"), action)
     assert shown.text == f"{TOOL_SAYS}Error: {result.reason}"
     assert (shown.valid, shown.done, shown.state) == (False, False, start.state)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"name": "\ud83d", "arguments": {}},
+        {"name": "get_user_details", "arguments": {"\ud83d": "x"}},
+        {"name": "respond", "arguments": {"content": "\ud83d What is your name?"}},
+    ],
+)
+def test_half_a_character_in_a_call_is_answered(call: dict[str, Any]) -> None:
+    """JSON can name it, and an answer that repeats it could be neither tokenized nor logged."""
+    for shown in played(of("tell"), json.dumps(call)):
+        assert observation(shown) is shown
 
 
 def test_arguments_may_be_nested_as_deep_as_any_tool_wants() -> None:

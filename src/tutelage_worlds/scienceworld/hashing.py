@@ -10,9 +10,9 @@ the order in which they were made. Here the class of all objects is written out 
 import struct
 from pathlib import Path
 from typing import Final
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
-from tutelage.errors import EnvError
+from tutelage.errors import EnvError, first_line
 
 OBJECT: Final = "scienceworld/struct/EnvObject.class"
 _SIZES: Final = {
@@ -41,13 +41,14 @@ _WIDE: Final = (5, 6)
 
 def overlay(jar: Path, folder: Path) -> Path:
     """Write the class into a folder, which goes before the jar; the folder."""
-    with ZipFile(jar) as classes:
-        try:
+    try:
+        with ZipFile(jar) as classes:
             bytecode = numbered(classes.read(OBJECT))
-        except (KeyError, struct.error) as error:
-            raise EnvError(
-                f"{jar} is not a simulator that is known here; install scienceworld 1.2.3"
-            ) from error
+    except (OSError, BadZipFile, LookupError, struct.error) as error:
+        raise EnvError(
+            f"{jar} is not a simulator that is known here ({first_line(error)}); install "
+            "scienceworld 1.2.3 again"
+        ) from error
     path = folder / OBJECT
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(bytecode)

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tutelage_worlds.json_text import whole
 from tutelage_worlds.tau_bench.tools import RESPOND, Call
 
 DEEPEST: Final = 32
@@ -33,7 +34,7 @@ def read(action: str) -> Call | Misread:
     if not text:
         return Misread(reason="nothing was said and no tool was called")
     try:
-        value = json.loads(text)
+        value = whole(json.loads(text), text)
     except RecursionError:
         return Misread(reason="the JSON is nested too deeply")
     except ValueError:

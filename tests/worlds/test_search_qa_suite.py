@@ -94,7 +94,12 @@ def test_tasks_have_stable_ids() -> None:
 
 def test_splits_ask_about_different_things() -> None:
     starts = {
-        split: {spec.start for family in FAMILIES for spec in specs(family, split, "full", 2400, 0)}
+        split: {
+            name
+            for family in FAMILIES
+            for spec in specs(family, split, "full", 2400, 0)
+            for name in (spec.start, spec.rival or spec.start)
+        }
         for split in ("train", "dev", "test")
     }
     assert not starts["train"] & starts["dev"] | starts["train"] & starts["test"]

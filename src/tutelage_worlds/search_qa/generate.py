@@ -24,11 +24,11 @@ from tutelage_worlds.search_qa.world import Size, Thing, World, world
 
 FAMILIES: Final = ("single", "bridge", "chain", "compare")
 HOPS: Final = {"single": 1, "bridge": 2, "chain": 3}
-RIVALS: Final = 3
+RIVALS: Final = 5
 """Things that each one is compared with."""
 _TENTH: Final = {"test": (0,), "dev": (1,), "train": tuple(range(2, 10))}
-"""Which tenths of the things a split's questions begin with: nobody is trained on a fact of a thing
-that the other splits ask for."""
+"""Which tenths of the things a split's questions begin with, or compare: no first fact of one split
+is asked for in another."""
 
 
 class Spec(NamedTuple):
@@ -51,7 +51,7 @@ def specs(family: str, split: str, size: Size, count: int, seed: int) -> tuple[S
         if place % 10 in _TENTH[split]
     ]
     if family == "compare":
-        found = [spec for thing in starts for spec in _compared(rng, thing, generated)]
+        found = [spec for thing in starts for spec in _compared(rng, thing, starts)]
     else:
         found = [
             Spec(thing.name, path) for thing in starts for path in _paths(thing.kind, HOPS[family])
@@ -71,12 +71,13 @@ def _paths(kind: str, hops: int) -> Iterator[tuple[Relation, ...]]:
                     yield (relation, *rest)
 
 
-def _compared(rng: Random, thing: Thing, generated: World) -> Iterator[Spec]:
+def _compared(rng: Random, thing: Thing, starts: Sequence[Thing]) -> Iterator[Spec]:
+    """A thing beside others of its split: their facts are asked for too."""
     for comparison in COMPARISONS:
         if comparison.kind != thing.kind:
             continue
         value = thing.facts[comparison.relation]
-        others = [other for other in generated.of(thing.kind) if other.name != thing.name]
+        others = [o for o in starts if o.kind == thing.kind and o.name != thing.name]
         same = [other for other in others if other.facts[comparison.relation] == value]
         different = [other for other in others if other.facts[comparison.relation] != value]
         if comparison.first is not None:

@@ -1,6 +1,11 @@
 """travelplanner's corners: names that fit several, notes, repeats, dates and lost plans."""
 
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from worlds.test_travelplanner_rules import QUERY, WORLD, hotels
@@ -106,3 +111,25 @@ def test_what_a_planner_was_asked_is_part_of_the_state() -> None:
         playing.reset(task)
         states.append(playing.step(f"Planner[{asked}]").state)
     assert states[0] != states[1]
+
+
+@pytest.mark.skipif(shutil.which("localedef") is None, reason="needs a locale to be made")
+def test_dates_are_english_wherever_a_program_was_told_to_speak_otherwise(tmp_path: Path) -> None:
+    made = subprocess.run(
+        ["localedef", "-i", "de_DE", "-f", "UTF-8", tmp_path / "de_DE.UTF-8"], check=False
+    )
+    if made.returncode:
+        pytest.skip("the definition of the locale is not there")
+    code = (
+        "import datetime, locale; locale.setlocale(locale.LC_ALL, ''); "
+        "from tutelage_worlds.travelplanner.requests import spoken; "
+        "print(f'{datetime.date(2022, 5, 1):%B}', spoken('2022-05-01'))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "LOCPATH": str(tmp_path), "LC_ALL": "de_DE.UTF-8"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == "Mai May 1st\n"

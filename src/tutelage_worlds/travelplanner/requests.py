@@ -24,6 +24,20 @@ _ALLOWED: Final = {
     "pets": "our pets must be welcome where we stay",
 }
 _RIDES: Final = {"no flight": "we will not fly", "no self-driving": "we will not drive ourselves"}
+_MONTHS: Final = (  # `%B` depends on the locale of the process
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 _OPENINGS: Final = (
     "Please plan a trip",
     "Could you plan a trip",
@@ -148,7 +162,7 @@ def spoken(day: str) -> str:
     ending = (
         "th" if 10 < parsed.day < 20 else {1: "st", 2: "nd", 3: "rd"}.get(parsed.day % 10, "th")
     )
-    return f"{parsed:%B} {parsed.day}{ending}"
+    return f"{_MONTHS[parsed.month - 1]} {parsed.day}{ending}"
 
 
 FAMILIES: Final = tuple(f"{level}-{days}" for level in LEVELS for days in DAYS)

@@ -271,6 +271,18 @@ def test_a_wrong_dialect_or_address_is_reported(odd: str, monkeypatch: pytest.Mo
             Remote(wrong)
 
 
+def test_a_server_listens_on_ipv6(local: Local) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as free:
+            free.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with Server(local, host="::1", port=0) as server:
+        assert server.address.startswith("http://[::1]:")
+        found = Remote(server.address, retries=0).search(["oslo"], 2)
+    assert [hit.passage for hit in found[0]] == [h.passage for h in local.search(["oslo"], 2)[0]]
+
+
 def test_questions_can_be_played_against_a_server() -> None:
     own = SearchQA(size="small", train=40, dev=0, test=0, retriever="lucene")
     with Server(build(small(), "lucene"), port=0) as result:

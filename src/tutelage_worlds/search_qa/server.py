@@ -11,6 +11,7 @@ with 0, as many passages are returned as the server was told (arXiv:2503.09516,
 
 import json
 import math
+import socket
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -94,13 +95,15 @@ class Server(ThreadingHTTPServer):
         self, retriever: Retriever, *, host: str = "127.0.0.1", port: int = PORT, k: int = TOP
     ) -> None:
         self.retriever, self.k = retriever, k
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host, port), _Handler)
         self._thread = threading.Thread(target=self.serve_forever, daemon=True)
 
     @property
     def address(self) -> str:
         host, port = self.server_address[:2]
-        return f"http://{host!s}:{port}{PATH}"
+        shown = f"[{host!s}]" if self.address_family == socket.AF_INET6 else str(host)
+        return f"http://{shown}:{port}{PATH}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no error."""

@@ -102,6 +102,18 @@ def test_questions_of_others_are_guessed_at(tmp_path: Path) -> None:
     assert len(result.thoughts(first)) == 2
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "text", ["Do " + " and " * 40_000 + "?", "What is " + "the river of " * 2000 + "x?"]
+)
+def test_a_question_of_any_length_is_guessed_at(tmp_path: Path, text: str) -> None:
+    """However much it looks like one that is understood."""
+    lines(tmp_path / "corpus.jsonl", rows(TOWNS))
+    lines(tmp_path / "qa" / "nq" / "test.jsonl", [asked(text, "Alna")])
+    suite = SearchQA(data=tmp_path / "qa", corpus=tmp_path / "corpus.jsonl", retriever="lucene")
+    assert suite.demonstrate(suite.tasks("test")[0])[-1].startswith("<answer> ")
+
+
 def test_search_r1s_own_tables(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet

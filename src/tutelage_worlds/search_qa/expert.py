@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tutelage_worlds.search_qa import moves
 from tutelage_worlds.search_qa.generate import compared
@@ -17,6 +17,8 @@ from tutelage_worlds.search_qa.relations import (
     Relation,
 )
 
+LONGEST: Final = 1000
+"""Characters of a question that may be one of the generated ones."""
 Search = Callable[[str], Sequence[tuple[str, str]]]
 """What a query shows: titles and texts of passages."""
 
@@ -41,6 +43,8 @@ def understand(text: str) -> Asked | None:
     >>> asked.names, [relation.name for relation in asked.path]
     (('Ada Bo',), ['birthplace', 'river'])
     """
+    if len(text) > LONGEST:
+        return None
     for comparison in COMPARISONS:
         match = _pattern(comparison.text).fullmatch(text)
         if match:

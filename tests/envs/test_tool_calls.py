@@ -140,3 +140,19 @@ def test_a_runaway_answer_takes_no_time(part: str) -> None:
 def test_what_is_written_is_read() -> None:
     text = written([(name, json.dumps(arguments)) for name, arguments in TWO])
     assert calls(read(text, NAMES)) == TWO
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>{"name": "add", "arguments": {"a": "\\ud83d!"}}</tool_call>',
+        '{"name": "add", "arguments": "{\\"a\\": \\"\\\\ud83d!\\"}"}',
+        "[add(a='\\ud83d!')]",
+        'add {"a": "\\ud83d!"}',
+        '<function=add><parameter=a>"\\ud83d!"</parameter></function>',
+    ],
+)
+def test_half_a_character_becomes_a_question_mark(text: str) -> None:
+    """An escape can name it, and no chat template's text, tokenizer or file can hold it."""
+    (call,) = read(text, ["add"]).calls
+    assert json.loads(call.arguments) == {"a": "?!"}

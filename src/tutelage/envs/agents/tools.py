@@ -137,7 +137,7 @@ def _named(text: str, names: Collection[str]) -> tuple[str, list[FunctionCall]] 
             value, end = json.JSONDecoder().raw_decode(text, match.end())
         except (ValueError, RecursionError):
             return None
-        calls.append(FunctionCall(match.group(1), json.dumps(value, ensure_ascii=False)))
+        calls.append(FunctionCall(match.group(1), _arguments(value)))
         first, at = first or match.start() + 1, end
     return (text[: first - 1], calls) if calls else None
 
@@ -165,8 +165,13 @@ def _calls(text: str, names: Collection[str]) -> tuple[FunctionCall, ...] | str:
             arguments = _object(arguments)
         if not isinstance(arguments, dict):
             return "the arguments of a call are not an object"
-        calls.append(FunctionCall(each["name"], json.dumps(arguments, ensure_ascii=False)))
+        calls.append(FunctionCall(each["name"], _arguments(arguments)))
     return tuple(calls) or "a call names no function"
+
+
+def _arguments(value: object) -> str:
+    """Arguments as JSON, without halves of characters, which an escape can name and no text holds."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 def _values(text: str) -> list[Any] | str:

@@ -58,8 +58,8 @@ def test_suites_see_files_that_were_exchanged(tmp_path: Path) -> None:
         assert len(suite.tasks("test")) == count
 
     for count in (30, 20):
-        made = generate(count)
-        files.write(tmp_path, made.products, made.attributes, made.humans)
+        catalogue = generate(count)
+        files.write(tmp_path, catalogue.products, catalogue.attributes, catalogue.humans)
         assert len(WebShop(data=tmp_path).shop().products) == count
 
     for count in (1, 2):

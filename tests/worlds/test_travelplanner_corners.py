@@ -115,10 +115,10 @@ def test_what_a_planner_was_asked_is_part_of_the_state() -> None:
 
 @pytest.mark.skipif(shutil.which("localedef") is None, reason="needs a locale to be made")
 def test_dates_are_english_wherever_a_program_was_told_to_speak_otherwise(tmp_path: Path) -> None:
-    made = subprocess.run(
+    ran = subprocess.run(
         ["localedef", "-i", "de_DE", "-f", "UTF-8", tmp_path / "de_DE.UTF-8"], check=False
     )
-    if made.returncode:
+    if ran.returncode:
         pytest.skip("the definition of the locale is not there")
     code = (
         "import datetime, locale; locale.setlocale(locale.LC_ALL, ''); "

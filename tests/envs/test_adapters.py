@@ -242,7 +242,7 @@ def test_other_answers_are_explained() -> None:
             return "text", 0.0, False, False, {}
 
     env = Own(Five).make()
-    like = r".*Gymnasium\(id=YOUR_CLASS\) of tutelage\.envs\.adapters\.gymnasium"
+    like = r'.*set env\.suite = "gymnasium" and env\.options\.id to this class'
     with pytest.raises(EnvError, match=r"reset returned \(observation, info\), as Gym" + like):
         env.reset(Task(id="x"))
     with pytest.raises(EnvError, match=r"step returned 5 values, as Gym" + like):

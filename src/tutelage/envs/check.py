@@ -61,28 +61,41 @@ def check(
     """Run the checks from number `first` on, with `tasks` tasks of every split."""
     reported: set[str] = set()
     for name, run in CHECKS[first:]:
-        found: dict[str, list[str]] = {}  # the splits in which each cause occurs
-        texts: dict[str, str] = {}
+        found: dict[str, list[tuple[str, str]]] = {}  # the splits and texts of each cause
         for split in splits:
             _NOW.split = f"{split}: "
             for text in _problems(run, suite, split, tasks):
-                texts.setdefault(_cause(text), text)
-                found.setdefault(_cause(text), []).append(split)
+                found.setdefault(_cause(text), []).append((split, text))
         yield Finding(
             name=name,
             problems=tuple(
-                f"{', '.join(dict.fromkeys(found[cause]))}: "
-                f"{'as above' if cause in reported else texts[cause]}"
+                f"{', '.join(dict.fromkeys(split for split, _ in found[cause]))}: "
+                f"{'as above' if cause in reported else _first_of(found[cause])}"
                 for cause in found
             ),
         )
         reported |= set(found)
 
 
+def _first_of(found: list[tuple[str, str]]) -> str:
+    """The first of several problems with one cause, and how many others there are."""
+    texts = list(dict.fromkeys(text for _, text in found))
+    same = _cause(texts[0]).startswith(RAISED)  # but for the action
+    more = "" if len(texts) == 1 or same else f" (and {len(texts) - 1} more like this)"
+    return f"{texts[0]}{more}"
+
+
+RAISED = "*"
+"""What a cause begins with that is an exception or a wrong type."""
+
+
 def _cause(problem: str) -> str:
-    """A problem without its task and action: one cause can fail many checks in every split, and
-    is reported once."""
-    return re.sub(r"^(reset|step|tasks|make|close)\b.*? (returned|raised) ", r"\1 \2 ", problem)
+    """A problem without its task, action and values: one cause can fail many checks in every split,
+    for every task, and is reported once."""
+    called = re.sub(r"^(reset|step|tasks|make|close)\b.*? (returned|raised) ", r"*\1 \2 ", problem)
+    if called != problem:
+        return called
+    return re.sub(r"'(\\.|[^'\\])*'|\"(\\.|[^\"\\])*\"|\S*/\S*|\d+(\.\d+)?", "_", problem)
 
 
 def splits_of(suite: Suite) -> list[str]:

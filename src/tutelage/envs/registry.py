@@ -202,7 +202,7 @@ def as_suite(
     """
     result = suite
     if isinstance(suite, type) or (callable(suite) and not hasattr(suite, "make")):
-        new = partial(call, suite, options, where="env.options")
+        new = partial(call, suite, dict(options), where="env.options")
         result = attempt(
             name or getattr(suite, "__name__", "the suite"),
             partial(Own, new) if is_own(suite) else new,

@@ -1,8 +1,12 @@
-"""Helpers of all adapters: tasks from seeds, imports with an install hint, and who has won."""
+"""Helpers of all adapters: tasks from seeds, imports with an install hint, who has won, and an event
+loop for code that is asynchronous."""
 
+import asyncio
 import importlib
-from collections.abc import Mapping
-from typing import Any, Final
+import os
+import threading
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final, TypeVar
 
 from tutelage.envs.generated_tasks import LazyTasks
 from tutelage.errors import EnvError
@@ -13,6 +17,7 @@ TRAIN, DEV, TEST = 10_000, 500, 500
 APART: Final = 1_000_000_000
 """Distance between the first seeds of two splits; all seeds fit numpy's 32 bits."""
 
+T = TypeVar("T")
 Won = float | str
 """The reward from which an episode is won, or the key of `info` that tells whether it is."""
 
@@ -62,3 +67,31 @@ def is_won(rule: Won, reward: float, info: Mapping[str, Any], where: str) -> boo
 def short(text: str) -> str:
     """A text quoted on one line, shortened to 40 characters."""
     return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+class EventLoop:
+    """An event loop in a thread of its own: the caller may have one that runs, as a notebook does."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True, name="event loop").start()
+
+    def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        """What a coroutine returns; it is cancelled if the caller is interrupted."""
+        result = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return result.result()
+        except BaseException:
+            result.cancel()
+            raise
+
+
+_LOOPS: list[EventLoop] = []
+
+
+def event_loop() -> EventLoop:
+    """The event loop of this process; a process that was forked has another."""
+    if not _LOOPS or _LOOPS[-1].process != os.getpid():
+        _LOOPS.append(EventLoop())
+    return _LOOPS[-1]

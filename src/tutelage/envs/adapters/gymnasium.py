@@ -19,6 +19,7 @@ from tutelage.envs.adapters.common import (
     seeds,
     short,
 )
+from tutelage.envs.named_code import imported as code
 from tutelage.envs.requirements import Need, package
 from tutelage.errors import EnvError, install
 from tutelage.types import Observation, Task
@@ -38,7 +39,7 @@ class Gymnasium:
     """A Gymnasium environment.
 
     id        what `gymnasium.make` is given: "FrozenLake-v1", or "module:Name-v0" to import first;
-              or your class, which need not be registered
+              or your class, which need not be registered, in a file as "module:Class"
     settings  its further arguments
     actions   the names of a discrete space's actions in their order; without them, their numbers
     words     what the agent reads: "observation", where that is text or an integer; "render",
@@ -81,11 +82,21 @@ class Gymnasium:
         if self.words == "render":
             settings.setdefault("render_mode", "ansi")
         try:
-            new = partial(gymnasium.make, self.id) if isinstance(self.id, str) else self.id
-            env = new(**settings)
+            env = self._new(gymnasium)(**settings)
         except gymnasium.error.Error as error:
             raise EnvError(f"gymnasium could not make {self.name}: {error}") from error
         return GymnasiumEnv(self, env)
+
+    def _new(self, gymnasium: Any) -> Callable[..., Any]:
+        """What makes an environment: the class, or what is registered under the id."""
+        if not isinstance(self.id, str):
+            return self.id
+        module, colon, name = self.id.partition(":")
+        if colon and name.isidentifier():
+            found = getattr(code(module, where="env.options.id"), name, None)
+            if isinstance(found, type) and name not in gymnasium.registry:
+                return found
+        return partial(gymnasium.make, self.id)
 
     def instructions(self) -> str:
         if self.rules:

@@ -5,14 +5,13 @@ import json
 import os
 import shlex
 import sys
-import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
-from tutelage.envs.adapters.common import imported
+from tutelage.envs.adapters.common import event_loop, imported
 from tutelage.envs.listed_tasks import function, listed_tasks
 from tutelage.envs.observations import flag, number
 from tutelage.envs.requirements import Need, package
@@ -229,24 +228,6 @@ def judged(value: object) -> tuple[float, bool | None, float | None]:
 # -- a connection, from code that is not asynchronous
 
 
-class _Loop:
-    """The event loop of all connections of this process, in a thread of its own."""
-
-    def __init__(self) -> None:
-        self.process = os.getpid()
-        self.loop = asyncio.new_event_loop()
-        threading.Thread(target=self.loop.run_forever, daemon=True, name="MCP").start()
-
-
-_LOOPS: list[_Loop] = []
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    if not _LOOPS or _LOOPS[-1].process != os.getpid():
-        _LOOPS.append(_Loop())
-    return _LOOPS[-1].loop
-
-
 Job = tuple[Callable[[Any], Awaitable[Any]], "Future[Any]"]
 
 
@@ -266,7 +247,7 @@ class Connection:
             command=program, args=list(command[1:]), env=dict(os.environ)
         )
         self._client = client.Client(target, read_timeout_seconds=seconds)
-        self.loop = _loop()
+        self.loop = event_loop().loop
         self.jobs: asyncio.Queue[Job | None] = asyncio.Queue()
         self.ended = False
         ready: Future[str] = Future()

@@ -13,23 +13,26 @@
 and returns (text, reward, done). An episode is won if it ends with a reward above 0. Either may
 return an `Observation` instead, which has more fields. Other methods of a suite - `tasks`,
 `demonstrate`, `instructions` and so on - are taken from the class if it has them; without `tasks`,
-the splits train, dev and test hold seeds.
+the splits train, dev and test hold seeds. `async` methods of an episode are waited for.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tutelage.envs import observations
-from tutelage.envs.adapters.common import seeds
+from tutelage.envs.adapters.common import event_loop, seeds
 from tutelage.envs.base import Env, pass_on
 from tutelage.errors import EnvError
 from tutelage.types import Observation, Task
 
 GYMNASIUM: Final = (
     ", as Gymnasium's environments do, and a class of your own returns text alone from reset and "
-    "(text, reward, done) from step; change it, or keep it and let a function return "
-    "Gymnasium(id=YOUR_CLASS) of tutelage.envs.adapters.gymnasium (docs/environments/your_own.md)"
+    '(text, reward, done) from step; change it, or keep it and set env.suite = "gymnasium" and '
+    "env.options.id to this class (docs/environments/your_own.md)"
 )
+PLAYED: Final = ("reset", "step", "call", "calls", "close")
+"""Methods of one episode."""
 
 
 def is_own(kind: object) -> bool:
@@ -45,6 +48,7 @@ class Own:
     def __init__(self, new: Callable[[], Any]) -> None:
         self._new, self._first = new, new()
         self.class_name = type(self._first).__name__  # for messages: users do not know `Own`
+        _check_reset(self._first)
         pass_on(self._first, self)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -58,8 +62,48 @@ class Own:
 
     def make(self) -> Env:
         inner = self._new()
+        if any(inspect.iscoroutinefunction(getattr(inner, name, None)) for name in PLAYED):
+            inner = Waiting(inner)
         # `envs.tool_suite` reads what `call` and `step` of such a class return
         return inner if hasattr(self._first, "tools") else OwnEnv(inner)
+
+
+def _check_reset(env: Any) -> None:
+    """Refuse a `reset` that does not take a task. Raises EnvError with the fix."""
+    kind = type(env).__name__
+    try:
+        takes = inspect.signature(env.reset)
+        takes.bind(None)
+    except TypeError:
+        named = [each for each in takes.parameters if each in ("seed", "options")]
+        if named:
+            raise EnvError(
+                f"{kind}.reset takes {' and '.join(named)} instead of a task{GYMNASIUM}"
+            ) from None
+        raise EnvError(
+            f"{kind}.reset cannot be called with a task alone, as reset(task): write def "
+            "reset(self, task), where task.seed is a number to begin from and task.data holds "
+            "what tasks(split) put there"
+        ) from None
+    except ValueError:
+        return  # a method of C code does not tell what it takes
+    if any(base.__module__.partition(".")[0] in ("gymnasium", "gym") for base in type(env).__mro__):
+        raise EnvError(f"{kind} is a subclass of Gymnasium's Env{GYMNASIUM}")
+
+
+class Waiting:
+    """An object whose `async` methods return when what they await is there."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_inner":
+            raise AttributeError(name)  # of a copy that is not filled yet
+        found = getattr(self._inner, name)
+        if not inspect.iscoroutinefunction(found):
+            return found
+        return lambda *given, **named: event_loop().wait_for(found(*given, **named))
 
 
 class OwnEnv:

@@ -286,3 +286,29 @@ def test_a_page_in_a_file_works_alone(
     page.wait_for_selector(".chart canvas")
     watched.check()
     watched.context.close()
+
+
+def test_pages_are_left_without_an_error(watched: Watched, live: Live) -> None:
+    """From page to page by the addresses, as a reader goes: a curve is not drawn once it is gone."""
+    run = run_of(live)
+    page = watched.open("#/curves")
+    for _ in range(3):
+        until(page, ".chart canvas >> nth=0")
+        page.goto(f"{watched.address}#/episodes/{run}")
+        until(page, ROWS + " >> nth=0")
+        page.set_viewport_size({"width": 900, "height": 900})
+        page.goto(f"{watched.address}#/curves")
+        page.set_viewport_size({"width": 1400, "height": 900})
+    until(page, ".chart canvas >> nth=0")
+
+
+@pytest.mark.parametrize("where", ["", "curves", "episodes/{}", "side", "run/{}", "episode/{}/47"])
+def test_a_narrow_window_shows_every_page_whole(watched: Watched, live: Live, where: str) -> None:
+    watched.page.set_viewport_size({"width": 400, "height": 800})
+    page = watched.open(f"#/{where.format(run_of(live))}")
+    until(page, "header")
+    page.wait_for_load_state("networkidle")
+    box = page.locator("header").bounding_box()
+    right = [each.bounding_box() for each in page.locator("header > *").all()]
+    assert max(each["x"] + each["width"] for each in right if each) <= 400
+    assert box["x"] + box["width"] <= 400

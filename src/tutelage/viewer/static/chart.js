@@ -116,10 +116,12 @@ function Chart({ title, lines, xlabel, height = 190, sync = "", percent = false 
       present.length === 1 ? tables(present)[0] : uPlot.join(tables(present)),
       box.current,
     );
+    // `box.current` is null by the time a page is left, and the observer may be asked once more
+    const place = box.current;
     const observer = new ResizeObserver(() => {
-      plot.setSize({ width: Math.max(240, box.current.clientWidth), height });
+      if (place.isConnected) plot.setSize({ width: Math.max(240, place.clientWidth), height });
     });
-    observer.observe(box.current);
+    observer.observe(place);
     return () => {
       observer.disconnect();
       plot.destroy();

@@ -275,6 +275,26 @@ def test_a_finished_run_is_not_run_again(here: Path, capsys: Captured) -> None:
         (["init", "doors", "--algorithm", "compose"], "has no default for terms"),
         (["init", "doors", "--model", "/nope"], "there is no folder /nope"),
         (["check-env", "dors"], "did you mean doors?"),
+        (["sweep", "my.toml"], "there is no command 'sweep'; start a run for each"),
+        (["resume", "run"], "there is no command 'resume'; `tutelage train RUN --resume`"),
+        (
+            ["train", "my.toml", "--run.steps=3"],
+            "without dashes and with an equals sign: run.steps=3",
+        ),
+        (["train", "my.toml", "--seed", "3"], "with an equals sign: run.seed=VALUE"),
+        (["train", "my.toml", "--learning-rate=3"], "with an equals sign: update.lr=VALUE"),
+        (["train", "my.toml", "--lr", "3"], "with an equals sign: update.lr=VALUE"),
+        (["train", "my.toml", "--algorithm.kl=3"], "with an equals sign: algorithm.kl=3"),
+        (["train", "my.toml", "--report-to", "wandb"], "no option --report-to; --sink NAME sends"),
+        (["train", "my.toml", "--top-p=0.9"], "no option --top-p: replies are drawn from"),
+        (
+            ["train", "my.toml", "--resume-from-checkpoint", "x"],
+            "--resume` continues from the last",
+        ),
+        (["train", "--config", "my.toml"], "name the file without an option"),
+        (["train", "my.toml", "--dryrun"], "there is no option --dryrun; did you mean --dry-run?"),
+        (["eval", "run", "--model", "x"], "there is no option --model; it is written without one"),
+        (["show", "run", "--seed", "3"], "there is no option --seed; did you mean --step?"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -303,6 +323,18 @@ def test_settings_may_stand_on_both_sides_of_options(here: Path, capsys: Capture
     with pytest.raises(SystemExit):
         main(["completion", "bash", "a=b"])
     assert "unrecognized arguments: a=b" in capsys.readouterr().err
+
+
+def test_what_can_only_mean_one_thing_is_read_as_that(here: Path, capsys: Captured) -> None:
+    given = ["train", "run.folder=other", "rollout.max_turns=0", "my.toml", "--dry-run"]
+    assert main(given) == 2
+    assert "rollout.max_turns must be" in capsys.readouterr().err
+    for arguments in (["help"], ["help", "train"], ["version"]):
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main(arguments)
+    shown = capsys.readouterr().out
+    assert "usage: tutelage train [-h]" in shown
+    assert f"tutelage {__version__}" in shown
 
 
 @pytest.mark.parametrize("where", ["init", "tasks", "make", "demonstrate"])

@@ -18,7 +18,7 @@ from tutelage import cpu
 from tutelage.cli import dry_run, model_sizes
 from tutelage.config.expressions import in_words
 from tutelage.config.reference import markdown
-from tutelage.config.renamed import ALIASES, RENAMED
+from tutelage.config.renamed import ALIASES, NOT_SETTINGS, RENAMED
 from tutelage.config.schema import Config, LearningRate, SamplerSection, leaves
 from tutelage.config.signature import call
 from tutelage.config.toml_file import (
@@ -540,6 +540,56 @@ def test_other_tools_names_lead_to_ours(alias: str, tmp_path: Path) -> None:
     target = ALIASES[alias]
     assert target in keys or target.startswith("algorithm.")
     assert f"did you mean {target}?" in mistake(LEAST, tmp_path, f"context.{alias}=3")
+
+
+@pytest.mark.parametrize("name", sorted(NOT_SETTINGS))
+def test_other_tools_names_without_a_setting_say_what_there_is(name: str, tmp_path: Path) -> None:
+    message = mistake(LEAST, tmp_path, f"rollout.{name}=3")
+    assert message == f"rollout.{name} is not a setting: {NOT_SETTINGS[name]}"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("actor_rollout_ref.rollout.n=8", "actor_rollout_ref.rollout.n is not a setting; did you"),
+        (
+            "data.train_batch_size=4",
+            "data.train_batch_size is not a setting; did you mean rollout.",
+        ),
+        ("trainer.n_gpus_per_node=8", "trainer.n_gpus_per_node is not a setting: torchrun starts"),
+        ("polcy.model=x", "polcy is not a setting; did you mean policy?"),
+        ("algorithm.kl_coef=0.1", "algorithm.kl_coef is not a setting of grpo; did you mean kl?"),
+        ("algorithm.beta=0.1", "algorithm.beta is not a setting of grpo; did you mean kl?"),
+        ("algorithm.epsilon=0.1", "algorithm.epsilon is not a setting of grpo; did you mean clip?"),
+        ("lr=0.1", "lr is not a setting; did you mean update.lr?"),
+        ("+run.steps=3", "every setting exists already, so write run.steps=3 without a sign"),
+    ],
+)
+def test_sections_and_arguments_of_other_tools(override: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text(LEAST)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        phases_of(load(path, [override]))
+
+
+def test_a_file_of_another_language_or_none_says_what_to_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.toml").write_text(LEAST)
+    (tmp_path / "my.yaml").write_text("run:\n  steps: 3\n")
+    (tmp_path / "runs/old").mkdir(parents=True)
+    (tmp_path / "runs/old/config.toml").write_text(LEAST)
+    (tmp_path / "runs/old/.lock").write_text("a run of tutelage\n")
+    for name, message in {
+        "my.yaml": "settings are written in TOML: `tutelage init`",
+        "my": "did you mean my.toml?",
+        "runs": "runs holds no run; name one of runs/old",
+        ".": ". holds no run; name one of my.toml",
+        "old": "did you mean runs/old?",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            load(Path(name))
 
 
 def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:

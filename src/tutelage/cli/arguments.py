@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tutelage import __version__
+from tutelage.cli import habits
 from tutelage.cli import run_options as run
 from tutelage.cli import tool_options as tool
 from tutelage.cli.shared_options import SHARDED
-from tutelage.errors import NAME
+from tutelage.errors import NAME, ConfigError
 
 
 class Command(NamedTuple):
@@ -53,7 +54,8 @@ COMMANDS = {
 
 def parsed(given: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments. Settings may come before and after options, which argparse does not
-    allow; nor does it let a file or a setting follow an option whose value may be left out."""
+    allow; nor does it let a file or a setting follow an option whose value may be left out. Raises
+    ConfigError for an option of another tool, with what to write here."""
     every = parser()
     bare = [k for k, x in enumerate(given) if x == SHARDED and given[k + 1 : k + 2] != ["always"]]
     given = [f"{x}=update" if k in bare else x for k, x in enumerate(given)]
@@ -63,11 +65,23 @@ def parsed(given: Sequence[str]) -> argparse.Namespace:
     wrong = [text for text in rest if text.startswith("-") or "=" not in text]
     if settings is None:
         wrong = rest
+    for text in wrong:
+        if sentence := habits.option(text, *_names(arguments.command)):
+            raise ConfigError(sentence)
     if wrong:
         every.error(f"unrecognized arguments: {' '.join(wrong)}")
     if settings is not None:
         settings.extend(rest)
     return arguments
+
+
+def _names(command: str) -> tuple[list[str], list[str]]:
+    """The long options of a command, and the names of its other arguments."""
+    one = argparse.ArgumentParser(add_help=False)
+    COMMANDS[command].options(one)
+    every = one._actions
+    long = [text for action in every for text in action.option_strings if text[1] == "-"]
+    return long, [action.dest for action in every if not action.option_strings]
 
 
 def parser() -> argparse.ArgumentParser:

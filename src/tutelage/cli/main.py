@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from keyword import iskeyword
 
+from tutelage.cli import habits
 from tutelage.cli.arguments import COMMANDS, parsed, parser
 from tutelage.cli.imports import Interrupts, interruptible
 from tutelage.cpu import wait_passively
-from tutelage.errors import NAME, Elsewhere, TutelageError, did_you_mean
+from tutelage.errors import NAME, Elsewhere, TutelageError
 
 INTERRUPTED, WRONG, FAILED = 130, 2, 1
 """Exit codes."""
@@ -39,10 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not given:
         parser().print_help()
         return 0
+    given = habits.translated(given, [*COMMANDS])
     if not given[0].startswith("-") and given[0] not in COMMANDS:
-        near = did_you_mean(given[0], COMMANDS) or ";"
-        return say(f"there is no command {given[0]!r}{near} `{NAME} --help` lists them", WRONG)
-    arguments = parsed(given)
+        return say(habits.command(given[0], [*COMMANDS]), WRONG)
+    try:
+        arguments = parsed(given)
+    except TutelageError as error:
+        return say(str(error), WRONG)
     if arguments.command not in HOMELESS and (reason := _lost_folder()):
         return say(reason, WRONG)
     asked = Interrupts()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from tutelage.config.renamed import ALIASES, RENAMED
+from tutelage.config.renamed import ALIASES, NOT_SETTINGS, RENAMED
 from tutelage.config.schema import MOST, Config, leaves, section_of
 from tutelage.config.values import write_value
 from tutelage.errors import did_you_mean
@@ -92,22 +92,43 @@ def _unknown(path: Path, value: JsonValue) -> Iterator[str]:
     key, names = _short(".".join(path)), _fields(path[:-1])
     where = f"[{'.'.join(path[:-1])}]" if path[:-1] else "a configuration"
     near = did_you_mean(key, [".".join((*path[:-1], name)) for name in names])
-    if len(path) == 1 and isinstance(value, dict) and not near:
-        aliased = {name: found for name in value if (found := _elsewhere(name))}
+    if len(path) == 1 and isinstance(value, dict):
+        # a section of another tool, not one of ours that is misspelt
+        aliased = dict(_aliased(value, path, known=bool(near)))
         for name, found in aliased.items():
-            yield f"{key}.{name} is not a setting; did you mean {found}?"
+            yield f"{_short(name)} is not a setting{found}"
         if aliased:
             return
-    if found := _elsewhere(path[-1]):
-        near = f"; did you mean {found}?"
-    yield f"{key} is not a setting{near}; {where} has {', '.join(names)}"
+    near = note(path[-1]) or near
+    have = "" if near.startswith(":") else f"; {where} has {', '.join(names)}"
+    yield f"{key} is not a setting{near}{have}"
+
+
+def _aliased(table: Table, path: Path, *, known: bool) -> Iterator[tuple[str, str]]:
+    """Settings of other tools in a section of theirs, with what they are called here; with `known`
+    without names that are used here too."""
+    for name, below in table.items():
+        plain = name.lower().replace("-", "_")
+        if isinstance(below, dict):
+            yield from _aliased(below, (*path, name), known=known)
+        elif (found := note(name)) and not (known and plain not in {**ALIASES, **NOT_SETTINGS}):
+            yield ".".join((*path, name)), found
+
+
+def note(name: str) -> str:
+    """What to write for a name of other tools, as the end of a sentence; empty where it is none."""
+    plain = name.lower().replace("-", "_")
+    if plain in NOT_SETTINGS:
+        return f": {NOT_SETTINGS[plain]}"
+    found = elsewhere(name)
+    return f"; did you mean {found}?" if found else ""
 
 
 def _short(text: str) -> str:
     return text if len(text) < 200 else f"{text[:80]}... ({len(text):,} characters)"
 
 
-def _elsewhere(name: str) -> str:
+def elsewhere(name: str) -> str:
     """The setting that other tools call by this name, or that has it in another section."""
     plain = name.lower().replace("-", "_")
     if plain in ALIASES:

@@ -2,13 +2,14 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeVar, get_type_hints
 
 from pydantic import ConfigDict, JsonValue, TypeAdapter, ValidationError
 
 from tutelage.config.expressions import Reader, in_words, takes_schedule
+from tutelage.config.renamed import ALIASES
 from tutelage.config.toml_file import write_value
 from tutelage.errors import ConfigError, did_you_mean
 from tutelage.schedules import Schedule
@@ -39,7 +40,7 @@ def call(
     for name in given:
         if name not in names and not open_ended:
             takes = f"it takes {', '.join(names)}" if names else "it takes no settings"
-            near = did_you_mean(name, names)
+            near = _elsewhere(name, names) or did_you_mean(name, names)
             raise ConfigError(
                 f"{where}.{name} is not a setting of {_name(function)}{near}; {takes}"
             )
@@ -60,6 +61,17 @@ def annotations(function: Callable[..., object]) -> dict[str, object]:
     return get_type_hints(
         vars(function).get("__init__", function) if isinstance(function, type) else function
     )
+
+
+def _elsewhere(name: str, names: Sequence[str]) -> str:
+    """The argument that other tools call by this name, if it is one of `names`."""
+    found = ALIASES.get(name.lower()) or (f"algorithm.{BETA}" if name == "beta" else "")
+    section, _, ours = found.partition(".")
+    return f"; did you mean {ours}?" if section == "algorithm" and ours in names else ""
+
+
+BETA = "kl"
+"""What TRL calls beta in GRPO; methods that have a `beta` mean something else by it."""
 
 
 def _name(function: Callable[..., object]) -> str:

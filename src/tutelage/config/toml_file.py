@@ -44,6 +44,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> C
     """
     home = run_at(path)
     if path.is_dir():
+        _check_holds_run(path)
         path = path / "config.toml"
     table = read_extended(path)
     check_trust(path, table, overrides, trust=trust)
@@ -51,6 +52,18 @@ def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> C
     if home is not None and isinstance(run, dict):
         run["folder"] = str(home)
     return parse(override(table, overrides), name=path.stem)
+
+
+def _check_holds_run(folder: Path) -> None:
+    """Refuse a folder that is none of a run, with what to name instead."""
+    if os.path.lexists(folder / "config.toml"):
+        return
+    here = [*folder.glob("*/config.toml"), *folder.glob("*.toml")]
+    names = sorted(str(each.parent if each.name == "config.toml" else each) for each in here)
+    within = f"; name one of {', '.join(names[:4])}" if names else "; name a TOML file"
+    raise ConfigError(
+        f"there is no file {folder / 'config.toml'}, so {folder} holds no run{within}"
+    )
 
 
 def run_at(path: Path) -> Path | None:
@@ -94,13 +107,20 @@ def table_of(text: str, name: str) -> Table:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name} is not valid TOML: {_lower(str(error))}") from None
+        raise ConfigError(f"{name} is not valid TOML: {_lower(str(error))}{_kind(name)}") from None
     except RecursionError:
         raise ConfigError(f"{name} nests tables or lists deeper than {DEEPEST}") from None
     except ValueError:  # Python reads no longer integers, since that takes long
         raise ConfigError(f"{name} has an integer of more than 4300 digits") from None
     _check_depth(table, name)
     return table
+
+
+def _kind(name: str) -> str:
+    """What to do with a file that is written in another language, by its suffix."""
+    if name.lower().endswith((".yaml", ".yml", ".json", ".py", ".cfg", ".ini")):
+        return "; settings are written in TOML: `tutelage init` writes a file to begin with"
+    return ""
 
 
 def _check_depth(table: Mapping[str, JsonValue], name: str) -> None:
@@ -250,6 +270,11 @@ def _override(table: Table, text: str) -> None:
         raise ConfigError(
             f"{text!r} is not a setting; write section.key=value, such as update.lr=1e-5"
         )
+    if key.startswith(("+", "~")):
+        raise ConfigError(
+            f"{text[:80]!r} is not a setting; every setting exists already, so write "
+            f"{text.lstrip('+~')[:80]} without a sign before it"
+        )
     if len(parts) > DEEPEST:
         raise ConfigError(f"{text[:40]!r}... nests deeper than {DEEPEST}")
     at: Table = table
@@ -281,6 +306,10 @@ def _lower(text: str) -> str:
 
 def _beside(path: Path) -> str:
     folder = path.parent
+    if path.name and (folder / f"{path.name}.toml").is_file():
+        return f"; did you mean {path}.toml?"
+    if not path.is_absolute() and is_run(Path("runs") / path):
+        return f"; did you mean {Path('runs') / path}?"
     names = [p.name for p in folder.glob("*.toml")] if folder.is_dir() else []
     return did_you_mean(path.name, names)
 

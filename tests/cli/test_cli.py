@@ -565,6 +565,28 @@ def test_init_looks_up_what_the_suite_has(here: Path, capsys: Captured) -> None:
     Path("looked_up.toml").unlink()
 
 
+SOLVED_GUESS = f"""{GUESS}
+    def plan(self, task): return ["1"]
+"""
+
+
+def test_init_takes_a_hint_that_the_class_gives(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    shutil.copytree(here / "run", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("solved_guess.py").write_text(SOLVED_GUESS)
+    given = ["init", "solved_guess:Guess", "my.toml", "--model", "run", "--algorithm", "sdar"]
+    assert main(given) == 0
+    assert 'hint = "plan"' in Path("my.toml").read_text()
+    assert main(["train", "my.toml", "--dry-run"]) == 0
+    refusal = refused(["train", "my.toml", "algorithm.hint=skills", "--dry-run"], capsys)
+    assert 'or choose a hint that it gives: algorithm.hint = "plan"' in refusal
+    assert main(["init", "household", "h.toml", "--algorithm", "sdar"]) == 0
+    assert "hint" not in Path("h.toml").read_text()  # it has skills, as the algorithm asks for
+
+
 def test_what_is_collected_can_be_imitated(here: Path, capsys: Captured) -> None:
     assert main(["collect", "run", "--episodes", "20", "--out", "expert.jsonl"]) == 0
     assert "20/20 = 100 %" in capsys.readouterr().out

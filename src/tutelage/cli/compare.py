@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tutelage.cli.tables import print_table
 from tutelage.errors import ConfigError, RunError
 from tutelage.evaluation import comparison
 from tutelage.evaluation.comparison import Comparison, Design, Evaluated, Measured
@@ -157,7 +158,7 @@ def _text(found: Comparison, console: Console) -> None:
             table.add_column(titles[k], justify=side, no_wrap=whole)  # type: ignore[arg-type]
         for line in cells:
             table.add_row(*(line[k] for k in part))
-        console.print(table)
+        print_table(console, table)
         console.print()
     console.print(comparison.note(found), soft_wrap=True, highlight=False)
 

@@ -22,6 +22,7 @@ from tutelage.cli.planned_memory import (
     rows_of,
     to_load,
 )
+from tutelage.cli.tables import print_table
 from tutelage.config.expressions import takes_schedule
 from tutelage.config.schema import AlgorithmSection, Config
 from tutelage.config.signature import annotations, schedule
@@ -325,7 +326,7 @@ def show(plan: Plan, console: Console) -> None:
     if plan.machine.gpu:
         what += f"; loading takes {in_bytes(to_load(plan.models))} of main memory"
     table.caption = f"about {in_bytes(plan.memory)} at most, of {plan.machine.words}: {what}"
-    console.print(table)
+    print_table(console, table)
     run = Table(title="The run", title_justify="left", show_header=False)
     for name, text in plan.facts:
         run.add_row(name, escape(text))
@@ -337,6 +338,6 @@ def show(plan: Plan, console: Console) -> None:
         along.add_column(column, justify="right" if column else "left")
     for name, values in plan.schedules:
         along.add_row(escape(name), *(f"{value:.4g}" for value in values))
-    console.print(along)
+    print_table(console, along)
     for text in plan.warnings:
         console.print(f"[yellow]warning:[/yellow] {escape(text)}")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tutelage.cli.tables import print_table
 from tutelage.errors import RunError
 from tutelage.viewer.index import Filter, Index, cache_folder
 from tutelage.viewer.runs import Folder, find
@@ -55,7 +56,7 @@ def list_runs(folders: Sequence[Path], console: Console, *, as_json: bool = Fals
             f"{row['done']}/{row['steps']}" if row["kind"] == "run" else "",
             _solved(found),
         )
-    console.print(table)
+    print_table(console, table)
     for row in rows:
         if row["problem"]:
             console.print(Text(f"{row['name']}: {visible(row['problem'])}", style="red"))
@@ -150,7 +151,7 @@ def _list(index: Index, asked: Filter, console: Console, *, limit: int, as_json:
             str(row["invalid"] or ""),
             visible(row["actors"].strip(",").replace(",", ", ")),
         )
-    console.print(table)
+    print_table(console, table)
     console.print(
         f"{found['total']} episodes, {found['won']} won; --episode N shows one", highlight=False
     )

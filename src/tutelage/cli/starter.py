@@ -6,7 +6,7 @@ demonstrations. The file is checked as `--dry-run` does before it is written.
 
 import inspect
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,8 @@ from tutelage.envs.guard import attempt
 from tutelage.envs.supervised import supervised
 from tutelage.errors import ConfigError, RunError
 from tutelage.evaluation.evaluate import default_split
+from tutelage.hints.bank import built_in as bank_names
+from tutelage.hints.kinds import given_by, kinds_in
 from tutelage.runs.assemble import tasks_of
 from tutelage.runs.phases import algorithm_function, phases_of
 
@@ -109,6 +111,7 @@ def _file(suite: str, model: str, algorithm: str) -> File:
         tested = min(50, len(tasks_of(loaded, test, 1, where="eval")))
         demonstrates = isinstance(loaded, Demonstrates)
         turns, tokens = _lengths(loaded, split) if isinstance(loaded, Demonstrates) else (10, 64)
+        hint = _hint(suite, loaded, function)
     file: File = {
         "run": {
             "steps": Setting(50, "training steps, after the warm start"),
@@ -139,6 +142,8 @@ def _file(suite: str, model: str, algorithm: str) -> File:
             "lr": Setting(1e-4),
         }
     file["algorithm"] = {"name": Setting(algorithm, f"`tutelage algorithms {algorithm}`")}
+    if hint:
+        file["algorithm"]["hint"] = Setting(hint, "what the teacher is shown: docs/hints.md")
     file["update"] = {"lr": Setting(1e-4)}
     teachers = _teachers(file, suite)
     file["policy"] = _student(suite, model, teachers=bool(teachers))
@@ -148,6 +153,16 @@ def _file(suite: str, model: str, algorithm: str) -> File:
         }
     file["eval"] = {"split": Setting(test), "tasks": Setting(tested)}
     return file
+
+
+def _hint(name: str, suite: Suite, function: Callable[..., object]) -> str:
+    """A hint that the suite gives, where it does not give the algorithm's usual one."""
+    parameter = inspect.signature(function).parameters.get("hint")
+    usual = parameter.default if parameter is not None else None
+    kinds = [*given_by(suite), *(["skills"] if name in bank_names() else [])]
+    if not isinstance(usual, str) or not kinds or kinds_in(usual) <= set(kinds):
+        return ""
+    return kinds[0]
 
 
 def _lengths(suite: Suite, split: str) -> tuple[int, int]:

@@ -130,7 +130,7 @@ def _possible(suite: Suite, part: Part, hints: Hints) -> None:
     if part.kind == "skills" and hints.bank is None:
         raise ConfigError(
             f"the hint 'skills' needs a bank of skills, and there is none for {name}: set "
-            "hints.bank to a built-in one or to a folder of text files"
+            f"hints.bank to a built-in one or to a folder of text files{_instead(suite)}"
         )
     by_text = part.kind == "skills" and way in ("keyword", "similarity")
     if by_text and not isinstance(suite, Describes):
@@ -138,6 +138,25 @@ def _possible(suite: Suite, part: Part, hints: Hints) -> None:
             f"skills by {way} are chosen by the task's text, but {name} has no `describe` method: "
             "add one, or choose another retrieval"
         )
+
+
+def given_by(suite: Suite) -> list[str]:
+    """The kinds of hints that a suite gives by its methods alone, without a bank of skills."""
+    kinds = []
+    if isinstance(suite, Plans):
+        kinds += ["plan", "actions"]
+    if isinstance(suite, Demonstrates):
+        kinds.append("trace")
+    if isinstance(suite, Answers):
+        kinds.append("answer")
+    return kinds
+
+
+def _instead(suite: Suite) -> str:
+    kinds = given_by(suite)
+    if kinds:
+        return f', or choose a hint that it gives: algorithm.hint = "{kinds[0]}"'
+    return ', or add a `plan` method and choose the hint "plan"'
 
 
 def _text(suite: Suite, task: Task, part: Part, hints: Hints) -> str:

@@ -1,6 +1,8 @@
 """`tl.load`, `tl.train`, `tl.evaluate` and `tl.Run`: a whole run in Python, and its mistakes."""
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +120,33 @@ def test_mistakes_are_sentences(run: tl.Run, tmp_path: Path) -> None:
     policy = tl.HFPolicy.load(str(run.checkpoint()), device="cpu")
     with pytest.raises(ConfigError, match="is evaluated on a suite"):
         tl.evaluate(policy)
+
+
+def test_a_run_on_a_class_is_continued_elsewhere_as_its_message_says(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    table = {
+        "run": {"steps": 1, "folder": str(folder)},
+        "env": {"suite": Doors},
+        "rollout": {"tasks_per_step": 1, "group_size": 2, "max_turns": 2, "max_new_tokens": 2},
+        "algorithm": {"name": "grpo"},
+        "policy": {"build": {"hidden": 16, "context": 512}, "layers": 1},
+        "eval": {"every": 0},
+    }
+    tl.train(table, watch=Quiet())
+    shown = subprocess.run(
+        [sys.executable, "-m", "tutelage", "eval", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 'tutelage.load(FOLDER, {"env.suite": YOUR_CLASS})' in shown.stderr
+    code = (
+        "import tutelage as tl\nfrom tutelage.envs.doors import Doors\n"
+        "if __name__ == '__main__':\n"
+        f"    config = tl.load({str(folder)!r}, {{'env.suite': Doors, 'run.steps': 2}})\n"
+        "    print(len(tl.train(config, resume=True).metrics()))\n"
+    )
+    again = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert again.stdout.splitlines()[-1] == "2", again.stderr

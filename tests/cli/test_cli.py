@@ -257,6 +257,10 @@ def test_a_finished_run_is_not_run_again(here: Path, capsys: Captured) -> None:
         (["eval", "run", "--checkpoint", "step-000003"], "did you mean step-00000"),
         (["eval", "run", "--tasks", "10"], "eval.tasks = 10"),
         (["eval", "run", "--tasks", "0"], "eval.tasks"),
+        (
+            ["eval", "run", "--split", "holdout"],
+            "cannot be used: doors has no split 'holdout'; it has",
+        ),
         (["collect", "run", "--episodes", "0"], "--episodes"),
         (["collect", "run", "--policy", "exprt"], "did you mean expert?"),
         (["collect", "run", "--out", "my.toml"], "exists already"),
@@ -583,6 +587,10 @@ def test_init_takes_a_hint_that_the_class_gives(
     assert main(["train", "my.toml", "--dry-run"]) == 0
     refusal = refused(["train", "my.toml", "algorithm.hint=skills", "--dry-run"], capsys)
     assert 'or choose a hint that it gives: algorithm.hint = "plan"' in refusal
+    refusal = refused(["train", "my.toml", "env.split=holdout", "--dry-run"], capsys)
+    assert (
+        "cannot be used: There is no split 'holdout'; the splits are train, dev, test\n" in refusal
+    )
     assert main(["init", "household", "h.toml", "--algorithm", "sdar"]) == 0
     assert "hint" not in Path("h.toml").read_text()  # it has skills, as the algorithm asks for
 

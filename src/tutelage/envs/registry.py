@@ -186,8 +186,8 @@ def _given(name: str) -> object:
     if name not in _GIVEN:
         raise ConfigError(
             f"env.suite = {name!r} was an object in another Python process, which this one does "
-            "not have; give it again: tutelage.train(config, suite=...), or move the class into a "
-            'module and write env.suite = "module:Class"'
+            'not have; give it again in Python, as tutelage.load(FOLDER, {"env.suite": YOUR_CLASS}), '
+            'or move the class into a module and write env.suite = "module:Class"'
         )
     return _GIVEN[name]
 

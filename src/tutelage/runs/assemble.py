@@ -7,6 +7,7 @@ and starts the environments' workers. train, eval, collect, bench, demo and --dr
 import contextlib
 import math
 import pickle
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -220,12 +221,20 @@ def deterministic() -> Iterator[None]:
 # -- one part each
 
 
+SAID_OF_SPLITS = re.compile(
+    r"tasks\(.*?\) raised ValueError: (.*\bsplits?\b.*?)\.?(?: \(\S+:\d+\))?"
+)
+
+
 def tasks_of(suite: Suite, split: str, need: int, *, where: str) -> Sequence[Task]:
     """The tasks of a split, at least `need` of them."""
     try:
         tasks = attempt(f"tasks({split!r})", partial(suite.tasks, split))
     except Broken as error:
-        raise ConfigError(f"{where}.split = {split!r} cannot be used: {error}") from error
+        # a suite that speaks of its splits says all; of another failure its kind and place matter
+        said = SAID_OF_SPLITS.fullmatch(str(error))
+        why = said[1] if said else error
+        raise ConfigError(f"{where}.split = {split!r} cannot be used: {why}") from error
     if len(tasks) < need:
         asked = "rollout.tasks_per_step" if where == "env" else f"{where}.tasks"
         raise ConfigError(

@@ -221,7 +221,7 @@ def deterministic() -> Iterator[None]:
 # -- one part each
 
 
-SAID_OF_SPLITS = re.compile(
+SPLITS_SENTENCE = re.compile(
     r"tasks\(.*?\) raised ValueError: (.*\bsplits?\b.*?)\.?(?: \(\S+:\d+\))?"
 )
 
@@ -232,8 +232,8 @@ def tasks_of(suite: Suite, split: str, need: int, *, where: str) -> Sequence[Tas
         tasks = attempt(f"tasks({split!r})", partial(suite.tasks, split))
     except Broken as error:
         # a suite that speaks of its splits says all; of another failure its kind and place matter
-        said = SAID_OF_SPLITS.fullmatch(str(error))
-        why = said[1] if said else error
+        match = SPLITS_SENTENCE.fullmatch(str(error))
+        why = match[1] if match else error
         raise ConfigError(f"{where}.split = {split!r} cannot be used: {why}") from error
     if len(tasks) < need:
         asked = "rollout.tasks_per_step" if where == "env" else f"{where}.tasks"

@@ -68,11 +68,13 @@ def lines(folder: Path, name: str) -> list[dict[str, Any]]:
 def measure(arguments: argparse.Namespace, *, pause: float, ahead: int) -> dict[str, float]:
     """Of a step, means: seconds of all of it, and of waiting for episodes; processor seconds of the
     training process, of the one that plays, and of both."""
-    from tutelage.runs import train  # not where worker processes import this script
+    # not where worker processes import this script
+    from tutelage.runs import train
+    from tutelage.runs.watch import Unwatched
 
     ends: list[float] = []  # processor seconds of this process at the end of each step
 
-    class Processor(train.Unwatched):
+    class Processor(Unwatched):
         def stepped(self, line: object, seconds: object) -> None:
             ends.append(time.process_time())
 

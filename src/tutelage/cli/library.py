@@ -27,8 +27,8 @@ from tutelage.runs.folder import CONFIG
 from tutelage.runs.launch import joined
 from tutelage.runs.notebook import Notebook, in_notebook
 from tutelage.runs.run import Run
-from tutelage.runs.train import Watch
 from tutelage.runs.train import train as run_config
+from tutelage.runs.watch import Watch
 
 Source = str | Path | Mapping[str, Any]
 WATCHES = ("started", "tested", "playing", "stepped", "evaluated", "warned", "closed")

@@ -275,7 +275,7 @@ def _behind(name: str, problem: str, folder: Path) -> str:
 
 
 class Watch(Protocol):
-    """What a run tells how it goes; see `runs.train`."""
+    """What a run tells how it goes; see `runs.watch`."""
 
     def started(self, config: Config, phase: str, step: int) -> None: ...
     def tested(self, names: Sequence[str]) -> None: ...

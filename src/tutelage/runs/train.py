@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -37,7 +36,7 @@ from tutelage.policies.translated import account_lines, new_notes
 from tutelage.rollout import record
 from tutelage.rollout.hint_preparation import Hinter
 from tutelage.rollout.ranks import ALONE, Ranks
-from tutelage.rollout.record import Line, episode_line
+from tutelage.rollout.record import episode_line
 from tutelage.rollout.replay import Replay
 from tutelage.rollout.session import Session, foresee
 from tutelage.rollout.task_sampling import learnt
@@ -52,37 +51,11 @@ from tutelage.runs.metrics import column_lines, in_phase, metrics
 from tutelage.runs.phases import Phase, plays_ahead, steps_matter
 from tutelage.runs.playing import cut_so_far, episodes_of
 from tutelage.runs.selftest import Wiring, run_all
+from tutelage.runs.watch import Unwatched, Watch
 from tutelage.training.optimizer import adamw, learning_rate
 from tutelage.training.train_step import train_step
 from tutelage.training.usable import usable_episodes
 from tutelage.types import Episode
-
-
-class Watch(Protocol):
-    """Receives progress of a run: logged lines, and seconds by phase of the step."""
-
-    def started(self, config: Config, phase: str, step: int) -> None: ...
-    def tested(self, names: Sequence[str]) -> None: ...
-    def playing(self, done: int, total: int) -> None: ...
-    def stepped(self, line: Line, seconds: Mapping[str, float]) -> None: ...
-    def evaluated(self, line: Line) -> None: ...
-    def warned(self, sentence: str) -> None:
-        """Receives notes for the user, such as why a run cannot learn and what helps."""
-        ...
-
-    def closed(self) -> None: ...
-
-
-class Unwatched:
-    """Receives progress on the ranks that print nothing."""
-
-    def started(self, config: Config, phase: str, step: int) -> None: ...
-    def tested(self, names: Sequence[str]) -> None: ...
-    def playing(self, done: int, total: int) -> None: ...
-    def stepped(self, line: Line, seconds: Mapping[str, float]) -> None: ...
-    def evaluated(self, line: Line) -> None: ...
-    def warned(self, sentence: str) -> None: ...
-    def closed(self) -> None: ...
 
 
 def train(

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tutelage.cli import dry_checks
-from tutelage.cli.fitting import what_fits
+from tutelage.cli.fitting import USABLE, what_fits
 from tutelage.cli.planned_memory import (
     Machine,
     Model,
@@ -297,9 +297,10 @@ def _warnings(config: Config, need: Need, found: tuple[Model, ...]) -> Iterable[
                 "set context.history to a few turns"
             )
     wanted, room = memory_of(found), need.machine.memory
-    if room and wanted > room:
+    if room and wanted > USABLE * room:
+        how = "more than" if wanted > room else "which leaves too little of"
         yield (
-            f"the models need about {in_bytes(wanted)}, more than {need.machine.words}: "
+            f"the models need about {in_bytes(wanted)}, {how} {need.machine.words}: "
             f"{what_fits(config, need)}"
         )
     if (Path(config.run.folder) / CONFIG).exists():

@@ -26,6 +26,9 @@ Others = Literal["as they are", "in 4 bits", "elsewhere"]
 """What becomes of the models beside the student."""
 SUGGESTED = 3
 """Ways that are named."""
+USABLE = 0.95
+"""Fraction of the memory that models may be planned to take: predictions are off by some percent,
+and torch's allocator cannot give back every piece."""
 
 
 def what_fits(config: Config, need: Need) -> str:
@@ -45,7 +48,7 @@ def _ways(config: Config, need: Need, others: Others) -> Iterator[str]:
     """The settings of MIXES with which everything fits, those that change less first."""
     for mix in MIXES if others == "as they are" else ((), *MIXES):
         found = _with(config, need, mix, others)
-        if found is None or memory_of(found) > need.machine.memory:
+        if found is None or memory_of(found) > USABLE * need.machine.memory:
             continue
         words = [SAVES[k][0] for k in mix]
         if others == "in 4 bits":

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def parse(text: str | bytes) -> Any:
-    """The value of a text of JSON in UTF-8, which a byte order mark may precede.
+    r"""The value of a text of JSON in UTF-8, which a byte order mark may precede.
 
     Half a character, which JSON can name and nothing else can hold, becomes a question mark. Raises
     ValueError for what is no JSON, for bytes that are no text, and for lists in lists that are

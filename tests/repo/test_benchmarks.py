@@ -178,7 +178,7 @@ def test_a_step_of_a_paper_s_setting_runs_on_a_processor() -> None:
     """A student whose layers are recomputed, and a mixture of experts that takes turns and scores."""
     file = "alfworld_guided_opd_qwen3_0.6b"
     line = json.loads(run("gpu_papers.py", "--tiny", "--device", "cpu", "--file", file))
-    assert line["changes"] == ["policy.gradient_checkpointing = true"]
+    assert "policy.gradient_checkpointing = true" in line["changes"]
     assert line["gb_predicted"] < line["gb_of_the_gpu"] == 80
     assert line["action_tokens"] == 2 * 2 * 8  # episodes, turns, tokens
     assert line["gradient_norm"] > 0
